@@ -1,0 +1,21 @@
+//! sessile: a layer-4 TCP/TLS passthrough balancer whose first promise is that a client stays where it settled.
+//!
+//! # Map
+//!
+//! A file imports only from lower floors or from inside its own folder (`tests/it/floors.rs` holds it).
+//!
+//! | floor | what | modules |
+//! |---|---|---|
+//! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
+//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `flow`), [`admin`] |
+//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,inbox}`, [`probe`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`] |
+//! | 1 rules | pure decisions | [`route`], [`attempt`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
+//! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
+//!
+//! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
+
+pub mod config;
+pub mod counters;
+pub mod outcome;
+pub mod server_name;

@@ -1,0 +1,201 @@
+//! How a connection ended, and why it went where it did: the closed lists behind metric labels, log words and docs.
+//!
+//! Counts nothing and writes nothing. Invariant: every `Ended` has one word, one fault and one line of documentation,
+//! and appears in `Ended::ALL` at the index `as usize` gives.
+
+/// Whose fault an ending is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Nobody's: it ran its course.
+    None,
+    /// The client's.
+    Client,
+    /// The backend's.
+    Backend,
+    /// A configured limit.
+    Limit,
+    /// Ours or this machine's.
+    Us,
+}
+
+impl Fault {
+    /// The word in logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Limit => "limit",
+            Self::Us => "us",
+        }
+    }
+}
+
+macro_rules! endings {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $fault:ident;)+) => {
+        /// How a connection ended.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Ended { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Ended {
+            /// Every ending, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word in logs, metrics and the admin interface.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// Whose fault it is.
+            pub fn fault(self) -> Fault {
+                match self { $(Self::$name => Fault::$fault,)+ }
+            }
+
+            /// One sentence for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+endings! {
+    /// Both sides closed cleanly and every byte was delivered.
+    Done = "done", None;
+    /// A trusted peer connected and closed without sending a byte.
+    Probe = "probe", None;
+    /// The client closed cleanly before a backend was connected.
+    ClientLeft = "client_left", Client;
+    /// The client reset the connection; the backend's side was reset too.
+    ClientReset = "client_reset", Client;
+    /// The client stopped answering (keepalive or `user_timeout`).
+    ClientGone = "client_gone", Client;
+    /// A peer outside `trust` was refused at accept.
+    Untrusted = "untrusted", Client;
+    /// A peer served directly opened with a PROXY signature.
+    ProxySpoofed = "proxy_spoofed", Client;
+    /// A trusted peer sent something that is not a PROXY header.
+    ProxyMalformed = "proxy_malformed", Client;
+    /// A PROXY header's CRC32C did not match.
+    ProxyChecksum = "proxy_checksum", Client;
+    /// A PROXY header was longer than 4 KiB.
+    ProxyTooLong = "proxy_too_long", Client;
+    /// A trusted peer sent no complete PROXY header before `hello_timeout`, or closed inside it.
+    ProxyTruncated = "proxy_truncated", Client;
+    /// The bytes are certainly not TLS and `not_tls = "refuse"`.
+    NotTls = "not_tls", Client;
+    /// Nothing was received before `hello_timeout` and `silent = "refuse"`.
+    Silent = "silent", Client;
+    /// A ClientHello was begun but not complete before `hello_timeout`.
+    HelloTimeout = "hello_timeout", Client;
+    /// The client closed inside its ClientHello.
+    HelloTruncated = "hello_truncated", Client;
+    /// The ClientHello breaks RFC 8446 §4.1.2 or its server name is not a host name.
+    HelloMalformed = "hello_malformed", Client;
+    /// The ClientHello is longer than 16 KiB.
+    HelloTooLong = "hello_too_long", Client;
+    /// No route matches and the listener has no default pool.
+    NoRoute = "no_route", Client;
+    /// The source has `max_connections_per_source` open already.
+    SourceConnections = "source_connections", Limit;
+    /// The source exceeds `connection_rate_per_source`.
+    SourceRate = "source_rate", Limit;
+    /// No backend is usable and `all_down = "refuse"`, or a strict range has none.
+    NoBackend = "no_backend", Backend;
+    /// The last backend tried refused the connection.
+    ConnectRefused = "connect_refused", Backend;
+    /// The last backend tried did not answer within `connect_timeout`, or `connect_budget` ran out.
+    ConnectTimeout = "connect_timeout", Backend;
+    /// The last backend tried is unreachable.
+    ConnectUnreachable = "connect_unreachable", Backend;
+    /// The backend reset the connection; the client's side was reset too.
+    BackendReset = "backend_reset", Backend;
+    /// The backend stopped answering (keepalive or `user_timeout`).
+    BackendGone = "backend_gone", Backend;
+    /// The backend was marked down and `on_down_connections = "close"`.
+    BackendDown = "backend_down", Backend;
+    /// No byte for `idle_timeout`.
+    IdleTimeout = "idle_timeout", Limit;
+    /// One side had closed and no byte came for `half_close_timeout`.
+    HalfCloseTimeout = "half_close_timeout", Limit;
+    /// The connection reached `lifetime`.
+    Lifetime = "lifetime", Limit;
+    /// Closed because the process stops.
+    Stopped = "stopped", Us;
+    /// This machine has no free port towards the backend.
+    NoPort = "no_port", Us;
+    /// This process has no free descriptor.
+    NoDescriptor = "no_descriptor", Us;
+    /// The kernel has no memory for sockets.
+    NoMemory = "no_memory", Us;
+    /// A local error that is none of the above.
+    LocalError = "local_error", Us;
+    /// A bug: the step panicked; this connection was reset, no other was touched.
+    Panicked = "panicked", Us;
+}
+
+impl Ended {
+    /// How many endings there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Whether the connection was turned away before any backend was tried.
+    pub fn refused(self) -> bool {
+        use Ended::*;
+        matches!(
+            self,
+            Untrusted
+                | ProxySpoofed
+                | ProxyMalformed
+                | ProxyChecksum
+                | ProxyTooLong
+                | ProxyTruncated
+                | NotTls
+                | Silent
+                | HelloTimeout
+                | HelloTruncated
+                | HelloMalformed
+                | HelloTooLong
+                | NoRoute
+                | SourceConnections
+                | SourceRate
+                | NoBackend
+        )
+    }
+}
+
+/// The step of the chain that chose the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// Placement among the usable backends.
+    Placement,
+    /// Nothing usable was left but a backup, or all are down and `all_down = "try"`.
+    LastResort,
+}
+
+impl Reason {
+    /// The word in logs and `explain`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Placement => "placement",
+            Self::LastResort => "last_resort",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_ending_has_its_own_word_and_place() {
+        let words: HashSet<_> = Ended::ALL.iter().map(|ended| ended.word()).collect();
+        assert_eq!(words.len(), Ended::COUNT);
+        for (index, ended) in Ended::ALL.iter().enumerate() {
+            assert_eq!(*ended as usize, index);
+            assert!(ended.meaning().ends_with('.'), "{}", ended.word());
+        }
+    }
+}
