@@ -127,6 +127,8 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// The generation of the snapshot it has adopted.
     pub generation: Counter,
+    /// Steps of connections.
+    pub steps: Counter,
     /// Times it left `epoll_wait`.
     pub wakes: Counter,
     /// Events for a connection that no longer exists.

@@ -138,8 +138,6 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Length of the kernel's accept queue.
     pub backlog: u32,
-    /// `TCP_DEFER_ACCEPT`: wake only when the client has sent something. Breaks server-first protocols; off by default.
-    pub defer_accept: bool,
     /// PROXY protocol in; `None` = no header is expected.
     pub proxy: Option<ProxyIn>,
     /// Bytes that are certainly not TLS.

@@ -1,0 +1,163 @@
+//! What a failed connect means: try the same backend again, try the next, or give up.
+//!
+//! Opens nothing and knows no clock: time is an argument, in milliseconds. Invariant: no attempt begins after the
+//! budget is spent, and a local error never leads to another backend.
+
+use crate::outcome::Ended;
+
+/// A known key's backend is tried again after this long.
+const RETRY_AFTER_MS: u64 = 200;
+
+/// How long that second try may take after the first timed out: it only has to catch a backend that is back, and the
+/// client has waited for a whole `connect_timeout` already.
+const RETRY_AFTER_TIMEOUT_MS: u64 = 75;
+
+/// The pool's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// One attempt.
+    pub timeout_ms: u64,
+    /// All attempts.
+    pub budget_ms: u64,
+    /// More tries at a known key's backend.
+    pub sticky_retries: u32,
+}
+
+/// How an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody listens, or the connection was reset before it was established.
+    Refused,
+    /// No answer in time.
+    TimedOut,
+    /// No way leads there.
+    Unreachable,
+    /// This machine's fault, not the backend's.
+    Local(Ended),
+}
+
+impl Failure {
+    /// The ending of a connection whose last attempt failed so.
+    pub fn ended(self) -> Ended {
+        match self {
+            Self::Refused => Ended::ConnectRefused,
+            Self::TimedOut => Ended::ConnectTimeout,
+            Self::Unreachable => Ended::ConnectUnreachable,
+            Self::Local(ended) => ended,
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The same backend again, at this time.
+    SameAt(u64),
+    /// The next candidate, now.
+    Another,
+    /// Nothing: the connection ends.
+    GiveUp(Ended),
+}
+
+/// The attempts of one connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempts {
+    rules: Rules,
+    ends_ms: u64,
+    retries_left: u32,
+    after_timeout: bool,
+    made: u8,
+}
+
+impl Attempts {
+    /// Before the first. `keyed`: the backend was chosen by a key, which should not move lightly.
+    pub fn new(rules: Rules, keyed: bool, now_ms: u64) -> Self {
+        let retries_left = if keyed { rules.sticky_retries } else { 0 };
+        Self { rules, ends_ms: now_ms + rules.budget_ms, retries_left, after_timeout: false, made: 0 }
+    }
+
+    /// Begins an attempt; answers its deadline.
+    pub fn begin(&mut self, now_ms: u64) -> u64 {
+        self.made = self.made.saturating_add(1);
+        let timeout_ms = match self.after_timeout {
+            true => self.rules.timeout_ms.min(RETRY_AFTER_TIMEOUT_MS),
+            false => self.rules.timeout_ms,
+        };
+        (now_ms + timeout_ms).min(self.ends_ms)
+    }
+
+    /// How many were begun.
+    pub fn made(&self) -> u8 {
+        self.made
+    }
+
+    /// An attempt failed. `usable`: its backend has not been marked down meanwhile.
+    pub fn failed(&mut self, failure: Failure, usable: bool, now_ms: u64) -> Next {
+        if let Failure::Local(ended) = failure {
+            return Next::GiveUp(ended);
+        }
+        let retry = self.retries_left > 0 && usable && !self.after_timeout;
+        let at_ms = now_ms + if retry { RETRY_AFTER_MS } else { 0 };
+        if at_ms >= self.ends_ms {
+            return Next::GiveUp(failure.ended());
+        }
+        self.after_timeout = retry && failure == Failure::TimedOut;
+        if retry {
+            self.retries_left -= 1;
+            Next::SameAt(at_ms)
+        } else {
+            // Only the key's own backend is tried again.
+            self.retries_left = 0;
+            Next::Another
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: Rules = Rules { timeout_ms: 2_000, budget_ms: 6_000, sticky_retries: 1 };
+
+    #[test]
+    fn a_known_key_is_tried_once_more_where_it_was() {
+        let mut attempts = Attempts::new(RULES, true, 1_000);
+        assert_eq!(attempts.begin(1_000), 3_000);
+        assert_eq!(attempts.failed(Failure::Refused, true, 1_000), Next::SameAt(1_200));
+        assert_eq!(attempts.begin(1_200), 3_200);
+        assert_eq!(attempts.failed(Failure::Refused, true, 1_200), Next::Another);
+        attempts.begin(1_200);
+        assert_eq!(attempts.failed(Failure::Refused, true, 1_200), Next::Another);
+        assert_eq!(attempts.made(), 3);
+    }
+
+    #[test]
+    fn a_known_key_whose_backend_is_marked_down_moves_at_once_and_so_does_a_new_one() {
+        assert_eq!(Attempts::new(RULES, true, 0).failed(Failure::Refused, false, 0), Next::Another);
+        assert_eq!(Attempts::new(RULES, false, 0).failed(Failure::Refused, true, 0), Next::Another);
+    }
+
+    #[test]
+    fn a_black_hole_costs_one_timeout_and_less_than_300_ms() {
+        let mut attempts = Attempts::new(RULES, true, 0);
+        let timed_out = attempts.begin(0);
+        let Next::SameAt(again) = attempts.failed(Failure::TimedOut, true, timed_out) else { panic!() };
+        let timed_out = attempts.begin(again);
+        assert_eq!(attempts.failed(Failure::TimedOut, true, timed_out), Next::Another);
+        assert_eq!(timed_out, 2_275);
+        assert_eq!(attempts.begin(timed_out), 4_275);
+    }
+
+    #[test]
+    fn the_budget_bounds_all_attempts() {
+        let mut attempts = Attempts::new(RULES, false, 0);
+        assert_eq!(attempts.begin(5_000), 6_000);
+        assert_eq!(attempts.failed(Failure::TimedOut, true, 6_000), Next::GiveUp(Ended::ConnectTimeout));
+    }
+
+    #[test]
+    fn a_local_error_ends_the_connection_and_moves_nobody() {
+        let local = Failure::Local(Ended::NoPort);
+        assert_eq!(Attempts::new(RULES, true, 0).failed(local, true, 0), Next::GiveUp(Ended::NoPort));
+    }
+}

@@ -1,0 +1,234 @@
+//! Everything configured that a connection reads, behind one atomic pointer.
+//!
+//! The only `ArcSwap` of the product. Opens no socket. Invariant: a decision is made from one snapshot, loaded once;
+//! a flow keeps its backend and copied limits, never a snapshot, so an old one dies as soon as nobody decides by it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::admission::ListenerState;
+use crate::config::{self, Config, Fallback};
+use crate::pool::Pool;
+use crate::route::RouteTable;
+use crate::socket::KeepAlive;
+
+/// One generation of everything configured.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts accepted files of this process; the first is 1.
+    pub generation: u64,
+    /// Equal digests place alike: pools with their method, names, weights, locations and seed.
+    pub digest: u64,
+    /// The configuration it was built from.
+    pub config: Arc<Config>,
+    /// Listeners, as written.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Pools, as written.
+    pub pools: Arc<[Arc<Pool>]>,
+    _alive: Alive,
+}
+
+/// A listener with its rules resolved.
+#[derive(Debug)]
+pub struct Listener {
+    /// What the file says.
+    pub config: config::Listener,
+    /// Its routes; they answer with indexes into `pools`.
+    pub routes: RouteTable,
+    /// Every pool of the same snapshot.
+    pub pools: Arc<[Arc<Pool>]>,
+    /// Where bytes go that are certainly not TLS.
+    pub not_tls: Option<usize>,
+    /// Where connections go that stay silent.
+    pub silent: Option<usize>,
+    /// A rule needs the ClientHello.
+    pub needs_hello: bool,
+    /// Limits, copied by every connection.
+    pub limits: Limits,
+    /// What survives reloads.
+    pub state: Arc<ListenerState>,
+}
+
+/// The limits of one connection, in milliseconds; 0 = off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// From accept until the hello is read.
+    pub hello_ms: u32,
+    /// Relay without a byte.
+    pub idle_ms: u32,
+    /// One side closed, no byte.
+    pub half_close_ms: u32,
+    /// Age.
+    pub lifetime_ms: u32,
+    /// When a silent backend counts as gone.
+    pub keep_alive: KeepAlive,
+}
+
+impl Limits {
+    fn new(limits: &config::Limits) -> Self {
+        let ms = |limit: Option<Duration>| limit.map_or(0, millis);
+        Self {
+            hello_ms: millis(limits.hello_timeout),
+            idle_ms: ms(limits.idle_timeout),
+            half_close_ms: ms(limits.half_close_timeout),
+            lifetime_ms: ms(limits.lifetime),
+            keep_alive: keep_alive(limits),
+        }
+    }
+}
+
+/// The part of the limits that the kernel keeps.
+pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
+    let seconds = |duration: Duration| (duration.as_secs().max(1)).min(32_767) as u32;
+    KeepAlive {
+        idle_s: limits.keepalive.map_or(0, seconds),
+        interval_s: seconds(limits.keepalive_interval),
+        count: limits.keepalive_count,
+        user_timeout_ms: limits.user_timeout.map_or(0, millis),
+    }
+}
+
+impl Snapshot {
+    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name.
+    pub fn build(config: Config, previous: Option<&Snapshot>, workers: usize) -> Self {
+        let config = Arc::new(config);
+        let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
+        let pools: Arc<[Arc<Pool>]> = config
+            .pools
+            .iter()
+            .map(|pool| Arc::new(Pool::new(pool, old_pool(&pool.name).map(|pool| pool.as_ref()), workers)))
+            .collect();
+        let limits = Limits::new(&config.limits);
+        let listeners = config.listeners.iter().map(|listener| {
+            let state = previous
+                .and_then(|snapshot| snapshot.listener(&listener.name))
+                .map_or_else(|| Arc::new(ListenerState::new(&listener.name, workers)), |old| old.state.clone());
+            Arc::new(Listener::new(listener, &pools, limits, state))
+        });
+        Self {
+            generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
+            digest: digest(&pools),
+            listeners: listeners.collect(),
+            pools: Arc::clone(&pools),
+            config,
+            _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
+        }
+    }
+
+    /// The listener of this name.
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.config.name == name)
+    }
+
+    /// The listener that has this state.
+    pub fn listener_of(&self, state: &Arc<ListenerState>) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| Arc::ptr_eq(&listener.state, state))
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.pools.iter().find(|pool| pool.name() == name)
+    }
+}
+
+impl Listener {
+    fn new(
+        listener: &config::Listener,
+        pools: &Arc<[Arc<Pool>]>,
+        limits: Limits,
+        state: Arc<ListenerState>,
+    ) -> Self {
+        // A checked configuration names only pools that exist.
+        let index = |name: &str| pools.iter().position(|pool| pool.name() == name).unwrap_or(0);
+        let fallback = |fallback: &Fallback| match fallback {
+            Fallback::Refuse => None,
+            Fallback::Pool(name) => Some(index(name)),
+        };
+        let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
+        let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
+        let reads_tls = listener.tls == config::Tls::Passthrough;
+        Self {
+            not_tls: fallback(&listener.not_tls),
+            silent: fallback(&listener.silent),
+            needs_hello: reads_tls && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
+            routes,
+            pools: Arc::clone(pools),
+            limits,
+            state,
+            config: listener.clone(),
+        }
+    }
+}
+
+/// The snapshot in force.
+#[derive(Debug)]
+pub struct Current(ArcSwap<Snapshot>);
+
+impl Current {
+    /// Puts the first one in force.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self(ArcSwap::from_pointee(snapshot))
+    }
+
+    /// For one decision.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+
+    /// For longer, on the control side.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Puts another one in force and hands back the old one, to be dropped where time does not matter.
+    pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.0.swap(snapshot)
+    }
+
+    /// How many generations are still in memory.
+    pub fn generations_alive(&self) -> usize {
+        self.0.load()._alive.0.load(Relaxed)
+    }
+}
+
+/// Counts the snapshots of one process that are in memory.
+#[derive(Debug)]
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn first() -> Self {
+        Self(Arc::new(AtomicUsize::new(1)))
+    }
+
+    fn next(&self) -> Self {
+        self.0.fetch_add(1, Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Of all pools, whatever their order.
+fn digest(pools: &[Arc<Pool>]) -> u64 {
+    let mut parts: Vec<_> = pools.iter().map(|pool| (pool.name(), pool.digest())).collect();
+    parts.sort_unstable();
+    let mut hash = Xxh3::new();
+    for (name, digest) in parts {
+        hash.update(&(name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update(&digest.to_le_bytes());
+    }
+    hash.digest()
+}
+
+fn millis(duration: Duration) -> u32 {
+    duration.as_millis().clamp(1, u32::MAX.into()) as u32
+}

@@ -1,0 +1,132 @@
+//! Listening sockets: made, bound and told apart from another process's.
+//!
+//! Accepts nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT` has shown that no
+//! other process listens there, and nothing listens before everything is bound.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+
+/// When a silent peer counts as gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeepAlive {
+    /// Seconds of silence before the first probe; 0 = no probes.
+    pub idle_s: u32,
+    /// Seconds between probes.
+    pub interval_s: u32,
+    /// Unanswered probes.
+    pub count: u32,
+    /// Milliseconds that sent bytes may stay unacknowledged; 0 = the kernel's default.
+    pub user_timeout_ms: u32,
+}
+
+impl KeepAlive {
+    /// Sets it on a TCP socket; accepted sockets inherit it from their listener.
+    pub fn apply(&self, socket: impl AsFd) -> io::Result<()> {
+        if self.idle_s > 0 {
+            sockopt::set_socket_keepalive(&socket, true)?;
+            sockopt::set_tcp_keepidle(&socket, Duration::from_secs(self.idle_s.into()))?;
+            sockopt::set_tcp_keepintvl(&socket, Duration::from_secs(self.interval_s.into()))?;
+            sockopt::set_tcp_keepcnt(&socket, self.count)?;
+        }
+        if self.user_timeout_ms > 0 {
+            sockopt::set_tcp_user_timeout(&socket, self.user_timeout_ms)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a listening socket behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Length of the accept queue.
+    pub backlog: u32,
+    /// Inherited by accepted sockets.
+    pub keep_alive: KeepAlive,
+}
+
+/// Fails when somebody listens on the address already, whatever options they set.
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    prepare(&socket, address)?;
+    socket.bind(&address.into())
+}
+
+/// Binds one of a group of sockets that share an address; the kernel spreads connections over them.
+pub fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    prepare(&socket, address)?;
+    socket.set_reuse_port(true)?;
+    tune_tcp(&socket, options)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Sets what accepted sockets inherit.
+pub fn tune_tcp(socket: &impl AsFd, options: &Options) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    options.keep_alive.apply(socket)
+}
+
+/// Binds a unix socket; a stale file is replaced, a living one is an error.
+pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    let address = SockAddr::unix(path)?;
+    if path.symlink_metadata().is_ok() {
+        let alive = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address);
+        match alive {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    Ok(socket.into())
+}
+
+/// Begins to listen.
+pub fn listen(socket: impl AsFd, backlog: u32) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, backlog.min(i32::MAX as u32) as i32)?)
+}
+
+/// Lets no new handshake begin on a listening TCP socket, while those under way complete: a packet filter drops every
+/// segment with SYN and without ACK, so the client's kernel tries again after a second, by when the port is closed or
+/// another process's.
+pub fn refuse_new(socket: &OwnedFd) -> io::Result<()> {
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_OR_ACK: u32 = 0x12;
+    // Classic BPF (bpf(4)): load the TCP flags; keep SYN and ACK; SYN alone → drop, anything else → keep.
+    let program = [
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET),
+        SockFilter::new(0x54, 0, 0, SYN_OR_ACK),
+        SockFilter::new(0x15, 0, 1, SYN),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(socket).attach_filter(&program)
+}
+
+/// Binds a connecting socket to an address and leaves the port to `connect`, which may share ports between
+/// destinations (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
+pub fn bind_without_port(socket: &OwnedFd, from: IpAddr) -> Result<(), Errno> {
+    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
+        .map_err(|error| Errno::from_raw_os_error(error as i32))?;
+    rustix::net::bind(socket, &SocketAddr::new(from, 0))
+}
+
+fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Whatever the system's default: `[::]:443` never takes IPv4 clients, so that `0.0.0.0:443` can stand beside it.
+        socket.set_only_v6(true)?;
+    }
+    Ok(())
+}

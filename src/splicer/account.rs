@@ -1,0 +1,126 @@
+//! The end of a connection, and what can be told of it while it lives.
+//!
+//! Decides nothing. Invariant: every connection that was accepted is counted here once, with one ending.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::flow::{Flow, Stage, Step};
+use super::os::{Micros, Os};
+use super::worker::Whom;
+use crate::journal;
+use crate::outcome::Ended;
+
+/// A living connection, for the admin interface.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConnectionView {
+    /// Its number.
+    pub id: u64,
+    /// The worker that holds it.
+    pub worker: usize,
+    /// The client address, announced or seen; absent for a unix peer.
+    pub client: Option<String>,
+    /// Where it came in.
+    pub listener: String,
+    /// Its pool, once routed.
+    pub pool: Option<String>,
+    /// Its backend, once picked.
+    pub backend: Option<String>,
+    /// Why that backend.
+    pub reason: Option<&'static str>,
+    /// The server name of the hello.
+    pub sni: Option<String>,
+    /// `preread`, `connect` or `relay`.
+    pub stage: &'static str,
+    /// Since accept.
+    pub age_ms: u64,
+    /// Since the last byte.
+    pub idle_ms: u64,
+    /// From the client.
+    pub bytes_up: u64,
+    /// To the client.
+    pub bytes_down: u64,
+}
+
+impl<O: Os> Flow<O> {
+    /// Closes what is open, counts the ending and answers the line for the log.
+    pub fn finish(mut self, ended: Ended, step: &mut Step<'_, O>) -> journal::Connection {
+        let relayed = self.stage == Stage::Relay;
+        self.up.close(step.tools.pipes);
+        self.down.close(step.tools.pipes);
+        let refused_hard = matches!(ended, Ended::SourceConnections | Ended::SourceRate | Ended::Panicked);
+        for socket in [self.client.take(), self.backend.take()].into_iter().flatten() {
+            // A stream that is cut must not look complete.
+            if refused_hard || (relayed && ended != Ended::Done) {
+                step.tools.os.reset(socket);
+            }
+        }
+        if let Some(mut opening) = self.opening.take() {
+            opening.clear();
+            step.spare.push(opening);
+        }
+        let duration_us = step.now - self.started;
+        self.permit.listener().counters[step.worker].0.ended[ended as usize].add(1);
+        if relayed && let Some(lease) = &self.lease {
+            lease.counters(step.worker).duration.record_us(duration_us);
+        }
+        self.line(ended, duration_us)
+    }
+
+    /// Whether a command means it.
+    pub fn uses(&self, whom: &Whom) -> bool {
+        match whom {
+            Whom::All => true,
+            Whom::Of(backend) => self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend)),
+        }
+    }
+
+    /// What the admin interface shows.
+    pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
+        ConnectionView {
+            id: self.id,
+            worker,
+            client: self.source.map(|source| source.to_string()),
+            listener: self.permit.listener().name.to_string(),
+            pool: self.lease.as_ref().map(|lease| lease.pool_name().to_owned()),
+            backend: self.lease.as_ref().map(|lease| lease.name().to_owned()),
+            reason: self.reason.map(|reason| reason.word()),
+            sni: self.labels.as_ref().and_then(|labels| Some(labels.sni.as_ref()?.to_string())),
+            stage: match self.stage {
+                Stage::Preread => "preread",
+                Stage::Relay => "relay",
+                _ => "connect",
+            },
+            age_ms: now.saturating_sub(self.started) / 1_000,
+            idle_ms: now.saturating_sub(self.last_active) / 1_000,
+            bytes_up: self.up.bytes,
+            bytes_down: self.down.bytes,
+        }
+    }
+
+    fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
+        let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let labels = self.labels.as_deref();
+        let lease = self.lease.as_ref();
+        journal::Connection {
+            id: self.id,
+            started_unix_us: now_us.saturating_sub(duration_us),
+            duration_us,
+            client: self.source,
+            peer: labels.and_then(|labels| labels.peer),
+            listener: self.permit.listener().name.clone(),
+            sni: labels.and_then(|labels| labels.sni.clone()),
+            ech: labels.is_some_and(|labels| labels.ech),
+            pool: lease.map(|lease| lease.pool_name_shared()),
+            range: labels.and_then(|labels| labels.range.clone()),
+            backend: lease.map(|lease| lease.name_shared()),
+            reason: self.reason,
+            attempts: self.attempts_made,
+            connect_us: (self.stage == Stage::Relay).then_some(self.connect_us.into()),
+            bytes_up: self.up.bytes,
+            bytes_down: self.down.bytes,
+            ended,
+        }
+    }
+}

@@ -1,0 +1,510 @@
+//! The passthrough connection, from accept to close: preread → route → pick → attempt → relay → end.
+//!
+//! A state machine without I/O of its own: it asks an [`Os`], changes only its own row, and answers what the worker
+//! shall do. It touches neither slab nor timers nor run queue, and it holds no snapshot once it is connected.
+//!
+//! Invariant: whatever the row owns (sockets, pipes, permit, lease) is given back when the row is dropped, whichever
+//! way it ended; and bytes a client sent before a backend was chosen reach exactly one backend, unchanged.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::blame::{backend_broken, client_broken, connect_failed, local, relay_broken};
+use super::opening::{Labels, Look, Opening, rules};
+use super::os::{Broken, Event, Io, Micros, Os};
+use super::relay::{Direction, Pumped, Tools};
+use super::slab::{Side, Token};
+use super::timer::Link;
+use crate::admission::Permit;
+use crate::attempt::{Attempts, Failure, Next};
+use crate::config::Address;
+use crate::counters::WorkerCounters;
+use crate::outcome::{Ended, Reason};
+use crate::pool::{Backend, Lease};
+use crate::proxy_protocol::Header;
+use crate::snapshot::{Current, Limits, Listener};
+
+/// A backend's socket gets keepalive when its connection is this old: most never are.
+const TUNE_AFTER_US: Micros = 15_000_000;
+
+/// What a step may use besides its own row.
+pub struct Step<'a, O: Os> {
+    /// The operating system, pipes and scratch buffer.
+    pub tools: Tools<'a, O>,
+    /// When this turn began.
+    pub now: Micros,
+    /// The row's own token.
+    pub token: Token,
+    /// The worker's number.
+    pub worker: usize,
+    /// What is configured.
+    pub current: &'a Current,
+    /// The worker's counters.
+    pub counters: &'a WorkerCounters,
+    /// `Opening`s to use again.
+    pub spare: &'a mut Vec<Box<Opening>>,
+}
+
+/// What the worker shall do after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Wait for an event or the deadline.
+    Wait,
+    /// Step again when others have had their turn.
+    Again,
+    /// Take the row out.
+    End(Ended),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Reading what the listener's rules need.
+    Preread,
+    /// Everything needed is known: route and pick.
+    Pick,
+    /// A backend is chosen: begin to connect.
+    Attempt,
+    /// Waiting for the backend's answer.
+    Connecting,
+    /// Waiting to try the same backend again.
+    Pause,
+    /// Moving bytes.
+    Relay,
+}
+
+enum Go {
+    To(Stage),
+    Stop(Verdict),
+}
+
+use Go::{Stop, To};
+
+/// One connection.
+pub struct Flow<O: Os> {
+    /// The wheel's part of the row.
+    pub link: Link,
+    /// It waits in the run queue.
+    pub queued: bool,
+    pub(super) stage: Stage,
+    pub(super) client: Option<O::Socket>,
+    pub(super) backend: Option<O::Socket>,
+    pub(super) up: Direction<O::Pipe>,
+    pub(super) down: Direction<O::Pipe>,
+    client_failed: bool,
+    backend_failed: bool,
+    tuned: bool,
+    pub(super) attempts_made: u8,
+    pub(super) reason: Option<Reason>,
+    /// Deadline of the stage before relay.
+    until: Micros,
+    pub(super) started: Micros,
+    pub(super) last_active: Micros,
+    pub(super) connect_us: u32,
+    limits: Limits,
+    pub(super) permit: Permit,
+    pub(super) lease: Option<Lease>,
+    pub(super) source: Option<SocketAddr>,
+    pub(super) opening: Option<Box<Opening>>,
+    pub(super) labels: Option<Box<Labels>>,
+    /// Names the connection in logs and headers.
+    pub id: u64,
+}
+
+/// What was accepted.
+pub struct Incoming<S> {
+    /// The client's socket, not yet watched.
+    pub socket: S,
+    /// Its address; a unix peer has none.
+    pub peer: Option<SocketAddr>,
+    /// Where it came in.
+    pub listener: Arc<Listener>,
+    /// Its place.
+    pub permit: Permit,
+    /// When it was accepted.
+    pub accepted: Micros,
+}
+
+impl<O: Os> Flow<O> {
+    /// A row for what was accepted.
+    pub fn new(incoming: Incoming<O::Socket>, id: u64) -> Self {
+        let limits = incoming.listener.limits;
+        Self {
+            link: Link::default(),
+            queued: false,
+            stage: Stage::Preread,
+            client: Some(incoming.socket),
+            backend: None,
+            up: Direction::default(),
+            down: Direction { writable: true, ..Direction::default() },
+            client_failed: false,
+            backend_failed: false,
+            tuned: false,
+            attempts_made: 0,
+            reason: None,
+            until: incoming.accepted + us(limits.hello_ms),
+            started: incoming.accepted,
+            last_active: incoming.accepted,
+            connect_us: 0,
+            limits,
+            permit: incoming.permit,
+            lease: None,
+            source: incoming.peer,
+            opening: None,
+            labels: None,
+            id,
+        }
+    }
+
+    /// The first step: who may come in, and what they have to say first.
+    pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
+        let mut opening = step.spare.pop().unwrap_or_default();
+        let welcome = opening.begin(listener, self.source);
+        let expects_header = opening.expects_header;
+        self.opening = Some(opening);
+        if let Err(ended) = welcome {
+            return Verdict::End(ended);
+        }
+        if !expects_header
+            && let Some(source) = self.source
+            && let Err(ended) = self.permit.hold_source(source.ip(), step.now / 1_000_000)
+        {
+            return Verdict::End(ended);
+        }
+        if let Some(client) = &self.client
+            && let Err(why) = step.tools.os.watch(client, step.token)
+        {
+            return Verdict::End(local(why));
+        }
+        self.step(step)
+    }
+
+    /// Goes on as far as it can.
+    pub fn step(&mut self, step: &mut Step<'_, O>) -> Verdict {
+        loop {
+            let go = match self.stage {
+                Stage::Preread => self.preread(step),
+                Stage::Pick => self.pick(step),
+                Stage::Attempt => self.attempt(step),
+                Stage::Connecting => self.connecting(step),
+                Stage::Pause => self.pause(step),
+                Stage::Relay => self.relay(step),
+            };
+            match go {
+                To(stage) => self.stage = stage,
+                Stop(verdict) => return verdict,
+            }
+        }
+    }
+
+    /// Takes note of an event.
+    pub fn event(&mut self, event: &Event) {
+        let (from, to, failed) = match event.token.side() {
+            Side::Client => (&mut self.up, &mut self.down, &mut self.client_failed),
+            _ => (&mut self.down, &mut self.up, &mut self.backend_failed),
+        };
+        from.readable |= event.readable;
+        from.finished |= event.finished;
+        to.writable |= event.writable;
+        *failed |= event.failed;
+    }
+
+    /// When the row wants to be stepped at the latest.
+    pub fn deadline(&self) -> Option<Micros> {
+        if self.stage != Stage::Relay {
+            return Some(self.until);
+        }
+        let tune = (!self.tuned).then_some(self.started + TUNE_AFTER_US);
+        [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune].into_iter().flatten().min()
+    }
+
+    fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
+        loop {
+            let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
+            match opening.look() {
+                Look::Known => return To(Stage::Pick),
+                Look::Announced(header) => {
+                    if let Err(ended) = self.announced(&header, step) {
+                        return Stop(Verdict::End(ended));
+                    }
+                    continue;
+                }
+                Look::Refused(ended) => return Stop(Verdict::End(ended)),
+                Look::More => {}
+            }
+            if !self.up.readable && !self.up.finished {
+                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+            }
+            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
+            let answer = step.tools.os.recv(client, step.tools.scratch);
+            match answer {
+                Io::Moved(n) => {
+                    self.up.bytes += n as u64;
+                    self.up.readable = n == step.tools.scratch.len();
+                    if let Some(opening) = &mut self.opening {
+                        opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                    }
+                }
+                Io::Later => {
+                    self.up.readable = false;
+                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+                }
+                Io::End => return Stop(Verdict::End(self.opening.as_ref().map_or(Ended::ClientLeft, |o| o.cut_short()))),
+                Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
+            }
+        }
+    }
+
+    fn preread_timed_out(&mut self) -> Go {
+        match self.opening.as_mut().map_or(Ok(()), |opening| opening.timed_out()) {
+            Ok(()) => To(Stage::Pick),
+            Err(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    /// A trusted peer has said whom it speaks for.
+    fn announced(&mut self, header: &Header, step: &Step<'_, O>) -> Result<(), Ended> {
+        match header {
+            Header::Local => {
+                step.counters.keyless.add(1);
+                Ok(())
+            }
+            Header::Proxied { source, .. } => {
+                self.labels.get_or_insert_default().peer = self.source.replace(*source);
+                self.permit.hold_source(source.ip(), step.now / 1_000_000)
+            }
+        }
+    }
+
+    fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
+        let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
+        let snapshot = step.current.load();
+        let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
+        // A listener removed meanwhile still serves what it accepted, by the rules it had.
+        let listener = snapshot.listener_of(&known.state).unwrap_or(known);
+        let Some(pool) = opening.route(listener, self.source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let now_ms = step.now / 1_000;
+        let Some(pick) = pool.pick(&opening.facts(self.source), &opening.tried, now_ms) else {
+            let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
+            return Stop(Verdict::End(ended));
+        };
+        if opening.attempts.is_none() {
+            opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
+        }
+        if pick.moved && opening.tried.is_empty() {
+            step.counters.moved_down.add(1);
+        }
+        if pick.range.is_some() {
+            self.labels.get_or_insert_default().range = pick.range;
+        }
+        if let Some((sni, ech)) = opening.names() {
+            let labels = self.labels.get_or_insert_default();
+            (labels.sni, labels.ech) = (sni, ech);
+        }
+        self.reason = Some(pick.reason);
+        self.lease = Some(Lease::new(pick.backend));
+        To(Stage::Attempt)
+    }
+
+    fn attempt(&mut self, step: &mut Step<'_, O>) -> Go {
+        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Pick) };
+        let Some(attempts) = &mut opening.attempts else { return To(Stage::Pick) };
+        self.until = attempts.begin(step.now / 1_000) * 1_000;
+        self.attempts_made = attempts.made();
+        opening.attempt_began = step.now;
+        let backend = Arc::clone(lease.backend());
+        (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
+        let from = self.local_source(&backend, step);
+        let socket = match step.tools.os.connect(backend.address(), from) {
+            Ok(socket) => socket,
+            Err(why) => return self.attempt_failed(why, step),
+        };
+        if let Err(why) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
+            return self.attempt_failed(why, step);
+        }
+        self.backend = Some(socket);
+        To(Stage::Connecting)
+    }
+
+    /// Waits for the backend's answer: writable is yes, an error no.
+    fn connecting(&mut self, step: &mut Step<'_, O>) -> Go {
+        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
+        if self.client_failed
+            && let Some(client) = &self.client
+            && let Some(why) = step.tools.os.take_error(client)
+        {
+            return Stop(Verdict::End(client_broken(why)));
+        }
+        if self.backend_failed {
+            let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
+            return self.attempt_failed(why, step);
+        }
+        if !self.up.writable {
+            return match step.now >= self.until {
+                true => self.attempt_failed(Broken::Gone, step),
+                false => Stop(Verdict::Wait),
+            };
+        }
+        self.established(step);
+        To(Stage::Relay)
+    }
+
+    fn established(&mut self, step: &mut Step<'_, O>) {
+        let (Some(mut opening), Some(lease), Some(client)) = (self.opening.take(), &self.lease, &self.client) else {
+            return;
+        };
+        self.connect_us = (step.now - opening.attempt_began).min(u32::MAX.into()) as u32;
+        let counters = lease.counters(step.worker);
+        counters.connections.add(1);
+        counters.bytes_up.add(self.up.bytes);
+        counters.connect_time.record_us(self.connect_us.into());
+        let mut header = Vec::new();
+        if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+            pool.connect_succeeded(lease.backend(), step.now / 1_000);
+            header = opening.announce(pool, self.source, client, self.id, step.tools.os);
+        }
+        if header.is_empty() {
+            self.up.owe(&opening.bytes);
+        } else {
+            header.extend_from_slice(&opening.bytes);
+            self.up.owe(&header);
+        }
+        self.last_active = step.now;
+        opening.clear();
+        step.spare.push(opening);
+    }
+
+    fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
+        self.backend = None;
+        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Relay) };
+        let failure = connect_failed(why);
+        let now_ms = step.now / 1_000;
+        if !matches!(failure, Failure::Local(_)) {
+            lease.counters(step.worker).connect_failures.add(1);
+            if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+                pool.connect_failed(lease.backend(), now_ms);
+            }
+        }
+        let Some(attempts) = &mut opening.attempts else { return Stop(Verdict::End(failure.ended())) };
+        opening.last_failure = Some(failure);
+        match attempts.failed(failure, lease.usable(now_ms), now_ms) {
+            Next::SameAt(at_ms) => {
+                self.until = at_ms * 1_000;
+                To(Stage::Pause)
+            }
+            Next::Another => {
+                opening.tried.push(Arc::clone(lease.backend()));
+                self.lease = None;
+                To(Stage::Pick)
+            }
+            Next::GiveUp(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    fn pause(&mut self, step: &mut Step<'_, O>) -> Go {
+        if self.client_failed {
+            return Stop(Verdict::End(Ended::ClientReset));
+        }
+        if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
+    }
+
+    fn relay(&mut self, step: &mut Step<'_, O>) -> Go {
+        let (Some(client), Some(backend)) = (&self.client, &self.backend) else {
+            return Stop(Verdict::End(Ended::LocalError));
+        };
+        let before = self.moved();
+        let (up_bytes, down_bytes) = (self.up.bytes, self.down.bytes);
+        let up = self.up.pump(client, backend, &mut step.tools);
+        let down = self.down.pump(backend, client, &mut step.tools);
+        if self.moved() != before {
+            self.last_active = step.now;
+            if let Some(lease) = &self.lease {
+                let counters = lease.counters(step.worker);
+                counters.bytes_up.add(self.up.bytes - up_bytes);
+                counters.bytes_down.add(self.down.bytes - down_bytes);
+            }
+        }
+        if let Some(ended) = relay_broken(up, down).or_else(|| self.silent_failure(step)) {
+            return Stop(Verdict::End(ended));
+        }
+        if self.up.drained() && self.down.drained() {
+            return Stop(Verdict::End(Ended::Done));
+        }
+        self.pass_ends(step);
+        if up == Pumped::Again || down == Pumped::Again {
+            return Stop(Verdict::Again);
+        }
+        Stop(self.overdue(step).map_or(Verdict::Wait, Verdict::End))
+    }
+
+    /// A side that has sent everything may still be reset, and reading would not show it.
+    fn silent_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
+        let os = &mut step.tools.os;
+        if std::mem::take(&mut self.client_failed)
+            && let Some(why) = self.client.as_ref().and_then(|client| os.take_error(client))
+        {
+            return Some(client_broken(why));
+        }
+        if std::mem::take(&mut self.backend_failed)
+            && let Some(why) = self.backend.as_ref().and_then(|backend| os.take_error(backend))
+        {
+            return Some(backend_broken(why));
+        }
+        None
+    }
+
+    /// Passes an end on once everything before it is delivered.
+    fn pass_ends(&mut self, step: &mut Step<'_, O>) {
+        for (direction, to) in [(&mut self.up, &self.backend), (&mut self.down, &self.client)] {
+            if direction.drained()
+                && !direction.end_sent
+                && let Some(to) = to
+            {
+                step.tools.os.shutdown(to);
+                direction.end_sent = true;
+            }
+        }
+    }
+
+    /// Whether a limit has passed; also the moment to look after an old connection's socket.
+    fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
+        if !self.tuned && step.now >= self.started + TUNE_AFTER_US {
+            self.tuned = true;
+            if let Some(backend) = &self.backend {
+                step.tools.os.keep_alive(backend, &self.limits.keep_alive);
+            }
+        }
+        if let Some((at, ended)) = self.idle_deadline()
+            && step.now >= at
+        {
+            return Some(ended);
+        }
+        self.lifetime_deadline().filter(|at| step.now >= *at).map(|_| Ended::Lifetime)
+    }
+
+    fn idle_deadline(&self) -> Option<(Micros, Ended)> {
+        let half_closed = self.up.end_seen || self.down.end_seen;
+        let half = (half_closed && self.limits.half_close_ms > 0)
+            .then(|| (self.last_active + us(self.limits.half_close_ms), Ended::HalfCloseTimeout));
+        let idle =
+            (self.limits.idle_ms > 0).then(|| (self.last_active + us(self.limits.idle_ms), Ended::IdleTimeout));
+        [half, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn lifetime_deadline(&self) -> Option<Micros> {
+        (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
+    }
+
+    /// Changes whenever a byte was taken by either side.
+    fn moved(&self) -> (u64, u64, usize, usize) {
+        (self.up.bytes, self.down.bytes, self.up.held(), self.down.held())
+    }
+
+    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
+        let snapshot = step.current.load();
+        let Address::Tcp(to) = backend.address() else { return None };
+        let sources = &snapshot.pool(backend.pool_name())?.config().source;
+        // In turn, so that each address' ports are used alike.
+        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
+        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
+    }
+}

@@ -1,0 +1,109 @@
+//! How others reach a worker: a bounded queue and an eventfd that wakes it.
+//!
+//! Carries out nothing. Invariant: a command put in is seen by the worker, and the eventfd is written only when the
+//! worker may be asleep, so a burst of commands costs one system call.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Commands that may wait. Connections handed over by other workers are the only ones that come in numbers.
+const QUEUE: usize = 1024;
+
+/// The sending end.
+#[derive(Debug)]
+pub struct Sender<C> {
+    queue: SyncSender<C>,
+    bell: Arc<Bell>,
+}
+
+impl<C> Clone for Sender<C> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+    }
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub struct Inbox<C> {
+    queue: Receiver<C>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Debug)]
+struct Bell {
+    eventfd: OwnedFd,
+    rung: AtomicBool,
+}
+
+/// Both ends of a new inbox.
+pub fn inbox<C>() -> std::io::Result<(Sender<C>, Inbox<C>)> {
+    let (sender, receiver) = sync_channel(QUEUE);
+    let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+    let bell = Arc::new(Bell { eventfd, rung: AtomicBool::new(false) });
+    Ok((Sender { queue: sender, bell: Arc::clone(&bell) }, Inbox { queue: receiver, bell }))
+}
+
+impl<C> Sender<C> {
+    /// Puts a command in, or hands it back when the worker is gone or does not keep up.
+    pub fn send(&self, command: C) -> Result<(), C> {
+        self.queue.try_send(command).map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+        })?;
+        if !self.bell.rung.swap(true, Ordering::AcqRel) {
+            let _ = rustix::io::write(&self.bell.eventfd, &1u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl<C> Inbox<C> {
+    /// Makes it quiet; what is put in from now on rings again. To be followed by `next` until it has nothing.
+    pub fn hush(&self) {
+        let _ = rustix::io::read(&self.bell.eventfd, &mut [0; 8]);
+        self.bell.rung.store(false, Ordering::Release);
+    }
+
+    /// The next command.
+    pub fn next(&self) -> Option<C> {
+        self.queue.try_recv().ok()
+    }
+}
+
+impl<C> AsFd for Inbox<C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.eventfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_put_in_comes_out_in_order_and_too_much_comes_back() {
+        let (sender, inbox) = inbox().unwrap();
+        for n in 0..QUEUE {
+            sender.send(n).unwrap();
+        }
+        assert_eq!(sender.send(QUEUE), Err(QUEUE));
+        inbox.hush();
+        assert_eq!(std::iter::from_fn(|| inbox.next()).collect::<Vec<_>>(), (0..QUEUE).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_command_rings_again_after_hush() {
+        let (sender, inbox) = inbox().unwrap();
+        for _ in 0..2 {
+            sender.send(()).unwrap();
+            let mut count = [0; 8];
+            assert_eq!(rustix::io::read(&inbox, &mut count), Ok(8));
+            assert_eq!(u64::from_ne_bytes(count), 1);
+            inbox.hush();
+            inbox.next();
+        }
+    }
+}

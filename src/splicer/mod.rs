@@ -1,0 +1,320 @@
+//! The splicer: passthrough connections, one thread per core, each with its own epoll, listeners, connections and
+//! timers.
+//!
+//! [`flow`] tells the story of a connection; [`worker`] drives many; this file gives workers threads and lets others
+//! talk to them. Terminated TLS, health and configuration are not its business. Invariant: a connection is touched by
+//! the one worker that holds it.
+
+pub mod account;
+mod blame;
+pub mod flow;
+mod inbox;
+mod opening;
+pub mod os;
+mod pipe;
+mod relay;
+pub mod sim;
+mod slab;
+mod timer;
+pub mod worker;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use self::account::ConnectionView;
+use self::flow::Incoming;
+use self::inbox::{Inbox, Sender, inbox};
+use self::os::{Connection, Event, Linux, Os};
+use self::slab::Side;
+use self::worker::{Shared, Whom, Worker};
+use crate::counters::{Padded, WorkerCounters};
+use crate::journal::Journal;
+use crate::outcome::Ended;
+use crate::snapshot::Listener;
+
+pub use self::os::Micros;
+pub use self::worker::Shared as WorkerShared;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+
+/// A worker hands a new connection on when it holds more than the mean, plus a quarter, plus this many.
+const SLACK: usize = 32;
+
+/// The time on the clock that backends' health and connections' limits are kept by.
+pub fn now() -> Micros {
+    os::now()
+}
+
+/// All workers.
+#[derive(Debug)]
+pub struct Fleet {
+    workers: Box<[Handle]>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    inbox: Sender<Command>,
+    doors: Arc<AtomicUsize>,
+}
+
+/// What a reload changes for a worker.
+#[derive(Debug, Default)]
+pub struct Adoption {
+    /// The generation it adopts.
+    pub generation: u64,
+    /// Sockets to accept on: number, socket, rules, whether other workers watch the same one.
+    pub open: Vec<(u32, Arc<OwnedFd>, Arc<Listener>, bool)>,
+    /// Sockets that stay, with their new rules.
+    pub rebind: Vec<(u32, Arc<Listener>)>,
+    /// Sockets to close after serving what is queued.
+    pub close: Vec<u32>,
+    /// Whether connections are logged.
+    pub logs_connections: bool,
+}
+
+enum Command {
+    Adopt(Adoption, oneshot::Sender<()>),
+    Incoming(Incoming<Connection>),
+    List(oneshot::Sender<Vec<ConnectionView>>),
+    Shed { whom: Whom, count: usize, ended: Ended, left: oneshot::Sender<usize> },
+    #[cfg(debug_assertions)]
+    Panic(u64),
+    Stop,
+}
+
+impl Fleet {
+    /// Starts the workers; pins worker i to the i-th of `cores` if there are any.
+    pub fn start(
+        count: usize,
+        shared: Arc<Shared>,
+        journal: &Journal,
+        cores: Option<&[usize]>,
+    ) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
+        let mut ends = Vec::new();
+        let mut handles = Vec::new();
+        for _ in 0..count {
+            let (sender, receiver) = inbox()?;
+            handles.push(Handle { inbox: sender, doors: Arc::new(AtomicUsize::new(0)) });
+            ends.push(receiver);
+        }
+        let fleet = Arc::new(Self { workers: handles.into(), shared: Arc::clone(&shared) });
+        let mut threads = Vec::new();
+        for (index, inbox) in ends.into_iter().enumerate() {
+            let mut os = Linux::new()?;
+            os.watch_inbox(&inbox)?;
+            let worker = Worker::new(index, os, Arc::clone(&shared), journal.sender(true));
+            let core = cores.map(|cores| cores[index % cores.len()]);
+            let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
+            let spawned = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run(core))?;
+            threads.push(spawned);
+        }
+        Ok((fleet, threads))
+    }
+
+    /// How many workers there are.
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// What each worker counts.
+    pub fn counters(&self) -> &[Padded<WorkerCounters>] {
+        &self.shared.counters
+    }
+
+    /// Connections held by all workers.
+    pub fn open(&self) -> usize {
+        self.shared.admission.open()
+    }
+
+    /// Listening sockets not closed yet.
+    pub fn doors(&self) -> usize {
+        self.workers.iter().map(|handle| handle.doors.load(Relaxed)).sum()
+    }
+
+    /// Gives every worker its part of a reload; answers when all have adopted it.
+    pub async fn adopt(&self, adoptions: Vec<Adoption>) {
+        let mut answers = Vec::new();
+        for (handle, adoption) in self.workers.iter().zip(adoptions) {
+            let (done, adopted) = oneshot::channel();
+            handle.put(Command::Adopt(adoption, done)).await;
+            answers.push(adopted);
+        }
+        for adopted in answers {
+            let _ = adopted.await;
+        }
+    }
+
+    /// Every connection, as the workers see it.
+    pub async fn connections(&self) -> Vec<ConnectionView> {
+        let mut all = Vec::new();
+        for handle in &self.workers {
+            let (sender, views) = oneshot::channel();
+            handle.put(Command::List(sender)).await;
+            all.extend(views.await.unwrap_or_default());
+        }
+        all
+    }
+
+    /// Ends at most `count` connections in each worker, quietest first; answers how many of those meant are left.
+    pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+        let mut total = 0;
+        for handle in &self.workers {
+            let (left, answer) = oneshot::channel();
+            handle.put(Command::Shed { whom: whom.clone(), count, ended, left }).await;
+            total += answer.await.unwrap_or(0);
+        }
+        total
+    }
+
+    /// Makes the next step of a connection panic, to see that nobody else notices. Debug builds only.
+    #[cfg(debug_assertions)]
+    pub async fn panic(&self, id: u64) {
+        if let Some(handle) = self.workers.get((id >> 48) as usize) {
+            handle.put(Command::Panic(id)).await;
+        }
+    }
+
+    /// Ends the threads; connections still open are reset.
+    pub async fn stop(&self) {
+        for handle in &self.workers {
+            handle.put(Command::Stop).await;
+        }
+    }
+
+    /// A worker that holds this many connections hands new ones on: clearly above the mean.
+    fn fair_share(&self) -> usize {
+        if self.workers.len() < 2 {
+            return usize::MAX;
+        }
+        let mean = self.open() / self.workers.len();
+        mean + mean / 4 + SLACK
+    }
+
+    /// The emptier of two others.
+    fn emptier(&self, own: usize, turn: u64) -> Option<&Handle> {
+        let others = self.workers.len().checked_sub(1).filter(|others| *others > 0)?;
+        let load = |index: usize| self.shared.counters[index].0.connections.value();
+        let other = |turn: u64| (own + 1 + turn as usize % others) % self.workers.len();
+        let (a, b) = (other(turn), other(turn / 7 + 1));
+        Some(&self.workers[if load(a) <= load(b) { a } else { b }])
+    }
+}
+
+impl Handle {
+    /// Puts a command in, waiting for room; gives up when the worker is gone.
+    async fn put(&self, mut command: Command) {
+        for _ in 0..1_000 {
+            match self.inbox.send(command) {
+                Ok(()) => return,
+                Err(refused) => command = refused,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A worker with its thread's belongings.
+struct Thread {
+    worker: Worker<Linux>,
+    inbox: Inbox<Command>,
+    fleet: Arc<Fleet>,
+    stopping: bool,
+}
+
+impl Thread {
+    fn run(mut self, core: Option<usize>) {
+        if let Some(core) = core {
+            let mut set = rustix::thread::CpuSet::new();
+            set.set(core);
+            let _ = rustix::thread::sched_setaffinity(None, &set);
+        }
+        let (mut events, mut raw) = (Vec::<Event>::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
+        while !self.stopping {
+            self.worker.keep_below = self.fleet.fair_share();
+            let timeout = self.timeout();
+            self.worker.os.wait(&mut events, &mut raw, timeout);
+            self.worker.turn(&events);
+            if events.iter().any(|event| event.token.side() == Side::Inbox) {
+                self.read_inbox();
+            }
+            self.hand_over();
+            self.fleet.workers[self.worker.index].doors.store(self.worker.doors(), Relaxed);
+        }
+        self.worker.shed(&Whom::All, usize::MAX, Ended::Stopped);
+        self.worker.flush();
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        let at = self.worker.wake_at()?;
+        Some(Duration::from_micros(at.saturating_sub(self.worker.os.now())))
+    }
+
+    fn read_inbox(&mut self) {
+        self.inbox.hush();
+        while let Some(command) = self.inbox.next() {
+            self.obey(command);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adoption, done) => {
+                self.adopt(adoption);
+                let _ = done.send(());
+            }
+            Command::Incoming(incoming) => self.worker.admit(incoming),
+            Command::List(views) => {
+                let (mut all, index, now) = (Vec::new(), self.worker.index, now());
+                self.worker.each(|flow| all.push(flow.view(index, now)));
+                let _ = views.send(all);
+            }
+            Command::Shed { whom, count, ended, left } => {
+                let _ = left.send(self.worker.shed(&whom, count, ended));
+            }
+            #[cfg(debug_assertions)]
+            Command::Panic(id) => self.worker.panic_at(id),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn adopt(&mut self, adoption: Adoption) {
+        for number in adoption.close {
+            self.worker.close_door(number);
+        }
+        for (number, listener) in adoption.rebind {
+            self.worker.rebind_door(number, listener);
+        }
+        for (number, socket, listener, shared) in adoption.open {
+            self.worker.open_door(number, socket, listener, shared);
+        }
+        self.worker.set_logs_connections(adoption.logs_connections);
+        self.worker.counters().generation.set(adoption.generation);
+    }
+
+    /// Gives connections that were accepted beyond this worker's share to a worker with fewer.
+    fn hand_over(&mut self) {
+        while let Some(incoming) = self.worker.surplus() {
+            let refused = match self.fleet.emptier(self.worker.index, incoming.accepted) {
+                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err(),
+                None => Some(Command::Incoming(incoming)),
+            };
+            match refused {
+                None => self.worker.counters().handed_over.add(1),
+                Some(command) => self.obey(command),
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The real operating system: Linux, non-blocking sockets, edge-triggered epoll.
+//!
+//! Holds no connection and decides nothing. Invariant: one method makes one system call, but for `pipe`, `connect`,
+//! `reset` and `keep_alive`, which cannot.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+use rustix::pipe::{PipeFlags, SpliceFlags};
+
+use super::{Accepted, Broken, Event, Io, Micros, Os};
+use crate::config::Address;
+use crate::socket::KeepAlive;
+use crate::splicer::slab::{Side, Token};
+
+/// A pipe holds this much, so that one round of splice moves as much as sixteen of copying.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// One client's or backend's socket.
+#[derive(Debug)]
+pub struct Connection(OwnedFd);
+
+impl From<OwnedFd> for Connection {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+/// Both ends of a pipe.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// One worker's epoll and clock.
+#[derive(Debug)]
+pub struct Linux {
+    epoll: OwnedFd,
+}
+
+/// Microseconds since this process first asked.
+pub fn now() -> Micros {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // One second ahead, so that 0 can mean "never".
+    START.get_or_init(Instant::now).elapsed().as_micros() as Micros + 1_000_000
+}
+
+impl Linux {
+    /// An epoll of its own.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
+    /// Watches the inbox.
+    pub fn watch_inbox(&mut self, eventfd: impl AsFd) -> std::io::Result<()> {
+        let token = epoll::EventData::new_u64(Token::special(Side::Inbox, 0).to_bits());
+        Ok(epoll::add(&self.epoll, eventfd, token, epoll::EventFlags::IN)?)
+    }
+
+    /// Sleeps until something happens, at most `timeout`; `None` = for ever. Events replace what `into` held.
+    pub fn wait(&mut self, into: &mut Vec<Event>, raw: &mut Vec<epoll::Event>, timeout: Option<Duration>) {
+        into.clear();
+        raw.clear();
+        let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(raw), timeout.as_ref()) {
+            Ok(_) => into.extend(raw.iter().map(|event| {
+                let (flags, data) = (event.flags, event.data);
+                let failed = flags.contains(epoll::EventFlags::ERR);
+                let hung_up = flags.contains(epoll::EventFlags::HUP);
+                Event {
+                    token: Token::from_bits(data.u64()),
+                    readable: failed || hung_up || flags.contains(epoll::EventFlags::IN),
+                    writable: failed || hung_up || flags.contains(epoll::EventFlags::OUT),
+                    finished: hung_up || flags.contains(epoll::EventFlags::RDHUP),
+                    failed,
+                }
+            })),
+            Err(Errno::INTR) => {}
+            // Nothing else can happen to an epoll of ours; sleeping keeps even that calm.
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+impl Os for Linux {
+    type Socket = Connection;
+    type Pipe = Pipe;
+    type Listener = Arc<OwnedFd>;
+
+    fn accept(&mut self, listener: &Arc<OwnedFd>) -> Accepted<Connection> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        match rustix::net::acceptfrom_with(listener, flags) {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).map(canonical);
+                Accepted::Connection(Connection(socket), peer)
+            }
+            Err(Errno::AGAIN) => Accepted::Empty,
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Accepted::Exhausted(broken(error))
+            }
+            // accept(2): errors of the new connection itself are to be treated like EAGAIN, by trying again.
+            Err(_) => Accepted::Skip,
+        }
+    }
+
+    fn recv(&mut self, socket: &Connection, into: &mut [u8]) -> Io {
+        match rustix::net::recv(&socket.0, into, RecvFlags::empty()) {
+            Ok((_, 0)) => Io::End,
+            Ok((_, n)) => Io::Moved(n),
+            Err(error) => failure(error),
+        }
+    }
+
+    fn send(&mut self, socket: &Connection, from: &[u8]) -> Io {
+        moved(rustix::net::send(&socket.0, from, SendFlags::NOSIGNAL))
+    }
+
+    fn splice_in(&mut self, socket: &Connection, pipe: &Pipe, most: usize) -> Io {
+        match rustix::pipe::splice(&socket.0, None, &pipe.write, None, most, splice_flags()) {
+            Ok(0) => Io::End,
+            other => moved(other),
+        }
+    }
+
+    fn splice_out(&mut self, pipe: &Pipe, socket: &Connection, most: usize) -> Io {
+        match rustix::pipe::splice(&pipe.read, None, &socket.0, None, most, splice_flags()) {
+            // The pipe is never empty here, so a zero would be a broken promise of the kernel's.
+            Ok(0) => Io::Broken(Broken::Other),
+            other => moved(other),
+        }
+    }
+
+    fn pipe(&mut self) -> Result<(Pipe, usize), Broken> {
+        let (read, write) =
+            rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(broken)?;
+        // An unprivileged user who is out of pipe pages is refused here and keeps the small pipe.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
+        let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(broken)?;
+        Ok((Pipe { read, write }, size))
+    }
+
+    fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Connection, Broken> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (family, protocol) = match to {
+            Address::Tcp(SocketAddr::V4(_)) => (AddressFamily::INET, Some(rustix::net::ipproto::TCP)),
+            Address::Tcp(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(rustix::net::ipproto::TCP)),
+            Address::Unix(_) => (AddressFamily::UNIX, None),
+        };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol).map_err(broken)?;
+        let answer = match to {
+            Address::Tcp(address) => {
+                sockopt::set_tcp_nodelay(&socket, true).map_err(broken)?;
+                if let Some(from) = from {
+                    crate::socket::bind_without_port(&socket, from).map_err(broken)?;
+                }
+                rustix::net::connect(&socket, address)
+            }
+            Address::Unix(path) => {
+                let address = SocketAddrUnix::new(path.as_path()).map_err(broken)?;
+                rustix::net::connect(&socket, &address)
+            }
+        };
+        match answer {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Connection(socket)),
+            // A unix socket's full backlog answers at once, and has no queue to wait in.
+            Err(Errno::AGAIN) if family == AddressFamily::UNIX => Err(Broken::Refused),
+            // TCP says EAGAIN where the local ports have run out (connect(2)).
+            Err(Errno::AGAIN) => Err(Broken::NoPort),
+            Err(Errno::NOENT) => Err(Broken::Refused),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    fn take_error(&mut self, socket: &Connection) -> Option<Broken> {
+        match sockopt::socket_error(&socket.0) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => Some(broken(error)),
+        }
+    }
+
+    fn shutdown(&mut self, socket: &Connection) {
+        // Fails only where the peer has reset meanwhile, which the next event tells.
+        let _ = rustix::net::shutdown(&socket.0, Shutdown::Write);
+    }
+
+    fn reset(&mut self, socket: Connection) {
+        let _ = sockopt::set_socket_linger(&socket.0, Some(Duration::ZERO));
+    }
+
+    fn watch(&mut self, socket: &Connection, token: Token) -> Result<(), Broken> {
+        let flags =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, &socket.0, epoll::EventData::new_u64(token.to_bits()), flags).map_err(broken)
+    }
+
+    fn unwatch(&mut self, socket: &Connection) {
+        let _ = epoll::delete(&self.epoll, &socket.0);
+    }
+
+    fn watch_listener(&mut self, listener: &Arc<OwnedFd>, token: Token, shared: bool) -> Result<(), Broken> {
+        let exclusive = if shared { epoll::EventFlags::EXCLUSIVE } else { epoll::EventFlags::empty() };
+        let data = epoll::EventData::new_u64(token.to_bits());
+        epoll::add(&self.epoll, listener, data, epoll::EventFlags::IN | exclusive).map_err(broken)
+    }
+
+    fn unwatch_listener(&mut self, listener: &Arc<OwnedFd>) {
+        let _ = epoll::delete(&self.epoll, listener);
+    }
+
+    fn local_address(&mut self, socket: &Connection) -> Option<SocketAddr> {
+        let address = rustix::net::getsockname(&socket.0).ok()?;
+        SocketAddr::try_from(address).ok().map(canonical)
+    }
+
+    fn keep_alive(&mut self, socket: &Connection, rules: &KeepAlive) {
+        // Best effort: a unix socket has none of these.
+        let _ = rules.apply(&socket.0);
+    }
+
+    fn now(&mut self) -> Micros {
+        now()
+    }
+}
+
+/// An IPv4 client on an IPv6 socket counts as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn splice_flags() -> SpliceFlags {
+    SpliceFlags::MOVE | SpliceFlags::NONBLOCK
+}
+
+fn moved(answer: rustix::io::Result<usize>) -> Io {
+    match answer {
+        Ok(n) => Io::Moved(n),
+        Err(error) => failure(error),
+    }
+}
+
+fn failure(error: Errno) -> Io {
+    match error {
+        Errno::AGAIN | Errno::INTR => Io::Later,
+        other => Io::Broken(broken(other)),
+    }
+}
+
+fn broken(error: Errno) -> Broken {
+    match error {
+        Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => Broken::Reset,
+        Errno::TIMEDOUT => Broken::Gone,
+        Errno::CONNREFUSED => Broken::Refused,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Broken::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Broken::NoPort,
+        Errno::MFILE | Errno::NFILE => Broken::NoDescriptor,
+        Errno::NOBUFS | Errno::NOMEM => Broken::NoMemory,
+        _ => Broken::Other,
+    }
+}

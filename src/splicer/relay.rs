@@ -1,0 +1,270 @@
+//! Moving bytes one way: copy while messages are small, splice while they are bulk.
+//!
+//! Does not know which way it is, opens and closes nothing but pipes, and never looks at bytes. Invariant: every byte
+//! read is written, once and in order, before anything after it is read; the end is passed on only after the last
+//! byte; at rest a direction holds neither a buffer nor a pipe unless its receiver is slow.
+
+use super::os::{Broken, Io, Os};
+use super::pipe::{Filled, Pipes};
+
+/// A fast pair gives way to others after so many rounds.
+const ROUNDS: u32 = 16;
+
+/// A read of at least this much counts as bulk.
+const BULK_BYTES: usize = 32 * 1024;
+
+/// So many bulk reads in a row turn copying into splicing.
+const BULK_READS: u8 = 3;
+
+/// So many reads in a row below half of `BULK_BYTES` turn it back.
+const SMALL_READS: u8 = 5;
+
+/// Bytes one copy moves at most: the size of a worker's scratch buffer.
+pub const COPY_BYTES: usize = 64 * 1024;
+
+/// What a relay may use besides its own row.
+pub struct Tools<'a, O: Os> {
+    /// The operating system.
+    pub os: &'a mut O,
+    /// The worker's pipes.
+    pub pipes: &'a mut Pipes<O>,
+    /// The worker's buffer.
+    pub scratch: &'a mut [u8],
+    /// Bytes moved by splice, for the worker's counter.
+    pub spliced: u64,
+}
+
+/// One way of a connection.
+#[derive(Debug)]
+pub struct Direction<P> {
+    /// Bytes read and not yet taken by the receiver.
+    rest: Option<Box<Rest>>,
+    pipe: Option<Filled<P>>,
+    /// Bytes read so far.
+    pub bytes: u64,
+    /// The sender may have something.
+    pub readable: bool,
+    /// The receiver may have room.
+    pub writable: bool,
+    /// The sender is known to have finished: read until the end.
+    pub finished: bool,
+    /// The end was read.
+    pub end_seen: bool,
+    /// The end was passed on.
+    pub end_sent: bool,
+    bulk: u8,
+    small: u8,
+    splicing: bool,
+    /// The receiver did not take a full pipe at once: the next filling is a small one.
+    slow: bool,
+}
+
+#[derive(Debug)]
+struct Rest {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// Where a round of moving bytes stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pumped {
+    /// Nothing more to do until an event.
+    Idle,
+    /// More could be done; others first.
+    Again,
+    /// The sender's socket broke.
+    SenderBroken(Broken),
+    /// The receiver's socket broke.
+    ReceiverBroken(Broken),
+}
+
+impl<P> Default for Direction<P> {
+    fn default() -> Self {
+        Self {
+            rest: None,
+            pipe: None,
+            bytes: 0,
+            readable: false,
+            writable: false,
+            finished: false,
+            end_seen: false,
+            end_sent: false,
+            bulk: 0,
+            small: 0,
+            splicing: false,
+            slow: false,
+        }
+    }
+}
+
+impl<P> Direction<P> {
+    /// Leaves bytes to be written before anything else; for what was read before there was a receiver.
+    pub fn owe(&mut self, bytes: &[u8]) {
+        debug_assert!(self.rest.is_none());
+        if !bytes.is_empty() {
+            self.rest = Some(Box::new(Rest { bytes: bytes.to_vec(), sent: 0 }));
+        }
+    }
+
+    /// Whether the end was read and every byte before it was taken.
+    pub fn drained(&self) -> bool {
+        self.end_seen && self.rest.is_none() && self.pipe.is_none()
+    }
+
+    /// Bytes read and not yet taken.
+    pub fn held(&self) -> usize {
+        let rest = self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.sent);
+        rest + self.pipe.as_ref().map_or(0, |pipe| pipe.held as usize)
+    }
+
+    /// Moves what can be moved from one socket to the other.
+    pub fn pump<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
+        for _ in 0..ROUNDS {
+            if let Some(stop) = self.write_owed(to, tools) {
+                return stop;
+            }
+            if self.end_seen || !(self.readable || self.finished) {
+                self.rest_idle(tools);
+                return Pumped::Idle;
+            }
+            let stop = if self.splicing { self.splice(from, tools) } else { self.copy(from, to, tools) };
+            if let Some(stop) = stop {
+                self.rest_idle(tools);
+                return stop;
+            }
+        }
+        Pumped::Again
+    }
+
+    /// Gives back what it holds; what was not delivered is lost.
+    pub fn close<O: Os<Pipe = P>>(&mut self, pipes: &mut Pipes<O>) {
+        self.rest = None;
+        if let Some(pipe) = self.pipe.take() {
+            pipes.give(pipe);
+        }
+    }
+
+    /// Writes the rest of an earlier read, then what the pipe holds. `None` when nothing is owed any more.
+    fn write_owed<O: Os<Pipe = P>>(&mut self, to: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
+        while let Some(rest) = &mut self.rest {
+            if !self.writable {
+                return Some(Pumped::Idle);
+            }
+            match tools.os.send(to, &rest.bytes[rest.sent..]) {
+                Io::Moved(n) => {
+                    rest.sent += n;
+                    if rest.sent == rest.bytes.len() {
+                        self.rest = None;
+                    }
+                }
+                stuck => return Some(self.blocked(stuck)),
+            }
+        }
+        while let Some(pipe) = &mut self.pipe
+            && pipe.held > 0
+        {
+            if !self.writable {
+                return Some(Pumped::Idle);
+            }
+            match tools.os.splice_out(&pipe.ends, to, pipe.held as usize) {
+                Io::Moved(n) => {
+                    pipe.held -= n as u32;
+                    tools.spliced += n as u64;
+                }
+                stuck => return Some(self.blocked(stuck)),
+            }
+        }
+        None
+    }
+
+    fn blocked(&mut self, stuck: Io) -> Pumped {
+        match stuck {
+            Io::Broken(why) => Pumped::ReceiverBroken(why),
+            _ => {
+                self.writable = false;
+                self.slow = true;
+                Pumped::Idle
+            }
+        }
+    }
+
+    /// One read and one write through the scratch buffer. A short read means that there is nothing more.
+    fn copy<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
+        let n = match self.account(tools.os.recv(from, tools.scratch)) {
+            Ok(n) => n,
+            Err(stop) => return stop,
+        };
+        if n < tools.scratch.len() {
+            self.readable = false;
+        }
+        let mut sent = 0;
+        while sent < n && self.writable {
+            match tools.os.send(to, &tools.scratch[sent..n]) {
+                Io::Moved(m) => sent += m,
+                Io::Broken(why) => return Some(Pumped::ReceiverBroken(why)),
+                Io::Later | Io::End => self.writable = false,
+            }
+        }
+        self.owe(&tools.scratch[sent..n]);
+        None
+    }
+
+    /// Fills the empty pipe once. A short splice may only mean that the pipe is out of slots.
+    fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
+        if self.pipe.is_none() {
+            self.pipe = tools.pipes.take(tools.os);
+        }
+        let Some(pipe) = &mut self.pipe else {
+            (self.splicing, self.bulk) = (false, 0);
+            return None;
+        };
+        let most = if self.slow { COPY_BYTES } else { pipe.capacity as usize };
+        let answer = tools.os.splice_in(from, &pipe.ends, most);
+        if let Io::Moved(n) = answer {
+            pipe.held = n as u32;
+            self.slow = false;
+        }
+        self.account(answer).err().flatten()
+    }
+
+    /// Keeps the books on a read. `Err` when nothing was read, with where to stop unless the end was seen.
+    fn account(&mut self, answer: Io) -> Result<usize, Option<Pumped>> {
+        match answer {
+            Io::Moved(n) => {
+                self.bytes += n as u64;
+                self.weigh(n);
+                Ok(n)
+            }
+            Io::End => {
+                self.end_seen = true;
+                Err(None)
+            }
+            Io::Later => {
+                self.readable = false;
+                Err(Some(Pumped::Idle))
+            }
+            Io::Broken(why) => Err(Some(Pumped::SenderBroken(why))),
+        }
+    }
+
+    fn weigh(&mut self, n: usize) {
+        if n >= BULK_BYTES {
+            self.bulk = self.bulk.saturating_add(1);
+            self.small = 0;
+            self.splicing |= self.bulk >= BULK_READS;
+        } else {
+            self.bulk = 0;
+            self.small = if n < BULK_BYTES / 2 { self.small.saturating_add(1) } else { 0 };
+            self.splicing &= self.small < SMALL_READS;
+        }
+    }
+
+    /// At rest no pipe is held, unless it still owes bytes.
+    fn rest_idle<O: Os<Pipe = P>>(&mut self, tools: &mut Tools<'_, O>) {
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.held == 0)
+            && let Some(pipe) = self.pipe.take()
+        {
+            tools.pipes.give(pipe);
+        }
+    }
+}
