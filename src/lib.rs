@@ -19,4 +19,5 @@ pub mod client_hello;
 pub mod config;
 pub mod counters;
 pub mod outcome;
+pub mod proxy_protocol;
 pub mod server_name;
