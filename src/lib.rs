@@ -20,4 +20,5 @@ pub mod config;
 pub mod counters;
 pub mod outcome;
 pub mod proxy_protocol;
+pub mod route;
 pub mod server_name;
