@@ -18,4 +18,5 @@
 pub mod config;
 pub mod counters;
 pub mod outcome;
+pub mod placement;
 pub mod server_name;
