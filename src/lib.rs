@@ -19,6 +19,7 @@ pub mod client_hello;
 pub mod config;
 pub mod counters;
 pub mod outcome;
+pub mod placement;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server_name;
