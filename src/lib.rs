@@ -17,5 +17,6 @@
 
 pub mod config;
 pub mod counters;
+pub mod journal;
 pub mod outcome;
 pub mod server_name;
