@@ -15,8 +15,10 @@
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
+pub mod admin;
 pub mod config;
 pub mod counters;
 pub mod journal;
+pub mod metrics;
 pub mod outcome;
 pub mod server_name;
