@@ -1,7 +1,7 @@
 //! The configuration as meant: checked, immutable, defaults filled in.
 //!
 //! `file.rs` reads what was written, `check.rs` turns it into these types and reports every problem at once.
-//! Nothing here reads a file, resolves a name or opens a socket.
+//! Nothing here reads a file, resolves a name or opens a socket: `check` is given the text and a resolver.
 //!
 //! Invariant: a `Config` that exists is valid; every pool name it mentions is in `pools`.
 
@@ -12,6 +12,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::server_name::{NamePattern, ServerName};
+
+mod check;
+mod file;
+pub mod keys;
+mod problem;
+mod value;
+
+pub use check::{Checked, check};
+pub use problem::Problem;
 
 /// Everything one file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -384,7 +393,7 @@ pub enum ProxyVersion {
 }
 
 /// What a v2 header carries besides addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyTlv {
     /// The protocol the client listed first (0x01).
     Alpn,

@@ -1,0 +1,84 @@
+//! From what was written to what is meant: every default, every bound, every rule.
+//!
+//! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`),
+//! with a default in the place of what cannot be read, so that the rules between them (`whole`, `tie`) see every
+//! object and all problems come out together.
+//!
+//! Invariant: a `Config` leaves here only if no error was noted.
+
+mod health;
+mod listener;
+mod pool;
+mod process;
+mod tie;
+mod whole;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::file::Document;
+use super::keys;
+use super::problem::{Bad, Problems};
+use super::{Config, Problem};
+
+/// A configuration that may be used.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is meant.
+    pub config: Config,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Problem>,
+}
+
+/// Checks the text of a file; `resolve` looks up `host:port`. Either a configuration, or everything that is wrong.
+///
+/// ```
+/// let no_names = |_: &str| Err(std::io::Error::other("not here"));
+/// let text = "
+/// [[listener]]
+/// name = 'web'
+/// bind = '0.0.0.0:80'
+/// pool = 'app'
+/// [[pool]]
+/// name = 'app'
+/// backend = [{ name = 'a', address = '10.0.0.300:80' }]
+/// ";
+/// let problems = sessile::config::check(text, &no_names).unwrap_err();
+/// assert!(problems[0].to_string().starts_with(
+///     "8:36: pool \"app\": backend \"a\": address \"10.0.0.300:80\" is not an address"
+/// ));
+/// assert!(sessile::config::check(&text.replace("300", "30"), &no_names).is_ok());
+/// ```
+pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Result<Checked, Vec<Problem>> {
+    let problems = Problems::new(text);
+    if !text.ends_with('\n') {
+        problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
+    }
+    let config = as_meant(&Document::parse(text, &problems), resolve, &problems);
+    problems.finish().map(|warnings| Checked { config, warnings })
+}
+
+fn as_meant(
+    document: &Document<'_>,
+    resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>,
+    problems: &Problems<'_>,
+) -> Config {
+    let top = document.top(problems);
+    let process = process::process(&top);
+    let limits = process::limits(&top);
+    let listeners: Vec<_> = top.children("listener", &keys::LISTENER).into_iter().map(listener::listener).collect();
+    let pools: Vec<_> =
+        top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
+    if document.whole {
+        whole::check(&top, &process, &listeners, &pools);
+    }
+    Config {
+        process,
+        limits,
+        listeners: listeners.into_iter().map(|listener| listener.meant).collect(),
+        pools: pools.into_iter().map(|pool| pool.meant).collect(),
+    }
+}

@@ -1,0 +1,89 @@
+//! How a pool's backends are found to be down: checks, ejection, and the PROXY header both they and clients use.
+//!
+//! Runs no check. Invariant: a status range, path or name is kept only for the kind of check that uses it.
+
+use super::Bad;
+use crate::config::file::Section;
+use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
+use crate::config::{Check, CheckKind, Eject, ProxyOut, ProxyTlv, ProxyVersion, keys};
+
+/// Reads `[pool.check]`; `None` = off.
+pub(super) fn check(pool: &Section<'_>) -> Option<Check> {
+    let section = pool.child_unless_off("check", &keys::CHECK)?;
+    let check = Check {
+        kind: kind(&section)?,
+        interval: section.read("interval", value::duration(10 * MILLISECOND, DAY)).unwrap_or(2 * SECOND),
+        timeout: section.read("timeout", value::duration(10 * MILLISECOND, HOUR)).unwrap_or(SECOND),
+        rise: section.read("rise", value::integer(1..=1000)).unwrap_or(2),
+        fall: section.read("fall", value::integer(1..=1000)).unwrap_or(3),
+        port: section.read("port", value::integer(1..=65_535)),
+        sni: section.read("sni", value::server_name),
+    };
+    if check.timeout > check.interval {
+        let (timeout, interval) = (value::show_duration(check.timeout), value::show_duration(check.interval));
+        let why = format!(
+            "timeout \"{timeout}\" is longer than interval \"{interval}\": a slow backend delays its own checks"
+        );
+        section.warn("timeout", Bad::new(why));
+    }
+    Some(check)
+}
+
+/// Reads `[pool.eject]`; `None` = off.
+pub(super) fn eject(pool: &Section<'_>) -> Option<Eject> {
+    let section = pool.child_unless_off("eject", &keys::EJECT)?;
+    let time = value::duration(10 * MILLISECOND, DAY);
+    let base = section.read("base", &time).unwrap_or(10 * SECOND);
+    let max = section.read("max", &time).unwrap_or(5 * MINUTE);
+    if base > max {
+        let (base, max) = (value::show_duration(base), value::show_duration(max));
+        section.error("base", Bad::new(format!("base \"{base}\" is longer than max \"{max}\"")));
+    }
+    Some(Eject { failures: section.read("failures", value::integer(1..=1000)).unwrap_or(3), base, max })
+}
+
+/// Reads `send_proxy` and `send_proxy_tlvs`; `None` = off.
+pub(super) fn proxy(pool: &Section<'_>) -> Option<ProxyOut> {
+    let versions = value::word(&[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))]);
+    let kinds = value::word(&[
+        ("alpn", ProxyTlv::Alpn),
+        ("authority", ProxyTlv::Authority),
+        ("unique_id", ProxyTlv::UniqueId),
+        ("ssl", ProxyTlv::Ssl),
+        ("crc32c", ProxyTlv::Crc32c),
+    ]);
+    let understood = pool.read("send_proxy", versions);
+    let tlvs = pool.values("send_proxy_tlvs", kinds);
+    let version = understood.flatten();
+    let is_known = understood.is_some() || !pool.has("send_proxy");
+    if is_known && version != Some(ProxyVersion::V2) && !tlvs.is_empty() {
+        pool.error("send_proxy_tlvs", Bad::new("send_proxy_tlvs needs send_proxy = \"v2\""));
+    }
+    version.map(|version| ProxyOut { version, tlvs })
+}
+
+/// What is asked; `None` = off.
+fn kind(check: &Section<'_>) -> Option<CheckKind> {
+    const KINDS: [&str; 5] = ["off", "tcp", "tls", "http", "https"];
+    let kind = check.read("kind", value::word(&KINDS.map(|kind| (kind, kind)))).unwrap_or("tcp");
+    let why = format!("on a check of kind \"{kind}\"");
+    let path = check.read("path", value::path);
+    let host = check.read("host", value::host);
+    let status = check.read("status", value::status);
+    if matches!(kind, "off" | "tcp" | "http") {
+        check.idle_keys(&["sni"], &why);
+    }
+    if matches!(kind, "off" | "tcp" | "tls") {
+        check.idle_keys(&["path", "host", "status"], &why);
+    }
+    match kind {
+        "off" => None,
+        "tcp" => Some(CheckKind::Tcp),
+        "tls" => Some(CheckKind::Tls),
+        _ => {
+            let (status_min, status_max) = status.unwrap_or((200, 399));
+            let path = path.unwrap_or_else(|| "/".to_owned());
+            Some(CheckKind::Http { tls: kind == "https", path, host, status_min, status_max })
+        }
+    }
+}

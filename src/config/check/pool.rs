@@ -1,0 +1,263 @@
+//! One pool: how it chooses, its backends and named ranges.
+//!
+//! Which listeners reach it is for `whole.rs`. Invariant: a pool that passes can place every key it will be asked for:
+//! it has a backend of weight above 0, and the method's table fits its backends.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Bad, health};
+use crate::config::file::Section;
+use crate::config::value::{self, MILLISECOND, MINUTE, Resolve, SECOND};
+use crate::config::{Address, AllDown, Backend, Balance, KeyPart, OnDown, Pool, Range, RangeRule, keys};
+
+/// Points of a ring: 16 bytes each, so at most 64 MiB a pool.
+const RING_POINTS_MAX: u64 = 4_000_000;
+/// Entries of a Maglev table.
+const MAGLEV_SIZE_MAX: u64 = 5_000_011;
+const MAX_V4: u8 = 32;
+const MAX_V6: u8 = 128;
+
+/// A pool and where it was written.
+pub(super) struct Written<'d> {
+    pub(super) meant: Pool,
+    pub(super) section: Section<'d>,
+    /// Sections of its backends, in the same order.
+    pub(super) backends: Vec<Section<'d>>,
+}
+
+/// Reads a `[[pool]]`.
+pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d> {
+    let sections = section.children("backend", &keys::BACKEND);
+    let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
+    let balance = balance(&section, &backends);
+    let key = key(&section, balance);
+    check_backends(&section, &sections, &backends);
+    let (connect_timeout, connect_budget) = connect_times(&section);
+    let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
+    let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
+    let meant = Pool {
+        name: section.required("name", value::name).unwrap_or_default(),
+        balance: balance.unwrap_or(Balance::Hash),
+        prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
+        prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
+        hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
+        ranges: ranges(&section, &key, &backends),
+        all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
+        connect_timeout,
+        connect_budget,
+        sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),
+        source: section.values("source", value::local_ip),
+        proxy: health::proxy(&section),
+        check: health::check(&section),
+        eject: health::eject(&section),
+        on_down_connections: section.read("on_down_connections", on_down).unwrap_or(OnDown::Keep),
+        key,
+        backends,
+    };
+    if !meant.key.contains(&KeyPart::Source) {
+        section.idle_keys(&["prefix_v4", "prefix_v6"], "because source is no part of the key");
+    }
+    Written { meant, section, backends: sections }
+}
+
+/// Reads the method; `None` = not understood.
+fn balance(section: &Section<'_>, backends: &[Backend]) -> Option<Balance> {
+    const METHODS: [(&str, Balance); 7] = [
+        ("hash", Balance::Hash),
+        ("ring", Balance::Ring { points: 160 }),
+        ("maglev", Balance::Maglev { table_size: 65_537 }),
+        ("round_robin", Balance::RoundRobin),
+        ("least_connections", Balance::LeastConnections),
+        ("two_choices", Balance::TwoChoices),
+        ("random", Balance::Random),
+    ];
+    let method =
+        section.read("balance", value::word(&METHODS)).or((!section.has("balance")).then_some(Balance::Hash))?;
+    let points = section.read("ring_points", value::integer(1..=RING_POINTS_MAX));
+    let size = section.read("maglev_size", value::integer(1..=MAGLEV_SIZE_MAX));
+    let why = format!("with balance = \"{}\"", method.word());
+    match method {
+        Balance::Ring { points: default } => {
+            section.idle_keys(&["maglev_size"], &why);
+            Some(ring(section, points.unwrap_or(default), backends))
+        }
+        Balance::Maglev { table_size: default } => {
+            section.idle_keys(&["ring_points"], &why);
+            Some(maglev(section, size.unwrap_or(default), backends))
+        }
+        other => {
+            section.idle_keys(&["ring_points", "maglev_size"], &why);
+            Some(other)
+        }
+    }
+}
+
+fn ring(section: &Section<'_>, points: u32, backends: &[Backend]) -> Balance {
+    let weight: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let total = u64::from(points) * weight;
+    if total > RING_POINTS_MAX {
+        let why =
+            format!("ring_points {points} times the weights ({weight}) is {total}; the most is {RING_POINTS_MAX}");
+        section.error("ring_points", Bad::new(why).hint(format!("at most {}", RING_POINTS_MAX / weight)));
+    }
+    Balance::Ring { points }
+}
+
+fn maglev(section: &Section<'_>, size: u32, backends: &[Backend]) -> Balance {
+    if !is_prime(size) {
+        let next = (size..).find(|number| is_prime(*number)).unwrap_or(size);
+        section.error("maglev_size", Bad::new(format!("maglev_size {size} is not prime")).hint(format!("{next} is")));
+    }
+    if size as usize <= backends.len() {
+        let why = format!("maglev_size {size} is not above the number of backends ({})", backends.len());
+        section.error("maglev_size", Bad::new(why));
+    }
+    Balance::Maglev { table_size: size }
+}
+
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+}
+
+/// Reads the key; one that does not fit a method that was understood is an error.
+fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
+    let parts = section.list("key", value::key_part);
+    let understood = parts.len() == section.count("key");
+    let key: Vec<_> = parts.iter().filter_map(|(_, part)| *part).collect();
+    let keyed = balance.is_none_or(Balance::keyed);
+    let method = balance.map_or("", Balance::word);
+    match (section.has("key"), understood, keyed) {
+        (false, _, true) => return vec![KeyPart::Source],
+        (false, _, false) | (_, false, _) => {}
+        _ if parts.is_empty() => section.error("key", Bad::new("key is empty").hint("write \"none\" for no key")),
+        _ if !key.is_empty() && key.len() < parts.len() => {
+            section.error("key", Bad::new("key names \"none\" beside others"));
+        }
+        (_, _, true) if key.is_empty() && balance.is_some() => {
+            let hint = "with no key, choose \"round_robin\", \"least_connections\", \"two_choices\" or \"random\"";
+            section
+                .error("key", Bad::new(format!("key \"none\" leaves balance \"{method}\" nothing to hash")).hint(hint));
+        }
+        (_, _, false) if !key.is_empty() => {
+            let hint = "keys need balance = \"hash\", \"ring\" or \"maglev\"";
+            section.error("key", Bad::new(format!("key has no use: balance \"{method}\" takes none")).hint(hint));
+        }
+        _ => {}
+    }
+    key
+}
+
+fn connect_times(section: &Section<'_>) -> (Duration, Duration) {
+    let timeout = section.read("connect_timeout", value::duration(10 * MILLISECOND, MINUTE)).unwrap_or(2 * SECOND);
+    let budget = section.read("connect_budget", value::duration(10 * MILLISECOND, 10 * MINUTE)).unwrap_or(6 * SECOND);
+    if timeout > budget {
+        let key = if section.has("connect_timeout") { "connect_timeout" } else { "connect_budget" };
+        let (timeout, budget) = (value::show_duration(timeout), value::show_duration(budget));
+        let why = format!("connect_timeout \"{timeout}\" is longer than connect_budget \"{budget}\"");
+        section.error(key, Bad::new(why));
+    }
+    (timeout, budget)
+}
+
+fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
+    // Stands in for an address that was refused; such a configuration is never used.
+    let nowhere = || Address::Unix("/".into());
+    let weight = section.read("weight", value::integer(0..=256)).unwrap_or(1);
+    if weight == 0 {
+        section.warn("weight", Bad::new("weight 0 takes no new connections"));
+    }
+    Backend {
+        name: section.required("name", value::name).unwrap_or_default(),
+        address: section.required("address", value::address(resolve)).unwrap_or_else(nowhere),
+        weight,
+        location: section.read("location", value::location).unwrap_or_default(),
+        backup: section.read("backup", value::boolean).unwrap_or(false),
+    }
+}
+
+/// Rules between the backends of a pool.
+fn check_backends(pool: &Section<'_>, sections: &[Section<'_>], backends: &[Backend]) {
+    if sections.is_empty() {
+        if !pool.has("backend") || pool.count("backend") == 0 {
+            pool.missing("has no backend");
+        }
+        return;
+    }
+    unique_names(sections.iter().zip(backends.iter().map(|backend| backend.name.as_str())));
+    if backends.iter().all(|backend| backend.weight == 0) {
+        pool.error_at(pool.start, Bad::new("every backend has weight 0"));
+    }
+}
+
+/// Notes every name that an earlier object of the same kind has.
+pub(super) fn unique_names<'s, 'd: 's>(named: impl Iterator<Item = (&'s Section<'d>, &'s str)>) {
+    let mut seen = HashSet::new();
+    for (section, name) in named.filter(|(_, name)| !name.is_empty()) {
+        if !seen.insert(name) {
+            section.error("name", Bad::new(format!("name \"{name}\" is taken by an earlier one")));
+        }
+    }
+}
+
+fn ranges(pool: &Section<'_>, key: &[KeyPart], backends: &[Backend]) -> Vec<Range> {
+    let names: HashSet<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    let sections = pool.children("range", &keys::RANGE);
+    let read: Vec<_> = sections.iter().map(|section| (section, range(section, key, &names))).collect();
+    unique_names(read.iter().map(|(section, range)| (*section, range.name.as_str())));
+    let mut networks = HashMap::new();
+    for (section, range) in read.iter().filter(|(section, _)| section.has("cidr")) {
+        if let Some(earlier) = networks.insert(range.cidr, range.name.as_str()) {
+            let why = format!("cidr \"{}\" is that of range \"{earlier}\" already", range.cidr);
+            section.error("cidr", Bad::new(why));
+        }
+    }
+    read.into_iter().map(|(_, range)| range).collect()
+}
+
+fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Range {
+    let cidr = section.required("cidr", value::network);
+    let rules = ["one", "prefix", "pin"].into_iter().filter(|rule| section.has(rule)).count();
+    if rules != 1 {
+        let hint = "write one = true, prefix = N, or pin = [\"BACKEND\"]";
+        let count = if rules == 0 { "no rule" } else { "more than one rule" };
+        section.error_at(section.start, Bad::new(format!("has {count}")).hint(hint));
+    }
+    if section.has("strict") && !section.has("pin") {
+        section.error("strict", Bad::new("strict belongs to pin"));
+    }
+    if !key.contains(&KeyPart::Source) {
+        section.idle_keys(&["one", "prefix"], "because source is no part of the pool's key");
+    }
+    Range {
+        name: section.required("name", value::name).unwrap_or_default(),
+        rule: rule(section, cidr, backends),
+        cidr: cidr.unwrap_or_default(),
+    }
+}
+
+fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>) -> RangeRule {
+    if section.read("one", value::boolean) == Some(false) {
+        section.error("one", Bad::new("one false says nothing").hint("leave it out"));
+    }
+    let strict = section.read("strict", value::boolean).unwrap_or(false);
+    if section.has("pin") {
+        let pins = section.list("pin", value::name);
+        if section.count("pin") == 0 {
+            section.error("pin", Bad::new("pin names no backend"));
+        }
+        for (at, name) in pins.iter().filter(|(_, name)| !backends.contains(name.as_str())) {
+            let bad = Bad::new(format!("pin \"{name}\" is not a backend of this pool"));
+            let near = keys::nearest(name, backends.iter().copied());
+            section.error_at(*at, Bad { hint: near.map(|near| format!("did you mean \"{near}\"?")), ..bad });
+        }
+        return RangeRule::Pin { backends: pins.into_iter().map(|(_, name)| name).collect(), strict };
+    }
+    // A prefix shorter than the range's own would tie its clients to addresses outside it; that is what `one` avoids.
+    let (least, most) = cidr.map_or((0, MAX_V6), |cidr| (cidr.prefix_len(), cidr.max_prefix_len()));
+    let prefix = section.read("prefix", value::integer(u64::from(least)..=u64::from(most)));
+    prefix.map_or(RangeRule::One, RangeRule::Prefix)
+}

@@ -1,0 +1,93 @@
+//! The process itself: workers, stopping, admin interface, log, limits.
+//!
+//! Rules between these and listeners are in `whole.rs`. Invariant: the defaults here are those of
+//! `config/reference.toml`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Bad;
+use crate::config::file::Section;
+use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
+use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, Process, keys};
+
+/// A year: the longest time anything is asked to wait, far inside what timers can count.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+/// The kernel counts keepalive times to 32767 s and probes to 127.
+const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
+const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
+const WORKERS: RangeInclusive<u64> = 1..=256;
+const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// A longer wait for a hello lets strangers hold connections for nothing.
+const HELLO_TIMEOUT_ODD: Duration = MINUTE;
+
+/// Reads what concerns the whole process.
+pub(super) fn process(top: &Section<'_>) -> Process {
+    Process {
+        workers: top.read("workers", value::unless("auto", value::integer(WORKERS))).unwrap_or(None),
+        cpu_affinity: top.read("cpu_affinity", value::boolean).unwrap_or(false),
+        watch: top.read("watch", value::boolean).unwrap_or(false),
+        stop_grace: top.read("stop_grace", value::duration(Duration::ZERO, HOUR)).unwrap_or(Duration::ZERO),
+        stop_deadline: top.read("stop_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(MINUTE),
+        admin: admin(top),
+        log: log(top),
+    }
+}
+
+/// Reads the limits that hold for every connection.
+pub(super) fn limits(top: &Section<'_>) -> Limits {
+    let limits = top.child("limits", &keys::LIMITS);
+    let count = |key| limits.read(key, value::unless("off", value::integer(COUNT))).unwrap_or(None);
+    let total = value::unless("auto", value::integer(COUNT));
+    let timeout = value::unless("off", value::duration(100 * MILLISECOND, LONGEST));
+    let keepalive = value::duration(SECOND, KEEPALIVE_LONGEST);
+    let user_timeout = value::unless("off", value::duration(SECOND, DAY));
+    Limits {
+        max_connections: limits.read("max_connections", total).unwrap_or(None),
+        max_connections_per_source: count("max_connections_per_source"),
+        connection_rate_per_source: count("connection_rate_per_source"),
+        hello_timeout: hello_timeout(&limits),
+        idle_timeout: limits.read("idle_timeout", &timeout).unwrap_or(Some(HOUR)),
+        half_close_timeout: limits.read("half_close_timeout", &timeout).unwrap_or(Some(30 * SECOND)),
+        lifetime: limits.read("lifetime", &timeout).unwrap_or(None),
+        keepalive: limits.read("keepalive", value::unless("off", &keepalive)).unwrap_or(Some(MINUTE)),
+        keepalive_interval: limits.read("keepalive_interval", &keepalive).unwrap_or(10 * SECOND),
+        keepalive_count: limits.read("keepalive_count", value::integer(KEEPALIVE_PROBES)).unwrap_or(6),
+        user_timeout: limits.read("user_timeout", user_timeout).unwrap_or(Some(90 * SECOND)),
+    }
+}
+
+fn hello_timeout(limits: &Section<'_>) -> Duration {
+    let timeout = limits.read("hello_timeout", value::duration(100 * MILLISECOND, HOUR)).unwrap_or(5 * SECOND);
+    if timeout > HELLO_TIMEOUT_ODD {
+        let shown = value::show_duration(timeout);
+        let why = format!("hello_timeout \"{shown}\" lets clients that send nothing hold a connection for that long");
+        limits.warn("hello_timeout", Bad::new(why));
+    }
+    timeout
+}
+
+fn admin(top: &Section<'_>) -> Admin {
+    let admin = top.child("admin", &keys::ADMIN);
+    let socket = value::unless("off", |value| value::text(value).and_then(value::unix_path));
+    Admin {
+        socket: admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into())),
+        http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
+    }
+}
+
+fn log(top: &Section<'_>) -> Log {
+    let log = top.child("log", &keys::LOG);
+    let format = value::word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let level = value::word(&[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+    ]);
+    Log {
+        format: log.read("format", format).unwrap_or(LogFormat::Text),
+        connections: log.read("connections", value::boolean).unwrap_or(true),
+        level: log.read("level", level).unwrap_or(LogLevel::Info),
+    }
+}

@@ -1,0 +1,280 @@
+//! The checker from outside: the files under `config/` and `tests/broken/`, every known key, and damaged files.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use toml::de::{DeTable, DeValue};
+
+use super::{Checked, check};
+use crate::config::{Config, keys};
+
+const REFERENCE: &str = include_str!("../../../config/reference.toml");
+
+fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    match name.rsplit_once(':').unwrap_or_default() {
+        ("nowhere.example", _) => Err(io::Error::other("no such name")),
+        ("empty.example", _) => Ok(Vec::new()),
+        (_, port) => Ok(vec![format!("192.0.2.1:{port}").parse().map_err(io::Error::other)?]),
+    }
+}
+
+fn checked(text: &str) -> Checked {
+    check(text, &resolve).unwrap_or_else(|problems| panic!("{}", shown(&problems)))
+}
+
+fn meant(text: &str) -> Config {
+    checked(text).config
+}
+
+fn shown(problems: &[super::Problem]) -> String {
+    problems.iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+fn warnings(text: &str) -> String {
+    shown(&checked(text).warnings)
+}
+
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn examples_load_without_problem_or_warning() {
+    let examples = files("config");
+    assert!(examples.len() >= 12);
+    for (path, text) in examples {
+        let Checked { warnings, .. } = check(&text, &resolve).unwrap_or_else(|e| panic!("{path:?}\n{}", shown(&e)));
+        assert!(warnings.is_empty(), "{path:?}\n{}", shown(&warnings));
+    }
+}
+
+/// Each file begins with one line per problem, in order: `# expect: ` and how the problem's line begins.
+#[test]
+fn broken_files_are_refused_with_exactly_the_expected_problems() {
+    let broken = files("tests/broken");
+    assert_eq!(broken.len(), 30);
+    let mut wrong = String::new();
+    for (path, text) in broken {
+        let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
+        let problems = check(&text, &resolve).expect_err(&path.display().to_string());
+        let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let agree = found.len() == expected.len()
+            && found.iter().zip(&expected).all(|(found, expected)| found.starts_with(expected));
+        if !agree || expected.is_empty() {
+            wrong += &format!("{path:?}\nexpected:\n{}\nfound:\n{}\n\n", expected.join("\n"), found.join("\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Lines of the reference that hold a default, and the others.
+fn is_default(line: &str) -> bool {
+    let assignment = !line.starts_with(['#', '[', ' ']) && line.contains(" = ");
+    assignment && !line.contains(" # required") && !line.contains(" # not the default")
+}
+
+#[test]
+fn every_default_in_the_reference_is_the_default_of_the_code() {
+    let whole = meant(REFERENCE);
+    let without = |gone: &dyn Fn(usize, &str) -> bool| {
+        let kept = REFERENCE.lines().enumerate().filter(|(index, line)| !gone(*index, line));
+        meant(&kept.map(|(_, line)| format!("{line}\n")).collect::<String>())
+    };
+    assert_eq!(without(&|_, line| is_default(line)), whole);
+    for (number, line) in REFERENCE.lines().enumerate().filter(|(_, line)| is_default(line)) {
+        assert_eq!(without(&|index, _| index == number), whole, "{}: {line}", number + 1);
+    }
+}
+
+#[test]
+fn the_reference_shows_every_known_key_and_says_what_it_means() {
+    for keys in keys::ALL {
+        let path: Vec<_> = keys.table.trim_matches(['[', ']']).split('.').filter(|name| !name.is_empty()).collect();
+        let table = DeTable::parse(REFERENCE).unwrap().into_inner();
+        let shown = keys_at(&DeValue::Table(table), &path);
+        for key in keys.keys {
+            assert!(shown.contains(&(*key).to_owned()), "{} {key}", keys.table);
+        }
+    }
+    let mut explained = false;
+    for line in REFERENCE.lines() {
+        assert!(explained || !is_default(line), "no comment above: {line}");
+        explained = line.starts_with('#') || explained && !line.is_empty();
+    }
+}
+
+/// Keys of all tables at this path, through lists.
+fn keys_at(value: &DeValue<'_>, path: &[&str]) -> Vec<String> {
+    match (value, path) {
+        (DeValue::Array(elements), _) => elements.iter().flat_map(|one| keys_at(one.get_ref(), path)).collect(),
+        (DeValue::Table(table), []) => table.keys().map(|key| key.get_ref().to_string()).collect(),
+        (DeValue::Table(table), [first, rest @ ..]) => {
+            table.get(*first).map_or_else(Vec::new, |value| keys_at(value.get_ref(), rest))
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_known_key_is_read_and_its_type_checked() {
+    for keys in keys::ALL {
+        for key in keys.keys {
+            // A date is the value of no key.
+            let text = format!("{}\n{key} = 1979-05-27\n", keys.table)
+                .replace("[[listener.route]]", "[[listener]]\n[[listener.route]]");
+            let text = if keys.table.contains("pool.") { format!("[[pool]]\n{text}") } else { text };
+            let found = shown(&check(&text, &resolve).unwrap_err());
+            assert!(found.contains(&format!("{key} 1979-05-27 is not ")), "{} {key}:\n{found}", keys.table);
+            assert!(!found.contains("unknown key"), "{} {key}:\n{found}", keys.table);
+        }
+    }
+}
+
+const SMALL: &str = r#"
+[[listener]]
+name = "web"
+bind = "127.0.0.1:8080"
+pool = "app"
+
+[[pool]]
+name = "app"
+backend = [{ name = "a", address = "10.0.0.1:80" }]
+"#;
+
+#[test]
+fn a_small_file_is_enough() {
+    let config = meant(SMALL);
+    assert_eq!((config.listeners.len(), config.pools[0].backends.len()), (1, 1));
+    assert_eq!(warnings(SMALL), "");
+}
+
+#[test]
+fn what_looks_wrong_is_warned_of_and_allowed() {
+    for (from, to, expected) in [
+        ("\"a\",", "\"a\", weight = 0,", None),
+        (
+            "10.0.0.1:80\" }",
+            "10.0.0.1:80\" }, { name = \"z\", address = \"10.0.0.2:80\", weight = 0 }",
+            Some("9:101: pool \"app\": backend \"z\": weight 0 takes no new connections\n"),
+        ),
+        (
+            "10.0.0.1:80",
+            "127.0.0.1:8080",
+            Some(
+                "9:36: pool \"app\": backend \"a\": address \"127.0.0.1:8080\" is our own listener \"web\": connections would go round\n",
+            ),
+        ),
+        (
+            "\n[[pool]]",
+            "tls = \"passthrough\"\nsilent = \"app\"\n[[pool]]",
+            Some(
+                "7:10: listener \"web\": silent has no effect because no route asks for sni or alpn and no pool is keyed by sni, so the hello is not waited for\n",
+            ),
+        ),
+        (
+            "name = \"app\"",
+            "name = \"app\"\nring_points = 7",
+            Some("9:15: pool \"app\": ring_points has no effect with balance = \"hash\"\n"),
+        ),
+        (
+            "name = \"app\"",
+            "name = \"app\"\ncheck = { path = \"/up\" }",
+            Some("9:18: pool \"app\": check: path has no effect on a check of kind \"tcp\"\n"),
+        ),
+        (
+            "\n[[listener]]",
+            "[limits]\nhello_timeout = \"2m\"\n[[listener]]",
+            Some("2:17: limits: hello_timeout \"2m\" lets clients that send nothing hold a connection for that long\n"),
+        ),
+        (
+            "\n[[listener]]",
+            "pool = [{ name = \"b\", backend = [{ name = \"b\", address = \"10.0.0.2:80\" }] }]\n[[listener]]",
+            None,
+        ),
+    ] {
+        let text = SMALL.replacen(from, to, 1);
+        assert_ne!(text, SMALL, "{from}");
+        match expected {
+            Some(expected) => assert_eq!(warnings(&text), expected),
+            None => assert!(check(&text, &resolve).is_err(), "{text}"),
+        }
+    }
+    let unnamed = format!("{SMALL}[[pool]]\nname = \"b\"\nbackend = [{{ name = \"b\", address = \"10.0.0.2:80\" }}]\n");
+    assert_eq!(warnings(&unnamed), "11:8: pool \"b\": no listener names this pool\n");
+}
+
+#[test]
+fn port_zero_is_another_port_each_time() {
+    let text = SMALL.replace("\"127.0.0.1:8080\"", "[\"127.0.0.1:0\"]");
+    let again =
+        text.replace("\n[[pool]]", "[[listener]]\nname = \"two\"\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[[pool]]");
+    assert_eq!(meant(&again).listeners.len(), 2);
+}
+
+#[test]
+fn checks_and_ejection_can_be_switched_off() {
+    let off = SMALL.replace("name = \"app\"", "name = \"app\"\ncheck.kind = \"off\"\neject = \"off\"");
+    let also_off = off.replace("check.kind", "check");
+    let pools = [meant(SMALL), meant(&off), meant(&also_off)].map(|config| config.pools[0].clone());
+    assert_eq!(
+        pools.map(|pool| (pool.check.is_some(), pool.eject.is_some())),
+        [(true, true), (false, false), (false, false)]
+    );
+}
+
+#[test]
+fn a_unix_listener_with_trust_may_be_keyed_by_source() {
+    let unix = SMALL.replace("127.0.0.1:8080\"", "unix:/run/web.sock\"\ntrust = \"unix\"");
+    let proxy = meant(&unix).listeners[0].proxy.clone().unwrap();
+    assert!(proxy.trust.is_empty());
+}
+
+#[test]
+fn ten_thousand_ranges_are_checked_in_one_pass() {
+    let ranges: String = (0..10_000)
+        .map(|i| format!("[[pool.range]]\nname = \"r{i}\"\ncidr = \"10.{}.{}.0/24\"\none = true\n", i / 256, i % 256))
+        .collect();
+    assert_eq!(meant(&format!("{SMALL}{ranges}")).pools[0].ranges.len(), 10_000);
+}
+
+#[test]
+fn deep_nesting_is_refused_not_followed() {
+    for (open, close) in [("[", "]"), ("{a=", "}")] {
+        let text = format!("workers = {}{}\n", open.repeat(100_000), close.repeat(100_000));
+        assert!(check(&text, &resolve).is_err());
+    }
+    let dotted = format!("{}b = 1\n", "a.".repeat(100_000));
+    assert!(check(&dotted, &resolve).is_err());
+}
+
+proptest! {
+    #[test]
+    fn damaged_files_never_panic(
+        which in 0usize..100,
+        cut in any::<prop::sample::Index>(),
+        length in 0usize..40,
+        put in prop_oneof!["[\\[\\]{}\"'=.,#\n0-9a-z\u{e4}-]{0,8}", "\\PC{0,8}"],
+    ) {
+        let examples = files("config");
+        let text = &examples[which % examples.len()].1;
+        let from = text.floor_char_boundary(cut.index(text.len()));
+        let to = text.floor_char_boundary((from + length).min(text.len())).max(from);
+        let damaged = format!("{}{put}{}", &text[..from], &text[to..]);
+        if let Err(problems) = check(&damaged, &resolve) {
+            prop_assert!(!problems.is_empty());
+            for problem in problems {
+                let line = damaged.split('\n').nth(problem.line - 1).expect("a line of the file");
+                prop_assert!((1..=line.chars().count() + 1).contains(&problem.column), "{}", problem);
+            }
+        }
+    }
+}

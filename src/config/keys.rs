@@ -1,0 +1,175 @@
+//! Every key a configuration file may hold, table by table.
+//!
+//! Says nothing about values. Invariant: a key is listed here exactly if `check` reads it
+//! (`every_known_key_is_read_and_its_type_checked`), and `config/reference.toml` shows all of them.
+
+/// The keys of one table.
+#[derive(Debug)]
+pub struct Keys {
+    /// How the table is written: `[limits]`; empty for the top level.
+    pub table: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+}
+
+/// What stands above the first table, and the tables themselves.
+pub static TOP: Keys = Keys {
+    table: "",
+    keys: &[
+        "workers",
+        "cpu_affinity",
+        "watch",
+        "stop_grace",
+        "stop_deadline",
+        "admin",
+        "log",
+        "limits",
+        "listener",
+        "pool",
+    ],
+};
+/// The admin interface.
+pub static ADMIN: Keys = Keys { table: "[admin]", keys: &["socket", "http"] };
+/// What is logged.
+pub static LOG: Keys = Keys { table: "[log]", keys: &["format", "connections", "level"] };
+/// Limits of every connection.
+pub static LIMITS: Keys = Keys {
+    table: "[limits]",
+    keys: &[
+        "max_connections",
+        "max_connections_per_source",
+        "connection_rate_per_source",
+        "hello_timeout",
+        "idle_timeout",
+        "half_close_timeout",
+        "lifetime",
+        "keepalive",
+        "keepalive_interval",
+        "keepalive_count",
+        "user_timeout",
+    ],
+};
+/// An address we accept on.
+pub static LISTENER: Keys = Keys {
+    table: "[[listener]]",
+    keys: &[
+        "name",
+        "bind",
+        "tls",
+        "pool",
+        "max_connections",
+        "backlog",
+        "defer_accept",
+        "trust",
+        "untrusted",
+        "not_tls",
+        "silent",
+        "route",
+    ],
+};
+/// A rule of a listener.
+pub static ROUTE: Keys = Keys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "pool"] };
+/// Backends that share one rule.
+pub static POOL: Keys = Keys {
+    table: "[[pool]]",
+    keys: &[
+        "name",
+        "balance",
+        "key",
+        "prefix_v4",
+        "prefix_v6",
+        "hash_seed",
+        "ring_points",
+        "maglev_size",
+        "all_down",
+        "connect_timeout",
+        "connect_budget",
+        "sticky_retries",
+        "source",
+        "send_proxy",
+        "send_proxy_tlvs",
+        "on_down_connections",
+        "backend",
+        "range",
+        "check",
+        "eject",
+    ],
+};
+/// One named address of a pool.
+pub static BACKEND: Keys =
+    Keys { table: "[[pool.backend]]", keys: &["name", "address", "weight", "location", "backup"] };
+/// Sources that are treated alike.
+pub static RANGE: Keys = Keys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
+/// Active health checks.
+pub static CHECK: Keys = Keys {
+    table: "[pool.check]",
+    keys: &["kind", "interval", "timeout", "rise", "fall", "port", "sni", "path", "host", "status"],
+};
+/// Passive ejection.
+pub static EJECT: Keys = Keys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
+
+/// All tables.
+pub static ALL: [&Keys; 11] = [&TOP, &ADMIN, &LOG, &LIMITS, &LISTENER, &ROUTE, &POOL, &BACKEND, &RANGE, &CHECK, &EJECT];
+
+/// Advice for someone who wrote `unknown` in this table: the key that was probably meant, or where it belongs.
+pub(super) fn advice(keys: &Keys, unknown: &str) -> Option<String> {
+    if let Some(meant) = nearest(unknown, keys.keys.iter().copied()) {
+        return Some(format!("did you mean \"{meant}\"?"));
+    }
+    let elsewhere: Vec<_> = ALL.iter().filter(|other| other.keys.contains(&unknown)).collect();
+    match elsewhere[..] {
+        [table] if table.table.is_empty() => Some("it belongs at the top of the file, before the first table".into()),
+        [table] => Some(format!("it belongs in {}", table.table)),
+        _ => None,
+    }
+}
+
+/// The word nearest to `written`, if it is near enough to have been meant: one edit in a short word, two (letters that
+/// changed places) in most, and one in three letters of a long one.
+pub(super) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = |word: &str| if word.len() < 4 { 1 } else { (word.len() / 3).max(2) };
+    let near = |word: &&str| edits(written, word) <= allowed(word);
+    words.into_iter().filter(|word| !word.is_empty()).filter(near).min_by_key(|word| (edits(written, word), *word))
+}
+
+/// Insertions, deletions and replacements that turn one word into the other.
+/// Long words are not compared: nobody mistypes those, and the cost grows with the product of the lengths.
+fn edits(from: &str, to: &str) -> usize {
+    const LONGEST: usize = 64;
+    if from.len() > LONGEST || to.len() > LONGEST {
+        return usize::MAX;
+    }
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, letter) in from.chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (index, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[index + 1];
+            row[index + 1] = replaced.min(row[index] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_are_counted() {
+        for (from, to, count) in [("", "", 0), ("weight", "weight", 0), ("wieght", "weight", 2), ("a", "abc", 2)] {
+            assert_eq!((edits(from, to), edits(to, from)), (count, count), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn advice_names_the_nearest_key_or_the_right_table() {
+        assert_eq!(advice(&BACKEND, "wieght").unwrap(), "did you mean \"weight\"?");
+        assert_eq!(advice(&POOL, "weight").unwrap(), "it belongs in [[pool.backend]]");
+        assert_eq!(advice(&POOL, "workers").unwrap(), "it belongs at the top of the file, before the first table");
+        assert_eq!(advice(&POOL, "cookie"), None);
+        assert_eq!(advice(&TOP, "name"), None, "several tables have it");
+    }
+}

@@ -1,0 +1,188 @@
+//! What is wrong with a configuration file, and where.
+//!
+//! Collects; judges nothing. Invariant: problems come out in the order of the file, each with the line and column
+//! (both from 1, columns in characters) of the text it is about.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+/// One thing that is wrong, or, as a warning, looks wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What it is about: `pool "web": backend "a"`; empty for the file itself.
+    pub object: String,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// What to write instead, where that is known.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.object.is_empty() {
+            write!(f, "{}: ", self.object)?;
+        }
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " (hint: {hint})"))
+    }
+}
+
+/// Why a value or a rule was refused, before it is known where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bad {
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to write instead.
+    pub(super) hint: Option<String>,
+}
+
+impl Bad {
+    /// A complaint without a hint.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// The same with a hint.
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// How bad it is, and whether it can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Syntax,
+    Error,
+    Warning,
+}
+
+/// Everything found so far in one text.
+pub(super) struct Problems<'a> {
+    text: &'a str,
+    found: RefCell<Vec<Found>>,
+}
+
+struct Found {
+    offset: usize,
+    kind: Kind,
+    object: String,
+    bad: Bad,
+}
+
+impl<'a> Problems<'a> {
+    /// Nothing found yet.
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, found: RefCell::default() }
+    }
+
+    /// Notes a mistake of syntax at a byte offset of the text; of those in one line the first hides everything else,
+    /// because the rest of such a line only echoes it.
+    pub(super) fn syntax(&self, offset: usize, bad: Bad) {
+        self.note(offset, Kind::Syntax, "", bad);
+    }
+
+    /// Notes an error at a byte offset of the text.
+    pub(super) fn error(&self, offset: usize, object: &str, bad: Bad) {
+        self.note(offset, Kind::Error, object, bad);
+    }
+
+    /// Notes a warning at a byte offset of the text.
+    pub(super) fn warn(&self, offset: usize, object: &str, bad: Bad) {
+        self.note(offset, Kind::Warning, object, bad);
+    }
+
+    /// Ends collecting: all errors, or, if there are none, all warnings.
+    pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
+        let mut found = self.found.into_inner();
+        let failed = found.iter().any(|one| one.kind < Kind::Warning);
+        found.retain(|one| failed == (one.kind < Kind::Warning));
+        found.sort_by_key(|one| (one.kind, one.offset));
+        let lines = Lines::new(self.text);
+        let mut broken_lines = HashSet::new();
+        let mut problems = Vec::new();
+        for Found { offset, kind, object, bad } in found {
+            let (line, column) = lines.place(offset);
+            let is_echo = broken_lines.contains(&line);
+            if kind == Kind::Syntax {
+                broken_lines.insert(line);
+            }
+            if !is_echo {
+                problems.push(Problem { line, column, object, message: bad.message, hint: bad.hint });
+            }
+        }
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        if failed { Err(problems) } else { Ok(problems) }
+    }
+
+    fn note(&self, offset: usize, kind: Kind, object: &str, bad: Bad) {
+        self.found.borrow_mut().push(Found { offset, kind, object: object.to_owned(), bad });
+    }
+}
+
+/// Where the lines of a text begin.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    /// Finds them.
+    fn new(text: &'a str) -> Self {
+        let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1);
+        Self { text, starts: std::iter::once(0).chain(after_newlines).collect() }
+    }
+
+    /// Line and column of a byte offset; one behind the text counts as its end.
+    fn place(&self, offset: usize) -> (usize, usize) {
+        let offset = self.text.floor_char_boundary(offset);
+        let line = self.starts.partition_point(|start| *start <= offset);
+        let column = self.text[self.starts[line - 1]..offset].chars().count() + 1;
+        (line, column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_count_lines_and_characters_from_one() {
+        let lines = Lines::new("a\nüb = 1\n\nend");
+        let places = [(0, (1, 1)), (2, (2, 1)), (4, (2, 2)), (3, (2, 1)), (10, (3, 1)), (11, (4, 1)), (99, (4, 4))];
+        for (offset, place) in places {
+            assert_eq!(lines.place(offset), place, "offset {offset}");
+        }
+        assert_eq!(Lines::new("").place(0), (1, 1));
+    }
+
+    #[test]
+    fn warnings_are_shown_only_when_nothing_is_wrong() {
+        let problems = Problems::new("ab\n");
+        problems.warn(1, "", Bad::new("odd"));
+        assert_eq!(problems.finish().unwrap()[0].to_string(), "1:2: odd");
+
+        let problems = Problems::new("ab\n");
+        problems.warn(0, "", Bad::new("odd"));
+        problems.error(1, "pool \"web\"", Bad::new("wrong").hint("right"));
+        problems.error(0, "", Bad::new("first"));
+        let shown: Vec<_> = problems.finish().unwrap_err().iter().map(Problem::to_string).collect();
+        assert_eq!(shown, ["1:1: first", "1:2: pool \"web\": wrong (hint: right)"]);
+    }
+
+    #[test]
+    fn a_mistake_of_syntax_hides_the_rest_of_its_line() {
+        let problems = Problems::new("a b c\nd\n");
+        problems.error(0, "", Bad::new("echo"));
+        problems.error(6, "", Bad::new("another line"));
+        problems.syntax(4, Bad::new("echo"));
+        problems.syntax(2, Bad::new("first"));
+        let shown: Vec<_> = problems.finish().unwrap_err().iter().map(Problem::to_string).collect();
+        assert_eq!(shown, ["1:3: first", "2:1: another line"]);
+    }
+}
