@@ -15,9 +15,12 @@
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
+pub mod admin;
 pub mod client_hello;
 pub mod config;
 pub mod counters;
+pub mod journal;
+pub mod metrics;
 pub mod outcome;
 pub mod placement;
 pub mod proxy_protocol;

@@ -1,0 +1,133 @@
+//! The admin interface: what the operator sees, and the one thing an operator can do, over HTTP.
+//!
+//! On a unix socket and, if asked, on a loopback port. Decides nothing: every answer comes from [`Control`].
+//! Invariants: the port changes nothing, only the socket can reload; a reload once begun is finished even if whoever
+//! asked for it goes away; no request can make the process hold more than a few KiB for it.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /healthz` | 200 while the process answers |
+//! | `GET /readyz` | 200, or 503 with the reason |
+//! | `GET /status` | [`Status`] |
+//! | `GET /pools` | its pools |
+//! | `GET /backends` | their backends, each with its pool's name |
+//! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
+//! | `POST /reload` | [`Verdict`]; 409 when refused; unix socket only |
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::config;
+use crate::metrics::Status;
+
+mod bounded;
+mod routes;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub use routes::{CONNECTIONS_SHOWN, CONNECTIONS_SHOWN_MAX};
+pub use socket::BindError;
+
+use bounded::Bounded;
+use socket::SocketFile;
+
+/// What the admin interface shows and commands.
+pub trait Control: Send + Sync + 'static {
+    /// How an open connection is shown.
+    type Connection: Connection;
+
+    /// Whether new connections are welcome; if not, why.
+    fn ready(&self) -> Result<(), String>;
+
+    /// What the process is doing now.
+    fn status(&self) -> Status;
+
+    /// All open connections.
+    fn connections(&self) -> impl Future<Output = Vec<Self::Connection>> + Send;
+
+    /// Reads the configuration again and uses it if it is good.
+    fn reload(&self) -> impl Future<Output = Verdict> + Send;
+}
+
+/// An open connection, as far as filters need to know it.
+pub trait Connection: Serialize + Send + 'static {
+    /// The pool, once routed.
+    fn pool(&self) -> Option<&str>;
+    /// The backend, once picked.
+    fn backend(&self) -> Option<&str>;
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether the new configuration is in use.
+    pub accepted: bool,
+    /// The generation in use now.
+    pub generation: u64,
+    /// The digest in use now.
+    pub digest: String,
+    /// What has changed.
+    pub changes: Vec<String>,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<String>,
+    /// What it was refused for.
+    pub problems: Vec<String>,
+}
+
+/// The sockets of the admin interface, bound before anything is served.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    unix: Option<(UnixListener, SocketFile)>,
+    http: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// Binds what the configuration asks for.
+    pub fn bind(config: &config::Admin) -> Result<Self, BindError> {
+        let unix = config.socket.as_deref().map(socket::bind).transpose()?;
+        let http = config.http.map(bind_http).transpose()?;
+        Ok(Self { unix, http })
+    }
+
+    /// Where the HTTP port really is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// Serves until `stop` becomes true; requests begun by then are answered.
+    pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
+        let over_unix = async {
+            let Some((listener, _file)) = self.unix else { return Ok(()) };
+            let listener = Bounded::new(tokio::net::UnixListener::from_std(listener)?);
+            let app = routes::full(Arc::clone(&control));
+            axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
+        };
+        let over_http = async {
+            let Some(listener) = self.http else { return Ok(()) };
+            let listener = Bounded::new(tokio::net::TcpListener::from_std(listener)?);
+            let app = routes::read_only(Arc::clone(&control));
+            axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
+        };
+        tokio::try_join!(over_unix, over_http).map(|_| ())
+    }
+}
+
+fn bind_http(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.map_err(|cause| BindError { place: address.to_string(), cause })
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stopped| *stopped).await; // a sender that is gone wants us to stop, too
+}

@@ -1,0 +1,121 @@
+//! Paths of the admin interface and their answers.
+//!
+//! Invariant: no handler takes a body, and what a path may change is decided by which router it is on.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::{Connection, Control};
+use crate::metrics::{self, Status, status};
+
+/// Connections shown when no `limit` is asked for.
+pub const CONNECTIONS_SHOWN: usize = 1_000;
+/// The highest `limit`.
+pub const CONNECTIONS_SHOWN_MAX: usize = 100_000;
+
+/// What may be seen from anywhere.
+pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
+    reading().with_state(control)
+}
+
+/// What may be seen and done by whoever may open the unix socket.
+pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
+    reading().route("/reload", post(reload::<C>)).with_state(control)
+}
+
+fn reading<C: Control>() -> Router<Arc<C>> {
+    Router::new()
+        .route("/metrics", get(page::<C>))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready::<C>))
+        .route("/status", get(whole::<C>))
+        .route("/pools", get(pools::<C>))
+        .route("/backends", get(backends::<C>))
+        .route("/connections", get(connections::<C>))
+}
+
+async fn page<C: Control>(State(control): State<Arc<C>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&control.status()))
+}
+
+async fn ready<C: Control>(State(control): State<Arc<C>>) -> Response {
+    match control.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+    }
+}
+
+async fn whole<C: Control>(State(control): State<Arc<C>>) -> Json<Status> {
+    Json(control.status())
+}
+
+async fn pools<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<status::Pool>> {
+    Json(control.status().pools)
+}
+
+#[derive(Serialize)]
+struct BackendOfPool {
+    pool: String,
+    #[serde(flatten)]
+    backend: status::Backend,
+}
+
+async fn backends<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<BackendOfPool>> {
+    let of_pool = |pool: status::Pool| {
+        let status::Pool { name, backends, .. } = pool;
+        backends.into_iter().map(move |backend| BackendOfPool { pool: name.clone(), backend })
+    };
+    Json(control.status().pools.into_iter().flat_map(of_pool).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    limit: Option<usize>,
+    pool: Option<String>,
+    backend: Option<String>,
+}
+
+impl Filter {
+    fn holds(&self, connection: &impl Connection) -> bool {
+        let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
+        wanted(&self.pool, connection.pool()) && wanted(&self.backend, connection.backend())
+    }
+}
+
+#[derive(Serialize)]
+struct Connections<T> {
+    /// How many connections the filter holds for.
+    open: usize,
+    /// How many of them are listed.
+    shown: usize,
+    connections: Vec<T>,
+}
+
+async fn connections<C: Control>(
+    State(control): State<Arc<C>>,
+    Query(filter): Query<Filter>,
+) -> Json<Connections<C::Connection>> {
+    let mut connections = control.connections().await;
+    connections.retain(|connection| filter.holds(connection));
+    let open = connections.len();
+    connections.truncate(filter.limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX));
+    Json(Connections { open, shown: connections.len(), connections })
+}
+
+async fn reload<C: Control>(State(control): State<Arc<C>>) -> Response {
+    // A task of its own: this handler is dropped when its client goes away, a reload must not be.
+    match tokio::spawn(async move { control.reload().await }).await {
+        Ok(verdict) => {
+            let code = if verdict.accepted { StatusCode::OK } else { StatusCode::CONFLICT };
+            (code, Json(verdict)).into_response()
+        }
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
+    }
+}

@@ -1,0 +1,130 @@
+//! The unix socket of the admin interface.
+//!
+//! Serves nothing. Invariants: nobody outside owner and group can ever connect, because the mode is set between bind
+//! and listen; a socket that somebody listens on is never removed, neither at the start nor at the end.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Owner and group may connect.
+const MODE: u32 = 0o660;
+const BACKLOG: i32 = 64;
+
+/// Why the admin interface cannot listen.
+#[derive(Debug)]
+pub struct BindError {
+    /// The path or address.
+    pub place: String,
+    /// What was in the way.
+    pub cause: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "admin: cannot listen on {}: {}", self.place, self.cause)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// The socket's file. Removed when dropped, which is to be after the listener.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = remove_stale(&self.0); // at worst the next start finds it
+    }
+}
+
+/// Listens on `path`, non-blocking.
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    try_bind(path).map_err(|cause| BindError { place: path.display().to_string(), cause })
+}
+
+fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile(path.to_owned());
+    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+/// Removes a socket that nobody listens on, and nothing else.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+        }
+        Ok(_) => {}
+    }
+    match knock(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    }
+}
+
+/// Connects without waiting: a process that hangs, its queue full, is still there.
+fn knock(path: &Path) -> io::Result<()> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_socket_left_behind_is_taken_over_and_removed_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a dead socket's file stays");
+        let (listener, file) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        UnixStream::connect(&path).unwrap();
+        drop((listener, file));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_is_listened_on_is_left_alone_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let _first = bind(&path).unwrap();
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.ends_with("admin.sock: another process listens there"), "{error}");
+        while knock(&path).is_ok() {} // until the queue is full, as that of a process that hangs
+        assert!(bind(&path).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(bind(&path).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_successors_socket_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let (listener, file) = bind(&path).unwrap();
+        drop(listener);
+        let (_second, _second_file) = bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,228 @@
+//! The interface through its front doors: a real unix socket and a real port, before a control that plays along.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::*;
+use crate::metrics::status::{Backend, Pool};
+
+#[derive(Default)]
+struct Fake {
+    not_ready: AtomicBool,
+    reloads_begun: AtomicUsize,
+    reloads_done: AtomicUsize,
+    refuse: AtomicBool,
+}
+
+#[derive(Serialize)]
+struct Open {
+    id: u64,
+    pool: Option<&'static str>,
+    backend: Option<&'static str>,
+}
+
+impl Connection for Open {
+    fn pool(&self) -> Option<&str> {
+        self.pool
+    }
+
+    fn backend(&self) -> Option<&str> {
+        self.backend
+    }
+}
+
+impl Control for Fake {
+    type Connection = Open;
+
+    fn ready(&self) -> Result<(), String> {
+        if self.not_ready.load(SeqCst) { Err("stopping".into()) } else { Ok(()) }
+    }
+
+    fn status(&self) -> Status {
+        let backends = ["a", "b"].map(|name| Backend { name: name.into(), weight: 1, ..Backend::default() });
+        let pool = Pool { name: "web".into(), backends: backends.into(), ..Pool::default() };
+        Status { generation: 4, pools: vec![pool], ..Status::default() }
+    }
+
+    async fn connections(&self) -> Vec<Open> {
+        let open =
+            |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
+        let mut all: Vec<_> = (0..3_000).map(open).collect();
+        all.push(Open { id: 3_000, pool: None, backend: None });
+        all
+    }
+
+    async fn reload(&self) -> Verdict {
+        self.reloads_begun.fetch_add(1, SeqCst);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.reloads_done.fetch_add(1, SeqCst);
+        let accepted = !self.refuse.load(SeqCst);
+        Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
+    }
+}
+
+/// The interface, served by a thread of its own.
+struct Served {
+    control: Arc<Fake>,
+    socket: PathBuf,
+    http: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: Option<thread::JoinHandle<()>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let config = config::Admin { socket: Some(socket.clone()), http: Some("127.0.0.1:0".parse().unwrap()) };
+        let sockets = Sockets::bind(&config).unwrap();
+        let http = sockets.http_address().unwrap();
+        let control = Arc::new(Fake::default());
+        let (stop, stopped) = watch::channel(false);
+        let served = Arc::clone(&control);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(sockets.serve(served, stopped)).unwrap();
+        });
+        Self { control, socket, http, stop, thread: Some(thread), _folder: folder }
+    }
+
+    fn over_unix(&self, method: &str, path: &str) -> (u16, String) {
+        exchange(UnixStream::connect(&self.socket).unwrap(), method, path)
+    }
+
+    fn over_http(&self, method: &str, path: &str) -> (u16, String) {
+        exchange(TcpStream::connect(self.http).unwrap(), method, path)
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let (code, body) = self.over_unix("GET", path);
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        let joined = self.thread.take().unwrap().join();
+        if !thread::panicking() {
+            joined.unwrap();
+            assert!(!self.socket.exists(), "the socket file stays behind");
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> (u16, String) {
+    write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.into())
+}
+
+#[test]
+fn both_doors_show_the_same() {
+    let served = Served::start();
+    for path in ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/connections?limit=2"] {
+        let (code, body) = served.over_unix("GET", path);
+        assert_eq!(code, 200, "{path}");
+        let (code, other) = served.over_http("GET", path);
+        assert_eq!((code, other.len()), (200, body.len()), "{path}");
+    }
+    assert!(served.over_unix("GET", "/metrics").1.contains("\nsessile_generation 4\n"));
+    assert_eq!(served.over_unix("GET", "/nothing").0, 404);
+}
+
+#[test]
+fn views_show_what_they_are_named_for() {
+    let served = Served::start();
+    assert_eq!(served.json("/status")["generation"], 4);
+    assert_eq!(served.json("/pools")[0]["backends"][1]["name"], "b");
+    let backends = served.json("/backends");
+    assert_eq!((&backends[1]["pool"], &backends[1]["name"]), (&"web".into(), &"b".into()));
+}
+
+#[test]
+fn connections_are_filtered_counted_and_limited() {
+    let served = Served::start();
+    let shown = |path: &str| {
+        let answer = served.json(path);
+        assert_eq!(answer["connections"].as_array().unwrap().len(), answer["shown"]);
+        (answer["open"].as_u64().unwrap(), answer["shown"].as_u64().unwrap())
+    };
+    assert_eq!(shown("/connections"), (3_001, CONNECTIONS_SHOWN as u64));
+    assert_eq!(shown("/connections?limit=5000"), (3_001, 3_001));
+    assert_eq!(shown("/connections?pool=web&limit=0"), (3_000, 0));
+    assert_eq!(shown("/connections?pool=web&backend=a&limit=7"), (1_500, 7));
+    assert_eq!(shown("/connections?pool=other"), (0, 0));
+    for bad in ["/connections?limit=many", "/connections?pol=web"] {
+        assert_eq!(served.over_unix("GET", bad).0, 400, "{bad}");
+    }
+}
+
+#[test]
+fn not_ready_says_why() {
+    let served = Served::start();
+    served.control.not_ready.store(true, SeqCst);
+    assert_eq!(served.over_http("GET", "/readyz"), (503, "not ready: stopping\n".into()));
+    assert_eq!(served.over_http("GET", "/healthz").0, 200);
+}
+
+#[test]
+fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
+    let served = Served::start();
+    let (code, body) = served.over_unix("POST", "/reload");
+    let verdict: Verdict = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, verdict.accepted, verdict.generation), (200, true, 5));
+    served.control.refuse.store(true, SeqCst);
+    assert_eq!(served.over_unix("POST", "/reload").0, 409);
+    assert_eq!(served.over_unix("GET", "/reload").0, 405);
+    assert_eq!(served.over_http("POST", "/reload").0, 404);
+    assert_eq!(served.control.reloads_begun.load(SeqCst), 2);
+}
+
+#[test]
+fn a_reload_is_finished_though_its_client_goes_away() {
+    let served = Served::start();
+    let mut client = UnixStream::connect(&served.socket).unwrap();
+    client.write_all(b"POST /reload HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while served.control.reloads_begun.load(SeqCst) == 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(client);
+    while served.control.reloads_done.load(SeqCst) == 0 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(served.control.reloads_done.load(SeqCst), 1);
+}
+
+#[test]
+fn a_flood_of_header_bytes_is_refused() {
+    let served = Served::start();
+    let mut client = UnixStream::connect(&served.socket).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _ = client.write_all(b"GET /healthz HTTP/1.1\r\nX: ");
+    let mut sent = 0;
+    while sent < 16 << 20 && client.write_all(&[b'a'; 64 << 10]).is_ok() {
+        sent += 64 << 10;
+    }
+    assert!(sent < 4 << 20, "{sent} bytes of header were taken");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let error = Sockets::bind(&config::Admin { socket: None, http: Some(address) }).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
+}

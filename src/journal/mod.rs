@@ -1,0 +1,247 @@
+//! The connection log: workers hand over batches of records, one thread formats and writes them.
+//!
+//! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped and its
+//! length returned, to be counted by whoever owns the counter. Invariant: a worker makes at most one non-blocking
+//! hand-over per [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because spent batches
+//! come back to it. What the lines look like is documented in [`line`].
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::{LogFormat, LogLevel};
+use crate::outcome::{Ended, Reason};
+use crate::server_name::ServerName;
+
+pub mod line;
+#[cfg(test)]
+mod tests;
+
+/// A batch of this many records is handed over at once.
+pub const BATCH_MAX: usize = 256;
+/// A batch is handed over this long after the turn that began it.
+pub const BATCH_MS: u64 = 50;
+/// Batches that may wait for the writer; with [`BATCH_MAX`] this bounds the log's memory to a few MiB.
+const QUEUE: usize = 64;
+/// Empty batches that may wait for their worker.
+const SPENT: usize = 4;
+
+/// What a worker has to tell.
+#[derive(Debug, Clone)]
+pub enum Record {
+    /// A connection ended.
+    Connection(Connection),
+    /// Something else happened.
+    Notice(Notice),
+}
+
+/// A connection that ended.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Its number in this process.
+    pub id: u64,
+    /// When it was accepted, since 1970.
+    pub started_unix_us: u64,
+    /// From accept to end.
+    pub duration_us: u64,
+    /// The client address, announced or seen; `None` for a unix peer.
+    pub client: Option<SocketAddr>,
+    /// Who really connected, where the PROXY protocol announced another client.
+    pub peer: Option<SocketAddr>,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The server name of the ClientHello.
+    pub sni: Option<ServerName>,
+    /// The hello offered ECH: `sni` is the outer name.
+    pub ech: bool,
+    /// The pool, once routed.
+    pub pool: Option<Arc<str>>,
+    /// The named range of the pool that the client is in.
+    pub range: Option<Arc<str>>,
+    /// The backend last tried.
+    pub backend: Option<Arc<str>>,
+    /// Why that backend.
+    pub reason: Option<Reason>,
+    /// Connect attempts begun.
+    pub attempts: u8,
+    /// Time of the attempt that succeeded.
+    pub connect_us: Option<u64>,
+    /// Bytes from the client to the backend.
+    pub bytes_up: u64,
+    /// Bytes from the backend to the client.
+    pub bytes_down: u64,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// What a worker wants to say besides connections: accept paused, a step panicked.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    /// Its severity.
+    pub level: LogLevel,
+    /// The sentence.
+    pub message: String,
+}
+
+/// The writing side: one thread, asleep while there is nothing to write.
+#[derive(Debug)]
+pub struct Journal {
+    queue: SyncSender<Batch>,
+    shared: Arc<Shared>,
+    finished: Receiver<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    json: AtomicBool,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Batch {
+    records: Vec<Record>,
+    home: SyncSender<Vec<Record>>,
+}
+
+impl Journal {
+    /// Starts the thread that writes to `out`, which is standard output but in tests.
+    pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let (queue, batches) = sync_channel(QUEUE);
+        let (done, finished) = sync_channel(1);
+        let writer = Arc::clone(&shared);
+        thread::Builder::new().name("journal".into()).spawn(move || {
+            write_batches(&batches, &writer, out);
+            let _ = done.send(());
+        })?;
+        let journal = Self { queue, shared, finished };
+        journal.set_format(format);
+        Ok(journal)
+    }
+
+    /// A sender for one worker. `connections`: whether connections are logged at all.
+    pub fn sender(&self, connections: bool) -> JournalSender {
+        let (home, spent) = sync_channel(SPENT);
+        JournalSender { connections, batch: Vec::new(), due_ms: None, queue: self.queue.clone(), home, spent }
+    }
+
+    /// Text or JSON, from the next batch on.
+    pub fn set_format(&self, format: LogFormat) {
+        self.shared.json.store(format == LogFormat::Json, Relaxed);
+    }
+
+    /// Records that could not be written because `out` failed.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost.load(Relaxed)
+    }
+
+    /// Writes what was handed over and ends the thread; all senders must be gone. Waits no longer than `patience`,
+    /// since whoever reads our standard output may have stopped. Returns whether everything was written.
+    pub fn finish(self, patience: Duration) -> bool {
+        drop(self.queue);
+        let ended = !matches!(self.finished.recv_timeout(patience), Err(RecvTimeoutError::Timeout));
+        ended && self.shared.lost.load(Relaxed) == 0
+    }
+}
+
+/// One worker's end: a batch of its own that nobody else touches.
+#[derive(Debug)]
+pub struct JournalSender {
+    connections: bool,
+    batch: Vec<Record>,
+    due_ms: Option<u64>,
+    queue: SyncSender<Batch>,
+    home: SyncSender<Vec<Record>>,
+    spent: Receiver<Vec<Record>>,
+}
+
+impl JournalSender {
+    /// Whether connections are logged: asked before a record is made, so that off costs one branch.
+    #[inline]
+    pub fn logs_connections(&self) -> bool {
+        self.connections
+    }
+
+    /// Switches the logging of connections, as a new snapshot says.
+    pub fn set_logs_connections(&mut self, on: bool) {
+        self.connections = on;
+    }
+
+    /// Takes a record. Returns how many were dropped because the writer did not keep up.
+    pub fn push(&mut self, record: Record) -> usize {
+        if self.batch.capacity() == 0 {
+            self.batch = self.spent.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_MAX));
+        }
+        self.batch.push(record);
+        if self.batch.len() >= BATCH_MAX { self.flush() } else { 0 }
+    }
+
+    /// Hands over what is there. Returns how many records were dropped because the writer did not keep up.
+    pub fn flush(&mut self) -> usize {
+        self.due_ms = None;
+        if self.batch.is_empty() {
+            return 0;
+        }
+        let batch = Batch { records: std::mem::take(&mut self.batch), home: self.home.clone() };
+        match self.queue.try_send(batch) {
+            Ok(()) => 0,
+            Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
+                let dropped = refused.records.len();
+                self.batch = refused.records;
+                self.batch.clear();
+                dropped
+            }
+        }
+    }
+
+    /// When the batch must be flushed; asked once a turn, before going to sleep. `None`: nothing waits.
+    pub fn due(&mut self, now_ms: u64) -> Option<u64> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        Some(*self.due_ms.get_or_insert(now_ms + BATCH_MS))
+    }
+}
+
+impl Drop for JournalSender {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn write_batches(batches: &Receiver<Batch>, shared: &Shared, mut out: impl Write) {
+    let mut text = String::new();
+    for Batch { mut records, home } in batches {
+        let json = shared.json.load(Relaxed);
+        let mut lines = 0;
+        for record in &records {
+            match record {
+                Record::Connection(connection) => {
+                    line::write(&mut text, connection, json);
+                    lines += 1;
+                }
+                Record::Notice(notice) => say(notice),
+            }
+        }
+        if lines > 0 && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            shared.lost.fetch_add(lines, Relaxed);
+        }
+        text.clear();
+        records.clear();
+        let _ = home.try_send(records); // its worker may be gone, or have enough
+    }
+}
+
+fn say(notice: &Notice) {
+    let message = notice.message.as_str();
+    match notice.level {
+        LogLevel::Error => tracing::error!("{message}"),
+        LogLevel::Warn => tracing::warn!("{message}"),
+        LogLevel::Info => tracing::info!("{message}"),
+        LogLevel::Debug => tracing::debug!("{message}"),
+    }
+}

@@ -1,0 +1,175 @@
+//! The journal under pressure: order, back-pressure, a failing output, the end.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A record with nothing optional in it.
+pub(super) fn connection() -> Connection {
+    Connection {
+        id: 7,
+        started_unix_us: 1_709_251_199_999_000,
+        duration_us: 1_500,
+        client: Some("192.0.2.1:4711".parse().unwrap()),
+        peer: None,
+        listener: "front".into(),
+        sni: None,
+        ech: false,
+        pool: None,
+        range: None,
+        backend: None,
+        reason: None,
+        attempts: 0,
+        connect_us: None,
+        bytes_up: 10,
+        bytes_down: 20,
+        ended: Ended::Done,
+    }
+}
+
+fn record(id: u64) -> Record {
+    Record::Connection(Connection { id, ..connection() })
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An output that a test can hold shut, and read.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Output {
+    fn hold(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap()
+    }
+
+    fn ids(&self) -> Vec<u64> {
+        let text = String::from_utf8(self.hold().clone()).unwrap();
+        let id = |line: &str| line.split_once("id=").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+        text.lines().map(id).collect()
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hold().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct BrokenPipe;
+
+impl Write for BrokenPipe {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn every_record_is_written_in_order_and_the_rest_at_the_end() {
+    let output = Output::default();
+    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = journal.sender(true);
+    let dropped: usize = (0..1_000).map(|id| sender.push(record(id))).sum();
+    drop(sender); // 1,000 is no multiple of a batch: the rest goes with the sender
+    assert!(journal.finish(PATIENCE));
+    assert_eq!(dropped, 0);
+    assert_eq!(output.ids(), (0..1_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stalled_output_drops_whole_batches_counts_them_and_never_blocks() {
+    let output = Output::default();
+    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = journal.sender(true);
+    let batches = 2 * QUEUE as u64;
+    let shut = output.hold();
+    let start = Instant::now();
+    let dropped: usize = (0..batches * BATCH_MAX as u64).map(|id| sender.push(record(id))).sum();
+    assert!(start.elapsed() < PATIENCE, "push waited for the writer");
+    drop(shut);
+    assert!(dropped >= (QUEUE - 1) * BATCH_MAX, "only {dropped} dropped");
+    assert_eq!(dropped % BATCH_MAX, 0);
+    drop(sender);
+    assert!(journal.finish(PATIENCE));
+    assert_eq!(output.ids().len() + dropped, batches as usize * BATCH_MAX);
+}
+
+#[test]
+fn a_batch_is_due_fifty_milliseconds_after_it_was_begun() {
+    let journal = Journal::start(LogFormat::Text, Output::default()).unwrap();
+    let mut sender = journal.sender(true);
+    assert_eq!(sender.due(1_000), None);
+    sender.push(record(1));
+    assert_eq!(sender.due(1_000), Some(1_050));
+    sender.push(record(2));
+    assert_eq!(sender.due(1_030), Some(1_050), "a later record does not postpone it");
+    assert_eq!(sender.flush(), 0);
+    assert_eq!(sender.due(1_060), None);
+    sender.push(record(3));
+    assert_eq!(sender.due(2_000), Some(2_050));
+}
+
+#[test]
+fn spent_batches_come_back_so_that_no_new_one_is_made() {
+    let journal = Journal::start(LogFormat::Text, io::sink()).unwrap();
+    let mut sender = journal.sender(true);
+    sender.push(record(0));
+    let first = sender.batch.as_ptr();
+    for id in 1..20 {
+        sender.flush();
+        sender.batch = sender.spent.recv_timeout(PATIENCE).unwrap();
+        sender.push(record(id));
+        assert_eq!(sender.batch.as_ptr(), first);
+    }
+}
+
+#[test]
+fn a_broken_output_is_counted_and_not_fatal() {
+    let journal = Journal::start(LogFormat::Json, BrokenPipe).unwrap();
+    let mut sender = journal.sender(true);
+    for _ in 0..2 {
+        sender.push(record(1));
+        assert_eq!(sender.flush(), 0);
+    }
+    let until = Instant::now() + PATIENCE;
+    while journal.lost() < 2 && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(journal.lost(), 2);
+    drop(sender);
+    assert!(!journal.finish(PATIENCE));
+}
+
+#[test]
+fn finishing_does_not_wait_for_ever_on_an_output_nobody_reads() {
+    let output = Output::default();
+    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
+    let shut = output.hold();
+    let mut sender = journal.sender(true);
+    sender.push(record(1));
+    drop(sender);
+    assert!(!journal.finish(Duration::from_millis(50)));
+    drop(shut);
+}
+
+#[test]
+fn notices_do_not_appear_among_the_connections() {
+    let output = Output::default();
+    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = journal.sender(false);
+    assert!(!sender.logs_connections());
+    sender.push(Record::Notice(Notice { level: LogLevel::Warn, message: "accept paused".into() }));
+    drop(sender);
+    assert!(journal.finish(PATIENCE));
+    assert!(output.hold().is_empty());
+}

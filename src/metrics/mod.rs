@@ -1,0 +1,265 @@
+//! The Prometheus page: a pure function of [`Status`].
+//!
+//! Counts nothing itself and keeps no state: a recorder lives for one scrape, so a listener or backend that was removed
+//! is gone from the next page, and what was carried over by a reload keeps its totals. Invariants: names begin with
+//! `sessile_` and end with their unit; every series has a help text; label values come from the configuration, whose
+//! names need no escaping, or from closed lists, never from a client.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use crate::counters::{BUCKETS_US, HistogramSum};
+use crate::outcome::Ended;
+
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+pub use status::Status;
+use status::{Backend, Kind, Pool, Worker};
+
+/// The content type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Renders the page.
+pub fn render(status: &Status) -> String {
+    let mut page = Page::new();
+    process(&mut page, status);
+    reloads(&mut page, status);
+    listeners(&mut page, status);
+    pools(&mut page, status);
+    backends(&mut page, status);
+    workers(&mut page, status);
+    page.finish()
+}
+
+fn process(page: &mut Page, status: &Status) {
+    page.gauge("sessile_build_info", "Version of the binary.", [(labels([("version", &status.version)]), 1)]);
+    page.gauge("sessile_ready", "Whether /readyz says yes.", [(vec![], status.ready.into())]);
+    page.gauge("sessile_uptime_seconds", "Since the process started.", [(vec![], status.uptime_s)]);
+    page.gauge("sessile_permits", "Connections admitted now.", [(vec![], status.admission.open)]);
+    page.gauge("sessile_permits_max", "Connections that may be admitted at once.", [(vec![], status.admission.max)]);
+    page.gauge(
+        "sessile_sources",
+        "Client addresses tracked for per-source limits; 0 while those are off.",
+        [(vec![], status.admission.sources)],
+    );
+    page.counter(
+        "sessile_log_lost_total",
+        "Connection log records lost because standard output failed.",
+        [(vec![], status.log_lost)],
+    );
+    let descriptors = status.descriptors;
+    page.gauge("sessile_descriptors", "Open descriptors.", descriptors.map(|d| (vec![], d.open)));
+    page.gauge("sessile_descriptors_max", "Soft limit of open descriptors.", descriptors.map(|d| (vec![], d.max)));
+}
+
+fn reloads(page: &mut Page, status: &Status) {
+    let reloads = &status.reloads;
+    page.gauge("sessile_generation", "Raised by every accepted reload.", [(vec![], status.generation)]);
+    page.gauge(
+        "sessile_generations_alive",
+        "Snapshots not yet dropped: 1, or 2 during a reload.",
+        [(vec![], status.generations_alive as u64)],
+    );
+    page.gauge(
+        "sessile_digest_info",
+        "Digest of all placements; equal digests place alike.",
+        [(labels([("digest", &status.digest)]), 1)],
+    );
+    page.counter(
+        "sessile_reloads_total",
+        "Reloads by verdict.",
+        [("accepted", reloads.accepted), ("refused", reloads.refused)]
+            .map(|(verdict, count)| (labels([("verdict", verdict)]), count)),
+    );
+    page.gauge(
+        "sessile_reload_last_accepted",
+        "Whether the last reload, or the start, was accepted.",
+        [(vec![], reloads.last_accepted.into())],
+    );
+    page.gauge(
+        "sessile_reload_last_timestamp_seconds",
+        "When the last reload, or the start, was judged.",
+        [(vec![], reloads.last_unix_s)],
+    );
+}
+
+fn listeners(page: &mut Page, status: &Status) {
+    let listeners = || status.listeners.iter().map(|listener| (listener, labels([("listener", &listener.name)])));
+    page.counter(
+        "sessile_connections_accepted_total",
+        "Connections accepted.",
+        listeners().map(|(listener, labels)| (labels, listener.totals.accepted)),
+    );
+    page.gauge(
+        "sessile_connections_open",
+        "Connections open now.",
+        listeners().map(|(listener, labels)| (labels, listener.open)),
+    );
+    page.gauge(
+        "sessile_connections_max",
+        "Connections the listener may have open at once, where it has a limit of its own.",
+        listeners().filter_map(|(listener, labels)| Some((labels, listener.max?))),
+    );
+    let endings = || {
+        let all = Ended::ALL.iter().copied();
+        all.flat_map(|ended| status.listeners.iter().map(move |listener| (ended, listener))).map(|(ended, listener)| {
+            (ended, &listener.name, listener.totals.ended.get(ended.word()).copied().unwrap_or(0))
+        })
+    };
+    page.counter(
+        "sessile_connections_ended_total",
+        "Connections ended, by outcome and by whose fault it was.",
+        endings().map(|(ended, listener, count)| {
+            let (outcome, fault) = (ended.word(), ended.fault().word());
+            (labels([("listener", listener), ("outcome", outcome), ("fault", fault)]), count)
+        }),
+    );
+    page.counter(
+        "sessile_connections_refused_total",
+        "Connections turned away before any backend was tried, by reason.",
+        endings()
+            .filter(|(ended, ..)| ended.refused())
+            .map(|(ended, listener, count)| (labels([("listener", listener), ("reason", ended.word())]), count)),
+    );
+}
+
+fn pools(page: &mut Page, status: &Status) {
+    page.gauge(
+        "sessile_pool_digest_info",
+        "Digest of the pool's placement; equal digests place alike.",
+        status.pools.iter().map(|pool| (labels([("pool", &pool.name), ("digest", &pool.digest)]), 1)),
+    );
+    page.counter(
+        "sessile_sticky_breaks_total",
+        "Known keys that got another backend, by cause.",
+        status.pools.iter().map(|pool| (labels([("pool", &pool.name), ("cause", "down")]), pool.moved_down)),
+    );
+}
+
+/// Name, help and number of a series that each backend has.
+type BackendSeries = (&'static str, &'static str, fn(&Backend) -> u64);
+
+const BACKEND_COUNTERS: [BackendSeries; 4] = [
+    ("sessile_backend_connections_total", "Connections that reached the backend.", |b| b.totals.connections),
+    ("sessile_backend_connect_failures_total", "Connect attempts that failed.", |b| b.totals.connect_failures),
+    ("sessile_backend_up_bytes_total", "Bytes from clients to the backend.", |b| b.totals.bytes_up),
+    ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
+];
+
+const BACKEND_GAUGES: [BackendSeries; 4] = [
+    ("sessile_backend_leases", "Load: connections that hold a lease on the backend now.", |b| b.leases),
+    ("sessile_backend_up", "Whether health checks leave the backend in service.", |b| b.up.into()),
+    ("sessile_backend_ejected", "Whether failed connects have the backend set aside.", |b| b.ejected.into()),
+    ("sessile_backend_weight", "Configured weight.", |b| b.weight.into()),
+];
+
+fn backends(page: &mut Page, status: &Status) {
+    let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    let name = |pool: &Pool, backend: &Backend| labels([("pool", &pool.name), ("backend", &backend.name)]);
+    for (series, help, read) in BACKEND_COUNTERS {
+        page.counter(series, help, backends().map(|(pool, backend)| (name(pool, backend), read(backend))));
+    }
+    for (series, help, read) in BACKEND_GAUGES {
+        page.gauge(series, help, backends().map(|(pool, backend)| (name(pool, backend), read(backend))));
+    }
+    page.histogram(
+        "sessile_backend_connect_time_seconds",
+        "Time of connects that succeeded.",
+        backends().map(|(pool, backend)| (name(pool, backend), &backend.totals.connect_time)),
+    );
+    page.histogram(
+        "sessile_backend_duration_seconds",
+        "Duration of connections, from accept to end.",
+        backends().map(|(pool, backend)| (name(pool, backend), &backend.totals.duration)),
+    );
+}
+
+fn workers(page: &mut Page, status: &Status) {
+    for series in Worker::SERIES {
+        let samples = status.workers.iter().enumerate();
+        let samples = samples.map(|(index, worker)| (labels([("worker", &index.to_string())]), (series.3)(worker)));
+        match series.1 {
+            Kind::Counter => page.counter(series.0, series.2, samples),
+            Kind::Gauge => page.gauge(series.0, series.2, samples),
+        }
+    }
+}
+
+type Labels = Vec<Label>;
+
+fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+    pairs.into_iter().map(|(name, value)| Label::new(name, value.to_owned())).collect()
+}
+
+/// A page being written: counters and gauges by the exporter, histograms by us, because ours are filled already.
+struct Page {
+    recorder: PrometheusRecorder,
+    histograms: String,
+}
+
+impl Page {
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+    fn new() -> Self {
+        Self { recorder: PrometheusBuilder::new().build_recorder(), histograms: String::new() }
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+        self.recorder.describe_counter(name.into(), None, help.into());
+        for (labels, value) in samples {
+            let counter: Counter = self.recorder.register_counter(&Key::from_parts(name, labels), &Self::METADATA);
+            counter.absolute(value);
+        }
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+        self.recorder.describe_gauge(name.into(), None, help.into());
+        for (labels, value) in samples {
+            let gauge: Gauge = self.recorder.register_gauge(&Key::from_parts(name, labels), &Self::METADATA);
+            gauge.set(value as f64);
+        }
+    }
+
+    fn histogram<'a>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl Iterator<Item = (Labels, &'a HistogramSum)>,
+    ) {
+        let mut samples = samples.peekable();
+        if samples.peek().is_none() {
+            return;
+        }
+        let out = &mut self.histograms;
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for (labels, sum) in samples {
+            let labels: Vec<_> = labels.iter().map(|l| format!("{}=\"{}\"", l.key(), l.value())).collect();
+            let labels = labels.join(",");
+            let mut count = 0;
+            for (index, bucket) in sum.buckets.iter().enumerate() {
+                count += bucket;
+                let bound = BUCKETS_US.get(index).map_or(Cow::from("+Inf"), |us| seconds(*us).to_string().into());
+                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            }
+            let _ = writeln!(out, "{name}_sum{{{labels}}} {}", seconds(sum.sum_us));
+            let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
+        }
+        out.push('\n');
+    }
+
+    fn finish(self) -> String {
+        let mut page = self.recorder.handle().render();
+        page.push_str(&self.histograms);
+        page
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}

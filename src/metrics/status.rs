@@ -1,0 +1,289 @@
+//! What the process is doing now, as plain data: filled once a request, shown as a metrics page, as JSON or as a table.
+//!
+//! Reads counters, owns none. Invariant: everything an operator can see in `/metrics`, `/status` and `sessile status`
+//! comes from one [`Status`], so that they cannot contradict each other. No field takes its value from a client.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::counters::{BackendCounters, HistogramSum, ListenerCounters, Padded, WorkerCounters};
+use crate::outcome::Ended;
+
+/// What the process is doing now.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the binary.
+    pub version: String,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+    /// Since the process started.
+    pub uptime_s: u64,
+    /// Raised by every accepted reload.
+    pub generation: u64,
+    /// Snapshots not yet dropped: 1, or 2 during a reload.
+    pub generations_alive: usize,
+    /// Equal digests place alike.
+    pub digest: String,
+    /// What became of reloads.
+    pub reloads: Reloads,
+    /// The right to be served.
+    pub admission: Admission,
+    /// Connection log records lost because standard output failed.
+    pub log_lost: u64,
+    /// Descriptors of the process, where `/proc` tells.
+    pub descriptors: Option<Descriptors>,
+    /// Listeners, in the order of the file.
+    pub listeners: Vec<Listener>,
+    /// Pools, in the order of the file.
+    pub pools: Vec<Pool>,
+    /// Workers, by number.
+    pub workers: Vec<Worker>,
+}
+
+/// What became of reloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloads {
+    /// Accepted since the start; the start itself does not count.
+    pub accepted: u64,
+    /// Refused since the start.
+    pub refused: u64,
+    /// Whether the last one, or the start, was accepted.
+    pub last_accepted: bool,
+    /// When that was, in seconds since 1970.
+    pub last_unix_s: u64,
+    /// What the last one was refused for.
+    pub problems: Vec<String>,
+}
+
+/// The right to be served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Permits held now.
+    pub open: u64,
+    /// Permits there are.
+    pub max: u64,
+    /// Client addresses tracked for per-source limits; 0 while those are off.
+    pub sources: u64,
+}
+
+/// Descriptors of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptors {
+    /// Open now.
+    pub open: u64,
+    /// The soft limit.
+    pub max: u64,
+}
+
+impl Descriptors {
+    /// Asks the kernel about this process.
+    pub fn of_this_process() -> Option<Self> {
+        let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64 - 1; // the directory itself
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Some(Self { open, max: limit.current.unwrap_or(u64::MAX) })
+    }
+}
+
+/// One listener.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// The addresses it is bound to.
+    pub bind: Vec<String>,
+    /// Connections open now.
+    pub open: u64,
+    /// Its own limit, if it has one.
+    pub max: Option<u64>,
+    /// What its connections came to.
+    #[serde(flatten)]
+    pub totals: ListenerTotals,
+}
+
+/// What the connections of a listener came to, since it exists.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListenerTotals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// How they ended: words of `Ended`; those that never happened are left out.
+    pub ended: BTreeMap<String, u64>,
+}
+
+impl ListenerTotals {
+    /// Adds up what the workers counted.
+    pub fn sum(counters: &[Padded<ListenerCounters>]) -> Self {
+        let ended = Ended::ALL.iter().filter_map(|ended| {
+            let sum: u64 = counters.iter().map(|worker| worker.0.ended[*ended as usize].value()).sum();
+            (sum > 0).then(|| (ended.word().to_owned(), sum))
+        });
+        let accepted = counters.iter().map(|worker| worker.0.accepted.value()).sum();
+        Self { accepted, ended: ended.collect() }
+    }
+}
+
+/// One pool.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// How a backend is chosen: the word in the configuration.
+    pub balance: String,
+    /// Equal digests place alike.
+    pub digest: String,
+    /// Known keys served elsewhere because their backend was unusable.
+    pub moved_down: u64,
+    /// Its backends, in the order of the file.
+    pub backends: Vec<Backend>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: String,
+    /// One word for its health: `up`, `unchecked`, `awaited`, `down` or `ejected`.
+    pub state: String,
+    /// What its last failed check complained of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complaint: String,
+    /// Whether checks leave it in service.
+    pub up: bool,
+    /// Whether failed connects have it set aside.
+    pub ejected: bool,
+    /// Whether it serves only when no other can.
+    pub backup: bool,
+    /// Its weight.
+    pub weight: u16,
+    /// Connections that hold a lease on it now.
+    pub leases: u64,
+    /// What its connections came to.
+    #[serde(flatten)]
+    pub totals: BackendTotals,
+}
+
+/// What the connections of a backend came to, since it exists.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BackendTotals {
+    /// Connections that reached it.
+    pub connections: u64,
+    /// Attempts that failed.
+    pub connect_failures: u64,
+    /// Bytes from clients to it.
+    pub bytes_up: u64,
+    /// Bytes from it to clients.
+    pub bytes_down: u64,
+    /// Mean time of a successful connect; absent before the first.
+    pub connect_us_mean: Option<u64>,
+    /// Mean duration of a connection; absent before the first has ended.
+    pub duration_us_mean: Option<u64>,
+    /// Time of successful connects.
+    #[serde(skip)]
+    pub connect_time: HistogramSum,
+    /// From accept to end.
+    #[serde(skip)]
+    pub duration: HistogramSum,
+}
+
+impl BackendTotals {
+    /// Adds up what the workers counted.
+    pub fn sum(counters: &[Padded<BackendCounters>]) -> Self {
+        let mut sum = Self::default();
+        for Padded(worker) in counters {
+            sum.connections += worker.connections.value();
+            sum.connect_failures += worker.connect_failures.value();
+            sum.bytes_up += worker.bytes_up.value();
+            sum.bytes_down += worker.bytes_down.value();
+            worker.connect_time.add_to(&mut sum.connect_time);
+            worker.duration.add_to(&mut sum.duration);
+        }
+        sum.connect_us_mean = mean_us(&sum.connect_time);
+        sum.duration_us_mean = mean_us(&sum.duration);
+        sum
+    }
+}
+
+fn mean_us(sum: &HistogramSum) -> Option<u64> {
+    sum.sum_us.checked_div(sum.buckets.iter().sum())
+}
+
+/// Whether a number only rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// One number of a worker: series name, kind, help, and where it stands.
+pub(super) struct WorkerSeries(pub(super) &'static str, pub(super) Kind, pub(super) &'static str, pub(super) Read);
+type Read = fn(&Worker) -> u64;
+
+macro_rules! worker_numbers {
+    ($($field:ident = $series:literal, $kind:ident, $help:literal;)+) => {
+        /// What one worker counted.
+        #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+        pub struct Worker { $(#[doc = $help] pub $field: u64,)+ }
+
+        impl Worker {
+            /// Reads the counters of a worker.
+            pub fn read(counters: &WorkerCounters) -> Self {
+                Self { $($field: counters.$field.value(),)+ }
+            }
+
+            pub(super) const SERIES: &'static [WorkerSeries] =
+                &[$(WorkerSeries($series, Kind::$kind, $help, |worker| worker.$field),)+];
+        }
+    };
+}
+
+worker_numbers! {
+    connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
+    generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
+    wakes = "sessile_worker_wakes_total", Counter, "Times the worker left epoll_wait.";
+    stale_events = "sessile_worker_stale_events_total", Counter, "Events for connections that no longer existed.";
+    accept_paused_limit = "sessile_accept_paused_limit_total", Counter,
+        "Times accept paused because a connection limit was reached.";
+    accept_paused_descriptors = "sessile_accept_paused_descriptors_total", Counter,
+        "Times accept paused because descriptors ran out.";
+    accept_paused_now = "sessile_accept_paused", Gauge, "Whether the worker's accept is paused now; the backlog waits.";
+    panics = "sessile_worker_panics_total", Counter, "Steps that panicked; each reset one connection.";
+    stuck = "sessile_worker_stuck_total", Counter, "Turns that took longer than 100 ms.";
+    bytes_spliced = "sessile_worker_spliced_bytes_total", Counter, "Bytes moved by splice.";
+    pipes = "sessile_worker_pipes", Gauge, "Pipes the worker holds now.";
+    keyless = "sessile_keyless_connections_total", Counter,
+        "Connections served without a key because PROXY announced none.";
+    moved_down = "sessile_worker_moved_down_total", Counter,
+        "Known keys served elsewhere because their backend was unusable.";
+    handed_over = "sessile_worker_handed_over_total", Counter, "Connections handed to another worker.";
+    log_dropped = "sessile_log_dropped_total", Counter, "Log records dropped because the writer did not keep up.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_this_process_are_counted() {
+        let before = Descriptors::of_this_process().unwrap();
+        let held: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+        let with = Descriptors::of_this_process().unwrap();
+        assert!(with.open >= before.open + 100, "{before:?} {with:?}"); // other tests open and close theirs
+        assert!(with.open <= with.max);
+        drop(held);
+    }
+
+    #[test]
+    fn what_several_workers_counted_is_added_up() {
+        let workers: Vec<Padded<BackendCounters>> = (0..3).map(|_| Padded::default()).collect();
+        for (index, Padded(worker)) in workers.iter().enumerate() {
+            worker.connections.add(1);
+            worker.bytes_up.add(index as u64);
+            worker.connect_time.record_us(100 * index as u64);
+        }
+        let sum = BackendTotals::sum(&workers);
+        assert_eq!((sum.connections, sum.bytes_up), (3, 3));
+        assert_eq!((sum.connect_us_mean, sum.duration_us_mean), (Some(100), None));
+    }
+}

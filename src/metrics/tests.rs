@@ -1,0 +1,160 @@
+//! The page as a scraper reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::status::{Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Reloads, Worker};
+use super::*;
+use crate::counters::{BackendCounters, ListenerCounters, Padded};
+
+/// A page taken apart by the letter of the text format: series with their values, families with their types.
+#[derive(Default)]
+struct Parsed {
+    samples: BTreeMap<String, f64>,
+    types: BTreeMap<String, String>,
+    helped: BTreeSet<String>,
+}
+
+fn parse(page: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    for line in page.lines().filter(|line| !line.is_empty()) {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            assert!(text.ends_with('.'), "{line}");
+            assert!(parsed.helped.insert(name.into()), "twice: {line}");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert!(parsed.types.insert(name.into(), kind.into()).is_none(), "twice: {line}");
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            assert!(parsed.samples.insert(series.into(), value).is_none(), "twice: {line}");
+        }
+    }
+    parsed
+}
+
+fn backend(name: &str) -> Backend {
+    let counters: Vec<Padded<BackendCounters>> = (0..2).map(|_| Padded::default()).collect();
+    for Padded(worker) in &counters {
+        worker.connections.add(2);
+        worker.bytes_up.add(1 << 40);
+        worker.connect_time.record_us(300);
+        worker.duration.record_us(7_200_000_000);
+    }
+    let totals = BackendTotals::sum(&counters);
+    Backend { name: name.into(), up: true, weight: 3, leases: 5, totals, ..Backend::default() }
+}
+
+fn status() -> Status {
+    let counters: Vec<Padded<ListenerCounters>> = (0..2).map(|_| Padded::default()).collect();
+    counters[0].0.accepted.add(4);
+    counters[1].0.accepted.add(5);
+    counters[1].0.ended[Ended::NoRoute as usize].add(2);
+    let totals = ListenerTotals::sum(&counters);
+    let front = Listener { name: "front".into(), open: 6, max: Some(100), totals, ..Listener::default() };
+    Status {
+        version: "0.1.0".into(),
+        ready: true,
+        generation: 3,
+        generations_alive: 1,
+        digest: "00c0ffee".into(),
+        reloads: Reloads { accepted: 2, refused: 1, last_accepted: true, ..Reloads::default() },
+        admission: Admission { open: 6, max: 1_000, sources: 0 },
+        descriptors: Some(Descriptors { open: 20, max: 1_024 }),
+        listeners: vec![front],
+        pools: vec![Pool {
+            name: "web".into(),
+            digest: "00ff".into(),
+            moved_down: 9,
+            backends: vec![backend("a"), backend("b")],
+            ..Pool::default()
+        }],
+        workers: vec![Worker { wakes: 11, ..Worker::default() }, Worker { log_dropped: 12, ..Worker::default() }],
+        ..Status::default()
+    }
+}
+
+#[test]
+fn every_series_is_named_typed_and_explained() {
+    let page = parse(&render(&status()));
+    assert!(page.types.keys().eq(page.helped.iter()));
+    for series in page.samples.keys() {
+        let name = series.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let kind = &page.types[family];
+        assert!(family.starts_with("sessile_"), "{family}");
+        assert_eq!(kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
+        assert_eq!(kind == "histogram", family != name, "{series}");
+    }
+}
+
+#[test]
+fn numbers_arrive_where_they_belong() {
+    let page = parse(&render(&status()));
+    for (series, value) in [
+        ("sessile_build_info{version=\"0.1.0\"}", 1.0),
+        ("sessile_generation", 3.0),
+        ("sessile_digest_info{digest=\"00c0ffee\"}", 1.0),
+        ("sessile_reloads_total{verdict=\"refused\"}", 1.0),
+        ("sessile_connections_accepted_total{listener=\"front\"}", 9.0),
+        ("sessile_connections_open{listener=\"front\"}", 6.0),
+        ("sessile_connections_max{listener=\"front\"}", 100.0),
+        ("sessile_connections_ended_total{listener=\"front\",outcome=\"no_route\",fault=\"client\"}", 2.0),
+        ("sessile_connections_ended_total{listener=\"front\",outcome=\"done\",fault=\"none\"}", 0.0),
+        ("sessile_connections_refused_total{listener=\"front\",reason=\"no_route\"}", 2.0),
+        ("sessile_sticky_breaks_total{pool=\"web\",cause=\"down\"}", 9.0),
+        ("sessile_backend_connections_total{pool=\"web\",backend=\"a\"}", 4.0),
+        ("sessile_backend_up_bytes_total{pool=\"web\",backend=\"b\"}", 2.0 * 1_099_511_627_776.0),
+        ("sessile_backend_leases{pool=\"web\",backend=\"a\"}", 5.0),
+        ("sessile_backend_weight{pool=\"web\",backend=\"a\"}", 3.0),
+        ("sessile_worker_wakes_total{worker=\"0\"}", 11.0),
+        ("sessile_log_dropped_total{worker=\"1\"}", 12.0),
+        ("sessile_descriptors_max", 1_024.0),
+    ] {
+        assert_eq!(page.samples.get(series), Some(&value), "{series}");
+    }
+    let refusals = page.samples.keys().filter(|series| series.starts_with("sessile_connections_refused_total"));
+    assert_eq!(refusals.count(), Ended::ALL.iter().filter(|ended| ended.refused()).count());
+}
+
+#[test]
+fn histograms_are_cumulative_and_in_seconds() {
+    let page = parse(&render(&status()));
+    let connect = |le: &str| {
+        page.samples[&format!("sessile_backend_connect_time_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
+    };
+    assert_eq!((connect("0.00025"), connect("0.0005"), connect("+Inf")), (0.0, 2.0, 2.0));
+    assert_eq!(page.samples["sessile_backend_connect_time_seconds_sum{pool=\"web\",backend=\"a\"}"], 0.0006);
+    let duration = |le: &str| {
+        page.samples[&format!("sessile_backend_duration_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
+    };
+    assert_eq!((duration("3600"), duration("+Inf")), (0.0, 2.0));
+    assert_eq!(page.samples["sessile_backend_duration_seconds_count{pool=\"web\",backend=\"a\"}"], 2.0);
+}
+
+#[test]
+fn what_was_removed_is_gone_from_the_next_page() {
+    let mut status = status();
+    assert!(render(&status).contains("backend=\"b\""));
+    status.pools[0].backends.pop();
+    status.listeners.clear();
+    let page = render(&status);
+    assert!(!page.contains("backend=\"b\"") && !page.contains("listener="));
+    assert!(page.contains("backend=\"a\""));
+}
+
+#[test]
+fn an_empty_process_has_a_page_too() {
+    let page = parse(&render(&Status::default()));
+    assert_eq!(page.samples["sessile_ready"], 0.0);
+}
+
+#[test]
+fn five_hundred_backends_are_rendered_in_well_under_a_second() {
+    let mut status = status();
+    status.pools[0].backends = (0..500).map(|index| backend(&format!("backend-{index}"))).collect();
+    let start = std::time::Instant::now();
+    let page = render(&status);
+    println!("{} bytes in {:?}", page.len(), start.elapsed());
+    assert!(start.elapsed().as_secs_f64() < 1.0);
+}
