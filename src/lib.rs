@@ -16,6 +16,8 @@
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
 pub mod admin;
+pub mod admission;
+pub mod attempt;
 pub mod client_hello;
 pub mod config;
 pub mod counters;
@@ -23,6 +25,12 @@ pub mod journal;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod pool;
+pub mod probe;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server_name;
+pub mod snapshot;
+pub mod socket;
+pub mod splicer;
+pub mod sticky;

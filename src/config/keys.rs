@@ -59,7 +59,6 @@ pub static LISTENER: Keys = Keys {
         "pool",
         "max_connections",
         "backlog",
-        "defer_accept",
         "trust",
         "untrusted",
         "not_tls",

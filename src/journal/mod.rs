@@ -160,6 +160,13 @@ pub struct JournalSender {
 }
 
 impl JournalSender {
+    /// One that leads nowhere, for a worker without a journal.
+    pub fn off() -> Self {
+        let (queue, _) = sync_channel(1);
+        let (home, spent) = sync_channel(1);
+        Self { connections: false, batch: Vec::new(), due_ms: None, queue, home, spent }
+    }
+
     /// Whether connections are logged: asked before a record is made, so that off costs one branch.
     #[inline]
     pub fn logs_connections(&self) -> bool {

@@ -135,7 +135,7 @@ impl<O: Os> Flow<O> {
             client: Some(incoming.socket),
             backend: None,
             up: Direction::default(),
-            down: Direction { writable: true, ..Direction::default() },
+            down: Direction::writable(),
             client_failed: false,
             backend_failed: false,
             tuned: false,
@@ -507,4 +507,8 @@ impl<O: Os> Flow<O> {
         let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
         fitting().nth(self.id as usize % fitting().count().max(1)).copied()
     }
+}
+
+fn us(ms: u32) -> Micros {
+    Micros::from(ms) * 1_000
 }

@@ -53,13 +53,11 @@ pub fn now() -> Micros {
 }
 
 /// All workers.
-#[derive(Debug)]
 pub struct Fleet {
     workers: Box<[Handle]>,
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Handle {
     inbox: Sender<Command>,
     doors: Arc<AtomicUsize>,

@@ -21,9 +21,6 @@ use crate::sticky::Facts;
 /// A buffer above this is not kept for the next connection.
 const SPARE_BYTES_MAX: usize = 4 * 1024;
 
-/// The TLV that carries TLS facts (PROXY protocol §2.2.6).
-const TLV_SSL: u8 = 0x20;
-
 /// A connection before its backend.
 #[derive(Debug, Default)]
 pub struct Opening {
@@ -197,13 +194,12 @@ impl Opening {
         let Some(proxy) = &pool.config().proxy else { return Vec::new() };
         let destination = self.destination.or_else(|| os.local_address(client));
         let id = id.to_be_bytes();
-        let first_protocol = self.hello.as_ref().and_then(|hello| hello.alpn.split_first()).map(|(length, names)| &names[..usize::from(*length)]);
         let announce = Announce {
             addresses: if self.local { None } else { source.zip(destination) },
-            alpn: first_protocol,
+            alpn: self.hello.as_ref().map(|hello| &*hello.alpn),
             authority: self.name(),
             unique_id: Some(&id),
-            ssl: proxy_protocol::tlv(&self.tlvs, TLV_SSL),
+            ssl: proxy_protocol::tlv(&self.tlvs, proxy_protocol::TLV_SSL),
         };
         let mut header = Vec::new();
         proxy_protocol::write(&mut header, proxy, &announce);

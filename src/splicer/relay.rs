@@ -98,6 +98,11 @@ impl<P> Default for Direction<P> {
 }
 
 impl<P> Direction<P> {
+    /// One whose receiver is there and has room.
+    pub fn writable() -> Self {
+        Self { writable: true, ..Self::default() }
+    }
+
     /// Leaves bytes to be written before anything else; for what was read before there was a receiver.
     pub fn owe(&mut self, bytes: &[u8]) {
         debug_assert!(self.rest.is_none());

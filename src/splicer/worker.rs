@@ -137,15 +137,15 @@ impl<O: Os> Worker<O> {
     }
 
     /// When it has something to do without an event: `Some(0)` at once, `None` never.
-    pub fn wake_at(&self) -> Option<Micros> {
+    pub fn wake_at(&mut self) -> Option<Micros> {
         if !self.queue.is_empty() {
             return Some(0);
         }
+        let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
         let doors = self.doors.iter().flatten().filter_map(|door| match door.state {
             DoorState::Open => None,
             DoorState::Paused(until) | DoorState::Closing(until) => Some(until),
         });
-        let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
         doors.chain(self.wheel.next()).chain(journal).min()
     }
 

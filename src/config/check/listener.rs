@@ -59,7 +59,6 @@ pub(super) fn listener(section: Section<'_>) -> Written<'_> {
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
             .unwrap_or(None),
         backlog: section.read("backlog", value::integer(1..=65_535)).unwrap_or(4096),
-        defer_accept: section.read("defer_accept", value::boolean).unwrap_or(false),
         proxy: proxy(&section, &bind),
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),

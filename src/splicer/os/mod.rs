@@ -6,7 +6,7 @@
 
 mod linux;
 
-pub use linux::{Connection, Linux, Pipe};
+pub use linux::{Connection, Linux, Pipe, now};
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -76,6 +76,9 @@ struct Peer {
     chunk: usize,
     buffer: usize,
     finished: bool,
+    /// A PROXY header comes first.
+    expects_header: bool,
+    header: Vec<u8>,
     /// What comes before the stream that is received.
     expected_prefix: Vec<u8>,
     name: Vec<u8>,
@@ -198,6 +201,8 @@ impl World {
             chunk,
             buffer,
             finished: false,
+            expects_header: false,
+            header: Vec::new(),
             expected_prefix: Vec::new(),
             name: Vec::new(),
             received: 0,
@@ -225,6 +230,7 @@ impl World {
                     if let Greeting::Hello(hello) = &self.nature.greeting {
                         peer.expected_prefix = hello.clone();
                     }
+                    peer.expects_header = self.nature.config.pools[0].proxy.is_some();
                     self.peers.insert(id, peer);
                     self.kernel.borrow_mut().answer(id, Ok(()));
                 }
@@ -295,6 +301,14 @@ impl World {
     fn heard(&mut self, id: Id, bytes: &[u8]) -> Result<(), String> {
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         for byte in bytes {
+            if peer.expects_header {
+                peer.header.push(*byte);
+                peer.expects_header = *byte != b'\n';
+                if !peer.expects_header && !peer.header.starts_with(b"PROXY TCP4 10.0.") {
+                    return Err(format!("peer {id}: the PROXY header is wrong"));
+                }
+                continue;
+            }
             let at = peer.received;
             peer.received += 1;
             if at < peer.expected_prefix.len() {
