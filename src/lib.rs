@@ -15,8 +15,11 @@
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
+pub mod client_hello;
 pub mod config;
 pub mod counters;
 pub mod outcome;
 pub mod placement;
+pub mod proxy_protocol;
+pub mod route;
 pub mod server_name;

@@ -1,0 +1,243 @@
+//! Reads a TLS ClientHello as far as routing needs it: server name, ALPN, whether ECH is offered.
+//!
+//! Does not read from sockets, does not judge versions, ciphers or any extension but those three, and never changes
+//! or keeps the bytes. Handshake messages may be cut into any number of records (RFC 8446 §5.1); they are joined here,
+//! because tls-parser reads only whole messages.
+//!
+//! Invariant: an answer is final. Once some bytes are `Done` or `No`, more bytes after them never change it, and
+//! at [`WIRE_MAX`] bytes it is never `More`.
+
+use std::borrow::Cow;
+
+use crate::outcome::Ended;
+use crate::server_name::ServerName;
+
+/// The longest hello that is read: the whole handshake message with its 4-byte header, without record headers.
+pub const HANDSHAKE_MAX: usize = 16 * 1024;
+
+/// The most bytes a hello can take on the wire, and so the bound of a buffer that waits for one: every byte of the
+/// longest message in a record of its own. Empty records are refused, so nothing takes more.
+pub const WIRE_MAX: usize = HANDSHAKE_MAX * (RECORD_HEADER + 1);
+
+const RECORD_HEADER: usize = 5;
+const RECORD_MAX: usize = 1 << 14; // RFC 8446 §5.1: what a plaintext record may hold
+const HANDSHAKE: u8 = 22;
+const MAJOR_VERSION: u8 = 3;
+const MESSAGE_HEADER: usize = 4;
+const CLIENT_HELLO: u8 = 1;
+
+const SERVER_NAME: u16 = 0x0000;
+const ALPN: u16 = 0x0010;
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+
+/// What a parser says of the bytes it was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// Here it is.
+    Done(T),
+    /// So far so good, but not whole.
+    More,
+    /// Certainly not, and no further byte can change it.
+    No(Ended),
+}
+
+/// What routing needs to know of a hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds an IP address:
+    /// RFC 6066 §3 forbids that, but real clients do it, and they mean "no name".
+    pub server_name: Option<ServerName>,
+    /// The protocols offered, in the client's order: a raw, checked ProtocolNameList body (length byte, name)*.
+    /// Empty without the extension.
+    pub alpn: Box<[u8]>,
+    /// Encrypted ClientHello is offered. A client that only pretends to (GREASE) cannot be told apart, by design.
+    pub ech: bool,
+}
+
+/// Reads a hello from the first bytes of a connection; what follows it is ignored.
+///
+/// `No` is `NotTls` (the first bytes are no TLS handshake record), `HelloMalformed` or `HelloTooLong`.
+/// Incomplete input costs one step a record and allocates nothing.
+pub fn parse(bytes: &[u8]) -> Progress<ClientHello> {
+    Scan::default().resume(bytes)
+}
+
+/// [`parse`] for bytes that arrive bit by bit: records already passed are not walked again, so a hello sent one byte
+/// at a time in records of one byte costs as little as any other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scan {
+    /// Where the first record that is not complete begins.
+    record: usize,
+    /// Message bytes in the complete records.
+    passed: usize,
+    /// The message's type and length, as far as seen.
+    header: [u8; MESSAGE_HEADER],
+}
+
+impl Scan {
+    /// Goes on where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
+    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello> {
+        match self.find_end(bytes) {
+            Progress::Done(length) => match read(&self.message(bytes, length)[MESSAGE_HEADER..]) {
+                Ok(hello) => Progress::Done(hello),
+                Err(ended) => Progress::No(ended),
+            },
+            Progress::More => Progress::More,
+            Progress::No(ended) => Progress::No(ended),
+        }
+    }
+
+    /// Walks records until the message is whole; its length.
+    fn find_end(&mut self, bytes: &[u8]) -> Progress<usize> {
+        loop {
+            let (declared, payload) = match open_record(bytes.get(self.record..).unwrap_or_default()) {
+                Progress::Done(record) => record,
+                Progress::More => return Progress::More,
+                Progress::No(_) if self.record > 0 => return Progress::No(Ended::HelloMalformed),
+                Progress::No(ended) => return Progress::No(ended),
+            };
+            for (slot, byte) in self.header.iter_mut().skip(self.passed).zip(payload) {
+                *slot = *byte;
+            }
+            let seen = self.passed + payload.len();
+            if seen > 0 && self.header[0] != CLIENT_HELLO {
+                return Progress::No(Ended::HelloMalformed);
+            }
+            if seen >= MESSAGE_HEADER {
+                let [_, high, middle, low] = self.header;
+                let length = MESSAGE_HEADER + u32::from_be_bytes([0, high, middle, low]) as usize;
+                if length > HANDSHAKE_MAX {
+                    return Progress::No(Ended::HelloTooLong);
+                }
+                if seen >= length {
+                    return Progress::Done(length);
+                }
+            }
+            if payload.len() < declared {
+                return Progress::More;
+            }
+            self.record += RECORD_HEADER + declared;
+            self.passed += declared;
+        }
+    }
+
+    /// The message, once its end was found: borrowed when it lies in one record, as it nearly always does.
+    fn message<'a>(&self, mut bytes: &'a [u8], length: usize) -> Cow<'a, [u8]> {
+        if self.record == 0 {
+            return Cow::Borrowed(&bytes[RECORD_HEADER..RECORD_HEADER + length]);
+        }
+        let mut message = Vec::with_capacity(length);
+        while let Progress::Done((_, payload)) = open_record(bytes)
+            && message.len() < length
+        {
+            message.extend_from_slice(&payload[..payload.len().min(length - message.len())]);
+            bytes = &bytes[RECORD_HEADER + payload.len()..];
+        }
+        Cow::Owned(message)
+    }
+}
+
+/// One record: the length it declares, and as much of its payload as is there.
+fn open_record(bytes: &[u8]) -> Progress<(usize, &[u8])> {
+    // The minor version is not looked at: RFC 8446 §5.1 says to ignore it, and clients in the field differ.
+    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) || bytes.get(1).is_some_and(|major| *major != MAJOR_VERSION)
+    {
+        return Progress::No(Ended::NotTls);
+    }
+    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Progress::More };
+    let declared = usize::from(u16::from_be_bytes([header[3], header[4]]));
+    if declared == 0 || declared > RECORD_MAX {
+        return Progress::No(Ended::HelloMalformed);
+    }
+    Progress::Done((declared, &rest[..declared.min(rest.len())]))
+}
+
+/// Reads the body of a whole ClientHello message.
+fn read(body: &[u8]) -> Result<ClientHello, Ended> {
+    let Ok((rest, hello)) = tls_parser::parse_tls_handshake_client_hello(body) else {
+        return Err(Ended::HelloMalformed);
+    };
+    if !rest.is_empty() || hello.ciphers.is_empty() || hello.comp.is_empty() {
+        return Err(Ended::HelloMalformed);
+    }
+    let (mut names, mut alpn, mut ech) = (None, None, None);
+    let mut extensions = hello.ext.unwrap_or_default();
+    while let Some((kind, rest)) = extensions.split_first_chunk::<2>() {
+        let (body, rest) = take_u16(rest)?;
+        let twice = match u16::from_be_bytes(*kind) {
+            SERVER_NAME => names.replace(body).is_some(),
+            ALPN => alpn.replace(body).is_some(),
+            ENCRYPTED_CLIENT_HELLO => ech.replace(body).is_some(),
+            _ => false,
+        };
+        if twice {
+            return Err(Ended::HelloMalformed);
+        }
+        extensions = rest;
+    }
+    if !extensions.is_empty() {
+        return Err(Ended::HelloMalformed);
+    }
+    Ok(ClientHello {
+        server_name: names.map_or(Ok(None), server_name)?,
+        alpn: alpn.map_or(Ok(Box::default()), protocols)?,
+        ech: ech.is_some(),
+    })
+}
+
+/// The host name of a server_name extension (RFC 6066 §3): at most one; entries of other types are passed over.
+fn server_name(extension: &[u8]) -> Result<Option<ServerName>, Ended> {
+    const HOST_NAME: u8 = 0;
+    let mut entries = whole_list(extension)?;
+    let mut host = None;
+    while let Some((kind, rest)) = entries.split_first() {
+        let (name, rest) = take_u16(rest)?;
+        if *kind == HOST_NAME && host.replace(name).is_some() {
+            return Err(Ended::HelloMalformed);
+        }
+        entries = rest;
+    }
+    host.map_or(Ok(None), host_name)
+}
+
+/// A host name as clients write it. One trailing dot is forgiven: it is the same name in DNS, and clients that are
+/// given an absolute name pass it on.
+fn host_name(name: &[u8]) -> Result<Option<ServerName>, Ended> {
+    let name = std::str::from_utf8(name).map_err(|_| Ended::HelloMalformed)?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(None);
+    }
+    ServerName::parse(name).map(Some).ok_or(Ended::HelloMalformed)
+}
+
+/// The body of an ALPN extension's list (RFC 7301 §3.1): at least one name, none empty.
+fn protocols(extension: &[u8]) -> Result<Box<[u8]>, Ended> {
+    let list = whole_list(extension)?;
+    let mut rest = list;
+    while let Some((length, names)) = rest.split_first() {
+        let length = usize::from(*length);
+        if length == 0 || length > names.len() {
+            return Err(Ended::HelloMalformed);
+        }
+        rest = &names[length..];
+    }
+    Ok(list.into())
+}
+
+/// A list that fills its extension and is not empty.
+fn whole_list(extension: &[u8]) -> Result<&[u8], Ended> {
+    match take_u16(extension)? {
+        (list, []) if !list.is_empty() => Ok(list),
+        _ => Err(Ended::HelloMalformed),
+    }
+}
+
+/// Splits off what a two-byte length announces.
+fn take_u16(bytes: &[u8]) -> Result<(&[u8], &[u8]), Ended> {
+    let (length, rest) = bytes.split_first_chunk::<2>().ok_or(Ended::HelloMalformed)?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(Ended::HelloMalformed)
+}
+
+#[cfg(test)]
+mod tests;

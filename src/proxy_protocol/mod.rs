@@ -1,0 +1,109 @@
+//! The PROXY protocol, versions 1 and 2: how a proxy in front tells us who the client is, and how we tell a backend.
+//!
+//! `read.rs` parses, `write.rs` writes. Neither decides who may be believed. Only TCP over IPv4 or IPv6 is
+//! understood; every other valid header means what LOCAL means: the peer's own address counts.
+//!
+//! Invariant: a header written here is read here as the same facts, and addresses that were read are canonical (an
+//! IPv4-mapped IPv6 address has become IPv4).
+
+mod read;
+mod write;
+
+use std::net::SocketAddr;
+
+pub use read::parse;
+pub use write::write;
+
+/// The longest header that is read or written.
+pub const HEADER_MAX: usize = 4096;
+
+/// TLV: the application protocol.
+pub const TLV_ALPN: u8 = 0x01;
+/// TLV: the host name the client asked for.
+pub const TLV_AUTHORITY: u8 = 0x02;
+/// TLV: CRC32C of the header with this value zeroed.
+pub const TLV_CRC32C: u8 = 0x03;
+/// TLV: an opaque id of the connection.
+pub const TLV_UNIQUE_ID: u8 = 0x05;
+/// TLV: what the peer knows of the client's TLS.
+pub const TLV_SSL: u8 = 0x20;
+
+const V1_SIGNATURE: &[u8] = b"PROXY";
+const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_FIXED: usize = 16; // signature, version and command, family and transport, length
+const V2_VERSION: u8 = 0x20;
+const LOCAL: u8 = 0x0;
+const PROXY: u8 = 0x1;
+const UNSPECIFIED: u8 = 0x00;
+const TCP_OVER_V4: u8 = 0x11;
+const TCP_OVER_V6: u8 = 0x21;
+
+/// What a header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Header {
+    /// The peer's own address counts: v2 LOCAL, v1 UNKNOWN, and families or transports other than TCP over IP.
+    Local,
+    /// The connection is relayed for somebody else.
+    Proxied {
+        /// The client. Canonical.
+        source: SocketAddr,
+        /// What the client connected to. Canonical.
+        destination: SocketAddr,
+        /// Raw v2 TLVs (type, length of two bytes, value)*, checked to fit; empty for v1.
+        tlvs: Box<[u8]>,
+    },
+}
+
+/// What there is to say to a backend; [`write()`] says as much of it as the pool's configuration asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Announce<'a> {
+    /// The client and what it connected to; `None` = LOCAL or UNKNOWN.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// The protocols the client offers, as a raw ProtocolNameList body (`ClientHello::alpn`); the first is sent.
+    pub alpn: Option<&'a [u8]>,
+    /// The server name.
+    pub authority: Option<&'a str>,
+    /// The connection's id; the protocol allows 128 bytes.
+    pub unique_id: Option<&'a [u8]>,
+    /// The value of the SSL TLV that an incoming header carried; passed on unchanged.
+    pub ssl: Option<&'a [u8]>,
+}
+
+/// Whether a connection opens with the signature of either version; `None` = too few bytes to tell.
+pub fn opens_with_signature(bytes: &[u8]) -> Option<bool> {
+    let signature = match bytes.first()? {
+        b'P' => V1_SIGNATURE,
+        b'\r' => V2_SIGNATURE,
+        _ => return Some(false),
+    };
+    if bytes.len() < signature.len() {
+        return if signature.starts_with(bytes) { None } else { Some(false) };
+    }
+    Some(bytes.starts_with(signature))
+}
+
+/// The value of the first TLV of this kind.
+pub fn tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
+    while let Some((this, value, rest)) = split_tlv(tlvs) {
+        if this == kind {
+            return Some(value);
+        }
+        tlvs = rest;
+    }
+    None
+}
+
+/// The first TLV's kind and value, and what follows it; `None` where no whole TLV is.
+fn split_tlv(tlvs: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let ([kind, high, low], rest) = tlvs.split_first_chunk::<3>()?;
+    let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+    Some((*kind, value, rest))
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address it is.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests;
