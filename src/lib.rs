@@ -23,3 +23,4 @@ pub mod placement;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server_name;
+pub mod sticky;
