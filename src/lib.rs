@@ -20,6 +20,7 @@ pub mod config;
 pub mod counters;
 pub mod outcome;
 pub mod placement;
+pub mod pool;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server_name;
