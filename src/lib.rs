@@ -21,6 +21,7 @@ pub mod counters;
 pub mod outcome;
 pub mod placement;
 pub mod pool;
+pub mod probe;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server_name;
