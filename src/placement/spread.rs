@@ -3,9 +3,11 @@
 //! Keeps no turn and makes no random number: the draw brings both. Invariant: with equal leases each child is chosen in
 //! proportion to its weight, of those that are usable.
 
+use std::cmp::Ordering;
+
 use super::hash;
 use super::levels::Child;
-use super::rendezvous::less;
+use super::rendezvous::compare;
 
 /// 2^64 divided by the golden ratio: steps of that part of a circle fall as far from each other as can be.
 const GOLDEN: u64 = 0x9e3779b97f4a7c15;
@@ -64,22 +66,19 @@ pub(super) fn least_connections(
     leases: impl Fn(usize) -> u64,
 ) -> Option<usize> {
     let start = (ticket % children.len().max(1) as u64) as usize;
-    let mut best: Option<(usize, u64)> = None;
+    let mut best: Option<usize> = None;
     for rank in (start..children.len()).chain(0..start).filter(|rank| usable(*rank)) {
-        let load = leases(rank).saturating_add(1);
-        let better =
-            |(best, best_load): (usize, u64)| less(load, children[rank].weight, best_load, children[best].weight);
-        if best.is_none_or(better) {
-            best = Some((rank, load));
+        if best.is_none_or(|best| lighter(rank, best, children, &leases)) {
+            best = Some(rank);
         }
     }
-    best.map(|(rank, _)| rank)
+    best
 }
 
 /// Whether one more lease would weigh less on `a` than on `b`.
 fn lighter(a: usize, b: usize, children: &[Child], leases: impl Fn(usize) -> u64) -> bool {
     let load = |rank: usize| leases(rank).saturating_add(1);
-    less(load(a), children[a].weight, load(b), children[b].weight)
+    compare(load(a), children[a].weight, load(b), children[b].weight) == Ordering::Less
 }
 
 /// Ranks and weights of the usable children.
