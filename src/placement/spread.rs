@@ -55,7 +55,9 @@ pub(super) fn two_choices(
 ) -> Option<usize> {
     let first = weighted(hash::pair(seed, draw, 0), children, &usable)?;
     let second = weighted(hash::pair(seed, draw, 1), children, |rank| rank != first && usable(rank));
-    second.filter(|second| lighter(*second, first, children, &leases)).or(Some(first))
+    let load = |rank: usize| leases(rank).saturating_add(1);
+    let better = |second: &usize| lighter(&children[*second], load(*second), &children[first], load(first));
+    second.filter(better).or(Some(first))
 }
 
 /// The least loaded; of equals the first in turn.
@@ -66,19 +68,19 @@ pub(super) fn least_connections(
     leases: impl Fn(usize) -> u64,
 ) -> Option<usize> {
     let start = (ticket % children.len().max(1) as u64) as usize;
-    let mut best: Option<usize> = None;
+    let mut best: Option<(usize, u64)> = None;
     for rank in (start..children.len()).chain(0..start).filter(|rank| usable(*rank)) {
-        if best.is_none_or(|best| lighter(rank, best, children, &leases)) {
-            best = Some(rank);
+        let load = leases(rank).saturating_add(1);
+        if best.is_none_or(|(best, best_load)| lighter(&children[rank], load, &children[best], best_load)) {
+            best = Some((rank, load));
         }
     }
-    best
+    best.map(|(rank, _)| rank)
 }
 
-/// Whether one more lease would weigh less on `a` than on `b`.
-fn lighter(a: usize, b: usize, children: &[Child], leases: impl Fn(usize) -> u64) -> bool {
-    let load = |rank: usize| leases(rank).saturating_add(1);
-    compare(load(a), children[a].weight, load(b), children[b].weight) == Ordering::Less
+/// Whether `a` under this load weighs less than `b` under that.
+fn lighter(a: &Child, load: u64, b: &Child, b_load: u64) -> bool {
+    compare(load, a.weight, b_load, b.weight) == Ordering::Less
 }
 
 /// Ranks and weights of the usable children.
