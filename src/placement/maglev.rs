@@ -1,7 +1,7 @@
 //! Maglev's table: children take turns at filling a table of prime size, a key belongs to the owner of its entry.
 //!
-//! Does not know who is usable when it is built: health never rebuilds a table. Invariant: every entry has an owner, and
-//! the numbers of entries of equal weights differ by one at most.
+//! Does not know who is usable when it is built: health never rebuilds a table. Invariant: every entry has an owner,
+//! and the numbers of entries of equal weights differ by one at most.
 
 use super::levels::Child;
 use super::{hash, rendezvous};

@@ -3,39 +3,70 @@
 //! Keeps no table. Invariant: a score depends on the draw and on that child alone, so no other child's coming or going
 //! can change who wins among the rest.
 
+use std::cmp::Ordering;
+
 use super::hash;
 use super::levels::Child;
-
-/// −log2 of the child's hash, to be divided by its weight; smaller is better.
-#[inline]
-pub(super) fn cost(seed: u64, draw: u64, child: &Child) -> u64 {
-    hash::negative_log2(hash::pair(seed, draw, child.hash))
-}
 
 /// The rank of the best usable child.
 #[inline]
 pub(super) fn choose(seed: u64, draw: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<usize> {
     let mut best: Option<(usize, u64, u64)> = None;
     for (rank, child) in children.iter().enumerate() {
-        let cost = cost(seed, draw, child);
-        let better = best.is_none_or(|(_, best_cost, best_weight)| less(cost, child.weight, best_cost, best_weight));
+        let hash = hash::pair(seed, draw, child.hash);
+        let better = best.is_none_or(|(_, best_hash, best_weight)| beats(hash, child.weight, best_hash, best_weight));
         // Asked last: few children beat the best so far, and a group is asked leaf by leaf.
         if better && usable(rank) {
-            best = Some((rank, cost, child.weight));
+            best = Some((rank, hash, child.weight));
         }
     }
     best.map(|(rank, ..)| rank)
 }
 
-/// `a / a_weight < b / b_weight`, exactly.
+/// Whether one score is better than another: smaller, or equal with the greater hash.
+///
+/// The logarithm never rises with the hash, so it is needed only where hash and weight disagree: never among equals.
 #[inline]
-pub(super) fn less(a: u64, a_weight: u64, b: u64, b_weight: u64) -> bool {
-    u128::from(a) * u128::from(b_weight) < u128::from(b) * u128::from(a_weight)
+fn beats(hash: u64, weight: u64, other: u64, other_weight: u64) -> bool {
+    if hash > other && weight >= other_weight {
+        return true;
+    }
+    if hash <= other && weight <= other_weight {
+        return false;
+    }
+    let scores = compare(hash::negative_log2(hash), weight, hash::negative_log2(other), other_weight);
+    scores.then(other.cmp(&hash)) == Ordering::Less
+}
+
+/// Compares `a / a_weight` with `b / b_weight`, exactly.
+#[inline]
+pub(super) fn compare(a: u64, a_weight: u64, b: u64, b_weight: u64) -> Ordering {
+    (u128::from(a) * u128::from(b_weight)).cmp(&(u128::from(b) * u128::from(a_weight)))
 }
 
 /// The score as a decimal number with six places, for people.
 pub(super) fn score(seed: u64, draw: u64, child: &Child) -> String {
-    let millionths =
-        (u128::from(cost(seed, draw, child)) * 1_000_000 / u128::from(child.weight)) >> hash::FRACTION_BITS;
+    let cost = u128::from(hash::negative_log2(hash::pair(seed, draw, child.hash)));
+    let millionths = (cost * 1_000_000 / u128::from(child.weight)) >> hash::FRACTION_BITS;
     format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_short_cuts_decide_as_the_scores_do(
+            hash: u64, near in 0..300_u64, far: u64, close: bool, weight in 1..5_u64, other_weight in 1..5_u64,
+        ) {
+            let other = if close { hash.saturating_add(near) } else { far };
+            for (a, a_weight, b, b_weight) in [(hash, weight, other, other_weight), (other, other_weight, hash, weight)] {
+                let scores = compare(hash::negative_log2(a), a_weight, hash::negative_log2(b), b_weight);
+                prop_assert_eq!(beats(a, a_weight, b, b_weight), scores.then(b.cmp(&a)) == Ordering::Less);
+            }
+        }
+    }
 }

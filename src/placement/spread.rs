@@ -3,9 +3,11 @@
 //! Keeps no turn and makes no random number: the draw brings both. Invariant: with equal leases each child is chosen in
 //! proportion to its weight, of those that are usable.
 
+use std::cmp::Ordering;
+
 use super::hash;
 use super::levels::Child;
-use super::rendezvous::less;
+use super::rendezvous::compare;
 
 /// 2^64 divided by the golden ratio: steps of that part of a circle fall as far from each other as can be.
 const GOLDEN: u64 = 0x9e3779b97f4a7c15;
@@ -53,7 +55,9 @@ pub(super) fn two_choices(
 ) -> Option<usize> {
     let first = weighted(hash::pair(seed, draw, 0), children, &usable)?;
     let second = weighted(hash::pair(seed, draw, 1), children, |rank| rank != first && usable(rank));
-    second.filter(|second| lighter(*second, first, children, &leases)).or(Some(first))
+    let load = |rank: usize| leases(rank).saturating_add(1);
+    let better = |second: &usize| lighter(&children[*second], load(*second), &children[first], load(first));
+    second.filter(better).or(Some(first))
 }
 
 /// The least loaded; of equals the first in turn.
@@ -67,19 +71,16 @@ pub(super) fn least_connections(
     let mut best: Option<(usize, u64)> = None;
     for rank in (start..children.len()).chain(0..start).filter(|rank| usable(*rank)) {
         let load = leases(rank).saturating_add(1);
-        let better =
-            |(best, best_load): (usize, u64)| less(load, children[rank].weight, best_load, children[best].weight);
-        if best.is_none_or(better) {
+        if best.is_none_or(|(best, best_load)| lighter(&children[rank], load, &children[best], best_load)) {
             best = Some((rank, load));
         }
     }
     best.map(|(rank, _)| rank)
 }
 
-/// Whether one more lease would weigh less on `a` than on `b`.
-fn lighter(a: usize, b: usize, children: &[Child], leases: impl Fn(usize) -> u64) -> bool {
-    let load = |rank: usize| leases(rank).saturating_add(1);
-    less(load(a), children[a].weight, load(b), children[b].weight)
+/// Whether `a` under this load weighs less than `b` under that.
+fn lighter(a: &Child, load: u64, b: &Child, b_load: u64) -> bool {
+    compare(load, a.weight, b_load, b.weight) == Ordering::Less
 }
 
 /// Ranks and weights of the usable children.
