@@ -1,0 +1,356 @@
+//! When a backend is up: two state machines, one fed by checks, one by connections that fail.
+//!
+//! Reads no clock, logs nothing, holds no lock. Invariants: a backend is ejected only while another can serve and at
+//! most half of the pool's weight is ejected; a flapping backend needs more good checks each time, never fewer than
+//! `rise`.
+//!
+//! # Flap damping
+//!
+//! A fall within [`FLAP_MS`] of the last rise doubles the good checks needed for the next one, up to
+//! [`DAMPING_MAX`] times `rise`. [`STABLE_MS`] without a fall forgets it.
+
+use std::time::Duration;
+
+use crate::config::Eject;
+
+/// A fall this soon after a rise counts as a flap.
+pub const FLAP_MS: u64 = 60_000;
+/// Up for this long: earlier flaps are forgotten.
+pub const STABLE_MS: u64 = 300_000;
+/// At most this many times `rise` good checks are asked for.
+pub const DAMPING_MAX: u32 = 8;
+
+/// What the checks say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Standing {
+    /// Not checked yet, or not checked at all: counts as up.
+    Unchecked,
+    /// Added by a reload and not found good yet: counts as down.
+    Awaited,
+    /// Found good.
+    Up,
+    /// Found bad.
+    Down,
+}
+
+impl Standing {
+    /// Whether the backend may take connections.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Unchecked | Self::Up)
+    }
+}
+
+/// The checks of one backend, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    standing: Standing,
+    /// Checks in a row that speak against the standing.
+    against: u32,
+    /// By how much `rise` is multiplied.
+    damping: u32,
+    /// The last change from down to up.
+    rose_ms: Option<u64>,
+}
+
+impl Checked {
+    /// Starts as `Unchecked` or `Awaited`.
+    pub fn new(standing: Standing) -> Self {
+        Self { standing, against: 0, damping: 1, rose_ms: None }
+    }
+
+    /// Where it stands.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// One more check. The first one decides alone; later `fall` bad ones in a row take the backend down and `rise`
+    /// good ones, times the damping, bring it up again. An awaited backend waits for its first good one.
+    pub fn observe(&mut self, good: bool, rise: u32, fall: u32, now_ms: u64) -> Standing {
+        match (self.standing, good) {
+            (Standing::Unchecked | Standing::Awaited, true) => self.standing = Standing::Up,
+            (Standing::Unchecked, false) => self.fall(now_ms),
+            (Standing::Awaited, false) => {}
+            (Standing::Up, true) | (Standing::Down, false) => self.against = 0,
+            (Standing::Up, false) => {
+                self.against += 1;
+                if self.against >= fall {
+                    self.fall(now_ms);
+                }
+            }
+            (Standing::Down, true) => {
+                self.against += 1;
+                if self.against >= rise.saturating_mul(self.damping) {
+                    *self = Self { standing: Standing::Up, against: 0, rose_ms: Some(now_ms), ..*self };
+                }
+            }
+        }
+        self.standing
+    }
+
+    fn fall(&mut self, now_ms: u64) {
+        match self.rose_ms.map(|rose_ms| now_ms.saturating_sub(rose_ms)) {
+            Some(up_ms) if up_ms < FLAP_MS => self.damping = (self.damping * 2).min(DAMPING_MAX),
+            Some(up_ms) if up_ms >= STABLE_MS => self.damping = 1,
+            _ => {}
+        }
+        *self = Self { standing: Standing::Down, against: 0, ..*self };
+    }
+}
+
+/// The failed connections of one backend, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failed connections in a row.
+    failures: u32,
+    /// Ejections remembered; each doubles the next. One is forgotten for every `max` served without another.
+    count: u32,
+    /// When the last ejection ends or ended.
+    until_ms: u64,
+}
+
+impl Ejection {
+    /// A connection failed. How long the backend is ejected from now on, if it is: after `eject.failures` in a row,
+    /// for `base`, doubling to `max`, unless `allowed` says no; then the next failure asks again. What fails during
+    /// an ejection was begun before it and tells nothing new.
+    pub fn failed(&mut self, eject: &Eject, now_ms: u64, allowed: impl FnOnce() -> bool) -> Option<Duration> {
+        if now_ms < self.until_ms {
+            return None;
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < eject.failures || !allowed() {
+            return None;
+        }
+        let served_ms = u128::from(now_ms - self.until_ms);
+        let forgotten = served_ms / eject.max.as_millis().max(1);
+        self.count = self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
+        let length = eject.base.saturating_mul(1_u32.checked_shl(self.count).unwrap_or(u32::MAX)).min(eject.max);
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        *self = Self {
+            failures: 0,
+            // Beyond `max` counting on would only make forgetting slow.
+            count: if length < eject.max { self.count + 1 } else { self.count },
+            until_ms: now_ms.saturating_add(length_ms),
+        };
+        Some(length)
+    }
+
+    /// A connection succeeded.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failed connections in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the last ejection ends or ended; 0 if there was none.
+    pub fn until_ms(&self) -> u64 {
+        self.until_ms
+    }
+}
+
+/// One backend of a pool that could serve but for ejection: its weight is above 0 and no check speaks against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its weight.
+    pub weight: u16,
+    /// Whether it is a backup.
+    pub backup: bool,
+    /// Whether it is ejected now.
+    pub ejected: bool,
+}
+
+/// Whether `candidate` may be ejected beside its `others`: one of them must be left to serve, and at most half of the
+/// primaries' weight may be ejected. Backups weigh nothing here.
+pub fn may_eject(candidate: Peer, others: impl IntoIterator<Item = Peer>) -> bool {
+    let weight_of = |peer: Peer| if peer.backup { 0 } else { u64::from(peer.weight) };
+    let own = weight_of(candidate);
+    let (mut total, mut ejected, mut serves) = (own, own, false);
+    for peer in others {
+        total += weight_of(peer);
+        if peer.ejected {
+            ejected += weight_of(peer);
+        } else {
+            serves = true;
+        }
+    }
+    serves && (candidate.backup || 2 * ejected <= total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EJECT: Eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
+
+    /// Good checks needed until up, one a second from `now_ms` on.
+    fn rise_from_down(checked: &mut Checked, now_ms: &mut u64) -> u32 {
+        for needed in 1.. {
+            *now_ms += 1_000;
+            if checked.observe(true, 2, 3, *now_ms) == Standing::Up {
+                return needed;
+            }
+        }
+        unreachable!()
+    }
+
+    fn fall_from_up(checked: &mut Checked, now_ms: u64) {
+        for expected in [Standing::Up, Standing::Up, Standing::Down] {
+            assert_eq!(checked.observe(false, 2, 3, now_ms), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_check_decides_alone() {
+        let start = || Checked::new(Standing::Unchecked);
+        assert!(start().standing().serves());
+        assert_eq!(start().observe(true, 2, 3, 0), Standing::Up);
+        assert_eq!(start().observe(false, 2, 3, 0), Standing::Down);
+    }
+
+    #[test]
+    fn an_awaited_backend_waits_for_its_first_good_check() {
+        let mut checked = Checked::new(Standing::Awaited);
+        for _ in 0..9 {
+            assert!(!checked.observe(false, 2, 3, 0).serves());
+        }
+        assert_eq!(checked.observe(true, 2, 3, 0), Standing::Up);
+    }
+
+    #[test]
+    fn one_good_check_between_bad_ones_starts_the_count_again() {
+        let mut checked = Checked::new(Standing::Unchecked);
+        for good in [true, false, false, true, false, false] {
+            assert_eq!(checked.observe(good, 2, 3, 0), Standing::Up);
+        }
+        assert_eq!(checked.observe(false, 2, 3, 0), Standing::Down);
+    }
+
+    #[test]
+    fn flapping_asks_for_more_good_checks_until_it_stops() {
+        let mut checked = Checked::new(Standing::Unchecked);
+        let mut now_ms = 0;
+        checked.observe(true, 2, 3, now_ms);
+        let mut needed = Vec::new();
+        for _ in 0..5 {
+            fall_from_up(&mut checked, now_ms + 100);
+            needed.push(rise_from_down(&mut checked, &mut now_ms));
+        }
+        assert_eq!(needed, [2, 4, 8, 16, 16]);
+        fall_from_up(&mut checked, now_ms + FLAP_MS);
+        assert_eq!(rise_from_down(&mut checked, &mut now_ms), 16, "neither a flap nor stable");
+        now_ms += STABLE_MS;
+        fall_from_up(&mut checked, now_ms);
+        assert_eq!(rise_from_down(&mut checked, &mut now_ms), 2, "forgotten");
+    }
+
+    #[test]
+    fn ejections_double_up_to_the_longest_and_are_forgotten_with_time() {
+        let mut ejection = Ejection::default();
+        let mut now_ms = 5_000;
+        let mut eject_at = |now_ms: u64| {
+            assert_eq!(ejection.failed(&EJECT, now_ms, || true), None);
+            assert_eq!(ejection.failed(&EJECT, now_ms, || true), None);
+            let length = ejection.failed(&EJECT, now_ms, || true).expect("the third in a row");
+            assert_eq!(ejection.failed(&EJECT, now_ms + 1, || true), None, "already ejected");
+            assert_eq!(ejection.until_ms(), now_ms + length.as_millis() as u64);
+            (length.as_secs(), ejection.until_ms())
+        };
+        let mut lengths = Vec::new();
+        for _ in 0..7 {
+            let (length, until_ms) = eject_at(now_ms);
+            lengths.push(length);
+            now_ms = until_ms;
+        }
+        assert_eq!(lengths, [10, 20, 40, 80, 160, 300, 300]);
+        let (length, until_ms) = eject_at(now_ms + 2 * 300_000);
+        assert_eq!(length, 80, "two of five forgotten");
+        assert_eq!(eject_at(until_ms + 24 * 3_600_000).0, 10, "all forgotten");
+    }
+
+    #[test]
+    fn a_success_starts_the_count_of_failures_again() {
+        let mut ejection = Ejection::default();
+        for _ in 0..5 {
+            assert_eq!(ejection.failed(&EJECT, 0, || true), None);
+            assert_eq!(ejection.failed(&EJECT, 0, || true), None);
+            ejection.succeeded();
+        }
+    }
+
+    #[test]
+    fn a_spared_backend_is_asked_about_again_at_its_next_failure() {
+        let mut ejection = Ejection::default();
+        for _ in 0..5 {
+            assert_eq!(ejection.failed(&EJECT, 0, || false), None);
+        }
+        assert!(ejection.failed(&EJECT, 0, || true).is_some());
+    }
+
+    #[test]
+    fn ceilings_spare_the_last_and_the_heavier_half() {
+        let peer = |weight, ejected| Peer { weight, backup: false, ejected };
+        let backup = Peer { weight: 1, backup: true, ejected: false };
+        assert!(!may_eject(peer(1, false), []), "the last");
+        assert!(may_eject(peer(1, false), [peer(1, false)]), "half");
+        assert!(!may_eject(peer(3, false), [peer(1, false)]), "three quarters");
+        assert!(!may_eject(peer(1, false), [peer(1, true), peer(1, false)]), "two thirds");
+        assert!(!may_eject(peer(1, false), [backup]), "all primaries");
+        assert!(may_eject(backup, [peer(1, false)]));
+        assert!(!may_eject(backup, [peer(1, true)]), "the last that serves");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_fails_in_whatever_order_the_ceilings_hold(
+            members in proptest::collection::vec((1_u16..=256, proptest::bool::weighted(0.2)), 1..8),
+            failing in proptest::collection::vec((0_usize..8, 0_u64..20_000), 0..200),
+        ) {
+            let mut ejections = vec![Ejection::default(); members.len()];
+            let mut now_ms = 0;
+            for (index, pause_ms) in failing {
+                now_ms += pause_ms;
+                let index = index % members.len();
+                let peers: Vec<Peer> = members.iter().zip(&ejections).map(|((weight, backup), ejection)| Peer {
+                    weight: *weight, backup: *backup, ejected: ejection.until_ms() > now_ms,
+                }).collect();
+                let others = peers.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, peer)| *peer);
+                ejections[index].failed(&EJECT, now_ms, || may_eject(peers[index], others));
+                let ejected = |index: usize| ejections[index].until_ms() > now_ms;
+                prop_assert!((0..members.len()).any(|index| !ejected(index)), "one is left");
+                let weight = |only_ejected: bool| -> u64 {
+                    (0..members.len())
+                        .filter(|index| !members[*index].1 && (!only_ejected || ejected(*index)))
+                        .map(|index| u64::from(members[index].0)).sum()
+                };
+                prop_assert!(2 * weight(true) <= weight(false));
+            }
+        }
+
+        #[test]
+        fn checks_never_change_a_standing_too_early(
+            checks in proptest::collection::vec((proptest::bool::weighted(0.7), 1_u64..30_000), 1..300),
+            rise in 1_u32..4, fall in 1_u32..4,
+        ) {
+            let mut checked = Checked::new(Standing::Unchecked);
+            let (mut before, mut run, mut last, mut now_ms) = (Standing::Unchecked, 0, None, 0);
+            for (good, pause_ms) in checks {
+                now_ms += pause_ms;
+                run = if last == Some(good) { run + 1 } else { 1 };
+                last = Some(good);
+                let after = checked.observe(good, rise, fall, now_ms);
+                match (before, after) {
+                    (Standing::Up, Standing::Down) => prop_assert!(!good && run >= fall),
+                    (Standing::Down, Standing::Up) => prop_assert!(good && run >= rise),
+                    (Standing::Down, Standing::Down) => prop_assert!(!good || run < rise * DAMPING_MAX),
+                    (Standing::Up, Standing::Up) => prop_assert!(good || run < fall),
+                    _ => {}
+                }
+                before = after;
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Which backend a connection goes to: the chain range → placement → last resort, over the backends' health.
+//!
+//! Connects nobody and reads no clock. `explain` asks the very function that picks. Invariants: a pick takes no lock
+//! and allocates nothing (but for keys longer than [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 is
+//! never picked; what a reload that is refused built has changed nothing in the backends it shares with the old pool.
+//!
+//! # Who is left when not all are usable
+//!
+//! In this order, the first that finds somebody this connection has not tried yet: usable backends · those only
+//! ejected for failed connections · with `all_down = "try"`, everybody. At each step a pinned range looks among its
+//! own first, and at others only when it is not strict; a strict one never tries backends that are down.
+
+pub mod backend;
+pub mod explain;
+pub mod health;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+pub use self::backend::{Backend, Health, Lease};
+pub use self::explain::Explanation;
+
+use self::backend::{Shared, lock};
+use self::health::{Peer, Standing};
+use crate::config::{self, AllDown, Balance, KeyPart};
+use crate::outcome::Reason;
+use crate::placement::{Member, Placement};
+use crate::sticky::Facts;
+use crate::sticky::key::{Key, SourceAs};
+use crate::sticky::range::{Pin, Range, Ranges, Rule};
+
+/// Backends that share one balancing rule, as one snapshot sees them.
+#[derive(Debug)]
+pub struct Pool {
+    config: config::Pool,
+    backends: Box<[Arc<Backend>]>,
+    placement: Placement,
+    ranges: Ranges,
+    shared: Arc<Shared>,
+}
+
+/// Where a connection goes, and why there.
+#[derive(Debug, Clone)]
+pub struct Pick {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// The step of the chain that chose it.
+    pub reason: Reason,
+    /// A key decided: the client will be placed there again.
+    pub keyed: bool,
+    /// The named range the client is in.
+    pub range: Option<Arc<str>>,
+    /// The key belongs to another backend, which is unusable or was tried in vain.
+    pub moved: bool,
+}
+
+impl Pool {
+    /// Builds the pool of a new snapshot. `previous`: the pool of the same name in the old one, whose living backends
+    /// are carried over by name. A new address under an old name restarts health and keeps the counters. With checks
+    /// on, what a reload adds takes keys only after its first good check. `workers` is fixed for the process.
+    pub fn new(config: &config::Pool, previous: Option<&Self>, workers: usize) -> Self {
+        let shared = previous.map_or_else(|| Arc::new(Shared::new(&config.name)), |pool| pool.shared.clone());
+        let standing =
+            if previous.is_some() && config.check.is_some() { Standing::Awaited } else { Standing::Unchecked };
+        let known: AHashMap<&str, &Arc<Backend>> =
+            previous.iter().flat_map(|pool| pool.backends.iter()).map(|backend| (backend.name(), backend)).collect();
+        let carry = |wanted: &config::Backend| match known.get(wanted.name.as_str()) {
+            Some(living) if *living.address() == wanted.address => Arc::clone(living),
+            other => Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing)),
+        };
+        let backends: Box<[_]> = config.backends.iter().map(carry).collect();
+        let members: Vec<_> = config.backends.iter().map(member).collect();
+        let indexes: AHashMap<&str, usize> =
+            config.backends.iter().enumerate().map(|(index, backend)| (backend.name.as_str(), index)).collect();
+        Self {
+            placement: Placement::new(config.balance, config.hash_seed, &members),
+            ranges: Ranges::new(&config.ranges, |name| indexes.get(name).copied()),
+            config: config.clone(),
+            backends,
+            shared,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What the file says about it.
+    pub fn config(&self) -> &config::Pool {
+        &self.config
+    }
+
+    /// Its backends, in the order of `config().backends`.
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// Leases held now on all its backends, removed ones included.
+    pub fn leases(&self) -> u64 {
+        self.shared.leases.0.load(Relaxed)
+    }
+
+    /// Equal digests place alike.
+    pub fn digest(&self) -> u64 {
+        self.placement.digest()
+    }
+
+    /// Whether the server name decides about placement.
+    pub fn needs_sni(&self) -> bool {
+        self.config.balance.keyed() && self.config.key.contains(&KeyPart::Sni)
+    }
+
+    /// Chooses a backend. `tried`: those that failed in this connection already.
+    pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick> {
+        let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
+        let choice = self.decide(
+            &aim,
+            |index| self.backends[index].health(now_ms),
+            |index| tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index])),
+        )?;
+        Some(Pick {
+            backend: self.backends[choice.index].clone(),
+            reason: choice.reason,
+            keyed: aim.keyed,
+            range: aim.range.map(|range| range.name.clone()),
+            moved: choice.moved,
+        })
+    }
+
+    /// Who gets a client with these facts, why, and who would be next; see [`Explanation`]. Health is not looked at:
+    /// the backends named in `down` are down, all others are up.
+    pub fn explain(&self, facts: &Facts<'_>, down: &[String]) -> Explanation {
+        explain::explain(self, facts, down)
+    }
+
+    /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for
+    /// from now on, if it is.
+    pub fn connect_failed(&self, backend: &Arc<Backend>, now_ms: u64) -> Option<Duration> {
+        let eject = self.config.eject.as_ref()?;
+        let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
+        let _one_at_a_time = lock(&self.shared.ejecting);
+        backend.connect_failed(eject, now_ms, || self.may_eject(index, now_ms))
+    }
+
+    /// A connection to `backend` was established.
+    #[inline]
+    pub fn connect_succeeded(&self, backend: &Arc<Backend>, _now_ms: u64) {
+        backend.connect_succeeded();
+    }
+
+    fn may_eject(&self, index: usize, now_ms: u64) -> bool {
+        let peer = |index: usize| {
+            let config::Backend { weight, backup, .. } = self.config.backends[index];
+            let health = self.backends[index].health(now_ms);
+            (weight > 0 && health > Health::Down).then_some(Peer { weight, backup, ejected: health == Health::Ejected })
+        };
+        let others = (0..self.backends.len()).filter(|other| *other != index).filter_map(peer);
+        peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
+    }
+
+    /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
+    fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
+        let source = facts.source.map(|source| source.to_canonical());
+        let range = source.and_then(|source| self.ranges.find(source));
+        let hash = self.key(facts, range).map(|key| self.placement.key_hash(key.as_bytes()));
+        let draw = hash.unwrap_or_else(|| match self.config.balance {
+            Balance::RoundRobin | Balance::LeastConnections => turn(),
+            _ => scatter(turn()),
+        });
+        Aim { range, draw, keyed: hash.is_some() }
+    }
+
+    fn key(&self, facts: &Facts<'_>, range: Option<&Range>) -> Option<Key> {
+        if !self.config.balance.keyed() {
+            return None;
+        }
+        Key::encode(&self.config.key, self.source_as(facts.source?, range), facts)
+    }
+
+    fn source_as<'a>(&self, source: IpAddr, range: Option<&'a Range>) -> SourceAs<'a> {
+        match range.map(|range| (&range.rule, &*range.name)) {
+            Some((Rule::One, name)) => SourceAs::Range(name),
+            Some((Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
+            _ if source.to_canonical().is_ipv4() => SourceAs::Prefix(self.config.prefix_v4),
+            _ => SourceAs::Prefix(self.config.prefix_v6),
+        }
+    }
+
+    /// The rule at the top of this file.
+    fn decide(&self, aim: &Aim<'_>, health: impl Fn(usize) -> Health, tried: impl Fn(usize) -> bool) -> Option<Choice> {
+        let passed_over = Cell::new(false);
+        for least in [Health::Usable, Health::Ejected, Health::Down] {
+            if least == Health::Down && (self.config.all_down == AllDown::Refuse || aim.strict()) {
+                return None;
+            }
+            let fit = |index: usize| {
+                let fits = health(index) >= least && !tried(index);
+                passed_over.set(passed_over.get() || !fits);
+                fits
+            };
+            let Some(index) = self.place(aim, fit) else { continue };
+            let last_resort = least < Health::Usable || self.config.backends[index].backup;
+            let reason = if last_resort { Reason::LastResort } else { Reason::Placement };
+            // Looking for the key's home costs a second placement; nobody passed over means this is it.
+            let moved = aim.keyed && passed_over.get() && self.home(aim).is_some_and(|home| home != index);
+            return Some(Choice { index, reason, moved });
+        }
+        None
+    }
+
+    /// Where the key belongs. An awaited backend has never had it.
+    fn home(&self, aim: &Aim<'_>) -> Option<usize> {
+        self.place(aim, |index| self.backends[index].standing() != Standing::Awaited)
+    }
+
+    /// The first fit backend among a pinned range's own, then, unless it is strict, among all.
+    fn place(&self, aim: &Aim<'_>, fit: impl Fn(usize) -> bool) -> Option<usize> {
+        let leases = |index: usize| self.backends[index].leases();
+        let Some(pin) = aim.pin() else { return self.placement.place(aim.draw, fit, leases) };
+        let own = self.placement.place(aim.draw, |index| pin.allows(index) && fit(index), leases);
+        own.or_else(|| if pin.strict { None } else { self.placement.place(aim.draw, fit, leases) })
+    }
+}
+
+/// What placement is asked for one connection.
+#[derive(Debug)]
+struct Aim<'a> {
+    range: Option<&'a Range>,
+    /// The key's hash, or a turn.
+    draw: u64,
+    keyed: bool,
+}
+
+impl<'a> Aim<'a> {
+    fn pin(&self) -> Option<&'a Pin> {
+        match &self.range?.rule {
+            Rule::Pin(pin) => Some(pin),
+            Rule::One | Rule::Prefix(_) => None,
+        }
+    }
+
+    fn strict(&self) -> bool {
+        self.pin().is_some_and(|pin| pin.strict)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    index: usize,
+    reason: Reason,
+    moved: bool,
+}
+
+/// Turns a counter into numbers that look random (the finalizer of splitmix64).
+fn scatter(turn: u64) -> u64 {
+    let mut z = turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn member(backend: &config::Backend) -> Member<'_> {
+    Member { name: &backend.name, weight: backend.weight, location: &backend.location, backup: backend.backup }
+}

@@ -1,0 +1,350 @@
+//! Active health checks: asks every backend again and again whether it can serve, and tells it the answer.
+//!
+//! Decides nothing: `pool::health` counts the answers. Verifies no certificate: behind passthrough the client does.
+//! Invariants: one task per checked backend, holding the backend and never a pool or snapshot; one timeout covers a
+//! whole check; what this machine lacks (descriptors, ports, memory) is never held against a backend.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use ahash::{AHashMap, RandomState};
+use rustix::io::Errno;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::config::{Address, Check, CheckKind, OnDown, ProxyOut};
+use crate::pool::health::Standing;
+use crate::pool::{Backend, Pool};
+use crate::proxy_protocol::{self, Announce};
+
+/// First checks are spread over this time at most, so that a dead backend is found soon after start.
+const STAGGER_MAX: Duration = Duration::from_secs(1);
+/// A longer response head is a failed check.
+const HEAD_MAX: usize = 16 * 1024;
+/// More headers are a failed check.
+const HEADERS_MAX: usize = 128;
+
+/// All checks that run.
+pub struct Probes {
+    now_ms: fn() -> u64,
+    tasks: AHashMap<(String, String), Task>,
+}
+
+impl Probes {
+    /// No checks yet. `now_ms` is the monotonic clock that picks are asked with.
+    pub fn new(now_ms: fn() -> u64) -> Self {
+        Self { now_ms, tasks: AHashMap::new() }
+    }
+
+    /// Checks exactly these pools from now on: call it at start and after each reload, on the runtime that runs the
+    /// checks. Checks of carried backends go on undisturbed; those of others end; changed settings start again.
+    pub fn adopt(&mut self, pools: &[Arc<Pool>]) {
+        let mut before = std::mem::take(&mut self.tasks);
+        for pool in pools {
+            let Some(orders) = Orders::of(pool) else {
+                pool.backends().iter().for_each(|backend| backend.unchecked());
+                continue;
+            };
+            for backend in pool.backends() {
+                let id = (pool.name().to_owned(), backend.name().to_owned());
+                let task = before
+                    .remove(&id)
+                    .filter(|task| Arc::ptr_eq(&task.backend, backend) && *task.orders == orders)
+                    .unwrap_or_else(|| Task::start(backend.clone(), Arc::new(orders.clone()), self.now_ms));
+                self.tasks.insert(id, task);
+            }
+        }
+    }
+
+    /// How many backends are checked.
+    pub fn running(&self) -> usize {
+        self.tasks.len()
+    }
+}
+
+/// How the backends of a pool are checked.
+#[derive(Debug, Clone, PartialEq)]
+struct Orders {
+    check: Check,
+    proxy: Option<ProxyOut>,
+    source: Vec<IpAddr>,
+    on_down: OnDown,
+}
+
+impl Orders {
+    fn of(pool: &Pool) -> Option<Self> {
+        let config = pool.config();
+        Some(Self {
+            check: config.check.clone()?,
+            proxy: config.proxy.clone(),
+            source: config.source.clone(),
+            on_down: config.on_down_connections,
+        })
+    }
+}
+
+/// The checks of one backend; dropping it ends them.
+struct Task {
+    backend: Arc<Backend>,
+    orders: Arc<Orders>,
+    handle: JoinHandle<()>,
+}
+
+impl Task {
+    fn start(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) -> Self {
+        let handle = tokio::spawn(watch(backend.clone(), orders.clone(), now_ms));
+        Self { backend, orders, handle }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) {
+    let check = &orders.check;
+    let random = RandomState::new();
+    // An awaited backend takes no keys before its first check, so that one does not wait.
+    if backend.standing() != Standing::Awaited {
+        sleep(check.interval.min(STAGGER_MAX).mul_f64(share(random.hash_one(0)))).await;
+    }
+    let mut excused = false;
+    for round in 1_u64.. {
+        let began = Instant::now();
+        let late = |_| Err(Failure::Backend(format!("no answer within {:?}", check.timeout)));
+        let answer = timeout(check.timeout, ask(backend.address(), &orders)).await.unwrap_or_else(late);
+        match &answer {
+            Ok(()) => report(&backend, Ok(()), &orders, now_ms()),
+            Err(Failure::Backend(complaint)) => report(&backend, Err(complaint), &orders, now_ms()),
+            Err(Failure::Local(error)) if !excused => {
+                // Said once in a row: with no descriptors left every check of every backend comes here.
+                tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
+            }
+            Err(Failure::Local(_)) => {}
+        }
+        excused = matches!(answer, Err(Failure::Local(_)));
+        sleep_until(began + jittered(check.interval, random.hash_one(round))).await;
+    }
+}
+
+fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: u64) {
+    let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
+    match backend.checked(result, &orders.check, orders.on_down, now_ms) {
+        Some(Standing::Down) => {
+            let reason = result.err().unwrap_or("");
+            tracing::warn!(pool, backend = name, %address, reason, "backend is down");
+        }
+        Some(_) => tracing::info!(pool, backend = name, %address, "backend is up"),
+        None => {}
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug)]
+enum Failure {
+    /// The backend did not do what it should.
+    Backend(String),
+    /// This machine could not ask.
+    Local(io::Error),
+}
+
+impl Failure {
+    fn from_io(doing: &str, error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM) => {
+                Self::Local(error)
+            }
+            _ => Self::Backend(format!("{doing}: {error}")),
+        }
+    }
+}
+
+/// A connection of either family, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// One check.
+async fn ask(address: &Address, orders: &Orders) -> Result<(), Failure> {
+    let mut stream = connect(address, orders).await.map_err(|error| Failure::from_io("connect", error))?;
+    if let Some(proxy) = &orders.proxy {
+        let mut header = Vec::new();
+        // Nothing to announce: LOCAL, or UNKNOWN.
+        proxy_protocol::write(&mut header, proxy, &Announce::default());
+        stream.write_all(&header).await.map_err(|error| Failure::from_io("PROXY header", error))?;
+    }
+    match &orders.check.kind {
+        CheckKind::Tcp => Ok(()),
+        CheckKind::Tls => {
+            let mut stream = handshake(stream, address, &orders.check).await?;
+            // The answer is known; a backend that is gone before our close_notify is no worse for it.
+            stream.shutdown().await.ok();
+            Ok(())
+        }
+        CheckKind::Http { tls, path, host, status_min, status_max } => {
+            if *tls {
+                stream = handshake(stream, address, &orders.check).await?;
+            }
+            let status = request(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
+            stream.shutdown().await.ok();
+            if (*status_min..=*status_max).contains(&status) {
+                return Ok(());
+            }
+            Err(Failure::Backend(format!("status {status}, expected {status_min}-{status_max}")))
+        }
+    }
+}
+
+async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Stream>> {
+    match address {
+        Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Address::Tcp(address) => {
+            let mut address = *address;
+            address.set_port(orders.check.port.unwrap_or(address.port()));
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(source) = orders.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
+                socket.bind(SocketAddr::new(*source, 0))?;
+            }
+            Ok(Box::new(socket.connect(address).await?))
+        }
+    }
+}
+
+async fn handshake(stream: Box<dyn Stream>, address: &Address, check: &Check) -> Result<Box<dyn Stream>, Failure> {
+    static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(tls::connector);
+    let name = match (&check.sni, address) {
+        (Some(name), _) => ServerName::try_from(name.as_str().to_owned())
+            .map_err(|_| Failure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
+        // An address is never sent as a name.
+        (None, Address::Tcp(address)) => ServerName::from(address.ip()),
+        (None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+    };
+    let stream = CONNECTOR.connect(name, stream).await.map_err(|error| Failure::from_io("TLS", error))?;
+    Ok(Box::new(stream))
+}
+
+fn host_of(host: Option<&str>, address: &Address) -> String {
+    match (host, address) {
+        (Some(host), _) => host.to_owned(),
+        (None, Address::Tcp(address)) => address.to_string(),
+        (None, Address::Unix(_)) => "localhost".to_owned(),
+    }
+}
+
+/// Asks and reads the status.
+async fn request(stream: &mut dyn Stream, path: &str, host: &str) -> Result<u16, Failure> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sessile\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(|error| Failure::from_io("request", error))?;
+    stream.flush().await.map_err(|error| Failure::from_io("request", error))?;
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        match status(&head)? {
+            Some(status) => return Ok(status),
+            None if head.len() > HEAD_MAX => return Err(Failure::Backend("answer: head too long".to_owned())),
+            None => {}
+        }
+        if stream.read_buf(&mut head).await.map_err(|error| Failure::from_io("answer", error))? == 0 {
+            return Err(Failure::Backend("answer: closed before its head was complete".to_owned()));
+        }
+    }
+}
+
+/// The final status, once its head is complete; interim answers (1xx) are passed over.
+fn status(mut bytes: &[u8]) -> Result<Option<u16>, Failure> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(bytes) {
+            Err(error) => return Err(Failure::Backend(format!("answer: not HTTP: {error}"))),
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Ok(httparse::Status::Complete(length)) => match response.code {
+                Some(100 | 102..=199) => bytes = &bytes[length..],
+                code => return Ok(code),
+            },
+        }
+    }
+}
+
+/// The interval, up to a tenth more or less.
+fn jittered(interval: Duration, random: u64) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * share(random))
+}
+
+/// From 0 up to, not including, 1.
+fn share(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// A client that completes the handshake with whoever answers.
+mod tls {
+    use std::sync::Arc;
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::client::{ClientConfig, Resumption};
+    use rustls::crypto::{CryptoProvider, aws_lc_rs};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+    use tokio_rustls::TlsConnector;
+
+    pub(super) fn connector() -> TlsConnector {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("the provider offers the versions it was built with")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
+            .with_no_client_auth();
+        // Each check is a full handshake, as a new client's is.
+        config.resumption = Resumption::disabled();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// Nothing secret is sent, and behind passthrough the clients verify.
+    #[derive(Debug)]
+    struct AcceptAny(Arc<CryptoProvider>);
+
+    impl ServerCertVerifier for AcceptAny {
+        fn verify_server_cert(
+            &self,
+            _end_entity: &CertificateDer<'_>,
+            _intermediates: &[CertificateDer<'_>],
+            _server_name: &ServerName<'_>,
+            _ocsp_response: &[u8],
+            _now: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.signature_verification_algorithms.supported_schemes()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

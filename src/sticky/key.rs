@@ -1,0 +1,222 @@
+//! Turns the facts of a connection into the bytes that placement hashes.
+//!
+//! Hashes nothing itself. Invariant: two different lists of part values never give the same bytes, and a key of up to
+//! [`INLINE`] bytes touches no heap.
+//!
+//! # Wire format
+//!
+//! The parts of the pool's `key`, in the order written there, each as one tag byte and its value:
+//!
+//! | tag | part | value |
+//! |---|---|---|
+//! | 0 | absent (no SNI, no such TLV) | none |
+//! | 1 | source, IPv4 | 4 bytes big-endian, bits after the prefix cleared |
+//! | 2 | source, IPv6 | 16 bytes big-endian, bits after the prefix cleared |
+//! | 3 | server name | length as u16 big-endian, the bytes |
+//! | 4 | TLV | length as u16 big-endian, the bytes |
+//! | 5 | source inside a range that is one key | length of the range's name as u16 big-endian, the name |
+//!
+//! IPv4-mapped addresses are IPv4. With no part present, or no source (PROXY LOCAL), there is no key.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Facts;
+use crate::config::KeyPart;
+use crate::proxy_protocol;
+
+/// Keys up to this length live on the stack: a source and a server name of any length fit.
+pub const INLINE: usize = 320;
+
+const ABSENT: u8 = 0;
+const SOURCE_V4: u8 = 1;
+const SOURCE_V6: u8 = 2;
+const SNI: u8 = 3;
+const TLV: u8 = 4;
+const RANGE: u8 = 5;
+
+/// How the source enters the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceAs<'a> {
+    /// Cut to this many leading bits.
+    Prefix(u8),
+    /// As the name of the range it lies in.
+    Range(&'a str),
+}
+
+/// The bytes of one client's key.
+#[derive(Debug, Clone)]
+pub struct Key {
+    inline: [u8; INLINE],
+    length: usize,
+    /// Holds the whole key once it is longer than `inline`.
+    spilled: Vec<u8>,
+}
+
+impl Key {
+    /// Encodes `parts`; `None` if none of them is present or the connection has no source.
+    pub fn encode(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Option<Self> {
+        let source = facts.source?.to_canonical();
+        let mut key = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
+        let mut present = false;
+        for part in parts {
+            let value = match part {
+                KeyPart::Source => {
+                    key.push_source(source, source_as);
+                    present = true;
+                    continue;
+                }
+                KeyPart::Sni => facts.sni.map(|name| (SNI, name.as_bytes())),
+                KeyPart::Tlv(kind) => proxy_protocol::tlv(facts.tlvs, *kind).map(|value| (TLV, value)),
+            };
+            match value {
+                Some((tag, bytes)) => key.push_counted(tag, bytes),
+                None => key.push(&[ABSENT]),
+            }
+            present |= value.is_some();
+        }
+        present.then_some(key)
+    }
+
+    /// What placement hashes.
+    pub fn as_bytes(&self) -> &[u8] {
+        if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
+    }
+
+    fn push_source(&mut self, source: IpAddr, source_as: SourceAs<'_>) {
+        match (source_as, source) {
+            (SourceAs::Range(name), _) => self.push_counted(RANGE, name.as_bytes()),
+            (SourceAs::Prefix(prefix), IpAddr::V4(address)) => {
+                self.push(&[SOURCE_V4]);
+                self.push(&cut_v4(address, prefix).octets());
+            }
+            (SourceAs::Prefix(prefix), IpAddr::V6(address)) => {
+                self.push(&[SOURCE_V6]);
+                self.push(&cut_v6(address, prefix).octets());
+            }
+        }
+    }
+
+    /// A value longer than 65,535 bytes cannot come from a hello or a TLV; a longer one would be cut.
+    fn push_counted(&mut self, tag: u8, value: &[u8]) {
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+        let [high, low] = length.to_be_bytes();
+        self.push(&[tag, high, low]);
+        self.push(&value[..usize::from(length)]);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if self.spilled.is_empty()
+            && let Some(room) = self.inline.get_mut(self.length..end)
+        {
+            room.copy_from_slice(bytes);
+            self.length = end;
+            return;
+        }
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(&self.inline[..self.length]);
+        }
+        self.spilled.extend_from_slice(bytes);
+    }
+}
+
+/// The address with all bits after the prefix cleared.
+pub fn cut(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => cut_v4(address, prefix).into(),
+        IpAddr::V6(address) => cut_v6(address, prefix).into(),
+    }
+}
+
+fn cut_v4(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+    let cleared = 32_u32.saturating_sub(prefix.into());
+    (address.to_bits() & u32::MAX.checked_shl(cleared).unwrap_or(0)).into()
+}
+
+fn cut_v6(address: Ipv6Addr, prefix: u8) -> Ipv6Addr {
+    let cleared = 128_u32.saturating_sub(prefix.into());
+    (address.to_bits() & u128::MAX.checked_shl(cleared).unwrap_or(0)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts<'a>(source: &str, sni: Option<&'a str>, tlvs: &'a [u8]) -> Facts<'a> {
+        Facts { source: source.parse().ok(), sni, tlvs }
+    }
+
+    fn bytes(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Vec<u8> {
+        Key::encode(parts, source_as, facts).expect("a key").as_bytes().to_vec()
+    }
+
+    #[test]
+    fn the_wire_format_is_as_documented() {
+        let tlvs = [0xea, 0, 2, 7, 8];
+        let all = [KeyPart::Source, KeyPart::Sni, KeyPart::Tlv(0xea), KeyPart::Tlv(0xeb)];
+        let known = facts("10.1.2.3", Some("a.b"), &tlvs);
+        assert_eq!(
+            bytes(&all, SourceAs::Prefix(24), &known),
+            [1, 10, 1, 2, 0, 3, 0, 3, b'a', b'.', b'b', 4, 0, 2, 7, 8, 0]
+        );
+        assert_eq!(bytes(&all[..1], SourceAs::Range("hq"), &known), [5, 0, 2, b'h', b'q']);
+        let v6 = bytes(&all[..2], SourceAs::Prefix(64), &facts("2001:db8::1", None, &[]));
+        assert_eq!(v6, [2, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_mapped_address_is_its_ipv4_address() {
+        let key = |source| bytes(&[KeyPart::Source], SourceAs::Prefix(32), &facts(source, None, &[]));
+        assert_eq!(key("::ffff:10.1.2.3"), key("10.1.2.3"));
+    }
+
+    #[test]
+    fn nothing_present_or_no_source_is_no_key() {
+        let encode = |parts: &[KeyPart], facts: &Facts<'_>| Key::encode(parts, SourceAs::Prefix(32), facts).is_some();
+        assert!(!encode(&[], &facts("10.0.0.1", None, &[])));
+        assert!(!encode(&[KeyPart::Sni, KeyPart::Tlv(1)], &facts("10.0.0.1", None, &[])));
+        assert!(!encode(&[KeyPart::Source, KeyPart::Sni], &facts("local", Some("a.b"), &[])));
+        assert!(encode(&[KeyPart::Source, KeyPart::Sni], &facts("10.0.0.1", None, &[])));
+    }
+
+    #[test]
+    fn prefixes_clear_the_bits_behind_them() {
+        let cut = |address: &str, prefix| cut(address.parse().unwrap(), prefix).to_string();
+        assert_eq!(cut("255.255.255.255", 0), "0.0.0.0");
+        assert_eq!(cut("255.255.255.255", 20), "255.255.240.0");
+        assert_eq!(cut("255.255.255.255", 40), "255.255.255.255");
+        assert_eq!(cut("ffff:ffff:ffff:ffff:ffff::1", 56), "ffff:ffff:ffff:ff00::");
+        assert_eq!(cut("ffff::1", 0), "::");
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_of_any_length_is_the_concatenation_of_its_parts(
+            source: [u8; 4],
+            sni in proptest::option::of("[a-z0-9.]{1,253}"),
+            value in proptest::collection::vec(any::<u8>(), 0..600),
+        ) {
+            let mut tlvs = vec![9];
+            tlvs.extend_from_slice(&(value.len() as u16).to_be_bytes());
+            tlvs.extend_from_slice(&value);
+            let facts = Facts { source: Some(source.into()), sni: sni.as_deref(), tlvs: &tlvs };
+            let mut naive = vec![1];
+            naive.extend_from_slice(&source);
+            match &sni {
+                Some(name) => {
+                    naive.push(3);
+                    naive.extend_from_slice(&(name.len() as u16).to_be_bytes());
+                    naive.extend_from_slice(name.as_bytes());
+                }
+                None => naive.push(0),
+            }
+            naive.push(4);
+            naive.extend_from_slice(&tlvs[1..]);
+            let parts = [KeyPart::Source, KeyPart::Sni, KeyPart::Tlv(9)];
+            let key = Key::encode(&parts, SourceAs::Prefix(32), &facts).unwrap();
+            prop_assert_eq!(key.as_bytes(), &naive[..]);
+            prop_assert_eq!(key.spilled.capacity() == 0, naive.len() <= INLINE);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What a client is recognised by: its [`key`], refined by named [`range`]s of source addresses.
+//!
+//! Remembers nobody and chooses no backend; `pool` does. Invariant: the same facts give the same key bytes on every
+//! machine, because the bytes enter placement's wire format.
+
+pub mod key;
+pub mod range;
+
+use std::net::IpAddr;
+
+/// What is known about a connection when a backend is chosen.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts<'a> {
+    /// The client's address; `None` for PROXY LOCAL and UNKNOWN, which are placed without a key.
+    pub source: Option<IpAddr>,
+    /// The server name the client asked for, as [`ServerName`](crate::server_name::ServerName) writes it.
+    pub sni: Option<&'a str>,
+    /// The TLVs of the PROXY v2 header, raw; may be empty.
+    pub tlvs: &'a [u8],
+}

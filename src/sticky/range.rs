@@ -1,0 +1,239 @@
+//! Named ranges of source addresses: the longest matching prefix wins.
+//!
+//! Ranges of addresses nest and never overlap otherwise, so each family is flattened once into a sorted list of
+//! addresses at which the answer changes; a look-up is one binary search. Does not place anybody. Invariant: a look-up
+//! gives the range with the longest prefix among all that contain the address, and allocates nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::config;
+
+/// Sources that are treated alike.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// Shown in logs and `explain`.
+    pub name: Arc<str>,
+    /// The sources.
+    pub cidr: IpNet,
+    /// What is different for them.
+    pub rule: Rule,
+}
+
+/// What is different for the sources of a range; backends as indexes into the pool's.
+#[derive(Debug, Clone)]
+pub enum Rule {
+    /// The whole range is one key.
+    One,
+    /// Another prefix than the pool's.
+    Prefix(u8),
+    /// Only these backends may serve it.
+    Pin(Pin),
+}
+
+/// The backends a range is pinned to.
+#[derive(Debug, Clone)]
+pub struct Pin {
+    /// Sorted, for binary search.
+    backends: Box<[usize]>,
+    /// None of them can serve: nobody else may.
+    pub strict: bool,
+}
+
+impl Pin {
+    /// Whether the backend at this index may serve the range.
+    #[inline]
+    pub fn allows(&self, index: usize) -> bool {
+        self.backends.binary_search(&index).is_ok()
+    }
+}
+
+/// All ranges of a pool.
+#[derive(Debug, Default)]
+pub struct Ranges {
+    ranges: Box<[Range]>,
+    v4: Steps<u32>,
+    v6: Steps<u128>,
+}
+
+impl Ranges {
+    /// `index_of` finds a backend of the pool by name; names it does not know are left out.
+    pub fn new(ranges: &[config::Range], index_of: impl Fn(&str) -> Option<usize>) -> Self {
+        let ranges: Box<[Range]> = ranges.iter().map(|range| meant(range, &index_of)).collect();
+        let mut v4 = Vec::new();
+        let mut v6 = Vec::new();
+        for (index, range) in ranges.iter().enumerate() {
+            match range.cidr {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits(), index)),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits(), index)),
+            }
+        }
+        Self { v4: Steps::new(v4, |last| last.checked_add(1)), v6: Steps::new(v6, |last| last.checked_add(1)), ranges }
+    }
+
+    /// The range with the longest prefix that contains the address.
+    #[inline]
+    pub fn find(&self, source: IpAddr) -> Option<&Range> {
+        let index = match source.to_canonical() {
+            IpAddr::V4(address) => self.v4.find(address.to_bits()),
+            IpAddr::V6(address) => self.v6.find(address.to_bits()),
+        };
+        index.map(|index| &self.ranges[index])
+    }
+}
+
+/// One family: from each address on, until the next, the innermost range is this one (or none).
+#[derive(Debug, Default)]
+struct Steps<A>(Box<[(A, Option<usize>)]>);
+
+impl<A: Ord + Copy> Steps<A> {
+    /// `spans` are (first, last, index), nested or disjoint. Of two equal ones the first written wins.
+    fn new(mut spans: Vec<(A, A, usize)>, next: impl Fn(A) -> Option<A>) -> Self {
+        // Outer before inner, so that a span's parent is open when it is met.
+        spans.sort_by_key(|(first, last, index)| (*first, std::cmp::Reverse(*last), *index));
+        spans.dedup_by_key(|(first, last, _)| (*first, *last));
+        let mut steps: Vec<(A, Option<usize>)> = Vec::with_capacity(2 * spans.len());
+        let mut open: Vec<(A, usize)> = Vec::new();
+        for span in spans.into_iter().map(Some).chain([None]) {
+            // Whatever ends before this span begins gives way to what it lies in.
+            while let Some((last, _)) = open.pop_if(|(last, _)| span.is_none_or(|(first, ..)| *last < first)) {
+                if let Some(after) = next(last) {
+                    steps.push((after, open.last().map(|(_, index)| *index)));
+                }
+            }
+            if let Some((first, last, index)) = span {
+                steps.push((first, Some(index)));
+                open.push((last, index));
+            }
+        }
+        // Of several steps at one address the last one holds.
+        steps.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                earlier.1 = later.1;
+            }
+            same
+        });
+        Self(steps.into())
+    }
+
+    #[inline]
+    fn find(&self, address: A) -> Option<usize> {
+        let after = self.0.partition_point(|(from, _)| *from <= address);
+        after.checked_sub(1).and_then(|at| self.0[at].1)
+    }
+}
+
+fn meant(range: &config::Range, index_of: &impl Fn(&str) -> Option<usize>) -> Range {
+    let rule = match &range.rule {
+        config::RangeRule::One => Rule::One,
+        config::RangeRule::Prefix(prefix) => Rule::Prefix(*prefix),
+        config::RangeRule::Pin { backends, strict } => {
+            let mut backends: Box<[usize]> = backends.iter().filter_map(|name| index_of(name)).collect();
+            backends.sort_unstable();
+            Rule::Pin(Pin { backends, strict: *strict })
+        }
+    };
+    Range { name: range.name.as_str().into(), cidr: canonical(range.cidr), rule }
+}
+
+/// A network of mapped addresses is the IPv4 network inside it, as the addresses themselves are.
+fn canonical(cidr: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let mapped = match cidr {
+        IpNet::V6(net) if net.prefix_len() >= MAPPED_BITS => net.network().to_ipv4_mapped(),
+        _ => None,
+    };
+    let inner = |address: Ipv4Addr| Ipv4Net::new(address, cidr.prefix_len() - MAPPED_BITS).ok();
+    mapped.and_then(inner).map_or(cidr, IpNet::V4).trunc()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RangeRule;
+    use proptest::prelude::*;
+
+    fn named(cidrs: &[IpNet]) -> Vec<config::Range> {
+        let range = |(index, cidr): (usize, &IpNet)| config::Range {
+            name: index.to_string(),
+            cidr: *cidr,
+            rule: RangeRule::One,
+        };
+        cidrs.iter().enumerate().map(range).collect()
+    }
+
+    fn find(ranges: &Ranges, source: &str) -> Option<String> {
+        ranges.find(source.parse().unwrap()).map(|range| range.name.to_string())
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_whatever_the_order() {
+        let cidrs = ["10.1.0.0/16", "10.0.0.0/8", "10.1.2.3/32", "0.0.0.0/0", "2001:db8::/32"];
+        let ranges = Ranges::new(&named(&cidrs.map(|cidr| cidr.parse().unwrap())), |_| None);
+        for (source, index) in [("10.1.2.3", "2"), ("10.1.2.4", "0"), ("10.2.0.0", "1"), ("255.255.255.255", "3")] {
+            assert_eq!(find(&ranges, source).as_deref(), Some(index), "{source}");
+        }
+        assert_eq!(find(&ranges, "2001:db8::1").as_deref(), Some("4"));
+        assert_eq!(find(&ranges, "2001:db9::1"), None);
+        assert_eq!(find(&Ranges::default(), "10.0.0.1"), None);
+    }
+
+    #[test]
+    fn mapped_addresses_and_networks_are_ipv4() {
+        let ranges = Ranges::new(&named(&["::ffff:10.0.0.0/104".parse().unwrap()]), |_| None);
+        assert_eq!(find(&ranges, "10.9.9.9").as_deref(), Some("0"));
+        assert_eq!(find(&ranges, "::ffff:10.9.9.9").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn a_pin_allows_its_backends_only() {
+        let rule = RangeRule::Pin { backends: vec!["c".into(), "a".into()], strict: true };
+        let range = config::Range { name: "hq".into(), cidr: "10.0.0.0/8".parse().unwrap(), rule };
+        let ranges = Ranges::new(&[range], |name| ["a", "b", "c"].iter().position(|known| *known == name));
+        let Rule::Pin(pin) = &ranges.find("10.0.0.1".parse().unwrap()).unwrap().rule else { panic!("a pin") };
+        assert!(pin.strict);
+        assert_eq!([0, 1, 2].map(|index| pin.allows(index)), [true, false, true]);
+    }
+
+    #[test]
+    fn of_two_equal_ranges_the_first_written_wins() {
+        let twice: IpNet = "10.0.0.0/8".parse().unwrap();
+        let ranges = Ranges::new(&named(&[twice, twice]), |_| None);
+        assert_eq!(find(&ranges, "10.0.0.1").as_deref(), Some("0"));
+    }
+
+    /// Networks close together, most of them small, so that they nest, touch and repeat.
+    fn nets() -> impl Strategy<Value = Vec<IpNet>> {
+        let wide = |bits: u8| prop_oneof![3 => 0_u8..=6, 1 => 0_u8..=bits];
+        let v4 = (any::<bool>(), 0_u8..64, wide(32)).prop_map(|(top, low, cleared)| {
+            let bits = if top { u32::MAX << 6 } else { 0x0a00_0000 } | u32::from(low);
+            IpNet::new(IpAddr::V4(bits.into()), 32 - cleared).unwrap()
+        });
+        let v6 = (any::<bool>(), 0_u8..64, wide(128)).prop_map(|(top, low, cleared)| {
+            let bits = if top { u128::MAX << 6 } else { 0x2001 << 112 } | u128::from(low);
+            IpNet::new(IpAddr::V6(bits.into()), 128 - cleared).unwrap()
+        });
+        proptest::collection::vec(prop_oneof![v4, v6], 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn a_look_up_equals_the_naive_longest_prefix(nets in nets(), strangers: Vec<[u8; 4]>) {
+            let ranges = Ranges::new(&named(&nets), |_| None);
+            let edges = nets.iter().flat_map(|net| [net.network(), net.broadcast(), net.addr()]);
+            let near = edges.flat_map(|edge| match edge {
+                IpAddr::V4(a) => [-1, 0, 1].map(|by| IpAddr::V4(a.to_bits().wrapping_add_signed(by).into())),
+                IpAddr::V6(a) => [-1, 0, 1].map(|by| IpAddr::V6(a.to_bits().wrapping_add_signed(by).into())),
+            });
+            for source in near.chain(strangers.into_iter().map(IpAddr::from)) {
+                let longest = nets.iter().filter(|net| net.contains(&source)).map(|net| net.prefix_len()).max();
+                let found = ranges.find(source);
+                prop_assert_eq!(found.map(|range| range.cidr.prefix_len()), longest, "{}", source);
+                prop_assert!(found.is_none_or(|range| range.cidr.contains(&source)));
+            }
+        }
+    }
+}
