@@ -136,12 +136,7 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn new(
-        listener: &config::Listener,
-        pools: &Arc<[Arc<Pool>]>,
-        limits: Limits,
-        state: Arc<ListenerState>,
-    ) -> Self {
+    fn new(listener: &config::Listener, pools: &Arc<[Arc<Pool>]>, limits: Limits, state: Arc<ListenerState>) -> Self {
         // A checked configuration names only pools that exist.
         let index = |name: &str| pools.iter().position(|pool| pool.name() == name).unwrap_or(0);
         let fallback = |fallback: &Fallback| match fallback {
@@ -154,7 +149,8 @@ impl Listener {
         Self {
             not_tls: fallback(&listener.not_tls),
             silent: fallback(&listener.silent),
-            needs_hello: reads_tls && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
+            needs_hello: reads_tls
+                && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
             pools: Arc::clone(pools),
             limits,

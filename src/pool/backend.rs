@@ -105,6 +105,16 @@ impl Backend {
         &self.shared.name
     }
 
+    /// Its name, to be kept.
+    pub fn name_shared(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// Its pool's name, to be kept.
+    pub fn pool_name_shared(&self) -> Arc<str> {
+        Arc::clone(&self.shared.name)
+    }
+
     /// Where it is.
     pub fn address(&self) -> &Address {
         &self.address

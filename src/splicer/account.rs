@@ -72,7 +72,9 @@ impl<O: Os> Flow<O> {
     pub fn uses(&self, whom: &Whom) -> bool {
         match whom {
             Whom::All => true,
-            Whom::Of(backend) => self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend)),
+            Whom::Of(backend) => {
+                self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend))
+            }
         }
     }
 
@@ -100,7 +102,8 @@ impl<O: Os> Flow<O> {
     }
 
     fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
-        let now_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let now_us =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         let labels = self.labels.as_deref();
         let lease = self.lease.as_ref();
         journal::Connection {

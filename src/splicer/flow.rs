@@ -248,7 +248,9 @@ impl<O: Os> Flow<O> {
                     self.up.readable = false;
                     return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
                 }
-                Io::End => return Stop(Verdict::End(self.opening.as_ref().map_or(Ended::ClientLeft, |o| o.cut_short()))),
+                Io::End => {
+                    return Stop(Verdict::End(self.opening.as_ref().map_or(Ended::ClientLeft, |o| o.cut_short())));
+                }
                 Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
             }
         }
@@ -485,8 +487,7 @@ impl<O: Os> Flow<O> {
         let half_closed = self.up.end_seen || self.down.end_seen;
         let half = (half_closed && self.limits.half_close_ms > 0)
             .then(|| (self.last_active + us(self.limits.half_close_ms), Ended::HalfCloseTimeout));
-        let idle =
-            (self.limits.idle_ms > 0).then(|| (self.last_active + us(self.limits.idle_ms), Ended::IdleTimeout));
+        let idle = (self.limits.idle_ms > 0).then(|| (self.last_active + us(self.limits.idle_ms), Ended::IdleTimeout));
         [half, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 

@@ -82,7 +82,12 @@ enum Command {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
     List(oneshot::Sender<Vec<ConnectionView>>),
-    Shed { whom: Whom, count: usize, ended: Ended, left: oneshot::Sender<usize> },
+    Shed {
+        whom: Whom,
+        count: usize,
+        ended: Ended,
+        left: oneshot::Sender<usize>,
+    },
     #[cfg(debug_assertions)]
     Panic(u64),
     Stop,
@@ -111,7 +116,8 @@ impl Fleet {
             let worker = Worker::new(index, os, Arc::clone(&shared), journal.sender(true));
             let core = cores.map(|cores| cores[index % cores.len()]);
             let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
-            let spawned = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run(core))?;
+            let spawned =
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run(core))?;
             threads.push(spawned);
         }
         Ok((fleet, threads))

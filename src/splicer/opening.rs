@@ -190,7 +190,14 @@ impl Opening {
     }
 
     /// Writes the PROXY header that the backend gets before anything else, where its pool wants one.
-    pub fn announce<O: Os>(&self, pool: &Pool, source: Option<SocketAddr>, client: &O::Socket, id: u64, os: &mut O) -> Vec<u8> {
+    pub fn announce<O: Os>(
+        &self,
+        pool: &Pool,
+        source: Option<SocketAddr>,
+        client: &O::Socket,
+        id: u64,
+        os: &mut O,
+    ) -> Vec<u8> {
         let Some(proxy) = &pool.config().proxy else { return Vec::new() };
         let destination = self.destination.or_else(|| os.local_address(client));
         let id = id.to_be_bytes();

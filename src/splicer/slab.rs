@@ -174,7 +174,12 @@ impl<T> Slab<T> {
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?))).flat_map(
             |(index, chunk)| {
-                chunk.rows.iter().enumerate().filter(|(_, row)| row.is_some()).map(move |(row, _)| (index * ROWS + row) as u32)
+                chunk
+                    .rows
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, row)| row.is_some())
+                    .map(move |(row, _)| (index * ROWS + row) as u32)
             },
         )
     }

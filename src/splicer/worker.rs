@@ -400,7 +400,11 @@ impl<O: Os> Worker<O> {
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
             Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
             Stop::Full | Stop::Exhausted => {
-                let reason = if stop == Stop::Full { &counters.accept_paused_limit } else { &counters.accept_paused_descriptors };
+                let reason = if stop == Stop::Full {
+                    &counters.accept_paused_limit
+                } else {
+                    &counters.accept_paused_descriptors
+                };
                 reason.add(1);
                 counters.accept_paused_now.set(1);
                 if !closing {

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::{Accepted, Broken, Event, Io, Micros, Os};
@@ -139,8 +137,7 @@ impl Os for Linux {
     }
 
     fn pipe(&mut self) -> Result<(Pipe, usize), Broken> {
-        let (read, write) =
-            rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(broken)?;
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(broken)?;
         // An unprivileged user who is out of pipe pages is refused here and keeps the small pipe.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
         let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(broken)?;
@@ -196,8 +193,7 @@ impl Os for Linux {
     }
 
     fn watch(&mut self, socket: &Connection, token: Token) -> Result<(), Broken> {
-        let flags =
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &socket.0, epoll::EventData::new_u64(token.to_bits()), flags).map_err(broken)
     }
 

@@ -242,7 +242,8 @@ impl Kernel {
 
     /// Whether `events` would have something to tell.
     pub fn restless(&self) -> bool {
-        let told = |socket: &Socket| socket.token.is_some() && socket.closed.is_none() && socket.edge != Edge::default();
+        let told =
+            |socket: &Socket| socket.token.is_some() && socket.closed.is_none() && socket.edge != Edge::default();
         (self.listener.is_some() && !self.queue.is_empty()) || self.sockets.values().any(told)
     }
 

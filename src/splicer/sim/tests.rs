@@ -60,8 +60,7 @@ fn nature(seed: u64) -> Nature {
         _ => ("", Greeting::None),
     };
     let balance = ["hash", "ring", "round_robin", "least_connections"][random.below(4)];
-    let backend =
-        |n: usize| format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"192.0.2.{n}:1\"\n");
+    let backend = |n: usize| format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"192.0.2.{n}:1\"\n");
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n{listener}\n\
          [[pool]]\nname = \"p\"\nbalance = \"{balance}\"\n{}[pool.check]\nkind = \"off\"\n",
@@ -84,14 +83,8 @@ fn hello() -> Vec<u8> {
     let entry = [&[0, 0, name.len() as u8][..], name].concat();
     let list = [&(entry.len() as u16).to_be_bytes()[..], &entry].concat();
     let extension = [&[0, 0][..], &(list.len() as u16).to_be_bytes(), &list].concat();
-    let body = [
-        &[3, 3][..],
-        &[7; 32],
-        &[0, 0, 2, 0x13, 1, 1, 0],
-        &(extension.len() as u16).to_be_bytes(),
-        &extension,
-    ]
-    .concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &(extension.len() as u16).to_be_bytes(), &extension]
+        .concat();
     let message = [&[1, 0][..], &(body.len() as u16).to_be_bytes(), &body].concat();
     let record = |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
     [record(&message[..30]), record(&message[30..])].concat()

@@ -124,7 +124,19 @@ impl World {
         kernel.borrow_mut().failures = if nature.hostile { 8 } else { 0 };
         let to_come = nature.clients;
         let random = Random::new(mix(seed));
-        Self { kernel, worker, current, admission, shared, nature, random, peers: BTreeMap::new(), to_come, panics: 0, turns: 0 }
+        Self {
+            kernel,
+            worker,
+            current,
+            admission,
+            shared,
+            nature,
+            random,
+            peers: BTreeMap::new(),
+            to_come,
+            panics: 0,
+            turns: 0,
+        }
     }
 
     /// Lives it to its end. Answers how many steps of connections there were, or what went wrong.
@@ -132,7 +144,7 @@ impl World {
         while !self.over() {
             self.turn()?;
             if self.turns > 400_000 {
-                return Err(format!("not over after {} turns", self.turns));
+                return Err(format!("not over after {} turns: {:?}", self.turns, self.waiting()));
             }
         }
         self.bring_to_end()?;
@@ -161,10 +173,13 @@ impl World {
         self.pass_time(acted, &ids)
     }
 
+    fn waiting(&self) -> Vec<(&Id, &Peer)> {
+        let done = |peer: &Peer| peer.aborted || peer.saw_reset || (peer.saw_end && peer.finished);
+        self.peers.iter().filter(|(_, peer)| !done(peer)).collect()
+    }
+
     fn over(&self) -> bool {
-        self.to_come == 0
-            && self.peers.values().all(|peer| peer.aborted || peer.saw_reset || (peer.saw_end && peer.finished))
-            && self.kernel.borrow().connecting.is_empty()
+        self.to_come == 0 && self.waiting().is_empty() && self.kernel.borrow().connecting.is_empty()
     }
 
     fn new_client(&mut self) {
@@ -190,6 +205,7 @@ impl World {
                 _ => random.below(300),
             };
         let chunk = 1 + [20, 2_000, 200_000][random.below(3)];
+        let total = total.min(chunk * 200);
         let buffer = 1 + [500, 40_000, 200_000][random.below(3)];
         let aborts = self.nature.hostile && random.one_in(4);
         Peer {
@@ -265,7 +281,7 @@ impl World {
         if peer.finished {
             return false;
         }
-        if peer.sent == goal {
+        if peer.sent == goal || kernel.closed(id).is_some() {
             peer.finished = true;
             kernel.finish(id);
             return true;
@@ -392,7 +408,9 @@ impl World {
             return Err(format!("{alive} snapshots are alive"));
         }
         for (id, peer) in &self.peers {
-            let Some(other) = peer.partner.and_then(|partner| Some((partner, self.peers.get(&partner)?))) else { continue };
+            let Some(other) = peer.partner.and_then(|partner| Some((partner, self.peers.get(&partner)?))) else {
+                continue;
+            };
             let consumed = peer.sent.saturating_sub(kernel.in_flight(*id).0);
             let delivered = other.1.received + kernel.in_flight(other.0).1;
             if !peer.aborted && !other.1.aborted && consumed > delivered + HELD_MAX {
@@ -415,7 +433,7 @@ impl World {
             if !awake && self.worker.wake_at() != Some(0) && self.to_come == 0 {
                 match [self.worker.wake_at(), stalls].into_iter().flatten().min() {
                     Some(at) => next = next.max(at),
-                    None if !self.over() => return Err("everybody waits for ever".into()),
+                    None if !self.over() => return Err(format!("everybody waits for ever: {:?}", self.waiting())),
                     None => {}
                 }
             }
@@ -431,7 +449,8 @@ impl World {
         }
         let (arrived, sent) = kernel.in_flight(id);
         let speaks = !peer.finished && (arrived < peer.buffer || peer.sent == peer.prefix.len() + peer.total);
-        speaks || sent > 0 || (kernel.closed(id).is_some() && !peer.saw_end) || peer.aborts_at.is_some_and(|at| peer.sent >= at)
+        let closed = kernel.closed(id).is_some() && !(peer.saw_end && peer.finished);
+        speaks || sent > 0 || closed || peer.aborts_at.is_some_and(|at| peer.sent >= at)
     }
 
     /// Everybody leaves; nothing may be left over.
