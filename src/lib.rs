@@ -16,6 +16,7 @@
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
 pub mod admin;
+pub mod cli;
 pub mod client_hello;
 pub mod config;
 pub mod counters;
