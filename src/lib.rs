@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod admission;
 pub mod attempt;
+pub mod cli;
 pub mod client_hello;
 pub mod config;
 pub mod counters;

@@ -226,3 +226,16 @@ fn a_port_that_is_taken_is_named() {
     let error = Sockets::bind(&config::Admin { socket: None, http: Some(address) }).unwrap_err().to_string();
     assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
 }
+
+#[tokio::test]
+async fn serving_that_is_cut_short_leaves_no_socket_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let sockets = Sockets::bind(&config::Admin { socket: Some(socket.clone()), http: None }).unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let serving = tokio::spawn(sockets.serve(Arc::new(Fake::default()), stopped));
+    tokio::task::yield_now().await;
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
+    assert!(!socket.exists());
+}

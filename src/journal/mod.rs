@@ -3,7 +3,7 @@
 //! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped and its
 //! length returned, to be counted by whoever owns the counter. Invariant: a worker makes at most one non-blocking
 //! hand-over per [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because spent batches
-//! come back to it. What the lines look like is documented in [`line`].
+//! come back to it. What the lines look like is documented in [`mod@line`].
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,0 +1,97 @@
+//! Reading a configuration file for a command.
+//!
+//! The rules are `config::check`'s. Invariant: nothing is written and nothing bound; the only thing asked of the
+//! network is what a DNS name in the file means.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::config::{self, Checked};
+
+/// Where the admin socket is unless the file says otherwise.
+pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
+
+/// Reads and checks a file.
+pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
+    config::check(&read(file)?, &resolve).map_err(|problems| Failure::Config { file: file.to_owned(), problems })
+}
+
+/// Reads a file.
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+}
+
+/// Looks up `host:port`.
+pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(name.to_socket_addrs()?.collect())
+}
+
+/// How a command finds the running process.
+#[derive(Debug, Clone, clap::Args)]
+#[group(multiple = false)]
+pub(super) struct Running {
+    /// The admin socket [default: /run/sessile/admin.sock].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The configuration file of the running process, which says where its admin socket is.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Running {
+    /// The admin socket's path.
+    pub(super) fn socket(&self) -> Result<PathBuf, Failure> {
+        match (&self.socket, &self.config) {
+            (Some(socket), _) => Ok(socket.clone()),
+            (None, Some(file)) => socket_of(file),
+            (None, None) => Ok(DEFAULT_SOCKET.into()),
+        }
+    }
+}
+
+/// Finds the socket even in a file that would be refused: the running process shall say so, with its own words.
+fn socket_of(file: &Path) -> Result<PathBuf, Failure> {
+    let socket = match load(file) {
+        Ok(checked) => checked.config.process.admin.socket,
+        Err(refused) => Some(socket_as_written(&read(file)?).ok_or(refused)?),
+    };
+    socket.ok_or_else(|| Failure::Unavailable(format!("{}: [admin] socket is \"off\"", file.display())))
+}
+
+fn socket_as_written(text: &str) -> Option<PathBuf> {
+    let table: toml::Table = text.parse().ok()?;
+    match table.get("admin").and_then(|admin| admin.get("socket")) {
+        Some(socket) => socket.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from),
+        None => Some(DEFAULT_SOCKET.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(text: &str) -> Result<PathBuf, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sessile.toml");
+        std::fs::write(&file, text).unwrap();
+        Running { socket: None, config: Some(file) }.socket()
+    }
+
+    const GOOD: &str = "[[listener]]\nname = 'l'\nbind = '127.0.0.1:1'\npool = 'p'\n\
+                        [[pool]]\nname = 'p'\nbackend = [{ name = 'a', address = '127.0.0.1:2' }]\n";
+
+    #[test]
+    fn the_socket_is_where_the_file_says_or_where_it_always_is() {
+        assert_eq!(socket(GOOD).unwrap(), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket(&format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap(), Path::new("/tmp/a.sock"));
+        assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(Failure::Unavailable(_))));
+    }
+
+    #[test]
+    fn a_refused_file_still_tells_where_the_socket_is() {
+        assert_eq!(socket("[admin]\nsocket = '/tmp/a.sock'\nbogus = 1\n").unwrap(), Path::new("/tmp/a.sock"));
+        assert!(matches!(socket("[admin\n"), Err(Failure::Config { .. })));
+    }
+}

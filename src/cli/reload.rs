@@ -1,0 +1,69 @@
+//! `sessile reload`: asks the running process, prints its verdict.
+//!
+//! Reads the configuration only to find the socket; what is loaded is what the process itself reads. Invariant: the
+//! exit code is 0 exactly if the new configuration is in use.
+
+use std::io::Write;
+
+use super::{EXIT_USAGE, Failure, client, load::Running, print_json};
+use crate::admin::Verdict;
+
+/// The command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    running: Running,
+    /// Print the verdict as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Reload {
+    /// Asks and prints.
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+        let answer = client::request(&self.running.socket()?, "POST", "/reload")?;
+        let verdict: Verdict = answer.json(&[200, 409])?;
+        if self.json {
+            print_json(out, &verdict)?;
+        } else {
+            print(out, &verdict)?;
+        }
+        Ok(if verdict.accepted { 0 } else { EXIT_USAGE })
+    }
+}
+
+fn print(out: &mut impl Write, verdict: &Verdict) -> Result<(), Failure> {
+    let Verdict { generation, digest, .. } = verdict;
+    if verdict.accepted {
+        writeln!(out, "accepted: generation {generation}, digest {digest}")?;
+    } else {
+        writeln!(out, "refused: generation {generation}, digest {digest} stays in use")?;
+    }
+    for (what, lines) in [("", &verdict.changes), ("warning: ", &verdict.warnings), ("", &verdict.problems)] {
+        for line in lines {
+            writeln!(out, "  {what}{line}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(verdict: &Verdict) -> String {
+        let mut out = Vec::new();
+        print(&mut out, verdict).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_verdict_says_what_is_in_use_and_why() {
+        let base = Verdict { generation: 5, digest: "00ff".into(), ..Verdict::default() };
+        let accepted =
+            Verdict { accepted: true, changes: vec!["pool \"web\": backend \"c\" added".into()], ..base.clone() };
+        assert_eq!(printed(&accepted), "accepted: generation 5, digest 00ff\n  pool \"web\": backend \"c\" added\n");
+        let refused = Verdict { problems: vec!["s.toml:3:1: unknown key".into()], ..base };
+        assert_eq!(printed(&refused), "refused: generation 5, digest 00ff stays in use\n  s.toml:3:1: unknown key\n");
+    }
+}

@@ -1,0 +1,228 @@
+//! `sessile status`: what the running process is doing, as tables for people or as its own JSON.
+//!
+//! Computes nothing: numbers are those of the admin interface. Invariant: `--json` prints what `/status` answers.
+
+use std::fmt::Write as _;
+use std::io::Write;
+
+use super::table::Table;
+use super::{Failure, client, load::Running, print_json};
+use crate::metrics::{self, status};
+use crate::outcome::Ended;
+
+/// The command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    running: Running,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    /// Asks and prints.
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+        let answer = client::request(&self.running.socket()?, "GET", "/status")?;
+        if self.json {
+            print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
+        } else {
+            out.write_all(show(&answer.json(&[200])?).as_bytes())?;
+        }
+        Ok(0)
+    }
+}
+
+fn show(status: &metrics::Status) -> String {
+    let sections = [head(status), listeners(&status.listeners), pools(&status.pools), workers(&status.workers)];
+    let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
+    shown.join("\n")
+}
+
+fn head(status: &metrics::Status) -> String {
+    let mut head = String::new();
+    let (ready, reloads) = (if status.ready { "ready" } else { "not ready" }, &status.reloads);
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        head,
+        "sessile {}, {ready}, up {}, generation {}, digest {}",
+        status.version,
+        duration(status.uptime_s * 1_000_000),
+        status.generation,
+        status.digest
+    );
+    let _ = write!(head, "connections {} of {}", status.admission.open, status.admission.max);
+    if let Some(descriptors) = status.descriptors {
+        let _ = write!(head, ", descriptors {} of {}", descriptors.open, descriptors.max);
+    }
+    let _ = writeln!(head, ", reloads {} accepted, {} refused", reloads.accepted, reloads.refused);
+    if !reloads.last_accepted && !reloads.problems.is_empty() {
+        let _ = writeln!(head, "the last reload was refused:");
+        for problem in &reloads.problems {
+            let _ = writeln!(head, "  {problem}");
+        }
+    }
+    head
+}
+
+fn listeners(listeners: &[status::Listener]) -> String {
+    let mut table = Table::new(["LISTENER", "BIND", "OPEN", "ACCEPTED", "REFUSED", "ENDED BADLY"]);
+    for listener in listeners {
+        let ended = |wanted: fn(Ended) -> bool| {
+            let words = Ended::ALL.iter().filter(|ended| wanted(**ended)).map(|ended| ended.word());
+            words.filter_map(|word| listener.totals.ended.get(word)).sum::<u64>()
+        };
+        let badly = |ended: Ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Probe);
+        table.row([
+            listener.name.clone(),
+            listener.bind.join(" "),
+            listener.open.to_string(),
+            listener.totals.accepted.to_string(),
+            ended(Ended::refused).to_string(),
+            ended(badly).to_string(),
+        ]);
+    }
+    table.render()
+}
+
+fn pools(pools: &[status::Pool]) -> String {
+    let mut table = Table::new([
+        "POOL",
+        "BALANCE",
+        "BACKEND",
+        "ADDRESS",
+        "STATE",
+        "WEIGHT",
+        "LEASES",
+        "CONNECTIONS",
+        "FAILED",
+        "UP",
+        "DOWN",
+        "CONNECT",
+        "COMPLAINT",
+    ]);
+    for pool in pools {
+        for backend in &pool.backends {
+            let totals = &backend.totals;
+            table.row([
+                pool.name.clone(),
+                pool.balance.clone(),
+                backend.name.clone(),
+                backend.address.clone(),
+                backend.state.clone(),
+                format!("{}{}", backend.weight, if backend.backup { " backup" } else { "" }),
+                backend.leases.to_string(),
+                totals.connections.to_string(),
+                totals.connect_failures.to_string(),
+                bytes(totals.bytes_up),
+                bytes(totals.bytes_down),
+                totals.connect_us_mean.map(duration).unwrap_or_default(),
+                backend.complaint.clone(),
+            ]);
+        }
+    }
+    table.render()
+}
+
+fn workers(workers: &[status::Worker]) -> String {
+    let mut table = Table::new(["WORKER", "GENERATION", "CONNECTIONS", "ACCEPT", "PANICS", "STUCK", "LOG DROPPED"]);
+    for (index, worker) in workers.iter().enumerate() {
+        table.row([
+            index.to_string(),
+            worker.generation.to_string(),
+            worker.connections.to_string(),
+            if worker.accept_paused_now > 0 { "paused" } else { "open" }.into(),
+            worker.panics.to_string(),
+            worker.stuck.to_string(),
+            worker.log_dropped.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+/// `512 B`, `1.5 KiB`: three digits are enough for people.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut unit = 0;
+    let mut scaled = count as f64;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 || scaled >= 100.0 {
+        format!("{scaled:.0} {}", UNITS[unit])
+    } else {
+        format!("{scaled:.1} {}", UNITS[unit])
+    }
+}
+
+/// `412 µs`, `1.5 ms`, `3 h 12 min`.
+fn duration(us: u64) -> String {
+    let s = us / 1_000_000;
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ if s < 60 => format!("{s} s"),
+        _ if s < 3_600 => format!("{} min {} s", s / 60, s % 60),
+        _ if s < 86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::status::{Backend, BackendTotals, Listener, ListenerTotals, Pool, Reloads, Worker};
+
+    #[test]
+    fn quantities_are_short() {
+        for (count, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (200 << 20, "200 MiB")] {
+            assert_eq!(bytes(count), text);
+        }
+        for (us, text) in [
+            (412, "412 µs"),
+            (1_500, "1.5 ms"),
+            (59_000_000, "59 s"),
+            (61_000_000, "1 min 1 s"),
+            (11_520_000_000, "3 h 12 min"),
+        ] {
+            assert_eq!(duration(us), text);
+        }
+    }
+
+    #[test]
+    fn a_person_sees_what_is_wrong() {
+        let ended = [("done", 5), ("no_route", 2), ("backend_reset", 1)].map(|(word, n)| (word.to_owned(), n)).into();
+        let totals = ListenerTotals { accepted: 8, ended };
+        let listener =
+            Listener { name: "front".into(), bind: vec!["0.0.0.0:443".into()], totals, ..Listener::default() };
+        let totals = BackendTotals { connections: 6, connect_us_mean: Some(412), ..BackendTotals::default() };
+        let backend = Backend {
+            name: "a".into(),
+            address: "10.0.0.1:80".into(),
+            state: "down".into(),
+            complaint: "connection refused".into(),
+            totals,
+            ..Backend::default()
+        };
+        let pool = Pool { name: "web".into(), balance: "hash".into(), backends: vec![backend], ..Pool::default() };
+        let status = metrics::Status {
+            version: "0.1.0".into(),
+            digest: "00ff".into(),
+            reloads: Reloads { refused: 1, problems: vec!["s.toml:1:1: no".into()], ..Reloads::default() },
+            listeners: vec![listener],
+            pools: vec![pool],
+            workers: vec![Worker { accept_paused_now: 1, ..Worker::default() }],
+            ..metrics::Status::default()
+        };
+        let shown = show(&status);
+        for line in [
+            "sessile 0.1.0, not ready, up 0 µs, generation 0, digest 00ff",
+            "the last reload was refused:\n  s.toml:1:1: no",
+            "front     0.0.0.0:443     0         8        2            1",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+        assert!(shown.contains("down") && shown.contains("connection refused") && shown.contains("paused"), "{shown}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Commands as typed, and what they say back.
+
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use super::*;
+
+/// Parses a line as typed.
+pub(super) fn parse(line: &str) -> Result<Command, clap::Error> {
+    Arguments::try_parse_from(line.split_whitespace()).map(|arguments| arguments.command)
+}
+
+/// Runs a line as typed: what it prints, and its exit code or why it failed.
+fn run(line: &str) -> (String, Result<u8, Failure>) {
+    let mut out = Vec::new();
+    let result = parse(line).unwrap().print(&mut out);
+    (String::from_utf8(out).unwrap(), result)
+}
+
+/// Serves one canned answer and hands back the request.
+fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<String>) {
+    let socket = folder.join("admin.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let answer = format!("HTTP/1.0 {code}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let thread = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let length = io::Read::read(&mut stream, &mut request).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    (socket, thread)
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn commands_are_understood() {
+    for line in [
+        "sessile run --config f.toml",
+        "sessile check f.toml --json",
+        "sessile explain --config f.toml --client ::1 --client 10.0.0.1 --sni a --alpn h2 --down a --down p/b --json",
+        "sessile explain --config f.toml --client - --listener l --tlv 0xE0=v",
+        "sessile reload --socket /tmp/s --json",
+        "sessile status --config f.toml --json",
+        "sessile status",
+        "sessile completions zsh",
+        "sessile man",
+        "sessile man explain",
+    ] {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for line in [
+        "sessile",
+        "sessile run",
+        "sessile check",
+        "sessile explain --client ::1",
+        "sessile reload --socket s --config f",
+        "sessile completions tea",
+    ] {
+        assert!(parse(line).unwrap_err().use_stderr(), "{line}");
+    }
+    assert!(!parse("sessile --version").unwrap_err().use_stderr());
+}
+
+#[test]
+fn a_refused_file_shows_every_problem_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.toml");
+    std::fs::write(&file, "bogus = 1\nworkers = \"many\"\n").unwrap();
+    let name = file.display();
+    let (text, result) = run(&format!("sessile check {name}"));
+    assert!(matches!(result, Ok(EXIT_USAGE)));
+    assert!(text.contains(&format!("{name}:1:1: ")) && text.contains(&format!("{name}:2:")), "{text}");
+    assert!(text.contains(&format!("{name}: refused for ")), "{text}");
+
+    let (json, result) = run(&format!("sessile check {name} --json"));
+    assert!(matches!(result, Ok(EXIT_USAGE)));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["accepted"], false);
+    assert_eq!((&report["problems"][0]["line"], &report["problems"][0]["column"]), (&1.into(), &1.into()));
+
+    let (_, result) = run(&format!("sessile explain --config {name} --client ::1"));
+    let failure = result.unwrap_err();
+    assert_eq!(failure.code(), EXIT_USAGE);
+    assert!(failure.to_string().contains(&format!("\n{name}:1:1: ")), "{failure}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let (_, result) = run("sessile check /nonexistent/s.toml");
+    let failure = result.unwrap_err();
+    assert_eq!(failure.code(), EXIT_USAGE);
+    assert_eq!(failure.to_string(), "/nonexistent/s.toml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn nobody_answering_is_another_exit_code_than_a_refusal() {
+    for command in ["reload", "status"] {
+        let (_, result) = run(&format!("sessile {command} --socket /nonexistent/admin.sock"));
+        assert_eq!(result.unwrap_err().code(), EXIT_UNAVAILABLE);
+    }
+}
+
+#[test]
+fn reload_prints_the_verdict_and_fails_when_refused() {
+    let verdict = |accepted: bool| {
+        serde_json::to_string(&crate::admin::Verdict { accepted, generation: 3, ..Default::default() }).unwrap()
+    };
+    for (code, accepted, exit) in [("200 OK", true, 0), ("409 Conflict", false, EXIT_USAGE)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, served) = answering(folder.path(), code, &verdict(accepted));
+        let (text, result) = run(&format!("sessile reload --socket {}", socket.display()));
+        assert_eq!(result.unwrap(), exit);
+        assert!(text.starts_with(if accepted { "accepted: generation 3" } else { "refused: generation 3" }), "{text}");
+        assert!(served.join().unwrap().starts_with("POST /reload HTTP/1.0\r\n"));
+    }
+}
+
+#[test]
+fn status_prints_a_table_or_what_the_process_answered() {
+    let status = crate::metrics::Status { version: "9.9.9".into(), ready: true, ..Default::default() };
+    let body = serde_json::to_string(&status).unwrap();
+    for (option, begins) in [("", "sessile 9.9.9, ready, "), ("--json", "{")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, served) = answering(folder.path(), "200 OK", &body);
+        let (text, result) = run(&format!("sessile status --socket {} {option}", socket.display()));
+        assert_eq!(result.unwrap(), 0);
+        assert!(text.starts_with(begins), "{text}");
+        assert!(served.join().unwrap().starts_with("GET /status HTTP/1.0\r\n"));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_understood_is_our_failure() {
+    for (code, body) in [("200 OK", "[]"), ("500 Internal Server Error", "oops")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, served) = answering(folder.path(), code, body);
+        let (_, result) = run(&format!("sessile reload --socket {}", socket.display()));
+        assert_eq!(result.unwrap_err().code(), EXIT_INTERNAL);
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(), 0);
+    assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).code(), EXIT_INTERNAL);
+}
+
+#[test]
+fn completions_and_the_manual_know_every_command() {
+    for line in ["sessile completions bash", "sessile man"] {
+        let (text, result) = run(line);
+        assert_eq!(result.unwrap(), 0);
+        for command in ["run", "check", "explain", "reload", "status"] {
+            assert!(text.contains(command), "{line}: {command}");
+        }
+    }
+    assert!(run("sessile man explain").0.contains("\\-\\-down"));
+    assert_eq!(run("sessile man tea").1.unwrap_err().code(), EXIT_USAGE);
+}
