@@ -103,6 +103,12 @@ impl Admission {
         self.connections_max.load(Relaxed)
     }
 
+    /// Sources that are counted now.
+    pub fn sources(&self) -> usize {
+        let count = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sources.len();
+        self.sources.iter().map(count).sum()
+    }
+
     /// Takes a place for one connection; `None` when a limit is reached and accepting has to wait.
     pub fn admit(self: &Arc<Self>, listener: &Arc<ListenerState>) -> Option<Permit> {
         if !take(&self.open.0, self.connections_max.load(Relaxed)) {

@@ -149,8 +149,6 @@ pub struct WorkerCounters {
     pub pipes: Counter,
     /// Connections served without a key (PROXY LOCAL or UNKNOWN).
     pub keyless: Counter,
-    /// Known keys that were served by another backend because theirs was unusable.
-    pub moved_down: Counter,
     /// Connections handed to another worker.
     pub handed_over: Counter,
     /// Log lines dropped because the writer did not keep up.

@@ -30,6 +30,7 @@ pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;
 pub mod route;
+pub mod server;
 pub mod server_name;
 pub mod snapshot;
 pub mod socket;

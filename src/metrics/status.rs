@@ -241,6 +241,7 @@ macro_rules! worker_numbers {
 worker_numbers! {
     connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
     generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
+    steps = "sessile_worker_steps_total", Counter, "Steps of connections.";
     wakes = "sessile_worker_wakes_total", Counter, "Times the worker left epoll_wait.";
     stale_events = "sessile_worker_stale_events_total", Counter, "Events for connections that no longer existed.";
     accept_paused_limit = "sessile_accept_paused_limit_total", Counter,
@@ -254,8 +255,6 @@ worker_numbers! {
     pipes = "sessile_worker_pipes", Gauge, "Pipes the worker holds now.";
     keyless = "sessile_keyless_connections_total", Counter,
         "Connections served without a key because PROXY announced none.";
-    moved_down = "sessile_worker_moved_down_total", Counter,
-        "Known keys served elsewhere because their backend was unusable.";
     handed_over = "sessile_worker_handed_over_total", Counter, "Connections handed to another worker.";
     log_dropped = "sessile_log_dropped_total", Counter, "Log records dropped because the writer did not keep up.";
 }

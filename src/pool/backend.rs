@@ -22,13 +22,15 @@ pub(super) struct Shared {
     pub(super) leases: Padded<AtomicU64>,
     /// Counts keyless picks.
     pub(super) draws: Padded<AtomicU64>,
+    /// Known keys served elsewhere because their backend was unusable.
+    pub(super) moved_down: AtomicU64,
     /// Held while deciding about an ejection, so that two at once cannot exceed the ceilings together.
     pub(super) ejecting: Mutex<()>,
 }
 
 impl Shared {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), leases: Padded::default(), draws: Padded::default(), ejecting: Mutex::new(()) }
+        Self { name: name.into(), leases: Padded::default(), draws: Padded::default(), moved_down: AtomicU64::new(0), ejecting: Mutex::new(()) }
     }
 }
 

@@ -109,6 +109,16 @@ impl Pool {
         self.shared.leases.0.load(Relaxed)
     }
 
+    /// Known keys served elsewhere because their backend was unusable.
+    pub fn moved_down(&self) -> u64 {
+        self.shared.moved_down.load(Relaxed)
+    }
+
+    /// Counts one more.
+    pub fn count_moved_down(&self) {
+        self.shared.moved_down.fetch_add(1, Relaxed);
+    }
+
     /// Equal digests place alike.
     pub fn digest(&self) -> u64 {
         self.placement.digest()

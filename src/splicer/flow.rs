@@ -293,7 +293,7 @@ impl<O: Os> Flow<O> {
             opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
         }
         if pick.moved && opening.tried.is_empty() {
-            step.counters.moved_down.add(1);
+            pool.count_moved_down();
         }
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;

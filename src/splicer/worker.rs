@@ -224,6 +224,9 @@ impl<O: Os> Worker<O> {
                 let token = Token::special(Side::Listener, number);
                 let _ = self.os.watch_listener(&door.socket, token, door.shared);
             }
+            if !door.shared {
+                self.os.refuse_new(&door.socket);
+            }
             door.state = DoorState::Closing(until);
         }
     }

@@ -211,6 +211,11 @@ impl Os for Linux {
         let _ = epoll::delete(&self.epoll, listener);
     }
 
+    fn refuse_new(&mut self, listener: &Arc<OwnedFd>) {
+        // A unix socket takes no filter; its file is removed instead.
+        let _ = crate::socket::refuse_new(listener);
+    }
+
     fn local_address(&mut self, socket: &Connection) -> Option<SocketAddr> {
         let address = rustix::net::getsockname(&socket.0).ok()?;
         SocketAddr::try_from(address).ok().map(canonical)

@@ -116,6 +116,8 @@ pub trait Os {
     fn watch_listener(&mut self, listener: &Self::Listener, token: Token, shared: bool) -> Result<(), Broken>;
     /// Ends that.
     fn unwatch_listener(&mut self, listener: &Self::Listener);
+    /// Lets no new handshake begin on a listener; those under way complete.
+    fn refuse_new(&mut self, listener: &Self::Listener);
     /// The address a client connected to.
     fn local_address(&mut self, socket: &Self::Socket) -> Option<SocketAddr>;
     /// Switches on keepalive and the user timeout.

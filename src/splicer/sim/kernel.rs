@@ -519,6 +519,8 @@ impl Os for SimOs {
         self.0.borrow_mut().listener = None;
     }
 
+    fn refuse_new(&mut self, (): &()) {}
+
     fn local_address(&mut self, _socket: &SimSocket) -> Option<SocketAddr> {
         Some(SocketAddr::from(([192, 0, 2, 1], 443)))
     }

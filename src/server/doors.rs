@@ -1,0 +1,239 @@
+//! Which addresses are bound, and what a reload changes about that.
+//!
+//! Accepts nothing. Invariants: nothing listens before everything is bound, and a reload that is refused leaves every
+//! socket as it was; a TCP address is a group with one socket per worker, a unix or systemd socket is shared by all.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Bind, Config, KeyPart, Listener};
+use crate::snapshot::{self, Snapshot};
+use crate::socket::{self, Options};
+use crate::splicer::Adoption;
+
+/// Everything this process is bound to.
+pub struct Doors {
+    workers: usize,
+    bound: Vec<Bound>,
+    next_number: u32,
+    systemd: HashMap<String, Vec<Arc<OwnedFd>>>,
+}
+
+/// One address that is bound.
+#[derive(Debug, Clone)]
+struct Bound {
+    number: u32,
+    /// The listener's name and which of its addresses, for addresses whose port the kernel chose.
+    owner: (String, usize),
+    bind: Bind,
+    address: Option<SocketAddr>,
+}
+
+/// What is newly bound for a configuration that is not yet in use. Dropping it gives everything back.
+pub struct Plan {
+    kept: Vec<Bound>,
+    opened: Vec<(Bound, Vec<Arc<OwnedFd>>, u32)>,
+    closed: Vec<Bound>,
+    /// Files to remove again unless the plan is carried out.
+    made: Vec<PathBuf>,
+}
+
+impl Doors {
+    /// None yet; takes the descriptors that systemd has passed, by name.
+    pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
+        Self { workers, bound: Vec::new(), next_number: 0, systemd }
+    }
+
+    /// The addresses of a listener, with the ports the kernel chose.
+    pub fn addresses(&self, listener: &str) -> Vec<String> {
+        let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
+        own.map(|bound| bound.address.map_or_else(|| shown(&bound.bind), |address| address.to_string())).collect()
+    }
+
+    /// Binds what a configuration wants and is not bound yet; every address that cannot be is a problem.
+    pub fn plan(&mut self, config: &Config) -> Result<Plan, Vec<String>> {
+        let mut plan = Plan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
+        let mut problems = Vec::new();
+        let keep_alive = snapshot::keep_alive(&config.limits);
+        for listener in &config.listeners {
+            let options = Options { backlog: listener.backlog, keep_alive };
+            for (index, bind) in listener.bind.iter().enumerate() {
+                let owner = (listener.name.clone(), index);
+                if let Some(at) = plan.closed.iter().position(|bound| bound.is(bind, &owner)) {
+                    let known = plan.closed.swap_remove(at);
+                    plan.kept.push(Bound { owner, ..known });
+                    continue;
+                }
+                match self.open(bind, &options, config, listener, &mut plan.made) {
+                    Ok((sockets, address)) => {
+                        let bound = Bound { number: self.next_number, owner, bind: bind.clone(), address };
+                        self.next_number += 1;
+                        plan.opened.push((bound, sockets, listener.backlog));
+                    }
+                    Err(why) => problems.push(format!("listener {:?}: {}: {why}", listener.name, shown(bind))),
+                }
+            }
+        }
+        if problems.is_empty() { Ok(plan) } else { Err(problems) }
+    }
+
+    /// Listens on what a plan has bound.
+    pub fn listen(plan: &Plan) -> Result<(), Vec<String>> {
+        let mut problems = Vec::new();
+        for (bound, sockets, backlog) in &plan.opened {
+            if matches!(bound.bind, Bind::Systemd(_)) {
+                continue;
+            }
+            for socket in sockets {
+                if let Err(why) = socket::listen(socket, *backlog) {
+                    problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, shown(&bound.bind)));
+                    break;
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
+    pub fn carry_out(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
+        plan.made.clear();
+        let template = || Adoption {
+            generation: snapshot.generation,
+            logs_connections: snapshot.config.process.log.connections,
+            ..Adoption::default()
+        };
+        let mut adoptions: Vec<_> = (0..self.workers).map(|_| template()).collect();
+        let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
+        for (worker, adoption) in adoptions.iter_mut().enumerate() {
+            adoption.close = plan.closed.iter().map(|bound| bound.number).collect();
+            adoption.rebind = plan.kept.iter().filter_map(|bound| Some((bound.number, rules(bound)?))).collect();
+            for (bound, sockets, _) in &plan.opened {
+                let shared = !matches!(bound.bind, Bind::Tcp(_));
+                if let (Some(socket), Some(rules)) = (sockets.get(if shared { 0 } else { worker }), rules(bound)) {
+                    adoption.open.push((bound.number, Arc::clone(socket), rules, shared));
+                }
+            }
+        }
+        for bound in &plan.closed {
+            bound.unlink();
+        }
+        self.bound = std::mem::take(&mut plan.kept);
+        self.bound.extend(plan.opened.drain(..).map(|(bound, _, _)| bound));
+        adoptions
+    }
+
+    /// What each worker has to do to close everything.
+    pub fn close_all(&mut self) -> Vec<Adoption> {
+        let close: Vec<_> = self.bound.iter().map(|bound| bound.number).collect();
+        for bound in self.bound.drain(..) {
+            bound.unlink();
+        }
+        (0..self.workers).map(|_| Adoption { close: close.clone(), ..Adoption::default() }).collect()
+    }
+
+    fn open(
+        &self,
+        bind: &Bind,
+        options: &Options,
+        config: &Config,
+        listener: &Listener,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<(Vec<Arc<OwnedFd>>, Option<SocketAddr>), String> {
+        let error = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
+            _ => error.to_string(),
+        };
+        match bind {
+            Bind::Tcp(address) => {
+                socket::probe(*address).map_err(error)?;
+                let first = socket::bind_tcp(*address, options).map_err(error)?;
+                let real = local_address(&first).unwrap_or(*address);
+                let mut group = vec![Arc::new(first)];
+                for _ in 1..self.workers {
+                    group.push(Arc::new(socket::bind_tcp(real, options).map_err(error)?));
+                }
+                Ok((group, Some(real)))
+            }
+            Bind::Unix(path) => {
+                let socket = socket::bind_unix(path).map_err(error)?;
+                made.push(path.clone());
+                Ok((vec![Arc::new(socket)], None))
+            }
+            Bind::Systemd(name) => {
+                let passed = self.systemd.get(name).ok_or("systemd has passed no descriptor of this name")?;
+                let address = local_address(&passed[0]);
+                match address {
+                    Some(_) => socket::tune_tcp(&passed[0], options).map_err(error)?,
+                    None if keyed_by_source(config, listener) => {
+                        return Err("is a unix socket, whose clients have no address to be a key".into());
+                    }
+                    None => {}
+                }
+                Ok((passed.clone(), address))
+            }
+        }
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        for path in &self.made {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Bound {
+    /// Whether it is what a configuration asks for. An address with a port of the kernel's choice is known by whose
+    /// it is.
+    fn is(&self, bind: &Bind, owner: &(String, usize)) -> bool {
+        let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+        self.bind == *bind && (!chosen || self.owner == *owner)
+    }
+
+    /// New clients find nobody any more; those in the queue are still served.
+    fn unlink(&self) {
+        if let Bind::Unix(path) = &self.bind {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn shown(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp(address) => address.to_string(),
+        Bind::Unix(path) => format!("unix:{}", path.display()),
+        Bind::Systemd(name) => format!("systemd:{name}"),
+    }
+}
+
+fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+}
+
+fn keyed_by_source(config: &Config, listener: &Listener) -> bool {
+    let names = listener.routes.iter().map(|route| &route.pool).chain(&listener.pool);
+    let pools = names.filter_map(|name| config.pools.iter().find(|pool| pool.name == *name));
+    listener.proxy.is_none() && pools.into_iter().any(|pool| pool.key.contains(&KeyPart::Source))
+}
+
+/// The sockets that systemd has passed, by `FileDescriptorName` (sd_listen_fds(3)).
+pub fn from_systemd() -> HashMap<String, Vec<Arc<OwnedFd>>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut passed = listenfd::ListenFd::from_env();
+    let mut sockets: HashMap<String, Vec<Arc<OwnedFd>>> = HashMap::new();
+    for index in 0..passed.len() {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+        let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
+        let socket = tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from));
+        if let Some(socket) = socket {
+            let _ = rustix::io::ioctl_fionbio(&socket, true);
+            sockets.entry(name).or_default().push(Arc::new(socket));
+        }
+    }
+    sockets
+}

@@ -1,0 +1,325 @@
+//! The process: start, reload, stop.
+//!
+//! Everything that happens once or rarely; connections are the splicer's. One thread with tokio runs it, the admin
+//! interface and the health checks. Invariant: a configuration is in use wholly or not at all, and at any time exactly
+//! one is.
+
+mod doors;
+mod reload;
+mod status;
+mod stop;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use self::doors::Doors;
+use crate::admin::{self, Control};
+use crate::admission::Admission;
+use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::counters::Padded;
+use crate::journal::Journal;
+use crate::metrics::status::Reloads;
+use crate::outcome::Ended;
+use crate::pool::Backend;
+use crate::probe::Probes;
+use crate::snapshot::{Current, Snapshot};
+use crate::splicer::worker::{Shared, Whom};
+use crate::splicer::{self, Fleet};
+
+/// sysexits.h: usage and configuration.
+const EXIT_CONFIG: u8 = 64;
+/// sysexits.h: a service is unavailable.
+const EXIT_UNAVAILABLE: u8 = 69;
+
+/// Descriptors that are not for connections: listeners, pipes, admin, checks, logs.
+const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// Connections of a backend that is marked down are closed over this long, where the pool says so.
+const SHED_OVER: Duration = Duration::from_secs(60);
+
+/// How often the file is looked at, and connections of closing backends are shed.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How long the last log lines may take to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the admin interface and signals act on.
+pub struct Server {
+    path: PathBuf,
+    started: Instant,
+    current: Arc<Current>,
+    admission: Arc<Admission>,
+    fleet: Arc<Fleet>,
+    journal: Mutex<Option<Journal>>,
+    /// Only one reload or stop at a time.
+    doors: tokio::sync::Mutex<Doors>,
+    probes: Mutex<Probes>,
+    reloads: Mutex<Reloads>,
+    bound: Mutex<Vec<(String, Vec<String>)>>,
+    stopping: AtomicBool,
+}
+
+/// Serves a configuration file until told to stop.
+pub fn run(path: &Path) -> ExitCode {
+    match start(path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refusal { code, lines }) => {
+            for line in lines {
+                eprintln!("sessile: {line}");
+            }
+            code.into()
+        }
+    }
+}
+
+/// Why the process did not start.
+#[derive(Debug)]
+struct Refusal {
+    code: u8,
+    lines: Vec<String>,
+}
+
+impl Refusal {
+    fn new(code: u8, line: impl Into<String>) -> Self {
+        Self { code, lines: vec![line.into()] }
+    }
+}
+
+fn start(path: &Path) -> Result<(), Refusal> {
+    let config = reload::read(path).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?.config;
+    let _lock = lock(&config)?;
+    say(&config);
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
+    runtime.block_on(serve(path, config))
+}
+
+async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
+    let unavailable = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
+    };
+    // Before anything is bound, so that a signal during start is not lost.
+    let signals = Signals::new().map_err(unavailable("signals"))?;
+    let cores = cores();
+    let workers = config.process.workers.unwrap_or(cores.len());
+    let mut doors = Doors::new(workers, doors::from_systemd());
+    let plan = doors.plan(&config).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    let sockets = admin::Sockets::bind(&config.process.admin)
+        .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("admin: {error}")))?;
+    let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
+
+    let pinned = config.process.cpu_affinity.then(|| cores.clone());
+    let snapshot = Snapshot::build(config, None, workers);
+    let admission = Arc::new(Admission::new(usize::MAX));
+    reload::limit(&admission, &snapshot);
+    let current = Arc::new(Current::new(snapshot));
+    let counters = (0..workers).map(|_| Padded::default()).collect();
+    let shared = Arc::new(Shared { current: Arc::clone(&current), admission: Arc::clone(&admission), counters });
+    let (fleet, threads) = Fleet::start(workers, shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
+    Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    let adoptions = doors.carry_out(plan, &current.load());
+    fleet.adopt(adoptions).await;
+
+    let server = Arc::new(Server {
+        path: path.to_owned(),
+        started: Instant::now(),
+        current,
+        admission,
+        fleet,
+        journal: Mutex::new(Some(journal)),
+        doors: tokio::sync::Mutex::new(doors),
+        probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
+        reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: reload::unix_s(), ..Reloads::default() }),
+        bound: Mutex::default(),
+        stopping: AtomicBool::new(false),
+    });
+    server.note_addresses(&*server.doors.lock().await);
+    lock_of(&server.probes).adopt(&server.current.load().pools);
+    server.announce(sockets.http_address());
+
+    let (stop_admin, stopped) = watch::channel(false);
+    let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
+    server.attend(signals).await;
+    // Whoever watches the process go sees it until its last connection has gone.
+    let _ = stop_admin.send(true);
+    let _ = tokio::time::timeout(Duration::from_millis(200), admin).await;
+    server.fleet.stop().await;
+    let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    let journal = lock_of(&server.journal).take();
+    if let Some(journal) = journal {
+        journal.finish(LOG_PATIENCE);
+    }
+    Ok(())
+}
+
+/// The signals this process answers.
+struct Signals {
+    reload: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl Server {
+    /// Obeys signals and keeps house until the last connection has gone.
+    async fn attend(self: &Arc<Self>, mut signals: Signals) {
+        let (changed, mut file_changed) = mpsc::channel(1);
+        let house = tokio::spawn(Arc::clone(self).keep_house(changed));
+        loop {
+            tokio::select! {
+                _ = signals.reload.recv() => drop(self.reload().await),
+                Some(()) = file_changed.recv() => drop(self.reload().await),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+            }
+        }
+        tokio::select! {
+            () = self.stop() => {}
+            () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
+        }
+        house.abort();
+    }
+
+    /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to.
+    async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
+        let mut identity = reload::identity(&self.path);
+        let mut closing: Vec<(Arc<Backend>, Instant)> = Vec::new();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tick.tick().await;
+            let snapshot = self.current.load_full();
+            let now = reload::identity(&self.path);
+            if snapshot.config.process.watch && now.is_some() && now != identity {
+                let _ = changed.try_send(());
+            }
+            identity = now.or(identity);
+            let down = snapshot.pools.iter().flat_map(|pool| pool.backends()).filter(|backend| backend.closing());
+            let until = Instant::now() + SHED_OVER;
+            let mut still = Vec::new();
+            for backend in down {
+                let known = closing.iter().find(|(known, _)| Arc::ptr_eq(known, backend)).map(|(_, until)| *until);
+                still.push((Arc::clone(backend), known.unwrap_or(until)));
+            }
+            closing = still;
+            drop(snapshot);
+            for (backend, until) in &closing {
+                self.shed_some(backend, until.saturating_duration_since(Instant::now())).await;
+            }
+        }
+    }
+
+    /// Closes a backend's connections at a pace that leaves none when the time is over.
+    async fn shed_some(&self, backend: &Arc<Backend>, left: Duration) {
+        let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
+        let share = backend.leases().div_ceil(ticks).div_ceil(self.fleet.len() as u64);
+        if share > 0 {
+            self.fleet.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
+        }
+    }
+
+    fn announce(&self, http: Option<std::net::SocketAddr>) {
+        for (name, addresses) in lock_of(&self.bound).iter() {
+            tracing::info!("listener {name:?} accepts on {}", addresses.join(", "));
+        }
+        if let Some(http) = http {
+            tracing::info!("metrics and health on http://{http}");
+        }
+        let snapshot = self.current.load();
+        tracing::info!(
+            "ready: {} workers, at most {} connections, digest {:016x}",
+            self.fleet.len(),
+            self.admission.connections_max(),
+            snapshot.digest
+        );
+    }
+
+    fn note_addresses(&self, doors: &Doors) {
+        let snapshot = self.current.load();
+        let names = snapshot.listeners.iter().map(|listener| listener.config.name.clone());
+        *lock_of(&self.bound) = names.map(|name| (name.clone(), doors.addresses(&name))).collect();
+    }
+}
+
+/// Only one process per admin socket, whatever addresses it binds: `SO_REUSEPORT` would let a second one take half of
+/// the connections. The lock goes with the process.
+fn lock(config: &Config) -> Result<Option<File>, Refusal> {
+    let Some(socket) = &config.process.admin.socket else { return Ok(None) };
+    let path = socket.with_extension("lock");
+    let cannot = |why: String| Refusal::new(EXIT_UNAVAILABLE, format!("admin.socket: {}: {why}", path.display()));
+    let file = File::options().create(true).append(true).open(&path).map_err(|error| cannot(error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(cannot("another sessile runs with this admin socket".into())),
+        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error.to_string())),
+    }
+}
+
+/// What is not about one connection goes to standard error.
+fn say(config: &Config) {
+    let level = match config.process.log.level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+    };
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    let _ = match config.process.log.format {
+        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
+    };
+}
+
+/// As many descriptors as this user may have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Two descriptors a connection, below the limit of the process.
+fn connections_by_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    (limit.saturating_sub(DESCRIPTORS_RESERVED.min(limit / 4)) / 2) as usize
+}
+
+/// The cores this process may use.
+fn cores() -> Vec<usize> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).take(count).collect(),
+        Err(_) => (0..count).collect(),
+    }
+}
+
+/// A panic elsewhere leaves what is locked here good enough to go on with.
+fn lock_of<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,96 @@
+//! What the admin interface sees of the process.
+//!
+//! Reads, changes nothing. Invariant: one snapshot answers one question.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{Server, lock_of};
+use crate::admin::{self, Control, Verdict};
+use crate::metrics::status::{
+    Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Status, Worker,
+};
+use crate::pool;
+use crate::pool::Health;
+use crate::splicer;
+use crate::splicer::account::ConnectionView;
+
+impl Control for Server {
+    type Connection = ConnectionView;
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Relaxed) { Err("the process is stopping".into()) } else { Ok(()) }
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.current.load_full();
+        let bound = lock_of(&self.bound).clone();
+        let addresses = |name: &str| bound.iter().find(|(known, _)| known == name).map(|(_, bind)| bind.clone());
+        let listeners = snapshot.listeners.iter().map(|listener| Listener {
+            name: listener.config.name.clone(),
+            bind: addresses(&listener.config.name).unwrap_or_default(),
+            open: listener.state.open() as u64,
+            max: listener.config.max_connections.map(|max| max as u64),
+            totals: ListenerTotals::sum(&listener.state.counters),
+        });
+        let now_ms = splicer::now() / 1_000;
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            ready: self.ready().is_ok(),
+            uptime_s: self.started.elapsed().as_secs(),
+            generation: snapshot.generation,
+            generations_alive: self.current.generations_alive(),
+            digest: format!("{:016x}", snapshot.digest),
+            reloads: lock_of(&self.reloads).clone(),
+            admission: Admission {
+                open: self.admission.open() as u64,
+                max: self.admission.connections_max() as u64,
+                sources: self.admission.sources() as u64,
+            },
+            log_lost: lock_of(&self.journal).as_ref().map_or(0, |journal| journal.lost()),
+            descriptors: Descriptors::of_this_process(),
+            listeners: listeners.collect(),
+            pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
+            workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
+        }
+    }
+
+    async fn connections(&self) -> Vec<ConnectionView> {
+        self.fleet.connections().await
+    }
+
+    async fn reload(&self) -> Verdict {
+        self.reload_file().await
+    }
+}
+
+impl admin::Connection for ConnectionView {
+    fn pool(&self) -> Option<&str> {
+        self.pool.as_deref()
+    }
+
+    fn backend(&self) -> Option<&str> {
+        self.backend.as_deref()
+    }
+}
+
+fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
+    let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| Backend {
+        name: backend.name().to_owned(),
+        address: backend.address().to_string(),
+        state: backend.state_word(now_ms).to_owned(),
+        complaint: backend.complaint(),
+        up: backend.standing().serves(),
+        ejected: backend.health(now_ms) == Health::Ejected,
+        backup: config.backup,
+        weight: config.weight,
+        leases: backend.leases(),
+        totals: BackendTotals::sum(backend.all_counters()),
+    });
+    Pool {
+        name: pool.name().to_owned(),
+        balance: pool.config().balance.word().to_owned(),
+        digest: format!("{:016x}", pool.digest()),
+        moved_down: pool.moved_down(),
+        backends: backends.collect(),
+    }
+}
