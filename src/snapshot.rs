@@ -83,7 +83,7 @@ impl Limits {
 
 /// The part of the limits that the kernel keeps.
 pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
-    let seconds = |duration: Duration| (duration.as_secs().max(1)).min(32_767) as u32;
+    let seconds = |duration: Duration| duration.as_secs().clamp(1, 32_767) as u32;
     KeepAlive {
         idle_s: limits.keepalive.map_or(0, seconds),
         interval_s: seconds(limits.keepalive_interval),

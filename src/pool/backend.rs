@@ -30,7 +30,13 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(name: &str) -> Self {
-        Self { name: name.into(), leases: Padded::default(), draws: Padded::default(), moved_down: AtomicU64::new(0), ejecting: Mutex::new(()) }
+        Self {
+            name: name.into(),
+            leases: Padded::default(),
+            draws: Padded::default(),
+            moved_down: AtomicU64::new(0),
+            ejecting: Mutex::new(()),
+        }
     }
 }
 

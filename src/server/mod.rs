@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use self::doors::Doors;
 use crate::admin::{self, Control};
 use crate::admission::Admission;
-use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::config::{Config, LogFormat, LogLevel};
 use crate::counters::Padded;
 use crate::journal::Journal;
 use crate::metrics::status::Reloads;
@@ -126,7 +126,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();
     let shared = Arc::new(Shared { current: Arc::clone(&current), admission: Arc::clone(&admission), counters });
-    let (fleet, threads) = Fleet::start(workers, shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
+    let (fleet, threads) =
+        Fleet::start(workers, &shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
     Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
     let adoptions = doors.carry_out(plan, &current.load());
     fleet.adopt(adoptions).await;

@@ -29,7 +29,8 @@ impl Server {
             Err(problems) => Verdict { problems, ..Verdict::default() },
         };
         let snapshot = self.current.load();
-        let verdict = Verdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
+        let verdict =
+            Verdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
         self.tell(&verdict);
         verdict
     }
@@ -74,7 +75,8 @@ impl Server {
         reloads.problems = verdict.problems.clone();
         if verdict.accepted {
             reloads.accepted += 1;
-            let changes = if verdict.changes.is_empty() { "nothing changed".into() } else { verdict.changes.join("; ") };
+            let changes =
+                if verdict.changes.is_empty() { "nothing changed".into() } else { verdict.changes.join("; ") };
             tracing::info!("reload accepted as generation {}: {changes}", verdict.generation);
         } else {
             reloads.refused += 1;
@@ -143,7 +145,10 @@ fn renamed(old: &Config, new: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (before, after) in common(old, new) {
         for gone in before.backends.iter().filter(|gone| after.backends.iter().all(|b| b.name != gone.name)) {
-            let same = after.backends.iter().find(|b| b.address == gone.address && before.backends.iter().all(|o| o.name != b.name));
+            let same = after
+                .backends
+                .iter()
+                .find(|b| b.address == gone.address && before.backends.iter().all(|o| o.name != b.name));
             if let Some(same) = same {
                 warnings.push(format!(
                     "pool {:?}: backend {:?} has the address of {:?}, which is gone: a new name is a new backend, its clients move",
@@ -156,20 +161,21 @@ fn renamed(old: &Config, new: &Config) -> Vec<String> {
 }
 
 fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let names = |config: &Config| config.listeners.iter().map(|listener| listener.name.clone()).collect();
-    let pools = |config: &Config| config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let names = |config: &Config| -> Vec<_> { config.listeners.iter().map(|listener| listener.name.clone()).collect() };
+    let pools = |config: &Config| -> Vec<_> { config.pools.iter().map(|pool| pool.name.clone()).collect() };
     let mut changes = Vec::new();
-    gone_and_new("listener", names(old), names(new), &mut changes);
+    gone_and_new("listener", &names(old), &names(new), &mut changes);
     for listener in &new.listeners {
         if old.listeners.iter().any(|before| before.name == listener.name && before != listener) {
             changes.push(format!("listener {:?} changed", listener.name));
         }
     }
-    gone_and_new("pool", pools(old), pools(new), &mut changes);
+    gone_and_new("pool", &pools(old), &pools(new), &mut changes);
     for (before, after) in common(old, new) {
-        let backends = |pool: &Pool| pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect();
+        let backends =
+            |pool: &Pool| -> Vec<_> { pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect() };
         let count = changes.len();
-        gone_and_new("backend", backends(before), backends(after), &mut changes);
+        gone_and_new("backend", &backends(before), &backends(after), &mut changes);
         for backend in &after.backends {
             if before.backends.iter().any(|b| b.name == backend.name && b != backend) {
                 changes.push(format!("backend \"{}/{}\" changed", after.name, backend.name));
@@ -189,7 +195,7 @@ fn common<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Poo
     new.pools.iter().filter_map(|after| Some((old.pools.iter().find(|before| before.name == after.name)?, after)))
 }
 
-fn gone_and_new(kind: &str, old: Vec<String>, new: Vec<String>, changes: &mut Vec<String>) {
+fn gone_and_new(kind: &str, old: &[String], new: &[String], changes: &mut Vec<String>) {
     changes.extend(new.iter().filter(|name| !old.contains(name)).map(|name| format!("{kind} {name:?} added")));
     changes.extend(old.iter().filter(|name| !new.contains(name)).map(|name| format!("{kind} {name:?} removed")));
 }

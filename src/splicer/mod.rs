@@ -97,7 +97,7 @@ impl Fleet {
     /// Starts the workers; pins worker i to the i-th of `cores` if there are any.
     pub fn start(
         count: usize,
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
         journal: &Journal,
         cores: Option<&[usize]>,
     ) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
@@ -108,12 +108,12 @@ impl Fleet {
             handles.push(Handle { inbox: sender, doors: Arc::new(AtomicUsize::new(0)) });
             ends.push(receiver);
         }
-        let fleet = Arc::new(Self { workers: handles.into(), shared: Arc::clone(&shared) });
+        let fleet = Arc::new(Self { workers: handles.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
         for (index, inbox) in ends.into_iter().enumerate() {
             let mut os = Linux::new()?;
             os.watch_inbox(&inbox)?;
-            let worker = Worker::new(index, os, Arc::clone(&shared), journal.sender(true));
+            let worker = Worker::new(index, os, Arc::clone(shared), journal.sender(true));
             let core = cores.map(|cores| cores[index % cores.len()]);
             let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
             let spawned =

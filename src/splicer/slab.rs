@@ -98,11 +98,6 @@ impl<T> Slab<T> {
         self.live
     }
 
-    /// Whether no row is in use.
-    pub fn is_empty(&self) -> bool {
-        self.live == 0
-    }
-
     /// Puts a row, made with the token it will have, into the lowest free place.
     pub fn insert_with(&mut self, make: impl FnOnce(Token) -> T) -> Token {
         while let Some(Some(chunk)) = self.chunks.get(self.lowest)

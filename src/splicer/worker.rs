@@ -86,6 +86,8 @@ pub struct Worker<O: Os> {
     doors: Vec<Option<Door<O>>>,
     pipes: Pipes<O>,
     scratch: Box<[u8]>,
+    /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
+    #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Opening>>,
     shared: Arc<Shared>,
     journal: JournalSender,
