@@ -1,0 +1,5 @@
+//! The product through its front door: the real binary, real sockets, hostile clients and backends.
+
+mod floors;
+mod smoke;
+mod support;

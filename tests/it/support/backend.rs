@@ -1,0 +1,73 @@
+//! Backends that tests control.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+/// Accepts connections and treats each in a thread of its own. Stops accepting when dropped.
+pub struct Backend {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Backend {
+    /// Answers every line with its own name and the line.
+    pub fn named(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::serving(move |stream| {
+            let mut reader = BufReader::new(stream.try_clone()?);
+            let mut line = String::new();
+            while reader.read_line(&mut line)? > 0 {
+                (&stream).write_all(format!("{name} {line}").as_bytes())?;
+                line.clear();
+            }
+            Ok(())
+        })
+    }
+
+    /// Does with every connection what it is told.
+    pub fn serving(serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::on("127.0.0.1:0".parse().expect("an address"), serve)
+    }
+
+    /// The same on a given address.
+    pub fn on(address: SocketAddr, serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, serve) = (Arc::clone(&stop), Arc::new(serve));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Relaxed) {
+                    return;
+                }
+                let (Ok(stream), serve) = (stream, Arc::clone(&serve)) else { continue };
+                thread::spawn(move || serve(stream));
+            }
+        });
+        Self { address, stop }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// The tables of a pool with these backends, named `b0`, `b1` and so on, without checks.
+pub fn pool(name: &str, options: &str, backends: &[SocketAddr]) -> String {
+    let mut text = format!("[[pool]]\nname = \"{name}\"\n{options}\n");
+    for (index, address) in backends.iter().enumerate() {
+        text += &format!("[[pool.backend]]\nname = \"b{index}\"\naddress = \"{address}\"\n");
+    }
+    text + "[pool.check]\nkind = \"off\"\n"
+}
+
+/// A listener `l` on a free port in front of a pool.
+pub fn listener(pool: &str, options: &str) -> String {
+    format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"{pool}\"\n{options}\n")
+}

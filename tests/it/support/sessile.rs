@@ -1,0 +1,179 @@
+//! The process under test.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{eventually, http};
+
+/// A running `sessile`; killed when dropped.
+pub struct Sessile {
+    pub dir: TempDir,
+    child: Child,
+}
+
+/// The binary with arguments, not started.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+impl Sessile {
+    /// Starts it with a configuration (JSON log, admin socket in a directory of its own) and waits until it is ready.
+    pub fn start(config: &str) -> Self {
+        let sessile = Self::spawn(config, |_| {});
+        eventually("the process to be ready", || {
+            let status = http::unix_get(&sessile.admin(), "/readyz")?;
+            (status.0 == 200).then_some(())
+        });
+        sessile
+    }
+
+    /// Starts it, changed by `prepare`, and does not wait.
+    pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        write_config(dir.path(), config);
+        let out = |name: &str| File::create(dir.path().join(name)).expect("a log file");
+        let file = dir.path().join("sessile.toml");
+        let mut command = command(&["run", "--config", file.to_str().expect("a path of words")]);
+        command.stdout(out("out.log")).stderr(out("err.log"));
+        prepare(&mut command);
+        let child = command.spawn().expect("the binary starts");
+        Self { dir, child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn admin(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("sessile.toml")
+    }
+
+    /// The first address of a listener.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let status = self.status();
+        let listeners = status["listeners"].as_array().expect("listeners");
+        let known = listeners.iter().find(|known| known["name"] == listener).expect("a listener of this name");
+        known["bind"][0].as_str().and_then(|bind| bind.parse().ok()).expect("an address")
+    }
+
+    pub fn status(&self) -> Value {
+        self.json("/status")
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        let (_, body) = http::unix_get(&self.admin(), path).expect("the admin socket answers");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    pub fn metrics(&self) -> String {
+        http::unix_get(&self.admin(), "/metrics").expect("the admin socket answers").1
+    }
+
+    /// The value of a series, which begins with its whole name and labels; 0 if it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        let page = self.metrics();
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// Replaces the file and asks for a reload; the verdict.
+    pub fn reload(&self, config: &str) -> Value {
+        write_config(self.dir.path(), config);
+        let (_, body) = http::unix_post(&self.admin(), "/reload").expect("the admin socket answers");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// Every connection line of the log so far.
+    pub fn lines(&self) -> Vec<Value> {
+        let text = read(&self.dir.path().join("out.log"));
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What was said on standard error so far.
+    pub fn said(&self) -> String {
+        read(&self.dir.path().join("err.log"))
+    }
+
+    /// Waits for a connection line.
+    pub fn line(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("a log line: {what}"), || self.lines().into_iter().find(|line| fits(line)))
+    }
+
+    /// Waits until a connection has ended so, in the log and in the metric of its listener.
+    pub fn ended(&self, listener: &str, outcome: &str) -> Value {
+        let line = self.line(outcome, |line| line["listener"] == listener && line["ended"] == outcome);
+        let status = self.status();
+        let listeners = status["listeners"].as_array().expect("listeners");
+        let known = listeners.iter().find(|known| known["name"] == listener).expect("a listener of this name");
+        assert!(known["ended"][outcome].as_u64() > Some(0), "{outcome} is not counted: {known}");
+        line
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("the process is there");
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process to end", || self.child.try_wait().expect("the process is ours"))
+    }
+
+    /// Descriptors of the process.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("/proc").count()
+    }
+
+    /// Proportional set size in KiB.
+    pub fn pss_kib(&self) -> usize {
+        let text = read(Path::new(&format!("/proc/{}/smaps_rollup", self.pid())));
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Sessile {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- standard error of sessile\n{}", self.said());
+        }
+    }
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the binary starts")
+}
+
+/// Every test has its admin socket and JSON lines; a configuration may say more about both by naming the tables itself.
+fn write_config(dir: &Path, config: &str) {
+    let mut text = String::new();
+    if !config.contains("[admin]") {
+        text += &format!("[admin]\nsocket = \"{}\"\n", dir.join("admin.sock").display());
+    }
+    if !config.contains("[log]") {
+        text += "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+    }
+    let (top, tables) = config.split_at(config.find('[').unwrap_or(config.len()));
+    std::fs::write(dir.join("sessile.toml"), format!("{top}\n{text}{tables}\n")).expect("the file is written");
+}
+
+fn read(path: &Path) -> String {
+    let mut text = String::new();
+    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    text
+}
