@@ -22,6 +22,7 @@ const SWEEP_FROM: usize = 256;
 /// What a listener keeps across reloads.
 #[derive(Debug)]
 pub struct ListenerState {
+    admission: Arc<Admission>,
     /// Its name.
     pub name: Arc<str>,
     /// What each worker counts for it.
@@ -32,8 +33,9 @@ pub struct ListenerState {
 
 impl ListenerState {
     /// A new listener's.
-    pub fn new(name: &str, workers: usize) -> Self {
+    pub fn new(name: &str, workers: usize, admission: &Arc<Admission>) -> Self {
         Self {
+            admission: Arc::clone(admission),
             name: name.into(),
             counters: (0..workers).map(|_| Padded::default()).collect(),
             open: AtomicUsize::new(0),
@@ -49,6 +51,19 @@ impl ListenerState {
     /// Sets its limit.
     pub fn limit(&self, connections_max: Option<usize>) {
         self.connections_max.store(connections_max.unwrap_or(usize::MAX), Relaxed);
+    }
+
+    /// Takes a place for one connection; `None` when a limit is reached and accepting has to wait.
+    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+        let total = &self.admission.open.0;
+        if !take(total, self.admission.connections_max.load(Relaxed)) {
+            return None;
+        }
+        if !take(&self.open, self.connections_max.load(Relaxed)) {
+            total.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Permit { listener: Arc::clone(self), source: None })
     }
 }
 
@@ -109,18 +124,6 @@ impl Admission {
         self.sources.iter().map(count).sum()
     }
 
-    /// Takes a place for one connection; `None` when a limit is reached and accepting has to wait.
-    pub fn admit(self: &Arc<Self>, listener: &Arc<ListenerState>) -> Option<Permit> {
-        if !take(&self.open.0, self.connections_max.load(Relaxed)) {
-            return None;
-        }
-        if !take(&listener.open, listener.connections_max.load(Relaxed)) {
-            self.open.0.fetch_sub(1, Relaxed);
-            return None;
-        }
-        Some(Permit { admission: Arc::clone(self), listener: Arc::clone(listener), source: None })
-    }
-
     fn shard(&self, source: &IpAddr) -> std::sync::MutexGuard<'_, Shard> {
         let hash = match source {
             IpAddr::V4(v4) => u64::from(u32::from(*v4)),
@@ -177,9 +180,9 @@ impl Shard {
 /// The right of one connection to be served.
 #[derive(Debug)]
 pub struct Permit {
-    admission: Arc<Admission>,
     listener: Arc<ListenerState>,
-    source: Option<IpAddr>,
+    /// Boxed, because hardly any connection has one.
+    source: Option<Box<IpAddr>>,
 }
 
 impl Permit {
@@ -191,25 +194,27 @@ impl Permit {
     /// Counts the connection for its source, once that is known; an IPv6 source is its /64, which is what one client
     /// is given. Costs one load when these limits are off.
     pub fn hold_source(&mut self, source: IpAddr, now_s: u64) -> Result<(), Ended> {
-        if self.admission.per_source.load(Relaxed) == 0 || self.source.is_some() {
+        let admission = &self.listener.admission;
+        if admission.per_source.load(Relaxed) == 0 || self.source.is_some() {
             return Ok(());
         }
         let source = match source {
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
             v4 => v4,
         };
-        self.admission.hold(source, now_s)?;
-        self.source = Some(source);
+        admission.hold(source, now_s)?;
+        self.source = Some(Box::new(source));
         Ok(())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.open.0.fetch_sub(1, Relaxed);
+        let admission = &self.listener.admission;
+        admission.open.0.fetch_sub(1, Relaxed);
         self.listener.open.fetch_sub(1, Relaxed);
-        if let Some(source) = self.source {
-            self.admission.release(source);
+        if let Some(source) = &self.source {
+            admission.release(**source);
         }
     }
 }
@@ -228,22 +233,24 @@ mod tests {
     use super::*;
 
     fn admission(max: usize) -> (Arc<Admission>, Arc<ListenerState>) {
-        (Arc::new(Admission::new(max)), Arc::new(ListenerState::new("l", 1)))
+        let admission = Arc::new(Admission::new(max));
+        let listener = Arc::new(ListenerState::new("l", 1, &admission));
+        (admission, listener)
     }
 
     #[test]
     fn permits_are_given_up_to_the_limits_and_come_back_when_dropped() {
         let (admission, listener) = admission(3);
         listener.limit(Some(2));
-        let first = admission.admit(&listener).unwrap();
-        let _second = admission.admit(&listener).unwrap();
-        assert!(admission.admit(&listener).is_none());
+        let first = listener.admit().unwrap();
+        let _second = listener.admit().unwrap();
+        assert!(listener.admit().is_none());
         assert_eq!((admission.open(), listener.open()), (2, 2));
         drop(first);
-        assert!(admission.admit(&listener).is_some());
+        assert!(listener.admit().is_some());
         listener.limit(None);
-        let _more: Vec<_> = (0..2).map(|_| admission.admit(&listener).unwrap()).collect();
-        assert!(admission.admit(&listener).is_none());
+        let _more: Vec<_> = (0..2).map(|_| listener.admit().unwrap()).collect();
+        assert!(listener.admit().is_none());
     }
 
     #[test]
@@ -251,7 +258,7 @@ mod tests {
         let (admission, listener) = admission(100);
         admission.limit(100, Some(2), Some(3));
         let hold = |now_s| {
-            let mut permit = admission.admit(&listener).unwrap();
+            let mut permit = listener.admit().unwrap();
             permit.hold_source("2001:db8::1".parse().unwrap(), now_s).map(|()| permit)
         };
         let first = hold(1).unwrap();
@@ -268,7 +275,7 @@ mod tests {
         let (admission, listener) = admission(usize::MAX);
         admission.limit(usize::MAX, Some(1), Some(5));
         for n in 0..200_000u32 {
-            let mut permit = admission.admit(&listener).unwrap();
+            let mut permit = listener.admit().unwrap();
             permit.hold_source(std::net::Ipv4Addr::from(n).into(), u64::from(n / 1000)).unwrap();
         }
         let kept: usize = admission.sources.iter().map(|shard| shard.lock().unwrap().sources.len()).sum();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::admission::ListenerState;
+use crate::admission::{Admission, ListenerState};
 use crate::config::{self, Config, Fallback};
 use crate::pool::Pool;
 use crate::route::RouteTable;
@@ -47,6 +47,8 @@ pub struct Listener {
     pub silent: Option<usize>,
     /// A rule needs the ClientHello.
     pub needs_hello: bool,
+    /// From accept until the hello is read.
+    pub hello_ms: u32,
     /// Limits, copied by every connection.
     pub limits: Limits,
     /// What survives reloads.
@@ -56,27 +58,21 @@ pub struct Listener {
 /// The limits of one connection, in milliseconds; 0 = off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// From accept until the hello is read.
-    pub hello_ms: u32,
     /// Relay without a byte.
     pub idle_ms: u32,
     /// One side closed, no byte.
     pub half_close_ms: u32,
     /// Age.
     pub lifetime_ms: u32,
-    /// When a silent backend counts as gone.
-    pub keep_alive: KeepAlive,
 }
 
 impl Limits {
     fn new(limits: &config::Limits) -> Self {
         let ms = |limit: Option<Duration>| limit.map_or(0, millis);
         Self {
-            hello_ms: millis(limits.hello_timeout),
             idle_ms: ms(limits.idle_timeout),
             half_close_ms: ms(limits.half_close_timeout),
             lifetime_ms: ms(limits.lifetime),
-            keep_alive: keep_alive(limits),
         }
     }
 }
@@ -94,7 +90,7 @@ pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
 
 impl Snapshot {
     /// Builds the successor of `previous`: living backends and listeners' counters carry over by name.
-    pub fn build(config: Config, previous: Option<&Snapshot>, workers: usize) -> Self {
+    pub fn build(config: Config, previous: Option<&Snapshot>, workers: usize, admission: &Arc<Admission>) -> Self {
         let config = Arc::new(config);
         let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
         let pools: Arc<[Arc<Pool>]> = config
@@ -102,11 +98,12 @@ impl Snapshot {
             .iter()
             .map(|pool| Arc::new(Pool::new(pool, old_pool(&pool.name).map(|pool| pool.as_ref()), workers)))
             .collect();
-        let limits = Limits::new(&config.limits);
+        let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
         let listeners = config.listeners.iter().map(|listener| {
-            let state = previous
-                .and_then(|snapshot| snapshot.listener(&listener.name))
-                .map_or_else(|| Arc::new(ListenerState::new(&listener.name, workers)), |old| old.state.clone());
+            let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
+                || Arc::new(ListenerState::new(&listener.name, workers, admission)),
+                |old| old.state.clone(),
+            );
             Arc::new(Listener::new(listener, &pools, limits, state))
         });
         Self {
@@ -136,7 +133,12 @@ impl Snapshot {
 }
 
 impl Listener {
-    fn new(listener: &config::Listener, pools: &Arc<[Arc<Pool>]>, limits: Limits, state: Arc<ListenerState>) -> Self {
+    fn new(
+        listener: &config::Listener,
+        pools: &Arc<[Arc<Pool>]>,
+        (limits, hello_ms): (Limits, u32),
+        state: Arc<ListenerState>,
+    ) -> Self {
         // A checked configuration names only pools that exist.
         let index = |name: &str| pools.iter().position(|pool| pool.name() == name).unwrap_or(0);
         let fallback = |fallback: &Fallback| match fallback {
@@ -153,6 +155,7 @@ impl Listener {
                 && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
             pools: Arc::clone(pools),
+            hello_ms,
             limits,
             state,
             config: listener.clone(),

@@ -120,8 +120,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
     let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
-    let snapshot = Snapshot::build(config, None, workers);
     let admission = Arc::new(Admission::new(usize::MAX));
+    let snapshot = Snapshot::build(config, None, workers, &admission);
     reload::limit(&admission, &snapshot);
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();

@@ -48,7 +48,7 @@ impl Server {
         warnings.extend(renamed(&previous.config, &config));
         let changes = changes(&previous.config, &config);
         let plan = doors.plan(&config)?;
-        let next = Snapshot::build(config, Some(&previous), self.fleet.len());
+        let next = Snapshot::build(config, Some(&previous), self.fleet.len(), &self.admission);
         Doors::listen(&plan)?;
         Ok((plan, next, Verdict { accepted: true, changes, warnings, ..Verdict::default() }))
     }

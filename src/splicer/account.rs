@@ -83,7 +83,7 @@ impl<O: Os> Flow<O> {
         ConnectionView {
             id: self.id,
             worker,
-            client: self.source.map(|source| source.to_string()),
+            client: self.source().map(|source| source.to_string()),
             listener: self.permit.listener().name.to_string(),
             pool: self.lease.as_ref().map(|lease| lease.pool_name().to_owned()),
             backend: self.lease.as_ref().map(|lease| lease.name().to_owned()),
@@ -110,7 +110,7 @@ impl<O: Os> Flow<O> {
             id: self.id,
             started_unix_us: now_us.saturating_sub(duration_us),
             duration_us,
-            client: self.source,
+            client: self.source(),
             peer: labels.and_then(|labels| labels.peer),
             listener: self.permit.listener().name.clone(),
             sni: labels.and_then(|labels| labels.sni.clone()),

@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::outcome::{Ended, Reason};
 use crate::pool::{Backend, Lease};
 use crate::proxy_protocol::Header;
-use crate::snapshot::{Current, Limits, Listener};
+use crate::snapshot::{Current, Limits, Listener, keep_alive};
 
 /// A backend's socket gets keepalive when its connection is this old: most never are.
 const TUNE_AFTER_US: Micros = 15_000_000;
@@ -103,11 +103,30 @@ pub struct Flow<O: Os> {
     limits: Limits,
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
-    pub(super) source: Option<SocketAddr>,
+    pub(super) source: Option<Source>,
     pub(super) opening: Option<Box<Opening>>,
     pub(super) labels: Option<Box<Labels>>,
     /// Names the connection in logs and headers.
     pub id: u64,
+}
+
+/// A client's address without what only IPv6 sockets keep beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl From<SocketAddr> for Source {
+    fn from(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: address.port() }
+    }
+}
+
+impl From<Source> for SocketAddr {
+    fn from(source: Source) -> Self {
+        Self::new(source.ip, source.port)
+    }
 }
 
 /// What was accepted.
@@ -141,14 +160,14 @@ impl<O: Os> Flow<O> {
             tuned: false,
             attempts_made: 0,
             reason: None,
-            until: incoming.accepted + us(limits.hello_ms),
+            until: incoming.accepted + us(incoming.listener.hello_ms),
             started: incoming.accepted,
             last_active: incoming.accepted,
             connect_us: 0,
             limits,
             permit: incoming.permit,
             lease: None,
-            source: incoming.peer,
+            source: incoming.peer.map(Source::from),
             opening: None,
             labels: None,
             id,
@@ -158,7 +177,7 @@ impl<O: Os> Flow<O> {
     /// The first step: who may come in, and what they have to say first.
     pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
         let mut opening = step.spare.pop().unwrap_or_default();
-        let welcome = opening.begin(listener, self.source);
+        let welcome = opening.begin(listener, self.source());
         let expects_header = opening.expects_header;
         self.opening = Some(opening);
         if let Err(ended) = welcome {
@@ -166,7 +185,7 @@ impl<O: Os> Flow<O> {
         }
         if !expects_header
             && let Some(source) = self.source
-            && let Err(ended) = self.permit.hold_source(source.ip(), step.now / 1_000_000)
+            && let Err(ended) = self.permit.hold_source(source.ip, step.now / 1_000_000)
         {
             return Verdict::End(ended);
         }
@@ -271,21 +290,23 @@ impl<O: Os> Flow<O> {
                 Ok(())
             }
             Header::Proxied { source, .. } => {
-                self.labels.get_or_insert_default().peer = self.source.replace(*source);
+                let peer = self.source.replace(Source::from(*source));
+                self.labels.get_or_insert_default().peer = peer.map(SocketAddr::from);
                 self.permit.hold_source(source.ip(), step.now / 1_000_000)
             }
         }
     }
 
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
+        let source = self.source();
         let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
         let snapshot = step.current.load();
         let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
         let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(pool) = opening.route(listener, self.source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(pool) = opening.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
         let now_ms = step.now / 1_000;
-        let Some(pick) = pool.pick(&opening.facts(self.source), &opening.tried, now_ms) else {
+        let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
             let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
             return Stop(Verdict::End(ended));
         };
@@ -351,6 +372,7 @@ impl<O: Os> Flow<O> {
     }
 
     fn established(&mut self, step: &mut Step<'_, O>) {
+        let source = self.source();
         let (Some(mut opening), Some(lease), Some(client)) = (self.opening.take(), &self.lease, &self.client) else {
             return;
         };
@@ -362,7 +384,7 @@ impl<O: Os> Flow<O> {
         let mut header = Vec::new();
         if let Some(pool) = step.current.load().pool(lease.pool_name()) {
             pool.connect_succeeded(lease.backend(), step.now / 1_000);
-            header = opening.announce(pool, self.source, client, self.id, step.tools.os);
+            header = opening.announce(pool, source, client, self.id, step.tools.os);
         }
         if header.is_empty() {
             self.up.owe(&opening.bytes);
@@ -472,7 +494,7 @@ impl<O: Os> Flow<O> {
         if !self.tuned && step.now >= self.started + TUNE_AFTER_US {
             self.tuned = true;
             if let Some(backend) = &self.backend {
-                step.tools.os.keep_alive(backend, &self.limits.keep_alive);
+                step.tools.os.keep_alive(backend, &keep_alive(&step.current.load().config.limits));
             }
         }
         if let Some((at, ended)) = self.idle_deadline()
@@ -481,6 +503,11 @@ impl<O: Os> Flow<O> {
             return Some(ended);
         }
         self.lifetime_deadline().filter(|at| step.now >= *at).map(|_| Ended::Lifetime)
+    }
+
+    /// The client's address.
+    pub(super) fn source(&self) -> Option<SocketAddr> {
+        self.source.map(SocketAddr::from)
     }
 
     fn idle_deadline(&self) -> Option<(Micros, Ended)> {
@@ -513,3 +540,6 @@ impl<O: Os> Flow<O> {
 fn us(ms: u32) -> Micros {
     Micros::from(ms) * 1_000
 }
+
+/// An idle connection costs a row, and what the kernel keeps.
+const _: () = assert!(size_of::<Option<(u32, Flow<super::os::Linux>)>>() <= 256);

@@ -15,22 +15,29 @@ const NIL: u32 = u32::MAX;
 pub struct Link {
     previous: u32,
     next: u32,
-    /// The tick it is due; 0 = not linked.
-    due: u64,
-    /// level × 64 + slot of the list it is on.
-    list: u16,
+    /// The tick it is due, 48 bits, and level × 64 + slot of the list it is on; 0 = not linked.
+    due_and_list: u64,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { previous: NIL, next: NIL, due: 0, list: 0 }
+        Self { previous: NIL, next: NIL, due_and_list: 0 }
     }
 }
 
 impl Link {
     /// When it is due, or `None` when it is not linked.
     pub fn due(&self) -> Option<Micros> {
-        (self.due != 0).then(|| self.due * TICK_US)
+        (self.tick() != 0).then(|| self.tick() * TICK_US)
+    }
+
+    fn tick(&self) -> u64 {
+        self.due_and_list >> 16
+    }
+
+    fn list(&self) -> (usize, usize) {
+        let list = self.due_and_list as usize & 0xffff;
+        (list / SLOTS, list % SLOTS)
     }
 }
 
@@ -66,10 +73,10 @@ impl Wheel {
     /// Takes a row off the wheel.
     pub fn clear(&mut self, links: &mut impl Links, slot: u32) {
         let link = std::mem::take(links.link(slot));
-        if link.due == 0 {
+        if link.tick() == 0 {
             return;
         }
-        let (level, index) = (link.list as usize / SLOTS, link.list as usize % SLOTS);
+        let (level, index) = link.list();
         if link.previous == NIL {
             self.heads[level][index] = link.next;
             if link.next == NIL {
@@ -109,10 +116,10 @@ impl Wheel {
         self.occupied[level] &= !(1 << index);
         while slot != NIL {
             let link = std::mem::take(links.link(slot));
-            if link.due <= self.tick {
+            if link.tick() <= self.tick {
                 into.push(slot);
             } else {
-                self.link(links, slot, link.due);
+                self.link(links, slot, link.tick());
             }
             slot = link.next;
         }
@@ -128,7 +135,8 @@ impl Wheel {
         let index = (at >> (6 * level)) as usize % SLOTS;
         let head = std::mem::replace(&mut self.heads[level][index], slot);
         self.occupied[level] |= 1 << index;
-        *links.link(slot) = Link { previous: NIL, next: head, due, list: (level * SLOTS + index) as u16 };
+        *links.link(slot) =
+            Link { previous: NIL, next: head, due_and_list: due << 16 | (level * SLOTS + index) as u64 };
         if head != NIL {
             links.link(head).previous = slot;
         }

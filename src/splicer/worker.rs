@@ -422,7 +422,7 @@ impl<O: Os> Worker<O> {
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
         let Some(Some(door)) = self.doors.get(number as usize) else { return Err(Stop::Empty) };
-        let permit = self.shared.admission.admit(&door.listener.state).ok_or(Stop::Full)?;
+        let permit = door.listener.state.admit().ok_or(Stop::Full)?;
         match self.os.accept(&door.socket) {
             Accepted::Connection(socket, peer) => {
                 let listener = Arc::clone(&door.listener);

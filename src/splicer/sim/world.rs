@@ -110,10 +110,10 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, nature: Nature) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let snapshot = Snapshot::build(nature.config.clone(), None, 1);
+        let admission = Arc::new(Admission::new(usize::MAX));
+        let snapshot = Snapshot::build(nature.config.clone(), None, 1, &admission);
         let listener = Arc::clone(&snapshot.listeners[0]);
         let current = Arc::new(Current::new(snapshot));
-        let admission = Arc::new(Admission::new(usize::MAX));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             admission: Arc::clone(&admission),
@@ -386,7 +386,7 @@ impl World {
             }
             3 | 4 => {
                 let old = self.current.load_full();
-                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1);
+                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1, &self.admission);
                 self.worker.rebind_door(0, Arc::clone(&next.listeners[0]));
                 self.current.swap(Arc::new(next));
             }
