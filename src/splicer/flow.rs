@@ -9,18 +9,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::blame::{backend_broken, client_broken, connect_failed, local, relay_broken};
+use super::blame::{backend_broken, client_broken, local, relay_broken};
 use super::opening::{Labels, Look, Opening, rules};
-use super::os::{Broken, Event, Io, Micros, Os};
+use super::os::{Event, Io, Micros, Os};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::timer::Link;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, Failure, Next};
-use crate::config::Address;
+use crate::attempt::{Attempts, Failure};
 use crate::counters::WorkerCounters;
 use crate::outcome::{Ended, Reason};
-use crate::pool::{Backend, Lease};
+use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Limits, Listener, keep_alive};
 
@@ -72,7 +71,7 @@ pub(super) enum Stage {
     Relay,
 }
 
-enum Go {
+pub(super) enum Go {
     To(Stage),
     Stop(Verdict),
 }
@@ -90,13 +89,13 @@ pub struct Flow<O: Os> {
     pub(super) backend: Option<O::Socket>,
     pub(super) up: Direction<O::Pipe>,
     pub(super) down: Direction<O::Pipe>,
-    client_failed: bool,
-    backend_failed: bool,
+    pub(super) client_failed: bool,
+    pub(super) backend_failed: bool,
     tuned: bool,
     pub(super) attempts_made: u8,
     pub(super) reason: Option<Reason>,
     /// Deadline of the stage before relay.
-    until: Micros,
+    pub(super) until: Micros,
     pub(super) started: Micros,
     pub(super) last_active: Micros,
     pub(super) connect_us: u32,
@@ -282,8 +281,9 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// A trusted peer has said whom it speaks for.
+    /// A trusted peer has said whom it speaks for. The header is not the client's, so its bytes do not count.
     fn announced(&mut self, header: &Header, step: &Step<'_, O>) -> Result<(), Ended> {
+        self.up.bytes = self.opening.as_ref().map_or(0, |opening| opening.bytes.len() as u64);
         match header {
             Header::Local => {
                 step.counters.keyless.add(1);
@@ -313,9 +313,7 @@ impl<O: Os> Flow<O> {
         if opening.attempts.is_none() {
             opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
         }
-        if pick.moved && opening.tried.is_empty() {
-            pool.count_moved_down();
-        }
+        opening.moved = pick.moved;
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;
         }
@@ -326,109 +324,6 @@ impl<O: Os> Flow<O> {
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
         To(Stage::Attempt)
-    }
-
-    fn attempt(&mut self, step: &mut Step<'_, O>) -> Go {
-        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Pick) };
-        let Some(attempts) = &mut opening.attempts else { return To(Stage::Pick) };
-        self.until = attempts.begin(step.now / 1_000) * 1_000;
-        self.attempts_made = attempts.made();
-        opening.attempt_began = step.now;
-        let backend = Arc::clone(lease.backend());
-        (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let from = self.local_source(&backend, step);
-        let socket = match step.tools.os.connect(backend.address(), from) {
-            Ok(socket) => socket,
-            Err(why) => return self.attempt_failed(why, step),
-        };
-        if let Err(why) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
-            return self.attempt_failed(why, step);
-        }
-        self.backend = Some(socket);
-        To(Stage::Connecting)
-    }
-
-    /// Waits for the backend's answer: writable is yes, an error no.
-    fn connecting(&mut self, step: &mut Step<'_, O>) -> Go {
-        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
-        if self.client_failed
-            && let Some(client) = &self.client
-            && let Some(why) = step.tools.os.take_error(client)
-        {
-            return Stop(Verdict::End(client_broken(why)));
-        }
-        if self.backend_failed {
-            let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
-            return self.attempt_failed(why, step);
-        }
-        if !self.up.writable {
-            return match step.now >= self.until {
-                true => self.attempt_failed(Broken::Gone, step),
-                false => Stop(Verdict::Wait),
-            };
-        }
-        self.established(step);
-        To(Stage::Relay)
-    }
-
-    fn established(&mut self, step: &mut Step<'_, O>) {
-        let source = self.source();
-        let (Some(mut opening), Some(lease), Some(client)) = (self.opening.take(), &self.lease, &self.client) else {
-            return;
-        };
-        self.connect_us = (step.now - opening.attempt_began).min(u32::MAX.into()) as u32;
-        let counters = lease.counters(step.worker);
-        counters.connections.add(1);
-        counters.bytes_up.add(self.up.bytes);
-        counters.connect_time.record_us(self.connect_us.into());
-        let mut header = Vec::new();
-        if let Some(pool) = step.current.load().pool(lease.pool_name()) {
-            pool.connect_succeeded(lease.backend(), step.now / 1_000);
-            header = opening.announce(pool, source, client, self.id, step.tools.os);
-        }
-        if header.is_empty() {
-            self.up.owe(&opening.bytes);
-        } else {
-            header.extend_from_slice(&opening.bytes);
-            self.up.owe(&header);
-        }
-        self.last_active = step.now;
-        opening.clear();
-        step.spare.push(opening);
-    }
-
-    fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
-        self.backend = None;
-        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Relay) };
-        let failure = connect_failed(why);
-        let now_ms = step.now / 1_000;
-        if !matches!(failure, Failure::Local(_)) {
-            lease.counters(step.worker).connect_failures.add(1);
-            if let Some(pool) = step.current.load().pool(lease.pool_name()) {
-                pool.connect_failed(lease.backend(), now_ms);
-            }
-        }
-        let Some(attempts) = &mut opening.attempts else { return Stop(Verdict::End(failure.ended())) };
-        opening.last_failure = Some(failure);
-        match attempts.failed(failure, lease.usable(now_ms), now_ms) {
-            Next::SameAt(at_ms) => {
-                self.until = at_ms * 1_000;
-                To(Stage::Pause)
-            }
-            Next::Another => {
-                opening.tried.push(Arc::clone(lease.backend()));
-                self.lease = None;
-                To(Stage::Pick)
-            }
-            Next::GiveUp(ended) => Stop(Verdict::End(ended)),
-        }
-    }
-
-    fn pause(&mut self, step: &mut Step<'_, O>) -> Go {
-        if self.client_failed {
-            return Stop(Verdict::End(Ended::ClientReset));
-        }
-        if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
     }
 
     fn relay(&mut self, step: &mut Step<'_, O>) -> Go {
@@ -525,15 +420,6 @@ impl<O: Os> Flow<O> {
     /// Changes whenever a byte was taken by either side.
     fn moved(&self) -> (u64, u64, usize, usize) {
         (self.up.bytes, self.down.bytes, self.up.held(), self.down.held())
-    }
-
-    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
-        let snapshot = step.current.load();
-        let Address::Tcp(to) = backend.address() else { return None };
-        let sources = &snapshot.pool(backend.pool_name())?.config().source;
-        // In turn, so that each address' ports are used alike.
-        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
     }
 }
 

@@ -7,6 +7,8 @@
 
 pub mod account;
 mod blame;
+mod connect;
+mod door;
 pub mod flow;
 mod inbox;
 mod opening;

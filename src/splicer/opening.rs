@@ -36,6 +36,8 @@ pub struct Opening {
     pub attempt_began: Micros,
     /// Backends that failed in this connection.
     pub tried: Vec<Arc<Backend>>,
+    /// The backend is another than the key's own.
+    pub moved: bool,
     /// How the last one failed.
     pub last_failure: Option<Failure>,
     expects_hello: bool,

@@ -5,34 +5,24 @@
 //! whose step it was, by reset, and no other.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::door::{Door, DoorState};
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::opening::Opening;
-use super::os::{Accepted, Event, Micros, Os};
+use super::os::{Event, Micros, Os};
 use super::pipe::Pipes;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Link, Links, Wheel};
-use crate::admission::{Admission, Permit};
+use crate::admission::Admission;
 use crate::config::LogLevel;
 use crate::counters::{Padded, WorkerCounters};
 use crate::journal::{JournalSender, Notice, Record};
 use crate::outcome::Ended;
 use crate::pool::Backend;
-use crate::snapshot::{Current, Listener};
-
-/// Accepts per wake while the queue is long.
-const BATCH_MAX: u32 = 64;
-
-/// How long accepting pauses when a limit is reached or descriptors are out; a close ends the pause early.
-const PAUSE_US: Micros = 50_000;
-
-/// How long a listener that is being removed still takes handshakes that had begun: longer than the round trip to
-/// the far side of the world.
-const LINGER_US: Micros = 300_000;
+use crate::snapshot::Current;
 
 /// `Opening`s kept for later connections.
 const SPARE_MAX: usize = 64;
@@ -51,25 +41,6 @@ pub struct Shared {
     pub counters: Box<[Padded<WorkerCounters>]>,
 }
 
-/// A listening socket and its rules.
-struct Door<O: Os> {
-    socket: O::Listener,
-    listener: Arc<Listener>,
-    shared: bool,
-    /// Accepts at the next wake.
-    batch: u32,
-    state: DoorState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DoorState {
-    Open,
-    /// Not watched until then.
-    Paused(Micros),
-    /// Being removed: serves what is queued, closes then.
-    Closing(Micros),
-}
-
 /// One worker.
 pub struct Worker<O: Os> {
     /// Its number.
@@ -78,21 +49,21 @@ pub struct Worker<O: Os> {
     pub os: O,
     /// Connections accepted while it holds so many are not taken in but left in `surplus`.
     pub keep_below: usize,
-    surplus: Vec<Incoming<O::Socket>>,
-    flows: Slab<Flow<O>>,
+    pub(super) surplus: Vec<Incoming<O::Socket>>,
+    pub(super) flows: Slab<Flow<O>>,
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    doors: Vec<Option<Door<O>>>,
+    pub(super) doors: Vec<Option<Door<O>>>,
     pipes: Pipes<O>,
     scratch: Box<[u8]>,
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Opening>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     journal: JournalSender,
     accepted: u64,
-    now: Micros,
+    pub(super) now: Micros,
 }
 
 /// Which connections a command means.
@@ -195,41 +166,6 @@ impl<O: Os> Worker<O> {
         let slots: Vec<_> = self.flows.slots().collect();
         if let Some(slot) = slots.into_iter().find(|slot| self.flows.at(*slot).is_some_and(|flow| flow.id == id)) {
             self.advance(slot, |_, _| panic!("asked to panic"));
-        }
-    }
-
-    /// Begins to accept on a socket. Numbers are the caller's, small and unique.
-    pub fn open_door(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
-        let slot = number as usize;
-        if self.doors.len() <= slot {
-            self.doors.resize_with(slot + 1, || None);
-        }
-        let mut door = Door { socket, listener, shared, batch: 1, state: DoorState::Open };
-        if self.os.watch_listener(&door.socket, Token::special(Side::Listener, number), shared).is_err() {
-            door.state = DoorState::Paused(self.now + PAUSE_US);
-        }
-        self.doors[slot] = Some(door);
-    }
-
-    /// Gives a listening socket the rules of a new snapshot.
-    pub fn rebind_door(&mut self, number: u32, listener: Arc<Listener>) {
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
-            door.listener = listener;
-        }
-    }
-
-    /// Serves what is queued on a socket, then closes it.
-    pub fn close_door(&mut self, number: u32) {
-        let until = self.os.now() + LINGER_US;
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
-            if let DoorState::Paused(_) = door.state {
-                let token = Token::special(Side::Listener, number);
-                let _ = self.os.watch_listener(&door.socket, token, door.shared);
-            }
-            if !door.shared {
-                self.os.refuse_new(&door.socket);
-            }
-            door.state = DoorState::Closing(until);
         }
     }
 
@@ -385,91 +321,6 @@ impl<O: Os> Worker<O> {
         self.expired = expired;
     }
 
-    fn accept(&mut self, number: u32) {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return };
-        let (batch, closing) = (door.batch, matches!(door.state, DoorState::Closing(_)));
-        let mut taken = 0;
-        let stop = loop {
-            if taken == batch && !closing {
-                break Stop::Batch;
-            }
-            match self.accept_one(number) {
-                Ok(()) => taken += 1,
-                Err(stop) => break stop,
-            }
-        };
-        let counters = &self.shared.counters[self.index].0;
-        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return };
-        match stop {
-            // Found the whole batch: the queue is long.
-            Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
-            Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
-            Stop::Full | Stop::Exhausted => {
-                let reason = if stop == Stop::Full {
-                    &counters.accept_paused_limit
-                } else {
-                    &counters.accept_paused_descriptors
-                };
-                reason.add(1);
-                counters.accept_paused_now.set(1);
-                if !closing {
-                    self.os.unwatch_listener(&door.socket);
-                    door.state = DoorState::Paused(self.now + PAUSE_US);
-                }
-            }
-        }
-    }
-
-    fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return Err(Stop::Empty) };
-        let permit = door.listener.state.admit().ok_or(Stop::Full)?;
-        match self.os.accept(&door.socket) {
-            Accepted::Connection(socket, peer) => {
-                let listener = Arc::clone(&door.listener);
-                self.accepted_on(socket, peer, listener, permit);
-                Ok(())
-            }
-            Accepted::Skip => Ok(()),
-            Accepted::Empty => Err(Stop::Empty),
-            Accepted::Exhausted(_) => Err(Stop::Exhausted),
-        }
-    }
-
-    fn accepted_on(&mut self, socket: O::Socket, peer: Option<SocketAddr>, listener: Arc<Listener>, permit: Permit) {
-        listener.state.counters[self.index].0.accepted.add(1);
-        let incoming = Incoming { socket, peer, listener, permit, accepted: self.now };
-        if self.flows.len() < self.keep_below {
-            self.admit(incoming);
-        } else {
-            self.surplus.push(incoming);
-        }
-    }
-
-    /// Resumes what paused long enough, and closes what has served its queue.
-    fn tend_doors(&mut self) {
-        for number in 0..self.doors.len() {
-            let Some(door) = &mut self.doors[number] else { continue };
-            match door.state {
-                DoorState::Paused(until) if until <= self.now => {
-                    let token = Token::special(Side::Listener, number as u32);
-                    if self.os.watch_listener(&door.socket, token, door.shared).is_ok() {
-                        door.state = DoorState::Open;
-                        self.shared.counters[self.index].0.accept_paused_now.set(0);
-                    } else {
-                        door.state = DoorState::Paused(self.now + PAUSE_US);
-                    }
-                }
-                DoorState::Closing(until) if until <= self.now => {
-                    self.accept(number as u32);
-                    if let Some(door) = self.doors[number].take() {
-                        self.os.unwatch_listener(&door.socket);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
     fn settle(&mut self) {
         self.flows.settle();
         let (connections, pipes) = (self.flows.len(), self.pipes.count());
@@ -504,15 +355,6 @@ impl<O: Os> Worker<O> {
         };
         (&mut self.flows, step)
     }
-}
-
-/// Why accepting stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    Batch,
-    Empty,
-    Full,
-    Exhausted,
 }
 
 struct Rows<'a, O: Os>(&'a mut Slab<Flow<O>>);

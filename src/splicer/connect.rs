@@ -1,0 +1,136 @@
+//! The part of a connection's story between the pick and the relay: attempts to connect.
+//!
+//! What a failure means is decided by `attempt.rs`, whose fault it is by `blame.rs`. Invariant: a connection holds a
+//! lease from the moment its backend is picked, and at most one socket towards a backend.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::blame::{client_broken, connect_failed};
+use super::flow::Go::{self, Stop, To};
+use super::flow::{Flow, Stage, Step, Verdict};
+use super::os::{Broken, Os};
+use super::slab::Side;
+use crate::attempt::{Failure, Next};
+use crate::config::Address;
+use crate::outcome::Ended;
+use crate::pool::Backend;
+
+impl<O: Os> Flow<O> {
+    /// Begins to connect to the backend that was picked.
+    pub(super) fn attempt(&mut self, step: &mut Step<'_, O>) -> Go {
+        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Pick) };
+        let Some(attempts) = &mut opening.attempts else { return To(Stage::Pick) };
+        self.until = attempts.begin(step.now / 1_000) * 1_000;
+        self.attempts_made = attempts.made();
+        opening.attempt_began = step.now;
+        let backend = Arc::clone(lease.backend());
+        (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
+        let from = self.local_source(&backend, step);
+        let socket = match step.tools.os.connect(backend.address(), from) {
+            Ok(socket) => socket,
+            Err(why) => return self.attempt_failed(why, step),
+        };
+        if let Err(why) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
+            return self.attempt_failed(why, step);
+        }
+        self.backend = Some(socket);
+        To(Stage::Connecting)
+    }
+
+    /// Waits for the backend's answer: writable is yes, an error no.
+    pub(super) fn connecting(&mut self, step: &mut Step<'_, O>) -> Go {
+        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
+        if self.client_failed
+            && let Some(client) = &self.client
+            && let Some(why) = step.tools.os.take_error(client)
+        {
+            return Stop(Verdict::End(client_broken(why)));
+        }
+        if self.backend_failed {
+            let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
+            return self.attempt_failed(why, step);
+        }
+        if !self.up.writable {
+            return match step.now >= self.until {
+                true => self.attempt_failed(Broken::Gone, step),
+                false => Stop(Verdict::Wait),
+            };
+        }
+        self.established(step);
+        To(Stage::Relay)
+    }
+
+    fn established(&mut self, step: &mut Step<'_, O>) {
+        let source = self.source();
+        let (Some(mut opening), Some(lease), Some(client)) = (self.opening.take(), &self.lease, &self.client) else {
+            return;
+        };
+        self.connect_us = (step.now - opening.attempt_began).min(u32::MAX.into()) as u32;
+        let counters = lease.counters(step.worker);
+        counters.connections.add(1);
+        counters.bytes_up.add(self.up.bytes);
+        counters.connect_time.record_us(self.connect_us.into());
+        let mut header = Vec::new();
+        if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+            pool.connect_succeeded(lease.backend(), step.now / 1_000);
+            if opening.moved {
+                pool.count_moved_down();
+            }
+            header = opening.announce(pool, source, client, self.id, step.tools.os);
+        }
+        if header.is_empty() {
+            self.up.owe(&opening.bytes);
+        } else {
+            header.extend_from_slice(&opening.bytes);
+            self.up.owe(&header);
+        }
+        self.last_active = step.now;
+        opening.clear();
+        step.spare.push(opening);
+    }
+
+    fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
+        self.backend = None;
+        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Relay) };
+        let failure = connect_failed(why);
+        let now_ms = step.now / 1_000;
+        if !matches!(failure, Failure::Local(_)) {
+            lease.counters(step.worker).connect_failures.add(1);
+            if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+                pool.connect_failed(lease.backend(), now_ms);
+            }
+        }
+        let Some(attempts) = &mut opening.attempts else { return Stop(Verdict::End(failure.ended())) };
+        opening.last_failure = Some(failure);
+        match attempts.failed(failure, lease.usable(now_ms), now_ms) {
+            Next::SameAt(at_ms) => {
+                self.until = at_ms * 1_000;
+                To(Stage::Pause)
+            }
+            Next::Another => {
+                opening.tried.push(Arc::clone(lease.backend()));
+                self.lease = None;
+                To(Stage::Pick)
+            }
+            Next::GiveUp(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    /// Waits to try the same backend again.
+    pub(super) fn pause(&mut self, step: &mut Step<'_, O>) -> Go {
+        if self.client_failed {
+            return Stop(Verdict::End(Ended::ClientReset));
+        }
+        if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
+    }
+
+    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
+        let snapshot = step.current.load();
+        let Address::Tcp(to) = backend.address() else { return None };
+        let sources = &snapshot.pool(backend.pool_name())?.config().source;
+        // In turn, so that each address' ports are used alike.
+        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
+        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
+    }
+}
