@@ -35,7 +35,7 @@ impl Server {
         });
         self.fleet.adopt(adoptions.collect()).await;
         let deadline = Instant::now() + process.stop_deadline;
-        while self.fleet.doors() > 0 || (self.fleet.open() > 0 && Instant::now() < deadline) {
+        while (self.fleet.doors() > 0 || self.fleet.open() > 0) && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;

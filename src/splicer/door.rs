@@ -16,6 +16,9 @@ use crate::snapshot::Listener;
 /// Accepts per wake while the queue is long.
 const BATCH_MAX: u32 = 64;
 
+/// More than any accept queue holds.
+const QUEUE_MAX: u32 = 1 << 16;
+
 /// How long accepting pauses when a limit is reached or descriptors are out; a close ends the pause early.
 const PAUSE_US: Micros = 50_000;
 
@@ -78,13 +81,14 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Accepts a batch.
-    pub(super) fn accept(&mut self, number: u32) {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return };
-        let (batch, closing) = (door.batch, matches!(door.state, DoorState::Closing(_)));
+    /// Accepts a batch; from a socket that is being removed, everything.
+    pub(super) fn accept(&mut self, number: u32) -> Stop {
+        let Some(Some(door)) = self.doors.get(number as usize) else { return Stop::Empty };
+        let closing = matches!(door.state, DoorState::Closing(_));
+        let batch = if closing { QUEUE_MAX } else { door.batch };
         let mut taken = 0;
         let stop = loop {
-            if taken == batch && !closing {
+            if taken == batch {
                 break Stop::Batch;
             }
             match self.accept_one(number) {
@@ -93,7 +97,7 @@ impl<O: Os> Worker<O> {
             }
         };
         let counters = &self.shared.counters[self.index].0;
-        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return };
+        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return stop };
         match stop {
             // Found the whole batch: the queue is long.
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
@@ -106,12 +110,12 @@ impl<O: Os> Worker<O> {
                 };
                 reason.add(1);
                 counters.accept_paused_now.set(1);
-                if !closing {
-                    self.os.unwatch_listener(&door.socket);
-                    door.state = DoorState::Paused(self.now + PAUSE_US);
-                }
+                self.os.unwatch_listener(&door.socket);
+                let until = self.now + PAUSE_US;
+                door.state = if closing { DoorState::Closing(until) } else { DoorState::Paused(until) };
             }
         }
+        stop
     }
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
@@ -154,8 +158,10 @@ impl<O: Os> Worker<O> {
                     }
                 }
                 DoorState::Closing(until) if until <= self.now => {
-                    self.accept(number as u32);
-                    if let Some(door) = self.doors[number].take() {
+                    // Whoever waits while a limit is reached waits on; the socket stays until they are in.
+                    if self.accept(number as u32) == Stop::Empty
+                        && let Some(door) = self.doors[number].take()
+                    {
                         self.os.unwatch_listener(&door.socket);
                     }
                 }
@@ -167,7 +173,7 @@ impl<O: Os> Worker<O> {
 
 /// Why accepting stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     Batch,
     Empty,
     Full,
