@@ -13,7 +13,7 @@ use super::*;
 
 /// A version and the hash of its vectors. New vectors of a sealed version, or other answers, need a new version; a line
 /// here is replaced only by the line of the next version.
-const SEAL: (u32, u64) = (1, 0);
+const SEAL: (u32, u64) = (1, 0x443c_fe53_a726_0a98);
 
 #[derive(Deserialize)]
 struct Cases {
