@@ -1,0 +1,51 @@
+//! Races sessile against HAProxy and nginx on this machine and prints what each costs: `cargo bench --bench compare`.
+//!
+//! | where | what |
+//! |---|---|
+//! | `cli` | what was asked for, and on what scale |
+//! | `proxies/` | the contestants: configurations of equal meaning, start, reload, stop |
+//! | `backends/` | what they balance to: small servers in processes of their own |
+//! | `load/` | the clients: single-threaded, non-blocking, cheaper than what they measure |
+//! | `scenarios/` | one file a question; each makes one sample of one contestant |
+//! | `measure`, `strace` | what the kernel says a process cost |
+//! | `report` | medians, quartiles and paired ratios, as tables and as JSON |
+//!
+//! The proxy has one core to itself, clients and backends share another. Contestants take turns round by round, so
+//! that a slow minute of the machine hits all of them; a ratio is always between samples of the same round. A second
+//! sessile runs as its own rival: its ratio is what a difference has to exceed to mean anything.
+//!
+//! Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs it) every
+//! scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed. Invariant: it leaves no process behind.
+
+mod backends;
+mod cli;
+mod launch;
+mod load;
+mod measure;
+mod proxies;
+mod race;
+mod report;
+mod scenarios;
+mod strace;
+
+use std::process::ExitCode;
+
+/// What goes wrong here is told to a person and ends a sample or the run.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Error>;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let done = match arguments.next().as_deref().and_then(|first| first.to_str()) {
+        Some(launch::LAUNCH) => launch::become_program(arguments).map(|never| match never {}),
+        Some(launch::BACKEND) => backends::serve(arguments),
+        _ => cli::settings().and_then(|settings| settings.map_or(Ok(()), |settings| race::run(&settings))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The contestants: what is installed, how it is started on its core, reloaded and stopped.
+//!
+//! Each runs with ports, backends and a folder of its own; nothing is shared but the machine. Invariant: a proxy that
+//! was started has answered once on every front, and none outlives its value here.
+
+mod config;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use self::config::Plan;
+use crate::Result;
+use crate::backends::{Backends, Service};
+use crate::launch::{Cores, on_core};
+use crate::load::tls::Identity;
+use crate::load::{Until, bulk::Bulk, echo::Echo, http, http::Manner, tls};
+use crate::measure;
+
+/// How long a proxy may take to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who races.
+#[derive(Debug, Clone)]
+pub struct Contestant {
+    /// Name in tables.
+    pub name: &'static str,
+    /// What is run.
+    pub program: PathBuf,
+    /// `--version`, first line.
+    pub version: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Sessile,
+    Haproxy { splice: bool },
+    Nginx { module: Option<PathBuf> },
+}
+
+impl Contestant {
+    /// Sessile, sessile again, and whatever else is there; says what is missing and how to get it.
+    pub fn all(sessile: &Path, haproxy: Option<PathBuf>, nginx: Option<PathBuf>) -> Vec<Self> {
+        let version = said(sessile, "--version");
+        let one = |name| Self { name, program: sessile.to_owned(), version: version.clone(), kind: Kind::Sessile };
+        let mut all = vec![one("sessile"), one("null")];
+        let mut missing = Vec::new();
+        match haproxy.or_else(|| installed("haproxy")) {
+            Some(program) => {
+                let version = said(&program, "-v");
+                for (name, splice) in [("haproxy", false), ("haproxy-splice", true)] {
+                    let kind = Kind::Haproxy { splice };
+                    all.push(Self { name, program: program.clone(), version: version.clone(), kind });
+                }
+            }
+            None => missing.push("haproxy"),
+        }
+        match nginx.or_else(|| installed("nginx")).map(|program| (stream_module(&program), program)) {
+            Some((Some(module), program)) => {
+                let version = said(&program, "-v");
+                all.push(Self { name: "nginx", program, version, kind: Kind::Nginx { module } });
+            }
+            Some((None, _)) => missing.push("libnginx-mod-stream"),
+            None => missing.extend(["nginx-light", "libnginx-mod-stream"]),
+        }
+        if !missing.is_empty() {
+            println!("Not everyone is here; for that: apt-get install {}", missing.join(" "));
+        }
+        all
+    }
+
+    /// Whether it is sessile.
+    pub fn is_ours(&self) -> bool {
+        self.kind == Kind::Sessile
+    }
+
+    /// Whether it only differs from another where bytes are spliced.
+    pub fn is_for_bulk(&self) -> bool {
+        self.kind == Kind::Haproxy { splice: true }
+    }
+
+    /// Starts it in front of backends of its own.
+    pub fn start(&self, services: &[Service], cores: Cores, identity: &Identity, minted_in: &Path) -> Result<Proxy> {
+        let dir = scratch()?;
+        let start = |service: &Service| Backends::start(*service, cores, minted_in);
+        let backends = services.iter().map(start).collect::<Result<Vec<_>>>()?;
+        let fronts = backends.iter().map(|backends| Ok((free_port()?, backends))).collect::<Result<Vec<_>>>()?;
+        let addresses = fronts.iter().map(|(front, backends)| (backends.service, *front)).collect();
+        let plan = Plan { folder: dir.path(), fronts, metrics: free_port()? };
+        let file = dir.path().join("config");
+        let (text, arguments): (_, &[&str]) = match &self.kind {
+            Kind::Sessile => (config::sessile(&plan), &["run", "--config"]),
+            Kind::Haproxy { splice } => (config::haproxy(&plan, *splice), &["-W", "-f"]),
+            Kind::Nginx { module } => (config::nginx(&plan, module.as_deref()), &["-p", ".", "-e", "error.log", "-c"]),
+        };
+        fs::write(&file, text)?;
+        let log = File::create(dir.path().join("access.log"))?;
+        let mut command = on_core(cores.proxy, &self.program)?;
+        command.args(arguments).arg(&file).current_dir(dir.path()).stdin(Stdio::null());
+        command.stdout(log).stderr(File::create(dir.path().join("error.log"))?);
+        let process = command.spawn()?;
+        let proxy = Proxy { contestant: self.clone(), process, addresses, _backends: backends, dir };
+        proxy.await_answers(identity)?;
+        Ok(proxy)
+    }
+}
+
+/// A running proxy, and its backends.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Who it is.
+    pub contestant: Contestant,
+    process: Child,
+    addresses: Vec<(Service, SocketAddr)>,
+    _backends: Vec<Backends>,
+    dir: TempDir,
+}
+
+impl Proxy {
+    /// Where it listens for a service.
+    pub fn front(&self, service: Service) -> Result<SocketAddr> {
+        let found = self.addresses.iter().find(|(known, _)| *known == service);
+        Ok(found.ok_or_else(|| format!("no front for {}", service.name()))?.1)
+    }
+
+    /// Its processes.
+    pub fn family(&self) -> Vec<u32> {
+        measure::family(self.process.id())
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Has it read its configuration again; returns when that has been asked for, or done where it can be awaited.
+    pub fn reload(&self) -> Result<()> {
+        let master = Pid::from_child(&self.process);
+        match self.contestant.kind {
+            Kind::Sessile => {
+                let mut admin = UnixStream::connect(self.dir.path().join("admin.sock"))?;
+                admin.set_read_timeout(Some(PATIENCE))?;
+                admin.write_all(b"POST /reload HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n")?;
+                let mut answer = String::new();
+                admin.read_to_string(&mut answer)?;
+                let accepted = answer.split(' ').nth(1) == Some("200");
+                if accepted { Ok(()) } else { Err(format!("reload refused: {answer}").into()) }
+            }
+            Kind::Haproxy { .. } => Ok(kill_process(master, Signal::USR2)?),
+            Kind::Nginx { .. } => Ok(kill_process(master, Signal::HUP)?),
+        }
+    }
+
+    fn await_answers(&self, identity: &Identity) -> Result<()> {
+        let give_up = Instant::now() + PATIENCE;
+        for (service, front) in &self.addresses {
+            while let Err(error) = answers(*service, *front, identity) {
+                if Instant::now() > give_up {
+                    let said = fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default();
+                    let name = self.contestant.name;
+                    return Err(format!("{name} does not serve {}: {error}\n{said}", service.name()).into());
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let family = self.family();
+        // A master that is told to end takes its workers with it.
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        let give_up = Instant::now() + Duration::from_secs(2);
+        while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if matches!(self.process.try_wait(), Ok(None)) {
+            for pid in family.into_iter().filter_map(|process| Pid::from_raw(process as i32)) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn answers(service: Service, front: SocketAddr, identity: &Identity) -> Result<()> {
+    // A refused connection is cheaper to try than an exchange that has to fail.
+    TcpStream::connect(front)?;
+    let tally = match service {
+        Service::Http => http::load(front, 1, Manner::Once)?.run(Until::Count(1))?,
+        Service::Tls => tls::load(front, 1, identity)?.run(Until::Count(1))?,
+        Service::Echo => return Ok(Echo::open(front)?.ping().map(drop)?),
+        Service::Bulk => return Ok(Bulk::open(front, 1)?.run(Duration::from_millis(1)).map(drop)?),
+    };
+    tally.first_error.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// In memory where that is possible, so that writing logs to a disk is nobody's cost.
+pub fn scratch() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
+}
+
+/// Below the ports that the kernel gives to clients.
+fn free_port() -> Result<SocketAddr> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 15_000 + (std::process::id() % 1_000) as u16 * 10;
+    for _ in 0..10_000 {
+        let port = 15_000 + (first - 15_000 + NEXT.fetch_add(1, Relaxed)) % 15_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err("no free port".into())
+}
+
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into()); // not in every user's PATH
+    folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The first line that a program says about itself.
+fn said(program: &Path, flag: &str) -> String {
+    let Ok(output) = Command::new(program).arg(flag).stdin(Stdio::null()).output() else { return String::new() };
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+}
+
+/// Where nginx's stream module is: nothing if it is not there, an inner nothing if it is built in.
+fn stream_module(nginx: &Path) -> Option<Option<PathBuf>> {
+    let output = Command::new(nginx).arg("-V").stdin(Stdio::null()).output().ok()?;
+    let flags = String::from_utf8_lossy(&output.stderr).into_owned();
+    let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
+    if has("--with-stream") {
+        return Some(None);
+    }
+    let folder = flags.split_whitespace().find_map(|flag| flag.strip_prefix("--modules-path="))?;
+    let module = Path::new(folder).join("ngx_stream_module.so");
+    module.is_file().then_some(Some(module))
+}

@@ -1,0 +1,78 @@
+//! The order of a run: for each scenario start all contestants, give each its turn round by round, stop them, report.
+//!
+//! Who begins moves on by one each round, so that nobody always follows the same rival. Invariant: at any time one
+//! contestant is under load and all others idle.
+
+use crate::Result;
+use crate::cli::Settings;
+use crate::launch::{Cores, pin};
+use crate::load::tls::Identity;
+use crate::proxies::{Contestant, Proxy, scratch};
+use crate::report::{Report, Results, Round};
+use crate::scenarios::{Scenario, Turn};
+
+/// Runs everything; an error if any sample could not be taken.
+pub fn run(settings: &Settings) -> Result<()> {
+    let cores = Cores::find()?;
+    pin(cores.others)?;
+    raise_descriptor_limit()?;
+    let minted_in = scratch()?;
+    let race = Race { settings, cores, identity: Identity::mint(minted_in.path())?, minted_in: minted_in.path() };
+    let mut report = Report::new(settings, cores);
+    for scenario in &settings.scenarios {
+        let results = race.scenario(scenario)?;
+        print!("{results}");
+        report.add(&results);
+        if let Some(out) = &settings.out {
+            report.write(out)?; // after each, so that a run that is broken off leaves what it has
+        }
+    }
+    report.verdict()
+}
+
+struct Race<'a> {
+    settings: &'a Settings,
+    cores: Cores,
+    identity: Identity,
+    minted_in: &'a std::path::Path,
+}
+
+impl Race<'_> {
+    fn scenario(&self, scenario: &'static Scenario) -> Result<Results> {
+        let contestants = self.settings.contestants.iter().filter(|who| scenario.splicing || !who.is_for_bulk());
+        let contestants: Vec<_> = contestants.collect();
+        let rounds = if scenario.once { 1 } else { self.settings.scale.rounds };
+        let names = contestants.iter().map(|who| who.name).collect();
+        let mut results = Results::new(scenario, names);
+        let start = |who: &&Contestant| who.start(scenario.services, self.cores, &self.identity, self.minted_in);
+        // Where memory is measured, nobody else is there.
+        let proxies =
+            if scenario.once { Vec::new() } else { contestants.iter().map(start).collect::<Result<Vec<_>>>()? };
+        for number in 0..rounds {
+            let mut round = Round::default();
+            for turn in 0..contestants.len() {
+                let index = (number + turn) % contestants.len();
+                let who = contestants[index];
+                let sample = match proxies.get(index) {
+                    Some(proxy) => self.turn(scenario, proxy, number),
+                    None => start(&who).and_then(|proxy| self.turn(scenario, &proxy, number)),
+                };
+                round.add(who.name, sample);
+            }
+            results.rounds.push(round);
+        }
+        Ok(results)
+    }
+
+    fn turn(&self, scenario: &Scenario, proxy: &Proxy, round: usize) -> Result<crate::report::Sample> {
+        let count_calls = self.settings.strace && round == 0;
+        (scenario.run)(&Turn { proxy, scale: &self.settings.scale, identity: &self.identity, count_calls })
+    }
+}
+
+/// Thousands of connections need as many descriptors as may be had.
+fn raise_descriptor_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}

@@ -1,0 +1,56 @@
+//! What has to be known about a run to read its figures: machine, kernel, versions, scale, time.
+//!
+//! Invariant: names no person, host or path.
+
+use std::fs;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+
+use crate::cli::Settings;
+use crate::launch::Cores;
+
+/// Everything, for the file.
+pub fn about(settings: &Settings, cores: Cores) -> Value {
+    let system = rustix::system::uname();
+    let versions: serde_json::Map<_, _> =
+        settings.contestants.iter().map(|who| (who.name.to_owned(), who.version.clone().into())).collect();
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    json!({
+        "unix_time": seconds,
+        "kernel": system.release().to_string_lossy(),
+        "processor": processor(),
+        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "core_of_proxy": cores.proxy,
+        "core_of_clients_and_backends": cores.others,
+        "load_before": fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next(),
+        "versions": versions,
+        "rounds": settings.scale.rounds,
+        "seconds": settings.scale.window.as_secs_f64(),
+    })
+}
+
+/// The same in two lines, for the reader.
+pub fn heading(about: &Value) -> String {
+    let text = |name: &str| about[name].as_str().unwrap_or("?").to_owned();
+    let versions = about["versions"].as_object().into_iter().flatten();
+    let versions: Vec<_> =
+        versions.map(|(who, version)| format!("{who}: {}", version.as_str().unwrap_or("?"))).collect();
+    format!(
+        "{}, kernel {}, load {}; proxy on core {}, clients and backends on core {}; {} rounds of {} s\n{}",
+        text("processor"),
+        text("kernel"),
+        text("load_before"),
+        about["core_of_proxy"],
+        about["core_of_clients_and_backends"],
+        about["rounds"],
+        about["seconds"],
+        versions.join("\n")
+    )
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name"));
+    name.map_or("?".to_owned(), |name| name.trim_start_matches([' ', '\t', ':']).to_owned())
+}

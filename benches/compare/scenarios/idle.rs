@@ -1,0 +1,74 @@
+//! S4: what a connection costs that does nothing, and what is left when all have gone.
+//!
+//! User memory is the proxy's alone; the kernel's slab is the whole machine's, with the sockets of client and backend.
+//! Invariant: every connection has carried bytes both ways before it is counted as idle.
+
+use std::time::{Duration, Instant};
+
+use super::{Turn, busy};
+use crate::Result;
+use crate::backends::Service;
+use crate::load::idle::Held;
+use crate::measure;
+use crate::report::Sample;
+
+/// How long a proxy may take to close what its clients have closed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Fills and closes twice.
+pub fn run(turn: &Turn<'_>) -> Result<Sample> {
+    let family = turn.proxy.family();
+    settle(turn);
+    let before = measure::memory(&family)?;
+    let first = fill(turn, &family)?;
+    let second = fill(turn, &family)?;
+    let left = |fill: &Fill| (fill.left as f64 - before as f64) / 1024.0;
+    Ok(Sample::default()
+        .with("pss_b/conn", first.memory)
+        .with("2nd_pss_b/conn", second.memory)
+        .with("fds/conn", first.descriptors)
+        .with("slab_b/conn", first.slab)
+        .with("idle_busy", first.busy)
+        .with("base_kib", before as f64 / 1024.0)
+        .with("left_kib", left(&first))
+        .with("2nd_left_kib", left(&second)))
+}
+
+/// One fill, by connection, and what is left of the memory after it.
+struct Fill {
+    memory: f64,
+    descriptors: f64,
+    slab: f64,
+    busy: f64,
+    left: u64,
+}
+
+fn fill(turn: &Turn<'_>, family: &[u32]) -> Result<Fill> {
+    let look = || Ok::<_, crate::Error>([measure::memory(family)?, measure::descriptors(family)?, measure::slab()?]);
+    let before = look()?;
+    let held = Held::open(turn.proxy.front(Service::Echo)?, turn.scale.idle)?;
+    settle(turn);
+    let full = look()?;
+    let begin = Instant::now();
+    let ((), cpu) = turn.account(|| {
+        settle(turn);
+        Ok(())
+    })?;
+    let busy = busy(cpu, begin.elapsed());
+    drop(held);
+    let give_up = Instant::now() + PATIENCE;
+    while measure::descriptors(family)? > before[1] {
+        if Instant::now() > give_up {
+            return Err("descriptors stay open after the clients have left".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    settle(turn);
+    let each = |index: usize| (full[index] as f64 - before[index] as f64) / turn.scale.idle as f64;
+    Ok(Fill { memory: each(0), descriptors: each(1), slab: each(2), busy, left: measure::memory(family)? })
+}
+
+/// Lets everybody finish what they were about.
+fn settle(turn: &Turn<'_>) {
+    std::thread::sleep(turn.scale.window / 2);
+}

@@ -1,0 +1,87 @@
+//! Counts the system calls of the one thread that moves bytes, with strace.
+//!
+//! The count slows the proxy down, so it comes after what is measured and never beside it. Counts do not lie on a noisy
+//! machine; but a slow proxy sees more at once, so they are on the low side. Invariant: the tracer lets go before the
+//! count is read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Result;
+use crate::measure;
+
+/// Calls by name.
+pub type Calls = BTreeMap<String, f64>;
+
+/// A running count.
+pub struct Count {
+    strace: Child,
+    report: std::path::PathBuf,
+}
+
+/// The thread of a family that works most while `load` runs.
+pub fn busiest(family: &[u32], load: impl FnOnce() -> Result<()>) -> Result<u32> {
+    let all =
+        || family.iter().flat_map(|process| measure::threads(*process).into_iter().map(|thread| (*process, thread)));
+    let before: BTreeMap<_, _> =
+        all().map(|(process, thread)| (thread, measure::thread_cpu(process, thread))).collect();
+    load()?;
+    let worked = |(process, thread)| {
+        let earlier = before.get(&thread).copied().unwrap_or_default();
+        (measure::thread_cpu(process, thread).saturating_sub(earlier), thread)
+    };
+    Ok(all().map(worked).max().ok_or("no thread")?.1)
+}
+
+impl Count {
+    /// Begins to count; returns once the thread is watched.
+    pub fn begin(thread: u32, folder: &Path) -> Result<Self> {
+        let report = folder.join("strace.txt");
+        let strace = Command::new("strace")
+            .args(["-qq", "-c", "-U", "calls,name", "-p", &thread.to_string(), "-o"])
+            .arg(&report)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("strace: {error} (apt-get install strace)"))?;
+        let mut count = Self { strace, report };
+        let give_up = Instant::now() + Duration::from_secs(5);
+        while !is_watched(thread) {
+            if count.strace.try_wait()?.is_some() || Instant::now() > give_up {
+                return Err("strace may not watch the proxy".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(count)
+    }
+
+    /// Stops and tells the calls per unit.
+    pub fn end(mut self, units: u64) -> Result<Calls> {
+        kill_process(Pid::from_child(&self.strace), Signal::INT)?;
+        self.strace.wait()?;
+        let text = fs::read_to_string(&self.report)?;
+        let per_unit = |line: &str| {
+            let (count, name) = line.trim().split_once(' ')?;
+            let count: f64 = count.parse().ok()?;
+            Some((name.trim().to_owned(), count / units.max(1) as f64))
+        };
+        Ok(text.lines().filter_map(per_unit).filter(|(name, _)| name != "total").collect())
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+    }
+}
+
+fn is_watched(thread: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    status.lines().filter_map(|line| line.strip_prefix("TracerPid:")).any(|tracer| tracer.trim() != "0")
+}
