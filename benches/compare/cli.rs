@@ -2,7 +2,7 @@
 //!
 //! Starts nothing. Invariant: a smoke run asks for little enough to end within seconds and needs nothing installed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -33,6 +33,9 @@ struct Arguments {
     /// Another sessile than the one built for this bench.
     #[arg(long)]
     sessile: Option<PathBuf>,
+    /// An earlier sessile that races too.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Write every round to this file, as JSON.
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
@@ -101,13 +104,20 @@ pub fn settings() -> Result<Option<Settings>> {
     let mut scale = if smoke { smoke_scale() } else { full_scale(asked.rounds, asked.seconds)? };
     let scenarios = scenarios::named(&asked.only)?;
     let sessile = asked.sessile.unwrap_or_else(|| env!("CARGO_BIN_EXE_sessile").into());
-    let mut contestants = Contestant::all(&sessile, asked.haproxy, asked.nginx);
+    let [before, haproxy, nginx] =
+        [asked.before, asked.haproxy, asked.nginx].map(|path| path.as_deref().map(absolute).transpose());
+    let mut contestants = Contestant::all(&absolute(&sessile)?, before?, haproxy?, nginx?);
     if smoke && !asked.smoke {
         // Run among other tests, which are quick and do not depend on what is installed.
         contestants.retain(Contestant::is_ours);
         scale.window /= 2;
     }
     Ok(Some(Settings { scale, contestants, scenarios, out: asked.out, strace: asked.strace }))
+}
+
+/// Programs run in folders of their own.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    path.canonicalize().map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 fn full_scale(rounds: usize, seconds: f64) -> Result<Scale> {

@@ -25,15 +25,17 @@ pub struct Cores {
     pub proxy: usize,
     /// Of clients and backends; the same where there is only one.
     pub others: usize,
+    /// How many there are.
+    pub usable: usize,
 }
 
 impl Cores {
     /// The first two that this process may use.
     pub fn find() -> Result<Self> {
         let allowed = sched_getaffinity(None)?;
-        let mut usable = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-        let proxy = usable.next().ok_or("no core may be used")?;
-        Ok(Self { proxy, others: usable.next().unwrap_or(proxy) })
+        let mut all = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        let proxy = all.next().ok_or("no core may be used")?;
+        Ok(Self { proxy, others: all.next().unwrap_or(proxy), usable: allowed.count() as usize })
     }
 }
 

@@ -14,6 +14,7 @@
 //! that a slow minute of the machine hits all of them; a ratio is always between samples of the same round. A second
 //! sessile runs as its own rival: its ratio is what a difference has to exceed to mean anything.
 //!
+//! A full run takes about 40 minutes on an otherwise idle machine; `--only` and `--rounds` make it shorter.
 //! Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs it) every
 //! scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed. Invariant: it leaves no process behind.
 

@@ -1,6 +1,6 @@
 //! The order of a run: for each scenario start all contestants, give each its turn round by round, stop them, report.
 //!
-//! Who begins moves on by one each round, so that nobody always follows the same rival. Invariant: at any time one
+//! Every order is followed by its reverse, and who begins moves on, so that nobody always follows the same rival. Invariant: at any time one
 //! contestant is under load and all others idle.
 
 use crate::Result;
@@ -50,8 +50,7 @@ impl Race<'_> {
             if scenario.once { Vec::new() } else { contestants.iter().map(start).collect::<Result<Vec<_>>>()? };
         for number in 0..rounds {
             let mut round = Round::default();
-            for turn in 0..contestants.len() {
-                let index = (number + turn) % contestants.len();
+            for index in order(contestants.len(), number) {
                 let who = contestants[index];
                 let sample = match proxies.get(index) {
                     Some(proxy) => self.turn(scenario, proxy, number),
@@ -68,6 +67,15 @@ impl Race<'_> {
         let count_calls = self.settings.strace && round == 0;
         (scenario.run)(&Turn { proxy, scale: &self.settings.scale, identity: &self.identity, count_calls })
     }
+}
+
+/// Turns of a round: every order is followed by its reverse, then who begins moves on.
+fn order(contestants: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..contestants).map(|turn| (round / 2 + turn) % contestants).collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// Thousands of connections need as many descriptors as may be had.

@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::Result;
 use crate::measure;
 
+/// Between the moment the kernel knows a tracer and that in which it counts, and for the proxy's last calls.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// Calls by name.
 pub type Calls = BTreeMap<String, f64>;
 
@@ -57,11 +60,13 @@ impl Count {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        std::thread::sleep(SETTLE);
         Ok(count)
     }
 
     /// Stops and tells the calls per unit.
     pub fn end(mut self, units: u64) -> Result<Calls> {
+        std::thread::sleep(SETTLE);
         kill_process(Pid::from_child(&self.strace), Signal::INT)?;
         self.strace.wait()?;
         let text = fs::read_to_string(&self.report)?;

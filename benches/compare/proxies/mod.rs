@@ -49,10 +49,15 @@ enum Kind {
 
 impl Contestant {
     /// Sessile, sessile again, and whatever else is there; says what is missing and how to get it.
-    pub fn all(sessile: &Path, haproxy: Option<PathBuf>, nginx: Option<PathBuf>) -> Vec<Self> {
-        let version = said(sessile, "--version");
-        let one = |name| Self { name, program: sessile.to_owned(), version: version.clone(), kind: Kind::Sessile };
-        let mut all = vec![one("sessile"), one("null")];
+    pub fn all(sessile: &Path, before: Option<PathBuf>, haproxy: Option<PathBuf>, nginx: Option<PathBuf>) -> Vec<Self> {
+        let ours = |name, program: &Path| Self {
+            name,
+            program: program.to_owned(),
+            version: said(program, "--version"),
+            kind: Kind::Sessile,
+        };
+        let mut all = vec![ours("sessile", sessile), ours("null", sessile)];
+        all.extend(before.map(|program| ours("before", &program)));
         let mut missing = Vec::new();
         match haproxy.or_else(|| installed("haproxy")) {
             Some(program) => {
@@ -108,7 +113,7 @@ impl Contestant {
         command.args(arguments).arg(&file).current_dir(dir.path()).stdin(Stdio::null());
         command.stdout(log).stderr(File::create(dir.path().join("error.log"))?);
         let process = command.spawn()?;
-        let proxy = Proxy { contestant: self.clone(), process, addresses, _backends: backends, dir };
+        let mut proxy = Proxy { contestant: self.clone(), process, addresses, _backends: backends, dir };
         proxy.await_answers(identity)?;
         Ok(proxy)
     }
@@ -160,11 +165,11 @@ impl Proxy {
         }
     }
 
-    fn await_answers(&self, identity: &Identity) -> Result<()> {
+    fn await_answers(&mut self, identity: &Identity) -> Result<()> {
         let give_up = Instant::now() + PATIENCE;
         for (service, front) in &self.addresses {
             while let Err(error) = answers(*service, *front, identity) {
-                if Instant::now() > give_up {
+                if Instant::now() > give_up || self.process.try_wait()?.is_some() {
                     let said = fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default();
                     let name = self.contestant.name;
                     return Err(format!("{name} does not serve {}: {error}\n{said}", service.name()).into());

@@ -20,7 +20,7 @@ pub fn about(settings: &Settings, cores: Cores) -> Value {
         "unix_time": seconds,
         "kernel": system.release().to_string_lossy(),
         "processor": processor(),
-        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "cores": cores.usable,
         "core_of_proxy": cores.proxy,
         "core_of_clients_and_backends": cores.others,
         "load_before": fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next(),

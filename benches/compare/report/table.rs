@@ -1,7 +1,7 @@
-//! The table of a scenario: a column a figure; rows are medians of every contestant, then sessile's paired ratios.
+//! The tables of a scenario: a row a figure; medians of every contestant, then sessile's paired ratios to its rivals.
 //!
-//! In brackets stand the quartiles, where there was more than one round. Invariant: nothing is left out because it
-//! looks bad; what could not be measured is a dash.
+//! In brackets stand the quartiles, where they differ. Invariant: nothing is left out because it looks bad; what could
+//! not be measured is a dash.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -11,25 +11,33 @@ impl Display for Results {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rounds = self.rounds.len();
         let plural = if rounds == 1 { "" } else { "s" };
-        writeln!(f, "\n{}: {} ({rounds} round{plural})", self.scenario.name, self.scenario.title)?;
-        let figures = self.figures();
-        let cell = |spread: Option<Spread>| spread.map_or("-".to_owned(), |spread| shown(spread, rounds > 1));
-        let mut rows =
-            vec![std::iter::once(String::new()).chain(figures.iter().map(|name| (*name).to_owned())).collect()];
-        for who in &self.contestants {
-            let cells = figures.iter().map(|figure| cell(self.spread(who, figure)));
-            rows.push(std::iter::once((*who).to_owned()).chain(cells).collect());
-        }
-        for rival in self.rivals() {
-            let cells = figures.iter().map(|figure| cell(self.ratio(rival, figure)));
-            rows.push(std::iter::once(format!("sessile / {rival}")).chain(cells).collect::<Vec<_>>());
-        }
-        aligned(f, &rows)?;
+        writeln!(f, "\n{}: {} ({rounds} round{plural})\n", self.scenario.name, self.scenario.title)?;
+        self.table(f, "", &self.contestants, |who, figure| self.spread(who, figure))?;
+        writeln!(f)?;
+        self.table(f, "sessile by", self.rivals(), |rival, figure| self.ratio(rival, figure))?;
         self.contestants.iter().try_for_each(|who| self.calls_of(f, who))
     }
 }
 
 impl Results {
+    fn table(
+        &self,
+        f: &mut Formatter<'_>,
+        corner: &str,
+        columns: &[&str],
+        spread: impl Fn(&str, &str) -> Option<Spread>,
+    ) -> fmt::Result {
+        let row = |first: &str, cells: &mut dyn Iterator<Item = String>| -> Vec<String> {
+            std::iter::once(first.to_owned()).chain(cells).collect()
+        };
+        let mut rows = vec![row(corner, &mut columns.iter().map(|name| (*name).to_owned()))];
+        for figure in self.figures() {
+            let cell = |who: &&str| spread(who, figure).map_or("-".to_owned(), shown);
+            rows.push(row(figure, &mut columns.iter().map(cell)));
+        }
+        aligned(f, &rows)
+    }
+
     fn calls_of(&self, f: &mut Formatter<'_>, who: &str) -> fmt::Result {
         let Some(calls) = self.calls(who) else { return Ok(()) };
         let mut most: Vec<_> = calls.iter().collect();
@@ -57,9 +65,9 @@ fn aligned(f: &mut Formatter<'_>, rows: &[Vec<String>]) -> fmt::Result {
     Ok(())
 }
 
-fn shown(spread: Spread, with_quartiles: bool) -> String {
-    let Spread { lower, median, upper } = spread;
-    if with_quartiles { format!("{} [{}-{}]", short(median), short(lower), short(upper)) } else { short(median) }
+fn shown(spread: Spread) -> String {
+    let [lower, median, upper] = [spread.lower, spread.median, spread.upper].map(short);
+    if lower == upper { median } else { format!("{median} [{lower}-{upper}]") }
 }
 
 /// Three digits that mean something.
