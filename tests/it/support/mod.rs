@@ -1,7 +1,9 @@
 //! What the tests share: the process under test, backends, clients, waiting.
 
+pub mod authority;
 pub mod backend;
 pub mod http;
+pub mod program;
 pub mod sessile;
 
 use std::io::Write;
