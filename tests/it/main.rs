@@ -2,5 +2,6 @@
 
 mod explain;
 mod floors;
+mod services;
 mod smoke;
 mod support;
