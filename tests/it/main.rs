@@ -5,3 +5,4 @@ mod floors;
 mod services;
 mod smoke;
 mod support;
+mod websocket;
