@@ -300,6 +300,10 @@ impl<O: Os> Flow<O> {
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let source = self.source();
         let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
+        if let Some((sni, ech)) = opening.names() {
+            let labels = self.labels.get_or_insert_default();
+            (labels.sni, labels.ech) = (sni, ech);
+        }
         let snapshot = step.current.load();
         let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
@@ -316,10 +320,6 @@ impl<O: Os> Flow<O> {
         opening.moved = pick.moved;
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;
-        }
-        if let Some((sni, ech)) = opening.names() {
-            let labels = self.labels.get_or_insert_default();
-            (labels.sni, labels.ech) = (sni, ech);
         }
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
