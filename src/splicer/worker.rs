@@ -177,6 +177,8 @@ impl<O: Os> Worker<O> {
 
     /// Takes a connection in.
     pub fn admit(&mut self, incoming: Incoming<O::Socket>) {
+        // Another worker may have accepted it after this turn began; nothing is older than now.
+        self.now = self.now.max(incoming.accepted);
         self.accepted += 1;
         let id = (self.index as u64) << 48 | self.accepted;
         let listener = Arc::clone(&incoming.listener);
@@ -523,3 +525,6 @@ impl<O: Os> Links for Rows<'_, O> {
         &mut self.0.at(slot).expect("a linked row exists").link
     }
 }
+
+#[cfg(test)]
+mod tests;
