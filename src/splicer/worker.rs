@@ -4,7 +4,7 @@
 //! before any connection is stepped, so none can meet a socket that was opened later; a panic costs the connection
 //! whose step it was, by reset, and no other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -58,16 +58,17 @@ struct Door<O: Os> {
     shared: bool,
     /// Accepts at the next wake.
     batch: u32,
-    state: DoorState,
+    /// Not watched until then: a limit is reached or descriptors are out.
+    paused: Option<Micros>,
+    /// Being removed: closes when nothing is queued any more, but not before then.
+    closing: Option<Micros>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DoorState {
-    Open,
-    /// Not watched until then.
-    Paused(Micros),
-    /// Being removed: serves what is queued, closes then.
-    Closing(Micros),
+impl<O: Os> Door<O> {
+    /// When it wants to be looked at without an event.
+    fn due(&self) -> Option<Micros> {
+        self.paused.or(self.closing)
+    }
 }
 
 /// One worker.
@@ -83,7 +84,7 @@ pub struct Worker<O: Os> {
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    doors: Vec<Option<Door<O>>>,
+    doors: BTreeMap<u32, Door<O>>,
     pipes: Pipes<O>,
     scratch: Box<[u8]>,
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
@@ -117,7 +118,7 @@ impl<O: Os> Worker<O> {
             wheel: Wheel::new(now),
             queue: VecDeque::new(),
             expired: Vec::new(),
-            doors: Vec::new(),
+            doors: BTreeMap::new(),
             pipes: Pipes::default(),
             scratch: vec![0; COPY_BYTES].into(),
             spare: Vec::new(),
@@ -135,7 +136,7 @@ impl<O: Os> Worker<O> {
 
     /// Listening sockets it holds, those being closed included.
     pub fn doors(&self) -> usize {
-        self.doors.iter().flatten().count()
+        self.doors.len()
     }
 
     /// When it has something to do without an event: `Some(0)` at once, `None` never.
@@ -144,10 +145,7 @@ impl<O: Os> Worker<O> {
             return Some(0);
         }
         let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
-        let doors = self.doors.iter().flatten().filter_map(|door| match door.state {
-            DoorState::Open => None,
-            DoorState::Paused(until) | DoorState::Closing(until) => Some(until),
-        });
+        let doors = self.doors.values().filter_map(Door::due);
         doors.chain(self.wheel.next()).chain(journal).min()
     }
 
@@ -200,22 +198,16 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Begins to accept on a socket. Numbers are the caller's, small and unique.
+    /// Begins to accept on a socket. Numbers are the caller's, and unique.
     pub fn open_door(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
-        let slot = number as usize;
-        if self.doors.len() <= slot {
-            self.doors.resize_with(slot + 1, || None);
-        }
-        let mut door = Door { socket, listener, shared, batch: 1, state: DoorState::Open };
-        if self.os.watch_listener(&door.socket, Token::special(Side::Listener, number), shared).is_err() {
-            door.state = DoorState::Paused(self.now + PAUSE_US);
-        }
-        self.doors[slot] = Some(door);
+        let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
+        let paused = (!watched).then_some(self.now + PAUSE_US);
+        self.doors.insert(number, Door { socket, listener, shared, batch: 1, paused, closing: None });
     }
 
     /// Gives a listening socket the rules of a new snapshot.
     pub fn rebind_door(&mut self, number: u32, listener: Arc<Listener>) {
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
+        if let Some(door) = self.doors.get_mut(&number) {
             door.listener = listener;
         }
     }
@@ -223,15 +215,11 @@ impl<O: Os> Worker<O> {
     /// Serves what is queued on a socket, then closes it.
     pub fn close_door(&mut self, number: u32) {
         let until = self.os.now() + LINGER_US;
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
-            if let DoorState::Paused(_) = door.state {
-                let token = Token::special(Side::Listener, number);
-                let _ = self.os.watch_listener(&door.socket, token, door.shared);
-            }
+        if let Some(door) = self.doors.get_mut(&number) {
             if !door.shared {
                 self.os.refuse_new(&door.socket);
             }
-            door.state = DoorState::Closing(until);
+            door.closing = Some(until);
         }
     }
 
@@ -250,7 +238,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Ends at most `count` connections; answers how many of those meant were left.
+    /// Ends at most `count` connections; answers how many it ended.
     pub fn shed(&mut self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let slots: Vec<_> = self.flows.slots().collect();
         let mut meant: Vec<_> = slots
@@ -266,7 +254,7 @@ impl<O: Os> Worker<O> {
             self.end(*slot, ended);
         }
         self.settle();
-        meant.len().saturating_sub(count)
+        meant.len().min(count)
     }
 
     /// Hands over what is left for the log.
@@ -366,8 +354,8 @@ impl<O: Os> Worker<O> {
             self.counters().log_dropped.add(dropped as u64);
         }
         // Whatever ran out may be there again.
-        for door in self.doors.iter_mut().flatten() {
-            if let DoorState::Paused(until) = &mut door.state {
+        for door in self.doors.values_mut() {
+            if let Some(until) = &mut door.paused {
                 *until = self.now;
             }
         }
@@ -387,9 +375,10 @@ impl<O: Os> Worker<O> {
         self.expired = expired;
     }
 
+    /// Takes a batch from the queue, or all of it where the door closes.
     fn accept(&mut self, number: u32) {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return };
-        let (batch, closing) = (door.batch, matches!(door.state, DoorState::Closing(_)));
+        let Some(door) = self.doors.get(&number) else { return };
+        let (batch, closing) = (door.batch, door.closing.is_some());
         let mut taken = 0;
         let stop = loop {
             if taken == batch && !closing {
@@ -401,7 +390,7 @@ impl<O: Os> Worker<O> {
             }
         };
         let counters = &self.shared.counters[self.index].0;
-        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return };
+        let Some(door) = self.doors.get_mut(&number) else { return };
         match stop {
             // Found the whole batch: the queue is long.
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
@@ -413,17 +402,14 @@ impl<O: Os> Worker<O> {
                     &counters.accept_paused_descriptors
                 };
                 reason.add(1);
-                counters.accept_paused_now.set(1);
-                if !closing {
-                    self.os.unwatch_listener(&door.socket);
-                    door.state = DoorState::Paused(self.now + PAUSE_US);
-                }
+                self.os.unwatch_listener(&door.socket);
+                door.paused = Some(self.now + PAUSE_US);
             }
         }
     }
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return Err(Stop::Empty) };
+        let Some(door) = self.doors.get(&number) else { return Err(Stop::Empty) };
         let permit = self.shared.admission.admit(&door.listener.state).ok_or(Stop::Full)?;
         match self.os.accept(&door.socket) {
             Accepted::Connection(socket, peer) => {
@@ -449,27 +435,26 @@ impl<O: Os> Worker<O> {
 
     /// Resumes what paused long enough, and closes what has served its queue.
     fn tend_doors(&mut self) {
-        for number in 0..self.doors.len() {
-            let Some(door) = &mut self.doors[number] else { continue };
-            match door.state {
-                DoorState::Paused(until) if until <= self.now => {
-                    let token = Token::special(Side::Listener, number as u32);
-                    if self.os.watch_listener(&door.socket, token, door.shared).is_ok() {
-                        door.state = DoorState::Open;
-                        self.shared.counters[self.index].0.accept_paused_now.set(0);
-                    } else {
-                        door.state = DoorState::Paused(self.now + PAUSE_US);
-                    }
-                }
-                DoorState::Closing(until) if until <= self.now => {
-                    self.accept(number as u32);
-                    if let Some(door) = self.doors[number].take() {
-                        self.os.unwatch_listener(&door.socket);
-                    }
-                }
-                _ => {}
+        for (number, door) in &mut self.doors {
+            if door.paused.is_some_and(|until| until <= self.now) {
+                let watched =
+                    self.os.watch_listener(&door.socket, Token::special(Side::Listener, *number), door.shared);
+                door.paused = watched.is_err().then_some(self.now + PAUSE_US);
             }
         }
+        let now = self.now;
+        let over = |(number, door): (&u32, &Door<O>)| (door.due()? <= now).then_some(*number);
+        while let Some(number) = self.doors.iter().find_map(over) {
+            self.accept(number);
+            // A queue that could not be emptied, for a limit, keeps its door until it can.
+            if self.doors.get(&number).is_some_and(|door| door.paused.is_none())
+                && let Some(door) = self.doors.remove(&number)
+            {
+                self.os.unwatch_listener(&door.socket);
+            }
+        }
+        let paused = self.doors.values().any(|door| door.paused.is_some());
+        self.counters().accept_paused_now.set(paused.into());
     }
 
     fn settle(&mut self) {

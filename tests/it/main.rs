@@ -2,4 +2,5 @@
 
 mod floors;
 mod smoke;
+mod stop;
 mod support;

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod http;
+pub mod many;
 pub mod sessile;
 
 use std::time::{Duration, Instant};
