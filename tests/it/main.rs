@@ -1,6 +1,7 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
 
 mod floors;
+mod reload;
 mod smoke;
 mod stop;
 mod support;

@@ -94,9 +94,14 @@ impl Sessile {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Replaces the file and asks for a reload; the verdict.
-    pub fn reload(&self, config: &str) -> Value {
+    /// Writes the file anew, in place.
+    pub fn rewrite(&self, config: &str) {
         write_config(self.dir.path(), config);
+    }
+
+    /// Writes the file anew and asks for a reload; the verdict.
+    pub fn reload(&self, config: &str) -> Value {
+        self.rewrite(config);
         let (_, body) = http::unix_post(&self.admin(), "/reload").expect("the admin socket answers");
         serde_json::from_str(&body).expect("JSON")
     }
