@@ -23,6 +23,9 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 /// How often is looked whether it is free.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Device, inode and birth, where the file system knows it: the inode of a file that was replaced is used again at once.
+pub(super) type Identity = (u64, u64, Option<SystemTime>);
+
 /// A file that is good, and the verdict should nothing else be wrong.
 struct Changes {
     config: Config,
@@ -132,9 +135,9 @@ fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 /// Sets the limits that hold for the process and for listeners.

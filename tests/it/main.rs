@@ -5,3 +5,4 @@ mod reload;
 mod smoke;
 mod stop;
 mod support;
+mod watch;
