@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::config::{Bind, Config, KeyPart, Listener};
 use crate::snapshot::{self, Snapshot};
@@ -18,6 +18,8 @@ use crate::splicer::Adoption;
 pub struct Doors {
     workers: usize,
     bound: Vec<Bound>,
+    /// Given up by an earlier reload; workers may still be serving what is queued there.
+    closing: Vec<Bound>,
     next_number: u32,
     systemd: HashMap<String, Vec<Arc<OwnedFd>>>,
 }
@@ -30,6 +32,8 @@ struct Bound {
     owner: (String, usize),
     bind: Bind,
     address: Option<SocketAddr>,
+    /// The sockets, which belong to the workers.
+    sockets: Vec<Weak<OwnedFd>>,
 }
 
 /// What is newly bound for a configuration that is not yet in use. Dropping it gives everything back.
@@ -44,13 +48,20 @@ pub struct Plan {
 impl Doors {
     /// None yet; takes the descriptors that systemd has passed, by name.
     pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
-        Self { workers, bound: Vec::new(), next_number: 0, systemd }
+        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
     }
 
     /// The addresses of a listener, with the ports the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
         own.map(|bound| bound.address.map_or_else(|| shown(&bound.bind), |address| address.to_string())).collect()
+    }
+
+    /// Whether workers are still closing an address that a configuration wants back.
+    pub fn closes(&mut self, config: &Config) -> bool {
+        self.closing.retain(Bound::is_open);
+        let wanted = || config.listeners.iter().flat_map(|listener| &listener.bind);
+        self.closing.iter().any(|bound| wanted().any(|bind| matches!(bind, Bind::Tcp(to) if bound.overlaps(*to))))
     }
 
     /// Binds what a configuration wants and is not bound yet; every address that cannot be is a problem.
@@ -69,7 +80,9 @@ impl Doors {
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
                     Ok((sockets, address)) => {
-                        let bound = Bound { number: self.next_number, owner, bind: bind.clone(), address };
+                        let held = sockets.iter().map(Arc::downgrade).collect();
+                        let bound =
+                            Bound { number: self.next_number, owner, bind: bind.clone(), address, sockets: held };
                         self.next_number += 1;
                         plan.opened.push((bound, sockets, listener.backlog));
                     }
@@ -120,6 +133,7 @@ impl Doors {
         for bound in &plan.closed {
             bound.unlink();
         }
+        self.closing.extend(plan.closed.drain(..).filter(|bound| matches!(bound.bind, Bind::Tcp(_))));
         self.bound = std::mem::take(&mut plan.kept);
         self.bound.extend(plan.opened.drain(..).map(|(bound, _, _)| bound));
         adoptions
@@ -148,7 +162,10 @@ impl Doors {
         };
         match bind {
             Bind::Tcp(address) => {
-                socket::probe(*address).map_err(error)?;
+                // Of two addresses on one port that overlap, as 0.0.0.0 does with any, both may be ours.
+                if !self.bound.iter().chain(&self.closing).any(|bound| bound.is_open() && bound.overlaps(*address)) {
+                    socket::probe(*address).map_err(error)?;
+                }
                 let first = socket::bind_tcp(*address, options).map_err(error)?;
                 let real = local_address(&first).unwrap_or(*address);
                 let mut group = vec![Arc::new(first)];
@@ -192,6 +209,21 @@ impl Bound {
     fn is(&self, bind: &Bind, owner: &(String, usize)) -> bool {
         let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
         self.bind == *bind && (!chosen || self.owner == *owner)
+    }
+
+    /// Whether a worker holds it.
+    fn is_open(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.strong_count() > 0)
+    }
+
+    /// Whether some client could reach either.
+    fn overlaps(&self, other: SocketAddr) -> bool {
+        self.address.is_some_and(|own| {
+            let (one, two) = (own.ip(), other.ip());
+            own.port() == other.port()
+                && one.is_ipv4() == two.is_ipv4()
+                && (one == two || one.is_unspecified() || two.is_unspecified())
+        })
     }
 
     /// New clients find nobody any more; those in the queue are still served.

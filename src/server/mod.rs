@@ -240,7 +240,7 @@ impl Server {
     /// Closes a backend's connections at a pace that leaves none when the time is over.
     async fn shed_some(&self, backend: &Arc<Backend>, left: Duration) {
         let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
-        let share = backend.leases().div_ceil(ticks).div_ceil(self.fleet.len() as u64);
+        let share = backend.leases().div_ceil(ticks);
         if share > 0 {
             self.fleet.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
         }

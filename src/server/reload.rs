@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::doors::{Doors, Plan};
 use super::{Server, connections_by_descriptors, lock_of};
@@ -17,11 +17,37 @@ use crate::admission::Admission;
 use crate::config::{self, Checked, Config, Pool};
 use crate::snapshot::Snapshot;
 
+/// How long an address that was given up a moment ago is waited for.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+
+/// How often is looked whether it is free.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Device, inode and birth, where the file system knows it: the inode of a file that was replaced is used again at once.
+pub(super) type Identity = (u64, u64, Option<SystemTime>);
+
+/// A file that is good, and the verdict should nothing else be wrong.
+struct Changes {
+    config: Config,
+    verdict: Verdict,
+}
+
 impl Server {
     /// Reads the file again and uses it if it is good.
     pub(super) async fn reload_file(&self) -> Verdict {
         let mut doors = self.doors.lock().await;
-        let verdict = match self.prepare(&mut doors) {
+        let prepared = match self.read_changes() {
+            Ok(changes) => {
+                // What was given up a moment ago is bound until its queue is served.
+                let patience = Instant::now() + CLOSING_MAX;
+                while doors.closes(&changes.config) && Instant::now() < patience {
+                    tokio::time::sleep(LOOK).await;
+                }
+                self.prepare(&mut doors, changes)
+            }
+            Err(problems) => Err(problems),
+        };
+        let verdict = match prepared {
             Ok((plan, next, verdict)) => {
                 self.put_in_force(&mut doors, plan, next).await;
                 verdict
@@ -35,22 +61,27 @@ impl Server {
         verdict
     }
 
-    /// Everything that can fail.
-    fn prepare(&self, doors: &mut Doors) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
+    /// Reads the file, and compares it to what is in force.
+    fn read_changes(&self) -> Result<Changes, Vec<String>> {
         if self.stopping.load(Relaxed) {
             return Err(vec!["the process is stopping".into()]);
         }
         let Checked { config, warnings } = read(&self.path)?;
-        let previous = self.current.load_full();
+        let old = &self.current.load_full().config;
         let mut warnings: Vec<_> =
             warnings.iter().map(|warning| format!("{}:{warning}", self.path.display())).collect();
-        warnings.extend(only_at_start(&previous.config, &config));
-        warnings.extend(renamed(&previous.config, &config));
-        let changes = changes(&previous.config, &config);
-        let plan = doors.plan(&config)?;
-        let next = Snapshot::build(config, Some(&previous), self.fleet.len(), &self.admission);
+        warnings.extend(only_at_start(old, &config));
+        warnings.extend(renamed(old, &config));
+        let verdict = Verdict { accepted: true, changes: changes(old, &config), warnings, ..Verdict::default() };
+        Ok(Changes { config, verdict })
+    }
+
+    /// Everything else that can fail.
+    fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
+        let plan = doors.plan(&changes.config)?;
+        let next = Snapshot::build(changes.config, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
         Doors::listen(&plan)?;
-        Ok((plan, next, Verdict { accepted: true, changes, warnings, ..Verdict::default() }))
+        Ok((plan, next, changes.verdict))
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
@@ -104,9 +135,9 @@ fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 /// Sets the limits that hold for the process and for listeners.

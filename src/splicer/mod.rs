@@ -88,7 +88,7 @@ enum Command {
         whom: Whom,
         count: usize,
         ended: Ended,
-        left: oneshot::Sender<usize>,
+        done: oneshot::Sender<usize>,
     },
     #[cfg(debug_assertions)]
     Panic(u64),
@@ -174,12 +174,14 @@ impl Fleet {
         all
     }
 
-    /// Ends at most `count` connections in each worker, quietest first; answers how many of those meant are left.
+    /// Ends at most `count` connections, spread over the workers, the quietest of each first; answers how many it
+    /// ended.
     pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        for handle in &self.workers {
-            let (left, answer) = oneshot::channel();
-            handle.put(Command::Shed { whom: whom.clone(), count, ended, left }).await;
+        for (index, handle) in self.workers.iter().enumerate() {
+            let share = (count - total).div_ceil(self.workers.len() - index);
+            let (done, answer) = oneshot::channel();
+            handle.put(Command::Shed { whom: whom.clone(), count: share, ended, done }).await;
             total += answer.await.unwrap_or(0);
         }
         total
@@ -287,8 +289,8 @@ impl Thread {
                 self.worker.each(|flow| all.push(flow.view(index, now)));
                 let _ = views.send(all);
             }
-            Command::Shed { whom, count, ended, left } => {
-                let _ = left.send(self.worker.shed(&whom, count, ended));
+            Command::Shed { whom, count, ended, done } => {
+                let _ = done.send(self.worker.shed(&whom, count, ended));
             }
             #[cfg(debug_assertions)]
             Command::Panic(id) => self.worker.panic_at(id),

@@ -4,11 +4,11 @@
 //! before any connection is stepped, so none can meet a socket that was opened later; a panic costs the connection
 //! whose step it was, by reset, and no other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::door::{Door, DoorState};
+use super::door::Door;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::opening::Opening;
 use super::os::{Event, Micros, Os};
@@ -54,7 +54,7 @@ pub struct Worker<O: Os> {
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    pub(super) doors: Vec<Option<Door<O>>>,
+    pub(super) doors: BTreeMap<u32, Door<O>>,
     pipes: Pipes<O>,
     scratch: Box<[u8]>,
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
@@ -88,7 +88,7 @@ impl<O: Os> Worker<O> {
             wheel: Wheel::new(now),
             queue: VecDeque::new(),
             expired: Vec::new(),
-            doors: Vec::new(),
+            doors: BTreeMap::new(),
             pipes: Pipes::default(),
             scratch: vec![0; COPY_BYTES].into(),
             spare: Vec::new(),
@@ -106,7 +106,7 @@ impl<O: Os> Worker<O> {
 
     /// Listening sockets it holds, those being closed included.
     pub fn doors(&self) -> usize {
-        self.doors.iter().flatten().count()
+        self.doors.len()
     }
 
     /// When it has something to do without an event: `Some(0)` at once, `None` never.
@@ -115,10 +115,7 @@ impl<O: Os> Worker<O> {
             return Some(0);
         }
         let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
-        let doors = self.doors.iter().flatten().filter_map(|door| match door.state {
-            DoorState::Open => None,
-            DoorState::Paused(until) | DoorState::Closing(until) => Some(until),
-        });
+        let doors = self.doors.values().filter_map(Door::due);
         doors.chain(self.wheel.next()).chain(journal).min()
     }
 
@@ -148,6 +145,8 @@ impl<O: Os> Worker<O> {
 
     /// Takes a connection in.
     pub fn admit(&mut self, incoming: Incoming<O::Socket>) {
+        // Another worker may have accepted it after this turn began; nothing is older than now.
+        self.now = self.now.max(incoming.accepted);
         self.accepted += 1;
         let id = (self.index as u64) << 48 | self.accepted;
         let listener = Arc::clone(&incoming.listener);
@@ -184,7 +183,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Ends at most `count` connections; answers how many of those meant were left.
+    /// Ends at most `count` connections; answers how many it ended.
     pub fn shed(&mut self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let slots: Vec<_> = self.flows.slots().collect();
         let mut meant: Vec<_> = slots
@@ -200,7 +199,7 @@ impl<O: Os> Worker<O> {
             self.end(*slot, ended);
         }
         self.settle();
-        meant.len().saturating_sub(count)
+        meant.len().min(count)
     }
 
     /// Hands over what is left for the log.
@@ -300,8 +299,8 @@ impl<O: Os> Worker<O> {
             self.counters().log_dropped.add(dropped as u64);
         }
         // Whatever ran out may be there again.
-        for door in self.doors.iter_mut().flatten() {
-            if let DoorState::Paused(until) = &mut door.state {
+        for door in self.doors.values_mut() {
+            if let Some(until) = &mut door.paused {
                 *until = self.now;
             }
         }
@@ -365,3 +364,6 @@ impl<O: Os> Links for Rows<'_, O> {
         &mut self.0.at(slot).expect("a linked row exists").link
     }
 }
+
+#[cfg(test)]
+mod tests;

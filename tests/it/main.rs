@@ -2,7 +2,10 @@
 
 mod explain;
 mod floors;
+mod reload;
 mod services;
 mod smoke;
+mod stop;
 mod support;
+mod watch;
 mod websocket;

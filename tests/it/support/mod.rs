@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod backend;
 pub mod http;
+pub mod many;
 pub mod program;
 pub mod sessile;
 
