@@ -64,7 +64,8 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
     format!("admin socket {}: {error}{hint}", socket.display())
 }
 
-fn parse(answer: &str) -> Option<Answer> {
+/// Takes a whole HTTP answer apart; `None` if it is none or was cut short.
+pub(super) fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let length = head.lines().find_map(|line| {
