@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use crate::config::{Bind, Config, KeyPart, Listener};
+use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::snapshot::{self, Snapshot};
 use crate::socket::{self, Options};
 use crate::splicer::Adoption;
@@ -73,18 +73,20 @@ impl Doors {
             let options = Options { backlog: listener.backlog, keep_alive };
             for (index, bind) in listener.bind.iter().enumerate() {
                 let owner = (listener.name.clone(), index);
-                if let Some(at) = plan.closed.iter().position(|bound| bound.is(bind, &owner)) {
-                    let known = plan.closed.swap_remove(at);
-                    plan.kept.push(Bound { owner, ..known });
+                let known: Vec<_> = plan.closed.extract_if(.., |bound| bound.is(bind, &owner)).collect();
+                if !known.is_empty() {
+                    plan.kept.extend(known.into_iter().map(|bound| Bound { owner: owner.clone(), ..bound }));
                     continue;
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
-                    Ok((sockets, address)) => {
-                        let held = sockets.iter().map(Arc::downgrade).collect();
-                        let bound =
-                            Bound { number: self.next_number, owner, bind: bind.clone(), address, sockets: held };
-                        self.next_number += 1;
-                        plan.opened.push((bound, sockets, listener.backlog));
+                    Ok(groups) => {
+                        for (sockets, address) in groups {
+                            let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
+                            let (owner, bind) = (owner.clone(), bind.clone());
+                            self.next_number += 1;
+                            let bound = Bound { number, owner, bind, address, sockets: held };
+                            plan.opened.push((bound, sockets, listener.backlog));
+                        }
                     }
                     Err(why) => problems.push(format!("listener {:?}: {}: {why}", listener.name, shown(bind))),
                 }
@@ -113,12 +115,7 @@ impl Doors {
     /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
     pub fn carry_out(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
         plan.made.clear();
-        let template = || Adoption {
-            generation: snapshot.generation,
-            logs_connections: snapshot.config.process.log.connections,
-            ..Adoption::default()
-        };
-        let mut adoptions: Vec<_> = (0..self.workers).map(|_| template()).collect();
+        let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
         let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
         for (worker, adoption) in adoptions.iter_mut().enumerate() {
             adoption.close = plan.closed.iter().map(|bound| bound.number).collect();
@@ -140,12 +137,12 @@ impl Doors {
     }
 
     /// What each worker has to do to close everything.
-    pub fn close_all(&mut self) -> Vec<Adoption> {
+    pub fn close_all(&mut self, snapshot: &Snapshot) -> Vec<Adoption> {
         let close: Vec<_> = self.bound.iter().map(|bound| bound.number).collect();
         for bound in self.bound.drain(..) {
             bound.unlink();
         }
-        (0..self.workers).map(|_| Adoption { close: close.clone(), ..Adoption::default() }).collect()
+        (0..self.workers).map(|_| Adoption { close: close.clone(), ..adoption(snapshot) }).collect()
     }
 
     fn open(
@@ -155,7 +152,7 @@ impl Doors {
         config: &Config,
         listener: &Listener,
         made: &mut Vec<PathBuf>,
-    ) -> Result<(Vec<Arc<OwnedFd>>, Option<SocketAddr>), String> {
+    ) -> Result<Vec<Group>, String> {
         let error = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
             _ => error.to_string(),
@@ -172,26 +169,46 @@ impl Doors {
                 for _ in 1..self.workers {
                     group.push(Arc::new(socket::bind_tcp(real, options).map_err(error)?));
                 }
-                Ok((group, Some(real)))
+                Ok(vec![(group, Some(real))])
             }
             Bind::Unix(path) => {
                 let socket = socket::bind_unix(path).map_err(error)?;
                 made.push(path.clone());
-                Ok((vec![Arc::new(socket)], None))
+                Ok(vec![(vec![Arc::new(socket)], None)])
             }
             Bind::Systemd(name) => {
                 let passed = self.systemd.get(name).ok_or("systemd has passed no descriptor of this name")?;
-                let address = local_address(&passed[0]);
-                match address {
-                    Some(_) => socket::tune_tcp(&passed[0], options).map_err(error)?,
-                    None if keyed_by_source(config, listener) => {
-                        return Err("is a unix socket, whose clients have no address to be a key".into());
-                    }
-                    None => {}
-                }
-                Ok((passed.clone(), address))
+                passed.iter().map(|socket| adopt_passed(socket, options, config, listener)).collect()
             }
         }
+    }
+}
+
+/// The sockets of one address, one per worker or one for all, and where they are.
+type Group = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
+
+/// A duplicate each time, so that a listener that is removed and one that is added never share a descriptor.
+fn adopt_passed(socket: &OwnedFd, options: &Options, config: &Config, listener: &Listener) -> Result<Group, String> {
+    let address = local_address(socket);
+    match address {
+        Some(_) => socket::tune_tcp(socket, options).map_err(|error| error.to_string())?,
+        None if keyed_by_source(config, listener) => {
+            return Err("is a unix socket, whose clients have no address to be a key".into());
+        }
+        None => {}
+    }
+    let duplicate = socket.try_clone().map_err(|error| error.to_string())?;
+    Ok((vec![Arc::new(duplicate)], address))
+}
+
+/// What every worker learns from a snapshot.
+fn adoption(snapshot: &Snapshot) -> Adoption {
+    let log = snapshot.config.process.log;
+    Adoption {
+        generation: snapshot.generation,
+        logs_connections: log.connections,
+        logs_local: log.level == LogLevel::Debug,
+        ..Adoption::default()
     }
 }
 

@@ -3,7 +3,6 @@
 //! Invariant: until everything that can fail has succeeded, nothing that connections see has changed; a refused file
 //! shows in the log, in the verdict and in the metrics.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
 use crate::config::{self, Checked, Config, Pool};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot};
 
 /// How long an address that was given up a moment ago is waited for.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
@@ -36,7 +35,7 @@ impl Server {
     /// Reads the file again and uses it if it is good.
     pub(super) async fn reload_file(&self) -> Verdict {
         let mut doors = self.doors.lock().await;
-        let prepared = match self.read_changes() {
+        let prepared = match self.read_changes().await {
             Ok(changes) => {
                 // What was given up a moment ago is bound until its queue is served.
                 let patience = Instant::now() + CLOSING_MAX;
@@ -62,15 +61,21 @@ impl Server {
     }
 
     /// Reads the file, and compares it to what is in force.
-    fn read_changes(&self) -> Result<Changes, Vec<String>> {
+    async fn read_changes(&self) -> Result<Changes, Vec<String>> {
         if self.stopping.load(Relaxed) {
             return Err(vec!["the process is stopping".into()]);
         }
-        let Checked { config, warnings } = read(&self.path)?;
+        *lock_of(&self.identity) = identity(&self.path);
+        // A name in the file may take the resolver a while, during which everything else goes on.
+        let path = self.path.clone();
+        let Checked { config, warnings } = tokio::task::spawn_blocking(move || read(&path))
+            .await
+            .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
         let old = &self.current.load_full().config;
         let mut warnings: Vec<_> =
             warnings.iter().map(|warning| format!("{}:{warning}", self.path.display())).collect();
         warnings.extend(only_at_start(old, &config));
+        warnings.extend(only_for_new_listeners(old, &config));
         warnings.extend(renamed(old, &config));
         let verdict = Verdict { accepted: true, changes: changes(old, &config), warnings, ..Verdict::default() };
         Ok(Changes { config, verdict })
@@ -126,12 +131,8 @@ impl Server {
 /// Reads and checks a file; every problem with its place in it.
 pub(super) fn read(path: &Path) -> Result<Checked, Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
-    config::check(&text, &resolve)
+    config::check(&text, &crate::socket::resolve)
         .map_err(|problems| problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect())
-}
-
-fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
-    Ok(name.to_socket_addrs()?.collect())
 }
 
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
@@ -156,6 +157,17 @@ pub(super) fn limit(admission: &Admission, snapshot: &Snapshot) {
 
 pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Sockets that stay keep what they were made with.
+fn only_for_new_listeners(old: &Config, new: &Config) -> Option<String> {
+    let same_limits = snapshot::keep_alive(&old.limits) == snapshot::keep_alive(&new.limits);
+    let same = |listener: &config::Listener| {
+        old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
+    };
+    (!same_limits || !new.listeners.iter().all(same)).then(|| {
+        "keepalive, user_timeout and backlog: listeners that stay keep what they were opened with until the next start".into()
+    })
 }
 
 /// What the new file says that only a restart can do.

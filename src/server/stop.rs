@@ -27,16 +27,8 @@ impl Server {
         let open = self.fleet.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
         tokio::time::sleep(process.stop_grace).await;
-        let adoptions = self.doors.lock().await.close_all();
-        let (generation, logs) = {
-            let snapshot = self.current.load();
-            (snapshot.generation, snapshot.config.process.log.connections)
-        };
-        let adoptions = adoptions.into_iter().map(|mut adoption| {
-            (adoption.generation, adoption.logs_connections) = (generation, logs);
-            adoption
-        });
-        self.fleet.adopt(adoptions.collect()).await;
+        let adoptions = self.doors.lock().await.close_all(&self.current.load());
+        self.fleet.adopt(adoptions).await;
         let deadline = Instant::now() + process.stop_deadline;
         let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
         let before = |deadline| Instant::now() < deadline;

@@ -12,6 +12,17 @@ use super::worker::Whom;
 use crate::journal;
 use crate::outcome::Ended;
 
+/// Which connections get a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// None.
+    Off,
+    /// Those of clients; not those that a balancer in front opens for itself.
+    Clients,
+    /// All of them.
+    All,
+}
+
 /// A living connection, for the admin interface.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionView {
@@ -44,8 +55,8 @@ pub struct ConnectionView {
 }
 
 impl<O: Os> Flow<O> {
-    /// Closes what is open, counts the ending and answers the line for the log.
-    pub fn finish(mut self, ended: Ended, step: &mut Step<'_, O>) -> journal::Connection {
+    /// Closes what is open, counts the ending and answers the line for the log, if there is one.
+    pub fn finish(mut self, ended: Ended, log: Log, step: &mut Step<'_, O>) -> Option<journal::Connection> {
         let relayed = self.stage == Stage::Relay;
         self.up.close(step.tools.pipes);
         self.down.close(step.tools.pipes);
@@ -65,7 +76,8 @@ impl<O: Os> Flow<O> {
         if relayed && let Some(lease) = &self.lease {
             lease.counters(step.worker).duration.record_us(duration_us);
         }
-        self.line(ended, duration_us)
+        let local = self.labels.as_ref().is_some_and(|labels| labels.local);
+        (log == Log::All || (log == Log::Clients && !local)).then(|| self.line(ended, duration_us))
     }
 
     /// Whether a command means it.

@@ -14,7 +14,7 @@ use super::slab::Side;
 use crate::attempt::{Failure, Next};
 use crate::config::Address;
 use crate::outcome::Ended;
-use crate::pool::Backend;
+use crate::pool::{Backend, Pool};
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
@@ -26,7 +26,7 @@ impl<O: Os> Flow<O> {
         opening.attempt_began = step.now;
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let from = self.local_source(&backend, step);
+        let from = opening.picked.as_ref().and_then(|pool| local_source(pool, &backend, self.id));
         let socket = match step.tools.os.connect(backend.address(), from) {
             Ok(socket) => socket,
             Err(why) => return self.attempt_failed(why, step),
@@ -72,12 +72,12 @@ impl<O: Os> Flow<O> {
         counters.bytes_up.add(self.up.bytes);
         counters.connect_time.record_us(self.connect_us.into());
         let mut header = Vec::new();
-        if let Some(pool) = step.current.load().pool(lease.pool_name()) {
-            pool.connect_succeeded(lease.backend(), step.now / 1_000);
+        if let Some(pool) = &opening.picked {
+            pool.connect_succeeded(lease.backend());
             if opening.moved {
                 pool.count_moved_down();
             }
-            header = opening.announce(pool, source, client, self.id, step.tools.os);
+            header = opening.announce(source, client, self.id, step.tools.os);
         }
         if header.is_empty() {
             self.up.owe(&opening.bytes);
@@ -97,7 +97,7 @@ impl<O: Os> Flow<O> {
         let now_ms = step.now / 1_000;
         if !matches!(failure, Failure::Local(_)) {
             lease.counters(step.worker).connect_failures.add(1);
-            if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+            if let Some(pool) = &opening.picked {
                 pool.connect_failed(lease.backend(), now_ms);
             }
         }
@@ -124,13 +124,11 @@ impl<O: Os> Flow<O> {
         }
         if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
     }
+}
 
-    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
-        let snapshot = step.current.load();
-        let Address::Tcp(to) = backend.address() else { return None };
-        let sources = &snapshot.pool(backend.pool_name())?.config().source;
-        // In turn, so that each address' ports are used alike.
-        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
-    }
+/// The pool's local addresses in turn, so that each one's ports are used alike.
+fn local_source(pool: &Pool, backend: &Backend, turn: u64) -> Option<IpAddr> {
+    let Address::Tcp(to) = backend.address() else { return None };
+    let sources = || pool.config().source.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
+    sources().nth(turn as usize % sources().count().max(1)).copied()
 }

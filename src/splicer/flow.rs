@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::blame::{backend_broken, client_broken, local, relay_broken};
 use super::opening::{Labels, Look, Opening, rules};
-use super::os::{Event, Io, Micros, Os};
+use super::os::{Broken, Event, Io, Micros, Os};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::timer::Link;
@@ -258,16 +258,16 @@ impl<O: Os> Flow<O> {
                 Io::Moved(n) => {
                     self.up.bytes += n as u64;
                     self.up.readable = n == step.tools.scratch.len();
-                    if let Some(opening) = &mut self.opening {
-                        opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
-                    }
+                    opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
                 }
                 Io::Later => {
                     self.up.readable = false;
                     return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
                 }
-                Io::End => {
-                    return Stop(Verdict::End(self.opening.as_ref().map_or(Ended::ClientLeft, |o| o.cut_short())));
+                Io::End => return Stop(Verdict::End(opening.cut_short())),
+                // Health checks of balancers in front of us end so.
+                Io::Broken(Broken::Reset) if opening.cut_short() == Ended::Probe => {
+                    return Stop(Verdict::End(Ended::Probe));
                 }
                 Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
             }
@@ -287,6 +287,7 @@ impl<O: Os> Flow<O> {
         match header {
             Header::Local => {
                 step.counters.keyless.add(1);
+                self.labels.get_or_insert_default().local = true;
                 Ok(())
             }
             Header::Proxied { source, .. } => {
@@ -318,6 +319,7 @@ impl<O: Os> Flow<O> {
             opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
         }
         opening.moved = pick.moved;
+        opening.picked = Some(Arc::clone(pool));
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;
         }
@@ -417,9 +419,10 @@ impl<O: Os> Flow<O> {
         (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
     }
 
-    /// Changes whenever a byte was taken by either side.
-    fn moved(&self) -> (u64, u64, usize, usize) {
-        (self.up.bytes, self.down.bytes, self.up.held(), self.down.held())
+    /// Changes whenever a byte was read or taken, and when an end was read.
+    fn moved(&self) -> (u64, u64, usize, usize, bool, bool) {
+        let (up, down) = (&self.up, &self.down);
+        (up.bytes, down.bytes, up.held(), down.held(), up.end_seen, down.end_seen)
     }
 }
 

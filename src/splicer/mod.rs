@@ -22,8 +22,10 @@ pub mod worker;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::TrySendError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,10 +43,12 @@ use crate::outcome::Ended;
 use crate::snapshot::Listener;
 
 pub use self::os::Micros;
-pub use self::worker::Shared as WorkerShared;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
+
+/// sysexits.h: an internal error.
+const EXIT_INTERNAL: i32 = 70;
 
 /// A worker hands a new connection on when it holds more than the mean, plus a quarter, plus this many.
 const SLACK: usize = 32;
@@ -78,6 +82,8 @@ pub struct Adoption {
     pub close: Vec<u32>,
     /// Whether connections are logged.
     pub logs_connections: bool,
+    /// Whether those are, too, that a balancer in front opens for itself.
+    pub logs_local: bool,
 }
 
 enum Command {
@@ -119,7 +125,7 @@ impl Fleet {
             let core = cores.map(|cores| cores[index % cores.len()]);
             let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
             let spawned =
-                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run(core))?;
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run_or_end(core))?;
             threads.push(spawned);
         }
         Ok((fleet, threads))
@@ -222,12 +228,14 @@ impl Fleet {
 }
 
 impl Handle {
-    /// Puts a command in, waiting for room; gives up when the worker is gone.
+    /// Puts a command in, waiting for room.
     async fn put(&self, mut command: Command) {
-        for _ in 0..1_000 {
+        loop {
             match self.inbox.send(command) {
                 Ok(()) => return,
-                Err(refused) => command = refused,
+                Err(TrySendError::Full(refused)) => command = refused,
+                // A worker that is gone takes the process with it.
+                Err(TrySendError::Disconnected(_)) => return,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -243,6 +251,16 @@ struct Thread {
 }
 
 impl Thread {
+    /// A panic outside a connection's step leaves nothing to rely on: the process ends, and whoever watches it starts
+    /// another, rather than going on without a worker that clients are still sent to.
+    fn run_or_end(self, core: Option<usize>) {
+        let index = self.worker.index;
+        if catch_unwind(AssertUnwindSafe(|| self.run(core))).is_err() {
+            eprintln!("sessile: worker {index} failed; the process ends");
+            std::process::exit(EXIT_INTERNAL);
+        }
+    }
+
     fn run(mut self, core: Option<usize>) {
         if let Some(core) = core {
             let mut set = rustix::thread::CpuSet::new();
@@ -308,7 +326,7 @@ impl Thread {
         for (number, socket, listener, shared) in adoption.open {
             self.worker.open_door(number, socket, listener, shared);
         }
-        self.worker.set_logs_connections(adoption.logs_connections);
+        self.worker.set_logs_connections(adoption.logs_connections, adoption.logs_local);
         self.worker.counters().generation.set(adoption.generation);
     }
 
@@ -316,7 +334,9 @@ impl Thread {
     fn hand_over(&mut self) {
         while let Some(incoming) = self.worker.surplus() {
             let refused = match self.fleet.emptier(self.worker.index, incoming.accepted) {
-                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err(),
+                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err().map(|refused| match refused {
+                    TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+                }),
                 None => Some(Command::Incoming(incoming)),
             };
             match refused {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::account::Log;
 use super::door::Door;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::opening::Opening;
@@ -27,6 +28,9 @@ use crate::snapshot::Current;
 /// `Opening`s kept for later connections.
 const SPARE_MAX: usize = 64;
 
+/// Free pipes that nobody has used for this long are closed.
+const TRIM_US: Micros = 5_000_000;
+
 /// A turn that takes longer is counted and told.
 const STUCK_US: Micros = 100_000;
 
@@ -39,6 +43,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// What each worker counts.
     pub counters: Box<[Padded<WorkerCounters>]>,
+    /// Pipes that one worker may have; beyond them it copies.
+    pub pipes_max: usize,
 }
 
 /// One worker.
@@ -56,12 +62,15 @@ pub struct Worker<O: Os> {
     expired: Vec<u32>,
     pub(super) doors: BTreeMap<u32, Door<O>>,
     pipes: Pipes<O>,
+    /// When free pipes are closed, unless they are used before.
+    trim_at: Option<Micros>,
     scratch: Box<[u8]>,
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Opening>>,
     pub(super) shared: Arc<Shared>,
     journal: JournalSender,
+    logs_local: bool,
     accepted: u64,
     pub(super) now: Micros,
 }
@@ -79,6 +88,7 @@ impl<O: Os> Worker<O> {
     /// A worker without connections.
     pub fn new(index: usize, mut os: O, shared: Arc<Shared>, journal: JournalSender) -> Self {
         let now = os.now();
+        let pipes = Pipes::at_most(shared.pipes_max);
         Self {
             index,
             os,
@@ -89,11 +99,13 @@ impl<O: Os> Worker<O> {
             queue: VecDeque::new(),
             expired: Vec::new(),
             doors: BTreeMap::new(),
-            pipes: Pipes::default(),
+            pipes,
+            trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
             spare: Vec::new(),
             shared,
             journal,
+            logs_local: false,
             accepted: 0,
             now,
         }
@@ -116,7 +128,7 @@ impl<O: Os> Worker<O> {
         }
         let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
         let doors = self.doors.values().filter_map(Door::due);
-        doors.chain(self.wheel.next()).chain(journal).min()
+        doors.chain(self.wheel.next()).chain(journal).chain(self.trim_at).min()
     }
 
     /// Handles a batch of events and everything that is due.
@@ -168,9 +180,10 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// What the log shall say from now on.
-    pub fn set_logs_connections(&mut self, on: bool) {
+    /// What the log shall say from now on; `local`: also what a balancer in front opens for itself.
+    pub fn set_logs_connections(&mut self, on: bool, local: bool) {
         self.journal.set_logs_connections(on);
+        self.logs_local = local;
     }
 
     /// Runs a function over every connection.
@@ -216,6 +229,7 @@ impl<O: Os> Worker<O> {
     /// Closes free pipes.
     pub fn trim(&mut self) {
         self.pipes.trim();
+        self.trim_at = None;
     }
 
     fn note(&mut self, event: &Event) {
@@ -287,14 +301,19 @@ impl<O: Os> Worker<O> {
         let Some(token) = self.flows.token(slot) else { return };
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
+        let log = match (self.journal.logs_connections(), self.logs_local) {
+            (false, _) => Log::Off,
+            (true, false) => Log::Clients,
+            (true, true) => Log::All,
+        };
         let line = {
             let (_, mut step) = self.split(token);
-            flow.finish(ended, &mut step)
+            flow.finish(ended, log, &mut step)
         };
         if self.spare.len() > SPARE_MAX {
             self.spare.truncate(SPARE_MAX);
         }
-        if self.journal.logs_connections() {
+        if let Some(line) = line {
             let dropped = self.journal.push(Record::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
         }
@@ -326,6 +345,12 @@ impl<O: Os> Worker<O> {
         let counters = &self.shared.counters[self.index].0;
         counters.connections.set(connections as u64);
         counters.pipes.set(pipes as u64);
+        match self.trim_at {
+            _ if !self.pipes.idle() => self.trim_at = None,
+            None => self.trim_at = Some(self.now + TRIM_US),
+            Some(at) if at <= self.now => self.trim(),
+            Some(_) => {}
+        }
         if self.journal.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
             self.flush();
         }

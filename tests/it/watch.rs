@@ -98,7 +98,8 @@ fn every_file_that_takes_the_place_is_seen_though_it_has_the_number_of_the_one_b
 fn digest(sessile: &Sessile) -> u64 {
     let text = fs::read_to_string(sessile.file()).unwrap();
     let checked = sessile::config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
-    sessile::snapshot::Snapshot::build(checked.config, None, 1).digest
+    let admission = std::sync::Arc::new(sessile::admission::Admission::new(1));
+    sessile::snapshot::Snapshot::build(checked.config, None, 1, &admission).digest
 }
 
 #[test]

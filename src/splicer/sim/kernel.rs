@@ -462,7 +462,7 @@ impl Os for SimOs {
         if kernel.fails() {
             return Err(if kernel.random.one_in(2) { Broken::NoPort } else { Broken::NoDescriptor });
         }
-        let room = 1 + kernel.random.below(40_000);
+        let room = 64 + kernel.random.below(40_000);
         let id = kernel.make(room, false);
         kernel.connecting.push((id, to.clone()));
         drop(kernel);

@@ -68,9 +68,9 @@ fn nature(seed: u64) -> Nature {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let mut config = checked.unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
-    // Nobody in a calm world is so slow that a limit should end his connection.
+    // In a calm world nobody is so slow that a limit should end his connection, though all may be quiet for long.
     config.limits.idle_timeout = hostile.then(|| std::time::Duration::from_secs(60));
-    config.limits.half_close_timeout = hostile.then(|| std::time::Duration::from_secs(10));
+    config.limits.half_close_timeout = Some(std::time::Duration::from_secs(10));
     if greeting == Greeting::None && random.one_in(4) {
         config.pools[0].proxy = Some(ProxyOut { version: ProxyVersion::V1, tlvs: Vec::new() });
     }

@@ -118,6 +118,7 @@ impl World {
             current: Arc::clone(&current),
             admission: Arc::clone(&admission),
             counters: vec![Padded::default()].into(),
+            pipes_max: 64,
         });
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), JournalSender::off());
         worker.open_door(0, (), listener, false);
@@ -144,7 +145,13 @@ impl World {
         while !self.over() {
             self.turn()?;
             if self.turns > 400_000 {
-                return Err(format!("not over after {} turns: {:?}", self.turns, self.waiting()));
+                let (wake_at, restless) = (self.worker.wake_at(), self.kernel.borrow().restless());
+                let now = self.kernel.borrow().now;
+                return Err(format!(
+                    "not over after {} turns, at {now}, next {wake_at:?}, restless {restless}: {:?}",
+                    self.turns,
+                    self.waiting()
+                ));
             }
         }
         self.bring_to_end()?;
@@ -166,6 +173,8 @@ impl World {
         }
         if self.nature.hostile {
             self.trouble();
+        } else if self.random.one_in(100) {
+            self.quiet();
         }
         let events = self.kernel.borrow_mut().events();
         self.worker.turn(&events);
@@ -184,7 +193,7 @@ impl World {
 
     fn new_client(&mut self) {
         let from = SocketAddr::from(([10, 0, self.random.below(4) as u8, self.random.below(200) as u8], 40_000));
-        let room = 1 + self.random.below(60_000);
+        let room = 64 + self.random.below(60_000);
         let id = self.kernel.borrow_mut().dial(from, room);
         let prefix = match &self.nature.greeting {
             Greeting::None => Vec::new(),
@@ -370,6 +379,15 @@ impl World {
         match partner {
             Some(other) if !self.nature.hostile && !other.aborted => Err(format!("peer {id}: reset for no reason")),
             _ => Ok(()),
+        }
+    }
+
+    /// Nobody says anything for longer than a half-closed connection may be quiet; none is half-closed yet.
+    fn quiet(&mut self) {
+        let mut peers = self.peers.values().filter(|peer| !(peer.finished && peer.saw_end));
+        let settled = peers.all(|peer| peer.partner.is_some() && !peer.finished);
+        if settled && self.kernel.borrow().connecting.is_empty() {
+            self.kernel.borrow_mut().now += 30_000_000;
         }
     }
 

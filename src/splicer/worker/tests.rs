@@ -15,9 +15,11 @@ fn shared(listener: &str) -> Arc<Shared> {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+    let admission = Arc::new(Admission::new(usize::MAX));
     Arc::new(Shared {
-        current: Arc::new(Current::new(Snapshot::build(config, None, 1))),
-        admission: Arc::new(Admission::new(usize::MAX)),
+        current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
+        admission,
+        pipes_max: 8,
         counters: vec![Padded::default()].into(),
     })
 }
@@ -32,7 +34,7 @@ fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
     let incoming = Incoming {
         socket: std::os::fd::OwnedFd::from(ours).into(),
         peer: Some("198.51.100.1:1".parse().unwrap()),
-        permit: shared.admission.admit(&listener.state).unwrap(),
+        permit: listener.state.admit().unwrap(),
         listener: Arc::clone(&listener),
         accepted: now() + 5_000,
     };
