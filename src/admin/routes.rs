@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Connection, Control};
+use super::{Control, Filter};
 use crate::metrics::{self, Status, status};
 
 /// Connections shown when no `limit` is asked for.
@@ -76,17 +76,10 @@ async fn backends<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<Backend
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+struct Wanted {
     limit: Option<usize>,
     pool: Option<String>,
     backend: Option<String>,
-}
-
-impl Filter {
-    fn holds(&self, connection: &impl Connection) -> bool {
-        let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
-        wanted(&self.pool, connection.pool()) && wanted(&self.backend, connection.backend())
-    }
 }
 
 #[derive(Serialize)]
@@ -100,12 +93,10 @@ struct Connections<T> {
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
-    Query(filter): Query<Filter>,
+    Query(Wanted { limit, pool, backend }): Query<Wanted>,
 ) -> Json<Connections<C::Connection>> {
-    let mut connections = control.connections().await;
-    connections.retain(|connection| filter.holds(connection));
-    let open = connections.len();
-    connections.truncate(filter.limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX));
+    let limit = limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX);
+    let (open, connections) = control.connections(Filter { pool, backend, limit }).await;
     Json(Connections { open, shown: connections.len(), connections })
 }
 

@@ -28,16 +28,6 @@ struct Open {
     backend: Option<&'static str>,
 }
 
-impl Connection for Open {
-    fn pool(&self) -> Option<&str> {
-        self.pool
-    }
-
-    fn backend(&self) -> Option<&str> {
-        self.backend
-    }
-}
-
 impl Control for Fake {
     type Connection = Open;
 
@@ -51,12 +41,14 @@ impl Control for Fake {
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 
-    async fn connections(&self) -> Vec<Open> {
+    async fn connections(&self, filter: Filter) -> (usize, Vec<Open>) {
         let open =
             |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
         let mut all: Vec<_> = (0..3_000).map(open).collect();
         all.push(Open { id: 3_000, pool: None, backend: None });
-        all
+        let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
+        all.retain(|open| wanted(&filter.pool, open.pool) && wanted(&filter.backend, open.backend));
+        (all.len(), all.into_iter().take(filter.limit).collect())
     }
 
     async fn reload(&self) -> Verdict {

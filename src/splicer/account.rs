@@ -23,6 +23,17 @@ pub enum Log {
     All,
 }
 
+/// Which connections somebody wants to see.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Those of this pool.
+    pub pool: Option<String>,
+    /// Those of backends of this name.
+    pub backend: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// A living connection, for the admin interface.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionView {
@@ -88,6 +99,14 @@ impl<O: Os> Flow<O> {
                 self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend))
             }
         }
+    }
+
+    /// Whether somebody wants to see it.
+    pub fn wanted(&self, wanted: &Wanted) -> bool {
+        let holds = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
+        let lease = self.lease.as_ref();
+        holds(&wanted.pool, lease.map(|lease| lease.pool_name()))
+            && holds(&wanted.backend, lease.map(|lease| lease.name()))
     }
 
     /// What the admin interface shows.

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::account::ConnectionView;
+use self::account::{ConnectionView, Wanted};
 use self::flow::Incoming;
 use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os};
@@ -89,7 +89,7 @@ pub struct Adoption {
 enum Command {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
-    List(oneshot::Sender<Vec<ConnectionView>>),
+    List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
     Shed {
         whom: Whom,
         count: usize,
@@ -169,15 +169,18 @@ impl Fleet {
         }
     }
 
-    /// Every connection, as the workers see it.
-    pub async fn connections(&self) -> Vec<ConnectionView> {
-        let mut all = Vec::new();
+    /// How many connections are wanted, and at most `limit` of them, as the workers see them.
+    pub async fn connections(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+        let (mut open, mut shown) = (0, Vec::new());
         for handle in &self.workers {
-            let (sender, views) = oneshot::channel();
-            handle.put(Command::List(sender)).await;
-            all.extend(views.await.unwrap_or_default());
+            let (sender, found) = oneshot::channel();
+            let limit = wanted.limit - shown.len();
+            handle.put(Command::List(Wanted { limit, ..wanted.clone() }, sender)).await;
+            let (count, views) = found.await.unwrap_or_default();
+            open += count;
+            shown.extend(views);
         }
-        all
+        (open, shown)
     }
 
     /// Ends at most `count` connections, spread over the workers, the quietest of each first; answers how many it
@@ -302,10 +305,18 @@ impl Thread {
                 let _ = done.send(());
             }
             Command::Incoming(incoming) => self.worker.admit(incoming),
-            Command::List(views) => {
-                let (mut all, index, now) = (Vec::new(), self.worker.index, now());
-                self.worker.each(|flow| all.push(flow.view(index, now)));
-                let _ = views.send(all);
+            Command::List(wanted, found) => {
+                let (index, now) = (self.worker.index, now());
+                let (mut open, mut shown) = (0, Vec::new());
+                self.worker.each(|flow| {
+                    if flow.wanted(&wanted) {
+                        open += 1;
+                        if shown.len() < wanted.limit {
+                            shown.push(flow.view(index, now));
+                        }
+                    }
+                });
+                let _ = found.send((open, shown));
             }
             Command::Shed { whom, count, ended, done } => {
                 let _ = done.send(self.worker.shed(&whom, count, ended));
