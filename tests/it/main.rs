@@ -3,6 +3,9 @@
 mod demo;
 mod explain;
 mod floors;
+mod generations;
+mod idle;
+mod leftovers;
 mod reload;
 mod services;
 mod smoke;

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -91,6 +92,72 @@ async fn echo(listener: TcpListener, open: Arc<AtomicUsize>, mut stopped: watch:
             open.fetch_sub(1, Relaxed);
         });
     }
+}
+
+/// An echo in a process of its own, for tests that need more descriptors than one process has.
+pub struct EchoProcess {
+    pub port: u16,
+    child: Child,
+}
+
+/// Where the other process says its port.
+const PORT_FILE: &str = "SESSILE_TEST_ECHO_PORT_FILE";
+
+impl EchoProcess {
+    /// On every loopback address.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let file = dir.path().join("port");
+        let child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "support::many::an_echo_for_another_process", "--ignored"])
+            .env(PORT_FILE, &file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("this program starts");
+        let port =
+            super::eventually("the other process to listen", || std::fs::read_to_string(&file).ok()?.parse().ok());
+        Self { port, child }
+    }
+}
+
+impl Drop for EchoProcess {
+    fn drop(&mut self) {
+        // It ends when its standard input does, also where nobody gets this far.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test: what [`EchoProcess`] runs.
+#[test]
+#[ignore = "only for another process"]
+fn an_echo_for_another_process() {
+    let Some(file) = std::env::var_os(PORT_FILE) else { return };
+    descriptors_at_least(0);
+    let echo = Echo::on("0.0.0.0:0".parse().expect("an address"));
+    let beside = PathBuf::from(&file).with_extension("new");
+    std::fs::write(&beside, echo.address.port().to_string()).expect("a file");
+    std::fs::rename(&beside, &file).expect("a file");
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// Takes as many descriptors as this user may have; whether those are enough.
+pub fn descriptors_at_least(wanted: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the own limit");
+    maximum.is_none_or(|maximum| maximum >= wanted)
+}
+
+/// A number when it has come to rest: the same at several looks, one after the other.
+pub fn at_rest(mut look: impl FnMut() -> usize) -> usize {
+    let (mut last, mut same) = (usize::MAX, 0);
+    super::eventually("a number to come to rest", || {
+        let now = look();
+        same = if now == std::mem::replace(&mut last, now) { same + 1 } else { 0 };
+        (same >= 4).then_some(now)
+    })
 }
 
 /// A client that says lines and reads the answers.
