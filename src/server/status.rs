@@ -61,6 +61,11 @@ impl Control for Server {
     async fn reload(&self) -> Verdict {
         self.reload_file().await
     }
+
+    #[cfg(debug_assertions)]
+    async fn panic(&self, id: u64) {
+        self.fleet.panic(id).await;
+    }
 }
 
 impl admin::Connection for ConnectionView {
