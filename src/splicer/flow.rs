@@ -287,6 +287,7 @@ impl<O: Os> Flow<O> {
         let now_ms = step.now / 1_000;
         let Some(pick) = pool.pick(&opening.facts(self.source), &opening.tried, now_ms) else {
             let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
+            self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };
         if opening.attempts.is_none() {
@@ -394,8 +395,8 @@ impl<O: Os> Flow<O> {
                 To(Stage::Pause)
             }
             Next::Another => {
+                // The lease stays until another takes its place: if none does, the log names the last one tried.
                 opening.tried.push(Arc::clone(lease.backend()));
-                self.lease = None;
                 To(Stage::Pick)
             }
             Next::GiveUp(ended) => Stop(Verdict::End(ended)),

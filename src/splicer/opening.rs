@@ -60,6 +60,8 @@ pub struct Labels {
     pub range: Option<Arc<str>>,
     /// Who connected, where a PROXY header announced somebody else.
     pub peer: Option<SocketAddr>,
+    /// The pool, where it had no backend to offer.
+    pub pool: Option<Arc<str>>,
 }
 
 /// What the bytes so far come to.
