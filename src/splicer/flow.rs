@@ -23,8 +23,10 @@ use crate::outcome::{Ended, Reason};
 use crate::pool::{Backend, Lease};
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Limits, Listener};
+use crate::socket::KeepAlive;
 
-/// A backend's socket gets keepalive when its connection is this old: most never are.
+/// A backend's socket gets keepalive and user timeout when its connection is this old: most never are. Earlier where
+/// one of them is shorter.
 const TUNE_AFTER_US: Micros = 15_000_000;
 
 /// What a step may use besides its own row.
@@ -213,7 +215,7 @@ impl<O: Os> Flow<O> {
         if self.stage != Stage::Relay {
             return Some(self.until);
         }
-        let tune = (!self.tuned).then_some(self.started + TUNE_AFTER_US);
+        let tune = (!self.tuned).then(|| self.tune_at());
         [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune].into_iter().flatten().min()
     }
 
@@ -470,7 +472,7 @@ impl<O: Os> Flow<O> {
 
     /// Whether a limit has passed; also the moment to look after an old connection's socket.
     fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
-        if !self.tuned && step.now >= self.started + TUNE_AFTER_US {
+        if !self.tuned && step.now >= self.tune_at() {
             self.tuned = true;
             if let Some(backend) = &self.backend {
                 step.tools.os.keep_alive(backend, &self.limits.keep_alive);
@@ -494,6 +496,13 @@ impl<O: Os> Flow<O> {
 
     fn lifetime_deadline(&self) -> Option<Micros> {
         (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
+    }
+
+    fn tune_at(&self) -> Micros {
+        let KeepAlive { idle_s, user_timeout_ms, .. } = self.limits.keep_alive;
+        let set = [idle_s.saturating_mul(1_000), user_timeout_ms].into_iter().filter(|ms| *ms > 0);
+        // Half of it: the kernel counts from the last answer, not from when it is told to.
+        self.started + set.map(|ms| us(ms) / 2).fold(TUNE_AFTER_US, Micros::min)
     }
 
     /// Changes whenever a byte was taken by either side.
