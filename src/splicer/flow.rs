@@ -318,8 +318,7 @@ impl<O: Os> Flow<O> {
         opening.attempt_began = step.now;
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let from = self.local_source(&backend, step);
-        let socket = match step.tools.os.connect(backend.address(), from) {
+        let socket = match self.connect(&backend, step) {
             Ok(socket) => socket,
             Err(why) => return self.attempt_failed(why, step),
         };
@@ -510,13 +509,27 @@ impl<O: Os> Flow<O> {
         (self.up.bytes, self.down.bytes, self.up.held(), self.down.held())
     }
 
-    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
-        let snapshot = step.current.load();
-        let Address::Tcp(to) = backend.address() else { return None };
-        let sources = &snapshot.pool(backend.pool_name())?.config().source;
+    /// Begins to connect from one of the pool's addresses; from the others only while the ones before have no port.
+    fn connect(&self, backend: &Backend, step: &mut Step<'_, O>) -> Result<O::Socket, Broken> {
+        let (snapshot, to) = (step.current.load(), backend.address());
+        let pool = snapshot.pool(backend.pool_name());
+        let sources = pool.map_or(&[][..], |pool| &pool.config().source);
+        let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
+        let fitting = || sources.iter().copied().filter(fits);
+        let count = fitting().count();
+        if count == 0 {
+            return step.tools.os.connect(to, None);
+        }
         // In turn, so that each address' ports are used alike.
-        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
+        let from_first = fitting().cycle().skip(self.id as usize % count).take(count);
+        let mut answer = Err(Broken::NoPort);
+        for from in from_first {
+            answer = step.tools.os.connect(to, Some(from));
+            if !matches!(answer, Err(Broken::NoPort)) {
+                break;
+            }
+        }
+        answer
     }
 }
 
