@@ -38,8 +38,14 @@ const EXIT_CONFIG: u8 = 64;
 /// sysexits.h: a service is unavailable.
 const EXIT_UNAVAILABLE: u8 = 69;
 
-/// Descriptors that are not for connections: listeners, pipes, admin, checks, logs.
+/// Descriptors that come and go beside connections: pipes, admin, checks. Of a low limit a quarter.
 const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// Descriptors that the process itself holds: standard streams, lock, admin, runtime, signals, log.
+const DESCRIPTORS_HELD: u64 = 16;
+
+/// Descriptors that each worker holds: epoll and inbox.
+const DESCRIPTORS_PER_WORKER: u64 = 2;
 
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
@@ -122,7 +128,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let snapshot = Snapshot::build(config, None, workers);
     let admission = Arc::new(Admission::new(usize::MAX));
-    reload::limit(&admission, &snapshot);
+    reload::limit(&admission, &snapshot, workers);
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();
     let shared = Arc::new(Shared { current: Arc::clone(&current), admission: Arc::clone(&admission), counters });
@@ -305,10 +311,12 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Two descriptors a connection, below the limit of the process.
-fn connections_by_descriptors() -> usize {
+/// Two descriptors a connection, of those that nothing else needs.
+fn connections_by_descriptors(snapshot: &Snapshot, workers: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    (limit.saturating_sub(DESCRIPTORS_RESERVED.min(limit / 4)) / 2) as usize
+    let addresses: usize = snapshot.listeners.iter().map(|listener| listener.config.bind.len()).sum();
+    let held = DESCRIPTORS_HELD + workers as u64 * (DESCRIPTORS_PER_WORKER + addresses as u64);
+    (limit.saturating_sub(held + DESCRIPTORS_RESERVED.min(limit / 4)) / 2).max(1) as usize
 }
 
 /// The cores this process may use.

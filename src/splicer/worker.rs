@@ -363,6 +363,9 @@ impl<O: Os> Worker<O> {
             let dropped = self.journal.push(Record::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
         }
+        if ended == Ended::NoDescriptor {
+            return self.run_dry();
+        }
         // Whatever ran out may be there again.
         for door in self.doors.iter_mut().flatten() {
             if let DoorState::Paused(until) = &mut door.state {
@@ -404,24 +407,42 @@ impl<O: Os> Worker<O> {
             // Found the whole batch: the queue is long.
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
             Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
-            Stop::Full | Stop::Exhausted => {
-                let reason = if stop == Stop::Full {
-                    &counters.accept_paused_limit
-                } else {
-                    &counters.accept_paused_descriptors
-                };
-                reason.add(1);
-                counters.accept_paused_now.set(1);
-                if !closing {
-                    self.os.unwatch_listener(&door.socket);
-                    door.state = DoorState::Paused(self.now + PAUSE_US);
-                }
+            Stop::Full => {
+                counters.accept_paused_limit.add(1);
+                self.pause(number);
             }
+            Stop::Exhausted => {
+                counters.accept_paused_descriptors.add(1);
+                self.pipes.trim();
+                self.pause(number);
+            }
+        }
+    }
+
+    /// Stops accepting for a while; a listener being removed does not: it has to serve what is queued.
+    fn pause(&mut self, number: u32) {
+        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return };
+        if door.state == DoorState::Open {
+            self.shared.counters[self.index].0.accept_paused_now.set(1);
+            self.os.unwatch_listener(&door.socket);
+            door.state = DoorState::Paused(self.now + PAUSE_US);
+        }
+    }
+
+    /// What was accepted could not be connected for want of a descriptor: others had better wait in the queue.
+    fn run_dry(&mut self) {
+        self.counters().accept_paused_descriptors.add(1);
+        self.pipes.trim();
+        for number in 0..self.doors.len() as u32 {
+            self.pause(number);
         }
     }
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
         let Some(Some(door)) = self.doors.get(number as usize) else { return Err(Stop::Empty) };
+        if let DoorState::Paused(_) = door.state {
+            return Err(Stop::Empty);
+        }
         let permit = self.shared.admission.admit(&door.listener.state).ok_or(Stop::Full)?;
         match self.os.accept(&door.socket) {
             Accepted::Connection(socket, peer) => {
