@@ -28,24 +28,42 @@ impl Sessile {
     /// Starts it with a configuration (JSON log, admin socket in a directory of its own) and waits until it is ready.
     pub fn start(config: &str) -> Self {
         let sessile = Self::spawn(config, |_| {});
-        eventually("the process to be ready", || {
-            let status = http::unix_get(&sessile.admin(), "/readyz")?;
-            (status.0 == 200).then_some(())
-        });
+        sessile.ready();
+        sessile
+    }
+
+    /// The same by way of a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
+    pub fn start_in_shell(program: &[&str], script: &str, config: &str) -> Self {
+        let mut words: Vec<_> = program.iter().chain(&["sh", "-ec", script]).copied().collect();
+        let mut shell = Command::new(words.remove(0));
+        shell.args(words).arg(env!("CARGO_BIN_EXE_sessile")).stdin(Stdio::null());
+        let sessile = Self::launch(shell, config, |_| {});
+        sessile.ready();
         sessile
     }
 
     /// Starts it, changed by `prepare`, and does not wait.
     pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::launch(command(&[]), config, prepare)
+    }
+
+    fn launch(mut command: Command, config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         write_config(dir.path(), config);
         let out = |name: &str| File::create(dir.path().join(name)).expect("a log file");
         let file = dir.path().join("sessile.toml");
-        let mut command = command(&["run", "--config", file.to_str().expect("a path of words")]);
+        command.arg("run").arg("--config").arg(file);
         command.stdout(out("out.log")).stderr(out("err.log"));
         prepare(&mut command);
         let child = command.spawn().expect("the binary starts");
         Self { dir, child }
+    }
+
+    fn ready(&self) {
+        eventually("the process to be ready", || {
+            let status = http::unix_get(&self.admin(), "/readyz")?;
+            (status.0 == 200).then_some(())
+        });
     }
 
     pub fn pid(&self) -> u32 {
