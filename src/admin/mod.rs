@@ -14,6 +14,7 @@
 //! | `GET /backends` | their backends, each with its pool's name |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload` | [`Verdict`]; 409 when refused; unix socket only |
+//! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
 use std::future::Future;
 use std::io;
@@ -55,6 +56,10 @@ pub trait Control: Send + Sync + 'static {
 
     /// Reads the configuration again and uses it if it is good.
     fn reload(&self) -> impl Future<Output = Verdict> + Send;
+
+    /// Makes the next step of a connection panic, so that a test can see that nobody else notices.
+    #[cfg(debug_assertions)]
+    fn panic(&self, id: u64) -> impl Future<Output = ()> + Send;
 }
 
 /// Which connections somebody wants to see.

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+#[cfg(debug_assertions)]
+use axum::extract::Path;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +28,10 @@ pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
 
 /// What may be seen and done by whoever may open the unix socket.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
-    reading().route("/reload", post(reload::<C>)).with_state(control)
+    let all = reading().route("/reload", post(reload::<C>));
+    #[cfg(debug_assertions)]
+    let all = all.route("/connections/{id}/panic", post(panic::<C>));
+    all.with_state(control)
 }
 
 fn reading<C: Control>() -> Router<Arc<C>> {
@@ -109,4 +114,10 @@ async fn reload<C: Control>(State(control): State<Arc<C>>) -> Response {
         }
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
     }
+}
+
+#[cfg(debug_assertions)]
+async fn panic<C: Control>(State(control): State<Arc<C>>, Path(id): Path<u64>) -> StatusCode {
+    control.panic(id).await;
+    StatusCode::ACCEPTED
 }

@@ -58,6 +58,9 @@ impl Control for Fake {
         let accepted = !self.refuse.load(SeqCst);
         Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
     }
+
+    #[cfg(debug_assertions)]
+    async fn panic(&self, _id: u64) {}
 }
 
 /// The interface, served by a thread of its own.
@@ -180,6 +183,16 @@ fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
     assert_eq!(served.over_unix("GET", "/reload").0, 405);
     assert_eq!(served.over_http("POST", "/reload").0, 404);
     assert_eq!(served.control.reloads_begun.load(SeqCst), 2);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_connection_is_asked_to_panic_on_the_unix_socket_only() {
+    let served = Served::start();
+    assert_eq!(served.over_unix("POST", "/connections/7/panic").0, 202);
+    assert_eq!(served.over_unix("POST", "/connections/seven/panic").0, 400);
+    assert_eq!(served.over_unix("GET", "/connections/7/panic").0, 405);
+    assert_eq!(served.over_http("POST", "/connections/7/panic").0, 404);
 }
 
 #[test]

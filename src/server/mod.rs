@@ -38,8 +38,14 @@ const EXIT_CONFIG: u8 = 64;
 /// sysexits.h: a service is unavailable.
 const EXIT_UNAVAILABLE: u8 = 69;
 
-/// Of the descriptors, one in so many is not for connections but for listeners, pipes, admin, checks and logs.
+/// Of the descriptors, one in so many is for what comes and goes beside connections: pipes, admin, checks.
 const DESCRIPTORS_RESERVED: u64 = 20;
+
+/// Descriptors that the process itself holds: standard streams, lock, admin, runtime, signals, log.
+const DESCRIPTORS_HELD: u64 = 16;
+
+/// Descriptors that each worker holds: epoll and inbox.
+const DESCRIPTORS_PER_WORKER: u64 = 2;
 
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
@@ -125,7 +131,7 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let admission = Arc::new(Admission::new(usize::MAX));
     let snapshot = Snapshot::build(config, None, workers, &admission);
-    reload::limit(&admission, &snapshot);
+    reload::limit(&admission, &snapshot, workers);
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();
     let shared = Arc::new(Shared {
@@ -320,10 +326,12 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Two descriptors a connection, below the limit of the process.
-fn connections_by_descriptors() -> usize {
+/// Two descriptors a connection, of those that nothing else needs.
+fn connections_by_descriptors(snapshot: &Snapshot, workers: usize) -> usize {
     let (limit, reserved) = descriptors();
-    ((limit - reserved) / 2) as usize
+    let addresses: usize = snapshot.listeners.iter().map(|listener| listener.config.bind.len()).sum();
+    let held = DESCRIPTORS_HELD + workers as u64 * (DESCRIPTORS_PER_WORKER + addresses as u64);
+    (limit.saturating_sub(held + reserved) / 2).max(1) as usize
 }
 
 /// Half of what is reserved is for pipes, two descriptors each.
@@ -332,10 +340,10 @@ fn pipes_by_descriptors(workers: usize) -> usize {
     reserved as usize / 4 / workers.max(1)
 }
 
-/// The limit of the process, and how many of them are not for connections.
+/// The limit of the process, and how many of them are for what comes and goes beside connections.
 fn descriptors() -> (u64, u64) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    (limit, (limit / DESCRIPTORS_RESERVED).clamp(64, 8192).min(limit / 2))
+    (limit, (limit / DESCRIPTORS_RESERVED).clamp(64, 8192).min(limit / 4))
 }
 
 /// The cores this process may use.

@@ -91,7 +91,7 @@ impl Server {
 
     /// Nothing here can fail. Answers when every worker has adopted it.
     async fn put_in_force(&self, doors: &mut Doors, plan: Plan, next: Snapshot) {
-        limit(&self.admission, &next);
+        limit(&self.admission, &next, self.fleet.len());
         if let Some(journal) = lock_of(&self.journal).as_ref() {
             journal.set_format(next.config.process.log.format);
         }
@@ -142,9 +142,9 @@ pub(super) fn identity(path: &Path) -> Option<Identity> {
 }
 
 /// Sets the limits that hold for the process and for listeners.
-pub(super) fn limit(admission: &Admission, snapshot: &Snapshot) {
+pub(super) fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
     let limits = &snapshot.config.limits;
-    let most = connections_by_descriptors();
+    let most = connections_by_descriptors(snapshot, workers);
     admission.limit(
         limits.max_connections.map_or(most, |configured| configured.min(most)),
         limits.max_connections_per_source,

@@ -62,6 +62,11 @@ impl Control for Server {
     async fn reload(&self) -> Verdict {
         self.reload_file().await
     }
+
+    #[cfg(debug_assertions)]
+    async fn panic(&self, id: u64) {
+        self.fleet.panic(id).await;
+    }
 }
 
 fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {

@@ -146,7 +146,7 @@ impl<O: Os> Flow<O> {
             listener: self.permit.listener().name.clone(),
             sni: labels.and_then(|labels| labels.sni.clone()),
             ech: labels.is_some_and(|labels| labels.ech),
-            pool: lease.map(|lease| lease.pool_name_shared()),
+            pool: lease.map(|lease| lease.pool_name_shared()).or_else(|| labels.and_then(|labels| labels.pool.clone())),
             range: labels.and_then(|labels| labels.range.clone()),
             backend: lease.map(|lease| lease.name_shared()),
             reason: self.reason,

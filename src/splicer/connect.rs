@@ -14,7 +14,6 @@ use super::slab::Side;
 use crate::attempt::{Failure, Next};
 use crate::config::Address;
 use crate::outcome::Ended;
-use crate::pool::{Backend, Pool};
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
@@ -26,8 +25,8 @@ impl<O: Os> Flow<O> {
         opening.attempt_began = step.now;
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let from = opening.picked.as_ref().and_then(|pool| local_source(pool, &backend, self.id));
-        let socket = match step.tools.os.connect(backend.address(), from) {
+        let sources = opening.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
+        let socket = match connect(sources, backend.address(), self.id, step.tools.os) {
             Ok(socket) => socket,
             Err(why) => return self.attempt_failed(why, step),
         };
@@ -109,8 +108,8 @@ impl<O: Os> Flow<O> {
                 To(Stage::Pause)
             }
             Next::Another => {
+                // The lease stays until another takes its place: if none does, the log names the last one tried.
                 opening.tried.push(Arc::clone(lease.backend()));
-                self.lease = None;
                 To(Stage::Pick)
             }
             Next::GiveUp(ended) => Stop(Verdict::End(ended)),
@@ -126,9 +125,21 @@ impl<O: Os> Flow<O> {
     }
 }
 
-/// The pool's local addresses in turn, so that each one's ports are used alike.
-fn local_source(pool: &Pool, backend: &Backend, turn: u64) -> Option<IpAddr> {
-    let Address::Tcp(to) = backend.address() else { return None };
-    let sources = || pool.config().source.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-    sources().nth(turn as usize % sources().count().max(1)).copied()
+/// Begins to connect from one of the pool's addresses, in turn so that each one's ports are used alike; from the
+/// others only while the ones before have no port.
+fn connect<O: Os>(sources: &[IpAddr], to: &Address, turn: u64, os: &mut O) -> Result<O::Socket, Broken> {
+    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
+    let fitting = || sources.iter().copied().filter(fits);
+    let count = fitting().count();
+    if count == 0 {
+        return os.connect(to, None);
+    }
+    let mut answer = Err(Broken::NoPort);
+    for from in fitting().cycle().skip(turn as usize % count).take(count) {
+        answer = os.connect(to, Some(from));
+        if !matches!(answer, Err(Broken::NoPort)) {
+            break;
+        }
+    }
+    answer
 }

@@ -89,21 +89,40 @@ impl<O: Os> Worker<O> {
             // Found the whole batch: the queue is long.
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
             Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
-            Stop::Full | Stop::Exhausted => {
-                let reason = if stop == Stop::Full {
-                    &counters.accept_paused_limit
-                } else {
-                    &counters.accept_paused_descriptors
-                };
-                reason.add(1);
-                self.os.unwatch_listener(&door.socket);
-                door.paused = Some(self.now + PAUSE_US);
+            Stop::Full => {
+                counters.accept_paused_limit.add(1);
+                self.pause(number);
+            }
+            Stop::Exhausted => {
+                counters.accept_paused_descriptors.add(1);
+                self.pipes.trim();
+                self.pause(number);
             }
         }
     }
 
+    /// What was accepted could not be connected for want of a descriptor: others had better wait in the queue.
+    pub(super) fn run_dry(&mut self) {
+        self.counters().accept_paused_descriptors.add(1);
+        self.pipes.trim();
+        let numbers: Vec<_> = self.doors.keys().copied().collect();
+        for number in numbers {
+            self.pause(number);
+        }
+    }
+
+    /// Stops accepting for a while.
+    fn pause(&mut self, number: u32) {
+        if let Some(door) = self.doors.get_mut(&number)
+            && door.paused.is_none()
+        {
+            self.os.unwatch_listener(&door.socket);
+            door.paused = Some(self.now + PAUSE_US);
+        }
+    }
+
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(door) = self.doors.get(&number) else { return Err(Stop::Empty) };
+        let Some(door) = self.doors.get(&number).filter(|door| door.paused.is_none()) else { return Err(Stop::Empty) };
         let permit = door.listener.state.admit().ok_or(Stop::Full)?;
         match self.os.accept(&door.socket) {
             Accepted::Connection(socket, peer) => {

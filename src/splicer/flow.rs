@@ -23,9 +23,6 @@ use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Limits, Listener, keep_alive};
 
-/// A backend's socket gets keepalive when its connection is this old: most never are.
-const TUNE_AFTER_US: Micros = 15_000_000;
-
 /// What a step may use besides its own row.
 pub struct Step<'a, O: Os> {
     /// The operating system, pipes and scratch buffer.
@@ -231,7 +228,7 @@ impl<O: Os> Flow<O> {
         if self.stage != Stage::Relay {
             return Some(self.until);
         }
-        let tune = (!self.tuned).then_some(self.started + TUNE_AFTER_US);
+        let tune = (!self.tuned).then(|| self.tune_at());
         [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune].into_iter().flatten().min()
     }
 
@@ -313,6 +310,7 @@ impl<O: Os> Flow<O> {
         let now_ms = step.now / 1_000;
         let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
             let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
+            self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };
         if opening.attempts.is_none() {
@@ -388,7 +386,7 @@ impl<O: Os> Flow<O> {
 
     /// Whether a limit has passed; also the moment to look after an old connection's socket.
     fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
-        if !self.tuned && step.now >= self.started + TUNE_AFTER_US {
+        if !self.tuned && step.now >= self.tune_at() {
             self.tuned = true;
             if let Some(backend) = &self.backend {
                 step.tools.os.keep_alive(backend, &keep_alive(&step.current.load().config.limits));
@@ -417,6 +415,10 @@ impl<O: Os> Flow<O> {
 
     fn lifetime_deadline(&self) -> Option<Micros> {
         (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
+    }
+
+    fn tune_at(&self) -> Micros {
+        self.started + us(self.limits.tune_ms)
     }
 
     /// Changes whenever a byte was read or taken, and when an end was read.

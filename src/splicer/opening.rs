@@ -67,6 +67,8 @@ pub struct Labels {
     pub peer: Option<SocketAddr>,
     /// Served for the peer itself (PROXY LOCAL or UNKNOWN): logged at debug only.
     pub local: bool,
+    /// The pool, where it had no backend to offer.
+    pub pool: Option<Arc<str>>,
 }
 
 /// What the bytes so far come to.

@@ -61,7 +61,7 @@ pub struct Worker<O: Os> {
     queue: VecDeque<u32>,
     expired: Vec<u32>,
     pub(super) doors: BTreeMap<u32, Door<O>>,
-    pipes: Pipes<O>,
+    pub(super) pipes: Pipes<O>,
     /// When free pipes are closed, unless they are used before.
     trim_at: Option<Micros>,
     scratch: Box<[u8]>,
@@ -316,6 +316,9 @@ impl<O: Os> Worker<O> {
         if let Some(line) = line {
             let dropped = self.journal.push(Record::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
+        }
+        if ended == Ended::NoDescriptor {
+            return self.run_dry();
         }
         // Whatever ran out may be there again.
         for door in self.doors.values_mut() {

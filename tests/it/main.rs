@@ -2,6 +2,7 @@
 
 mod demo;
 mod explain;
+mod faults;
 mod floors;
 mod generations;
 mod idle;

@@ -32,17 +32,30 @@ impl Sessile {
         sessile
     }
 
+    /// The same by way of a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
+    pub fn start_in_shell(program: &[&str], script: &str, config: &str) -> Self {
+        let mut words: Vec<_> = program.iter().chain(&["sh", "-ec", script]).copied().collect();
+        let mut shell = Command::new(words.remove(0));
+        shell.args(words).arg(env!("CARGO_BIN_EXE_sessile")).stdin(Stdio::null());
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        write_config(dir.path(), config);
+        let child = launch(dir.path(), shell, |_| {});
+        let sessile = Self { dir, child };
+        sessile.ready();
+        sessile
+    }
+
     /// Starts it, changed by `prepare`, and does not wait.
     pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         write_config(dir.path(), config);
-        let child = launch(dir.path(), prepare);
+        let child = launch(dir.path(), command(&[]), prepare);
         Self { dir, child }
     }
 
     /// Starts it again, over what the last run has left behind, and waits until it is ready.
     pub fn restart(&mut self) {
-        self.child = launch(self.dir.path(), |_| {});
+        self.child = launch(self.dir.path(), command(&[]), |_| {});
         self.ready();
     }
 
@@ -170,10 +183,9 @@ pub fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("the binary starts")
 }
 
-fn launch(dir: &Path, prepare: impl FnOnce(&mut Command)) -> Child {
+fn launch(dir: &Path, mut command: Command, prepare: impl FnOnce(&mut Command)) -> Child {
     let out = |name: &str| File::create(dir.join(name)).expect("a log file");
-    let file = dir.join("sessile.toml");
-    let mut command = command(&["run", "--config", file.to_str().expect("a path of words")]);
+    command.arg("run").arg("--config").arg(dir.join("sessile.toml"));
     command.stdout(out("out.log")).stderr(out("err.log"));
     prepare(&mut command);
     command.spawn().expect("the binary starts")
