@@ -12,5 +12,6 @@ mod services;
 mod smoke;
 mod stop;
 mod support;
+mod systemd;
 mod watch;
 mod websocket;
