@@ -1,5 +1,6 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
 
+mod admin;
 mod demo;
 mod explain;
 mod faults;

@@ -26,7 +26,6 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// Sends back whatever it gets, over any number of connections, on one thread. Ends when dropped.
 pub struct Echo {
     pub address: SocketAddr,
-    open: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -45,18 +44,11 @@ impl Echo {
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = watch::channel(false);
-        let open = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&open);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(echo(listener, count, stopped));
+            runtime.block_on(echo(listener, stopped));
         });
-        Self { address, open, stop, thread: Some(thread) }
-    }
-
-    /// Connections it holds now.
-    pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        Self { address, stop, thread: Some(thread) }
     }
 }
 
@@ -67,16 +59,15 @@ impl Drop for Echo {
     }
 }
 
-async fn echo(listener: TcpListener, open: Arc<AtomicUsize>, mut stopped: watch::Receiver<bool>) {
+async fn echo(listener: TcpListener, mut stopped: watch::Receiver<bool>) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a runtime");
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
         };
-        let (Ok((mut stream, _)), open) = (accepted, Arc::clone(&open)) else { continue };
+        let Ok((mut stream, _)) = accepted else { continue };
         tokio::spawn(async move {
-            open.fetch_add(1, Relaxed);
             let mut bytes = Vec::new();
             // A buffer only while there is something in it, so that thousands of silent connections cost nothing.
             while stream.readable().await.is_ok() {
@@ -89,7 +80,6 @@ async fn echo(listener: TcpListener, open: Arc<AtomicUsize>, mut stopped: watch:
                 }
             }
             let _ = stream.shutdown().await;
-            open.fetch_sub(1, Relaxed);
         });
     }
 }
@@ -312,4 +302,14 @@ where
 {
     let answer = ask(&mut BufReader::new(stream), "hello")?;
     if answer == "hello" { Ok(()) } else { Err(io::Error::other(format!("answered {answer:?}"))) }
+}
+
+/// A ClientHello for a name, in one record. The name is not looked at.
+pub fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let entry = [&[0], &sized(name.as_bytes())[..]].concat();
+    let extension = [&[0, 0], &sized(&sized(&entry))[..]].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &sized(&extension)].concat();
+    let message = [&[1, 0], &sized(&body)[..]].concat();
+    [&[22, 3, 1], &sized(&message)[..]].concat()
 }

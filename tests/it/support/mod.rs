@@ -5,6 +5,7 @@ pub mod backend;
 pub mod http;
 pub mod many;
 pub mod program;
+pub mod prometheus;
 pub mod sessile;
 
 use std::io::Write;

@@ -192,6 +192,7 @@ fn launch(dir: &Path, mut command: Command, prepare: impl FnOnce(&mut Command)) 
 }
 
 /// Every test has its admin socket and JSON lines; a configuration may say more about both by naming the tables itself.
+/// `$DIR` is the test's own directory.
 fn write_config(dir: &Path, config: &str) {
     let mut text = String::new();
     if !config.contains("[admin]") {
@@ -200,6 +201,7 @@ fn write_config(dir: &Path, config: &str) {
     if !config.contains("[log]") {
         text += "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
     }
+    let config = &config.replace("$DIR", dir.to_str().expect("a path of words"));
     let (top, tables) = config.split_at(config.find('[').unwrap_or(config.len()));
     std::fs::write(dir.join("sessile.toml"), format!("{top}\n{text}{tables}\n")).expect("the file is written");
 }
