@@ -1,6 +1,7 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
 
 mod admin;
+mod balance;
 mod demo;
 mod explain;
 mod faults;
