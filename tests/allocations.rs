@@ -44,9 +44,11 @@ impl Rig {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let admission = Arc::new(Admission::new(usize::MAX));
         let shared = Arc::new(Shared {
-            current: Arc::new(Current::new(Snapshot::build(config, None, 1))),
-            admission: Arc::new(Admission::new(usize::MAX)),
+            current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
+            admission,
+            pipes_max: 64,
             counters: vec![Padded::default()].into(),
         });
         let journal = Journal::start(LogFormat::Json, std::io::sink()).unwrap();

@@ -193,6 +193,11 @@ impl Kernel {
         self.sockets.get(&id).and_then(|socket| socket.closed)
     }
 
+    /// Whether the code under test has finished sending, or closed.
+    pub fn ended(&self, id: Id) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.end_sent || socket.closed.is_some())
+    }
+
     /// Whether a socket was accepted.
     pub fn accepted(&self, id: Id) -> bool {
         !self.queue.iter().any(|(queued, _)| *queued == id)

@@ -89,6 +89,8 @@ struct Peer {
     aborted: bool,
     stalled_until: Micros,
     is_client: bool,
+    /// Finishes only after the other side has.
+    waits: bool,
 }
 
 /// One world.
@@ -237,6 +239,7 @@ impl World {
             aborted: false,
             stalled_until: 0,
             is_client,
+            waits: !is_client && random.one_in(3),
         }
     }
 
@@ -288,6 +291,9 @@ impl World {
             return true;
         }
         if peer.finished {
+            return false;
+        }
+        if peer.sent == goal && peer.waits && !peer.saw_end && kernel.closed(id).is_none() {
             return false;
         }
         if peer.sent == goal || kernel.closed(id).is_some() {
@@ -466,8 +472,10 @@ impl World {
             return false;
         }
         let (arrived, sent) = kernel.in_flight(id);
-        let speaks = !peer.finished && (arrived < peer.buffer || peer.sent == peer.prefix.len() + peer.total);
-        let closed = kernel.closed(id).is_some() && !(peer.saw_end && peer.finished);
+        let said_all = peer.sent == peer.prefix.len() + peer.total;
+        let may_finish = said_all && (!peer.waits || peer.saw_end);
+        let speaks = !peer.finished && (may_finish || (!said_all && arrived < peer.buffer));
+        let closed = kernel.ended(id) && !peer.saw_end || kernel.closed(id).is_some() && !peer.finished;
         speaks || sent > 0 || closed || peer.aborts_at.is_some_and(|at| peer.sent >= at)
     }
 
