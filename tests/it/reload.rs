@@ -189,7 +189,6 @@ fn a_listener_that_is_removed_may_come_back_at_once() {
     }
 }
 
-/// From one address to all, and back: the same port, but not the same socket.
 /// A port that no connection of another test has for its own end, which would keep 0.0.0.0 from being bound.
 fn below_ephemeral() -> SocketAddr {
     let first = 20_000 + (std::process::id() % 10_000) as u16;
@@ -197,6 +196,7 @@ fn below_ephemeral() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], (first..32_000).find(free).expect("a free port")))
 }
 
+/// From one address to all, and back: the same port, but not the same socket.
 #[test]
 fn a_listener_may_widen_and_narrow_its_address() {
     let backend = Backend::named("a");

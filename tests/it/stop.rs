@@ -116,7 +116,6 @@ fn everybody_who_was_let_in_is_served_when_a_unix_listener_is_removed() {
     assert_eq!(sessile.wait().code(), Some(0));
 }
 
-/// At a limit the queue waits; that it also closes must not cost those in it their place.
 /// Each leaves when it was answered; which of them is let in first is the kernel's choice.
 fn all_are_answered_at_last(waiting: Vec<Client>) {
     let ask = |mut client: Client| thread::spawn(move || assert_eq!(client.ask("at last"), "at last"));
@@ -125,6 +124,7 @@ fn all_are_answered_at_last(waiting: Vec<Client>) {
     }
 }
 
+/// At a limit the queue waits; that it also closes must not cost those in it their place.
 #[test]
 fn who_waits_in_the_queue_of_a_full_listener_is_served_though_it_is_being_removed() {
     let echo = Echo::start();
