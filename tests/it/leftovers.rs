@@ -24,6 +24,7 @@ const PIPES_KEPT: u64 = 64;
 
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
+    drop(stream);
 }
 
 /// Backends of every kind; all of them let go when their client does.
