@@ -5,7 +5,7 @@
 //! whole check; what this machine lacks (descriptors, ports, memory) is never held against a backend.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -159,9 +159,9 @@ enum Failure {
 impl Failure {
     fn from_io(doing: &str, error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
-            Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM) => {
-                Self::Local(error)
-            }
+            Some(
+                Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::NOBUFS | Errno::NOMEM,
+            ) => Self::Local(error),
             _ => Self::Backend(format!("{doing}: {error}")),
         }
     }
@@ -210,7 +210,7 @@ async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Strea
             address.set_port(orders.check.port.unwrap_or(address.port()));
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             if let Some(source) = orders.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
-                socket.bind(SocketAddr::new(*source, 0))?;
+                crate::socket::bind_without_port(&socket, *source)?;
             }
             Ok(Box::new(socket.connect(address).await?))
         }

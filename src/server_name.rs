@@ -20,7 +20,11 @@ impl ServerName {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
-        text.split('.').all(label_is_good).then(|| Self(text.to_ascii_lowercase().into()))
+        let lower = || match text.bytes().any(|b| b.is_ascii_uppercase()) {
+            true => text.to_ascii_lowercase().into(),
+            false => text.into(),
+        };
+        text.split('.').all(label_is_good).then(|| Self(lower()))
     }
 
     /// The name.

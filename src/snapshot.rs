@@ -16,6 +16,9 @@ use crate::pool::Pool;
 use crate::route::RouteTable;
 use crate::socket::KeepAlive;
 
+/// A backend's socket is tuned no later than this.
+const TUNE_MS: u32 = 15_000;
+
 /// One generation of everything configured.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -64,6 +67,8 @@ pub struct Limits {
     pub half_close_ms: u32,
     /// Age.
     pub lifetime_ms: u32,
+    /// The age at which the backend's socket gets keepalive and user timeout: most connections never reach it.
+    pub tune_ms: u32,
 }
 
 impl Limits {
@@ -73,6 +78,7 @@ impl Limits {
             idle_ms: ms(limits.idle_timeout),
             half_close_ms: ms(limits.half_close_timeout),
             lifetime_ms: ms(limits.lifetime),
+            tune_ms: tune_ms(&keep_alive(limits)),
         }
     }
 }
@@ -86,6 +92,12 @@ pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
         count: limits.keepalive_count,
         user_timeout_ms: limits.user_timeout.map_or(0, millis),
     }
+}
+
+/// Half of the shorter one: the kernel counts from the last answer, not from when it is told to.
+fn tune_ms(rules: &KeepAlive) -> u32 {
+    let set = [rules.idle_s.saturating_mul(1_000), rules.user_timeout_ms].into_iter().filter(|ms| *ms > 0);
+    set.map(|ms| ms / 2).fold(TUNE_MS, u32::min)
 }
 
 impl Snapshot {

@@ -4,8 +4,9 @@
 //! other process listens there, and nothing listens before everything is bound.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -74,20 +75,39 @@ pub fn tune_tcp(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     options.keep_alive.apply(socket)
 }
 
-/// Binds a unix socket; a stale file is replaced, a living one is an error.
+/// Binds a unix socket; a file that a dead process left is replaced, a living one is an error.
 pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
-    let address = SockAddr::unix(path)?;
-    if path.symlink_metadata().is_ok() {
-        let alive = Socket::new(Domain::UNIX, Type::STREAM, None)?.connect(&address);
-        match alive {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            _ => return Err(io::ErrorKind::AddrInUse.into()),
-        }
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address)?;
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
     Ok(socket.into())
+}
+
+/// Removes a unix socket that nobody listens on, and nothing else.
+pub fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(there) if !there.file_type().is_socket() => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+        }
+        Ok(_) => {}
+    }
+    match knock(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// Connects without waiting: a process that hangs, its queue full, is still there.
+pub(crate) fn knock(path: &Path) -> io::Result<()> {
+    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
+}
+
+/// Looks up `host:port`, which may take as long as the resolver likes.
+pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(name.to_socket_addrs()?.collect())
 }
 
 /// Begins to listen.
@@ -115,7 +135,7 @@ pub fn refuse_new(socket: &OwnedFd) -> io::Result<()> {
 
 /// Binds a connecting socket to an address and leaves the port to `connect`, which may share ports between
 /// destinations (`IP_BIND_ADDRESS_NO_PORT`, ip(7)).
-pub fn bind_without_port(socket: &OwnedFd, from: IpAddr) -> Result<(), Errno> {
+pub fn bind_without_port(socket: &impl AsFd, from: IpAddr) -> Result<(), Errno> {
     nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
         .map_err(|error| Errno::from_raw_os_error(error as i32))?;
     rustix::net::bind(socket, &SocketAddr::new(from, 0))

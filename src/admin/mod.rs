@@ -2,7 +2,7 @@
 //!
 //! On a unix socket and, if asked, on a loopback port. Decides nothing: every answer comes from [`Control`].
 //! Invariants: the port changes nothing, only the socket can reload; a reload once begun is finished even if whoever
-//! asked for it goes away; no request can make the process hold more than a few KiB for it.
+//! asked for it goes away; what a request can make the process hold is bounded.
 //!
 //! | path | answer |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | `GET /backends` | their backends, each with its pool's name |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload` | [`Verdict`]; 409 when refused; unix socket only |
+//! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
 use std::future::Future;
 use std::io;
@@ -42,7 +43,7 @@ use socket::SocketFile;
 /// What the admin interface shows and commands.
 pub trait Control: Send + Sync + 'static {
     /// How an open connection is shown.
-    type Connection: Connection;
+    type Connection: Serialize + Send + 'static;
 
     /// Whether new connections are welcome; if not, why.
     fn ready(&self) -> Result<(), String>;
@@ -50,19 +51,26 @@ pub trait Control: Send + Sync + 'static {
     /// What the process is doing now.
     fn status(&self) -> Status;
 
-    /// All open connections.
-    fn connections(&self) -> impl Future<Output = Vec<Self::Connection>> + Send;
+    /// How many open connections a filter holds for, and at most so many of them.
+    fn connections(&self, filter: Filter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
     /// Reads the configuration again and uses it if it is good.
     fn reload(&self) -> impl Future<Output = Verdict> + Send;
+
+    /// Makes the next step of a connection panic, so that a test can see that nobody else notices.
+    #[cfg(debug_assertions)]
+    fn panic(&self, id: u64) -> impl Future<Output = ()> + Send;
 }
 
-/// An open connection, as far as filters need to know it.
-pub trait Connection: Serialize + Send + 'static {
-    /// The pool, once routed.
-    fn pool(&self) -> Option<&str>;
-    /// The backend, once picked.
-    fn backend(&self) -> Option<&str>;
+/// Which connections somebody wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// Those of this pool.
+    pub pool: Option<String>,
+    /// Those of backends of this name.
+    pub backend: Option<String>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// What became of a reload.

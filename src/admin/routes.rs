@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+#[cfg(debug_assertions)]
+use axum::extract::Path;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Connection, Control};
+use super::{Control, Filter};
 use crate::metrics::{self, Status, status};
 
 /// Connections shown when no `limit` is asked for.
@@ -26,7 +28,10 @@ pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
 
 /// What may be seen and done by whoever may open the unix socket.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
-    reading().route("/reload", post(reload::<C>)).with_state(control)
+    let all = reading().route("/reload", post(reload::<C>));
+    #[cfg(debug_assertions)]
+    let all = all.route("/connections/{id}/panic", post(panic::<C>));
+    all.with_state(control)
 }
 
 fn reading<C: Control>() -> Router<Arc<C>> {
@@ -76,17 +81,10 @@ async fn backends<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<Backend
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+struct Wanted {
     limit: Option<usize>,
     pool: Option<String>,
     backend: Option<String>,
-}
-
-impl Filter {
-    fn holds(&self, connection: &impl Connection) -> bool {
-        let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
-        wanted(&self.pool, connection.pool()) && wanted(&self.backend, connection.backend())
-    }
 }
 
 #[derive(Serialize)]
@@ -100,12 +98,10 @@ struct Connections<T> {
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
-    Query(filter): Query<Filter>,
+    Query(Wanted { limit, pool, backend }): Query<Wanted>,
 ) -> Json<Connections<C::Connection>> {
-    let mut connections = control.connections().await;
-    connections.retain(|connection| filter.holds(connection));
-    let open = connections.len();
-    connections.truncate(filter.limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX));
+    let limit = limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX);
+    let (open, connections) = control.connections(Filter { pool, backend, limit }).await;
     Json(Connections { open, shown: connections.len(), connections })
 }
 
@@ -118,4 +114,10 @@ async fn reload<C: Control>(State(control): State<Arc<C>>) -> Response {
         }
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
     }
+}
+
+#[cfg(debug_assertions)]
+async fn panic<C: Control>(State(control): State<Arc<C>>, Path(id): Path<u64>) -> StatusCode {
+    control.panic(id).await;
+    StatusCode::ACCEPTED
 }

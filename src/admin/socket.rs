@@ -4,12 +4,14 @@
 //! and listen; a socket that somebody listens on is never removed, neither at the start nor at the end.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
+
+use crate::socket;
 
 /// Owner and group may connect.
 const MODE: u32 = 0o660;
@@ -26,7 +28,12 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "admin: cannot listen on {}: {}", self.place, self.cause)
+        match self.cause.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(f, "admin: cannot listen on {}: somebody else listens there", self.place)
+            }
+            _ => write!(f, "admin: cannot listen on {}: {}", self.place, self.cause),
+        }
     }
 }
 
@@ -38,7 +45,7 @@ pub(super) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = remove_stale(&self.0); // at worst the next start finds it
+        let _ = socket::remove_stale(&self.0); // at worst the next start finds it
     }
 }
 
@@ -48,35 +55,11 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError>
 }
 
 fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
+    let socket = Socket::from(socket::bind_unix(path)?);
     let file = SocketFile(path.to_owned());
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
-}
-
-/// Removes a socket that nobody listens on, and nothing else.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(there) if !there.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
-        }
-        Ok(_) => {}
-    }
-    match knock(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        Ok(()) | Err(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
-    }
-}
-
-/// Connects without waiting: a process that hangs, its queue full, is still there.
-fn knock(path: &Path) -> io::Result<()> {
-    Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
 }
 
 #[cfg(test)]
@@ -103,8 +86,8 @@ mod tests {
         let path = folder.path().join("admin.sock");
         let _first = bind(&path).unwrap();
         let error = bind(&path).unwrap_err().to_string();
-        assert!(error.ends_with("admin.sock: another process listens there"), "{error}");
-        while knock(&path).is_ok() {} // until the queue is full, as that of a process that hangs
+        assert!(error.ends_with("admin.sock: somebody else listens there"), "{error}");
+        while socket::knock(&path).is_ok() {} // until the queue is full, as that of a process that hangs
         assert!(bind(&path).is_err());
     }
 

@@ -28,16 +28,6 @@ struct Open {
     backend: Option<&'static str>,
 }
 
-impl Connection for Open {
-    fn pool(&self) -> Option<&str> {
-        self.pool
-    }
-
-    fn backend(&self) -> Option<&str> {
-        self.backend
-    }
-}
-
 impl Control for Fake {
     type Connection = Open;
 
@@ -51,12 +41,14 @@ impl Control for Fake {
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 
-    async fn connections(&self) -> Vec<Open> {
+    async fn connections(&self, filter: Filter) -> (usize, Vec<Open>) {
         let open =
             |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
         let mut all: Vec<_> = (0..3_000).map(open).collect();
         all.push(Open { id: 3_000, pool: None, backend: None });
-        all
+        let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
+        all.retain(|open| wanted(&filter.pool, open.pool) && wanted(&filter.backend, open.backend));
+        (all.len(), all.into_iter().take(filter.limit).collect())
     }
 
     async fn reload(&self) -> Verdict {
@@ -66,6 +58,9 @@ impl Control for Fake {
         let accepted = !self.refuse.load(SeqCst);
         Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
     }
+
+    #[cfg(debug_assertions)]
+    async fn panic(&self, _id: u64) {}
 }
 
 /// The interface, served by a thread of its own.
@@ -188,6 +183,16 @@ fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
     assert_eq!(served.over_unix("GET", "/reload").0, 405);
     assert_eq!(served.over_http("POST", "/reload").0, 404);
     assert_eq!(served.control.reloads_begun.load(SeqCst), 2);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn a_connection_is_asked_to_panic_on_the_unix_socket_only() {
+    let served = Served::start();
+    assert_eq!(served.over_unix("POST", "/connections/7/panic").0, 202);
+    assert_eq!(served.over_unix("POST", "/connections/seven/panic").0, 400);
+    assert_eq!(served.over_unix("GET", "/connections/7/panic").0, 405);
+    assert_eq!(served.over_http("POST", "/connections/7/panic").0, 404);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) struct Check {
 impl Check {
     /// Checks and prints.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let (accepted, found) = match config::check(&load::read(&self.file)?, &load::resolve) {
+        let (accepted, found) = match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
             Ok(checked) => (true, checked.warnings),
             Err(problems) => (false, problems),
         };

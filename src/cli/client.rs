@@ -43,7 +43,9 @@ pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<Answer,
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")?;
+        // In one piece: whoever has answered and gone after the first half would break the second.
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         if stream.take(ANSWER_MAX + 1).read_to_string(&mut answer)? as u64 > ANSWER_MAX {
             return Err(io::Error::other("the answer is too large"));
@@ -64,7 +66,8 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
     format!("admin socket {}: {error}{hint}", socket.display())
 }
 
-fn parse(answer: &str) -> Option<Answer> {
+/// Takes a whole HTTP answer apart; `None` if it is none or was cut short.
+pub(super) fn parse(answer: &str) -> Option<Answer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let length = head.lines().find_map(|line| {
@@ -100,5 +103,25 @@ mod tests {
             panic!("answered");
         };
         assert!(message.starts_with("admin socket /nonexistent/admin.sock: No such file"), "{message}");
+    }
+
+    #[test]
+    fn a_request_is_sent_in_one_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..200 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).unwrap();
+                assert!(request[..length].ends_with(b"\r\n\r\n"), "{:?}", String::from_utf8_lossy(&request[..length]));
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").unwrap();
+            }
+        });
+        for _ in 0..200 {
+            assert_eq!(request(&socket, "GET", "/status").unwrap().code, 200);
+        }
+        server.join().unwrap();
     }
 }

@@ -3,8 +3,6 @@
 //! The rules are `config::check`'s. Invariant: nothing is written and nothing bound; the only thing asked of the
 //! network is what a DNS name in the file means.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::Failure;
@@ -15,17 +13,13 @@ pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Reads and checks a file.
 pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
-    config::check(&read(file)?, &resolve).map_err(|problems| Failure::Config { file: file.to_owned(), problems })
+    config::check(&read(file)?, &crate::socket::resolve)
+        .map_err(|problems| Failure::Config { file: file.to_owned(), problems })
 }
 
 /// Reads a file.
 pub(super) fn read(file: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
-}
-
-/// Looks up `host:port`.
-pub(super) fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(name.to_socket_addrs()?.collect())
 }
 
 /// How a command finds the running process.

@@ -17,6 +17,7 @@ use crate::config::Problem;
 
 mod check;
 mod client;
+mod demo;
 mod explain;
 mod load;
 mod reload;
@@ -54,6 +55,8 @@ enum Command {
     Reload(reload::Reload),
     /// Show what the running process is doing.
     Status(status::Status),
+    /// Play with three backends, the balancer before them and many clients, all on this machine.
+    Demo(demo::Demo),
     /// Print the completions of a shell.
     Completions {
         /// The shell.
@@ -152,6 +155,7 @@ impl Command {
             Self::Explain(explain) => explain.run(out),
             Self::Reload(reload) => reload.run(out),
             Self::Status(status) => status.run(out),
+            Self::Demo(demo) => demo.run(out),
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Arguments::command(), "sessile", &mut script);

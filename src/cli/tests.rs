@@ -47,6 +47,8 @@ fn commands_are_understood() {
         "sessile reload --socket /tmp/s --json",
         "sessile status --config f.toml --json",
         "sessile status",
+        "sessile demo",
+        "sessile demo --once",
         "sessile completions zsh",
         "sessile man",
         "sessile man explain",
@@ -156,7 +158,7 @@ fn completions_and_the_manual_know_every_command() {
     for line in ["sessile completions bash", "sessile man"] {
         let (text, result) = run(line);
         assert_eq!(result.unwrap(), 0);
-        for command in ["run", "check", "explain", "reload", "status"] {
+        for command in ["run", "check", "explain", "reload", "status", "demo"] {
             assert!(text.contains(command), "{line}: {command}");
         }
     }

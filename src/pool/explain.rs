@@ -120,7 +120,7 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
 
 fn describe_source(pool: &Pool, source: IpAddr, aim: &Aim<'_>) -> String {
     let source = source.to_canonical();
-    match pool.source_as(source, aim.range) {
+    match pool.source_as(Some(source), aim.range) {
         SourceAs::Range(name) => format!("range {name}"),
         SourceAs::Prefix(prefix) => format!("source {}/{prefix}", cut(source, prefix)),
     }

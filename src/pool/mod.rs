@@ -65,16 +65,20 @@ pub struct Pick {
 impl Pool {
     /// Builds the pool of a new snapshot. `previous`: the pool of the same name in the old one, whose living backends
     /// are carried over by name. A new address under an old name restarts health and keeps the counters. With checks
-    /// on, what a reload adds takes keys only after its first good check. `workers` is fixed for the process.
+    /// on, what a reload adds to a pool takes keys only after its first good check; a new name has none to keep, while a
+    /// pool that is new as a whole has nobody else to send them to. `workers` is fixed for the process.
     pub fn new(config: &config::Pool, previous: Option<&Self>, workers: usize) -> Self {
         let shared = previous.map_or_else(|| Arc::new(Shared::new(&config.name)), |pool| pool.shared.clone());
-        let standing =
-            if previous.is_some() && config.check.is_some() { Standing::Awaited } else { Standing::Unchecked };
         let known: AHashMap<&str, &Arc<Backend>> =
             previous.iter().flat_map(|pool| pool.backends.iter()).map(|backend| (backend.name(), backend)).collect();
         let carry = |wanted: &config::Backend| match known.get(wanted.name.as_str()) {
             Some(living) if *living.address() == wanted.address => Arc::clone(living),
-            other => Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing)),
+            other => {
+                // A known name keeps its keys, at its new address too.
+                let awaited = previous.is_some() && other.is_none() && config.check.is_some();
+                let standing = if awaited { Standing::Awaited } else { Standing::Unchecked };
+                Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing))
+            }
         };
         let backends: Box<[_]> = config.backends.iter().map(carry).collect();
         let members: Vec<_> = config.backends.iter().map(member).collect();
@@ -163,7 +167,7 @@ impl Pool {
 
     /// A connection to `backend` was established.
     #[inline]
-    pub fn connect_succeeded(&self, backend: &Arc<Backend>, _now_ms: u64) {
+    pub fn connect_succeeded(&self, backend: &Arc<Backend>) {
         backend.connect_succeeded();
     }
 
@@ -193,14 +197,14 @@ impl Pool {
         if !self.config.balance.keyed() {
             return None;
         }
-        Key::encode(&self.config.key, self.source_as(facts.source?, range), facts)
+        Key::encode(&self.config.key, self.source_as(facts.source, range), facts)
     }
 
-    fn source_as<'a>(&self, source: IpAddr, range: Option<&'a Range>) -> SourceAs<'a> {
+    fn source_as<'a>(&self, source: Option<IpAddr>, range: Option<&'a Range>) -> SourceAs<'a> {
         match range.map(|range| (&range.rule, &*range.name)) {
             Some((Rule::One, name)) => SourceAs::Range(name),
             Some((Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
-            _ if source.to_canonical().is_ipv4() => SourceAs::Prefix(self.config.prefix_v4),
+            _ if source.is_none_or(|source| source.to_canonical().is_ipv4()) => SourceAs::Prefix(self.config.prefix_v4),
             _ => SourceAs::Prefix(self.config.prefix_v6),
         }
     }

@@ -222,7 +222,7 @@ fn a_reload_carries_living_backends_and_restarts_health_at_a_new_address() {
     let new = Pool::new(&wanted, Some(&old), 2);
     assert!(Arc::ptr_eq(&new.backends()[2], &old.backends()[0]), "only its weight changed");
     let moved = &new.backends()[1];
-    assert_eq!((moved.usable(0), moved.leases(), new.leases()), (false, 0, 1));
+    assert_eq!((moved.usable(0), moved.leases(), new.leases()), (true, 0, 1), "a known name keeps its keys");
     assert_eq!(moved.counters(1).connections.value(), 7);
     assert!(!new.backends()[0].usable(0));
     assert_eq!(new.backends()[0].state_word(0), "awaited");
@@ -255,7 +255,7 @@ fn failed_connections_eject_for_a_while_and_never_the_last() {
     for _ in 0..9 {
         assert_eq!(pool.connect_failed(b, 1_000), None, "it is the last");
     }
-    pool.connect_succeeded(b, 1_000);
+    pool.connect_succeeded(b);
     assert_eq!([1, 2].map(|_| pool.connect_failed(b, 11_000)), [None, None], "counted afresh");
     let stranger = Pool::new(&config(&["a"]), None, 1);
     assert_eq!(pool.connect_failed(&stranger.backends()[0], 0), None);

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use crate::config::{Bind, Config, KeyPart, Listener};
+use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::snapshot::{self, Snapshot};
 use crate::socket::{self, Options};
 use crate::splicer::Adoption;
@@ -18,6 +18,8 @@ use crate::splicer::Adoption;
 pub struct Doors {
     workers: usize,
     bound: Vec<Bound>,
+    /// Given up by an earlier reload; workers may still be serving what is queued there.
+    closing: Vec<Bound>,
     next_number: u32,
     systemd: HashMap<String, Vec<Arc<OwnedFd>>>,
 }
@@ -30,6 +32,8 @@ struct Bound {
     owner: (String, usize),
     bind: Bind,
     address: Option<SocketAddr>,
+    /// The sockets, which belong to the workers.
+    sockets: Vec<Weak<OwnedFd>>,
 }
 
 /// What is newly bound for a configuration that is not yet in use. Dropping it gives everything back.
@@ -44,13 +48,20 @@ pub struct Plan {
 impl Doors {
     /// None yet; takes the descriptors that systemd has passed, by name.
     pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
-        Self { workers, bound: Vec::new(), next_number: 0, systemd }
+        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
     }
 
     /// The addresses of a listener, with the ports the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
         own.map(|bound| bound.address.map_or_else(|| shown(&bound.bind), |address| address.to_string())).collect()
+    }
+
+    /// Whether workers are still closing an address that a configuration wants back.
+    pub fn closes(&mut self, config: &Config) -> bool {
+        self.closing.retain(Bound::is_open);
+        let wanted = || config.listeners.iter().flat_map(|listener| &listener.bind);
+        self.closing.iter().any(|bound| wanted().any(|bind| matches!(bind, Bind::Tcp(to) if bound.overlaps(*to))))
     }
 
     /// Binds what a configuration wants and is not bound yet; every address that cannot be is a problem.
@@ -62,16 +73,20 @@ impl Doors {
             let options = Options { backlog: listener.backlog, keep_alive };
             for (index, bind) in listener.bind.iter().enumerate() {
                 let owner = (listener.name.clone(), index);
-                if let Some(at) = plan.closed.iter().position(|bound| bound.is(bind, &owner)) {
-                    let known = plan.closed.swap_remove(at);
-                    plan.kept.push(Bound { owner, ..known });
+                let known: Vec<_> = plan.closed.extract_if(.., |bound| bound.is(bind, &owner)).collect();
+                if !known.is_empty() {
+                    plan.kept.extend(known.into_iter().map(|bound| Bound { owner: owner.clone(), ..bound }));
                     continue;
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
-                    Ok((sockets, address)) => {
-                        let bound = Bound { number: self.next_number, owner, bind: bind.clone(), address };
-                        self.next_number += 1;
-                        plan.opened.push((bound, sockets, listener.backlog));
+                    Ok(groups) => {
+                        for (sockets, address) in groups {
+                            let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
+                            let (owner, bind) = (owner.clone(), bind.clone());
+                            self.next_number += 1;
+                            let bound = Bound { number, owner, bind, address, sockets: held };
+                            plan.opened.push((bound, sockets, listener.backlog));
+                        }
                     }
                     Err(why) => problems.push(format!("listener {:?}: {}: {why}", listener.name, shown(bind))),
                 }
@@ -100,12 +115,7 @@ impl Doors {
     /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
     pub fn carry_out(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
         plan.made.clear();
-        let template = || Adoption {
-            generation: snapshot.generation,
-            logs_connections: snapshot.config.process.log.connections,
-            ..Adoption::default()
-        };
-        let mut adoptions: Vec<_> = (0..self.workers).map(|_| template()).collect();
+        let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
         let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
         for (worker, adoption) in adoptions.iter_mut().enumerate() {
             adoption.close = plan.closed.iter().map(|bound| bound.number).collect();
@@ -120,18 +130,19 @@ impl Doors {
         for bound in &plan.closed {
             bound.unlink();
         }
+        self.closing.extend(plan.closed.drain(..).filter(|bound| matches!(bound.bind, Bind::Tcp(_))));
         self.bound = std::mem::take(&mut plan.kept);
         self.bound.extend(plan.opened.drain(..).map(|(bound, _, _)| bound));
         adoptions
     }
 
     /// What each worker has to do to close everything.
-    pub fn close_all(&mut self) -> Vec<Adoption> {
+    pub fn close_all(&mut self, snapshot: &Snapshot) -> Vec<Adoption> {
         let close: Vec<_> = self.bound.iter().map(|bound| bound.number).collect();
         for bound in self.bound.drain(..) {
             bound.unlink();
         }
-        (0..self.workers).map(|_| Adoption { close: close.clone(), ..Adoption::default() }).collect()
+        (0..self.workers).map(|_| Adoption { close: close.clone(), ..adoption(snapshot) }).collect()
     }
 
     fn open(
@@ -141,40 +152,63 @@ impl Doors {
         config: &Config,
         listener: &Listener,
         made: &mut Vec<PathBuf>,
-    ) -> Result<(Vec<Arc<OwnedFd>>, Option<SocketAddr>), String> {
+    ) -> Result<Vec<Group>, String> {
         let error = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
             _ => error.to_string(),
         };
         match bind {
             Bind::Tcp(address) => {
-                socket::probe(*address).map_err(error)?;
+                // Of two addresses on one port that overlap, as 0.0.0.0 does with any, both may be ours.
+                if !self.bound.iter().chain(&self.closing).any(|bound| bound.is_open() && bound.overlaps(*address)) {
+                    socket::probe(*address).map_err(error)?;
+                }
                 let first = socket::bind_tcp(*address, options).map_err(error)?;
                 let real = local_address(&first).unwrap_or(*address);
                 let mut group = vec![Arc::new(first)];
                 for _ in 1..self.workers {
                     group.push(Arc::new(socket::bind_tcp(real, options).map_err(error)?));
                 }
-                Ok((group, Some(real)))
+                Ok(vec![(group, Some(real))])
             }
             Bind::Unix(path) => {
                 let socket = socket::bind_unix(path).map_err(error)?;
                 made.push(path.clone());
-                Ok((vec![Arc::new(socket)], None))
+                Ok(vec![(vec![Arc::new(socket)], None)])
             }
             Bind::Systemd(name) => {
                 let passed = self.systemd.get(name).ok_or("systemd has passed no descriptor of this name")?;
-                let address = local_address(&passed[0]);
-                match address {
-                    Some(_) => socket::tune_tcp(&passed[0], options).map_err(error)?,
-                    None if keyed_by_source(config, listener) => {
-                        return Err("is a unix socket, whose clients have no address to be a key".into());
-                    }
-                    None => {}
-                }
-                Ok((passed.clone(), address))
+                passed.iter().map(|socket| adopt_passed(socket, options, config, listener)).collect()
             }
         }
+    }
+}
+
+/// The sockets of one address, one per worker or one for all, and where they are.
+type Group = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
+
+/// A duplicate each time, so that a listener that is removed and one that is added never share a descriptor.
+fn adopt_passed(socket: &OwnedFd, options: &Options, config: &Config, listener: &Listener) -> Result<Group, String> {
+    let address = local_address(socket);
+    match address {
+        Some(_) => socket::tune_tcp(socket, options).map_err(|error| error.to_string())?,
+        None if keyed_by_source(config, listener) => {
+            return Err("is a unix socket, whose clients have no address to be a key".into());
+        }
+        None => {}
+    }
+    let duplicate = socket.try_clone().map_err(|error| error.to_string())?;
+    Ok((vec![Arc::new(duplicate)], address))
+}
+
+/// What every worker learns from a snapshot.
+fn adoption(snapshot: &Snapshot) -> Adoption {
+    let log = snapshot.config.process.log;
+    Adoption {
+        generation: snapshot.generation,
+        logs_connections: log.connections,
+        logs_local: log.level == LogLevel::Debug,
+        ..Adoption::default()
     }
 }
 
@@ -192,6 +226,21 @@ impl Bound {
     fn is(&self, bind: &Bind, owner: &(String, usize)) -> bool {
         let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
         self.bind == *bind && (!chosen || self.owner == *owner)
+    }
+
+    /// Whether a worker holds it.
+    fn is_open(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.strong_count() > 0)
+    }
+
+    /// Whether some client could reach either.
+    fn overlaps(&self, other: SocketAddr) -> bool {
+        self.address.is_some_and(|own| {
+            let (one, two) = (own.ip(), other.ip());
+            own.port() == other.port()
+                && one.is_ipv4() == two.is_ipv4()
+                && (one == two || one.is_unspecified() || two.is_unspecified())
+        })
     }
 
     /// New clients find nobody any more; those in the queue are still served.

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::doors::Doors;
-use crate::admin::{self, Control};
+use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::counters::Padded;
@@ -38,8 +38,14 @@ const EXIT_CONFIG: u8 = 64;
 /// sysexits.h: a service is unavailable.
 const EXIT_UNAVAILABLE: u8 = 69;
 
-/// Descriptors that are not for connections: listeners, pipes, admin, checks, logs.
-const DESCRIPTORS_RESERVED: u64 = 512;
+/// Of the descriptors, one in so many is for what comes and goes beside connections: pipes, admin, checks.
+const DESCRIPTORS_RESERVED: u64 = 20;
+
+/// Descriptors that the process itself holds: standard streams, lock, admin, runtime, signals, log.
+const DESCRIPTORS_HELD: u64 = 16;
+
+/// Descriptors that each worker holds: epoll and inbox.
+const DESCRIPTORS_PER_WORKER: u64 = 2;
 
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
@@ -63,6 +69,8 @@ pub struct Server {
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
     bound: Mutex<Vec<(String, Vec<String>)>>,
+    /// Of the file that was read last.
+    identity: Mutex<Option<reload::Identity>>,
     stopping: AtomicBool,
 }
 
@@ -93,6 +101,7 @@ impl Refusal {
 }
 
 fn start(path: &Path) -> Result<(), Refusal> {
+    let identity = reload::identity(path);
     let config = reload::read(path).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?.config;
     let _lock = lock(&config)?;
     say(&config);
@@ -101,10 +110,10 @@ fn start(path: &Path) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(path, config))
+    runtime.block_on(serve(path, config, identity))
 }
 
-async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
+async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) -> Result<(), Refusal> {
     let unavailable = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
@@ -122,10 +131,15 @@ async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let admission = Arc::new(Admission::new(usize::MAX));
     let snapshot = Snapshot::build(config, None, workers, &admission);
-    reload::limit(&admission, &snapshot);
+    reload::limit(&admission, &snapshot, workers);
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();
-    let shared = Arc::new(Shared { current: Arc::clone(&current), admission: Arc::clone(&admission), counters });
+    let shared = Arc::new(Shared {
+        current: Arc::clone(&current),
+        admission: Arc::clone(&admission),
+        counters,
+        pipes_max: pipes_by_descriptors(workers),
+    });
     let (fleet, threads) =
         Fleet::start(workers, &shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
     Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
@@ -143,6 +157,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), Refusal> {
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: reload::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
+        identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),
     });
     server.note_addresses(&*server.doors.lock().await);
@@ -196,8 +211,8 @@ impl Server {
         let house = tokio::spawn(Arc::clone(self).keep_house(changed));
         loop {
             tokio::select! {
-                _ = signals.reload.recv() => drop(self.reload().await),
-                Some(()) = file_changed.recv() => drop(self.reload().await),
+                _ = signals.reload.recv() => self.reload_aside(),
+                Some(()) = file_changed.recv() => self.reload_aside(),
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
             }
@@ -209,19 +224,25 @@ impl Server {
         house.abort();
     }
 
+    /// A reload that nobody waits for, so that a signal to stop never does.
+    fn reload_aside(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        tokio::spawn(async move { drop(server.reload_file().await) });
+    }
+
     /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to.
     async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
-        let mut identity = reload::identity(&self.path);
         let mut closing: Vec<(Arc<Backend>, Instant)> = Vec::new();
         let mut tick = tokio::time::interval(TICK);
         loop {
             tick.tick().await;
             let snapshot = self.current.load_full();
-            let now = reload::identity(&self.path);
-            if snapshot.config.process.watch && now.is_some() && now != identity {
-                let _ = changed.try_send(());
+            if snapshot.config.process.watch {
+                let now = reload::identity(&self.path);
+                if now.is_some() && now != *lock_of(&self.identity) {
+                    let _ = changed.try_send(());
+                }
             }
-            identity = now.or(identity);
             let down = snapshot.pools.iter().flat_map(|pool| pool.backends()).filter(|backend| backend.closing());
             let until = Instant::now() + SHED_OVER;
             let mut still = Vec::new();
@@ -240,7 +261,7 @@ impl Server {
     /// Closes a backend's connections at a pace that leaves none when the time is over.
     async fn shed_some(&self, backend: &Arc<Backend>, left: Duration) {
         let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
-        let share = backend.leases().div_ceil(ticks).div_ceil(self.fleet.len() as u64);
+        let share = backend.leases().div_ceil(ticks);
         if share > 0 {
             self.fleet.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
         }
@@ -305,10 +326,24 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Two descriptors a connection, below the limit of the process.
-fn connections_by_descriptors() -> usize {
+/// Two descriptors a connection, of those that nothing else needs.
+fn connections_by_descriptors(snapshot: &Snapshot, workers: usize) -> usize {
+    let (limit, reserved) = descriptors();
+    let addresses: usize = snapshot.listeners.iter().map(|listener| listener.config.bind.len()).sum();
+    let held = DESCRIPTORS_HELD + workers as u64 * (DESCRIPTORS_PER_WORKER + addresses as u64);
+    (limit.saturating_sub(held + reserved) / 2).max(1) as usize
+}
+
+/// Half of what is reserved is for pipes, two descriptors each.
+fn pipes_by_descriptors(workers: usize) -> usize {
+    let (_, reserved) = descriptors();
+    reserved as usize / 4 / workers.max(1)
+}
+
+/// The limit of the process, and how many of them are for what comes and goes beside connections.
+fn descriptors() -> (u64, u64) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    (limit.saturating_sub(DESCRIPTORS_RESERVED.min(limit / 4)) / 2) as usize
+    (limit, (limit / DESCRIPTORS_RESERVED).clamp(64, 8192).min(limit / 4))
 }
 
 /// The cores this process may use.

@@ -3,25 +3,50 @@
 //! Invariant: until everything that can fail has succeeded, nothing that connections see has changed; a refused file
 //! shows in the log, in the verdict and in the metrics.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::doors::{Doors, Plan};
 use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
 use crate::config::{self, Checked, Config, Pool};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot};
+
+/// How long an address that was given up a moment ago is waited for.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+
+/// How often is looked whether it is free.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Device, inode and birth, where the file system knows it: the inode of a file that was replaced is used again at once.
+pub(super) type Identity = (u64, u64, Option<SystemTime>);
+
+/// A file that is good, and the verdict should nothing else be wrong.
+struct Changes {
+    config: Config,
+    verdict: Verdict,
+}
 
 impl Server {
     /// Reads the file again and uses it if it is good.
     pub(super) async fn reload_file(&self) -> Verdict {
         let mut doors = self.doors.lock().await;
-        let verdict = match self.prepare(&mut doors) {
+        let prepared = match self.read_changes().await {
+            Ok(changes) => {
+                // What was given up a moment ago is bound until its queue is served.
+                let patience = Instant::now() + CLOSING_MAX;
+                while doors.closes(&changes.config) && Instant::now() < patience {
+                    tokio::time::sleep(LOOK).await;
+                }
+                self.prepare(&mut doors, changes)
+            }
+            Err(problems) => Err(problems),
+        };
+        let verdict = match prepared {
             Ok((plan, next, verdict)) => {
                 self.put_in_force(&mut doors, plan, next).await;
                 verdict
@@ -35,27 +60,38 @@ impl Server {
         verdict
     }
 
-    /// Everything that can fail.
-    fn prepare(&self, doors: &mut Doors) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
+    /// Reads the file, and compares it to what is in force.
+    async fn read_changes(&self) -> Result<Changes, Vec<String>> {
         if self.stopping.load(Relaxed) {
             return Err(vec!["the process is stopping".into()]);
         }
-        let Checked { config, warnings } = read(&self.path)?;
-        let previous = self.current.load_full();
+        *lock_of(&self.identity) = identity(&self.path);
+        // A name in the file may take the resolver a while, during which everything else goes on.
+        let path = self.path.clone();
+        let Checked { config, warnings } = tokio::task::spawn_blocking(move || read(&path))
+            .await
+            .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
+        let old = &self.current.load_full().config;
         let mut warnings: Vec<_> =
             warnings.iter().map(|warning| format!("{}:{warning}", self.path.display())).collect();
-        warnings.extend(only_at_start(&previous.config, &config));
-        warnings.extend(renamed(&previous.config, &config));
-        let changes = changes(&previous.config, &config);
-        let plan = doors.plan(&config)?;
-        let next = Snapshot::build(config, Some(&previous), self.fleet.len(), &self.admission);
+        warnings.extend(only_at_start(old, &config));
+        warnings.extend(only_for_new_listeners(old, &config));
+        warnings.extend(renamed(old, &config));
+        let verdict = Verdict { accepted: true, changes: changes(old, &config), warnings, ..Verdict::default() };
+        Ok(Changes { config, verdict })
+    }
+
+    /// Everything else that can fail.
+    fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
+        let plan = doors.plan(&changes.config)?;
+        let next = Snapshot::build(changes.config, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
         Doors::listen(&plan)?;
-        Ok((plan, next, Verdict { accepted: true, changes, warnings, ..Verdict::default() }))
+        Ok((plan, next, changes.verdict))
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
     async fn put_in_force(&self, doors: &mut Doors, plan: Plan, next: Snapshot) {
-        limit(&self.admission, &next);
+        limit(&self.admission, &next, self.fleet.len());
         if let Some(journal) = lock_of(&self.journal).as_ref() {
             journal.set_format(next.config.process.log.format);
         }
@@ -95,24 +131,20 @@ impl Server {
 /// Reads and checks a file; every problem with its place in it.
 pub(super) fn read(path: &Path) -> Result<Checked, Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
-    config::check(&text, &resolve)
+    config::check(&text, &crate::socket::resolve)
         .map_err(|problems| problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect())
 }
 
-fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
-    Ok(name.to_socket_addrs()?.collect())
-}
-
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 /// Sets the limits that hold for the process and for listeners.
-pub(super) fn limit(admission: &Admission, snapshot: &Snapshot) {
+pub(super) fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
     let limits = &snapshot.config.limits;
-    let most = connections_by_descriptors();
+    let most = connections_by_descriptors(snapshot, workers);
     admission.limit(
         limits.max_connections.map_or(most, |configured| configured.min(most)),
         limits.max_connections_per_source,
@@ -125,6 +157,17 @@ pub(super) fn limit(admission: &Admission, snapshot: &Snapshot) {
 
 pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Sockets that stay keep what they were made with.
+fn only_for_new_listeners(old: &Config, new: &Config) -> Option<String> {
+    let same_limits = snapshot::keep_alive(&old.limits) == snapshot::keep_alive(&new.limits);
+    let same = |listener: &config::Listener| {
+        old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
+    };
+    (!same_limits || !new.listeners.iter().all(same)).then(|| {
+        "keepalive, user_timeout and backlog: listeners that stay keep what they were opened with until the next start".into()
+    })
 }
 
 /// What the new file says that only a restart can do.

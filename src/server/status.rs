@@ -12,7 +12,7 @@ use crate::metrics::status::{
 use crate::pool;
 use crate::pool::Health;
 use crate::splicer;
-use crate::splicer::account::ConnectionView;
+use crate::splicer::account::{ConnectionView, Wanted};
 
 impl Control for Server {
     type Connection = ConnectionView;
@@ -54,22 +54,18 @@ impl Control for Server {
         }
     }
 
-    async fn connections(&self) -> Vec<ConnectionView> {
-        self.fleet.connections().await
+    async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
+        let admin::Filter { pool, backend, limit } = filter;
+        self.fleet.connections(&Wanted { pool, backend, limit }).await
     }
 
     async fn reload(&self) -> Verdict {
         self.reload_file().await
     }
-}
 
-impl admin::Connection for ConnectionView {
-    fn pool(&self) -> Option<&str> {
-        self.pool.as_deref()
-    }
-
-    fn backend(&self) -> Option<&str> {
-        self.backend.as_deref()
+    #[cfg(debug_assertions)]
+    async fn panic(&self, id: u64) {
+        self.fleet.panic(id).await;
     }
 }
 

@@ -13,6 +13,9 @@ use crate::splicer::worker::Whom;
 /// What is still open at the deadline is closed over this long.
 const SPREAD: Duration = Duration::from_secs(5);
 
+/// Doors need a moment to close well, however short `stop_deadline` is; only a queue that no limit lets in needs more.
+const DOORS_MIN: Duration = Duration::from_secs(1);
+
 /// How often is looked whether everybody has gone.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -24,34 +27,29 @@ impl Server {
         let open = self.fleet.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
         tokio::time::sleep(process.stop_grace).await;
-        let adoptions = self.doors.lock().await.close_all();
-        let (generation, logs) = {
-            let snapshot = self.current.load();
-            (snapshot.generation, snapshot.config.process.log.connections)
-        };
-        let adoptions = adoptions.into_iter().map(|mut adoption| {
-            (adoption.generation, adoption.logs_connections) = (generation, logs);
-            adoption
-        });
-        self.fleet.adopt(adoptions.collect()).await;
+        let adoptions = self.doors.lock().await.close_all(&self.current.load());
+        self.fleet.adopt(adoptions).await;
         let deadline = Instant::now() + process.stop_deadline;
-        while (self.fleet.doors() > 0 || self.fleet.open() > 0) && Instant::now() < deadline {
+        let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
+        let before = |deadline| Instant::now() < deadline;
+        while (self.fleet.doors() > 0 && before(doors_deadline)) || (self.fleet.open() > 0 && before(deadline)) {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
     }
 
+    /// Closes at an even pace: so many are left as there is time left.
     async fn close_spread(&self) {
-        let left = self.fleet.open();
-        if left == 0 {
+        let all = self.fleet.open();
+        if all == 0 {
             return;
         }
-        tracing::info!("stopping: {left} connections are still open and are closed over {} s", SPREAD.as_secs());
-        let ends = Instant::now() + SPREAD;
-        while self.fleet.open() > 0 && Instant::now() < ends {
-            let ticks = (ends.saturating_duration_since(Instant::now()).as_millis() / LOOK.as_millis()).max(1) as usize;
-            let share = self.fleet.open().div_ceil(ticks).div_ceil(self.fleet.len());
-            self.fleet.shed(&Whom::All, share, Ended::Stopped).await;
+        tracing::info!("stopping: {all} connections are still open and are closed over {} s", SPREAD.as_secs());
+        let begun = Instant::now();
+        while self.fleet.open() > 0 && begun.elapsed() < SPREAD {
+            let left = SPREAD.saturating_sub(begun.elapsed());
+            let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
+            self.fleet.shed(&Whom::All, self.fleet.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

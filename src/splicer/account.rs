@@ -12,6 +12,28 @@ use super::worker::Whom;
 use crate::journal;
 use crate::outcome::Ended;
 
+/// Which connections get a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// None.
+    Off,
+    /// Those of clients; not those that a balancer in front opens for itself.
+    Clients,
+    /// All of them.
+    All,
+}
+
+/// Which connections somebody wants to see.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Those of this pool.
+    pub pool: Option<String>,
+    /// Those of backends of this name.
+    pub backend: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
 /// A living connection, for the admin interface.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionView {
@@ -44,8 +66,8 @@ pub struct ConnectionView {
 }
 
 impl<O: Os> Flow<O> {
-    /// Closes what is open, counts the ending and answers the line for the log.
-    pub fn finish(mut self, ended: Ended, step: &mut Step<'_, O>) -> journal::Connection {
+    /// Closes what is open, counts the ending and answers the line for the log, if there is one.
+    pub fn finish(mut self, ended: Ended, log: Log, step: &mut Step<'_, O>) -> Option<journal::Connection> {
         let relayed = self.stage == Stage::Relay;
         self.up.close(step.tools.pipes);
         self.down.close(step.tools.pipes);
@@ -65,7 +87,8 @@ impl<O: Os> Flow<O> {
         if relayed && let Some(lease) = &self.lease {
             lease.counters(step.worker).duration.record_us(duration_us);
         }
-        self.line(ended, duration_us)
+        let local = self.labels.as_ref().is_some_and(|labels| labels.local);
+        (log == Log::All || (log == Log::Clients && !local)).then(|| self.line(ended, duration_us))
     }
 
     /// Whether a command means it.
@@ -76,6 +99,14 @@ impl<O: Os> Flow<O> {
                 self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend))
             }
         }
+    }
+
+    /// Whether somebody wants to see it.
+    pub fn wanted(&self, wanted: &Wanted) -> bool {
+        let holds = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
+        let lease = self.lease.as_ref();
+        holds(&wanted.pool, lease.map(|lease| lease.pool_name()))
+            && holds(&wanted.backend, lease.map(|lease| lease.name()))
     }
 
     /// What the admin interface shows.
@@ -115,7 +146,7 @@ impl<O: Os> Flow<O> {
             listener: self.permit.listener().name.clone(),
             sni: labels.and_then(|labels| labels.sni.clone()),
             ech: labels.is_some_and(|labels| labels.ech),
-            pool: lease.map(|lease| lease.pool_name_shared()),
+            pool: lease.map(|lease| lease.pool_name_shared()).or_else(|| labels.and_then(|labels| labels.pool.clone())),
             range: labels.and_then(|labels| labels.range.clone()),
             backend: lease.map(|lease| lease.name_shared()),
             reason: self.reason,

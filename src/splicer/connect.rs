@@ -14,7 +14,6 @@ use super::slab::Side;
 use crate::attempt::{Failure, Next};
 use crate::config::Address;
 use crate::outcome::Ended;
-use crate::pool::Backend;
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
@@ -26,8 +25,8 @@ impl<O: Os> Flow<O> {
         opening.attempt_began = step.now;
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let from = self.local_source(&backend, step);
-        let socket = match step.tools.os.connect(backend.address(), from) {
+        let sources = opening.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
+        let socket = match connect(sources, backend.address(), self.id, step.tools.os) {
             Ok(socket) => socket,
             Err(why) => return self.attempt_failed(why, step),
         };
@@ -72,12 +71,12 @@ impl<O: Os> Flow<O> {
         counters.bytes_up.add(self.up.bytes);
         counters.connect_time.record_us(self.connect_us.into());
         let mut header = Vec::new();
-        if let Some(pool) = step.current.load().pool(lease.pool_name()) {
-            pool.connect_succeeded(lease.backend(), step.now / 1_000);
+        if let Some(pool) = &opening.picked {
+            pool.connect_succeeded(lease.backend());
             if opening.moved {
                 pool.count_moved_down();
             }
-            header = opening.announce(pool, source, client, self.id, step.tools.os);
+            header = opening.announce(source, client, self.id, step.tools.os);
         }
         if header.is_empty() {
             self.up.owe(&opening.bytes);
@@ -97,7 +96,7 @@ impl<O: Os> Flow<O> {
         let now_ms = step.now / 1_000;
         if !matches!(failure, Failure::Local(_)) {
             lease.counters(step.worker).connect_failures.add(1);
-            if let Some(pool) = step.current.load().pool(lease.pool_name()) {
+            if let Some(pool) = &opening.picked {
                 pool.connect_failed(lease.backend(), now_ms);
             }
         }
@@ -109,8 +108,8 @@ impl<O: Os> Flow<O> {
                 To(Stage::Pause)
             }
             Next::Another => {
+                // The lease stays until another takes its place: if none does, the log names the last one tried.
                 opening.tried.push(Arc::clone(lease.backend()));
-                self.lease = None;
                 To(Stage::Pick)
             }
             Next::GiveUp(ended) => Stop(Verdict::End(ended)),
@@ -124,13 +123,23 @@ impl<O: Os> Flow<O> {
         }
         if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
     }
+}
 
-    fn local_source(&self, backend: &Backend, step: &Step<'_, O>) -> Option<IpAddr> {
-        let snapshot = step.current.load();
-        let Address::Tcp(to) = backend.address() else { return None };
-        let sources = &snapshot.pool(backend.pool_name())?.config().source;
-        // In turn, so that each address' ports are used alike.
-        let fitting = || sources.iter().filter(|source| source.is_ipv4() == to.is_ipv4());
-        fitting().nth(self.id as usize % fitting().count().max(1)).copied()
+/// Begins to connect from one of the pool's addresses, in turn so that each one's ports are used alike; from the
+/// others only while the ones before have no port.
+fn connect<O: Os>(sources: &[IpAddr], to: &Address, turn: u64, os: &mut O) -> Result<O::Socket, Broken> {
+    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
+    let fitting = || sources.iter().copied().filter(fits);
+    let count = fitting().count();
+    if count == 0 {
+        return os.connect(to, None);
     }
+    let mut answer = Err(Broken::NoPort);
+    for from in fitting().cycle().skip(turn as usize % count).take(count) {
+        answer = os.connect(to, Some(from));
+        if !matches!(answer, Err(Broken::NoPort)) {
+            break;
+        }
+    }
+    answer
 }

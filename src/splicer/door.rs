@@ -16,9 +16,6 @@ use crate::snapshot::Listener;
 /// Accepts per wake while the queue is long.
 const BATCH_MAX: u32 = 64;
 
-/// More than any accept queue holds.
-const QUEUE_MAX: u32 = 1 << 16;
-
 /// How long accepting pauses when a limit is reached or descriptors are out; a close ends the pause early.
 const PAUSE_US: Micros = 50_000;
 
@@ -33,35 +30,30 @@ pub(super) struct Door<O: Os> {
     shared: bool,
     /// Accepts at the next wake.
     batch: u32,
-    pub(super) state: DoorState,
+    /// Not watched until then: a limit is reached or descriptors are out.
+    pub(super) paused: Option<Micros>,
+    /// Being removed: closes when nothing is queued any more, but not before then.
+    closing: Option<Micros>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DoorState {
-    Open,
-    /// Not watched until then.
-    Paused(Micros),
-    /// Being removed: serves what is queued, closes then.
-    Closing(Micros),
+impl<O: Os> Door<O> {
+    /// When it wants to be looked at without an event.
+    pub(super) fn due(&self) -> Option<Micros> {
+        self.paused.or(self.closing)
+    }
 }
 
 impl<O: Os> Worker<O> {
-    /// Begins to accept on a socket. Numbers are the caller's, small and unique.
+    /// Begins to accept on a socket. Numbers are the caller's, and unique.
     pub fn open_door(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
-        let slot = number as usize;
-        if self.doors.len() <= slot {
-            self.doors.resize_with(slot + 1, || None);
-        }
-        let mut door = Door { socket, listener, shared, batch: 1, state: DoorState::Open };
-        if self.os.watch_listener(&door.socket, Token::special(Side::Listener, number), shared).is_err() {
-            door.state = DoorState::Paused(self.now + PAUSE_US);
-        }
-        self.doors[slot] = Some(door);
+        let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
+        let paused = (!watched).then_some(self.now + PAUSE_US);
+        self.doors.insert(number, Door { socket, listener, shared, batch: 1, paused, closing: None });
     }
 
     /// Gives a listening socket the rules of a new snapshot.
     pub fn rebind_door(&mut self, number: u32, listener: Arc<Listener>) {
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
+        if let Some(door) = self.doors.get_mut(&number) {
             door.listener = listener;
         }
     }
@@ -69,26 +61,21 @@ impl<O: Os> Worker<O> {
     /// Serves what is queued on a socket, then closes it.
     pub fn close_door(&mut self, number: u32) {
         let until = self.os.now() + LINGER_US;
-        if let Some(Some(door)) = self.doors.get_mut(number as usize) {
-            if let DoorState::Paused(_) = door.state {
-                let token = Token::special(Side::Listener, number);
-                let _ = self.os.watch_listener(&door.socket, token, door.shared);
-            }
+        if let Some(door) = self.doors.get_mut(&number) {
             if !door.shared {
                 self.os.refuse_new(&door.socket);
             }
-            door.state = DoorState::Closing(until);
+            door.closing = Some(until);
         }
     }
 
-    /// Accepts a batch; from a socket that is being removed, everything.
-    pub(super) fn accept(&mut self, number: u32) -> Stop {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return Stop::Empty };
-        let closing = matches!(door.state, DoorState::Closing(_));
-        let batch = if closing { QUEUE_MAX } else { door.batch };
+    /// Takes a batch from the queue, or all of it where the door closes.
+    pub(super) fn accept(&mut self, number: u32) {
+        let Some(door) = self.doors.get(&number) else { return };
+        let (batch, closing) = (door.batch, door.closing.is_some());
         let mut taken = 0;
         let stop = loop {
-            if taken == batch {
+            if taken == batch && !closing {
                 break Stop::Batch;
             }
             match self.accept_one(number) {
@@ -97,29 +84,45 @@ impl<O: Os> Worker<O> {
             }
         };
         let counters = &self.shared.counters[self.index].0;
-        let Some(Some(door)) = self.doors.get_mut(number as usize) else { return stop };
+        let Some(door) = self.doors.get_mut(&number) else { return };
         match stop {
             // Found the whole batch: the queue is long.
             Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
             Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
-            Stop::Full | Stop::Exhausted => {
-                let reason = if stop == Stop::Full {
-                    &counters.accept_paused_limit
-                } else {
-                    &counters.accept_paused_descriptors
-                };
-                reason.add(1);
-                counters.accept_paused_now.set(1);
-                self.os.unwatch_listener(&door.socket);
-                let until = self.now + PAUSE_US;
-                door.state = if closing { DoorState::Closing(until) } else { DoorState::Paused(until) };
+            Stop::Full => {
+                counters.accept_paused_limit.add(1);
+                self.pause(number);
+            }
+            Stop::Exhausted => {
+                counters.accept_paused_descriptors.add(1);
+                self.pipes.trim();
+                self.pause(number);
             }
         }
-        stop
+    }
+
+    /// What was accepted could not be connected for want of a descriptor: others had better wait in the queue.
+    pub(super) fn run_dry(&mut self) {
+        self.counters().accept_paused_descriptors.add(1);
+        self.pipes.trim();
+        let numbers: Vec<_> = self.doors.keys().copied().collect();
+        for number in numbers {
+            self.pause(number);
+        }
+    }
+
+    /// Stops accepting for a while.
+    fn pause(&mut self, number: u32) {
+        if let Some(door) = self.doors.get_mut(&number)
+            && door.paused.is_none()
+        {
+            self.os.unwatch_listener(&door.socket);
+            door.paused = Some(self.now + PAUSE_US);
+        }
     }
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(Some(door)) = self.doors.get(number as usize) else { return Err(Stop::Empty) };
+        let Some(door) = self.doors.get(&number).filter(|door| door.paused.is_none()) else { return Err(Stop::Empty) };
         let permit = door.listener.state.admit().ok_or(Stop::Full)?;
         match self.os.accept(&door.socket) {
             Accepted::Connection(socket, peer) => {
@@ -145,35 +148,32 @@ impl<O: Os> Worker<O> {
 
     /// Resumes what paused long enough, and closes what has served its queue.
     pub(super) fn tend_doors(&mut self) {
-        for number in 0..self.doors.len() {
-            let Some(door) = &mut self.doors[number] else { continue };
-            match door.state {
-                DoorState::Paused(until) if until <= self.now => {
-                    let token = Token::special(Side::Listener, number as u32);
-                    if self.os.watch_listener(&door.socket, token, door.shared).is_ok() {
-                        door.state = DoorState::Open;
-                        self.shared.counters[self.index].0.accept_paused_now.set(0);
-                    } else {
-                        door.state = DoorState::Paused(self.now + PAUSE_US);
-                    }
-                }
-                DoorState::Closing(until) if until <= self.now => {
-                    // Whoever waits while a limit is reached waits on; the socket stays until they are in.
-                    if self.accept(number as u32) == Stop::Empty
-                        && let Some(door) = self.doors[number].take()
-                    {
-                        self.os.unwatch_listener(&door.socket);
-                    }
-                }
-                _ => {}
+        for (number, door) in &mut self.doors {
+            if door.paused.is_some_and(|until| until <= self.now) {
+                let watched =
+                    self.os.watch_listener(&door.socket, Token::special(Side::Listener, *number), door.shared);
+                door.paused = watched.is_err().then_some(self.now + PAUSE_US);
             }
         }
+        let now = self.now;
+        let over = |(number, door): (&u32, &Door<O>)| (door.due()? <= now).then_some(*number);
+        while let Some(number) = self.doors.iter().find_map(over) {
+            self.accept(number);
+            // A queue that could not be emptied, for a limit, keeps its door until it can.
+            if self.doors.get(&number).is_some_and(|door| door.paused.is_none())
+                && let Some(door) = self.doors.remove(&number)
+            {
+                self.os.unwatch_listener(&door.socket);
+            }
+        }
+        let paused = self.doors.values().any(|door| door.paused.is_some());
+        self.counters().accept_paused_now.set(paused.into());
     }
 }
 
 /// Why accepting stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
+enum Stop {
     Batch,
     Empty,
     Full,

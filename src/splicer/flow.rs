@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::blame::{backend_broken, client_broken, local, relay_broken};
 use super::opening::{Labels, Look, Opening, rules};
-use super::os::{Event, Io, Micros, Os};
+use super::os::{Broken, Event, Io, Micros, Os};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::timer::Link;
@@ -22,9 +22,6 @@ use crate::outcome::{Ended, Reason};
 use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Limits, Listener, keep_alive};
-
-/// A backend's socket gets keepalive when its connection is this old: most never are.
-const TUNE_AFTER_US: Micros = 15_000_000;
 
 /// What a step may use besides its own row.
 pub struct Step<'a, O: Os> {
@@ -231,7 +228,7 @@ impl<O: Os> Flow<O> {
         if self.stage != Stage::Relay {
             return Some(self.until);
         }
-        let tune = (!self.tuned).then_some(self.started + TUNE_AFTER_US);
+        let tune = (!self.tuned).then(|| self.tune_at());
         [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune].into_iter().flatten().min()
     }
 
@@ -258,16 +255,16 @@ impl<O: Os> Flow<O> {
                 Io::Moved(n) => {
                     self.up.bytes += n as u64;
                     self.up.readable = n == step.tools.scratch.len();
-                    if let Some(opening) = &mut self.opening {
-                        opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
-                    }
+                    opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
                 }
                 Io::Later => {
                     self.up.readable = false;
                     return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
                 }
-                Io::End => {
-                    return Stop(Verdict::End(self.opening.as_ref().map_or(Ended::ClientLeft, |o| o.cut_short())));
+                Io::End => return Stop(Verdict::End(opening.cut_short())),
+                // Health checks of balancers in front of us end so.
+                Io::Broken(Broken::Reset) if opening.cut_short() == Ended::Probe => {
+                    return Stop(Verdict::End(Ended::Probe));
                 }
                 Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
             }
@@ -287,6 +284,7 @@ impl<O: Os> Flow<O> {
         match header {
             Header::Local => {
                 step.counters.keyless.add(1);
+                self.labels.get_or_insert_default().local = true;
                 Ok(())
             }
             Header::Proxied { source, .. } => {
@@ -300,6 +298,10 @@ impl<O: Os> Flow<O> {
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let source = self.source();
         let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
+        if let Some((sni, ech)) = opening.names() {
+            let labels = self.labels.get_or_insert_default();
+            (labels.sni, labels.ech) = (sni, ech);
+        }
         let snapshot = step.current.load();
         let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
@@ -308,18 +310,16 @@ impl<O: Os> Flow<O> {
         let now_ms = step.now / 1_000;
         let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
             let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
+            self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };
         if opening.attempts.is_none() {
             opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
         }
         opening.moved = pick.moved;
+        opening.picked = Some(Arc::clone(pool));
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;
-        }
-        if let Some((sni, ech)) = opening.names() {
-            let labels = self.labels.get_or_insert_default();
-            (labels.sni, labels.ech) = (sni, ech);
         }
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
@@ -386,7 +386,7 @@ impl<O: Os> Flow<O> {
 
     /// Whether a limit has passed; also the moment to look after an old connection's socket.
     fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
-        if !self.tuned && step.now >= self.started + TUNE_AFTER_US {
+        if !self.tuned && step.now >= self.tune_at() {
             self.tuned = true;
             if let Some(backend) = &self.backend {
                 step.tools.os.keep_alive(backend, &keep_alive(&step.current.load().config.limits));
@@ -417,9 +417,14 @@ impl<O: Os> Flow<O> {
         (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
     }
 
-    /// Changes whenever a byte was taken by either side.
-    fn moved(&self) -> (u64, u64, usize, usize) {
-        (self.up.bytes, self.down.bytes, self.up.held(), self.down.held())
+    fn tune_at(&self) -> Micros {
+        self.started + us(self.limits.tune_ms)
+    }
+
+    /// Changes whenever a byte was read or taken, and when an end was read.
+    fn moved(&self) -> (u64, u64, usize, usize, bool, bool) {
+        let (up, down) = (&self.up, &self.down);
+        (up.bytes, down.bytes, up.held(), down.held(), up.end_seen, down.end_seen)
     }
 }
 

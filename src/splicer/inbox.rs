@@ -49,11 +49,9 @@ pub fn inbox<C>() -> std::io::Result<(Sender<C>, Inbox<C>)> {
 
 impl<C> Sender<C> {
     /// Puts a command in, or hands it back when the worker is gone or does not keep up.
-    pub fn send(&self, command: C) -> Result<(), C> {
-        self.queue.try_send(command).map_err(|error| match error {
-            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
-        })?;
-        if !self.bell.rung.swap(true, Ordering::AcqRel) {
+    pub fn send(&self, command: C) -> Result<(), TrySendError<C>> {
+        self.queue.try_send(command)?;
+        if !self.bell.rung.swap(true, Ordering::SeqCst) {
             let _ = rustix::io::write(&self.bell.eventfd, &1u64.to_ne_bytes());
         }
         Ok(())
@@ -64,7 +62,7 @@ impl<C> Inbox<C> {
     /// Makes it quiet; what is put in from now on rings again. To be followed by `next` until it has nothing.
     pub fn hush(&self) {
         let _ = rustix::io::read(&self.bell.eventfd, &mut [0; 8]);
-        self.bell.rung.store(false, Ordering::Release);
+        self.bell.rung.swap(false, Ordering::SeqCst);
     }
 
     /// The next command.
@@ -89,7 +87,7 @@ mod tests {
         for n in 0..QUEUE {
             sender.send(n).unwrap();
         }
-        assert_eq!(sender.send(QUEUE), Err(QUEUE));
+        assert_eq!(sender.send(QUEUE), Err(TrySendError::Full(QUEUE)));
         inbox.hush();
         assert_eq!(std::iter::from_fn(|| inbox.next()).collect::<Vec<_>>(), (0..QUEUE).collect::<Vec<_>>());
     }

@@ -22,14 +22,16 @@ pub mod worker;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::TrySendError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::account::ConnectionView;
+use self::account::{ConnectionView, Wanted};
 use self::flow::Incoming;
 use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os};
@@ -41,10 +43,12 @@ use crate::outcome::Ended;
 use crate::snapshot::Listener;
 
 pub use self::os::Micros;
-pub use self::worker::Shared as WorkerShared;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
+
+/// sysexits.h: an internal error.
+const EXIT_INTERNAL: i32 = 70;
 
 /// A worker hands a new connection on when it holds more than the mean, plus a quarter, plus this many.
 const SLACK: usize = 32;
@@ -78,17 +82,19 @@ pub struct Adoption {
     pub close: Vec<u32>,
     /// Whether connections are logged.
     pub logs_connections: bool,
+    /// Whether those are, too, that a balancer in front opens for itself.
+    pub logs_local: bool,
 }
 
 enum Command {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
-    List(oneshot::Sender<Vec<ConnectionView>>),
+    List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
     Shed {
         whom: Whom,
         count: usize,
         ended: Ended,
-        left: oneshot::Sender<usize>,
+        done: oneshot::Sender<usize>,
     },
     #[cfg(debug_assertions)]
     Panic(u64),
@@ -119,7 +125,7 @@ impl Fleet {
             let core = cores.map(|cores| cores[index % cores.len()]);
             let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
             let spawned =
-                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run(core))?;
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run_or_end(core))?;
             threads.push(spawned);
         }
         Ok((fleet, threads))
@@ -163,23 +169,28 @@ impl Fleet {
         }
     }
 
-    /// Every connection, as the workers see it.
-    pub async fn connections(&self) -> Vec<ConnectionView> {
-        let mut all = Vec::new();
+    /// How many connections are wanted, and at most `limit` of them, as the workers see them.
+    pub async fn connections(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+        let (mut open, mut shown) = (0, Vec::new());
         for handle in &self.workers {
-            let (sender, views) = oneshot::channel();
-            handle.put(Command::List(sender)).await;
-            all.extend(views.await.unwrap_or_default());
+            let (sender, found) = oneshot::channel();
+            let limit = wanted.limit - shown.len();
+            handle.put(Command::List(Wanted { limit, ..wanted.clone() }, sender)).await;
+            let (count, views) = found.await.unwrap_or_default();
+            open += count;
+            shown.extend(views);
         }
-        all
+        (open, shown)
     }
 
-    /// Ends at most `count` connections in each worker, quietest first; answers how many of those meant are left.
+    /// Ends at most `count` connections, spread over the workers, the quietest of each first; answers how many it
+    /// ended.
     pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        for handle in &self.workers {
-            let (left, answer) = oneshot::channel();
-            handle.put(Command::Shed { whom: whom.clone(), count, ended, left }).await;
+        for (index, handle) in self.workers.iter().enumerate() {
+            let share = (count - total).div_ceil(self.workers.len() - index);
+            let (done, answer) = oneshot::channel();
+            handle.put(Command::Shed { whom: whom.clone(), count: share, ended, done }).await;
             total += answer.await.unwrap_or(0);
         }
         total
@@ -220,12 +231,14 @@ impl Fleet {
 }
 
 impl Handle {
-    /// Puts a command in, waiting for room; gives up when the worker is gone.
+    /// Puts a command in, waiting for room.
     async fn put(&self, mut command: Command) {
-        for _ in 0..1_000 {
+        loop {
             match self.inbox.send(command) {
                 Ok(()) => return,
-                Err(refused) => command = refused,
+                Err(TrySendError::Full(refused)) => command = refused,
+                // A worker that is gone takes the process with it.
+                Err(TrySendError::Disconnected(_)) => return,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -241,6 +254,16 @@ struct Thread {
 }
 
 impl Thread {
+    /// A panic outside a connection's step leaves nothing to rely on: the process ends, and whoever watches it starts
+    /// another, rather than going on without a worker that clients are still sent to.
+    fn run_or_end(self, core: Option<usize>) {
+        let index = self.worker.index;
+        if catch_unwind(AssertUnwindSafe(|| self.run(core))).is_err() {
+            eprintln!("sessile: worker {index} failed; the process ends");
+            std::process::exit(EXIT_INTERNAL);
+        }
+    }
+
     fn run(mut self, core: Option<usize>) {
         if let Some(core) = core {
             let mut set = rustix::thread::CpuSet::new();
@@ -282,13 +305,21 @@ impl Thread {
                 let _ = done.send(());
             }
             Command::Incoming(incoming) => self.worker.admit(incoming),
-            Command::List(views) => {
-                let (mut all, index, now) = (Vec::new(), self.worker.index, now());
-                self.worker.each(|flow| all.push(flow.view(index, now)));
-                let _ = views.send(all);
+            Command::List(wanted, found) => {
+                let (index, now) = (self.worker.index, now());
+                let (mut open, mut shown) = (0, Vec::new());
+                self.worker.each(|flow| {
+                    if flow.wanted(&wanted) {
+                        open += 1;
+                        if shown.len() < wanted.limit {
+                            shown.push(flow.view(index, now));
+                        }
+                    }
+                });
+                let _ = found.send((open, shown));
             }
-            Command::Shed { whom, count, ended, left } => {
-                let _ = left.send(self.worker.shed(&whom, count, ended));
+            Command::Shed { whom, count, ended, done } => {
+                let _ = done.send(self.worker.shed(&whom, count, ended));
             }
             #[cfg(debug_assertions)]
             Command::Panic(id) => self.worker.panic_at(id),
@@ -306,7 +337,7 @@ impl Thread {
         for (number, socket, listener, shared) in adoption.open {
             self.worker.open_door(number, socket, listener, shared);
         }
-        self.worker.set_logs_connections(adoption.logs_connections);
+        self.worker.set_logs_connections(adoption.logs_connections, adoption.logs_local);
         self.worker.counters().generation.set(adoption.generation);
     }
 
@@ -314,7 +345,9 @@ impl Thread {
     fn hand_over(&mut self) {
         while let Some(incoming) = self.worker.surplus() {
             let refused = match self.fleet.emptier(self.worker.index, incoming.accepted) {
-                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err(),
+                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err().map(|refused| match refused {
+                    TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+                }),
                 None => Some(Command::Incoming(incoming)),
             };
             match refused {

@@ -3,8 +3,9 @@
 //! Reads no socket; the flow hands it bytes. Invariant: `bytes` are exactly what the client sent after any PROXY
 //! header, in order, and they are never looked at again once a pool is chosen.
 
+use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::os::{Micros, Os};
 use crate::attempt::{Attempts, Failure, Rules};
@@ -36,6 +37,8 @@ pub struct Opening {
     pub attempt_began: Micros,
     /// Backends that failed in this connection.
     pub tried: Vec<Arc<Backend>>,
+    /// The pool of the last pick: its rules hold until the connection stands, whatever is reloaded meanwhile.
+    pub picked: Option<Arc<Pool>>,
     /// The backend is another than the key's own.
     pub moved: bool,
     /// How the last one failed.
@@ -62,6 +65,10 @@ pub struct Labels {
     pub range: Option<Arc<str>>,
     /// Who connected, where a PROXY header announced somebody else.
     pub peer: Option<SocketAddr>,
+    /// Served for the peer itself (PROXY LOCAL or UNKNOWN): logged at debug only.
+    pub local: bool,
+    /// The pool, where it had no backend to offer.
+    pub pool: Option<Arc<str>>,
 }
 
 /// What the bytes so far come to.
@@ -192,22 +199,17 @@ impl Opening {
     }
 
     /// Writes the PROXY header that the backend gets before anything else, where its pool wants one.
-    pub fn announce<O: Os>(
-        &self,
-        pool: &Pool,
-        source: Option<SocketAddr>,
-        client: &O::Socket,
-        id: u64,
-        os: &mut O,
-    ) -> Vec<u8> {
-        let Some(proxy) = &pool.config().proxy else { return Vec::new() };
+    pub fn announce<O: Os>(&self, source: Option<SocketAddr>, client: &O::Socket, id: u64, os: &mut O) -> Vec<u8> {
+        let Some(proxy) = self.picked.as_ref().and_then(|pool| pool.config().proxy.as_ref()) else { return Vec::new() };
         let destination = self.destination.or_else(|| os.local_address(client));
-        let id = id.to_be_bytes();
+        let mut unique_id = [0; 16];
+        unique_id[..8].copy_from_slice(&instance().to_be_bytes());
+        unique_id[8..].copy_from_slice(&id.to_be_bytes());
         let announce = Announce {
             addresses: if self.local { None } else { source.zip(destination) },
             alpn: self.hello.as_ref().map(|hello| &*hello.alpn),
             authority: self.name(),
-            unique_id: Some(&id),
+            unique_id: Some(&unique_id),
             ssl: proxy_protocol::tlv(&self.tlvs, proxy_protocol::TLV_SSL),
         };
         let mut header = Vec::new();
@@ -245,4 +247,10 @@ pub fn rules(pool: &Pool) -> Rules {
 /// A unix peer is trusted: the file's permissions say who may connect.
 fn trusts(proxy: &ProxyIn, peer: Option<SocketAddr>) -> bool {
     peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip())))
+}
+
+/// Random for each process, so that ids of connections are unique over restarts and machines.
+fn instance() -> u64 {
+    static INSTANCE: OnceLock<u64> = OnceLock::new();
+    *INSTANCE.get_or_init(|| std::hash::RandomState::new().build_hasher().finish())
 }

@@ -30,15 +30,20 @@ pub struct Pipes<O: Os> {
     free: Vec<(O::Pipe, u32)>,
     in_use: usize,
     skip: u32,
-}
-
-impl<O: Os> Default for Pipes<O> {
-    fn default() -> Self {
-        Self { free: Vec::new(), in_use: 0, skip: 0 }
-    }
+    most: usize,
 }
 
 impl<O: Os> Pipes<O> {
+    /// None yet, and never more than `most`: descriptors are for connections first.
+    pub fn at_most(most: usize) -> Self {
+        Self { free: Vec::new(), in_use: 0, skip: 0, most }
+    }
+
+    /// Whether there are pipes, and nobody uses one.
+    pub fn idle(&self) -> bool {
+        self.in_use == 0 && !self.free.is_empty()
+    }
+
     /// An empty pipe; `None` when there is none worth having, and copying is right.
     pub fn take(&mut self, os: &mut O) -> Option<Filled<O::Pipe>> {
         let (ends, capacity) = match self.free.pop() {
@@ -47,6 +52,7 @@ impl<O: Os> Pipes<O> {
                 self.skip -= 1;
                 return None;
             }
+            None if self.in_use >= self.most => return None,
             None => match os.pipe() {
                 Ok((ends, capacity)) if capacity >= BYTES_MIN => (ends, capacity as u32),
                 _ => {

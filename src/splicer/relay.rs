@@ -55,8 +55,11 @@ pub struct Direction<P> {
     bulk: u8,
     small: u8,
     splicing: bool,
-    /// The receiver did not take a full pipe at once: the next filling is a small one.
-    slow: bool,
+    /// The receiver has refused bytes since the pipe was filled.
+    blocked: bool,
+    /// The receiver took the last filling at once: the next may be as large as the pipe. So a receiver that stalls
+    /// finds little in its pipe, and a swift one much.
+    swift: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,8 @@ impl<P> Default for Direction<P> {
             bulk: 0,
             small: 0,
             splicing: false,
-            slow: false,
+            blocked: false,
+            swift: false,
         }
     }
 }
@@ -175,6 +179,7 @@ impl<P> Direction<P> {
                 Io::Moved(n) => {
                     pipe.held -= n as u32;
                     tools.spliced += n as u64;
+                    self.swift = pipe.held == 0 && !self.blocked;
                 }
                 stuck => return Some(self.blocked(stuck)),
             }
@@ -187,7 +192,7 @@ impl<P> Direction<P> {
             Io::Broken(why) => Pumped::ReceiverBroken(why),
             _ => {
                 self.writable = false;
-                self.slow = true;
+                self.blocked = true;
                 Pumped::Idle
             }
         }
@@ -223,11 +228,11 @@ impl<P> Direction<P> {
             (self.splicing, self.bulk) = (false, 0);
             return None;
         };
-        let most = if self.slow { COPY_BYTES } else { pipe.capacity as usize };
+        let most = if self.swift { pipe.capacity as usize } else { COPY_BYTES };
         let answer = tools.os.splice_in(from, &pipe.ends, most);
         if let Io::Moved(n) = answer {
             pipe.held = n as u32;
-            self.slow = false;
+            self.blocked = false;
         }
         self.account(answer).err().flatten()
     }

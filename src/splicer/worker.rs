@@ -4,11 +4,12 @@
 //! before any connection is stepped, so none can meet a socket that was opened later; a panic costs the connection
 //! whose step it was, by reset, and no other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::door::{Door, DoorState};
+use super::account::Log;
+use super::door::Door;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::opening::Opening;
 use super::os::{Event, Micros, Os};
@@ -27,6 +28,9 @@ use crate::snapshot::Current;
 /// `Opening`s kept for later connections.
 const SPARE_MAX: usize = 64;
 
+/// Free pipes that nobody has used for this long are closed.
+const TRIM_US: Micros = 5_000_000;
+
 /// A turn that takes longer is counted and told.
 const STUCK_US: Micros = 100_000;
 
@@ -39,6 +43,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// What each worker counts.
     pub counters: Box<[Padded<WorkerCounters>]>,
+    /// Pipes that one worker may have; beyond them it copies.
+    pub pipes_max: usize,
 }
 
 /// One worker.
@@ -54,14 +60,17 @@ pub struct Worker<O: Os> {
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    pub(super) doors: Vec<Option<Door<O>>>,
-    pipes: Pipes<O>,
+    pub(super) doors: BTreeMap<u32, Door<O>>,
+    pub(super) pipes: Pipes<O>,
+    /// When free pipes are closed, unless they are used before.
+    trim_at: Option<Micros>,
     scratch: Box<[u8]>,
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Opening>>,
     pub(super) shared: Arc<Shared>,
     journal: JournalSender,
+    logs_local: bool,
     accepted: u64,
     pub(super) now: Micros,
 }
@@ -79,6 +88,7 @@ impl<O: Os> Worker<O> {
     /// A worker without connections.
     pub fn new(index: usize, mut os: O, shared: Arc<Shared>, journal: JournalSender) -> Self {
         let now = os.now();
+        let pipes = Pipes::at_most(shared.pipes_max);
         Self {
             index,
             os,
@@ -88,12 +98,14 @@ impl<O: Os> Worker<O> {
             wheel: Wheel::new(now),
             queue: VecDeque::new(),
             expired: Vec::new(),
-            doors: Vec::new(),
-            pipes: Pipes::default(),
+            doors: BTreeMap::new(),
+            pipes,
+            trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
             spare: Vec::new(),
             shared,
             journal,
+            logs_local: false,
             accepted: 0,
             now,
         }
@@ -106,7 +118,7 @@ impl<O: Os> Worker<O> {
 
     /// Listening sockets it holds, those being closed included.
     pub fn doors(&self) -> usize {
-        self.doors.iter().flatten().count()
+        self.doors.len()
     }
 
     /// When it has something to do without an event: `Some(0)` at once, `None` never.
@@ -115,11 +127,8 @@ impl<O: Os> Worker<O> {
             return Some(0);
         }
         let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
-        let doors = self.doors.iter().flatten().filter_map(|door| match door.state {
-            DoorState::Open => None,
-            DoorState::Paused(until) | DoorState::Closing(until) => Some(until),
-        });
-        doors.chain(self.wheel.next()).chain(journal).min()
+        let doors = self.doors.values().filter_map(Door::due);
+        doors.chain(self.wheel.next()).chain(journal).chain(self.trim_at).min()
     }
 
     /// Handles a batch of events and everything that is due.
@@ -148,6 +157,8 @@ impl<O: Os> Worker<O> {
 
     /// Takes a connection in.
     pub fn admit(&mut self, incoming: Incoming<O::Socket>) {
+        // Another worker may have accepted it after this turn began; nothing is older than now.
+        self.now = self.now.max(incoming.accepted);
         self.accepted += 1;
         let id = (self.index as u64) << 48 | self.accepted;
         let listener = Arc::clone(&incoming.listener);
@@ -169,9 +180,10 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// What the log shall say from now on.
-    pub fn set_logs_connections(&mut self, on: bool) {
+    /// What the log shall say from now on; `local`: also what a balancer in front opens for itself.
+    pub fn set_logs_connections(&mut self, on: bool, local: bool) {
         self.journal.set_logs_connections(on);
+        self.logs_local = local;
     }
 
     /// Runs a function over every connection.
@@ -184,7 +196,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Ends at most `count` connections; answers how many of those meant were left.
+    /// Ends at most `count` connections; answers how many it ended.
     pub fn shed(&mut self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let slots: Vec<_> = self.flows.slots().collect();
         let mut meant: Vec<_> = slots
@@ -200,7 +212,7 @@ impl<O: Os> Worker<O> {
             self.end(*slot, ended);
         }
         self.settle();
-        meant.len().saturating_sub(count)
+        meant.len().min(count)
     }
 
     /// Hands over what is left for the log.
@@ -217,6 +229,7 @@ impl<O: Os> Worker<O> {
     /// Closes free pipes.
     pub fn trim(&mut self) {
         self.pipes.trim();
+        self.trim_at = None;
     }
 
     fn note(&mut self, event: &Event) {
@@ -288,20 +301,28 @@ impl<O: Os> Worker<O> {
         let Some(token) = self.flows.token(slot) else { return };
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
+        let log = match (self.journal.logs_connections(), self.logs_local) {
+            (false, _) => Log::Off,
+            (true, false) => Log::Clients,
+            (true, true) => Log::All,
+        };
         let line = {
             let (_, mut step) = self.split(token);
-            flow.finish(ended, &mut step)
+            flow.finish(ended, log, &mut step)
         };
         if self.spare.len() > SPARE_MAX {
             self.spare.truncate(SPARE_MAX);
         }
-        if self.journal.logs_connections() {
+        if let Some(line) = line {
             let dropped = self.journal.push(Record::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
         }
+        if ended == Ended::NoDescriptor {
+            return self.run_dry();
+        }
         // Whatever ran out may be there again.
-        for door in self.doors.iter_mut().flatten() {
-            if let DoorState::Paused(until) = &mut door.state {
+        for door in self.doors.values_mut() {
+            if let Some(until) = &mut door.paused {
                 *until = self.now;
             }
         }
@@ -327,6 +348,12 @@ impl<O: Os> Worker<O> {
         let counters = &self.shared.counters[self.index].0;
         counters.connections.set(connections as u64);
         counters.pipes.set(pipes as u64);
+        match self.trim_at {
+            _ if !self.pipes.idle() => self.trim_at = None,
+            None => self.trim_at = Some(self.now + TRIM_US),
+            Some(at) if at <= self.now => self.trim(),
+            Some(_) => {}
+        }
         if self.journal.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
             self.flush();
         }
@@ -365,3 +392,6 @@ impl<O: Os> Links for Rows<'_, O> {
         &mut self.0.at(slot).expect("a linked row exists").link
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,16 +53,18 @@ pub struct Key {
 }
 
 impl Key {
-    /// Encodes `parts`; `None` if none of them is present or the connection has no source.
+    /// Encodes `parts`; `None` if none of them is present.
     pub fn encode(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Option<Self> {
-        let source = facts.source?.to_canonical();
         let mut key = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
         let mut present = false;
         for part in parts {
             let value = match part {
                 KeyPart::Source => {
-                    key.push_source(source, source_as);
-                    present = true;
+                    match facts.source {
+                        Some(source) => key.push_source(source.to_canonical(), source_as),
+                        None => key.push(&[ABSENT]),
+                    }
+                    present |= facts.source.is_some();
                     continue;
                 }
                 KeyPart::Sni => facts.sni.map(|name| (SNI, name.as_bytes())),
@@ -172,11 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_present_or_no_source_is_no_key() {
+    fn nothing_present_is_no_key() {
         let encode = |parts: &[KeyPart], facts: &Facts<'_>| Key::encode(parts, SourceAs::Prefix(32), facts).is_some();
         assert!(!encode(&[], &facts("10.0.0.1", None, &[])));
         assert!(!encode(&[KeyPart::Sni, KeyPart::Tlv(1)], &facts("10.0.0.1", None, &[])));
-        assert!(!encode(&[KeyPart::Source, KeyPart::Sni], &facts("local", Some("a.b"), &[])));
+        assert!(!encode(&[KeyPart::Source, KeyPart::Sni], &facts("local", None, &[])));
+        assert!(encode(&[KeyPart::Source, KeyPart::Sni], &facts("local", Some("a.b"), &[])), "a unix peer");
         assert!(encode(&[KeyPart::Source, KeyPart::Sni], &facts("10.0.0.1", None, &[])));
     }
 

@@ -1,5 +1,19 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
 
+mod admin;
+mod balance;
+mod demo;
+mod explain;
+mod faults;
 mod floors;
+mod generations;
+mod idle;
+mod leftovers;
+mod reload;
+mod services;
 mod smoke;
+mod stop;
 mod support;
+mod systemd;
+mod watch;
+mod websocket;

@@ -156,7 +156,11 @@ impl Os for Linux {
             Address::Tcp(address) => {
                 sockopt::set_tcp_nodelay(&socket, true).map_err(broken)?;
                 if let Some(from) = from {
-                    crate::socket::bind_without_port(&socket, from).map_err(broken)?;
+                    crate::socket::bind_without_port(&socket, from).map_err(|error| match error {
+                        // No port is chosen here, so it is the address that is not to be had: it is not ours.
+                        Errno::ADDRNOTAVAIL => Broken::Other,
+                        other => broken(other),
+                    })?;
                 }
                 rustix::net::connect(&socket, address)
             }

@@ -193,6 +193,11 @@ impl Kernel {
         self.sockets.get(&id).and_then(|socket| socket.closed)
     }
 
+    /// Whether the code under test has finished sending, or closed.
+    pub fn ended(&self, id: Id) -> bool {
+        self.sockets.get(&id).is_some_and(|socket| socket.end_sent || socket.closed.is_some())
+    }
+
     /// Whether a socket was accepted.
     pub fn accepted(&self, id: Id) -> bool {
         !self.queue.iter().any(|(queued, _)| *queued == id)
@@ -462,7 +467,7 @@ impl Os for SimOs {
         if kernel.fails() {
             return Err(if kernel.random.one_in(2) { Broken::NoPort } else { Broken::NoDescriptor });
         }
-        let room = 1 + kernel.random.below(40_000);
+        let room = 64 + kernel.random.below(40_000);
         let id = kernel.make(room, false);
         kernel.connecting.push((id, to.clone()));
         drop(kernel);

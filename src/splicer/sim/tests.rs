@@ -4,7 +4,7 @@ use super::random::Random;
 use super::world::{Answer, Greeting, Nature, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 
-/// Steps of connections that a run of the test suite takes at least.
+/// Steps of connections that a run of the test suite takes at least; `SESSILE_SIM_STEPS` says otherwise.
 const STEPS: u64 = 2_000_000;
 
 /// Worlds of one test are numbered from here, so that a seed tells its world.
@@ -13,12 +13,12 @@ const HOSTILE: u64 = 1 << 32;
 
 #[test]
 fn every_connection_completes_in_a_calm_world() {
-    live(CALM, STEPS / 2);
+    live(CALM, steps() / 2);
 }
 
 #[test]
 fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
-    live(HOSTILE, STEPS / 2);
+    live(HOSTILE, steps() / 2);
 }
 
 /// Lives the one world of `SESSILE_SIM_SEED`.
@@ -28,6 +28,11 @@ fn replay() {
     let seed: u64 = seed.parse().expect("SESSILE_SIM_SEED is a number");
     let steps = World::new(seed, nature(seed)).run().unwrap();
     println!("world {seed}: {steps} steps");
+}
+
+fn steps() -> u64 {
+    let wanted = std::env::var("SESSILE_SIM_STEPS");
+    wanted.map_or(STEPS, |steps| steps.parse().expect("SESSILE_SIM_STEPS is a number"))
 }
 
 fn live(first: u64, steps: u64) {
@@ -68,9 +73,9 @@ fn nature(seed: u64) -> Nature {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let mut config = checked.unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
-    // Nobody in a calm world is so slow that a limit should end his connection.
+    // In a calm world nobody is so slow that a limit should end his connection, though all may be quiet for long.
     config.limits.idle_timeout = hostile.then(|| std::time::Duration::from_secs(60));
-    config.limits.half_close_timeout = hostile.then(|| std::time::Duration::from_secs(10));
+    config.limits.half_close_timeout = Some(std::time::Duration::from_secs(10));
     if greeting == Greeting::None && random.one_in(4) {
         config.pools[0].proxy = Some(ProxyOut { version: ProxyVersion::V1, tlvs: Vec::new() });
     }

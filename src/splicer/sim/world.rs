@@ -89,6 +89,8 @@ struct Peer {
     aborted: bool,
     stalled_until: Micros,
     is_client: bool,
+    /// Finishes only after the other side has.
+    waits: bool,
 }
 
 /// One world.
@@ -118,6 +120,7 @@ impl World {
             current: Arc::clone(&current),
             admission: Arc::clone(&admission),
             counters: vec![Padded::default()].into(),
+            pipes_max: 64,
         });
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), JournalSender::off());
         worker.open_door(0, (), listener, false);
@@ -144,7 +147,13 @@ impl World {
         while !self.over() {
             self.turn()?;
             if self.turns > 400_000 {
-                return Err(format!("not over after {} turns: {:?}", self.turns, self.waiting()));
+                let (wake_at, restless) = (self.worker.wake_at(), self.kernel.borrow().restless());
+                let now = self.kernel.borrow().now;
+                return Err(format!(
+                    "not over after {} turns, at {now}, next {wake_at:?}, restless {restless}: {:?}",
+                    self.turns,
+                    self.waiting()
+                ));
             }
         }
         self.bring_to_end()?;
@@ -166,6 +175,8 @@ impl World {
         }
         if self.nature.hostile {
             self.trouble();
+        } else if self.random.one_in(100) {
+            self.quiet();
         }
         let events = self.kernel.borrow_mut().events();
         self.worker.turn(&events);
@@ -184,7 +195,7 @@ impl World {
 
     fn new_client(&mut self) {
         let from = SocketAddr::from(([10, 0, self.random.below(4) as u8, self.random.below(200) as u8], 40_000));
-        let room = 1 + self.random.below(60_000);
+        let room = 64 + self.random.below(60_000);
         let id = self.kernel.borrow_mut().dial(from, room);
         let prefix = match &self.nature.greeting {
             Greeting::None => Vec::new(),
@@ -228,6 +239,7 @@ impl World {
             aborted: false,
             stalled_until: 0,
             is_client,
+            waits: !is_client && random.one_in(3),
         }
     }
 
@@ -279,6 +291,9 @@ impl World {
             return true;
         }
         if peer.finished {
+            return false;
+        }
+        if peer.sent == goal && peer.waits && !peer.saw_end && kernel.closed(id).is_none() {
             return false;
         }
         if peer.sent == goal || kernel.closed(id).is_some() {
@@ -373,6 +388,15 @@ impl World {
         }
     }
 
+    /// Nobody says anything for longer than a half-closed connection may be quiet; none is half-closed yet.
+    fn quiet(&mut self) {
+        let mut peers = self.peers.values().filter(|peer| !(peer.finished && peer.saw_end));
+        let settled = peers.all(|peer| peer.partner.is_some() && !peer.finished);
+        if settled && self.kernel.borrow().connecting.is_empty() {
+            self.kernel.borrow_mut().now += 30_000_000;
+        }
+    }
+
     /// Things that go wrong in hostile worlds.
     fn trouble(&mut self) {
         match self.random.below(3_000) {
@@ -448,8 +472,10 @@ impl World {
             return false;
         }
         let (arrived, sent) = kernel.in_flight(id);
-        let speaks = !peer.finished && (arrived < peer.buffer || peer.sent == peer.prefix.len() + peer.total);
-        let closed = kernel.closed(id).is_some() && !(peer.saw_end && peer.finished);
+        let said_all = peer.sent == peer.prefix.len() + peer.total;
+        let may_finish = said_all && (!peer.waits || peer.saw_end);
+        let speaks = !peer.finished && (may_finish || (!said_all && arrived < peer.buffer));
+        let closed = kernel.ended(id) && !peer.saw_end || kernel.closed(id).is_some() && !peer.finished;
         speaks || sent > 0 || closed || peer.aborts_at.is_some_and(|at| peer.sent >= at)
     }
 

@@ -28,10 +28,20 @@ impl Sessile {
     /// Starts it with a configuration (JSON log, admin socket in a directory of its own) and waits until it is ready.
     pub fn start(config: &str) -> Self {
         let sessile = Self::spawn(config, |_| {});
-        eventually("the process to be ready", || {
-            let status = http::unix_get(&sessile.admin(), "/readyz")?;
-            (status.0 == 200).then_some(())
-        });
+        sessile.ready();
+        sessile
+    }
+
+    /// The same by way of a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
+    pub fn start_in_shell(program: &[&str], script: &str, config: &str) -> Self {
+        let mut words: Vec<_> = program.iter().chain(&["sh", "-ec", script]).copied().collect();
+        let mut shell = Command::new(words.remove(0));
+        shell.args(words).arg(env!("CARGO_BIN_EXE_sessile")).stdin(Stdio::null());
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        write_config(dir.path(), config);
+        let child = launch(dir.path(), shell, |_| {});
+        let sessile = Self { dir, child };
+        sessile.ready();
         sessile
     }
 
@@ -39,13 +49,22 @@ impl Sessile {
     pub fn spawn(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a scratch directory");
         write_config(dir.path(), config);
-        let out = |name: &str| File::create(dir.path().join(name)).expect("a log file");
-        let file = dir.path().join("sessile.toml");
-        let mut command = command(&["run", "--config", file.to_str().expect("a path of words")]);
-        command.stdout(out("out.log")).stderr(out("err.log"));
-        prepare(&mut command);
-        let child = command.spawn().expect("the binary starts");
+        let child = launch(dir.path(), command(&[]), prepare);
         Self { dir, child }
+    }
+
+    /// Starts it again, over what the last run has left behind, and waits until it is ready.
+    pub fn restart(&mut self) {
+        self.child = launch(self.dir.path(), command(&[]), |_| {});
+        self.ready();
+    }
+
+    /// Waits until it is ready.
+    pub fn ready(&self) {
+        eventually("the process to be ready", || {
+            let status = http::unix_get(&self.admin(), "/readyz")?;
+            (status.0 == 200).then_some(())
+        });
     }
 
     pub fn pid(&self) -> u32 {
@@ -88,9 +107,14 @@ impl Sessile {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
-    /// Replaces the file and asks for a reload; the verdict.
-    pub fn reload(&self, config: &str) -> Value {
+    /// Writes the file anew, in place.
+    pub fn rewrite(&self, config: &str) {
         write_config(self.dir.path(), config);
+    }
+
+    /// Writes the file anew and asks for a reload; the verdict.
+    pub fn reload(&self, config: &str) -> Value {
+        self.rewrite(config);
         let (_, body) = http::unix_post(&self.admin(), "/reload").expect("the admin socket answers");
         serde_json::from_str(&body).expect("JSON")
     }
@@ -159,7 +183,16 @@ pub fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("the binary starts")
 }
 
+fn launch(dir: &Path, mut command: Command, prepare: impl FnOnce(&mut Command)) -> Child {
+    let out = |name: &str| File::create(dir.join(name)).expect("a log file");
+    command.arg("run").arg("--config").arg(dir.join("sessile.toml"));
+    command.stdout(out("out.log")).stderr(out("err.log"));
+    prepare(&mut command);
+    command.spawn().expect("the binary starts")
+}
+
 /// Every test has its admin socket and JSON lines; a configuration may say more about both by naming the tables itself.
+/// `$DIR` is the test's own directory.
 fn write_config(dir: &Path, config: &str) {
     let mut text = String::new();
     if !config.contains("[admin]") {
@@ -168,6 +201,7 @@ fn write_config(dir: &Path, config: &str) {
     if !config.contains("[log]") {
         text += "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
     }
+    let config = &config.replace("$DIR", dir.to_str().expect("a path of words"));
     let (top, tables) = config.split_at(config.find('[').unwrap_or(config.len()));
     std::fs::write(dir.join("sessile.toml"), format!("{top}\n{text}{tables}\n")).expect("the file is written");
 }

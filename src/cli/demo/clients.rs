@@ -1,0 +1,105 @@
+//! The clients of the demo: two hundred addresses of this machine, one connection at a time.
+//!
+//! One after the other, so that what a turn-taking pool does can be foretold. Judges nothing. Invariant: every question
+//! is a new connection, bound to the address of the client that asks.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use super::backends::Answer;
+use crate::cli::{Failure, client};
+
+/// How many clients there are: 127.0.0.2, 127.0.0.3 and so on.
+pub(super) const CLIENTS: usize = 200;
+/// Whoever waits longer on one machine waits for ever.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_MAX: u64 = 64 << 10;
+
+/// All clients.
+pub(super) fn all() -> impl Iterator<Item = Ipv4Addr> {
+    (2..).map(|last| Ipv4Addr::new(127, 0, 0, last)).take(CLIENTS)
+}
+
+/// Who answered each client, in the order of the clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Round(Vec<Answer>);
+
+impl Round {
+    /// Every client asks once.
+    pub(super) async fn of_all(door: SocketAddr) -> Result<Self, Failure> {
+        let mut answers = Vec::with_capacity(CLIENTS);
+        for client in all() {
+            answers.push(ask(client, door).await?);
+        }
+        Ok(Self(answers))
+    }
+
+    /// The backend of each client.
+    pub(super) fn backends(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|answer| answer.backend.as_str())
+    }
+
+    /// How many clients a backend served.
+    pub(super) fn count(&self, backend: &str) -> usize {
+        self.backends().filter(|name| *name == backend).count()
+    }
+
+    /// A backend's own counter when it was last asked.
+    pub(super) fn counter(&self, backend: &str) -> u64 {
+        self.0.iter().rev().find(|answer| answer.backend == backend).map_or(0, |answer| answer.count)
+    }
+
+    /// The clients that another backend serves in a later round.
+    pub(super) fn moves<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Move<'a>> {
+        let pairs = all().zip(self.backends().zip(later.backends()));
+        pairs.filter(|(_, (from, to))| from != to).map(|(client, (from, to))| Move { client, from, to })
+    }
+}
+
+#[cfg(test)]
+impl<'a> FromIterator<&'a str> for Round {
+    fn from_iter<T: IntoIterator<Item = &'a str>>(backends: T) -> Self {
+        Self(backends.into_iter().map(|backend| Answer { backend: backend.to_owned(), count: 1 }).collect())
+    }
+}
+
+/// One client that did not stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move<'a> {
+    /// Who moved.
+    pub(super) client: Ipv4Addr,
+    /// Who served it before.
+    pub(super) from: &'a str,
+    /// Who serves it now.
+    pub(super) to: &'a str,
+}
+
+/// One question over a connection of its own.
+pub(super) async fn ask(client: Ipv4Addr, door: SocketAddr) -> Result<Answer, Failure> {
+    let answered = timeout(PATIENCE, exchange(client, door)).await.unwrap_or_else(|late| Err(late.into()));
+    answered.map_err(|error| Failure::Internal(format!("client {client} at {door}: {error}")))
+}
+
+async fn exchange(client: Ipv4Addr, door: SocketAddr) -> io::Result<Answer> {
+    let mut stream = connect(client, door).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut text).await?;
+    let answer = client::parse(&text).filter(|answer| answer.code == 200);
+    let answer = answer.and_then(|answer| Answer::parse(&answer.body));
+    answer.ok_or_else(|| io::Error::other(format!("not an answer: {text:?}")))
+}
+
+/// Connects from the client's own address.
+pub(super) async fn connect(client: Ipv4Addr, door: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((client, 0).into())?;
+    let stream = socket.connect(door).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

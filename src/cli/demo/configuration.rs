@@ -1,0 +1,56 @@
+//! The configuration of the demo's balancer, as an operator would have written it.
+//!
+//! Three listeners before the same backends, each with a pool of its own. Invariant: a listener, its pool and its
+//! method have the same name.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Weighted rendezvous of the client's address.
+pub(super) const HASH: &str = "hash";
+/// A consistent ring of the client's address.
+pub(super) const RING: &str = "ring";
+/// In turn.
+pub(super) const ROUND_ROBIN: &str = "round_robin";
+/// All of them.
+pub(super) const POOLS: [&str; 3] = [HASH, RING, ROUND_ROBIN];
+
+/// The file, for an admin socket and the names and addresses of the backends.
+pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
+    let socket = toml::Value::from(&*socket.to_string_lossy());
+    let mut text = format!("[admin]\nsocket = {socket}\n");
+    for name in POOLS {
+        // Writing to a String does not fail.
+        let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n");
+        let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\nbalance = \"{name}\"\n");
+        text.push_str("eject = \"off\" # so that checks alone say who is up\nbackend = [\n");
+        for (backend, address) in backends {
+            let _ = writeln!(text, "    {{ name = \"{backend}\", address = \"{address}\" }},");
+        }
+        text.push_str("]\n\n[pool.check]\nkind = \"http\"\npath = \"/healthz\"\n");
+        text.push_str("interval = \"200ms\"\nrise = 1\nfall = 1\n");
+        text.push_str(
+            "timeout = \"5s\" # longer than the interval: a dead backend refuses at once, a busy one gets patience\n",
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn the_file_says_what_the_demo_needs() {
+        let address: SocketAddr = "127.0.0.1:8001".parse().unwrap();
+        let text = text(Path::new("/tmp/a \"quoted\" place/admin.sock"), &[("a", address), ("b", address)]);
+        let checked = config::check(&text, &|_| Ok(Vec::new())).unwrap();
+        let config = checked.config;
+        assert_eq!(config.process.admin.socket.unwrap(), Path::new("/tmp/a \"quoted\" place/admin.sock"));
+        let methods: Vec<_> = config.pools.iter().map(|pool| (pool.name.as_str(), pool.balance.word())).collect();
+        assert_eq!(methods, POOLS.map(|name| (name, name)));
+        assert!(config.pools.iter().all(|pool| pool.check.is_some() && pool.eject.is_none()));
+    }
+}

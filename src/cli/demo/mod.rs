@@ -1,0 +1,141 @@
+//! `sessile demo`: backends, the balancer before them and two hundred clients, on this machine, in a few seconds.
+//!
+//! The balancer is this binary as a child process, with a file, an admin socket and reloads; nothing about it is
+//! reimplemented or foretold here. Invariants: however the demo ends, no process and no file of it is left; the exit
+//! code is 0 only if every promise was kept.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::configuration::{HASH, RING, ROUND_ROBIN};
+use self::report::Report;
+use self::stage::Stage;
+use super::{EXIT_INTERNAL, Failure};
+
+mod backends;
+mod balancer;
+mod clients;
+mod configuration;
+mod findings;
+mod report;
+mod scenarios;
+mod stage;
+mod websocket;
+
+/// What shells call the end of a command by Ctrl-C.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// The command.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// End after the scenarios instead of serving until Ctrl-C.
+    #[arg(long)]
+    once: bool,
+}
+
+impl Demo {
+    /// Plays everything.
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+        let failure = |error| Failure::Internal(format!("demo: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
+        runtime.block_on(async {
+            // First of all, so that from here on a signal ends the demo by dropping it.
+            let mut signals = Signals::new().map_err(failure)?;
+            tokio::select! {
+                biased;
+                () = signals.any() => Ok(EXIT_INTERRUPTED),
+                played = self.play(out) => match played? {
+                    (_, code) if self.once => Ok(code),
+                    (_stage, code) => {
+                        signals.any().await;
+                        Ok(code)
+                    }
+                }
+            }
+        })
+    }
+
+    /// The story. The stage stays set.
+    async fn play(&self, out: &mut impl Write) -> Result<(Stage, u8), Failure> {
+        let started = Instant::now();
+        let mut report = Report::new(out);
+        let mut stage = Stage::set().await?;
+        report.tell(&introduction(&stage))?;
+        report.tell(&to_try(&stage))?;
+
+        report.scene(&scenarios::ip_hash(&mut stage).await?)?;
+        report.scene(&scenarios::ring(&mut stage).await?)?;
+        report.scene(&scenarios::one_added(&mut stage).await?)?;
+        report.scene(&scenarios::round_robin(&mut stage).await?)?;
+        let homes = stage.ask_keyed().await?;
+        report.scene(&scenarios::one_killed(&mut stage, &homes).await?)?;
+        report.scene(&scenarios::one_back(&mut stage, &homes).await?)?;
+
+        let (promises, broken) = report.promises();
+        let (connections, seconds) = (stage.connections(), started.elapsed().as_secs_f64());
+        let verdict = if broken == 0 { "all kept".to_owned() } else { format!("{broken} BROKEN") };
+        report.tell(&format!("\n{connections} connections in {seconds:.1} s; {promises} promises, {verdict}."))?;
+        if !self.once {
+            report.tell("\nThe balancer goes on serving until Ctrl-C.")?;
+            report.tell(&to_try(&stage))?;
+        }
+        Ok((stage, if broken == 0 { 0 } else { EXIT_INTERNAL }))
+    }
+}
+
+fn introduction(stage: &Stage) -> String {
+    let backends = stage.backends().iter().map(|backend| format!("{} at {}", backend.name(), backend.address()));
+    let backends: Vec<_> = backends.collect();
+    let balancer = stage.balancer();
+    let (id, file) = (balancer.id(), balancer.folder().configuration());
+    format!("Three backends: {}.\nBefore them sessile, process {id}, with {}.", backends.join(", "), file.display())
+}
+
+fn to_try(stage: &Stage) -> String {
+    let folder = stage.balancer().folder();
+    let program = from_here(stage.balancer().program());
+    let (hash, ring, round_robin) = (stage.door(HASH), stage.door(RING), stage.door(ROUND_ROBIN));
+    let (file, socket, log) = (folder.configuration(), folder.socket(), folder.connections());
+    let (program, file, socket, log) = (program.display(), file.display(), socket.display(), log.display());
+    format!(
+        "
+To try:
+  curl http://{hash}                          IP hash: you stay
+  curl --interface 127.0.0.77 http://{hash}   you as somebody else
+  curl http://{ring}                          consistent ring
+  curl http://{round_robin}                          round robin: another one each time
+  websocat ws://{ring}/ws                     an echo that outlives reloads
+  {program} explain --config {file} --listener {HASH} --client 127.0.0.77
+  {program} status --socket {socket}
+  tail -f {log}
+"
+    )
+}
+
+/// A path as short as it can be typed here.
+fn from_here(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
+}
+
+/// What ends the demo.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn any(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

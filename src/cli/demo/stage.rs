@@ -1,0 +1,167 @@
+//! Everything the demo needs, set up and running, and what can be done to it.
+//!
+//! Judges nothing. Invariants: whatever changes something answers only when the balancer's status shows it; when the
+//! stage is dropped, nothing of it is left.
+
+use std::net::SocketAddr;
+
+use super::backends::Backend;
+use super::balancer::Balancer;
+use super::clients::{self, CLIENTS, Round};
+use super::configuration::{HASH, POOLS, RING};
+use super::websocket::WebSocket;
+use crate::cli::Failure;
+use crate::metrics::{Status, status};
+
+/// The backends there are at first.
+pub(super) const FIRST: [&str; 3] = ["a", "b", "c"];
+/// The one that is killed.
+pub(super) const VICTIM: &str = "b";
+/// The one that is added.
+pub(super) const NEWCOMER: &str = "d";
+/// The pools whose clients stay.
+pub(super) const KEYED: [&str; 2] = [HASH, RING];
+
+/// Backends, the balancer before them, and one client that never hangs up.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Before the backends, so that it goes first.
+    balancer: Balancer,
+    backends: Vec<Backend>,
+    doors: Vec<(&'static str, SocketAddr)>,
+    websocket: WebSocket,
+    connections: usize,
+}
+
+impl Stage {
+    /// Starts everything.
+    pub(super) async fn set() -> Result<Self, Failure> {
+        let backends = FIRST.iter().map(|name| start(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut balancer = Balancer::start(&addresses(&backends)).await?;
+        let status =
+            balancer.wait("find its backends good", |status| FIRST.iter().all(|name| up(status, name))).await?;
+        let doors = POOLS.iter().map(|pool| door(&status, pool).map(|address| (*pool, address)));
+        let doors = doors.collect::<Result<Vec<_>, _>>()?;
+        let websocket = open_websocket(door(&status, RING)?).await?;
+        Ok(Self { balancer, backends, doors, websocket, connections: 0 })
+    }
+
+    /// The balancer.
+    pub(super) fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    /// The backends, dead ones included.
+    pub(super) fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.backends.iter().map(Backend::name).collect()
+    }
+
+    /// Their names but one.
+    pub(super) fn names_but(&self, absent: &str) -> Vec<&'static str> {
+        self.names().into_iter().filter(|name| *name != absent).collect()
+    }
+
+    /// Where a pool's listener is.
+    pub(super) fn door(&self, pool: &str) -> SocketAddr {
+        self.doors.iter().find(|(name, _)| *name == pool).expect("one of POOLS").1
+    }
+
+    /// The connection that was opened first of all, through the ring, and stays.
+    pub(super) fn websocket(&mut self) -> &mut WebSocket {
+        &mut self.websocket
+    }
+
+    /// How often a client has asked.
+    pub(super) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Every client asks a pool.
+    pub(super) async fn ask(&mut self, pool: &str) -> Result<Round, Failure> {
+        self.connections += CLIENTS;
+        Round::of_all(self.door(pool)).await
+    }
+
+    /// Every client asks each of [`KEYED`].
+    pub(super) async fn ask_keyed(&mut self) -> Result<[Round; KEYED.len()], Failure> {
+        Ok([self.ask(HASH).await?, self.ask(RING).await?])
+    }
+
+    /// Reloads the configuration; the generation now in use.
+    pub(super) fn reload(&self) -> Result<u64, Failure> {
+        Ok(self.balancer.reload(&addresses(&self.backends))?.generation)
+    }
+
+    /// Starts another backend and writes it into the configuration; the generation now in use.
+    pub(super) async fn add(&mut self, name: &'static str) -> Result<u64, Failure> {
+        self.backends.push(start(name)?);
+        let generation = self.reload()?;
+        self.balancer.wait("find the new backend good", |status| up(status, name)).await?;
+        Ok(generation)
+    }
+
+    /// Kills a backend.
+    pub(super) async fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        self.backend(name).kill();
+        self.balancer.wait("find the dead backend down", |status| down(status, name)).await?;
+        Ok(())
+    }
+
+    /// Brings a dead backend back.
+    pub(super) async fn revive(&mut self, name: &str) -> Result<(), Failure> {
+        self.backend(name).revive().map_err(|error| failure(name, &error))?;
+        self.balancer.wait("find the backend good again", |status| up(status, name)).await?;
+        Ok(())
+    }
+
+    fn backend(&mut self, name: &str) -> &mut Backend {
+        self.backends.iter_mut().find(|backend| backend.name() == name).expect("a backend of the stage")
+    }
+}
+
+fn start(name: &'static str) -> Result<Backend, Failure> {
+    Backend::start(name).map_err(|error| failure(name, &error))
+}
+
+fn failure(name: &str, error: &std::io::Error) -> Failure {
+    Failure::Internal(format!("backend {name}: {error}"))
+}
+
+fn addresses(backends: &[Backend]) -> Vec<(&str, SocketAddr)> {
+    backends.iter().map(|backend| (backend.name(), backend.address())).collect()
+}
+
+/// The first client whose backend will not be killed.
+async fn open_websocket(door: SocketAddr) -> Result<WebSocket, Failure> {
+    for client in clients::all() {
+        let websocket = WebSocket::open(client, door).await?;
+        if websocket.backend() != VICTIM {
+            return Ok(websocket);
+        }
+    }
+    Err(Failure::Internal(format!("every client is served by backend {VICTIM}")))
+}
+
+fn door(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
+    let listener = status.listeners.iter().find(|listener| listener.name == pool);
+    let address = listener.and_then(|listener| listener.bind.first()?.parse().ok());
+    address.ok_or_else(|| Failure::Internal(format!("the balancer does not say where listener {pool} is")))
+}
+
+fn up(status: &Status, name: &str) -> bool {
+    in_every_pool(status, name, |backend| backend.state == "up")
+}
+
+fn down(status: &Status, name: &str) -> bool {
+    in_every_pool(status, name, |backend| !backend.up)
+}
+
+fn in_every_pool(status: &Status, name: &str, holds: impl Fn(&status::Backend) -> bool) -> bool {
+    let holds = |pool: &status::Pool| pool.backends.iter().any(|backend| backend.name == name && holds(backend));
+    status.pools.iter().all(holds)
+}

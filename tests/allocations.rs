@@ -1,0 +1,182 @@
+//! What a passthrough connection costs the allocator once a worker is warm: nothing.
+//!
+//! A binary of its own, because counting replaces the allocator. The worker runs on the test's thread, over real
+//! sockets, and only this thread is counted; clients and backends have threads of their own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use sessile::admission::Admission;
+use sessile::config::{self, LogFormat};
+use sessile::counters::Padded;
+use sessile::journal::{Journal, JournalSender};
+use sessile::outcome::Ended;
+use sessile::snapshot::{Current, Snapshot};
+use sessile::socket::{self, KeepAlive, Options};
+use sessile::splicer::os::Linux;
+use sessile::splicer::worker::{Shared, Worker};
+
+/// Connections before counting, and while counting.
+const WARM: usize = 600;
+const COUNTED: usize = 2_000;
+
+/// At once, where there are many. When more of them are connecting than ever before, more is kept from then on.
+const CROWD: usize = 40;
+
+/// A worker, and where it listens.
+struct Rig {
+    worker: Worker<Linux>,
+    shared: Arc<Shared>,
+    front: SocketAddr,
+    _journal: Option<Journal>,
+}
+
+impl Rig {
+    /// In front of one backend.
+    fn new(listener: &str, pool: &str, backend: SocketAddr, logs: bool) -> Self {
+        let text = format!(
+            "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n\
+             [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"{backend}\" }}]\n{pool}\n"
+        );
+        let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let admission = Arc::new(Admission::new(usize::MAX));
+        let shared = Arc::new(Shared {
+            current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
+            admission,
+            counters: vec![Padded::default()].into(),
+            pipes_max: 64,
+        });
+        let journal = logs.then(|| Journal::start(LogFormat::Json, std::io::sink()).unwrap());
+        let sender = journal.as_ref().map_or_else(JournalSender::off, |journal| journal.sender(true));
+        let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);
+        let options = Options { backlog: 4_096, keep_alive: KeepAlive::default() };
+        let door = Arc::new(socket::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap());
+        socket::listen(&door, options.backlog).unwrap();
+        let front = rustix::net::getsockname(&door).unwrap().try_into().unwrap();
+        let rules = Arc::clone(&shared.current.load().listeners[0]);
+        worker.open_door(0, door, rules, false);
+        Self { worker, shared, front, _journal: journal }
+    }
+
+    /// Works until the clients are done and gone.
+    fn work(&mut self, clients: impl FnOnce(SocketAddr) + Send + 'static) {
+        let (done, front) = (Arc::new(AtomicBool::new(false)), self.front);
+        let finished = Arc::clone(&done);
+        let thread = thread::spawn(move || {
+            clients(front);
+            finished.store(true, Relaxed);
+        });
+        let (mut events, mut raw) = (Vec::with_capacity(256), Vec::with_capacity(256));
+        while !done.load(Relaxed) || self.worker.connections() > 0 {
+            self.worker.wake_at();
+            self.worker.os.wait(&mut events, &mut raw, Some(Duration::from_millis(5)));
+            self.worker.turn(&events);
+        }
+        thread.join().unwrap();
+    }
+
+    /// Allocations of the worker while so many clients live, after as many others have warmed it.
+    fn count(mut self, threads: usize, client: fn(SocketAddr)) -> u64 {
+        let crowd = move |number: usize| {
+            move |front: SocketAddr| {
+                let one = |_| thread::spawn(move || (0..number / threads).for_each(|_| client(front)));
+                let all: Vec<_> = (0..threads).map(one).collect();
+                all.into_iter().for_each(|thread| thread.join().unwrap());
+            }
+        };
+        self.work(crowd(WARM));
+        let before = self.done();
+        // The thread that brings the clients, and the buffers for events, are not the worker's.
+        let harness = allocation_counter::measure(|| self.work(|_| ())).count_total;
+        let counted = allocation_counter::measure(|| self.work(crowd(COUNTED))).count_total;
+        assert_eq!(self.done() - before, (COUNTED / threads * threads) as u64, "every connection is served");
+        counted.saturating_sub(harness)
+    }
+
+    fn done(&self) -> u64 {
+        self.shared.current.load().listeners[0].state.counters[0].0.ended[Ended::Done as usize].value()
+    }
+}
+
+/// Echoes, one thread a connection.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut reader = stream.try_clone().unwrap();
+                let _ = std::io::copy(&mut reader, &mut stream);
+            });
+        }
+    });
+    address
+}
+
+fn say(front: SocketAddr, bytes: &[u8], echoed: usize) {
+    let mut stream = TcpStream::connect(front).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream.read_exact(&mut vec![0; echoed]).unwrap();
+}
+
+fn line(front: SocketAddr) {
+    say(front, b"hello\n", 6);
+}
+
+#[test]
+fn a_warm_worker_allocates_nothing_for_connections_one_after_the_other() {
+    assert_eq!(Rig::new("", "", echo(), false).count(1, line), 0);
+}
+
+#[test]
+fn a_warm_worker_allocates_nothing_for_many_connections_at_once() {
+    let count = Rig::new("", "", echo(), false).count(CROWD, line);
+    assert!(count <= 2 * CROWD as u64, "{count} allocations in {COUNTED} connections");
+}
+
+/// Batches of records go round between worker and writer; only a writer that does not keep up makes it take another.
+#[test]
+fn a_line_in_the_log_costs_nothing_either() {
+    let count = Rig::new("", "", echo(), true).count(4, line);
+    assert!(count <= COUNTED as u64 / 20, "{count} allocations in {COUNTED} connections");
+}
+
+/// What is known of such a connection outlives its hello: the name in the log, and the rest that is owed to a backend.
+#[test]
+fn reading_ahead_costs_a_few_small_ones() {
+    let sni = "tls = \"passthrough\"\n[[listener.route]]\nsni = \"*.example\"\npool = \"p\"";
+    let hello = Rig::new(sni, "", echo(), false).count(4, |front| {
+        let hello = client_hello("www.example");
+        say(front, &hello, hello.len());
+    });
+    let proxied = Rig::new("trust = [\"127.0.0.0/8\"]", "", echo(), false)
+        .count(4, |front| say(front, b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\nhello\n", 6));
+    let announced =
+        Rig::new("", "send_proxy = \"v2\"", echo(), false).count(4, |front| say(front, b"hello\n", HEADER + 6));
+    for (what, count, most) in [("a hello", hello, 6), ("PROXY in", proxied, 3), ("PROXY out", announced, 5)] {
+        println!("{what}: {:.2} allocations a connection", count as f64 / COUNTED as f64);
+        assert!(
+            count <= most * COUNTED as u64 + 2 * CROWD as u64,
+            "{what}: {count} allocations in {COUNTED} connections"
+        );
+    }
+}
+
+/// A PROXY v2 header for IPv4 without TLVs.
+const HEADER: usize = 28;
+
+/// A ClientHello for a name.
+fn client_hello(name: &str) -> Vec<u8> {
+    let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let entry = [&[0], &sized(name.as_bytes())[..]].concat();
+    let extension = [&[0, 0], &sized(&sized(&entry))[..]].concat();
+    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &sized(&extension)].concat();
+    let message = [&[1, 0], &sized(&body)[..]].concat();
+    [&[22, 3, 1], &sized(&message)[..]].concat()
+}

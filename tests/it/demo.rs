@@ -1,0 +1,105 @@
+//! The demo: it keeps its promises, and however it ends it leaves nothing behind.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// Starts it with a folder of its own for temporary files.
+fn demo(temporary: &Path) -> Command {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_sessile"));
+    demo.arg("demo").env("TMPDIR", temporary).stdin(Stdio::null()).stdout(Stdio::piped());
+    demo
+}
+
+#[test]
+fn the_demo_keeps_every_promise() {
+    let temporary = tempfile::tempdir().unwrap();
+    let output = demo(temporary.path()).arg("--once").stderr(Stdio::piped()).output().unwrap();
+    let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
+    for title in [
+        "1. IP hash",
+        "2. Consistent ring",
+        "3. Consistent ring, one backend added",
+        "4. Round robin",
+        "5. One backend killed",
+        "6. One backend back",
+    ] {
+        assert!(text.lines().any(|line| line == title), "{title}: {text}");
+    }
+    assert!(text.contains("✓") && !text.contains("✗") && text.trim_end().ends_with("all kept."), "{text}");
+    assert!(!text.contains('\x1b'), "standard output is no terminal: {text}");
+    let paths = temporary.path().to_str().unwrap();
+    let wide = text.lines().find(|line| line.chars().count() > 100 && !line.contains(paths));
+    assert_eq!(wide, None);
+    assert!(is_empty(temporary.path()));
+}
+
+#[test]
+fn after_its_scenarios_the_demo_serves_until_it_is_interrupted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = demo(temporary.path()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    let balancer = balancer_in(&read_until(&mut lines, "Before them sessile"));
+    read_until(&mut lines, "The balancer goes on serving until Ctrl-C.");
+    let to_try = read_until(&mut lines, "curl http://");
+    let address = to_try.trim_start().trim_start_matches("curl http://").split(' ').next().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\r\n\r\nbackend "), "{answer}");
+    assert_eq!(end(&mut demo, Signal::INT), Some(0));
+    assert!(test_kill_process(balancer).is_err(), "the balancer is still there");
+    assert!(is_empty(temporary.path()));
+}
+
+#[test]
+fn a_demo_ended_in_the_middle_leaves_nothing_behind() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut demo = demo(temporary.path()).spawn().unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap());
+        let balancer = balancer_in(&read_until(&mut lines, "Before them sessile"));
+        assert_eq!(end(&mut demo, signal), Some(130));
+        assert!(test_kill_process(balancer).is_err(), "the balancer is still there");
+        assert!(is_empty(temporary.path()));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_demo_without_a_word() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = demo(temporary.path()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(demo.stdout.take());
+    let output = demo.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(is_empty(temporary.path()));
+}
+
+fn read_until(lines: &mut BufReader<ChildStdout>, begins: &str) -> String {
+    let mut line = String::new();
+    while !line.trim_start().starts_with(begins) {
+        line.clear();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "the demo ended before {begins:?}");
+    }
+    line
+}
+
+/// "Before them sessile, process 123, …".
+fn balancer_in(line: &str) -> Pid {
+    let number = line.split("process ").nth(1).and_then(|rest| rest.split(',').next());
+    Pid::from_raw(number.unwrap().parse().unwrap()).unwrap()
+}
+
+fn end(demo: &mut Child, signal: Signal) -> Option<i32> {
+    kill_process(Pid::from_child(demo), signal).unwrap();
+    demo.wait().unwrap().code()
+}
+
+fn is_empty(folder: &Path) -> bool {
+    folder.read_dir().unwrap().next().is_none()
+}

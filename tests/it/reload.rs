@@ -1,0 +1,475 @@
+//! Another configuration, wholly or not at all, and nobody who is served notices.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::support::backend::{Backend, listener};
+use crate::support::many::{Client, Echo};
+use crate::support::sessile::run;
+use crate::support::{Sessile, eventually};
+
+const OFF: &str = "kind = \"off\"";
+const FAST: &str = "kind = \"tcp\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1";
+
+/// The tables of a pool with named backends.
+fn pool(name: &str, options: &str, backends: &[(&str, SocketAddr)], check: &str) -> String {
+    let one = |(name, address): &(&str, SocketAddr)| {
+        format!("[[pool.backend]]\nname = \"{name}\"\naddress = \"{address}\"\n")
+    };
+    let backends: String = backends.iter().map(one).collect();
+    format!("[[pool]]\nname = \"{name}\"\n{options}\n{backends}[pool.check]\n{check}\n")
+}
+
+fn named(name: &str, bind: &str) -> String {
+    format!("[[listener]]\nname = \"{name}\"\nbind = \"{bind}\"\npool = \"p\"\n")
+}
+
+/// Which backend each of many clients is served by.
+fn map(front: SocketAddr) -> BTreeMap<u8, String> {
+    let ask = |n: u8| {
+        let answer = Client::connect_from([127, 0, 2, n].into(), front).ask("who");
+        (n, answer.split(' ').next().unwrap().to_owned())
+    };
+    (1..=40).map(ask).collect()
+}
+
+fn backend(sessile: &Sessile, name: &str) -> Value {
+    let backends = sessile.json("/backends");
+    let found = backends.as_array().unwrap().iter().find(|backend| backend["name"] == name);
+    found.unwrap_or_else(|| panic!("no backend {name}: {backends}")).clone()
+}
+
+fn accepted(verdict: &Value) -> &Value {
+    assert_eq!(verdict["accepted"], true, "{verdict}");
+    verdict
+}
+
+/// An address where nobody listens until somebody does.
+fn reserved() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+/// Answers with its name wherever it is told to listen.
+fn serve(socket: Socket, name: &'static str) {
+    socket.listen(64).unwrap();
+    std::thread::spawn(move || {
+        for stream in TcpListener::from(socket).incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                let mut reader = std::io::BufReader::new(&stream);
+                while std::io::BufRead::read_line(&mut reader, &mut line)? > 0 {
+                    std::io::Write::write_all(&mut &stream, format!("{name} {line}").as_bytes())?;
+                    line.clear();
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+}
+
+#[test]
+fn a_hangup_signal_reloads() {
+    let backends = ["a", "b"].map(Backend::named);
+    let first = listener("p", "") + &pool("p", "", &[("a", backends[0].address)], OFF);
+    let sessile = Sessile::start(&first);
+    let front = sessile.address("l");
+    assert!(map(front).values().all(|name| name == "a"));
+    sessile.rewrite(&(listener("p", "") + &pool("p", "", &[("b", backends[1].address)], OFF)));
+    assert_eq!(sessile.status()["generation"], 1, "writing alone does nothing");
+    sessile.signal(Signal::HUP);
+    eventually("the reload", || (sessile.status()["generation"] == 2).then_some(()));
+    assert!(map(front).values().all(|name| name == "b"));
+}
+
+#[test]
+fn the_command_says_what_changed_and_its_exit_code_tells_the_verdict() {
+    let backends = ["a", "b"].map(Backend::named);
+    let [a, b] = [("a", backends[0].address), ("b", backends[1].address)];
+    let sessile = Sessile::start(&(listener("p", "") + &pool("p", "", &[a], OFF)));
+    let file = sessile.file();
+    let reload = |more: &[&str]| {
+        let mut arguments = vec!["reload", "--config", file.to_str().unwrap()];
+        arguments.extend(more);
+        let output = run(&arguments);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = reload(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with("accepted: generation 2, digest "), "{said}");
+
+    sessile.rewrite(&(listener("p", "") + &pool("p", "", &[a, b], OFF)));
+    let (code, said) = reload(&["--json"]);
+    let verdict: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &verdict["accepted"], &verdict["generation"]), (Some(0), &true.into(), &3.into()), "{said}");
+    assert_eq!(verdict["changes"], serde_json::json!(["backend \"p/b\" added"]), "{said}");
+    assert_eq!(verdict["digest"], sessile.status()["digest"]);
+
+    sessile.rewrite(&(listener("nobody", "bogus = 1") + &pool("p", "", &[a, b], OFF)));
+    let (code, said) = reload(&[]);
+    assert_eq!(code, Some(64), "{said}");
+    assert!(said.starts_with("refused: generation 3, digest "), "{said}");
+    assert!(said.contains("bogus") && said.contains("nobody"), "all problems at once: {said}");
+    let (code, said) = reload(&["--json"]);
+    let verdict: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &verdict["accepted"], &verdict["generation"]), (Some(64), &false.into(), &3.into()), "{said}");
+    assert_eq!(verdict["problems"].as_array().unwrap().len(), 2, "{said}");
+    assert!(verdict["problems"][0].as_str().unwrap().starts_with(file.to_str().unwrap()), "{said}");
+
+    // Nobody there.
+    let output = run(&["reload", "--socket", "/nonexistent/admin.sock"]);
+    assert_eq!(output.status.code(), Some(69));
+}
+
+#[test]
+fn listeners_come_and_go_and_the_others_keep_their_sockets() {
+    let backend = Backend::named("a");
+    let pool = pool("p", "", &[("a", backend.address)], OFF);
+    let dir = tempfile::tempdir().unwrap();
+    let unix = dir.path().join("front.sock");
+    let sessile = Sessile::start(&(listener("p", "") + &pool));
+    let front = sessile.address("l");
+    let mut old = Client::connect(front);
+    assert_eq!(old.ask("x"), "a x");
+
+    let more = listener("p", "") + &named("second", "127.0.0.1:0") + &named("sixth", "[::1]:0") + &pool;
+    let verdict = sessile.reload(&more);
+    assert_eq!(
+        accepted(&verdict)["changes"],
+        serde_json::json!(["listener \"second\" added", "listener \"sixth\" added"])
+    );
+    let (second, sixth) = (sessile.address("second"), sessile.address("sixth"));
+    assert_eq!(Client::connect(second).ask("x"), "a x");
+    assert_eq!(Client::connect(sixth).ask("x"), "a x");
+    assert_eq!(sessile.address("l"), front);
+    let mut inside = Client::connect(second);
+    assert_eq!(inside.ask("x"), "a x");
+
+    let keyless =
+        format!("{pool}{}", pool.replace("\"p\"", "\"q\"").replace("[[pool]]", "[[pool]]\nbalance = \"random\""));
+    let with_unix =
+        listener("p", "") + &named("u", &format!("unix:{}", unix.display())).replace("\"p\"", "\"q\"") + &keyless;
+    let verdict = sessile.reload(&with_unix);
+    accepted(&verdict);
+    assert!(unix.exists());
+    eventually("the removed door to be shut", || TcpStream::connect_timeout(&second, Duration::from_millis(100)).err());
+    assert_eq!(inside.ask("still"), "a still", "who was in stays in");
+    assert_eq!(old.ask("still"), "a still");
+    drop(inside);
+    // What it counted stays in the log; the listener itself is gone from every view.
+    sessile.line("second done", |line| line["listener"] == "second" && line["ended"] == "done");
+    assert!(!sessile.metrics().contains("listener=\"second\""));
+
+    let verdict = sessile.reload(&(listener("p", "") + &pool));
+    accepted(&verdict);
+    assert!(!unix.exists());
+    assert_eq!((sessile.address("l"), old.ask("still")), (front, "a still".to_owned()));
+}
+
+/// A door that closes is still bound for a moment; whoever wants the address back need not know.
+#[test]
+fn a_listener_that_is_removed_may_come_back_at_once() {
+    let backend = Backend::named("a");
+    let stays = listener("p", "") + &pool("p", "", &[("a", backend.address)], OFF);
+    let (holder, address) = reserved();
+    drop(holder);
+    let both = named("again", &address.to_string()) + &stays;
+    let sessile = Sessile::start(&both);
+    for _ in 0..3 {
+        accepted(&sessile.reload(&stays));
+        accepted(&sessile.reload(&both));
+        assert_eq!(Client::connect(address).ask("x"), "a x");
+    }
+}
+
+/// A port that no connection of another test has for its own end, which would keep 0.0.0.0 from being bound.
+fn below_ephemeral() -> SocketAddr {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    let free = |port: &u16| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    SocketAddr::from(([127, 0, 0, 1], (first..32_000).find(free).expect("a free port")))
+}
+
+/// From one address to all, and back: the same port, but not the same socket.
+#[test]
+fn a_listener_may_widen_and_narrow_its_address() {
+    let backend = Backend::named("a");
+    let rest = pool("p", "", &[("a", backend.address)], OFF);
+    let address = below_ephemeral();
+    let narrow = named("l", &address.to_string()) + &rest;
+    let wide = named("l", &format!("0.0.0.0:{}", address.port())) + &rest;
+    let sessile = Sessile::start(&narrow);
+    let mut old = Client::connect(address);
+    assert_eq!(old.ask("x"), "a x");
+    for config in [&wide, &narrow] {
+        accepted(&sessile.reload(config));
+        assert_eq!(Client::connect(address).ask("x"), "a x");
+        assert_eq!(old.ask("still"), "a still");
+    }
+}
+
+#[test]
+fn living_backends_keep_leases_counters_and_health() {
+    let backends = ["a", "b"].map(Backend::named);
+    let (_dead, nowhere) = reserved();
+    let members = [("a", backends[0].address), ("b", backends[1].address), ("dead", nowhere)];
+    let config = |options: &str, members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", options, members, FAST);
+    let sessile = Sessile::start(&config("", &members));
+    eventually("checks", || {
+        let state = |name: &str| backend(&sessile, name)["state"].clone();
+        (state("a") == "up" && state("b") == "up" && state("dead") == "down").then_some(())
+    });
+    let front = sessile.address("l");
+    let mut held: Vec<_> = (1..=20).map(|n| Client::connect_from([127, 0, 2, n].into(), front)).collect();
+    let homes: Vec<_> = held.iter_mut().map(|client| client.ask("x")).collect();
+    let before = ["a", "b", "dead"].map(|name| backend(&sessile, name));
+    let leases = |name: &str| backend(&sessile, name)["leases"].as_u64().unwrap();
+    assert_eq!(leases("a") + leases("b"), 20);
+
+    // Another order, another method, another weight, one more backend.
+    let extra = Backend::named("c");
+    let mut more = vec![("c", extra.address)];
+    more.extend(members.iter().rev());
+    accepted(&sessile.reload(&config("balance = \"ring\"\nhash_seed = 7", &more).replacen(
+        "name = \"b\"",
+        "name = \"b\"\nweight = 3",
+        1,
+    )));
+    for was in &before {
+        let name = was["name"].as_str().unwrap();
+        let is = backend(&sessile, name);
+        for key in ["address", "state", "complaint", "leases", "connections", "connect_failures"] {
+            assert_eq!(is[key], was[key], "{name} {key}");
+        }
+    }
+    assert_eq!(backend(&sessile, "b")["weight"], 3);
+    let after: Vec<_> = held.iter_mut().map(|client| client.ask("x")).collect();
+    assert_eq!(after, homes, "open connections stay where they are");
+
+    // A backend that is removed keeps what it has, and gives back what it held.
+    accepted(&sessile.reload(&config("", &members[1..])));
+    let after: Vec<_> = held.iter_mut().map(|client| client.ask("x")).collect();
+    assert_eq!(after, homes);
+    drop(held);
+    eventually("every lease to be given back", || {
+        (leases("b") == 0 && sessile.status()["admission"]["open"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_new_address_under_an_old_name_keeps_keys_and_open_connections_stay_on_the_old_one() {
+    let old = ["a", "b", "c"].map(Backend::named);
+    let moved = Backend::named("b-moved");
+    let members = [("a", old[0].address), ("b", old[1].address), ("c", old[2].address)];
+    let config = |members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", "", members, OFF);
+    let sessile = Sessile::start(&config(&members));
+    let front = sessile.address("l");
+    let before = map(front);
+    let of_b = *before.iter().find(|(_, name)| *name == "b").expect("b has clients").0;
+    let mut held = Client::connect_from([127, 0, 2, of_b].into(), front);
+    assert_eq!(held.ask("x"), "b x");
+    let digest = sessile.status()["digest"].clone();
+    let connections = backend(&sessile, "b")["connections"].as_u64().unwrap();
+
+    let verdict = sessile.reload(&config(&[members[0], ("b", moved.address), members[2]]));
+    assert_eq!(accepted(&verdict)["changes"], serde_json::json!(["backend \"p/b\" changed"]));
+    assert_eq!(verdict["warnings"], serde_json::json!([]));
+    assert_eq!(verdict["digest"], digest, "addresses do not place");
+    assert_eq!(held.ask("still"), "b still");
+    let after = map(front);
+    let expected: BTreeMap<_, _> = before.iter().map(|(n, name)| (*n, name.replace("b", "b-moved"))).collect();
+    assert_eq!(after, expected, "keys follow names");
+    let now = backend(&sessile, "b");
+    assert_eq!(now["address"], moved.address.to_string());
+    assert!(now["connections"].as_u64().unwrap() > connections, "the name goes on counting: {now}");
+}
+
+#[test]
+fn a_backend_added_by_a_reload_takes_keys_after_its_first_good_check() {
+    let old = ["a", "b"].map(Backend::named);
+    let (socket, address) = reserved();
+    let members = [("a", old[0].address), ("b", old[1].address), ("new", address)];
+    let config = |members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", "", members, FAST);
+    let sessile = Sessile::start(&config(&members[..2]));
+    let front = sessile.address("l");
+    let before = map(front);
+    accepted(&sessile.reload(&config(&members)));
+    assert_eq!(map(front), before);
+    eventually("a bad check", || {
+        let new = backend(&sessile, "new");
+        (new["complaint"].as_str().is_some_and(|complaint| !complaint.is_empty())).then_some(())
+    });
+    assert_eq!(backend(&sessile, "new")["up"], false);
+    assert_eq!(map(front), before, "not one key before the first good check");
+    assert_eq!(backend(&sessile, "new")["connections"], 0);
+    assert_eq!(sessile.status()["pools"][0]["moved_down"], 0, "nobody was moved by its absence");
+
+    serve(socket, "new");
+    eventually("the first good check", || (backend(&sessile, "new")["state"] == "up").then_some(()));
+    let after = map(front);
+    let moved: Vec<_> = after.iter().filter(|(n, name)| before[n] != **name).collect();
+    assert!(!moved.is_empty(), "it takes its share");
+    assert!(moved.iter().all(|(_, name)| *name == "new"), "and nobody else moves: {moved:?}");
+}
+
+#[test]
+fn digests_are_equal_exactly_if_placement_is() {
+    let at = |n: u16| SocketAddr::from(([127, 0, 0, 1], n));
+    let [a, b] = [("a", at(1)), ("b", at(2))];
+    let config = |options: &str, members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", options, members, OFF);
+    let base = config("", &[a, b]);
+    let sessile = Sessile::start(&base);
+    let first = sessile.status()["digest"].clone();
+    let digest = |config: &str| accepted(&sessile.reload(config))["digest"].clone();
+    for same in [
+        config("", &[b, a]),
+        config("", &[("a", at(3)), b]),
+        config("all_down = \"refuse\"\nprefix_v4 = 24", &[a, b]),
+        named("other", "127.0.0.1:0") + &base,
+    ] {
+        assert_eq!(digest(&same), first, "{same}");
+    }
+    let mut seen = vec![first.clone()];
+    for other in [
+        config("", &[a]),
+        config("", &[a, ("c", at(2))]),
+        config("hash_seed = 1", &[a, b]),
+        config("balance = \"ring\"", &[a, b]),
+        base.replacen("name = \"a\"", "name = \"a\"\nweight = 2", 1),
+        base.replacen("name = \"a\"", "name = \"a\"\nlocation = \"dc1\"", 1),
+        base.replacen("name = \"a\"", "name = \"a\"\nbackup = true", 1),
+        base.replace("\"p\"", "\"q\""),
+    ] {
+        let digest = digest(&other);
+        assert!(!seen.contains(&digest), "{other}");
+        seen.push(digest);
+    }
+    assert_eq!(digest(&base), first, "and back");
+}
+
+#[test]
+fn a_refused_file_changes_nothing_and_shows_in_log_view_and_metric() {
+    let a = Backend::named("a");
+    let good = listener("p", "") + &pool("p", "", &[("a", a.address)], OFF);
+    let sessile = Sessile::start(&good);
+    let front = sessile.address("l");
+    let mut held = Client::connect(front);
+    assert_eq!(held.ask("x"), "a x");
+    let digest = sessile.status()["digest"].clone();
+    let whole = std::fs::read_to_string(sessile.file()).unwrap();
+    let bad = [
+        ("no listener", whole.replace("[[listener]]", "[[pool]]")),
+        ("a route to nowhere", whole.replace("pool = \"p\"", "pool = \"gone\"")),
+        ("an unknown key", whole.replace("[[listener]]", "[[listener]]\ncookies = true")),
+        ("not TOML", whole.clone() + "[[["),
+        ("cut short", whole.trim_end().to_owned()),
+        ("empty", String::new()),
+    ];
+    for (count, (what, text)) in bad.iter().enumerate() {
+        std::fs::write(sessile.file(), text).unwrap();
+        let (code, body) = crate::support::http::unix_post(&sessile.admin(), "/reload").unwrap();
+        let verdict: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &verdict["accepted"]), (409, &false.into()), "{what}: {verdict}");
+        assert!(!verdict["problems"].as_array().unwrap().is_empty(), "{what}");
+        let status = sessile.status();
+        assert_eq!((&status["generation"], &status["digest"]), (&1.into(), &digest), "{what}");
+        let reloads = &status["reloads"];
+        assert_eq!((&reloads["refused"], &reloads["accepted"]), (&(count + 1).into(), &0.into()), "{what}");
+        assert_eq!((&reloads["last_accepted"], &reloads["problems"]), (&false.into(), &verdict["problems"]), "{what}");
+        assert_eq!(sessile.metric("sessile_reloads_total{verdict=\"refused\"}"), (count + 1) as f64, "{what}");
+        assert_eq!(sessile.metric("sessile_reload_last_accepted"), 0.0, "{what}");
+        assert_eq!(sessile.said().matches("reload refused, generation 1 stays in force").count(), count + 1, "{what}");
+        assert_eq!(Client::connect(front).ask("x"), "a x", "{what}");
+    }
+    std::fs::remove_file(sessile.file()).unwrap();
+    sessile.signal(Signal::HUP);
+    eventually("a missing file to be refused", || (sessile.status()["reloads"]["refused"] == 7).then_some(()));
+    assert_eq!(held.ask("still"), "a still");
+    accepted(&sessile.reload(&good));
+    assert_eq!(sessile.metric("sessile_reload_last_accepted"), 1.0);
+    assert_eq!(sessile.status()["reloads"]["problems"], serde_json::json!([]));
+    assert_eq!(sessile.metric("sessile_generation"), 2.0);
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_refuses_the_whole_reload() {
+    let a = Backend::named("a");
+    let rest = pool("p", "", &[("a", a.address)], OFF);
+    let sessile = Sessile::start(&(listener("p", "") + &rest));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (holder, free) = reserved();
+    drop(holder);
+    let dir = tempfile::tempdir().unwrap();
+    let unix = dir.path().join("front.sock");
+    let verdict = sessile.reload(
+        &(named("free", &free.to_string())
+            + &named("taken", &taken.local_addr().unwrap().to_string())
+            + &named("elsewhere", "192.0.2.1:1")
+            + &format!("[[listener]]\nname = \"u\"\nbind = \"unix:{}\"\npool = \"q\"\n", unix.display())
+            + &rest
+            + &rest.replace("\"p\"", "\"q\"").replace("[[pool]]", "[[pool]]\nbalance = \"random\"")),
+    );
+    assert_eq!(verdict["accepted"], false, "{verdict}");
+    let problems = verdict["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{verdict}");
+    assert_eq!(
+        problems[0],
+        format!("listener \"taken\": {}: somebody else listens there", taken.local_addr().unwrap())
+    );
+    assert!(problems[1].as_str().unwrap().starts_with("listener \"elsewhere\": 192.0.2.1:1: "), "{verdict}");
+    assert!(TcpStream::connect(free).is_err(), "what could be bound is not open either");
+    assert!(!unix.exists());
+    assert_eq!(sessile.status()["listeners"].as_array().unwrap().len(), 1);
+    assert_eq!(Client::connect(sessile.address("l")).ask("x"), "a x");
+}
+
+#[test]
+fn a_new_name_at_an_old_address_is_a_new_backend_and_that_is_said() {
+    let echo = Echo::start();
+    let config = |name| listener("p", "") + &pool("p", "", &[(name, echo.address)], OFF);
+    let sessile = Sessile::start(&config("old"));
+    let verdict = sessile.reload(&config("new"));
+    let warning = accepted(&verdict)["warnings"][0].as_str().unwrap().to_owned();
+    assert!(warning.contains("\"new\" has the address of \"old\""), "{warning}");
+    assert!(sessile.said().contains("has the address of"), "and it is logged");
+    assert_eq!(verdict["changes"], serde_json::json!(["backend \"p/new\" added", "backend \"p/old\" removed"]));
+}
+
+#[test]
+fn limits_change_with_the_file_and_what_needs_a_restart_is_said() {
+    let echo = Echo::start();
+    let config = |top: &str, limits: &str| {
+        format!("{top}\n{}{}[limits]\n{limits}\n", listener("p", ""), pool("p", "", &[("a", echo.address)], OFF))
+    };
+    let sessile = Sessile::start(&config("workers = 2", ""));
+    let front = sessile.address("l");
+    let mut first = Client::connect(front);
+    assert_eq!(first.ask("x"), "x");
+    let verdict = sessile.reload(&config("workers = 1", "max_connections = 1"));
+    assert_eq!(
+        accepted(&verdict)["warnings"],
+        serde_json::json!(["workers: changed in the file; takes effect at the next start"])
+    );
+    assert_eq!(sessile.status()["admission"]["max"], 1);
+    assert_eq!(sessile.status()["workers"].as_array().unwrap().len(), 2);
+    // The second waits in the queue until the file lets it in.
+    let mut second = Client::connect(front);
+    eventually("accept to pause", || {
+        let status = sessile.status();
+        let workers = status["workers"].as_array().unwrap();
+        workers.iter().any(|worker| worker["accept_paused_now"] == 1).then_some(())
+    });
+    accepted(&sessile.reload(&config("workers = 2", "max_connections = 2")));
+    assert_eq!((first.ask("y"), second.ask("y")), ("y".into(), "y".into()));
+    eventually("accept to go on", || {
+        let status = sessile.status();
+        let workers = status["workers"].as_array().unwrap();
+        workers.iter().all(|worker| worker["accept_paused_now"] == 0).then_some(())
+    });
+}

@@ -1,0 +1,8 @@
+//! Programs that people really run, behind the balancer: what they and their own clients see is what they would see
+//! without it.
+
+mod https;
+mod one_port;
+mod postgres;
+mod redis;
+mod ssh;

@@ -1,0 +1,116 @@
+//! Debian programs as real services: each in a scratch directory of its own, killed when dropped.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{eventually, skip};
+
+/// How long a program may take to stop before it is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running program.
+pub struct Program {
+    pub dir: TempDir,
+    child: Child,
+    stop: Signal,
+}
+
+impl Program {
+    /// Starts a program that serves at `address`, which is waited for. What it says goes to a file in `dir`.
+    pub fn start(dir: TempDir, mut command: Command, address: SocketAddr) -> Self {
+        let log = File::create(dir.path().join("program.log")).expect("a log file");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut program = Self { dir, child, stop: Signal::KILL };
+        eventually(&format!("{command:?} at {address}"), || {
+            let ended = program.child.try_wait().expect("the process is ours");
+            assert!(ended.is_none(), "{command:?}: {ended:?}\n{}", program.said());
+            TcpStream::connect(address).ok()
+        });
+        program
+    }
+
+    /// For programs that have processes of their own, which end with them when asked so.
+    pub fn stopped_by(mut self, signal: Signal) -> Self {
+        self.stop = signal;
+        self
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("program.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process(pid, self.stop);
+        }
+        let give_up = Instant::now() + STOP_PATIENCE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- said by the program in {}\n{}", self.dir.path().display(), self.said());
+        }
+    }
+}
+
+/// Where a program is, also where Debian keeps servers; if nowhere, the test is skipped.
+pub fn find(test: &str, program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into());
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    folders.extend(versions.map(|version| version.path().join("bin")));
+    let found = folders.iter().map(|folder| folder.join(program)).find(|file| file.is_file());
+    if found.is_none() {
+        skip(test, &format!("{program} is not installed"));
+    }
+    found
+}
+
+/// An address for a program that cannot be told to take a free port: a loopback host of this process alone, and a port
+/// that is used once and that the kernel gives to nobody.
+pub fn free_address() -> SocketAddr {
+    static PORT: AtomicU16 = AtomicU16::new(10_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    (Ipv4Addr::new(127, 64 | high, middle, low), PORT.fetch_add(1, Relaxed)).into()
+}
+
+/// Runs a program to its end, which must be a good one; what it printed.
+pub fn output(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {status}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// nginx with these `server` blocks, which listen at `address` among others.
+pub fn nginx(nginx: &Path, address: SocketAddr, servers: &str) -> Program {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = dir.path().display();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {path}/{kind};\n"))
+        .concat();
+    let config = format!(
+        "daemon off;\nmaster_process off;\npid {path}/nginx.pid;\nerror_log stderr warn;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{\naccess_log off;\n{temporary}{servers}\n}}\n"
+    );
+    let file = dir.path().join("nginx.conf");
+    fs::write(&file, config).expect("the file is written");
+    let mut command = Command::new(nginx);
+    command.args(["-e", "stderr", "-p"]).arg(dir.path()).arg("-c").arg(file);
+    Program::start(dir, command, address)
+}

@@ -1,0 +1,146 @@
+//! Sockets that somebody else has opened, passed as systemd passes them (sd_listen_fds(3)).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::support::backend::{Backend, pool};
+use crate::support::many::Client;
+use crate::support::{Sessile, eventually, has};
+
+/// Opens three sockets under two names and becomes the program it is told to be.
+const PASS: &str = r#"
+import os, socket, sys
+four = socket.socket(socket.AF_INET)
+four.bind(("127.0.0.1", 0))
+six = socket.socket(socket.AF_INET6)
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+six.bind(("::1", 0))
+local = socket.socket(socket.AF_UNIX)
+local.bind(sys.argv[1])
+sockets = [four, six, local]
+for i, s in enumerate(sockets):
+    s.listen(64)
+    os.dup2(s.fileno(), 50 + i)
+for i in range(3):
+    os.dup2(50 + i, 3 + i, inheritable=True)
+os.closerange(6, 60)
+os.environ.update(LISTEN_FDS="3", LISTEN_FDNAMES="front:front:local", LISTEN_PID=str(os.getpid() + int(sys.argv[2])))
+os.execv(sys.argv[3], sys.argv[3:])
+"#;
+
+/// Starts the process behind that; `pid_off` makes the sockets somebody else's.
+fn spawn(config: &str, local: &Path, pid_off: u32) -> Sessile {
+    Sessile::spawn(config, |command| {
+        let file = PathBuf::from(command.get_args().last().unwrap());
+        let out = |name: &str| File::create(file.with_file_name(name)).unwrap();
+        let mut wrapped = Command::new("python3");
+        wrapped.args(["-c", PASS]).arg(local).arg(pid_off.to_string());
+        wrapped.arg(command.get_program()).args(command.get_args());
+        wrapped.stdout(out("out.log")).stderr(out("err.log"));
+        *command = wrapped;
+    })
+}
+
+fn listeners(front: bool, backend: &Backend) -> String {
+    let local = "[[listener]]\nname = \"local\"\nbind = \"systemd:local\"\npool = \"q\"\n";
+    let front = if front { "[[listener]]\nname = \"front\"\nbind = \"systemd:front\"\npool = \"p\"\n" } else { "" };
+    format!(
+        "{front}{local}{}{}",
+        pool("p", "", &[backend.address]),
+        pool("q", "balance = \"random\"", &[backend.address])
+    )
+}
+
+fn over(local: &Path) -> std::io::Result<String> {
+    let mut stream = BufReader::new(UnixStream::connect(local)?);
+    stream.get_mut().write_all(b"x\n")?;
+    let mut answer = String::new();
+    stream.read_line(&mut answer)?;
+    Ok(answer)
+}
+
+fn bound(sessile: &Sessile, name: &str) -> Vec<SocketAddr> {
+    let status = sessile.status();
+    let known = status["listeners"].as_array().unwrap().iter().find(|known| known["name"] == name).unwrap();
+    known["bind"].as_array().unwrap().iter().map(|bind| bind.as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn every_descriptor_of_a_name_is_served_and_keeps_serving_through_reloads() {
+    if !has("every_descriptor_of_a_name_is_served", "python3") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("local.sock");
+    let mut sessile = spawn(&listeners(true, &backend), &local, 0);
+    sessile.ready();
+    let front = bound(&sessile, "front");
+    assert_eq!(front.iter().map(SocketAddr::is_ipv4).collect::<Vec<_>>(), [true, false], "one name, two sockets");
+    for address in &front {
+        assert_eq!(Client::connect(*address).ask("x"), "b x");
+    }
+    assert_eq!(over(&local).unwrap(), "b x\n");
+    let line = sessile.line("unix", |line| line["listener"] == "local" && line["ended"] == "done");
+    assert_eq!(line["client"], "unix");
+
+    let before = sessile.descriptors();
+    for _ in 0..3 {
+        assert_eq!(sessile.reload(&listeners(true, &backend))["accepted"], true);
+        assert_eq!(bound(&sessile, "front"), front);
+    }
+    for address in &front {
+        assert_eq!(Client::connect(*address).ask("x"), "b x");
+    }
+    // Removed, the sockets are still the service manager's: clients wait, and are served when the listener is back.
+    assert_eq!(sessile.reload(&listeners(false, &backend))["accepted"], true);
+    let waiting = front.iter().map(|address| Client::connect(*address));
+    let waiting: Vec<_> = waiting.collect();
+    assert_eq!(over(&local).unwrap(), "b x\n");
+    assert_eq!(sessile.reload(&listeners(true, &backend))["accepted"], true);
+    for mut client in waiting {
+        assert_eq!(client.ask("at last"), "b at last");
+    }
+    eventually("every descriptor to be gone", || (sessile.descriptors() == before).then_some(()));
+
+    let verdict = sessile.reload(&listeners(true, &backend).replace("systemd:local", "systemd:nobody"));
+    let problem = verdict["problems"][0].as_str().unwrap();
+    assert_eq!(problem, "listener \"local\": systemd:nobody: systemd has passed no descriptor of this name");
+    sessile.signal(Signal::TERM);
+    assert_eq!(sessile.wait().code(), Some(0));
+    assert!(local.exists(), "the file is the service manager's");
+}
+
+#[test]
+fn descriptors_passed_to_another_process_are_not_ours() {
+    if !has("descriptors_passed_to_another_process", "python3") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let dir = tempfile::tempdir().unwrap();
+    let mut sessile = spawn(&listeners(true, &backend), &dir.path().join("local.sock"), 1);
+    assert_eq!(sessile.wait().code(), Some(69));
+    let said = sessile.said();
+    for name in ["front", "local"] {
+        assert!(said.contains(&format!("systemd:{name}: systemd has passed no descriptor of this name")), "{said}");
+    }
+}
+
+#[test]
+fn a_unix_descriptor_cannot_be_keyed_by_source() {
+    if !has("a_unix_descriptor_cannot_be_keyed_by_source", "python3") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let dir = tempfile::tempdir().unwrap();
+    let config = listeners(true, &backend).replace("pool = \"q\"", "pool = \"p\"");
+    let mut sessile = spawn(&config, &dir.path().join("local.sock"), 0);
+    assert_eq!(sessile.wait().code(), Some(69));
+    assert!(sessile.said().contains("listener \"local\": systemd:local: is a unix socket"), "{}", sessile.said());
+}
