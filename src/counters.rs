@@ -18,6 +18,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Raises a gauge to what has been the most; the owning thread only.
+    pub fn raise(&self, n: u64) {
+        self.set(n.max(self.value()));
+    }
+
     /// Sets a gauge; the owning thread only.
     #[inline]
     pub fn set(&self, n: u64) {
@@ -127,6 +132,8 @@ pub struct WorkerCounters {
     pub connections: Counter,
     /// The generation of the snapshot it has adopted.
     pub generation: Counter,
+    /// The longest that it took to adopt one, in microseconds.
+    pub adopt_us_max: Counter,
     /// Steps of connections.
     pub steps: Counter,
     /// Times it left `epoll_wait`.

@@ -186,6 +186,7 @@ fn workers(page: &mut Page, status: &Status) {
         match series.1 {
             Kind::Counter => page.counter(series.0, series.2, samples),
             Kind::Gauge => page.gauge(series.0, series.2, samples),
+            Kind::Micros => page.level(series.0, series.2, samples.map(|(labels, us)| (labels, seconds(us)))),
         }
     }
 }
@@ -218,10 +219,14 @@ impl Page {
     }
 
     fn gauge(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+        self.level(name, help, samples.into_iter().map(|(labels, value)| (labels, value as f64)));
+    }
+
+    fn level(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, f64)>) {
         self.recorder.describe_gauge(name.into(), None, help.into());
         for (labels, value) in samples {
             let gauge: Gauge = self.recorder.register_gauge(&Key::from_parts(name, labels), &Self::METADATA);
-            gauge.set(value as f64);
+            gauge.set(value);
         }
     }
 

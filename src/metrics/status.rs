@@ -209,11 +209,13 @@ fn mean_us(sum: &HistogramSum) -> Option<u64> {
     sum.sum_us.checked_div(sum.buckets.iter().sum())
 }
 
-/// Whether a number only rises.
+/// Whether a number only rises, and what it is shown in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
     Gauge,
+    /// A gauge kept in microseconds and shown in seconds.
+    Micros,
 }
 
 /// One number of a worker: series name, kind, help, and where it stands.
@@ -241,6 +243,8 @@ macro_rules! worker_numbers {
 worker_numbers! {
     connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
     generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
+    adopt_us_max = "sessile_worker_adopt_max_seconds", Micros,
+        "Longest that the worker has taken to adopt a snapshot; its connections wait meanwhile.";
     steps = "sessile_worker_steps_total", Counter, "Steps of connections.";
     wakes = "sessile_worker_wakes_total", Counter, "Times the worker left epoll_wait.";
     stale_events = "sessile_worker_stale_events_total", Counter, "Events for connections that no longer existed.";

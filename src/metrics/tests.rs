@@ -69,7 +69,10 @@ fn status() -> Status {
             backends: vec![backend("a"), backend("b")],
             ..Pool::default()
         }],
-        workers: vec![Worker { wakes: 11, ..Worker::default() }, Worker { log_dropped: 12, ..Worker::default() }],
+        workers: vec![
+            Worker { wakes: 11, adopt_us_max: 250, ..Worker::default() },
+            Worker { log_dropped: 12, ..Worker::default() },
+        ],
         ..Status::default()
     }
 }
@@ -108,6 +111,7 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_backend_leases{pool=\"web\",backend=\"a\"}", 5.0),
         ("sessile_backend_weight{pool=\"web\",backend=\"a\"}", 3.0),
         ("sessile_worker_wakes_total{worker=\"0\"}", 11.0),
+        ("sessile_worker_adopt_max_seconds{worker=\"0\"}", 0.000_25),
         ("sessile_log_dropped_total{worker=\"1\"}", 12.0),
         ("sessile_descriptors_max", 1_024.0),
     ] {

@@ -327,7 +327,9 @@ impl Thread {
         }
     }
 
+    /// Connections wait meanwhile, so it is timed.
     fn adopt(&mut self, adoption: Adoption) {
+        let begin = now();
         for number in adoption.close {
             self.worker.close_door(number);
         }
@@ -339,6 +341,7 @@ impl Thread {
         }
         self.worker.set_logs_connections(adoption.logs_connections, adoption.logs_local);
         self.worker.counters().generation.set(adoption.generation);
+        self.worker.counters().adopt_us_max.raise(now() - begin);
     }
 
     /// Gives connections that were accepted beyond this worker's share to a worker with fewer.
