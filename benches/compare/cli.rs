@@ -21,7 +21,7 @@ struct Arguments {
     /// How long one measurement takes.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Scenarios to run instead of all, such as S1,S9b.
+    /// Scenarios to run instead of all, such as S1,S9b; S10 runs only if it stands here.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Another HAProxy than the one in PATH.
@@ -36,10 +36,10 @@ struct Arguments {
     /// An earlier sessile that races too.
     #[arg(long)]
     before: Option<PathBuf>,
-    /// Write every round to this file, as JSON.
-    #[arg(long, value_name = "FILE.json")]
+    /// Keep every round as JSON, in this file or as one file a scenario in this folder.
+    #[arg(long, value_name = "FILE.json|FOLDER")]
     out: Option<PathBuf>,
-    /// Count system calls per unit in S1, S2 and S6.
+    /// Count system calls per unit in S1, S2 and S6, after the first round.
     #[arg(long)]
     strace: bool,
     /// One short round of everything, to see that it works. Without `--bench`, of sessile alone.

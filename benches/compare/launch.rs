@@ -1,4 +1,4 @@
-//! Starts programs on a core of their own that end with this process.
+//! Starts programs on cores of their own that end with this process.
 //!
 //! Both can only be set by the process itself before it becomes the program, so this binary is started first, in a
 //! hidden role. Invariant: whatever is launched here is told to end when the harness dies, however that happens.
@@ -39,25 +39,27 @@ impl Cores {
     }
 }
 
-/// Puts the calling thread, and what it starts, on one core.
-pub fn pin(core: usize) -> Result<()> {
+/// Puts the calling thread, and what it starts, on some cores.
+pub fn pin(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
+    cores.iter().for_each(|core| set.set(*core));
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// A program on a core, not started.
-pub fn on_core(core: usize, program: impl AsRef<OsStr>) -> Result<Command> {
+/// A program on some cores, not started.
+pub fn on_cores(cores: &[usize], program: impl AsRef<OsStr>) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(LAUNCH).arg(core.to_string()).arg(program);
+    let list: Vec<_> = cores.iter().map(usize::to_string).collect();
+    command.arg(LAUNCH).arg(list.join(",")).arg(program);
     Ok(command)
 }
 
-/// The hidden role: `CORE PROGRAM ARGUMENT…`. Returns only where that fails.
+/// The hidden role: `CORE,… PROGRAM ARGUMENT…`. Returns only where that fails.
 pub fn become_program(mut arguments: impl Iterator<Item = OsString>) -> Result<Infallible> {
-    let core = arguments.next().and_then(|core| core.to_str()?.parse().ok()).ok_or("launch: no core")?;
+    let cores = arguments.next().and_then(|list| list.to_str()?.split(',').map(|core| core.parse().ok()).collect());
+    let cores: Vec<usize> = cores.ok_or("launch: no cores")?;
     let program = arguments.next().ok_or("launch: no program")?;
-    pin(core)?;
+    pin(&cores)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
     let error = Command::new(&program).args(arguments).exec();
     Err(format!("{}: {error}", program.display()).into())

@@ -8,15 +8,17 @@
 //! | `load/` | the clients: single-threaded, non-blocking, cheaper than what they measure |
 //! | `scenarios/` | one file a question; each makes one sample of one contestant |
 //! | `measure`, `strace` | what the kernel says a process cost |
-//! | `report` | medians, quartiles and paired ratios, as tables and as JSON |
+//! | `report/` | medians, quartiles and paired ratios, as tables and as JSON, and which bars they pass |
 //!
 //! The proxy has one core to itself, clients and backends share another. Contestants take turns round by round, so
 //! that a slow minute of the machine hits all of them; a ratio is always between samples of the same round. A second
 //! sessile runs as its own rival: its ratio is what a difference has to exceed to mean anything.
 //!
-//! A full run takes about 40 minutes on an otherwise idle machine; `--only` and `--rounds` make it shorter.
-//! Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs it) every
-//! scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed. Invariant: it leaves no process behind.
+//! A full run wants half an hour of an otherwise idle machine and says beforehand how long it takes; with
+//! `--out results` every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps
+//! the others. Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs
+//! it) every scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed.
+//! Invariant: it leaves no process behind.
 
 mod backends;
 mod cli;

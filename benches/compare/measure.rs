@@ -61,7 +61,7 @@ pub fn threads(process: u32) -> Vec<u32> {
 }
 
 /// CPU time of one thread; zero if it has gone.
-pub fn thread_cpu(process: u32, thread: u32) -> Duration {
+fn thread_cpu(process: u32, thread: u32) -> Duration {
     let account = fs::read_to_string(format!("/proc/{process}/task/{thread}/schedstat")).unwrap_or_default();
     Duration::from_nanos(account.split(' ').next().and_then(|run| run.parse().ok()).unwrap_or(0))
 }

@@ -1,33 +1,33 @@
 //! The order of a run: for each scenario start all contestants, give each its turn round by round, stop them, report.
 //!
-//! Every order is followed by its reverse, and who begins moves on, so that nobody always follows the same rival. Invariant: at any time one
-//! contestant is under load and all others idle.
+//! Every order is followed by its reverse, and who begins moves on, so that nobody always follows the same rival.
+//! Invariant: at any time one contestant is under load and all others idle.
+
+use std::time::Duration;
 
 use crate::Result;
 use crate::cli::Settings;
 use crate::launch::{Cores, pin};
 use crate::load::tls::Identity;
 use crate::proxies::{Contestant, Proxy, scratch};
-use crate::report::{Report, Results, Round};
-use crate::scenarios::{Scenario, Turn};
+use crate::report::{Report, Results, Round, Sample};
+use crate::scenarios::{Field, Scenario, Turn};
 
 /// Runs everything; an error if any sample could not be taken.
 pub fn run(settings: &Settings) -> Result<()> {
     let cores = Cores::find()?;
-    pin(cores.others)?;
+    pin(&[cores.others])?;
     raise_descriptor_limit()?;
     let minted_in = scratch()?;
     let race = Race { settings, cores, identity: Identity::mint(minted_in.path())?, minted_in: minted_in.path() };
-    let mut report = Report::new(settings, cores);
+    let mut report = Report::new(settings, cores)?;
+    println!("about {:.0} minutes", race.estimate().as_secs_f64() / 60.0);
     for scenario in &settings.scenarios {
         let results = race.scenario(scenario)?;
         print!("{results}");
-        report.add(&results);
-        if let Some(out) = &settings.out {
-            report.write(out)?; // after each, so that a run that is broken off leaves what it has
-        }
+        report.add(&results)?;
     }
-    report.verdict()
+    report.finish()
 }
 
 struct Race<'a> {
@@ -38,23 +38,27 @@ struct Race<'a> {
 }
 
 impl Race<'_> {
+    fn estimate(&self) -> Duration {
+        let Settings { scale, contestants, scenarios, .. } = self.settings;
+        scenarios.iter().map(|each| each.estimate(scale, each.contestants(contestants).len())).sum()
+    }
+
     fn scenario(&self, scenario: &'static Scenario) -> Result<Results> {
-        let contestants = self.settings.contestants.iter().filter(|who| scenario.splicing || !who.is_for_bulk());
-        let contestants: Vec<_> = contestants.collect();
-        let rounds = if scenario.once { 1 } else { self.settings.scale.rounds };
-        let names = contestants.iter().map(|who| who.name).collect();
-        let mut results = Results::new(scenario, names);
-        let start = |who: &&Contestant| who.start(scenario.services, self.cores, &self.identity, self.minted_in);
+        let contestants = scenario.contestants(&self.settings.contestants);
+        let mut results = Results::new(scenario, &contestants);
+        let start = |who: &Contestant| who.start(scenario.services, self.cores, &self.identity, self.minted_in);
         // Where memory is measured, nobody else is there.
-        let proxies =
-            if scenario.once { Vec::new() } else { contestants.iter().map(start).collect::<Result<Vec<_>>>()? };
-        for number in 0..rounds {
+        let proxies = match scenario.field {
+            Field::Alone => Vec::new(),
+            _ => contestants.iter().map(start).collect::<Result<Vec<_>>>()?,
+        };
+        for number in 0..scenario.rounds(&self.settings.scale) {
             let mut round = Round::default();
             for index in order(contestants.len(), number) {
-                let who = contestants[index];
+                let who = &contestants[index];
                 let sample = match proxies.get(index) {
                     Some(proxy) => self.turn(scenario, proxy, number),
-                    None => start(&who).and_then(|proxy| self.turn(scenario, &proxy, number)),
+                    None => start(who).and_then(|proxy| self.turn(scenario, &proxy, number)),
                 };
                 round.add(who.name, sample);
             }
@@ -63,7 +67,7 @@ impl Race<'_> {
         Ok(results)
     }
 
-    fn turn(&self, scenario: &Scenario, proxy: &Proxy, round: usize) -> Result<crate::report::Sample> {
+    fn turn(&self, scenario: &Scenario, proxy: &Proxy, round: usize) -> Result<Sample> {
         let count_calls = self.settings.strace && round == 0;
         (scenario.run)(&Turn { proxy, scale: &self.settings.scale, identity: &self.identity, count_calls })
     }

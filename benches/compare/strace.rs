@@ -1,4 +1,4 @@
-//! Counts the system calls of the one thread that moves bytes, with strace.
+//! Counts the system calls of a proxy, with strace: every thread of every process, those that log and check included.
 //!
 //! The count slows the proxy down, so it comes after what is measured and never beside it. Counts do not lie on a noisy
 //! machine; but a slow proxy sees more at once, so they are on the low side. Invariant: the tracer lets go before the
@@ -27,34 +27,22 @@ pub struct Count {
     report: std::path::PathBuf,
 }
 
-/// The thread of a family that works most while `load` runs.
-pub fn busiest(family: &[u32], load: impl FnOnce() -> Result<()>) -> Result<u32> {
-    let all =
-        || family.iter().flat_map(|process| measure::threads(*process).into_iter().map(|thread| (*process, thread)));
-    let before: BTreeMap<_, _> =
-        all().map(|(process, thread)| (thread, measure::thread_cpu(process, thread))).collect();
-    load()?;
-    let worked = |(process, thread)| {
-        let earlier = before.get(&thread).copied().unwrap_or_default();
-        (measure::thread_cpu(process, thread).saturating_sub(earlier), thread)
-    };
-    Ok(all().map(worked).max().ok_or("no thread")?.1)
-}
-
 impl Count {
-    /// Begins to count; returns once the thread is watched.
-    pub fn begin(thread: u32, folder: &Path) -> Result<Self> {
+    /// Begins to count; returns once every thread is watched.
+    pub fn begin(family: &[u32], folder: &Path) -> Result<Self> {
         let report = folder.join("strace.txt");
         let strace = Command::new("strace")
-            .args(["-qq", "-c", "-U", "calls,name", "-p", &thread.to_string(), "-o"])
+            .args(["-f", "-qq", "-c", "-U", "calls,name", "-o"])
             .arg(&report)
+            .args(family.iter().flat_map(|process| ["-p".to_owned(), process.to_string()]))
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("strace: {error} (apt-get install strace)"))?;
         let mut count = Self { strace, report };
         let give_up = Instant::now() + Duration::from_secs(5);
-        while !is_watched(thread) {
+        let threads = |process: &u32| measure::threads(*process);
+        while !family.iter().flat_map(threads).all(is_watched) {
             if count.strace.try_wait()?.is_some() || Instant::now() > give_up {
                 return Err("strace may not watch the proxy".into());
             }

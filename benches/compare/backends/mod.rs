@@ -18,7 +18,7 @@ use rustix::net::SocketFlags;
 
 use self::conversation::{Conversation, Next};
 use crate::Result;
-use crate::launch::{BACKEND, Cores, on_core};
+use crate::launch::{BACKEND, Cores, on_cores};
 use crate::load::Epoll;
 use crate::load::tls::Identity;
 
@@ -63,7 +63,7 @@ pub struct Backends {
 impl Backends {
     /// Starts them. `folder` is where the certificate was minted.
     pub fn start(service: Service, cores: Cores, folder: &Path) -> Result<Self> {
-        let mut command = on_core(cores.others, std::env::current_exe()?)?;
+        let mut command = on_cores(&[cores.others], std::env::current_exe()?)?;
         command.arg(BACKEND).arg(service.name()).arg(folder).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let mut said = BufReader::new(process.stdout.take().ok_or("a backend without output")?);

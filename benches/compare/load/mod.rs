@@ -57,6 +57,8 @@ pub struct Tally {
     pub latencies: Vec<Duration>,
     /// Exchanges by backend.
     pub by_backend: [u64; 2],
+    /// Exchanges of the client that was served least, by the mean of all.
+    pub least_served: f64,
     /// From the first to the last moment of the load.
     pub elapsed: Duration,
 }
@@ -85,6 +87,7 @@ pub struct Load<S, F> {
 
 struct Slot<S> {
     session: Option<S>,
+    done: u64,
     since: Instant,
 }
 
@@ -94,7 +97,7 @@ impl<S: Session, F: FnMut() -> io::Result<S>> Load<S, F> {
         let now = Instant::now();
         Ok(Self {
             open,
-            slots: (0..clients).map(|_| Slot { session: None, since: now }).collect(),
+            slots: (0..clients).map(|_| Slot { session: None, done: 0, since: now }).collect(),
             vacant: (0..clients).collect(),
             epoll: Epoll::new()?,
             tally: Tally::default(),
@@ -127,7 +130,10 @@ impl<S: Session, F: FnMut() -> io::Result<S>> Load<S, F> {
     }
 
     fn take(&mut self, begin: Instant) -> Tally {
-        Tally { elapsed: begin.elapsed(), ..std::mem::take(&mut self.tally) }
+        let clients = self.slots.len() as f64;
+        let least = self.slots.iter_mut().map(|slot| std::mem::take(&mut slot.done)).min().unwrap_or(0);
+        let least_served = least as f64 * clients / self.tally.done.max(1) as f64;
+        Tally { elapsed: begin.elapsed(), least_served, ..std::mem::take(&mut self.tally) }
     }
 
     fn drive(&mut self, end: Instant, complete: impl Fn(&Self) -> bool) -> io::Result<()> {
@@ -183,7 +189,7 @@ impl<S: Session, F: FnMut() -> io::Result<S>> Load<S, F> {
 
     /// Whether the session lives on.
     fn go_on(&mut self, slot: usize) -> bool {
-        let Slot { session: Some(session), since } = &mut self.slots[slot] else { return false };
+        let Slot { session: Some(session), done, since } = &mut self.slots[slot] else { return false };
         loop {
             match session.step() {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
@@ -195,6 +201,7 @@ impl<S: Session, F: FnMut() -> io::Result<S>> Load<S, F> {
                     let now = Instant::now();
                     let backend = session.backend();
                     self.tally.done += 1;
+                    *done += 1;
                     self.tally.by_backend[backend.min(1)] += 1;
                     self.tally.latencies.push(now - *since);
                     if self.may_start == 0 || !session.again() {

@@ -19,13 +19,15 @@ pub struct Plan<'a> {
     pub fronts: Vec<(SocketAddr, &'a Backends)>,
     /// Where metrics are served.
     pub metrics: SocketAddr,
+    /// Workers of sessile; a peer always has one.
+    pub workers: u16,
 }
 
 /// For sessile.
 pub fn sessile(plan: &Plan<'_>) -> String {
-    let Plan { folder, fronts, metrics } = plan;
+    let Plan { folder, fronts, metrics, workers } = plan;
     let socket = folder.join("admin.sock");
-    let mut text = format!("workers = 1\n[admin]\nsocket = \"{}\"\nhttp = \"{metrics}\"\n", socket.display());
+    let mut text = format!("workers = {workers}\n[admin]\nsocket = \"{}\"\nhttp = \"{metrics}\"\n", socket.display());
     for (front, Backends { service, addresses: [a, b], .. }) in fronts {
         let name = service.name();
         let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"{front}\"\n");
@@ -46,7 +48,7 @@ pub fn sessile(plan: &Plan<'_>) -> String {
 
 /// For HAProxy, which runs under its master, so that it can reload.
 pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
-    let Plan { folder, fronts, metrics } = plan;
+    let Plan { folder, fronts, metrics, .. } = plan;
     let socket = folder.join("stats.sock");
     // A quarter of all connections get pipes unless told otherwise, which the descriptor limit would not allow.
     let (pipes, option) = if splice { ("maxpipes 256", "option splice-auto") } else { ("", "") };

@@ -4,23 +4,26 @@
 //! was started has answered once on every front, and none outlives its value here.
 
 mod config;
+mod installed;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use self::config::Plan;
+use self::installed::{find, said, stream_module};
 use crate::Result;
 use crate::backends::{Backends, Service};
-use crate::launch::{Cores, on_core};
+use crate::launch::{Cores, on_cores};
 use crate::load::tls::Identity;
 use crate::load::{Until, bulk::Bulk, echo::Echo, http, http::Manner, tls};
 use crate::measure;
@@ -38,6 +41,9 @@ pub struct Contestant {
     /// `--version`, first line.
     pub version: String,
     kind: Kind,
+    workers: u16,
+    /// Whether it may use the clients' core too.
+    everywhere: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,24 +61,30 @@ impl Contestant {
             program: program.to_owned(),
             version: said(program, "--version"),
             kind: Kind::Sessile,
+            workers: 1,
+            everywhere: false,
         };
         let mut all = vec![ours("sessile", sessile), ours("null", sessile)];
         all.extend(before.map(|program| ours("before", &program)));
         let mut missing = Vec::new();
-        match haproxy.or_else(|| installed("haproxy")) {
+        let peer = |name, program: &Path, version: &str, kind| Self {
+            kind,
+            version: version.to_owned(),
+            ..ours(name, program)
+        };
+        match haproxy.or_else(|| find("haproxy")) {
             Some(program) => {
                 let version = said(&program, "-v");
                 for (name, splice) in [("haproxy", false), ("haproxy-splice", true)] {
-                    let kind = Kind::Haproxy { splice };
-                    all.push(Self { name, program: program.clone(), version: version.clone(), kind });
+                    all.push(peer(name, &program, &version, Kind::Haproxy { splice }));
                 }
             }
             None => missing.push("haproxy"),
         }
-        match nginx.or_else(|| installed("nginx")).map(|program| (stream_module(&program), program)) {
+        match nginx.or_else(|| find("nginx")).map(|program| (stream_module(&program), program)) {
             Some((Some(module), program)) => {
                 let version = said(&program, "-v");
-                all.push(Self { name: "nginx", program, version, kind: Kind::Nginx { module } });
+                all.push(peer("nginx", &program, &version, Kind::Nginx { module }));
             }
             Some((None, _)) => missing.push("libnginx-mod-stream"),
             None => missing.extend(["nginx-light", "libnginx-mod-stream"]),
@@ -81,6 +93,17 @@ impl Contestant {
             println!("Not everyone is here; for that: apt-get install {}", missing.join(" "));
         }
         all
+    }
+
+    /// One worker, the same again, two workers on a core each, and two on one.
+    pub fn with_workers(&self) -> Vec<Self> {
+        let variant = |name, workers, everywhere| Self { name, workers, everywhere, ..self.clone() };
+        vec![
+            variant("two workers", 2, true),
+            variant("null", 2, true),
+            variant("one worker", 1, false),
+            variant("two on one core", 2, false),
+        ]
     }
 
     /// Whether it is sessile.
@@ -100,7 +123,7 @@ impl Contestant {
         let backends = services.iter().map(start).collect::<Result<Vec<_>>>()?;
         let fronts = backends.iter().map(|backends| Ok((free_port()?, backends))).collect::<Result<Vec<_>>>()?;
         let addresses = fronts.iter().map(|(front, backends)| (backends.service, *front)).collect();
-        let plan = Plan { folder: dir.path(), fronts, metrics: free_port()? };
+        let plan = Plan { folder: dir.path(), fronts, metrics: free_port()?, workers: self.workers };
         let file = dir.path().join("config");
         let (text, arguments): (_, &[&str]) = match &self.kind {
             Kind::Sessile => (config::sessile(&plan), &["run", "--config"]),
@@ -109,7 +132,8 @@ impl Contestant {
         };
         fs::write(&file, text)?;
         let log = File::create(dir.path().join("access.log"))?;
-        let mut command = on_core(cores.proxy, &self.program)?;
+        let on = if self.everywhere { &[cores.proxy, cores.others][..] } else { &[cores.proxy] };
+        let mut command = on_cores(on, &self.program)?;
         command.args(arguments).arg(&file).current_dir(dir.path()).stdin(Stdio::null());
         command.stdout(log).stderr(File::create(dir.path().join("error.log"))?);
         let process = command.spawn()?;
@@ -151,17 +175,30 @@ impl Proxy {
     pub fn reload(&self) -> Result<()> {
         let master = Pid::from_child(&self.process);
         match self.contestant.kind {
-            Kind::Sessile => {
-                let mut admin = UnixStream::connect(self.dir.path().join("admin.sock"))?;
-                admin.set_read_timeout(Some(PATIENCE))?;
-                admin.write_all(b"POST /reload HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n")?;
-                let mut answer = String::new();
-                admin.read_to_string(&mut answer)?;
-                let accepted = answer.split(' ').nth(1) == Some("200");
-                if accepted { Ok(()) } else { Err(format!("reload refused: {answer}").into()) }
-            }
+            Kind::Sessile => self.admin("POST", "/reload").map(drop),
             Kind::Haproxy { .. } => Ok(kill_process(master, Signal::USR2)?),
             Kind::Nginx { .. } => Ok(kill_process(master, Signal::HUP)?),
+        }
+    }
+
+    /// What each of sessile's workers says about itself; a peer's say nothing.
+    pub fn workers(&self) -> Result<Vec<Value>> {
+        if !self.contestant.is_ours() {
+            return Ok(Vec::new());
+        }
+        let mut status: Value = serde_json::from_str(&self.admin("GET", "/status")?)?;
+        Ok(status["workers"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    }
+
+    fn admin(&self, method: &str, path: &str) -> Result<String> {
+        let mut admin = UnixStream::connect(self.dir.path().join("admin.sock"))?;
+        admin.set_read_timeout(Some(PATIENCE))?;
+        write!(admin, "{method} {path} HTTP/1.0\r\nHost: admin\r\nContent-Length: 0\r\n\r\n")?;
+        let mut answer = String::new();
+        admin.read_to_string(&mut answer)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
+            _ => Err(format!("{path}: {answer}").into()),
         }
     }
 
@@ -228,31 +265,4 @@ fn free_port() -> Result<SocketAddr> {
         }
     }
     Err("no free port".into())
-}
-
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
-    folders.push("/usr/sbin".into()); // not in every user's PATH
-    folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
-}
-
-/// The first line that a program says about itself.
-fn said(program: &Path, flag: &str) -> String {
-    let Ok(output) = Command::new(program).arg(flag).stdin(Stdio::null()).output() else { return String::new() };
-    let text = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
-}
-
-/// Where nginx's stream module is: nothing if it is not there, an inner nothing if it is built in.
-fn stream_module(nginx: &Path) -> Option<Option<PathBuf>> {
-    let output = Command::new(nginx).arg("-V").stdin(Stdio::null()).output().ok()?;
-    let flags = String::from_utf8_lossy(&output.stderr).into_owned();
-    let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
-    if has("--with-stream") {
-        return Some(None);
-    }
-    let folder = flags.split_whitespace().find_map(|flag| flag.strip_prefix("--modules-path="))?;
-    let module = Path::new(folder).join("ngx_stream_module.so");
-    module.is_file().then_some(Some(module))
 }

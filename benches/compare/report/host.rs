@@ -3,21 +3,27 @@
 //! Invariant: names no person, host or path.
 
 use std::fs;
-use std::time::SystemTime;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::cli::Settings;
 use crate::launch::Cores;
 
+/// How figures come about, for whoever finds them in a file.
+const METHOD: &str = "One thread each, the proxy on a core of its own, clients and two backends on another. In every \
+round each contestant has one turn; every order is followed by its reverse. CPU time is the scheduler's account of all \
+threads of the proxy. A ratio is between two samples of one round. 'null' is a second process of the same sessile.";
+
 /// Everything, for the file.
 pub fn about(settings: &Settings, cores: Cores) -> Value {
     let system = rustix::system::uname();
     let versions: serde_json::Map<_, _> =
         settings.contestants.iter().map(|who| (who.name.to_owned(), who.version.clone().into())).collect();
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     json!({
-        "unix_time": seconds,
+        "method": METHOD,
+        "began": said("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+        "commit": said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
         "kernel": system.release().to_string_lossy(),
         "processor": processor(),
         "cores": cores.usable,
@@ -30,14 +36,16 @@ pub fn about(settings: &Settings, cores: Cores) -> Value {
     })
 }
 
-/// The same in two lines, for the reader.
+/// The same in a few lines, for the reader.
 pub fn heading(about: &Value) -> String {
     let text = |name: &str| about[name].as_str().unwrap_or("?").to_owned();
     let versions = about["versions"].as_object().into_iter().flatten();
     let versions: Vec<_> =
         versions.map(|(who, version)| format!("{who}: {}", version.as_str().unwrap_or("?"))).collect();
     format!(
-        "{}, kernel {}, load {}; proxy on core {}, clients and backends on core {}; {} rounds of {} s\n{}",
+        "{}, commit {}: {}, kernel {}, load {}; proxy on core {}, clients and backends on core {}; {} rounds of {} s\n{}",
+        text("began"),
+        text("commit"),
         text("processor"),
         text("kernel"),
         text("load_before"),
@@ -47,6 +55,12 @@ pub fn heading(about: &Value) -> String {
         about["seconds"],
         versions.join("\n")
     )
+}
+
+/// What a program says; nothing where it is not there.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn processor() -> String {

@@ -1,22 +1,26 @@
-//! Results: every round of every scenario, their medians, quartiles and paired ratios, as tables and as JSON.
+//! Results: every round of every scenario, their medians, quartiles and paired ratios.
+//!
+//! | where | what |
+//! |---|---|
+//! | `spread` | medians, quartiles, percentiles |
+//! | `table` | what a person reads |
+//! | `bars` | what sessile has promised, and whether it holds |
+//! | `file`, `host` | what is kept: every round, and what has to be known about the run |
 //!
 //! Measures nothing. A ratio is sessile's figure by a rival's of the same round; its median says more than the ratio
 //! of medians, because both met the same minute of the machine. Invariant: what is printed can be computed again from
-//! the rounds in the JSON.
+//! the rounds that are kept.
 
+mod bars;
+mod file;
 mod host;
 mod spread;
 mod table;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use serde_json::{Value, json};
-
+pub use self::file::Report;
 pub use self::spread::{Spread, microseconds};
 use crate::Result;
-use crate::cli::Settings;
-use crate::launch::Cores;
+use crate::proxies::Contestant;
 use crate::scenarios::Scenario;
 use crate::strace::Calls;
 
@@ -71,14 +75,21 @@ impl Round {
 pub struct Results {
     scenario: &'static Scenario,
     contestants: Vec<&'static str>,
+    /// Those that are not sessile.
+    peers: Vec<&'static str>,
     /// In order.
     pub rounds: Vec<Round>,
 }
 
 impl Results {
     /// None yet.
-    pub fn new(scenario: &'static Scenario, contestants: Vec<&'static str>) -> Self {
-        Self { scenario, contestants, rounds: Vec::new() }
+    pub fn new(scenario: &'static Scenario, contestants: &[Contestant]) -> Self {
+        Self {
+            scenario,
+            contestants: contestants.iter().map(|who| who.name).collect(),
+            peers: contestants.iter().filter(|who| !who.is_ours()).map(|who| who.name).collect(),
+            rounds: Vec::new(),
+        }
     }
 
     /// Names of the figures, in order.
@@ -98,7 +109,11 @@ impl Results {
 
     /// A contestant's figure over the rounds.
     fn spread(&self, who: &str, figure: &str) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|round| round.sample(who)?.figure(figure)))
+        Spread::of(self.all(who, figure))
+    }
+
+    fn all(&self, who: &str, figure: &str) -> impl Iterator<Item = f64> {
+        self.rounds.iter().filter_map(move |round| round.sample(who)?.figure(figure))
     }
 
     /// Sessile's figure by a rival's, paired by round.
@@ -108,6 +123,14 @@ impl Results {
             let theirs = round.sample(rival)?.figure(figure)?;
             (theirs != 0.0).then_some(ours / theirs)
         }))
+    }
+
+    /// The one among some that is hardest to beat: whose median cost is lower, or whose median rate is higher.
+    fn best(&self, among: &[&'static str], figure: &str) -> Option<&'static str> {
+        let sign = if figure.ends_with("/s") { -1.0 } else { 1.0 };
+        let median = |who: &str| self.spread(who, figure).map(|spread| spread.median * sign);
+        let medians = among.iter().filter_map(|who| Some((median(who)?, *who)));
+        medians.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, who)| who)
     }
 
     fn calls(&self, who: &str) -> Option<&Calls> {
@@ -120,69 +143,5 @@ impl Results {
 
     fn failures(&self) -> usize {
         self.rounds.iter().flat_map(|round| &round.turns).filter(|(_, sample)| sample.is_err()).count()
-    }
-
-    fn json(&self) -> Value {
-        let by = |names: &[&'static str], spread: &dyn Fn(&str, &str) -> Option<Spread>| -> Value {
-            let of = |who: &str| -> BTreeMap<_, _> {
-                self.figures().into_iter().filter_map(|figure| Some((figure, spread(who, figure)?.json()))).collect()
-            };
-            names.iter().map(|who| ((*who).to_owned(), json!(of(who)))).collect::<serde_json::Map<_, _>>().into()
-        };
-        let calls: BTreeMap<_, _> = self.contestants.iter().filter_map(|who| Some((who, self.calls(who)?))).collect();
-        json!({
-            "title": self.scenario.title,
-            "summary": by(&self.contestants, &|who, figure| self.spread(who, figure)),
-            "ratios_of_sessile_to": by(self.rivals(), &|rival, figure| self.ratio(rival, figure)),
-            "calls_per_unit": calls,
-            "rounds": self.rounds.iter().map(Round::json).collect::<Vec<_>>(),
-        })
-    }
-}
-
-impl Round {
-    fn json(&self) -> Value {
-        let turn = |(who, sample): &(&'static str, std::result::Result<Sample, String>)| match sample {
-            Ok(Sample { figures, note, .. }) => {
-                let figures: BTreeMap<_, _> = figures.iter().copied().collect();
-                json!({ "who": who, "figures": figures, "note": note })
-            }
-            Err(error) => json!({ "who": who, "failed": error }),
-        };
-        self.turns.iter().map(turn).collect()
-    }
-}
-
-/// The whole run.
-pub struct Report {
-    about: Value,
-    scenarios: serde_json::Map<String, Value>,
-    failures: usize,
-}
-
-impl Report {
-    /// What is known before it starts.
-    pub fn new(settings: &Settings, cores: Cores) -> Self {
-        let about = host::about(settings, cores);
-        println!("{}", host::heading(&about));
-        Self { about, scenarios: serde_json::Map::new(), failures: 0 }
-    }
-
-    /// Adds a scenario.
-    pub fn add(&mut self, results: &Results) {
-        self.failures += results.failures();
-        self.scenarios.insert(results.scenario.name.to_owned(), results.json());
-    }
-
-    /// Writes all there is.
-    pub fn write(&self, file: &Path) -> Result<()> {
-        let whole = json!({ "about": self.about, "scenarios": self.scenarios });
-        std::fs::write(file, serde_json::to_string_pretty(&whole)? + "\n")
-            .map_err(|error| format!("{}: {error}", file.display()).into())
-    }
-
-    /// Whether every sample was taken.
-    pub fn verdict(&self) -> Result<()> {
-        if self.failures == 0 { Ok(()) } else { Err(format!("{} samples failed", self.failures).into()) }
     }
 }

@@ -9,6 +9,7 @@ use super::exchanges::measured;
 use super::{Turn, microseconds_per};
 use crate::Result;
 use crate::backends::Service;
+use crate::cli::Scale;
 use crate::load::http::{self, Manner};
 use crate::load::{Until, bulk, idle::Held};
 use crate::report::{Sample, microseconds};
@@ -27,7 +28,7 @@ pub fn beside_held(turn: &Turn<'_>) -> Result<Sample> {
         .with("longest_us", longest)
         .with("cpu_us", microseconds_per(cpu, tally.done))
         .with("errors", tally.errors as f64)
-        .with("held_alive", survivors.alive as f64))
+        .with("held_lost", turn.scale.held as f64 - survivors.alive as f64))
 }
 
 /// S9b.
@@ -50,6 +51,8 @@ pub fn from_everywhere(turn: &Turn<'_>) -> Result<Sample> {
 /// S9c.
 pub fn beside_slow_reader(turn: &Turn<'_>) -> Result<Sample> {
     let front = turn.proxy.front(Service::Http)?;
+    let half = Scale { window: turn.scale.window / 2, ..turn.scale.clone() };
+    let turn = &Turn { scale: &half, ..*turn };
     let fast = || measured(turn, http::load(front, turn.scale.clients, Manner::Kept)?);
     let (mut alone, _) = fast()?;
     let stop = AtomicBool::new(false);
@@ -69,6 +72,7 @@ pub fn beside_slow_reader(turn: &Turn<'_>) -> Result<Sample> {
         .with("alone_rate/s", alone.rate())
         .with("rate/s", beside.rate())
         .with("kept_rate", beside.rate() / alone.rate())
+        .with("least_served", beside.least_served)
         .with("alone_p99_us", alone_p99)
         .with("p99_us", beside_p99)
         .with("errors", (alone.errors + beside.errors) as f64)

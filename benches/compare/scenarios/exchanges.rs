@@ -3,7 +3,6 @@
 //! Invariant: an exchange that fails is counted and named, never repeated in silence.
 
 use std::io;
-use std::time::Duration;
 
 use super::{Turn, busy, microseconds_per};
 use crate::Result;
@@ -12,7 +11,7 @@ use crate::load::http::{self, Manner};
 use crate::load::{Load, Session, Tally, Until, tls};
 use crate::measure::Cpu;
 use crate::report::{Sample, microseconds};
-use crate::strace::{Calls, Count, busiest};
+use crate::strace::{Calls, Count};
 
 /// S1.
 pub fn kept_alive(turn: &Turn<'_>) -> Result<Sample> {
@@ -48,6 +47,7 @@ fn sample<S: Session, F: FnMut() -> io::Result<S>>(
         .with("cpu_us", microseconds_per(cpu, tally.done))
         .with("user_share", cpu.user_share())
         .with("busy", busy(cpu, tally.elapsed))
+        .with("least_served", tally.least_served)
         .with("errors", tally.errors as f64))
 }
 
@@ -66,23 +66,19 @@ pub fn measured<S: Session, F: FnMut() -> io::Result<S>>(
     Ok((tally, cpu))
 }
 
-/// System calls per exchange of the thread that does the work. Connections that are kept are opened before the count;
-/// those that are not are counted whole.
+/// System calls per exchange. Connections that are kept are opened before the count; those that are not are counted
+/// whole.
 fn count<S: Session, F: FnMut() -> io::Result<S>>(
     turn: &Turn<'_>,
     manner: Manner,
     load: impl Fn() -> Result<Load<S, F>>,
 ) -> Result<Calls> {
-    let thread = busiest(&turn.proxy.family(), || {
-        let mut load = load()?;
-        load.run(Until::After(Duration::from_millis(100)))?;
-        load.finish().map(drop).map_err(Into::into)
-    })?;
     let mut load = load()?;
     if manner == Manner::Kept {
         load.run(Until::After(turn.scale.warm_up))?;
     }
-    let count = Count::begin(thread, turn.proxy.folder())?;
+    let count = Count::begin(&turn.proxy.family(), turn.proxy.folder())?;
+    // What is on its way when the count of a kept load ends makes up for what was when it began.
     let mut done = load.run(Until::After(turn.scale.window))?.done;
     if manner == Manner::Once {
         done += load.finish()?.done;

@@ -31,7 +31,8 @@ pub fn run(turn: &Turn<'_>) -> Result<Sample> {
         .with("idle_busy", first.busy)
         .with("base_kib", before as f64 / 1024.0)
         .with("left_kib", left(&first))
-        .with("2nd_left_kib", left(&second)))
+        .with("2nd_left_kib", left(&second))
+        .with("2nd_more_kib", left(&second) - left(&first)))
 }
 
 /// One fill, by connection, and what is left of the memory after it.

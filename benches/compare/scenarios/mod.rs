@@ -9,6 +9,7 @@ mod exchanges;
 mod idle;
 mod pingpong;
 mod reload;
+mod workers;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::backends::Service;
 use crate::cli::Scale;
 use crate::load::tls::Identity;
 use crate::measure::{self, Cpu};
-use crate::proxies::Proxy;
+use crate::proxies::{Contestant, Proxy};
 use crate::report::Sample;
 
 /// One question.
@@ -29,12 +30,25 @@ pub struct Scenario {
     pub title: &'static str,
     /// What stands behind the proxies.
     pub services: &'static [Service],
-    /// Whether a proxy that splices is another contestant.
-    pub splicing: bool,
-    /// One round only, with a fresh process alone on the machine.
-    pub once: bool,
+    /// Who is asked.
+    pub field: Field,
     /// Takes a sample.
     pub run: fn(&Turn<'_>) -> Result<Sample>,
+    /// How long that takes: windows with their warm-up, and seconds of the full scale beside them.
+    pub takes: (f64, f64),
+}
+
+/// Who is asked, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Everyone, but no proxy twice.
+    Usual,
+    /// Also one that only differs where bytes are spliced.
+    Splicing,
+    /// Everyone, but each as a fresh process alone on the machine, and few times: memory does not jitter.
+    Alone,
+    /// Sessile with one worker and with two. Only when it is asked for by name.
+    Workers,
 }
 
 /// One contestant's turn.
@@ -49,38 +63,131 @@ pub struct Turn<'a> {
     pub count_calls: bool,
 }
 
-const fn repeated(
-    name: &'static str,
-    title: &'static str,
-    services: &'static [Service],
-    run: fn(&Turn<'_>) -> Result<Sample>,
-) -> Scenario {
-    Scenario { name, title, services, splicing: false, once: false, run }
-}
-
 /// All of them, in order.
-static ALL: [Scenario; 10] = [
-    repeated("S1", "kept-alive small requests, 64 connections", &[Service::Http], exchanges::kept_alive),
-    repeated("S2", "one request per connection, 64 at a time", &[Service::Http], exchanges::once),
-    Scenario { splicing: true, ..repeated("S3", "bulk, one and eight connections", &[Service::Bulk], bulk::run) },
-    Scenario { once: true, ..repeated("S4", "idle connections, filled and closed twice", &[Service::Echo], idle::run) },
-    repeated("S6", "TLS passthrough by SNI, handshake and one request each", &[Service::Tls], exchanges::tls),
-    repeated("S7", "reloads during S2, beside long-lived connections", &[Service::Http, Service::Echo], reload::run),
-    repeated("S8", "64-byte ping-pong", &[Service::Echo], pingpong::run),
-    repeated("S9a", "S2 beside held connections", &[Service::Http, Service::Echo], crowd::beside_held),
-    repeated("S9b", "short connections, each from an address of its own", &[Service::Http], crowd::from_everywhere),
-    repeated("S9c", "S1 beside one slow reader", &[Service::Http, Service::Bulk], crowd::beside_slow_reader),
+static ALL: [Scenario; 11] = [
+    Scenario {
+        name: "S1",
+        title: "kept-alive small requests, 64 connections",
+        services: &[Service::Http],
+        field: Field::Usual,
+        run: exchanges::kept_alive,
+        takes: (1.0, 0.0),
+    },
+    Scenario {
+        name: "S2",
+        title: "one request per connection, 64 at a time",
+        services: &[Service::Http],
+        field: Field::Usual,
+        run: exchanges::once,
+        takes: (1.0, 0.0),
+    },
+    Scenario {
+        name: "S3",
+        title: "bulk, one and eight connections",
+        services: &[Service::Bulk],
+        field: Field::Splicing,
+        run: bulk::run,
+        takes: (2.0, 0.0),
+    },
+    Scenario {
+        name: "S4",
+        title: "idle connections, filled and closed twice",
+        services: &[Service::Echo],
+        field: Field::Alone,
+        run: idle::run,
+        takes: (3.0, 10.0),
+    },
+    Scenario {
+        name: "S6",
+        title: "TLS passthrough by SNI, handshake and one request each",
+        services: &[Service::Tls],
+        field: Field::Usual,
+        run: exchanges::tls,
+        takes: (1.0, 0.1),
+    },
+    Scenario {
+        name: "S7",
+        title: "reloads during S2, beside long-lived connections",
+        services: &[Service::Http, Service::Echo],
+        field: Field::Usual,
+        run: reload::run,
+        takes: (3.0, 0.5),
+    },
+    Scenario {
+        name: "S8",
+        title: "64-byte ping-pong",
+        services: &[Service::Echo],
+        field: Field::Usual,
+        run: pingpong::run,
+        takes: (1.0, 0.0),
+    },
+    Scenario {
+        name: "S9a",
+        title: "S2 beside held connections",
+        services: &[Service::Http, Service::Echo],
+        field: Field::Usual,
+        run: crowd::beside_held,
+        takes: (1.0, 1.3),
+    },
+    Scenario {
+        name: "S9b",
+        title: "short connections, each from an address of its own",
+        services: &[Service::Http],
+        field: Field::Usual,
+        run: crowd::from_everywhere,
+        takes: (0.0, 1.3),
+    },
+    Scenario {
+        name: "S9c",
+        title: "S1 beside one slow reader",
+        services: &[Service::Http, Service::Bulk],
+        field: Field::Usual,
+        run: crowd::beside_slow_reader,
+        takes: (1.2, 0.1),
+    },
+    Scenario {
+        name: "S10",
+        title: "one worker and two, and how evenly two share",
+        services: &[Service::Http, Service::Echo],
+        field: Field::Workers,
+        run: workers::run,
+        takes: (2.0, 0.2),
+    },
 ];
 
-/// Those that are asked for; all, if none is.
+/// Those that are asked for; if none is, all that need not be.
 pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>> {
     if let Some(unknown) = names.iter().find(|name| !ALL.iter().any(|known| known.name.eq_ignore_ascii_case(name))) {
         let known: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
         return Err(format!("{unknown}: no such scenario; there are {}", known.join(", ")).into());
     }
-    let wanted =
-        |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| scenario.name.eq_ignore_ascii_case(name));
+    let wanted = |scenario: &&Scenario| match names {
+        [] => scenario.field != Field::Workers,
+        names => names.iter().any(|name| scenario.name.eq_ignore_ascii_case(name)),
+    };
     Ok(ALL.iter().filter(wanted).collect())
+}
+
+impl Scenario {
+    /// How many rounds it has.
+    pub fn rounds(&self, scale: &Scale) -> usize {
+        if self.field == Field::Alone { scale.rounds.min(3) } else { scale.rounds }
+    }
+
+    /// Who is asked, of all that are there.
+    pub fn contestants(&self, all: &[Contestant]) -> Vec<Contestant> {
+        match self.field {
+            Field::Workers => all.first().map_or(Vec::new(), Contestant::with_workers),
+            field => all.iter().filter(|who| field == Field::Splicing || !who.is_for_bulk()).cloned().collect(),
+        }
+    }
+
+    /// About how long it takes at full scale.
+    pub fn estimate(&self, scale: &Scale, contestants: usize) -> Duration {
+        let (windows, seconds) = self.takes;
+        let turn = (scale.window + scale.warm_up).mul_f64(windows) + Duration::from_secs_f64(seconds);
+        turn.mul_f64((self.rounds(scale) * contestants) as f64)
+    }
 }
 
 impl Turn<'_> {

@@ -1,0 +1,34 @@
+//! What is installed, and what it says about itself.
+//!
+//! Starts a program only to ask for its version. Invariant: installs nothing.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A program in PATH, or where the system's own are.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.push("/usr/sbin".into()); // not in every user's PATH
+    folders.into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The first line that a program says about itself.
+pub fn said(program: &Path, flag: &str) -> String {
+    let Ok(output) = Command::new(program).arg(flag).stdin(Stdio::null()).output() else { return String::new() };
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+}
+
+/// Where nginx's stream module is: nothing if it is not there, an inner nothing if it is built in.
+pub fn stream_module(nginx: &Path) -> Option<Option<PathBuf>> {
+    let output = Command::new(nginx).arg("-V").stdin(Stdio::null()).output().ok()?;
+    let flags = String::from_utf8_lossy(&output.stderr).into_owned();
+    let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
+    if has("--with-stream") {
+        return Some(None);
+    }
+    let folder = flags.split_whitespace().find_map(|flag| flag.strip_prefix("--modules-path="))?;
+    let module = Path::new(folder).join("ngx_stream_module.so");
+    module.is_file().then_some(Some(module))
+}

@@ -1,0 +1,160 @@
+//! The bars: what sessile has promised of each scenario, and whether the rounds hold it.
+//!
+//! A bar of 1.00 is a promise to be no worse, which two equal programs would miss half the time; it gives way as far as
+//! sessile differs from itself, to the upper quartile of the null check. Invariant: a bar whose figure was not measured
+//! is neither passed nor missed.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde_json::{Value, json};
+
+use super::table::{aligned, short};
+use super::{Results, Spread};
+
+/// One promise.
+struct Bar {
+    scenario: &'static str,
+    what: &'static str,
+    rule: Rule,
+    at_most: f64,
+}
+
+/// What is held against a bar.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// The median ratio of a figure to the lower of the peers.
+    Peers(&'static str),
+    /// The median ratio of a figure to HAProxy in its better mode.
+    Haproxy(&'static str),
+    /// The median ratio of a figure to another of the same sample; what the null check is worth is how far that other
+    /// one differs from itself.
+    Beside(&'static str, &'static str),
+    /// The median of a figure.
+    Median(&'static str),
+    /// The worst of all rounds.
+    Worst(&'static str),
+    /// System calls per unit.
+    Calls,
+}
+
+use Rule::{Beside, Calls, Haproxy, Median, Peers, Worst};
+
+const fn bar(scenario: &'static str, what: &'static str, rule: Rule, at_most: f64) -> Bar {
+    Bar { scenario, what, rule, at_most }
+}
+
+static BARS: [Bar; 29] = [
+    bar("S1", "CPU per request, by the peers'", Peers("cpu_us"), 0.92),
+    bar("S1", "part of it in user space", Median("user_share"), 0.06),
+    bar("S1", "system calls per request", Calls, 4.2),
+    bar("S1", "errors", Worst("errors"), 0.0),
+    bar("S2", "CPU per connection, by the peers'", Peers("cpu_us"), 1.0),
+    bar("S2", "part of it in user space", Median("user_share"), 0.06),
+    bar("S2", "system calls per connection", Calls, 15.5),
+    bar("S2", "errors", Worst("errors"), 0.0),
+    bar("S3", "CPU per GiB over one connection, by HAProxy's", Haproxy("c1_cpu_s/gib"), 0.50),
+    bar("S3", "CPU per GiB over eight, by HAProxy's", Haproxy("c8_cpu_s/gib"), 0.35),
+    bar("S4", "bytes of user memory per idle connection", Worst("pss_b/conn"), 400.0),
+    bar("S4", "descriptors per idle connection", Worst("fds/conn"), 2.0),
+    bar("S4", "KiB left when all have closed", Worst("left_kib"), 1024.0),
+    bar("S4", "KiB more after a second fill", Worst("2nd_more_kib"), 1024.0),
+    bar("S6", "CPU per connection, by the peers'", Peers("cpu_us"), 1.0),
+    bar("S6", "system calls per connection", Calls, 21.0),
+    bar("S6", "errors", Worst("errors"), 0.0),
+    bar("S7", "errors", Worst("errors"), 0.0),
+    bar("S7", "long-lived connections lost", Worst("lost"), 0.0),
+    bar("S7", "processes", Worst("processes"), 1.0),
+    bar("S7", "longest connection, by that without reloads", Beside("longest_ms", "quiet_longest_ms"), 1.0),
+    bar("S7", "milliseconds a worker spends adopting a snapshot", Worst("adopt_max_ms"), 1.0),
+    bar("S8", "p50, by the peers'", Peers("p50_us"), 1.0),
+    bar("S8", "p99, by the peers'", Peers("p99_us"), 1.0),
+    bar("S9a", "errors", Worst("errors"), 0.0),
+    bar("S9a", "held connections lost", Worst("held_lost"), 0.0),
+    bar("S9b", "errors", Worst("errors"), 0.0),
+    bar("S9c", "errors", Worst("errors"), 0.0),
+    bar("S10", "errors", Worst("errors"), 0.0),
+];
+
+/// How a promise was held.
+pub struct Judged {
+    bar: &'static Bar,
+    /// With what the null check is worth.
+    limit: f64,
+    found: Option<f64>,
+}
+
+/// Holds the rounds of a scenario against its bars.
+pub fn judge(results: &Results) -> Vec<Judged> {
+    BARS.iter().filter(|bar| bar.scenario == results.scenario.name).map(|bar| bar.judge(results)).collect()
+}
+
+impl Bar {
+    fn judge(&'static self, results: &Results) -> Judged {
+        let us = results.contestants.first().copied().unwrap_or_default();
+        let to_best =
+            |among: &[&'static str], figure: &str| Some(results.ratio(results.best(among, figure)?, figure)?.median);
+        let null = |figure: &str| results.ratio("null", figure).map_or(1.0, |null| null.upper);
+        let (found, null) = match self.rule {
+            Peers(figure) => (to_best(&results.peers, figure), null(figure)),
+            Haproxy(figure) => (to_best(&["haproxy", "haproxy-splice"], figure), null(figure)),
+            Beside(figure, quiet) => (results.beside(us, figure, quiet).map(|ratio| ratio.median), null(quiet)),
+            Median(figure) => (results.spread(us, figure).map(|spread| spread.median), 1.0),
+            Worst(figure) => (results.all(us, figure).reduce(f64::max), 1.0),
+            Calls => (results.calls(us).map(|calls| calls.values().sum()), 1.0),
+        };
+        let limit = if self.at_most == 1.0 { null.max(1.0) } else { self.at_most };
+        Judged { bar: self, limit, found }
+    }
+}
+
+impl Results {
+    /// A figure by another of the same sample.
+    fn beside(&self, who: &str, figure: &str, other: &str) -> Option<Spread> {
+        let samples = self.rounds.iter().filter_map(|round| round.sample(who));
+        Spread::of(samples.filter_map(|sample| Some(sample.figure(figure)? / sample.figure(other)?)))
+    }
+}
+
+impl Judged {
+    fn verdict(&self) -> &'static str {
+        match self.found {
+            Some(found) if found <= self.limit => "pass",
+            Some(_) => "MISS",
+            None => "not measured",
+        }
+    }
+
+    /// For the file.
+    pub fn json(&self) -> Value {
+        json!({
+            "what": self.bar.what,
+            "bar": self.bar.at_most,
+            "limit": self.limit,
+            "found": self.found,
+            "verdict": self.verdict(),
+        })
+    }
+}
+
+/// All verdicts of a run.
+pub struct Table<'a>(pub &'a [Judged]);
+
+impl Display for Table<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let heading = ["bar", "at most", "with null check", "found", "verdict"].map(str::to_owned).to_vec();
+        let row = |judged: &Judged| {
+            vec![
+                format!("{} {}", judged.bar.scenario, judged.bar.what),
+                short(judged.bar.at_most),
+                short(judged.limit),
+                judged.found.map_or("-".to_owned(), short),
+                judged.verdict().to_owned(),
+            ]
+        };
+        writeln!(f)?;
+        aligned(f, &std::iter::once(heading).chain(self.0.iter().map(row)).collect::<Vec<_>>())
+    }
+}
