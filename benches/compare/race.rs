@@ -21,7 +21,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     let minted_in = scratch()?;
     let race = Race { settings, cores, identity: Identity::mint(minted_in.path())?, minted_in: minted_in.path() };
     let mut report = Report::new(settings, cores)?;
-    println!("about {:.0} minutes", race.estimate().as_secs_f64() / 60.0);
+    println!("about {:.1} minutes", race.estimate().as_secs_f64() / 60.0);
     for scenario in &settings.scenarios {
         let results = race.scenario(scenario)?;
         print!("{results}");
@@ -69,7 +69,8 @@ impl Race<'_> {
 
     fn turn(&self, scenario: &Scenario, proxy: &Proxy, round: usize) -> Result<Sample> {
         let count_calls = self.settings.strace && round == 0;
-        (scenario.run)(&Turn { proxy, scale: &self.settings.scale, identity: &self.identity, count_calls })
+        let Settings { scale, .. } = self.settings;
+        (scenario.run)(&Turn { proxy, scale, identity: &self.identity, round, count_calls })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::measure;
 
 /// Between the moment the kernel knows a tracer and that in which it counts, and for the proxy's last calls.
-const SETTLE: Duration = Duration::from_millis(100);
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// Calls by name.
 pub type Calls = BTreeMap<String, f64>;

@@ -1,8 +1,8 @@
 //! Configurations of equal meaning: source hash, two backends, one thread, connect 2 s, idle 1 h, one line of access
 //! log per connection to the same kind of file, health checks and metrics where the product has them.
 //!
-//! Everything else stays at the product's own default. nginx as packaged has passive checks and no stream metrics: what a
-//! peer cannot do it need not do. Invariant: no peer is asked for more than sessile is.
+//! Everything else stays at the product's own default. nginx as packaged has passive checks and no stream metrics: what
+//! a peer cannot do it need not do. Invariant: no peer is asked for more than sessile is.
 
 use std::fmt::Write;
 use std::net::SocketAddr;

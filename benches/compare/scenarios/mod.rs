@@ -59,6 +59,8 @@ pub struct Turn<'a> {
     pub scale: &'a Scale,
     /// The certificate behind TLS fronts.
     pub identity: &'a Identity,
+    /// Its number.
+    pub round: usize,
     /// Whether system calls are counted after the measurement.
     pub count_calls: bool,
 }

@@ -1,8 +1,9 @@
 //! S7: ten reloads while short connections come and go and long ones live, beside the same time without reloads.
 //!
-//! Reloads are asked for at even distances, without waiting for one to be over where the product does
-//! not say when it is. What a worker spends adopting a snapshot is its own measurement, the longest since it started.
-//! Invariant: the quiet run comes first and is otherwise the same, so that a stall can be told from the machine's own.
+//! Reloads are asked for at even distances, without waiting for one to be over where the product does not say when it
+//! is. What a worker spends adopting a snapshot is its own measurement, the longest since it started. Invariant: the
+//! quiet run is otherwise the same and comes first in every other round, so that a stall can be told from the machine's
+//! own.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,8 +18,13 @@ use crate::report::Sample;
 
 /// One sample of both.
 pub fn run(turn: &Turn<'_>) -> Result<Sample> {
-    let quiet = phase(turn, 0)?;
-    let reloaded = phase(turn, turn.scale.reloads)?;
+    let (quiet, reloaded) = if turn.round.is_multiple_of(2) {
+        let quiet = phase(turn, 0)?;
+        (quiet, phase(turn, turn.scale.reloads)?)
+    } else {
+        let reloaded = phase(turn, turn.scale.reloads)?;
+        (phase(turn, 0)?, reloaded)
+    };
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let longest = |tally: &Tally| milliseconds(tally.latencies.iter().max().copied().unwrap_or_default());
     let adoptions = turn.proxy.workers()?;
