@@ -97,7 +97,7 @@ static ALL: [Scenario; 11] = [
         services: &[Service::Echo],
         field: Field::Alone,
         run: idle::run,
-        takes: (3.0, 10.0),
+        takes: (3.0, 7.0),
     },
     Scenario {
         name: "S6",
