@@ -6,14 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::blame::{client_broken, connect_failed};
+use super::blame::connect_failed;
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::{Broken, Os};
 use super::slab::Side;
 use crate::attempt::{Failure, Next};
 use crate::config::Address;
-use crate::outcome::Ended;
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
@@ -39,13 +38,10 @@ impl<O: Os> Flow<O> {
 
     /// Waits for the backend's answer: writable is yes, an error no.
     pub(super) fn connecting(&mut self, step: &mut Step<'_, O>) -> Go {
-        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
-        if self.client_failed
-            && let Some(client) = &self.client
-            && let Some(why) = step.tools.os.take_error(client)
-        {
-            return Stop(Verdict::End(client_broken(why)));
+        if let Some(ended) = self.client_failure(step) {
+            return Stop(Verdict::End(ended));
         }
+        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
         if self.backend_failed {
             let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
             return self.attempt_failed(why, step);
@@ -118,8 +114,8 @@ impl<O: Os> Flow<O> {
 
     /// Waits to try the same backend again.
     pub(super) fn pause(&mut self, step: &mut Step<'_, O>) -> Go {
-        if self.client_failed {
-            return Stop(Verdict::End(Ended::ClientReset));
+        if let Some(ended) = self.client_failure(step) {
+            return Stop(Verdict::End(ended));
         }
         if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
     }

@@ -219,6 +219,7 @@ impl<O: Os> Flow<O> {
         };
         from.readable |= event.readable;
         from.finished |= event.finished;
+        from.urgent |= event.urgent;
         to.writable |= event.writable;
         *failed |= event.failed;
     }
@@ -254,7 +255,7 @@ impl<O: Os> Flow<O> {
             match answer {
                 Io::Moved(n) => {
                     self.up.bytes += n as u64;
-                    self.up.readable = n == step.tools.scratch.len();
+                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
                     opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
                 }
                 Io::Later => {
@@ -345,36 +346,38 @@ impl<O: Os> Flow<O> {
         if let Some(ended) = relay_broken(up, down).or_else(|| self.silent_failure(step)) {
             return Stop(Verdict::End(ended));
         }
-        if self.up.drained() && self.down.drained() {
+        if self.up.end_seen && self.down.end_seen {
             return Stop(Verdict::End(Ended::Done));
         }
         self.pass_ends(step);
-        if up == Pumped::Again || down == Pumped::Again {
-            return Stop(Verdict::Again);
+        if let Some(ended) = self.overdue(step) {
+            return Stop(Verdict::End(ended));
         }
-        Stop(self.overdue(step).map_or(Verdict::Wait, Verdict::End))
+        let again = up == Pumped::Again || down == Pumped::Again;
+        Stop(if again { Verdict::Again } else { Verdict::Wait })
     }
 
     /// A side that has sent everything may still be reset, and reading would not show it.
     fn silent_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
-        let os = &mut step.tools.os;
-        if std::mem::take(&mut self.client_failed)
-            && let Some(why) = self.client.as_ref().and_then(|client| os.take_error(client))
-        {
-            return Some(client_broken(why));
+        if let Some(ended) = self.client_failure(step) {
+            return Some(ended);
         }
-        if std::mem::take(&mut self.backend_failed)
-            && let Some(why) = self.backend.as_ref().and_then(|backend| os.take_error(backend))
-        {
-            return Some(backend_broken(why));
-        }
-        None
+        let failed = std::mem::take(&mut self.backend_failed);
+        let backend = self.backend.as_ref().filter(|_| failed)?;
+        step.tools.os.take_error(backend).map(backend_broken)
+    }
+
+    /// How the client's socket broke, if an event said that it did.
+    pub(super) fn client_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
+        let failed = std::mem::take(&mut self.client_failed);
+        let client = self.client.as_ref().filter(|_| failed)?;
+        step.tools.os.take_error(client).map(client_broken)
     }
 
     /// Passes an end on once everything before it is delivered.
     fn pass_ends(&mut self, step: &mut Step<'_, O>) {
         for (direction, to) in [(&mut self.up, &self.backend), (&mut self.down, &self.client)] {
-            if direction.drained()
+            if direction.end_seen
                 && !direction.end_sent
                 && let Some(to) = to
             {

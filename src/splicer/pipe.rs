@@ -73,6 +73,11 @@ impl<O: Os> Pipes<O> {
         }
     }
 
+    /// Pipes that somebody uses.
+    pub fn in_use(&self) -> usize {
+        self.in_use
+    }
+
     /// Pipes that exist.
     pub fn count(&self) -> usize {
         self.in_use + self.free.len()

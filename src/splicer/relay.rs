@@ -48,7 +48,9 @@ pub struct Direction<P> {
     pub writable: bool,
     /// The sender is known to have finished: read until the end.
     pub finished: bool,
-    /// The end was read.
+    /// An urgent byte was told (RFC 6093): a read stops before it though more has come, and splice never passes it.
+    pub urgent: bool,
+    /// The end was read, and every byte before it was taken: nothing is read while anything is owed.
     pub end_seen: bool,
     /// The end was passed on.
     pub end_sent: bool,
@@ -90,6 +92,7 @@ impl<P> Default for Direction<P> {
             readable: false,
             writable: false,
             finished: false,
+            urgent: false,
             end_seen: false,
             end_sent: false,
             bulk: 0,
@@ -115,11 +118,6 @@ impl<P> Direction<P> {
         }
     }
 
-    /// Whether the end was read and every byte before it was taken.
-    pub fn drained(&self) -> bool {
-        self.end_seen && self.rest.is_none() && self.pipe.is_none()
-    }
-
     /// Bytes read and not yet taken.
     pub fn held(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.sent);
@@ -128,17 +126,24 @@ impl<P> Direction<P> {
 
     /// Moves what can be moved from one socket to the other.
     pub fn pump<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
+        let pumped = self.rounds(from, to, tools);
+        if pumped != Pumped::Again {
+            self.rest_idle(tools);
+        }
+        pumped
+    }
+
+    fn rounds<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
         for _ in 0..ROUNDS {
             if let Some(stop) = self.write_owed(to, tools) {
                 return stop;
             }
             if self.end_seen || !(self.readable || self.finished) {
-                self.rest_idle(tools);
                 return Pumped::Idle;
             }
-            let stop = if self.splicing { self.splice(from, tools) } else { self.copy(from, to, tools) };
+            let splices = self.splicing && !self.urgent;
+            let stop = if splices { self.splice(from, tools) } else { self.copy(from, to, tools) };
             if let Some(stop) = stop {
-                self.rest_idle(tools);
                 return stop;
             }
         }
@@ -204,9 +209,7 @@ impl<P> Direction<P> {
             Ok(n) => n,
             Err(stop) => return stop,
         };
-        if n < tools.scratch.len() {
-            self.readable = false;
-        }
+        self.readable &= self.urgent || n == tools.scratch.len();
         let mut sent = 0;
         while sent < n && self.writable {
             match tools.os.send(to, &tools.scratch[sent..n]) {

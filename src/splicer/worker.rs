@@ -111,6 +111,11 @@ impl<O: Os> Worker<O> {
         }
     }
 
+    /// Its pipes.
+    pub fn pipes(&self) -> &Pipes<O> {
+        &self.pipes
+    }
+
     /// Connections it holds.
     pub fn connections(&self) -> usize {
         self.flows.len()

@@ -2,6 +2,7 @@
 
 mod admin;
 mod balance;
+mod carried;
 mod demo;
 mod explain;
 mod faults;

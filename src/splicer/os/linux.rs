@@ -4,7 +4,7 @@
 //! `reset` and `keep_alive`, which cannot.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,12 @@ pub struct Connection(OwnedFd);
 impl From<OwnedFd> for Connection {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -79,6 +85,7 @@ impl Linux {
                     writable: failed || hung_up || flags.contains(epoll::EventFlags::OUT),
                     finished: hung_up || flags.contains(epoll::EventFlags::RDHUP),
                     failed,
+                    urgent: flags.contains(epoll::EventFlags::PRI),
                 }
             })),
             Err(Errno::INTR) => {}
@@ -197,7 +204,8 @@ impl Os for Linux {
     }
 
     fn watch(&mut self, socket: &Connection, token: Token) -> Result<(), Broken> {
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        use epoll::EventFlags as Flags;
+        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::PRI | Flags::ET;
         epoll::add(&self.epoll, &socket.0, epoll::EventData::new_u64(token.to_bits()), flags).map_err(broken)
     }
 

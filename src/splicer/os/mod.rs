@@ -77,6 +77,8 @@ pub struct Event {
     pub finished: bool,
     /// An error is pending.
     pub failed: bool,
+    /// An urgent byte stands in the stream. A read stops before it, and splice does not pass it.
+    pub urgent: bool,
 }
 
 /// The system calls of a connection. Statically dispatched.

@@ -1,23 +1,28 @@
-//! An imitation of the kernel's sockets and pipes at their stingiest.
+//! An imitation of the kernel's sockets at their stingiest.
 //!
-//! Readable is told only on arrival, writable only after a refused or short send, the end once; pipes run out of
-//! slots before they run out of bytes; anything may fail. It imitates classes of answers, not TCP: the conformance
-//! test holds it against real sockets. Invariant: whatever it hands out reports when it is dropped, so that a leak or
-//! a use after close shows.
+//! Every event tells either all that is so at that moment, as the kernel does, or only what has changed since the last
+//! one, which is the least that edge-triggered epoll may do. What a peer sends arrives when it likes, also in the
+//! middle of a step. It imitates classes of answers, not TCP: the conformance test holds it against real sockets.
+//! Invariant: an answer depends on the seed and the calls alone, and a promise the code under test breaks is noted.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::net::SocketAddr;
 
+use super::bytes::Bytes;
 use super::random::Random;
+use super::socket::{Closed, Mask, Socket, Taken};
 use crate::config::Address;
-use crate::socket::KeepAlive;
-use crate::splicer::os::{Accepted, Broken, Event, Io, Micros, Os};
+use crate::splicer::os::{Broken, Event, Io, Micros};
 use crate::splicer::slab::{Side, Token};
 
-/// Bytes one slot of a pipe takes.
-const SLOT_BYTES: usize = 4096;
+/// A turn with more calls than this never ends.
+const CALLS_MAX: u64 = 100_000;
+
+/// Reads of one socket in one turn; one that reads on and on starves others.
+const READS_MAX: u32 = 20;
+
+/// What a new socket may have room for beyond the least.
+const ROOM_MORE: usize = 60_000;
 
 /// A socket's number.
 pub type Id = u32;
@@ -31,72 +36,35 @@ pub struct Kernel {
     pub random: Random,
     /// How often a call that may fail does, in 1/1024.
     pub failures: u32,
+    /// A script plays: no events for no reason, no shortage of memory, and asking in vain is allowed.
+    pub scripted: bool,
     /// The next `recv` panics.
     pub panic_next: bool,
     /// Broken promises of the code under test.
     pub violations: Vec<String>,
     /// Connects that nobody has answered.
     pub connecting: Vec<(Id, Address)>,
+    /// Connects that fail at once.
+    pub hopeless: Vec<(Address, Broken)>,
+    /// Accepted sockets that were closed, until somebody takes note.
+    pub ended: Vec<Id>,
     /// Calls answered.
     pub calls: u64,
-    sockets: BTreeMap<Id, Socket>,
-    queue: VecDeque<(Id, SocketAddr)>,
-    listener: Option<Token>,
-    last_id: Id,
-    pipes: usize,
-    pipes_peak: usize,
-}
-
-/// One socket of the code under test, and the wire to whoever is at its other end.
-#[derive(Debug)]
-struct Socket {
-    connected: bool,
-    /// Bytes that have arrived.
-    arrived: VecDeque<u8>,
-    /// The other end has finished; nothing arrives any more.
-    end_arrived: bool,
-    error: Option<Broken>,
-    dead: bool,
-    /// Bytes sent and not yet taken by the other end.
-    sent: VecDeque<u8>,
-    room: usize,
-    end_sent: bool,
-    /// A send was refused or short: room will be told.
-    wants_room: bool,
-    token: Option<Token>,
-    edge: Edge,
-    /// Dropped, or reset.
-    closed: Option<Closed>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Edge {
-    readable: bool,
-    writable: bool,
-    finished: bool,
-    failed: bool,
-}
-
-/// How the code under test closed a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// The end follows what was sent.
-    Cleanly,
-    /// What was sent is lost.
-    Reset,
-}
-
-/// What the other end finds when it reads.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Bytes.
-    Bytes(Vec<u8>),
-    /// The end.
-    End,
-    /// A reset.
-    Reset,
-    /// Nothing yet.
-    Nothing,
+    /// Bytes that a new socket has room for, at least.
+    pub room_min: usize,
+    /// Pipes that exist.
+    pub(super) pipes: usize,
+    /// Those of them that hold bytes.
+    pub(super) filled: usize,
+    pub(super) queue: VecDeque<(Id, SocketAddr)>,
+    pub(super) listener: Option<Token>,
+    sockets: Vec<Socket>,
+    /// Sockets that are not closed.
+    open: Vec<Id>,
+    /// Clients by their connection's token.
+    clients: BTreeMap<u64, Id>,
+    turn: u64,
+    calls_before: u64,
 }
 
 impl Kernel {
@@ -106,140 +74,176 @@ impl Kernel {
             now: 1_000_000,
             random: Random::new(seed),
             failures: 0,
+            scripted: false,
             panic_next: false,
             violations: Vec::new(),
             connecting: Vec::new(),
+            hopeless: Vec::new(),
+            ended: Vec::new(),
             calls: 0,
-            sockets: BTreeMap::new(),
+            room_min: 1,
+            pipes: 0,
+            filled: 0,
             queue: VecDeque::new(),
             listener: None,
-            last_id: 0,
-            pipes: 0,
-            pipes_peak: 0,
+            sockets: Vec::new(),
+            open: Vec::new(),
+            clients: BTreeMap::new(),
+            turn: 0,
+            calls_before: 0,
         }
     }
 
+    /// A socket that was made.
+    pub fn socket(&self, id: Id) -> &Socket {
+        &self.sockets[id as usize]
+    }
+
     /// A client connects: its socket waits to be accepted.
-    pub fn dial(&mut self, from: SocketAddr, room: usize) -> Id {
-        let id = self.make(room, true);
+    pub fn dial(&mut self, from: SocketAddr) -> Id {
+        let id = self.make(true);
         self.queue.push_back((id, from));
         id
     }
 
     /// Answers a connect.
     pub fn answer(&mut self, id: Id, answer: Result<(), Broken>) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+        let socket = &mut self.sockets[id as usize];
         match answer {
-            Ok(()) => socket.connected = true,
-            Err(why) => {
-                (socket.error, socket.dead) = (Some(why), true);
-                socket.edge.failed = true;
-                socket.edge.readable = true;
+            Ok(()) => {
+                socket.connected = true;
+                socket.pending.add(Mask::WRITABLE);
             }
+            Err(why) => socket.broken(why),
         }
-        socket.edge.writable = true;
     }
 
-    /// The other end sends; takes as much as the receive buffer does.
-    pub fn arrive(&mut self, id: Id, bytes: &[u8], buffer: usize) -> usize {
-        let Some(socket) = self.sockets.get_mut(&id).filter(|socket| socket.closed.is_none() && !socket.dead) else {
+    /// The other end sends; as much is taken as fits into the receive buffer.
+    pub fn send(&mut self, id: Id, bytes: &[u8], buffer: usize) -> usize {
+        let lost = self.lost();
+        let socket = &mut self.sockets[id as usize];
+        if socket.gone {
             return bytes.len();
-        };
-        let n = bytes.len().min(buffer.saturating_sub(socket.arrived.len()));
-        socket.arrived.extend(&bytes[..n]);
-        socket.edge.readable |= n > 0;
+        }
+        if socket.closed.is_some() {
+            // Nobody is there any more to take it, which the sender learns by a reset.
+            if !socket.sent.is_empty() {
+                socket.closed = Some(Closed::Reset);
+                socket.lose(lost);
+            }
+            return bytes.len();
+        }
+        let n = bytes.len().min(buffer.saturating_sub(socket.coming.len()));
+        socket.coming.push(&bytes[..n]);
         n
+    }
+
+    /// The other end sends an urgent byte, which is not part of the stream. One at a time: a second would make the
+    /// first an ordinary byte.
+    pub fn send_urgent(&mut self, id: Id) {
+        let socket = &mut self.sockets[id as usize];
+        if socket.urgent_at.is_none() && !socket.end_coming && !socket.gone {
+            socket.urgent_at = Some(socket.coming.len());
+        }
     }
 
     /// The other end finishes.
     pub fn finish(&mut self, id: Id) {
-        if let Some(socket) = self.sockets.get_mut(&id).filter(|socket| !socket.dead) {
-            socket.end_arrived = true;
-            (socket.edge.readable, socket.edge.finished) = (true, true);
+        self.sockets[id as usize].end_coming = true;
+    }
+
+    /// The other end resets, or is found to be gone.
+    pub fn abort(&mut self, id: Id, why: Broken) {
+        let careless = self.random.one_in(2);
+        let socket = &mut self.sockets[id as usize];
+        // After both ends nothing is left to be reset, once the last byte was acknowledged.
+        let over = socket.end_delivered && socket.end_sent && (socket.sent.is_empty() || careless);
+        if !socket.gone && !over {
+            socket.reset_coming = Some(why);
         }
     }
 
-    /// The other end resets.
-    pub fn abort(&mut self, id: Id) {
-        if let Some(socket) = self.sockets.get_mut(&id).filter(|socket| !socket.dead) {
-            (socket.error, socket.dead) = (Some(Broken::Reset), true);
-            socket.sent.clear();
-            socket.edge = Edge { readable: true, writable: true, finished: true, failed: true };
+    /// The other end closes: with bytes unread, that is a reset.
+    pub fn leave(&mut self, id: Id) {
+        if self.sockets[id as usize].sent.is_empty() {
+            self.sockets[id as usize].peer_left = true;
+            self.finish(id);
+        } else {
+            self.abort(id, Broken::Reset);
         }
-        self.forget_closed(id);
     }
 
-    /// The other end reads at most so many bytes.
-    pub fn take(&mut self, id: Id, most: usize) -> Taken {
-        let Some(socket) = self.sockets.get_mut(&id) else { return Taken::Nothing };
-        if socket.closed == Some(Closed::Reset) || (socket.dead && socket.closed.is_some()) {
-            return Taken::Reset;
-        }
+    /// The other end reads.
+    pub fn take(&mut self, id: Id, most: usize, into: &mut Vec<u8>) -> Taken {
+        into.clear();
+        let socket = &mut self.sockets[id as usize];
         if socket.sent.is_empty() {
-            let ended = socket.end_sent || socket.closed == Some(Closed::Cleanly);
-            return if ended { Taken::End } else { Taken::Nothing };
+            return match socket.closed {
+                _ if socket.end_sent => Taken::End,
+                Some(Closed::Cleanly) => Taken::End,
+                Some(Closed::Reset) => Taken::Reset,
+                None => Taken::Nothing,
+            };
         }
         let n = most.min(socket.sent.len());
-        let bytes = socket.sent.drain(..n).collect();
-        if socket.wants_room {
+        into.extend_from_slice(socket.sent.front(n));
+        socket.sent.skip(n);
+        if socket.wants_room && socket.has_room() {
             socket.wants_room = false;
-            socket.edge.writable = true;
+            socket.pending.add(Mask::WRITABLE);
         }
-        Taken::Bytes(bytes)
+        Taken::Bytes(n)
     }
 
-    /// Whether the code under test has closed a socket.
-    pub fn closed(&self, id: Id) -> Option<Closed> {
-        self.sockets.get(&id).and_then(|socket| socket.closed)
-    }
-
-    /// Whether the code under test has finished sending, or closed.
-    pub fn ended(&self, id: Id) -> bool {
-        self.sockets.get(&id).is_some_and(|socket| socket.end_sent || socket.closed.is_some())
-    }
-
-    /// Whether a socket was accepted.
-    pub fn accepted(&self, id: Id) -> bool {
-        !self.queue.iter().any(|(queued, _)| *queued == id)
-    }
-
-    /// The other end is done with a socket: it may be forgotten once it is closed here.
+    /// The other end is done with a socket that nobody has accepted.
     pub fn let_go(&mut self, id: Id) {
-        self.queue.retain(|(queued, _)| *queued != id);
-        if self.closed(id).is_some() {
-            self.sockets.remove(&id);
+        if let Some(at) = self.queue.iter().position(|(queued, _)| *queued == id) {
+            self.queue.remove(at);
+            self.open.retain(|open| *open != id);
         }
     }
 
-    /// Bytes that have arrived and were not read, and bytes sent and not taken.
+    /// What the other end did arrives.
+    pub fn settle(&mut self, id: Id) {
+        self.sockets[id as usize].deliver(true);
+    }
+
+    /// Bytes on their way to the code under test or not read by it, and bytes sent and not taken.
     pub fn in_flight(&self, id: Id) -> (usize, usize) {
-        self.sockets.get(&id).map_or((0, 0), |socket| (socket.arrived.len(), socket.sent.len()))
+        (self.socket(id).coming.len(), self.socket(id).sent.len())
     }
 
     /// Sockets and pipes that the code under test still owns.
     pub fn owned(&self) -> (usize, usize) {
-        (self.sockets.values().filter(|socket| socket.closed.is_none()).count() - self.queue.len(), self.pipes)
+        (self.open.len() - self.queue.len(), self.pipes)
     }
 
     /// Some of what has happened since, at least one thing if anything has.
     pub fn events(&mut self) -> Vec<Event> {
+        (self.turn, self.calls_before) = (self.turn + 1, self.calls);
         let mut events = Vec::new();
-        let spurious = self.random.one_in(16);
-        let ids: Vec<Id> = self.sockets.keys().copied().collect();
-        for id in ids {
-            let tell = self.random.one_in(2);
-            let Some(socket) = self.sockets.get_mut(&id) else { continue };
-            let Some(token) = socket.token.filter(|_| socket.closed.is_none()) else { continue };
-            if socket.edge != Edge::default() && (tell || events.is_empty()) {
-                let Edge { readable, writable, finished, failed } = std::mem::take(&mut socket.edge);
-                events.push(Event { token, readable, writable, finished, failed });
-            } else if spurious && tell && socket.connected {
-                let readable = !socket.arrived.is_empty() || tell;
-                events.push(Event { token, readable, writable: false, finished: false, failed: false });
+        let spurious = !self.scripted && self.random.one_in(16);
+        for hurry in [false, true] {
+            for at in 0..self.open.len() {
+                let dice = self.random.number();
+                let socket = &mut self.sockets[self.open[at] as usize];
+                if dice & 1 == 0 || hurry {
+                    socket.deliver(dice & 6 != 0 || hurry);
+                }
+                let Some(token) = socket.token else { continue };
+                if spurious && socket.connected && dice & 0x38 == 0 {
+                    socket.pending.add(if dice & 0x40 == 0 { Mask::READABLE } else { Mask::WOKEN });
+                }
+                if socket.pending != Mask::NONE && (dice & 0x80 == 0 || hurry) {
+                    events.extend(socket.tell(dice & 0x100 == 0, self.now).map(|mask| mask.event(token)));
+                }
+            }
+            if !events.is_empty() {
+                break;
             }
         }
         if let Some(token) = self.listener.filter(|_| !self.queue.is_empty()) {
-            events.push(Event { token, readable: true, writable: false, finished: false, failed: false });
+            events.push(Mask::READABLE.event(token));
         }
         self.random.shuffle(&mut events);
         events
@@ -247,76 +251,126 @@ impl Kernel {
 
     /// Whether `events` would have something to tell.
     pub fn restless(&self) -> bool {
-        let told =
-            |socket: &Socket| socket.token.is_some() && socket.closed.is_none() && socket.edge != Edge::default();
-        (self.listener.is_some() && !self.queue.is_empty()) || self.sockets.values().any(told)
+        let told = |socket: &Socket| socket.token.is_some() && (socket.pending != Mask::NONE || socket.undelivered());
+        (self.listener.is_some() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
     }
 
-    fn make(&mut self, room: usize, connected: bool) -> Id {
-        self.last_id += 1;
-        let socket = Socket {
-            connected,
-            arrived: VecDeque::new(),
-            end_arrived: false,
-            error: None,
-            dead: false,
-            sent: VecDeque::new(),
-            room,
-            end_sent: false,
-            wants_room: false,
-            token: None,
-            edge: Edge::default(),
-            closed: None,
+    /// A socket that was told to have bytes, whose reader has room for them and waits for nothing.
+    pub fn neglected(&self) -> Option<Id> {
+        let waits = |id: &Id| {
+            let socket = self.socket(*id);
+            let partner = socket.partner.map(|id| self.socket(id)).filter(|partner| partner.established_at.is_some());
+            let told = socket.delivered > 0 && socket.pending == Mask::NONE && socket.token.is_some();
+            told && partner.is_some_and(Socket::is_ready)
         };
-        self.sockets.insert(self.last_id, socket);
-        self.last_id
+        self.open.iter().copied().find(waits)
     }
 
-    fn close(&mut self, id: Id, how: Closed) {
-        let Some(socket) = self.sockets.get_mut(&id) else { return };
+    /// A watched socket that was reset and is still open.
+    pub fn unnoticed_reset(&self) -> Option<Id> {
+        self.open.iter().copied().find(|id| self.socket(*id).gone && self.socket(*id).token.is_some())
+    }
+
+    /// A new socket.
+    pub(super) fn make(&mut self, connected: bool) -> Id {
+        let id = self.sockets.len() as Id;
+        let (room, tells_late) = (self.room_min + self.random.below(ROOM_MORE), self.random.one_in(2));
+        self.sockets.push(Socket { connected, room, tells_late, ..Socket::default() });
+        self.open.push(id);
+        id
+    }
+
+    /// A socket that begins to connect.
+    pub(super) fn connect(&mut self, to: &Address) -> Id {
+        let id = self.make(false);
+        self.sockets[id as usize].asked_at = Some(self.now);
+        self.connecting.push((id, to.clone()));
+        id
+    }
+
+    /// The code under test closes a socket.
+    pub(super) fn close(&mut self, id: Id, how: Closed) {
+        let lost = self.lost();
+        let socket = &mut self.sockets[id as usize];
         if socket.closed.is_some() {
             return;
         }
         // Closing with unread bytes tells the other end so (RFC 1122 §4.2.2.13).
-        let unread = !socket.arrived.is_empty() && !socket.dead;
+        let unread = !socket.coming.is_empty() && !socket.gone;
         socket.closed = Some(if unread { Closed::Reset } else { how });
-        if socket.closed == Some(Closed::Reset) {
-            socket.sent.clear();
-        }
         socket.token = None;
+        if socket.closed == Some(Closed::Reset) {
+            socket.lose(lost);
+        }
+        socket.coming = Bytes::default();
+        if socket.accepted_at.is_some() {
+            self.ended.push(id);
+        }
+        self.open.retain(|open| *open != id);
         self.connecting.retain(|(connecting, _)| *connecting != id);
-        if !socket.connected || socket.dead {
-            self.sockets.remove(&id);
-        }
     }
 
-    fn forget_closed(&mut self, id: Id) {
-        if self.closed(id).is_some() {
-            self.sockets.remove(&id);
+    /// A call under way: now and then something arrives in the middle of a step.
+    pub(super) fn call(&mut self, id: Id) -> &mut Socket {
+        self.count();
+        let dice = self.random.number();
+        let socket = &mut self.sockets[id as usize];
+        if dice.is_multiple_of(8) {
+            socket.deliver(dice & 24 != 0);
         }
+        socket
     }
 
-    fn fails(&mut self) -> bool {
+    /// Bytes under way that a reset overtakes: often none.
+    fn lost(&mut self) -> usize {
+        if self.random.one_in(2) { 0 } else { self.random.number() as usize }
+    }
+
+    pub(super) fn count(&mut self) {
+        self.calls += 1;
+        assert!(self.calls - self.calls_before < CALLS_MAX, "a turn that never ends");
+    }
+
+    pub(super) fn fails(&mut self) -> bool {
         self.failures > 0 && self.random.below(1024) < self.failures as usize
     }
 
-    fn read(&mut self, id: Id, most: usize) -> Result<Vec<u8>, Io> {
-        self.calls += 1;
-        let Some(socket) = self.sockets.get_mut(&id) else { return Err(Io::Broken(Broken::Other)) };
-        if socket.arrived.is_empty() {
-            if let Some(why) = socket.error.take() {
-                return Err(Io::Broken(why));
+    /// Takes up to `most` bytes from a socket.
+    pub(super) fn read(&mut self, id: Id, most: usize, passes_urgent: bool, into: impl FnOnce(&[u8])) -> Io {
+        let (now, turn, scripted) = (self.now, self.turn, self.scripted);
+        let socket = self.call(id);
+        let n = most.min(socket.readable(passes_urgent));
+        if n > 0 {
+            socket.read(n, into);
+            socket.moved_at = now;
+            let reads = if socket.reads.0 == turn { socket.reads.1 + 1 } else { 1 };
+            socket.reads = (turn, reads);
+            if reads > READS_MAX {
+                self.violations.push(format!("socket {id}: read {reads} times in one turn"));
             }
-            return Err(if socket.end_arrived || socket.dead { Io::End } else { Io::Later });
+            return Io::Moved(n);
         }
-        let n = most.min(socket.arrived.len());
-        Ok(socket.arrived.drain(..n).collect())
+        // The end comes before the error: reading never shows a reset that followed it.
+        if socket.end_delivered && socket.delivered == 0 {
+            socket.end_read.get_or_insert(now);
+            return Io::End;
+        }
+        if let Some(why) = socket.error.take() {
+            return Io::Broken(why);
+        }
+        if socket.gone && socket.delivered == 0 {
+            return Io::End;
+        }
+        if std::mem::replace(&mut socket.refused_read, true) && !scripted {
+            self.violations.push(format!("socket {id}: read again though nothing was told"));
+        }
+        Io::Later
     }
 
-    fn write(&mut self, id: Id, bytes: &[u8]) -> Io {
-        self.calls += 1;
-        let stingy = self.random.one_in(8);
-        let Some(socket) = self.sockets.get_mut(&id) else { return Io::Broken(Broken::Other) };
+    /// Gives bytes to a socket.
+    pub(super) fn write(&mut self, id: Id, bytes: &[u8]) -> Io {
+        let (now, scripted, short_of_memory) = (self.now, self.scripted, self.random.one_in(8) && !self.scripted);
+        let socket = self.call(id);
         if socket.end_sent {
             self.violations.push(format!("socket {id}: sent after shutdown"));
             return Io::Broken(Broken::Reset);
@@ -324,215 +378,84 @@ impl Kernel {
         if let Some(why) = socket.error.take() {
             return Io::Broken(why);
         }
-        if socket.dead {
+        if socket.gone {
             return Io::Broken(Broken::Reset);
         }
-        if !socket.connected {
-            return Io::Later;
+        if socket.peer_left && socket.connected {
+            socket.reset_coming = Some(Broken::Reset);
+            socket.moved_at = now;
+            return Io::Moved(bytes.len());
         }
-        let mut n = bytes.len().min(socket.room.saturating_sub(socket.sent.len()));
-        if stingy && n > 1 {
+        let mut n = if socket.connected { bytes.len().min(socket.room.saturating_sub(socket.sent.len())) } else { 0 };
+        if n > 1 && short_of_memory {
+            // What room is there is told at once.
             n /= 2;
         }
-        socket.sent.extend(&bytes[..n]);
-        if n < bytes.len() {
-            // Room that is there already is told at once, like memory that was short for a moment.
-            socket.edge.writable |= socket.sent.len() < socket.room;
-            socket.wants_room |= socket.sent.len() >= socket.room;
+        socket.sent.push(&bytes[..n]);
+        if n < bytes.len() && socket.connected {
+            let full = socket.sent.len() >= socket.room;
+            socket.wants_room |= full;
+            socket.pending.add(Mask::WRITABLE.when(!full));
         }
-        if n == 0 { Io::Later } else { Io::Moved(n) }
-    }
-}
-
-/// The code under test's way to the imitation.
-#[derive(Debug, Clone)]
-pub struct SimOs(pub Rc<RefCell<Kernel>>);
-
-/// A socket handle; dropping it closes.
-#[derive(Debug)]
-pub struct SimSocket {
-    /// Its number.
-    pub id: Id,
-    kernel: Rc<RefCell<Kernel>>,
-}
-
-impl Drop for SimSocket {
-    fn drop(&mut self) {
-        self.kernel.borrow_mut().close(self.id, Closed::Cleanly);
-    }
-}
-
-/// A pipe handle; dropping it closes.
-#[derive(Debug)]
-pub struct SimPipe {
-    bytes: RefCell<VecDeque<u8>>,
-    slots: usize,
-    kernel: Rc<RefCell<Kernel>>,
-}
-
-impl Drop for SimPipe {
-    fn drop(&mut self) {
-        self.kernel.borrow_mut().pipes -= 1;
-    }
-}
-
-impl SimOs {
-    fn socket(&self, id: Id) -> SimSocket {
-        SimSocket { id, kernel: Rc::clone(&self.0) }
-    }
-}
-
-impl Os for SimOs {
-    type Socket = SimSocket;
-    type Pipe = SimPipe;
-    type Listener = ();
-
-    fn accept(&mut self, (): &()) -> Accepted<SimSocket> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        if kernel.fails() {
-            return if kernel.random.one_in(2) { Accepted::Skip } else { Accepted::Exhausted(Broken::NoDescriptor) };
+        if n > 0 {
+            socket.moved_at = now;
+            return Io::Moved(n);
         }
-        match kernel.queue.pop_front() {
-            None => Accepted::Empty,
-            Some((id, from)) => {
-                drop(kernel);
-                Accepted::Connection(self.socket(id), Some(from))
-            }
+        if std::mem::replace(&mut socket.refused_write, true) && !scripted {
+            self.violations.push(format!("socket {id}: sent again though no room was told"));
+        }
+        Io::Later
+    }
+
+    /// Finishes sending.
+    pub(super) fn shutdown(&mut self, id: Id) {
+        let socket = self.call(id);
+        // This wakes whoever watches the socket.
+        socket.pending.add(Mask::WOKEN);
+        if std::mem::replace(&mut socket.end_sent, true) {
+            self.violations.push(format!("socket {id}: shut down twice"));
         }
     }
 
-    fn recv(&mut self, socket: &SimSocket, into: &mut [u8]) -> Io {
-        let mut kernel = self.0.borrow_mut();
-        if std::mem::take(&mut kernel.panic_next) {
-            drop(kernel);
-            panic!("injected");
+    /// Takes the pending error.
+    pub(super) fn take_error(&mut self, id: Id) -> Option<Broken> {
+        self.call(id).error.take()
+    }
+
+    /// Watches a socket; what is there already is told.
+    pub(super) fn watch(&mut self, id: Id, token: Token) {
+        let now = self.now;
+        let connection = token.with_side(Side::Client).to_bits();
+        let partner = match token.side() {
+            Side::Client => self.clients.insert(connection, id).filter(|_| false),
+            _ => self.clients.get(&connection).copied(),
+        };
+        if let Some(partner) = partner {
+            let client = &mut self.sockets[partner as usize];
+            client.partner = Some(id);
+            client.first_asked_at.get_or_insert(now);
         }
-        match kernel.read(socket.id, into.len()) {
-            Ok(bytes) => {
-                into[..bytes.len()].copy_from_slice(&bytes);
-                Io::Moved(bytes.len())
-            }
-            Err(answer) => answer,
-        }
+        let socket = self.call(id);
+        socket.token = Some(token);
+        socket.partner = partner;
+        socket.pending = socket.level();
+        socket.wants_room |= socket.connected && !socket.has_room();
     }
 
-    fn send(&mut self, socket: &SimSocket, from: &[u8]) -> Io {
-        self.0.borrow_mut().write(socket.id, from)
+    /// Ends that.
+    pub(super) fn unwatch(&mut self, id: Id) {
+        self.call(id).token = None;
     }
 
-    fn splice_in(&mut self, socket: &SimSocket, pipe: &SimPipe, most: usize) -> Io {
-        let mut kernel = self.0.borrow_mut();
-        if !pipe.bytes.borrow().is_empty() {
-            kernel.violations.push(format!("socket {}: spliced into a pipe that still holds bytes", socket.id));
-            return Io::Later;
-        }
-        // Small segments use a slot each, whatever they carry.
-        let slot = if kernel.random.one_in(2) { 700 } else { SLOT_BYTES };
-        match kernel.read(socket.id, most.min(pipe.slots * slot)) {
-            Ok(bytes) => {
-                pipe.bytes.borrow_mut().extend(&bytes);
-                Io::Moved(bytes.len())
-            }
-            Err(answer) => answer,
-        }
+    /// Switches keepalive on.
+    pub(super) fn keep_alive(&mut self, id: Id) {
+        self.call(id).kept_alive = true;
     }
 
-    fn splice_out(&mut self, pipe: &SimPipe, socket: &SimSocket, most: usize) -> Io {
-        let mut bytes = pipe.bytes.borrow_mut();
-        let n = most.min(bytes.len());
-        let answer = self.0.borrow_mut().write(socket.id, &bytes.make_contiguous()[..n]);
-        if let Io::Moved(n) = answer {
-            bytes.drain(..n);
-        }
-        answer
-    }
-
-    fn pipe(&mut self) -> Result<(SimPipe, usize), Broken> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        if kernel.fails() {
-            return Err(Broken::NoDescriptor);
-        }
-        let slots = if kernel.random.one_in(8) { 2 } else { 16 + kernel.random.below(48) };
-        kernel.pipes += 1;
-        kernel.pipes_peak = kernel.pipes_peak.max(kernel.pipes);
-        drop(kernel);
-        Ok((SimPipe { bytes: RefCell::default(), slots, kernel: Rc::clone(&self.0) }, slots * SLOT_BYTES))
-    }
-
-    fn connect(&mut self, to: &Address, _from: Option<IpAddr>) -> Result<SimSocket, Broken> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        if kernel.fails() {
-            return Err(if kernel.random.one_in(2) { Broken::NoPort } else { Broken::NoDescriptor });
-        }
-        let room = 64 + kernel.random.below(40_000);
-        let id = kernel.make(room, false);
-        kernel.connecting.push((id, to.clone()));
-        drop(kernel);
-        Ok(self.socket(id))
-    }
-
-    fn take_error(&mut self, socket: &SimSocket) -> Option<Broken> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        kernel.sockets.get_mut(&socket.id)?.error.take()
-    }
-
-    fn shutdown(&mut self, socket: &SimSocket) {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        let Some(known) = kernel.sockets.get_mut(&socket.id) else { return };
-        if std::mem::replace(&mut known.end_sent, true) {
-            kernel.violations.push(format!("socket {}: shut down twice", socket.id));
-        }
-    }
-
-    fn reset(&mut self, socket: SimSocket) {
-        self.0.borrow_mut().close(socket.id, Closed::Reset);
-    }
-
-    fn watch(&mut self, socket: &SimSocket, token: Token) -> Result<(), Broken> {
-        let mut kernel = self.0.borrow_mut();
-        kernel.calls += 1;
-        if kernel.fails() {
-            return Err(Broken::NoMemory);
-        }
-        let Some(known) = kernel.sockets.get_mut(&socket.id) else { return Err(Broken::Other) };
-        known.token = Some(token);
-        // Watching tells once what is there already.
-        known.edge.readable |= !known.arrived.is_empty() || known.end_arrived;
-        known.edge.finished |= known.end_arrived;
-        known.edge.writable |= known.connected;
-        Ok(())
-    }
-
-    fn unwatch(&mut self, socket: &SimSocket) {
-        if let Some(known) = self.0.borrow_mut().sockets.get_mut(&socket.id) {
-            known.token = None;
-        }
-    }
-
-    fn watch_listener(&mut self, (): &(), token: Token, _shared: bool) -> Result<(), Broken> {
-        debug_assert_eq!(token.side(), Side::Listener);
-        self.0.borrow_mut().listener = Some(token);
-        Ok(())
-    }
-
-    fn unwatch_listener(&mut self, (): &()) {
-        self.0.borrow_mut().listener = None;
-    }
-
-    fn refuse_new(&mut self, (): &()) {}
-
-    fn local_address(&mut self, _socket: &SimSocket) -> Option<SocketAddr> {
-        Some(SocketAddr::from(([192, 0, 2, 1], 443)))
-    }
-
-    fn keep_alive(&mut self, _socket: &SimSocket, _rules: &KeepAlive) {}
-
-    fn now(&mut self) -> Micros {
-        self.0.borrow().now
+    /// A connection is accepted.
+    pub(super) fn accept(&mut self) -> Option<(Id, SocketAddr)> {
+        let (id, from) = self.queue.pop_front()?;
+        self.sockets[id as usize].accepted_at = Some(self.now);
+        Some((id, from))
     }
 }

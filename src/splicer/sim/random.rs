@@ -28,6 +28,11 @@ impl Random {
         self.below(times) == 0
     }
 
+    /// Any one of these.
+    pub fn one_of<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.below(things.len())]
+    }
+
     /// Puts things in any order.
     pub fn shuffle<T>(&mut self, things: &mut [T]) {
         for index in (1..things.len()).rev() {

@@ -1,15 +1,50 @@
 //! Many worlds, each from its seed.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
 use super::random::Random;
 use super::world::{Answer, Greeting, Nature, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
+use crate::outcome::Ended;
 
 /// Steps of connections that a run of the test suite takes at least; `SESSILE_SIM_STEPS` says otherwise.
-const STEPS: u64 = 2_000_000;
+const STEPS: u64 = 3_000_000;
 
 /// Worlds of one test are numbered from here, so that a seed tells its world.
 const CALM: u64 = 0;
 const HOSTILE: u64 = 1 << 32;
+
+/// A world has failed: the others need not be lived to their end.
+static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Endings that hostile worlds bring about.
+const BROUGHT_ABOUT: &[Ended] = &[
+    Ended::Done,
+    Ended::Probe,
+    Ended::ClientLeft,
+    Ended::ClientReset,
+    Ended::ClientGone,
+    Ended::ProxyTruncated,
+    Ended::Silent,
+    Ended::HelloTimeout,
+    Ended::HelloTruncated,
+    Ended::SourceConnections,
+    Ended::ConnectRefused,
+    Ended::ConnectTimeout,
+    Ended::ConnectUnreachable,
+    Ended::BackendReset,
+    Ended::BackendGone,
+    Ended::IdleTimeout,
+    Ended::HalfCloseTimeout,
+    Ended::Lifetime,
+    Ended::Stopped,
+    Ended::NoPort,
+    Ended::NoDescriptor,
+    Ended::NoMemory,
+    Ended::LocalError,
+    Ended::Panicked,
+];
 
 #[test]
 fn every_connection_completes_in_a_calm_world() {
@@ -18,7 +53,10 @@ fn every_connection_completes_in_a_calm_world() {
 
 #[test]
 fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
-    live(HOSTILE, steps() / 2);
+    let endings = live(HOSTILE, steps() / 2);
+    // What no world brings about proves nothing.
+    let unseen: Vec<_> = BROUGHT_ABOUT.iter().filter(|ended| endings[**ended as usize] == 0).collect();
+    assert!(unseen.is_empty() || steps() < STEPS || FAILED.load(Relaxed), "no world came to {unseen:?}");
 }
 
 /// Lives the one world of `SESSILE_SIM_SEED`.
@@ -26,7 +64,7 @@ fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
 fn replay() {
     let Ok(seed) = std::env::var("SESSILE_SIM_SEED") else { return };
     let seed: u64 = seed.parse().expect("SESSILE_SIM_SEED is a number");
-    let steps = World::new(seed, nature(seed)).run().unwrap();
+    let (steps, _) = World::new(seed, nature(seed)).run().unwrap();
     println!("world {seed}: {steps} steps");
 }
 
@@ -35,36 +73,49 @@ fn steps() -> u64 {
     wanted.map_or(STEPS, |steps| steps.parse().expect("SESSILE_SIM_STEPS is a number"))
 }
 
-fn live(first: u64, steps: u64) {
+/// Lives worlds until so many steps were taken, or one has failed. Answers how connections ended.
+fn live(first: u64, steps: u64) -> Vec<u64> {
     // Injected panics are part of a hostile world; their messages are not news.
     silence_injected_panics();
     let (mut seed, mut done) = (first, 0);
-    while done < steps {
+    let mut endings = vec![0; Ended::COUNT];
+    while done < steps && !FAILED.load(Relaxed) {
         match World::new(seed, nature(seed)).run() {
-            Ok(steps) => done += steps,
-            Err(what) => panic!(
-                "world {seed}: {what}\nreplay: SESSILE_SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"
-            ),
+            Ok((steps, ended)) => {
+                done += steps;
+                endings.iter_mut().zip(ended).for_each(|(sum, ended)| *sum += ended);
+            }
+            Err(what) => {
+                FAILED.store(true, Relaxed);
+                panic!(
+                    "world {seed}: {what}\nreplay: SESSILE_SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"
+                );
+            }
         }
         seed += 1;
     }
-    println!("{} worlds, {done} steps", seed - first);
+    let seen: Vec<_> = Ended::ALL.iter().zip(&endings).filter(|(_, count)| **count > 0).collect();
+    println!("{} worlds, {done} steps, {seen:?}", seed - first);
+    endings
 }
 
 fn nature(seed: u64) -> Nature {
     let mut random = Random::new(!seed);
     let hostile = seed >= HOSTILE;
-    let backends = match random.below(3) {
-        0 => vec![Answer::Accept; 3],
-        1 => vec![Answer::Refuse, Answer::Accept, Answer::Accept],
-        _ => vec![Answer::Accept, Answer::Never, Answer::Refuse],
+    let backends = match random.below(if hostile { 14 } else { 12 }) {
+        0..3 => vec![Answer::Accept; 3],
+        3..6 => vec![Answer::Refuse, Answer::Accept, Answer::Accept],
+        6..9 => vec![Answer::Unreachable, Answer::Accept],
+        9..12 => vec![Answer::Accept, Answer::Never, Answer::Refuse],
+        12 => vec![Answer::Never; 5],
+        _ => vec![random.one_of(&[Answer::Refuse, Answer::Unreachable]); 2],
     };
     let (listener, greeting) = match random.below(4) {
         0 => ("trust = [\"10.0.0.0/8\"]", Greeting::Proxy(b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\n".to_vec())),
         1 => ("tls = \"passthrough\"\n[[listener.route]]\nsni = \"*.example\"\npool = \"p\"", Greeting::Hello(hello())),
         _ => ("", Greeting::None),
     };
-    let balance = ["hash", "ring", "round_robin", "least_connections"][random.below(4)];
+    let balance = random.one_of(&["hash", "ring", "round_robin", "least_connections"]);
     let backend = |n: usize| format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"192.0.2.{n}:1\"\n");
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n{listener}\n\
@@ -74,12 +125,29 @@ fn nature(seed: u64) -> Nature {
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let mut config = checked.unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
     // In a calm world nobody is so slow that a limit should end his connection, though all may be quiet for long.
-    config.limits.idle_timeout = hostile.then(|| std::time::Duration::from_secs(60));
-    config.limits.half_close_timeout = Some(std::time::Duration::from_secs(10));
+    config.limits.idle_timeout = hostile.then(|| Duration::from_secs(30));
+    config.limits.half_close_timeout = (!hostile || !random.one_in(4)).then(|| Duration::from_secs(10));
+    config.limits.lifetime = (hostile && random.one_in(4)).then(|| Duration::from_secs(20));
     if greeting == Greeting::None && random.one_in(4) {
         config.pools[0].proxy = Some(ProxyOut { version: ProxyVersion::V1, tlvs: Vec::new() });
     }
-    Nature { config, backends, clients: 1 + random.below(20), greeting, hostile }
+    let bulky = random.one_in(16);
+    let clients = 1 + random.below(if bulky { 4 } else { 20 });
+    let connections_max = if random.one_in(4) { 1 + random.below(4) } else { usize::MAX };
+    let per_source = (hostile && random.one_in(4)).then_some(3);
+    let (removes_listener, pipes_max) = (random.one_in(4), random.one_of(&[1, 3, 64]));
+    Nature {
+        config,
+        backends,
+        clients,
+        connections_max,
+        per_source,
+        pipes_max,
+        greeting,
+        removes_listener,
+        bulky,
+        hostile,
+    }
 }
 
 /// A ClientHello for `a.example`, cut into two records.

@@ -1,0 +1,440 @@
+//! Holds the imitation against the kernel: the same scripts on real sockets and on imitated ones.
+//!
+//! Without it the simulation proves only what we believe. Every step names the answers it allows; both have to keep to
+//! them. What the kernel answered through a whole script must also be something the imitation can answer, or worlds
+//! would miss it. The reverse is not asked: the imitation may be stingier than any kernel, within what is allowed.
+//! Invariant: a script decides nothing from an answer, so that both stages play the same play.
+
+mod imitated;
+mod real;
+mod scripts;
+
+use std::collections::BTreeSet;
+
+use self::imitated::Imitated;
+use self::real::Real;
+use self::scripts::SCRIPTS;
+use crate::config::Address;
+use crate::splicer::os::{Accepted, Broken, Event, Io, Os};
+use crate::splicer::slab::{Side, Token};
+
+/// Plays of one script on the kernel, and on the imitation with a seed each.
+const REAL_PLAYS: usize = 3;
+const IMITATED_PLAYS: u64 = 400;
+
+/// A chunk when as much is sent as goes in.
+const CHUNK: usize = 16 * 1024;
+
+/// A pipe holds at least this much.
+const PIPE_MIN: usize = 64 * 1024;
+
+/// One step of a script: something the peer does, or a call with the answers it may have.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The peer connects; its connection waits to be accepted.
+    Dials,
+    /// The peer sends so many bytes.
+    Sends(usize),
+    /// The peer sends so many bytes, each in a segment of its own.
+    Drips(usize),
+    /// The peer sends one urgent byte (RFC 6093); it is not part of the stream.
+    SendsUrgent,
+    /// The peer finishes sending.
+    Finishes,
+    /// The peer closes so that a reset is sent.
+    Resets,
+    /// The peer closes.
+    Closes,
+    /// The peer reads so many bytes.
+    Reads(usize),
+    /// The peer reads all that was sent so far.
+    ReadsAll,
+    /// The peer reads until it finds something else than bytes.
+    Finds(&'static [Found]),
+    /// A connection is accepted.
+    Accept,
+    /// There is none to accept.
+    AcceptNobody,
+    /// Begins to connect.
+    Connect(Whom),
+    Watch,
+    Unwatch,
+    Recv(usize, &'static [Class]),
+    /// Sends so many bytes, in as many calls as it takes.
+    Send(usize, &'static [Class]),
+    /// Sends until the answer is `Later`.
+    Fill,
+    /// Into an empty pipe.
+    SpliceIn(usize, &'static [Class]),
+    /// What the pipe holds, in as many calls as it takes.
+    SpliceOut(&'static [Class]),
+    Shutdown,
+    Reset,
+    Drop,
+    TakeError(&'static [Option<Broken>]),
+    /// Events tell at least the first, and nothing beyond the second: `r`eadable, `w`ritable, `f`inished,
+    /// `x` failed, `u`rgent.
+    Told(&'static str, &'static str),
+    /// Events may tell these; none need come.
+    MayTell(&'static str),
+    /// No event.
+    Quiet,
+}
+
+/// Whom a connect meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Somebody who accepts.
+    Accepting,
+    /// Nobody listens there.
+    Nobody,
+    /// Somebody whose queue is full, so that no answer comes.
+    Silent,
+}
+
+/// What moving bytes came to, measured by what was asked and what was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    All,
+    Part,
+    End,
+    Later,
+    Broken(&'static str),
+}
+
+/// What the peer finds when it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Bytes(usize),
+    End,
+    Reset,
+    Nothing,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    Done,
+    Io(Class),
+    Error(String),
+    Told(String),
+    Found(Found),
+}
+
+/// A script: what it shows, where it can be played, its steps.
+struct Script {
+    name: &'static str,
+    on_unix: bool,
+    steps: &'static [Step],
+}
+
+/// Sockets, and whoever is at the other end of them.
+trait Stage {
+    type Os: Os;
+    fn os(&mut self) -> &mut Self::Os;
+    fn listener(&self) -> <Self::Os as Os>::Listener;
+    fn address(&mut self, whom: Whom) -> Address;
+    /// The peer answers a connect.
+    fn answer(&mut self, whom: Whom);
+    fn dial(&mut self);
+    /// All of it arrives, at once or in segments.
+    fn send(&mut self, bytes: usize, segments: bool);
+    fn send_urgent(&mut self);
+    fn finish(&mut self);
+    fn reset(&mut self);
+    fn close(&mut self);
+    /// The peer reads once. `patient`: waits for something to read.
+    fn read(&mut self, most: usize, patient: bool) -> Found;
+    /// Waits until what the peer did has arrived: so many unread bytes, an end, a reset.
+    fn settle(&mut self, socket: &<Self::Os as Os>::Socket, unread: usize, ended: bool, reset: bool);
+    /// What is told. `patient`: waits a while for something.
+    fn events(&mut self, patient: bool) -> Vec<Event>;
+    /// Broken promises that the stage has noticed.
+    fn complaint(&self) -> Option<String>;
+}
+
+/// A play under way.
+struct Play<S: Stage> {
+    stage: S,
+    socket: Option<<S::Os as Os>::Socket>,
+    pipe: Option<(<S::Os as Os>::Pipe, usize)>,
+    token: Token,
+    /// Sent by the peer and not read here.
+    unread: usize,
+    ended: bool,
+    reset: bool,
+    /// Sent from here and not read by the peer.
+    sent: usize,
+}
+
+impl<S: Stage> Play<S> {
+    fn new(stage: S) -> Self {
+        let token = Token::special(Side::Client, 7);
+        Self { stage, socket: None, pipe: None, token, unread: 0, ended: false, reset: false, sent: 0 }
+    }
+
+    /// Plays all steps; `Err` names the first whose answer is not allowed.
+    fn run(mut self, script: &Script) -> Result<Vec<Answer>, String> {
+        let mut answers = Vec::new();
+        for (number, step) in script.steps.iter().enumerate() {
+            let answer = self.step(*step);
+            let complaint = self.stage.complaint();
+            if !allowed(step, &answer) || complaint.is_some() {
+                let complaint = complaint.unwrap_or_default();
+                return Err(format!(
+                    "{:?}: step {} {step:?} came to {answer:?} {complaint}\n  after {answers:?}",
+                    script.name,
+                    number + 1
+                ));
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    fn step(&mut self, step: Step) -> Answer {
+        match step {
+            Step::Dials => self.stage.dial(),
+            Step::Sends(n) => self.peer_sends(n, false),
+            Step::Drips(n) => self.peer_sends(n, true),
+            Step::SendsUrgent => self.stage.send_urgent(),
+            Step::Finishes | Step::Closes | Step::Resets => self.peer_ends(step),
+            Step::Reads(n) => return self.peer_reads(n),
+            Step::ReadsAll => return self.peer_reads(self.sent),
+            Step::Finds(expected) => return Answer::Found(self.peer_finds(!expected.contains(&Found::Nothing))),
+            Step::Connect(whom) => return self.connect(whom),
+            Step::Told(least, _) => return Answer::Told(self.told(least, true)),
+            Step::MayTell(_) | Step::Quiet => return Answer::Told(self.told("", false)),
+            call => return self.call(call),
+        }
+        self.settle();
+        Answer::Done
+    }
+
+    fn call(&mut self, step: Step) -> Answer {
+        let os = self.stage.os();
+        match (step, &self.socket) {
+            (Step::Accept | Step::AcceptNobody, _) => return self.accept(),
+            (Step::Reset, _) => drop(self.socket.take().map(|socket| os.reset(socket))),
+            (Step::Drop, _) => self.socket = None,
+            (Step::Fill, _) => return self.fill(),
+            (Step::Send(n, _), _) => return self.send(n),
+            (Step::SpliceOut(_), _) => return self.splice_out(),
+            (Step::Recv(most, _), Some(socket)) => {
+                let answer = os.recv(socket, &mut vec![0; most]);
+                return self.took(answer, most);
+            }
+            (Step::SpliceIn(most, _), Some(socket)) => {
+                // Like the code under test: a small pipe is not worth having.
+                let mut pipes = std::iter::repeat_with(|| os.pipe().expect("a pipe")).take(100);
+                let (pipe, held) = self.pipe.get_or_insert_with(|| {
+                    (pipes.find(|(_, capacity)| *capacity >= PIPE_MIN).expect("a large one").0, 0)
+                });
+                let answer = os.splice_in(socket, pipe, most);
+                *held += if let Io::Moved(n) = answer { n } else { 0 };
+                return self.took(answer, most);
+            }
+            (Step::Watch, Some(socket)) => os.watch(socket, self.token).expect("watched"),
+            (Step::Unwatch, Some(socket)) => os.unwatch(socket),
+            (Step::Shutdown, Some(socket)) => os.shutdown(socket),
+            (Step::TakeError(_), Some(socket)) => return Answer::Error(word(os.take_error(socket))),
+            _ => panic!("{step:?} needs a socket"),
+        }
+        Answer::Done
+    }
+
+    fn peer_sends(&mut self, bytes: usize, segments: bool) {
+        self.stage.send(bytes, segments);
+        self.unread += bytes;
+    }
+
+    fn peer_ends(&mut self, step: Step) {
+        match step {
+            Step::Finishes => self.stage.finish(),
+            Step::Closes => self.stage.close(),
+            _ => self.stage.reset(),
+        }
+        self.ended = true;
+        self.reset |= matches!(step, Step::Resets);
+    }
+
+    fn settle(&mut self) {
+        if let Some(socket) = &self.socket {
+            self.stage.settle(socket, self.unread, self.ended, self.reset);
+        }
+    }
+
+    fn accept(&mut self) -> Answer {
+        let listener = self.stage.listener();
+        match self.stage.os().accept(&listener) {
+            Accepted::Connection(socket, _) => self.socket = Some(socket),
+            Accepted::Empty => return Answer::Io(Class::Later),
+            Accepted::Skip | Accepted::Exhausted(_) => return Answer::Error("not accepted".to_owned()),
+        }
+        self.settle();
+        Answer::Done
+    }
+
+    fn connect(&mut self, whom: Whom) -> Answer {
+        let address = self.stage.address(whom);
+        match self.stage.os().connect(&address, None) {
+            Ok(socket) => self.socket = Some(socket),
+            Err(why) => return Answer::Error(word(Some(why))),
+        }
+        self.stage.answer(whom);
+        Answer::Done
+    }
+
+    fn took(&mut self, answer: Io, most: usize) -> Answer {
+        let there = self.unread.min(most);
+        if let Io::Moved(n) = answer {
+            self.unread -= n;
+        }
+        Answer::Io(class(answer, there))
+    }
+
+    fn send(&mut self, bytes: usize) -> Answer {
+        let Some(socket) = &self.socket else { panic!("no socket") };
+        let mut left = bytes;
+        loop {
+            let answer = self.stage.os().send(socket, &vec![7; left]);
+            let Io::Moved(n) = answer else {
+                return Answer::Io(if left < bytes { Class::Part } else { class(answer, 0) });
+            };
+            left -= n;
+            self.sent += n;
+            if left == 0 {
+                return Answer::Io(Class::All);
+            }
+        }
+    }
+
+    fn fill(&mut self) -> Answer {
+        let Some(socket) = &self.socket else { panic!("no socket") };
+        loop {
+            match self.stage.os().send(socket, &[7; CHUNK]) {
+                Io::Moved(n) => self.sent += n,
+                other => return Answer::Io(class(other, 0)),
+            }
+        }
+    }
+
+    fn splice_out(&mut self) -> Answer {
+        let (Some(socket), Some((pipe, held))) = (&self.socket, &mut self.pipe) else { panic!("no socket or no pipe") };
+        let before = *held;
+        while *held > 0 {
+            match self.stage.os().splice_out(pipe, socket, *held) {
+                Io::Moved(n) => (*held, self.sent) = (*held - n, self.sent + n),
+                other => return Answer::Io(if *held < before { Class::Part } else { class(other, 0) }),
+            }
+        }
+        Answer::Io(Class::All)
+    }
+
+    fn peer_reads(&mut self, bytes: usize) -> Answer {
+        let mut left = bytes;
+        while left > 0 {
+            match self.stage.read(left, true) {
+                Found::Bytes(n) => left -= n,
+                other => return Answer::Found(other),
+            }
+        }
+        self.sent -= bytes;
+        Answer::Done
+    }
+
+    fn peer_finds(&mut self, patient: bool) -> Found {
+        loop {
+            match self.stage.read(CHUNK, patient) {
+                Found::Bytes(n) => self.sent -= n,
+                Found::End if self.sent > 0 => return Found::Bytes(self.sent),
+                other => return other,
+            }
+        }
+    }
+
+    fn told(&mut self, least: &str, patient: bool) -> String {
+        let mut told = BTreeSet::new();
+        loop {
+            let events = self.stage.events(patient);
+            let nothing_more = events.is_empty();
+            for event in events.iter().filter(|event| event.token == self.token) {
+                told.extend(letters(event));
+            }
+            let enough = patient && least.chars().all(|letter| told.contains(&letter));
+            if nothing_more || enough {
+                return told.into_iter().collect();
+            }
+        }
+    }
+}
+
+fn letters(event: &Event) -> impl Iterator<Item = char> {
+    let told = [event.readable, event.writable, event.finished, event.failed, event.urgent];
+    told.into_iter().zip(['r', 'w', 'f', 'x', 'u']).filter(|(told, _)| *told).map(|(_, letter)| letter)
+}
+
+fn allowed(step: &Step, answer: &Answer) -> bool {
+    let within = |told: &str, most: &str| told.chars().all(|letter| most.contains(letter));
+    match (step, answer) {
+        (
+            Step::Recv(_, classes) | Step::Send(_, classes) | Step::SpliceIn(_, classes) | Step::SpliceOut(classes),
+            Answer::Io(class),
+        ) => classes.contains(class),
+        (Step::Fill | Step::AcceptNobody, Answer::Io(class)) => *class == Class::Later,
+        (Step::TakeError(errors), Answer::Error(error)) => errors.iter().any(|known| word(*known) == *error),
+        (Step::Told(least, most), Answer::Told(told)) => within(least, told) && within(told, most),
+        (Step::MayTell(most), Answer::Told(told)) => within(told, most),
+        (Step::Quiet, Answer::Told(told)) => told.is_empty(),
+        (Step::Finds(expected), Answer::Found(found)) => expected.contains(found),
+        (_, Answer::Done) => true,
+        _ => false,
+    }
+}
+
+fn class(answer: Io, there: usize) -> Class {
+    match answer {
+        Io::Moved(n) if n >= there => Class::All,
+        Io::Moved(_) => Class::Part,
+        Io::End => Class::End,
+        Io::Later => Class::Later,
+        Io::Broken(Broken::Reset) => Class::Broken("reset"),
+        Io::Broken(Broken::Refused) => Class::Broken("refused"),
+        Io::Broken(_) => Class::Broken("other"),
+    }
+}
+
+fn word(error: Option<Broken>) -> String {
+    error.map_or_else(|| "none".to_owned(), |error| format!("{error:?}"))
+}
+
+/// What the imitation answers, with many seeds.
+fn imitated(script: &Script) -> Result<BTreeSet<Vec<Answer>>, String> {
+    (0..IMITATED_PLAYS).map(|seed| Play::new(Imitated::new(seed)).run(script)).collect()
+}
+
+fn compare(script: &Script, real: impl Fn() -> Real) -> Result<(), String> {
+    let possible = imitated(script).map_err(|what| format!("imitated: {what}"))?;
+    for _ in 0..REAL_PLAYS {
+        let answers = Play::new(real()).run(script).map_err(|what| format!("real: {what}"))?;
+        if !possible.contains(&answers) {
+            let possible: Vec<_> = possible.iter().map(|answers| format!("\n    {answers:?}")).collect();
+            let name = script.name;
+            return Err(format!("{name:?}: the kernel answers\n    {answers:?}\n  the imitation{}", possible.concat()));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tcp_answers_as_the_imitation_can() {
+    let failures: Vec<_> = SCRIPTS.iter().filter_map(|script| compare(script, Real::tcp).err()).collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), SCRIPTS.len(), failures.join("\n"));
+}
+
+#[test]
+fn unix_sockets_answer_as_the_imitation_can() {
+    let scripts = || SCRIPTS.iter().filter(|script| script.on_unix);
+    let failures: Vec<_> = scripts().filter_map(|script| compare(script, Real::unix).err()).collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), scripts().count(), failures.join("\n"));
+}

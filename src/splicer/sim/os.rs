@@ -1,0 +1,202 @@
+//! The code under test's way to the imitated kernel.
+//!
+//! Decides nothing. Invariant: whatever it hands out reports when it is dropped, so that a leak or a use after close
+//! shows.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::bytes::Bytes;
+use super::kernel::{Id, Kernel};
+use super::socket::Closed;
+use crate::config::Address;
+use crate::socket::KeepAlive;
+use crate::splicer::os::{Accepted, Broken, Io, Micros, Os};
+use crate::splicer::slab::{Side, Token};
+
+/// Bytes one slot of a pipe takes.
+const SLOT_BYTES: usize = 4096;
+
+/// An imitated operating system.
+#[derive(Debug, Clone)]
+pub struct SimOs(pub Rc<RefCell<Kernel>>);
+
+/// A socket handle; dropping it closes.
+#[derive(Debug)]
+pub struct SimSocket {
+    /// Its number.
+    pub id: Id,
+    kernel: Rc<RefCell<Kernel>>,
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        self.kernel.borrow_mut().close(self.id, Closed::Cleanly);
+    }
+}
+
+/// A pipe handle; dropping it closes.
+#[derive(Debug)]
+pub struct SimPipe {
+    bytes: RefCell<Bytes>,
+    slots: usize,
+    kernel: Rc<RefCell<Kernel>>,
+}
+
+impl Drop for SimPipe {
+    fn drop(&mut self) {
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.pipes -= 1;
+        kernel.filled -= usize::from(!self.bytes.borrow().is_empty());
+    }
+}
+
+impl SimOs {
+    fn socket(&self, id: Id) -> SimSocket {
+        SimSocket { id, kernel: Rc::clone(&self.0) }
+    }
+
+    fn panic_if_asked(&self) {
+        let asked = std::mem::take(&mut self.0.borrow_mut().panic_next);
+        if asked {
+            panic!("injected");
+        }
+    }
+}
+
+impl Os for SimOs {
+    type Socket = SimSocket;
+    type Pipe = SimPipe;
+    type Listener = ();
+
+    fn accept(&mut self, (): &()) -> Accepted<SimSocket> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.count();
+        if kernel.fails() {
+            return if kernel.random.one_in(2) { Accepted::Skip } else { Accepted::Exhausted(Broken::NoDescriptor) };
+        }
+        match kernel.accept() {
+            None => Accepted::Empty,
+            Some((id, from)) => {
+                drop(kernel);
+                Accepted::Connection(self.socket(id), Some(from))
+            }
+        }
+    }
+
+    fn recv(&mut self, socket: &SimSocket, into: &mut [u8]) -> Io {
+        self.panic_if_asked();
+        let most = into.len();
+        self.0.borrow_mut().read(socket.id, most, true, |bytes| into[..bytes.len()].copy_from_slice(bytes))
+    }
+
+    fn send(&mut self, socket: &SimSocket, from: &[u8]) -> Io {
+        self.panic_if_asked();
+        self.0.borrow_mut().write(socket.id, from)
+    }
+
+    fn splice_in(&mut self, socket: &SimSocket, pipe: &SimPipe, most: usize) -> Io {
+        let mut kernel = self.0.borrow_mut();
+        let mut held = pipe.bytes.borrow_mut();
+        if !held.is_empty() {
+            kernel.violations.push(format!("socket {}: spliced into a pipe that still holds bytes", socket.id));
+            return Io::Later;
+        }
+        // Small segments use a slot each, whatever they carry. An urgent byte is not passed over.
+        let slot = kernel.random.one_of(&[60, 700, SLOT_BYTES, SLOT_BYTES]);
+        let answer = kernel.read(socket.id, most.min(pipe.slots * slot), false, |bytes| held.push(bytes));
+        kernel.filled += usize::from(!held.is_empty());
+        answer
+    }
+
+    fn splice_out(&mut self, pipe: &SimPipe, socket: &SimSocket, most: usize) -> Io {
+        let mut bytes = pipe.bytes.borrow_mut();
+        let n = most.min(bytes.len());
+        let mut kernel = self.0.borrow_mut();
+        let answer = kernel.write(socket.id, bytes.front(n));
+        if let Io::Moved(n) = answer {
+            bytes.skip(n);
+            kernel.filled -= usize::from(bytes.is_empty());
+        }
+        answer
+    }
+
+    fn pipe(&mut self) -> Result<(SimPipe, usize), Broken> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.count();
+        if kernel.fails() {
+            return Err(Broken::NoDescriptor);
+        }
+        let slots = if kernel.random.one_in(8) { 2 } else { 16 + kernel.random.below(48) };
+        kernel.pipes += 1;
+        Ok((SimPipe { bytes: RefCell::default(), slots, kernel: Rc::clone(&self.0) }, slots * SLOT_BYTES))
+    }
+
+    fn connect(&mut self, to: &Address, _from: Option<IpAddr>) -> Result<SimSocket, Broken> {
+        let mut kernel = self.0.borrow_mut();
+        kernel.count();
+        if kernel.fails() {
+            return Err(kernel.random.one_of(&[Broken::NoPort, Broken::NoDescriptor, Broken::NoMemory, Broken::Other]));
+        }
+        if let Some((_, why)) = kernel.hopeless.iter().find(|(address, _)| address == to) {
+            return Err(*why);
+        }
+        let id = kernel.connect(to);
+        drop(kernel);
+        Ok(self.socket(id))
+    }
+
+    fn take_error(&mut self, socket: &SimSocket) -> Option<Broken> {
+        self.0.borrow_mut().take_error(socket.id)
+    }
+
+    fn shutdown(&mut self, socket: &SimSocket) {
+        self.0.borrow_mut().shutdown(socket.id);
+    }
+
+    fn reset(&mut self, socket: SimSocket) {
+        self.0.borrow_mut().close(socket.id, Closed::Reset);
+    }
+
+    fn watch(&mut self, socket: &SimSocket, token: Token) -> Result<(), Broken> {
+        let mut kernel = self.0.borrow_mut();
+        if kernel.fails() {
+            return Err(Broken::NoMemory);
+        }
+        kernel.watch(socket.id, token);
+        Ok(())
+    }
+
+    fn unwatch(&mut self, socket: &SimSocket) {
+        self.0.borrow_mut().unwatch(socket.id);
+    }
+
+    fn watch_listener(&mut self, (): &(), token: Token, _shared: bool) -> Result<(), Broken> {
+        debug_assert_eq!(token.side(), Side::Listener);
+        let mut kernel = self.0.borrow_mut();
+        if kernel.fails() {
+            return Err(Broken::NoMemory);
+        }
+        kernel.listener = Some(token);
+        Ok(())
+    }
+
+    fn unwatch_listener(&mut self, (): &()) {
+        self.0.borrow_mut().listener = None;
+    }
+
+    fn refuse_new(&mut self, (): &()) {}
+
+    fn local_address(&mut self, _socket: &SimSocket) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([192, 0, 2, 1], 443)))
+    }
+
+    fn keep_alive(&mut self, socket: &SimSocket, _rules: &KeepAlive) {
+        self.0.borrow_mut().keep_alive(socket.id);
+    }
+
+    fn now(&mut self) -> Micros {
+        self.0.borrow().now
+    }
+}
