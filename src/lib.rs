@@ -7,8 +7,8 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
-//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `flow`), [`admin`] |
-//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,inbox}`, [`probe`] |
+//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`admin`] |
+//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, [`probe`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |

@@ -166,7 +166,7 @@ impl<'a> Question<'a> {
             pool.map(|pool| self.pools[pool].explain(&Facts { source, sni, tlvs: &self.tlvs }, &self.down[pool]));
         let refused = match &explanation {
             None => Some(Ended::NoRoute.word()),
-            Some(explanation) => explanation.choice.is_none().then_some(Ended::NoBackend.word()),
+            Some(explanation) => explanation.reason.is_none().then_some(Ended::NoBackend.word()),
         };
         Answer { client: client.source, listener: self.listener, sni: sni.map(str::to_owned), refused, explanation }
     }

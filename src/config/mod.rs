@@ -5,6 +5,7 @@
 //!
 //! Invariant: a `Config` that exists is valid; every pool name it mentions is in `pools`.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ mod value;
 
 pub use check::{Checked, check};
 pub use problem::Problem;
+pub use value::canonical as canonical_network;
 
 /// Everything one file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -166,6 +168,16 @@ pub enum Bind {
     Unix(PathBuf),
     /// `"systemd:NAME"`: descriptors passed by systemd under this `FileDescriptorName`.
     Systemd(String),
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
 }
 
 /// Who may and must announce a source with the PROXY protocol.

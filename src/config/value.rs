@@ -284,7 +284,7 @@ fn is_one_token(text: &str) -> bool {
 }
 
 /// IPv4-mapped IPv6 clients count as IPv4, so a network of such addresses is one of IPv4 addresses.
-fn canonical(network: IpNet) -> IpNet {
+pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)

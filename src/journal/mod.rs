@@ -78,7 +78,7 @@ pub struct Connection {
     pub ended: Ended,
 }
 
-/// What a worker wants to say besides connections: accept paused, a step panicked.
+/// What a worker wants to say besides connections, as that a step panicked.
 #[derive(Debug, Clone)]
 pub struct Notice {
     /// Its severity.
@@ -91,12 +91,12 @@ pub struct Notice {
 #[derive(Debug)]
 pub struct Journal {
     queue: SyncSender<Batch>,
-    shared: Arc<Shared>,
+    shared: Arc<Common>,
     finished: Receiver<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Common {
     json: AtomicBool,
     lost: AtomicU64,
 }
@@ -110,7 +110,7 @@ struct Batch {
 impl Journal {
     /// Starts the thread that writes to `out`, which is standard output but in tests.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Common::default());
         let (queue, batches) = sync_channel(QUEUE);
         let (done, finished) = sync_channel(1);
         let writer = Arc::clone(&shared);
@@ -220,7 +220,7 @@ impl Drop for JournalSender {
     }
 }
 
-fn write_batches(batches: &Receiver<Batch>, shared: &Shared, mut out: impl Write) {
+fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write) {
     let mut text = String::new();
     for Batch { mut records, home } in batches {
         let json = shared.json.load(Relaxed);

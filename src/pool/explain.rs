@@ -1,7 +1,7 @@
 //! Why a client goes where it goes, for people and for programs.
 //!
 //! Decides nothing: the choice and the next one come from the function that picks for connections. Invariant: for the
-//! same facts and health, `choice` is what [`Pool::pick`] returns; only keyless choices depend on whose turn it is.
+//! same facts and health, `choice` is what [`Pool::pick`] returns; where only the moment decides, none is named.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,8 +29,10 @@ pub struct Explanation {
     pub range: Option<String>,
     /// Every backend in the order placement prefers them; those of weight 0 last, without a score.
     pub candidates: Vec<Explained>,
-    /// The backend that gets the client.
+    /// The backend that gets the client; `None` when there is none, or when any may.
     pub choice: Option<String>,
+    /// No key decides: any usable candidate may get the client, whoever's turn it is.
+    pub any: bool,
     /// The step of the chain that chose it, as in the log.
     pub reason: Option<&'static str>,
     /// Who gets the client when the choice dies.
@@ -48,6 +50,8 @@ pub struct Explained {
     pub score: String,
     /// Its weight.
     pub weight: u16,
+    /// Whether it serves only when the others cannot.
+    pub backup: bool,
     /// Whether it may serve this client.
     pub usable: bool,
     /// Why not, or what puts it last.
@@ -65,16 +69,24 @@ pub(super) fn explain(pool: &Pool, facts: &Facts<'_>, down: &[String]) -> Explan
         pool.decide(&aim, health, |index| index == choice.index)
     });
     let name_of = |index: usize| pool.backends[index].name().to_owned();
+    let candidates = candidates(pool, &aim, is_down);
+    let chosen =
+        choice.and_then(|choice| candidates.iter().find(|row| row.backend == pool.backends[choice.index].name()));
+    let alike =
+        |row: &&Explained| chosen.is_some_and(|chosen| (row.usable, row.backup) == (chosen.usable, chosen.backup));
+    let any = !aim.keyed && candidates.iter().filter(alike).count() > 1;
+    let named = |index: usize| (!any).then(|| name_of(index));
     Explanation {
         pool: pool.name().to_owned(),
         balance: pool.config.balance.word(),
         key: aim.keyed.then(|| describe_key(pool, facts, &aim)),
         key_hash: aim.keyed.then(|| format!("{:016x}", aim.draw)),
         range: aim.range.map(|range| range.name.to_string()),
-        candidates: candidates(pool, &aim, is_down),
-        choice: choice.map(|choice| name_of(choice.index)),
+        candidates,
+        choice: choice.and_then(|choice| named(choice.index)),
+        any,
         reason: choice.map(|choice| choice.reason.word()),
-        next: next.map(|next| name_of(next.index)),
+        next: next.and_then(|next| named(next.index)),
     }
 }
 
@@ -98,6 +110,7 @@ fn candidates(pool: &Pool, aim: &Aim<'_>, is_down: impl Fn(usize) -> bool) -> Ve
             address: config.address.to_string(),
             score,
             weight: config.weight,
+            backup: config.backup,
             usable: why_not.is_none(),
             why_not: why_not.or_else(|| config.backup.then(|| "backup".to_owned())),
         }
@@ -154,6 +167,7 @@ impl fmt::Display for Explanation {
             writeln!(f, "{}", line.trim_end())?;
         }
         match (&self.choice, self.reason) {
+            (None, Some(reason)) if self.any => write!(f, "goes to any usable one, whoever's turn it is ({reason})")?,
             (Some(choice), Some(reason)) => write!(f, "goes to {choice} ({reason})")?,
             _ => f.write_str("is refused: nobody may serve it")?,
         }

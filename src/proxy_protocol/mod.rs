@@ -101,7 +101,7 @@ fn split_tlv(tlvs: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 /// An IPv4-mapped IPv6 address as the IPv4 address it is.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

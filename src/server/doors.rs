@@ -54,7 +54,7 @@ impl Doors {
     /// The addresses of a listener, with the ports the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
-        own.map(|bound| bound.address.map_or_else(|| shown(&bound.bind), |address| address.to_string())).collect()
+        own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
     }
 
     /// Whether workers are still closing an address that a configuration wants back.
@@ -88,7 +88,7 @@ impl Doors {
                             plan.opened.push((bound, sockets, listener.backlog));
                         }
                     }
-                    Err(why) => problems.push(format!("listener {:?}: {}: {why}", listener.name, shown(bind))),
+                    Err(why) => problems.push(format!("listener {:?}: {bind}: {why}", listener.name)),
                 }
             }
         }
@@ -104,7 +104,7 @@ impl Doors {
             }
             for socket in sockets {
                 if let Err(why) = socket::listen(socket, *backlog) {
-                    problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, shown(&bound.bind)));
+                    problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, bound.bind));
                     break;
                 }
             }
@@ -248,14 +248,6 @@ impl Bound {
         if let Bind::Unix(path) = &self.bind {
             let _ = std::fs::remove_file(path);
         }
-    }
-}
-
-fn shown(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
-        Bind::Systemd(name) => format!("systemd:{name}"),
     }
 }
 

@@ -4,10 +4,10 @@
 //! addresses at which the answer changes; a look-up is one binary search. Does not place anybody. Invariant: a look-up
 //! gives the range with the longest prefix among all that contain the address, and allocates nothing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::config;
 
@@ -136,18 +136,7 @@ fn meant(range: &config::Range, index_of: &impl Fn(&str) -> Option<usize>) -> Ra
             Rule::Pin(Pin { backends, strict: *strict })
         }
     };
-    Range { name: range.name.as_str().into(), cidr: canonical(range.cidr), rule }
-}
-
-/// A network of mapped addresses is the IPv4 network inside it, as the addresses themselves are.
-fn canonical(cidr: IpNet) -> IpNet {
-    const MAPPED_BITS: u8 = 96;
-    let mapped = match cidr {
-        IpNet::V6(net) if net.prefix_len() >= MAPPED_BITS => net.network().to_ipv4_mapped(),
-        _ => None,
-    };
-    let inner = |address: Ipv4Addr| Ipv4Net::new(address, cidr.prefix_len() - MAPPED_BITS).ok();
-    mapped.and_then(inner).map_or(cidr, IpNet::V4).trunc()
+    Range { name: range.name.as_str().into(), cidr: config::canonical_network(range.cidr).trunc(), rule }
 }
 
 #[cfg(test)]

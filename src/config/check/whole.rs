@@ -58,17 +58,9 @@ fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
                 continue;
             }
             if let Some(by) = taken.insert(bind.clone(), listener.section.object.clone()) {
-                listener.section.error_at(*at, Bad::new(format!("bind \"{}\" is taken by {by}", show_bind(bind))));
+                listener.section.error_at(*at, Bad::new(format!("bind \"{bind}\" is taken by {by}")));
             }
         }
-    }
-}
-
-fn show_bind(bind: &Bind) -> String {
-    match bind {
-        Bind::Tcp(address) => address.to_string(),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
-        Bind::Systemd(name) => format!("systemd:{name}"),
     }
 }
 
@@ -97,7 +89,7 @@ fn source_is_known(pool: &str, reaching: &[&Listener<'_>]) {
     for listener in reaching.iter().filter(|listener| listener.meant.proxy.is_none()) {
         let unix = listener.meant.bind.iter().zip(&listener.binds).find(|(bind, _)| matches!(bind, Bind::Unix(_)));
         if let Some((bind, at)) = unix {
-            let (bind, hint) = (show_bind(bind), "trust = [\"unix\"] if its peers send PROXY headers, or another key");
+            let (bind, hint) = (bind, "trust = [\"unix\"] if its peers send PROXY headers, or another key");
             let why = format!(
                 "bind \"{bind}\": clients of a unix socket have no address, and pool \"{pool}\" is keyed by it"
             );

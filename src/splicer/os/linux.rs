@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::{Accepted, Broken, Event, Io, Micros, Os};
 use crate::config::Address;
+use crate::proxy_protocol::canonical;
 use crate::socket::KeepAlive;
 use crate::splicer::slab::{Side, Token};
 
@@ -241,11 +242,6 @@ impl Os for Linux {
     fn now(&mut self) -> Micros {
         now()
     }
-}
-
-/// An IPv4 client on an IPv6 socket counts as IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn splice_flags() -> SpliceFlags {
