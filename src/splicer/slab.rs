@@ -1,10 +1,17 @@
-//! Where a worker keeps its connections: rows in chunks of 128, lowest free row first, empty chunks given back.
+//! Where a worker keeps its connections: rows in a few large chunks, lowest free row first, empty chunks given back.
 //!
 //! Knows nothing of what a row is. Invariant: a token finds the row it was made for or nothing, and a row freed
 //! during a batch of events is not used again before `settle`.
 
-/// Rows a chunk.
-const ROWS: usize = 128;
+/// Rows of the first chunk, and of any other.
+const FIRST_ROWS: usize = 512;
+const ROWS: usize = 16_384;
+
+/// At least so much is mapped by itself: the GNU C library's largest threshold (mallopt(3), `M_MMAP_THRESHOLD`).
+const MAPPED_BYTES: usize = 33 << 20;
+
+/// Room for rows freed in one batch that is kept.
+const FREED_KEPT: usize = 512;
 
 /// Which side of a connection an event concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +76,64 @@ impl Token {
     }
 }
 
+/// Rows with places of their own, taken lowest first.
 struct Chunk<T> {
-    /// A set bit is a row that may be taken.
-    free: u128,
+    /// As many as were ever used together.
     rows: Vec<Option<(u32, T)>>,
+    most: usize,
+    /// A set bit is a row that may be taken again.
+    free: Vec<u64>,
+    free_count: usize,
+    /// No word of `free` below this one has a set bit.
+    lowest: usize,
+}
+
+impl<T> Chunk<T> {
+    /// The first stays for good, so that a quiet worker asks for no memory. Any other reserves more than an allocator
+    /// serves from its heap, where a small block behind it would keep it from the system for ever: it is mapped by
+    /// itself, costs what is touched of it, and is gone when it is dropped.
+    fn new(index: usize) -> Self {
+        let most = if index == 0 { FIRST_ROWS } else { ROWS };
+        let reserved = if index == 0 { FIRST_ROWS } else { ROWS.max(MAPPED_BYTES / size_of::<Option<(u32, T)>>()) };
+        Self { rows: Vec::with_capacity(reserved), most, free: Vec::new(), free_count: 0, lowest: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.free_count == 0 && self.rows.len() == self.most
+    }
+
+    fn is_empty(&self) -> bool {
+        self.free_count == self.rows.len()
+    }
+
+    /// The lowest free row; there is one.
+    fn take(&mut self) -> usize {
+        if self.free_count == 0 {
+            self.rows.push(None);
+            if self.free.len() * 64 < self.rows.len() {
+                self.free.push(0);
+            }
+            return self.rows.len() - 1;
+        }
+        while self.free[self.lowest] == 0 {
+            self.lowest += 1;
+        }
+        let bit = self.free[self.lowest].trailing_zeros();
+        self.free[self.lowest] &= !(1 << bit);
+        self.free_count -= 1;
+        self.lowest * 64 + bit as usize
+    }
+
+    fn give(&mut self, row: usize) {
+        self.free[row / 64] |= 1 << (row % 64);
+        self.free_count += 1;
+        self.lowest = self.lowest.min(row / 64);
+    }
 }
 
 /// Rows in chunks.
 pub struct Slab<T> {
-    chunks: Vec<Option<Box<Chunk<T>>>>,
+    chunks: Vec<Option<Chunk<T>>>,
     /// No chunk below this one has a free row.
     lowest: usize,
     /// Rows freed since `settle`.
@@ -88,7 +144,7 @@ pub struct Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), lowest: 0, freed: Vec::new(), generation: 0, live: 0 }
+        Self { chunks: vec![Some(Chunk::new(0))], lowest: 0, freed: Vec::new(), generation: 0, live: 0 }
     }
 }
 
@@ -100,21 +156,17 @@ impl<T> Slab<T> {
 
     /// Puts a row, made with the token it will have, into the lowest free place.
     pub fn insert_with(&mut self, make: impl FnOnce(Token) -> T) -> Token {
-        while let Some(Some(chunk)) = self.chunks.get(self.lowest)
-            && chunk.free == 0
-        {
+        while self.chunks.get(self.lowest).is_some_and(|chunk| chunk.as_ref().is_some_and(Chunk::is_full)) {
             self.lowest += 1;
         }
         if self.lowest == self.chunks.len() {
             self.chunks.push(None);
         }
         self.generation = (self.generation + 1) & 0x3fff_ffff;
-        let chunk = self.chunks[self.lowest]
-            .get_or_insert_with(|| Box::new(Chunk { free: u128::MAX, rows: (0..ROWS).map(|_| None).collect() }));
-        let row = chunk.free.trailing_zeros() as usize;
+        let chunk = self.chunks[self.lowest].get_or_insert_with(|| Chunk::new(self.lowest));
+        let row = chunk.take();
         let token = Token::new((self.lowest * ROWS + row) as u32, self.generation);
         chunk.rows[row] = Some((self.generation, make(token)));
-        chunk.free &= !(1 << row);
         self.live += 1;
         token
     }
@@ -148,45 +200,40 @@ impl<T> Slab<T> {
     /// Makes the rows freed since the last call available again, and gives empty chunks back.
     pub fn settle(&mut self) {
         while let Some(slot) = self.freed.pop() {
-            let (chunk_index, row) = (slot as usize / ROWS, slot as usize % ROWS);
-            let Some(chunk) = self.chunks[chunk_index].as_mut() else { continue };
-            chunk.free |= 1 << row;
-            self.lowest = self.lowest.min(chunk_index);
-            // The first chunk stays, so that a quiet worker does not allocate at every connection.
-            if chunk.free == u128::MAX && chunk_index > 0 {
-                self.chunks[chunk_index] = None;
+            let (index, row) = (slot as usize / ROWS, slot as usize % ROWS);
+            let Some(chunk) = self.chunks[index].as_mut() else { continue };
+            chunk.give(row);
+            self.lowest = self.lowest.min(index);
+            if chunk.is_empty() && index > 0 {
+                self.chunks[index] = None;
             }
         }
-        while self.chunks.len() > 1 && matches!(self.chunks.last(), Some(None)) {
+        while matches!(self.chunks.last(), Some(None)) {
             self.chunks.pop();
         }
-        if self.freed.capacity() > 4 * ROWS {
+        if self.freed.capacity() > FREED_KEPT {
             self.freed = Vec::new();
         }
     }
 
     /// Every slot in use, in order.
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?))).flat_map(
-            |(index, chunk)| {
-                chunk
-                    .rows
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, row)| row.is_some())
-                    .map(move |(row, _)| (index * ROWS + row) as u32)
-            },
-        )
+        let chunks = self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?)));
+        chunks.flat_map(|(index, chunk)| {
+            let used = chunk.rows.iter().enumerate().filter(|(_, row)| row.is_some());
+            used.map(move |(row, _)| (index * ROWS + row) as u32)
+        })
     }
 
     fn row(&mut self, slot: u32) -> Option<&mut Option<(u32, T)>> {
-        self.chunks.get_mut(slot as usize / ROWS)?.as_mut().map(|chunk| &mut chunk.rows[slot as usize % ROWS])
+        self.chunks.get_mut(slot as usize / ROWS)?.as_mut()?.rows.get_mut(slot as usize % ROWS)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::splicer::sim::random::Random;
 
     #[test]
     fn a_token_finds_only_the_row_it_was_made_for() {
@@ -214,14 +261,40 @@ mod tests {
     #[test]
     fn the_lowest_row_is_taken_first_and_empty_chunks_are_given_back() {
         let mut slab = Slab::default();
-        let tokens: Vec<_> = (0..ROWS * 3).map(|n| slab.insert_with(|_| n)).collect();
+        let count = FIRST_ROWS + ROWS + 3;
+        let tokens: Vec<_> = (0..count).map(|n| slab.insert_with(|_| n)).collect();
         assert_eq!(slab.chunks.len(), 3);
-        for token in &tokens[ROWS / 2..] {
+        let kept = FIRST_ROWS / 2;
+        for token in &tokens[kept..] {
             slab.remove(token.slot());
         }
         slab.settle();
-        assert_eq!((slab.chunks.len(), slab.len()), (1, ROWS / 2));
-        assert_eq!(slab.insert_with(|_| 0).slot() as usize, ROWS / 2);
-        assert_eq!(slab.slots().count(), ROWS / 2 + 1);
+        assert_eq!((slab.chunks.len(), slab.len()), (1, kept));
+        assert_eq!(slab.insert_with(|_| 0).slot() as usize, kept);
+        assert_eq!(slab.slots().count(), kept + 1);
+    }
+
+    #[test]
+    fn rows_are_taken_and_given_as_from_a_sorted_set() {
+        let (mut slab, mut random) = (Slab::default(), Random::new(7));
+        let (mut used, mut free) = (Vec::new(), std::collections::BTreeSet::new());
+        let places = |index: usize| (index - FIRST_ROWS.min(index)) / ROWS;
+        for step in 0..60_000 {
+            if random.below(60_000) >= step || used.is_empty() {
+                let slot = slab.insert_with(|token| token.slot()).slot();
+                let fresh = used.len() + free.len();
+                let fresh =
+                    if fresh < FIRST_ROWS { fresh } else { ROWS * (1 + places(fresh)) + (fresh - FIRST_ROWS) % ROWS };
+                assert_eq!(slot, free.pop_first().unwrap_or(fresh as u32));
+                used.push(slot);
+            } else {
+                let at = random.below(used.len());
+                let slot = used.swap_remove(at);
+                assert_eq!(slab.remove(slot), Some(slot));
+                slab.settle();
+                free.insert(slot);
+            }
+            assert_eq!(slab.len(), used.len());
+        }
     }
 }
