@@ -35,6 +35,8 @@ impl Backend {
     /// The same on a given address.
     pub fn on(address: SocketAddr, serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).expect("a free port");
+        // The standard library's 128 overflow in a burst, and what the kernel then drops is sent again a second later.
+        rustix::net::listen(&listener, 4_096).expect("a listener");
         let address = listener.local_addr().expect("an address");
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, serve) = (Arc::clone(&stop), Arc::new(serve));
