@@ -1,7 +1,8 @@
-//! The order of a run: for each scenario start all contestants, give each its turn round by round, stop them, report.
+//! The order of a run: for each scenario, round by round, each contestant is started, has its turn and is stopped.
 //!
-//! Every order is followed by its reverse, and who begins moves on, so that nobody always follows the same rival.
-//! Invariant: at any time one contestant is under load and all others idle.
+//! A process keeps the luck of where its memory lies as long as it lives, and that moves its figures by several percent:
+//! so every turn has a fresh one. Every order is followed by its reverse, and who begins moves on, so that nobody always
+//! follows the same rival. Invariant: at any time one contestant is on the machine.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::launch::{Cores, pin};
 use crate::load::tls::Identity;
 use crate::proxies::{Contestant, Proxy, scratch};
 use crate::report::{Report, Results, Round, Sample};
-use crate::scenarios::{Field, Scenario, Turn};
+use crate::scenarios::{Scenario, Turn};
 
 /// Runs everything; an error if any sample could not be taken.
 pub fn run(settings: &Settings) -> Result<()> {
@@ -47,19 +48,11 @@ impl Race<'_> {
         let contestants = scenario.contestants(&self.settings.contestants);
         let mut results = Results::new(scenario, &contestants);
         let start = |who: &Contestant| who.start(scenario.services, self.cores, &self.identity, self.minted_in);
-        // Where memory is measured, nobody else is there.
-        let proxies = match scenario.field {
-            Field::Alone => Vec::new(),
-            _ => contestants.iter().map(start).collect::<Result<Vec<_>>>()?,
-        };
         for number in 0..scenario.rounds(&self.settings.scale) {
             let mut round = Round::default();
             for index in order(contestants.len(), number) {
                 let who = &contestants[index];
-                let sample = match proxies.get(index) {
-                    Some(proxy) => self.turn(scenario, proxy, number),
-                    None => start(who).and_then(|proxy| self.turn(scenario, &proxy, number)),
-                };
+                let sample = start(who).and_then(|proxy| self.turn(scenario, &proxy, number));
                 round.add(who.name, sample);
             }
             results.rounds.push(round);

@@ -18,6 +18,7 @@ pub static TOP: Keys = Keys {
     keys: &[
         "workers",
         "cpu_affinity",
+        "busy_poll",
         "watch",
         "stop_grace",
         "stop_deadline",

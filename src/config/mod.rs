@@ -44,6 +44,8 @@ pub struct Process {
     pub workers: Option<usize>,
     /// Pin worker i to the i-th core the process may use. Off by default.
     pub cpu_affinity: bool,
+    /// How long a worker that has just worked looks for more before it sleeps; `None` = not at all. Fixed at start.
+    pub busy_poll: Option<Duration>,
     /// Reload when another file is renamed over the configuration or a symlink to it is swapped.
     pub watch: bool,
     /// SIGTERM: how long listeners go on accepting after `/readyz` fails.

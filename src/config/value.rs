@@ -23,6 +23,7 @@ pub(super) type Read<T> = Result<T, Bad>;
 pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// Units for bounds and defaults.
+pub(super) const MICROSECOND: Duration = Duration::from_micros(1);
 pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -88,7 +89,10 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&DeValue<'_>)
     move |value| {
         let not_one =
             || Bad::new("is not a duration").hint("a number and a unit: \"200ms\", \"5s\", \"10m\", \"1h\", \"7d\"");
-        let written = value.as_str().and_then(parse_duration).ok_or_else(not_one)?;
+        // What is kept in milliseconds is also written so.
+        let fine = !least.is_zero() && least < MILLISECOND;
+        let whole = |duration: &Duration| fine || duration.subsec_micros().is_multiple_of(1_000);
+        let written = value.as_str().and_then(parse_duration).filter(whole).ok_or_else(not_one)?;
         let in_bounds = (least..=most).contains(&written);
         in_bounds
             .then_some(written)
@@ -255,15 +259,16 @@ pub(super) fn host(value: &DeValue<'_>) -> Read<String> {
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a host"))
 }
 
-/// Milliseconds for short durations, the largest unit that divides it for others.
+/// In the largest unit that divides it.
 pub(super) fn show_duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let fitting = UNITS.iter().rev().find(|(_, unit)| ms > 0 && ms.is_multiple_of(u128::from(*unit)));
-    fitting.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", ms / u128::from(*unit)))
+    let us = duration.as_micros();
+    let fitting = UNITS.iter().rev().find(|(_, unit)| us > 0 && us.is_multiple_of(u128::from(*unit)));
+    fitting.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", us / u128::from(*unit)))
 }
 
-/// Units of durations, in milliseconds, ascending.
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// Units of durations, in microseconds, ascending.
+const UNITS: [(&str, u64); 6] =
+    [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 const NAME_RULE: &str = "1 to 64 letters, digits, '.', '_' or '-'";
 
@@ -271,7 +276,7 @@ fn parse_duration(written: &str) -> Option<Duration> {
     let digits = written.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = written.split_at(digits);
     let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*unit).map(Duration::from_millis)
+    number.parse::<u64>().ok()?.checked_mul(*unit).map(Duration::from_micros)
 }
 
 fn is_name(text: &str) -> bool {

@@ -176,6 +176,7 @@ fn only_at_start(old: &Config, new: &Config) -> Vec<String> {
     let changed = [
         ("workers", old.workers != new.workers),
         ("cpu_affinity", old.cpu_affinity != new.cpu_affinity),
+        ("busy_poll", old.busy_poll != new.busy_poll),
         ("admin", old.admin != new.admin),
         ("log.level", old.log.level != new.log.level),
     ];

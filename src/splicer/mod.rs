@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 use self::account::{ConnectionView, Wanted};
 use self::flow::Incoming;
 use self::inbox::{Inbox, Sender, inbox};
-use self::os::{Connection, Event, Linux, Os};
+use self::os::{Connection, Event, Linux, Os, RawEvent};
 use self::slab::Side;
 use self::worker::{Shared, Whom, Worker};
 use crate::counters::{Padded, WorkerCounters};
@@ -116,6 +116,7 @@ impl Fleet {
             handles.push(Handle { inbox: sender, doors: Arc::new(AtomicUsize::new(0)) });
             ends.push(receiver);
         }
+        let busy_poll = shared.current.load().config.process.busy_poll;
         let fleet = Arc::new(Self { workers: handles.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
         for (index, inbox) in ends.into_iter().enumerate() {
@@ -123,7 +124,7 @@ impl Fleet {
             os.watch_inbox(&inbox)?;
             let worker = Worker::new(index, os, Arc::clone(shared), journal.sender(true));
             let core = cores.map(|cores| cores[index % cores.len()]);
-            let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), stopping: false };
+            let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), busy_poll, stopping: false };
             let spawned =
                 std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run_or_end(core))?;
             threads.push(spawned);
@@ -250,6 +251,7 @@ struct Thread {
     worker: Worker<Linux>,
     inbox: Inbox<Command>,
     fleet: Arc<Fleet>,
+    busy_poll: Option<Duration>,
     stopping: bool,
 }
 
@@ -273,8 +275,7 @@ impl Thread {
         let (mut events, mut raw) = (Vec::<Event>::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
         while !self.stopping {
             self.worker.keep_below = self.fleet.fair_share();
-            let timeout = self.timeout();
-            self.worker.os.wait(&mut events, &mut raw, timeout);
+            self.wait(&mut events, &mut raw);
             self.worker.turn(&events);
             if events.iter().any(|event| event.token.side() == Side::Inbox) {
                 self.read_inbox();
@@ -286,9 +287,22 @@ impl Thread {
         self.worker.flush();
     }
 
-    fn timeout(&mut self) -> Option<Duration> {
-        let at = self.worker.wake_at()?;
-        Some(Duration::from_micros(at.saturating_sub(self.worker.os.now())))
+    /// Sleeps until something happens or is due. If asked to, looks for a while first: waking a core takes longer.
+    fn wait(&mut self, events: &mut Vec<Event>, raw: &mut Vec<RawEvent>) {
+        let (due, os) = (self.worker.wake_at(), &mut self.worker.os);
+        if let Some(span) = self.busy_poll
+            && !events.is_empty()
+        {
+            let until = os.now() + span.as_micros() as Micros;
+            while os.now() < until.min(due.unwrap_or(Micros::MAX)) {
+                os.wait(events, raw, Some(Duration::ZERO));
+                if !events.is_empty() {
+                    return;
+                }
+            }
+        }
+        let timeout = due.map(|at| Duration::from_micros(at.saturating_sub(os.now())));
+        os.wait(events, raw, timeout);
     }
 
     fn read_inbox(&mut self) {

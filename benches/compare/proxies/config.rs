@@ -21,13 +21,18 @@ pub struct Plan<'a> {
     pub metrics: SocketAddr,
     /// Workers of sessile; a peer always has one.
     pub workers: u16,
+    /// How long sessile looks for more before it sleeps.
+    pub busy_poll: &'static str,
 }
 
 /// For sessile.
 pub fn sessile(plan: &Plan<'_>) -> String {
-    let Plan { folder, fronts, metrics, workers } = plan;
+    let Plan { folder, fronts, metrics, workers, busy_poll } = plan;
     let socket = folder.join("admin.sock");
-    let mut text = format!("workers = {workers}\n[admin]\nsocket = \"{}\"\nhttp = \"{metrics}\"\n", socket.display());
+    let mut text = format!(
+        "workers = {workers}\nbusy_poll = \"{busy_poll}\"\n[admin]\nsocket = \"{}\"\nhttp = \"{metrics}\"\n",
+        socket.display()
+    );
     for (front, Backends { service, addresses: [a, b], .. }) in fronts {
         let name = service.name();
         let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"{front}\"\n");

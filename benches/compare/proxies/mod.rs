@@ -44,6 +44,8 @@ pub struct Contestant {
     workers: u16,
     /// Whether it may use the clients' core too.
     everywhere: bool,
+    /// How long it looks for more before it sleeps.
+    busy_poll: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl Contestant {
             kind: Kind::Sessile,
             workers: 1,
             everywhere: false,
+            busy_poll: "off",
         };
         let mut all = vec![ours("sessile", sessile), ours("null", sessile)];
         all.extend(before.map(|program| ours("before", &program)));
@@ -106,6 +109,11 @@ impl Contestant {
         ]
     }
 
+    /// The same, but looking for more before it sleeps.
+    pub fn busy(&self) -> Self {
+        Self { name: "busy", busy_poll: "100us", ..self.clone() }
+    }
+
     /// Whether it is sessile.
     pub fn is_ours(&self) -> bool {
         self.kind == Kind::Sessile
@@ -123,7 +131,8 @@ impl Contestant {
         let backends = services.iter().map(start).collect::<Result<Vec<_>>>()?;
         let fronts = backends.iter().map(|backends| Ok((free_port()?, backends))).collect::<Result<Vec<_>>>()?;
         let addresses = fronts.iter().map(|(front, backends)| (backends.service, *front)).collect();
-        let plan = Plan { folder: dir.path(), fronts, metrics: free_port()?, workers: self.workers };
+        let (folder, metrics) = (dir.path(), free_port()?);
+        let plan = Plan { folder, fronts, metrics, workers: self.workers, busy_poll: self.busy_poll };
         let file = dir.path().join("config");
         let (text, arguments): (_, &[&str]) = match &self.kind {
             Kind::Sessile => (config::sessile(&plan), &["run", "--config"]),

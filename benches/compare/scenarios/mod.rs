@@ -21,6 +21,9 @@ use crate::measure::{self, Cpu};
 use crate::proxies::{Contestant, Proxy};
 use crate::report::Sample;
 
+/// About how long a contestant takes to start and stop.
+const START: Duration = Duration::from_millis(400);
+
 /// One question.
 #[derive(Debug)]
 pub struct Scenario {
@@ -45,8 +48,10 @@ pub enum Field {
     Usual,
     /// Also one that only differs where bytes are spliced.
     Splicing,
-    /// Everyone, but each as a fresh process alone on the machine, and few times: memory does not jitter.
-    Alone,
+    /// Everyone, but few times: memory does not jitter.
+    Few,
+    /// Everyone, and sessile that looks for more before it sleeps.
+    Waking,
     /// Sessile with one worker and with two. Only when it is asked for by name.
     Workers,
 }
@@ -95,7 +100,7 @@ static ALL: [Scenario; 11] = [
         name: "S4",
         title: "idle connections, filled and closed twice",
         services: &[Service::Echo],
-        field: Field::Alone,
+        field: Field::Few,
         run: idle::run,
         takes: (3.0, 7.0),
     },
@@ -119,7 +124,7 @@ static ALL: [Scenario; 11] = [
         name: "S8",
         title: "64-byte ping-pong",
         services: &[Service::Echo],
-        field: Field::Usual,
+        field: Field::Waking,
         run: pingpong::run,
         takes: (1.0, 0.0),
     },
@@ -173,13 +178,17 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>> {
 impl Scenario {
     /// How many rounds it has.
     pub fn rounds(&self, scale: &Scale) -> usize {
-        if self.field == Field::Alone { scale.rounds.min(3) } else { scale.rounds }
+        if self.field == Field::Few { scale.rounds.min(3) } else { scale.rounds }
     }
 
     /// Who is asked, of all that are there.
     pub fn contestants(&self, all: &[Contestant]) -> Vec<Contestant> {
         match self.field {
             Field::Workers => all.first().map_or(Vec::new(), Contestant::with_workers),
+            Field::Waking => {
+                let busy = all.first().map(Contestant::busy);
+                all.iter().filter(|who| !who.is_for_bulk()).cloned().chain(busy).collect()
+            }
             field => all.iter().filter(|who| field == Field::Splicing || !who.is_for_bulk()).cloned().collect(),
         }
     }
@@ -187,7 +196,7 @@ impl Scenario {
     /// About how long it takes at full scale.
     pub fn estimate(&self, scale: &Scale, contestants: usize) -> Duration {
         let (windows, seconds) = self.takes;
-        let turn = (scale.window + scale.warm_up).mul_f64(windows) + Duration::from_secs_f64(seconds);
+        let turn = (scale.window + scale.warm_up).mul_f64(windows) + Duration::from_secs_f64(seconds) + START;
         turn.mul_f64((self.rounds(scale) * contestants) as f64)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Bad;
 use crate::config::file::Section;
-use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
+use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
 use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, Process, keys};
 
 /// A year: the longest time anything is asked to wait, far inside what timers can count.
@@ -26,6 +26,9 @@ pub(super) fn process(top: &Section<'_>) -> Process {
     Process {
         workers: top.read("workers", value::unless("auto", value::integer(WORKERS))).unwrap_or(None),
         cpu_affinity: top.read("cpu_affinity", value::boolean).unwrap_or(false),
+        busy_poll: top
+            .read("busy_poll", value::unless("off", value::duration(MICROSECOND, MILLISECOND)))
+            .unwrap_or(None),
         watch: top.read("watch", value::boolean).unwrap_or(false),
         stop_grace: top.read("stop_grace", value::duration(Duration::ZERO, HOUR)).unwrap_or(Duration::ZERO),
         stop_deadline: top.read("stop_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(MINUTE),

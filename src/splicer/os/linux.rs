@@ -19,6 +19,9 @@ use crate::proxy_protocol::canonical;
 use crate::socket::KeepAlive;
 use crate::splicer::slab::{Side, Token};
 
+/// An event as the kernel tells it.
+pub type RawEvent = epoll::Event;
+
 /// A pipe holds this much, so that one round of splice moves as much as sixteen of copying.
 const PIPE_BYTES: usize = 256 * 1024;
 
@@ -71,7 +74,7 @@ impl Linux {
     }
 
     /// Sleeps until something happens, at most `timeout`; `None` = for ever. Events replace what `into` held.
-    pub fn wait(&mut self, into: &mut Vec<Event>, raw: &mut Vec<epoll::Event>, timeout: Option<Duration>) {
+    pub fn wait(&mut self, into: &mut Vec<Event>, raw: &mut Vec<RawEvent>, timeout: Option<Duration>) {
         into.clear();
         raw.clear();
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());

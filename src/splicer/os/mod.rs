@@ -6,7 +6,7 @@
 
 mod linux;
 
-pub use linux::{Connection, Linux, Pipe, now};
+pub use linux::{Connection, Linux, Pipe, RawEvent, now};
 
 use std::net::{IpAddr, SocketAddr};
 
