@@ -58,6 +58,7 @@ fn nine_thousand_idle_connections_leave_nothing_behind_twice() {
         after.push(now);
     }
     assert!(after[0].abs_diff(after[1]) <= 1_024, "memory after the first and after the second: {after:?} KiB");
+    assert!(after[0] <= start_kib + 2_048, "memory before {start_kib}, after {after:?} KiB");
     assert_eq!(
         sessile.metric("sessile_connections_ended_total{listener=\"l\",outcome=\"done\",fault=\"none\"}"),
         18_000.0
