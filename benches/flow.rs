@@ -9,11 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use divan::Bencher;
-use sessile::admission::Admission;
 use sessile::config;
-use sessile::counters::Padded;
 use sessile::journal::JournalSender;
-use sessile::snapshot::{Current, Snapshot};
 use sessile::splicer::sim::kernel::{Id, Kernel};
 use sessile::splicer::sim::os::SimOs;
 use sessile::splicer::sim::socket::Taken;
@@ -40,13 +37,7 @@ impl Rig {
     fn new() -> Self {
         let checked = config::check(FILE, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let admission = Arc::new(Admission::new(usize::MAX));
-        let shared = Arc::new(Shared {
-            current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
-            admission,
-            counters: vec![Padded::default()].into(),
-            pipes_max: 64,
-        });
+        let shared = Arc::new(Shared::new(config, 1, 64));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut kernel = Kernel::new(1);
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);

@@ -10,12 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use sessile::admission::Admission;
 use sessile::config::{self, LogFormat};
-use sessile::counters::Padded;
 use sessile::journal::{Journal, JournalSender};
 use sessile::outcome::Ended;
-use sessile::snapshot::{Current, Snapshot};
 use sessile::socket::{self, KeepAlive, Options};
 use sessile::splicer::os::Linux;
 use sessile::splicer::worker::{Shared, Worker};
@@ -44,13 +41,7 @@ impl Rig {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let admission = Arc::new(Admission::new(usize::MAX));
-        let shared = Arc::new(Shared {
-            current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
-            admission,
-            counters: vec![Padded::default()].into(),
-            pipes_max: 64,
-        });
+        let shared = Arc::new(Shared::new(config, 1, 64));
         let journal = logs.then(|| Journal::start(LogFormat::Json, std::io::sink()).unwrap());
         let sender = journal.as_ref().map_or_else(JournalSender::off, |journal| journal.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);

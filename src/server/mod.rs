@@ -23,7 +23,6 @@ use self::doors::Doors;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
-use crate::counters::Padded;
 use crate::journal::Journal;
 use crate::metrics::status::Reloads;
 use crate::outcome::Ended;
@@ -129,17 +128,9 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
     let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
-    let admission = Arc::new(Admission::new(usize::MAX));
-    let snapshot = Snapshot::build(config, None, workers, &admission);
-    reload::limit(&admission, &snapshot, workers);
-    let current = Arc::new(Current::new(snapshot));
-    let counters = (0..workers).map(|_| Padded::default()).collect();
-    let shared = Arc::new(Shared {
-        current: Arc::clone(&current),
-        admission: Arc::clone(&admission),
-        counters,
-        pipes_max: pipes_by_descriptors(workers),
-    });
+    let shared = Arc::new(Shared::new(config, workers, pipes_by_descriptors(workers)));
+    let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
+    reload::limit(&admission, &current.load(), workers);
     let (fleet, threads) =
         Fleet::start(workers, &shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
     Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;

@@ -18,12 +18,12 @@ use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Link, Links, Wheel};
 use crate::admission::Admission;
-use crate::config::LogLevel;
+use crate::config::{Config, LogLevel};
 use crate::counters::{Padded, WorkerCounters};
 use crate::journal::{JournalSender, Notice, Record};
 use crate::outcome::Ended;
 use crate::pool::Backend;
-use crate::snapshot::Current;
+use crate::snapshot::{Current, Snapshot};
 
 /// `Opening`s kept for later connections.
 const SPARE_MAX: usize = 64;
@@ -45,6 +45,16 @@ pub struct Shared {
     pub counters: Box<[Padded<WorkerCounters>]>,
     /// Pipes that one worker may have; beyond them it copies.
     pub pipes_max: usize,
+}
+
+impl Shared {
+    /// For a process that begins with this configuration, and with no limit on connections yet.
+    pub fn new(config: Config, workers: usize, pipes_max: usize) -> Self {
+        let admission = Arc::new(Admission::new(usize::MAX));
+        let snapshot = Snapshot::build(config, None, workers, &admission);
+        let counters = (0..workers).map(|_| Padded::default()).collect();
+        Self { current: Arc::new(Current::new(snapshot)), admission, counters, pipes_max }
+    }
 }
 
 /// One worker.

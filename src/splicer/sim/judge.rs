@@ -95,7 +95,7 @@ impl World {
 
     /// What the listener has counted since.
     fn newly_ended(&mut self) -> Vec<Ended> {
-        let snapshot = self.current.load();
+        let snapshot = self.shared.current.load();
         let now = &snapshot.listeners[0].state.counters[0].0.ended;
         let before = &mut self.judge.counted;
         let mut ended = Vec::new();
@@ -234,7 +234,7 @@ impl World {
 
     /// In a world where all completes, the counters say so.
     pub(super) fn all_counted(&self) -> Result<(), String> {
-        let snapshot = self.current.load();
+        let snapshot = self.shared.current.load();
         let sum = |count: &dyn Fn(&crate::counters::BackendCounters) -> u64| -> u64 {
             snapshot.pools[0].backends().iter().map(|backend| count(backend.counters(0))).sum()
         };

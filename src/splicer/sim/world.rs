@@ -13,12 +13,10 @@ use super::kernel::{Id, Kernel};
 use super::os::SimOs;
 use super::peer::Peer;
 use super::random::{Random, mix};
-use crate::admission::Admission;
 use crate::config::{Address, Config};
-use crate::counters::Padded;
 use crate::journal::JournalSender;
 use crate::outcome::Ended;
-use crate::snapshot::{Current, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::splicer::os::{Broken, Micros};
 use crate::splicer::worker::{Shared, Whom, Worker};
 
@@ -84,8 +82,6 @@ pub enum Greeting {
 pub struct World {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) worker: Worker<SimOs>,
-    pub(super) current: Arc<Current>,
-    admission: Arc<Admission>,
     pub(super) shared: Arc<Shared>,
     pub(super) nature: Nature,
     pub(super) random: Random,
@@ -103,19 +99,11 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, nature: Nature) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let admission = Arc::new(Admission::new(nature.connections_max));
-        let snapshot = Snapshot::build(nature.config.clone(), None, 1, &admission);
-        let listener = Arc::clone(&snapshot.listeners[0]);
-        let current = Arc::new(Current::new(snapshot));
-        let shared = Arc::new(Shared {
-            current: Arc::clone(&current),
-            admission: Arc::clone(&admission),
-            counters: vec![Padded::default()].into(),
-            pipes_max: nature.pipes_max,
-        });
+        let shared = Arc::new(Shared::new(nature.config.clone(), 1, nature.pipes_max));
+        let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), JournalSender::off());
         worker.open_door(0, (), listener, false);
-        admission.limit(nature.connections_max, nature.per_source, None);
+        shared.admission.limit(nature.connections_max, nature.per_source, None);
         let mut random = Random::new(mix(seed));
         kernel.borrow_mut().failures = if nature.hostile { 8 } else { 0 };
         kernel.borrow_mut().room_min = if nature.bulky { BULK } else { 1 };
@@ -123,8 +111,6 @@ impl World {
         Self {
             kernel,
             worker,
-            current,
-            admission,
             shared,
             to_come: nature.clients,
             judge: Judge::new(&nature),
@@ -214,10 +200,10 @@ impl World {
                 self.worker.shed(&Whom::All, 1, Ended::Stopped);
             }
             3 | 4 => {
-                let old = self.current.load_full();
-                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1, &self.admission);
+                let old = self.shared.current.load_full();
+                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1, &self.shared.admission);
                 self.worker.rebind_door(0, Arc::clone(&next.listeners[0]));
-                self.current.swap(Arc::new(next));
+                self.shared.current.swap(Arc::new(next));
             }
             _ => {}
         }
@@ -236,7 +222,7 @@ impl World {
         {
             return Err(format!("socket {id}: its bytes were told and not read"));
         }
-        let alive = self.current.generations_alive();
+        let alive = self.shared.current.generations_alive();
         if alive > 1 {
             return Err(format!("{alive} snapshots are alive"));
         }
@@ -317,9 +303,10 @@ impl World {
             self.judge()?;
         }
         self.worker.trim();
-        let pool_leases: u64 = self.current.load().pools.iter().map(|pool| pool.leases()).sum();
+        let pool_leases: u64 = self.shared.current.load().pools.iter().map(|pool| pool.leases()).sum();
         let doors = if self.nature.removes_listener { self.worker.doors() } else { 0 };
-        let left = (self.worker.connections(), self.kernel.borrow().owned(), self.admission.open(), pool_leases, doors);
+        let left =
+            (self.worker.connections(), self.kernel.borrow().owned(), self.shared.admission.open(), pool_leases, doors);
         if left != (0, (0, 0), 0, 0, 0) {
             return Err(format!("left over: connections, (sockets, pipes), permits, leases, listeners: {left:?}"));
         }

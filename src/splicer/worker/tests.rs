@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::snapshot::Snapshot;
 use crate::splicer::os::{Linux, now};
 
 fn shared(listener: &str) -> Arc<Shared> {
@@ -15,13 +14,7 @@ fn shared(listener: &str) -> Arc<Shared> {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    let admission = Arc::new(Admission::new(usize::MAX));
-    Arc::new(Shared {
-        current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
-        admission,
-        pipes_max: 8,
-        counters: vec![Padded::default()].into(),
-    })
+    Arc::new(Shared::new(config, 1, 8))
 }
 
 /// Another worker's turn may have begun later than this one's, and what it hands over may end at once.
