@@ -10,7 +10,7 @@
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `flow`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,inbox}`, [`probe`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`] |
-//! | 1 rules | pure decisions | [`route`], [`attempt`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
+//! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod client_hello;
 pub mod config;
 pub mod counters;
+pub mod http;
 pub mod journal;
 pub mod metrics;
 pub mod outcome;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("placement", 1),
     ("sticky", 1),
     ("client_hello", 1),
+    ("http", 1),
     ("proxy_protocol", 1),
     ("snapshot", 2),
     ("admission", 2),
