@@ -41,9 +41,11 @@ fn browser(cookies: &str) -> Vec<u8> {
 
 fn usual() -> Vec<u8> {
     let head = browser(
-        "_ga=GA1.2.1234567890.1690000000; consent=yes; theme=dark; sid=8f14e45fceea167a5a36dedd4bea2543; cart=3",
+        "_ga=GA1.2.1234567890.1690000000; _gid=GA1.2.987654321.1690086400; consent=yes; theme=dark; locale=en-GB; \
+         sid=8f14e45fceea167a5a36dedd4bea2543; csrftoken=Jx0b7Qp2mVt5Yc8Zr1Lw4Ns6Ka9Hd3Fg; cart=3; \
+         recent=10341%2C20518%2C31177%2C40962; seen=2026-03-14T09%3A26%3A53Z; experiment=checkout-b; last=%2Faccount%2Forders%2F000123",
     );
-    assert!((1_000..1_100).contains(&head.len()), "{}", head.len());
+    assert!((1_024..1_100).contains(&head.len()), "{}", head.len());
     head
 }
 

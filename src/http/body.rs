@@ -219,7 +219,6 @@ impl Body {
             (State::TrailerName, b':') => Ok(State::TrailerValue),
             (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
             (State::TrailerValue, _) if is_text_byte(byte) => Ok(State::TrailerValue),
-            (State::TrailerName, b'\r') | (State::TrailerStart, b' ' | b'\t') => Err(Refused::BadTrailer),
             _ => Err(Refused::BadTrailer),
         }
     }

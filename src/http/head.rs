@@ -8,9 +8,7 @@
 
 use memchr::memchr2;
 
-use super::field::{
-    FIELDS_MAX, Field, FieldList, Fields, Known, Span, is_text, is_token, is_token_byte, split_at_byte,
-};
+use super::field::{Field, FieldList, Fields, Known, Span, is_text, is_token, is_token_byte, split_at_byte};
 use super::target::{Host, Target, TargetSpans};
 use super::{Framing, Method, Progress, Refused, Version, connection, framing};
 
@@ -74,14 +72,10 @@ impl RequestReader {
     /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
     /// began. One empty line before it is passed over (RFC 9112 §2.2).
     pub fn read(&mut self, bytes: &[u8]) -> Progress<usize> {
-        let line = &mut self.line;
-        match self.lines.read(bytes, Kind::Request, |text, at| RequestLine::read(text, at).map(|read| *line = read)) {
-            Progress::Done(length) => match self.check(bytes) {
-                Ok(()) => Progress::Done(length),
-                Err(refused) => Progress::No(refused),
-            },
-            other => other,
+        if self.lines.answer == Progress::More {
+            self.lines.answer = self.go_on(bytes).into();
         }
+        self.lines.answer
     }
 
     /// The request that was read from these bytes; more of them may follow.
@@ -90,7 +84,7 @@ impl RequestReader {
     ///
     /// If no call of [`RequestReader::read`] on these bytes has answered `Done`.
     pub fn request<'a>(&'a self, bytes: &'a [u8]) -> Request<'a> {
-        let length = self.lines.length.expect("a head that was read to its end");
+        let length = self.lines.whole();
         Request {
             method: self.line.method,
             method_name: self.line.name.of(bytes),
@@ -102,13 +96,15 @@ impl RequestReader {
         }
     }
 
-    /// What can only be said of a head as a whole.
-    fn check(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        let line = &mut self.line;
+        let start = |text: &[u8], at| RequestLine::read(text, at).map(|read| *line = read);
+        let Some(length) = self.lines.read(bytes, Kind::Request, start)? else { return Ok(None) };
         let fields = self.lines.fields.of(bytes);
         check_host(self.line.target.of(bytes), self.line.version, fields)?;
         connection::check(fields)?;
         self.framing = framing::of_request(self.line.version, fields)?;
-        Ok(())
+        Ok(Some(length))
     }
 }
 
@@ -235,14 +231,10 @@ impl ResponseReader {
     /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
     /// began, `asked` is what it answers.
     pub fn read(&mut self, bytes: &[u8], asked: Asked) -> Progress<usize> {
-        let line = &mut self.line;
-        match self.lines.read(bytes, Kind::Response, |text, at| StatusLine::read(text, at).map(|read| *line = read)) {
-            Progress::Done(length) => match self.check(bytes, asked) {
-                Ok(()) => Progress::Done(length),
-                Err(refused) => Progress::No(refused),
-            },
-            other => other,
+        if self.lines.answer == Progress::More {
+            self.lines.answer = self.go_on(bytes, asked).into();
         }
+        self.lines.answer
     }
 
     /// The response that was read from these bytes; more of them may follow.
@@ -251,7 +243,7 @@ impl ResponseReader {
     ///
     /// If no call of [`ResponseReader::read`] on these bytes has answered `Done`.
     pub fn response<'a>(&'a self, bytes: &'a [u8]) -> Response<'a> {
-        let length = self.lines.length.expect("a head that was read to its end");
+        let length = self.lines.whole();
         Response {
             version: self.line.version,
             status: self.line.status,
@@ -262,14 +254,17 @@ impl ResponseReader {
         }
     }
 
-    fn check(&mut self, bytes: &[u8], asked: Asked) -> Result<(), Refused> {
+    fn go_on(&mut self, bytes: &[u8], asked: Asked) -> Result<Option<usize>, Refused> {
+        let line = &mut self.line;
+        let start = |text: &[u8], at| StatusLine::read(text, at).map(|read| *line = read);
+        let Some(length) = self.lines.read(bytes, Kind::Response, start)? else { return Ok(None) };
         let fields = self.lines.fields.of(bytes);
         connection::check(fields)?;
         self.framing = framing::of_response(asked, self.line.version, self.line.status, fields)?;
-        match self.line.status {
-            101 => connection::check_switch(asked, self.line.version, fields),
-            _ => Ok(()),
+        if self.line.status == 101 {
+            connection::check_switch(asked, self.line.version, fields)?;
         }
+        Ok(Some(length))
     }
 }
 
@@ -323,78 +318,74 @@ struct Lines {
     /// The start line has been read.
     started: bool,
     fields: FieldList,
-    /// How long the head is, once its end was found.
-    length: Option<usize>,
+    /// The last answer. Any but `More` is final.
+    answer: Progress<usize>,
 }
 
 impl Lines {
     fn new() -> Self {
-        Self { line: 0, searched: 0, started: false, fields: FieldList::new(), length: None }
+        Self { line: 0, searched: 0, started: false, fields: FieldList::new(), answer: Progress::More }
     }
 
     fn reset(&mut self) {
-        (self.line, self.searched, self.started, self.length) = (0, 0, false, None);
+        (self.line, self.searched, self.started, self.answer) = (0, 0, false, Progress::More);
         self.fields.clear();
     }
 
+    /// The length of a head that was read to its end.
+    fn whole(&self) -> usize {
+        match self.answer {
+            Progress::Done(length) => length,
+            _ => panic!("the head has not been read to its end"),
+        }
+    }
+
+    /// Reads the lines that are there; the length of the head if its empty line is among them.
     fn read(
         &mut self,
         bytes: &[u8],
         kind: Kind,
         mut start: impl FnMut(&[u8], usize) -> Result<(), Refused>,
-    ) -> Progress<usize> {
-        if let Some(length) = self.length {
-            return Progress::Done(length);
-        }
-        loop {
-            let line = match self.next_line(bytes, kind) {
-                Progress::Done(line) => line,
-                Progress::More => return Progress::More,
-                Progress::No(refused) => return Progress::No(refused),
-            };
+    ) -> Result<Option<usize>, Refused> {
+        while let Some(line) = self.next_line(bytes, kind)? {
             let at = self.line;
-            let done = match (self.started, line.is_empty()) {
-                (false, true) if at == 0 && kind == Kind::Request => Ok(()),
-                (false, _) => {
-                    self.started = true;
-                    start(line, at)
-                }
-                (true, false) => Field::read(line, at).and_then(|field| self.fields.push(field)),
-                (true, true) => {
-                    self.length = Some(at + 2);
-                    return Progress::Done(at + 2);
-                }
-            };
-            if let Err(refused) = done {
-                return Progress::No(refused);
-            }
-            self.line = at + line.len() + 2;
+            self.line += line.len() + 2;
             self.searched = self.line;
+            match (self.started, line.is_empty()) {
+                (true, false) => self.fields.push(Field::read(line, at)?)?,
+                (true, true) => return Ok(Some(self.line)),
+                (false, true) if at == 0 && kind == Kind::Request => {}
+                (false, _) => {
+                    start(line, at)?;
+                    self.started = true;
+                }
+            }
         }
+        Ok(None)
     }
 
-    /// The line at `self.line`, without its CRLF.
-    fn next_line<'a>(&mut self, bytes: &'a [u8], kind: Kind) -> Progress<&'a [u8]> {
+    /// The line at `self.line`, without its CRLF; `None` if it is not whole.
+    fn next_line<'a>(&mut self, bytes: &'a [u8], kind: Kind) -> Result<Option<&'a [u8]>, Refused> {
         let is_request_line = kind == Kind::Request && !self.started;
-        let (end, refused) = match is_request_line {
+        let (end, too_long) = match is_request_line {
             true => (self.line + REQUEST_LINE_MAX + 2, Refused::RequestLineTooLong),
             false => (HEAD_MAX, Refused::HeadTooLong),
         };
         // What is certainly no request is not waited for: TLS on a plain port, for one.
         let is_hopeless = |byte: &u8| !is_token_byte(*byte) && !matches!(byte, b'\r' | b'\n');
         if is_request_line && bytes.get(self.line).is_some_and(is_hopeless) {
-            return Progress::No(Refused::BadMethod);
+            return Err(Refused::BadMethod);
         }
         let window = &bytes[..bytes.len().min(end)];
         let found = memchr2(b'\r', b'\n', &window[self.searched..]).map(|at| self.searched + at);
         self.searched = found.unwrap_or(window.len());
-        match found.map(|at| (at, &window[at..])) {
-            Some((at, [b'\r', b'\n', ..])) => Progress::Done(&window[self.line..at]),
-            Some((_, [b'\r'])) | None if window.len() < end => Progress::More,
-            Some((_, [b'\r'])) | None => Progress::No(refused),
-            Some(_) => Progress::No(Refused::BareLineEnd),
+        match &window[self.searched..] {
+            [b'\r', b'\n', ..] => Ok(Some(&window[self.line..self.searched])),
+            [] | [b'\r'] if window.len() < end => Ok(None),
+            [] | [b'\r'] => Err(too_long),
+            _ => Err(Refused::BareLineEnd),
         }
     }
 }
 
-const _: () = assert!(HEAD_MAX < u16::MAX as usize && FIELDS_MAX <= u8::MAX as usize);
+const _: () = assert!(HEAD_MAX < u16::MAX as usize);

@@ -38,6 +38,16 @@ pub enum Progress<T> {
     No(Refused),
 }
 
+impl<T> From<Result<Option<T>, Refused>> for Progress<T> {
+    fn from(result: Result<Option<T>, Refused>) -> Self {
+        match result {
+            Ok(Some(done)) => Self::Done(done),
+            Ok(None) => Self::More,
+            Err(refused) => Self::No(refused),
+        }
+    }
+}
+
 /// The versions spoken here (RFC 9112 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Version {
@@ -183,8 +193,8 @@ refusals! {
     BadFieldName = "bad_field_name", BadRequest;
     /// A field value holds NUL or another control character (RFC 9110 §5.5).
     BadFieldValue = "bad_field_value", BadRequest;
-    /// A field is called like Host, Content-Length or Transfer-Encoding, but with an underscore: applications that
-    /// fold names would take it for the real one.
+    /// A field is called like Content-Length or Transfer-Encoding, but with an underscore: applications that fold names
+    /// would take it for the real one.
     LookAlike = "look_alike", BadRequest;
     /// HTTP/1.1 without Host (RFC 9112 §3.2).
     NoHost = "no_host", BadRequest;

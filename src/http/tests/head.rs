@@ -84,6 +84,19 @@ fn a_reader_reads_one_head_after_another() {
 }
 
 #[test]
+fn a_reader_that_has_refused_refuses_whatever_is_shown_next() {
+    let good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    for bad in [&b"Host: a\r\n"[..], b"GET / HTTP/1.1\r\n: x\r\n", b"GET / HTTP/1.1\r\n\r\n"] {
+        let mut reader = RequestReader::new();
+        let refused = reader.read(bad);
+        assert!(matches!(refused, Progress::No(_)), "{refused:?}");
+        assert_eq!((reader.read(&[bad, good].concat()), reader.read(good)), (refused, refused));
+        reader.reset();
+        assert_eq!(reader.read(good), Progress::Done(good.len()));
+    }
+}
+
+#[test]
 fn no_more_is_waited_for_than_the_longest_head() {
     let request_line = [&b"GET /"[..], &vec![b'a'; REQUEST_LINE_MAX - 3]].concat();
     assert_eq!(RequestReader::new().read(&request_line[..REQUEST_LINE_MAX]), Progress::More);
