@@ -162,8 +162,9 @@ impl<'a> Question<'a> {
     fn answer(&self, client: &Client) -> Answer<'a> {
         let (source, sni) = (Some(client.source), client.sni.as_ref().map(ServerName::as_str));
         let pool = self.routes.find(&RouteFacts { sni, alpn: &self.alpn, source });
-        let explanation =
-            pool.map(|pool| self.pools[pool].explain(&Facts { source, sni, tlvs: &self.tlvs }, &self.down[pool]));
+        let explanation = pool.map(|pool| {
+            self.pools[pool].explain(&Facts { source, sni, tlvs: &self.tlvs, cookies: &[] }, &self.down[pool])
+        });
         let refused = match &explanation {
             None => Some(Ended::NoRoute.word()),
             Some(explanation) => explanation.choice.is_none().then_some(Ended::NoBackend.word()),

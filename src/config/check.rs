@@ -1,11 +1,12 @@
 //! From what was written to what is meant: every default, every bound, every rule.
 //!
-//! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`),
+//! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`, `cookie`),
 //! with a default in the place of what cannot be read, so that the rules between them (`whole`, `tie`) see every
 //! object and all problems come out together.
 //!
 //! Invariant: a `Config` leaves here only if no error was noted.
 
+mod cookie;
 mod health;
 mod listener;
 mod pool;

@@ -92,6 +92,7 @@ pub static POOL: Keys = Keys {
         "range",
         "check",
         "eject",
+        "cookie",
     ],
 };
 /// One named address of a pool.
@@ -106,9 +107,28 @@ pub static CHECK: Keys = Keys {
 };
 /// Passive ejection.
 pub static EJECT: Keys = Keys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
+/// The cookie that says where a client settled.
+pub static COOKIE: Keys = Keys {
+    table: "[pool.cookie]",
+    keys: &[
+        "mode",
+        "name",
+        "keys",
+        "max_idle",
+        "max_life",
+        "domain",
+        "path",
+        "secure",
+        "http_only",
+        "same_site",
+        "partitioned",
+        "remember",
+    ],
+};
 
 /// All tables.
-pub static ALL: [&Keys; 11] = [&TOP, &ADMIN, &LOG, &LIMITS, &LISTENER, &ROUTE, &POOL, &BACKEND, &RANGE, &CHECK, &EJECT];
+pub static ALL: [&Keys; 12] =
+    [&TOP, &ADMIN, &LOG, &LIMITS, &LISTENER, &ROUTE, &POOL, &BACKEND, &RANGE, &CHECK, &EJECT, &COOKIE];
 
 /// Advice for someone who wrote `unknown` in this table: the key that was probably meant, or where it belongs.
 pub(super) fn advice(keys: &Keys, unknown: &str) -> Option<String> {
@@ -168,7 +188,7 @@ mod tests {
         assert_eq!(advice(&BACKEND, "wieght").unwrap(), "did you mean \"weight\"?");
         assert_eq!(advice(&POOL, "weight").unwrap(), "it belongs in [[pool.backend]]");
         assert_eq!(advice(&POOL, "workers").unwrap(), "it belongs at the top of the file, before the first table");
-        assert_eq!(advice(&POOL, "cookie"), None);
+        assert_eq!(advice(&POOL, "memory"), None);
         assert_eq!(advice(&TOP, "name"), None, "several tables have it");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,12 +15,14 @@ use ipnet::IpNet;
 use crate::server_name::{NamePattern, ServerName};
 
 mod check;
+mod cookie;
 mod file;
 pub mod keys;
 mod problem;
 mod value;
 
 pub use check::{Checked, check};
+pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
 pub use problem::Problem;
 
 /// Everything one file says.
@@ -245,6 +248,8 @@ pub struct Pool {
     pub eject: Option<Eject>,
     /// What happens to open connections of a backend marked down.
     pub on_down_connections: OnDown,
+    /// The cookie that says where a client settled; `None` = clients settle by key alone.
+    pub cookie: Option<Cookie>,
 }
 
 /// How a backend is chosen.
@@ -293,7 +298,7 @@ impl Balance {
 }
 
 /// One part of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyPart {
     /// `"source"`: the client address, cut to the prefix.
     Source,
@@ -301,6 +306,8 @@ pub enum KeyPart {
     Sni,
     /// `"tlv:0xNN"`: the value of this PROXY TLV.
     Tlv(u8),
+    /// `"cookie:NAME"`: the value of this cookie of the application.
+    Cookie(Arc<str>),
 }
 
 /// One named address.

@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::problem::Bad;
-use super::{Address, Bind, KeyPart};
+use super::{Address, Bind, KeyPart, OWN_NAME};
 use crate::server_name::{NamePattern, ServerName};
 
 /// What a reader answers.
@@ -35,6 +35,8 @@ const UNIX_PATH_MAX: usize = 107;
 const NAME_MAX: usize = 64;
 /// Levels of a location.
 const LOCATION_DEPTH_MAX: usize = 8;
+/// Longest name of a cookie.
+const COOKIE_NAME_MAX: usize = 128;
 
 /// Text.
 pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Read<&'v str> {
@@ -216,12 +218,16 @@ pub(super) fn alpn(value: &DeValue<'_>) -> Read<String> {
 pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
     /// PP2_TYPE_CRC32C and PP2_TYPE_NOOP say nothing about the client.
     const NOT_A_CLIENT: [u8; 2] = [0x03, 0x04];
-    let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"none\", or a list of the first three";
+    let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"cookie:NAME\", \"none\", or a list of the first four";
     let not_one = || Bad::new("is not a key").hint(hint);
     match text(value).map_err(|_| not_one())? {
         "none" => Ok(None),
         "source" => Ok(Some(KeyPart::Source)),
         "sni" => Ok(Some(KeyPart::Sni)),
+        written if written.starts_with("cookie:") => {
+            let name = application_cookie(&written["cookie:".len()..])?;
+            Ok(Some(KeyPart::Cookie(name.into())))
+        }
         written => {
             let digits = written.strip_prefix("tlv:0x").filter(|digits| digits.len() == 2).ok_or_else(not_one)?;
             match u8::from_str_radix(digits, 16).map_err(|_| not_one())? {
@@ -229,6 +235,23 @@ pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
                 kind => Ok(Some(KeyPart::Tlv(kind))),
             }
         }
+    }
+}
+
+/// The name of a cookie: a token (RFC 9110 §5.6.2).
+pub(super) fn cookie_name(written: &str) -> Read<&str> {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let good = (1..=COOKIE_NAME_MAX).contains(&written.len()) && written.bytes().all(is_token_byte);
+    let rule = "is not a cookie name: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~";
+    good.then_some(written).ok_or_else(|| Bad::new(rule))
+}
+
+/// The name of a cookie that the application sets; those of balancers are none.
+pub(super) fn application_cookie(written: &str) -> Read<&str> {
+    match cookie_name(written)? {
+        own if own == OWN_NAME => Err(Bad::new("is the balancer's own cookie, not one of the application")),
+        aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
+        name => Ok(name),
     }
 }
 

@@ -114,6 +114,11 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
             Some(value) => format!("tlv 0x{kind:02x} {}", value.escape_ascii()),
             None => format!("tlv 0x{kind:02x} absent"),
         },
+        // The value is a client's secret.
+        KeyPart::Cookie(name) => {
+            let present = facts.cookies.iter().any(|(known, value)| *known == &**name && !value.is_empty());
+            format!("cookie {name}{}", if present { "" } else { " absent" })
+        }
     };
     pool.config.key.iter().map(describe).collect::<Vec<_>>().join(", ")
 }

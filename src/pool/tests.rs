@@ -33,6 +33,7 @@ fn config(names: &[&str]) -> config::Pool {
         check: None,
         eject: Some(Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) }),
         on_down_connections: OnDown::Keep,
+        cookie: None,
     }
 }
 

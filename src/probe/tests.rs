@@ -50,6 +50,7 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         check: Some(orders.check.clone()),
         eject: None,
         on_down_connections: orders.on_down,
+        cookie: None,
     }
 }
 

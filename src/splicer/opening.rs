@@ -187,9 +187,9 @@ impl Opening {
     /// What identifies the client.
     pub fn facts(&self, source: Option<SocketAddr>) -> Facts<'_> {
         if self.local {
-            return Facts { source: None, sni: None, tlvs: &[] };
+            return Facts { source: None, sni: None, tlvs: &[], cookies: &[] };
         }
-        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs }
+        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
     }
 
     /// What the hello adds to the log.

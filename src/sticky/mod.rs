@@ -17,4 +17,6 @@ pub struct Facts<'a> {
     pub sni: Option<&'a str>,
     /// The TLVs of the PROXY v2 header, raw; may be empty.
     pub tlvs: &'a [u8],
+    /// Cookies of the request by name, values without quotes; only those that the pool's key asks for need be there.
+    pub cookies: &'a [(&'a str, &'a [u8])],
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, health};
+use super::{Bad, cookie, health};
 use crate::config::file::Section;
 use crate::config::value::{self, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{Address, AllDown, Backend, Balance, KeyPart, OnDown, Pool, Range, RangeRule, keys};
@@ -34,6 +34,8 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
     let balance = balance(&section, &backends);
     let key = key(&section, balance);
+    let cookie = cookie::cookie(&section, balance, &key);
+    cookie::needs_http(&section, &key, true);
     check_backends(&section, &sections, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
@@ -54,6 +56,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         check: health::check(&section),
         eject: health::eject(&section),
         on_down_connections: section.read("on_down_connections", on_down).unwrap_or(OnDown::Keep),
+        cookie,
         key,
         backends,
     };
@@ -127,7 +130,7 @@ fn is_prime(number: u32) -> bool {
 fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
     let parts = section.list("key", value::key_part);
     let understood = parts.len() == section.count("key");
-    let key: Vec<_> = parts.iter().filter_map(|(_, part)| *part).collect();
+    let key: Vec<_> = parts.iter().filter_map(|(_, part)| part.clone()).collect();
     let keyed = balance.is_none_or(Balance::keyed);
     let method = balance.map_or("", Balance::word);
     match (section.has("key"), understood, keyed) {

@@ -87,7 +87,7 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
             KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.meant.proxy.is_none()) => {
                 "key \"tlv\" is never known: no listener that reaches this pool has trust"
             }
-            KeyPart::Sni | KeyPart::Tlv(_) => continue,
+            KeyPart::Sni | KeyPart::Tlv(_) | KeyPart::Cookie(_) => continue,
         };
         pool.section.error("key", Bad::new(what));
     }
