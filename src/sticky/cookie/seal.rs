@@ -21,11 +21,11 @@
 //! # Why AES-256-GCM-SIV (RFC 8452)
 //!
 //! Many instances seal under one key and share nothing but that key, so nonces can only be random, and 96 bits repeat
-//! with probability n² / 2^97: once in 2^33 after 2^32 cookies, surely after 2^49. Under AES-GCM one repetition gives the
-//! authentication key away, which is why SP 800-38D §8.3 ends a key's life at 2^32 random nonces: five days of a busy
-//! fleet. Under GCM-SIV a repetition says no more than whether the two values say the same. So
-//! a key needs no count of its uses; it is changed when people who knew it leave. A value made up without the key opens
-//! with a probability below 2^-120.
+//! with probability n² / 2^97: 2^-33 after 2^32 cookies, nearly surely after 2^49. Under AES-GCM one repetition gives
+//! the authentication key away, which is why SP 800-38D §8.3 ends a key's life at 2^32 random nonces: five days of a
+//! busy fleet. Under GCM-SIV a repetition says no more than whether the two values say the same. So a key needs no
+//! count of its uses; it is changed when people who knew it leave. A value made up without the key opens with a
+//! probability below 2^-120.
 
 use aws_lc_rs::aead::{Aad, Nonce as AeadNonce};
 use data_encoding::BASE64URL_NOPAD;
