@@ -159,12 +159,14 @@ impl Listener {
         };
         let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
         let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
-        let reads_tls = listener.tls == config::Tls::Passthrough;
+        let reads_tls = listener.tls != config::Tls::Off;
         Self {
             not_tls: fallback(&listener.not_tls),
             silent: fallback(&listener.silent),
             needs_hello: reads_tls
-                && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
+                && (routes.needs_hello()
+                    || listener.terminates()
+                    || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
             pools: Arc::clone(pools),
             hello_ms,

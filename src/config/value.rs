@@ -198,6 +198,28 @@ pub(super) fn unix_path(path: &str) -> Read<PathBuf> {
     Ok(path.into())
 }
 
+/// The path of a file; one that is not absolute begins where the process was started.
+pub(super) fn file(value: &DeValue<'_>) -> Read<PathBuf> {
+    let written = text(value)?;
+    let good = !written.is_empty() && !written.contains('\0');
+    good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
+}
+
+/// SHA-256 of a public key: `"sha256:"` and 64 hexadecimal digits.
+pub(super) fn pin(value: &DeValue<'_>) -> Read<[u8; 32]> {
+    let bad = || Bad::new("is not a pin").hint("\"sha256:\" and 64 hexadecimal digits, of the public key");
+    let digits = text(value).map_err(|_| bad())?.strip_prefix("sha256:").ok_or_else(bad)?;
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(bad());
+    }
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+    }
+    Ok(hash)
+}
+
 /// A host name.
 pub(super) fn server_name(value: &DeValue<'_>) -> Read<ServerName> {
     ServerName::parse(text(value)?).ok_or_else(|| Bad::new("is not a host name"))

@@ -17,6 +17,9 @@ fn backend(name: &str) -> config::Backend {
 fn config(names: &[&str]) -> config::Pool {
     config::Pool {
         name: "web".to_owned(),
+        http: false,
+        alpn: vec![],
+        tls: None,
         balance: Balance::Hash,
         key: vec![KeyPart::Source],
         prefix_v4: 32,

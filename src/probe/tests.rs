@@ -34,6 +34,9 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
     };
     config::Pool {
         name: "web".to_owned(),
+        http: false,
+        alpn: vec![],
+        tls: None,
         balance: Balance::Random,
         key: vec![],
         prefix_v4: 32,

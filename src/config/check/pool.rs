@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, health};
+use super::{Bad, health, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{Address, AllDown, Backend, Balance, KeyPart, OnDown, Pool, Range, RangeRule, keys};
@@ -37,9 +37,12 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     check_backends(&section, &sections, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
+    let tls = tls::of_pool(&section);
     let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
     let meant = Pool {
         name: section.required("name", value::name).unwrap_or_default(),
+        http: section.read("http", value::boolean).unwrap_or(false),
+        alpn: section.values("alpn", value::alpn),
         balance: balance.unwrap_or(Balance::Hash),
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
@@ -51,9 +54,10 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),
         source: section.values("source", value::local_ip),
         proxy: health::proxy(&section),
-        check: health::check(&section),
+        check: health::check(&section, tls.as_ref()),
         eject: health::eject(&section),
         on_down_connections: section.read("on_down_connections", on_down).unwrap_or(OnDown::Keep),
+        tls,
         key,
         backends,
     };
