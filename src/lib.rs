@@ -9,7 +9,7 @@
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, [`probe`] |
-//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
@@ -36,3 +36,4 @@ pub mod snapshot;
 pub mod socket;
 pub mod splicer;
 pub mod sticky;
+pub mod tls;

@@ -24,7 +24,7 @@ mod value;
 pub use check::{Checked, check};
 pub use problem::Problem;
 pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
-pub use value::canonical as canonical_network;
+pub use value::{canonical as canonical_network, hex32};
 
 /// Everything one file says.
 #[derive(Debug, Clone, PartialEq)]

@@ -208,16 +208,7 @@ pub(super) fn file(value: &DeValue<'_>) -> Read<PathBuf> {
 /// SHA-256 of a public key: `"sha256:"` and 64 hexadecimal digits.
 pub(super) fn pin(value: &DeValue<'_>) -> Read<[u8; 32]> {
     let bad = || Bad::new("is not a pin").hint("\"sha256:\" and 64 hexadecimal digits, of the public key");
-    let digits = text(value).map_err(|_| bad())?.strip_prefix("sha256:").ok_or_else(bad)?;
-    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(bad());
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
-    }
-    Ok(hash)
+    text(value).map_err(|_| bad())?.strip_prefix("sha256:").and_then(hex32).ok_or_else(bad)
 }
 
 /// A host name.
@@ -315,6 +306,18 @@ pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+/// 32 bytes as 64 hexadecimal digits.
+pub fn hex32(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 fn socket_address(written: &str) -> Option<SocketAddr> {

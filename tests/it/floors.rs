@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("metrics", 2),
     ("journal", 2),
     ("socket", 2),
+    ("tls", 2),
     ("probe", 3),
     ("splicer", 4),
     ("admin", 4),

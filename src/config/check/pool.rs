@@ -37,7 +37,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     check_backends(&section, &sections, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
-    let tls = tls::of_pool(&section);
+    let tls = tls::of_pool(&section, &backends);
     let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
     let meant = Pool {
         name: section.required("name", value::name).unwrap_or_default(),

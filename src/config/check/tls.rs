@@ -6,7 +6,9 @@
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value;
-use crate::config::{Certificate, ClientCertificate, Group, PoolTls, Tls, TlsRules, TlsVersion, keys};
+use crate::config::{
+    Address, Backend, Certificate, ClientCertificate, Group, PoolTls, Tls, TlsRules, TlsVersion, keys,
+};
 
 /// The words of `tls` on listeners and routes.
 pub(super) const WORDS: [(&str, Tls); 3] =
@@ -69,7 +71,7 @@ pub(super) fn client_certificate(
 }
 
 /// Reads `[pool.tls]`; `None` = off.
-pub(super) fn of_pool(pool: &Section<'_>) -> Option<PoolTls> {
+pub(super) fn of_pool(pool: &Section<'_>, backends: &[Backend]) -> Option<PoolTls> {
     if !pool.has("tls") {
         return None;
     }
@@ -87,6 +89,14 @@ pub(super) fn of_pool(pool: &Section<'_>) -> Option<PoolTls> {
     }
     if !tls.verify && trusts_somebody {
         section.error("verify", Bad::new("verify false contradicts ca and pin"));
+    }
+    let nameless = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
+    if let Some(backend) = nameless.filter(|_| section.has("ca") && !section.has("sni")) {
+        let why = format!(
+            "backend \"{}\" is a unix socket, so that its certificate can be held against no address",
+            backend.name
+        );
+        section.error("ca", Bad::new(why).hint("write sni, the name in it"));
     }
     Some(tls)
 }
