@@ -15,6 +15,7 @@ use crate::config::{self, Config, Fallback};
 use crate::pool::Pool;
 use crate::route::RouteTable;
 use crate::socket::KeepAlive;
+use crate::tls::Termination;
 
 /// A backend's socket is tuned no later than this.
 const TUNE_MS: u32 = 15_000;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Pools, as written.
     pub pools: Arc<[Arc<Pool>]>,
+    /// Certificates, tickets, and how backends are spoken to.
+    pub tls: Arc<Termination>,
     _alive: Alive,
 }
 
@@ -44,6 +47,8 @@ pub struct Listener {
     pub routes: RouteTable,
     /// Every pool of the same snapshot.
     pub pools: Arc<[Arc<Pool>]>,
+    /// The TLS of the same snapshot.
+    pub tls: Arc<Termination>,
     /// Where bytes go that are certainly not TLS.
     pub not_tls: Option<usize>,
     /// Where connections go that stay silent.
@@ -101,8 +106,16 @@ fn tune_ms(rules: &KeepAlive) -> u32 {
 }
 
 impl Snapshot {
-    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name.
-    pub fn build(config: Config, previous: Option<&Snapshot>, workers: usize, admission: &Arc<Admission>) -> Self {
+    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name. `tls` is what was
+    /// loaded for this configuration.
+    pub fn build(
+        config: Config,
+        tls: Termination,
+        previous: Option<&Snapshot>,
+        workers: usize,
+        admission: &Arc<Admission>,
+    ) -> Self {
+        let tls = Arc::new(tls);
         let config = Arc::new(config);
         let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
         let pools: Arc<[Arc<Pool>]> = config
@@ -116,7 +129,7 @@ impl Snapshot {
                 || Arc::new(ListenerState::new(&listener.name, workers, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, &pools, limits, state))
+            Arc::new(Listener::new(listener, &pools, &tls, limits, state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -124,6 +137,7 @@ impl Snapshot {
             listeners: listeners.collect(),
             pools: Arc::clone(&pools),
             config,
+            tls: Arc::clone(&tls),
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
     }
@@ -148,6 +162,7 @@ impl Listener {
     fn new(
         listener: &config::Listener,
         pools: &Arc<[Arc<Pool>]>,
+        tls: &Arc<Termination>,
         (limits, hello_ms): (Limits, u32),
         state: Arc<ListenerState>,
     ) -> Self {
@@ -169,6 +184,7 @@ impl Listener {
                     || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
             pools: Arc::clone(pools),
+            tls: Arc::clone(tls),
             hello_ms,
             limits,
             state,

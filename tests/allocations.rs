@@ -46,7 +46,7 @@ impl Rig {
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
         let admission = Arc::new(Admission::new(usize::MAX));
         let shared = Arc::new(Shared {
-            current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
+            current: Arc::new(Current::new(Snapshot::build(config, Default::default(), None, 1, &admission))),
             admission,
             counters: vec![Padded::default()].into(),
             pipes_max: 64,

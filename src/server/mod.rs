@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::doors::Doors;
+use self::reload::Read;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
@@ -32,6 +33,7 @@ use crate::probe::Probes;
 use crate::snapshot::{Current, Snapshot};
 use crate::splicer::worker::{Shared, Whom};
 use crate::splicer::{self, Fleet};
+use crate::tls::Termination;
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -102,7 +104,7 @@ impl Refusal {
 
 fn start(path: &Path) -> Result<(), Refusal> {
     let identity = reload::identity(path);
-    let config = reload::read(path).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?.config;
+    let Read { config, tls, .. } = reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
     say(&config);
     raise_descriptor_limit();
@@ -110,10 +112,15 @@ fn start(path: &Path) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(path, config, identity))
+    runtime.block_on(serve(path, config, tls, identity))
 }
 
-async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) -> Result<(), Refusal> {
+async fn serve(
+    path: &Path,
+    config: Config,
+    tls: Termination,
+    identity: Option<reload::Identity>,
+) -> Result<(), Refusal> {
     let unavailable = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
@@ -130,7 +137,7 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let admission = Arc::new(Admission::new(usize::MAX));
-    let snapshot = Snapshot::build(config, None, workers, &admission);
+    let snapshot = Snapshot::build(config, tls, None, workers, &admission);
     reload::limit(&admission, &snapshot, workers);
     let current = Arc::new(Current::new(snapshot));
     let counters = (0..workers).map(|_| Padded::default()).collect();
@@ -161,7 +168,9 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
         stopping: AtomicBool::new(false),
     });
     server.note_addresses(&*server.doors.lock().await);
-    lock_of(&server.probes).adopt(&server.current.load().pools);
+    let snapshot = server.current.load_full();
+    lock_of(&server.probes).adopt(&snapshot.pools, &snapshot.tls);
+    drop(snapshot);
     server.announce(sockets.http_address());
 
     let (stop_admin, stopped) = watch::channel(false);

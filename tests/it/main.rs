@@ -3,6 +3,7 @@
 mod admin;
 mod balance;
 mod carried;
+mod certificates;
 mod demo;
 mod explain;
 mod faults;

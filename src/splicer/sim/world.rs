@@ -21,6 +21,7 @@ use crate::outcome::Ended;
 use crate::snapshot::{Current, Snapshot};
 use crate::splicer::os::{Broken, Micros};
 use crate::splicer::worker::{Shared, Whom, Worker};
+use crate::tls::Termination;
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
 const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
@@ -104,7 +105,7 @@ impl World {
     pub fn new(seed: u64, nature: Nature) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
         let admission = Arc::new(Admission::new(nature.connections_max));
-        let snapshot = Snapshot::build(nature.config.clone(), None, 1, &admission);
+        let snapshot = Snapshot::build(nature.config.clone(), Termination::default(), None, 1, &admission);
         let listener = Arc::clone(&snapshot.listeners[0]);
         let current = Arc::new(Current::new(snapshot));
         let shared = Arc::new(Shared {
@@ -215,7 +216,8 @@ impl World {
             }
             3 | 4 => {
                 let old = self.current.load_full();
-                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1, &self.admission);
+                let next =
+                    Snapshot::build(self.nature.config.clone(), Termination::default(), Some(&old), 1, &self.admission);
                 self.worker.rebind_door(0, Arc::clone(&next.listeners[0]));
                 self.current.swap(Arc::new(next));
             }

@@ -7,6 +7,7 @@ use super::*;
 use crate::config;
 use crate::snapshot::Snapshot;
 use crate::splicer::os::{Linux, now};
+use crate::tls::Termination;
 
 fn shared(listener: &str) -> Arc<Shared> {
     let text = format!(
@@ -17,7 +18,7 @@ fn shared(listener: &str) -> Arc<Shared> {
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
     let admission = Arc::new(Admission::new(usize::MAX));
     Arc::new(Shared {
-        current: Arc::new(Current::new(Snapshot::build(config, None, 1, &admission))),
+        current: Arc::new(Current::new(Snapshot::build(config, Termination::default(), None, 1, &admission))),
         admission,
         pipes_max: 8,
         counters: vec![Padded::default()].into(),
