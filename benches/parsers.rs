@@ -173,6 +173,8 @@ fn table(names: usize) -> RouteTable {
         sni: vec![NamePattern::parse(&name).expect("a pattern")],
         alpn: Vec::new(),
         source: Vec::new(),
+        tls: sessile::config::Tls::Passthrough,
+        client_certificate: None,
         pool: pool.to_string(),
     };
     let exact = (0..names).map(|index| route(format!("shop{index}.example.org"), index));

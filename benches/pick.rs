@@ -66,5 +66,5 @@ fn current(method: &str, backends: usize, more: &str) -> Current {
     }
     let checked = config::check(&(text + more), &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.expect("a good configuration").config;
-    Current::new(Snapshot::build(config, None, 1, &Arc::new(Admission::new(1))))
+    Current::new(Snapshot::build(config, sessile::snapshot::Loaded::default(), None, 1, &Arc::new(Admission::new(1))))
 }

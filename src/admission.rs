@@ -113,6 +113,12 @@ impl Admission {
         self.open.0.load(Relaxed)
     }
 
+    /// Whether so many are open that none should hold more than the two descriptors it is counted with: with five each,
+    /// no more than two fifths of the limit fit.
+    pub fn crowded(&self) -> bool {
+        self.open().saturating_mul(5) > self.connections_max().saturating_mul(2)
+    }
+
     /// The limit on them.
     pub fn connections_max(&self) -> usize {
         self.connections_max.load(Relaxed)
@@ -189,6 +195,11 @@ impl Permit {
     /// The listener it came in on.
     pub fn listener(&self) -> &Arc<ListenerState> {
         &self.listener
+    }
+
+    /// Whether descriptors are getting scarce: see [`Admission::crowded`].
+    pub fn crowded(&self) -> bool {
+        self.listener.admission.crowded()
     }
 
     /// Counts the connection for its source, once that is known; an IPv6 source is its /64, which is what one client

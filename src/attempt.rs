@@ -3,6 +3,7 @@
 //! Opens nothing and knows no clock: time is an argument, in milliseconds. Invariant: no attempt begins after the
 //! budget is spent, and a local error never leads to another backend.
 
+use crate::config;
 use crate::outcome::Ended;
 
 /// A known key's backend is tried again after this long.
@@ -23,6 +24,17 @@ pub struct Rules {
     pub sticky_retries: u32,
 }
 
+impl Rules {
+    /// Those of a pool.
+    pub fn of(pool: &config::Pool) -> Self {
+        Self {
+            timeout_ms: pool.connect_timeout.as_millis() as u64,
+            budget_ms: pool.connect_budget.as_millis() as u64,
+            sticky_retries: pool.sticky_retries,
+        }
+    }
+}
+
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -32,6 +44,8 @@ pub enum Failure {
     TimedOut,
     /// No way leads there.
     Unreachable,
+    /// It is connected, and its TLS is not to be had or not to be believed.
+    Tls,
     /// This machine's fault, not the backend's.
     Local(Ended),
 }
@@ -43,6 +57,7 @@ impl Failure {
             Self::Refused => Ended::ConnectRefused,
             Self::TimedOut => Ended::ConnectTimeout,
             Self::Unreachable => Ended::ConnectUnreachable,
+            Self::Tls => Ended::BackendTls,
             Self::Local(ended) => ended,
         }
     }

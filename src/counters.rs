@@ -162,6 +162,35 @@ pub struct WorkerCounters {
     pub log_dropped: Counter,
 }
 
+/// What the conversations of one worker count.
+#[derive(Debug, Default)]
+pub struct ConversationCounters {
+    /// Conversations now.
+    pub conversations: Counter,
+    /// Handshakes that were made.
+    pub handshakes: Counter,
+    /// Of these, those that resumed a session.
+    pub resumed: Counter,
+    /// Requests whose head was read and understood.
+    pub requests: Counter,
+    /// Of these, those that went over a connection to the backend that was there.
+    pub reused: Counter,
+    /// Connections that became something else by Upgrade.
+    pub upgrades: Counter,
+    /// Requests that were answered here.
+    pub answers: Counter,
+    /// Cookies that named a backend of the pool.
+    pub cookies_valid: Counter,
+    /// Cookies too long unused, or too old.
+    pub cookies_expired: Counter,
+    /// Cookies that nobody who holds a key has written.
+    pub cookies_forged: Counter,
+    /// Cookies of another pool.
+    pub cookies_other_pool: Counter,
+    /// Cookies for a backend that the pool has no more.
+    pub cookies_removed: Counter,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

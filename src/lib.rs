@@ -7,10 +7,10 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
-//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`admin`] |
-//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, [`probe`] |
-//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`] |
-//! | 1 rules | pure decisions | [`route`], [`attempt`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
+//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
+//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`] |
+//! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
@@ -20,8 +20,11 @@ pub mod admission;
 pub mod attempt;
 pub mod cli;
 pub mod client_hello;
+pub mod clock;
 pub mod config;
+pub mod connection;
 pub mod counters;
+pub mod http;
 pub mod journal;
 pub mod metrics;
 pub mod outcome;
@@ -36,3 +39,5 @@ pub mod snapshot;
 pub mod socket;
 pub mod splicer;
 pub mod sticky;
+pub mod terminate;
+pub mod tls;

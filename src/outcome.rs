@@ -95,6 +95,40 @@ endings! {
     HelloMalformed = "hello_malformed", Client;
     /// The ClientHello is longer than 16 KiB.
     HelloTooLong = "hello_too_long", Client;
+    /// The TLS handshake was not complete before `hello_timeout`.
+    HandshakeTimeout = "handshake_timeout", Client;
+    /// `max_handshakes` were under way until `hello_timeout`.
+    HandshakeLimit = "handshake_limit", Limit;
+    /// The TLS handshake failed: nothing in common, a certificate that is refused on either side, or bytes that are wrong.
+    HandshakeFailed = "handshake_failed", Client;
+    /// The client resumed a session whose client certificate has expired since.
+    CertificateExpired = "certificate_expired", Client;
+    /// The client closed inside the TLS handshake.
+    HandshakeCut = "handshake_cut", Client;
+    /// After the handshake the client sent what is not TLS, or ended it with an alert.
+    ClientTls = "client_tls", Client;
+    /// The client closed without close_notify (RFC 8446 §6.1), in the middle of what it was sending or being sent.
+    ClientTruncated = "client_truncated", Client;
+    /// A request's head or body did not come in time; it was answered with 408.
+    RequestTimeout = "request_timeout", Client;
+    /// A request was malformed or ambiguous (RFC 9112) and was answered so.
+    RequestRefused = "request_refused", Client;
+    /// A request was for a host that is another route than the connection's server name; it was answered with 421.
+    Misdirected = "misdirected", Client;
+    /// A kept connection had no other request for `keepalive_timeout`.
+    KeepaliveTimeout = "keepalive_timeout", Limit;
+    /// The head of the response did not come within `response_timeout`; the request was answered with 504.
+    ResponseTimeout = "response_timeout", Backend;
+    /// No byte of a body came or was taken for `body_timeout`.
+    BodyTimeout = "body_timeout", Limit;
+    /// The backend's response was malformed or ambiguous (RFC 9112); 502, or a reset if it had begun.
+    ResponseRefused = "response_refused", Backend;
+    /// The backend closed before its response was complete; 502, or a reset if it had begun.
+    ResponseCut = "response_cut", Backend;
+    /// A kept connection to the backend closed while a request that may not be sent twice was on it; no answer.
+    KeptClosed = "kept_closed", Backend;
+    /// The backend's TLS cannot be had or is not believed.
+    BackendTls = "backend_tls", Backend;
     /// No route matches and the listener has no default pool.
     NoRoute = "no_route", Client;
     /// The source has `max_connections_per_source` open already.
@@ -156,6 +190,12 @@ impl Ended {
                 | HelloTruncated
                 | HelloMalformed
                 | HelloTooLong
+                | HandshakeTimeout
+                | HandshakeLimit
+                | HandshakeFailed
+                | HandshakeCut
+                | CertificateExpired
+                | Misdirected
                 | NoRoute
                 | SourceConnections
                 | SourceRate
@@ -168,6 +208,8 @@ impl Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Reason {
+    /// The request's cookie.
+    Cookie,
     /// Placement among the usable backends.
     Placement,
     /// Nothing usable was left but a backup, or all are down and `all_down = "try"`.
@@ -178,6 +220,7 @@ impl Reason {
     /// The word in logs and `explain`.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Cookie => "cookie",
             Self::Placement => "placement",
             Self::LastResort => "last_resort",
         }

@@ -1,6 +1,7 @@
 //! Active health checks: asks every backend again and again whether it can serve, and tells it the answer.
 //!
-//! Decides nothing: `pool::health` counts the answers. Verifies no certificate: behind passthrough the client does.
+//! Decides nothing: `pool::health` counts the answers. Verifies certificates where the pool says whom it believes; behind
+//! passthrough the client does.
 //! Invariants: one task per checked backend, holding the backend and never a pool or snapshot; one timeout covers a
 //! whole check; what this machine lacks (descriptors, ports, memory) is never held against a backend.
 
@@ -22,6 +23,7 @@ use crate::config::{Address, Check, CheckKind, OnDown, ProxyOut};
 use crate::pool::health::Standing;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
+use crate::tls::{Termination, Upstream};
 
 /// First checks are spread over this time at most, so that a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
@@ -44,10 +46,10 @@ impl Probes {
 
     /// Checks exactly these pools from now on: call it at start and after each reload, on the runtime that runs the
     /// checks. Checks of carried backends go on undisturbed; those of others end; changed settings start again.
-    pub fn adopt(&mut self, pools: &[Arc<Pool>]) {
+    pub fn adopt(&mut self, pools: &[Arc<Pool>], tls: &Termination) {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
-            let Some(orders) = Orders::of(pool) else {
+            let Some(orders) = Orders::of(pool, tls.upstream(pool.name())) else {
                 pool.backends().iter().for_each(|backend| backend.unchecked());
                 continue;
             };
@@ -75,16 +77,18 @@ struct Orders {
     proxy: Option<ProxyOut>,
     source: Vec<IpAddr>,
     on_down: OnDown,
+    tls: Option<Arc<Upstream>>,
 }
 
 impl Orders {
-    fn of(pool: &Pool) -> Option<Self> {
+    fn of(pool: &Pool, tls: Option<&Arc<Upstream>>) -> Option<Self> {
         let config = pool.config();
         Some(Self {
             check: config.check.clone()?,
             proxy: config.proxy.clone(),
             source: config.source.clone(),
             on_down: config.on_down_connections,
+            tls: tls.cloned(),
         })
     }
 }
@@ -183,14 +187,14 @@ async fn ask(address: &Address, orders: &Orders) -> Result<(), Failure> {
     match &orders.check.kind {
         CheckKind::Tcp => Ok(()),
         CheckKind::Tls => {
-            let mut stream = handshake(stream, address, &orders.check).await?;
+            let mut stream = handshake(stream, address, orders).await?;
             // The answer is known; a backend that is gone before our close_notify is no worse for it.
             stream.shutdown().await.ok();
             Ok(())
         }
         CheckKind::Http { tls, path, host, status_min, status_max } => {
             if *tls {
-                stream = handshake(stream, address, &orders.check).await?;
+                stream = handshake(stream, address, orders).await?;
             }
             let status = request(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
             stream.shutdown().await.ok();
@@ -217,16 +221,21 @@ async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Strea
     }
 }
 
-async fn handshake(stream: Box<dyn Stream>, address: &Address, check: &Check) -> Result<Box<dyn Stream>, Failure> {
+async fn handshake(stream: Box<dyn Stream>, address: &Address, orders: &Orders) -> Result<Box<dyn Stream>, Failure> {
     static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(tls::connector);
-    let name = match (&check.sni, address) {
-        (Some(name), _) => ServerName::try_from(name.as_str().to_owned())
-            .map_err(|_| Failure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
-        // An address is never sent as a name.
-        (None, Address::Tcp(address)) => ServerName::from(address.ip()),
-        (None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+    let connector = match &orders.tls {
+        Some(upstream) => TlsConnector::from(upstream.config(Some(b"http/1.1")).clone()),
+        None => CONNECTOR.clone(),
     };
-    let stream = CONNECTOR.connect(name, stream).await.map_err(|error| Failure::from_io("TLS", error))?;
+    let name = match (&orders.check.sni, &orders.tls, address) {
+        (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())
+            .map_err(|_| Failure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
+        (None, Some(upstream), _) => upstream.name(address),
+        // An address is never sent as a name.
+        (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
+        (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
+    };
+    let stream = connector.connect(name, stream).await.map_err(|error| Failure::from_io("TLS", error))?;
     Ok(Box::new(stream))
 }
 

@@ -25,6 +25,15 @@ pub struct RouteTable {
     needs_hello: bool,
 }
 
+/// Where a connection goes, and by which rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The index of its pool.
+    pub pool: usize,
+    /// The route that took it, as an index into those the table was made of; `None` = the default.
+    pub route: Option<usize>,
+}
+
 /// What routes look at.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RouteFacts<'a> {
@@ -41,7 +50,7 @@ pub struct RouteFacts<'a> {
 struct Rule {
     alpn: Arc<[String]>,
     source: Option<IpNet>,
-    pool: usize,
+    found: Found,
 }
 
 impl RouteTable {
@@ -54,8 +63,8 @@ impl RouteTable {
             default: default.map(&pool_index),
             needs_hello: routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
         };
-        for route in routes {
-            let rules = Rule::of(route, pool_index(&route.pool));
+        for (index, route) in routes.iter().enumerate() {
+            let rules = Rule::of(route, Found { pool: pool_index(&route.pool), route: Some(index) });
             if route.sni.is_empty() {
                 table.unnamed.extend_from_slice(&rules);
             }
@@ -76,11 +85,16 @@ impl RouteTable {
 
     /// The pool for a connection; `None` = no route matches and there is no default.
     pub fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
+        self.find_route(facts).map(|found| found.pool)
+    }
+
+    /// The same, with the route that says so.
+    pub fn find_route(&self, facts: &RouteFacts<'_>) -> Option<Found> {
         facts
             .sni
             .and_then(|name| self.find_by_name(name, facts))
             .or_else(|| first_that_holds(&self.unnamed, facts))
-            .or(self.default)
+            .or_else(|| self.default.map(|pool| Found { pool, route: None }))
     }
 
     /// Whether any route looks at what a hello says.
@@ -89,9 +103,9 @@ impl RouteTable {
     }
 
     /// The name itself, then the domains above it, nearest first.
-    fn find_by_name(&self, name: &str, facts: &RouteFacts<'_>) -> Option<usize> {
-        if let Some(pool) = self.exact.get(name).and_then(|rules| first_that_holds(rules, facts)) {
-            return Some(pool);
+    fn find_by_name(&self, name: &str, facts: &RouteFacts<'_>) -> Option<Found> {
+        if let Some(found) = self.exact.get(name).and_then(|rules| first_that_holds(rules, facts)) {
+            return Some(found);
         }
         if self.below.is_empty() {
             return None;
@@ -103,9 +117,9 @@ impl RouteTable {
 
 impl Rule {
     /// A route as rules: one a network, or one alone if it has no source condition.
-    fn of(route: &config::Route, pool: usize) -> Vec<Self> {
+    fn of(route: &config::Route, found: Found) -> Vec<Self> {
         let alpn: Arc<[String]> = route.alpn.clone().into();
-        let rule = |source| Self { alpn: alpn.clone(), source, pool };
+        let rule = |source| Self { alpn: alpn.clone(), source, found };
         if route.source.is_empty() {
             return vec![rule(None)];
         }
@@ -129,8 +143,8 @@ impl Rule {
     }
 }
 
-fn first_that_holds(rules: &[Rule], facts: &RouteFacts<'_>) -> Option<usize> {
-    rules.iter().find(|rule| rule.holds(facts)).map(|rule| rule.pool)
+fn first_that_holds(rules: &[Rule], facts: &RouteFacts<'_>) -> Option<Found> {
+    rules.iter().find(|rule| rule.holds(facts)).map(|rule| rule.found)
 }
 
 /// The domain a name lies in.

@@ -3,6 +3,7 @@
 //! The only `ArcSwap` of the product. Opens no socket. Invariant: a decision is made from one snapshot, loaded once;
 //! a flow keeps its backend and copied limits, never a snapshot, so an old one dies as soon as nobody decides by it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::{Admission, ListenerState};
 use crate::config::{self, Config, Fallback};
 use crate::pool::Pool;
-use crate::route::RouteTable;
+use crate::route::{RouteFacts, RouteTable};
 use crate::socket::KeepAlive;
+use crate::sticky::cookie::{KeyRing, Rule};
+use crate::tls::Termination;
 
 /// A backend's socket is tuned no later than this.
 const TUNE_MS: u32 = 15_000;
@@ -32,6 +35,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Pools, as written.
     pub pools: Arc<[Arc<Pool>]>,
+    /// Certificates, tickets, and how backends are spoken to.
+    pub tls: Arc<Termination>,
     _alive: Alive,
 }
 
@@ -44,6 +49,8 @@ pub struct Listener {
     pub routes: RouteTable,
     /// Every pool of the same snapshot.
     pub pools: Arc<[Arc<Pool>]>,
+    /// The TLS of the same snapshot.
+    pub tls: Arc<Termination>,
     /// Where bytes go that are certainly not TLS.
     pub not_tls: Option<usize>,
     /// Where connections go that stay silent.
@@ -56,6 +63,80 @@ pub struct Listener {
     pub limits: Limits,
     /// What survives reloads.
     pub state: Arc<ListenerState>,
+}
+
+/// What the files say that a configuration names.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Certificates, ticket keys, authorities.
+    pub tls: Termination,
+    /// Keys of cookies.
+    pub rings: Rings,
+}
+
+impl Loaded {
+    /// Reads them all: everything that is wrong, or everything that is needed.
+    pub fn read(config: &Config, previous: Option<&Snapshot>) -> Result<Self, Vec<String>> {
+        let tls = Termination::load(config, previous.map(|snapshot| &*snapshot.tls));
+        let rings = Rings::load(config);
+        match (tls, rings) {
+            (Ok(tls), Ok(rings)) => Ok(Self { tls, rings }),
+            (tls, rings) => Err([tls.err(), rings.err()].into_iter().flatten().flatten().collect()),
+        }
+    }
+}
+
+/// The keys that seal cookies, by file.
+#[derive(Debug, Default)]
+pub struct Rings(Vec<(PathBuf, Arc<KeyRing>)>);
+
+impl Rings {
+    /// Reads the files that the pools name.
+    pub fn load(config: &Config) -> Result<Self, Vec<String>> {
+        let (mut rings, mut problems) = (Self::default(), Vec::new());
+        for pool in &config.pools {
+            let Some(config::CookieMode::Insert(insert)) = pool.cookie.as_ref().map(|cookie| &cookie.mode) else {
+                continue;
+            };
+            if rings.of(&insert.keys).is_some() {
+                continue;
+            }
+            let about = |what: String| format!("pool \"{}\": cookie: {}: {what}", pool.name, insert.keys.display());
+            match std::fs::read_to_string(&insert.keys).map_err(|error| vec![about(error.to_string())]) {
+                Err(unreadable) => problems.extend(unreadable),
+                Ok(text) => match KeyRing::parse(&text) {
+                    Ok(ring) => rings.0.push((insert.keys.clone(), Arc::new(ring))),
+                    Err(wrong) => problems.extend(wrong.iter().map(|problem| about(problem.to_string()))),
+                },
+            }
+        }
+        if problems.is_empty() { Ok(rings) } else { Err(problems) }
+    }
+
+    fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
+        self.0.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
+    }
+
+    /// A pool's cookie. Only a configuration whose files were not read lacks a ring.
+    pub fn rule(&self, pool: &config::Pool, previous: Option<&Pool>) -> Option<Rule> {
+        let cookie = pool.cookie.as_ref()?;
+        let mut secret = [0; 16];
+        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        let names = pool.backends.iter().map(|backend| backend.name.as_str());
+        let ring = |path: &Path| self.of(path).cloned().ok_or(());
+        Rule::new(cookie, &pool.name, names, previous.and_then(Pool::cookie), secret, ring).ok()
+    }
+}
+
+/// Where a connection belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the pool in the listener's `pools`.
+    pub pool: usize,
+    /// Index of the route in the listener's configuration; `None` = none of them.
+    pub route: Option<usize>,
+    /// What is done about TLS.
+    pub tls: config::Tls,
 }
 
 /// The limits of one connection, in milliseconds; 0 = off.
@@ -101,22 +182,36 @@ fn tune_ms(rules: &KeepAlive) -> u32 {
 }
 
 impl Snapshot {
-    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name.
-    pub fn build(config: Config, previous: Option<&Snapshot>, workers: usize, admission: &Arc<Admission>) -> Self {
+    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name. `loaded` is what
+    /// the files say that this configuration names. Each worker counts for itself, and so does the thread beside it
+    /// that holds its conversations: seats `0..workers` and `workers..2 * workers`.
+    pub fn build(
+        config: Config,
+        loaded: Loaded,
+        previous: Option<&Snapshot>,
+        workers: usize,
+        admission: &Arc<Admission>,
+    ) -> Self {
+        let Loaded { tls, rings } = loaded;
+        let seats = 2 * workers;
+        let tls = Arc::new(tls);
         let config = Arc::new(config);
         let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
-            .map(|pool| Arc::new(Pool::new(pool, old_pool(&pool.name).map(|pool| pool.as_ref()), workers)))
+            .map(|pool| {
+                let old = old_pool(&pool.name).map(|pool| pool.as_ref());
+                Arc::new(Pool::new(pool, old, seats).with_cookie(rings.rule(pool, old)))
+            })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
-                || Arc::new(ListenerState::new(&listener.name, workers, admission)),
+                || Arc::new(ListenerState::new(&listener.name, seats, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, &pools, limits, state))
+            Arc::new(Listener::new(listener, &pools, &tls, limits, state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -124,6 +219,7 @@ impl Snapshot {
             listeners: listeners.collect(),
             pools: Arc::clone(&pools),
             config,
+            tls: Arc::clone(&tls),
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
     }
@@ -148,6 +244,7 @@ impl Listener {
     fn new(
         listener: &config::Listener,
         pools: &Arc<[Arc<Pool>]>,
+        tls: &Arc<Termination>,
         (limits, hello_ms): (Limits, u32),
         state: Arc<ListenerState>,
     ) -> Self {
@@ -159,19 +256,32 @@ impl Listener {
         };
         let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
         let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
-        let reads_tls = listener.tls == config::Tls::Passthrough;
+        let reads_tls = listener.tls != config::Tls::Off;
         Self {
             not_tls: fallback(&listener.not_tls),
             silent: fallback(&listener.silent),
             needs_hello: reads_tls
-                && (routes.needs_hello() || named.into_iter().any(|name| pools[index(name)].needs_sni())),
+                && (routes.needs_hello()
+                    || listener.terminates()
+                    || named.into_iter().any(|name| pools[index(name)].needs_sni())),
             routes,
             pools: Arc::clone(pools),
+            tls: Arc::clone(tls),
             hello_ms,
             limits,
             state,
             config: listener.clone(),
         }
+    }
+}
+
+impl Listener {
+    /// Where its routes send a connection; `None` = nowhere.
+    pub fn way(&self, facts: &RouteFacts<'_>) -> Option<Way> {
+        let found = self.routes.find_route(facts)?;
+        let tls =
+            found.route.and_then(|route| self.config.routes.get(route)).map_or(self.config.tls, |route| route.tls);
+        Some(Way { pool: found.pool, route: found.route, tls })
     }
 }
 

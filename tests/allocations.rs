@@ -41,7 +41,7 @@ impl Rig {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(Shared::new(config, 1, 64));
+        let shared = Arc::new(Shared::new(config, sessile::snapshot::Loaded::default(), 1, 64));
         let journal = logs.then(|| Journal::start(LogFormat::Json, std::io::sink()).unwrap());
         let sender = journal.as_ref().map_or_else(JournalSender::off, |journal| journal.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);
@@ -172,4 +172,39 @@ fn client_hello(name: &str) -> Vec<u8> {
     let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &sized(&extension)].concat();
     let message = [&[1, 0], &sized(&body)[..]].concat();
     [&[22, 3, 1], &sized(&message)[..]].concat()
+}
+
+/// Reading a terminated request and its response, and writing both anew into buffers that are there already.
+#[test]
+fn http_heads_and_bodies_cost_nothing() {
+    use sessile::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
+    use sessile::http::head::{RequestReader, ResponseReader};
+    use sessile::http::{Progress, body::Body, cookie, forwarded::Forwarding, set_cookie};
+
+    let asks = b"POST /a HTTP/1.1\r\nHost: a\r\nCookie: a=b; SESSILE=c\r\nTransfer-Encoding: chunked\r\n\r\n2;e\r\nhi\r\n0\r\n\r\n";
+    let answers = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Max-Age=5\r\nContent-Length: 2\r\n\r\nhi";
+    // An address has to become text first, so forwarding is off: that costs one.
+    let edit = RequestEdit {
+        x_forwarded: Forwarding::Remove,
+        forwarded: Forwarding::Remove,
+        cookie: CookieEdit::Remove(b"SESSILE"),
+        set: &[("X-Request-Id", Some("1"))],
+        ..RequestEdit::default()
+    };
+    let (mut up, mut down) = (Vec::with_capacity(1_024), Vec::with_capacity(1_024));
+    let (mut request, mut response) = (RequestReader::new(), ResponseReader::new());
+    let counted = allocation_counter::measure(|| {
+        for stop in 1..=asks.len() {
+            let Progress::Done(length) = request.read(&asks[..stop]) else { continue };
+            assert!(Body::new(request.request(asks).framing).scan(&asks[length..]).is_ok_and(|body| body.complete));
+        }
+        let asked = request.request(asks);
+        assert_eq!(cookie::find(asked.fields, b"SESSILE").count(), 1);
+        write_request(&mut up, &asked, &edit);
+        assert!(matches!(response.read(answers, asked.asked()), Progress::Done(_)));
+        let answer = response.response(answers);
+        assert!(!set_cookie::set_cookies(answer.fields).any(|cookie| cookie.ends(0)));
+        write_response(&mut down, &answer, &asked.asked(), &ResponseEdit::default());
+    });
+    assert_eq!((counted.count_total, up.is_empty(), down.is_empty()), (0, false, false));
 }

@@ -1,14 +1,17 @@
 //! `sessile check`: everything that is wrong with a file, at once.
 //!
-//! Judges nothing itself. Invariant: the exit code is 64 exactly if `run` and `reload` would refuse the text.
+//! Judges nothing itself. Invariant: the exit code is 64 exactly if `run` and `reload` would refuse the text
+//! or a file that it names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::{EXIT_USAGE, Failure, load};
 use crate::config::{self, Problem};
+use crate::snapshot::Loaded;
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -23,22 +26,47 @@ pub(super) struct Check {
 impl Check {
     /// Checks and prints.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let (accepted, found) = match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
-            Ok(checked) => (true, checked.warnings),
-            Err(problems) => (false, problems),
-        };
+        let found = self.found()?;
         if self.json {
-            print_json(out, &self.file, accepted, &found)?;
+            print_json(out, &self.file, &found)?;
         } else {
-            print(out, &self.file, accepted, &found)?;
+            print(out, &self.file, &found)?;
         }
-        Ok(if accepted { 0 } else { EXIT_USAGE })
+        Ok(if found.accepted { 0 } else { EXIT_USAGE })
+    }
+
+    /// Files that the text names are read only once the text is good: before, it is not known which they are.
+    fn found(&self) -> Result<Found, Failure> {
+        let refused = |in_text, in_files| Found { accepted: false, in_text, in_files };
+        Ok(match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
+            Err(problems) => refused(problems, Vec::new()),
+            Ok(checked) => match Loaded::read(&checked.config, None) {
+                Err(problems) => refused(Vec::new(), problems),
+                Ok(loaded) => {
+                    Found { accepted: true, in_text: checked.warnings, in_files: loaded.tls.warnings(unix_s()) }
+                }
+            },
+        })
     }
 }
 
-fn print(out: &mut impl Write, file: &Path, accepted: bool, found: &[Problem]) -> Result<(), Failure> {
+/// What is wrong, or, if it is accepted, what looks wrong.
+struct Found {
+    accepted: bool,
+    /// In the text, each with its place.
+    in_text: Vec<Problem>,
+    /// In the files that the text names.
+    in_files: Vec<String>,
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn print(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure> {
     let file = file.display();
-    for problem in found {
+    let accepted = found.accepted;
+    for problem in &found.in_text {
         let Problem { line, column, .. } = problem;
         let (warning, object) = (if accepted { "warning: " } else { "" }, &problem.object);
         let object = if object.is_empty() { String::new() } else { format!("{object}: ") };
@@ -47,7 +75,10 @@ fn print(out: &mut impl Write, file: &Path, accepted: bool, found: &[Problem]) -
             writeln!(out, "    hint: {hint}")?;
         }
     }
-    let count = found.len();
+    for problem in &found.in_files {
+        writeln!(out, "{file}: {}{problem}", if accepted { "warning: " } else { "" })?;
+    }
+    let count = found.in_text.len() + found.in_files.len();
     let s = if count == 1 { "" } else { "s" };
     match (accepted, count) {
         (true, 0) => writeln!(out, "{file}: good")?,
@@ -67,8 +98,9 @@ struct Report<'a> {
 
 #[derive(Serialize)]
 struct Row<'a> {
-    line: usize,
-    column: usize,
+    /// `null` for what is wrong in another file.
+    line: Option<usize>,
+    column: Option<usize>,
     object: &'a str,
     message: &'a str,
     hint: Option<&'a str>,
@@ -77,13 +109,19 @@ struct Row<'a> {
 impl<'a> From<&'a Problem> for Row<'a> {
     fn from(problem: &'a Problem) -> Self {
         let Problem { line, column, object, message, hint } = problem;
-        Self { line: *line, column: *column, object, message, hint: hint.as_deref() }
+        Self { line: Some(*line), column: Some(*column), object, message, hint: hint.as_deref() }
     }
 }
 
-fn print_json(out: &mut impl Write, file: &Path, accepted: bool, found: &[Problem]) -> Result<(), Failure> {
-    let rows = found.iter().map(Row::from).collect();
-    let (problems, warnings) = if accepted { (vec![], rows) } else { (rows, vec![]) };
-    let report = Report { file: file.display().to_string(), accepted, problems, warnings };
+impl<'a> From<&'a String> for Row<'a> {
+    fn from(message: &'a String) -> Self {
+        Self { line: None, column: None, object: "", message, hint: None }
+    }
+}
+
+fn print_json(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure> {
+    let rows = found.in_text.iter().map(Row::from).chain(found.in_files.iter().map(Row::from)).collect();
+    let (problems, warnings) = if found.accepted { (vec![], rows) } else { (rows, vec![]) };
+    let report = Report { file: file.display().to_string(), accepted: found.accepted, problems, warnings };
     super::print_json(out, &report)
 }

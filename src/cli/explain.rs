@@ -11,12 +11,17 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Failure, load, print_json};
+use crate::clock;
 use crate::config::{self, Config};
+use crate::http::Progress;
+use crate::http::head::RequestReader;
 use crate::outcome::Ended;
 use crate::pool::{Explanation, Pool};
 use crate::route::{RouteFacts, RouteTable};
 use crate::server_name::ServerName;
+use crate::snapshot::Rings;
 use crate::sticky::Facts;
+use crate::terminate::{Settled, cookies_of_key};
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -40,6 +45,12 @@ pub(super) struct Explain {
     /// A TLV of their PROXY header, as in `0xE0=value`.
     #[arg(long, value_name = "0xNN=VALUE")]
     tlv: Vec<String>,
+    /// A cookie of their requests.
+    #[arg(long, value_name = "NAME=VALUE")]
+    cookie: Vec<String>,
+    /// A field of their requests.
+    #[arg(long, value_name = "NAME: VALUE")]
+    header: Vec<String>,
     /// A backend that is down, in one pool or in every pool that has it.
     #[arg(long, value_name = "[POOL/]NAME")]
     down: Vec<String>,
@@ -91,6 +102,9 @@ impl Explain {
         if let Some(sni) = &answer.sni {
             write!(out, " for {sni}")?;
         }
+        if let Some(cookie) = answer.cookie {
+            write!(out, " with a cookie that is {cookie}")?;
+        }
         match &answer.explanation {
             Some(explanation) => writeln!(out, ": {explanation}")?,
             None => writeln!(out, ": no route matches and there is no default pool")?,
@@ -127,6 +141,8 @@ struct Answer<'a> {
     client: IpAddr,
     listener: &'a str,
     sni: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cookie: Option<&'static str>,
     refused: Option<&'static str>,
     #[serde(flatten)]
     explanation: Option<Explanation>,
@@ -142,6 +158,13 @@ struct Question<'a> {
     sni: Option<ServerName>,
     alpn: Vec<u8>,
     tlvs: Vec<u8>,
+    request: Asked,
+}
+
+/// The head of a request, read as from a client.
+struct Asked {
+    bytes: Vec<u8>,
+    reader: RequestReader,
 }
 
 impl<'a> Question<'a> {
@@ -151,25 +174,71 @@ impl<'a> Question<'a> {
         Ok(Self {
             listener: &listener.name,
             routes: RouteTable::new(&listener.routes, listener.pool.as_deref(), index),
-            pools: config.pools.iter().map(|pool| Pool::new(pool, None, 1)).collect(),
+            pools: pools(config, !(asked.cookie.is_empty() && asked.header.is_empty()))?,
             down: find_down(config, &asked.down)?,
             sni: asked.sni.as_deref().map(server_name).transpose()?,
             alpn: alpn(&asked.alpn)?,
             tlvs: tlvs(&asked.tlv)?,
+            request: Asked::of(&asked.cookie, &asked.header)?,
         })
     }
 
     fn answer(&self, client: &Client) -> Answer<'a> {
         let (source, sni) = (Some(client.source), client.sni.as_ref().map(ServerName::as_str));
         let pool = self.routes.find(&RouteFacts { sni, alpn: &self.alpn, source });
-        let explanation =
-            pool.map(|pool| self.pools[pool].explain(&Facts { source, sni, tlvs: &self.tlvs }, &self.down[pool]));
+        let explanation = pool.map(|pool| {
+            let (down, pool) = (&self.down[pool], &self.pools[pool]);
+            let fields = self.request.reader.request(&self.request.bytes).fields;
+            let settled = Settled::read(pool, fields, clock::unix_s());
+            let cookies = cookies_of_key(pool, fields);
+            let facts = Facts { source, sni, tlvs: &self.tlvs, cookies: &cookies };
+            let explanation = pool.explain_settled(settled.backend(), &facts, down);
+            (settled.word(), explanation)
+        });
+        let (cookie, explanation) = explanation.map_or((None, None), |(cookie, found)| (cookie, Some(found)));
         let refused = match &explanation {
             None => Some(Ended::NoRoute.word()),
             Some(explanation) => explanation.reason.is_none().then_some(Ended::NoBackend.word()),
         };
-        Answer { client: client.source, listener: self.listener, sni: sni.map(str::to_owned), refused, explanation }
+        let sni = sni.map(str::to_owned);
+        Answer { client: client.source, listener: self.listener, sni, cookie, refused, explanation }
     }
+}
+
+impl Asked {
+    fn of(cookies: &[String], headers: &[String]) -> Result<Self, Failure> {
+        let mut head = "GET / HTTP/1.1\r\n".to_owned();
+        for line in headers {
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| Failure::Usage(format!("--header {line:?} is not like Name: value")))?;
+            head += &format!("{name}: {}\r\n", value.trim());
+        }
+        if !headers.iter().any(|line| line.to_ascii_lowercase().starts_with("host:")) {
+            head += "Host: localhost\r\n";
+        }
+        for cookie in cookies {
+            head += &format!("Cookie: {cookie}\r\n");
+        }
+        head += "\r\n";
+        let (mut reader, bytes) = (RequestReader::new(), head.into_bytes());
+        match reader.read(&bytes) {
+            Progress::Done(_) => Ok(Self { bytes, reader }),
+            Progress::No(refused) => Err(Failure::Usage(format!("such a request is refused: {}", refused.meaning()))),
+            Progress::More => Err(Failure::Usage("such a request would not end".to_owned())),
+        }
+    }
+}
+
+/// The pools that serve. Keys of cookies are needed only by those who ask about cookies.
+fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, Failure> {
+    let rings = match Rings::load(config) {
+        Ok(rings) => rings,
+        Err(problems) if with_cookies => return Err(Failure::Usage(problems.join("; "))),
+        Err(_) => Rings::default(),
+    };
+    let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool, None));
+    Ok(config.pools.iter().map(pool).collect())
 }
 
 fn find_listener<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a config::Listener, Failure> {
@@ -277,6 +346,15 @@ name = "api"
 key = "sni"
 all_down = "refuse"
 backend = [{ name = "a", address = "127.0.0.1:1" }]
+[[listener]]
+name = "shop"
+bind = "127.0.0.1:4435"
+pool = "shop"
+[[pool]]
+name = "shop"
+http = true
+cookie = { mode = "route", name = "SID" }
+backend = [{ name = "a", address = "127.0.0.1:1" }, { name = "b", address = "127.0.0.1:2" }]
 "#;
 
     /// What the command prints for these arguments and this input.
@@ -331,6 +409,23 @@ backend = [{ name = "a", address = "127.0.0.1:1" }]
     }
 
     #[test]
+    fn a_cookie_is_obeyed_while_its_backend_is_up() {
+        let asked = |more: &str| json(&format!("--listener shop --client 192.0.2.7 {more}"));
+        for name in ["a", "b"] {
+            for how in [format!("--cookie x=y --cookie SID=1234.{name}"), format!("--header Cookie:SID=1234.{name}")] {
+                let answer = asked(&how);
+                assert_eq!((&answer["choice"], &answer["reason"]), (&name.into(), &"cookie".into()), "{how}");
+                let moved = asked(&format!("{how} --down {name}"));
+                assert_ne!(moved["choice"], name, "{how}");
+                assert_eq!(moved["reason"], "placement", "{how}");
+            }
+        }
+        let gone = asked("--cookie SID=1234.gone");
+        assert_eq!((&gone["cookie"], &gone["choice"]), (&"removed".into(), &asked("")["choice"]));
+        assert!(refusal("--listener shop --client 192.0.2.7 --header nonsense", "").contains("not like"));
+    }
+
+    #[test]
     fn mapped_addresses_and_ports_make_no_difference() {
         let plain = json("--listener front --client 192.0.2.9");
         assert_eq!(json("--listener front --client ::ffff:192.0.2.9"), plain);
@@ -375,7 +470,7 @@ backend = [{ name = "a", address = "127.0.0.1:1" }]
 
     #[test]
     fn what_is_not_understood_is_named() {
-        assert_eq!(refusal("--client 192.0.2.1", ""), "--listener is needed; there are: front, bare");
+        assert_eq!(refusal("--client 192.0.2.1", ""), "--listener is needed; there are: front, bare, shop");
         let front = |arguments: &str| refusal(&format!("--listener front {arguments}"), "192.0.2.1\nnobody\n");
         assert_eq!(front(""), "line 2: client \"nobody\" is not an address");
         assert_eq!(front("--client 192.0.2.300"), "client \"192.0.2.300\" is not an address");

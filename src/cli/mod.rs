@@ -15,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::config::Problem;
 
+mod certs;
 mod check;
 mod client;
 mod demo;
@@ -55,6 +56,8 @@ enum Command {
     Reload(reload::Reload),
     /// Show what the running process is doing.
     Status(status::Status),
+    /// Make certificates for trying things on this machine.
+    Certs(certs::Certs),
     /// Play with three backends, the balancer before them and many clients, all on this machine.
     Demo(demo::Demo),
     /// Print the completions of a shell.
@@ -155,6 +158,7 @@ impl Command {
             Self::Explain(explain) => explain.run(out),
             Self::Reload(reload) => reload.run(out),
             Self::Status(status) => status.run(out),
+            Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),
             Self::Completions { shell } => {
                 let mut script = Vec::new();

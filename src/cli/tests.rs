@@ -47,6 +47,8 @@ fn commands_are_understood() {
         "sessile reload --socket /tmp/s --json",
         "sessile status --config f.toml --json",
         "sessile status",
+        "sessile certs dev",
+        "sessile certs dev --dir d --name a --name b --json",
         "sessile demo",
         "sessile demo --once",
         "sessile completions zsh",

@@ -1,16 +1,19 @@
 //! From what was written to what is meant: every default, every bound, every rule.
 //!
-//! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`),
-//! with a default in the place of what cannot be read, so that the rules between them (`whole`, `tie`) see every
-//! object and all problems come out together.
+//! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
+//! `tls`, `cookie`), with a default in the place of what cannot be read, so that the rules between them (`whole`,
+//! `reach`, `tie`) see every object and all problems come out together.
 //!
 //! Invariant: a `Config` leaves here only if no error was noted.
 
+mod cookie;
 mod health;
 mod listener;
 mod pool;
 mod process;
+mod reach;
 mod tie;
+mod tls;
 mod whole;
 
 #[cfg(test)]
@@ -68,15 +71,18 @@ fn as_meant(
 ) -> Config {
     let top = document.top(problems);
     let process = process::process(&top);
+    let tls = tls::rules(&top);
     let limits = process::limits(&top);
     let listeners: Vec<_> = top.children("listener", &keys::LISTENER).into_iter().map(listener::listener).collect();
     let pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
+        reach::check(&top, &listeners, &pools);
     }
     Config {
         process,
+        tls,
         limits,
         listeners: listeners.into_iter().map(|listener| listener.meant).collect(),
         pools: pools.into_iter().map(|pool| pool.meant).collect(),

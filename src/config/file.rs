@@ -96,21 +96,17 @@ impl<'d> Section<'d> {
 
     /// A table below this one; one that is not written reads as empty.
     pub(super) fn child(&self, key: &'static str, keys: &'static Keys) -> Section<'d> {
-        let section = |table, start| Section::new(table, start, self.below(key), keys, self.whole, self.problems);
-        let Some(value) = self.value(key) else { return section(&NOTHING, self.start) };
-        match value.get_ref() {
-            DeValue::Table(table) => section(table, value.span().start),
-            _ => {
-                self.complain(key, value, Bad::new("is not a table").hint(format!("write {}", keys.table)));
-                section(&NOTHING, self.start)
-            }
-        }
+        let nothing = || Section::new(&NOTHING, self.start, self.below(key), keys, self.whole, self.problems);
+        self.value(key).and_then(|value| self.table(key, value, keys)).unwrap_or_else(nothing)
     }
 
-    /// The same, unless the word `"off"` stands in the table's place.
+    /// The same, unless the word `"off"` stands in the table's place, or anything else that is no table.
     pub(super) fn child_unless_off(&self, key: &'static str, keys: &'static Keys) -> Option<Section<'d>> {
-        let off = self.value(key).is_some_and(|value| value.get_ref().as_str() == Some("off"));
-        (!off).then(|| self.child(key, keys))
+        match self.value(key) {
+            None => Some(self.child(key, keys)),
+            Some(value) if value.get_ref().as_str() == Some("off") => None,
+            Some(value) => self.table(key, value, keys),
+        }
     }
 
     /// The tables of a list; each is an object with a name or, for want of one, a number.
@@ -199,6 +195,14 @@ impl<'d> Section<'d> {
     fn value(&self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
         debug_assert!(self.keys.keys.contains(&key), "{key} is not among the keys of {}", self.keys.table);
         self.table.get(key)
+    }
+
+    fn table(&self, key: &str, value: &'d Spanned<DeValue<'d>>, keys: &'static Keys) -> Option<Section<'d>> {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.complain(key, value, Bad::new("is not a table").hint(format!("write {}", keys.table)));
+            return None;
+        };
+        Some(Section::new(table, value.span().start, self.below(key), keys, self.whole, self.problems))
     }
 
     fn elements(&self, key: &'static str) -> &'d [Spanned<DeValue<'d>>] {

@@ -24,6 +24,7 @@ pub static TOP: Keys = Keys {
         "stop_deadline",
         "admin",
         "log",
+        "tls",
         "limits",
         "listener",
         "pool",
@@ -33,6 +34,8 @@ pub static TOP: Keys = Keys {
 pub static ADMIN: Keys = Keys { table: "[admin]", keys: &["socket", "http"] };
 /// What is logged.
 pub static LOG: Keys = Keys { table: "[log]", keys: &["format", "connections", "level"] };
+/// Every handshake.
+pub static TLS: Keys = Keys { table: "[tls]", keys: &["ticket_keys", "min_version", "groups"] };
 /// Limits of every connection.
 pub static LIMITS: Keys = Keys {
     table: "[limits]",
@@ -40,7 +43,11 @@ pub static LIMITS: Keys = Keys {
         "max_connections",
         "max_connections_per_source",
         "connection_rate_per_source",
+        "max_handshakes",
         "hello_timeout",
+        "keepalive_timeout",
+        "response_timeout",
+        "body_timeout",
         "idle_timeout",
         "half_close_timeout",
         "lifetime",
@@ -64,16 +71,31 @@ pub static LISTENER: Keys = Keys {
         "untrusted",
         "not_tls",
         "silent",
+        "certificate",
+        "client_certificate",
+        "client_tls",
+        "forwarded",
         "route",
     ],
 };
+/// A certificate of a listener.
+pub static CERTIFICATE: Keys = Keys { table: "[[listener.certificate]]", keys: &["cert", "key", "default"] };
+/// What is asked of a listener's clients.
+pub static CLIENT_CERTIFICATE: Keys = Keys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
 /// A rule of a listener.
-pub static ROUTE: Keys = Keys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "pool"] };
+pub static ROUTE: Keys =
+    Keys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "tls", "client_certificate", "pool"] };
+/// What is asked of a route's clients.
+pub static ROUTE_CLIENT_CERTIFICATE: Keys =
+    Keys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };
 /// Backends that share one rule.
 pub static POOL: Keys = Keys {
     table: "[[pool]]",
     keys: &[
         "name",
+        "http",
+        "alpn",
+        "tls",
         "balance",
         "key",
         "prefix_v4",
@@ -93,6 +115,7 @@ pub static POOL: Keys = Keys {
         "range",
         "check",
         "eject",
+        "cookie",
     ],
 };
 /// One named address of a pool.
@@ -100,6 +123,8 @@ pub static BACKEND: Keys =
     Keys { table: "[[pool.backend]]", keys: &["name", "address", "weight", "location", "backup"] };
 /// Sources that are treated alike.
 pub static RANGE: Keys = Keys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
+/// TLS to a pool's backends.
+pub static POOL_TLS: Keys = Keys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni"] };
 /// Active health checks.
 pub static CHECK: Keys = Keys {
     table: "[pool.check]",
@@ -107,9 +132,45 @@ pub static CHECK: Keys = Keys {
 };
 /// Passive ejection.
 pub static EJECT: Keys = Keys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
+/// The cookie that says where a client settled.
+pub static COOKIE: Keys = Keys {
+    table: "[pool.cookie]",
+    keys: &[
+        "mode",
+        "name",
+        "keys",
+        "max_idle",
+        "max_life",
+        "domain",
+        "path",
+        "secure",
+        "http_only",
+        "same_site",
+        "partitioned",
+        "remember",
+    ],
+};
 
 /// All tables.
-pub static ALL: [&Keys; 11] = [&TOP, &ADMIN, &LOG, &LIMITS, &LISTENER, &ROUTE, &POOL, &BACKEND, &RANGE, &CHECK, &EJECT];
+pub static ALL: [&Keys; 17] = [
+    &TOP,
+    &ADMIN,
+    &LOG,
+    &TLS,
+    &LIMITS,
+    &LISTENER,
+    &CERTIFICATE,
+    &CLIENT_CERTIFICATE,
+    &ROUTE,
+    &ROUTE_CLIENT_CERTIFICATE,
+    &POOL,
+    &POOL_TLS,
+    &BACKEND,
+    &RANGE,
+    &CHECK,
+    &EJECT,
+    &COOKIE,
+];
 
 /// Advice for someone who wrote `unknown` in this table: the key that was probably meant, or where it belongs.
 pub(super) fn advice(keys: &Keys, unknown: &str) -> Option<String> {
@@ -169,7 +230,7 @@ mod tests {
         assert_eq!(advice(&BACKEND, "wieght").unwrap(), "did you mean \"weight\"?");
         assert_eq!(advice(&POOL, "weight").unwrap(), "it belongs in [[pool.backend]]");
         assert_eq!(advice(&POOL, "workers").unwrap(), "it belongs at the top of the file, before the first table");
-        assert_eq!(advice(&POOL, "cookie"), None);
+        assert_eq!(advice(&POOL, "memory"), None);
         assert_eq!(advice(&TOP, "name"), None, "several tables have it");
     }
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,20 +16,26 @@ use ipnet::IpNet;
 use crate::server_name::{NamePattern, ServerName};
 
 mod check;
+mod cookie;
 mod file;
 pub mod keys;
 mod problem;
+mod tls;
 mod value;
 
 pub use check::{Checked, check};
+pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
 pub use problem::Problem;
-pub use value::canonical as canonical_network;
+pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
+pub use value::{canonical as canonical_network, hex32};
 
 /// Everything one file says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// What concerns the whole process.
     pub process: Process,
+    /// What holds for every handshake.
+    pub tls: TlsRules,
     /// Limits that hold for every connection.
     pub limits: Limits,
     /// Where clients connect.
@@ -109,8 +116,16 @@ pub struct Limits {
     pub max_connections_per_source: Option<u32>,
     /// New connections a second of one client address; `None` = off.
     pub connection_rate_per_source: Option<u32>,
-    /// From accept until PROXY header and hello are read.
+    /// TLS handshakes under way; `None` = off.
+    pub max_handshakes: Option<usize>,
+    /// From accept until PROXY header, hello, handshake and the first head of a request are read.
     pub hello_timeout: Duration,
+    /// A kept connection without another request.
+    pub keepalive_timeout: Option<Duration>,
+    /// From the end of a request to the head of its response.
+    pub response_timeout: Option<Duration>,
+    /// No byte of a body that has begun.
+    pub body_timeout: Option<Duration>,
     /// Relay without a byte in either direction.
     pub idle_timeout: Option<Duration>,
     /// One direction closed, no byte in the other.
@@ -127,15 +142,6 @@ pub struct Limits {
     pub user_timeout: Option<Duration>,
 }
 
-/// What a listener does about TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// Bytes are opaque.
-    Off,
-    /// The ClientHello is read where a rule needs it and forwarded unchanged.
-    Passthrough,
-}
-
 /// An address we accept on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
@@ -143,8 +149,16 @@ pub struct Listener {
     pub name: String,
     /// Where it binds; at least one.
     pub bind: Vec<Bind>,
-    /// What it does about TLS.
+    /// What it does about TLS where its routes say nothing else.
     pub tls: Tls,
+    /// Its certificates, as written.
+    pub certificates: Vec<Certificate>,
+    /// What is asked of the clients of its default pool; `None` = no certificate.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Something in front took TLS off, for every client that no PROXY header says otherwise of.
+    pub client_tls: bool,
+    /// How far clients are believed about where requests come from. `Append` never holds for a peer outside `trust`.
+    pub forwarded: Forwarded,
     /// The default pool.
     pub pool: Option<String>,
     /// Open connections of this listener.
@@ -218,6 +232,10 @@ pub struct Route {
     pub alpn: Vec<String>,
     /// Source networks; empty = no condition.
     pub source: Vec<IpNet>,
+    /// What is done about TLS: its own word, or the listener's.
+    pub tls: Tls,
+    /// What is asked of its clients: its own word, or the listener's; `None` unless it terminates.
+    pub client_certificate: Option<ClientCertificate>,
     /// The pool it names.
     pub pool: String,
 }
@@ -227,6 +245,12 @@ pub struct Route {
 pub struct Pool {
     /// Its name; unique.
     pub name: String,
+    /// Its backends speak HTTP/1.1, and every request is placed.
+    pub http: bool,
+    /// Protocols offered by ALPN where TLS is terminated and `http` is off; empty = none.
+    pub alpn: Vec<String>,
+    /// TLS to its backends; `None` = bytes as they are.
+    pub tls: Option<PoolTls>,
     /// How a backend is chosen.
     pub balance: Balance,
     /// What identifies a client; empty = `"none"`.
@@ -259,6 +283,8 @@ pub struct Pool {
     pub eject: Option<Eject>,
     /// What happens to open connections of a backend marked down.
     pub on_down_connections: OnDown,
+    /// The cookie that says where a client settled; `None` = clients settle by key alone.
+    pub cookie: Option<Cookie>,
 }
 
 /// How a backend is chosen.
@@ -307,7 +333,7 @@ impl Balance {
 }
 
 /// One part of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyPart {
     /// `"source"`: the client address, cut to the prefix.
     Source,
@@ -315,6 +341,8 @@ pub enum KeyPart {
     Sni,
     /// `"tlv:0xNN"`: the value of this PROXY TLV.
     Tlv(u8),
+    /// `"cookie:NAME"`: the value of this cookie of the application.
+    Cookie(Arc<str>),
 }
 
 /// One named address.

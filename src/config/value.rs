@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::problem::Bad;
-use super::{Address, Bind, KeyPart};
+use super::{Address, Bind, KeyPart, OWN_NAME};
 use crate::server_name::{NamePattern, ServerName};
 
 /// What a reader answers.
@@ -36,6 +36,8 @@ const UNIX_PATH_MAX: usize = 107;
 const NAME_MAX: usize = 64;
 /// Levels of a location.
 const LOCATION_DEPTH_MAX: usize = 8;
+/// Longest name of a cookie.
+const COOKIE_NAME_MAX: usize = 128;
 
 /// Text.
 pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Read<&'v str> {
@@ -198,6 +200,19 @@ pub(super) fn unix_path(path: &str) -> Read<PathBuf> {
     Ok(path.into())
 }
 
+/// The path of a file; one that is not absolute begins where the process was started.
+pub(super) fn file(value: &DeValue<'_>) -> Read<PathBuf> {
+    let written = text(value)?;
+    let good = !written.is_empty() && !written.contains('\0');
+    good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
+}
+
+/// SHA-256 of a public key: `"sha256:"` and 64 hexadecimal digits.
+pub(super) fn pin(value: &DeValue<'_>) -> Read<[u8; 32]> {
+    let bad = || Bad::new("is not a pin").hint("\"sha256:\" and 64 hexadecimal digits, of the public key");
+    text(value).map_err(|_| bad())?.strip_prefix("sha256:").and_then(hex32).ok_or_else(bad)
+}
+
 /// A host name.
 pub(super) fn server_name(value: &DeValue<'_>) -> Read<ServerName> {
     ServerName::parse(text(value)?).ok_or_else(|| Bad::new("is not a host name"))
@@ -220,12 +235,16 @@ pub(super) fn alpn(value: &DeValue<'_>) -> Read<String> {
 pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
     /// PP2_TYPE_CRC32C and PP2_TYPE_NOOP say nothing about the client.
     const NOT_A_CLIENT: [u8; 2] = [0x03, 0x04];
-    let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"none\", or a list of the first three";
+    let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"cookie:NAME\", \"none\", or a list of the first four";
     let not_one = || Bad::new("is not a key").hint(hint);
     match text(value).map_err(|_| not_one())? {
         "none" => Ok(None),
         "source" => Ok(Some(KeyPart::Source)),
         "sni" => Ok(Some(KeyPart::Sni)),
+        written if written.starts_with("cookie:") => {
+            let name = application_cookie(&written["cookie:".len()..])?;
+            Ok(Some(KeyPart::Cookie(name.into())))
+        }
         written => {
             let digits = written.strip_prefix("tlv:0x").filter(|digits| digits.len() == 2).ok_or_else(not_one)?;
             match u8::from_str_radix(digits, 16).map_err(|_| not_one())? {
@@ -233,6 +252,23 @@ pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
                 kind => Ok(Some(KeyPart::Tlv(kind))),
             }
         }
+    }
+}
+
+/// The name of a cookie: a token (RFC 9110 §5.6.2).
+pub(super) fn cookie_name(written: &str) -> Read<&str> {
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let good = (1..=COOKIE_NAME_MAX).contains(&written.len()) && written.bytes().all(is_token_byte);
+    let rule = "is not a cookie name: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~";
+    good.then_some(written).ok_or_else(|| Bad::new(rule))
+}
+
+/// The name of a cookie that the application sets; those of balancers are none.
+pub(super) fn application_cookie(written: &str) -> Read<&str> {
+    match cookie_name(written)? {
+        own if own == OWN_NAME => Err(Bad::new("is the balancer's own cookie, not one of the application")),
+        aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
+        name => Ok(name),
     }
 }
 
@@ -293,6 +329,18 @@ pub fn canonical(network: IpNet) -> IpNet {
     let IpNet::V6(v6) = network else { return network };
     let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(96));
     mapped.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
+}
+
+/// 32 bytes as 64 hexadecimal digits.
+pub fn hex32(digits: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 fn socket_address(written: &str) -> Option<SocketAddr> {

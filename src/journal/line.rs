@@ -24,22 +24,70 @@
 //! | `bytes_down` | bytes from the backend to the client | never |
 //! | `ended` | how it ended: a word of [`Ended`](crate::outcome::Ended) | never |
 //! | `fault` | whose fault: `none`, `client`, `backend`, `limit`, `us` | never |
+//! | `tls` | version of TLS, as `TLSv1.3` | TLS did not end here, or its handshake was not completed |
+//! | `cipher` | cipher suite, as `TLS_AES_128_GCM_SHA256` | as `tls` |
+//! | `resumed` | `true`: the session was begun earlier | it was not |
+//! | `subject` | subject of the client's verified certificate | none was shown |
+//!
+//! A request on a terminated connection has a line of its own, written when its response is complete or never will be:
+//! `time` (its head was complete), `request` (its name, which our own answers carry as X-Request-Id), `id` (of its
+//! connection), `listener`, `client`, `method`, `host`, `path` (without what follows `?`), `status` (absent: no response
+//! was begun), `pool`, `backend`, `reason`, `cookie` (what its cookie was), `reused` (`true`: over a connection to the
+//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`. What is absent is
+//! left out.
 //!
 //! Does not write anywhere. Invariant: both forms come from one list of fields, and a value never ends a line or a field early,
 //! whatever bytes a name is made of.
 
 use std::fmt::{Display, Write};
 
-use super::Connection;
+use super::{Connection, Request};
 
 /// Appends the line of a connection, newline included.
 pub fn write(out: &mut String, connection: &Connection, json: bool) {
+    whole(out, json, |line| fields(line, connection));
+}
+
+/// Appends the line of a request, newline included.
+pub fn write_request(out: &mut String, request: &Request, json: bool) {
+    whole(out, json, |line| fields_of_request(line, request));
+}
+
+fn whole(out: &mut String, json: bool, fields: impl FnOnce(&mut Line<'_>)) {
     let mut line = Line { out, json, first: true };
     if json {
         line.out.push('{');
     }
-    fields(&mut line, connection);
+    fields(&mut line);
     line.out.push_str(if json { "}\n" } else { "\n" });
+}
+
+fn fields_of_request(line: &mut Line<'_>, r: &Request) {
+    line.word("time", &rfc3339(r.started_unix_us));
+    line.word("request", &r.request);
+    line.number("id", r.id);
+    line.word("listener", &r.listener);
+    match r.client {
+        Some(client) => line.word("client", &client.to_string()),
+        None => line.word("client", "unix"),
+    }
+    line.word("method", &r.method);
+    line.word_if("host", r.host.as_deref());
+    line.word("path", &r.path);
+    if let Some(status) = r.status {
+        line.number("status", status.into());
+    }
+    line.word_if("pool", r.pool.as_deref());
+    line.word_if("backend", r.backend.as_deref());
+    line.word_if("reason", r.reason.map(|reason| reason.word()));
+    line.word_if("cookie", r.cookie);
+    if r.reused {
+        line.plain("reused", true);
+    }
+    line.word_if("subject", r.subject.as_deref());
+    line.number("duration_us", r.duration_us);
+    line.word("ended", r.ended.word());
+    line.word("fault", r.ended.fault().word());
 }
 
 fn fields(line: &mut Line<'_>, c: &Connection) {
@@ -70,6 +118,14 @@ fn fields(line: &mut Line<'_>, c: &Connection) {
     line.number("bytes_down", c.bytes_down);
     line.word("ended", c.ended.word());
     line.word("fault", c.ended.fault().word());
+    if let Some(tls) = &c.tls {
+        line.word("tls", tls.version);
+        line.word_if("cipher", tls.cipher);
+        if tls.resumed {
+            line.plain("resumed", true);
+        }
+        line.word_if("subject", tls.subject.as_deref());
+    }
 }
 
 struct Line<'a> {
@@ -152,6 +208,7 @@ fn rfc3339(unix_us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Tls;
     use crate::journal::tests::connection;
     use crate::outcome::{Ended, Reason};
     use crate::server_name::ServerName;
@@ -173,6 +230,12 @@ mod tests {
             reason: Some(Reason::Placement),
             attempts: 2,
             connect_us: Some(412),
+            tls: Some(Box::new(Tls {
+                version: "TLSv1.3",
+                cipher: Some("TLS_AES_128_GCM_SHA256"),
+                resumed: true,
+                subject: Some("me".to_owned()),
+            })),
             ..connection()
         }
     }
@@ -183,7 +246,8 @@ mod tests {
             line(&full(), false),
             "time=2024-02-29T23:59:59.999Z id=7 listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 \
              sni=www.example.org ech=true pool=web range=office backend=a reason=placement attempts=2 connect_us=412 \
-             duration_us=1500 bytes_up=10 bytes_down=20 ended=done fault=none\n"
+             duration_us=1500 bytes_up=10 bytes_down=20 ended=done fault=none tls=TLSv1.3 \
+             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me\n"
         );
         let documented: Vec<_> =
             include_str!("line.rs").lines().filter_map(|l| l.strip_prefix("//! | `")?.split('`').next()).collect();

@@ -35,6 +35,8 @@ const SPENT: usize = 4;
 pub enum Record {
     /// A connection ended.
     Connection(Connection),
+    /// A request was answered, or was not.
+    Request(Request),
     /// Something else happened.
     Notice(Notice),
 }
@@ -74,6 +76,60 @@ pub struct Connection {
     pub bytes_up: u64,
     /// Bytes from the backend to the client.
     pub bytes_down: u64,
+    /// How it ended.
+    pub ended: Ended,
+    /// Its TLS, where that ended here.
+    pub tls: Option<Box<Tls>>,
+}
+
+/// What a client's TLS came to.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// The registered name of the cipher suite.
+    pub cipher: Option<&'static str>,
+    /// The session is one that was begun earlier.
+    pub resumed: bool,
+    /// The subject of the client's certificate.
+    pub subject: Option<String>,
+}
+
+/// A request, however it ended.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its name: what we answer ourselves carries it too.
+    pub request: String,
+    /// The number of its connection.
+    pub id: u64,
+    /// When its head was complete, since 1970.
+    pub started_unix_us: u64,
+    /// From then to its end.
+    pub duration_us: u64,
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The client address, announced or seen; `None` for a unix peer.
+    pub client: Option<SocketAddr>,
+    /// Its method.
+    pub method: String,
+    /// The host it is for.
+    pub host: Option<String>,
+    /// Its path, without what follows `?`.
+    pub path: String,
+    /// The status of the response, if there was one.
+    pub status: Option<u16>,
+    /// The pool.
+    pub pool: Option<Arc<str>>,
+    /// The backend last tried.
+    pub backend: Option<Arc<str>>,
+    /// Why that backend.
+    pub reason: Option<Reason>,
+    /// What its cookie was.
+    pub cookie: Option<&'static str>,
+    /// It went over a connection to the backend that an earlier request had opened.
+    pub reused: bool,
+    /// The subject of the client's certificate.
+    pub subject: Option<String>,
     /// How it ended.
     pub ended: Ended,
 }
@@ -229,6 +285,10 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
             match record {
                 Record::Connection(connection) => {
                     line::write(&mut text, connection, json);
+                    lines += 1;
+                }
+                Record::Request(request) => {
+                    line::write_request(&mut text, request, json);
                     lines += 1;
                 }
                 Record::Notice(notice) => say(notice),

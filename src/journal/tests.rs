@@ -26,6 +26,7 @@ pub(super) fn connection() -> Connection {
         bytes_up: 10,
         bytes_down: 20,
         ended: Ended::Done,
+        tls: None,
     }
 }
 

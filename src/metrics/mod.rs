@@ -19,7 +19,7 @@ pub mod status;
 mod tests;
 
 pub use status::Status;
-use status::{Backend, Kind, Pool, Worker};
+use status::{Backend, Conversations, Kind, Pool, Series, Worker};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -180,9 +180,14 @@ fn backends(page: &mut Page, status: &Status) {
 }
 
 fn workers(page: &mut Page, status: &Status) {
-    for series in Worker::SERIES {
-        let samples = status.workers.iter().enumerate();
-        let samples = samples.map(|(index, worker)| (labels([("worker", &index.to_string())]), (series.3)(worker)));
+    by_worker(page, Worker::SERIES, &status.workers);
+    by_worker(page, Conversations::SERIES, &status.conversations);
+}
+
+fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
+    for series in all {
+        let samples = numbers.iter().enumerate();
+        let samples = samples.map(|(index, numbers)| (labels([("worker", &index.to_string())]), (series.3)(numbers)));
         match series.1 {
             Kind::Counter => page.counter(series.0, series.2, samples),
             Kind::Gauge => page.gauge(series.0, series.2, samples),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{BackendCounters, HistogramSum, ListenerCounters, Padded, WorkerCounters};
+use crate::counters::{BackendCounters, ConversationCounters, HistogramSum, ListenerCounters, Padded, WorkerCounters};
 use crate::outcome::Ended;
 
 /// What the process is doing now.
@@ -39,6 +39,9 @@ pub struct Status {
     pub pools: Vec<Pool>,
     /// Workers, by number.
     pub workers: Vec<Worker>,
+    /// What each one's conversations came to.
+    #[serde(default)]
+    pub conversations: Vec<Conversations>,
 }
 
 /// What became of reloads.
@@ -218,29 +221,35 @@ pub(super) enum Kind {
     Micros,
 }
 
-/// One number of a worker: series name, kind, help, and where it stands.
-pub(super) struct WorkerSeries(pub(super) &'static str, pub(super) Kind, pub(super) &'static str, pub(super) Read);
-type Read = fn(&Worker) -> u64;
+/// One number: series name, kind, help, and where it stands.
+pub(super) struct Series<T>(
+    pub(super) &'static str,
+    pub(super) Kind,
+    pub(super) &'static str,
+    pub(super) fn(&T) -> u64,
+);
 
-macro_rules! worker_numbers {
-    ($($field:ident = $series:literal, $kind:ident, $help:literal;)+) => {
-        /// What one worker counted.
+macro_rules! numbers {
+    ($(#[doc = $doc:literal])+ $name:ident of $counters:ident: $($field:ident = $series:literal, $kind:ident, $help:literal;)+) => {
+        $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-        pub struct Worker { $(#[doc = $help] pub $field: u64,)+ }
+        pub struct $name { $(#[doc = $help] pub $field: u64,)+ }
 
-        impl Worker {
-            /// Reads the counters of a worker.
-            pub fn read(counters: &WorkerCounters) -> Self {
+        impl $name {
+            /// Reads the counters.
+            pub fn read(counters: &$counters) -> Self {
                 Self { $($field: counters.$field.value(),)+ }
             }
 
-            pub(super) const SERIES: &'static [WorkerSeries] =
-                &[$(WorkerSeries($series, Kind::$kind, $help, |worker| worker.$field),)+];
+            pub(super) const SERIES: &'static [Series<Self>] =
+                &[$(Series($series, Kind::$kind, $help, |numbers| numbers.$field),)+];
         }
     };
 }
 
-worker_numbers! {
+numbers! {
+    /// What one worker counted.
+    Worker of WorkerCounters:
     connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
     generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
     adopt_us_max = "sessile_worker_adopt_max_seconds", Micros,
@@ -261,6 +270,24 @@ worker_numbers! {
         "Connections served without a key because PROXY announced none.";
     handed_over = "sessile_worker_handed_over_total", Counter, "Connections handed to another worker.";
     log_dropped = "sessile_log_dropped_total", Counter, "Log records dropped because the writer did not keep up.";
+}
+
+numbers! {
+    /// What the conversations of one worker counted.
+    Conversations of ConversationCounters:
+    conversations = "sessile_conversations", Gauge, "Terminated connections and those whose requests are read, now.";
+    handshakes = "sessile_tls_handshakes_total", Counter, "TLS handshakes made with clients.";
+    resumed = "sessile_tls_handshakes_resumed_total", Counter, "TLS handshakes that resumed a session.";
+    requests = "sessile_requests_total", Counter, "Requests whose head was read and understood.";
+    reused = "sessile_requests_reused_total", Counter,
+        "Requests that went over a connection to the backend that an earlier one had opened.";
+    upgrades = "sessile_upgrades_total", Counter, "Connections that became something else by Upgrade.";
+    answers = "sessile_answers_total", Counter, "Requests that were answered here and by no backend.";
+    cookies_valid = "sessile_cookies_valid_total", Counter, "Cookies that named a backend of the pool.";
+    cookies_expired = "sessile_cookies_expired_total", Counter, "Cookies too long unused, or too old.";
+    cookies_forged = "sessile_cookies_forged_total", Counter, "Cookies that nobody who holds a key has written.";
+    cookies_other_pool = "sessile_cookies_other_pool_total", Counter, "Cookies of another pool with the same keys.";
+    cookies_removed = "sessile_cookies_removed_total", Counter, "Cookies for a backend that the pool has no more.";
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Aim, Health, Pool};
+use super::{Aim, Choice, Health, Pool};
 use crate::config::KeyPart;
+use crate::outcome::Reason;
 use crate::proxy_protocol;
 use crate::sticky::Facts;
-use crate::sticky::key::{SourceAs, cut};
+use crate::sticky::cookie::Rule;
+use crate::sticky::key::{Key, SourceAs, cut};
 
 /// From key to choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,11 +60,13 @@ pub struct Explained {
     pub why_not: Option<String>,
 }
 
-pub(super) fn explain(pool: &Pool, facts: &Facts<'_>, down: &[String]) -> Explanation {
+pub(super) fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
     let aim = pool.aim(facts, || pool.shared.draws.0.load(std::sync::atomic::Ordering::Relaxed));
     let is_down = |index: usize| down.iter().any(|name| name == pool.backends[index].name());
     let health = |index: usize| if is_down(index) { Health::Down } else { Health::Usable };
-    let choice = pool.decide(&aim, health, |_| false);
+    let by_cookie = settled.filter(|index| health(*index) == Health::Usable && pool.allows(&aim, *index));
+    let by_cookie = by_cookie.map(|index| Choice { index, reason: Reason::Cookie, moved: false });
+    let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false));
     let next = choice.and_then(|choice| {
         // Down, and left out even where `all_down = "try"` would try the dead.
         let health = |index: usize| if index == choice.index { Health::Down } else { health(index) };
@@ -74,7 +78,7 @@ pub(super) fn explain(pool: &Pool, facts: &Facts<'_>, down: &[String]) -> Explan
         choice.and_then(|choice| candidates.iter().find(|row| row.backend == pool.backends[choice.index].name()));
     let alike =
         |row: &&Explained| chosen.is_some_and(|chosen| (row.usable, row.backup) == (chosen.usable, chosen.backup));
-    let any = !aim.keyed && candidates.iter().filter(alike).count() > 1;
+    let any = by_cookie.is_none() && !aim.keyed && candidates.iter().filter(alike).count() > 1;
     let named = |index: usize| (!any).then(|| name_of(index));
     Explanation {
         pool: pool.name().to_owned(),
@@ -127,8 +131,15 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
             Some(value) => format!("tlv 0x{kind:02x} {}", value.escape_ascii()),
             None => format!("tlv 0x{kind:02x} absent"),
         },
+        // The value is a client's secret.
+        KeyPart::Cookie(name) => {
+            let present = facts.cookies.iter().any(|(known, value)| *known == &**name && !value.is_empty());
+            format!("cookie {name}{}", if present { "" } else { " absent" })
+        }
     };
-    pool.config.key.iter().map(describe).collect::<Vec<_>>().join(", ")
+    let by_cookie =
+        pool.cookie.as_ref().map(Rule::key).filter(|key| Key::encode(key, SourceAs::Prefix(0), facts).is_some());
+    by_cookie.unwrap_or(&pool.config.key).iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
 fn describe_source(pool: &Pool, source: IpAddr, aim: &Aim<'_>) -> String {

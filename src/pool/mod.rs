@@ -34,8 +34,9 @@ use crate::config::{self, AllDown, Balance, KeyPart};
 use crate::outcome::Reason;
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
+use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs};
-use crate::sticky::range::{Pin, Range, Ranges, Rule};
+use crate::sticky::range::{self, Pin, Range, Ranges};
 
 /// Backends that share one balancing rule, as one snapshot sees them.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Pool {
     backends: Box<[Arc<Backend>]>,
     placement: Placement,
     ranges: Ranges,
+    cookie: Option<Rule>,
     shared: Arc<Shared>,
 }
 
@@ -89,6 +91,7 @@ impl Pool {
             ranges: Ranges::new(&config.ranges, |name| indexes.get(name).copied()),
             config: config.clone(),
             backends,
+            cookie: None,
             shared,
         }
     }
@@ -96,6 +99,21 @@ impl Pool {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// The same pool with its cookie.
+    pub fn with_cookie(self, cookie: Option<Rule>) -> Self {
+        Self { cookie, ..self }
+    }
+
+    /// Its cookie.
+    pub fn cookie(&self) -> Option<&Rule> {
+        self.cookie.as_ref()
+    }
+
+    /// Its name, to be kept.
+    pub fn shared_name(&self) -> &Arc<str> {
+        &self.shared.name
     }
 
     /// What the file says about it.
@@ -150,10 +168,44 @@ impl Pool {
         })
     }
 
+    /// The same for a client whose cookie says where it has settled: there, as long as that backend can serve and its
+    /// range allows it; also one of weight 0, which serves those who know it.
+    pub fn pick_settled(
+        &self,
+        settled: Option<usize>,
+        facts: &Facts<'_>,
+        tried: &[Arc<Backend>],
+        now_ms: u64,
+    ) -> Option<Pick> {
+        let known = settled.and_then(|index| Some((index, self.backends.get(index)?)));
+        if let Some((index, backend)) = known
+            && backend.usable(now_ms)
+            && !tried.iter().any(|other| Arc::ptr_eq(other, backend))
+        {
+            let aim = Aim { range: self.range(facts), draw: 0, keyed: true };
+            if self.allows(&aim, index) {
+                return Some(Pick {
+                    backend: Arc::clone(backend),
+                    reason: Reason::Cookie,
+                    keyed: true,
+                    range: aim.range.map(|range| range.name.clone()),
+                    moved: false,
+                });
+            }
+        }
+        let pick = self.pick(facts, tried, now_ms)?;
+        Some(Pick { moved: pick.moved || known.is_some(), ..pick })
+    }
+
     /// Who gets a client with these facts, why, and who would be next; see [`Explanation`]. Health is not looked at:
     /// the backends named in `down` are down, all others are up.
     pub fn explain(&self, facts: &Facts<'_>, down: &[String]) -> Explanation {
-        explain::explain(self, facts, down)
+        explain::explain(self, None, facts, down)
+    }
+
+    /// The same for a client whose cookie says `settled`.
+    pub fn explain_settled(&self, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
+        explain::explain(self, settled, facts, down)
     }
 
     /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for
@@ -183,8 +235,7 @@ impl Pool {
 
     /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
     fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
-        let source = facts.source.map(|source| source.to_canonical());
-        let range = source.and_then(|source| self.ranges.find(source));
+        let range = self.range(facts);
         let hash = self.key(facts, range).map(|key| self.placement.key_hash(key.as_bytes()));
         let draw = hash.unwrap_or_else(|| match self.config.balance {
             Balance::RoundRobin | Balance::LeastConnections => turn(),
@@ -193,17 +244,31 @@ impl Pool {
         Aim { range, draw, keyed: hash.is_some() }
     }
 
+    /// The named range a client is in.
+    fn range(&self, facts: &Facts<'_>) -> Option<&Range> {
+        self.ranges.find(facts.source?.to_canonical())
+    }
+
+    /// Whether the client's range leaves it this backend.
+    fn allows(&self, aim: &Aim<'_>, index: usize) -> bool {
+        aim.pin().is_none_or(|pin| pin.allows(index))
+    }
+
     fn key(&self, facts: &Facts<'_>, range: Option<&Range>) -> Option<Key> {
         if !self.config.balance.keyed() {
             return None;
         }
-        Key::encode(&self.config.key, self.source_as(facts.source, range), facts)
+        let source = || self.source_as(facts.source, range);
+        let by_cookie = self.cookie.as_ref().map(Rule::key).filter(|key| !key.is_empty());
+        by_cookie
+            .and_then(|key| Key::encode(key, source(), facts))
+            .or_else(|| Key::encode(&self.config.key, source(), facts))
     }
 
     fn source_as<'a>(&self, source: Option<IpAddr>, range: Option<&'a Range>) -> SourceAs<'a> {
         match range.map(|range| (&range.rule, &*range.name)) {
-            Some((Rule::One, name)) => SourceAs::Range(name),
-            Some((Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
+            Some((range::Rule::One, name)) => SourceAs::Range(name),
+            Some((range::Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
             _ if source.is_none_or(|source| source.to_canonical().is_ipv4()) => SourceAs::Prefix(self.config.prefix_v4),
             _ => SourceAs::Prefix(self.config.prefix_v6),
         }
@@ -257,8 +322,8 @@ struct Aim<'a> {
 impl<'a> Aim<'a> {
     fn pin(&self) -> Option<&'a Pin> {
         match &self.range?.rule {
-            Rule::Pin(pin) => Some(pin),
-            Rule::One | Rule::Prefix(_) => None,
+            range::Rule::Pin(pin) => Some(pin),
+            range::Rule::One | range::Rule::Prefix(_) => None,
         }
     }
 

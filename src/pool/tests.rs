@@ -17,6 +17,9 @@ fn backend(name: &str) -> config::Backend {
 fn config(names: &[&str]) -> config::Pool {
     config::Pool {
         name: "web".to_owned(),
+        http: false,
+        alpn: vec![],
+        tls: None,
         balance: Balance::Hash,
         key: vec![KeyPart::Source],
         prefix_v4: 32,
@@ -33,6 +36,7 @@ fn config(names: &[&str]) -> config::Pool {
         check: None,
         eject: Some(Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) }),
         on_down_connections: OnDown::Keep,
+        cookie: None,
     }
 }
 

@@ -21,7 +21,7 @@ fn orders(kind: CheckKind) -> Orders {
         port: None,
         sni: None,
     };
-    Orders { check, proxy: None, source: vec![], on_down: OnDown::Keep }
+    Orders { check, proxy: None, source: vec![], on_down: OnDown::Keep, tls: None }
 }
 
 fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
@@ -34,6 +34,9 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
     };
     config::Pool {
         name: "web".to_owned(),
+        http: false,
+        alpn: vec![],
+        tls: None,
         balance: Balance::Random,
         key: vec![],
         prefix_v4: 32,
@@ -50,6 +53,7 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         check: Some(orders.check.clone()),
         eject: None,
         on_down_connections: orders.on_down,
+        cookie: None,
     }
 }
 
@@ -206,6 +210,21 @@ async fn a_tls_check_shakes_hands_with_any_certificate_and_says_goodbye() {
 }
 
 #[tokio::test]
+async fn a_check_believes_whom_its_pool_believes() {
+    for (tls, is_believed) in [("verify = false", true), (&*format!("pin = \"sha256:{}\"", "00".repeat(32)), false)] {
+        let text = format!(
+            "[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\npool = 'p'\n\
+             [[pool]]\nname = 'p'\ntls = {{ {tls} }}\nbackend = [{{ name = 'a', address = '127.0.0.1:1' }}]\n"
+        );
+        let config = config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap().config;
+        let termination = Termination::load(&config, None).unwrap();
+        let (address, _told) = tls_server("").await;
+        let orders = Orders { tls: termination.upstream("p").cloned(), ..orders(CheckKind::Tls) };
+        assert_eq!(ask(&address, &orders).await.is_ok(), is_believed, "{tls}");
+    }
+}
+
+#[tokio::test]
 async fn an_https_check_reads_the_status_inside_tls() {
     let (address, told) = tls_server("HTTP/1.1 200 OK\r\n\r\n").await;
     let kind = CheckKind::Http { tls: true, path: "/".to_owned(), host: None, status_min: 200, status_max: 200 };
@@ -251,7 +270,7 @@ async fn a_backend_goes_down_and_comes_up_with_its_service() {
     let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
     let backend = pool.backends()[0].clone();
     let mut probes = Probes::new(now_ms);
-    probes.adopt(std::slice::from_ref(&pool));
+    probes.adopt(std::slice::from_ref(&pool), &Termination::default());
     until("checked", || backend.standing() == Standing::Up).await;
     drop(listener);
     until("down", || backend.standing() == Standing::Down).await;
@@ -270,7 +289,7 @@ async fn a_backend_that_never_answers_is_down_after_the_timeout() {
     orders.check.timeout = Duration::from_millis(50);
     let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);
-    probes.adopt(std::slice::from_ref(&pool));
+    probes.adopt(std::slice::from_ref(&pool), &Termination::default());
     until("down", || pool.backends()[0].standing() == Standing::Down).await;
     assert_eq!(pool.backends()[0].complaint(), "no answer within 50ms");
 }
@@ -286,12 +305,12 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
     let ids = |probes: &Probes| -> AHashMap<String, tokio::task::Id> {
         probes.tasks.iter().map(|((_, name), task)| (name.clone(), task.handle.id())).collect()
     };
-    probes.adopt(std::slice::from_ref(&first));
+    probes.adopt(std::slice::from_ref(&first), &Termination::default());
     let before = ids(&probes);
     config = pool_of(&orders, &[("kept", &here), ("moved", &there), ("new", &here)]);
     config.backends[0].weight = 7;
     let second = Arc::new(Pool::new(&config, Some(&first), 1));
-    probes.adopt(std::slice::from_ref(&second));
+    probes.adopt(std::slice::from_ref(&second), &Termination::default());
     let after = ids(&probes);
     assert_eq!(probes.running(), 3);
     assert_eq!(before["kept"], after["kept"]);
@@ -301,7 +320,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
 
     config.check.as_mut().unwrap().fall = 9;
     let third = Arc::new(Pool::new(&config, Some(&second), 1));
-    probes.adopt(std::slice::from_ref(&third));
+    probes.adopt(std::slice::from_ref(&third), &Termination::default());
     assert_ne!(ids(&probes)["kept"], before["kept"], "settings changed");
 
     let gone = first.backends()[2].clone();
@@ -310,7 +329,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
 
     config.check = None;
     let last = Arc::new(Pool::new(&config, Some(&third), 1));
-    probes.adopt(std::slice::from_ref(&last));
+    probes.adopt(std::slice::from_ref(&last), &Termination::default());
     assert_eq!((probes.running(), last.backends()[0].standing()), (0, Standing::Unchecked));
 }
 
@@ -319,7 +338,7 @@ async fn a_running_check_holds_no_pool() {
     let (_listener, address) = listen().await;
     let pool = Arc::new(Pool::new(&pool_of(&orders(CheckKind::Tcp), &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);
-    probes.adopt(std::slice::from_ref(&pool));
+    probes.adopt(std::slice::from_ref(&pool), &Termination::default());
     let held = Arc::downgrade(&pool);
     drop(pool);
     assert!(held.upgrade().is_none());

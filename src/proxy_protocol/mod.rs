@@ -1,12 +1,13 @@
 //! The PROXY protocol, versions 1 and 2: how a proxy in front tells us who the client is, and how we tell a backend.
 //!
-//! `read.rs` parses, `write.rs` writes. Neither decides who may be believed. Only TCP over IPv4 or IPv6 is
+//! `read.rs` parses, `write.rs` writes, `ssl.rs` does both for what is said of TLS. Neither decides who may be believed. Only TCP over IPv4 or IPv6 is
 //! understood; every other valid header means what LOCAL means: the peer's own address counts.
 //!
 //! Invariant: a header written here is read here as the same facts, and addresses that were read are canonical (an
 //! IPv4-mapped IPv6 address has become IPv4).
 
 mod read;
+pub mod ssl;
 mod write;
 
 use std::net::SocketAddr;

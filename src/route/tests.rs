@@ -7,13 +7,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Route;
+use crate::config::{Route, Tls};
 
 fn route(sni: &[&str], alpn: &[&str], source: &[&str], pool: usize) -> Route {
     Route {
         sni: sni.iter().map(|name| NamePattern::parse(name).unwrap()).collect(),
         alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
         source: source.iter().map(|network| network.parse().unwrap()).collect(),
+        tls: Tls::Passthrough,
+        client_certificate: None,
         pool: pool.to_string(),
     }
 }
@@ -140,6 +142,15 @@ fn protocols_are_compared_whole() {
 }
 
 #[test]
+fn the_route_that_decided_is_told() {
+    let table = table(&[route(&["a.example"], &[], &[], 1), route(&[], &[], &["10.0.0.0/8"], 1)], Some(7));
+    let source = Some("10.1.2.3".parse().unwrap());
+    assert_eq!(table.find_route(&named("a.example")), Some(Found { pool: 1, route: Some(0) }));
+    assert_eq!(table.find_route(&RouteFacts { source, ..named("b.example") }), Some(Found { pool: 1, route: Some(1) }));
+    assert_eq!(table.find_route(&named("b.example")), Some(Found { pool: 7, route: None }));
+}
+
+#[test]
 fn the_hello_is_needed_only_for_names_and_protocols() {
     assert!(!table(&[], Some(1)).needs_hello());
     assert!(!table(&[route(&[], &[], &["10.0.0.0/8"], 1)], None).needs_hello());
@@ -199,7 +210,7 @@ fn any_route() -> impl Strategy<Value = Route> {
     let names = proptest::collection::vec(pattern, 0..3);
     let protocols = prop_oneof![2 => Just(vec![]), 1 => proptest::collection::vec(protocol(), 1..3)];
     let networks = prop_oneof![2 => Just(vec![]), 1 => proptest::collection::vec(network(), 1..4)];
-    (names, protocols, networks).prop_map(|(sni, alpn, source)| Route { sni, alpn, source, pool: String::new() })
+    (names, protocols, networks).prop_map(|(sni, alpn, source)| Route { sni, alpn, source, ..route(&[], &[], &[], 0) })
 }
 
 proptest! {

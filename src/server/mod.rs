@@ -20,17 +20,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::doors::Doors;
+use self::reload::Read;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
+use crate::connection::Whom;
 use crate::journal::Journal;
 use crate::metrics::status::Reloads;
 use crate::outcome::Ended;
 use crate::pool::Backend;
 use crate::probe::Probes;
-use crate::snapshot::{Current, Snapshot};
-use crate::splicer::worker::{Shared, Whom};
+use crate::snapshot::{Current, Loaded, Snapshot};
+use crate::splicer::worker::Shared;
 use crate::splicer::{self, Fleet};
+use crate::terminate::Conversations;
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -43,8 +46,8 @@ const DESCRIPTORS_RESERVED: u64 = 20;
 /// Descriptors that the process itself holds: standard streams, lock, admin, runtime, signals, log.
 const DESCRIPTORS_HELD: u64 = 16;
 
-/// Descriptors that each worker holds: epoll and inbox.
-const DESCRIPTORS_PER_WORKER: u64 = 2;
+/// Descriptors that each worker and the thread of its conversations hold: epoll and what wakes it, each.
+const DESCRIPTORS_PER_WORKER: u64 = 5;
 
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
@@ -62,6 +65,7 @@ pub struct Server {
     current: Arc<Current>,
     admission: Arc<Admission>,
     fleet: Arc<Fleet>,
+    conversations: Conversations,
     journal: Mutex<Option<Journal>>,
     /// Only one reload or stop at a time.
     doors: tokio::sync::Mutex<Doors>,
@@ -101,7 +105,7 @@ impl Refusal {
 
 fn start(path: &Path) -> Result<(), Refusal> {
     let identity = reload::identity(path);
-    let config = reload::read(path).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?.config;
+    let Read { config, loaded, .. } = reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
     say(&config);
     raise_descriptor_limit();
@@ -109,10 +113,10 @@ fn start(path: &Path) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(path, config, identity))
+    runtime.block_on(serve(path, config, loaded, identity))
 }
 
-async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) -> Result<(), Refusal> {
+async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<reload::Identity>) -> Result<(), Refusal> {
     let unavailable = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
@@ -128,11 +132,14 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
     let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
-    let shared = Arc::new(Shared::new(config, workers, pipes_by_descriptors(workers)));
+    let shared = Arc::new(Shared::new(config, loaded, workers, pipes_by_descriptors(workers)));
     let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
     reload::limit(&admission, &current.load(), workers);
-    let (fleet, threads) =
-        Fleet::start(workers, &shared, &journal, pinned.as_deref()).map_err(unavailable("workers"))?;
+    let (conversations, mut threads) =
+        Conversations::start(workers, &current, &journal, pinned.as_deref()).map_err(unavailable("conversations"))?;
+    let (fleet, workers) = Fleet::start(workers, &shared, &journal, pinned.as_deref(), conversations.doors())
+        .map_err(unavailable("workers"))?;
+    threads.extend(workers);
     Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
     let adoptions = doors.carry_out(plan, &current.load());
     fleet.adopt(adoptions).await;
@@ -143,6 +150,7 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
         current,
         admission,
         fleet,
+        conversations,
         journal: Mutex::new(Some(journal)),
         doors: tokio::sync::Mutex::new(doors),
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
@@ -152,7 +160,9 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
         stopping: AtomicBool::new(false),
     });
     server.note_addresses(&*server.doors.lock().await);
-    lock_of(&server.probes).adopt(&server.current.load().pools);
+    let snapshot = server.current.load_full();
+    lock_of(&server.probes).adopt(&snapshot.pools, &snapshot.tls);
+    drop(snapshot);
     server.announce(sockets.http_address());
 
     let (stop_admin, stopped) = watch::channel(false);
@@ -162,6 +172,7 @@ async fn serve(path: &Path, config: Config, identity: Option<reload::Identity>) 
     let _ = stop_admin.send(true);
     let _ = tokio::time::timeout(Duration::from_millis(200), admin).await;
     server.fleet.stop().await;
+    server.conversations.stop();
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     let journal = lock_of(&server.journal).take();
     if let Some(journal) = journal {
@@ -254,8 +265,15 @@ impl Server {
         let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
         let share = backend.leases().div_ceil(ticks);
         if share > 0 {
-            self.fleet.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
+            self.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
         }
+    }
+
+    /// Ends at most `count` connections of both halves; answers how many it ended.
+    async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+        let first = self.conversations.shed(whom, count.div_ceil(2), ended).await;
+        let passed = self.fleet.shed(whom, count - first, ended).await;
+        first + passed + self.conversations.shed(whom, count - first - passed, ended).await
     }
 
     fn announce(&self, http: Option<std::net::SocketAddr>) {

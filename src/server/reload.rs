@@ -14,7 +14,7 @@ use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
 use crate::config::{self, Checked, Config, Pool};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Loaded, Snapshot};
 
 /// How long an address that was given up a moment ago is waited for.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
@@ -25,9 +25,18 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Device, inode and birth, where the file system knows it: the inode of a file that was replaced is used again at once.
 pub(super) type Identity = (u64, u64, Option<SystemTime>);
 
-/// A file that is good, and the verdict should nothing else be wrong.
+/// A file that is good, with everything it names.
+pub(super) struct Read {
+    pub(super) config: Config,
+    pub(super) loaded: Loaded,
+    /// What looks wrong, each with its file.
+    pub(super) warnings: Vec<String>,
+}
+
+/// The same, and the verdict should nothing else be wrong.
 struct Changes {
     config: Config,
+    loaded: Loaded,
     verdict: Verdict,
 }
 
@@ -68,25 +77,28 @@ impl Server {
         *lock_of(&self.identity) = identity(&self.path);
         // A name in the file may take the resolver a while, during which everything else goes on.
         let path = self.path.clone();
-        let Checked { config, warnings } = tokio::task::spawn_blocking(move || read(&path))
+        let before = self.current.load_full();
+        let in_force = Arc::clone(&before);
+        let Read { config, loaded, mut warnings } = tokio::task::spawn_blocking(move || read(&path, Some(&*in_force)))
             .await
             .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
-        let old = &self.current.load_full().config;
-        let mut warnings: Vec<_> =
-            warnings.iter().map(|warning| format!("{}:{warning}", self.path.display())).collect();
+        let old = &before.config;
         warnings.extend(only_at_start(old, &config));
         warnings.extend(only_for_new_listeners(old, &config));
         warnings.extend(renamed(old, &config));
-        let verdict = Verdict { accepted: true, changes: changes(old, &config), warnings, ..Verdict::default() };
-        Ok(Changes { config, verdict })
+        let mut changes = changes(old, &config);
+        changes.extend(loaded.tls.changes(&before.tls));
+        let verdict = Verdict { accepted: true, changes, warnings, ..Verdict::default() };
+        Ok(Changes { config, loaded, verdict })
     }
 
     /// Everything else that can fail.
     fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
         let plan = doors.plan(&changes.config)?;
-        let next = Snapshot::build(changes.config, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
+        let Changes { config, loaded, verdict } = changes;
+        let next = Snapshot::build(config, loaded, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
         Doors::listen(&plan)?;
-        Ok((plan, next, changes.verdict))
+        Ok((plan, next, verdict))
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
@@ -99,7 +111,7 @@ impl Server {
         let old = self.current.swap(Arc::clone(&next));
         let adoptions = doors.carry_out(plan, &next);
         self.fleet.adopt(adoptions).await;
-        lock_of(&self.probes).adopt(&next.pools);
+        lock_of(&self.probes).adopt(&next.pools, &next.tls);
         self.note_addresses(doors);
         drop(old);
     }
@@ -128,11 +140,19 @@ impl Server {
     }
 }
 
-/// Reads and checks a file; every problem with its place in it.
-pub(super) fn read(path: &Path) -> Result<Checked, Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])?;
-    config::check(&text, &crate::socket::resolve)
-        .map_err(|problems| problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect())
+/// Reads and checks a file and those that it names; every problem with its place in it.
+pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec<String>> {
+    let file = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{file}: {error}")])?;
+    let with_place = |problem: &config::Problem| format!("{file}:{problem}");
+    let Checked { config, warnings } = config::check(&text, &crate::socket::resolve)
+        .map_err(|problems| problems.iter().map(with_place).collect::<Vec<_>>())?;
+    let without_place = |problem: String| format!("{file}: {problem}");
+    let loaded = Loaded::read(&config, in_force)
+        .map_err(|problems| problems.into_iter().map(without_place).collect::<Vec<_>>())?;
+    let of_files = loaded.tls.warnings(unix_s()).into_iter().map(without_place);
+    let warnings = warnings.iter().map(with_place).chain(of_files).collect();
+    Ok(Read { config, loaded, warnings })
 }
 
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
@@ -228,6 +248,9 @@ fn changes(old: &Config, new: &Config) -> Vec<String> {
         if changes.len() == count && before != after {
             changes.push(format!("pool {:?} changed", after.name));
         }
+    }
+    if old.tls != new.tls {
+        changes.push("tls changed".into());
     }
     if old.limits != new.limits {
         changes.push("limits changed".into());

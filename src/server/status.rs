@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
 use crate::admin::{self, Control, Verdict};
+use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
-    Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Status, Worker,
+    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Pool, Status, Worker,
 };
 use crate::pool;
 use crate::pool::Health;
 use crate::splicer;
-use crate::splicer::account::{ConnectionView, Wanted};
 
 impl Control for Server {
     type Connection = ConnectionView;
@@ -50,13 +50,19 @@ impl Control for Server {
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
+            conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
             workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
         }
     }
 
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
         let admin::Filter { pool, backend, limit } = filter;
-        self.fleet.connections(&Wanted { pool, backend, limit }).await
+        let wanted = Wanted { pool, backend, limit };
+        let (passed, mut shown) = self.fleet.connections(&wanted).await;
+        let rest = Wanted { limit: limit - shown.len(), ..wanted };
+        let (conversing, views) = self.conversations.list(&rest).await;
+        shown.extend(views);
+        (passed + conversing, shown)
     }
 
     async fn reload(&self) -> Verdict {

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use crate::connection::Whom;
 use crate::outcome::Ended;
-use crate::splicer::worker::Whom;
 
 /// What is still open at the deadline is closed over this long.
 const SPREAD: Duration = Duration::from_secs(5);
@@ -29,6 +29,7 @@ impl Server {
         tokio::time::sleep(process.stop_grace).await;
         let adoptions = self.doors.lock().await.close_all(&self.current.load());
         self.fleet.adopt(adoptions).await;
+        self.conversations.calm();
         let deadline = Instant::now() + process.stop_deadline;
         let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
         let before = |deadline| Instant::now() < deadline;
@@ -49,7 +50,7 @@ impl Server {
         while self.fleet.open() > 0 && begun.elapsed() < SPREAD {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.fleet.shed(&Whom::All, self.fleet.open().saturating_sub(stay), Ended::Stopped).await;
+            self.shed(&Whom::All, self.fleet.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

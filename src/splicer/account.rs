@@ -2,13 +2,10 @@
 //!
 //! Decides nothing. Invariant: every connection that was accepted is counted here once, with one ending.
 
-use std::time::SystemTime;
-
-use serde::Serialize;
-
 use super::flow::{Flow, Stage, Step};
 use super::os::{Micros, Os};
-use super::worker::Whom;
+use crate::clock;
+use crate::connection::{ConnectionView, Wanted, Whom};
 use crate::journal;
 use crate::outcome::Ended;
 
@@ -21,48 +18,6 @@ pub enum Log {
     Clients,
     /// All of them.
     All,
-}
-
-/// Which connections somebody wants to see.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Those of this pool.
-    pub pool: Option<String>,
-    /// Those of backends of this name.
-    pub backend: Option<String>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// A living connection, for the admin interface.
-#[derive(Debug, Clone, Serialize)]
-pub struct ConnectionView {
-    /// Its number.
-    pub id: u64,
-    /// The worker that holds it.
-    pub worker: usize,
-    /// The client address, announced or seen; absent for a unix peer.
-    pub client: Option<String>,
-    /// Where it came in.
-    pub listener: String,
-    /// Its pool, once routed.
-    pub pool: Option<String>,
-    /// Its backend, once picked.
-    pub backend: Option<String>,
-    /// Why that backend.
-    pub reason: Option<&'static str>,
-    /// The server name of the hello.
-    pub sni: Option<String>,
-    /// `preread`, `connect` or `relay`.
-    pub stage: &'static str,
-    /// Since accept.
-    pub age_ms: u64,
-    /// Since the last byte.
-    pub idle_ms: u64,
-    /// From the client.
-    pub bytes_up: u64,
-    /// To the client.
-    pub bytes_down: u64,
 }
 
 impl<O: Os> Flow<O> {
@@ -103,10 +58,8 @@ impl<O: Os> Flow<O> {
 
     /// Whether somebody wants to see it.
     pub fn wanted(&self, wanted: &Wanted) -> bool {
-        let holds = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
         let lease = self.lease.as_ref();
-        holds(&wanted.pool, lease.map(|lease| lease.pool_name()))
-            && holds(&wanted.backend, lease.map(|lease| lease.name()))
+        wanted.holds(lease.map(|lease| lease.pool_name()), lease.map(|lease| lease.name()))
     }
 
     /// What the admin interface shows.
@@ -133,13 +86,11 @@ impl<O: Os> Flow<O> {
     }
 
     fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
-        let now_us =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
         let labels = self.labels.as_deref();
         let lease = self.lease.as_ref();
         journal::Connection {
             id: self.id,
-            started_unix_us: now_us.saturating_sub(duration_us),
+            started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
             client: self.source(),
             peer: labels.and_then(|labels| labels.peer),
@@ -155,6 +106,7 @@ impl<O: Os> Flow<O> {
             bytes_up: self.up.bytes,
             bytes_down: self.down.bytes,
             ended,
+            tls: None,
         }
     }
 }

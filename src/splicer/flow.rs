@@ -10,13 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::blame::{backend_broken, client_broken, local, relay_broken};
-use super::opening::{Labels, Look, Opening, rules};
+use super::opening::{Labels, Look, Opening, Row};
 use super::os::{Broken, Event, Io, Micros, Os};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::timer::Link;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, Failure};
+use crate::attempt::{Attempts, Failure, Rules};
+use crate::connection::Carried;
 use crate::counters::WorkerCounters;
 use crate::outcome::{Ended, Reason};
 use crate::pool::Lease;
@@ -48,6 +49,8 @@ pub enum Verdict {
     Wait,
     /// Step again when others have had their turn.
     Again,
+    /// Take the row out, whole: it is a conversation.
+    HandOver,
     /// Take the row out.
     End(Ended),
 }
@@ -307,7 +310,11 @@ impl<O: Os> Flow<O> {
         let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
         let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(pool) = opening.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(way) = opening.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let pool = &listener.pools[way.pool];
+        if pool.config().is_conversation(way.tls) {
+            return Stop(Verdict::HandOver);
+        }
         let now_ms = step.now / 1_000;
         let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
             let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
@@ -315,7 +322,7 @@ impl<O: Os> Flow<O> {
             return Stop(Verdict::End(ended));
         };
         if opening.attempts.is_none() {
-            opening.attempts = Some(Attempts::new(rules(pool), pick.keyed, now_ms));
+            opening.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
         }
         opening.moved = pick.moved;
         opening.picked = Some(Arc::clone(pool));
@@ -401,6 +408,26 @@ impl<O: Os> Flow<O> {
             return Some(ended);
         }
         self.lifetime_deadline().filter(|at| step.now >= *at).map(|_| Ended::Lifetime)
+    }
+
+    /// What it is when it leaves this worker: unwatched first, because epoll goes on delivering for a descriptor that
+    /// lives on elsewhere.
+    pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Opening>>) -> Option<Carried<O::Socket>> {
+        let client = self.client.take()?;
+        os.unwatch(&client);
+        let row = Row {
+            id: self.id,
+            accepted: self.started,
+            source: self.source(),
+            peer: self.labels.as_ref().and_then(|labels| labels.peer),
+            destination: os.local_address(&client),
+        };
+        let mut opening = self.opening.take()?;
+        let known = opening.carry(&row);
+        opening.clear();
+        spare.push(opening);
+        let (bytes, origin, listener) = known?;
+        Some(Carried { client, bytes, permit: self.permit, origin, listener })
     }
 
     /// The client's address.

@@ -29,14 +29,15 @@ use std::sync::mpsc::TrySendError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use self::account::{ConnectionView, Wanted};
 use self::flow::Incoming;
 use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os, RawEvent};
 use self::slab::Side;
-use self::worker::{Shared, Whom, Worker};
+use self::worker::{Shared, Worker};
+use crate::connection::{Carried, ConnectionView, Wanted, Whom};
 use crate::counters::{Padded, WorkerCounters};
 use crate::journal::Journal;
 use crate::outcome::Ended;
@@ -61,6 +62,8 @@ pub fn now() -> Micros {
 /// All workers.
 pub struct Fleet {
     workers: Box<[Handle]>,
+    /// Who holds the conversations of each worker.
+    conversations: Box<[UnboundedSender<Carried<OwnedFd>>]>,
     shared: Arc<Shared>,
 }
 
@@ -102,12 +105,14 @@ enum Command {
 }
 
 impl Fleet {
-    /// Starts the workers; pins worker i to the i-th of `cores` if there are any.
+    /// Starts the workers; pins worker i to the i-th of `cores` if there are any. Worker i hands conversations over to
+    /// the i-th of `conversations`.
     pub fn start(
         count: usize,
         shared: &Arc<Shared>,
         journal: &Journal,
         cores: Option<&[usize]>,
+        conversations: Vec<UnboundedSender<Carried<OwnedFd>>>,
     ) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
         let mut ends = Vec::new();
         let mut handles = Vec::new();
@@ -117,7 +122,8 @@ impl Fleet {
             ends.push(receiver);
         }
         let busy_poll = shared.current.load().config.process.busy_poll;
-        let fleet = Arc::new(Self { workers: handles.into(), shared: Arc::clone(shared) });
+        let fleet =
+            Arc::new(Self { workers: handles.into(), conversations: conversations.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
         for (index, inbox) in ends.into_iter().enumerate() {
             let mut os = Linux::new()?;
@@ -370,6 +376,13 @@ impl Thread {
             match refused {
                 None => self.worker.counters().handed_over.add(1),
                 Some(command) => self.obey(command),
+            }
+        }
+        while let Some(carried) = self.worker.carried() {
+            let Carried { client, bytes, permit, origin, listener } = carried;
+            if let Some(conversations) = self.fleet.conversations.get(self.worker.index) {
+                // Bounded by permits. Nobody at the other end means that the process is about to end.
+                let _ = conversations.send(Carried { client: client.into(), bytes, permit, origin, listener });
             }
         }
     }

@@ -3,20 +3,20 @@
 //! Reads no socket; the flow hands it bytes. Invariant: `bytes` are exactly what the client sent after any PROXY
 //! header, in order, and they are never looked at again once a pool is chosen.
 
-use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::os::{Micros, Os};
-use crate::attempt::{Attempts, Failure, Rules};
+use crate::attempt::{Attempts, Failure};
 use crate::client_hello::{ClientHello, Progress, Scan};
-use crate::config::{ProxyIn, Untrusted};
+use crate::config::{ProxyIn, Tls, Untrusted};
+use crate::connection::{Entry, Origin, unique_id};
 use crate::outcome::Ended;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce, Header};
 use crate::route::RouteFacts;
 use crate::server_name::ServerName;
-use crate::snapshot::Listener;
+use crate::snapshot::{Listener, Way};
 use crate::sticky::Facts;
 
 /// A buffer above this is not kept for the next connection.
@@ -69,6 +69,20 @@ pub struct Labels {
     pub local: bool,
     /// The pool, where it had no backend to offer.
     pub pool: Option<Arc<str>>,
+}
+
+/// What the row of a connection knows of it.
+pub struct Row {
+    /// Its number.
+    pub id: u64,
+    /// When it was accepted.
+    pub accepted: Micros,
+    /// The client.
+    pub source: Option<SocketAddr>,
+    /// Who connected for it.
+    pub peer: Option<SocketAddr>,
+    /// Where the client's socket ends.
+    pub destination: Option<SocketAddr>,
 }
 
 /// What the bytes so far come to.
@@ -167,29 +181,57 @@ impl Opening {
         self.fallback.map(|_| ()).ok_or(Ended::Silent)
     }
 
-    /// The pool this connection belongs to.
-    pub fn route<'a>(&self, listener: &'a Listener, source: Option<SocketAddr>) -> Option<&'a Arc<Pool>> {
+    /// Where this connection belongs.
+    pub fn route(&self, listener: &Listener, source: Option<SocketAddr>) -> Option<Way> {
         let same_rules = self.listener.as_ref().is_some_and(|own| Arc::ptr_eq(&own.pools, &listener.pools));
-        let index = match self.fallback {
-            Some(index) if same_rules => index,
+        let pool = match self.fallback {
+            Some(pool) if same_rules => pool,
             // Reloaded since: what the new rules say of such bytes.
             Some(_) if self.bytes.is_empty() => listener.silent?,
             Some(_) => listener.not_tls?,
-            None => listener.routes.find(&RouteFacts {
-                sni: self.name(),
-                alpn: self.hello.as_ref().map_or(&[], |hello| &hello.alpn),
-                source: source.filter(|_| !self.local).map(|source| source.ip()),
-            })?,
+            None => {
+                return listener.way(&RouteFacts {
+                    sni: self.name(),
+                    alpn: self.hello.as_ref().map_or(&[], |hello| &hello.alpn),
+                    source: source.filter(|_| !self.local).map(|source| source.ip()),
+                });
+            }
         };
-        listener.pools.get(index)
+        Some(Way { pool, route: None, tls: Tls::Off })
+    }
+
+    /// What it knows of a connection that is handed over, `id` and addresses from the row.
+    pub fn carry(&mut self, row: &Row) -> Option<(Vec<u8>, Origin, Arc<Listener>)> {
+        let listener = self.listener.take()?;
+        let entry = match self.fallback {
+            None => Entry::Routed,
+            Some(_) if self.bytes.is_empty() => Entry::Silent,
+            Some(_) => Entry::NotTls,
+        };
+        let hello = self.hello.take();
+        let origin = Origin {
+            id: row.id,
+            accepted: row.accepted,
+            entry,
+            source: row.source,
+            peer: row.peer,
+            destination: self.destination.or(row.destination),
+            announced: self.destination.is_some(),
+            local: self.local,
+            tlvs: std::mem::take(&mut self.tlvs),
+            ech: hello.as_ref().is_some_and(|hello| hello.ech),
+            sni: hello.as_ref().and_then(|hello| hello.server_name.clone()),
+            alpn: hello.map(|hello| hello.alpn).unwrap_or_default(),
+        };
+        Some((std::mem::take(&mut self.bytes), origin, listener))
     }
 
     /// What identifies the client.
     pub fn facts(&self, source: Option<SocketAddr>) -> Facts<'_> {
         if self.local {
-            return Facts { source: None, sni: None, tlvs: &[] };
+            return Facts { source: None, sni: None, tlvs: &[], cookies: &[] };
         }
-        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs }
+        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
     }
 
     /// What the hello adds to the log.
@@ -202,14 +244,11 @@ impl Opening {
     pub fn announce<O: Os>(&self, source: Option<SocketAddr>, client: &O::Socket, id: u64, os: &mut O) -> Vec<u8> {
         let Some(proxy) = self.picked.as_ref().and_then(|pool| pool.config().proxy.as_ref()) else { return Vec::new() };
         let destination = self.destination.or_else(|| os.local_address(client));
-        let mut unique_id = [0; 16];
-        unique_id[..8].copy_from_slice(&instance().to_be_bytes());
-        unique_id[8..].copy_from_slice(&id.to_be_bytes());
         let announce = Announce {
             addresses: if self.local { None } else { source.zip(destination) },
             alpn: self.hello.as_ref().map(|hello| &*hello.alpn),
             authority: self.name(),
-            unique_id: Some(&unique_id),
+            unique_id: Some(&unique_id(id)),
             ssl: proxy_protocol::tlv(&self.tlvs, proxy_protocol::TLV_SSL),
         };
         let mut header = Vec::new();
@@ -234,23 +273,7 @@ impl Opening {
     }
 }
 
-/// The pool's rules for attempts.
-pub fn rules(pool: &Pool) -> Rules {
-    let config = pool.config();
-    Rules {
-        timeout_ms: config.connect_timeout.as_millis() as u64,
-        budget_ms: config.connect_budget.as_millis() as u64,
-        sticky_retries: config.sticky_retries,
-    }
-}
-
 /// A unix peer is trusted: the file's permissions say who may connect.
 fn trusts(proxy: &ProxyIn, peer: Option<SocketAddr>) -> bool {
     peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip())))
-}
-
-/// Random for each process, so that ids of connections are unique over restarts and machines.
-fn instance() -> u64 {
-    static INSTANCE: OnceLock<u64> = OnceLock::new();
-    *INSTANCE.get_or_init(|| std::hash::RandomState::new().build_hasher().finish())
 }

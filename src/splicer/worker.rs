@@ -19,11 +19,11 @@ use super::slab::{Side, Slab, Token};
 use super::timer::{Link, Links, Wheel};
 use crate::admission::Admission;
 use crate::config::{Config, LogLevel};
+use crate::connection::{Carried, Whom};
 use crate::counters::{Padded, WorkerCounters};
 use crate::journal::{JournalSender, Notice, Record};
 use crate::outcome::Ended;
-use crate::pool::Backend;
-use crate::snapshot::{Current, Snapshot};
+use crate::snapshot::{Current, Loaded, Snapshot};
 
 /// `Opening`s kept for later connections.
 const SPARE_MAX: usize = 64;
@@ -49,9 +49,9 @@ pub struct Shared {
 
 impl Shared {
     /// For a process that begins with this configuration, and with no limit on connections yet.
-    pub fn new(config: Config, workers: usize, pipes_max: usize) -> Self {
+    pub fn new(config: Config, loaded: Loaded, workers: usize, pipes_max: usize) -> Self {
         let admission = Arc::new(Admission::new(usize::MAX));
-        let snapshot = Snapshot::build(config, None, workers, &admission);
+        let snapshot = Snapshot::build(config, loaded, None, workers, &admission);
         let counters = (0..workers).map(|_| Padded::default()).collect();
         Self { current: Arc::new(Current::new(snapshot)), admission, counters, pipes_max }
     }
@@ -66,6 +66,8 @@ pub struct Worker<O: Os> {
     /// Connections accepted while it holds so many are not taken in but left in `surplus`.
     pub keep_below: usize,
     pub(super) surplus: Vec<Incoming<O::Socket>>,
+    /// Connections that are conversations, for whoever holds those.
+    carried: Vec<Carried<O::Socket>>,
     pub(super) flows: Slab<Flow<O>>,
     wheel: Wheel,
     queue: VecDeque<u32>,
@@ -85,15 +87,6 @@ pub struct Worker<O: Os> {
     pub(super) now: Micros,
 }
 
-/// Which connections a command means.
-#[derive(Debug, Clone)]
-pub enum Whom {
-    /// All of them.
-    All,
-    /// Those that use this backend.
-    Of(Arc<Backend>),
-}
-
 impl<O: Os> Worker<O> {
     /// A worker without connections.
     pub fn new(index: usize, mut os: O, shared: Arc<Shared>, journal: JournalSender) -> Self {
@@ -104,6 +97,7 @@ impl<O: Os> Worker<O> {
             os,
             keep_below: usize::MAX,
             surplus: Vec::new(),
+            carried: Vec::new(),
             flows: Slab::default(),
             wheel: Wheel::new(now),
             queue: VecDeque::new(),
@@ -184,6 +178,11 @@ impl<O: Os> Worker<O> {
     /// A connection that another worker should take.
     pub fn surplus(&mut self) -> Option<Incoming<O::Socket>> {
         self.surplus.pop()
+    }
+
+    /// A connection that is a conversation and no more this worker's.
+    pub fn carried(&mut self) -> Option<Carried<O::Socket>> {
+        self.carried.pop()
     }
 
     /// Makes the next step of a connection panic.
@@ -291,6 +290,7 @@ impl<O: Os> Worker<O> {
                     self.queue.push_back(slot);
                 }
             }
+            Ok(Verdict::HandOver) => self.carry(slot),
             Ok(Verdict::End(ended)) => self.end(slot, ended),
             Err(_) => {
                 self.counters().panics.add(1);
@@ -341,6 +341,14 @@ impl<O: Os> Worker<O> {
                 *until = self.now;
             }
         }
+    }
+
+    /// Takes a row out whole: its socket is watched by nobody when it leaves.
+    fn carry(&mut self, slot: u32) {
+        self.wheel.clear(&mut Rows(&mut self.flows), slot);
+        let Some(flow) = self.flows.remove(slot) else { return };
+        let carried = flow.carry(&mut self.os, &mut self.spare);
+        self.carried.extend(carried);
     }
 
     fn expire(&mut self) {

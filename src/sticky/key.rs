@@ -9,12 +9,13 @@
 //!
 //! | tag | part | value |
 //! |---|---|---|
-//! | 0 | absent (no SNI, no such TLV) | none |
+//! | 0 | absent (no SNI, no such TLV, no such cookie or an empty one) | none |
 //! | 1 | source, IPv4 | 4 bytes big-endian, bits after the prefix cleared |
 //! | 2 | source, IPv6 | 16 bytes big-endian, bits after the prefix cleared |
 //! | 3 | server name | length as u16 big-endian, the bytes |
 //! | 4 | TLV | length as u16 big-endian, the bytes |
 //! | 5 | source inside a range that is one key | length of the range's name as u16 big-endian, the name |
+//! | 6 | cookie | length as u16 big-endian, the value |
 //!
 //! IPv4-mapped addresses are IPv4. With no part present, or no source (PROXY LOCAL), there is no key.
 
@@ -33,6 +34,7 @@ const SOURCE_V6: u8 = 2;
 const SNI: u8 = 3;
 const TLV: u8 = 4;
 const RANGE: u8 = 5;
+const COOKIE: u8 = 6;
 
 /// How the source enters the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Key {
                 }
                 KeyPart::Sni => facts.sni.map(|name| (SNI, name.as_bytes())),
                 KeyPart::Tlv(kind) => proxy_protocol::tlv(facts.tlvs, *kind).map(|value| (TLV, value)),
+                KeyPart::Cookie(name) => cookie(facts, name).map(|value| (COOKIE, value)),
             };
             match value {
                 Some((tag, bytes)) => key.push_counted(tag, bytes),
@@ -98,7 +101,7 @@ impl Key {
         }
     }
 
-    /// A value longer than 65,535 bytes cannot come from a hello or a TLV; a longer one would be cut.
+    /// A value longer than 65,535 bytes cannot come from a hello, a TLV or a head; a longer one would be cut.
     fn push_counted(&mut self, tag: u8, value: &[u8]) {
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         let [high, low] = length.to_be_bytes();
@@ -120,6 +123,11 @@ impl Key {
         }
         self.spilled.extend_from_slice(bytes);
     }
+}
+
+/// The value of the first cookie of this name that has one.
+fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
+    facts.cookies.iter().find(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| *value)
 }
 
 /// The address with all bits after the prefix cleared.
@@ -146,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn facts<'a>(source: &str, sni: Option<&'a str>, tlvs: &'a [u8]) -> Facts<'a> {
-        Facts { source: source.parse().ok(), sni, tlvs }
+        Facts { source: source.parse().ok(), sni, tlvs, cookies: &[] }
     }
 
     fn bytes(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Vec<u8> {
@@ -165,6 +173,19 @@ mod tests {
         assert_eq!(bytes(&all[..1], SourceAs::Range("hq"), &known), [5, 0, 2, b'h', b'q']);
         let v6 = bytes(&all[..2], SourceAs::Prefix(64), &facts("2001:db8::1", None, &[]));
         assert_eq!(v6, [2, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_cookie_enters_the_key_by_its_value_alone() {
+        let cookie = |cookies: &[(&str, &[u8])]| {
+            let facts = Facts { cookies, ..facts("10.1.2.3", None, &[]) };
+            Key::encode(&[KeyPart::Cookie("SID".into())], SourceAs::Prefix(32), &facts)
+                .map(|key| key.as_bytes().to_vec())
+        };
+        assert_eq!(cookie(&[("sid", b"no"), ("SID", b"xy"), ("SID", b"z")]).unwrap(), [6, 0, 2, b'x', b'y']);
+        assert_eq!(cookie(&[("SID", b""), ("SID", b"xy")]).unwrap(), [6, 0, 2, b'x', b'y']);
+        assert_eq!(cookie(&[]), None, "nothing else is known");
+        assert_eq!(cookie(&[("SID", b"")]), None);
     }
 
     #[test]
@@ -203,7 +224,7 @@ mod tests {
             let mut tlvs = vec![9];
             tlvs.extend_from_slice(&(value.len() as u16).to_be_bytes());
             tlvs.extend_from_slice(&value);
-            let facts = Facts { source: Some(source.into()), sni: sni.as_deref(), tlvs: &tlvs };
+            let facts = Facts { source: Some(source.into()), sni: sni.as_deref(), tlvs: &tlvs, cookies: &[] };
             let mut naive = vec![1];
             naive.extend_from_slice(&source);
             match &sni {

@@ -1,8 +1,9 @@
-//! What a client is recognised by: its [`key`], refined by named [`range`]s of source addresses.
+//! What a client is recognised by: its [`cookie`], or its [`key`], refined by named [`range`]s of source addresses.
 //!
 //! Remembers nobody and chooses no backend; `pool` does. Invariant: the same facts give the same key bytes on every
 //! machine, because the bytes enter placement's wire format.
 
+pub mod cookie;
 pub mod key;
 pub mod range;
 
@@ -17,4 +18,6 @@ pub struct Facts<'a> {
     pub sni: Option<&'a str>,
     /// The TLVs of the PROXY v2 header, raw; may be empty.
     pub tlvs: &'a [u8],
+    /// Cookies of the request by name, values without quotes; only those that the pool's key asks for need be there.
+    pub cookies: &'a [(&'a str, &'a [u8])],
 }

@@ -3,6 +3,7 @@
 mod admin;
 mod balance;
 mod carried;
+mod certificates;
 mod demo;
 mod explain;
 mod faults;
@@ -16,5 +17,6 @@ mod smoke;
 mod stop;
 mod support;
 mod systemd;
+mod terminate;
 mod watch;
 mod websocket;

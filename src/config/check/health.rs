@@ -5,10 +5,10 @@
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Check, CheckKind, Eject, ProxyOut, ProxyTlv, ProxyVersion, keys};
+use crate::config::{Check, CheckKind, Eject, PoolTls, ProxyOut, ProxyTlv, ProxyVersion, keys};
 
-/// Reads `[pool.check]`; `None` = off.
-pub(super) fn check(pool: &Section<'_>) -> Option<Check> {
+/// Reads `[pool.check]`; `None` = off. A check of a pool with TLS to its backends speaks as its clients are spoken for.
+pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> {
     let section = pool.child_unless_off("check", &keys::CHECK)?;
     let check = Check {
         kind: kind(&section)?,
@@ -17,8 +17,12 @@ pub(super) fn check(pool: &Section<'_>) -> Option<Check> {
         rise: section.read("rise", value::integer(1..=1000)).unwrap_or(2),
         fall: section.read("fall", value::integer(1..=1000)).unwrap_or(3),
         port: section.read("port", value::integer(1..=65_535)),
-        sni: section.read("sni", value::server_name),
+        sni: section.read("sni", value::server_name).or_else(|| tls?.sni.clone()),
     };
+    if tls.is_some() && matches!(check.kind, CheckKind::Http { tls: false, .. }) {
+        let bad = Bad::new("kind \"http\" asks in the clear, and the pool has [pool.tls]");
+        section.warn("kind", bad.hint("\"https\" asks as the pool does"));
+    }
     if check.timeout > check.interval {
         let (timeout, interval) = (value::show_duration(check.timeout), value::show_duration(check.interval));
         let why = format!(

@@ -3,12 +3,12 @@
 //! Whether the pools it names exist is for `whole.rs`. Invariant: a listener binds somewhere and leads somewhere, and
 //! what is said about TLS is said of a listener that looks at TLS.
 
-use super::{Bad, tie};
+use super::{Bad, tie, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
 use crate::config::value::{self, Read};
-use crate::config::{Bind, Fallback, Listener, ProxyIn, Route, Tls, Untrusted, keys};
+use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
 
 /// A listener and where it was written.
 pub(super) struct Written<'d> {
@@ -20,40 +20,94 @@ pub(super) struct Written<'d> {
     pub(super) binds: Vec<usize>,
 }
 
+/// One way from a listener to a pool.
+pub(super) struct Way<'w> {
+    /// Where the pool is named, and under which key.
+    pub(super) section: &'w Section<'w>,
+    pub(super) key: &'static str,
+    pub(super) pool: &'w str,
+    /// What is done about TLS on the way.
+    pub(super) tls: Tls,
+    /// Only clients that wait for the server to speak.
+    pub(super) silent: bool,
+    /// Protocols that the way asks for.
+    pub(super) alpn: &'w [String],
+}
+
 impl Written<'_> {
-    /// Every pool it names: the section and key that name it, and the name.
-    pub(super) fn pools(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
+    /// Every way to a pool.
+    pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
         let meant = &self.meant;
         let own = [
-            ("pool", meant.pool.as_deref()),
-            ("not_tls", fallback_pool(&meant.not_tls)),
-            ("silent", fallback_pool(&meant.silent)),
+            ("pool", meant.pool.as_deref(), meant.tls),
+            ("not_tls", fallback_pool(&meant.not_tls), Tls::Off),
+            ("silent", fallback_pool(&meant.silent), Tls::Off),
         ];
-        let own = own.into_iter().filter_map(|(key, pool)| pool.map(|pool| (&self.section, key, pool)));
-        let routes = self.routes.iter().zip(&meant.routes);
-        let routes = routes.map(|(section, route)| (section, "pool", route.pool.as_str()));
-        own.chain(routes).filter(|(_, _, pool)| !pool.is_empty())
+        let own = own.into_iter().filter_map(|(key, pool, tls)| {
+            pool.map(|pool| Way { section: &self.section, key, pool, tls, silent: key == "silent", alpn: &[] })
+        });
+        let routes = self.routes.iter().zip(&meant.routes).map(|(section, route)| Way {
+            section,
+            key: "pool",
+            pool: &route.pool,
+            tls: route.tls,
+            silent: false,
+            alpn: &route.alpn,
+        });
+        own.chain(routes).filter(|way| !way.pool.is_empty())
+    }
+
+    /// Every pool it names: the section and key that name it, and the name.
+    pub(super) fn pools(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
+        self.ways().map(|way| (way.section, way.key, way.pool))
+    }
+
+    /// Whether any handshake is made here.
+    pub(super) fn terminates(&self) -> bool {
+        self.meant.terminates()
     }
 }
 
 /// Reads a `[[listener]]`.
 pub(super) fn listener(section: Section<'_>) -> Written<'_> {
     let name = section.required("name", value::name).unwrap_or_default();
-    let tls = section.read("tls", value::word(&[("off", Tls::Off), ("passthrough", Tls::Passthrough)]));
-    let is_off = tls == Some(Tls::Off) || !section.has("tls");
-    let routes = section.children("route", &keys::ROUTE);
-    if !section.has("bind") {
-        section.missing("has no bind");
-    } else if section.count("bind") == 0 {
-        section.error("bind", Bad::new("bind is empty"));
-    }
-    if !section.has("pool") && routes.is_empty() {
-        section.missing("has neither a pool nor a route: every connection would be closed");
+    let sections = section.children("route", &keys::ROUTE);
+    binds_and_leads_somewhere(&section, &sections);
+    let tls = mode(&section);
+    let asked = tls::client_certificate(&section, &keys::CLIENT_CERTIFICATE);
+    let client_certificate = asked.clone().flatten();
+    let routes: Vec<_> = sections
+        .iter()
+        .map(|section| {
+            let route = route(section, tls);
+            let own = tls::client_certificate(section, &keys::ROUTE_CLIENT_CERTIFICATE);
+            if own.is_some() && route.tls != Tls::Terminate {
+                section.error("client_certificate", Bad::new("client_certificate needs tls = \"terminate\""));
+            }
+            let inherited = own.unwrap_or_else(|| client_certificate.clone());
+            Route { client_certificate: inherited.filter(|_| route.tls == Tls::Terminate), ..route }
+        })
+        .collect();
+    let certificates = tls::certificates(&section);
+    if !terminates(tls, &routes) {
+        if asked.is_some() {
+            let bad = Bad::new("client_certificate needs a listener or route that terminates TLS");
+            section.error("client_certificate", bad.hint("write tls = \"terminate\""));
+        }
+    } else if certificates.is_empty() && section.count("certificate") == 0 {
+        let hint = "write [[listener.certificate]] with cert and key";
+        section.error("tls", Bad::new("terminates TLS and has no certificate").hint(hint));
     }
     let (binds, bind): (Vec<_>, Vec<_>) = section.list("bind", value::bind).into_iter().unzip();
+    let forwarded =
+        value::word(&[("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)]);
     let meant = Listener {
         name,
-        tls: if is_off { Tls::Off } else { Tls::Passthrough },
+        tls,
+        certificates,
+        client_certificate: client_certificate.filter(|_| tls == Tls::Terminate),
+        client_tls: section.read("client_tls", value::boolean).unwrap_or(false),
+        forwarded: section.read("forwarded", forwarded).unwrap_or(Forwarded::Replace),
         pool: section.read("pool", value::name),
         max_connections: section
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
@@ -62,25 +116,54 @@ pub(super) fn listener(section: Section<'_>) -> Written<'_> {
         proxy: proxy(&section, &bind),
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),
-        routes: routes.iter().map(route).collect(),
+        routes,
         bind,
     };
-    if is_off {
-        no_tls_rules(&section, &routes);
+    if tls == Tls::Off {
+        no_tls_rules(&section, &sections);
     }
-    tie::check(&meant.routes, &routes);
-    Written { meant, section, routes, binds }
+    tie::check(&meant.routes, &sections);
+    Written { meant, section, routes: sections, binds }
 }
 
-fn route(section: &Section<'_>) -> Route {
+fn binds_and_leads_somewhere(section: &Section<'_>, routes: &[Section<'_>]) {
+    if !section.has("bind") {
+        section.missing("has no bind");
+    } else if section.count("bind") == 0 {
+        section.error("bind", Bad::new("bind is empty"));
+    }
+    if !section.has("pool") && routes.is_empty() {
+        section.missing("has neither a pool nor a route: every connection would be closed");
+    }
+}
+
+/// A word that is not understood counts as one that reads the hello, so that nothing else is complained of.
+fn mode(section: &Section<'_>) -> Tls {
+    let default = if section.has("tls") { Tls::Passthrough } else { Tls::Off };
+    section.read("tls", value::word(&tls::WORDS)).unwrap_or(default)
+}
+
+fn terminates(tls: Tls, routes: &[Route]) -> bool {
+    tls == Tls::Terminate || routes.iter().any(|route| route.tls == Tls::Terminate)
+}
+
+/// All of a route but what is asked of its clients.
+fn route(section: &Section<'_>, listener: Tls) -> Route {
     if ["sni", "alpn", "source"].iter().all(|key| section.count(key) == 0) {
         let hint = "write its pool as the listener's pool";
         section.error_at(section.start, Bad::new("has no condition").hint(hint));
+    }
+    let tls = section.read("tls", value::word(&tls::WORDS)).unwrap_or(listener);
+    if tls == Tls::Off && listener != Tls::Off {
+        let bad = Bad::new("tls \"off\" comes too late: the hello is read before a route is chosen");
+        section.error("tls", bad.hint("\"passthrough\" forwards it unchanged"));
     }
     Route {
         sni: section.values("sni", value::name_pattern),
         alpn: section.values("alpn", value::alpn),
         source: section.values("source", value::network),
+        tls,
+        client_certificate: None,
         pool: section.required("pool", value::name).unwrap_or_default(),
     }
 }
@@ -111,12 +194,15 @@ fn fallback_pool(fallback: &Fallback) -> Option<&str> {
     }
 }
 
-/// Rules that only a listener with `tls = "passthrough"` can follow.
+/// Rules that only a listener that reads the hello can follow.
 fn no_tls_rules(listener: &Section<'_>, routes: &[Section<'_>]) {
     let keys = ["not_tls", "silent"].map(|key| (listener, key));
     let conditions = routes.iter().flat_map(|route| ["sni", "alpn"].map(|key| (route, key)));
-    for (section, key) in keys.into_iter().chain(conditions).filter(|(section, key)| section.count(key) > 0) {
+    let modes = routes.iter().filter(|route| mode(route) != Tls::Off).map(|route| (route, "tls"));
+    for (section, key) in
+        keys.into_iter().chain(conditions).chain(modes).filter(|(section, key)| section.count(key) > 0)
+    {
         let bad = Bad::new(format!("{key} needs a listener that reads the hello"));
-        section.error(key, bad.hint("write tls = \"passthrough\" in the listener"));
+        section.error(key, bad.hint("write tls = \"passthrough\" or \"terminate\" in the listener"));
     }
 }

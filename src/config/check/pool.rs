@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, health};
+use super::{Bad, cookie, health, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{Address, AllDown, Backend, Balance, KeyPart, OnDown, Pool, Range, RangeRule, keys};
@@ -34,12 +34,18 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
     let balance = balance(&section, &backends);
     let key = key(&section, balance);
+    let cookie = cookie::cookie(&section, balance, &key);
+    let http = section.read("http", value::boolean).unwrap_or(false);
+    cookie::needs_http(&section, &key, http);
     check_backends(&section, &sections, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
+    let tls = tls::of_pool(&section, &backends);
     let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
     let meant = Pool {
         name: section.required("name", value::name).unwrap_or_default(),
+        http,
+        alpn: section.values("alpn", value::alpn),
         balance: balance.unwrap_or(Balance::Hash),
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
@@ -51,9 +57,11 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         sticky_retries: section.read("sticky_retries", value::integer(0..=100)).unwrap_or(1),
         source: section.values("source", value::local_ip),
         proxy: health::proxy(&section),
-        check: health::check(&section),
+        check: health::check(&section, tls.as_ref()),
         eject: health::eject(&section),
         on_down_connections: section.read("on_down_connections", on_down).unwrap_or(OnDown::Keep),
+        tls,
+        cookie,
         key,
         backends,
     };
@@ -127,7 +135,7 @@ fn is_prime(number: u32) -> bool {
 fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
     let parts = section.list("key", value::key_part);
     let understood = parts.len() == section.count("key");
-    let key: Vec<_> = parts.iter().filter_map(|(_, part)| *part).collect();
+    let key: Vec<_> = parts.iter().filter_map(|(_, part)| part.clone()).collect();
     let keyed = balance.is_none_or(Balance::keyed);
     let method = balance.map_or("", Balance::word);
     match (section.has("key"), understood, keyed) {

@@ -18,6 +18,8 @@ const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
 const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
 const WORKERS: RangeInclusive<u64> = 1..=256;
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
+/// Handshakes under way: each may hold up to 64 KiB.
+const HANDSHAKES_MAX: usize = 4096;
 /// A longer wait for a hello lets strangers hold connections for nothing.
 const HELLO_TIMEOUT_ODD: Duration = MINUTE;
 
@@ -49,7 +51,13 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         max_connections: limits.read("max_connections", total).unwrap_or(None),
         max_connections_per_source: count("max_connections_per_source"),
         connection_rate_per_source: count("connection_rate_per_source"),
+        max_handshakes: limits
+            .read("max_handshakes", value::unless("off", value::integer(COUNT)))
+            .unwrap_or(Some(HANDSHAKES_MAX)),
         hello_timeout: hello_timeout(&limits),
+        keepalive_timeout: limits.read("keepalive_timeout", &timeout).unwrap_or(Some(MINUTE)),
+        response_timeout: limits.read("response_timeout", &timeout).unwrap_or(Some(MINUTE)),
+        body_timeout: limits.read("body_timeout", &timeout).unwrap_or(Some(MINUTE)),
         idle_timeout: limits.read("idle_timeout", &timeout).unwrap_or(Some(HOUR)),
         half_close_timeout: limits.read("half_close_timeout", &timeout).unwrap_or(Some(30 * SECOND)),
         lifetime: limits.read("lifetime", &timeout).unwrap_or(None),

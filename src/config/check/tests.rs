@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
 use super::{Checked, check};
-use crate::config::{Config, keys};
+use crate::config::{Certificate, ClientCertificate, Config, Tls, keys};
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 
@@ -61,7 +61,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 30);
+    assert_eq!(broken.len(), 35);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
@@ -129,9 +129,13 @@ fn every_known_key_is_read_and_its_type_checked() {
     for keys in keys::ALL {
         for key in keys.keys {
             // A date is the value of no key.
-            let text = format!("{}\n{key} = 1979-05-27\n", keys.table)
-                .replace("[[listener.route]]", "[[listener]]\n[[listener.route]]");
-            let text = if keys.table.contains("pool.") { format!("[[pool]]\n{text}") } else { text };
+            let above = match keys.table.trim_matches(['[', ']']).split('.').collect::<Vec<_>>()[..] {
+                ["listener", "route", _] => "[[listener]]\n[[listener.route]]\n",
+                ["listener", _] => "[[listener]]\n",
+                ["pool", _] => "[[pool]]\n",
+                _ => "",
+            };
+            let text = format!("{above}{}\n{key} = 1979-05-27\n", keys.table);
             let found = shown(&check(&text, &resolve).unwrap_err());
             assert!(found.contains(&format!("{key} 1979-05-27 is not ")), "{} {key}:\n{found}", keys.table);
             assert!(!found.contains("unknown key"), "{} {key}:\n{found}", keys.table);
@@ -210,6 +214,90 @@ fn what_looks_wrong_is_warned_of_and_allowed() {
     }
     let unnamed = format!("{SMALL}[[pool]]\nname = \"b\"\nbackend = [{{ name = \"b\", address = \"10.0.0.2:80\" }}]\n");
     assert_eq!(warnings(&unnamed), "11:8: pool \"b\": no listener names this pool\n");
+}
+
+/// Terminates, with two routes that differ from it.
+const SITE: &str = r#"
+[[listener]]
+name = "site"
+bind = "127.0.0.1:8443"
+tls = "terminate"
+pool = "site"
+certificate = [{ cert = "a.pem" }, { cert = "b.pem", key = "b-key.pem" }]
+client_certificate = { ca = "ca.pem", required = false }
+[[listener.route]]
+sni = "raw.example"
+tls = "passthrough"
+pool = "raw"
+[[listener.route]]
+sni = "open.example"
+client_certificate = "off"
+pool = "site"
+[[listener.route]]
+sni = "inner.example"
+pool = "site"
+[[pool]]
+name = "site"
+http = true
+backend = [{ name = "a", address = "10.0.0.1:80" }]
+[[pool]]
+name = "raw"
+backend = [{ name = "a", address = "10.0.0.1:443" }]
+"#;
+
+#[test]
+fn routes_say_otherwise_or_do_as_their_listener_does() {
+    let config = meant(SITE);
+    let listener = &config.listeners[0];
+    let asked = Some(ClientCertificate { ca: "ca.pem".into(), required: false });
+    let modes = listener.routes.iter().map(|route| (route.tls, route.client_certificate.clone())).collect::<Vec<_>>();
+    let expected = [(Tls::Passthrough, None), (Tls::Terminate, None), (Tls::Terminate, asked.clone())];
+    assert_eq!(modes, expected);
+    assert_eq!((listener.client_certificate.clone(), listener.terminates()), (asked, true));
+    assert_eq!(warnings(SITE), "");
+}
+
+#[test]
+fn one_certificate_is_the_default_and_a_key_may_stand_beside_it() {
+    let certificate = |cert: &str, key: &str, default| Certificate { cert: cert.into(), key: key.into(), default };
+    let first = [certificate("a.pem", "a.pem", true), certificate("b.pem", "b-key.pem", false)];
+    assert_eq!(meant(SITE).listeners[0].certificates, first);
+    let second = SITE.replace("\"b-key.pem\"", "\"b-key.pem\", default = true");
+    let defaults: Vec<_> = meant(&second).listeners[0].certificates.iter().map(|one| one.default).collect();
+    assert_eq!(defaults, [false, true]);
+}
+
+#[test]
+fn checks_ask_as_the_pool_does() {
+    let pin = "ab".repeat(32);
+    let tls = format!("http = true\ncheck.kind = \"https\"\ntls = {{ pin = \"sha256:{pin}\", sni = \"in.example\" }}");
+    let text = SITE.replace("http = true", &tls);
+    let pool = &meant(&text).pools[0];
+    assert_eq!(pool.tls.as_ref().unwrap().pins, [[0xab; 32]]);
+    assert_eq!(pool.check.as_ref().unwrap().sni.as_ref().unwrap().as_str(), "in.example");
+    let warned = warnings(&text.replace("\"https\"", "\"http\""));
+    assert!(warned.contains("check: kind \"http\" asks in the clear, and the pool has [pool.tls]"), "{warned}");
+}
+
+#[test]
+fn what_is_said_of_tls_to_no_effect_is_warned_of() {
+    for (from, to, expected) in [
+        ("pool = \"app\"", "pool = \"app\"\nforwarded = \"off\"", "6:13: listener \"web\": forwarded has no effect"),
+        ("pool = \"app\"", "pool = \"app\"\nclient_tls = true", "6:14: listener \"web\": client_tls has no effect"),
+        (
+            "pool = \"app\"",
+            "pool = \"app\"\ncertificate = [{ cert = \"a\" }]",
+            "6:15: listener \"web\": certificate has",
+        ),
+        ("name = \"app\"", "name = \"app\"\nalpn = \"mqtt\"", "9:8: pool \"app\": alpn has no effect because no route"),
+        ("\n[[listener]]", "tls.ticket_keys = \"k\"\n[[listener]]", "1:19: tls: ticket_keys has no effect because"),
+    ] {
+        let text = SMALL.replacen(from, to, 1);
+        let found = warnings(&text);
+        assert!(found.starts_with(expected) && found.lines().count() == 1, "{text}\n{found}");
+    }
+    let seen = SITE.replace("tls = \"terminate\"", "tls = \"terminate\"\nclient_tls = false");
+    assert!(warnings(&seen).contains("client_tls has no effect where the listener sees for itself"));
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
             KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.meant.proxy.is_none()) => {
                 "key \"tlv\" is never known: no listener that reaches this pool has trust"
             }
-            KeyPart::Sni | KeyPart::Tlv(_) => continue,
+            KeyPart::Sni | KeyPart::Tlv(_) | KeyPart::Cookie(_) => continue,
         };
         pool.section.error("key", Bad::new(what));
     }
@@ -132,8 +132,9 @@ fn hello_is_read(listener: &Listener<'_>, pools: &[Pool<'_>]) {
         .map(|pool| pool.meant.name.as_str())
         .collect();
     let asks = listener.meant.routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty())
+        || listener.terminates()
         || listener.pools().any(|(_, _, pool)| by_sni.contains(pool));
-    if listener.meant.tls == Tls::Passthrough && !asks {
+    if listener.meant.tls != Tls::Off && !asks {
         let why = "because no route asks for sni or alpn and no pool is keyed by sni, so the hello is not waited for";
         listener.section.idle_keys(&["not_tls", "silent"], why);
     }

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix,
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::{Accepted, Broken, Event, Io, Micros, Os};
+use crate::clock::now;
 use crate::config::Address;
 use crate::proxy_protocol::canonical;
 use crate::socket::KeepAlive;
@@ -35,6 +36,12 @@ impl From<OwnedFd> for Connection {
     }
 }
 
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> Self {
+        connection.0
+    }
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -52,13 +59,6 @@ pub struct Pipe {
 #[derive(Debug)]
 pub struct Linux {
     epoll: OwnedFd,
-}
-
-/// Microseconds since this process first asked.
-pub fn now() -> Micros {
-    static START: OnceLock<Instant> = OnceLock::new();
-    // One second ahead, so that 0 can mean "never".
-    START.get_or_init(Instant::now).elapsed().as_micros() as Micros + 1_000_000
 }
 
 impl Linux {

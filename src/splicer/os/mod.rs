@@ -6,16 +6,15 @@
 
 mod linux;
 
-pub use linux::{Connection, Linux, Pipe, RawEvent, now};
+pub use linux::{Connection, Linux, Pipe, RawEvent};
+
+pub use crate::clock::{Micros, now};
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::slab::Token;
 use crate::config::Address;
 use crate::socket::KeepAlive;
-
-/// Microseconds on a clock that never goes back.
-pub type Micros = u64;
 
 /// What moving bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

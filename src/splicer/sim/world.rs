@@ -14,11 +14,12 @@ use super::os::SimOs;
 use super::peer::Peer;
 use super::random::{Random, mix};
 use crate::config::{Address, Config};
+use crate::connection::Whom;
 use crate::journal::JournalSender;
 use crate::outcome::Ended;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer::os::{Broken, Micros};
-use crate::splicer::worker::{Shared, Whom, Worker};
+use crate::splicer::worker::{Shared, Worker};
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
 const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
@@ -99,7 +100,7 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, nature: Nature) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let shared = Arc::new(Shared::new(nature.config.clone(), 1, nature.pipes_max));
+        let shared = Arc::new(Shared::new(nature.config.clone(), Loaded::default(), 1, nature.pipes_max));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), JournalSender::off());
         worker.open_door(0, (), listener, false);
@@ -201,7 +202,13 @@ impl World {
             }
             3 | 4 => {
                 let old = self.shared.current.load_full();
-                let next = Snapshot::build(self.nature.config.clone(), Some(&old), 1, &self.shared.admission);
+                let next = Snapshot::build(
+                    self.nature.config.clone(),
+                    Loaded::default(),
+                    Some(&old),
+                    1,
+                    &self.shared.admission,
+                );
                 self.worker.rebind_door(0, Arc::clone(&next.listeners[0]));
                 self.shared.current.swap(Arc::new(next));
             }

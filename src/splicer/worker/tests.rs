@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
+use crate::snapshot::Loaded;
 use crate::splicer::os::{Linux, now};
 
-fn shared(listener: &str) -> Arc<Shared> {
+fn shared(listener: &str, pool: &str) -> Arc<Shared> {
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n{listener}\n\
-         [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:1\" }}]\n"
+         [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:1\" }}]\n{pool}\n"
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    Arc::new(Shared::new(config, 1, 8))
+    Arc::new(Shared::new(config, Loaded::default(), 1, 8))
 }
 
 /// Another worker's turn may have begun later than this one's, and what it hands over may end at once.
 #[test]
 fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
-    let shared = shared("trust = [\"192.0.2.0/24\"]");
+    let shared = shared("trust = [\"192.0.2.0/24\"]", "");
     let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), JournalSender::off());
     let listener = Arc::clone(&shared.current.load().listeners[0]);
     let (ours, _theirs) = UnixStream::pair().unwrap();
@@ -33,5 +34,40 @@ fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
     };
     worker.admit(incoming);
     assert_eq!(listener.state.counters[0].0.ended[Ended::Untrusted as usize].value(), 1);
+    assert_eq!(shared.admission.open(), 0);
+}
+
+/// Whoever holds it next has its socket, its place and what it said; the worker has nothing of it.
+#[test]
+fn a_conversation_leaves_the_worker_whole() {
+    let shared = shared("trust = [\"192.0.2.0/24\"]", "http = true");
+    let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), JournalSender::off());
+    let listener = Arc::clone(&shared.current.load().listeners[0]);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    worker.admit(Incoming {
+        socket: std::os::fd::OwnedFd::from(ours).into(),
+        peer: Some("192.0.2.1:1".parse().unwrap()),
+        permit: listener.state.admit().unwrap(),
+        listener: Arc::clone(&listener),
+        accepted: now(),
+    });
+    assert!(worker.carried().is_none(), "the header that has to come first has not come");
+    std::io::Write::write_all(&mut &theirs, b"PROXY TCP4 198.51.100.7 192.0.2.9 7 443\r\nGET / HTTP").unwrap();
+    let (mut events, mut raw) = (Vec::new(), Vec::with_capacity(8));
+    worker.os.wait(&mut events, &mut raw, None);
+    worker.turn(&events);
+    let carried = worker.carried().expect("a conversation");
+    assert_eq!((worker.connections(), shared.admission.open()), (0, 1));
+    assert_eq!(carried.bytes, b"GET / HTTP");
+    let origin = &carried.origin;
+    assert_eq!(origin.source, Some("198.51.100.7:7".parse().unwrap()));
+    assert_eq!(origin.peer, Some("192.0.2.1:1".parse().unwrap()));
+    assert_eq!(origin.destination, Some("192.0.2.9:443".parse().unwrap()));
+    assert!(origin.announced && !origin.local);
+    std::io::Write::write_all(&mut &theirs, b"/1.1").unwrap();
+    worker.os.wait(&mut events, &mut raw, Some(std::time::Duration::ZERO));
+    assert!(events.is_empty(), "nobody watches it any more");
+    drop(carried);
     assert_eq!(shared.admission.open(), 0);
 }

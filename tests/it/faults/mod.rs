@@ -11,7 +11,7 @@ mod instance;
 mod limits;
 mod local;
 mod namespace;
-mod peer;
+pub mod peer;
 mod proxy;
 
 use std::collections::BTreeMap;

@@ -137,7 +137,8 @@ impl Sessile {
 
     /// Waits until a connection has ended so, in the log and in the metric of its listener.
     pub fn ended(&self, listener: &str, outcome: &str) -> Value {
-        let line = self.line(outcome, |line| line["listener"] == listener && line["ended"] == outcome);
+        let fits = |line: &Value| line["listener"] == listener && line["ended"] == outcome && line["request"].is_null();
+        let line = self.line(outcome, fits);
         let status = self.status();
         let listeners = status["listeners"].as_array().expect("listeners");
         let known = listeners.iter().find(|known| known["name"] == listener).expect("a listener of this name");

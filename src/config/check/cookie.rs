@@ -1,0 +1,200 @@
+//! `[pool.cookie]`: the cookie that says where a client settled.
+//!
+//! Opens no key file. Invariant: what browsers would refuse to keep is refused here, and every key is kept only for the
+//! mode that uses it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::Bad;
+use crate::config::file::Section;
+use crate::config::value::{self, DAY, HOUR, Read, SECOND};
+use crate::config::{Balance, Cookie, CookieMode, Insert, KeyPart, OWN_NAME, SameSite, Secure, keys};
+use crate::server_name::ServerName;
+
+/// The longest `max_idle`, that of AWS balancers.
+const MAX_IDLE_MOST: Duration = Duration::from_secs(7 * 86_400);
+/// The longest `max_life`: browsers keep no cookie longer than 400 days (RFC 6265bis §5.5).
+const MAX_LIFE_MOST: Duration = Duration::from_secs(400 * 86_400);
+/// The longest `remember`.
+const REMEMBER_MOST: Duration = Duration::from_secs(30 * 86_400);
+
+/// Keys of the balancer's own cookie.
+const OF_INSERT: [&str; 9] =
+    ["keys", "max_idle", "max_life", "domain", "path", "secure", "http_only", "same_site", "partitioned"];
+
+/// Reads `[pool.cookie]`; `None` = off. `balance` is `None` where it was not understood.
+pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPart]) -> Option<Cookie> {
+    const MODES: [&str; 5] = ["insert", "learn", "prefix", "route", "hash"];
+    if !pool.has("cookie") {
+        return None;
+    }
+    let section = pool.child_unless_off("cookie", &keys::COOKIE)?;
+    let mode = section.required("mode", value::word(&MODES.map(|mode| (mode, mode))));
+    let insert = insert(&section, mode == Some("insert"));
+    let remember = section.read("remember", whole_seconds(REMEMBER_MOST)).unwrap_or(3 * HOUR);
+    let name = name(&section, mode);
+    let mode = match mode? {
+        "insert" => CookieMode::Insert(insert),
+        "learn" => CookieMode::Learn { remember },
+        "prefix" => CookieMode::Prefix,
+        "route" => CookieMode::Route,
+        _ => CookieMode::Hash,
+    };
+    keys_of_other_modes(&section, &mode);
+    if mode == CookieMode::Hash
+        && let Some(balance) = balance.filter(|balance| !balance.keyed())
+    {
+        let hint = "write balance = \"hash\", \"ring\" or \"maglev\" in the pool";
+        let why = format!("mode \"hash\" has no use: balance \"{}\" takes no key", balance.word());
+        section.error("mode", Bad::new(why).hint(hint));
+    }
+    let name = name?;
+    if key.iter().any(|part| matches!(part, KeyPart::Cookie(part) if **part == *name)) {
+        let why = format!("name \"{name}\" is the cookie of the pool's key, too: one of them has no use");
+        section.error("name", Bad::new(why));
+    }
+    Some(Cookie { name, mode })
+}
+
+/// Cookies are read in pools that speak HTTP and in no others.
+pub(super) fn needs_http(pool: &Section<'_>, key: &[KeyPart], http: bool) {
+    if http {
+        return;
+    }
+    let by_cookie = key.iter().any(|part| matches!(part, KeyPart::Cookie(_))).then_some("key");
+    for key in ["cookie"].into_iter().chain(by_cookie).filter(|key| pool.has(key)) {
+        pool.error(
+            key,
+            Bad::new(format!("{key} needs a pool that reads requests")).hint("write http = true in the pool"),
+        );
+    }
+}
+
+fn name(section: &Section<'_>, mode: Option<&str>) -> Option<String> {
+    let own = |value: &DeValue<'_>| value::cookie_name(value::text(value)?).map(str::to_owned);
+    let of_application = |value: &DeValue<'_>| value::application_cookie(value::text(value)?).map(str::to_owned);
+    match mode {
+        Some("insert") if section.has("name") => section.read("name", own),
+        Some("insert") => Some(OWN_NAME.to_owned()),
+        None => section.read("name", own),
+        Some(_) => section.required("name", of_application),
+    }
+}
+
+fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
+    let why = format!("with mode = \"{}\"", mode.word());
+    if !matches!(mode, CookieMode::Insert(_)) {
+        section.idle_keys(&OF_INSERT, &why);
+    }
+    if !matches!(mode, CookieMode::Learn { .. }) {
+        section.idle_keys(&["remember"], &why);
+    }
+}
+
+fn insert(section: &Section<'_>, is_meant: bool) -> Insert {
+    if is_meant && !section.has("keys") {
+        section.missing("has no keys: the file with the keys that seal the cookie");
+    }
+    let life = value::unless("off", whole_seconds(MAX_LIFE_MOST));
+    let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
+    let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
+    let insert = Insert {
+        keys: section.read("keys", file).unwrap_or_default(),
+        max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MOST)).unwrap_or(DAY),
+        max_life: section.read("max_life", life).unwrap_or(None),
+        domain: section.read("domain", domain),
+        path: section.read("path", path).unwrap_or_else(|| "/".to_owned()),
+        secure: section.read("secure", secure).unwrap_or(Secure::Auto),
+        http_only: section.read("http_only", value::boolean).unwrap_or(true),
+        same_site: section.read("same_site", same_site).unwrap_or(SameSite::Lax),
+        partitioned: section.read("partitioned", value::boolean).unwrap_or(false),
+    };
+    if is_meant {
+        browsers_keep_it(section, &insert);
+    }
+    insert
+}
+
+/// What RFC 6265bis §5.6 and §4.1.3 let browsers throw away.
+fn browsers_keep_it(section: &Section<'_>, insert: &Insert) {
+    if insert.secure == Secure::Off {
+        for (key, is_so) in [("same_site", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)] {
+            if is_so {
+                let why = format!("{key} needs a secure cookie: browsers refuse it otherwise");
+                section.error(key, Bad::new(why).hint("write secure = \"auto\" or \"on\""));
+            }
+        }
+    }
+    let Some(name) = section.read("name", |value| Ok(value::text(value).unwrap_or_default().to_ascii_lowercase()))
+    else {
+        return;
+    };
+    let is_host = name.starts_with("__host-");
+    if (is_host || name.starts_with("__secure-")) && insert.secure == Secure::Off {
+        section.error("secure", Bad::new("a name that begins with __Host- or __Secure- needs a secure cookie"));
+    }
+    if is_host && (insert.domain.is_some() || insert.path != "/") {
+        let key = if insert.domain.is_some() { "domain" } else { "path" };
+        section.error(key, Bad::new("a name that begins with __Host- allows no domain and no path but \"/\""));
+    }
+}
+
+/// Whole seconds from one to `most`.
+fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+    move |value| {
+        let duration = value::duration(SECOND, most)(value)?;
+        let whole = duration.subsec_nanos() == 0;
+        whole.then_some(duration).ok_or_else(|| Bad::new("is not a number of whole seconds"))
+    }
+}
+
+/// The path of a file; one that is not absolute begins where the process was started.
+fn file(value: &DeValue<'_>) -> Read<PathBuf> {
+    let written = value::text(value)?;
+    let good = !written.is_empty() && !written.contains('\0');
+    good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
+}
+
+fn domain(value: &DeValue<'_>) -> Read<ServerName> {
+    let written = value::text(value)?;
+    let bad = || Bad::new("is not a domain");
+    ServerName::parse(written).ok_or_else(|| match written.strip_prefix('.') {
+        Some(bare) => bad().hint(format!("without the dot: \"{bare}\"")),
+        None => bad(),
+    })
+}
+
+/// `path-value` of RFC 6265 §4.1.1, of the paths that browsers do not ignore.
+fn path(value: &DeValue<'_>) -> Read<String> {
+    let written = value::text(value)?;
+    let good = written.starts_with('/') && written.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';');
+    good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a path: '/' first, no spaces, no ';'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file::Document;
+    use crate::config::problem::Problems;
+
+    #[test]
+    fn a_cookie_and_a_key_of_cookies_need_a_pool_that_reads_requests() {
+        let text = "[[pool]]\nname = \"app\"\nkey = \"cookie:SID\"\n[pool.cookie]\nmode = \"route\"\nname = \"AT\"\n";
+        let problems = |http| {
+            let problems = Problems::new(text);
+            let document = Document::parse(text, &problems);
+            let pool = document.top(&problems).children("pool", &keys::POOL).remove(0);
+            needs_http(&pool, &[KeyPart::Cookie("SID".into())], http);
+            problems.finish().err().unwrap_or_default().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let hint = "needs a pool that reads requests (hint: write http = true in the pool)";
+        assert_eq!(
+            problems(false),
+            [format!("3:7: pool \"app\": key {hint}"), format!("4:1: pool \"app\": cookie {hint}")]
+        );
+        assert!(problems(true).is_empty());
+    }
+}

@@ -1,0 +1,102 @@
+//! What is written about TLS: rules of the process, certificates, client certificates, TLS to backends.
+//!
+//! Which pools a terminated route may reach is for `reach.rs`. Reads no file. Invariant: of a listener's certificates
+//! exactly one is the default.
+
+use super::Bad;
+use crate::config::file::Section;
+use crate::config::value;
+use crate::config::{
+    Address, Backend, Certificate, ClientCertificate, Group, PoolTls, Tls, TlsRules, TlsVersion, keys,
+};
+
+/// The words of `tls` on listeners and routes.
+pub(super) const WORDS: [(&str, Tls); 3] =
+    [("off", Tls::Off), ("passthrough", Tls::Passthrough), ("terminate", Tls::Terminate)];
+
+/// Reads `[tls]`.
+pub(super) fn rules(top: &Section<'_>) -> TlsRules {
+    let section = top.child("tls", &keys::TLS);
+    let versions = value::word(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
+    let groups = section.values("groups", value::word(&Group::ALL));
+    if section.has("groups") && section.count("groups") == 0 {
+        section.error("groups", Bad::new("groups is empty: no handshake could be made"));
+    }
+    TlsRules {
+        ticket_keys: section.read("ticket_keys", value::unless("random", value::file)).unwrap_or(None),
+        min_version: section.read("min_version", versions).unwrap_or(TlsVersion::V1_2),
+        groups: if groups.is_empty() { Group::ALL.map(|(_, group)| group).to_vec() } else { groups },
+    }
+}
+
+/// Reads `[[listener.certificate]]`.
+pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
+    let sections = listener.children("certificate", &keys::CERTIFICATE);
+    let mut certificates: Vec<Certificate> = Vec::new();
+    let mut default = None;
+    for (index, section) in sections.iter().enumerate() {
+        let cert = section.required("cert", value::file).unwrap_or_default();
+        let key = section.read("key", value::file).unwrap_or_else(|| cert.clone());
+        let same = |earlier: &Certificate| earlier.cert == cert && !cert.as_os_str().is_empty();
+        if let Some(earlier) = certificates.iter().position(same) {
+            let why = format!("cert \"{}\" is that of certificate #{} already", cert.display(), earlier + 1);
+            section.error("cert", Bad::new(why));
+        }
+        if section.read("default", value::boolean).unwrap_or(false)
+            && let Some(earlier) = default.replace(index)
+        {
+            let why = format!("certificate #{} is the default already", earlier + 1);
+            section.error("default", Bad::new(why));
+        }
+        certificates.push(Certificate { cert, key, default: false });
+    }
+    if let Some(certificate) = certificates.get_mut(default.unwrap_or(0)) {
+        certificate.default = true;
+    }
+    certificates
+}
+
+/// Reads a `client_certificate`; outside = not written, inside = `"off"`.
+pub(super) fn client_certificate(
+    section: &Section<'_>,
+    keys: &'static keys::Keys,
+) -> Option<Option<ClientCertificate>> {
+    if !section.has("client_certificate") {
+        return None;
+    }
+    Some(section.child_unless_off("client_certificate", keys).map(|section| ClientCertificate {
+        ca: section.required("ca", value::file).unwrap_or_default(),
+        required: section.read("required", value::boolean).unwrap_or(true),
+    }))
+}
+
+/// Reads `[pool.tls]`; `None` = off.
+pub(super) fn of_pool(pool: &Section<'_>, backends: &[Backend]) -> Option<PoolTls> {
+    if !pool.has("tls") {
+        return None;
+    }
+    let section = pool.child_unless_off("tls", &keys::POOL_TLS)?;
+    let tls = PoolTls {
+        verify: section.read("verify", value::boolean).unwrap_or(true),
+        ca: section.read("ca", value::file),
+        pins: section.values("pin", value::pin),
+        sni: section.read("sni", value::server_name),
+    };
+    let trusts_somebody = section.has("ca") || section.count("pin") > 0;
+    if tls.verify && !trusts_somebody {
+        let hint = "write the file of an authority, the pin of a key, or verify = false to believe whoever answers";
+        section.error_at(section.start, Bad::new("has neither ca nor pin").hint(hint));
+    }
+    if !tls.verify && trusts_somebody {
+        section.error("verify", Bad::new("verify false contradicts ca and pin"));
+    }
+    let nameless = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
+    if let Some(backend) = nameless.filter(|_| section.has("ca") && !section.has("sni")) {
+        let why = format!(
+            "backend \"{}\" is a unix socket, so that its certificate can be held against no address",
+            backend.name
+        );
+        section.error("ca", Bad::new(why).hint("write sni, the name in it"));
+    }
+    Some(tls)
+}

@@ -1,0 +1,78 @@
+//! What we say ourselves when no backend's answer can be had or passed on.
+//!
+//! Small, never cached, and the last thing on its connection: whatever led here, what else the client has sent is not
+//! read as a request. Does not say what was wrong beyond the status; the log does, under the same request id.
+//!
+//! Invariant: an answer is a whole message that our own reader accepts, and is at most 512 bytes with an id of up to
+//! 128.
+
+use super::date;
+use super::edit::write_line;
+
+macro_rules! statuses {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $phrase:literal;)+) => {
+        /// The statuses we answer with (RFC 9110 §15.5 and §15.6, RFC 6585 §5).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Status { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Status {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The number.
+            pub fn code(self) -> u16 {
+                match self { $(Self::$name => $code,)+ }
+            }
+
+            /// The words that go with it.
+            pub fn phrase(self) -> &'static str {
+                match self { $(Self::$name => $phrase,)+ }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// The request is malformed or ambiguous.
+    BadRequest = 400, "Bad Request";
+    /// The request did not come in time.
+    RequestTimeout = 408, "Request Timeout";
+    /// The request line is too long.
+    UriTooLong = 414, "URI Too Long";
+    /// Host is not a site of this connection's server name.
+    Misdirected = 421, "Misdirected Request";
+    /// The head or the trailers are too long.
+    FieldsTooLarge = 431, "Request Header Fields Too Large";
+    /// CONNECT, or a transfer coding that is not known here.
+    NotImplemented = 501, "Not Implemented";
+    /// The backend's answer is malformed or ambiguous, or it gave none.
+    BadGateway = 502, "Bad Gateway";
+    /// No backend can be used.
+    Unavailable = 503, "Service Unavailable";
+    /// The backend did not answer in time.
+    GatewayTimeout = 504, "Gateway Timeout";
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    VersionNotSupported = 505, "HTTP Version Not Supported";
+}
+
+/// Appends an answer. `to_head`: the request was HEAD, so the head is the same and no body follows.
+pub fn write(out: &mut Vec<u8>, status: Status, request_id: &str, to_head: bool, now_unix_s: u64) {
+    let (code, phrase) = (status.code(), status.phrase());
+    let body = format!("{code} {phrase}\nrequest {request_id}\n");
+    write_text(out, &format!("HTTP/1.1 {code} {phrase}\r\nDate: "));
+    date::write(out, now_unix_s);
+    write_text(out, "\r\n");
+    write_line(out, "Content-Type", "text/plain; charset=utf-8");
+    write_line(out, "Content-Length", &body.len().to_string());
+    write_line(out, "Cache-Control", "no-store");
+    write_line(out, "X-Request-Id", request_id);
+    write_line(out, "Connection", "close");
+    write_text(out, "\r\n");
+    if !to_head {
+        write_text(out, &body);
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}

@@ -1,0 +1,252 @@
+//! Finds where a body ends, over bytes that come in pieces.
+//!
+//! Looks at chunk sizes, extensions and trailers and at nothing else; copies nothing, removes nothing: a body is passed
+//! on in the framing in which it came. Stricter than RFC 9112 §7.1 where readers differ: the white space that §7.1.1
+//! calls bad is refused, sizes have at most 16 digits, and trailers may not hold any field that a head's reader has a
+//! rule for (RFC 9110 §6.5.1 leaves them to be merged into the head).
+//!
+//! Invariant: the answer for all bytes does not depend on how they were cut, no byte after the body is ever counted
+//! as part of it, and what was refused once is refused for ever.
+
+use super::field::{Known, is_look_alike, is_text_byte, is_token_byte};
+use super::{Framing, Refused};
+
+/// The longest extensions of one chunk.
+pub const CHUNK_EXTENSION_MAX: u16 = 256;
+
+/// The longest extensions of all chunks of a body together.
+pub const CHUNK_EXTENSIONS_MAX: u16 = 16 * 1024;
+
+/// The longest trailer section, its empty line not counted.
+pub const TRAILERS_MAX: u16 = 8 * 1024;
+
+const SIZE_DIGITS_MAX: u8 = 16;
+
+/// How far a body has been read.
+#[derive(Debug, Clone)]
+pub struct Body {
+    state: State,
+    /// Bytes of the body or chunk that are still to come, or the chunk size as far as it was read.
+    left: u64,
+    /// Digits of the chunk size.
+    digits: u8,
+    /// Extension bytes of this chunk, and of all.
+    extension: u16,
+    extensions: u16,
+    /// Trailer bytes.
+    trailers: u16,
+    name: Name,
+}
+
+/// What a piece of bytes held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// How many of the bytes, from the first, belong to the body.
+    pub length: usize,
+    /// The body ends with them. What follows is the next message.
+    pub complete: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Complete,
+    UntilClose,
+    Length,
+    Size,
+    SizeLf,
+    ExtensionName { begun: bool },
+    ExtensionValue { begun: bool },
+    ExtensionQuoted,
+    ExtensionEscaped,
+    ExtensionQuoteEnd,
+    Chunk,
+    ChunkCr,
+    ChunkLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    LastLf,
+    Refused(Refused),
+}
+
+impl Body {
+    /// Before the first byte of a body that is delimited so.
+    pub fn new(framing: Framing) -> Self {
+        let (state, left) = match framing {
+            Framing::None | Framing::Length(0) => (State::Complete, 0),
+            Framing::Length(length) => (State::Length, length),
+            Framing::Chunked => (State::Size, 0),
+            Framing::UntilClose => (State::UntilClose, 0),
+        };
+        Self { state, left, digits: 0, extension: 0, extensions: 0, trailers: 0, name: Name::default() }
+    }
+
+    /// Goes on with the next bytes. Once complete, no further byte belongs to it.
+    pub fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, Refused> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Complete {
+            at += match self.state {
+                State::UntilClose => bytes.len() - at,
+                State::Length | State::Chunk => self.pass(bytes.len() - at),
+                _ => {
+                    self.state = self.step(bytes[at]).unwrap_or_else(State::Refused);
+                    1
+                }
+            };
+            if let State::Refused(refused) = self.state {
+                return Err(refused);
+            }
+        }
+        Ok(Scanned { length: at, complete: self.state == State::Complete })
+    }
+
+    /// Whether all of it has been seen.
+    pub fn complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// Whether it is whole if the connection ends now; otherwise its end is a truncation (RFC 9112 §8).
+    pub fn may_end_here(&self) -> bool {
+        matches!(self.state, State::Complete | State::UntilClose)
+    }
+
+    /// Opaque bytes: how many of those that are there belong to the body or chunk.
+    fn pass(&mut self, there: usize) -> usize {
+        let taken = usize::try_from(self.left).map_or(there, |left| left.min(there));
+        self.left -= taken as u64;
+        if self.left == 0 {
+            self.state = if self.state == State::Chunk { State::ChunkCr } else { State::Complete };
+        }
+        taken
+    }
+
+    /// One byte of what stands around chunks.
+    fn step(&mut self, byte: u8) -> Result<State, Refused> {
+        match self.state {
+            State::Size => self.size(byte),
+            State::SizeLf => self.end_of_size(byte),
+            State::ExtensionName { .. }
+            | State::ExtensionValue { .. }
+            | State::ExtensionQuoted
+            | State::ExtensionEscaped
+            | State::ExtensionQuoteEnd => self.extension(byte),
+            State::ChunkCr => expect(byte, b'\r', State::ChunkLf, Refused::BadChunkEnd),
+            State::ChunkLf => expect(byte, b'\n', State::Size, Refused::BadChunkEnd),
+            State::LastLf => expect(byte, b'\n', State::Complete, Refused::BareLineEnd),
+            State::TrailerStart if byte == b'\r' => Ok(State::LastLf),
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => self.trailer(byte),
+            State::Refused(refused) => Err(refused),
+            state @ (State::Complete | State::UntilClose | State::Length | State::Chunk) => Ok(state),
+        }
+    }
+
+    /// `chunk-size = 1*HEXDIG`, then an extension or the end of the line.
+    fn size(&mut self, byte: u8) -> Result<State, Refused> {
+        if let Some(digit) = char::from(byte).to_digit(16) {
+            self.digits += 1;
+            self.left = self.left << 4 | u64::from(digit);
+            // As a length: below 2^63, for readers that count with a sign.
+            let fits = self.digits <= SIZE_DIGITS_MAX && self.left <= i64::MAX.unsigned_abs();
+            return if fits { Ok(State::Size) } else { Err(Refused::BadChunkSize) };
+        }
+        match byte {
+            _ if self.digits == 0 => Err(Refused::BadChunkSize),
+            b'\r' => Ok(State::SizeLf),
+            b';' => self.count_extension().map(|()| State::ExtensionName { begun: false }),
+            b'\n' => Err(Refused::BareLineEnd),
+            _ => Err(Refused::BadChunkSize),
+        }
+    }
+
+    fn end_of_size(&mut self, byte: u8) -> Result<State, Refused> {
+        (self.digits, self.extension) = (0, 0);
+        let next = if self.left == 0 { State::TrailerStart } else { State::Chunk };
+        expect(byte, b'\n', next, Refused::BareLineEnd)
+    }
+
+    /// `*( ";" name [ "=" ( token / quoted-string ) ] )`.
+    fn extension(&mut self, byte: u8) -> Result<State, Refused> {
+        use State::{ExtensionEscaped, ExtensionName, ExtensionQuoteEnd, ExtensionQuoted, ExtensionValue};
+        if byte == b'\n' {
+            return Err(Refused::BareLineEnd);
+        }
+        let next = match (self.state, byte) {
+            (ExtensionName { .. }, _) if is_token_byte(byte) => ExtensionName { begun: true },
+            (ExtensionName { begun: true }, b'=') => ExtensionValue { begun: false },
+            (ExtensionValue { begun: false }, b'"') => ExtensionQuoted,
+            (ExtensionValue { .. }, _) if is_token_byte(byte) => ExtensionValue { begun: true },
+            (ExtensionName { begun: true } | ExtensionValue { begun: true } | ExtensionQuoteEnd, b';') => {
+                ExtensionName { begun: false }
+            }
+            (ExtensionName { begun: true } | ExtensionValue { begun: true } | ExtensionQuoteEnd, b'\r') => {
+                return Ok(State::SizeLf);
+            }
+            (ExtensionQuoted, b'"') => ExtensionQuoteEnd,
+            (ExtensionQuoted, b'\\') => ExtensionEscaped,
+            (ExtensionQuoted | ExtensionEscaped, _) if is_text_byte(byte) => ExtensionQuoted,
+            _ => return Err(Refused::BadChunkExtension),
+        };
+        self.count_extension().map(|()| next)
+    }
+
+    fn count_extension(&mut self) -> Result<(), Refused> {
+        self.extension += 1;
+        self.extensions += 1;
+        let fits = self.extension <= CHUNK_EXTENSION_MAX && self.extensions <= CHUNK_EXTENSIONS_MAX;
+        if fits { Ok(()) } else { Err(Refused::ChunkExtensionTooLong) }
+    }
+
+    /// A byte of a trailer line, which has the form of a field line (RFC 9112 §7.1.2).
+    fn trailer(&mut self, byte: u8) -> Result<State, Refused> {
+        self.trailers += 1;
+        if self.trailers > TRAILERS_MAX {
+            return Err(Refused::TrailerTooLong);
+        }
+        match (self.state, byte) {
+            (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
+            (State::TrailerLf, _) | (_, b'\n') => Err(Refused::BareLineEnd),
+            (State::TrailerStart, _) if is_token_byte(byte) => {
+                self.name = Name::default();
+                self.name.push(byte);
+                Ok(State::TrailerName)
+            }
+            (State::TrailerName, _) if is_token_byte(byte) => {
+                self.name.push(byte);
+                Ok(State::TrailerName)
+            }
+            (State::TrailerName, b':') if self.name.is_forbidden() => Err(Refused::ForbiddenTrailer),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, _) if is_text_byte(byte) => Ok(State::TrailerValue),
+            _ => Err(Refused::BadTrailer),
+        }
+    }
+}
+
+fn expect(byte: u8, wanted: u8, next: State, refused: Refused) -> Result<State, Refused> {
+    if byte == wanted { Ok(next) } else { Err(refused) }
+}
+
+/// The name of a trailer field, as long as it can be one there is a rule for.
+#[derive(Debug, Clone, Default)]
+struct Name {
+    bytes: [u8; Name::MAX],
+    length: usize,
+}
+
+impl Name {
+    const MAX: usize = 25;
+
+    fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.length) {
+            *slot = byte;
+        }
+        self.length = (self.length + 1).min(Self::MAX + 1);
+    }
+
+    fn is_forbidden(&self) -> bool {
+        let name = self.bytes.get(..self.length).unwrap_or_default();
+        Known::of(name) != Known::Other || is_look_alike(name)
+    }
+}

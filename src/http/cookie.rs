@@ -1,0 +1,82 @@
+//! Reads the cookies of a request, over all its Cookie lines, in place.
+//!
+//! Lenient as servers are (RFC 6265bis §5.8.3 and what applications make of it): any bytes are a value, a pair without
+//! `=` is a value without a name, names repeat, empty pairs are passed over. Nothing is decoded. A `;` ends a pair also
+//! inside quotes, as it does in browsers.
+//!
+//! Invariant: pairs come in the order in which they stand, and their spans do not overlap.
+
+use memchr::memchr;
+
+use super::field::{Fields, Known, Span, split_at_byte, trim, trim_end, trim_start};
+
+/// A cookie as a client sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Its name; cases differ.
+    pub name: &'a [u8],
+    /// Its value, without the quotes that may stand around it.
+    pub value: &'a [u8],
+    /// Where the pair stands in the buffer of the head.
+    pub place: Span,
+}
+
+/// Every cookie, in order.
+pub fn pairs(fields: Fields<'_>) -> impl Iterator<Item = Pair<'_>> {
+    fields.spans(Known::Cookie).flat_map(move |line| Pairs { text: line.of(fields.bytes()), at: line.start() })
+}
+
+/// Every cookie of this name, in order: the one that a browser holds for the longest path comes first, and a client
+/// may send what it likes.
+pub fn find<'a>(fields: Fields<'a>, name: &[u8]) -> impl Iterator<Item = Pair<'a>> {
+    pairs(fields).filter(move |pair| pair.name == name)
+}
+
+/// The pairs of one line.
+struct Pairs<'a> {
+    /// What has not been read, and where it stands.
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+
+    fn next(&mut self) -> Option<Pair<'a>> {
+        while !self.text.is_empty() {
+            let (text, rest) = split_at_byte(self.text, b';');
+            let pair = trim_start(text);
+            let start = self.at + text.len() - pair.len();
+            self.at += text.len() + 1;
+            self.text = rest.unwrap_or_default();
+            let pair = trim_end(pair);
+            if !pair.is_empty() {
+                return Some(Pair::read(pair, Span::new(start, start + pair.len())));
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Pair<'a> {
+    fn read(pair: &'a [u8], place: Span) -> Self {
+        let (name, value) = split(pair);
+        Self { name, value: unquote(value), place }
+    }
+}
+
+/// Name and value of `name=value`, trimmed; a text without `=` is a value without a name (RFC 6265bis §5.7).
+pub(super) fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    match memchr(b'=', pair) {
+        Some(at) => (trim(&pair[..at]), trim(&pair[at + 1..])),
+        None => (b"", trim(pair)),
+    }
+}
+
+/// Without the quotes around it.
+pub(super) fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}

@@ -1,0 +1,120 @@
+//! Dates as HTTP writes them and as cookies have them.
+//!
+//! Knows no clock and no time zone but GMT. Invariant: a date that is written here is read here as the same second.
+
+/// Seconds since 1970 from the kind of date that Set-Cookie has, read as browsers do (RFC 6265 §5.1.1, the same in
+/// RFC 6265bis): any order, any separators, the zone ignored. `None` if it is none.
+pub fn read_cookie_date(text: &[u8]) -> Option<i64> {
+    let (mut time, mut day, mut month, mut year) = (None, None, None, None);
+    for token in text.split(|byte| is_delimiter(*byte)).filter(|token| !token.is_empty()) {
+        if time.is_none()
+            && let Some(found) = read_time(token)
+        {
+            time = Some(found);
+        } else if day.is_none()
+            && let Some(found) = read_number(token, 1..=2)
+        {
+            day = Some(found);
+        } else if month.is_none()
+            && let Some(found) = read_month(token)
+        {
+            month = Some(found);
+        } else if year.is_none()
+            && let Some(found) = read_number(token, 2..=4)
+        {
+            year = Some(found);
+        }
+    }
+    let year = match year? {
+        year @ 70..=99 => year + 1900,
+        year @ 0..=69 => year + 2000,
+        year => year,
+    };
+    let ((hour, minute, second), day, month) = (time?, day?, month?);
+    let is_good = (1..=days_in(year, month)).contains(&day) && year >= 1601 && hour < 24 && minute < 60 && second < 60;
+    is_good.then(|| days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+/// Appends the preferred form of RFC 9110 §5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`. Years have four digits.
+pub fn write(out: &mut Vec<u8>, unix_s: u64) {
+    const LAST: u64 = 253_402_300_799; // 9999-12-31T23:59:59Z
+    let unix_s = unix_s.min(LAST);
+    let (days, second) = ((unix_s / 86_400) as i64, unix_s % 86_400);
+    let (year, month, day) = date_of(days);
+    let weekday = WEEKDAYS[(days + 4) as usize % 7]; // 1970 began on a Thursday
+    let text = format_args!(
+        "{weekday}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
+        MONTHS[month as usize - 1],
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    );
+    std::io::Write::write_fmt(out, text).expect("memory takes everything");
+}
+
+const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+const fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, 0x09 | 0x20..=0x2f | 0x3b..=0x40 | 0x5b..=0x60 | 0x7b..=0x7e)
+}
+
+/// A number of so many digits at the start of a token, with no digit after them.
+fn read_number(token: &[u8], digits: std::ops::RangeInclusive<usize>) -> Option<i64> {
+    let length = token.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let value = || token[..length].iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    digits.contains(&length).then(value)
+}
+
+/// `hh:mm:ss`, each of one or two digits.
+fn read_time(token: &[u8]) -> Option<(i64, i64, i64)> {
+    let mut parts = token.splitn(3, |byte| *byte == b':');
+    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
+    let whole = |part: &[u8]| part.iter().all(u8::is_ascii_digit);
+    let time = (read_number(hour, 1..=2)?, read_number(minute, 1..=2)?, read_number(second, 1..=2)?);
+    (whole(hour) && whole(minute)).then_some(time)
+}
+
+fn read_month(token: &[u8]) -> Option<i64> {
+    let name = token.get(..3)?;
+    let index = MONTHS.iter().position(|month| month.as_bytes().eq_ignore_ascii_case(name))?;
+    Some(index as i64 + 1)
+}
+
+fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if is_leap(year) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 0000-01-01 to the first of January of this year.
+fn days_before(year: i64) -> i64 {
+    let past = year - 1;
+    year * 365 + past.div_euclid(4) - past.div_euclid(100) + past.div_euclid(400)
+}
+
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let months: i64 = (1..month).map(|month| days_in(year, month)).sum();
+    days_before(year) - days_before(1970) + months + day - 1
+}
+
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let mut year = 1970 + days / 366;
+    while days_since_1970(year + 1, 1, 1) <= days {
+        year += 1;
+    }
+    let mut left = days - days_since_1970(year, 1, 1);
+    let mut month = 1;
+    while left >= days_in(year, month) {
+        left -= days_in(year, month);
+        month += 1;
+    }
+    (year, month, left + 1)
+}

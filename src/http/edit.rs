@@ -1,0 +1,293 @@
+//! Writes the head that is passed on, from one that was read.
+//!
+//! Lines stay as they are, byte for byte and in order, but for these: what concerns one hop is dropped and said anew
+//! for the next (RFC 9110 §7.6.1); framing fields are written in their plainest spelling, so that no other reader can
+//! take them otherwise; the version is ours toward clients and the client's toward backends (RFC 9110 §2.5 allows a
+//! downgrade on purpose: a backend that is asked in HTTP/1.0 may not answer in chunks, so no body is re-framed); and
+//! an absolute target becomes an origin one (RFC 9112 §3.2.1). Bodies are never touched, nor is anything judged here
+//! that the readers have let through.
+//!
+//! Connection takes away only fields that nothing here has a rule for: `Connection: Cookie` or
+//! `Connection: X-Forwarded-For` would otherwise make a request look like another one to the backend.
+//!
+//! Invariant: what is written reads as a message of the same framing, and no value that is added can begin a line.
+
+use std::net::IpAddr;
+
+use super::connection::protocols;
+use super::cookie::split;
+use super::field::{FieldRef, Fields, Known, folds_to, split_at_byte};
+use super::forwarded::{self, Forwarding};
+use super::head::{Asked, Request, Response};
+use super::target::Target;
+use super::{Method, Version};
+
+/// What is changed in a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestEdit<'a> {
+    /// X-Forwarded-For, -Proto and -Host.
+    pub x_forwarded: Forwarding,
+    /// RFC 7239 Forwarded.
+    pub forwarded: Forwarding,
+    /// The client, if it has an address.
+    pub client: Option<IpAddr>,
+    /// The client spoke TLS, to us or to whoever decodes in front of us.
+    pub secure: bool,
+    /// Which cookie the backend does not see, or not whole.
+    pub cookie: CookieEdit<'a>,
+    /// The backend's connection ends with this request.
+    pub close: bool,
+    /// Fields that only we may say (the subject of the client's certificate, a request id): the client's own are
+    /// dropped, also under a name with underscores, and ours is written if there is one.
+    pub set: &'a [(&'a str, Option<&'a str>)],
+}
+
+/// What becomes of the cookies of one name.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum CookieEdit<'a> {
+    /// All cookies pass as they are.
+    #[default]
+    Keep,
+    /// Every cookie of this name is taken out.
+    Remove(&'a [u8]),
+    /// From every value of this name, what stands before the first separator is taken out with it.
+    CutPrefix {
+        /// The cookie's name.
+        name: &'a [u8],
+        /// What ends the prefix.
+        separator: u8,
+    },
+}
+
+/// What is changed in a response.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResponseEdit<'a> {
+    /// The client's connection ends with this response.
+    pub close: bool,
+    /// Lines added behind the others.
+    pub add: &'a [(&'a str, &'a str)],
+    /// A prefix for the value of every cookie of this name that is set: (name, prefix with its separator).
+    pub cookie_prefix: Option<(&'a [u8], &'a str)>,
+}
+
+/// Appends the head of a request for a backend.
+pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdit<'_>) {
+    let fields = request.fields;
+    write_request_line(out, request);
+    let removable = removable(fields);
+    copy_lines(out, fields, |out, field| {
+        let dropped = field.known.is_hop_by_hop()
+            || removable && is_named(fields, field)
+            || forwarded::drops(field, edit.x_forwarded, edit.forwarded)
+            || edit.set.iter().any(|(name, _)| folds_to(field.name, name));
+        match field.known {
+            _ if dropped => Line::Written,
+            Known::Cookie => write_cookies(out, field, edit.cookie),
+            _ => write_framing(out, field),
+        }
+    });
+    let facts = forwarded::Facts { client: edit.client, secure: edit.secure, host: request.host() };
+    forwarded::write_x_forwarded(out, fields, edit.x_forwarded, &facts);
+    forwarded::write_forwarded(out, fields, edit.forwarded, &facts);
+    for (name, value) in edit.set {
+        if let Some(value) = value {
+            write_line(out, name, value);
+        }
+    }
+    match (request.upgrade(), edit.close, request.version) {
+        (Some(_), _, _) => write_upgrade(out, fields, false),
+        (None, true, _) => write_line(out, "Connection", "close"),
+        (None, false, Version::Http10) => write_line(out, "Connection", "keep-alive"),
+        (None, false, Version::Http11) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response for the client that asked for it.
+pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Asked, edit: &ResponseEdit<'_>) {
+    let fields = response.fields;
+    let status = [100, 10, 1].map(|unit| b'0' + (response.status / unit % 10) as u8);
+    push(out, &[Version::Http11.text().as_bytes(), b" ", &status, b" ", response.reason, b"\r\n"]);
+    let removable = removable(fields);
+    let bodiless = response.status < 200 || response.status == 204;
+    copy_lines(out, fields, |out, field| {
+        let dropped = field.known.is_hop_by_hop()
+            || removable && is_named(fields, field)
+            || bodiless && field.known == Known::ContentLength;
+        match (field.known, edit.cookie_prefix) {
+            _ if dropped => Line::Written,
+            (Known::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
+            _ => write_framing(out, field),
+        }
+    });
+    for (name, value) in edit.add {
+        write_line(out, name, value);
+    }
+    match response.status {
+        101 => write_upgrade(out, fields, false),
+        // RFC 9110 §15.5.22: this status is nothing without Upgrade.
+        426 if protocols(fields).next().is_some() => write_upgrade(out, fields, edit.close),
+        _ if response.is_interim() => {}
+        _ if edit.close => write_line(out, "Connection", "close"),
+        _ if asked.version == Version::Http10 => write_line(out, "Connection", "keep-alive"),
+        _ => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `method SP origin-form SP version`, and a Host for an absolute target that came without.
+fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
+    push(out, &[request.method_name, b" "]);
+    match request.target {
+        Target::Origin(path) => out.extend_from_slice(path),
+        Target::Asterisk => out.push(b'*'),
+        // RFC 9112 §3.2.4: OPTIONS for a URI without a path is about the server.
+        Target::Absolute { path: b"", .. } if request.method == Method::Options => out.push(b'*'),
+        Target::Absolute { path: path @ [b'/', ..], .. } => out.extend_from_slice(path),
+        Target::Absolute { path, .. } => push(out, &[b"/", path]),
+    }
+    push(out, &[b" ", request.version.text().as_bytes(), b"\r\n"]);
+    if let Target::Absolute { authority, .. } = request.target
+        && !request.fields.has(Known::Host)
+    {
+        push(out, &[b"Host: ", authority, b"\r\n"]);
+    }
+}
+
+/// What was done with a line.
+enum Line {
+    /// It is copied as it is.
+    Kept,
+    /// What there is to write of it has been written.
+    Written,
+}
+
+/// Copies the lines that are kept, and asks for each in order.
+fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut Vec<u8>, FieldRef<'_>) -> Line) {
+    for (line, field) in fields.lines().iter().zip(fields.iter()) {
+        if let Line::Kept = edit(out, field) {
+            out.extend_from_slice(line.of(fields.bytes()));
+        }
+    }
+}
+
+/// Whether Connection names fields that may be taken away.
+fn removable(fields: Fields<'_>) -> bool {
+    let usual = ["close", "keep-alive", "upgrade"];
+    let is_usual = |option: &[u8]| usual.iter().any(|usual| option.eq_ignore_ascii_case(usual.as_bytes()));
+    fields.tokens(Known::Connection).any(|option| !is_usual(option))
+}
+
+fn is_named(fields: Fields<'_>, field: FieldRef<'_>) -> bool {
+    field.known == Known::Other
+        && fields.tokens(Known::Connection).any(|option| option.eq_ignore_ascii_case(field.name))
+}
+
+/// Framing fields in their plainest spelling; any other line as it is.
+fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> Line {
+    match field.known {
+        Known::TransferEncoding => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Known::ContentLength => {
+            let zeros = field.value.iter().take_while(|digit| **digit == b'0').count();
+            let digits = &field.value[zeros.min(field.value.len() - 1)..];
+            push(out, &[b"Content-Length: ", digits, b"\r\n"]);
+        }
+        _ => return Line::Kept,
+    }
+    Line::Written
+}
+
+/// A Cookie line without what is taken out; no line if nothing is left of it.
+fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> Line {
+    let name = match edit {
+        CookieEdit::Keep => return Line::Kept,
+        CookieEdit::Remove(name) | CookieEdit::CutPrefix { name, .. } => name,
+    };
+    if !field.value.split(|byte| *byte == b';').any(|pair| split(pair).0 == name) {
+        return Line::Kept;
+    }
+    let begin = out.len();
+    push(out, &[field.name, b": "]);
+    let (empty, mut first) = (out.len(), true);
+    for pair in field.value.split(|byte| *byte == b';') {
+        let is_ours = split(pair).0 == name;
+        match edit {
+            CookieEdit::Remove(_) if is_ours => continue,
+            _ if first => {}
+            _ => out.push(b';'),
+        }
+        let pair = if first { pair.trim_ascii_start() } else { pair };
+        first = false;
+        match edit {
+            CookieEdit::CutPrefix { separator, .. } if is_ours => cut_prefix(out, pair, separator),
+            _ => out.extend_from_slice(pair),
+        }
+    }
+    if out[empty..].iter().all(|byte| matches!(byte, b';' | b' ' | b'\t')) {
+        out.truncate(begin);
+    } else {
+        out.extend_from_slice(b"\r\n");
+    }
+    Line::Written
+}
+
+/// `name=prefix~value` without `prefix~`, quotes kept.
+fn cut_prefix(out: &mut Vec<u8>, pair: &[u8], separator: u8) {
+    let start = value_start(pair);
+    match split_at_byte(&pair[start..], separator) {
+        (_, Some(value)) => push(out, &[&pair[..start], value]),
+        (_, None) => out.extend_from_slice(pair),
+    }
+}
+
+/// A Set-Cookie line whose value gets a prefix if it is of this name and not empty.
+fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix: &str) -> Line {
+    let (pair, _) = split_at_byte(field.value, b';');
+    let (this, value) = split(pair);
+    if this != name || value.is_empty() {
+        return Line::Kept;
+    }
+    let (before, after) = field.value.split_at(value_start(pair));
+    push(out, &[field.name, b": ", before]);
+    write_value(out, prefix);
+    push(out, &[after, b"\r\n"]);
+    Line::Written
+}
+
+/// Where the value of `name = "value` begins, behind white space and quote.
+fn value_start(pair: &[u8]) -> usize {
+    let value = memchr::memchr(b'=', pair).map_or(0, |at| at + 1);
+    value + pair[value..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'"')).count()
+}
+
+/// Upgrade with what may pass of it, and the Connection that goes with it.
+fn write_upgrade(out: &mut Vec<u8>, fields: Fields<'_>, close: bool) {
+    write_line(out, "Connection", if close { "close, upgrade" } else { "upgrade" });
+    for (index, protocol) in protocols(fields).enumerate() {
+        push(out, &[if index == 0 { b"Upgrade: " } else { b", " }, protocol]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A line of ours. Names are ours too and need no look.
+pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &str) {
+    push(out, &[name.as_bytes(), b": "]);
+    write_value(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A value as it is, but for bytes that are not visible ASCII or a space: those become `%XX`, so that nothing that a
+/// certificate or a name holds can begin a line.
+fn write_value(out: &mut Vec<u8>, value: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in value.bytes() {
+        match byte {
+            b' '..=b'~' => out.push(byte),
+            _ => out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
+}
+
+fn push(out: &mut Vec<u8>, texts: &[&[u8]]) {
+    texts.iter().for_each(|text| out.extend_from_slice(text));
+}

@@ -1,0 +1,115 @@
+//! What a backend is told of the client behind us: X-Forwarded-For, -Proto and -Host, and RFC 7239 Forwarded.
+//!
+//! Does not decide who is believed: the caller says per request whether what the client brought is kept. Invariant:
+//! with [`Forwarding::Replace`] and [`Forwarding::Remove`] nothing that the client says about this reaches the backend,
+//! also not under a name with underscores, which CGI and its heirs read as the same.
+
+use std::net::IpAddr;
+
+use super::field::{FieldRef, Fields, Known, folds_to};
+use super::target::Host;
+
+/// What becomes of one of the two families of fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Forwarding {
+    /// For clients that are proxies we trust: the client is added to their list; their X-Forwarded-Proto and -Host,
+    /// which tell of the first client, are kept if there are any.
+    Append,
+    /// What the client says is dropped, and we say it anew.
+    #[default]
+    Replace,
+    /// What the client says is dropped, and nothing is said.
+    Remove,
+    /// What the client says is passed on like any other field.
+    Off,
+}
+
+/// What there is to tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub client: Option<IpAddr>,
+    pub secure: bool,
+    pub host: Option<Host<'a>>,
+}
+
+impl Facts<'_> {
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// Whether the client's line is dropped, because it is not to be believed or because ours holds what it says.
+pub(super) fn drops(field: FieldRef<'_>, x_forwarded: Forwarding, forwarded: Forwarding) -> bool {
+    match field.known {
+        Known::XForwardedFor => x_forwarded != Forwarding::Off,
+        Known::XForwardedProto | Known::XForwardedHost => is_dropped(x_forwarded),
+        Known::Forwarded => forwarded != Forwarding::Off,
+        Known::Other if is_dropped(x_forwarded) && field.name.contains(&b'_') => {
+            let family = [Known::XForwardedFor, Known::XForwardedProto, Known::XForwardedHost];
+            family.iter().any(|known| folds_to(field.name, known.name()))
+        }
+        _ => false,
+    }
+}
+
+fn is_dropped(forwarding: Forwarding) -> bool {
+    matches!(forwarding, Forwarding::Replace | Forwarding::Remove)
+}
+
+/// Appends our lines of the X-Forwarded family.
+pub(super) fn write_x_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwarding: Forwarding, facts: &Facts<'_>) {
+    let appends = forwarding == Forwarding::Append;
+    if !appends && forwarding != Forwarding::Replace {
+        return;
+    }
+    let address = facts.client.map(|client| client.to_canonical().to_string());
+    write_list(out, Known::XForwardedFor, appends.then_some(fields), address.as_deref());
+    if !(appends && fields.has(Known::XForwardedProto)) {
+        push(out, &["X-Forwarded-Proto: ", facts.scheme(), "\r\n"]);
+    }
+    if let Some(host) = facts.host
+        && !(appends && fields.has(Known::XForwardedHost))
+    {
+        out.extend_from_slice(b"X-Forwarded-Host: ");
+        out.extend_from_slice(host.bytes);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Appends our Forwarded line (RFC 7239 §4). A client without an address is `unknown` (§6.2).
+pub(super) fn write_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwarding: Forwarding, facts: &Facts<'_>) {
+    let appends = forwarding == Forwarding::Append;
+    if !appends && forwarding != Forwarding::Replace {
+        return;
+    }
+    let node = match facts.client.map(|client| client.to_canonical()) {
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("\"[{address}]\""),
+        None => "unknown".into(),
+    };
+    let mut element = format!("for={node};proto={}", facts.scheme());
+    if let Some(host) = facts.host.and_then(|host| std::str::from_utf8(host.bytes).ok()) {
+        // A colon or a bracket is no token byte (RFC 7239 §4), and nothing in a host needs a backslash.
+        let quote = if host.contains([':', '[']) { "\"" } else { "" };
+        element.extend([";host=", quote, host, quote]);
+    }
+    write_list(out, Known::Forwarded, appends.then_some(fields), Some(&element));
+}
+
+/// One line with all that was there, if it counts, and behind it what is new.
+fn write_list<'a>(out: &mut Vec<u8>, known: Known, old: Option<Fields<'a>>, new: Option<&'a str>) {
+    let (mut before, mut separator) = (known.name(), ": ");
+    let old = old.into_iter().flat_map(|fields| fields.all(known)).filter(|value| !value.is_empty());
+    for value in old.chain(new.map(str::as_bytes)) {
+        push(out, &[before, separator]);
+        out.extend_from_slice(value);
+        (before, separator) = ("", ", ");
+    }
+    if before.is_empty() {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn push(out: &mut Vec<u8>, texts: &[&str]) {
+    texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
+}

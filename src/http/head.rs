@@ -1,0 +1,391 @@
+//! Reads the heads of requests and responses out of a growing buffer, line by line and each line once.
+//!
+//! Keeps offsets into the caller's buffer and nothing else: no byte is copied or changed, nothing is allocated. Does
+//! not read bodies, and does not decide where a request goes.
+//!
+//! Invariant: an answer is final, it does not depend on how the bytes were cut, and a [`Request`] or [`Response`]
+//! exists only where every line is as RFC 9112 has it and its framing has one reading.
+
+use memchr::memchr2;
+
+use super::field::{Field, FieldList, Fields, Known, Span, is_text, is_token, is_token_byte, split_at_byte};
+use super::target::{Host, Target, TargetSpans};
+use super::{Framing, Method, Progress, Refused, Version, connection, framing};
+
+/// The longest head, with its empty line.
+pub const HEAD_MAX: usize = 32 * 1024;
+
+/// The longest request line; RFC 9112 §3 asks for 8000 bytes at least.
+pub const REQUEST_LINE_MAX: usize = 8 * 1024;
+
+/// Reads request heads, one after another. Holds no heap memory and about 1.6 KiB.
+#[derive(Debug, Clone)]
+pub struct RequestReader {
+    lines: Lines,
+    line: RequestLine,
+    framing: Framing,
+}
+
+/// A request whose head has been read, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What is to be done.
+    pub method: Method,
+    /// The method as it was written.
+    pub method_name: &'a [u8],
+    /// What it is to be done to.
+    pub target: Target<'a>,
+    /// The client's version.
+    pub version: Version,
+    /// The field lines.
+    pub fields: Fields<'a>,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// How many bytes of the buffer the head takes, its empty line with it.
+    pub length: usize,
+}
+
+impl Request<'_> {
+    /// Which site it is for: Host, which an absolute target agrees with, or the target where there is no Host. `None`
+    /// only in HTTP/1.0.
+    pub fn host(&self) -> Option<Host<'_>> {
+        let bytes = match (self.fields.all(Known::Host).next(), self.target) {
+            (Some(host), _) => host,
+            (None, Target::Absolute { authority, .. }) => authority,
+            (None, _) => return None,
+        };
+        Host::read(bytes).ok()
+    }
+}
+
+impl RequestReader {
+    /// Before the first byte.
+    pub fn new() -> Self {
+        Self { lines: Lines::new(), line: RequestLine::default(), framing: Framing::None }
+    }
+
+    /// Ready for the next request. Its head begins at the first byte of the buffer again.
+    pub fn reset(&mut self) {
+        self.lines.reset();
+    }
+
+    /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
+    /// began. One empty line before it is passed over (RFC 9112 §2.2).
+    pub fn read(&mut self, bytes: &[u8]) -> Progress<usize> {
+        if self.lines.answer == Progress::More {
+            self.lines.answer = self.go_on(bytes).into();
+        }
+        self.lines.answer
+    }
+
+    /// The request that was read from these bytes; more of them may follow.
+    ///
+    /// # Panics
+    ///
+    /// If no call of [`RequestReader::read`] on these bytes has answered `Done`.
+    pub fn request<'a>(&'a self, bytes: &'a [u8]) -> Request<'a> {
+        let length = self.lines.whole();
+        Request {
+            method: self.line.method,
+            method_name: self.line.name.of(bytes),
+            target: self.line.target.of(bytes),
+            version: self.line.version,
+            fields: self.lines.fields.of(bytes),
+            framing: self.framing,
+            length,
+        }
+    }
+
+    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refused> {
+        let line = &mut self.line;
+        let start = |text: &[u8], at| RequestLine::read(text, at).map(|read| *line = read);
+        let Some(length) = self.lines.read(bytes, Kind::Request, start)? else { return Ok(None) };
+        let fields = self.lines.fields.of(bytes);
+        check_host(self.line.target.of(bytes), self.line.version, fields)?;
+        connection::check(fields)?;
+        self.framing = framing::of_request(self.line.version, fields)?;
+        Ok(Some(length))
+    }
+}
+
+impl Default for RequestReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// RFC 9112 §3.2: exactly one valid Host in HTTP/1.1 and at most one in HTTP/1.0; and an absolute target names the
+/// same host, because a reader that prefers the other one would serve another site.
+fn check_host(target: Target<'_>, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
+    let mut hosts = fields.all(Known::Host);
+    match (hosts.next(), hosts.next(), target) {
+        (_, Some(_), _) => Err(Refused::SeveralHosts),
+        (None, _, _) if version == Version::Http11 => Err(Refused::NoHost),
+        (None, _, _) => Ok(()),
+        (Some(host), None, Target::Absolute { authority, .. }) if !host.eq_ignore_ascii_case(authority) => {
+            Host::read(host).and(Err(Refused::OtherHost))
+        }
+        (Some(host), None, _) => Host::read(host).map(drop),
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct RequestLine {
+    method: Method,
+    name: Span,
+    target: TargetSpans,
+    version: Version,
+}
+
+impl RequestLine {
+    /// `method SP request-target SP HTTP-version` (RFC 9112 §3).
+    fn read(line: &[u8], at: usize) -> Result<Self, Refused> {
+        let (name, rest) = split_at_byte(line, b' ');
+        if !is_token(name) {
+            return Err(Refused::BadMethod);
+        }
+        if name == b"CONNECT" {
+            return Err(Refused::Connect);
+        }
+        let (target, version) = split_at_byte(rest.ok_or(Refused::BadRequestLine)?, b' ');
+        let version = read_version(version.ok_or(Refused::BadRequestLine)?, Refused::BadRequestLine)?;
+        let method = Method::of(name);
+        let target = TargetSpans::read(target, at + name.len() + 1, method)?;
+        Ok(Self { method, name: Span::new(at, at + name.len()), target, version })
+    }
+}
+
+/// `HTTP/1.0` or `HTTP/1.1`; anything else is `malformed` unless it has the form of a version.
+fn read_version(text: &[u8], malformed: Refused) -> Result<Version, Refused> {
+    match text {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Err(Refused::BadVersion)
+        }
+        _ => Err(malformed),
+    }
+}
+
+/// What a response depends on of the request it answers. Kept while its head may already be overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The method.
+    pub method: Method,
+    /// The client's version.
+    pub version: Version,
+    /// Whether the client wants to keep its connection.
+    pub persists: bool,
+    /// What the connection may become, if the backend agrees.
+    pub upgrade: Option<connection::Upgrade>,
+}
+
+/// Reads response heads, one after another. Holds no heap memory and about 1.6 KiB.
+#[derive(Debug, Clone)]
+pub struct ResponseReader {
+    lines: Lines,
+    line: StatusLine,
+    framing: Framing,
+}
+
+/// A response whose head has been read, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Response<'a> {
+    /// The backend's version.
+    pub version: Version,
+    /// The status, 100 to 999.
+    pub status: u16,
+    /// The words behind it, often empty.
+    pub reason: &'a [u8],
+    /// The field lines.
+    pub fields: Fields<'a>,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// How many bytes of the buffer the head takes, its empty line with it.
+    pub length: usize,
+}
+
+impl Response<'_> {
+    /// Whether another response to the same request follows (RFC 9110 §15.2). Not for a client of HTTP/1.0.
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && !self.switches()
+    }
+
+    /// Whether the connection speaks another protocol from here on.
+    pub fn switches(&self) -> bool {
+        self.status == 101
+    }
+}
+
+impl ResponseReader {
+    /// Before the first byte.
+    pub fn new() -> Self {
+        Self { lines: Lines::new(), line: StatusLine::default(), framing: Framing::None }
+    }
+
+    /// Ready for the next response. Its head begins at the first byte of the buffer again.
+    pub fn reset(&mut self) {
+        self.lines.reset();
+    }
+
+    /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
+    /// began, `asked` is what it answers.
+    pub fn read(&mut self, bytes: &[u8], asked: Asked) -> Progress<usize> {
+        if self.lines.answer == Progress::More {
+            self.lines.answer = self.go_on(bytes, asked).into();
+        }
+        self.lines.answer
+    }
+
+    /// The response that was read from these bytes; more of them may follow.
+    ///
+    /// # Panics
+    ///
+    /// If no call of [`ResponseReader::read`] on these bytes has answered `Done`.
+    pub fn response<'a>(&'a self, bytes: &'a [u8]) -> Response<'a> {
+        let length = self.lines.whole();
+        Response {
+            version: self.line.version,
+            status: self.line.status,
+            reason: self.line.reason.of(bytes),
+            fields: self.lines.fields.of(bytes),
+            framing: self.framing,
+            length,
+        }
+    }
+
+    fn go_on(&mut self, bytes: &[u8], asked: Asked) -> Result<Option<usize>, Refused> {
+        let line = &mut self.line;
+        let start = |text: &[u8], at| StatusLine::read(text, at).map(|read| *line = read);
+        let Some(length) = self.lines.read(bytes, Kind::Response, start)? else { return Ok(None) };
+        let fields = self.lines.fields.of(bytes);
+        connection::check(fields)?;
+        self.framing = framing::of_response(asked, self.line.version, self.line.status, fields)?;
+        if self.line.status == 101 {
+            connection::check_switch(asked, self.line.version, fields)?;
+        }
+        Ok(Some(length))
+    }
+}
+
+impl Default for ResponseReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct StatusLine {
+    version: Version,
+    status: u16,
+    reason: Span,
+}
+
+impl StatusLine {
+    /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4).
+    fn read(line: &[u8], at: usize) -> Result<Self, Refused> {
+        let (version, rest) = split_at_byte(line, b' ');
+        let version = read_version(version, Refused::BadStatusLine)?;
+        let Some([hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b' ', reason @ ..]) = rest else {
+            return Err(Refused::BadStatusLine);
+        };
+        if !is_text(reason) {
+            return Err(Refused::BadStatusLine);
+        }
+        let digit = |byte: &u8| u16::from(byte - b'0');
+        let end = at + line.len();
+        Ok(Self {
+            version,
+            status: digit(hundreds) * 100 + digit(tens) * 10 + digit(ones),
+            reason: Span::new(end - reason.len(), end),
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Request,
+    Response,
+}
+
+/// Walks the lines of a head: where the current one begins, how far it was searched for its end, and what was found.
+#[derive(Debug, Clone)]
+struct Lines {
+    /// Where the first line that has not been read begins.
+    line: usize,
+    /// No line ends before here.
+    searched: usize,
+    /// The start line has been read.
+    started: bool,
+    fields: FieldList,
+    /// The last answer. Any but `More` is final.
+    answer: Progress<usize>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { line: 0, searched: 0, started: false, fields: FieldList::new(), answer: Progress::More }
+    }
+
+    fn reset(&mut self) {
+        (self.line, self.searched, self.started, self.answer) = (0, 0, false, Progress::More);
+        self.fields.clear();
+    }
+
+    /// The length of a head that was read to its end.
+    fn whole(&self) -> usize {
+        match self.answer {
+            Progress::Done(length) => length,
+            _ => panic!("the head has not been read to its end"),
+        }
+    }
+
+    /// Reads the lines that are there; the length of the head if its empty line is among them.
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        kind: Kind,
+        mut start: impl FnMut(&[u8], usize) -> Result<(), Refused>,
+    ) -> Result<Option<usize>, Refused> {
+        while let Some(line) = self.next_line(bytes, kind)? {
+            let at = self.line;
+            self.line += line.len() + 2;
+            self.searched = self.line;
+            match (self.started, line.is_empty()) {
+                (true, false) => self.fields.push(Field::read(line, at)?)?,
+                (true, true) => return Ok(Some(self.line)),
+                (false, true) if at == 0 && kind == Kind::Request => {}
+                (false, _) => {
+                    start(line, at)?;
+                    self.started = true;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The line at `self.line`, without its CRLF; `None` if it is not whole.
+    fn next_line<'a>(&mut self, bytes: &'a [u8], kind: Kind) -> Result<Option<&'a [u8]>, Refused> {
+        let is_request_line = kind == Kind::Request && !self.started;
+        let (end, too_long) = match is_request_line {
+            true => (self.line + REQUEST_LINE_MAX + 2, Refused::RequestLineTooLong),
+            false => (HEAD_MAX, Refused::HeadTooLong),
+        };
+        // What is certainly no request is not waited for: TLS on a plain port, for one.
+        let is_hopeless = |byte: &u8| !is_token_byte(*byte) && !matches!(byte, b'\r' | b'\n');
+        if is_request_line && bytes.get(self.line).is_some_and(is_hopeless) {
+            return Err(Refused::BadMethod);
+        }
+        let window = &bytes[..bytes.len().min(end)];
+        let found = memchr2(b'\r', b'\n', &window[self.searched..]).map(|at| self.searched + at);
+        self.searched = found.unwrap_or(window.len());
+        match &window[self.searched..] {
+            [b'\r', b'\n', ..] => Ok(Some(&window[self.line..self.searched])),
+            [] | [b'\r'] if window.len() < end => Ok(None),
+            [] | [b'\r'] => Err(too_long),
+            _ => Err(Refused::BareLineEnd),
+        }
+    }
+}
+
+const _: () = assert!(HEAD_MAX < u16::MAX as usize);

@@ -1,0 +1,242 @@
+//! HTTP/1.x messages as a balancer needs them: where they end, what may pass, and what is written in their place.
+//!
+//! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
+//! `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
+//! (persistence, Upgrade, Expect), `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
+//! passed on, and `answer.rs` what we say ourselves.
+//!
+//! Does no I/O, knows no clock, looks into no body, and repairs nothing: what RFC 9112 does not allow, or what two
+//! readers could read differently, is [`Refused`]. Not understood, because nothing forwarded depends on it: status
+//! meanings beyond framing, caching, ranges, content codings, `Max-Forwards`.
+//!
+//! Invariant: a message has one reading. It is the same however its bytes were cut on arrival, and what is written
+//! for the other side reads as the same message again.
+
+pub mod answer;
+pub mod body;
+pub mod connection;
+pub mod cookie;
+pub mod date;
+pub mod edit;
+pub mod field;
+pub mod forwarded;
+pub mod framing;
+pub mod head;
+pub mod set_cookie;
+pub mod target;
+
+use answer::Status;
+
+/// What a reader says of the bytes it was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<T> {
+    /// Here it is.
+    Done(T),
+    /// So far so good, but not whole.
+    More,
+    /// Not one that is let through, and no further byte can change it.
+    No(Refused),
+}
+
+impl<T> From<Result<Option<T>, Refused>> for Progress<T> {
+    fn from(result: Result<Option<T>, Refused>) -> Self {
+        match result {
+            Ok(Some(done)) => Self::Done(done),
+            Ok(None) => Self::More,
+            Err(refused) => Self::No(refused),
+        }
+    }
+}
+
+/// The versions spoken here (RFC 9112 §2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+}
+
+impl Version {
+    /// As it stands in a start line.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// A request's method (RFC 9110 §9, RFC 5789), as far as anything here depends on it. CONNECT is refused when read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Method {
+    /// GET.
+    #[default]
+    Get,
+    /// HEAD: its response has no body whatever its fields say.
+    Head,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+    /// OPTIONS: alone may ask for `*`.
+    Options,
+    /// PATCH.
+    Patch,
+    /// TRACE.
+    Trace,
+    /// Any other token.
+    Other,
+}
+
+impl Method {
+    /// The method of this name; names are case-sensitive (RFC 9110 §9.1).
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
+            b"TRACE" => Self::Trace,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether a request without a body may be sent once more when its connection closed without an answer: the safe
+    /// methods (RFC 9110 §9.2.1) that applications are known to treat so.
+    pub fn may_be_sent_again(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options)
+    }
+}
+
+/// How a body is delimited (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Framing {
+    /// There is none.
+    #[default]
+    None,
+    /// By its length.
+    Length(u64),
+    /// By chunks.
+    Chunked,
+    /// By the end of the connection; only a response can be.
+    UntilClose,
+}
+
+impl Framing {
+    /// Whether no byte of a body follows the head.
+    pub fn is_empty(self) -> bool {
+        matches!(self, Self::None | Self::Length(0))
+    }
+}
+
+macro_rules! refusals {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $status:ident;)+) => {
+        /// Why a message is not let through.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Refused { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Refused {
+            /// Every refusal, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word in logs and metrics.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ }
+            }
+
+            /// What a client is told whose own request it is. What is wrong with a backend's response is no client's
+            /// fault: then it is [`Status::BadGateway`] whatever this says.
+            pub fn status(self) -> Status {
+                match self { $(Self::$name => Status::$status,)+ }
+            }
+
+            /// One sentence for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// A line ends in LF without CR, or CR stands before something else than LF (RFC 9112 §2.2).
+    BareLineEnd = "bare_line_end", BadRequest;
+    /// The request line is longer than 8 KiB.
+    RequestLineTooLong = "request_line_too_long", UriTooLong;
+    /// The head is longer than 32 KiB.
+    HeadTooLong = "head_too_long", FieldsTooLarge;
+    /// The head has more than 128 fields.
+    TooManyFields = "too_many_fields", FieldsTooLarge;
+    /// The method is not a token.
+    BadMethod = "bad_method", BadRequest;
+    /// CONNECT: this is not a forward proxy.
+    Connect = "connect", NotImplemented;
+    /// The request line is not method, target and version with one space between them (RFC 9112 §3).
+    BadRequestLine = "bad_request_line", BadRequest;
+    /// The version is neither HTTP/1.0 nor HTTP/1.1.
+    BadVersion = "bad_version", VersionNotSupported;
+    /// The request target has none of the forms of RFC 9112 §3.2, or not one that its method may have.
+    BadTarget = "bad_target", BadRequest;
+    /// The status line is not version, three digits and a reason (RFC 9112 §4).
+    BadStatusLine = "bad_status_line", BadGateway;
+    /// A line begins with white space (RFC 9112 §2.2 and §5.2).
+    Folded = "folded", BadRequest;
+    /// A field name is empty or not a token, or white space stands before its colon (RFC 9112 §5.1).
+    BadFieldName = "bad_field_name", BadRequest;
+    /// A field value holds NUL or another control character (RFC 9110 §5.5).
+    BadFieldValue = "bad_field_value", BadRequest;
+    /// A field is called like Content-Length or Transfer-Encoding, but with an underscore: applications that fold names
+    /// would take it for the real one.
+    LookAlike = "look_alike", BadRequest;
+    /// HTTP/1.1 without Host (RFC 9112 §3.2).
+    NoHost = "no_host", BadRequest;
+    /// More than one Host.
+    SeveralHosts = "several_hosts", BadRequest;
+    /// Host, or the authority of an absolute target, is not a host and an optional port.
+    BadHost = "bad_host", BadRequest;
+    /// Host is another than the absolute target's.
+    OtherHost = "other_host", BadRequest;
+    /// Connection names a field without which the message would be another (RFC 9110 §7.6.1).
+    BadConnection = "bad_connection", BadRequest;
+    /// Content-Length is not a number below 2^63.
+    BadLength = "bad_length", BadRequest;
+    /// More than one Content-Length, equal or not.
+    SeveralLengths = "several_lengths", BadRequest;
+    /// Content-Length beside Transfer-Encoding (RFC 9112 §6.1).
+    BothFramings = "both_framings", BadRequest;
+    /// Transfer-Encoding is not a list of codings with `chunked` once and last.
+    BadCoding = "bad_coding", BadRequest;
+    /// Transfer-Encoding names a coding other than `chunked`.
+    UnknownCoding = "unknown_coding", NotImplemented;
+    /// Transfer-Encoding in HTTP/1.0, or in the response to a request of it.
+    OldCoding = "old_coding", BadRequest;
+    /// A response that has no body by its status (1xx, 204) announces one.
+    BodyForbidden = "body_forbidden", BadGateway;
+    /// 101 that nobody asked for, or that does not say to what.
+    BadSwitch = "bad_switch", BadGateway;
+    /// A chunk size is not hexadecimal digits below 2^63 and the end of its line.
+    BadChunkSize = "bad_chunk_size", BadRequest;
+    /// A chunk extension is not of the form of RFC 9112 §7.1.1.
+    BadChunkExtension = "bad_chunk_extension", BadRequest;
+    /// Chunk extensions of more than 256 bytes a chunk or 16 KiB a body.
+    ChunkExtensionTooLong = "chunk_extension_too_long", BadRequest;
+    /// A chunk is not followed by CRLF.
+    BadChunkEnd = "bad_chunk_end", BadRequest;
+    /// A trailer line is not a field line.
+    BadTrailer = "bad_trailer", BadRequest;
+    /// A trailer field that would change what the head said (RFC 9110 §6.5.1).
+    ForbiddenTrailer = "forbidden_trailer", BadRequest;
+    /// Trailers of more than 8 KiB.
+    TrailerTooLong = "trailer_too_long", FieldsTooLarge;
+}
+
+#[cfg(test)]
+mod tests;

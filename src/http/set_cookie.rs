@@ -1,0 +1,87 @@
+//! Reads the cookies that a response sets: name, value, and whether that ends them.
+//!
+//! Does not judge Domain, Path or anything else about which requests a cookie goes with; the client does. Read as
+//! browsers read it (RFC 6265bis §5.7), except that control characters cannot occur: a head with them is refused.
+//!
+//! Invariant: a cookie ends exactly if a browser that obeys the line would drop it at once.
+
+use super::cookie::{split, unquote};
+use super::date::read_cookie_date;
+use super::field::{Fields, Known, split_at_byte, trim};
+
+/// A cookie as a response sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetCookie<'a> {
+    /// Its name; cases differ.
+    pub name: &'a [u8],
+    /// Its value, without the quotes that may stand around it.
+    pub value: &'a [u8],
+    /// When it ends, if the line says so.
+    pub lifetime: Lifetime,
+}
+
+/// How long a cookie is to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as the browser runs.
+    Session,
+    /// So many seconds from now; none if it is not positive. Outranks a date.
+    Seconds(i64),
+    /// Until this second since 1970.
+    Until(i64),
+}
+
+impl SetCookie<'_> {
+    /// Whether the line takes the cookie away instead of setting it.
+    pub fn ends(&self, now_unix_s: u64) -> bool {
+        match self.lifetime {
+            Lifetime::Session => false,
+            Lifetime::Seconds(seconds) => seconds <= 0,
+            Lifetime::Until(unix_s) => i64::try_from(now_unix_s).is_ok_and(|now| unix_s <= now),
+        }
+    }
+}
+
+/// Every cookie that is set, in order.
+pub fn set_cookies(fields: Fields<'_>) -> impl Iterator<Item = SetCookie<'_>> {
+    fields.all(Known::SetCookie).map(read)
+}
+
+fn read(line: &[u8]) -> SetCookie<'_> {
+    let (pair, attributes) = split_at_byte(line, b';');
+    let (name, value) = split(pair);
+    SetCookie { name, value: unquote(value), lifetime: lifetime(attributes.unwrap_or_default()) }
+}
+
+/// Of attributes of one name the last counts; one that cannot be read counts as not written.
+fn lifetime(attributes: &[u8]) -> Lifetime {
+    let (mut seconds, mut until) = (None, None);
+    for attribute in attributes.split(|byte| *byte == b';') {
+        let (name, value) = split_at_byte(attribute, b'=');
+        let (name, value) = (trim(name), trim(value.unwrap_or_default()));
+        if name.eq_ignore_ascii_case(b"max-age") {
+            seconds = read_seconds(value).or(seconds);
+        } else if name.eq_ignore_ascii_case(b"expires") {
+            until = read_cookie_date(value).or(until);
+        }
+    }
+    match (seconds, until) {
+        (Some(seconds), _) => Lifetime::Seconds(seconds),
+        (None, Some(until)) => Lifetime::Until(until),
+        (None, None) => Lifetime::Session,
+    }
+}
+
+/// `-`? and digits; what does not fit is as far away as can be.
+fn read_seconds(value: &[u8]) -> Option<i64> {
+    let (sign, digits) = match value {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let seconds =
+        digits.iter().fold(0i64, |seconds, digit| seconds.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    Some(sign * seconds)
+}

@@ -1,0 +1,37 @@
+//! Our own answers, read by our own reader.
+
+use super::*;
+use crate::http::answer::{self, Status};
+
+#[test]
+fn an_answer_says_all_there_is_to_say() {
+    let mut out = Vec::new();
+    answer::write(&mut out, Status::Misdirected, "7f3a", false, 784_111_777);
+    let wanted = "HTTP/1.1 421 Misdirected Request\r\n\
+                  Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                  Content-Type: text/plain; charset=utf-8\r\n\
+                  Content-Length: 37\r\n\
+                  Cache-Control: no-store\r\n\
+                  X-Request-Id: 7f3a\r\n\
+                  Connection: close\r\n\r\n\
+                  421 Misdirected Request\nrequest 7f3a\n";
+    assert_eq!(String::from_utf8(out).unwrap(), wanted);
+}
+
+#[test]
+fn every_answer_is_a_whole_message_and_head_gets_no_body() {
+    let id = "i".repeat(128);
+    for status in Status::ALL {
+        let (mut answer, mut to_head) = (Vec::new(), Vec::new());
+        answer::write(&mut answer, *status, &id, false, u64::MAX);
+        answer::write(&mut to_head, *status, &id, true, u64::MAX);
+        assert!(answer.len() <= 512 && answer.starts_with(&to_head), "{}", answer.len());
+        assert!(
+            matches!(arrive(&answer, [], Some(ASKED)), Outcome::Whole(Framing::Length(_), end) if end == answer.len())
+        );
+        assert_eq!(arrive(&to_head, [], Some(ASKED_HEAD)), Outcome::Whole(Framing::None, to_head.len()));
+        let reader = read_response(&answer, ASKED);
+        assert_eq!(reader.response(&answer).status, status.code());
+        assert!(!reader.response(&answer).persists());
+    }
+}

@@ -1,0 +1,134 @@
+//! The balancer's own cookie: what a value that came back is worth, and the `Set-Cookie` that goes out.
+//!
+//! Reads no head, no clock and no file. Invariants: a value is believed only if this pool sealed it, for a backend that
+//! the pool has, at a time that can be; a client that asks at least once in nine tenths of `max_idle` never loses it.
+//!
+//! # Time
+//!
+//! The wall clocks of instances differ; 60 s of that is nobody's fault. A value is `Expired` when it was last sent more
+//! than `max_idle` and 60 s ago, or first sent more than `max_life` and 60 s ago. One that was sent in the future
+//! says that a clock was set back, not that the client was idle: within `max_idle` and 60 s it is believed and, beyond
+//! the 60 s, due, so that it is replaced by one of the present; what lies further ahead is `Expired`, too.
+//! `Max-Age` is `max_idle`, or the rest of `max_life` where that is shorter: browsers forget when we do.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use super::Verdict;
+use super::key_ring::KeyRing;
+use super::names::{NameId, Names};
+use super::seal::{self, Nonce, Said, VALUE_LENGTH};
+use crate::config::{self, SameSite, Secure};
+
+/// How far clocks may be apart, in seconds.
+pub const SKEW_S: u64 = 60;
+/// A value is sent again when this part of `max_idle` has passed.
+const REFRESH_PART: u64 = 10;
+/// Longer than `; Max-Age=` and its number.
+const MAX_AGE_LENGTH: usize = 30;
+
+/// The cookie of one pool, ready to be read and written.
+#[derive(Debug)]
+pub struct Insert {
+    ring: Arc<KeyRing>,
+    names: Arc<Names>,
+    pool: NameId,
+    additional: Box<[u8]>,
+    max_idle_s: u64,
+    max_life_s: Option<u64>,
+    /// `NAME=`.
+    head: Box<[u8]>,
+    /// The attributes behind `Max-Age`, to a client in the clear and to one with TLS.
+    in_clear: Box<[u8]>,
+    with_tls: Box<[u8]>,
+}
+
+impl Insert {
+    /// The cookie `name` of `pool`, whose backends are `names`.
+    pub fn new(name: &str, insert: &config::Insert, pool: &str, names: Arc<Names>, ring: Arc<KeyRing>) -> Self {
+        Self {
+            ring,
+            names,
+            pool: NameId::of(pool.as_bytes()),
+            additional: seal::additional_data(name),
+            max_idle_s: insert.max_idle.as_secs(),
+            max_life_s: insert.max_life.map(|life| life.as_secs()),
+            head: format!("{name}=").into_bytes().into(),
+            in_clear: attributes(insert, insert.secure == Secure::On),
+            with_tls: attributes(insert, insert.secure != Secure::Off),
+        }
+    }
+
+    /// What a value that came back is worth at `now`, in Unix seconds.
+    pub fn open(&self, value: &[u8], now: u64) -> Verdict {
+        let Some((said, is_first)) = seal::open(&self.ring, &self.additional, value) else { return Verdict::Forged };
+        if said.pool != self.pool {
+            return Verdict::OtherPool;
+        }
+        let (issued, seen) = (u64::from(said.issued), u64::from(said.seen));
+        let outlived = self.max_life_s.is_some_and(|life| now > issued + life + SKEW_S);
+        if now.abs_diff(seen) > self.max_idle_s + SKEW_S || outlived {
+            return Verdict::Expired;
+        }
+        let Some(backend) = self.names.by_id(said.backend) else { return Verdict::Removed };
+        let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
+        let is_ahead = seen > now + SKEW_S;
+        // What a clock that ran ahead has dated must not outlive `max_life` by as much.
+        let issued = issued.min(now);
+        match is_first && !is_old && !is_ahead {
+            true => Verdict::Fresh { backend, issued },
+            false => Verdict::Due { backend, issued },
+        }
+    }
+
+    /// Appends the value of a `Set-Cookie` field that keeps the client at the backend of this index. `issued` is what
+    /// [`open`](Self::open) said, `now` for a client newly placed; `tls`: the client's side is encrypted.
+    pub fn write(&self, out: &mut Vec<u8>, backend: usize, issued: u64, now: u64, tls: bool, nonce: Nonce) {
+        let attributes = if tls { &self.with_tls } else { &self.in_clear };
+        out.reserve(self.head.len() + VALUE_LENGTH + MAX_AGE_LENGTH + attributes.len());
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&self.seal(backend, issued, now, nonce));
+        out.extend_from_slice(b"; Max-Age=");
+        let rest = self.max_life_s.map_or(u64::MAX, |life| issued.saturating_add(life).saturating_sub(now));
+        write!(out, "{}", rest.min(self.max_idle_s)).expect("memory takes everything");
+        out.extend_from_slice(attributes);
+    }
+
+    /// The value alone.
+    pub fn seal(&self, backend: usize, issued: u64, now: u64, nonce: Nonce) -> [u8; VALUE_LENGTH] {
+        let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
+        // An index out of bounds names nobody; such a value opens as `Removed`.
+        let backend = self.names.id(backend).unwrap_or(NameId(0));
+        let said = Said { pool: self.pool, backend, issued: seconds(issued), seen: seconds(now) };
+        seal::seal(&self.ring, &self.additional, &said, nonce)
+    }
+}
+
+/// The attributes that never change (RFC 6265 §4.1, RFC 6265bis §4.1.2.7 `SameSite`, CHIPS `Partitioned`). Browsers
+/// throw a cookie away that asks for `SameSite=None` or `Partitioned` and is not `Secure`; in the clear it goes without.
+fn attributes(insert: &config::Insert, secure: bool) -> Box<[u8]> {
+    let mut text = String::new();
+    if let Some(domain) = &insert.domain {
+        text += &format!("; Domain={domain}");
+    }
+    text += &format!("; Path={}", insert.path);
+    if secure {
+        text += "; Secure";
+    }
+    if insert.http_only {
+        text += "; HttpOnly";
+    }
+    match insert.same_site {
+        SameSite::Lax => text += "; SameSite=Lax",
+        SameSite::Strict => text += "; SameSite=Strict",
+        SameSite::None if secure => text += "; SameSite=None",
+        SameSite::None => {}
+    }
+    if insert.partitioned && secure {
+        text += "; Partitioned";
+    }
+    text.into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! The value of the balancer's own cookie: four facts under a seal, as 76 characters.
+//!
+//! Judges no time and knows no backend (that is `insert`). Invariants: every value has the same length, every bit of it
+//! is under the seal, and what opens was sealed by somebody who holds the key, for a cookie of this name.
+//!
+//! # Wire format, version 1
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 4 | which key, see [`key_ring`](super::key_ring) |
+//! | 12 | nonce, random |
+//! | 24 | sealed: pool's id, backend's id (XXH3-64 of the names, big-endian), issued, last seen (Unix seconds, u32 big-endian) |
+//! | 16 | tag |
+//!
+//! 57 bytes, as base64 for URLs (RFC 4648 §5): 76 characters without padding and without a bit left over, so a value
+//! cannot be written in two ways. The additional data are `sessile cookie 1 ` and the cookie's name: a value
+//! means nothing under another name. The pool stands inside the seal and not in the additional data, so that a value
+//! of a neighbouring pool can be told from a forged one. Seconds end in 2106.
+//!
+//! # Why AES-256-GCM-SIV (RFC 8452)
+//!
+//! Many instances seal under one key and share nothing but that key, so nonces can only be random, and 96 bits repeat
+//! with probability n² / 2^97: 2^-33 after 2^32 cookies, nearly surely after 2^49. Under AES-GCM one repetition gives
+//! the authentication key away, which is why SP 800-38D §8.3 ends a key's life at 2^32 random nonces: five days of a
+//! busy fleet. Under GCM-SIV a repetition says no more than whether the two values say the same. So a key needs no
+//! count of its uses; it is changed when people who knew it leave. A value made up without the key opens with a
+//! probability below 2^-120.
+
+use aws_lc_rs::aead::{Aad, Nonce as AeadNonce};
+use data_encoding::BASE64URL_NOPAD;
+
+use super::key_ring::{ID_LENGTH, KeyRing};
+use super::names::NameId;
+
+/// Characters of a value.
+pub const VALUE_LENGTH: usize = 76;
+
+/// Twelve random bytes, fresh for every value.
+pub type Nonce = [u8; NONCE_LENGTH];
+
+/// Nonces drawn in advance: a draw of many random bytes costs little more than one of twelve, and that costs more than
+/// to seal. One per thread; not for a process that forks.
+#[derive(Debug)]
+pub struct Nonces {
+    drawn: Box<[Nonce; NONCES]>,
+    left: usize,
+}
+
+impl Nonces {
+    /// Nothing drawn yet.
+    pub fn new() -> Self {
+        Self { drawn: Box::new([Nonce::default(); NONCES]), left: 0 }
+    }
+
+    /// The next one; `fill` is asked for random bytes when none is left.
+    pub fn next<E>(&mut self, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Nonce, E> {
+        if self.left == 0 {
+            fill(self.drawn.as_flattened_mut())?;
+            self.left = NONCES;
+        }
+        self.left -= 1;
+        Ok(self.drawn[self.left])
+    }
+}
+
+impl Default for Nonces {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const VERSION: u8 = 1;
+const NONCE_LENGTH: usize = 12;
+/// Nonces drawn at once.
+const NONCES: usize = 64;
+const FACTS_LENGTH: usize = 24;
+const NONCE_AT: usize = 1 + ID_LENGTH;
+const FACTS_AT: usize = NONCE_AT + NONCE_LENGTH;
+const TAG_AT: usize = FACTS_AT + FACTS_LENGTH;
+const SEALED_LENGTH: usize = TAG_AT + 16;
+const _: () = assert!(SEALED_LENGTH * 4 == VALUE_LENGTH * 3);
+
+/// What a value says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Whose cookie it is.
+    pub(super) pool: NameId,
+    /// Where the client settled.
+    pub(super) backend: NameId,
+    /// When the client was placed there, in Unix seconds.
+    pub(super) issued: u32,
+    /// When this value was written.
+    pub(super) seen: u32,
+}
+
+/// The additional data of a cookie of this name.
+pub(super) fn additional_data(name: &str) -> Box<[u8]> {
+    format!("sessile cookie {VERSION} {name}").into_bytes().into()
+}
+
+/// Seals with the first key of the ring.
+pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &Said, nonce: Nonce) -> [u8; VALUE_LENGTH] {
+    let key = ring.first();
+    let mut sealed = [0; SEALED_LENGTH];
+    sealed[0] = VERSION;
+    sealed[1..NONCE_AT].copy_from_slice(&key.id);
+    sealed[NONCE_AT..FACTS_AT].copy_from_slice(&nonce);
+    sealed[FACTS_AT..TAG_AT].copy_from_slice(&said.encode());
+    let nonce = AeadNonce::assume_unique_for_key(nonce);
+    let facts = &mut sealed[FACTS_AT..TAG_AT];
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(additional), facts).expect("24 bytes can be sealed");
+    sealed[TAG_AT..].copy_from_slice(tag.as_ref());
+    let mut value = [0; VALUE_LENGTH];
+    BASE64URL_NOPAD.encode_mut(&sealed, &mut value);
+    value
+}
+
+/// What a value says, and whether the ring's first key sealed it; `None` for everything that no key of the ring sealed
+/// for a cookie of this name.
+pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(Said, bool)> {
+    let mut sealed = [0; SEALED_LENGTH];
+    if value.len() != VALUE_LENGTH || BASE64URL_NOPAD.decode_mut(value, &mut sealed).is_err() || sealed[0] != VERSION {
+        return None;
+    }
+    let id = part(&sealed, 1);
+    let nonce: Nonce = part(&sealed, NONCE_AT);
+    let tag: [u8; 16] = part(&sealed, TAG_AT);
+    ring.named(id).find_map(|(is_first, key)| {
+        let mut facts: [u8; FACTS_LENGTH] = part(&sealed, FACTS_AT);
+        let nonce = AeadNonce::assume_unique_for_key(nonce);
+        key.aead.open_in_place_separate_tag(nonce, Aad::from(additional), &tag, &mut facts).ok()?;
+        Some((Said::decode(&facts), is_first))
+    })
+}
+
+impl Said {
+    fn encode(&self) -> [u8; FACTS_LENGTH] {
+        let mut bytes = [0; FACTS_LENGTH];
+        bytes[..8].copy_from_slice(&self.pool.0.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.backend.0.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.issued.to_be_bytes());
+        bytes[20..].copy_from_slice(&self.seen.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; FACTS_LENGTH]) -> Self {
+        Self {
+            pool: NameId(u64::from_be_bytes(part(bytes, 0))),
+            backend: NameId(u64::from_be_bytes(part(bytes, 8))),
+            issued: u32::from_be_bytes(part(bytes, 16)),
+            seen: u32::from_be_bytes(part(bytes, 20)),
+        }
+    }
+}
+
+/// The bytes of a field that begins at `at`.
+fn part<const LENGTH: usize>(bytes: &[u8], at: usize) -> [u8; LENGTH] {
+    let mut field = [0; LENGTH];
+    field.copy_from_slice(&bytes[at..at + LENGTH]);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonces_are_drawn_64_at_once_and_each_is_given_once() {
+        let mut draws = 0u8;
+        let mut fill = |bytes: &mut [u8]| {
+            draws += 1;
+            bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / NONCE_LENGTH) as u8 ^ (draws << 6));
+            Ok::<_, ()>(())
+        };
+        let mut nonces = Nonces::new();
+        let given: std::collections::HashSet<_> = (0..3 * NONCES).map(|_| nonces.next(&mut fill).unwrap()).collect();
+        assert_eq!((given.len(), draws), (3 * NONCES, 3));
+        assert_eq!(nonces.next(|_| Err("no entropy")), Err("no entropy"));
+        assert_eq!(nonces.next(|_| Err("still none")), Err("still none"), "what failed gave nothing");
+    }
+}

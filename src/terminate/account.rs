@@ -1,0 +1,328 @@
+//! A conversation's row: what others may see of it, how they end it, and how its end is counted and told.
+//!
+//! Decides nothing. Invariant: every conversation is counted here once, with one ending; one whose task panicked too.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use super::house::House;
+use crate::admission::Permit;
+use crate::clock::{self, Micros};
+use crate::config::LogLevel;
+use crate::connection::{ConnectionView, Origin, Wanted, Whom};
+use crate::journal::{self, Notice, Record};
+use crate::outcome::{Ended, Reason};
+use crate::pool::Backend;
+use crate::snapshot::Listener;
+
+/// What a conversation is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// TLS with the client.
+    Handshake,
+    /// Waiting for the first head, or for the rest of one.
+    Head,
+    /// Connecting.
+    Connect,
+    /// A request and its response.
+    Exchange,
+    /// Nothing is under way: the connection is kept.
+    Kept,
+    /// Moving bytes.
+    Relay,
+}
+
+impl Stage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Head => "head",
+            Self::Connect => "connect",
+            Self::Exchange => "exchange",
+            Self::Kept => "kept",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// What the rest of the thread sees of a conversation.
+#[derive(Debug)]
+pub struct Row {
+    stage: Cell<Stage>,
+    last_active: Cell<Micros>,
+    bytes_up: Cell<u64>,
+    bytes_down: Cell<u64>,
+    pool: RefCell<Option<Arc<str>>>,
+    backend: RefCell<Option<Arc<Backend>>>,
+    reason: Cell<Option<Reason>>,
+    range: RefCell<Option<Arc<str>>>,
+    attempts: Cell<u8>,
+    connect_us: Cell<Option<u64>>,
+    told: Cell<Option<Ended>>,
+    waker: RefCell<Option<Waker>>,
+    view: View,
+}
+
+/// What of a connection never changes.
+#[derive(Debug)]
+struct View {
+    id: u64,
+    accepted: Micros,
+    client: Option<String>,
+    listener: Arc<str>,
+    sni: Option<String>,
+}
+
+impl Row {
+    fn new(origin: &Origin, listener: Arc<str>) -> Self {
+        Self {
+            stage: Cell::new(Stage::Handshake),
+            last_active: Cell::new(clock::now()),
+            bytes_up: Cell::new(0),
+            bytes_down: Cell::new(0),
+            pool: RefCell::default(),
+            backend: RefCell::default(),
+            reason: Cell::new(None),
+            range: RefCell::default(),
+            attempts: Cell::new(0),
+            connect_us: Cell::new(None),
+            told: Cell::new(None),
+            waker: RefCell::default(),
+            view: View {
+                id: origin.id,
+                accepted: origin.accepted,
+                client: origin.source.map(|source| source.to_string()),
+                listener,
+                sni: origin.sni.as_ref().map(ToString::to_string),
+            },
+        }
+    }
+
+    /// It does something else from here on.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    /// Bytes have moved.
+    pub fn moved(&self, up: u64, down: u64, now: Micros) {
+        self.bytes_up.set(self.bytes_up.get() + up);
+        self.bytes_down.set(self.bytes_down.get() + down);
+        self.last_active.set(now);
+    }
+
+    /// It belongs to this pool.
+    pub fn routed(&self, pool: Arc<str>) {
+        *self.pool.borrow_mut() = Some(pool);
+    }
+
+    /// This backend was picked.
+    pub fn picked(&self, backend: &Arc<Backend>, reason: Reason, range: Option<Arc<str>>) {
+        *self.backend.borrow_mut() = Some(Arc::clone(backend));
+        self.reason.set(Some(reason));
+        *self.range.borrow_mut() = range;
+    }
+
+    /// Attempts to connect were made, and the last took so long, if it succeeded.
+    pub fn connected(&self, attempts: u8, connect_us: Option<u64>) {
+        self.attempts.set(self.attempts.get().saturating_add(attempts));
+        self.connect_us.set(connect_us.or(self.connect_us.get()));
+    }
+
+    /// The pool it belongs to.
+    pub fn pool(&self) -> Option<Arc<str>> {
+        self.pool.borrow().clone()
+    }
+
+    /// The backend that was picked last.
+    pub fn backend_name(&self) -> Option<Arc<str>> {
+        self.backend.borrow().as_ref().map(|backend| backend.name_shared())
+    }
+
+    /// Why that one.
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason.get()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_kept(&self) -> bool {
+        self.stage.get() == Stage::Kept
+    }
+
+    /// When its last byte moved.
+    pub fn last_active(&self) -> Micros {
+        self.last_active.get()
+    }
+
+    /// Whether a command means it.
+    pub fn uses(&self, whom: &Whom) -> bool {
+        match whom {
+            Whom::All => true,
+            Whom::Of(backend) => self.backend.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
+        }
+    }
+
+    /// Whether somebody wants to see it.
+    pub fn wanted(&self, wanted: &Wanted) -> bool {
+        wanted.holds(self.pool.borrow().as_deref(), self.backend.borrow().as_ref().map(|backend| backend.name()))
+    }
+
+    /// Ends it; the first to do so says why.
+    pub fn tell(&self, ended: Ended) {
+        if self.told.get().is_none() {
+            self.told.set(Some(ended));
+            if let Some(waker) = self.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Waits until somebody ends it.
+    pub async fn told(&self) -> Ended {
+        poll_fn(|cx| match self.told.get() {
+            Some(ended) => Poll::Ready(ended),
+            None => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// What the admin interface shows.
+    pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
+        ConnectionView {
+            id: self.view.id,
+            worker,
+            client: self.view.client.clone(),
+            listener: self.view.listener.to_string(),
+            pool: self.pool.borrow().as_deref().map(str::to_owned),
+            backend: self.backend.borrow().as_ref().map(|backend| backend.name().to_owned()),
+            reason: self.reason.get().map(Reason::word),
+            sni: self.view.sni.clone(),
+            stage: self.stage.get().word(),
+            age_ms: now.saturating_sub(self.view.accepted) / 1_000,
+            idle_ms: now.saturating_sub(self.last_active.get()) / 1_000,
+            bytes_up: self.bytes_up.get(),
+            bytes_down: self.bytes_down.get(),
+        }
+    }
+}
+
+/// A conversation while it lives.
+pub struct Visit {
+    /// What others see.
+    pub row: Rc<Row>,
+    /// The thread's.
+    pub house: Rc<House>,
+    /// Who the client is.
+    pub origin: Origin,
+    /// Its TLS, as the log tells it.
+    pub tls: Cell<Option<Box<journal::Tls>>>,
+    permit: Permit,
+    /// Where it came in, by the rules it was last seen under; nothing, once it needs no rules any more.
+    rules: RefCell<Option<Arc<Listener>>>,
+    finished: Cell<bool>,
+}
+
+impl Visit {
+    /// Puts a conversation among the thread's.
+    pub fn begin(house: &Rc<House>, origin: Origin, permit: Permit, listener: Arc<Listener>) -> Self {
+        let row = Rc::new(Row::new(&origin, Arc::clone(&permit.listener().name)));
+        house.rows.borrow_mut().insert(origin.id, Rc::clone(&row));
+        house.counters().conversations.add(1);
+        let rules = RefCell::new(Some(listener));
+        let (tls, finished) = (Cell::default(), Cell::new(false));
+        Self { row, house: Rc::clone(house), origin, tls, permit, rules, finished }
+    }
+
+    /// The name of its listener.
+    pub fn listener_name(&self) -> &Arc<str> {
+        &self.permit.listener().name
+    }
+
+    /// Where it came in, by the rules in force. A listener that was removed meanwhile still serves what it accepted, by
+    /// the rules it had last.
+    pub fn listener(&self) -> Option<Arc<Listener>> {
+        let mut rules = self.rules.borrow_mut();
+        if let Some(listener) = self.house.current.load().listener_of(self.permit.listener()) {
+            *rules = Some(Arc::clone(listener));
+        }
+        rules.clone()
+    }
+
+    /// Whether it should hold no descriptor that it can do without.
+    pub fn crowded(&self) -> bool {
+        self.permit.crowded()
+    }
+
+    /// From here on it needs no rules: those of a configuration that is gone shall not stay in memory for days.
+    pub fn forget_rules(&self) {
+        self.rules.take();
+    }
+
+    /// Counts the ending and tells it.
+    pub fn finish(&self, ended: Ended) {
+        if self.finished.replace(true) {
+            return;
+        }
+        self.house.rows.borrow_mut().remove(&self.origin.id);
+        let conversations = &self.house.counters().conversations;
+        conversations.set(conversations.value().saturating_sub(1));
+        let seat = self.house.seat;
+        let duration_us = clock::now().saturating_sub(self.origin.accepted);
+        self.permit.listener().counters[seat].0.ended[ended as usize].add(1);
+        if self.row.connect_us.get().is_some()
+            && let Some(backend) = &*self.row.backend.borrow()
+        {
+            backend.counters(seat).duration.record_us(duration_us);
+        }
+        let log = self.house.current.load().config.process.log;
+        if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
+            self.house.write(Record::Connection(self.line(ended, duration_us)));
+        }
+    }
+
+    fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
+        let (row, origin) = (&self.row, &self.origin);
+        let backend = row.backend.borrow();
+        journal::Connection {
+            id: origin.id,
+            started_unix_us: clock::unix_us().saturating_sub(duration_us),
+            duration_us,
+            client: origin.source,
+            peer: origin.peer,
+            listener: Arc::clone(self.listener_name()),
+            sni: origin.sni.clone(),
+            ech: origin.ech,
+            pool: row.pool.borrow().clone(),
+            range: row.range.borrow().clone(),
+            backend: backend.as_ref().map(|backend| backend.name_shared()),
+            reason: row.reason.get(),
+            attempts: row.attempts.get(),
+            connect_us: row.connect_us.get(),
+            bytes_up: row.bytes_up.get(),
+            bytes_down: row.bytes_down.get(),
+            ended,
+            tls: self.tls.take(),
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.finished.get() {
+            return;
+        }
+        // Whoever does not say how it ends has panicked, or its thread has.
+        if std::thread::panicking() {
+            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
+            self.house.write(Record::Notice(Notice { level: LogLevel::Error, message }));
+            self.finish(Ended::Panicked);
+        } else {
+            self.finish(Ended::Stopped);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! From a pick to a backend that can be spoken to: connect, PROXY header, TLS, and what a failure of any of them means.
+//!
+//! What a failure means is decided by `attempt.rs`, who is picked by whoever asks. Invariant: a lease is held from the
+//! pick on, no byte of a client's is sent here, and so every failure may go on to another backend.
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use super::account::{Stage, Visit};
+use super::alarm::until;
+use super::secure::Secured;
+use super::socket::{Fault, Socket};
+use super::stream::Stream;
+use crate::attempt::{Attempts, Failure, Next, Rules};
+use crate::clock::{self, Micros};
+use crate::config::Address;
+use crate::connection::unique_id;
+use crate::outcome::Ended;
+use crate::pool::{Backend, Lease, Pick, Pool};
+use crate::proxy_protocol::{self, Announce};
+use crate::snapshot::keep_alive;
+use crate::socket::bind_without_port;
+use crate::tls::Upstream;
+
+/// A backend that can be spoken to.
+pub struct Reached {
+    /// The way there.
+    pub stream: Stream,
+    /// The right to use it.
+    pub lease: Lease,
+}
+
+/// How backends of one pool are reached for one client.
+pub struct Course<'a> {
+    /// For whom.
+    pub visit: &'a Visit,
+    /// Where.
+    pub pool: &'a Pool,
+    /// TLS to its backends.
+    pub upstream: Option<&'a Arc<Upstream>>,
+    /// What is known of the client's TLS.
+    pub secured: &'a Secured,
+}
+
+impl Course<'_> {
+    /// The same as [`Self::reach`] as long as the client is there.
+    pub async fn reach_for(
+        &self,
+        client: &Stream,
+        choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick>,
+    ) -> Result<Reached, Ended> {
+        tokio::select! {
+            biased;
+            reached = self.reach(choose) => reached,
+            fault = client.broken() => Err(fault.of_client()),
+        }
+    }
+
+    /// Connects to whom `choose` picks, and on to the next where that fails. `choose` is told who failed already.
+    pub async fn reach(&self, mut choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick>) -> Result<Reached, Ended> {
+        let mut tried = Vec::new();
+        let mut attempts: Option<Attempts> = None;
+        let mut last_failure: Option<Failure> = None;
+        self.visit.row.enter(Stage::Connect);
+        'pick: loop {
+            let Some(pick) = choose(&tried) else {
+                return Err(last_failure.map_or(Ended::NoBackend, Failure::ended));
+            };
+            self.visit.row.picked(&pick.backend, pick.reason, pick.range.clone());
+            let rules = Rules::of(self.pool.config());
+            let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
+            let lease = Lease::new(pick.backend);
+            let counters = lease.counters(self.visit.house.seat);
+            loop {
+                let began = clock::now();
+                let deadline = attempts.begin(began / 1_000) * 1_000;
+                let answer = until(deadline, self.attempt(lease.address())).await.unwrap_or(Err(Failure::TimedOut));
+                let failure = match answer {
+                    Ok(stream) => {
+                        let took: Micros = clock::now() - began;
+                        self.visit.row.connected(attempts.made(), Some(took));
+                        counters.connections.add(1);
+                        counters.connect_time.record_us(took);
+                        self.pool.connect_succeeded(lease.backend());
+                        if pick.moved {
+                            self.pool.count_moved_down();
+                        }
+                        return Ok(Reached { stream, lease });
+                    }
+                    Err(failure) => failure,
+                };
+                last_failure = Some(failure);
+                if !matches!(failure, Failure::Local(_)) {
+                    counters.connect_failures.add(1);
+                    self.pool.connect_failed(lease.backend(), now_ms());
+                }
+                match attempts.failed(failure, lease.usable(now_ms()), now_ms()) {
+                    Next::SameAt(at_ms) => {
+                        let pause = at_ms.saturating_sub(now_ms());
+                        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+                    }
+                    Next::Another => {
+                        tried.push(Arc::clone(lease.backend()));
+                        continue 'pick;
+                    }
+                    Next::GiveUp(ended) => {
+                        self.visit.row.connected(attempts.made(), None);
+                        return Err(ended);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, address: &Address) -> Result<Stream, Failure> {
+        let socket = begin(&self.pool.config().source, address, self.visit.origin.id).map_err(meaning)?;
+        let socket = Socket::new(socket).map_err(|_| Failure::Local(Ended::NoDescriptor))?;
+        if let Err(error) = socket.connected().await {
+            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+            return Err(meaning(errno));
+        }
+        let mut stream = Stream::plain(socket);
+        let rules = keep_alive(&self.visit.house.current.load().config.limits);
+        // Best effort: a unix socket has none of these.
+        let _ = rules.apply(&stream);
+        let header = self.header();
+        if !header.is_empty() {
+            write_all(&mut stream, &header).await.map_err(|_| Failure::Refused)?;
+        }
+        let Some(upstream) = self.upstream else { return Ok(stream) };
+        let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
+        let tls = upstream.connect(address, alpn).map_err(|_| Failure::Tls)?;
+        Stream::connect(stream.into_socket(), tls).await.map_err(|fault| match fault {
+            Fault::Local(ended) => Failure::Local(ended),
+            _ => Failure::Tls,
+        })
+    }
+
+    /// The PROXY header of the pool, where it wants one.
+    fn header(&self) -> Vec<u8> {
+        let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
+        let (origin, secured) = (&self.visit.origin, self.secured);
+        let agreed: Option<Vec<u8>> = secured.alpn.as_ref().map(|name| {
+            let mut list = vec![name.len() as u8];
+            list.extend_from_slice(name);
+            list
+        });
+        let announce = Announce {
+            addresses: if origin.local { None } else { origin.source.zip(origin.destination) },
+            alpn: agreed.as_deref(),
+            authority: origin.sni.as_ref().map(|name| name.as_str()),
+            unique_id: Some(&unique_id(origin.id)),
+            ssl: secured.tlv.as_deref().or_else(|| proxy_protocol::tlv(&origin.tlvs, proxy_protocol::TLV_SSL)),
+        };
+        let mut header = Vec::new();
+        proxy_protocol::write(&mut header, proxy, &announce);
+        header
+    }
+}
+
+/// Writes all of it.
+pub async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> Result<(), Fault> {
+    std::future::poll_fn(|cx| {
+        while !bytes.is_empty() {
+            let n = std::task::ready!(stream.poll_write(cx, bytes))?;
+            bytes = &bytes[n..];
+        }
+        stream.poll_flush(cx)
+    })
+    .await
+}
+
+fn now_ms() -> u64 {
+    clock::now() / 1_000
+}
+
+/// Begins to connect from one of the pool's addresses, in turn; from the others only while the ones before have no
+/// port.
+fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Errno> {
+    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
+    let fitting: Vec<_> = sources.iter().copied().filter(fits).collect();
+    let mut answer = Err(Errno::ADDRNOTAVAIL);
+    if fitting.is_empty() {
+        return open(to, None);
+    }
+    for from in fitting.iter().cycle().skip(turn as usize % fitting.len()).take(fitting.len()) {
+        answer = open(to, Some(*from));
+        if !matches!(answer, Err(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN)) {
+            break;
+        }
+    }
+    answer
+}
+
+fn open(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let tcp = Some(rustix::net::ipproto::TCP);
+    let (family, protocol) = match to {
+        Address::Tcp(to) if to.is_ipv4() => (AddressFamily::INET, tcp),
+        Address::Tcp(_) => (AddressFamily::INET6, tcp),
+        Address::Unix(_) => (AddressFamily::UNIX, None),
+    };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
+    let answer = match to {
+        Address::Tcp(to) => {
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            if let Some(from) = from {
+                // No port is chosen here: an address that is not to be had is not ours.
+                bind_without_port(&socket, from)
+                    .map_err(|error| if error == Errno::ADDRNOTAVAIL { Errno::IO } else { error })?;
+            }
+            rustix::net::connect(&socket, to)
+        }
+        Address::Unix(path) => match rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?) {
+            // A full backlog answers at once, and has no queue to wait in.
+            Err(Errno::AGAIN) => Err(Errno::CONNREFUSED),
+            answer => answer,
+        },
+    };
+    match answer {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whose fault it is that there is no connection.
+fn meaning(error: Errno) -> Failure {
+    match error {
+        Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE | Errno::NOENT | Errno::NOTCONN => {
+            Failure::Refused
+        }
+        Errno::TIMEDOUT => Failure::TimedOut,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Failure::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => Failure::Local(Ended::NoPort),
+        Errno::MFILE | Errno::NFILE => Failure::Local(Ended::NoDescriptor),
+        Errno::NOBUFS | Errno::NOMEM => Failure::Local(Ended::NoMemory),
+        _ => Failure::Local(Ended::LocalError),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_held_against_no_backend() {
+        for error in [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::MFILE, Errno::NOBUFS, Errno::ACCESS] {
+            assert!(matches!(meaning(error), Failure::Local(_)), "{error}");
+        }
+        for error in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH] {
+            assert!(!matches!(meaning(error), Failure::Local(_)), "{error}");
+        }
+    }
+}

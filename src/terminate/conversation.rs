@@ -1,0 +1,291 @@
+//! Requests, one after another on one client connection: head → is it for us → where → exchange → the next one.
+//!
+//! Each is placed by itself, by the configuration in force when its head is complete. What may be tried again: another
+//! backend, as long as nothing was sent; the same backend once more, where a kept connection turned out to be closed
+//! and the request is one that may be sent twice; nothing else. Invariant: the next head is not looked at before the
+//! request and the response before it are both complete; otherwise the connection ends behind that response.
+
+mod head;
+mod last_words;
+mod told;
+
+use std::sync::Arc;
+
+use self::told::Account;
+use super::Place;
+use super::account::{Stage, Visit};
+use super::alarm::{Alarm, Timeouts};
+use super::buffer::Buffer;
+use super::connect::Course;
+use super::exchange::{Done, Exchange};
+use super::kept::{Held, Kept};
+use super::place::{Reply, Settled, cookies_of_key, index_of, write_request};
+use super::relay::{Direction, relay};
+use super::secure::Secured;
+use super::stream::Stream;
+use crate::clock::{self, Micros};
+use crate::config::{ClientCertificate, Tls};
+use crate::connection::Entry;
+use crate::http::answer::Status;
+use crate::http::head::{Request, RequestReader};
+use crate::http::{Framing, Method};
+use crate::outcome::{Ended, Reason};
+use crate::pool::Pick;
+use crate::server_name::ServerName;
+use crate::snapshot::Limits;
+use crate::sticky::Facts;
+
+/// Serves the requests of a client.
+pub async fn converse(
+    visit: &Visit,
+    place: Place,
+    mut client: Stream,
+    secured: &Secured,
+    inbound: Buffer,
+    first_until: Micros,
+) -> Ended {
+    client.socket().let_go();
+    let policy = policy(&place);
+    let mut talk = Talk {
+        visit,
+        secured,
+        client,
+        inbound,
+        kept: Kept::default(),
+        reader: Box::new(RequestReader::new()),
+        alarm: Alarm::default(),
+        tls: place.way.tls,
+        policy,
+        count: 0,
+        idle_since: clock::now(),
+    };
+    loop {
+        if let Err(ended) = talk.read_head(first_until).await {
+            return ended;
+        }
+        match talk.serve().await {
+            Next::Another => talk.reader.reset(),
+            Next::Over(ended) => return ended,
+            Next::Switched(held) => return talk.relay(held).await,
+        }
+    }
+}
+
+/// What follows a request.
+enum Next {
+    Another,
+    Over(Ended),
+    /// The pair speaks another protocol from here on.
+    Switched(Box<Held>),
+}
+
+/// One client's requests.
+struct Talk<'a> {
+    visit: &'a Visit,
+    secured: &'a Secured,
+    client: Stream,
+    inbound: Buffer,
+    kept: Kept,
+    reader: Box<RequestReader>,
+    alarm: Alarm,
+    tls: Tls,
+    /// What was asked of the client in its handshake.
+    policy: Option<ClientCertificate>,
+    /// Requests so far, this one included.
+    count: u64,
+    idle_since: Micros,
+}
+
+/// A request on its way to a backend.
+struct Message {
+    head: Vec<u8>,
+    framing: Framing,
+}
+
+impl Talk<'_> {
+    /// Serves the request whose head stands in `inbound`.
+    async fn serve(&mut self) -> Next {
+        self.client.socket().hold();
+        let visit = self.visit;
+        let request = self.reader.request(self.inbound.bytes());
+        let asked = request.asked();
+        visit.house.counters().requests.add(1);
+        let mut account = Account::of(&request);
+        let place = match self.place_for(&request) {
+            Ok(place) => place,
+            Err(ended) => return self.decline(&account, asked, Status::Misdirected, ended).await,
+        };
+        let pool = Arc::clone(place.pool());
+        visit.row.routed(Arc::clone(pool.shared_name()));
+        let settled = Settled::read(&pool, request.fields, clock::unix_s());
+        account.cookie = settled.word();
+        settled.count(visit.house.counters());
+        let cookies = cookies_of_key(&pool, request.fields);
+        let facts = Facts { cookies: &cookies, ..super::facts(visit) };
+        let choose = |tried: &[_]| pool.pick_settled(settled.backend(), &facts, tried, clock::now() / 1_000);
+        let Some(first) = choose(&[]) else {
+            return self.decline(&account, asked, Status::Unavailable, Ended::NoBackend).await;
+        };
+        let course =
+            Course { visit, pool: &pool, upstream: place.termination.upstream(pool.name()), secured: self.secured };
+        visit.row.picked(&first.backend, first.reason, first.range.clone());
+        let kept = self.kept.take(&first.backend);
+        account.reused = kept.is_some();
+        visit.house.counters().reused.add(account.reused.into());
+        let held = match kept {
+            Some(held) => held,
+            None => {
+                let mut first = Some(first);
+                let choose = |tried: &[_]| first.take().or_else(|| choose(tried));
+                match course.reach_for(&self.client, choose).await {
+                    Ok(reached) => Held::new(reached),
+                    Err(ended) => return self.unreached(&account, asked, ended).await,
+                }
+            }
+        };
+        let backend = index_of(&pool, held.lease.backend());
+        settled.placed(backend);
+        let mut head = Vec::with_capacity(request.length + 256);
+        write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
+        let (framing, length) = (request.framing, request.length);
+        self.inbound.consume(length);
+        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, house: &visit.house };
+        self.carry_out(&course, account, held, Message { head, framing }, reply).await
+    }
+
+    /// Sends the request and passes the response on; on a fresh connection once more, if the kept one was closed.
+    async fn carry_out(
+        &mut self,
+        course: &Course<'_>,
+        mut account: Account,
+        mut held: Held,
+        message: Message,
+        reply: Reply<'_>,
+    ) -> Next {
+        let (visit, asked, limits) = (self.visit, reply.asked, self.limits());
+        visit.row.enter(Stage::Exchange);
+        loop {
+            let exchange = Exchange {
+                visit,
+                client: &mut self.client,
+                inbound: &mut self.inbound,
+                held: &mut held,
+                head: &message.head,
+                framing: message.framing,
+                reply: &reply,
+                limits,
+                alarm: &mut self.alarm,
+            };
+            let failed = match exchange.run().await {
+                Ok(done) => {
+                    reply.settled.used(clock::unix_s());
+                    return self.after(&account, held, done).await;
+                }
+                Err(failed) => failed,
+            };
+            if !(failed.unanswered && account.reused) {
+                return self.fail(&account, asked, failed).await;
+            }
+            if !may_be_repeated(asked.method, message.framing) {
+                // Whether it was carried out nobody can know; the client may.
+                self.told(&account, 0, Ended::KeptClosed);
+                self.client.socket().let_go();
+                return Next::Over(Ended::KeptClosed);
+            }
+            match self.again(course, &held).await {
+                Ok(fresh) => held = fresh,
+                Err(ended) => return self.unreached(&account, asked, ended).await,
+            }
+            account.reused = false;
+        }
+    }
+
+    /// A fresh connection to the same backend, and to no other.
+    async fn again(&self, course: &Course<'_>, held: &Held) -> Result<Held, Ended> {
+        let backend = held.lease.backend();
+        let pick = |tried: &[_]| {
+            let reason = self.visit.row.reason().unwrap_or(Reason::Placement);
+            let pick = Pick { backend: Arc::clone(backend), reason, keyed: true, range: None, moved: false };
+            tried.is_empty().then_some(pick)
+        };
+        let reached = course.reach_for(&self.client, pick).await?;
+        self.visit.row.enter(Stage::Exchange);
+        Ok(Held::new(reached))
+    }
+
+    /// Where a request belongs now. It must be where its connection belongs: a browser may use one connection for all
+    /// names of a certificate (RFC 9110 §15.5.20).
+    fn place_for(&self, request: &Request<'_>) -> Result<Place, Ended> {
+        let place = Place::of(self.visit).ok_or(Ended::Misdirected)?;
+        let same = place.way.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
+        let origin = &self.visit.origin;
+        if !same {
+            return Err(Ended::Misdirected);
+        }
+        if self.tls == Tls::Terminate
+            && origin.entry == Entry::Routed
+            && let Some(host) = request.host()
+        {
+            let name = std::str::from_utf8(host.name).ok();
+            let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
+            let way = origin.way(&place.listener, name.as_ref().map(ServerName::as_str));
+            if way != Some(place.way) {
+                return Err(Ended::Misdirected);
+            }
+        }
+        Ok(place)
+    }
+
+    /// The exchange was carried out.
+    async fn after(&mut self, account: &Account, mut held: Held, done: Done) -> Next {
+        self.told(account, done.status, Ended::Done);
+        if done.switched {
+            return Next::Switched(Box::new(held));
+        }
+        if done.backend_stays && held.answers.is_empty() {
+            self.kept.put(held, self.visit.crowded());
+        } else {
+            held.stream.socket().let_go();
+        }
+        self.idle_since = clock::now();
+        self.client.socket().let_go();
+        if done.client_stays {
+            return Next::Another;
+        }
+        self.goodbye().await;
+        Next::Over(Ended::Done)
+    }
+
+    /// What an accepted Upgrade has become.
+    async fn relay(mut self, mut held: Box<Held>) -> Ended {
+        let up = Direction::holding(std::mem::take(&mut self.inbound));
+        let down = Direction::holding(std::mem::take(&mut held.answers));
+        // Nobody asks for requests any more.
+        self.visit.house.counters().upgrades.add(1);
+        self.kept = Kept::default();
+        let limits = self.visit.listener().map_or_else(Limits::default, |listener| listener.limits);
+        self.visit.forget_rules();
+        let counters = held.lease.counters(self.visit.house.seat);
+        let streams = (&mut self.client, &mut held.stream);
+        relay(self.visit, limits, streams, (up, down), counters, &mut self.alarm).await
+    }
+
+    /// The limits in force.
+    fn limits(&self) -> Timeouts {
+        Timeouts::of(&self.visit.house.current.load().config.limits)
+    }
+}
+
+/// A request that may be sent twice: it changes nothing, and none of it is gone.
+fn may_be_repeated(method: Method, framing: Framing) -> bool {
+    method.may_be_sent_again() && framing.is_empty()
+}
+
+/// What a route asks of its clients' certificates.
+fn policy(place: &Place) -> Option<ClientCertificate> {
+    let config = &place.listener.config;
+    match place.way.route.and_then(|route| config.routes.get(route)) {
+        Some(route) => route.client_certificate.clone(),
+        None => config.client_certificate.clone(),
+    }
+}

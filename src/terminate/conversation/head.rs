@@ -1,0 +1,95 @@
+//! Waiting for the head of the next request.
+//!
+//! Looks at no request. Invariant: a head is waited for no longer than its limit allows from its first byte, and a
+//! connection that is merely kept no longer than `keepalive_timeout`.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::Talk;
+use crate::clock::{self, Micros};
+use crate::http::answer::Status;
+use crate::http::head::HEAD_MAX;
+use crate::http::{Progress, Refused};
+use crate::outcome::Ended;
+use crate::terminate::account::Stage;
+use crate::terminate::buffer::BUFFER;
+use crate::terminate::stream::Got;
+
+/// What waiting for a head came to.
+enum Head {
+    Whole,
+    Refused(Refused),
+    Late,
+    Over(Ended),
+}
+
+impl Talk<'_> {
+    /// Waits for a whole head.
+    pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<(), Ended> {
+        let visit = self.visit;
+        let row = &visit.row;
+        let limits = self.limits();
+        let kept_until = limits.kept.map(|limit| self.idle_since + limit);
+        row.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
+        if self.count > 0 && visit.house.stopping.get() && self.inbound.is_empty() {
+            self.goodbye().await;
+            return Err(Ended::Stopped);
+        }
+        let mut begun = None;
+        let (first, inbound, client) = (self.count == 0, &mut self.inbound, &mut self.client);
+        let (reader, alarm) = (&mut self.reader, &mut self.alarm);
+        let what = poll_fn(|cx| {
+            loop {
+                if !inbound.is_empty() {
+                    begun.get_or_insert_with(clock::now);
+                    row.enter(Stage::Head);
+                    match reader.read(inbound.bytes()) {
+                        Progress::Done(_) => return Poll::Ready(Head::Whole),
+                        Progress::No(refused) => return Poll::Ready(Head::Refused(refused)),
+                        Progress::More => {}
+                    }
+                }
+                match inbound.poll_read(client, HEAD_MAX + BUFFER, cx) {
+                    Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Head::Refused(Refused::HeadTooLong)),
+                    Poll::Ready(Ok(Some(_))) => {
+                        let ended = match (begun, first) {
+                            (None, false) => Ended::Done,
+                            _ => Ended::ClientLeft,
+                        };
+                        return Poll::Ready(Head::Over(ended));
+                    }
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Head::Over(fault.of_client())),
+                    Poll::Pending => break,
+                }
+            }
+            let at = match (begun, first) {
+                (_, true) => Some(first_until),
+                (Some(at), false) => Some(at + limits.head),
+                (None, false) => kept_until,
+            };
+            match at {
+                Some(at) => alarm.poll(cx, at).map(|()| Head::Late),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        match what {
+            Head::Whole => {
+                self.count += 1;
+                Ok(())
+            }
+            Head::Over(ended) => {
+                self.farewell().await;
+                Err(ended)
+            }
+            Head::Late if begun.is_some() => Err(self.refuse(Status::RequestTimeout, Ended::RequestTimeout).await),
+            Head::Late => {
+                self.farewell().await;
+                Err(if first { Ended::Silent } else { Ended::KeepaliveTimeout })
+            }
+            Head::Refused(refused) => Err(self.refuse(refused.status(), Ended::RequestRefused).await),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a client is still told where a request is not carried out, and how its connection is finished.
+//!
+//! Decides no request's fate; `conversation.rs` and `head.rs` do. Invariant: whoever was told something can read it:
+//! nothing resets a connection on which our last words are under way.
+
+use std::future::poll_fn;
+use std::task::{Poll, ready};
+
+use super::told::Account;
+use super::{Next, Talk};
+use crate::clock::{self, Micros};
+use crate::connection::unique_id;
+use crate::http::Method;
+use crate::http::answer::{self, Status};
+use crate::http::head::Asked;
+use crate::outcome::{Ended, Fault};
+use crate::terminate::alarm::until;
+use crate::terminate::connect::write_all;
+use crate::terminate::exchange::Failed;
+use crate::terminate::stream::Got;
+
+/// How long a client that still sends is listened to after our last word, so that it can read that: a reset would take
+/// it from its buffer.
+const LINGER: Micros = 1_000_000;
+
+impl Talk<'_> {
+    /// It was not, after a backend had been reached.
+    pub(super) async fn fail(&mut self, account: &Account, asked: Asked, failed: Failed) -> Next {
+        match failed.answer {
+            Some(status) => self.decline(account, asked, status, failed.ended).await,
+            None => {
+                self.told(account, 0, failed.ended);
+                Next::Over(failed.ended)
+            }
+        }
+    }
+
+    /// No backend was reached.
+    pub(super) async fn unreached(&mut self, account: &Account, asked: Asked, ended: Ended) -> Next {
+        let status = match ended {
+            Ended::BackendTls => Status::BadGateway,
+            _ => Status::Unavailable,
+        };
+        let answer = (ended.fault() != Fault::Client).then_some(status);
+        self.fail(account, asked, Failed { ended, answer, unanswered: false }).await
+    }
+
+    /// Says so to the client, and ends.
+    pub(super) async fn decline(&mut self, account: &Account, asked: Asked, status: Status, ended: Ended) -> Next {
+        self.told(account, status.code(), ended);
+        self.answer(status, asked.method == Method::Head).await;
+        Next::Over(ended)
+    }
+
+    /// The same for what is no request.
+    pub(super) async fn refuse(&mut self, status: Status, ended: Ended) -> Ended {
+        self.count += 1;
+        self.answer(status, false).await;
+        ended
+    }
+
+    async fn answer(&mut self, status: Status, to_head: bool) {
+        self.visit.house.counters().answers.add(1);
+        self.client.socket().let_go();
+        let mut text = Vec::new();
+        answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
+        let deadline = clock::now() + LINGER;
+        if let Some(Ok(())) = until(deadline, write_all(&mut self.client, &text)).await {
+            self.visit.row.moved(0, text.len() as u64, clock::now());
+            self.goodbye().await;
+        }
+    }
+
+    /// Finishes, and lets the client read what it was told while it may still be sending.
+    pub(super) async fn goodbye(&mut self) {
+        let client = &mut self.client;
+        let quiet = poll_fn(|cx| {
+            // Not held by the conversation while it waits.
+            let mut scrap = [0; 4096];
+            if ready!(client.poll_finish(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            while let Ok(Got::Bytes(_)) = ready!(client.poll_read(cx, &mut scrap)) {}
+            Poll::Ready(())
+        });
+        let _ = until(clock::now() + LINGER, quiet).await;
+        self.client.socket().let_go();
+    }
+
+    /// Finishes; there is nobody to wait for.
+    pub(super) async fn farewell(&mut self) {
+        let client = &mut self.client;
+        poll_fn(|cx| {
+            let _ = client.poll_finish(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Under this name a request stands in the log and in what we answer.
+    pub(super) fn request_id(&self) -> String {
+        let unique = u128::from_be_bytes(unique_id(self.visit.origin.id));
+        format!("{unique:032x}-{}", self.count)
+    }
+}

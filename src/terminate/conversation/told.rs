@@ -1,0 +1,77 @@
+//! The log line of a request.
+//!
+//! Invariant: one line for each request that was read, also where it was refused; never a query or the value of a cookie.
+
+use std::sync::Arc;
+
+use super::Talk;
+use crate::clock::{self, Micros};
+use crate::http::head::Request;
+use crate::http::target::Target;
+use crate::journal::{self, Record};
+use crate::outcome::Ended;
+
+/// A path in the log is cut here; what it asks, behind `?`, is not logged.
+const PATH_MAX: usize = 256;
+
+/// What is told of a request when it is over.
+pub(super) struct Account {
+    began: Micros,
+    method: String,
+    host: Option<String>,
+    path: String,
+    pub cookie: Option<&'static str>,
+    pub reused: bool,
+}
+
+impl Account {
+    /// Begins with what its head says.
+    pub fn of(request: &Request<'_>) -> Self {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let path = match request.target {
+            Target::Origin(path) | Target::Absolute { path, .. } => path,
+            Target::Asterisk => &b"*"[..],
+        };
+        let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
+        Self {
+            began: clock::now(),
+            method: text(&request.method_name[..request.method_name.len().min(32)]),
+            host: request.host().map(|host| text(&host.bytes[..host.bytes.len().min(PATH_MAX)])),
+            path: text(&path[..path.len().min(PATH_MAX)]),
+            cookie: None,
+            reused: false,
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// Writes the line of a request.
+    pub(super) fn told(&self, account: &Account, status: u16, ended: Ended) {
+        let (house, origin) = (&self.visit.house, &self.visit.origin);
+        let log = house.current.load().config.process.log;
+        if !log.connections {
+            return;
+        }
+        let duration_us = clock::now().saturating_sub(account.began);
+        let row = &self.visit.row;
+        house.write(Record::Request(journal::Request {
+            request: self.request_id(),
+            id: origin.id,
+            started_unix_us: clock::unix_us().saturating_sub(duration_us),
+            duration_us,
+            listener: Arc::clone(self.visit.listener_name()),
+            client: origin.source,
+            method: account.method.clone(),
+            host: account.host.clone(),
+            path: account.path.clone(),
+            status: (status > 0).then_some(status),
+            pool: row.pool(),
+            backend: row.backend_name(),
+            reason: row.reason(),
+            cookie: account.cookie,
+            reused: account.reused,
+            subject: self.secured.subject.clone(),
+            ended,
+        }));
+    }
+}

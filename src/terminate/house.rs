@@ -1,0 +1,252 @@
+//! The threads of conversations: one per worker, each with a runtime of its own for the conversations that its worker
+//! hands over.
+//!
+//! Tells no story (`mod.rs` does). Invariant: a conversation never leaves its thread, and what a thread counts is
+//! written by it alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+use super::account::Row;
+use super::handshakes::Handshakes;
+use crate::clock;
+use crate::connection::{Carried, ConnectionView, Wanted, Whom};
+use crate::counters::{ConversationCounters, Padded};
+use crate::journal::{BATCH_MS, Journal, JournalSender, Record};
+use crate::outcome::Ended;
+use crate::snapshot::Current;
+use crate::sticky::cookie::{Nonce, Nonces};
+
+/// sysexits.h: an internal error.
+const EXIT_INTERNAL: i32 = 70;
+
+/// What every conversation of a thread uses.
+pub struct House {
+    /// The worker whose conversations these are.
+    pub worker: usize,
+    /// The place of this thread among the counters of listeners and backends.
+    pub seat: usize,
+    /// What is configured.
+    pub current: Arc<Current>,
+    /// What they count; all threads' are there, and each writes its own.
+    counters: Arc<[Padded<ConversationCounters>]>,
+    /// Turns for handshakes, of the whole process.
+    pub handshakes: Arc<Handshakes>,
+    /// Every conversation, by its number.
+    pub rows: RefCell<BTreeMap<u64, Rc<Row>>>,
+    /// The process is about to stop: nothing new begins on a connection that is kept.
+    pub stopping: Cell<bool>,
+    journal: RefCell<JournalSender>,
+    flushing: Cell<bool>,
+    nonces: RefCell<Nonces>,
+}
+
+impl House {
+    /// Writes a line; it leaves with others, soon.
+    pub fn write(self: &Rc<Self>, record: Record) {
+        self.journal.borrow_mut().push(record);
+        if !self.flushing.replace(true) {
+            let house = Rc::clone(self);
+            // No runtime any more: the sender flushes when it is dropped.
+            if tokio::runtime::Handle::try_current().is_ok() {
+                tokio::task::spawn_local(async move {
+                    tokio::time::sleep(Duration::from_millis(BATCH_MS)).await;
+                    house.flushing.set(false);
+                    house.journal.borrow_mut().flush();
+                });
+            }
+        }
+    }
+
+    /// What these conversations count.
+    pub fn counters(&self) -> &ConversationCounters {
+        &self.counters[self.worker].0
+    }
+
+    /// A number for one sealed cookie; `None` if the kernel has no random bytes to give.
+    pub fn nonce(&self) -> Option<Nonce> {
+        self.nonces.borrow_mut().next(aws_lc_rs::rand::fill).ok()
+    }
+}
+
+/// All threads of conversations.
+pub struct Conversations {
+    houses: Box<[UnboundedSender<Command>]>,
+    carried: Vec<UnboundedSender<Carried<OwnedFd>>>,
+    counters: Arc<[Padded<ConversationCounters>]>,
+}
+
+enum Command {
+    List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
+    Shed { whom: Whom, count: usize, ended: Ended, done: oneshot::Sender<usize> },
+    Calm,
+    Stop,
+}
+
+impl Conversations {
+    /// Starts the threads; pins thread i to the i-th of `cores` if there are any. Their counters are those behind the
+    /// workers': seats `count` to `2 * count`.
+    pub fn start(
+        count: usize,
+        current: &Arc<Current>,
+        journal: &Journal,
+        cores: Option<&[usize]>,
+    ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let counters: Arc<[_]> = (0..count).map(|_| Padded::default()).collect();
+        let handshakes = Arc::new(Handshakes::default());
+        let (mut houses, mut senders, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        for worker in 0..count {
+            let (commands, commanded) = unbounded_channel();
+            let (carried, incoming) = unbounded_channel();
+            houses.push(commands);
+            senders.push(carried);
+            let (current, handshakes, journal) = (Arc::clone(current), Arc::clone(&handshakes), journal.sender(true));
+            let counters = Arc::clone(&counters);
+            let core = cores.map(|cores| cores[worker % cores.len()]);
+            let run = move || -> io::Result<()> {
+                pin(core);
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let house = Rc::new(House {
+                    worker,
+                    seat: count + worker,
+                    current,
+                    counters,
+                    handshakes,
+                    rows: RefCell::default(),
+                    stopping: Cell::new(false),
+                    journal: RefCell::new(journal),
+                    flushing: Cell::new(false),
+                    nonces: RefCell::new(Nonces::new()),
+                });
+                LocalSet::new().block_on(&runtime, serve(house, incoming, commanded));
+                Ok(())
+            };
+            threads.push(std::thread::Builder::new().name(format!("converse-{worker}")).spawn(move || {
+                // What is left then cannot be relied on, as with a worker.
+                let well = catch_unwind(AssertUnwindSafe(run)).is_ok_and(|ran| ran.is_ok());
+                if !well {
+                    eprintln!("sessile: the conversations of worker {worker} failed; the process ends");
+                    std::process::exit(EXIT_INTERNAL);
+                }
+            })?);
+        }
+        Ok((Self { houses: houses.into(), carried: senders, counters }, threads))
+    }
+
+    /// Where workers hand conversations over, by worker.
+    pub fn doors(&self) -> Vec<UnboundedSender<Carried<OwnedFd>>> {
+        self.carried.clone()
+    }
+
+    /// What each thread counts.
+    pub fn counters(&self) -> &[Padded<ConversationCounters>] {
+        &self.counters
+    }
+
+    /// How many conversations are wanted, and at most `limit` of them.
+    pub async fn list(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+        let (mut open, mut shown) = (0, Vec::new());
+        for house in &self.houses {
+            let (sender, found) = oneshot::channel();
+            let limit = wanted.limit - shown.len();
+            let _ = house.send(Command::List(Wanted { limit, ..wanted.clone() }, sender));
+            let (count, views) = found.await.unwrap_or_default();
+            open += count;
+            shown.extend(views);
+        }
+        (open, shown)
+    }
+
+    /// Ends at most `count` conversations, spread over the threads, the quietest of each first; answers how many.
+    pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+        let mut total = 0;
+        for (index, house) in self.houses.iter().enumerate() {
+            let share = (count - total).div_ceil(self.houses.len() - index);
+            let (done, answer) = oneshot::channel();
+            let _ = house.send(Command::Shed { whom: whom.clone(), count: share, ended, done });
+            total += answer.await.unwrap_or(0);
+        }
+        total
+    }
+
+    /// The process is about to stop: connections that are kept without a request close now, others after theirs.
+    pub fn calm(&self) {
+        for house in &self.houses {
+            let _ = house.send(Command::Calm);
+        }
+    }
+
+    /// Ends the threads; conversations still open are reset.
+    pub fn stop(&self) {
+        for house in &self.houses {
+            let _ = house.send(Command::Stop);
+        }
+    }
+}
+
+async fn serve(
+    house: Rc<House>,
+    mut incoming: UnboundedReceiver<Carried<OwnedFd>>,
+    mut commanded: UnboundedReceiver<Command>,
+) {
+    loop {
+        tokio::select! {
+            Some(carried) = incoming.recv() => {
+                tokio::task::spawn_local(super::visit(Rc::clone(&house), carried));
+            }
+            command = commanded.recv() => match command {
+                Some(Command::List(wanted, found)) => drop(found.send(list(&house, &wanted))),
+                Some(Command::Shed { whom, count, ended, done }) => {
+                    let _ = done.send(shed(&house, &whom, count, ended));
+                }
+                Some(Command::Calm) => {
+                    house.stopping.set(true);
+                    let rows = house.rows.borrow();
+                    rows.values().filter(|row| row.is_kept()).for_each(|row| row.tell(Ended::Stopped));
+                }
+                Some(Command::Stop) | None => break,
+            },
+        }
+    }
+    let all = shed(&house, &Whom::All, usize::MAX, Ended::Stopped);
+    // Each has its turn to say so.
+    for _ in 0..=all.min(1) {
+        tokio::task::yield_now().await;
+    }
+    house.journal.borrow_mut().flush();
+}
+
+fn list(house: &House, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+    let rows = house.rows.borrow();
+    let now = clock::now();
+    let open = rows.values().filter(|row| row.wanted(wanted)).count();
+    let shown = rows.values().filter(|row| row.wanted(wanted)).take(wanted.limit);
+    (open, shown.map(|row| row.view(house.worker, now)).collect())
+}
+
+fn shed(house: &House, whom: &Whom, count: usize, ended: Ended) -> usize {
+    let rows = house.rows.borrow();
+    let mut meant: Vec<_> = rows.values().filter(|row| row.uses(whom)).collect();
+    meant.sort_unstable_by_key(|row| row.last_active());
+    meant.iter().take(count).for_each(|row| row.tell(ended));
+    meant.len().min(count)
+}
+
+fn pin(core: Option<usize>) {
+    if let Some(core) = core {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(core);
+        let _ = rustix::thread::sched_setaffinity(None, &set);
+    }
+}

@@ -1,0 +1,57 @@
+//! Connections to backends that one client's connection keeps for its next requests.
+//!
+//! Decides about no request. Invariant: they belong to this one client connection and are never seen by another, at
+//! most one for each backend and [`KEPT_MAX`] altogether; and what is taken out is as quiet as it was put in.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use super::buffer::Buffer;
+use super::connect::Reached;
+use super::stream::Stream;
+use crate::pool::{Backend, Lease};
+
+/// More backends than a client uses at once; each costs a socket.
+const KEPT_MAX: usize = 4;
+
+/// A connection to a backend.
+pub struct Held {
+    /// The way there.
+    pub stream: Stream,
+    /// What it has sent and nobody has looked at.
+    pub answers: Buffer,
+    /// The right to use it.
+    pub lease: Lease,
+}
+
+impl Held {
+    /// One that nothing has been said on.
+    pub fn new(reached: Reached) -> Self {
+        Self { stream: reached.stream, answers: Buffer::default(), lease: reached.lease }
+    }
+}
+
+/// Those that are kept, the one used last at the end.
+#[derive(Default)]
+pub struct Kept(Vec<Held>);
+
+impl Kept {
+    /// The one to this backend, if it is there and still good as far as can be seen.
+    pub fn take(&mut self, backend: &Arc<Backend>) -> Option<Held> {
+        let index = self.0.iter().position(|held| Arc::ptr_eq(held.lease.backend(), backend))?;
+        let mut held = self.0.remove(index);
+        let mut byte = [0];
+        // Whatever it says now, nobody has asked: it has closed, or it is out of step.
+        let silent = held.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending();
+        held.stream.socket().hold();
+        (silent && !backend.closing()).then_some(held)
+    }
+
+    /// Keeps one whose response is complete; it alone, where descriptors are getting scarce.
+    pub fn put(&mut self, mut held: Held, crowded: bool) {
+        held.stream.socket().let_go();
+        let others = if crowded { 0 } else { KEPT_MAX - 1 };
+        self.0.drain(..self.0.len().saturating_sub(others));
+        self.0.push(held);
+    }
+}

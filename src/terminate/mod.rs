@@ -1,0 +1,178 @@
+//! The conversation, from the hand-over to its end: TLS with the client → who it is → a plain relay, or requests one by
+//! one.
+//!
+//! What `splicer/flow.rs` is to bytes that only pass. Both ask the same routes, the same [`Pool::pick`](crate::pool::Pool),
+//! the same attempts, and end in the same closed list of outcomes. A conversation is one task on the thread beside the
+//! worker that accepted it; [`house`] holds the threads.
+//!
+//! Invariant: a conversation ends with one outcome, its client's stream ends cleanly only if everything that was to be
+//! said on it was said, and what it holds (sockets, permit, leases) is given back by dropping it.
+
+mod account;
+mod alarm;
+mod buffer;
+mod connect;
+mod conversation;
+mod exchange;
+mod handshakes;
+mod house;
+mod kept;
+mod place;
+mod relay;
+mod secure;
+mod socket;
+mod stream;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::account::Visit;
+use self::alarm::{Alarm, until};
+use self::buffer::Buffer;
+use self::connect::Course;
+use self::house::House;
+use self::relay::{Direction, relay};
+use self::secure::Secured;
+use self::socket::{Fault, Socket};
+use self::stream::Stream;
+use crate::clock::{self, Micros};
+use crate::config::Tls;
+use crate::connection::Carried;
+use crate::outcome::Ended;
+use crate::pool::Pool;
+use crate::snapshot::{Listener, Way};
+use crate::sticky::Facts;
+use crate::tls::{self, Termination};
+
+pub use self::house::Conversations;
+pub use self::place::{Settled, cookies_of_key};
+
+/// A conversation that was handed over.
+async fn visit(house: Rc<House>, carried: Carried<OwnedFd>) {
+    let Carried { client, bytes, permit, origin, listener } = carried;
+    let visit = Visit::begin(&house, origin, permit, listener);
+    let row = Rc::clone(&visit.row);
+    let ended = tokio::select! {
+        biased;
+        ended = row.told() => ended,
+        ended = story(&visit, client, bytes) => ended,
+    };
+    visit.finish(ended);
+}
+
+/// Where a connection belongs now, with what that needs.
+struct Place {
+    listener: Arc<Listener>,
+    termination: Arc<Termination>,
+    way: Way,
+}
+
+impl Place {
+    /// By the rules in force.
+    fn of(visit: &Visit) -> Option<Self> {
+        let (origin, listener) = (&visit.origin, visit.listener()?);
+        let way = origin.way(&listener, origin.sni.as_ref().map(|name| name.as_str()))?;
+        Some(Self { termination: Arc::clone(&listener.tls), listener, way })
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.listener.pools[self.way.pool]
+    }
+
+    fn server(&self) -> Option<&Arc<tls::Server>> {
+        self.termination.server(&self.listener.config.name, self.way.route)
+    }
+}
+
+async fn story(visit: &Visit, client: OwnedFd, bytes: Vec<u8>) -> Ended {
+    let Some(place) = Place::of(visit) else { return Ended::NoRoute };
+    visit.row.routed(Arc::clone(place.pool().shared_name()));
+    let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
+    let hello_until = visit.origin.accepted + Micros::from(place.listener.hello_ms) * 1_000;
+    let mut bytes = bytes;
+    let (client, secured) = match place.way.tls {
+        Tls::Terminate => match handshake(visit, &place, socket, &std::mem::take(&mut bytes), hello_until).await {
+            Ok(secure) => secure,
+            Err(ended) => return ended,
+        },
+        _ => (Stream::plain(socket), Secured::by_decoder(&visit.origin, &place.listener.config)),
+    };
+    if place.pool().config().http {
+        return conversation::converse(visit, place, client, &secured, Buffer::holding(bytes), hello_until).await;
+    }
+    plain(visit, place, client, &secured, bytes).await
+}
+
+/// TLS with the client, inside what is left of `hello_timeout`, when it is its turn.
+async fn handshake(
+    visit: &Visit,
+    place: &Place,
+    socket: Socket,
+    preread: &[u8],
+    deadline: Micros,
+) -> Result<(Stream, Secured), Ended> {
+    // A route that terminates has a server: its certificates were read when it was put in force.
+    let server = place.server().ok_or(Ended::LocalError)?;
+    let most = visit.house.current.load().config.limits.max_handshakes;
+    let Some(_turn) = until(deadline, visit.house.handshakes.turn(most)).await else {
+        return Err(Ended::HandshakeLimit);
+    };
+    let made = until(deadline, Stream::accept(socket, server.config(), preread)).await;
+    let mut client = made.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
+        Fault::Tls => Ended::HandshakeFailed,
+        Fault::Cut => Ended::HandshakeCut,
+        other => other.of_client(),
+    })?;
+    let Some(connection) = client.server() else { return Err(Ended::LocalError) };
+    let identity = match server.identity(connection, clock::unix_s()) {
+        Ok(identity) => identity,
+        Err(tls::NoLongerGood) => {
+            client.socket().let_go();
+            return Err(Ended::CertificateExpired);
+        }
+    };
+    let facts = tls::Facts::of(connection);
+    visit.house.counters().handshakes.add(1);
+    visit.house.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    visit.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
+    let secured = Secured::here(facts, identity.as_ref());
+    Ok((client, secured))
+}
+
+/// A pool whose bytes are nobody's business: one backend, both ways.
+async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secured, bytes: Vec<u8>) -> Ended {
+    let pool = place.pool();
+    let upstream = place.termination.upstream(pool.name());
+    let course = Course { visit, pool, upstream, secured };
+    let facts = facts(visit);
+    let reached = course.reach_for(&client, |tried| pool.pick(&facts, tried, clock::now() / 1_000)).await;
+    let mut reached = match reached {
+        Ok(reached) => reached,
+        Err(ended) => {
+            // Nothing was begun that could look cut.
+            client.socket().let_go();
+            return ended;
+        }
+    };
+    let limits = place.listener.limits;
+    drop(place);
+    visit.forget_rules();
+    let counters = reached.lease.counters(visit.house.seat);
+    let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
+    relay(visit, limits, (&mut client, &mut reached.stream), directions, counters, &mut Alarm::default()).await
+}
+
+/// What identifies a client whose requests nobody reads.
+fn facts(visit: &Visit) -> Facts<'_> {
+    let origin = &visit.origin;
+    if origin.local {
+        return Facts::default();
+    }
+    Facts {
+        source: origin.source.map(|source| source.ip()),
+        sni: origin.sni.as_ref().map(|name| name.as_str()),
+        tlvs: &origin.tlvs,
+        cookies: &[],
+    }
+}

@@ -1,0 +1,199 @@
+//! Where a request goes by what it says, and what it and its response say of that to the other side.
+//!
+//! The chain: the request's cookie, then placement, then the last resort. Moves no byte. Invariant: a client is sent our
+//! cookie for the backend that answers it, and for no other; a backend never sees it.
+
+use std::sync::Arc;
+
+use super::house::House;
+use super::secure::Secured;
+use crate::config::{self, Forwarded, KeyPart};
+use crate::connection::Origin;
+use crate::counters::ConversationCounters;
+use crate::http::cookie;
+use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
+use crate::http::field::Fields;
+use crate::http::forwarded::Forwarding;
+use crate::http::head::{Asked, Request, Response};
+use crate::http::set_cookie::set_cookies;
+use crate::pool::{Backend, Pool};
+use crate::sticky::cookie::{Mode, PREFIX_END, Rule, SetByBackend, Verdict};
+
+/// The field that tells backends whose certificate the client has shown. Nobody else can write it.
+const SUBJECT: &str = "X-Client-Certificate-Subject";
+
+/// The cookies of a request that its pool's key asks for.
+pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
+    let own = pool.config().key.iter();
+    let names = own.chain(pool.cookie().map_or(&[][..], Rule::key)).filter_map(|part| match part {
+        KeyPart::Cookie(name) => Some(&**name),
+        _ => None,
+    });
+    names.filter_map(|name| Some((name, cookie::find(fields, name.as_bytes()).next()?.value))).collect()
+}
+
+/// What the pool's cookie makes of one request and its response.
+pub struct Settled<'p> {
+    rule: Option<&'p Rule>,
+    verdict: Option<Verdict>,
+    /// The application's value, where it is learned.
+    value: Option<Vec<u8>>,
+    now: u64,
+}
+
+impl<'p> Settled<'p> {
+    /// Reads the request's cookie; `now` is in seconds since 1970.
+    pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
+        let rule = pool.cookie();
+        let Some(known) = rule else { return Self { rule, verdict: None, value: None, now } };
+        let name = known.name().as_bytes();
+        let values = || cookie::find(fields, name).map(|pair| pair.value);
+        let learned = matches!(known.mode(), Mode::Learn(_));
+        let value = values().find(|value| learned && !value.is_empty()).map(<[u8]>::to_vec);
+        Self { rule, verdict: known.read(values(), now), value, now }
+    }
+
+    /// The backend that a valid cookie names, by its index.
+    pub fn backend(&self) -> Option<usize> {
+        self.verdict.and_then(Verdict::backend)
+    }
+
+    /// What the cookie was, in a word.
+    pub fn word(&self) -> Option<&'static str> {
+        self.verdict.map(Verdict::word)
+    }
+
+    /// Counts what it was.
+    pub fn count(&self, counters: &ConversationCounters) {
+        let Some(verdict) = self.verdict else { return };
+        let counter = match verdict {
+            Verdict::Fresh { .. } | Verdict::Due { .. } => &counters.cookies_valid,
+            Verdict::Expired => &counters.cookies_expired,
+            Verdict::Forged => &counters.cookies_forged,
+            Verdict::OtherPool => &counters.cookies_other_pool,
+            Verdict::Removed => &counters.cookies_removed,
+        };
+        counter.add(1);
+    }
+
+    /// A backend has been reached for the request.
+    pub fn placed(&self, backend: usize) {
+        if let (Some(rule), Some(value)) = (self.rule, &self.value)
+            && self.backend() != Some(backend)
+        {
+            rule.placed(value, backend, self.now);
+        }
+    }
+
+    /// The request is over.
+    pub fn used(&self, now: u64) {
+        if let (Some(rule), Some(value)) = (self.rule, &self.value) {
+            rule.touch(value, now);
+        }
+    }
+
+    /// What the backend does not see of the client's cookies.
+    fn edit(&self) -> CookieEdit<'p> {
+        match self.rule.map(|rule| (rule.name().as_bytes(), rule.mode())) {
+            Some((name, Mode::Insert(_))) => CookieEdit::Remove(name),
+            Some((name, Mode::Prefix)) => CookieEdit::CutPrefix { name, separator: PREFIX_END },
+            _ => CookieEdit::Keep,
+        }
+    }
+
+    /// Our `Set-Cookie`, if the client has none for this backend or it is due; and always with a 101, since the
+    /// browser's copy ages while what was switched to is open.
+    fn own_cookie(&self, backend: usize, switches: bool, tls: bool, house: &House) -> Option<String> {
+        let Some(Mode::Insert(insert)) = self.rule.map(Rule::mode) else { return None };
+        let issued = match self.verdict {
+            Some(Verdict::Fresh { backend: named, issued }) if named == backend => switches.then_some(issued)?,
+            Some(Verdict::Due { backend: named, issued }) if named == backend => issued,
+            _ => self.now,
+        };
+        let mut line = Vec::new();
+        insert.write(&mut line, backend, issued, self.now, tls, house.nonce()?);
+        String::from_utf8(line).ok()
+    }
+
+    /// Lets what the backend sets be known before the client can use it.
+    fn learn(&self, backend: usize, fields: Fields<'_>) {
+        let Some(rule) = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn(_))) else { return };
+        for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
+            let by_backend = if set.ends(self.now) { SetByBackend::Ended } else { SetByBackend::Value(set.value) };
+            rule.answered(by_backend, self.value.as_deref(), backend, self.now);
+        }
+    }
+}
+
+/// Everything that is changed in the head of a request.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    settled: &Settled<'_>,
+    origin: &Origin,
+    (secured, listener): (&Secured, &config::Listener),
+) {
+    let forwarding = forwarding(origin, listener);
+    let edit = RequestEdit {
+        x_forwarded: forwarding,
+        forwarded: forwarding,
+        client: origin.source.filter(|_| !origin.local).map(|source| source.ip()),
+        secure: secured.tls,
+        cookie: settled.edit(),
+        close: !request.persists(),
+        set: &[(SUBJECT, secured.subject.as_deref())],
+    };
+    crate::http::edit::write_request(out, request, &edit);
+}
+
+/// Whoever connects outside `trust` is believed nothing.
+fn forwarding(origin: &Origin, listener: &config::Listener) -> Forwarding {
+    let direct = listener.proxy.is_some() && !origin.announced && !origin.local;
+    match listener.forwarded {
+        Forwarded::Append if direct => Forwarding::Replace,
+        Forwarded::Append => Forwarding::Append,
+        Forwarded::Replace => Forwarding::Replace,
+        Forwarded::Off => Forwarding::Off,
+    }
+}
+
+/// What is written in the place of a backend's response head.
+pub struct Reply<'a> {
+    /// What the request's cookie said.
+    pub settled: &'a Settled<'a>,
+    /// The backend, by its index in the pool.
+    pub backend: usize,
+    /// What was asked.
+    pub asked: Asked,
+    /// The client used TLS.
+    pub tls: bool,
+    /// For random numbers.
+    pub house: &'a House,
+}
+
+impl Reply<'_> {
+    /// Appends an interim head.
+    pub fn interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
+        write_response(out, response, &self.asked, &ResponseEdit::default());
+    }
+
+    /// Appends the final head; `close`: nothing follows on the client's connection.
+    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) {
+        self.settled.learn(self.backend, response.fields);
+        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, self.house);
+        let lines: Vec<(&str, &str)> = match &own {
+            Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
+            None => Vec::new(),
+        };
+        let rule = self.settled.rule;
+        let prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
+        let edit = ResponseEdit { close, add: &lines, cookie_prefix: prefix };
+        write_response(out, response, &self.asked, &edit);
+    }
+}
+
+/// A backend's place in its pool.
+pub fn index_of(pool: &Pool, backend: &Arc<Backend>) -> usize {
+    // It was picked from this pool.
+    pool.backends().iter().position(|known| Arc::ptr_eq(known, backend)).unwrap_or(usize::MAX)
+}

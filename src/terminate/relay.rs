@@ -1,0 +1,165 @@
+//! Moves the bytes of a terminated connection both ways: plain relays, and what an accepted Upgrade has become.
+//!
+//! Looks into nothing. What the splicer's relay promises holds here too: half-close passes both ways (as close_notify
+//! where there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer a
+//! direction, and the limits are the same. A client that closes its socket without close_notify has its end passed on as
+//! an end, as HAProxy and nginx do, because a reset could take bytes from the backend that it has not read yet; the
+//! outcome says so. A backend that does so is taken for cut.
+//!
+//! Invariant: an end is passed on only behind every byte before it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::account::{Stage, Visit};
+use super::alarm::Alarm;
+use super::buffer::{BUFFER, Buffer};
+use super::socket::Fault;
+use super::stream::{Got, Stream};
+use crate::clock::{self, Micros};
+use crate::counters::BackendCounters;
+use crate::outcome::Ended;
+use crate::snapshot::Limits;
+
+/// A direction may move so many buffers before others have a turn.
+const ROUNDS: usize = 16;
+
+/// One direction.
+#[derive(Debug, Default)]
+pub struct Direction {
+    buffer: Buffer,
+    end_seen: bool,
+    end_sent: bool,
+    truncated: bool,
+    moved: u64,
+}
+
+/// Which side broke, and how.
+enum Broken {
+    Sender(Fault),
+    Receiver(Fault),
+}
+
+impl Direction {
+    /// One that begins with bytes read earlier.
+    pub fn holding(buffer: Buffer) -> Self {
+        Self { buffer, ..Self::default() }
+    }
+
+    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Result<(), Broken> {
+        for _ in 0..ROUNDS {
+            if !self.buffer.is_empty() {
+                match to.poll_write(cx, self.buffer.bytes()) {
+                    Poll::Ready(Ok(n)) => {
+                        self.buffer.consume(n);
+                        self.moved += n as u64;
+                    }
+                    Poll::Ready(Err(fault)) => return Err(Broken::Receiver(fault)),
+                    Poll::Pending => return Ok(()),
+                }
+            } else if self.end_seen {
+                if !self.end_sent {
+                    match to.poll_finish(cx) {
+                        Poll::Ready(Ok(())) => self.end_sent = true,
+                        Poll::Ready(Err(fault)) => return Err(Broken::Receiver(fault)),
+                        Poll::Pending => {}
+                    }
+                }
+                return Ok(());
+            } else {
+                match self.buffer.poll_read(from, BUFFER, cx) {
+                    Poll::Ready(Ok(Some(Got::Bytes(_)) | None)) => {}
+                    Poll::Ready(Ok(Some(end))) => {
+                        self.end_seen = true;
+                        self.truncated = end == Got::Truncated;
+                    }
+                    Poll::Ready(Err(fault)) => return Err(Broken::Sender(fault)),
+                    Poll::Pending => {
+                        return match to.poll_flush(cx) {
+                            Poll::Ready(Err(fault)) => Err(Broken::Receiver(fault)),
+                            _ => Ok(()),
+                        };
+                    }
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+}
+
+/// Moves bytes until both sides have finished, one breaks or a limit passes. Streams are left to be dropped.
+pub async fn relay(
+    visit: &Visit,
+    limits: Limits,
+    (client, backend): (&mut Stream, &mut Stream),
+    (mut up, mut down): (Direction, Direction),
+    counters: &BackendCounters,
+    alarm: &mut Alarm,
+) -> Ended {
+    visit.row.enter(Stage::Relay);
+    let mut last_active = clock::now();
+    let ended = poll_fn(|cx| {
+        let before = (up.moved, down.moved, up.end_seen, down.end_seen);
+        let (way_up, way_down) = (up.poll(client, backend, cx), down.poll(backend, client, cx));
+        if (up.moved, down.moved, up.end_seen, down.end_seen) != before {
+            last_active = clock::now();
+            visit.row.moved(up.moved - before.0, down.moved - before.1, last_active);
+            counters.bytes_up.add(up.moved - before.0);
+            counters.bytes_down.add(down.moved - before.1);
+        }
+        if let Some(ended) = broken(&way_up, &way_down) {
+            return Poll::Ready(ended);
+        }
+        if down.truncated {
+            return Poll::Ready(Ended::ResponseCut);
+        }
+        if up.end_sent && down.end_sent {
+            return Poll::Ready(if up.truncated { Ended::ClientTruncated } else { Ended::Done });
+        }
+        let half_closed = up.end_seen || down.end_seen;
+        match deadline(&limits, half_closed, last_active, visit.origin.accepted) {
+            Some((at, ended)) => alarm.poll(cx, at).map(|()| ended),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    if matches!(ended, Ended::Done | Ended::ClientTruncated) {
+        client.socket().let_go();
+        backend.socket().let_go();
+    }
+    ended
+}
+
+fn broken(up: &Result<(), Broken>, down: &Result<(), Broken>) -> Option<Ended> {
+    match (up, down) {
+        (Err(Broken::Sender(fault)), _) | (_, Err(Broken::Receiver(fault))) => Some(fault.of_client()),
+        (Err(Broken::Receiver(fault)), _) | (_, Err(Broken::Sender(fault))) => Some(fault.of_backend()),
+        (Ok(()), Ok(())) => None,
+    }
+}
+
+/// The nearest limit, and what it is called.
+fn deadline(limits: &Limits, half_closed: bool, last_active: Micros, accepted: Micros) -> Option<(Micros, Ended)> {
+    let us = |ms: u32| Micros::from(ms) * 1_000;
+    let half = (half_closed && limits.half_close_ms > 0)
+        .then(|| (last_active + us(limits.half_close_ms), Ended::HalfCloseTimeout));
+    let idle = (limits.idle_ms > 0).then(|| (last_active + us(limits.idle_ms), Ended::IdleTimeout));
+    let life = (limits.lifetime_ms > 0).then(|| (accepted + us(limits.lifetime_ms), Ended::Lifetime));
+    [half, idle, life].into_iter().flatten().min_by_key(|(at, _)| *at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_limit_that_is_on_counts() {
+        let limits = Limits { idle_ms: 100, half_close_ms: 10, lifetime_ms: 0, ..Limits::default() };
+        assert_eq!(deadline(&limits, false, 5_000, 0), Some((105_000, Ended::IdleTimeout)));
+        assert_eq!(deadline(&limits, true, 5_000, 0), Some((15_000, Ended::HalfCloseTimeout)));
+        let limits = Limits { lifetime_ms: 1, ..limits };
+        assert_eq!(deadline(&limits, true, 5_000, 0), Some((1_000, Ended::Lifetime)));
+        assert_eq!(deadline(&Limits::default(), true, 5_000, 0), None);
+    }
+}

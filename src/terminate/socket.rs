@@ -1,0 +1,181 @@
+//! A socket of a conversation: any stream socket, non-blocking, driven by the runtime.
+//!
+//! Speaks no protocol. One method is one system call, as the splicer's are. Invariant: a socket that is dropped before
+//! [`Socket::let_go`] is reset, so that a stream which was cut never looks complete, whatever cut it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::outcome::Ended;
+
+/// Why a stream is of no more use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Reset by the peer.
+    Reset,
+    /// The peer stopped answering.
+    Gone,
+    /// The peer closed in the middle of a handshake.
+    Cut,
+    /// The peer sent what is not TLS, or an alert.
+    Tls,
+    /// This machine's fault.
+    Local(Ended),
+}
+
+impl Fault {
+    /// What a system call's error means for a connection that stands.
+    pub fn of(error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN | Errno::CONNREFUSED) => {
+                Self::Reset
+            }
+            Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => {
+                Self::Gone
+            }
+            Some(Errno::MFILE | Errno::NFILE) => Self::Local(Ended::NoDescriptor),
+            Some(Errno::NOBUFS | Errno::NOMEM) => Self::Local(Ended::NoMemory),
+            _ => Self::Local(Ended::LocalError),
+        }
+    }
+
+    /// The ending of a connection whose client did this.
+    pub fn of_client(self) -> Ended {
+        match self {
+            Self::Reset | Self::Cut => Ended::ClientReset,
+            Self::Gone => Ended::ClientGone,
+            Self::Tls => Ended::ClientTls,
+            Self::Local(ended) => ended,
+        }
+    }
+
+    /// The same of a backend.
+    pub fn of_backend(self) -> Ended {
+        match self {
+            Self::Reset | Self::Cut => Ended::BackendReset,
+            Self::Gone => Ended::BackendGone,
+            Self::Tls => Ended::BackendTls,
+            Self::Local(ended) => ended,
+        }
+    }
+}
+
+/// A stream socket.
+#[derive(Debug)]
+pub struct Socket {
+    socket: AsyncFd<OwnedFd>,
+    whole: bool,
+}
+
+impl Socket {
+    /// Takes over a non-blocking socket.
+    #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, whole: false })
+    }
+
+    /// Waits until the peer resets, or is known to be gone; reads nothing.
+    pub async fn broken(&self) -> Fault {
+        let error = match self.socket.ready(Interest::ERROR).await {
+            Ok(_) => sockopt::socket_error(self.socket.get_ref()).map_err(io::Error::from),
+            Err(error) => Err(error),
+        };
+        match error {
+            Ok(Err(errno)) => Fault::of(&errno.into()),
+            Err(error) => Fault::of(&error),
+            // Somebody was told of it before.
+            Ok(Ok(())) => Fault::Reset,
+        }
+    }
+
+    /// Reads; 0 is the end.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.socket.poll_read_ready(cx))?;
+            match rustix::net::recv(self.socket.get_ref(), &mut *into, RecvFlags::empty()) {
+                Ok((_, n)) => {
+                    // Whatever comes after a short read makes an event of its own.
+                    if n > 0 && n < into.len() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes.
+    pub fn poll_send(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, |socket| rustix::net::send(socket, from, SendFlags::NOSIGNAL))
+    }
+
+    /// Writes several pieces. SIGPIPE is ignored in this process.
+    pub fn poll_send_all(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, |socket| rustix::io::writev(socket, from))
+    }
+
+    fn poll_out(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&OwnedFd) -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            // There nearly always is room, also where the runtime has not been told of it yet.
+            match write(self.socket.get_ref()) {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+            let mut guard = ready!(self.socket.poll_write_ready(cx))?;
+            guard.clear_ready();
+        }
+    }
+
+    /// Waits for the answer to a connect.
+    pub async fn connected(&self) -> io::Result<()> {
+        drop(self.socket.writable().await?);
+        Ok(sockopt::socket_error(self.socket.get_ref())??)
+    }
+
+    /// Finishes sending.
+    pub fn shutdown(&self) {
+        // Fails only where the peer has reset meanwhile, which the next call tells.
+        let _ = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
+    }
+
+    /// From here on it may be dropped without looking cut: everything was said, or nothing is under way.
+    pub fn let_go(&mut self) {
+        self.whole = true;
+    }
+
+    /// Something is under way again.
+    pub fn hold(&mut self) {
+        self.whole = false;
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = sockopt::set_socket_linger(self.socket.get_ref(), Some(Duration::ZERO));
+        }
+    }
+}

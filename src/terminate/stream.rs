@@ -1,0 +1,238 @@
+//! A stream of a conversation, towards a client or a backend: a socket, with TLS on it or not.
+//!
+//! Drives rustls over the socket's own calls; wraps nothing and hides no bytes that were read before. Knows no protocol
+//! inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS did not
+//! announce is never reported as a clean one.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
+
+use super::socket::{Fault, Socket};
+
+/// What rustls may hold for a peer that does not read: one write of ours in records.
+pub const UNSENT_MAX: usize = 32 * 1024;
+
+/// What reading came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// The peer has finished sending.
+    End,
+    /// The peer's socket has finished, its TLS has not (RFC 8446 §6.1): what came may not be all.
+    Truncated,
+}
+
+/// A stream.
+pub struct Stream {
+    socket: Socket,
+    tls: Option<Box<Connection>>,
+    closing: bool,
+}
+
+impl Stream {
+    /// One without TLS.
+    pub fn plain(socket: Socket) -> Self {
+        Self { socket, tls: None, closing: false }
+    }
+
+    /// Makes the handshake with a client; `preread` is what it has sent already.
+    pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: &[u8]) -> Result<Self, Fault> {
+        let mut tls = ServerConnection::new(config).map_err(|_| Fault::Tls)?;
+        tls.set_buffer_limit(Some(UNSENT_MAX));
+        let mut stream = Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false };
+        // All of it, before the first read of the socket: a client that has sent everything waits for us.
+        let mut rest = preread;
+        while !rest.is_empty() {
+            let Some(tls) = &mut stream.tls else { break };
+            tls.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
+            if tls.process_new_packets().is_err() {
+                stream.say_why().await;
+                return Err(Fault::Tls);
+            }
+        }
+        stream.shake_hands().await?;
+        Ok(stream)
+    }
+
+    /// Makes the handshake with a backend.
+    pub async fn connect(socket: Socket, mut tls: ClientConnection) -> Result<Self, Fault> {
+        tls.set_buffer_limit(Some(UNSENT_MAX));
+        let mut stream = Self { socket, tls: Some(Box::new(Connection::Client(tls))), closing: false };
+        stream.shake_hands().await?;
+        Ok(stream)
+    }
+
+    async fn shake_hands(&mut self) -> Result<(), Fault> {
+        std::future::poll_fn(|cx| {
+            while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+                if self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
+                    ready!(self.poll_flush(cx))?;
+                    continue;
+                }
+                if ready!(self.poll_fill(cx))? == 0 {
+                    return Poll::Ready(Err(Fault::Cut));
+                }
+            }
+            // The last flight, and tickets.
+            self.poll_flush(cx)
+        })
+        .await
+    }
+
+    /// The alert that tells the peer what was wrong.
+    async fn say_why(&mut self) {
+        let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
+        self.socket.shutdown();
+        self.socket.let_go();
+    }
+
+    /// The connection with a client, where there is TLS.
+    pub fn server(&self) -> Option<&ServerConnection> {
+        match self.tls.as_deref()? {
+            Connection::Server(server) => Some(server),
+            Connection::Client(_) => None,
+        }
+    }
+
+    /// Reads.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
+        let got = |n| if n == 0 { Got::End } else { Got::Bytes(n) };
+        loop {
+            let Some(tls) = &mut self.tls else {
+                return self.socket.poll_recv(cx, into).map_ok(got).map_err(|error| Fault::of(&error));
+            };
+            match tls.reader().read(into) {
+                Ok(n) => return Poll::Ready(Ok(got(n))),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(Got::Truncated)),
+                Err(_) => {}
+            }
+            // 0 is the socket's end, which the next look at the reader tells from a clean one.
+            ready!(self.poll_fill(cx))?;
+        }
+    }
+
+    /// Writes some; the rest of it, and what TLS holds back, is for `poll_flush`.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
+        if self.tls.is_none() {
+            return self.socket.poll_send(cx, from).map_err(|error| Fault::of(&error));
+        }
+        ready!(self.poll_flush(cx))?;
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
+        let written = tls.writer().write(&from[..from.len().min(UNSENT_MAX / 2)]).map_err(|_| Fault::Tls)?;
+        match self.poll_flush(cx) {
+            Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
+            _ => Poll::Ready(Ok(written)),
+        }
+    }
+
+    /// Gives the socket what TLS holds back.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
+        while tls.wants_write() {
+            match tls.write_tls(&mut Wire { socket: &self.socket, cx }) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(Fault::of(&error))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says that nothing more comes: close_notify, then FIN.
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if !std::mem::replace(&mut self.closing, true)
+            && let Some(tls) = &mut self.tls
+        {
+            tls.send_close_notify();
+        }
+        ready!(self.poll_flush(cx))?;
+        self.socket.shutdown();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until the peer resets; reads nothing.
+    pub async fn broken(&self) -> Fault {
+        self.socket.broken().await
+    }
+
+    /// The socket: whether it may be dropped, and what the kernel shall do with it.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// The socket alone, of a stream without TLS.
+    pub fn into_socket(self) -> Socket {
+        self.socket
+    }
+
+    /// Reads from the socket and lets TLS look at it. 0 is the socket's end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
+        let n = match tls.read_tls(&mut Wire { socket: &self.socket, cx }) {
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // What a handshake or a change of keys makes us say waits for nobody.
+                if tls.wants_write()
+                    && let Poll::Ready(Err(fault)) = self.poll_flush(cx)
+                {
+                    return Poll::Ready(Err(fault));
+                }
+                return Poll::Pending;
+            }
+            Err(error) => return Poll::Ready(Err(Fault::of(&error))),
+        };
+        if tls.process_new_packets().is_err() {
+            // The alert that says why, as far as there is room for it; the peer shall read it, so no reset.
+            if self.poll_flush(cx).is_ready() {
+                self.socket.shutdown();
+                self.socket.let_go();
+            }
+            return Poll::Ready(Err(Fault::Tls));
+        }
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The socket as rustls wants to see it.
+struct Wire<'a, 'c, 'w> {
+    socket: &'a Socket,
+    cx: &'c mut Context<'w>,
+}
+
+fn now_or_never(poll: Poll<io::Result<usize>>) -> io::Result<usize> {
+    match poll {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl Read for Wire<'_, '_, '_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        now_or_never(self.socket.poll_recv(self.cx, into))
+    }
+}
+
+impl Write for Wire<'_, '_, '_> {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        now_or_never(self.socket.poll_send(self.cx, from))
+    }
+
+    fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        now_or_never(self.socket.poll_send_all(self.cx, from))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

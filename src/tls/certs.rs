@@ -1,0 +1,171 @@
+//! The certificates of one listener: loaded, checked, and chosen by what a client asks for.
+//!
+//! Choice: certificates of the exact name, else of the wildcard above it (one label, RFC 9525 §6.3), else the default;
+//! among several those that the client can verify, ECDSA before Ed25519 before RSA because that is the order of what
+//! a signature costs us, and among equals the one written first. Fetches nothing and staples nothing (OCSP).
+//!
+//! Invariant: an index never changes. Another set of certificates is another index, in another snapshot; handshakes
+//! under way go on with theirs.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
+use x509_parser::error::X509Error;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::pem::{Files, about};
+use crate::config;
+use crate::server_name::NamePattern;
+
+/// A chain and its key, each checked against the other.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Its file, as written.
+    pub file: String,
+    /// The names it is good for, sorted.
+    pub names: Vec<NamePattern>,
+    /// The first second at which it is good, in seconds since 1970.
+    pub not_before_s: i64,
+    /// The last.
+    pub not_after_s: i64,
+    key: Arc<CertifiedKey>,
+}
+
+impl Certificate {
+    /// Reads the two files and holds them against each other.
+    pub(super) fn load(
+        config: &config::Certificate,
+        files: &mut Files,
+        provider: &CryptoProvider,
+    ) -> Result<Self, String> {
+        let wrong = |what: String| about(&config.cert, &what);
+        let chain = files.certificates(&config.cert)?;
+        let key = files.key(&config.key)?;
+        let parsed = parse(&chain).map_err(wrong)?;
+        is_a_chain(&parsed).map_err(wrong)?;
+        let leaf = &parsed[0];
+        let (not_before_s, not_after_s) =
+            (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+        let names = names(leaf);
+        drop(parsed);
+        let key = provider
+            .key_provider
+            .load_private_key(key)
+            .map_err(|_| about(&config.key, "its key is of a kind or size that is not supported"))?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            Ok(()) => {}
+            Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                return Err(wrong(format!("the key in \"{}\" is not this certificate's", config.key.display())));
+            }
+            Err(error) => return Err(wrong(format!("it cannot be used: {error}"))),
+        }
+        Ok(Self { file: config.cert.display().to_string(), names, not_before_s, not_after_s, key: Arc::new(key) })
+    }
+
+    /// The order in which certificates are tried.
+    fn rank(&self) -> u8 {
+        match self.key.key.algorithm() {
+            SignatureAlgorithm::ECDSA => 0,
+            SignatureAlgorithm::ED25519 => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// The certificates of a listener, ready for look-up.
+#[derive(Debug)]
+pub struct Index {
+    exact: AHashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    /// By what stands behind `*.`.
+    below: AHashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
+    default: Vec<Arc<CertifiedKey>>,
+}
+
+impl Index {
+    /// Builds it. `default` is an index into the certificates, of which there is at least one.
+    pub fn new(certificates: &[Arc<Certificate>], default: usize) -> Self {
+        let mut ranked: Vec<_> = certificates.iter().collect();
+        // Stable: what was written first stays first among equals.
+        ranked.sort_by_key(|certificate| certificate.rank());
+        let mut index = Self { exact: AHashMap::new(), below: AHashMap::new(), default: Vec::new() };
+        for certificate in &ranked {
+            for name in &certificate.names {
+                let (map, name) = match name {
+                    NamePattern::Exact(name) => (&mut index.exact, name),
+                    NamePattern::Below(domain) => (&mut index.below, domain),
+                };
+                map.entry(name.as_str().into()).or_default().push(certificate.key.clone());
+            }
+        }
+        // The default's twins of other algorithms serve those who cannot verify it.
+        let default = &certificates[default];
+        let serves = |other: &&&Arc<Certificate>| Arc::ptr_eq(other, default) || other.names == default.names;
+        index.default = ranked.iter().filter(serves).map(|certificate| certificate.key.clone()).collect();
+        index
+    }
+
+    /// The certificate for a client; `None` = there is none of this name that it can verify.
+    pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        // Names in a hello may be written in any case; names in the index are lower.
+        let name = name.map(str::to_ascii_lowercase);
+        let exact = name.as_deref().and_then(|name| self.exact.get(name));
+        let below = name.as_deref().and_then(|name| self.below.get(name.split_once('.')?.1));
+        match (exact, below) {
+            (None, None) => self.default.iter().find(fits),
+            (exact, below) => exact.into_iter().chain(below).flatten().find(fits),
+        }
+    }
+}
+
+impl ResolvesServerCert for Index {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(hello.server_name(), hello.signature_schemes()).cloned()
+    }
+}
+
+fn parse<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<'a>>, String> {
+    let parse = |(index, der): (usize, &'a CertificateDer<'_>)| match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(format!("certificate #{} in it is malformed", index + 1)),
+    };
+    chain.iter().enumerate().map(parse).collect()
+}
+
+/// Each is signed by the next: the order that clients are promised (RFC 8446 §4.4.2), and what catches files mixed up.
+fn is_a_chain(chain: &[X509Certificate<'_>]) -> Result<(), String> {
+    for (index, pair) in chain.windows(2).enumerate() {
+        let not_signed = || format!("certificate #{} in it did not sign #{}", index + 2, index + 1);
+        if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
+            return Err(not_signed());
+        }
+        match pair[0].verify_signature(Some(pair[1].public_key())) {
+            // An algorithm that is not known here may be known to clients.
+            Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm) => {}
+            Err(_) => return Err(not_signed()),
+        }
+    }
+    Ok(())
+}
+
+/// What the subject alternative names say (RFC 9525 §6.1: nothing else counts); addresses are nothing SNI can ask for.
+fn names(leaf: &X509Certificate<'_>) -> Vec<NamePattern> {
+    let extension = leaf.subject_alternative_name().ok().flatten();
+    let names = extension.iter().flat_map(|extension| &extension.value.general_names);
+    let mut names: Vec<_> = names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => NamePattern::parse(name),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

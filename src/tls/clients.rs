@@ -1,0 +1,97 @@
+//! What a route asks of its clients, and who they turn out to be.
+//!
+//! Knows no revocation lists: authorities for clients are small and their certificates short-lived. Invariant: an
+//! [`Identity`] is made only of a certificate that an authority of the route has signed and that is good now, whether
+//! it was shown in this handshake or in the one that this session resumes; and its subject is safe in logs and headers.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConnection};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::pem::{Files, about, sha256};
+use super::subject;
+use crate::config::ClientCertificate;
+
+/// What a route asks of its clients.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    /// Holds clients to it.
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// Equal for policies that accept the same clients; enters the binding of tickets.
+    pub(super) hash: [u8; 32],
+    /// Whether clients may show a certificate at all.
+    pub(super) asks: bool,
+}
+
+impl Policy {
+    /// Reads the authorities; `None` asks for nothing.
+    pub(super) fn load(
+        config: Option<&ClientCertificate>,
+        files: &mut Files,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, String> {
+        let Some(config) = config else {
+            return Ok(Self { verifier: WebPkiClientVerifier::no_client_auth(), hash: [0; 32], asks: false });
+        };
+        let certificates = files.certificates(&config.ca)?;
+        let roots = Arc::new(store(&certificates).map_err(|what| about(&config.ca, &what))?);
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        let builder = if config.required { builder } else { builder.allow_unauthenticated() };
+        let verifier = builder.build().map_err(|error| about(&config.ca, &error.to_string()))?;
+        Ok(Self { verifier, hash: hash(config.required, &certificates), asks: true })
+    }
+}
+
+/// A store of these authorities.
+pub(super) fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for (index, certificate) in certificates.iter().enumerate() {
+        let wrong = |error| format!("certificate #{} in it is no authority's: {error}", index + 1);
+        roots.add(certificate.clone()).map_err(wrong)?;
+    }
+    Ok(roots)
+}
+
+/// Whatever the order of the file.
+fn hash(required: bool, certificates: &[CertificateDer<'_>]) -> [u8; 32] {
+    let mut parts: Vec<_> = certificates.iter().map(|certificate| sha256(certificate)).collect();
+    parts.sort_unstable();
+    let mut bytes = vec![if required { 2 } else { 1 }];
+    bytes.extend(parts.concat());
+    sha256(&bytes)
+}
+
+/// A client whose certificate was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its subject (RFC 4514), in printable ASCII: what is not is escaped.
+    pub subject: String,
+    /// The common name in it as it stands, for PROXY headers only: it may hold anything.
+    pub common_name: Option<String>,
+    /// The serial number, in hexadecimal digits.
+    pub serial: String,
+}
+
+/// The certificate of a resumed session has expired, or is not to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoLongerGood;
+
+/// Who the client of a finished handshake is, as far as it was asked.
+pub(super) fn identify(connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, NoLongerGood> {
+    let Some(leaf) = connection.peer_certificates().and_then(|chain| chain.first()) else { return Ok(None) };
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| NoLongerGood)?;
+    // A full handshake has verified this; a resumed one verifies nothing.
+    if certificate.validity().not_after.timestamp() < i64::try_from(now_s).unwrap_or(i64::MAX) {
+        return Err(NoLongerGood);
+    }
+    Ok(Some(Identity {
+        subject: subject::text(certificate.subject()),
+        common_name: certificate.subject().iter_common_name().next().and_then(subject::value),
+        serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+    }))
+}

@@ -1,0 +1,269 @@
+//! Everything about TLS that one configuration means: certificates, tickets, what is asked of clients, how backends are
+//! spoken to.
+//!
+//! Makes no handshake and holds no connection: `terminate` and `probe` do. Files are read here and nowhere else, all of
+//! them on every load, so that a reload finds what has changed in them under the same names.
+//!
+//! Invariant: a `Termination` that exists is whole: every file it names was read, understood and fits the others. It
+//! never changes; a connection keeps the part it uses.
+
+mod certs;
+mod clients;
+mod pem;
+mod server;
+mod subject;
+mod tickets;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+pub use self::certs::{Certificate, Index};
+pub use self::clients::{Identity, NoLongerGood};
+pub use self::server::{Facts, Server};
+pub use self::tickets::LIFETIME_S;
+pub use self::upstream::Upstream;
+
+use self::clients::Policy;
+use self::pem::Files;
+use self::server::Common;
+use self::tickets::Keys;
+use crate::config::{self, ClientCertificate, Config, Group, Tls, TlsRules};
+use crate::server_name::NamePattern;
+
+/// Certificates that end within this time are warned of.
+const SOON_S: i64 = 7 * 86_400;
+
+/// Everything about TLS that one configuration means.
+pub struct Termination {
+    listeners: AHashMap<String, Servers>,
+    upstreams: AHashMap<String, Arc<Upstream>>,
+    certificates: Vec<Arc<Certificate>>,
+    keys: Arc<Keys>,
+    files: Files,
+}
+
+/// The routes of a listener that terminate.
+#[derive(Default)]
+struct Servers {
+    default: Option<Arc<Server>>,
+    routes: Vec<Option<Arc<Server>>>,
+}
+
+impl Termination {
+    /// Reads every file that the configuration names: all that is wrong, or all that is needed. Random ticket keys live
+    /// on in the successor of `previous`.
+    pub fn load(config: &Config, previous: Option<&Self>) -> Result<Self, Vec<String>> {
+        Self::load_with(config, previous, Arc::new(DefaultTimeProvider))
+    }
+
+    fn load_with(config: &Config, previous: Option<&Self>, clock: Arc<dyn TimeProvider>) -> Result<Self, Vec<String>> {
+        let mut loading = Loading::default();
+        let keys = loading.keys(&config.tls, previous, &*clock);
+        let versions = server::versions(config.tls.min_version);
+        let common = Common { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
+        let mut certificates = Vec::new();
+        let mut listeners = AHashMap::new();
+        for listener in config.listeners.iter().filter(|listener| listener.terminates()) {
+            listeners.insert(listener.name.clone(), loading.listener(listener, config, &common, &mut certificates));
+        }
+        let mut upstreams = AHashMap::new();
+        for pool in &config.pools {
+            let before = previous.and_then(|previous| previous.upstream(&pool.name));
+            if let Some(upstream) = loading.upstream(pool, before, &common) {
+                upstreams.insert(pool.name.clone(), upstream);
+            }
+        }
+        let Loading { files, problems, .. } = loading;
+        match problems.is_empty() {
+            true => Ok(Self { listeners, upstreams, certificates, keys: common.keys, files }),
+            false => Err(problems),
+        }
+    }
+
+    /// What a route serves, by its index in the listener; `None` as an index is the default pool. `None` as an answer:
+    /// it does not terminate.
+    pub fn server(&self, listener: &str, route: Option<usize>) -> Option<&Arc<Server>> {
+        let servers = self.listeners.get(listener)?;
+        match route {
+            None => servers.default.as_ref(),
+            Some(index) => servers.routes.get(index)?.as_ref(),
+        }
+    }
+
+    /// How a pool's backends are spoken to; `None` = without TLS.
+    pub fn upstream(&self, pool: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(pool)
+    }
+
+    /// Every certificate that listeners show.
+    pub fn certificates(&self) -> &[Arc<Certificate>] {
+        &self.certificates
+    }
+
+    /// Files whose content is another than `previous` found.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        self.files.changed_since(&previous.files).map(|path| format!("file \"{}\" changed", path.display())).collect()
+    }
+
+    /// Certificates that are not good now, or not for long, and keys that anybody can read. `now_s` is in seconds since 1970.
+    pub fn warnings(&self, now_s: u64) -> Vec<String> {
+        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let certificates = self.certificates.iter().filter_map(|certificate| warning(certificate, now_s));
+        let exposed = |path: &Path| format!("file \"{}\" holds a key, and every user can read it", path.display());
+        let mut warnings: Vec<_> = certificates.chain(self.files.exposed().map(exposed)).collect();
+        warnings.sort_unstable();
+        warnings.dedup();
+        warnings
+    }
+}
+
+impl Default for Termination {
+    /// Nothing is terminated.
+    fn default() -> Self {
+        let keys = Arc::new(Keys::random(0));
+        Self {
+            listeners: AHashMap::new(),
+            upstreams: AHashMap::new(),
+            certificates: Vec::new(),
+            keys,
+            files: Files::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Termination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Termination").field("certificates", &self.certificates).finish_non_exhaustive()
+    }
+}
+
+/// One load: what was read, and everything that is wrong.
+#[derive(Default)]
+struct Loading {
+    files: Files,
+    /// Routes ask for much the same.
+    policies: AHashMap<Option<ClientCertificate>, Policy>,
+    problems: Vec<String>,
+}
+
+impl Loading {
+    fn keys(&mut self, rules: &TlsRules, previous: Option<&Termination>, clock: &dyn TimeProvider) -> Arc<Keys> {
+        let now_s = clock.current_time().map_or(0, |now| now.as_secs());
+        let Some(path) = &rules.ticket_keys else {
+            let living = previous.map(|previous| &previous.keys).filter(|keys| matches!(***keys, Keys::Random(_)));
+            return living.cloned().unwrap_or_else(|| Arc::new(Keys::random(now_s)));
+        };
+        let keys = Keys::load(path, &mut self.files);
+        Arc::new(self.noted("ticket_keys", keys).unwrap_or_else(|| Keys::random(now_s)))
+    }
+
+    fn listener(
+        &mut self,
+        listener: &config::Listener,
+        config: &Config,
+        common: &Common,
+        all: &mut Vec<Arc<Certificate>>,
+    ) -> Servers {
+        let about = format!("listener \"{}\"", listener.name);
+        let mut certificates = Vec::new();
+        let mut default = 0;
+        for written in &listener.certificates {
+            let loaded = Certificate::load(written, &mut self.files, &common.provider);
+            let Some(loaded) = self.noted(&format!("{about}: certificate"), loaded) else { continue };
+            if written.default {
+                default = certificates.len();
+            } else if loaded.names.is_empty() {
+                self.problems.push(format!(
+                    "{about}: certificate \"{}\": it has no names and is not the default: nobody would be shown it",
+                    loaded.file
+                ));
+            }
+            certificates.push(Arc::new(loaded));
+        }
+        if certificates.is_empty() {
+            return Servers::default();
+        }
+        all.extend(certificates.iter().cloned());
+        let index = Arc::new(Index::new(&certificates, default));
+        // Who asks for no name, or for one that no route has, was shown one of these.
+        let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
+        let mut server = |tls: Tls, asked: &Option<ClientCertificate>, names: &[NamePattern], pool: &str| {
+            let pool = config.pools.iter().find(|other| other.name == pool).filter(|_| tls == Tls::Terminate)?;
+            let policy = self.policy(&about, asked, common)?;
+            let server = Server::new(common, index.clone(), &policy, names, server::alpn(pool.http, &pool.alpn));
+            self.noted(&about, server.map_err(|error| error.to_string())).map(Arc::new)
+        };
+        let default =
+            listener.pool.as_deref().and_then(|pool| server(listener.tls, &listener.client_certificate, &names, pool));
+        let routes = listener.routes.iter().map(|route| {
+            let names = if route.sni.is_empty() { &names } else { &route.sni };
+            server(route.tls, &route.client_certificate, names, &route.pool)
+        });
+        Servers { routes: routes.collect(), default }
+    }
+
+    fn policy(&mut self, about: &str, asked: &Option<ClientCertificate>, common: &Common) -> Option<Policy> {
+        if let Some(policy) = self.policies.get(asked) {
+            return Some(policy.clone());
+        }
+        let policy = Policy::load(asked.as_ref(), &mut self.files, &common.provider);
+        let policy = self.noted(&format!("{about}: client_certificate"), policy)?;
+        self.policies.insert(asked.clone(), policy.clone());
+        Some(policy)
+    }
+
+    fn upstream(
+        &mut self,
+        pool: &config::Pool,
+        previous: Option<&Arc<Upstream>>,
+        common: &Common,
+    ) -> Option<Arc<Upstream>> {
+        let tls = pool.tls.as_ref()?;
+        let protocols = server::alpn(pool.http, &pool.alpn);
+        let upstream = Upstream::load(tls, protocols, previous, &mut self.files, &common.provider, &common.clock);
+        self.noted(&format!("pool \"{}\": tls", pool.name), upstream)
+    }
+
+    /// Notes what is wrong, once: the same file may be named by many routes.
+    fn noted<T>(&mut self, about: &str, result: Result<T, String>) -> Option<T> {
+        let problem = result.as_ref().err().map(|what| format!("{about}: {what}"));
+        self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
+        result.ok()
+    }
+}
+
+/// The cryptography, with these key exchanges only.
+fn provider(groups: &[Group]) -> CryptoProvider {
+    let group = |group: &Group| -> &'static dyn SupportedKxGroup {
+        match group {
+            Group::X25519MlKem768 => aws_lc_rs::kx_group::X25519MLKEM768,
+            Group::X25519 => aws_lc_rs::kx_group::X25519,
+            Group::Secp256r1 => aws_lc_rs::kx_group::SECP256R1,
+            Group::Secp384r1 => aws_lc_rs::kx_group::SECP384R1,
+        }
+    };
+    CryptoProvider { kx_groups: groups.iter().map(group).collect(), ..aws_lc_rs::default_provider() }
+}
+
+fn warning(certificate: &Certificate, now_s: i64) -> Option<String> {
+    let ends_in_s = certificate.not_after_s - now_s;
+    let what = if certificate.not_before_s > now_s {
+        "is not good yet: clients will refuse it".to_owned()
+    } else if ends_in_s < 0 {
+        "has expired: clients will refuse it".to_owned()
+    } else if ends_in_s < SOON_S {
+        format!("expires in {} hours", ends_in_s / 3600)
+    } else {
+        return None;
+    };
+    Some(format!("certificate \"{}\" {what}", certificate.file))
+}

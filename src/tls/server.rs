@@ -1,0 +1,179 @@
+//! What one terminated route serves, ready for handshakes.
+//!
+//! TLS 1.2 and 1.3 (or 1.3 alone), the key exchanges that the file allows in the order that each client prefers,
+//! certificates by name, tickets bound to the route. Nothing of a session is kept here: tickets hold it. One ticket a
+//! handshake; a client that opens several connections at once says so (RFC 9149) and gets up to four: a second ticket
+//! for everybody else would be sealed and sent for nothing. No 0-RTT, whose bytes may be replayed, and no data before
+//! the client's Finished.
+//!
+//! Invariant: two routes that differ in the names they serve or in what they ask of clients never resume each other's
+//! sessions.
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::time_provider::TimeProvider;
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, SupportedProtocolVersion, version};
+
+use super::certs::Index;
+use super::clients::{self, Identity, NoLongerGood, Policy};
+use super::pem::sha256;
+use super::tickets::{Binding, Keys, Ticketer};
+use crate::config::TlsVersion;
+use crate::proxy_protocol::ssl::{Shown, Ssl};
+use crate::server_name::NamePattern;
+
+/// Tickets of one handshake, unless the client asks otherwise.
+const TICKETS: usize = 1;
+/// And if it asks.
+const TICKETS_MAX: usize = 4;
+
+/// A longer common name is not passed on: RFC 5280 allows a quarter of this, and headers have a limit.
+const COMMON_NAME_MAX: usize = 256;
+
+/// The only protocol of pools that speak HTTP.
+const HTTP: &str = "http/1.1";
+
+/// What is the same for every route of a process.
+pub(super) struct Common {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) clock: Arc<dyn TimeProvider>,
+}
+
+/// Versions from this one up.
+pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
+    match min {
+        TlsVersion::V1_2 => vec![&version::TLS13, &version::TLS12],
+        TlsVersion::V1_3 => vec![&version::TLS13],
+    }
+}
+
+/// What a pool offers by ALPN.
+pub(super) fn alpn(http: bool, own: &[String]) -> Vec<Vec<u8>> {
+    if http { vec![HTTP.into()] } else { own.iter().map(|name| name.clone().into_bytes()).collect() }
+}
+
+/// What one terminated route serves.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<ServerConfig>,
+    asks: bool,
+}
+
+impl Server {
+    /// `names` are those that the route serves, in any order.
+    pub(super) fn new(
+        common: &Common,
+        certificates: Arc<Index>,
+        policy: &Policy,
+        names: &[NamePattern],
+        alpn: Vec<Vec<u8>>,
+    ) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_details(common.provider.clone(), common.clock.clone())
+            .with_protocol_versions(&common.versions)?
+            .with_client_cert_verifier(policy.verifier.clone())
+            .with_cert_resolver(certificates);
+        config.alpn_protocols = alpn;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Arc::new(Ticketer {
+            keys: common.keys.clone(),
+            binding: binding(names, policy),
+            clock: common.clock.clone(),
+        });
+        config.send_tls13_tickets = TICKETS;
+        config.max_tls13_tickets = TICKETS_MAX;
+        config.max_early_data_size = 0;
+        config.send_half_rtt_data = false;
+        // Without it a resumed session of TLS 1.2 could be one that somebody else authenticated (RFC 7627 §1).
+        config.require_ems = policy.asks;
+        Ok(Self { config: Arc::new(config), asks: policy.asks })
+    }
+
+    /// For [`ServerConnection::new`].
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.clone()
+    }
+
+    /// Who the client is, after a handshake, full or resumed. `None` = it was not asked, or did not say.
+    pub fn identity(&self, connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, NoLongerGood> {
+        if self.asks { clients::identify(connection, now_s) } else { Ok(None) }
+    }
+}
+
+/// The facts of a handshake, for the log and for backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// `TLSv1.3`, as OpenSSL and HAProxy write it.
+    pub version: &'static str,
+    /// `TLS_AES_128_GCM_SHA256`: its name in the registry of cipher suites.
+    pub cipher: Option<&'static str>,
+    /// The protocol that was agreed on.
+    pub alpn: Option<&'a [u8]>,
+    /// The session is one that was begun earlier.
+    pub resumed: bool,
+}
+
+impl<'a> Facts<'a> {
+    /// Of a connection whose handshake is over; `None` before.
+    pub fn of(connection: &'a ServerConnection) -> Option<Self> {
+        let version = match connection.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "unknown",
+        };
+        Some(Self {
+            version,
+            cipher: connection.negotiated_cipher_suite().and_then(|suite| registered(suite.suite())),
+            alpn: connection.alpn_protocol(),
+            resumed: connection.handshake_kind()? == HandshakeKind::Resumed,
+        })
+    }
+}
+
+impl Facts<'_> {
+    /// The value of PP2_TYPE_SSL that tells backends.
+    pub fn ssl_tlv(&self, identity: Option<&Identity>) -> Vec<u8> {
+        let certificate = match (identity, self.resumed) {
+            (None, _) => Shown::No,
+            (Some(_), true) => Shown::InSession,
+            (Some(_), false) => Shown::Now,
+        };
+        let common_name = identity.and_then(|identity| identity.common_name.as_deref());
+        Ssl {
+            tls: true,
+            certificate,
+            verified: identity.is_some(),
+            version: Some(self.version.as_bytes()),
+            common_name: common_name.filter(|name| name.len() <= COMMON_NAME_MAX).map(str::as_bytes),
+            cipher: self.cipher.map(str::as_bytes),
+        }
+        .write()
+    }
+}
+
+/// The name in the registry; those of TLS 1.3 have another here.
+fn registered(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
+}
+
+/// The same on every instance and after every restart with the same names and authorities; certificates may change.
+fn binding(names: &[NamePattern], policy: &Policy) -> Binding {
+    let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut bytes = policy.hash.to_vec();
+    for name in names {
+        // No name holds a line break.
+        bytes.extend(name.as_bytes());
+        bytes.push(b'\n');
+    }
+    Binding::new(sha256(&bytes))
+}

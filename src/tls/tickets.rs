@@ -1,0 +1,253 @@
+//! Session tickets: the state of a session, sealed and kept by the client (RFC 5077, RFC 8446 §4.6.1).
+//!
+//! The keys come from a file that all instances share, or are made here and changed every 6 hours. The first key of
+//! the file seals and all open, so that keys can be changed live: the new one last everywhere, then first, then the old
+//! one out. A ticket is bound to the route that gave it: the names that route serves and what it asks of clients are
+//! associated data, so that on any other route it is noise. The exact name stands in the sealed state, where rustls
+//! holds it against the name asked for now. Nothing about a ticket is remembered, so there is no 0-RTT.
+//!
+//! A ticket, all integers big-endian:
+//!
+//! ```text
+//! key name (8) | nonce (12) | AES-256-GCM-SIV ( issued at, seconds since 1970 (8) | state ) | tag (16)
+//! ```
+//!
+//! Associated data: `sessile ticket 1`, then the 32 bytes of the binding. Name and key are derived from a line of the
+//! file by HKDF-SHA256 (RFC 5869) without salt, `info` being `sessile ticket 1 name` and `sessile ticket 1 key`.
+//! Nonces are random and the keys of a fleet live long, hence an algorithm that keeps its promise if two nonces ever
+//! are alike (RFC 8452).
+//!
+//! Invariant: no ticket opens after [`LIFETIME_S`], on another route, or under a key that is not in the ring.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
+
+use super::pem::{Files, about};
+use crate::config;
+
+/// How long a ticket opens: half of what is advised at most (RFC 5077 §5.6), and twice what a random key seals.
+pub const LIFETIME_S: u32 = 12 * 3600;
+/// How long a random key seals; it opens as long again.
+const TURN_S: u64 = 6 * 3600;
+/// Clocks of instances may differ by this much.
+const SKEW_S: u64 = 60;
+/// Keys in a file. Each is tried by name only.
+const KEYS_MAX: usize = 16;
+
+const NAME_LEN: usize = 8;
+const ISSUED_LEN: usize = 8;
+const TAG_LEN: usize = 16;
+const DOMAIN: &[u8] = b"sessile ticket 1";
+
+/// The keys of this process. Shared by all routes, carried over by reloads.
+pub(super) enum Keys {
+    /// From a file: never changed, only replaced by another reload.
+    File(Vec<Key>),
+    /// Made here. The lock is held for a look at the clock and one sealing, and for writing once in 6 hours.
+    Random(RwLock<Turning>),
+}
+
+pub(super) struct Turning {
+    /// Since when the first key seals.
+    since_s: u64,
+    keys: Vec<Key>,
+}
+
+impl Keys {
+    /// Reads a file: one key a line, 64 hexadecimal digits; empty lines and lines that begin with `#` do not count.
+    pub(super) fn load(path: &Path, files: &mut Files) -> Result<Self, String> {
+        let text = files.secrets(path)?;
+        let mut secrets: Vec<[u8; 32]> = Vec::new();
+        for (index, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |what: &str| about(path, &format!("line {}: {what}", index + 1));
+            let secret = config::hex32(line).ok_or_else(|| wrong("not a key: 64 hexadecimal digits"))?;
+            if secrets.contains(&secret) {
+                return Err(wrong("this key is there twice"));
+            }
+            secrets.push(secret);
+        }
+        match secrets.len() {
+            0 => Err(about(path, "there is no key in it")),
+            1..=KEYS_MAX => Ok(Self::File(secrets.iter().map(Key::new).collect())),
+            count => Err(about(path, &format!("{count} keys are too many; the most is {KEYS_MAX}"))),
+        }
+    }
+
+    /// A key that nobody else has.
+    pub(super) fn random(now_s: u64) -> Self {
+        Self::Random(RwLock::new(Turning { since_s: now_s, keys: vec![Key::random()] }))
+    }
+
+    /// Does something with the keys that hold now.
+    fn with<T>(&self, now_s: u64, act: impl FnOnce(&[Key]) -> T) -> T {
+        let turning = match self {
+            Self::File(keys) => return act(keys),
+            Self::Random(turning) => turning,
+        };
+        {
+            let turning = turning.read().unwrap_or_else(PoisonError::into_inner);
+            if !turning.is_due(now_s) {
+                return act(&turning.keys);
+            }
+        }
+        let mut turning = turning.write().unwrap_or_else(PoisonError::into_inner);
+        turning.turn(now_s);
+        act(&turning.keys)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::File(_) => "Keys::File",
+            Self::Random(_) => "Keys::Random",
+        })
+    }
+}
+
+impl Turning {
+    fn is_due(&self, now_s: u64) -> bool {
+        now_s.saturating_sub(self.since_s) >= TURN_S
+    }
+
+    /// The key that sealed now only opens, and the one before it is gone.
+    fn turn(&mut self, now_s: u64) {
+        if !self.is_due(now_s) {
+            return;
+        }
+        let is_recent = now_s - self.since_s < 2 * TURN_S;
+        self.keys.truncate(usize::from(is_recent));
+        self.keys.insert(0, Key::random());
+        self.since_s = now_s;
+    }
+}
+
+/// One key, and the name by which tickets ask for it.
+pub(super) struct Key {
+    name: [u8; NAME_LEN],
+    key: LessSafeKey,
+}
+
+impl Key {
+    fn new(secret: &[u8; 32]) -> Self {
+        let (mut name, mut key) = ([0; NAME_LEN], [0; 32]);
+        derive(secret, b"name", &mut name);
+        derive(secret, b"key", &mut key);
+        let unbound = UnboundKey::new(&AES_256_GCM_SIV, &key).expect("32 bytes are a key");
+        Self { name, key: LessSafeKey::new(unbound) }
+    }
+
+    fn random() -> Self {
+        let mut secret = [0; 32];
+        SystemRandom::new().fill(&mut secret).expect("the kernel has randomness");
+        Self::new(&secret)
+    }
+
+    fn seal(&self, binding: &Binding, issued_s: u64, state: &[u8]) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).ok()?;
+        let mut ticket = Vec::with_capacity(NAME_LEN + NONCE_LEN + ISSUED_LEN + state.len() + TAG_LEN);
+        ticket.extend_from_slice(&self.name);
+        ticket.extend_from_slice(&nonce);
+        ticket.extend_from_slice(&issued_s.to_be_bytes());
+        ticket.extend_from_slice(state);
+        let (_, sealed) = ticket.split_at_mut(NAME_LEN + NONCE_LEN);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(binding.0), sealed).ok()?;
+        ticket.extend_from_slice(tag.as_ref());
+        Some(ticket)
+    }
+
+    /// When it was issued, and the state.
+    fn open(&self, binding: &Binding, nonce: [u8; NONCE_LEN], sealed: &[u8]) -> Option<(u64, Vec<u8>)> {
+        let mut opened = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let length = self.key.open_in_place(nonce, Aad::from(binding.0), &mut opened).ok()?.len();
+        opened.truncate(length);
+        let (issued, _) = opened.split_first_chunk::<ISSUED_LEN>()?;
+        let issued_s = u64::from_be_bytes(*issued);
+        opened.drain(..ISSUED_LEN);
+        Some((issued_s, opened))
+    }
+}
+
+/// What a ticket is bound to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Binding([u8; DOMAIN.len() + 32]);
+
+impl Binding {
+    /// From the hash of everything that a route promises.
+    pub(super) fn new(hash: [u8; 32]) -> Self {
+        let mut bytes = [0; DOMAIN.len() + 32];
+        let (domain, rest) = bytes.split_at_mut(DOMAIN.len());
+        domain.copy_from_slice(DOMAIN);
+        rest.copy_from_slice(&hash);
+        Self(bytes)
+    }
+}
+
+/// Gives and takes the tickets of one route.
+pub(super) struct Ticketer {
+    pub(super) keys: Arc<Keys>,
+    pub(super) binding: Binding,
+    pub(super) clock: Arc<dyn TimeProvider>,
+}
+
+impl ProducesTickets for Ticketer {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME_S
+    }
+
+    fn encrypt(&self, state: &[u8]) -> Option<Vec<u8>> {
+        let now_s = self.clock.current_time()?.as_secs();
+        self.keys.with(now_s, |keys| keys.first()?.seal(&self.binding, now_s, state))
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_first_chunk::<NAME_LEN>()?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let now_s = self.clock.current_time()?.as_secs();
+        let (issued_s, state) = self
+            .keys
+            .with(now_s, |keys| keys.iter().find(|key| key.name == *name)?.open(&self.binding, *nonce, sealed))?;
+        let is_of_now = issued_s <= now_s + SKEW_S && now_s.saturating_sub(issued_s) < u64::from(LIFETIME_S);
+        is_of_now.then_some(state)
+    }
+}
+
+impl fmt::Debug for Ticketer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticketer").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// HKDF without salt.
+fn derive(secret: &[u8; 32], what: &[u8], out: &mut [u8]) {
+    struct Length(usize);
+    impl KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let info = [DOMAIN, b" ", what];
+    let pseudorandom = Salt::new(HKDF_SHA256, &[]).extract(secret);
+    let expanded = pseudorandom.expand(&info, Length(out.len())).expect("far below 255 blocks");
+    expanded.fill(out).expect("the length it was made for");
+}
+
+#[cfg(test)]
+mod tests;

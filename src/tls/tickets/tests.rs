@@ -1,0 +1,91 @@
+//! Tickets by themselves: bytes, bindings, keys, time.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rustls::pki_types::UnixTime;
+
+use super::*;
+
+#[derive(Debug)]
+struct At(AtomicU64);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.load(Relaxed))))
+    }
+}
+
+fn file(secrets: &[u8]) -> Arc<Keys> {
+    Arc::new(Keys::File(secrets.iter().map(|secret| Key::new(&[*secret; 32])).collect()))
+}
+
+fn ticketer(keys: &Arc<Keys>, route: u8, now_s: u64) -> Ticketer {
+    Ticketer { keys: keys.clone(), binding: Binding::new([route; 32]), clock: Arc::new(At(AtomicU64::new(now_s))) }
+}
+
+#[test]
+fn a_ticket_opens_where_it_was_given_and_nowhere_else() {
+    let keys = file(&[1, 2]);
+    let ticket = ticketer(&keys, 1, 1000).encrypt(b"state").unwrap();
+    assert_eq!(ticket.len(), NAME_LEN + NONCE_LEN + ISSUED_LEN + 5 + TAG_LEN);
+    assert_eq!(ticketer(&keys, 1, 1000).decrypt(&ticket).unwrap(), b"state");
+    assert_eq!(ticketer(&file(&[2, 1]), 1, 1000).decrypt(&ticket).unwrap(), b"state", "any key of the ring opens");
+    assert_eq!(ticketer(&keys, 2, 1000).decrypt(&ticket), None, "another route");
+    assert_eq!(ticketer(&file(&[2]), 1, 1000).decrypt(&ticket), None, "another ring");
+}
+
+#[test]
+fn a_ticket_opens_in_its_time() {
+    let keys = file(&[1]);
+    let ticket = ticketer(&keys, 1, 100_000).encrypt(b"state").unwrap();
+    let lifetime_s = u64::from(LIFETIME_S);
+    for (now_s, opens) in [
+        (100_000 - SKEW_S - 1, false),
+        (100_000 - SKEW_S, true),
+        (100_000 + lifetime_s - 1, true),
+        (100_000 + lifetime_s, false),
+    ] {
+        assert_eq!(ticketer(&keys, 1, now_s).decrypt(&ticket).is_some(), opens, "{now_s}");
+    }
+}
+
+#[test]
+fn random_keys_seal_for_one_turn_and_open_for_two() {
+    let keys = Arc::new(Keys::random(0));
+    let first = ticketer(&keys, 1, TURN_S - 1).encrypt(b"first").unwrap();
+    let second = ticketer(&keys, 1, TURN_S).encrypt(b"second").unwrap();
+    assert_ne!(first[..NAME_LEN], second[..NAME_LEN]);
+    assert!(ticketer(&keys, 1, 2 * TURN_S - 1).decrypt(&first).is_some());
+    assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&first).is_none());
+    assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&second).is_some());
+    let Keys::Random(turning) = &*keys else { unreachable!() };
+    assert_eq!(turning.read().unwrap().keys.len(), 2);
+    // After a long silence nothing of before is left.
+    assert!(ticketer(&keys, 1, 9 * TURN_S).decrypt(&second).is_none());
+    assert_eq!(turning.read().unwrap().keys.len(), 1);
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let keys = file(&[1]);
+    assert_eq!(format!("{:?}", ticketer(&keys, 1, 0)), "Ticketer { keys: Keys::File, .. }");
+}
+
+proptest! {
+    #[test]
+    fn one_changed_bit_is_noise(at in any::<prop::sample::Index>(), bit in 0u8..8, state in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let ticketer = ticketer(&file(&[1]), 1, 0);
+        let mut ticket = ticketer.encrypt(&state).unwrap();
+        prop_assert_eq!(ticketer.decrypt(&ticket), Some(state));
+        let at = at.index(ticket.len());
+        ticket[at] ^= 1 << bit;
+        prop_assert_eq!(ticketer.decrypt(&ticket), None);
+    }
+
+    #[test]
+    fn noise_is_no_ticket(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        prop_assert_eq!(ticketer(&file(&[1]), 1, 0).decrypt(&bytes), None);
+    }
+}

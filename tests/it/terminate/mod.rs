@@ -1,0 +1,66 @@
+//! Connections that end here: TLS with clients, plain relays, requests placed one by one.
+
+mod backend;
+mod client;
+mod cookie;
+mod framing;
+mod http;
+mod kept;
+mod programs;
+mod relay;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::support::Sessile;
+use crate::support::authority::Authority;
+use crate::support::backend::pool;
+
+/// A listener `l` that terminates for `a.test` and everything below it, in front of one pool.
+pub struct Front {
+    pub sessile: Sessile,
+    pub authority: Authority,
+    pub dir: TempDir,
+}
+
+impl Front {
+    /// `options` are the pool's; the text in front of the tables is `top`.
+    pub fn start(top: &str, options: &str, backends: &[SocketAddr]) -> Self {
+        Self::with(top, "pool = \"p\"\n", &pool("p", options, backends))
+    }
+
+    /// The same with more said about the listener, and any pools.
+    pub fn with(top: &str, listener: &str, pools: &str) -> Self {
+        let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a scratch directory"));
+        authority.mint("a.test").write(dir.path(), "a");
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("the file is written");
+        std::fs::write(dir.path().join("cookie.keys"), format!("{}\n", "0123456789abcdef5a69788796a5b4c3".repeat(2)))
+            .expect("the file is written");
+        let text = config(&dir, top, listener, pools);
+        Self { sessile: Sessile::start(&text), authority, dir }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.sessile.address("l")
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Lines of requests, in order.
+    pub fn requests(&self) -> Vec<serde_json::Value> {
+        self.sessile.lines().into_iter().filter(|line| line["request"].is_string()).collect()
+    }
+}
+
+/// The whole text; `$FILES` is the directory of certificates and keys.
+pub fn config(dir: &TempDir, top: &str, listener: &str, pools: &str) -> String {
+    format!(
+        "{top}\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\ntls = \"terminate\"\n{listener}\n\
+         [[listener.certificate]]\ncert = \"$FILES/a.pem\"\nkey = \"$FILES/a.key\"\n{pools}"
+    )
+    .replace("$FILES", dir.path().to_str().expect("a path of words"))
+}
