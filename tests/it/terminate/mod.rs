@@ -36,6 +36,12 @@ impl Front {
         let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a scratch directory"));
         authority.mint("a.test").write(dir.path(), "a");
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("the file is written");
+        // Clients whose certificates are of the authority that is believed, and of another.
+        let clients = Authority::new();
+        std::fs::write(dir.path().join("clients.pem"), clients.pem()).expect("the file is written");
+        clients.mint("ann").write(dir.path(), "ann");
+        Authority::new().mint("eve").write(dir.path(), "eve");
+        std::fs::write(dir.path().join("ticket.keys"), "a1".repeat(32) + "\n").expect("the file is written");
         std::fs::write(dir.path().join("cookie.keys"), format!("{}\n", "0123456789abcdef5a69788796a5b4c3".repeat(2)))
             .expect("the file is written");
         let text = config(&dir, top, listener, pools);
@@ -48,6 +54,13 @@ impl Front {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// What conversations have counted, all threads together.
+    pub fn counted(&self, what: &str) -> u64 {
+        let status = self.sessile.status();
+        let threads = status["conversations"].as_array().expect("threads").iter();
+        threads.map(|thread| thread[what].as_u64().expect("a number")).sum()
     }
 
     /// Lines of requests, in order.
