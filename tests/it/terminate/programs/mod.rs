@@ -1,13 +1,17 @@
 //! Clients, backends and decoders that others have written.
 
+mod applications;
 mod curl;
 mod haproxy;
 mod openssl;
 mod redis;
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::Front;
+use crate::support::program::find;
+use crate::support::skip;
 
 /// A client that knows the authority of the listener, and its name `a.test`.
 fn curl(front: &Front) -> Command {
@@ -21,4 +25,24 @@ fn curl(front: &Front) -> Command {
 /// What clients call the listener.
 fn base(front: &Front) -> String {
     format!("https://a.test:{}", front.address().port())
+}
+
+/// Debian's own Python, which has the modules that Debian packages; without these the test is skipped.
+fn python(test: &str, modules: &str) -> Option<PathBuf> {
+    let python = PathBuf::from("/usr/bin/python3");
+    let there = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
+    if there.is_ok_and(|answer| answer.status.success()) {
+        return Some(python);
+    }
+    skip(test, &format!("{} with {modules} is not installed", python.display()));
+    None
+}
+
+fn node(test: &str) -> Option<PathBuf> {
+    find(test, "node")
+}
+
+/// A file that stands beside these tests.
+fn script(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/it/terminate/programs/scripts", name].iter().collect()
 }

@@ -1,0 +1,79 @@
+//! Applications that keep their sessions to themselves, and the standard libraries of Python and Node as their users:
+//! whoever is sent elsewhere is not known there, and the test fails.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use super::{node, python, script};
+use crate::support::program::{Program, find, free_address, nginx, output};
+use crate::terminate::Front;
+
+const USERS: usize = 12;
+const REQUESTS: usize = 40;
+
+fn application(interpreter: &Path, file: &str, name: &str) -> (Program, SocketAddr) {
+    let address = free_address();
+    let mut command = Command::new(interpreter);
+    command.arg(script(file)).args([&address.ip().to_string(), &address.port().to_string(), name]);
+    (Program::start(tempfile::tempdir().unwrap(), command, address), address)
+}
+
+/// Lets users do what they do, all at once; who served each of them.
+fn visit(front: &Front, interpreter: &Path, file: &str) -> Vec<String> {
+    let mut client = Command::new(interpreter);
+    client.arg(script(file)).arg(front.address().port().to_string()).arg(front.file("ca.pem"));
+    let said = output(client.args([USERS, REQUESTS].map(|count| count.to_string())));
+    said.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn sessions_of_python_and_node_applications_are_learned() {
+    let test = "sessions_of_python_and_node_applications_are_learned";
+    let (Some(python), Some(node)) = (python(test, "ssl, http.cookiejar"), node(test)) else { return };
+    let applications = [
+        application(&python, "application.py", "one"),
+        application(&python, "application.py", "two"),
+        application(&node, "application.js", "three"),
+        application(&node, "application.js", "four"),
+    ];
+    let addresses = applications.each_ref().map(|(_, address)| *address);
+    let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
+    let front = Front::start("", options, &addresses);
+    for (interpreter, file) in [(&python, "client.py"), (&node, "client.js")] {
+        let served = visit(&front, interpreter, file);
+        assert_eq!(served.len(), USERS);
+        let names: HashSet<_> = served.iter().map(String::as_str).collect();
+        assert_eq!(names, HashSet::from(["one", "two", "three", "four"]), "{file}");
+    }
+    let requests = front.requests();
+    let odd = requests.iter().find(|line| line["status"] != 200 || line["ended"] != "done");
+    assert!(odd.is_none(), "{odd:?}");
+    assert!(requests.iter().all(|line| line["path"] == "/login" || line["reason"] == "cookie"));
+}
+
+#[test]
+fn our_own_cookie_keeps_python_and_node_where_they_were() {
+    let test = "our_own_cookie_keeps_python_and_node_where_they_were";
+    let (Some(python), Some(node)) = (python(test, "ssl, http.cookiejar"), node(test)) else { return };
+    let Some(program) = find(test, "nginx") else { return };
+    let [one, two] = ["one", "two"].map(|name| application(&python, "application.py", name));
+    // Behind nginx, as many are.
+    let sites = [free_address(), free_address()];
+    let server = |site: SocketAddr, application: SocketAddr| {
+        format!(
+            "upstream at{port} {{ server {application}; keepalive 8; }}\nserver {{ listen {site}; location / {{ \
+             proxy_pass http://at{port}; proxy_http_version 1.1; proxy_set_header Connection ''; }} }}\n",
+            port = site.port()
+        )
+    };
+    let _nginx = nginx(&program, sites[0], &(server(sites[0], one.1) + &server(sites[1], two.1)));
+    let options =
+        "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+    let front = Front::start("", options, &sites);
+    for (interpreter, file) in [(&python, "client.py"), (&node, "client.js")] {
+        let served = visit(&front, interpreter, file);
+        assert_eq!(served.iter().collect::<HashSet<_>>().len(), 2, "{file}");
+    }
+}
