@@ -5,6 +5,7 @@ mod curl;
 mod haproxy;
 mod openssl;
 mod redis;
+mod websockets;
 
 use std::path::PathBuf;
 use std::process::Command;

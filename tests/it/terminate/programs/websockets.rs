@@ -1,0 +1,36 @@
+//! A WebSocket library's client and its server: what both see of each other, frame by frame, is the same through us as
+//! without us.
+
+use std::process::Command;
+
+use super::{base, python, script};
+use crate::support::program::{Program, free_address, output};
+use crate::terminate::Front;
+
+#[test]
+fn a_websocket_library_sees_no_difference() {
+    let test = "a_websocket_library_sees_no_difference";
+    let Some(python) = python(test, "websockets") else { return };
+    let server = free_address();
+    let mut command = Command::new(&python);
+    command.arg(script("websockets_server.py")).args([&server.ip().to_string(), &server.port().to_string()]);
+    let _server = Program::start(tempfile::tempdir().unwrap(), command, server);
+    let cookie = "cookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+    let front = Front::start("", &format!("http = true\n{cookie}"), &[server]);
+    let client = |uri: &str| {
+        let mut client = Command::new(&python);
+        client.arg(script("websockets_client.py")).arg(uri);
+        client
+    };
+    let direct = output(&mut client(&format!("ws://{server}")));
+    let through = output(
+        client(&base(&front).replace("https", "wss")).arg(front.address().port().to_string()).arg(front.file("ca.pem")),
+    );
+    let difference = direct.lines().zip(through.lines()).find(|(direct, through)| direct != through);
+    assert!(difference.is_none() && direct.len() == through.len(), "{difference:?}");
+    for what in ["binary \"server\"", "fragments \"client\"", "deflate \"agreed\"", "closes ", "breaks \"server\""] {
+        assert!(direct.lines().any(|line| line.starts_with(what)), "{what} is missing: {direct}");
+    }
+    // Each of them, and those that ask what the server has seen.
+    assert_eq!(front.counted("upgrades"), 17);
+}
