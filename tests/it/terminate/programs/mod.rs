@@ -1,6 +1,7 @@
 //! Clients, backends and decoders that others have written.
 
 mod applications;
+mod browser;
 mod curl;
 mod haproxy;
 mod openssl;

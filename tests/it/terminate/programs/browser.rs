@@ -1,0 +1,195 @@
+//! Chromium loads a page again and again, each time with the cookies it has and a WebSocket, while certificate, ticket
+//! keys and configuration change: it is always the same backend that answers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::http::HeaderMap;
+use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{any, get, post};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::script;
+use crate::support::authority::Minted;
+use crate::support::backend::pool;
+use crate::support::eventually;
+use crate::support::program::find;
+use crate::terminate::{Front, config};
+
+const LOADS: usize = 50;
+
+/// Reloads in that time.
+const CHANGES: usize = 8;
+
+#[test]
+fn chromium_stays_where_it_is_while_everything_changes() {
+    let test = "chromium_stays_where_it_is_while_everything_changes";
+    let Some(chromium) = find(test, "chromium") else { return };
+    let seen = Arc::new(Seen::default());
+    let applications = ["x", "y", "z"].map(|name| Application::start(name, &seen));
+    let addresses = applications.each_ref().map(|application| application.address);
+    let top = "[tls]\nticket_keys = \"$FILES/ticket.keys\"\n";
+    let pools = |weight: usize| {
+        let cookie = "cookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+        let pools = pool("p", &format!("http = true\nbalance = \"round_robin\"\n{cookie}"), &addresses);
+        let last = format!("name = \"b{}\"\n", addresses.len() - 1);
+        pools.replace(&last, &format!("{last}weight = {weight}\n"))
+    };
+    let front = Front::with(top, "pool = \"p\"\n", &pools(1));
+    let certificates: Vec<_> = (0..=CHANGES).map(|_| front.authority.mint("a.test")).collect();
+    certificates[0].write(front.dir.path(), "a");
+    assert_eq!(front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2)))["accepted"], true);
+    let _chromium = Chromium::start(&chromium, front.address(), &certificates);
+
+    eventually("the first visit", || (seen.pages.load(Relaxed) > 0).then_some(()));
+    for (change, certificate) in certificates.iter().enumerate().skip(1) {
+        eventually("more visits", || (seen.pages.load(Relaxed) > change * LOADS / (CHANGES + 1)).then_some(()));
+        certificate.write(front.dir.path(), "a");
+        // No session is taken up again: each certificate is really seen.
+        std::fs::write(front.file("ticket.keys"), format!("{change:064x}\n")).unwrap();
+        let verdict = front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2 + change)));
+        assert_eq!(verdict["accepted"], true, "{verdict}");
+    }
+    let result = eventually("the end", || seen.result.lock().unwrap().take());
+
+    let visits = result.as_array().expect("visits");
+    let name = visits[0][0].as_str().and_then(|title| title.split(' ').next()).expect("a name");
+    let expected: Vec<_> =
+        (1..=LOADS).map(|count| json!([format!("{name} {count}"), format!("{name} {count}"), 1000])).collect();
+    assert_eq!(visits, &expected);
+    assert_eq!(front.counted("upgrades"), LOADS as u64);
+    assert!(front.counted("handshakes") - front.counted("resumed") >= CHANGES as u64);
+    let elsewhere = front.requests().into_iter().skip(1).find(|line| line["reason"] != "cookie");
+    assert!(elsewhere.is_none(), "{elsewhere:?}");
+}
+
+/// What the applications have seen, all together.
+#[derive(Default)]
+struct Seen {
+    pages: AtomicUsize,
+    result: Mutex<Option<Value>>,
+}
+
+/// Serves the page, and counts its visits by a cookie of its own. Ends when dropped.
+struct Application {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Application {
+    fn start(name: &'static str, seen: &Arc<Seen>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = router(name, seen);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    ended = axum::serve(listener, router) => ended.expect("it serves"),
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        self.stop.take();
+        let _ = self.thread.take().expect("it runs").join();
+    }
+}
+
+fn router(name: &'static str, seen: &Arc<Seen>) -> Router {
+    let template = std::fs::read_to_string(script("page.html")).expect("a page").replace("LOADS", &LOADS.to_string());
+    let visits: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+    let (counts, pages, results) = (Arc::clone(&visits), Arc::clone(seen), Arc::clone(seen));
+    let page = move |headers: HeaderMap| async move {
+        let mut counts = counts.lock().unwrap();
+        let known = session(&headers).filter(|session| counts.contains_key(session));
+        let session = known.unwrap_or_else(|| format!("{name}{}", counts.len()));
+        let count = counts.entry(session.clone()).or_default();
+        *count += 1;
+        let page = template.replace("NAME", name).replace("COUNT", &count.to_string());
+        pages.pages.fetch_add(1, Relaxed);
+        ([(SET_COOKIE, format!("SID={session}; HttpOnly"))], Html(page)).into_response()
+    };
+    let socket = move |headers: HeaderMap, upgrade: WebSocketUpgrade| async move {
+        let count = session(&headers).and_then(|session| visits.lock().unwrap().get(&session).copied());
+        upgrade.on_upgrade(async move |mut socket| {
+            let _ = socket.send(Message::text(format!("{name} {}", count.unwrap_or(0)))).await;
+            while let Some(Ok(_)) = socket.recv().await {}
+        })
+    };
+    let result = async move |text: String| -> Response {
+        *results.result.lock().unwrap() = Some(serde_json::from_str(&text).expect("JSON"));
+        "".into_response()
+    };
+    Router::new().route("/", get(page)).route("/socket", any(socket)).route("/result", post(result))
+}
+
+fn session(headers: &HeaderMap) -> Option<String> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|value| value.split("; ")).find_map(|pair| pair.strip_prefix("SID=")).map(str::to_owned)
+}
+
+/// A browser without a window, with all its processes; killed when dropped.
+struct Chromium {
+    child: Child,
+    home: tempfile::TempDir,
+}
+
+impl Chromium {
+    /// Opens the page, and believes these certificates and no other. It finds `a.test` and nothing else.
+    fn start(program: &Path, address: SocketAddr, certificates: &[Minted]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let keys: Vec<_> = certificates.iter().map(key_hash).collect();
+        let mut command = Command::new(program);
+        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
+        command.args(["--disable-background-networking", "--disable-component-update", "--no-proxy-server"]);
+        command.args(["--remote-debugging-port=0", "--host-resolver-rules=MAP a.test 127.0.0.1, MAP * ~NOTFOUND"]);
+        command.arg(format!("--user-data-dir={}", home.path().display()));
+        command.arg(format!("--ignore-certificate-errors-spki-list={}", keys.join(",")));
+        command.arg(format!("https://a.test:{}/", address.port())).env("HOME", home.path());
+        let log = std::fs::File::create(home.path().join("said")).expect("a log file");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
+        Self { child: command.process_group(0).spawn().expect("chromium starts"), home }
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(self.home.path().join("said")).unwrap_or_default();
+            eprintln!("--- said by chromium\n{said}");
+        }
+    }
+}
+
+/// SHA-256 of a certificate's key (SubjectPublicKeyInfo), in base64.
+fn key_hash(certificate: &Minted) -> String {
+    let (_, parsed) = X509Certificate::from_der(&certificate.der).expect("a certificate");
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
+    data_encoding::BASE64.encode(hash.as_ref())
+}
