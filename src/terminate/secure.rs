@@ -8,7 +8,7 @@ use crate::connection::Origin;
 use crate::journal;
 use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
-use crate::tls::{Facts, Identity};
+use crate::tls::{self, Facts, Identity};
 
 /// What is known of a client's TLS.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Secured {
         let name = said.filter(|ssl| ssl.verified).and_then(|ssl| ssl.common_name);
         Self {
             tls: said.map_or(listener.client_tls, |ssl| ssl.tls),
-            subject: name.map(|name| format!("CN={}", name.escape_ascii())),
+            subject: name.map(tls::of_common_name),
             ..Self::default()
         }
     }

@@ -29,6 +29,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 pub use self::certs::{Certificate, Index};
 pub use self::clients::{Identity, NoLongerGood};
 pub use self::server::{Facts, Server};
+pub use self::subject::of_common_name;
 pub use self::tickets::LIFETIME_S;
 pub use self::upstream::Upstream;
 

@@ -27,6 +27,14 @@ pub(super) fn text(name: &X509Name<'_>) -> String {
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 
+/// A subject of which only the common name is known.
+pub fn of_common_name(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => format!("CN={}", escaped(text)),
+        Err(_) => format!("CN=#{}", hex(value)),
+    }
+}
+
 /// One value as it stands, which may be anything; `None` if it is not text.
 pub(super) fn value(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
     let any = attribute.attr_value();
@@ -113,6 +121,14 @@ mod tests {
         ] {
             assert_eq!(subject_of(&[(DnType::CommonName, value)]), expected);
         }
+    }
+
+    #[test]
+    fn a_common_name_alone_cannot_pass_for_more() {
+        assert_eq!(of_common_name(b"ann"), "CN=ann");
+        assert_eq!(of_common_name(b"ann,O=Other"), "CN=ann\\,O\\=Other");
+        assert_eq!(of_common_name(b"a\r\nb"), "CN=a\\0D\\0Ab");
+        assert_eq!(of_common_name(b"\xff,"), "CN=#ff2c");
     }
 
     #[test]

@@ -241,17 +241,8 @@ fn a_decoder_in_front_says_who_comes_and_how() {
         &(listener("p", "trust = [\"127.0.0.0/8\"]\n")
             + &pool("p", "http = true\nbalance = \"hash\"\n", &[backend.address()])),
     );
-    let mut stream = TcpStream::connect(sessile.address("l")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // v2, PROXY, TCP over IPv4, 12 bytes of addresses and an SSL TLV: a client with TLS 1.3.
-    let tlv = b"\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3";
-    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
-    header.extend((12 + 3 + tlv.len() as u16).to_be_bytes());
-    header.extend([198, 51, 100, 7, 192, 0, 2, 1, 0x10, 0, 1, 187]);
-    header.extend([0x20, 0, tlv.len() as u8]);
-    header.extend(tlv);
-    stream.write_all(&header).unwrap();
-    let mut talk = Talk::new(stream);
+    // A client with TLS 1.3.
+    let mut talk = Talk::new(announced(&sessile, b"\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3"));
     let text = talk.get("/", "").text();
     assert!(
         text.contains("X-Forwarded-For: 198.51.100.7\r\n") && text.contains("X-Forwarded-Proto: https\r\n"),
@@ -260,6 +251,32 @@ fn a_decoder_in_front_says_who_comes_and_how() {
     assert_eq!(talk.get("/again", "").status, 200);
     let line = sessile.line("a request", |line| line["request"].is_string());
     assert!(line["client"].as_str().unwrap().starts_with("198.51.100.7:"));
+}
+
+#[test]
+fn a_common_name_that_a_decoder_tells_cannot_pass_for_more() {
+    let backend = Recorder::named("b");
+    let sessile = Sessile::start(
+        &(listener("p", "trust = [\"127.0.0.0/8\"]\n") + &pool("p", "http = true\n", &[backend.address()])),
+    );
+    // Verified, in this connection and in this session.
+    let mut talk = Talk::new(announced(&sessile, b"\x07\x00\x00\x00\x00\x22\x00\x0bann,O=Other"));
+    let text = talk.get("/", "X-Client-Certificate-Subject: CN=eve\r\n").text();
+    assert!(text.contains("X-Client-Certificate-Subject: CN=ann\\,O\\=Other\r\n") && !text.contains("eve"), "{text}");
+}
+
+/// A connection from a decoder that says this of its client's TLS.
+fn announced(sessile: &Sessile, ssl: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(sessile.address("l")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // v2, PROXY, TCP over IPv4, 12 bytes of addresses and an SSL TLV.
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+    header.extend((12 + 3 + ssl.len() as u16).to_be_bytes());
+    header.extend([198, 51, 100, 7, 192, 0, 2, 1, 0x10, 0, 1, 187]);
+    header.extend([0x20, 0, ssl.len() as u8]);
+    header.extend(ssl);
+    stream.write_all(&header).unwrap();
+    stream
 }
 
 #[test]
