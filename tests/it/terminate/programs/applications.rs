@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 
-use super::{node, python, script};
+use super::{node, python, run};
 use crate::support::program::{Program, find, free_address, nginx, output};
 use crate::terminate::Front;
 
@@ -15,15 +14,15 @@ const REQUESTS: usize = 40;
 
 fn application(interpreter: &Path, file: &str, name: &str) -> (Program, SocketAddr) {
     let address = free_address();
-    let mut command = Command::new(interpreter);
-    command.arg(script(file)).args([&address.ip().to_string(), &address.port().to_string(), name]);
+    let mut command = run(interpreter, file);
+    command.args([&address.ip().to_string(), &address.port().to_string(), name]);
     (Program::start(tempfile::tempdir().unwrap(), command, address), address)
 }
 
 /// Lets users do what they do, all at once; who served each of them.
 fn visit(front: &Front, interpreter: &Path, file: &str) -> Vec<String> {
-    let mut client = Command::new(interpreter);
-    client.arg(script(file)).arg(front.address().port().to_string()).arg(front.file("ca.pem"));
+    let mut client = run(interpreter, file);
+    client.arg(front.address().port().to_string()).arg(front.file("ca.pem"));
     let said = output(client.args([USERS, REQUESTS].map(|count| count.to_string())));
     said.split_whitespace().map(str::to_owned).collect()
 }

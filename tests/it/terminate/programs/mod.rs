@@ -4,11 +4,12 @@ mod applications;
 mod browser;
 mod curl;
 mod haproxy;
+mod nginx;
 mod openssl;
 mod redis;
 mod websockets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Front;
@@ -42,6 +43,14 @@ fn python(test: &str, modules: &str) -> Option<PathBuf> {
 
 fn node(test: &str) -> Option<PathBuf> {
     find(test, "node")
+}
+
+/// A script that stands beside these tests, run by its interpreter.
+fn run(interpreter: &Path, file: &str) -> Command {
+    let mut command = Command::new(interpreter);
+    // Python would leave compiled modules beside them.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(file));
+    command
 }
 
 /// A file that stands beside these tests.

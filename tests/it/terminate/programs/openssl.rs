@@ -73,6 +73,41 @@ fn a_session_is_taken_up_again_by_every_instance_that_has_the_ticket_keys_and_by
     }
 }
 
+#[test]
+fn keys_may_change_in_the_middle() {
+    let test = "keys_may_change_in_the_middle";
+    if !has(test, "openssl") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let front = Front::start("", "", &[backend.address]);
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-tls1_3", "-servername", "a.test", "-connect", &front.address().to_string()]);
+    let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut keys, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut said = BufReader::new(said);
+    for round in 0..3 {
+        // New ones for what it sends, and a demand for new ones for what it gets.
+        keys.write_all(b"K\n").unwrap();
+        await_line(&mut errors, "KEYUPDATE");
+        keys.write_all(format!("{round}\n").as_bytes()).unwrap();
+        await_line(&mut said, &format!("b {round}"));
+    }
+    keys.write_all(b"Q\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    front.sessile.ended("l", "done");
+}
+
+/// Reads up to this line.
+fn await_line(lines: &mut impl BufRead, wanted: &str) {
+    let mut line = String::new();
+    while line.trim_end() != wanted {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0, "an end before {wanted}");
+    }
+}
+
 /// A listener that asks for certificates.
 fn asking(required: bool, options: &str, backend: SocketAddr) -> Front {
     let ask = format!("pool = \"p\"\nclient_certificate = {{ ca = \"$FILES/clients.pem\", required = {required} }}\n");

@@ -1,9 +1,7 @@
 //! A WebSocket library's client and its server: what both see of each other, frame by frame, is the same through us as
 //! without us.
 
-use std::process::Command;
-
-use super::{base, python, script};
+use super::{base, python, run};
 use crate::support::program::{Program, free_address, output};
 use crate::terminate::Front;
 
@@ -12,14 +10,14 @@ fn a_websocket_library_sees_no_difference() {
     let test = "a_websocket_library_sees_no_difference";
     let Some(python) = python(test, "websockets") else { return };
     let server = free_address();
-    let mut command = Command::new(&python);
-    command.arg(script("websockets_server.py")).args([&server.ip().to_string(), &server.port().to_string()]);
+    let mut command = run(&python, "websockets_server.py");
+    command.args([&server.ip().to_string(), &server.port().to_string()]);
     let _server = Program::start(tempfile::tempdir().unwrap(), command, server);
     let cookie = "cookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
     let front = Front::start("", &format!("http = true\n{cookie}"), &[server]);
     let client = |uri: &str| {
-        let mut client = Command::new(&python);
-        client.arg(script("websockets_client.py")).arg(uri);
+        let mut client = run(&python, "websockets_client.py");
+        client.arg(uri);
         client
     };
     let direct = output(&mut client(&format!("ws://{server}")));
