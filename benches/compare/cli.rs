@@ -39,7 +39,7 @@ struct Arguments {
     /// Keep every round as JSON, in this file or as one file a scenario in this folder.
     #[arg(long, value_name = "FILE.json|FOLDER")]
     out: Option<PathBuf>,
-    /// Count system calls per unit in S1, S2 and S6, after the first round.
+    /// Count system calls per unit in S1, S2, S5a, S5b, S5r, S5w and S6, after the first round.
     #[arg(long)]
     strace: bool,
     /// One short round of everything, to see that it works. Without `--bench`, of sessile alone.
@@ -69,6 +69,8 @@ pub struct Scale {
     pub clients: usize,
     /// Idle connections of S4.
     pub idle: usize,
+    /// Idle connections of S5i.
+    pub visitors: usize,
     /// Connections held through the reloads of S7.
     pub long_lived: usize,
     /// Reloads of S7.
@@ -131,6 +133,7 @@ fn full_scale(rounds: usize, seconds: f64) -> Result<Scale> {
         warm_up: (window / 5).min(Duration::from_millis(300)),
         clients: 64,
         idle: 8_000,
+        visitors: 2_000,
         long_lived: 200,
         reloads: 10,
         held: 2_000,
@@ -145,6 +148,7 @@ fn smoke_scale() -> Scale {
         warm_up: Duration::from_millis(20),
         clients: 8,
         idle: 100,
+        visitors: 100,
         long_lived: 20,
         reloads: 2,
         held: 50,

@@ -14,7 +14,10 @@
 //! that a slow minute of the machine hits all of them; a ratio is always between samples of the same round. A second
 //! sessile runs as its own rival: its ratio is what a difference has to exceed to mean anything.
 //!
-//! A full run wants half an hour of an otherwise idle machine and says beforehand how long it takes; with
+//! Where TLS ends at the proxy (S5) all show one certificate (ECDSA, P-256) and exchange keys by X25519; sessile also
+//! with X25519MLKEM768, which runs beside as a contestant of its own and counts for no bar.
+//!
+//! A full run wants an hour of an otherwise idle machine and says beforehand how long it takes; with
 //! `--out results` every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps
 //! the others. Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs
 //! it) every scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::cli::Settings;
 use crate::launch::{Cores, pin};
-use crate::load::tls::Identity;
+use crate::load::identity::Identity;
 use crate::proxies::{Contestant, Proxy, scratch};
 use crate::report::{Report, Results, Round, Sample};
 use crate::scenarios::{Scenario, Turn};

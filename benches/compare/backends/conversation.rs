@@ -10,11 +10,13 @@ use std::sync::Arc;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::Service;
+use super::site::Site;
 use crate::Result;
 use crate::load::http::{ONCE, answer};
+use crate::load::transfer::BYTE;
 
-/// What bulk connections send; the bytes do not matter.
-static BULK: [u8; 256 * 1024] = [0x5a; 256 * 1024];
+/// What bulk connections send.
+pub static BULK: [u8; 256 * 1024] = [BYTE; 256 * 1024];
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,7 @@ enum Kind {
     Bulk { asked: bool },
     Echo,
     Tls(Box<ServerConnection>),
+    Site(Site),
 }
 
 impl Conversation {
@@ -48,6 +51,7 @@ impl Conversation {
         let kind = match (service, tls) {
             (Service::Bulk, _) => Kind::Bulk { asked: false },
             (Service::Echo, _) => Kind::Echo,
+            (Service::Https, _) => Kind::Site(Site::default()),
             (Service::Tls, Some(config)) => Kind::Tls(Box::new(ServerConnection::new(config)?)),
             (Service::Http | Service::Tls, _) => Kind::Http,
         };
@@ -86,6 +90,7 @@ impl Conversation {
                 Ok(if n == 0 { Next::Close } else { Next::Read })
             }
             Kind::Tls(_) => self.tls(),
+            Kind::Site(site) => site.turn(&mut self.socket, self.backend),
         }
     }
 

@@ -4,6 +4,7 @@
 //! what it costs is the same for every contestant.
 
 mod conversation;
+mod site;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -20,7 +21,7 @@ use self::conversation::{Conversation, Next};
 use crate::Result;
 use crate::launch::{BACKEND, Cores, on_cores};
 use crate::load::Epoll;
-use crate::load::tls::Identity;
+use crate::load::identity::Identity;
 
 /// What a backend does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +34,13 @@ pub enum Service {
     Echo,
     /// Small fixed answers over TLS.
     Tls,
+    /// A site without TLS, which the proxy puts on.
+    Https,
 }
 
 impl Service {
     /// Every one.
-    pub const ALL: [Self; 4] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls];
+    pub const ALL: [Self; 5] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https];
 
     /// Its name in configurations.
     pub fn name(self) -> &'static str {
@@ -46,6 +49,7 @@ impl Service {
             Self::Bulk => "bulk",
             Self::Echo => "echo",
             Self::Tls => "tls",
+            Self::Https => "https",
         }
     }
 }

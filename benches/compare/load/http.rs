@@ -15,6 +15,11 @@ pub const ONCE: &[u8] = b"GET /once HTTP/1.1\r\nHost: www.example.test\r\nConnec
 /// How the backend begins its answer; then comes its number.
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 64\r\nBackend: ";
 
+/// The body of an answer.
+pub const BODY: &str = "...............................................................\n";
+/// What every contestant calls the cookie that sticks a client.
+pub const COOKIE: &str = "SRV=";
+
 /// How many exchanges a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
@@ -26,7 +31,7 @@ pub enum Manner {
 
 /// The answer of a backend.
 pub fn answer(backend: usize) -> Vec<u8> {
-    format!("{ANSWER}{backend}\r\n\r\n{}\n", ".".repeat(63)).into_bytes()
+    format!("{ANSWER}{backend}\r\n\r\n{BODY}").into_bytes()
 }
 
 /// What has come of an answer.

@@ -9,9 +9,25 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::echo::Echo;
+use super::http::Manner;
+use super::https::{Https, Visitors};
+use super::identity::{Exchange, Identity};
+use crate::Result;
 
 /// Connections to an echo.
 pub struct Held(Vec<Echo>);
+
+/// Visitors of a site over TLS that stay when each has had one answer.
+pub fn hold_visitors(target: SocketAddr, count: usize, identity: &Identity) -> Result<Vec<Https>> {
+    let visitors = Visitors::strangers(identity, Exchange::X25519)?;
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut https = Https::open(target, Manner::Kept, &visitors)?;
+        https.exchange_blocking()?;
+        held.push(https);
+    }
+    Ok(held)
+}
 
 /// What became of them.
 #[derive(Debug, Default, Clone, Copy)]

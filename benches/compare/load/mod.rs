@@ -5,9 +5,15 @@
 
 pub mod bulk;
 pub mod echo;
+pub mod frames;
 pub mod http;
+pub mod https;
+pub mod identity;
 pub mod idle;
+mod reply;
+mod secure;
 pub mod tls;
+pub mod transfer;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

@@ -1,5 +1,6 @@
 //! Configurations of equal meaning: source hash, two backends, one thread, connect 2 s, idle 1 h, one line of access
-//! log per connection to the same kind of file, health checks and metrics where the product has them.
+//! log per connection to the same kind of file, health checks and metrics where the product has them. Fronts that end
+//! TLS are in `terminated.rs`.
 //!
 //! Everything else stays at the product's own default. nginx as packaged has passive checks and no stream metrics: what
 //! a peer cannot do it need not do. Invariant: no peer is asked for more than sessile is.
@@ -8,8 +9,9 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::terminated;
 use crate::backends::{Backends, Service};
-use crate::load::tls::NAME;
+use crate::load::identity::{Exchange, Identity, NAME};
 
 /// What a configuration is made of.
 pub struct Plan<'a> {
@@ -23,19 +25,28 @@ pub struct Plan<'a> {
     pub workers: u16,
     /// How long sessile looks for more before it sleeps.
     pub busy_poll: &'static str,
+    /// How keys are exchanged where TLS ends.
+    pub exchange: Exchange,
+    /// What is shown there.
+    pub identity: &'a Identity,
 }
 
 /// For sessile.
 pub fn sessile(plan: &Plan<'_>) -> String {
-    let Plan { folder, fronts, metrics, workers, busy_poll } = plan;
+    let Plan { folder, fronts, metrics, workers, busy_poll, .. } = plan;
     let socket = folder.join("admin.sock");
     let mut text = format!(
         "workers = {workers}\nbusy_poll = \"{busy_poll}\"\n[admin]\nsocket = \"{}\"\nhttp = \"{metrics}\"\n",
         socket.display()
     );
-    for (front, Backends { service, addresses: [a, b], .. }) in fronts {
+    for (front, backends) in fronts {
+        let Backends { service, addresses: [a, b], .. } = backends;
         let name = service.name();
         let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"{front}\"\n");
+        if *service == Service::Https {
+            terminated::sessile(&mut text, plan, backends);
+            continue;
+        }
         let _ = match service {
             Service::Tls => {
                 write!(text, "tls = \"passthrough\"\nroute = [{{ sni = \"{NAME}\", pool = \"{name}\" }}]\n")
@@ -65,7 +76,12 @@ pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
          frontend metrics\n    mode http\n    no log\n    bind {metrics}\n    stats enable\n    stats uri /\n",
         socket.display()
     );
-    for (front, Backends { service, addresses: [a, b], .. }) in fronts {
+    for (front, backends) in fronts {
+        let Backends { service, addresses: [a, b], .. } = backends;
+        if *service == Service::Https {
+            terminated::haproxy(&mut text, plan, *front, backends);
+            continue;
+        }
         let name = service.name();
         let _ = write!(text, "frontend {name}\n    bind {front}\n");
         let _ = match service {
@@ -96,7 +112,9 @@ pub fn nginx(plan: &Plan<'_>, module: Option<&Path>) -> String {
          log_format line '$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time \
          $upstream_addr';\naccess_log {folder}/access.log line;\nproxy_connect_timeout 2s;\nproxy_timeout 1h;\n"
     );
-    for (front, Backends { service, addresses: [a, b], .. }) in fronts {
+    let (sites, streams): (Vec<_>, Vec<_>) =
+        fronts.iter().partition(|(_, backends)| backends.service == Service::Https);
+    for (front, Backends { service, addresses: [a, b], .. }) in streams {
         let name = service.name();
         let _ = writeln!(text, "upstream {name} {{ hash $remote_addr consistent; server {a}; server {b}; }}");
         let _ = match service {
@@ -108,5 +126,9 @@ pub fn nginx(plan: &Plan<'_>, module: Option<&Path>) -> String {
             _ => writeln!(text, "server {{ listen {front} backlog=4096; proxy_pass {name}; }}"),
         };
     }
-    text + "}\n"
+    text += "}\n";
+    for (front, backends) in sites {
+        terminated::nginx(&mut text, plan, front, backends);
+    }
+    text
 }

@@ -5,6 +5,7 @@
 
 mod config;
 mod installed;
+mod terminated;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -24,7 +25,8 @@ use self::installed::{find, said, stream_module};
 use crate::Result;
 use crate::backends::{Backends, Service};
 use crate::launch::{Cores, on_cores};
-use crate::load::tls::Identity;
+use crate::load::https::{self, Visitors};
+use crate::load::identity::{Exchange, Identity};
 use crate::load::{Until, bulk::Bulk, echo::Echo, http, http::Manner, tls};
 use crate::measure;
 
@@ -46,6 +48,8 @@ pub struct Contestant {
     everywhere: bool,
     /// How long it looks for more before it sleeps.
     busy_poll: &'static str,
+    /// How it exchanges keys with clients where it ends TLS.
+    pub exchange: Exchange,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +70,7 @@ impl Contestant {
             workers: 1,
             everywhere: false,
             busy_poll: "off",
+            exchange: Exchange::X25519,
         };
         let mut all = vec![ours("sessile", sessile), ours("null", sessile)];
         all.extend(before.map(|program| ours("before", &program)));
@@ -114,6 +119,11 @@ impl Contestant {
         Self { name: "busy", busy_poll: "100us", ..self.clone() }
     }
 
+    /// The same, but with the key exchange that a quantum computer does not break.
+    pub fn post_quantum(&self) -> Self {
+        Self { name: "post-quantum", exchange: Exchange::PostQuantum, ..self.clone() }
+    }
+
     /// Whether it is sessile.
     pub fn is_ours(&self) -> bool {
         self.kind == Kind::Sessile
@@ -132,7 +142,8 @@ impl Contestant {
         let fronts = backends.iter().map(|backends| Ok((free_port()?, backends))).collect::<Result<Vec<_>>>()?;
         let addresses = fronts.iter().map(|(front, backends)| (backends.service, *front)).collect();
         let (folder, metrics) = (dir.path(), free_port()?);
-        let plan = Plan { folder, fronts, metrics, workers: self.workers, busy_poll: self.busy_poll };
+        let Self { workers, busy_poll, exchange, .. } = *self;
+        let plan = Plan { folder, fronts, metrics, workers, busy_poll, exchange, identity };
         let file = dir.path().join("config");
         let (text, arguments): (_, &[&str]) = match &self.kind {
             Kind::Sessile => (config::sessile(&plan), &["run", "--config"]),
@@ -214,7 +225,7 @@ impl Proxy {
     fn await_answers(&mut self, identity: &Identity) -> Result<()> {
         let give_up = Instant::now() + PATIENCE;
         for (service, front) in &self.addresses {
-            while let Err(error) = answers(*service, *front, identity) {
+            while let Err(error) = answers(*service, *front, identity, self.contestant.exchange) {
                 if Instant::now() > give_up || self.process.try_wait()?.is_some() {
                     let said = fs::read_to_string(self.dir.path().join("error.log")).unwrap_or_default();
                     let name = self.contestant.name;
@@ -245,12 +256,16 @@ impl Drop for Proxy {
     }
 }
 
-fn answers(service: Service, front: SocketAddr, identity: &Identity) -> Result<()> {
+fn answers(service: Service, front: SocketAddr, identity: &Identity, exchange: Exchange) -> Result<()> {
     // A refused connection is cheaper to try than an exchange that has to fail.
     TcpStream::connect(front)?;
     let tally = match service {
         Service::Http => http::load(front, 1, Manner::Once)?.run(Until::Count(1))?,
         Service::Tls => tls::load(front, 1, identity)?.run(Until::Count(1))?,
+        Service::Https => {
+            let visitors = Visitors::suspicious(identity, exchange)?;
+            https::load(front, 1, Manner::Once, &visitors)?.run(Until::Count(1))?
+        }
         Service::Echo => return Ok(Echo::open(front)?.ping().map(drop)?),
         Service::Bulk => return Ok(Bulk::open(front, 1)?.run(Duration::from_millis(1)).map(drop)?),
     };

@@ -43,7 +43,7 @@ const fn bar(scenario: &'static str, what: &'static str, rule: Rule, at_most: f6
     Bar { scenario, what, rule, at_most }
 }
 
-static BARS: [Bar; 29] = [
+static BARS: [Bar; 37] = [
     bar("S1", "CPU per request, by the peers'", Peers("cpu_us"), 0.92),
     bar("S1", "part of it in user space", Median("user_share"), 0.06),
     bar("S1", "system calls per request", Calls, 4.2),
@@ -58,6 +58,14 @@ static BARS: [Bar; 29] = [
     bar("S4", "descriptors per idle connection", Worst("fds/conn"), 2.0),
     bar("S4", "KiB left when all have closed", Worst("left_kib"), 1024.0),
     bar("S4", "KiB more after a second fill", Worst("2nd_more_kib"), 1024.0),
+    bar("S5a", "CPU per request, by the peers'", Peers("cpu_us"), 0.95),
+    bar("S5a", "system calls per request", Calls, 4.5),
+    bar("S5a", "errors", Worst("errors"), 0.0),
+    bar("S5b", "CPU per full handshake, by the peers'", Peers("cpu_us"), 0.75),
+    bar("S5b", "errors", Worst("errors"), 0.0),
+    bar("S5r", "errors", Worst("errors"), 0.0),
+    bar("S5c", "CPU per GiB down, by the peers'", Peers("down_cpu_s/gib"), 0.80),
+    bar("S5w", "errors", Worst("errors"), 0.0),
     bar("S6", "CPU per connection, by the peers'", Peers("cpu_us"), 1.0),
     bar("S6", "system calls per connection", Calls, 21.0),
     bar("S6", "errors", Worst("errors"), 0.0),

@@ -31,7 +31,8 @@ pub fn tls(turn: &Turn<'_>) -> Result<Sample> {
     sample(turn, Manner::Once, || tls::load(front, turn.scale.clients, turn.identity))
 }
 
-fn sample<S: Session, F: FnMut() -> io::Result<S>>(
+/// A sample of any kind of exchange.
+pub fn sample<S: Session, F: FnMut() -> io::Result<S>>(
     turn: &Turn<'_>,
     manner: Manner,
     load: impl Fn() -> Result<Load<S, F>>,

@@ -1,4 +1,5 @@
-//! S4: what a connection costs that does nothing, and what is left when all have gone.
+//! S4 and S5i: what a connection costs that does nothing, and what is left when all have gone; one whose bytes only
+//! pass, and one whose TLS ends at the proxy, after a request.
 //!
 //! User memory is the proxy's alone; the kernel's slab is the whole machine's, with the sockets of client and backend.
 //! Invariant: every connection has carried bytes both ways before it is counted as idle.
@@ -8,20 +9,41 @@ use std::time::{Duration, Instant};
 use super::{Turn, busy};
 use crate::Result;
 use crate::backends::Service;
-use crate::load::idle::Held;
+use crate::load::idle::{Held, hold_visitors};
 use crate::measure;
 use crate::report::Sample;
 
 /// How long a proxy may take to close what its clients have closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Fills and closes twice.
+/// S4.
 pub fn run(turn: &Turn<'_>) -> Result<Sample> {
+    let open = || Ok(Held::open(turn.proxy.front(Service::Echo)?, turn.scale.idle)?);
+    sample(turn, &Crowd { count: turn.scale.idle, left: 0, open })
+}
+
+/// S5i. A proxy may keep connections to backends for whoever comes next.
+pub fn over_tls(turn: &Turn<'_>) -> Result<Sample> {
+    let count = turn.scale.visitors;
+    let open = || hold_visitors(turn.proxy.front(Service::Https)?, count, turn.identity);
+    sample(turn, &Crowd { count, left: count as u64, open })
+}
+
+/// Who is idle.
+struct Crowd<F> {
+    count: usize,
+    /// Descriptors that may stay when all have gone.
+    left: u64,
+    open: F,
+}
+
+/// Fills and closes twice.
+fn sample<T>(turn: &Turn<'_>, crowd: &Crowd<impl Fn() -> Result<T>>) -> Result<Sample> {
     let family = turn.proxy.family();
     settle(turn);
     let before = measure::memory(&family)?;
-    let first = fill(turn, &family)?;
-    let second = fill(turn, &family)?;
+    let first = fill(turn, &family, crowd)?;
+    let second = fill(turn, &family, crowd)?;
     let left = |fill: &Fill| (fill.left as f64 - before as f64) / 1024.0;
     Ok(Sample::default()
         .with("pss_b/conn", first.memory)
@@ -44,10 +66,10 @@ struct Fill {
     left: u64,
 }
 
-fn fill(turn: &Turn<'_>, family: &[u32]) -> Result<Fill> {
+fn fill<T>(turn: &Turn<'_>, family: &[u32], crowd: &Crowd<impl Fn() -> Result<T>>) -> Result<Fill> {
     let look = || Ok::<_, crate::Error>([measure::memory(family)?, measure::descriptors(family)?, measure::slab()?]);
     let before = look()?;
-    let held = Held::open(turn.proxy.front(Service::Echo)?, turn.scale.idle)?;
+    let held = (crowd.open)()?;
     settle(turn);
     let full = look()?;
     let begin = Instant::now();
@@ -58,14 +80,14 @@ fn fill(turn: &Turn<'_>, family: &[u32]) -> Result<Fill> {
     let busy = busy(cpu, begin.elapsed());
     drop(held);
     let give_up = Instant::now() + PATIENCE;
-    while measure::descriptors(family)? > before[1] {
+    while measure::descriptors(family)? > before[1] + crowd.left {
         if Instant::now() > give_up {
             return Err("descriptors stay open after the clients have left".into());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     settle(turn);
-    let each = |index: usize| (full[index] as f64 - before[index] as f64) / turn.scale.idle as f64;
+    let each = |index: usize| (full[index] as f64 - before[index] as f64) / crowd.count as f64;
     Ok(Fill { memory: each(0), descriptors: each(1), slab: each(2), busy, left: measure::memory(family)? })
 }
 

@@ -9,6 +9,7 @@ mod exchanges;
 mod idle;
 mod pingpong;
 mod reload;
+mod terminated;
 mod workers;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::backends::Service;
 use crate::cli::Scale;
-use crate::load::tls::Identity;
+use crate::load::identity::Identity;
 use crate::measure::{self, Cpu};
 use crate::proxies::{Contestant, Proxy};
 use crate::report::Sample;
@@ -52,6 +53,8 @@ pub enum Field {
     Few,
     /// Everyone, and sessile that looks for more before it sleeps.
     Waking,
+    /// Everyone, and sessile with a key exchange that peers may not have.
+    Handshakes,
     /// Sessile with one worker and with two. Only when it is asked for by name.
     Workers,
 }
@@ -71,7 +74,7 @@ pub struct Turn<'a> {
 }
 
 /// All of them, in order.
-static ALL: [Scenario; 11] = [
+static ALL: [Scenario; 17] = [
     Scenario {
         name: "S1",
         title: "kept-alive small requests, 64 connections",
@@ -103,6 +106,54 @@ static ALL: [Scenario; 11] = [
         field: Field::Few,
         run: idle::run,
         takes: (3.0, 7.0),
+    },
+    Scenario {
+        name: "S5a",
+        title: "terminated TLS, kept-alive requests with a session cookie, 64 connections",
+        services: &[Service::Https],
+        field: Field::Usual,
+        run: terminated::kept_alive,
+        takes: (1.0, 0.1),
+    },
+    Scenario {
+        name: "S5b",
+        title: "terminated TLS, full handshake and one request each",
+        services: &[Service::Https],
+        field: Field::Handshakes,
+        run: terminated::full_handshakes,
+        takes: (1.0, 0.1),
+    },
+    Scenario {
+        name: "S5r",
+        title: "terminated TLS, resumed handshake and one request with a cookie each",
+        services: &[Service::Https],
+        field: Field::Handshakes,
+        run: terminated::resumed_handshakes,
+        takes: (1.0, 0.2),
+    },
+    Scenario {
+        name: "S5c",
+        title: "terminated TLS, bulk down and up, one connection each",
+        services: &[Service::Https],
+        field: Field::Usual,
+        run: terminated::bulk,
+        takes: (2.0, 0.0),
+    },
+    Scenario {
+        name: "S5w",
+        title: "terminated TLS, WebSocket echo of 64 bytes, 64 connections",
+        services: &[Service::Https],
+        field: Field::Usual,
+        run: terminated::frames,
+        takes: (1.0, 0.1),
+    },
+    Scenario {
+        name: "S5i",
+        title: "idle terminated connections after one request, filled and closed twice",
+        services: &[Service::Https],
+        field: Field::Few,
+        run: idle::over_tls,
+        takes: (3.0, 5.0),
     },
     Scenario {
         name: "S6",
@@ -188,6 +239,10 @@ impl Scenario {
             Field::Waking => {
                 let busy = all.first().map(Contestant::busy);
                 all.iter().filter(|who| !who.is_for_bulk()).cloned().chain(busy).collect()
+            }
+            Field::Handshakes => {
+                let post_quantum = all.first().map(Contestant::post_quantum);
+                all.iter().filter(|who| !who.is_for_bulk()).cloned().chain(post_quantum).collect()
             }
             field => all.iter().filter(|who| field == Field::Splicing || !who.is_for_bulk()).cloned().collect(),
         }

@@ -1,0 +1,115 @@
+//! A site behind a proxy that ends TLS: what it does with a request is in the path.
+//!
+//! `/keep` and `/once` are small answers, `/download` and `/upload` bodies without end, `/echo` becomes a WebSocket.
+//! Invariant: what was asked of it and is not its own business (a body that was changed on the way, a frame that is not
+//! whole) ends the connection, which its client counts as an error.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use super::conversation::{BULK, Next};
+use crate::Result;
+use crate::load::frames::{echo, granted};
+use crate::load::http::answer;
+use crate::load::transfer::{LENGTH, check};
+
+/// Fields in a head.
+const FIELDS_MAX: usize = 32;
+/// Bytes of an upload read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// One connection.
+#[derive(Debug, Default)]
+pub struct Site {
+    doing: Doing,
+    read: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+enum Doing {
+    #[default]
+    Requests,
+    Download,
+    Upload(Vec<u8>),
+    Frames,
+}
+
+/// What a request asks for.
+struct Asked {
+    path: String,
+    close: bool,
+    length: usize,
+}
+
+impl Site {
+    /// Reads or writes once.
+    pub fn turn(&mut self, socket: &mut TcpStream, backend: usize) -> Result<Next> {
+        match &mut self.doing {
+            Doing::Requests | Doing::Frames => {
+                let mut bytes = [0; 4096];
+                let n = socket.read(&mut bytes)?;
+                self.read.extend_from_slice(&bytes[..n]);
+                if n == 0 {
+                    return Ok(Next::Close);
+                }
+                if matches!(self.doing, Doing::Frames) { self.frames(socket) } else { self.request(socket, backend) }
+            }
+            Doing::Download => socket.write(&BULK).map(|_| Next::Write).or_else(|error| match error {
+                full if full.kind() == ErrorKind::WouldBlock => Ok(Next::Write),
+                other => Err(other.into()),
+            }),
+            Doing::Upload(into) => {
+                let n = socket.read(into)?;
+                check(&into[..n])?;
+                Ok(if n == 0 { Next::Close } else { Next::Read })
+            }
+        }
+    }
+
+    fn request(&mut self, socket: &mut TcpStream, backend: usize) -> Result<Next> {
+        let Some(Asked { path, close, length }) = parse(&self.read)? else { return Ok(Next::Read) };
+        self.read.drain(..length);
+        match path.as_str() {
+            "/download" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\nBackend: {backend}\r\n\r\n");
+                socket.write_all(head.as_bytes())?;
+                self.doing = Doing::Download;
+                Ok(Next::Write)
+            }
+            "/upload" => {
+                check(&self.read)?;
+                self.doing = Doing::Upload(vec![0; CHUNK]);
+                Ok(Next::Read)
+            }
+            "/echo" => {
+                socket.write_all(&granted(backend))?;
+                self.doing = Doing::Frames;
+                self.frames(socket)
+            }
+            _ => {
+                socket.write_all(&answer(backend))?;
+                Ok(if close { Next::Close } else { Next::Read })
+            }
+        }
+    }
+
+    fn frames(&mut self, socket: &mut TcpStream) -> Result<Next> {
+        while let Some(frame) = echo(&mut self.read)? {
+            socket.write_all(&frame)?;
+        }
+        Ok(Next::Read)
+    }
+}
+
+/// The request whose head has come whole, if one has.
+fn parse(read: &[u8]) -> Result<Option<Asked>> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let httparse::Status::Complete(length) = request.parse(read)? else { return Ok(None) };
+    let path = request.path.unwrap_or_default().to_owned();
+    let close = request
+        .headers
+        .iter()
+        .any(|field| field.name.eq_ignore_ascii_case("connection") && field.value.eq_ignore_ascii_case(b"close"));
+    Ok(Some(Asked { path, close, length }))
+}
