@@ -3,6 +3,7 @@
 //! Speaks no protocol. One method is one system call, as the splicer's are. Invariant: a socket that is dropped before
 //! [`Socket::let_go`] is reset, so that a stream which was cut never looks complete, whatever cut it.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -72,6 +73,8 @@ impl Fault {
 pub struct Socket {
     socket: AsyncFd<OwnedFd>,
     whole: bool,
+    /// The last write found no room, and the kernel has not told of any since.
+    full: Cell<bool>,
 }
 
 impl Socket {
@@ -79,7 +82,7 @@ impl Socket {
     #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
-        Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, whole: false })
+        Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, whole: false, full: Cell::new(false) })
     }
 
     /// Waits until the peer resets, or is known to be gone; reads nothing.
@@ -131,15 +134,22 @@ impl Socket {
         write: impl Fn(&OwnedFd) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            // There nearly always is room, also where the runtime has not been told of it yet.
-            match write(self.socket.get_ref()) {
+            // There nearly always is room, also where the runtime has not been told of it yet. Once there was none, it
+            // is waited for: whoever looks in between, because time has passed, would find the odd byte and take it
+            // for a peer that reads.
+            let guard = if self.full.get() { Some(ready!(self.socket.poll_write_ready(cx))?) } else { None };
+            let answer = write(self.socket.get_ref());
+            self.full.set(matches!(answer, Err(Errno::AGAIN)));
+            match answer {
                 Ok(n) => return Poll::Ready(Ok(n)),
-                Err(Errno::AGAIN) => {}
-                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => {
+                    if let Some(mut guard) = guard {
+                        guard.clear_ready();
+                    }
+                }
+                Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
-            let mut guard = ready!(self.socket.poll_write_ready(cx))?;
-            guard.clear_ready();
         }
     }
 
