@@ -50,6 +50,12 @@ impl Buffer {
         debug_assert!(self.start <= self.end);
         if self.is_empty() {
             self.rest();
+        } else if self.memory.len() > BUFFER && self.end - self.start <= BUFFER {
+            // A long head has left; what follows it may have to wait, and shall not hold its room meanwhile.
+            let mut smaller = free();
+            let held = self.end - self.start;
+            smaller[..held].copy_from_slice(self.bytes());
+            (self.memory, self.start, self.end) = (smaller, 0, held);
         }
     }
 
@@ -88,7 +94,7 @@ impl Buffer {
 
     fn make_room(&mut self, most: usize) -> bool {
         if self.memory.is_empty() {
-            self.memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into());
+            self.memory = free();
             return true;
         }
         if self.end < self.memory.len() {
@@ -111,6 +117,11 @@ impl Buffer {
         (self.start, self.end) = (0, held);
         true
     }
+}
+
+/// Room of the usual size.
+fn free() -> Box<[u8]> {
+    FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into())
 }
 
 impl Drop for Buffer {
@@ -145,5 +156,17 @@ mod tests {
         buffer.end = buffer.memory.len();
         assert!(!buffer.make_room(2 * BUFFER));
         assert_eq!(buffer.bytes().len(), 2 * BUFFER);
+    }
+
+    #[test]
+    fn it_shrinks_when_what_made_it_grow_has_left() {
+        let bytes: Vec<u8> = (0..2 * BUFFER).map(|at| (at >> 8) as u8).collect();
+        let mut buffer = Buffer::holding(bytes.clone());
+        buffer.consume(BUFFER - 1);
+        assert_eq!(buffer.memory.len(), 2 * BUFFER);
+        buffer.consume(2);
+        assert_eq!(buffer.memory.len(), BUFFER);
+        assert_eq!(buffer.bytes(), &bytes[BUFFER + 1..]);
+        assert!(buffer.make_room(BUFFER));
     }
 }

@@ -145,7 +145,7 @@ impl Talk<'_> {
         };
         let backend = index_of(&pool, held.lease.backend());
         settled.placed(backend);
-        let mut head = Vec::with_capacity(request.length + 256);
+        let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
@@ -159,7 +159,7 @@ impl Talk<'_> {
         course: &Course<'_>,
         mut account: Account,
         mut held: Held,
-        message: Message,
+        mut message: Message,
         reply: Reply<'_>,
     ) -> Next {
         let (visit, asked, limits) = (self.visit, reply.asked, self.limits());
@@ -170,7 +170,8 @@ impl Talk<'_> {
                 client: &mut self.client,
                 inbound: &mut self.inbound,
                 held: &mut held,
-                head: &message.head,
+                head: &mut message.head,
+                repeatable: account.reused && may_be_repeated(asked.method, message.framing),
                 framing: message.framing,
                 reply: &reply,
                 limits,

@@ -22,6 +22,9 @@ use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Version};
 use crate::outcome::Ended;
 
+/// What is added to the head of a response, our cookie with all its attributes included, rarely is longer.
+const ADDED: usize = 320;
+
 /// What a whole exchange leaves behind.
 #[derive(Debug, Clone, Copy)]
 pub struct Done {
@@ -56,8 +59,10 @@ pub struct Exchange<'a> {
     pub inbound: &'a mut Buffer,
     /// The backend.
     pub held: &'a mut Held,
-    /// The head for the backend.
-    pub head: &'a [u8],
+    /// The head for the backend; taken away once nobody needs it any more.
+    pub head: &'a mut Vec<u8>,
+    /// It may be sent once more, on another connection, as long as no byte of a response has come.
+    pub repeatable: bool,
     /// How the request's body is delimited.
     pub framing: Framing,
     /// What the response becomes.
@@ -114,6 +119,7 @@ impl Exchange<'_> {
             let before = (up.moved, down.moved, up.done, down.any);
             let sent = self.poll_up(&mut up, cx);
             let came = self.poll_down(&up, &mut down, cx);
+            self.forget_head(&mut up, &down);
             if before != (up.moved, down.moved, up.done, down.any) {
                 last_active = clock::now();
                 self.account(up.moved - before.0, down.moved - before.1, last_active);
@@ -143,6 +149,13 @@ impl Exchange<'_> {
         let counters = self.held.lease.counters(self.visit.house.seat);
         counters.bytes_up.add(up);
         counters.bytes_down.add(down);
+    }
+
+    /// A head that has been sent goes, unless it may have to be sent again: the rest of the exchange may wait for long.
+    fn forget_head(&mut self, up: &mut Up, down: &Down) {
+        if up.head_sent == self.head.len() && (down.any || !self.repeatable) {
+            (*self.head, up.head_sent) = (Vec::new(), 0);
+        }
     }
 
     /// Moves the request on as far as it goes.
@@ -225,7 +238,8 @@ impl Exchange<'_> {
             down.out_sent += n;
             down.moved += n as u64;
             if down.out_sent == down.out.len() {
-                down.out.clear();
+                // Its room goes, too: what follows may wait for a client that does not read.
+                down.out = Vec::new();
                 down.out_sent = 0;
             }
             return Poll::Ready(Ok(None));
@@ -250,7 +264,7 @@ impl Exchange<'_> {
         if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
             return Poll::Ready(Err(of_client(fault)));
         }
-        let most = if down.body.is_some() { BUFFER } else { HEAD_MAX + BUFFER };
+        let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
         let Held { stream, answers, .. } = &mut *self.held;
         match ready!(answers.poll_read(stream, most, cx)) {
             Ok(Some(Got::Bytes(_))) => down.any = true,
@@ -298,6 +312,8 @@ impl Exchange<'_> {
             client_stays,
             backend_stays: backend_stays(&response) && asked.persists && up.done,
         };
+        let behind = self.held.answers.bytes().len() - length;
+        down.out.reserve_exact(length + ADDED + behind.min(BUFFER));
         self.reply.last(&mut down.out, &response, !client_stays && !switched);
         let mut body = Body::new(if switched { Framing::None } else { response.framing });
         self.held.answers.consume(length);

@@ -3,7 +3,7 @@
 //!
 //! What `splicer/flow.rs` is to bytes that only pass. Both ask the same routes, the same [`Pool::pick`](crate::pool::Pool),
 //! the same attempts, and end in the same closed list of outcomes. A conversation is one task on the thread beside the
-//! worker that accepted it; [`house`] holds the threads.
+//! worker that accepted it; `house.rs` holds the threads.
 //!
 //! Invariant: a conversation ends with one outcome, its client's stream ends cleanly only if everything that was to be
 //! said on it was said, and what it holds (sockets, permit, leases) is given back by dropping it.

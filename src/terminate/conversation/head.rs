@@ -13,7 +13,6 @@ use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
 use crate::terminate::account::Stage;
-use crate::terminate::buffer::BUFFER;
 use crate::terminate::stream::Got;
 
 /// What waiting for a head came to.
@@ -50,7 +49,7 @@ impl Talk<'_> {
                         Progress::More => {}
                     }
                 }
-                match inbound.poll_read(client, HEAD_MAX + BUFFER, cx) {
+                match inbound.poll_read(client, HEAD_MAX, cx) {
                     Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
                     Poll::Ready(Ok(None)) => return Poll::Ready(Head::Refused(Refused::HeadTooLong)),
                     Poll::Ready(Ok(Some(_))) => {
