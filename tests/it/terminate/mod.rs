@@ -3,9 +3,12 @@
 mod backend;
 mod client;
 mod cookie;
+mod crowd;
 mod framing;
 mod http;
 mod kept;
+mod kept_race;
+mod mixed;
 mod programs;
 mod relay;
 

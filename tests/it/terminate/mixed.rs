@@ -1,0 +1,380 @@
+//! Many users at once, several behind each connection, while everything goes wrong that can: whoever is answered is
+//! answered with his own answer, from his own backend.
+//!
+//! Each request names its user and itself, in its path, in a cookie and in its body; a backend says all three back.
+//! Invariant: every byte that a client reads is compared with what this one request has to be answered with.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use super::Front;
+use super::client::config;
+use super::crowd::{Asked, Backends, Dice, Head, Line, Wire, connect, connect_tls, run};
+use crate::support::backend::{listener, pool};
+use crate::support::eventually;
+use crate::support::many::alone;
+
+const REQUESTS: usize = 100_000;
+/// Client connections at a time; every eighth has TLS.
+const LINES: usize = 48;
+/// Users behind each, who take turns on it.
+const USERS: usize = 3;
+const BACKENDS: usize = 4;
+
+/// What is asked for, and what it does to those who carry it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Chunked,
+    Interim,
+    Late,
+    Empty,
+    NotModified,
+    UntilClose,
+    Fails,
+    /// Answers, says that it keeps the connection, and closes it.
+    Leaves,
+    /// Answers before it has read the body, and closes.
+    Early,
+    /// Answers, and goes on with an answer that nobody has asked for.
+    Babbles,
+    /// Closes without an answer.
+    Silent,
+    Resets,
+    /// Closes inside the head, or the body, of its answer.
+    HalfHead,
+    HalfBody,
+    Nonsense,
+    /// The client goes: in the middle of its body, or before its answer.
+    Abort,
+    Leave,
+}
+
+use Kind::{
+    Abort, Babbles, Chunked, Early, Empty, Fails, HalfBody, HalfHead, Interim, Late, Leave, Leaves, Nonsense,
+    NotModified, Plain, Resets, Silent, UntilClose,
+};
+
+/// What may happen to anybody, most of the time.
+const GOOD: [Kind; 9] = [Plain, Chunked, Interim, Late, Empty, NotModified, Fails, Plain, Chunked];
+/// What ends a connection.
+const BAD: [Kind; 11] =
+    [UntilClose, Leaves, Early, Babbles, Silent, Resets, HalfHead, HalfBody, Nonsense, Abort, Leave];
+
+/// One request.
+struct Ask {
+    kind: Kind,
+    method: &'static str,
+    path: String,
+    user: usize,
+    body: String,
+}
+
+/// What a whole answer's body is: it can be mistaken for no other one.
+fn text(path: &str, user: &str, body: usize) -> String {
+    let line = format!("{path} of {user} with {body}\n");
+    let number: usize = path.rsplit('/').next().unwrap().parse().unwrap();
+    line.repeat(if number.is_multiple_of(97) { 900 } else { 1 + number % 23 })
+}
+
+fn path_of(kind: Kind, user: &str, number: usize) -> String {
+    format!("/{kind:?}/{user}/{number}")
+}
+
+/// How a backend answers.
+async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::Result<bool> {
+    let path = asked.path();
+    let mut words = path.split('/').skip(1);
+    let (kind, user) = (words.next().unwrap(), words.next().unwrap());
+    let own = asked.head.cookie("who") == Some(user)
+        && asked.head.fields("cookie").all(|cookies| !cookies.contains("SESSILE"))
+        && asked.body.chunks(path.len()).all(|part| path.as_bytes().starts_with(part));
+    // A connection to a backend is one client's.
+    let carrier = asked.head.field("x-line").expect("a line");
+    if line.owner.is_empty() {
+        line.owner = carrier.to_owned();
+    }
+    let who = if own && line.owner == carrier { path } else { "/mixed/up/0" };
+    let head = format!("X-Who: {who}\r\nX-Backend: {backend}\r\n");
+    let text = text(path, user, asked.body.len());
+    let status = if kind == "Fails" { "503 Not Now" } else { "200 OK" };
+    let sized = format!("HTTP/1.1 {status}\r\n{head}Content-Length: {}\r\n\r\n", text.len());
+    let body = if asked.method() == "HEAD" { "" } else { &*text };
+    match kind {
+        "Chunked" if asked.method() != "HEAD" => {
+            let mut all = format!("HTTP/1.1 200 OK\r\n{head}Transfer-Encoding: chunked\r\n\r\n");
+            for piece in body.as_bytes().chunks(1_000) {
+                all += &format!("{:x};of={user}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap());
+            }
+            line.send(all + "0\r\nX-Trailer: of-all\r\n\r\n").await?;
+        }
+        "Interim" => {
+            line.send(format!("HTTP/1.1 103 Early Hints\r\nX-Who: {who}\r\n\r\n{sized}{body}")).await?;
+        }
+        "Late" => {
+            tokio::time::sleep(Duration::from_millis(body.len() as u64 % 7)).await;
+            line.send(sized).await?;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            line.send(body).await?;
+        }
+        "Empty" => line.send(format!("HTTP/1.1 204 No Content\r\n{head}\r\n")).await?,
+        "NotModified" => line.send(format!("HTTP/1.1 304 Not Modified\r\n{head}\r\n")).await?,
+        "UntilClose" => {
+            line.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}")).await?;
+            return Ok(false);
+        }
+        "Leaves" => {
+            line.send(sized + body).await?;
+            return Ok(false);
+        }
+        "Babbles" => {
+            let more = "HTTP/1.1 200 OK\r\nX-Who: /nobody/asked/0\r\nContent-Length: 0\r\n\r\n";
+            line.send(sized + body + more).await?;
+        }
+        "Silent" => return Ok(false),
+        "Resets" => {
+            line.reset_when_dropped();
+            return Ok(false);
+        }
+        "HalfHead" => {
+            line.send(&sized[..sized.len() / 2]).await?;
+            return Ok(false);
+        }
+        "HalfBody" => {
+            line.send(sized + &body[..body.len() / 2]).await?;
+            return Ok(false);
+        }
+        "Nonsense" => line.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n??").await?,
+        _ => line.send(sized + body).await?,
+    }
+    Ok(true)
+}
+
+/// A user: who he is, and where he settled.
+#[derive(Default)]
+struct User {
+    name: String,
+    cookie: Option<String>,
+    home: Option<String>,
+}
+
+/// What became of all requests.
+#[derive(Default)]
+struct Tally {
+    sent: Cell<usize>,
+    fates: RefCell<BTreeMap<&'static str, usize>>,
+}
+
+impl Tally {
+    fn count(&self, fate: &'static str) {
+        *self.fates.borrow_mut().entry(fate).or_default() += 1;
+    }
+}
+
+/// One client connection after the other, with the same users behind each.
+struct Carrier {
+    number: usize,
+    front: [std::net::SocketAddr; 2],
+    tls: Arc<rustls::ClientConfig>,
+    users: Vec<User>,
+    dice: Dice,
+    tally: Rc<Tally>,
+}
+
+impl Carrier {
+    async fn run(mut self) {
+        let mut turn = 0;
+        while self.tally.sent.get() < REQUESTS {
+            turn += 1;
+            let mut line = self.connect().await;
+            line.owner = format!("{}.{turn}", self.number);
+            while self.tally.sent.get() < REQUESTS && self.round(&mut line).await {}
+        }
+    }
+
+    async fn connect(&mut self) -> Line<Box<dyn Wire>> {
+        if self.number.is_multiple_of(8) {
+            return connect_tls(self.front[0], &self.tls).await.boxed();
+        }
+        let line = connect(self.front[1]).await;
+        if self.dice.roll(2) == 0 {
+            line.reset_when_dropped();
+        }
+        line.boxed()
+    }
+
+    /// Asks once, or several times before the first answer; whether the connection goes on.
+    async fn round(&mut self, line: &mut Line<Box<dyn Wire>>) -> bool {
+        let count = if self.dice.roll(4) == 0 { 2 + self.dice.roll(4) } else { 1 };
+        let mut asks: Vec<_> = (0..count).map(|_| self.choose()).collect();
+        // Who has settled nowhere does so first, alone.
+        if let Some(homeless) = self.users.iter().position(|user| user.cookie.is_none()) {
+            asks = vec![self.ask(homeless, Plain, "GET")];
+        }
+        // Behind a client that has gone nothing follows.
+        if let Some(last) = asks.iter().position(|ask| matches!(ask.kind, Abort | Leave)) {
+            asks.truncate(last + 1);
+        }
+        let bytes: String = asks.iter().map(|ask| self.written(ask, &line.owner)).collect();
+        self.tally.sent.update(|sent| sent + asks.len());
+        // An earlier request may have closed the connection while the later ones are written.
+        let _ = line.send(bytes).await;
+        for ask in &asks {
+            if matches!(ask.kind, Abort | Leave) {
+                self.tally.count("left by the client");
+                return false;
+            }
+            if !self.hear(line, ask).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn choose(&mut self) -> Ask {
+        let user = self.dice.roll(USERS);
+        let kinds = if self.dice.roll(8) == 0 { &BAD[..] } else { &GOOD[..] };
+        let kind = kinds[self.dice.roll(kinds.len())];
+        let method = match kind {
+            Abort | Early => "POST",
+            UntilClose | HalfBody => ["GET", "POST"][self.dice.roll(2)],
+            _ => ["GET", "GET", "HEAD", "POST", "PUT"][self.dice.roll(5)],
+        };
+        self.ask(user, kind, method)
+    }
+
+    fn ask(&mut self, user: usize, kind: Kind, method: &'static str) -> Ask {
+        let path = path_of(kind, &self.users[user].name, self.dice.roll(1_000_000));
+        let length = match (method, kind) {
+            ("POST" | "PUT", Abort | Early) => 200_000,
+            ("POST" | "PUT", _) => [0, 10, 5_000, 70_000][self.dice.roll(4)],
+            _ => 0,
+        };
+        let body = path.repeat(length / path.len() + 1)[..length].to_owned();
+        Ask { kind, method, path, user, body }
+    }
+
+    fn written(&mut self, ask: &Ask, line: &str) -> String {
+        let user = &self.users[ask.user];
+        let cookie = user.cookie.as_deref().unwrap_or("none=here");
+        let quoted = || cookie.split_once('=').map(|(name, value)| format!("{name}=\"{value}\"")).unwrap();
+        let cookies = match self.dice.roll(4) {
+            0 => format!("Cookie: who={}; {cookie}\r\n", user.name),
+            1 => format!("Cookie: a=b; {cookie}\r\nCookie: who={}; c=d\r\n", user.name),
+            2 => format!("Cookie: SESSILE=made-up; {cookie}; who={}\r\n", user.name),
+            _ => format!("cookie: {}; who={}\r\n", quoted(), user.name),
+        };
+        let head = format!("{} {} HTTP/1.1\r\nHost: a.test\r\nX-Line: {line}\r\n{cookies}", ask.method, ask.path);
+        if ask.method == "GET" || ask.method == "HEAD" {
+            return head + "\r\n";
+        }
+        if ask.kind == Abort {
+            return format!("{head}Content-Length: {}\r\n\r\n{}", ask.body.len(), &ask.body[..ask.body.len() / 3]);
+        }
+        if self.dice.roll(2) == 0 || ask.body.is_empty() {
+            return format!("{head}Content-Length: {}\r\n\r\n{}", ask.body.len(), ask.body);
+        }
+        let mut chunked = head + "Transfer-Encoding: chunked\r\n\r\n";
+        for piece in ask.body.as_bytes().chunks(9_000) {
+            chunked += &format!("{:x}\r\n{}\r\n", piece.len(), std::str::from_utf8(piece).unwrap());
+        }
+        chunked + "0\r\n\r\n"
+    }
+
+    /// Reads what becomes of a request; whether its connection goes on.
+    async fn hear(&mut self, line: &mut Line<Box<dyn Wire>>, ask: &Ask) -> bool {
+        let head = loop {
+            match line.head().await {
+                Ok(head) if head.status() == 103 => assert_eq!(head.field("x-who"), Some(&*ask.path)),
+                Ok(head) => break head,
+                Err(error) => {
+                    // What may not be sent twice is not: its connection to a backend may have been closed meanwhile.
+                    let may_be_lost = matches!(ask.method, "POST" | "PUT") || ask.kind == Early;
+                    assert!(may_be_lost, "{} {} was not answered: {error}", ask.method, ask.path);
+                    self.tally.count("closed without an answer");
+                    return false;
+                }
+            }
+        };
+        let Some(who) = head.field("x-who") else {
+            let theirs = matches!(ask.kind, Silent | Resets | HalfHead | Nonsense | Early);
+            assert!(theirs && head.status() == 502 && head.closes(), "{} {}: {head:?}", ask.method, ask.path);
+            let _ = line.end().await;
+            self.tally.count("502 for the backend");
+            return false;
+        };
+        assert_eq!(who, ask.path, "somebody else's answer: {head:?}");
+        self.settle(ask, &head);
+        let bodiless = ask.method == "HEAD" || matches!(head.status(), 204 | 304);
+        let body = if bodiless { Ok(Vec::new()) } else { line.body(&head).await };
+        let whole = text(&ask.path, &self.users[ask.user].name, ask.body.len());
+        match body {
+            Ok(body) => {
+                assert!(ask.kind != HalfBody || bodiless, "what was cut looks whole: {ask:?}", ask = ask.path);
+                assert!(bodiless || body == whole.as_bytes(), "another body for {}", ask.path);
+                self.tally.count("answered");
+            }
+            Err(_) => {
+                assert!(matches!(ask.kind, HalfBody | Early), "{} {} was cut", ask.method, ask.path);
+                self.tally.count("cut in its body");
+                return false;
+            }
+        }
+        if head.closes() {
+            let rest = line.end().await.unwrap_or_default();
+            assert!(rest.is_empty(), "behind the last answer: {:?}", String::from_utf8_lossy(&rest));
+            return false;
+        }
+        true
+    }
+
+    /// Where the answer comes from is where this user lives.
+    fn settle(&mut self, ask: &Ask, head: &Head) {
+        let user = &mut self.users[ask.user];
+        let backend = head.field("x-backend").expect("a backend");
+        if let Some(cookie) = head.set_cookie() {
+            assert!(user.cookie.is_none(), "sent only when new or due");
+            (user.cookie, user.home) = (Some(cookie), Some(backend.to_owned()));
+        }
+        assert_eq!(user.home.as_deref(), Some(backend), "{}", ask.path);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_mixed_requests_and_nobody_gets_anothers_answer() {
+    let _alone = alone();
+    let backends = Backends::start(BACKENDS, None, play);
+    let options =
+        "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+    let pools = listener("p", "").replace("\"l\"", "\"plain\"") + &pool("p", options, &backends.addresses);
+    let log = "[log]\nformat = \"json\"\nconnections = false\n";
+    let front = Front::with(log, "pool = \"p\"\n", &pools);
+    let addresses = [front.address(), front.sessile.address("plain")];
+    let tls = config(&front.authority);
+    let (tally, began) = (Rc::new(Tally::default()), Instant::now());
+    run(async {
+        let lines: Vec<_> = (0..LINES)
+            .map(|number| {
+                let user = |n| User { name: format!("u{number}-{n}"), ..User::default() };
+                let users = (0..USERS).map(user).collect();
+                let (tls, tally) = (Arc::clone(&tls), Rc::clone(&tally));
+                spawn_local(Carrier { number, front: addresses, tls, users, dice: Dice(number as u64), tally }.run())
+            })
+            .collect();
+        for line in lines {
+            line.await.expect("a client that is content");
+        }
+    });
+    println!("{} requests in {:.1?}: {:?}", tally.sent.get(), began.elapsed(), tally.fates.borrow());
+    assert!(tally.sent.get() >= REQUESTS);
+    let answered = tally.fates.borrow()["answered"];
+    assert!(answered > REQUESTS * 3 / 4, "{answered}");
+    eventually("every connection to be gone", || (front.sessile.status()["admission"]["open"] == 0).then_some(()));
+}
