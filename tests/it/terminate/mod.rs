@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod cookie;
 mod crowd;
+mod fleet;
 mod framing;
 mod http;
 mod kept;
