@@ -1,5 +1,6 @@
 //! Connections that end here: TLS with clients, plain relays, requests placed one by one.
 
+mod abuse;
 mod backend;
 mod client;
 mod cookie;
@@ -9,6 +10,7 @@ mod framing;
 mod http;
 mod kept;
 mod kept_race;
+mod memory;
 mod mixed;
 mod programs;
 mod relay;

@@ -1,0 +1,118 @@
+//! More handshakes than there are turns for, and handshakes that nobody waits for.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_local;
+
+use super::{Honest, ask, backend, ended, half_shaken, nothing_is_left};
+use crate::support::authority::hello;
+use crate::support::backend::{listener, pool};
+use crate::support::many::{alone, at_rest};
+use crate::support::{Sessile, eventually};
+use crate::terminate::Front;
+use crate::terminate::client::config;
+use crate::terminate::crowd::{Backends, connect, connect_tls, run};
+
+fn front(limits: &str, backends: &Backends) -> Front {
+    let tables = listener("p", "").replace("\"l\"", "\"plain\"") + &pool("p", "http = true\n", &backends.addresses);
+    let log = "[log]\nformat = \"json\"\nconnections = false\n";
+    Front::with(&format!("{log}[limits]\n{limits}"), "pool = \"p\"\n", &tables)
+}
+
+/// The first so many hold their turns until their limit, the others wait for one; who comes later is served as soon as
+/// they are gone, and nobody who needs no handshake waits at all.
+#[test]
+fn more_handshakes_than_allowed_wait_for_their_turn_and_end_at_their_limit() {
+    const TURNS: usize = 8;
+    const MORE: usize = 40;
+    let _alone = alone();
+    let backends = backend();
+    let front = front(&format!("hello_timeout = \"2s\"\nmax_handshakes = {TURNS}\n"), &backends);
+    let before = at_rest(|| front.sessile.descriptors());
+    let (tls, open, plain) = (config(&front.authority), front.address(), front.sessile.address("plain"));
+    run(async {
+        let kept = Honest::start(open, Some(&tls), false);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let others = [kept, Honest::start(plain, None, true)];
+        let began = Instant::now();
+        let mut flood = Vec::new();
+        for _ in 0..TURNS {
+            flood.push(half_shaken(open, &tls).await.0);
+        }
+        for _ in 0..MORE {
+            let mut line = connect(open).await;
+            line.send(hello(&tls, "a.test").1).await.expect("a connection");
+            flood.push(line);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let tardy = spawn_local(async move {
+            let mut line = connect_tls(open, &tls).await;
+            ask(&mut line).await;
+            began.elapsed()
+        });
+        for mut line in flood {
+            let _ = line.stream.read_to_end(&mut Vec::new()).await;
+        }
+        let took = began.elapsed();
+        assert!(took > Duration::from_millis(1_900) && took < Duration::from_millis(3_500), "{took:?}");
+        let tardy = tardy.await.expect("a client that is content");
+        println!("the flood was over after {took:?}, a client behind it was served after {tardy:?}");
+        for honest in others {
+            let (served, longest) = honest.stop().await;
+            assert!(served > 50 && longest < Duration::from_millis(900), "{served} times, in {longest:?} at most");
+        }
+    });
+    let (timeout, limit) =
+        (ended(&front.sessile, "l", "handshake_timeout"), ended(&front.sessile, "l", "handshake_limit"));
+    assert_eq!(timeout + limit, (TURNS + MORE) as u64);
+    assert!(timeout >= TURNS as u64 && limit > 0, "{timeout} and {limit}");
+    nothing_is_left(&front.sessile, before);
+}
+
+#[test]
+fn two_thousand_hellos_that_nobody_waits_for_cost_no_other_client_anything() {
+    const MANY: usize = 2_000;
+    let _alone = alone();
+    let backends = backend();
+    let front = front("hello_timeout = \"5s\"\nmax_handshakes = 64\n", &backends);
+    let before = at_rest(|| front.sessile.descriptors());
+    let memory = at_rest(|| front.sessile.pss_kib());
+    let (tls, open, plain) = (config(&front.authority), front.address(), front.sessile.address("plain"));
+    let first = hello(&tls, "a.test").1;
+    let began = Instant::now();
+    run(async {
+        let honest = [
+            Honest::start(open, Some(&tls), false),
+            Honest::start(open, Some(&tls), true),
+            Honest::start(plain, None, true),
+        ];
+        for number in 0..MANY {
+            let mut line = connect(open).await;
+            line.send(&first).await.expect("a connection");
+            if number % 2 == 0 {
+                line.reset_when_dropped();
+            }
+            drop(line);
+            if number % 50 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for honest in honest {
+            let (served, longest) = honest.stop().await;
+            println!("an honest client was served {served} times, in {longest:?} at most");
+            assert!(served > 0 && longest < Duration::from_secs(4), "{served} times, in {longest:?} at most");
+        }
+    });
+    let vanished = |sessile: &Sessile| {
+        let count = |word| ended(sessile, "l", word);
+        let all = count("handshake_cut") + count("client_reset") + count("hello_truncated");
+        (all >= MANY as u64).then_some((count("handshake_cut"), count("client_reset")))
+    };
+    let (cut, reset) = eventually("every hello to have ended", || vanished(&front.sessile));
+    println!("{cut} cut, {reset} reset, in {:?}", began.elapsed());
+    nothing_is_left(&front.sessile, before);
+    let after = at_rest(|| front.sessile.pss_kib());
+    println!("{memory} KiB before, {after} KiB after");
+    assert!(after < memory + 16 * 1_024, "{memory} KiB before, {after} KiB after");
+}
