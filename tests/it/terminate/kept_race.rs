@@ -33,7 +33,7 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
     let record = Arc::clone(&delivered);
     let backends = Backends::start(2, Some(KEPT), async move |_, line, asked| {
         if asked.method() == "POST" {
-            assert_eq!(asked.body, asked.path().as_bytes());
+            assert!(asked.body.is_empty() || asked.body == asked.path().as_bytes());
             *record.lock().unwrap().entry(asked.path().to_owned()).or_default() += 1;
         }
         let path = asked.path();
@@ -57,7 +57,12 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
             tokio::time::sleep_until(next.into()).await;
             let (path, post) = (format!("/{number}/{count}"), dice.roll(2) == 0);
             let head = format!("{} {path} HTTP/1.1\r\nHost: a\r\n", if post { "POST" } else { "GET" });
-            let body = if post { format!("Content-Length: {}\r\n\r\n{path}", path.len()) } else { "\r\n".into() };
+            let body = match (post, dice.roll(2)) {
+                (false, _) => "\r\n".to_owned(),
+                // Nothing of it is gone, and still it must not be sent twice.
+                (true, 0) => "Content-Length: 0\r\n\r\n".to_owned(),
+                (true, _) => format!("Content-Length: {}\r\n\r\n{path}", path.len()),
+            };
             line.send(head + &body).await.expect("a connection that is kept, or was closed behind its last answer");
             match line.head().await {
                 Ok(head) => {
