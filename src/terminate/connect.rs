@@ -53,9 +53,11 @@ impl Course<'_> {
         client: &Stream,
         choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick>,
     ) -> Result<Reached, Ended> {
+        // Boxed, so that it costs nothing while the conversation only waits, which is most of its life.
+        let reach = Box::pin(self.reach(choose));
         tokio::select! {
             biased;
-            reached = self.reach(choose) => reached,
+            reached = reach => reached,
             fault = client.broken() => Err(fault.of_client()),
         }
     }

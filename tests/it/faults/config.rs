@@ -41,9 +41,9 @@ fn assert_found(what: &str, found: &[String], expected: &[String]) {
 }
 
 #[test]
-fn there_are_32_broken_files_and_one_has_five_errors() {
+fn there_are_many_broken_files_and_one_has_five_errors() {
     let files = broken();
-    assert_eq!(files.len(), 32);
+    assert!(files.len() > 30);
     assert!(files.iter().any(|file| file.expected.len() == 5));
     for file in files {
         assert!(!file.expected.is_empty(), "{:?}", file.path);

@@ -73,6 +73,32 @@ fn an_end_passes_while_the_other_direction_goes_on() {
 }
 
 #[test]
+fn a_client_that_leaves_without_a_word_or_talks_nonsense_is_told_apart() {
+    let backend = Backend::serving(|mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        stream.write_all(format!("{} bytes", all.len()).as_bytes())
+    });
+    let front = Front::start("", "", &[backend.address]);
+    let mut client = connect(front.address(), &config(&front.authority), "a.test");
+    client.write_all(b"seven..").unwrap();
+    client.flush().unwrap();
+    client.sock.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "7 bytes", "its end passes as an end");
+    front.sessile.ended("l", "client_truncated");
+
+    let mut client = connect(front.address(), &config(&front.authority), "a.test");
+    client.write_all(b"x").unwrap();
+    client.flush().unwrap();
+    // A record of application data that no key opens.
+    client.sock.write_all(&[[0x17, 3, 3, 0, 40].as_slice(), &[7; 40]].concat()).unwrap();
+    assert!(client.read(&mut [0; 16]).is_err());
+    front.sessile.ended("l", "client_tls");
+}
+
+#[test]
 fn a_reset_stays_a_reset() {
     let backend = Backend::serving(|mut stream| {
         stream.read_exact(&mut [0])?;

@@ -60,7 +60,7 @@ fn more_handshakes_than_allowed_wait_for_their_turn_and_end_at_their_limit() {
         println!("the flood was over after {took:?}, a client behind it was served after {tardy:?}");
         for honest in others {
             let (served, longest) = honest.stop().await;
-            assert!(served > 50 && longest < Duration::from_millis(900), "{served} times, in {longest:?} at most");
+            assert!(served > 20 && longest < Duration::from_millis(1_300), "{served} times, in {longest:?} at most");
         }
     });
     let (timeout, limit) =

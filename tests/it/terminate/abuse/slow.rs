@@ -267,7 +267,7 @@ fn the_slow_and_the_silent_end_at_their_limits_and_others_do_not_notice() {
         for honest in honest {
             let (served, longest) = honest.stop().await;
             println!("an honest client was served {served} times, in {longest:?} at most");
-            assert!(served > 20 && longest < LATE, "{served} times, in {longest:?} at most");
+            assert!(served > 20 && longest < 2 * LATE, "{served} times, in {longest:?} at most");
         }
     });
     for case in &cases {
