@@ -1,10 +1,12 @@
-//! What a client is recognised by: its [`cookie`], or its [`key`], refined by named [`range`]s of source addresses.
+//! What a client is recognised by: its [`cookie`], or its [`key`], refined by named [`range`]s of source addresses; and
+//! where it settled: the [`memory`].
 //!
-//! Remembers nobody and chooses no backend; `pool` does. Invariant: the same facts give the same key bytes on every
-//! machine, because the bytes enter placement's wire format.
+//! Chooses no backend; `pool` does. Invariant: the same facts give the same key bytes on every machine, because the
+//! bytes enter placement's wire format.
 
 pub mod cookie;
 pub mod key;
+pub mod memory;
 pub mod range;
 
 use std::net::IpAddr;

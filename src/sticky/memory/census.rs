@@ -1,0 +1,50 @@
+//! How many keys a memory knows, where they live and how long ago they came.
+//!
+//! Takes nothing from the table and stops nobody: slices are counted one after another while others write.
+//! Invariant: every entry counted was live at some moment of the count.
+
+use std::ops::Range;
+
+use ahash::AHashMap;
+
+use super::{Memory, Minute, Origin, Seat};
+
+/// Upper bounds of the ages, in minutes; what is older falls into one more.
+pub const AGES_MIN: [u32; 10] = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1_440];
+
+/// A count of live entries. Whoever counts takes a slice, lets others work, and takes the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Sessions known.
+    pub known: u64,
+    /// By age, see [`AGES_MIN`].
+    pub by_age: [u64; AGES_MIN.len() + 1],
+    /// Those that placement would find anyway.
+    pub placed: u64,
+    /// Those that it would not.
+    pub displaced: u64,
+    /// Those that an application's cookie names.
+    pub learned: u64,
+    by_seat: AHashMap<Seat, u64>,
+}
+
+impl Census {
+    /// Adds what lives in these of the memory's buckets.
+    pub fn count(&mut self, memory: &Memory, buckets: Range<usize>, now: Minute) {
+        for entry in memory.entries(buckets, now).filter(|entry| memory.remembers(entry)) {
+            self.known += 1;
+            self.by_age[AGES_MIN.partition_point(|bound| *bound < entry.known.age_min)] += 1;
+            *match entry.known.origin {
+                Origin::Placed => &mut self.placed,
+                Origin::Displaced => &mut self.displaced,
+                Origin::Learned => &mut self.learned,
+            } += 1;
+            *self.by_seat.entry(entry.known.seat).or_default() += 1;
+        }
+    }
+
+    /// How many live with this backend.
+    pub fn of(&self, seat: Seat) -> u64 {
+        self.by_seat.get(&seat).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,229 @@
+//! One entry as two words, and the minute that dates it.
+//!
+//! Touches no shared memory. Invariant: the check word binds the key to everything in the data word but minutes and
+//! lock, so the halves of two different entries, read together, name a key that nobody has.
+//!
+//! ```text
+//! data   backend id 16 | generation 16 | minutes 24 | lock 1 | learned 1 | placement 6
+//! check  key ^ (data without minutes and lock)
+//! ```
+//!
+//! Id 0 is nobody: a place of zeros is empty. Minutes go round every 31 years. *Placement* names the placement that
+//! would find the same backend, by a remainder of its digest, or is 0: so when a reload changes placement, everything
+//! remembered before counts as worth remembering until its client comes again.
+
+use std::time::Duration;
+
+use super::secret::KeyHash;
+use super::{Origin, Place, Seat};
+
+/// Minutes since a moment of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Minute(u32);
+
+/// Those that an entry keeps.
+const MINUTES: u32 = 0xff_ffff;
+
+impl Minute {
+    /// When the clock began.
+    pub const START: Self = Self(0);
+
+    /// The minute of a moment of the process's clock.
+    #[inline]
+    pub fn of_ms(now_ms: u64) -> Self {
+        Self((now_ms / 60_000) as u32 & MINUTES)
+    }
+
+    /// So many minutes earlier, which may be before the clock began.
+    pub fn before(self, age_min: u32) -> Self {
+        Self(self.0.wrapping_sub(age_min) & MINUTES)
+    }
+
+    /// How long ago `seen` was. What lies ahead was seen by a thread whose clock was read a little later: just now.
+    #[inline]
+    pub fn age_min(self, seen: Self) -> u32 {
+        let age = self.0.wrapping_sub(seen.0) & MINUTES;
+        if age > MINUTES / 2 { 0 } else { age }
+    }
+}
+
+/// The most minutes that an entry is kept for.
+const REMEMBER_MAX: u64 = (MINUTES / 2 - 1) as u64;
+
+/// Entries older than this are over. They are dated by the minute, so it is never less than asked, and up to two
+/// minutes more.
+pub(super) fn remember_min(remember: Duration) -> u32 {
+    remember.as_secs().div_ceil(60).min(REMEMBER_MAX) as u32
+}
+
+/// Which placement would find an entry again: 1 to 63.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Finder(u8);
+
+impl Finder {
+    /// Equal digests place alike.
+    pub(super) fn new(digest: u64) -> Self {
+        Self(1 + (digest % 63) as u8)
+    }
+}
+
+/// The data word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Data(pub(super) u64);
+
+const MINUTES_SHIFT: u32 = 8;
+const MINUTES_MASK: u64 = (MINUTES as u64) << MINUTES_SHIFT;
+const LEARNED: u64 = 1 << 6;
+const FINDER_MASK: u64 = LEARNED - 1;
+
+/// Set in the first entry of a bucket while somebody changes the bucket.
+pub(super) const LOCK: u64 = 1 << 7;
+
+impl Data {
+    /// A place where nobody is.
+    pub(super) const EMPTY: Self = Self(0);
+
+    /// An entry of somebody who settled there at `seen`.
+    #[inline]
+    pub(super) fn new(place: Place, finder: Finder, seen: Minute) -> Self {
+        let flags = match place.origin {
+            Origin::Placed => u64::from(finder.0),
+            Origin::Displaced => 0,
+            Origin::Learned => LEARNED,
+        };
+        Self::with_flags(place.seat, flags as u8, seen)
+    }
+
+    /// An entry with the flags of another one.
+    pub(super) fn with_flags(seat: Seat, flags: u8, seen: Minute) -> Self {
+        let seat = u64::from(seat.id) << 48 | u64::from(seat.generation) << 32;
+        Self(seat | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & (LEARNED | FINDER_MASK))
+    }
+
+    #[inline]
+    pub(super) fn is_empty(self) -> bool {
+        self.0 >> 48 == 0
+    }
+
+    #[inline]
+    pub(super) fn is_locked(self) -> bool {
+        self.0 & LOCK != 0
+    }
+
+    #[inline]
+    pub(super) fn seat(self) -> Seat {
+        Seat { id: (self.0 >> 48) as u16, generation: (self.0 >> 32) as u16 }
+    }
+
+    #[inline]
+    pub(super) fn seen(self) -> Minute {
+        Minute((self.0 >> MINUTES_SHIFT) as u32 & MINUTES)
+    }
+
+    /// What is kept besides seat and minute.
+    pub(super) fn flags(self) -> u8 {
+        (self.0 & (LEARNED | FINDER_MASK)) as u8
+    }
+
+    /// As a pool with this placement sees it.
+    #[inline]
+    pub(super) fn origin(self, finder: Finder) -> Origin {
+        if self.0 & LEARNED != 0 {
+            Origin::Learned
+        } else if self.0 & FINDER_MASK == u64::from(finder.0) {
+            Origin::Placed
+        } else {
+            Origin::Displaced
+        }
+    }
+
+    /// The same entry, seen at another minute.
+    #[inline]
+    pub(super) fn seen_at(self, seen: Minute) -> Self {
+        Self(self.0 & !MINUTES_MASK | u64::from(seen.0) << MINUTES_SHIFT)
+    }
+
+    /// Learned if the other one is.
+    #[inline]
+    pub(super) fn as_learned_as(self, other: Self) -> Self {
+        if other.0 & LEARNED != 0 { Self(self.0 & !FINDER_MASK | LEARNED) } else { self }
+    }
+
+    /// Everything that the check word binds.
+    #[inline]
+    pub(super) fn bound(self) -> u64 {
+        self.0 & !(MINUTES_MASK | LOCK)
+    }
+
+    /// The check word.
+    #[inline]
+    pub(super) fn check(self, key: KeyHash) -> u64 {
+        key.0 ^ self.bound()
+    }
+
+    /// The key of a pair of words.
+    #[inline]
+    pub(super) fn key(self, check: u64) -> KeyHash {
+        KeyHash(check ^ self.bound())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SEAT: Seat = Seat { id: 7, generation: 9 };
+
+    #[test]
+    fn ages_are_right_across_the_start_of_the_clock_and_its_wrap() {
+        let now = Minute::of_ms(5 * 60_000);
+        assert_eq!(now.age_min(now.before(10)), 10);
+        assert_eq!(now.before(10).age_min(now), 0, "what lies ahead is now");
+        let wrapped = Minute::of_ms((u64::from(MINUTES) + 3) * 60_000);
+        assert_eq!(wrapped.age_min(Minute::of_ms(u64::from(MINUTES) * 60_000)), 3);
+        assert_eq!(
+            now.age_min(now.before(REMEMBER_MAX as u32 + 1)),
+            REMEMBER_MAX as u32 + 1,
+            "more than is remembered"
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_is_rounded_up_to_minutes() {
+        let minutes = [0, 1, 60, 61, 10_800, u64::MAX].map(|seconds| remember_min(Duration::from_secs(seconds)));
+        assert_eq!(minutes, [0, 1, 1, 2, 180, REMEMBER_MAX as u32]);
+    }
+
+    #[test]
+    fn an_entry_is_findable_by_the_placement_it_was_made_under_only() {
+        let (old, new) = (Finder::new(5), Finder::new(6));
+        let data = |origin| Data::new(Place { seat: SEAT, origin }, old, Minute(1));
+        assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
+        assert_eq!(data(Origin::Placed).origin(new), Origin::Displaced);
+        assert_eq!(data(Origin::Displaced).origin(Finder::new(0)), Origin::Displaced);
+        assert_eq!(data(Origin::Learned).origin(old), Origin::Learned);
+    }
+
+    proptest! {
+        #[test]
+        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..3_usize) {
+            let place = Place { seat: Seat { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Learned][origin] };
+            let (finder, seen) = (Finder::new(key), Minute::of_ms(ms));
+            let data = Data::new(place, finder, seen);
+            prop_assert_eq!((data.seat(), data.origin(finder), data.seen()), (place.seat, place.origin, seen));
+            prop_assert_eq!(Data::with_flags(data.seat(), data.flags(), seen), data);
+            let touched = Data(data.seen_at(Minute::of_ms(later)).0 | LOCK);
+            prop_assert_eq!(touched.key(data.check(KeyHash(key))), KeyHash(key), "touch and lock leave the key");
+            prop_assert!(!touched.is_empty() && touched.is_locked() && !data.is_locked());
+        }
+
+        #[test]
+        fn halves_of_two_entries_name_neither(a: u64, b: u64, key_a: u64, key_b: u64) {
+            let (a, b) = (Data(a), Data(b));
+            prop_assume!(a.bound() != b.bound() && key_a != key_b);
+            let torn = a.key(b.check(KeyHash(key_b)));
+            prop_assert_ne!(torn, KeyHash(key_b));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Reads a memory file, a frame at a time.
+//!
+//! Believes nothing that its sum does not cover and asks for no more memory than one frame. Invariant: `load` puts an
+//! entry into a memory only after `check` would have found the frame good; whoever checks the whole file first loads
+//! all or nothing.
+
+use std::io::{self, ErrorKind, Read};
+
+use ahash::AHashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, Refused, SECTION, VERSION, frame_sum, name_hash,
+};
+use crate::sticky::memory::{Entry, KeyHash, Memory, Minute, Seat, Secret};
+
+/// How a memory file begins.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// Unix seconds.
+    pub written_s: u64,
+    /// New memories take it, or find nothing that the file says.
+    pub secret: Secret,
+}
+
+/// The memory for a section.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// Made with the secret of the file.
+    pub memory: &'a Memory,
+    /// Of the pool's placement now.
+    pub hash_seed: u64,
+    /// The backends configured now.
+    pub backends: Vec<&'a str>,
+}
+
+/// What became of a section.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The pool or group.
+    pub name: String,
+    /// Entries that are remembered.
+    pub kept: u64,
+    /// Entries whose time was over.
+    pub over: u64,
+    /// Entries of backends that are no longer configured.
+    pub removed: u64,
+    /// Entries for which there was no room.
+    pub crowded: u64,
+    /// Why none was taken.
+    pub refused: Option<Refused>,
+}
+
+/// Reads the whole file and keeps nothing: whether [`load`] can be trusted with it.
+pub fn check(input: impl Read) -> Result<Header, Refused> {
+    let (mut frames, header) = Frames::open(input)?;
+    let mut entries = 0;
+    let mut backends = None;
+    loop {
+        match frames.next()? {
+            Frame::Section(section) => backends = Some(section.backends.len()),
+            Frame::Entries(records) => {
+                let backends = backends.ok_or(Refused::Absurd("entries of no section"))?;
+                if records.iter().any(|record| usize::from(Record::read(record).backend) >= backends) {
+                    return Err(Refused::Absurd("an entry of no backend"));
+                }
+                entries += records.len() as u64;
+            }
+            Frame::End(said) if said == entries => return Ok(header),
+            Frame::End(_) => return Err(Refused::Absurd("a wrong number of entries")),
+        }
+    }
+}
+
+/// Fills memories from a file that was checked. `now_s`: Unix seconds; `now`: the same moment on the process's clock.
+/// `target`: the memory for a section's name, if there is one.
+pub fn load<'a>(
+    input: impl Read,
+    now_s: u64,
+    now: Minute,
+    mut target: impl FnMut(&str) -> Option<Target<'a>>,
+) -> Result<Vec<Loaded>, Refused> {
+    let (mut frames, header) = Frames::open(input)?;
+    let elapsed_min = u32::try_from(now_s.saturating_sub(header.written_s) / 60).unwrap_or(u32::MAX);
+    let mut sections: Vec<Loaded> = Vec::new();
+    let mut filling = None;
+    loop {
+        match frames.next()? {
+            Frame::Section(section) => {
+                let (loaded, next) = begin(section, &header, &mut target);
+                sections.push(loaded);
+                filling = next;
+            }
+            Frame::Entries(records) => {
+                if let (Some(filling), Some(loaded)) = (&filling, sections.last_mut()) {
+                    records.iter().for_each(|record| filling.put(&Record::read(record), elapsed_min, now, loaded));
+                }
+            }
+            Frame::End(_) => return Ok(sections),
+        }
+    }
+}
+
+/// A section whose entries are wanted.
+struct Filling<'a> {
+    memory: &'a Memory,
+    /// By the section's numbers.
+    seats: Vec<Option<Seat>>,
+}
+
+fn begin<'a>(
+    section: Section,
+    header: &Header,
+    target: impl FnOnce(&str) -> Option<Target<'a>>,
+) -> (Loaded, Option<Filling<'a>>) {
+    let target = match target(&section.name) {
+        None => Err(Refused::Unknown),
+        Some(target) if target.hash_seed != section.hash_seed => Err(Refused::OtherSeed),
+        Some(target) if target.memory.secret().bytes() != header.secret.bytes() => {
+            Err(Refused::Absurd("the memory has another secret"))
+        }
+        Some(target) => Ok(target),
+    };
+    let (refused, filling) = match target {
+        Err(refused) => (Some(refused), None),
+        Ok(Target { memory, backends, .. }) => {
+            let known: AHashMap<u64, Seat> =
+                backends.into_iter().filter_map(|name| Some((name_hash(name), memory.seats().take(name)?))).collect();
+            let seats = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
+            (None, Some(Filling { memory, seats }))
+        }
+    };
+    (Loaded { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
+}
+
+impl Filling<'_> {
+    fn put(&self, record: &Record, elapsed_min: u32, now: Minute, loaded: &mut Loaded) {
+        let age_min = record.age_min.saturating_add(elapsed_min);
+        let counter = match self.seats.get(usize::from(record.backend)).copied().flatten() {
+            None => &mut loaded.removed,
+            Some(_) if age_min > self.memory.remember_min => &mut loaded.over,
+            Some(seat) => {
+                let entry = Entry::new(KeyHash(record.key), seat, record.flags, age_min);
+                if self.memory.restore(&entry, now) { &mut loaded.kept } else { &mut loaded.crowded }
+            }
+        };
+        *counter += 1;
+    }
+}
+
+struct Section {
+    name: String,
+    hash_seed: u64,
+    backends: Vec<u64>,
+}
+
+struct Record {
+    key: u64,
+    age_min: u32,
+    backend: u16,
+    flags: u8,
+}
+
+impl Record {
+    fn read(bytes: &[u8; RECORD_BYTES]) -> Self {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, a0, a1, a2, a3, b0, b1, flags, _] = *bytes;
+        Self {
+            key: u64::from_le_bytes([k0, k1, k2, k3, k4, k5, k6, k7]),
+            age_min: u32::from_le_bytes([a0, a1, a2, a3]),
+            backend: u16::from_le_bytes([b0, b1]),
+            flags,
+        }
+    }
+}
+
+enum Frame<'f> {
+    Section(Section),
+    Entries(&'f [[u8; RECORD_BYTES]]),
+    End(u64),
+}
+
+/// The frames of a file, each after its sum was found good.
+struct Frames<R> {
+    input: R,
+    header_sum: u64,
+    number: u64,
+    frame: Vec<u8>,
+}
+
+impl<R: Read> Frames<R> {
+    fn open(mut input: R) -> Result<(Self, Header), Refused> {
+        let mut magic = [0; MAGIC.len()];
+        let length = read_up_to(&mut input, &mut magic).map_err(Refused::Unreadable)?;
+        if !MAGIC.starts_with(&magic[..length]) {
+            return Err(Refused::Foreign);
+        }
+        if length < MAGIC.len() {
+            return Err(Refused::Torn);
+        }
+        let mut rest = [0; HEADER_BYTES - MAGIC.len()];
+        fill(&mut input, &mut rest)?;
+        let header = [&magic[..], &rest].concat();
+        let sum = number(&header[HEADER_BYTES - 8..]);
+        if xxh3_64(&header[..HEADER_BYTES - 8]) != sum {
+            return Err(Refused::Damaged);
+        }
+        // The sum comes first, so a flipped bit is damage, not another version; it stays in its place in all versions.
+        let version = number(&header[8..12]) as u32;
+        if version != VERSION {
+            return Err(Refused::Version(version));
+        }
+        let secret = header[24..40].try_into().expect("16 bytes");
+        let header = Header { written_s: number(&header[16..24]), secret: Secret::new(secret) };
+        Ok((Self { input, header_sum: sum, number: 0, frame: Vec::new() }, header))
+    }
+
+    fn next(&mut self) -> Result<Frame<'_>, Refused> {
+        self.read()?;
+        let kind = number(&self.frame[..4]) as u32;
+        if kind == END {
+            self.nothing_more()?;
+        }
+        let body = &self.frame[8..];
+        match kind {
+            SECTION => section(body).map(Frame::Section),
+            ENTRIES => match body.as_chunks() {
+                (records, []) => Ok(Frame::Entries(records)),
+                _ => Err(Refused::Absurd("a part of an entry")),
+            },
+            END if body.len() == 8 => Ok(Frame::End(number(body))),
+            _ => Err(Refused::Absurd("a frame of no known kind")),
+        }
+    }
+
+    /// Reads head and body of the next frame.
+    fn read(&mut self) -> Result<(), Refused> {
+        let mut head = [0; 8];
+        fill(&mut self.input, &mut head)?;
+        let length = number(&head[4..]) as usize;
+        if length > BODY_MAX {
+            return Err(Refused::Damaged);
+        }
+        self.frame.clear();
+        self.frame.extend_from_slice(&head);
+        self.frame.resize(head.len() + length, 0);
+        fill(&mut self.input, &mut self.frame[head.len()..])?;
+        let mut sum = [0; 8];
+        fill(&mut self.input, &mut sum)?;
+        if frame_sum(&self.frame, self.header_sum, self.number) != u64::from_le_bytes(sum) {
+            return Err(Refused::Damaged);
+        }
+        self.number += 1;
+        Ok(())
+    }
+
+    fn nothing_more(&mut self) -> Result<(), Refused> {
+        match read_up_to(&mut self.input, &mut [0]).map_err(Refused::Unreadable)? {
+            0 => Ok(()),
+            _ => Err(Refused::Absurd("something after its end")),
+        }
+    }
+}
+
+fn section(body: &[u8]) -> Result<Section, Refused> {
+    const SHORT: Refused = Refused::Absurd("a section without a name");
+    let (fixed, rest) = body.split_at_checked(10).ok_or(SHORT)?;
+    let (name, hashes) = rest.split_at_checked(number(&fixed[8..]) as usize).ok_or(SHORT)?;
+    let name = std::str::from_utf8(name).map_err(|_| Refused::Absurd("a name that is no text"))?;
+    let (hashes, []) = hashes.as_chunks::<8>() else { return Err(Refused::Absurd("a part of a backend")) };
+    let backends = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
+    Ok(Section { name: name.to_owned(), hash_seed: number(&fixed[..8]), backends })
+}
+
+/// Little-endian, of up to eight bytes.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), Refused> {
+    input.read_exact(buffer).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Refused::Torn,
+        _ => Refused::Unreadable(error),
+    })
+}
+
+/// As much as there is.
+fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}

@@ -1,0 +1,255 @@
+//! Memory files of all ages, whole, torn, foreign and damaged.
+
+use std::time::Duration;
+
+use super::*;
+use crate::sticky::memory::{KeyHash, Memory, Minute, Origin, Place, Seating, Secret, Tenant, Terms};
+
+const WRITTEN_S: u64 = 1_790_000_000;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const YEAR: u64 = 365 * 24 * HOUR;
+const SEED: u64 = 42;
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const KEYS: u64 = 180;
+
+fn terms() -> Terms {
+    Terms { remember: Duration::from_secs(3 * HOUR), digest: 1 }
+}
+
+fn at(minute: u64) -> Minute {
+    Minute::of_ms(minute * 60_000)
+}
+
+fn key(n: u64) -> KeyHash {
+    Secret::new([7; 16]).key(&n.to_be_bytes())
+}
+
+/// Key `n` was seen `n` minutes ago, at backend `n % 3`.
+fn memory() -> Memory {
+    let memory = Memory::new(1 << 16, Secret::new([7; 16]), terms()).expect("a table");
+    let seating = Seating::new(memory.seats(), NAMES);
+    for n in 0..KEYS {
+        let origin = [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3];
+        let place = Place { seat: seating.seat(n as usize % 3).expect("a seat"), origin };
+        let _ = memory.settle(key(n), place, at(1_000 - n), |_| Tenant::Usable);
+    }
+    memory
+}
+
+fn written(memory: &Memory, backends: &[&str]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), memory.secret(), WRITTEN_S).expect("memory takes everything");
+    writer.section("shop", SEED, backends.iter().copied(), memory, at(1_000)).expect("memory takes everything");
+    writer.finish().expect("memory takes everything")
+}
+
+/// Into a process that has just begun.
+fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (Memory, Loaded) {
+    let header = check(bytes).expect("a good file");
+    let memory = Memory::new(1 << 15, header.secret, terms()).expect("a table");
+    let target = |name: &str| {
+        assert_eq!(name, "shop");
+        Some(Target { memory: &memory, hash_seed: SEED, backends: backends.to_vec() })
+    };
+    let mut loaded = load(bytes, now_s, Minute::START, target).expect("a good file");
+    assert_eq!(loaded.len(), 1);
+    (memory.clone(), loaded.remove(0))
+}
+
+fn counts(loaded: &Loaded) -> [u64; 4] {
+    [loaded.kept, loaded.over, loaded.removed, loaded.crowded]
+}
+
+#[test]
+fn a_minute_later_everything_is_known_as_it_was() {
+    let (memory, loaded) = load_at(&written(&memory(), &NAMES), WRITTEN_S + MINUTE, &["new", "c", "b", "a"]);
+    assert_eq!(counts(&loaded), [KEYS, 0, 0, 0]);
+    let seating = Seating::new(memory.seats(), NAMES);
+    for n in 0..KEYS {
+        let known = memory.find(key(n), Minute::START).expect("known");
+        assert_eq!((seating.index(known.seat), known.age_min), (Some(n as usize % 3), n as u32 + 1));
+        assert_eq!(known.origin, [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3]);
+    }
+    assert_eq!(memory.find(key(0), at(180)).map(|known| known.age_min), None, "and goes on growing old");
+}
+
+#[test]
+fn what_is_older_than_remembered_is_dropped() {
+    let file = written(&memory(), &NAMES);
+    let kept = |now_s| counts(&load_at(&file, now_s, &NAMES).1);
+    assert_eq!(kept(WRITTEN_S + HOUR), [121, 59, 0, 0]);
+    assert_eq!(kept(WRITTEN_S + 4 * HOUR), [0, KEYS, 0, 0]);
+    assert_eq!(kept(WRITTEN_S + YEAR), [0, KEYS, 0, 0]);
+    assert_eq!(kept(u64::MAX), [0, KEYS, 0, 0]);
+}
+
+#[test]
+fn a_clock_that_went_back_makes_nothing_older_and_nothing_live_for_ever() {
+    for now_s in [WRITTEN_S - 1, WRITTEN_S - 20 * YEAR, 0] {
+        let (memory, loaded) = load_at(&written(&memory(), &NAMES), now_s, &NAMES);
+        assert_eq!(counts(&loaded), [KEYS, 0, 0, 0]);
+        assert_eq!(memory.find(key(60), Minute::START).map(|known| known.age_min), Some(60));
+        assert!(memory.find(key(60), at(120)).is_some() && memory.find(key(60), at(121)).is_none());
+    }
+}
+
+#[test]
+fn backends_that_left_take_their_entries_along() {
+    let file = written(&memory(), &NAMES);
+    let (memory, loaded) = load_at(&file, WRITTEN_S, &["c", "successor"]);
+    assert_eq!(counts(&loaded), [60, 0, 120, 0]);
+    assert_eq!((memory.find(key(0), Minute::START), memory.find(key(2), Minute::START).is_some()), (None, true));
+    let (_, loaded) = load_at(&written(&self::memory(), &["a"]), WRITTEN_S, &NAMES);
+    assert_eq!(counts(&loaded), [60, 0, 0, 0], "nor does a retired one enter the file");
+}
+
+#[test]
+fn what_does_not_fit_is_counted() {
+    let file = written(&memory(), &NAMES);
+    let small = Memory::new(128, Secret::new([7; 16]), terms()).expect("a table");
+    let target = |_: &str| Some(Target { memory: &small, hash_seed: SEED, backends: NAMES.to_vec() });
+    let loaded = &load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file")[0];
+    assert_eq!(loaded.kept + loaded.crowded, KEYS);
+    assert!(loaded.crowded > 0);
+}
+
+#[test]
+fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
+    let (shop, forum) = (memory(), memory());
+    let mut writer = Writer::new(Vec::new(), shop.secret(), WRITTEN_S).unwrap();
+    assert_eq!(writer.section("shop", SEED, NAMES, &shop, at(1_000)).unwrap(), KEYS);
+    writer.section("forum", SEED, NAMES, &forum, at(1_000)).unwrap();
+    writer.section("gone", SEED, NAMES, &forum, at(1_000)).unwrap();
+    writer.section("strange", SEED, [], &forum, at(1_000)).unwrap();
+    let file = writer.finish().unwrap();
+    let new = |secret| Memory::new(1 << 15, Secret::new(secret), terms()).unwrap();
+    let (shop, forum, strange) = (new([7; 16]), new([7; 16]), new([8; 16]));
+    let target = |name: &str| match name {
+        "shop" => Some(Target { memory: &shop, hash_seed: SEED, backends: NAMES.to_vec() }),
+        "forum" => Some(Target { memory: &forum, hash_seed: 43, backends: NAMES.to_vec() }),
+        "strange" => Some(Target { memory: &strange, hash_seed: SEED, backends: NAMES.to_vec() }),
+        _ => None,
+    };
+    let loaded = load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file");
+    assert!(loaded[0].refused.is_none() && loaded[0].kept == KEYS);
+    assert!(matches!(loaded[1].refused, Some(Refused::OtherSeed)));
+    assert!(matches!(loaded[2].refused, Some(Refused::Unknown)));
+    assert!(matches!(loaded[3].refused, Some(Refused::Absurd(_))));
+    assert_eq!(forum.entries(0..usize::MAX, Minute::START).count(), 0);
+}
+
+#[test]
+fn a_file_cut_anywhere_is_torn() {
+    let file = written(&memory(), &NAMES);
+    for length in 0..file.len() {
+        assert!(matches!(check(&file[..length]), Err(Refused::Torn)), "cut at {length}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_seen() {
+    let mut file = written(&memory(), &NAMES);
+    for byte in 0..file.len() {
+        for bit in 0..8 {
+            file[byte] ^= 1 << bit;
+            let refused = check(&file[..]).expect_err("damaged");
+            match byte {
+                0..8 => assert!(matches!(refused, Refused::Foreign), "{refused} at {byte}"),
+                // A length may now reach behind the end.
+                _ => assert!(matches!(refused, Refused::Damaged | Refused::Torn), "{refused} at {byte}"),
+            }
+            file[byte] ^= 1 << bit;
+        }
+    }
+    assert!(check(&file[..]).is_ok());
+}
+
+/// A file with good sums around any header and any frames.
+fn forged(version: u32, frames: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut file = MAGIC.to_vec();
+    file.extend_from_slice(&version.to_le_bytes());
+    file.extend_from_slice(&[0; 28]);
+    let sum = xxh3_64(&file);
+    file.extend_from_slice(&sum.to_le_bytes());
+    for (number, (kind, body)) in frames.iter().enumerate() {
+        let frame = [&kind.to_le_bytes()[..], &(body.len() as u32).to_le_bytes(), body].concat();
+        file.extend_from_slice(&frame);
+        file.extend_from_slice(&frame_sum(&frame, sum, number as u64).to_le_bytes());
+    }
+    file
+}
+
+#[test]
+fn foreign_and_absurd_files_are_refused() {
+    let section =
+        |name: &[u8], rest: &[u8]| (SECTION, [&[0; 8][..], &(name.len() as u16).to_le_bytes(), name, rest].concat());
+    let end = |entries: u64| (END, entries.to_le_bytes().to_vec());
+    let shop = section(b"shop", &[1; 8]);
+    let record = |backend: u8| (ENTRIES, [[0; 12].to_vec(), vec![backend, 0, 0, 0]].concat());
+    assert!(check(&forged(VERSION, &[shop.clone(), record(0), end(1)])[..]).is_ok());
+    assert!(check(&forged(VERSION, &[end(0)])[..]).is_ok(), "of a process without memory");
+    assert!(matches!(check(&b"#!/bin/sh\n"[..]), Err(Refused::Foreign)));
+    assert!(matches!(check(&forged(2, &[end(0)])[..]), Err(Refused::Version(2))));
+    let absurd = [
+        vec![shop.clone(), record(1), end(1)],
+        vec![record(0), end(1)],
+        vec![shop.clone(), record(0), end(2)],
+        vec![shop.clone(), record(0), end(1), end(1)],
+        vec![shop.clone(), (ENTRIES, vec![0; 15]), end(1)],
+        vec![(SECTION, vec![0; 9]), end(0)],
+        vec![(SECTION, vec![0, 0, 0, 0, 0, 0, 0, 0, 5, 0, b'a']), end(0)],
+        vec![section(b"shop", &[1; 7]), end(0)],
+        vec![section(b"\xff", &[]), end(0)],
+        vec![(4, Vec::new()), end(0)],
+        vec![(END, vec![0; 7])],
+    ];
+    for frames in &absurd {
+        let refused = check(&forged(VERSION, frames)[..]).expect_err("absurd");
+        assert!(matches!(refused, Refused::Absurd(_)), "{refused}: {frames:?}");
+    }
+    let swapped = {
+        let whole = forged(VERSION, &[shop.clone(), shop, end(0)]);
+        let (header, frames) = whole.split_at(HEADER_BYTES);
+        let (first, rest) = frames.split_at(8 + 22 + 8);
+        let (second, end) = rest.split_at(first.len());
+        [header, second, first, end].concat()
+    };
+    assert!(matches!(check(&swapped[..]), Err(Refused::Damaged)), "a frame counts only in its place");
+}
+
+#[test]
+fn a_reader_that_fails_is_told_apart_from_a_bad_file() {
+    struct Broken;
+    impl io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is on fire"))
+        }
+    }
+    assert!(matches!(check(Broken), Err(Refused::Unreadable(_))));
+}
+
+#[test]
+fn writing_and_reading_hold_one_frame_only() {
+    struct Nowhere(usize);
+    impl io::Write for Nowhere {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let memory = Memory::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
+    let seat = Seating::new(memory.seats(), NAMES).seat(0).expect("a seat");
+    for n in 0..100_000 {
+        let _ = memory.settle(key(n), Place { seat, origin: Origin::Displaced }, at(1_000), |_| Tenant::Usable);
+    }
+    let mut bytes = 0;
+    let used = allocation_counter::measure(|| {
+        let mut writer = Writer::new(Nowhere(0), memory.secret(), WRITTEN_S).unwrap();
+        writer.section("shop", SEED, NAMES, &memory, at(1_000)).unwrap();
+        bytes = writer.finish().unwrap().0;
+    });
+    assert!(bytes > 1_500_000 && used.bytes_max < 200_000, "{} bytes for {bytes}", used.bytes_max);
+}

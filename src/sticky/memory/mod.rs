@@ -1,0 +1,307 @@
+//! Remembers where an active key settled: a table of fixed size that all workers read and write without a lock.
+//!
+//! Chooses no backend and knows none; reads no clock; does no I/O. Invariants: a look-up never waits and never
+//! allocates; an entry answers only for the key and the backend it was made for; what is lost, is lost because there
+//! was no room, and the caller is told.
+//!
+//! | file | what |
+//! |---|---|
+//! | `entry` | two words, 16 bytes: backend, minute, flags, key |
+//! | `table` | buckets of four entries, one cache line; the only file that touches shared words |
+//! | `room` | who gives way to whom |
+//! | [`secret`] | what makes the hash of a key unforeseeable |
+//! | [`seats`] | backend names as numbers that are never used twice |
+//! | [`census`] | how many keys, where, how old |
+//! | [`hottest`] | which keys come most often |
+//! | [`file`] | all of it as bytes |
+//!
+//! A key has two buckets to stand in and goes to the emptier one; so a table filled to two thirds loses some 2 keys in
+//! 1,000 early.
+
+pub mod census;
+pub mod file;
+pub mod hottest;
+pub mod seats;
+pub mod secret;
+
+mod entry;
+mod room;
+mod table;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::entry::Minute;
+pub use self::hottest::Hottest;
+pub use self::seats::{Seat, Seating, Seats};
+pub use self::secret::{KeyHash, Secret};
+
+use self::entry::{Data, Finder};
+use self::room::{IfKnown, Room, Succession, View};
+use self::table::Table;
+
+/// The memory of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
+/// table.
+#[derive(Clone)]
+pub struct Memory {
+    table: Arc<Table>,
+    seats: Arc<Seats>,
+    hottest: Arc<Hottest>,
+    secret: Secret,
+    remember_min: u32,
+    finder: Finder,
+}
+
+/// What a snapshot says about a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// How long an entry lives after its key's last connection ended. Entries are dated by the minute: it lives at
+    /// least this long and at most two minutes longer.
+    pub remember: Duration,
+    /// The digest of the pool's placement: entries that another placement made are not known to be found by this one.
+    pub digest: u64,
+}
+
+/// Where a key settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The backend.
+    pub seat: Seat,
+    /// Why there.
+    pub origin: Origin,
+}
+
+/// Why a key is where it is; the later, the more an entry is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Placement put it there and would do so again.
+    Placed,
+    /// Placement would put it elsewhere.
+    Displaced,
+    /// The backend set the cookie. Stays so when the key moves.
+    Learned,
+}
+
+/// What an entry says about its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The backend, which may have left the configuration: [`Seating::index`] knows.
+    pub seat: Seat,
+    /// Why there. An entry that another placement made is `Displaced` until it is settled again.
+    pub origin: Origin,
+    /// Since it was last seen, in whole minutes.
+    pub age_min: u32,
+}
+
+/// Who sits on a seat, as whoever makes an entry sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenant {
+    /// Nobody: the backend has left the configuration.
+    Gone,
+    /// A backend that takes no connection now.
+    Unusable,
+    /// A backend that does.
+    Usable,
+}
+
+/// What became of an entry that was to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Stored {
+    /// It was there.
+    Known,
+    /// It was there and named another backend.
+    Moved,
+    /// It is there now, and nobody is missed.
+    Added,
+    /// It is there now, and a live one, worth so much, is not.
+    Evicted(Origin),
+    /// It is not: all those in its place are worth more. Never said of what is learned now.
+    Refused,
+    /// It is not: others were changing the same place all the time. Trying again later helps.
+    Busy,
+}
+
+/// One entry, for export and counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: KeyHash,
+    /// What it says, as [`Memory::find`] does. The age may be more than is remembered.
+    pub known: Known,
+    flags: u8,
+}
+
+impl Memory {
+    /// An empty one of at most `bytes`; `None` below 128 (`memory = "0"`) or if the system has no room. Its pages cost
+    /// nothing until they are used.
+    pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
+        Some(Self {
+            table: Arc::new(Table::zeroed(bytes)?),
+            seats: Arc::default(),
+            hottest: Arc::default(),
+            secret,
+            remember_min: entry::remember_min(terms.remember),
+            finder: Finder::new(terms.digest),
+        })
+    }
+
+    /// The same one under the terms of another snapshot, or of another pool of the group. Changes nothing shared.
+    #[must_use]
+    pub fn under(&self, terms: Terms) -> Self {
+        let (remember_min, finder) = (entry::remember_min(terms.remember), Finder::new(terms.digest));
+        Self { remember_min, finder, ..self.clone() }
+    }
+
+    /// An empty one of another size with the same secret and seats, to [`absorb`](Self::absorb) this one.
+    pub fn resized(&self, bytes: u64) -> Option<Self> {
+        Some(Self { table: Arc::new(Table::zeroed(bytes)?), ..self.clone() })
+    }
+
+    /// Takes over what stands in another memory of the same secret and seats, unless it knows better; how many entries
+    /// there were. A reload that changes the size does so before the new snapshot is in force and again when nobody
+    /// uses the old one, for what was written in between.
+    pub fn absorb(&self, from: &Self, now: Minute) -> u64 {
+        let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
+        live.filter(|entry| self.restore(entry, now)).count() as u64
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.table.bytes()
+    }
+
+    /// Whether both are one table, under whatever terms.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.table, &other.table)
+    }
+
+    /// Hashes keys for this memory.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Who sits where.
+    pub fn seats(&self) -> &Seats {
+        &self.seats
+    }
+
+    /// Which keys come most often.
+    pub fn hottest(&self) -> &Hottest {
+        &self.hottest
+    }
+
+    /// Where a key settled, unless that is over.
+    #[inline]
+    pub fn find(&self, key: KeyHash, now: Minute) -> Option<Known> {
+        let known = self.known(self.table.find(key)?.data, now);
+        (known.age_min <= self.remember_min).then_some(known)
+    }
+
+    /// A key has settled: its connection stands. Whatever was known of it before gives way, but what was learned from
+    /// its cookie stays worth as much.
+    pub fn settle(&self, key: KeyHash, place: Place, now: Minute, tenant: impl Fn(Seat) -> Tenant) -> Stored {
+        self.store(key, Data::new(place, self.finder, now), IfKnown::Move, &self.view(now), tenant)
+    }
+
+    /// A connection of a key goes on, or has just ended: its entry lives on, wherever the key is by now. One that was
+    /// lost is made again.
+    pub fn refresh(&self, key: KeyHash, place: Place, now: Minute, tenant: impl Fn(Seat) -> Tenant) -> Stored {
+        self.store(key, Data::new(place, self.finder, now), IfKnown::Keep, &self.view(now), tenant)
+    }
+
+    /// Drops what is known of a key; whether that was done. `false`: nothing was known, or the place was busy.
+    pub fn forget(&self, key: KeyHash) -> bool {
+        let held = self.table.find(key).and_then(|_| self.table.hold(key));
+        held.is_some_and(|held| held.place_of(key).map(|place| held.empty(place)).is_some())
+    }
+
+    /// Into how many slices it can be cut.
+    pub fn buckets(&self) -> usize {
+        self.table.buckets()
+    }
+
+    /// What stands in these buckets, while others go on changing it: an entry is as it was at some moment. Those whose
+    /// time is over are included until somebody needs their place.
+    pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = Entry> + '_ {
+        let buckets = buckets.start.min(self.buckets())..buckets.end.min(self.buckets());
+        let entries = buckets.flat_map(|bucket| self.table.entries(bucket));
+        entries.map(move |(key, data)| Entry { key, known: self.known(data, now), flags: data.flags() })
+    }
+
+    /// Whether an entry's time is not over.
+    pub fn remembers(&self, entry: &Entry) -> bool {
+        entry.known.age_min <= self.remember_min
+    }
+
+    /// Takes an entry as it was in another memory, unless it knows better; whether its key is known now.
+    fn restore(&self, entry: &Entry, now: Minute) -> bool {
+        let data = Data::with_flags(entry.known.seat, entry.flags, now.before(entry.known.age_min));
+        let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| Tenant::Usable);
+        !matches!(stored, Stored::Refused | Stored::Busy)
+    }
+
+    fn store(
+        &self,
+        key: KeyHash,
+        data: Data,
+        if_known: IfKnown,
+        view: &View,
+        tenant: impl Fn(Seat) -> Tenant,
+    ) -> Stored {
+        let tenant = |data: Data| tenant(data.seat());
+        let succeed = |before: Data| Succession::new(before, data, if_known, view, &tenant);
+        if let Some(found) = self.table.find(key) {
+            let Succession { after, stored } = succeed(found.data);
+            if after == found.data || after.bound() == found.data.bound() && Table::touch(&found, after.seen()) {
+                return stored;
+            }
+        }
+        let Some(held) = self.table.hold(key) else { return Stored::Busy };
+        if let Some(place) = held.place_of(key) {
+            let Succession { after, stored } = succeed(held.all()[place]);
+            held.put(place, key, after);
+            return stored;
+        }
+        match room::find(&held.all(), data, view, tenant) {
+            Room::Free(place) => {
+                held.put(place, key, data);
+                Stored::Added
+            }
+            Room::InsteadOf(place, origin) => {
+                held.put(place, key, data);
+                Stored::Evicted(origin)
+            }
+            Room::None => Stored::Refused,
+        }
+    }
+
+    #[inline]
+    fn known(&self, data: Data, now: Minute) -> Known {
+        Known { seat: data.seat(), origin: data.origin(self.finder), age_min: now.age_min(data.seen()) }
+    }
+
+    fn view(&self, now: Minute) -> View {
+        View { remember_min: self.remember_min, finder: self.finder, now }
+    }
+}
+
+impl Entry {
+    /// As a memory file tells it. Its origin depends on who asks.
+    fn new(key: KeyHash, seat: Seat, flags: u8, age_min: u32) -> Self {
+        Self { key, known: Known { seat, origin: Origin::Displaced, age_min }, flags }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} bytes, {} min)", self.bytes(), self.remember_min)
+    }
+}

@@ -1,0 +1,196 @@
+//! Who gives way to whom: the entry of a key to a new one of the same key, and others to a newcomer.
+//!
+//! Looks at copies of entries and changes nothing. Invariant: nobody goes for a newcomer that is worth less or was
+//! seen longer ago, and nobody who is worth something goes while there is somebody worth nothing.
+
+use std::cmp::Reverse;
+
+use super::entry::{Data, Finder, Minute};
+use super::table::ENTRIES;
+use super::{Origin, Stored, Tenant};
+
+/// What the memory is asked under: the terms of a snapshot, and now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub(super) remember_min: u32,
+    pub(super) finder: Finder,
+    pub(super) now: Minute,
+}
+
+impl View {
+    /// An entry that is there, and not over.
+    #[inline]
+    pub(super) fn is_live(&self, data: Data) -> bool {
+        !data.is_empty() && self.now.age_min(data.seen()) <= self.remember_min
+    }
+}
+
+/// What happens to a live entry when the same key comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfKnown {
+    /// It goes where the new one says.
+    Move,
+    /// It stays where it is, and is as young as the new one.
+    Keep,
+    /// The younger one counts.
+    Newest,
+}
+
+/// What an entry becomes when the same key comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Succession {
+    pub(super) after: Data,
+    pub(super) stored: Stored,
+}
+
+impl Succession {
+    #[inline]
+    pub(super) fn new(
+        before: Data,
+        fresh: Data,
+        if_known: IfKnown,
+        view: &View,
+        tenant: impl Fn(Data) -> Tenant,
+    ) -> Self {
+        if !view.is_live(before) || tenant(before) == Tenant::Gone {
+            return Self { after: fresh, stored: Stored::Added };
+        }
+        let age_min = |data: Data| view.now.age_min(data.seen());
+        let stays = if_known == IfKnown::Keep || if_known == IfKnown::Newest && age_min(before) <= age_min(fresh);
+        let younger = if age_min(fresh) < age_min(before) { fresh } else { before };
+        let after = if stays { before } else { fresh.as_learned_as(before) }.seen_at(younger.seen());
+        Self { after, stored: if after.seat() == before.seat() { Stored::Known } else { Stored::Moved } }
+    }
+}
+
+/// What an entry is worth, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Empty, over, or of a backend that is gone.
+    Nothing,
+    /// Placement would find it anyway, or its backend is of no use now.
+    Little,
+    /// Only memory knows it.
+    Displaced,
+    /// The application said so.
+    Learned,
+}
+
+/// Where a newcomer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// To a place where nobody is missed.
+    Free(usize),
+    /// In place of a live entry.
+    InsteadOf(usize, Origin),
+    /// Nowhere.
+    None,
+}
+
+/// Looks for a place in both buckets of a key.
+pub(super) fn find(all: &[Data; 2 * ENTRIES], newcomer: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Room {
+    let worth = all.map(|data| worth(data, view, &tenant));
+    if let Some(place) = freest(&worth) {
+        return Room::Free(place);
+    }
+    let rank = |worth: Worth, data: Data| (worth, Reverse(view.now.age_min(data.seen())));
+    let newcomer = rank(self::worth(newcomer, view, |_| Tenant::Usable), newcomer);
+    let rank = |place: usize| rank(worth[place], all[place]);
+    match (0..all.len()).min_by_key(|place| rank(*place)) {
+        Some(place) if rank(place) <= newcomer => Room::InsteadOf(place, all[place].origin(view.finder)),
+        _ => Room::None,
+    }
+}
+
+/// The first free place of the bucket that has more of them: what keeps few keys from ever finding both full.
+fn freest(worth: &[Worth; 2 * ENTRIES]) -> Option<usize> {
+    let (first, second) = worth.split_at(ENTRIES);
+    let free = |bucket: &[Worth]| bucket.iter().filter(|worth| **worth == Worth::Nothing).count();
+    let (bucket, offset) = if free(second) > free(first) { (second, ENTRIES) } else { (first, 0) };
+    bucket.iter().position(|worth| *worth == Worth::Nothing).map(|place| place + offset)
+}
+
+fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
+    if !view.is_live(data) {
+        return Worth::Nothing;
+    }
+    match (tenant(data), data.origin(view.finder)) {
+        (Tenant::Gone, _) => Worth::Nothing,
+        (Tenant::Unusable, _) | (_, Origin::Placed) => Worth::Little,
+        (_, Origin::Displaced) => Worth::Displaced,
+        (_, Origin::Learned) => Worth::Learned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sticky::memory::{Place, Seat};
+
+    const FINDER: u64 = 3;
+    const DOWN: u16 = 8;
+    const GONE: u16 = 9;
+
+    fn view() -> View {
+        View { remember_min: 100, finder: Finder::new(FINDER), now: Minute::of_ms(1000 * 60_000) }
+    }
+
+    fn entry(id: u16, origin: Origin, age_min: u32) -> Data {
+        let place = Place { seat: Seat { id, generation: 0 }, origin };
+        Data::new(place, Finder::new(FINDER), view().now.before(age_min))
+    }
+
+    fn find(all: [Data; 8], newcomer: Origin) -> Room {
+        super::find(&all, entry(1, newcomer, 0), &view(), |data| match data.seat().id {
+            DOWN => Tenant::Unusable,
+            GONE => Tenant::Gone,
+            _ => Tenant::Usable,
+        })
+    }
+
+    #[test]
+    fn the_emptier_bucket_takes_the_newcomer() {
+        let mut all = [Data::EMPTY; 8];
+        assert_eq!(find(all, Origin::Placed), Room::Free(0));
+        all[0] = entry(1, Origin::Placed, 5);
+        assert_eq!(find(all, Origin::Placed), Room::Free(4));
+        all[4] = all[0];
+        assert_eq!(find(all, Origin::Placed), Room::Free(1));
+    }
+
+    #[test]
+    fn what_is_over_or_gone_counts_as_empty() {
+        let mut all = [entry(1, Origin::Learned, 5); 8];
+        all[6] = entry(1, Origin::Learned, 101);
+        assert_eq!(find(all, Origin::Placed), Room::Free(6));
+        all[6] = entry(GONE, Origin::Learned, 0);
+        assert_eq!(find(all, Origin::Placed), Room::Free(6));
+        all[6] = entry(1, Origin::Learned, 100);
+        assert_eq!(find(all, Origin::Placed), Room::None, "not over yet");
+    }
+
+    #[test]
+    fn the_oldest_of_least_worth_goes_first() {
+        let mut all = [entry(1, Origin::Learned, 90); 8];
+        all[2] = entry(1, Origin::Displaced, 50);
+        all[3] = entry(1, Origin::Displaced, 60);
+        assert_eq!(find(all, Origin::Displaced), Room::InsteadOf(3, Origin::Displaced));
+        all[5] = entry(1, Origin::Placed, 1);
+        all[7] = entry(DOWN, Origin::Learned, 2);
+        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(7, Origin::Learned));
+        all[7] = entry(DOWN, Origin::Learned, 0);
+        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(5, Origin::Placed));
+    }
+
+    #[test]
+    fn nobody_goes_for_a_newcomer_of_less_worth() {
+        let mut all = [entry(1, Origin::Learned, 90); 8];
+        assert_eq!(find(all, Origin::Displaced), Room::None);
+        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(0, Origin::Learned));
+        all[4] = entry(1, Origin::Displaced, 3);
+        assert_eq!(find(all, Origin::Placed), Room::None, "placement will find the newcomer");
+        assert_eq!(find(all, Origin::Displaced), Room::InsteadOf(4, Origin::Displaced));
+        let restored = super::find(&all, entry(1, Origin::Displaced, 4), &view(), |_| Tenant::Usable);
+        assert_eq!(restored, Room::None, "nor for one that was seen longer ago");
+    }
+}

@@ -1,0 +1,306 @@
+//! The memory as its callers see it: alone, against a plain map, and with eight threads at once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use proptest::prelude::*;
+
+use super::census::Census;
+use super::*;
+
+const HOURS: u64 = 3_600;
+const TERMS: Terms = Terms { remember: Duration::from_secs(3 * HOURS), digest: 1 };
+
+fn memory(bytes: u64) -> Memory {
+    Memory::new(bytes, Secret::new([7; 16]), TERMS).expect("a table")
+}
+
+fn at(minute: u64) -> Minute {
+    Minute::of_ms(minute * 60_000)
+}
+
+fn seats(memory: &Memory) -> Vec<Seat> {
+    let seating = Seating::new(memory.seats(), ["a", "b", "c"]);
+    (0..3).filter_map(|index| seating.seat(index)).collect()
+}
+
+fn displaced(seat: Seat) -> Place {
+    Place { seat, origin: Origin::Displaced }
+}
+
+fn usable(_: Seat) -> Tenant {
+    Tenant::Usable
+}
+
+#[test]
+fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
+    let memory = memory(1 << 16);
+    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    assert_eq!(memory.find(key, at(0)), None);
+    assert_eq!(memory.settle(key, displaced(a), at(10), usable), Stored::Added);
+    assert_eq!(memory.refresh(key, displaced(a), at(100), usable), Stored::Known);
+    let known = Known { seat: a, origin: Origin::Displaced, age_min: 180 };
+    assert_eq!(memory.find(key, at(280)), Some(known));
+    assert_eq!(memory.find(key, at(281)), None, "seen in minute 100, so at least three hours ago");
+    assert_eq!(memory.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
+    let longer = memory.under(Terms { remember: Duration::from_secs(6 * HOURS), ..TERMS });
+    assert!(longer.find(key, at(641)).is_some() && memory.find(key, at(641)).is_none());
+}
+
+#[test]
+fn two_seconds_are_remembered_at_least_two_seconds() {
+    let memory = memory(1 << 16).under(Terms { remember: Duration::from_secs(2), ..TERMS });
+    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    assert_eq!(memory.settle(key, displaced(a), Minute::of_ms(59_999), usable), Stored::Added);
+    assert!(memory.find(key, Minute::of_ms(61_999)).is_some());
+    assert!(memory.find(key, Minute::of_ms(180_000)).is_none());
+}
+
+#[test]
+fn settling_elsewhere_moves_a_key_and_refreshing_does_not() {
+    let memory = memory(1 << 16);
+    let (key, seats) = (memory.secret().key(b"k"), seats(&memory));
+    let (a, b) = (displaced(seats[0]), displaced(seats[1]));
+    assert_eq!(memory.settle(key, a, at(1), usable), Stored::Added);
+    assert_eq!(memory.settle(key, b, at(2), usable), Stored::Moved);
+    assert_eq!(memory.refresh(key, a, at(5), usable), Stored::Known, "an old connection of it ends");
+    assert_eq!(memory.find(key, at(5)), Some(Known { seat: b.seat, origin: Origin::Displaced, age_min: 0 }));
+    let gone = |seat| if seat == b.seat { Tenant::Gone } else { Tenant::Usable };
+    assert_eq!(memory.refresh(key, a, at(6), gone), Stored::Added, "b has left, a still serves it");
+    assert_eq!(memory.find(key, at(6)).map(|known| known.seat), Some(a.seat));
+    assert!(memory.forget(key) && !memory.forget(key));
+    assert_eq!(memory.refresh(key, a, at(7), usable), Stored::Added, "what was lost is made again");
+}
+
+#[test]
+fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
+    let memory = memory(1 << 16);
+    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    let _ = memory.settle(key, displaced(a), at(500), usable);
+    let _ = memory.settle(key, displaced(a), at(499), usable);
+    assert_eq!(memory.find(key, at(500)).map(|known| known.age_min), Some(0));
+    assert_eq!(memory.find(key, at(3)).map(|known| known.age_min), Some(0));
+}
+
+#[test]
+fn another_placement_makes_what_was_placed_worth_keeping() {
+    let memory = memory(1 << 16);
+    let (key, seat) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    let placed = Place { seat, origin: Origin::Placed };
+    let _ = memory.settle(key, placed, at(1), usable);
+    let grown = memory.under(Terms { digest: 2, ..TERMS });
+    let origin = |memory: &Memory| memory.find(key, at(1)).map(|known| known.origin);
+    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Placed), Some(Origin::Displaced)));
+    assert_eq!(grown.settle(key, placed, at(1), usable), Stored::Known);
+    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Displaced), Some(Origin::Placed)));
+}
+
+#[test]
+fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
+    let memory = memory(1 << 16);
+    let (key, seats) = (memory.secret().cookie(b"v"), seats(&memory));
+    let _ = memory.settle(key, Place { seat: seats[0], origin: Origin::Learned }, at(1), usable);
+    assert_eq!(memory.settle(key, displaced(seats[1]), at(1), usable), Stored::Moved);
+    let known = memory.find(key, at(1)).map(|known| (known.seat, known.origin));
+    assert_eq!(known, Some((seats[1], Origin::Learned)));
+    assert!(memory.find(memory.secret().key(b"v"), at(1)).is_none(), "a key of the same bytes is another one");
+}
+
+#[test]
+fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
+    let memory = memory(128);
+    let a = seats(&memory)[0];
+    let settle = |n: u64, origin| memory.settle(KeyHash(n), Place { seat: a, origin }, at(n), usable);
+    assert!((1..=8).all(|n| settle(n, Origin::Displaced) == Stored::Added));
+    assert_eq!(settle(9, Origin::Placed), Stored::Refused);
+    assert_eq!(settle(9, Origin::Displaced), Stored::Evicted(Origin::Displaced));
+    assert_eq!(memory.find(KeyHash(1), at(9)), None, "the oldest");
+    assert!((2..=9).all(|n| settle(n + 10, Origin::Learned) == Stored::Evicted(Origin::Displaced)));
+    assert_eq!(settle(30, Origin::Displaced), Stored::Refused);
+    assert_eq!(settle(30, Origin::Learned), Stored::Evicted(Origin::Learned));
+}
+
+#[test]
+fn a_memory_is_as_large_as_asked_or_is_not_there() {
+    let of = |bytes| Memory::new(bytes, Secret::new([0; 16]), TERMS).map(|memory| memory.bytes());
+    assert_eq!([0, 127, 128, 100_000, u64::MAX].map(of), [None, None, Some(128), Some(99_968), None]);
+}
+
+#[test]
+fn at_two_thirds_few_are_lost_early() {
+    let memory = memory(1 << 20);
+    let a = seats(&memory)[0];
+    let keys = (1_u64 << 16) * 2 / 3;
+    let lost = (0..keys)
+        .filter(|n| {
+            let key = memory.secret().key(&n.to_be_bytes());
+            memory.settle(key, displaced(a), at(0), usable) != Stored::Added
+        })
+        .count() as u64;
+    assert!(lost * 1_000 < keys * 5, "{lost} of {keys}");
+}
+
+#[test]
+fn another_size_takes_over_what_is_known_and_knows_better() {
+    let old = memory(1 << 16);
+    let seats = seats(&old);
+    let key = |n: u64| old.secret().key(&n.to_be_bytes());
+    for n in 0..500 {
+        let _ = old.settle(key(n), displaced(seats[0]), at(n), usable);
+    }
+    let new = old.resized(1 << 17).expect("a table");
+    assert!(!new.is_same(&old) && new.is_same(&new.under(TERMS)));
+    let _ = new.settle(key(499), displaced(seats[1]), at(500), usable);
+    assert_eq!(new.absorb(&old, at(500)), 180, "those of the last three hours");
+    assert_eq!(new.find(key(499), at(500)).map(|known| known.seat), Some(seats[1]));
+    assert_eq!(new.find(key(400), at(500)).map(|known| known.age_min), Some(100));
+    assert_eq!(new.find(key(319), at(500)), None);
+    let _ = old.settle(key(400), displaced(seats[2]), at(502), usable);
+    new.absorb(&old, at(502));
+    assert_eq!(new.find(key(400), at(502)).map(|known| known.seat), Some(seats[2]));
+}
+
+#[test]
+fn a_census_counts_who_lives_where_and_since_when() {
+    let memory = memory(1 << 16);
+    let seats = seats(&memory);
+    for n in 0..1_000_u64 {
+        let (seat, origin) = if n < 300 { (seats[0], Origin::Placed) } else { (seats[1], Origin::Displaced) };
+        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), Place { seat, origin }, at(n), usable);
+    }
+    let mut census = Census::default();
+    for slice in (0..memory.buckets()).step_by(100) {
+        census.count(&memory, slice..slice + 100, at(1_000));
+    }
+    assert_eq!((census.known, census.placed, census.displaced, census.learned), (180, 0, 180, 0));
+    assert_eq!((census.of(seats[0]), census.of(seats[1])), (0, 180));
+    assert_eq!(census.by_age, [1, 4, 10, 15, 30, 60, 60, 0, 0, 0, 0]);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Settle(u8, usize, Origin),
+    Refresh(u8, usize),
+    Forget(u8),
+    Find(u8),
+    Pass(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let origin = prop_oneof![Just(Origin::Placed), Just(Origin::Displaced), Just(Origin::Learned)];
+    prop_oneof![
+        (0..40_u8, 0..3_usize, origin).prop_map(|(key, seat, origin)| Step::Settle(key, seat, origin)),
+        (0..40_u8, 0..3_usize).prop_map(|(key, seat)| Step::Refresh(key, seat)),
+        (0..40_u8).prop_map(Step::Forget),
+        (0..40_u8).prop_map(Step::Find),
+        (0..90_u32).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    /// As long as nothing has to go.
+    #[test]
+    fn it_answers_as_a_plain_map_would(steps in prop::collection::vec(step(), 1..300), start: u32) {
+        let memory = memory(1 << 16);
+        let seats = seats(&memory);
+        let key = |n: u8| memory.secret().key(&[n]);
+        let mut plain = HashMap::<u8, (Seat, Origin, u64)>::new();
+        // Anywhere on the clock, its wrap included.
+        let mut now = u64::from(start);
+        for step in steps {
+            plain.retain(|_, (_, _, seen)| now - *seen <= 180);
+            match step {
+                Step::Settle(n, seat, origin) => {
+                    let stored = memory.settle(key(n), Place { seat: seats[seat], origin }, at(now), usable);
+                    let before = plain.get(&n).copied();
+                    let kept = before.filter(|(_, before, _)| *before == Origin::Learned).map_or(origin, |_| Origin::Learned);
+                    plain.insert(n, (seats[seat], kept, now));
+                    let expected = match before {
+                        None => Stored::Added,
+                        Some((before, ..)) if before == seats[seat] => Stored::Known,
+                        Some(_) => Stored::Moved,
+                    };
+                    prop_assert_eq!(stored, expected);
+                }
+                Step::Refresh(n, seat) => {
+                    let stored = memory.refresh(key(n), displaced(seats[seat]), at(now), usable);
+                    prop_assert_eq!(stored, if plain.contains_key(&n) { Stored::Known } else { Stored::Added });
+                    plain.entry(n).or_insert((seats[seat], Origin::Displaced, now)).2 = now;
+                }
+                Step::Forget(n) => {
+                    let forgotten = memory.forget(key(n));
+                    prop_assert!(forgotten || plain.remove(&n).is_none(), "known, but not forgotten");
+                    plain.remove(&n);
+                }
+                Step::Find(n) => {
+                    let known = plain.get(&n).map(|(seat, origin, seen)| {
+                        Known { seat: *seat, origin: *origin, age_min: (now - seen) as u32 }
+                    });
+                    prop_assert_eq!(memory.find(key(n), at(now)), known);
+                }
+                Step::Pass(minutes) => now += u64::from(minutes),
+            }
+        }
+        plain.retain(|_, (_, _, seen)| now - *seen <= 180);
+        let mut census = Census::default();
+        census.count(&memory, 0..usize::MAX, at(now));
+        prop_assert_eq!(census.known, plain.len() as u64);
+    }
+}
+
+/// A small table, more keys than places, everything at once. A key may only ever be found with one of the two backends
+/// that it is settled with, and those that nobody settles never.
+#[test]
+fn a_crowd_finds_nothing_that_nobody_said() {
+    let memory = memory(1 << 14);
+    let seats: Vec<Seat> = {
+        let names: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+        let seating = Seating::new(memory.seats(), names.iter().map(String::as_str));
+        (0..100).filter_map(|index| seating.seat(index)).collect()
+    };
+    let key = |n: u64| memory.secret().key(&n.to_be_bytes());
+    let (minute, found, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for thread in 0..8_u64 {
+            let (memory, seats, minute, found, stop) = (&memory, &seats, &minute, &found, &stop);
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                for _ in 0..60_000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let (n, action) = ((random >> 33) % 3_000, (random >> 60) % 8);
+                    let now = at(minute.fetch_add(u64::from(random >> 40 == 0), Relaxed));
+                    let place = |half: u64| displaced(seats[(n % 50 * 2 + half) as usize]);
+                    match action {
+                        0..=2 if n < 2_500 => drop(memory.settle(key(n), place(random >> 59 & 1), now, usable)),
+                        3 if n < 2_500 => drop(memory.refresh(key(n), place(0), now, usable)),
+                        4 if n % 16 == 0 => drop(memory.forget(key(n))),
+                        _ => {
+                            if let Some(known) = memory.find(key(n), now) {
+                                assert!(n < 2_500, "nobody settled {n}");
+                                assert!((0..2).any(|half| place(half).seat == known.seat), "{n} with {known:?}");
+                                found.fetch_add(1, Relaxed);
+                            }
+                        }
+                    }
+                }
+                stop.store(true, Relaxed);
+            });
+        }
+        scope.spawn(|| {
+            let settled: std::collections::HashMap<_, _> = (0..2_500).map(|n| (key(n), n)).collect();
+            while !stop.load(Relaxed) {
+                for entry in memory.entries(0..memory.buckets(), at(0)) {
+                    let n = settled.get(&entry.key).copied();
+                    let allowed = n.is_some_and(|n| seats[(n % 50 * 2) as usize..][..2].contains(&entry.known.seat));
+                    assert!(allowed, "{entry:?} of {n:?}");
+                }
+            }
+        });
+    });
+    assert!(found.into_inner() > 10_000);
+    let mut keys: Vec<_> = memory.entries(0..memory.buckets(), at(0)).map(|entry| entry.key).collect();
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count, "no key stands twice");
+}
