@@ -1,8 +1,7 @@
 //! What remembering costs: `cargo bench --bench memory`.
 //!
-//! First it prints how many keys a 16 MiB table loses early at each fill, then it times the table beside a locked map and a sharded
-//! one. Keys are hashed before the clock starts where the name does not say otherwise: all three need a hash, and
-//! strangers choose the keys. Invariant: all three are asked the same, in the same order.
+//! First it prints how many keys a 16 MiB table loses early at each fill, then it times the table beside a locked map
+//! and a sharded one. Keys are hashed before the clock starts where the name does not say otherwise. Invariant: all three are asked the same, in the same order.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -135,7 +134,7 @@ impl Store for Sharded {
 }
 
 /// A few keys over and over: all in the processor's cache.
-#[divan::bench(types = [Ours, Locked, Sharded])]
+#[divan::bench(types = [Ours, Locked, Sharded], sample_size = 1_000)]
 fn hit_cached<S: Store>(bencher: Bencher<'_, '_>) {
     let (store, keys) = (S::with_room(), keys(64));
     keys.iter().for_each(|key| store.settle(*key));
@@ -148,7 +147,7 @@ fn hit_cached<S: Store>(bencher: Bencher<'_, '_>) {
 }
 
 /// The same from the bytes of an IPv4 key: what a pick pays.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn hash_and_hit_cached(bencher: Bencher<'_, '_>) {
     let (memory, seat) = memory(16 * MIB);
     let bytes: Vec<[u8; 5]> = (0..64).map(|n| [1, 10, 0, 0, n]).collect();
@@ -163,7 +162,7 @@ fn hash_and_hit_cached(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn hash_only(bencher: Bencher<'_, '_>) {
     let secret = Secret::new([7; 16]);
     bencher.bench_local(|| black_box(secret.key(black_box(&[1, 10, 0, 0, 1]))));
@@ -181,7 +180,7 @@ fn hit_anywhere<S: Store>(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(types = [Ours, Locked, Sharded])]
+#[divan::bench(types = [Ours, Locked, Sharded], sample_size = 1_000)]
 fn miss_cached<S: Store>(bencher: Bencher<'_, '_>) {
     let (store, keys) = (S::with_room(), keys(64));
     let mut turn = 0;
@@ -192,7 +191,7 @@ fn miss_cached<S: Store>(bencher: Bencher<'_, '_>) {
 }
 
 /// A known key comes again within the minute.
-#[divan::bench(types = [Ours, Locked, Sharded])]
+#[divan::bench(types = [Ours, Locked, Sharded], sample_size = 1_000)]
 fn settle_known<S: Store>(bencher: Bencher<'_, '_>) {
     let (store, keys) = (S::with_room(), keys(64));
     let mut turn = 0;
@@ -244,7 +243,7 @@ fn turns<S: Store>(bencher: Bencher<'_, '_>, store: &S, keys: &[KeyHash]) {
 }
 
 /// Every pick tells which key came.
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn observe_for_the_hottest(bencher: Bencher<'_, '_>) {
     let (memory, _) = memory(MIB);
     let keys = keys(10_000);

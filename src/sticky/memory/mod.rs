@@ -13,7 +13,7 @@
 //! | [`seats`] | backend names as numbers that are never used twice |
 //! | [`census`] | how many keys, where, how old |
 //! | [`hottest`] | which keys come most often |
-//! | [`file`] | all of it as bytes |
+//! | [`mod@file`] | all of it as bytes |
 //!
 //! A key has two buckets to stand in and goes to the emptier one; so a table filled to two thirds loses some 2 keys in
 //! 1,000 early.
@@ -257,8 +257,8 @@ impl Memory {
         tenant: impl Fn(Seat) -> Tenant,
     ) -> Stored {
         let tenant = |data: Data| tenant(data.seat());
-        let succeed = |before: Data| Succession::new(before, data, if_known, view, &tenant);
-        if let Some(found) = self.table.find(key) {
+        let succeed = |before: Data| Succession::new(before, data, if_known, view, tenant);
+        if let Some(found) = self.table.first_look(key) {
             let Succession { after, stored } = succeed(found.data);
             if after == found.data || after.bound() == found.data.bound() && Table::touch(&found, after.seen()) {
                 return stored;

@@ -111,7 +111,7 @@ impl<W: Word> Table<W> {
         self.first_look(key).or_else(|| self.look_surely(key))
     }
 
-    /// A hit here is one; a miss is not sure.
+    /// A hit here is one; a miss is not sure, which is enough for those who take the bits next.
     #[inline]
     pub(super) fn first_look(&self, key: KeyHash) -> Option<Found<'_, W>> {
         for home in self.homes(key) {
@@ -128,19 +128,17 @@ impl<W: Word> Table<W> {
     /// Looks until two looks agree.
     fn look_surely(&self, key: KeyHash) -> Option<Found<'_, W>> {
         let buckets = self.homes(key).map(|home| self.bucket(home));
-        let mut before = buckets.map(look);
         for _ in 0..W::LOOKS {
-            let now = buckets.map(look);
-            for (bucket, seen) in buckets.into_iter().zip(&now) {
-                if let Some(place) = seen.iter().position(|(data, check)| data.key(*check) == key && !data.is_empty()) {
-                    return Some(Found { word: &bucket[2 * place], data: seen[place].0 });
+            let looks = buckets.map(Look::at);
+            for (bucket, look) in buckets.into_iter().zip(&looks) {
+                if let Some((place, data)) = look.find(key) {
+                    return Some(Found { word: &bucket[2 * place], data });
                 }
             }
-            if now == before && !now.iter().any(|seen| seen[0].0.is_locked()) {
+            if buckets.into_iter().zip(&looks).all(|(bucket, look)| look.still_holds(bucket)) {
                 break;
             }
             W::pause();
-            before = now;
         }
         None
     }
@@ -163,16 +161,15 @@ impl<W: Word> Table<W> {
     /// What stands in a bucket: keys and entries that belong together.
     pub(super) fn entries(&self, bucket: usize) -> impl Iterator<Item = (KeyHash, Data)> + use<W> {
         let bucket = self.bucket(bucket);
-        let mut seen = look(bucket);
+        let mut look = Look::at(bucket);
         for _ in 0..W::LOOKS {
-            let again = look(bucket);
-            if again == seen && !seen[0].0.is_locked() {
+            if look.still_holds(bucket) {
                 break;
             }
             W::pause();
-            seen = again;
+            look = Look::at(bucket);
         }
-        seen.into_iter().filter(|(data, _)| !data.is_empty()).map(|(data, check)| (data.key(check), data))
+        (0..ENTRIES).map(move |place| look.entry(place)).filter(|(_, data)| !data.is_empty())
     }
 
     /// The buckets in which a key may stand, never the same twice.
@@ -190,10 +187,34 @@ impl<W: Word> Table<W> {
     }
 }
 
-type Look = [(Data, u64); ENTRIES];
+/// The words of a bucket as they were read, one after another.
+struct Look([u64; WORDS]);
 
-fn look<W: Word>(bucket: &[W; WORDS]) -> Look {
-    std::array::from_fn(|place| (Data(bucket[2 * place].load()), bucket[2 * place + 1].load()))
+impl Look {
+    #[inline]
+    fn at<W: Word>(bucket: &[W; WORDS]) -> Self {
+        Self(std::array::from_fn(|word| bucket[word].load()))
+    }
+
+    /// Whether nothing has changed since, and nobody is changing it.
+    #[inline]
+    fn still_holds<W: Word>(&self, bucket: &[W; WORDS]) -> bool {
+        let changed = bucket.iter().zip(&self.0).fold(0, |changed, (word, seen)| changed | (word.load() ^ seen));
+        changed == 0 && !Data(self.0[0]).is_locked()
+    }
+
+    #[inline]
+    fn entry(&self, place: usize) -> (KeyHash, Data) {
+        let (data, check) = (Data(self.0[2 * place]), self.0[2 * place + 1]);
+        (data.key(check), data)
+    }
+
+    #[inline]
+    fn find(&self, key: KeyHash) -> Option<(usize, Data)> {
+        let mut entries = (0..ENTRIES).map(|place| (place, self.entry(place)));
+        let (place, (_, data)) = entries.find(|(_, (found, data))| *found == key && !data.is_empty())?;
+        Some((place, data))
+    }
 }
 
 /// The bit of a bucket, given back when dropped.
