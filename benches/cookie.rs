@@ -8,7 +8,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use sessile::config::{self, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
-use sessile::sticky::cookie::{Insert, KeyRing, Learned, Nonce, Nonces, Verdict, learn::Origin};
+use sessile::sticky::cookie::{Insert, KeyRing, Nonce, Nonces, Verdict};
 
 const NOW: u64 = 1_800_000_000;
 const KEYS: [&str; 3] = [
@@ -100,17 +100,4 @@ fn refuse_what_no_key_is_named_by(bencher: Bencher<'_, '_>) {
     let value = [b'A'; 76];
     assert_eq!(insert.open(&value, NOW), Verdict::Forged);
     bencher.bench(|| insert.open(black_box(&value), NOW));
-}
-
-#[divan::bench]
-fn find_what_was_learned_among_100000(bencher: Bencher<'_, '_>) {
-    let learned = Learned::new(1 << 18, Duration::from_secs(3600), *b"sixteen bytes...");
-    let names = Names::new(["a", "b"]);
-    let value = |n: u32| format!("{n:032x}");
-    for n in 0..100_000 {
-        let backend = names.id(n as usize % 2).expect("one of two");
-        learned.learn(learned.hash(value(n).as_bytes()), backend, Origin::SetCookie, NOW);
-    }
-    let value = value(77_777);
-    bencher.bench(|| learned.find(learned.hash(black_box(value.as_bytes())), NOW).expect("it was learned"));
 }

@@ -9,7 +9,7 @@
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`] |
-//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod admission;
 pub mod attempt;
+pub mod changes;
 pub mod cli;
 pub mod client_hello;
 pub mod clock;
@@ -29,6 +30,7 @@ pub mod journal;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;
+pub mod plan;
 pub mod pool;
 pub mod probe;
 pub mod proxy_protocol;

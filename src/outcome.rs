@@ -137,6 +137,10 @@ endings! {
     SourceRate = "source_rate", Limit;
     /// No backend is usable and `all_down = "refuse"`, or a strict range has none.
     NoBackend = "no_backend", Backend;
+    /// Every backend that could serve has as many connections as it may have, or its own has and `on_full = "reject"`.
+    BackendFull = "backend_full", Limit;
+    /// Its own backend is down, and `on_down = "reject"`.
+    SettledDown = "settled_down", Backend;
     /// The last backend tried refused the connection.
     ConnectRefused = "connect_refused", Backend;
     /// The last backend tried did not answer within `connect_timeout`, or `connect_budget` ran out.
@@ -149,6 +153,8 @@ endings! {
     BackendGone = "backend_gone", Backend;
     /// The backend was marked down and `on_down_connections = "close"`.
     BackendDown = "backend_down", Backend;
+    /// The backend was drained, and its time was over.
+    Drained = "drained", None;
     /// No byte for `idle_timeout`.
     IdleTimeout = "idle_timeout", Limit;
     /// One side had closed and no byte came for `half_close_timeout`.
@@ -200,6 +206,8 @@ impl Ended {
                 | SourceConnections
                 | SourceRate
                 | NoBackend
+                | SettledDown
+                | BackendFull
         )
     }
 }
@@ -210,6 +218,8 @@ impl Ended {
 pub enum Reason {
     /// The request's cookie.
     Cookie,
+    /// Where the key has settled.
+    Memory,
     /// Placement among the usable backends.
     Placement,
     /// Nothing usable was left but a backup, or all are down and `all_down = "try"`.
@@ -221,8 +231,67 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
+            Self::Memory => "memory",
             Self::Placement => "placement",
             Self::LastResort => "last_resort",
+        }
+    }
+}
+
+/// Why a client that had settled somewhere got another backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// Its backend is down, ejected, or could not be connected to.
+    Down,
+    /// Its backend was drained.
+    Drain,
+    /// Its backend has left the pool.
+    Removed,
+    /// Its named range no longer allows that backend.
+    Range,
+    /// The table has changed, and `on_add = "move"`.
+    Moved,
+    /// The backend it once had to leave is back, and `on_return = "return"`.
+    Returned,
+    /// Its backend has as many connections as it may have.
+    Full,
+    /// Its cookie was too old.
+    Expired,
+    /// Its cookie was not one of ours.
+    Forged,
+    /// What was known of it was lost with the process.
+    Restart,
+}
+
+impl Cause {
+    /// All of them, by number.
+    pub const ALL: [Self; 10] = [
+        Self::Down,
+        Self::Drain,
+        Self::Removed,
+        Self::Range,
+        Self::Moved,
+        Self::Returned,
+        Self::Full,
+        Self::Expired,
+        Self::Forged,
+        Self::Restart,
+    ];
+
+    /// The word in logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Drain => "drain",
+            Self::Removed => "removed",
+            Self::Range => "range",
+            Self::Moved => "moved",
+            Self::Returned => "returned",
+            Self::Full => "full",
+            Self::Expired => "expired",
+            Self::Forged => "forged",
+            Self::Restart => "restart",
         }
     }
 }

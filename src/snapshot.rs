@@ -12,11 +12,13 @@ use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Admission, ListenerState};
+use crate::clock;
 use crate::config::{self, Config, Fallback};
-use crate::pool::Pool;
+use crate::pool::{Backend, Pool};
 use crate::route::{RouteFacts, RouteTable};
 use crate::socket::KeepAlive;
 use crate::sticky::cookie::{KeyRing, Rule};
+use crate::sticky::memory::Secret;
 use crate::tls::Termination;
 
 /// A backend's socket is tuned no later than this.
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub pools: Arc<[Arc<Pool>]>,
     /// Certificates, tickets, and how backends are spoken to.
     pub tls: Arc<Termination>,
+    /// Of all memories.
+    pub secret: Secret,
     _alive: Alive,
 }
 
@@ -72,6 +76,9 @@ pub struct Loaded {
     pub tls: Termination,
     /// Keys of cookies.
     pub rings: Rings,
+    /// Makes what memories know of a key unforeseeable, where a memory file brings it; that of the process before, or a
+    /// new one, where not.
+    pub secret: Option<Secret>,
 }
 
 impl Loaded {
@@ -80,7 +87,7 @@ impl Loaded {
         let tls = Termination::load(config, previous.map(|snapshot| &*snapshot.tls));
         let rings = Rings::load(config);
         match (tls, rings) {
-            (Ok(tls), Ok(rings)) => Ok(Self { tls, rings }),
+            (Ok(tls), Ok(rings)) => Ok(Self { tls, rings, secret: None }),
             (tls, rings) => Err([tls.err(), rings.err()].into_iter().flatten().flatten().collect()),
         }
     }
@@ -118,13 +125,11 @@ impl Rings {
     }
 
     /// A pool's cookie. Only a configuration whose files were not read lacks a ring.
-    pub fn rule(&self, pool: &config::Pool, previous: Option<&Pool>) -> Option<Rule> {
+    pub fn rule(&self, pool: &config::Pool) -> Option<Rule> {
         let cookie = pool.cookie.as_ref()?;
-        let mut secret = [0; 16];
-        aws_lc_rs::rand::fill(&mut secret).ok()?;
         let names = pool.backends.iter().map(|backend| backend.name.as_str());
         let ring = |path: &Path| self.of(path).cloned().ok_or(());
-        Rule::new(cookie, &pool.name, names, previous.and_then(Pool::cookie), secret, ring).ok()
+        Rule::new(cookie, &pool.name, names, ring).ok()
     }
 }
 
@@ -181,6 +186,13 @@ fn tune_ms(rules: &KeepAlive) -> u32 {
     set.map(|ms| ms / 2).fold(TUNE_MS, u32::min)
 }
 
+/// A secret that nobody has had before; all zeros where the kernel has no random bytes to give.
+fn draw() -> Secret {
+    let mut bytes = [0; 16];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    Secret::new(bytes)
+}
+
 impl Snapshot {
     /// Builds the successor of `previous`: living backends and listeners' counters carry over by name. `loaded` is what
     /// the files say that this configuration names. Each worker counts for itself, and so does the thread beside it
@@ -192,17 +204,19 @@ impl Snapshot {
         workers: usize,
         admission: &Arc<Admission>,
     ) -> Self {
-        let Loaded { tls, rings } = loaded;
+        let Loaded { tls, rings, secret } = loaded;
         let seats = 2 * workers;
         let tls = Arc::new(tls);
         let config = Arc::new(config);
+        let now_ms = clock::now() / 1_000;
+        let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(draw);
         let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
             .map(|pool| {
                 let old = old_pool(&pool.name).map(|pool| pool.as_ref());
-                Arc::new(Pool::new(pool, old, seats).with_cookie(rings.rule(pool, old)))
+                Arc::new(Pool::new(pool, old, seats).with_cookie(rings.rule(pool)).with_memory(old, &secret, now_ms))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
@@ -220,6 +234,7 @@ impl Snapshot {
             pools: Arc::clone(&pools),
             config,
             tls: Arc::clone(&tls),
+            secret,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }
     }
@@ -232,6 +247,11 @@ impl Snapshot {
     /// The listener that has this state.
     pub fn listener_of(&self, state: &Arc<ListenerState>) -> Option<&Arc<Listener>> {
         self.listeners.iter().find(|listener| Arc::ptr_eq(&listener.state, state))
+    }
+
+    /// The pool that this backend belongs to, or did when it was removed.
+    pub fn pool_of(&self, backend: &Backend) -> Option<&Arc<Pool>> {
+        self.pools.iter().find(|pool| pool.is_of(backend))
     }
 
     /// The pool of this name.

@@ -1,7 +1,7 @@
-//! The admin interface: what the operator sees, and the one thing an operator can do, over HTTP.
+//! The admin interface: what the operator sees, and the little an operator can do, over HTTP.
 //!
 //! On a unix socket and, if asked, on a loopback port. Decides nothing: every answer comes from [`Control`].
-//! Invariants: the port changes nothing, only the socket can reload; a reload once begun is finished even if whoever
+//! Invariants: the port changes nothing, only the socket can reload, drain and close; a reload once begun is finished even if whoever
 //! asked for it goes away; what a request can make the process hold is bounded.
 //!
 //! | path | answer |
@@ -13,7 +13,8 @@
 //! | `GET /pools` | its pools |
 //! | `GET /backends` | their backends, each with its pool's name |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
-//! | `POST /reload` | [`Verdict`]; 409 when refused; unix socket only |
+//! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
+//! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
 use std::future::Future;
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::metrics::Status;
+use crate::pool::Order;
 
 mod bounded;
 mod routes;
@@ -54,8 +56,12 @@ pub trait Control: Send + Sync + 'static {
     /// How many open connections a filter holds for, and at most so many of them.
     fn connections(&self, filter: Filter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
-    /// Reads the configuration again and uses it if it is good.
-    fn reload(&self) -> impl Future<Output = Verdict> + Send;
+    /// Reads the configuration again and uses it if it is good, and if no more than this share of a pool's clients
+    /// would move.
+    fn reload(&self, max_move: Option<f64>) -> impl Future<Output = Verdict> + Send;
+
+    /// Tells a backend what to do; what it is then, or why nobody was told.
+    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String>;
 
     /// Makes the next step of a connection panic, so that a test can see that nobody else notices.
     #[cfg(debug_assertions)]

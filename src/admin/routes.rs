@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-#[cfg(debug_assertions)]
-use axum::extract::Path;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -15,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, Filter};
 use crate::metrics::{self, Status, status};
+use crate::pool::Order;
 
 /// Connections shown when no `limit` is asked for.
 pub const CONNECTIONS_SHOWN: usize = 1_000;
@@ -28,7 +27,8 @@ pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
 
 /// What may be seen and done by whoever may open the unix socket.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
-    let all = reading().route("/reload", post(reload::<C>));
+    let all =
+        reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
     all.with_state(control)
@@ -105,14 +105,36 @@ async fn connections<C: Control>(
     Json(Connections { open, shown: connections.len(), connections })
 }
 
-async fn reload<C: Control>(State(control): State<Arc<C>>) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Allowed {
+    max_move: Option<f64>,
+}
+
+async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_move }): Query<Allowed>) -> Response {
     // A task of its own: this handler is dropped when its client goes away, a reload must not be.
-    match tokio::spawn(async move { control.reload().await }).await {
+    match tokio::spawn(async move { control.reload(max_move).await }).await {
         Ok(verdict) => {
             let code = if verdict.accepted { StatusCode::OK } else { StatusCode::CONFLICT };
             (code, Json(verdict)).into_response()
         }
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
+    }
+}
+
+async fn order<C: Control>(
+    State(control): State<Arc<C>>,
+    Path((pool, backend, order)): Path<(String, String, String)>,
+) -> Response {
+    let order = match order.as_str() {
+        "drain" => Order::Drain,
+        "close" => Order::Close,
+        "ready" => Order::Ready,
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    match control.order(&pool, &backend, order) {
+        Ok(told) => format!("{told}\n").into_response(),
+        Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::metrics::status::{Backend, Pool};
+use crate::pool::Order;
 
 #[derive(Default)]
 struct Fake {
@@ -51,12 +52,16 @@ impl Control for Fake {
         (all.len(), all.into_iter().take(filter.limit).collect())
     }
 
-    async fn reload(&self) -> Verdict {
+    async fn reload(&self, _max_move: Option<f64>) -> Verdict {
         self.reloads_begun.fetch_add(1, SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.reloads_done.fetch_add(1, SeqCst);
         let accepted = !self.refuse.load(SeqCst);
         Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
+    }
+
+    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {
+        if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }
 
     #[cfg(debug_assertions)]

@@ -237,7 +237,7 @@ fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, Failure> {
         Err(problems) if with_cookies => return Err(Failure::Usage(problems.join("; "))),
         Err(_) => Rings::default(),
     };
-    let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool, None));
+    let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));
     Ok(config.pools.iter().map(pool).collect())
 }
 

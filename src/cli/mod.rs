@@ -21,6 +21,8 @@ mod client;
 mod demo;
 mod explain;
 mod load;
+mod order;
+mod plan;
 mod reload;
 mod status;
 mod table;
@@ -52,8 +54,16 @@ enum Command {
     Check(check::Check),
     /// Say where clients go, why, and who is next, without connecting anywhere.
     Explain(explain::Explain),
+    /// Say who would move if a new configuration file were put in force.
+    Plan(plan::PlanFiles),
     /// Have the running process read its configuration again; not zero if it is refused.
     Reload(reload::Reload),
+    /// Have a backend take nobody new, and nobody at all when its time is over.
+    Drain(order::Order),
+    /// Have a backend that was drained take whoever comes.
+    Ready(order::Order),
+    /// Have a backend take nobody from now on, and close what is open, evenly.
+    Close(order::Order),
     /// Show what the running process is doing.
     Status(status::Status),
     /// Make certificates for trying things on this machine.
@@ -156,7 +166,11 @@ impl Command {
             Self::Run { config } => Err(Failure::Internal(format!("{} is to be served", config.display()))),
             Self::Check(check) => check.run(out),
             Self::Explain(explain) => explain.run(out),
+            Self::Plan(plan) => plan.run(out),
             Self::Reload(reload) => reload.run(out),
+            Self::Drain(order) => order.run("drain", out),
+            Self::Ready(order) => order.run("ready", out),
+            Self::Close(order) => order.run("close", out),
             Self::Status(status) => status.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),

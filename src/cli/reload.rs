@@ -13,6 +13,9 @@ use crate::admin::Verdict;
 pub(super) struct Reload {
     #[command(flatten)]
     running: Running,
+    /// Refuse it if more than this share of a pool's clients would move: "5%", or "0.05".
+    #[arg(long, value_name = "SHARE", value_parser = super::plan::share)]
+    max_move: Option<f64>,
     /// Print the verdict as one JSON object.
     #[arg(long)]
     json: bool,
@@ -21,7 +24,8 @@ pub(super) struct Reload {
 impl Reload {
     /// Asks and prints.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let answer = client::request(&self.running.socket()?, "POST", "/reload")?;
+        let path = self.max_move.map_or("/reload".to_owned(), |most| format!("/reload?max_move={most}"));
+        let answer = client::request(&self.running.socket()?, "POST", &path)?;
         let verdict: Verdict = answer.json(&[200, 409])?;
         if self.json {
             print_json(out, &verdict)?;

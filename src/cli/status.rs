@@ -109,7 +109,10 @@ fn pools(pools: &[status::Pool]) -> String {
                 pool.balance.clone(),
                 backend.name.clone(),
                 backend.address.clone(),
-                backend.state.clone(),
+                backend
+                    .runtime
+                    .as_ref()
+                    .map_or(backend.state.clone(), |runtime| format!("{} {runtime}", backend.state)),
                 format!("{}{}", backend.weight, if backend.backup { " backup" } else { "" }),
                 backend.leases.to_string(),
                 totals.connections.to_string(),

@@ -9,6 +9,7 @@
 mod cookie;
 mod health;
 mod listener;
+mod memory;
 mod pool;
 mod process;
 mod reach;

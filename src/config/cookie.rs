@@ -39,6 +39,17 @@ pub enum CookieMode {
     Hash,
 }
 
+impl Cookie {
+    /// How long a client may be silent before this cookie is worth nothing; `None` = that is the application's affair.
+    pub fn max_idle(&self) -> Option<Duration> {
+        match &self.mode {
+            CookieMode::Insert(insert) => Some(insert.max_idle),
+            CookieMode::Learn { remember } => Some(*remember),
+            CookieMode::Prefix | CookieMode::Route | CookieMode::Hash => None,
+        }
+    }
+}
+
 impl CookieMode {
     /// The word in the configuration.
     pub fn word(&self) -> &'static str {

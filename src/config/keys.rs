@@ -22,6 +22,8 @@ pub static TOP: Keys = Keys {
         "watch",
         "stop_grace",
         "stop_deadline",
+        "memory_file",
+        "memory_interval",
         "admin",
         "log",
         "tls",
@@ -101,6 +103,18 @@ pub static POOL: Keys = Keys {
         "prefix_v4",
         "prefix_v6",
         "hash_seed",
+        "memory",
+        "remember",
+        "on_add",
+        "on_return",
+        "on_down",
+        "wait_max",
+        "app_session_timeout",
+        "load_bound",
+        "on_full",
+        "slow_start",
+        "drain_deadline",
+        "drain_over",
         "ring_points",
         "maglev_size",
         "all_down",
@@ -119,8 +133,10 @@ pub static POOL: Keys = Keys {
     ],
 };
 /// One named address of a pool.
-pub static BACKEND: Keys =
-    Keys { table: "[[pool.backend]]", keys: &["name", "address", "weight", "location", "backup"] };
+pub static BACKEND: Keys = Keys {
+    table: "[[pool.backend]]",
+    keys: &["name", "address", "weight", "state", "max_connections", "location", "backup"],
+};
 /// Sources that are treated alike.
 pub static RANGE: Keys = Keys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
 /// TLS to a pool's backends.
@@ -230,7 +246,7 @@ mod tests {
         assert_eq!(advice(&BACKEND, "wieght").unwrap(), "did you mean \"weight\"?");
         assert_eq!(advice(&POOL, "weight").unwrap(), "it belongs in [[pool.backend]]");
         assert_eq!(advice(&POOL, "workers").unwrap(), "it belongs at the top of the file, before the first table");
-        assert_eq!(advice(&POOL, "memory"), None);
+        assert_eq!(advice(&POOL, "nothing_like_it"), None);
         assert_eq!(advice(&TOP, "name"), None, "several tables have it");
     }
 }

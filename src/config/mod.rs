@@ -19,12 +19,14 @@ mod check;
 mod cookie;
 mod file;
 pub mod keys;
+mod memory;
 mod problem;
 mod tls;
 mod value;
 
 pub use check::{Checked, check};
 pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
+pub use memory::{Memory, OnAdd, OnFull, OnReturn, WhenDown};
 pub use problem::Problem;
 pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical as canonical_network, hex32};
@@ -59,6 +61,10 @@ pub struct Process {
     pub stop_grace: Duration,
     /// SIGTERM: how long connections may go on after the listeners have closed.
     pub stop_deadline: Duration,
+    /// Where memories are kept from one process to the next; `None` = nowhere.
+    pub memory_file: Option<PathBuf>,
+    /// How often that is written.
+    pub memory_interval: Duration,
     /// The admin interface.
     pub admin: Admin,
     /// What is logged, and how.
@@ -261,6 +267,20 @@ pub struct Pool {
     pub prefix_v6: u8,
     /// Enters every placement hash.
     pub hash_seed: u64,
+    /// The memory of where keys settled; `None` = none.
+    pub memory: Option<Memory>,
+    /// What a known client does whose backend is down.
+    pub when_down: WhenDown,
+    /// How much more than its share a backend may have before new keys go elsewhere, in hundredths; `None` = no bound.
+    pub load_bound: Option<u32>,
+    /// What a client gets whose backend has as many connections as it may have.
+    pub on_full: OnFull,
+    /// Over how long a backend that is up again gets its new keys; `None` = at once.
+    pub slow_start: Option<Duration>,
+    /// How long a backend that is drained by command serves those who know it.
+    pub drain_deadline: Duration,
+    /// Over how long its connections are closed after that.
+    pub drain_over: Duration,
     /// Backends, as written.
     pub backends: Vec<Backend>,
     /// Named ranges, as written.
@@ -358,6 +378,8 @@ pub struct Backend {
     pub location: Vec<String>,
     /// Used only when no other is usable.
     pub backup: bool,
+    /// Connections at once; `None` = any number.
+    pub max_connections: Option<u32>,
 }
 
 /// Where a backend is.

@@ -60,6 +60,26 @@ pub(super) fn integer<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&
     }
 }
 
+/// A number with up to two decimals, as hundredths.
+pub(super) fn hundredths(bounds: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> Read<u32> {
+    let show = |hundredths: u32| format!("{}.{:02}", hundredths / 100, hundredths % 100);
+    move |value| {
+        let written = match value {
+            DeValue::Float(number) => number.as_str().to_owned(),
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            _ => return Err(Bad::new("is not a number")),
+        };
+        let (whole, part) = written.split_once('.').unwrap_or((&written, ""));
+        let part = if part.len() <= 2 { format!("{part:0<2}").parse::<u32>().ok() } else { None };
+        let number =
+            whole.parse::<u32>().ok().zip(part).and_then(|(whole, part)| whole.checked_mul(100)?.checked_add(part));
+        number.filter(|number| bounds.contains(number)).ok_or_else(|| {
+            let (least, most) = (show(*bounds.start()), show(*bounds.end()));
+            Bad::new(format!("is not between {least} and {most}, with two decimals at most"))
+        })
+    }
+}
+
 /// `word` as the value's absence, anything else as the reader has it.
 pub(super) fn unless<T>(
     word: &'static str,
@@ -293,6 +313,22 @@ pub(super) fn host(value: &DeValue<'_>) -> Read<String> {
     let written = text(value)?;
     let good = is_one_token(written) && !written.contains('/');
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a host"))
+}
+
+/// A size: a whole number with `KiB`, `MiB` or `GiB`, or 0.
+pub(super) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+    const UNITS: [(&str, u64); 4] = [("", 0), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    move |value| {
+        let not_one =
+            || Bad::new("is not a size").hint("a number and a unit: \"512 KiB\", \"4 MiB\", \"1 GiB\", or \"0\"");
+        let written = text(value)?;
+        let (number, unit) = written.split_at(written.bytes().take_while(u8::is_ascii_digit).count());
+        let number: u64 = number.parse().map_err(|_| not_one())?;
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).ok_or_else(not_one)?;
+        let bytes = number.checked_mul(*unit).filter(|bytes| *unit > 0 || (number == 0 && *bytes == 0));
+        let bytes = bytes.ok_or_else(not_one)?;
+        if bytes > most { Err(Bad::new(format!("is more than {} GiB", most >> 30))) } else { Ok(bytes) }
+    }
 }
 
 /// In the largest unit that divides it.

@@ -28,13 +28,14 @@
 //! | `cipher` | cipher suite, as `TLS_AES_128_GCM_SHA256` | as `tls` |
 //! | `resumed` | `true`: the session was begun earlier | it was not |
 //! | `subject` | subject of the client's verified certificate | none was shown |
+//! | `moved` | why it got another backend than the one its client had settled at: a word of [`Cause`] | it did not |
 //!
 //! A request on a terminated connection has a line of its own, written when its response is complete or never will be:
 //! `time` (its head was complete), `request` (its name, which our own answers carry as X-Request-Id), `id` (of its
 //! connection), `listener`, `client`, `method`, `host`, `path` (without what follows `?`), `status` (absent: no response
 //! was begun), `pool`, `backend`, `reason`, `cookie` (what its cookie was), `reused` (`true`: over a connection to the
-//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`. What is absent is
-//! left out.
+//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`. What is
+//! absent is left out.
 //!
 //! Does not write anywhere. Invariant: both forms come from one list of fields, and a value never ends a line or a field early,
 //! whatever bytes a name is made of.
@@ -42,6 +43,7 @@
 use std::fmt::{Display, Write};
 
 use super::{Connection, Request};
+use crate::outcome::Cause;
 
 /// Appends the line of a connection, newline included.
 pub fn write(out: &mut String, connection: &Connection, json: bool) {
@@ -88,6 +90,7 @@ fn fields_of_request(line: &mut Line<'_>, r: &Request) {
     line.number("duration_us", r.duration_us);
     line.word("ended", r.ended.word());
     line.word("fault", r.ended.fault().word());
+    line.word_if("moved", r.broke.map(Cause::word));
 }
 
 fn fields(line: &mut Line<'_>, c: &Connection) {
@@ -126,6 +129,7 @@ fn fields(line: &mut Line<'_>, c: &Connection) {
         }
         line.word_if("subject", tls.subject.as_deref());
     }
+    line.word_if("moved", c.broke.map(Cause::word));
 }
 
 struct Line<'a> {
@@ -236,6 +240,7 @@ mod tests {
                 resumed: true,
                 subject: Some("me".to_owned()),
             })),
+            broke: Some(Cause::Down),
             ..connection()
         }
     }
@@ -247,7 +252,7 @@ mod tests {
             "time=2024-02-29T23:59:59.999Z id=7 listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 \
              sni=www.example.org ech=true pool=web range=office backend=a reason=placement attempts=2 connect_us=412 \
              duration_us=1500 bytes_up=10 bytes_down=20 ended=done fault=none tls=TLSv1.3 \
-             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me\n"
+             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me moved=down\n"
         );
         let documented: Vec<_> =
             include_str!("line.rs").lines().filter_map(|l| l.strip_prefix("//! | `")?.split('`').next()).collect();

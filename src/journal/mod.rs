@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::{LogFormat, LogLevel};
-use crate::outcome::{Ended, Reason};
+use crate::outcome::{Cause, Ended, Reason};
 use crate::server_name::ServerName;
 
 pub mod line;
@@ -80,6 +80,8 @@ pub struct Connection {
     pub ended: Ended,
     /// Its TLS, where that ended here.
     pub tls: Option<Box<Tls>>,
+    /// Why it got another backend than the one its client had settled at.
+    pub broke: Option<Cause>,
 }
 
 /// What a client's TLS came to.
@@ -132,6 +134,8 @@ pub struct Request {
     pub subject: Option<String>,
     /// How it ended.
     pub ended: Ended,
+    /// Why it got another backend than the one its client had settled at.
+    pub broke: Option<Cause>,
 }
 
 /// What a worker wants to say besides connections, as that a step panicked.

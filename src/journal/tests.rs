@@ -27,6 +27,7 @@ pub(super) fn connection() -> Connection {
         bytes_down: 20,
         ended: Ended::Done,
         tls: None,
+        broke: None,
     }
 }
 

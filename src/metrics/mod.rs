@@ -137,7 +137,24 @@ fn pools(page: &mut Page, status: &Status) {
     page.counter(
         "sessile_sticky_breaks_total",
         "Known keys that got another backend, by cause.",
-        status.pools.iter().map(|pool| (labels([("pool", &pool.name), ("cause", "down")]), pool.moved_down)),
+        status.pools.iter().flat_map(|pool| {
+            let of_cause = |(cause, count): (&String, &u64)| (labels([("pool", &pool.name), ("cause", cause)]), *count);
+            pool.breaks.iter().map(of_cause)
+        }),
+    );
+    let memories = || status.pools.iter().filter_map(|pool| Some((&pool.name, pool.memory.as_ref()?)));
+    page.gauge(
+        "sessile_memory_known",
+        "Keys whose backend is remembered, by the time since they were last seen, at most.",
+        memories().flat_map(|(pool, memory)| {
+            let of_age = |(age, count): (&String, &u64)| (labels([("pool", pool), ("age", age)]), *count);
+            memory.known_by_age.iter().map(of_age)
+        }),
+    );
+    page.counter(
+        "sessile_memory_evicted_displaced_total",
+        "Remembered keys that placement would not find, and that had to give way.",
+        memories().map(|(pool, memory)| (labels([("pool", pool)]), memory.evicted_displaced)),
     );
 }
 

@@ -134,10 +134,26 @@ pub struct Pool {
     pub balance: String,
     /// Equal digests place alike.
     pub digest: String,
-    /// Known keys served elsewhere because their backend was unusable.
-    pub moved_down: u64,
+    /// Known clients that got another backend, by cause.
+    pub breaks: BTreeMap<String, u64>,
+    /// What it remembers of its keys, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     /// Its backends, in the order of the file.
     pub backends: Vec<Backend>,
+}
+
+/// A pool's memory.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Its size.
+    pub bytes: u64,
+    /// Keys it knows.
+    pub known: u64,
+    /// The same by the time since they were last seen, at most so long.
+    pub known_by_age: BTreeMap<String, u64>,
+    /// Entries worth keeping that had to give way to others.
+    pub evicted_displaced: u64,
 }
 
 /// One backend.
@@ -147,6 +163,9 @@ pub struct Backend {
     pub name: String,
     /// Where it is.
     pub address: String,
+    /// What a command has made of it: `draining` or `drained`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// One word for its health: `up`, `unchecked`, `awaited`, `down` or `ejected`.
     pub state: String,
     /// What its last failed check complained of.

@@ -65,7 +65,7 @@ fn status() -> Status {
         pools: vec![Pool {
             name: "web".into(),
             digest: "00ff".into(),
-            moved_down: 9,
+            breaks: [("down".to_owned(), 9)].into(),
             backends: vec![backend("a"), backend("b")],
             ..Pool::default()
         }],

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::config::{self, Address, Check, Eject, OnDown};
 use crate::counters::{BackendCounters, Padded};
+use crate::outcome::Cause;
+use crate::pool::drain::Drain;
 use crate::pool::health::{Checked, Ejection, Standing};
 
 /// What the backends of a pool share, reload after reload.
@@ -22,8 +24,10 @@ pub(super) struct Shared {
     pub(super) leases: Padded<AtomicU64>,
     /// Counts keyless picks.
     pub(super) draws: Padded<AtomicU64>,
-    /// Known keys served elsewhere because their backend was unusable.
-    pub(super) moved_down: AtomicU64,
+    /// Known clients that got another backend, by cause.
+    pub(super) breaks: [AtomicU64; Cause::ALL.len()],
+    /// Entries of the memory that were worth keeping and had to give way.
+    pub(super) evicted_displaced: AtomicU64,
     /// Held while deciding about an ejection, so that two at once cannot exceed the ceilings together.
     pub(super) ejecting: Mutex<()>,
 }
@@ -34,7 +38,8 @@ impl Shared {
             name: name.into(),
             leases: Padded::default(),
             draws: Padded::default(),
-            moved_down: AtomicU64::new(0),
+            breaks: Default::default(),
+            evicted_displaced: AtomicU64::new(0),
             ejecting: Mutex::new(()),
         }
     }
@@ -52,6 +57,9 @@ pub struct Backend {
     ejected_until_ms: AtomicU64,
     failures: AtomicU32,
     closing: AtomicBool,
+    pub(super) drain: Drain,
+    /// When a check last found it up again; 0 = it never was down.
+    pub(super) rose_ms: AtomicU64,
     ejection: Mutex<Ejection>,
     checks: Mutex<Checks>,
     leases: Padded<AtomicU64>,
@@ -97,6 +105,8 @@ impl Backend {
             ejected_until_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             closing: AtomicBool::new(false),
+            rose_ms: AtomicU64::new(0),
+            drain: Drain::carried(before.map(|before| &before.drain)),
             ejection: Mutex::default(),
             checks: Mutex::new(Checks { checked: Checked::new(standing), complaint: String::new() }),
             leases: Padded::default(),
@@ -121,6 +131,11 @@ impl Backend {
     /// Its pool's name, to be kept.
     pub fn pool_name_shared(&self) -> Arc<str> {
         Arc::clone(&self.shared.name)
+    }
+
+    /// Whether it belongs to the pool that shares this.
+    pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
     }
 
     /// Where it is.
@@ -198,6 +213,9 @@ impl Backend {
         let after = checks.checked.observe(result.is_ok(), check.rise, check.fall, now_ms);
         checks.complaint.clear();
         checks.complaint.push_str(result.err().unwrap_or(""));
+        if after == Standing::Up && matches!(before, Standing::Down | Standing::Awaited) {
+            self.rose_ms.store(now_ms.max(1), Relaxed);
+        }
         self.standing.store(after as u8, Relaxed);
         self.closing.store(after == Standing::Down && on_down == OnDown::Close, Relaxed);
         (before != after).then_some(after)

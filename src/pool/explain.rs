@@ -15,6 +15,7 @@ use crate::proxy_protocol;
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs, cut};
+use crate::sticky::memory::Origin;
 
 /// From key to choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,12 +66,13 @@ pub(super) fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, do
     let is_down = |index: usize| down.iter().any(|name| name == pool.backends[index].name());
     let health = |index: usize| if is_down(index) { Health::Down } else { Health::Usable };
     let by_cookie = settled.filter(|index| health(*index) == Health::Usable && pool.allows(&aim, *index));
-    let by_cookie = by_cookie.map(|index| Choice { index, reason: Reason::Cookie, moved: false });
-    let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false));
+    let by_cookie =
+        by_cookie.map(|index| Choice { index, reason: Reason::Cookie, broke: None, origin: Origin::Placed });
+    let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false, None));
     let next = choice.and_then(|choice| {
         // Down, and left out even where `all_down = "try"` would try the dead.
         let health = |index: usize| if index == choice.index { Health::Down } else { health(index) };
-        pool.decide(&aim, health, |index| index == choice.index)
+        pool.decide(&aim, health, |index| index == choice.index, None)
     });
     let name_of = |index: usize| pool.backends[index].name().to_owned();
     let candidates = candidates(pool, &aim, is_down);

@@ -1,4 +1,5 @@
-//! Which backend a connection goes to: the chain range → placement → last resort, over the backends' health.
+//! Which backend a connection goes to: the chain range → cookie → memory → placement → last resort, over the backends'
+//! health.
 //!
 //! Connects nobody and reads no clock. `explain` asks the very function that picks. Invariants: a pick takes no lock
 //! and allocates nothing (but for keys longer than [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 is
@@ -11,9 +12,14 @@
 //! own first, and at others only when it is not strict; a strict one never tries backends that are down.
 
 pub mod backend;
+pub mod drain;
 pub mod explain;
 pub mod health;
+pub mod memory;
+mod steer;
 
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 mod tests;
 
@@ -26,16 +32,21 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 pub use self::backend::{Backend, Health, Lease};
+pub use self::drain::Order;
 pub use self::explain::Explanation;
+pub use self::memory::Remember;
 
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
+use self::memory::{PoolMemory, Recalled};
+use self::steer::Steering;
 use crate::config::{self, AllDown, Balance, KeyPart};
-use crate::outcome::Reason;
+use crate::outcome::{Cause, Reason};
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs};
+use crate::sticky::memory::{KeyHash, Minute, Origin, Secret};
 use crate::sticky::range::{self, Pin, Range, Ranges};
 
 /// Backends that share one balancing rule, as one snapshot sees them.
@@ -46,6 +57,7 @@ pub struct Pool {
     placement: Placement,
     ranges: Ranges,
     cookie: Option<Rule>,
+    memory: Option<PoolMemory>,
     shared: Arc<Shared>,
 }
 
@@ -60,8 +72,10 @@ pub struct Pick {
     pub keyed: bool,
     /// The named range the client is in.
     pub range: Option<Arc<str>>,
-    /// The key belongs to another backend, which is unusable or was tried in vain.
-    pub moved: bool,
+    /// The client had settled at another backend, and why it does not get that.
+    pub broke: Option<Cause>,
+    /// What the pool remembers once the connection stands.
+    pub remember: Option<Remember>,
 }
 
 impl Pool {
@@ -92,6 +106,7 @@ impl Pool {
             config: config.clone(),
             backends,
             cookie: None,
+            memory: None,
             shared,
         }
     }
@@ -131,14 +146,31 @@ impl Pool {
         self.shared.leases.0.load(Relaxed)
     }
 
-    /// Known keys served elsewhere because their backend was unusable.
-    pub fn moved_down(&self) -> u64 {
-        self.shared.moved_down.load(Relaxed)
+    /// The same pool with its memory, which goes on from that of the old one.
+    pub fn with_memory(mut self, previous: Option<&Self>, secret: &Secret, now_ms: u64) -> Self {
+        let before = previous.and_then(|pool| pool.memory.as_ref());
+        self.memory = PoolMemory::carry(&self, before, secret, Minute::of_ms(now_ms));
+        self
+    }
+
+    /// Known clients that got another backend for this cause.
+    pub fn breaks(&self, cause: Cause) -> u64 {
+        self.shared.breaks[cause as usize].load(Relaxed)
     }
 
     /// Counts one more.
-    pub fn count_moved_down(&self) {
-        self.shared.moved_down.fetch_add(1, Relaxed);
+    pub fn count_break(&self, cause: Cause) {
+        self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Entries of the memory that were worth keeping and had to give way.
+    pub fn evicted_displaced(&self) -> u64 {
+        self.shared.evicted_displaced.load(Relaxed)
+    }
+
+    /// Whether it has this backend, or had it when that was removed.
+    pub fn is_of(&self, backend: &Backend) -> bool {
+        backend.is_of(&self.shared)
     }
 
     /// Equal digests place alike.
@@ -154,17 +186,37 @@ impl Pool {
     /// Chooses a backend. `tried`: those that failed in this connection already.
     pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick> {
         let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
-        let choice = self.decide(
-            &aim,
-            |index| self.backends[index].health(now_ms),
-            |index| tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index])),
-        )?;
+        let health = |index: usize| self.backends[index].health(now_ms);
+        let tried = |index: usize| {
+            self.overflows(index) || tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
+        };
+        let recalled = self.recall(&aim, now_ms);
+        let fits =
+            |index: usize| health(index) == Health::Usable && !self.backends[index].drained(now_ms) && !tried(index);
+        let choice = match self.stays(&aim, recalled, fits) {
+            Ok(choice) => choice,
+            Err(cause) => {
+                let steering = self.steering(aim.draw, now_ms).filter(|_| aim.keyed);
+                let choice = self.decide(&aim, health, tried, steering.as_ref())?;
+                let broke = match recalled {
+                    Recalled::At(index, _) if index == choice.index => None,
+                    Recalled::Unknown if self.memory.is_some() => None,
+                    Recalled::Unknown => choice.broke,
+                    _ => cause,
+                };
+                Choice { broke, ..choice }
+            }
+        };
+        if self.full(choice.index) {
+            return None;
+        }
         Some(Pick {
             backend: self.backends[choice.index].clone(),
             reason: choice.reason,
             keyed: aim.keyed,
             range: aim.range.map(|range| range.name.clone()),
-            moved: choice.moved,
+            broke: choice.broke,
+            remember: aim.memory_key.map(|key| Remember { key, origin: choice.origin }),
         })
     }
 
@@ -180,21 +232,24 @@ impl Pool {
         let known = settled.and_then(|index| Some((index, self.backends.get(index)?)));
         if let Some((index, backend)) = known
             && backend.usable(now_ms)
+            && !backend.drained(now_ms)
+            && !self.full(index)
             && !tried.iter().any(|other| Arc::ptr_eq(other, backend))
         {
-            let aim = Aim { range: self.range(facts), draw: 0, keyed: true };
-            if self.allows(&aim, index) {
+            let range = self.range(facts);
+            if pin(range).is_none_or(|pin| pin.allows(index)) {
                 return Some(Pick {
                     backend: Arc::clone(backend),
                     reason: Reason::Cookie,
                     keyed: true,
-                    range: aim.range.map(|range| range.name.clone()),
-                    moved: false,
+                    range: range.map(|range| range.name.clone()),
+                    broke: None,
+                    remember: None,
                 });
             }
         }
         let pick = self.pick(facts, tried, now_ms)?;
-        Some(Pick { moved: pick.moved || known.is_some(), ..pick })
+        Some(Pick { broke: pick.broke.or(known.map(|(index, _)| self.why_not(index))), ..pick })
     }
 
     /// Who gets a client with these facts, why, and who would be next; see [`Explanation`]. Health is not looked at:
@@ -236,12 +291,15 @@ impl Pool {
     /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
     fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
         let range = self.range(facts);
-        let hash = self.key(facts, range).map(|key| self.placement.key_hash(key.as_bytes()));
-        let draw = hash.unwrap_or_else(|| match self.config.balance {
-            Balance::RoundRobin | Balance::LeastConnections => turn(),
-            _ => scatter(turn()),
-        });
-        Aim { range, draw, keyed: hash.is_some() }
+        let Some(key) = self.key(facts, range) else {
+            let draw = match self.config.balance {
+                Balance::RoundRobin | Balance::LeastConnections => turn(),
+                _ => scatter(turn()),
+            };
+            return Aim { range, draw, keyed: false, memory_key: None };
+        };
+        let memory_key = self.memory.as_ref().map(|memory| memory.key(key.as_bytes()));
+        Aim { range, draw: self.placement.key_hash(key.as_bytes()), keyed: true, memory_key }
     }
 
     /// The named range a client is in.
@@ -275,14 +333,24 @@ impl Pool {
     }
 
     /// The rule at the top of this file.
-    fn decide(&self, aim: &Aim<'_>, health: impl Fn(usize) -> Health, tried: impl Fn(usize) -> bool) -> Option<Choice> {
+    fn decide(
+        &self,
+        aim: &Aim<'_>,
+        health: impl Fn(usize) -> Health,
+        tried: impl Fn(usize) -> bool,
+        steering: Option<&Steering<'_>>,
+    ) -> Option<Choice> {
         let passed_over = Cell::new(false);
-        for least in [Health::Usable, Health::Ejected, Health::Down] {
+        let levels = [Health::Usable, Health::Ejected, Health::Down].map(|least| (least, None));
+        let steered = steering.map(|steering| (Health::Usable, Some(steering)));
+        for (least, steering) in steered.into_iter().chain(levels) {
             if least == Health::Down && (self.config.all_down == AllDown::Refuse || aim.strict()) {
                 return None;
             }
             let fit = |index: usize| {
-                let fits = health(index) >= least && !tried(index);
+                let welcome = least == Health::Down || !self.backends[index].draining();
+                let admitted = steering.is_none_or(|steering| steering.admits(index));
+                let fits = health(index) >= least && welcome && admitted && !tried(index);
                 passed_over.set(passed_over.get() || !fits);
                 fits
             };
@@ -290,10 +358,25 @@ impl Pool {
             let last_resort = least < Health::Usable || self.config.backends[index].backup;
             let reason = if last_resort { Reason::LastResort } else { Reason::Placement };
             // Looking for the key's home costs a second placement; nobody passed over means this is it.
-            let moved = aim.keyed && passed_over.get() && self.home(aim).is_some_and(|home| home != index);
-            return Some(Choice { index, reason, moved });
+            let home = if aim.keyed && passed_over.get() { self.home(aim) } else { None };
+            let missed = home.filter(|home| *home != index);
+            let origin = match missed {
+                None => Origin::Placed,
+                Some(home) if health(home) == Health::Usable && !self.backends[home].draining() => Origin::Overflowed,
+                Some(_) => Origin::Displaced,
+            };
+            return Some(Choice { index, reason, broke: missed.map(|home| self.why_not(home)), origin });
         }
         None
+    }
+
+    /// Why a client does not get a backend that it would have got.
+    fn why_not(&self, index: usize) -> Cause {
+        match (self.backends[index].draining(), self.full(index)) {
+            (true, _) => Cause::Drain,
+            (false, true) => Cause::Full,
+            (false, false) => Cause::Down,
+        }
     }
 
     /// Where the key belongs. An awaited backend has never had it.
@@ -317,14 +400,13 @@ struct Aim<'a> {
     /// The key's hash, or a turn.
     draw: u64,
     keyed: bool,
+    /// The key in the pool's memory.
+    memory_key: Option<KeyHash>,
 }
 
 impl<'a> Aim<'a> {
     fn pin(&self) -> Option<&'a Pin> {
-        match &self.range?.rule {
-            range::Rule::Pin(pin) => Some(pin),
-            range::Rule::One | range::Rule::Prefix(_) => None,
-        }
+        pin(self.range)
     }
 
     fn strict(&self) -> bool {
@@ -336,7 +418,17 @@ impl<'a> Aim<'a> {
 struct Choice {
     index: usize,
     reason: Reason,
-    moved: bool,
+    broke: Option<Cause>,
+    /// Why the key is there.
+    origin: Origin,
+}
+
+/// The backends that a range leaves its clients.
+fn pin(range: Option<&Range>) -> Option<&Pin> {
+    match &range?.rule {
+        range::Rule::Pin(pin) => Some(pin),
+        range::Rule::One | range::Rule::Prefix(_) => None,
+    }
 }
 
 /// Turns a counter into numbers that look random (the finalizer of splitmix64).

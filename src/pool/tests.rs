@@ -11,10 +11,17 @@ use crate::config::{Address, Check, CheckKind, Eject, OnDown, RangeRule};
 fn backend(name: &str) -> config::Backend {
     let port = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let address = Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
-    config::Backend { name: name.to_owned(), address, weight: 1, location: vec![], backup: false }
+    config::Backend {
+        name: name.to_owned(),
+        address,
+        weight: 1,
+        location: vec![],
+        backup: false,
+        max_connections: None,
+    }
 }
 
-fn config(names: &[&str]) -> config::Pool {
+pub(super) fn config(names: &[&str]) -> config::Pool {
     config::Pool {
         name: "web".to_owned(),
         http: false,
@@ -37,10 +44,17 @@ fn config(names: &[&str]) -> config::Pool {
         eject: Some(Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) }),
         on_down_connections: OnDown::Keep,
         cookie: None,
+        memory: None,
+        when_down: config::WhenDown::Rehash,
+        load_bound: None,
+        on_full: config::OnFull::Overflow,
+        slow_start: None,
+        drain_deadline: Duration::from_secs(300),
+        drain_over: Duration::from_secs(60),
     }
 }
 
-fn check() -> Check {
+pub(super) fn check() -> Check {
     Check {
         kind: CheckKind::Tcp,
         interval: Duration::from_secs(2),
@@ -52,19 +66,19 @@ fn check() -> Check {
     }
 }
 
-fn range(name: &str, cidr: &str, rule: RangeRule) -> config::Range {
+pub(super) fn range(name: &str, cidr: &str, rule: RangeRule) -> config::Range {
     config::Range { name: name.to_owned(), cidr: cidr.parse().unwrap(), rule }
 }
 
-fn pin(backends: &[&str], strict: bool) -> RangeRule {
+pub(super) fn pin(backends: &[&str], strict: bool) -> RangeRule {
     RangeRule::Pin { backends: backends.iter().map(|name| (*name).to_owned()).collect(), strict }
 }
 
-fn client(low: u32) -> Facts<'static> {
+pub(super) fn client(low: u32) -> Facts<'static> {
     Facts { source: Some(IpAddr::from((0x0a00_0000 + low).to_be_bytes())), ..Facts::default() }
 }
 
-fn mark(backend: &Backend, good: bool) {
+pub(super) fn mark(backend: &Backend, good: bool) {
     for _ in 0..2 {
         backend.checked(if good { Ok(()) } else { Err("refused") }, &check(), OnDown::Close, 0);
     }
@@ -82,14 +96,14 @@ fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     for (low, settled) in before.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
         let was_a = settled.backend.name() == "a";
-        assert_eq!(pick.moved, was_a);
+        assert_eq!(pick.broke.is_some(), was_a);
         assert_eq!(pick.backend.name() == settled.backend.name(), !was_a);
         assert_eq!((pick.keyed, pick.reason), (true, Reason::Placement));
     }
     mark(&pool.backends()[0], true);
     for (low, settled) in before.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
-        assert!(Arc::ptr_eq(&pick.backend, &settled.backend) && !pick.moved);
+        assert!(Arc::ptr_eq(&pick.backend, &settled.backend) && pick.broke.is_none());
     }
 }
 
@@ -99,7 +113,7 @@ fn what_was_tried_is_not_picked_again_and_the_rest_comes_in_order() {
     let mut tried = Vec::new();
     for round in 0..3 {
         let pick = pool.pick(&client(7), &tried, 0).unwrap();
-        assert_eq!(pick.moved, round > 0);
+        assert_eq!(pick.broke.is_some(), round > 0);
         assert!(tried.iter().all(|before| !Arc::ptr_eq(before, &pick.backend)));
         tried.push(pick.backend);
     }
@@ -120,7 +134,7 @@ fn all_down_tries_as_if_all_were_up_or_refuses() {
         assert_eq!(pick.is_some(), expected);
         if let Some(pick) = pick {
             assert_eq!(Some(pick.backend.name()), name_of(&settled));
-            assert_eq!((pick.reason, pick.moved), (Reason::LastResort, false));
+            assert_eq!((pick.reason, pick.broke.is_some()), (Reason::LastResort, false));
         }
     }
 }
@@ -134,7 +148,7 @@ fn a_backup_serves_only_when_no_primary_can() {
     mark(&pool.backends()[0], false);
     mark(&pool.backends()[1], false);
     let pick = pool.pick(&client(1), &[], 0).unwrap();
-    assert_eq!((pick.backend.name(), pick.reason, pick.moved), ("spare", Reason::LastResort, true));
+    assert_eq!((pick.backend.name(), pick.reason, pick.broke.is_some()), ("spare", Reason::LastResort, true));
 }
 
 #[test]
@@ -155,12 +169,12 @@ fn a_pinned_range_is_served_by_its_own_and_by_others_only_if_not_strict() {
         config.ranges = vec![range("office", "10.0.0.0/24", pin(&["c"], strict))];
         let pool = Pool::new(&config, None, 1);
         let pick = pool.pick(&client(1), &[], 0).unwrap();
-        assert_eq!((pick.backend.name(), pick.range.as_deref(), pick.moved), ("c", Some("office"), false));
+        assert_eq!((pick.backend.name(), pick.range.as_deref(), pick.broke.is_some()), ("c", Some("office"), false));
         assert!((256..300).any(|low| name_of(&pool.pick(&client(low), &[], 0)) != Some("c")));
         mark(&pool.backends()[2], false);
         let pick = pool.pick(&client(1), &[], 0);
         assert_eq!(pick.is_none(), strict);
-        assert!(pick.is_none_or(|pick| pick.moved && pick.reason == Reason::Placement));
+        assert!(pick.is_none_or(|pick| pick.broke.is_some() && pick.reason == Reason::Placement));
         mark(&pool.backends()[0], false);
         mark(&pool.backends()[1], false);
         let expected = if strict { None } else { Some("c") };
@@ -201,7 +215,7 @@ fn without_a_source_there_is_no_key_and_no_range() {
     config.ranges = vec![range("all", "0.0.0.0/0", pin(&["a"], true))];
     let pool = Pool::new(&config, None, 1);
     let picks: Vec<Pick> = (0..100).map(|_| pool.pick(&Facts::default(), &[], 0).unwrap()).collect();
-    assert!(picks.iter().all(|pick| !pick.keyed && pick.range.is_none() && !pick.moved));
+    assert!(picks.iter().all(|pick| !pick.keyed && pick.range.is_none() && pick.broke.is_none()));
     assert_eq!(picks.iter().map(|pick| pick.backend.name()).collect::<HashSet<_>>().len(), 3, "at random");
 }
 
@@ -244,7 +258,7 @@ fn a_key_that_an_awaited_backend_will_get_has_not_moved() {
     let new = Pool::new(&config::Pool { check: Some(check()), ..config(&["a", "b", "c", "d"]) }, Some(&old), 1);
     for low in 0..200 {
         let pick = new.pick(&client(low), &[], 0).unwrap();
-        assert!(!pick.moved && pick.reason == Reason::Placement);
+        assert!(pick.broke.is_none() && pick.reason == Reason::Placement);
         assert_eq!(Some(pick.backend.name()), name_of(&old.pick(&client(low), &[], 0)));
     }
 }
@@ -386,7 +400,7 @@ proptest! {
         prop_assert_eq!(pick.keyed, config.balance.keyed());
         prop_assert_eq!(pick.reason == Reason::LastResort, chosen.backup || !pick.backend.usable(0));
         let left = settled.is_some_and(|settled| !Arc::ptr_eq(&settled.backend, &pick.backend));
-        prop_assert_eq!(pick.moved, pick.keyed && left);
+        prop_assert_eq!(pick.broke.is_some(), pick.keyed && left);
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         weight: 1,
         location: vec![],
         backup: false,
+        max_connections: None,
     };
     config::Pool {
         name: "web".to_owned(),
@@ -54,6 +55,13 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         eject: None,
         on_down_connections: orders.on_down,
         cookie: None,
+        memory: None,
+        when_down: config::WhenDown::Rehash,
+        load_bound: None,
+        on_full: config::OnFull::Overflow,
+        slow_start: None,
+        drain_deadline: Duration::from_secs(300),
+        drain_over: Duration::from_secs(60),
     }
 }
 

@@ -5,6 +5,7 @@
 //! one is.
 
 mod doors;
+mod memory_file;
 mod reload;
 mod status;
 mod stop;
@@ -105,8 +106,10 @@ impl Refusal {
 
 fn start(path: &Path) -> Result<(), Refusal> {
     let identity = reload::identity(path);
-    let Read { config, loaded, .. } = reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
+    let Read { config, mut loaded, .. } =
+        reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
+    loaded.secret = config.process.memory_file.as_deref().and_then(memory_file::secret);
     say(&config);
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -134,6 +137,9 @@ async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<rel
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let shared = Arc::new(Shared::new(config, loaded, workers, pipes_by_descriptors(workers)));
     let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
+    if let Some(path) = &current.load().config.process.memory_file {
+        memory_file::load(path, &current.load());
+    }
     reload::limit(&admission, &current.load(), workers);
     let (conversations, mut threads) =
         Conversations::start(workers, &current, &journal, pinned.as_deref()).map_err(unavailable("conversations"))?;
@@ -174,6 +180,7 @@ async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<rel
     server.fleet.stop().await;
     server.conversations.stop();
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
+    server.keep_memory();
     let journal = lock_of(&server.journal).take();
     if let Some(journal) = journal {
         journal.finish(LOG_PATIENCE);
@@ -211,6 +218,7 @@ impl Server {
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
         let house = tokio::spawn(Arc::clone(self).keep_house(changed));
+        let memory = tokio::spawn(Arc::clone(self).keep_memory_at_intervals());
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.reload_aside(),
@@ -224,17 +232,18 @@ impl Server {
             () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
         }
         house.abort();
+        memory.abort();
     }
 
     /// A reload that nobody waits for, so that a signal to stop never does.
     fn reload_aside(self: &Arc<Self>) {
         let server = Arc::clone(self);
-        tokio::spawn(async move { drop(server.reload_file().await) });
+        tokio::spawn(async move { drop(server.reload_file(None).await) });
     }
 
-    /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to.
+    /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to, or drained.
     async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
-        let mut closing: Vec<(Arc<Backend>, Instant)> = Vec::new();
+        let mut closing: Vec<(Arc<Backend>, Instant, Ended)> = Vec::new();
         let mut tick = tokio::time::interval(TICK);
         loop {
             tick.tick().await;
@@ -245,27 +254,52 @@ impl Server {
                     let _ = changed.try_send(());
                 }
             }
-            let down = snapshot.pools.iter().flat_map(|pool| pool.backends()).filter(|backend| backend.closing());
-            let until = Instant::now() + SHED_OVER;
+            let now_ms = splicer::now() / 1_000;
             let mut still = Vec::new();
-            for backend in down {
-                let known = closing.iter().find(|(known, _)| Arc::ptr_eq(known, backend)).map(|(_, until)| *until);
-                still.push((Arc::clone(backend), known.unwrap_or(until)));
+            for (pool, backend) in snapshot.pools.iter().flat_map(|pool| pool.backends().iter().map(move |b| (pool, b)))
+            {
+                let (over, ended) = match (backend.drained(now_ms), backend.closing()) {
+                    (true, _) => (pool.config().drain_over, Ended::Drained),
+                    (false, true) => (SHED_OVER, Ended::BackendDown),
+                    (false, false) => continue,
+                };
+                let known = closing.iter().find(|(known, ..)| Arc::ptr_eq(known, backend)).map(|(_, until, _)| *until);
+                still.push((Arc::clone(backend), known.unwrap_or_else(|| Instant::now() + over), ended));
             }
             closing = still;
             drop(snapshot);
-            for (backend, until) in &closing {
-                self.shed_some(backend, until.saturating_duration_since(Instant::now())).await;
+            for (backend, until, ended) in &closing {
+                self.shed_some(backend, until.saturating_duration_since(Instant::now()), *ended).await;
             }
         }
     }
 
+    /// Writes the memory file now and then, aside.
+    async fn keep_memory_at_intervals(self: Arc<Self>) {
+        loop {
+            let interval = self.current.load().config.process.memory_interval;
+            tokio::time::sleep(interval).await;
+            let server = Arc::clone(&self);
+            let _ = tokio::task::spawn_blocking(move || server.keep_memory()).await;
+        }
+    }
+
+    /// Writes the memory file, if there is to be one.
+    fn keep_memory(&self) {
+        let snapshot = self.current.load_full();
+        if let Some(path) = &snapshot.config.process.memory_file
+            && let Err(error) = memory_file::store(path, &snapshot)
+        {
+            tracing::warn!("memory file {}: {error}", path.display());
+        }
+    }
+
     /// Closes a backend's connections at a pace that leaves none when the time is over.
-    async fn shed_some(&self, backend: &Arc<Backend>, left: Duration) {
+    async fn shed_some(&self, backend: &Arc<Backend>, left: Duration, ended: Ended) {
         let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
         let share = backend.leases().div_ceil(ticks);
         if share > 0 {
-            self.shed(&Whom::Of(Arc::clone(backend)), share as usize, Ended::BackendDown).await;
+            self.shed(&Whom::Of(Arc::clone(backend)), share as usize, ended).await;
         }
     }
 

@@ -13,8 +13,10 @@ use super::doors::{Doors, Plan};
 use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
-use crate::config::{self, Checked, Config, Pool};
-use crate::snapshot::{self, Loaded, Snapshot};
+use crate::changes;
+use crate::config::{self, Checked, Config};
+use crate::snapshot::{Loaded, Snapshot};
+use crate::splicer;
 
 /// How long an address that was given up a moment ago is waited for.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
@@ -41,10 +43,10 @@ struct Changes {
 }
 
 impl Server {
-    /// Reads the file again and uses it if it is good.
-    pub(super) async fn reload_file(&self) -> Verdict {
+    /// Reads the file again and uses it if it is good, and if no more than `max_move` of a pool's clients would move.
+    pub(super) async fn reload_file(&self, max_move: Option<f64>) -> Verdict {
         let mut doors = self.doors.lock().await;
-        let prepared = match self.read_changes().await {
+        let prepared = match self.read_changes(max_move).await {
             Ok(changes) => {
                 // What was given up a moment ago is bound until its queue is served.
                 let patience = Instant::now() + CLOSING_MAX;
@@ -70,7 +72,7 @@ impl Server {
     }
 
     /// Reads the file, and compares it to what is in force.
-    async fn read_changes(&self) -> Result<Changes, Vec<String>> {
+    async fn read_changes(&self, max_move: Option<f64>) -> Result<Changes, Vec<String>> {
         if self.stopping.load(Relaxed) {
             return Err(vec!["the process is stopping".into()]);
         }
@@ -79,14 +81,20 @@ impl Server {
         let path = self.path.clone();
         let before = self.current.load_full();
         let in_force = Arc::clone(&before);
-        let Read { config, loaded, mut warnings } = tokio::task::spawn_blocking(move || read(&path, Some(&*in_force)))
-            .await
-            .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
+        let Read { config, loaded, mut warnings } = tokio::task::spawn_blocking(move || {
+            let read = read(&path, Some(&*in_force))?;
+            match max_move {
+                Some(most) => moves_at_most(most, &in_force.config, &read.config).map(|()| read),
+                None => Ok(read),
+            }
+        })
+        .await
+        .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
         let old = &before.config;
-        warnings.extend(only_at_start(old, &config));
-        warnings.extend(only_for_new_listeners(old, &config));
-        warnings.extend(renamed(old, &config));
-        let mut changes = changes(old, &config);
+        warnings.extend(changes::only_at_start(old, &config));
+        warnings.extend(changes::only_for_new_listeners(old, &config));
+        warnings.extend(changes::renamed(old, &config));
+        let mut changes = changes::changes(old, &config);
         changes.extend(loaded.tls.changes(&before.tls));
         let verdict = Verdict { accepted: true, changes, warnings, ..Verdict::default() };
         Ok(Changes { config, loaded, verdict })
@@ -113,6 +121,11 @@ impl Server {
         self.fleet.adopt(adoptions).await;
         lock_of(&self.probes).adopt(&next.pools, &next.tls);
         self.note_addresses(doors);
+        for pool in next.pools.iter() {
+            if let Some(old) = old.pool(pool.name()) {
+                pool.take_over(old, splicer::now() / 1_000);
+            }
+        }
         drop(old);
     }
 
@@ -155,6 +168,18 @@ pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec
     Ok(Read { config, loaded, warnings })
 }
 
+/// Whether what is allowed to move is enough for this change.
+fn moves_at_most(most: f64, old: &Config, new: &Config) -> Result<(), Vec<String>> {
+    let pools = crate::plan::Plan::new(old, new, &[]).pools;
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let too_much = pools.iter().filter(|pool| pool.known_keys > most).map(|pool| {
+        let (moves, allowed) = (percent(pool.known_keys), percent(most));
+        format!("pool {:?}: {moves} of its clients would move, and {allowed} is allowed", pool.pool)
+    });
+    let too_much: Vec<_> = too_much.collect();
+    if too_much.is_empty() { Ok(()) } else { Err(too_much) }
+}
+
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
 pub(super) fn identity(path: &Path) -> Option<Identity> {
     let metadata = std::fs::metadata(path).ok()?;
@@ -177,92 +202,4 @@ pub(super) fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) 
 
 pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Sockets that stay keep what they were made with.
-fn only_for_new_listeners(old: &Config, new: &Config) -> Option<String> {
-    let same_limits = snapshot::keep_alive(&old.limits) == snapshot::keep_alive(&new.limits);
-    let same = |listener: &config::Listener| {
-        old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
-    };
-    (!same_limits || !new.listeners.iter().all(same)).then(|| {
-        "keepalive, user_timeout and backlog: listeners that stay keep what they were opened with until the next start".into()
-    })
-}
-
-/// What the new file says that only a restart can do.
-fn only_at_start(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.process, &new.process);
-    let changed = [
-        ("workers", old.workers != new.workers),
-        ("cpu_affinity", old.cpu_affinity != new.cpu_affinity),
-        ("busy_poll", old.busy_poll != new.busy_poll),
-        ("admin", old.admin != new.admin),
-        ("log.level", old.log.level != new.log.level),
-    ];
-    let keys = changed.iter().filter(|(_, changed)| *changed);
-    keys.map(|(key, _)| format!("{key}: changed in the file; takes effect at the next start")).collect()
-}
-
-/// Backends that have another name and the address of one that is gone: to clients that is another backend.
-fn renamed(old: &Config, new: &Config) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for (before, after) in common(old, new) {
-        for gone in before.backends.iter().filter(|gone| after.backends.iter().all(|b| b.name != gone.name)) {
-            let same = after
-                .backends
-                .iter()
-                .find(|b| b.address == gone.address && before.backends.iter().all(|o| o.name != b.name));
-            if let Some(same) = same {
-                warnings.push(format!(
-                    "pool {:?}: backend {:?} has the address of {:?}, which is gone: a new name is a new backend, its clients move",
-                    after.name, same.name, gone.name
-                ));
-            }
-        }
-    }
-    warnings
-}
-
-fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let names = |config: &Config| -> Vec<_> { config.listeners.iter().map(|listener| listener.name.clone()).collect() };
-    let pools = |config: &Config| -> Vec<_> { config.pools.iter().map(|pool| pool.name.clone()).collect() };
-    let mut changes = Vec::new();
-    gone_and_new("listener", &names(old), &names(new), &mut changes);
-    for listener in &new.listeners {
-        if old.listeners.iter().any(|before| before.name == listener.name && before != listener) {
-            changes.push(format!("listener {:?} changed", listener.name));
-        }
-    }
-    gone_and_new("pool", &pools(old), &pools(new), &mut changes);
-    for (before, after) in common(old, new) {
-        let backends =
-            |pool: &Pool| -> Vec<_> { pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect() };
-        let count = changes.len();
-        gone_and_new("backend", &backends(before), &backends(after), &mut changes);
-        for backend in &after.backends {
-            if before.backends.iter().any(|b| b.name == backend.name && b != backend) {
-                changes.push(format!("backend \"{}/{}\" changed", after.name, backend.name));
-            }
-        }
-        if changes.len() == count && before != after {
-            changes.push(format!("pool {:?} changed", after.name));
-        }
-    }
-    if old.tls != new.tls {
-        changes.push("tls changed".into());
-    }
-    if old.limits != new.limits {
-        changes.push("limits changed".into());
-    }
-    changes
-}
-
-fn common<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Pool, &'a Pool)> {
-    new.pools.iter().filter_map(|after| Some((old.pools.iter().find(|before| before.name == after.name)?, after)))
-}
-
-fn gone_and_new(kind: &str, old: &[String], new: &[String], changes: &mut Vec<String>) {
-    changes.extend(new.iter().filter(|name| !old.contains(name)).map(|name| format!("{kind} {name:?} added")));
-    changes.extend(old.iter().filter(|name| !new.contains(name)).map(|name| format!("{kind} {name:?} removed")));
 }

@@ -8,10 +8,12 @@ use super::{Server, lock_of};
 use crate::admin::{self, Control, Verdict};
 use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
-    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Pool, Status, Worker,
+    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Memory, Pool, Status,
+    Worker,
 };
+use crate::outcome::Cause;
 use crate::pool;
-use crate::pool::Health;
+use crate::pool::{Health, Order};
 use crate::splicer;
 
 impl Control for Server {
@@ -65,8 +67,21 @@ impl Control for Server {
         (passed + conversing, shown)
     }
 
-    async fn reload(&self) -> Verdict {
-        self.reload_file().await
+    async fn reload(&self, max_move: Option<f64>) -> Verdict {
+        self.reload_file(max_move).await
+    }
+
+    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {
+        let snapshot = self.current.load();
+        let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
+        let now_ms = splicer::now() / 1_000;
+        if !known.order(backend, order, now_ms) {
+            return Err(format!("pool {pool:?} has no backend {backend:?}"));
+        }
+        let is = known.backends().iter().find(|known| known.name() == backend);
+        let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
+        tracing::info!("backend {pool}/{backend}: {word}, by command");
+        Ok(format!("{pool}/{backend}: {word}"))
     }
 
     #[cfg(debug_assertions)]
@@ -83,6 +98,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
         complaint: backend.complaint(),
         up: backend.standing().serves(),
         ejected: backend.health(now_ms) == Health::Ejected,
+        runtime: backend.runtime_word(now_ms).map(str::to_owned),
         backup: config.backup,
         weight: config.weight,
         leases: backend.leases(),
@@ -92,7 +108,13 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
         name: pool.name().to_owned(),
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),
-        moved_down: pool.moved_down(),
+        breaks: Cause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+        memory: pool.census(now_ms).map(|census| Memory {
+            bytes: pool.memory_bytes(),
+            known: census.known,
+            known_by_age: census.ages().collect(),
+            evicted_displaced: pool.evicted_displaced(),
+        }),
         backends: backends.collect(),
     }
 }

@@ -37,6 +37,9 @@ impl<O: Os> Flow<O> {
             opening.clear();
             step.spare.push(opening);
         }
+        if relayed {
+            self.refresh(step);
+        }
         let duration_us = step.now - self.started;
         self.permit.listener().counters[step.worker].0.ended[ended as usize].add(1);
         if relayed && let Some(lease) = &self.lease {
@@ -107,6 +110,7 @@ impl<O: Os> Flow<O> {
             bytes_down: self.down.bytes,
             ended,
             tls: None,
+            broke: labels.and_then(|labels| labels.broke),
         }
     }
 }

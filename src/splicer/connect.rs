@@ -69,8 +69,9 @@ impl<O: Os> Flow<O> {
         let mut header = Vec::new();
         if let Some(pool) = &opening.picked {
             pool.connect_succeeded(lease.backend());
-            if opening.moved {
-                pool.count_moved_down();
+            if let Some(cause) = opening.broke {
+                pool.count_break(cause);
+                self.labels.get_or_insert_default().broke = Some(cause);
             }
             header = opening.announce(source, client, self.id, step.tools.os);
         }
@@ -81,6 +82,9 @@ impl<O: Os> Flow<O> {
             self.up.owe(&header);
         }
         self.last_active = step.now;
+        if let (Some(pool), Some(remember)) = (&opening.picked, opening.remember) {
+            self.settle(pool, remember, step.now);
+        }
         opening.clear();
         step.spare.push(opening);
     }

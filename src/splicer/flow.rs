@@ -13,6 +13,7 @@ use super::blame::{backend_broken, client_broken, local, relay_broken};
 use super::opening::{Labels, Look, Opening, Row};
 use super::os::{Broken, Event, Io, Micros, Os};
 use super::relay::{Direction, Pumped, Tools};
+use super::settled::LOOK_AGAIN_US;
 use super::slab::{Side, Token};
 use super::timer::Link;
 use crate::admission::Permit;
@@ -23,6 +24,7 @@ use crate::outcome::{Ended, Reason};
 use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Limits, Listener, keep_alive};
+use crate::sticky::memory::{KeyHash, Origin};
 
 /// What a step may use besides its own row.
 pub struct Step<'a, O: Os> {
@@ -67,6 +69,8 @@ pub(super) enum Stage {
     Connecting,
     /// Waiting to try the same backend again.
     Pause,
+    /// Waiting for the backend it has settled at, which is down.
+    Await,
     /// Moving bytes.
     Relay,
 }
@@ -94,11 +98,15 @@ pub struct Flow<O: Os> {
     tuned: bool,
     pub(super) attempts_made: u8,
     pub(super) reason: Option<Reason>,
-    /// Deadline of the stage before relay.
+    /// Deadline of the stage before relay; in relay, when what is remembered of the client is refreshed.
     pub(super) until: Micros,
     pub(super) started: Micros,
     pub(super) last_active: Micros,
     pub(super) connect_us: u32,
+    /// The key that the pool remembers, and
+    pub(super) key: KeyHash,
+    /// why it is where it is; nothing: nothing is remembered.
+    pub(super) settled: Option<Origin>,
     limits: Limits,
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
@@ -163,6 +171,8 @@ impl<O: Os> Flow<O> {
             started: incoming.accepted,
             last_active: incoming.accepted,
             connect_us: 0,
+            key: KeyHash::default(),
+            settled: None,
             limits,
             permit: incoming.permit,
             lease: None,
@@ -205,6 +215,7 @@ impl<O: Os> Flow<O> {
                 Stage::Attempt => self.attempt(step),
                 Stage::Connecting => self.connecting(step),
                 Stage::Pause => self.pause(step),
+                Stage::Await => self.await_settled(step),
                 Stage::Relay => self.relay(step),
             };
             match go {
@@ -233,7 +244,8 @@ impl<O: Os> Flow<O> {
             return Some(self.until);
         }
         let tune = (!self.tuned).then(|| self.tune_at());
-        [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune].into_iter().flatten().min()
+        let refresh = self.refresh_at();
+        [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune, refresh].into_iter().flatten().min()
     }
 
     fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
@@ -316,15 +328,26 @@ impl<O: Os> Flow<O> {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;
+        if let Some(most) = pool.waits(None, &opening.facts(source), now_ms) {
+            let since = *opening.waiting_since.get_or_insert(step.now);
+            if most.is_zero() {
+                self.labels.get_or_insert_default().pool = Some(pool.name().into());
+                return Stop(Verdict::End(Ended::SettledDown));
+            }
+            if step.now < since + most.as_micros() as Micros {
+                self.until = step.now + LOOK_AGAIN_US;
+                return To(Stage::Await);
+            }
+        }
         let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
-            let ended = opening.last_failure.map_or(Ended::NoBackend, Failure::ended);
+            let ended = opening.last_failure.map_or_else(|| pool.why_nobody(now_ms), Failure::ended);
             self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };
         if opening.attempts.is_none() {
             opening.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
         }
-        opening.moved = pick.moved;
+        (opening.broke, opening.remember) = (pick.broke, pick.remember);
         opening.picked = Some(Arc::clone(pool));
         if pick.range.is_some() {
             self.labels.get_or_insert_default().range = pick.range;
@@ -394,8 +417,11 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Whether a limit has passed; also the moment to look after an old connection's socket.
+    /// Whether a limit has passed; also the moment to look after an old connection's socket, and its entry.
     fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
+        if self.refresh_at().is_some_and(|at| step.now >= at) {
+            self.refresh(step);
+        }
         if !self.tuned && step.now >= self.tune_at() {
             self.tuned = true;
             if let Some(backend) = &self.backend {

@@ -15,6 +15,7 @@ mod opening;
 pub mod os;
 mod pipe;
 mod relay;
+mod settled;
 pub mod sim;
 mod slab;
 mod timer;

@@ -11,8 +11,8 @@ use crate::attempt::{Attempts, Failure};
 use crate::client_hello::{ClientHello, Progress, Scan};
 use crate::config::{ProxyIn, Tls, Untrusted};
 use crate::connection::{Entry, Origin, unique_id};
-use crate::outcome::Ended;
-use crate::pool::{Backend, Pool};
+use crate::outcome::{Cause, Ended};
+use crate::pool::{Backend, Pool, Remember};
 use crate::proxy_protocol::{self, Announce, Header};
 use crate::route::RouteFacts;
 use crate::server_name::ServerName;
@@ -39,8 +39,12 @@ pub struct Opening {
     pub tried: Vec<Arc<Backend>>,
     /// The pool of the last pick: its rules hold until the connection stands, whatever is reloaded meanwhile.
     pub picked: Option<Arc<Pool>>,
-    /// The backend is another than the key's own.
-    pub moved: bool,
+    /// The client had settled at another backend, and why it does not get that.
+    pub broke: Option<Cause>,
+    /// What the pool remembers once the connection stands.
+    pub remember: Option<Remember>,
+    /// Since when it waits for the backend it settled at.
+    pub waiting_since: Option<Micros>,
     /// How the last one failed.
     pub last_failure: Option<Failure>,
     expects_hello: bool,
@@ -69,6 +73,8 @@ pub struct Labels {
     pub local: bool,
     /// The pool, where it had no backend to offer.
     pub pool: Option<Arc<str>>,
+    /// Why it got another backend than the one it had settled at.
+    pub broke: Option<Cause>,
 }
 
 /// What the row of a connection knows of it.

@@ -14,9 +14,9 @@ use crate::clock::{self, Micros};
 use crate::config::LogLevel;
 use crate::connection::{ConnectionView, Origin, Wanted, Whom};
 use crate::journal::{self, Notice, Record};
-use crate::outcome::{Ended, Reason};
-use crate::pool::Backend;
-use crate::snapshot::Listener;
+use crate::outcome::{Cause, Ended, Reason};
+use crate::pool::{Backend, Pool, Remember};
+use crate::snapshot::{Listener, Snapshot};
 
 /// What a conversation is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Row {
     range: RefCell<Option<Arc<str>>>,
     attempts: Cell<u8>,
     connect_us: Cell<Option<u64>>,
+    broke: Cell<Option<Cause>>,
+    remember: Cell<Option<Remember>>,
     told: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
     view: View,
@@ -89,6 +91,8 @@ impl Row {
             range: RefCell::default(),
             attempts: Cell::new(0),
             connect_us: Cell::new(None),
+            broke: Cell::new(None),
+            remember: Cell::new(None),
             told: Cell::new(None),
             waker: RefCell::default(),
             view: View {
@@ -131,6 +135,33 @@ impl Row {
         self.connect_us.set(connect_us.or(self.connect_us.get()));
     }
 
+    /// It stands at a backend of this pool: what is counted, told and remembered of that.
+    pub fn settled(&self, pool: &Pool, broke: Option<Cause>, remember: Option<Remember>) {
+        if let Some(cause) = broke {
+            pool.count_break(cause);
+        }
+        if let Some((remember, backend)) = remember.zip(self.backend.borrow().as_ref()) {
+            pool.settle(remember, backend, clock::now() / 1_000);
+        }
+        self.broke.set(broke);
+        self.remember.set(remember);
+    }
+
+    /// Its client is still where it has settled.
+    pub fn refresh(&self, snapshot: &Snapshot) {
+        let backend = self.backend.borrow();
+        if let Some((remember, backend)) = self.remember.get().zip(backend.as_ref())
+            && let Some(pool) = snapshot.pool_of(backend)
+        {
+            pool.refresh(remember, backend, clock::now() / 1_000);
+        }
+    }
+
+    /// Why its last request got another backend than the one its client had settled at.
+    pub fn broke(&self) -> Option<Cause> {
+        self.broke.get()
+    }
+
     /// The pool it belongs to.
     pub fn pool(&self) -> Option<Arc<str>> {
         self.pool.borrow().clone()
@@ -144,6 +175,11 @@ impl Row {
     /// Why that one.
     pub fn reason(&self) -> Option<Reason> {
         self.reason.get()
+    }
+
+    /// Whether it moves bytes that nobody looks into.
+    pub fn is_relay(&self) -> bool {
+        self.stage.get() == Stage::Relay
     }
 
     /// Whether nothing is under way.
@@ -279,7 +315,9 @@ impl Visit {
         {
             backend.counters(seat).duration.record_us(duration_us);
         }
-        let log = self.house.current.load().config.process.log;
+        let snapshot = self.house.current.load();
+        self.row.refresh(&snapshot);
+        let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
             self.house.write(Record::Connection(self.line(ended, duration_us)));
         }
@@ -307,6 +345,7 @@ impl Visit {
             bytes_down: row.bytes_down.get(),
             ended,
             tls: self.tls.take(),
+            broke: row.broke.get(),
         }
     }
 }

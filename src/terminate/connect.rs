@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -19,12 +20,16 @@ use crate::attempt::{Attempts, Failure, Next, Rules};
 use crate::clock::{self, Micros};
 use crate::config::Address;
 use crate::connection::unique_id;
-use crate::outcome::Ended;
-use crate::pool::{Backend, Lease, Pick, Pool};
+use crate::outcome::{Cause, Ended};
+use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::proxy_protocol::{self, Announce};
 use crate::snapshot::keep_alive;
 use crate::socket::bind_without_port;
+use crate::sticky::Facts;
 use crate::tls::Upstream;
+
+/// A client that waits for its backend looks so often whether that is back.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A backend that can be spoken to.
 pub struct Reached {
@@ -32,6 +37,10 @@ pub struct Reached {
     pub stream: Stream,
     /// The right to use it.
     pub lease: Lease,
+    /// The client had settled at another one, and why it does not get that.
+    pub broke: Option<Cause>,
+    /// What the pool remembers.
+    pub remember: Option<Remember>,
 }
 
 /// How backends of one pool are reached for one client.
@@ -70,12 +79,12 @@ impl Course<'_> {
         self.visit.row.enter(Stage::Connect);
         'pick: loop {
             let Some(pick) = choose(&tried) else {
-                return Err(last_failure.map_or(Ended::NoBackend, Failure::ended));
+                return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), Failure::ended));
             };
             self.visit.row.picked(&pick.backend, pick.reason, pick.range.clone());
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
-            let lease = Lease::new(pick.backend);
+            let lease = Lease::new(Arc::clone(&pick.backend));
             let counters = lease.counters(self.visit.house.seat);
             loop {
                 let began = clock::now();
@@ -88,10 +97,7 @@ impl Course<'_> {
                         counters.connections.add(1);
                         counters.connect_time.record_us(took);
                         self.pool.connect_succeeded(lease.backend());
-                        if pick.moved {
-                            self.pool.count_moved_down();
-                        }
-                        return Ok(Reached { stream, lease });
+                        return Ok(Reached { stream, lease, broke: pick.broke, remember: pick.remember });
                     }
                     Err(failure) => failure,
                 };
@@ -116,6 +122,31 @@ impl Course<'_> {
                 }
             }
         }
+    }
+
+    /// Waits for the backend that the client has settled at, where the pool says so, and refuses it where it says that.
+    pub async fn wait_for_settled(
+        &self,
+        client: &Stream,
+        settled: Option<usize>,
+        facts: &Facts<'_>,
+    ) -> Result<(), Ended> {
+        let began = clock::now();
+        while let Some(most) = self.pool.waits(settled, facts, now_ms()) {
+            if most.is_zero() {
+                return Err(Ended::SettledDown);
+            }
+            let left = most.saturating_sub(Duration::from_micros(clock::now() - began));
+            if left.is_zero() {
+                break;
+            }
+            self.visit.row.enter(Stage::Connect);
+            tokio::select! {
+                fault = client.broken() => return Err(fault.of_client()),
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn attempt(&self, address: &Address) -> Result<Stream, Failure> {

@@ -123,28 +123,35 @@ impl Talk<'_> {
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(visit) };
         let choose = |tried: &[_]| pool.pick_settled(settled.backend(), &facts, tried, clock::now() / 1_000);
-        let Some(first) = choose(&[]) else {
-            return self.decline(&account, asked, Status::Unavailable, Ended::NoBackend).await;
-        };
         let course =
             Course { visit, pool: &pool, upstream: place.termination.upstream(pool.name()), secured: self.secured };
+        if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
+            return self.unreached(&account, asked, ended).await;
+        }
+        let Some(first) = choose(&[]) else {
+            return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
+        };
         visit.row.picked(&first.backend, first.reason, first.range.clone());
         let kept = self.kept.take(&first.backend);
         account.reused = kept.is_some();
         visit.house.counters().reused.add(account.reused.into());
+        let (mut broke, mut remember) = (first.broke, first.remember);
         let held = match kept {
             Some(held) => held,
             None => {
                 let mut first = Some(first);
                 let choose = |tried: &[_]| first.take().or_else(|| choose(tried));
                 match course.reach_for(&self.client, choose).await {
-                    Ok(reached) => Held::new(reached),
+                    Ok(reached) => {
+                        (broke, remember) = (reached.broke, reached.remember);
+                        Held::new(reached)
+                    }
                     Err(ended) => return self.unreached(&account, asked, ended).await,
                 }
             }
         };
         let backend = index_of(&pool, held.lease.backend());
-        settled.placed(backend);
+        visit.row.settled(&pool, broke.or(settled.cause()), settled.remember().or(remember));
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
@@ -178,10 +185,7 @@ impl Talk<'_> {
                 alarm: &mut self.alarm,
             };
             let failed = match exchange.run().await {
-                Ok(done) => {
-                    reply.settled.used(clock::unix_s());
-                    return self.after(&account, held, done).await;
-                }
+                Ok(done) => return self.after(&account, held, done).await,
                 Err(failed) => failed,
             };
             if !(failed.unanswered && account.reused) {
@@ -206,7 +210,8 @@ impl Talk<'_> {
         let backend = held.lease.backend();
         let pick = |tried: &[_]| {
             let reason = self.visit.row.reason().unwrap_or(Reason::Placement);
-            let pick = Pick { backend: Arc::clone(backend), reason, keyed: true, range: None, moved: false };
+            let pick =
+                Pick { backend: Arc::clone(backend), reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let reached = course.reach_for(&self.client, pick).await?;

@@ -31,6 +31,9 @@ use crate::sticky::cookie::{Nonce, Nonces};
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
 
+/// How often what is remembered of clients with a relay is refreshed: entries are dated by the minute.
+const REFRESH: Duration = Duration::from_secs(30);
+
 /// What every conversation of a thread uses.
 pub struct House {
     /// The worker whose conversations these are.
@@ -200,8 +203,13 @@ async fn serve(
     mut incoming: UnboundedReceiver<Carried<OwnedFd>>,
     mut commanded: UnboundedReceiver<Command>,
 ) {
+    let mut tick = tokio::time::interval(REFRESH);
     loop {
         tokio::select! {
+            _ = tick.tick() => {
+                let snapshot = house.current.load();
+                house.rows.borrow().values().filter(|row| row.is_relay()).for_each(|row| row.refresh(&snapshot));
+            }
             Some(carried) = incoming.recv() => {
                 tokio::task::spawn_local(super::visit(Rc::clone(&house), carried));
             }

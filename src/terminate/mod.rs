@@ -146,6 +146,10 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
     let upstream = place.termination.upstream(pool.name());
     let course = Course { visit, pool, upstream, secured };
     let facts = facts(visit);
+    if let Err(ended) = course.wait_for_settled(&client, None, &facts).await {
+        client.socket().let_go();
+        return ended;
+    }
     let reached = course.reach_for(&client, |tried| pool.pick(&facts, tried, clock::now() / 1_000)).await;
     let mut reached = match reached {
         Ok(reached) => reached,
@@ -155,6 +159,7 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
             return ended;
         }
     };
+    visit.row.settled(pool, reached.broke, reached.remember);
     let limits = place.listener.limits;
     drop(place);
     visit.forget_rules();

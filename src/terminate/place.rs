@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::house::House;
 use super::secure::Secured;
+use crate::clock;
 use crate::config::{self, Forwarded, KeyPart};
 use crate::connection::Origin;
 use crate::counters::ConversationCounters;
@@ -16,8 +17,9 @@ use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Asked, Request, Response};
 use crate::http::set_cookie::set_cookies;
-use crate::pool::{Backend, Pool};
-use crate::sticky::cookie::{Mode, PREFIX_END, Rule, SetByBackend, Verdict};
+use crate::outcome::Cause;
+use crate::pool::{Backend, Pool, Remember};
+use crate::sticky::cookie::{Mode, PREFIX_END, Rule, Verdict};
 
 /// The field that tells backends whose certificate the client has shown. Nobody else can write it.
 const SUBJECT: &str = "X-Client-Certificate-Subject";
@@ -34,6 +36,7 @@ pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &
 
 /// What the pool's cookie makes of one request and its response.
 pub struct Settled<'p> {
+    pool: &'p Pool,
     rule: Option<&'p Rule>,
     verdict: Option<Verdict>,
     /// The application's value, where it is learned.
@@ -45,12 +48,13 @@ impl<'p> Settled<'p> {
     /// Reads the request's cookie; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
         let rule = pool.cookie();
-        let Some(known) = rule else { return Self { rule, verdict: None, value: None, now } };
+        let Some(known) = rule else { return Self { pool, rule, verdict: None, value: None, now } };
         let name = known.name().as_bytes();
         let values = || cookie::find(fields, name).map(|pair| pair.value);
-        let learned = matches!(known.mode(), Mode::Learn(_));
+        let learned = matches!(known.mode(), Mode::Learn);
         let value = values().find(|value| learned && !value.is_empty()).map(<[u8]>::to_vec);
-        Self { rule, verdict: known.read(values(), now), value, now }
+        let verdict = known.read(values(), now, |value| pool.recall_value(value, now_ms()));
+        Self { pool, rule, verdict, value, now }
     }
 
     /// The backend that a valid cookie names, by its index.
@@ -61,6 +65,16 @@ impl<'p> Settled<'p> {
     /// What the cookie was, in a word.
     pub fn word(&self) -> Option<&'static str> {
         self.verdict.map(Verdict::word)
+    }
+
+    /// Why a client that brought it is placed anew.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.verdict? {
+            Verdict::Expired => Some(Cause::Expired),
+            Verdict::Forged => Some(Cause::Forged),
+            Verdict::Removed => Some(Cause::Removed),
+            Verdict::Fresh { .. } | Verdict::Due { .. } | Verdict::OtherPool => None,
+        }
     }
 
     /// Counts what it was.
@@ -76,20 +90,9 @@ impl<'p> Settled<'p> {
         counter.add(1);
     }
 
-    /// A backend has been reached for the request.
-    pub fn placed(&self, backend: usize) {
-        if let (Some(rule), Some(value)) = (self.rule, &self.value)
-            && self.backend() != Some(backend)
-        {
-            rule.placed(value, backend, self.now);
-        }
-    }
-
-    /// The request is over.
-    pub fn used(&self, now: u64) {
-        if let (Some(rule), Some(value)) = (self.rule, &self.value) {
-            rule.touch(value, now);
-        }
+    /// What the pool remembers of a value that it learns, once the request has its backend.
+    pub fn remember(&self) -> Option<Remember> {
+        self.pool.remember_value(self.value.as_deref()?)
     }
 
     /// What the backend does not see of the client's cookies.
@@ -117,10 +120,14 @@ impl<'p> Settled<'p> {
 
     /// Lets what the backend sets be known before the client can use it.
     fn learn(&self, backend: usize, fields: Fields<'_>) {
-        let Some(rule) = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn(_))) else { return };
+        let Some(rule) = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn)) else { return };
+        let Some(backend) = self.pool.backends().get(backend) else { return };
         for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
-            let by_backend = if set.ends(self.now) { SetByBackend::Ended } else { SetByBackend::Value(set.value) };
-            rule.answered(by_backend, self.value.as_deref(), backend, self.now);
+            match (set.ends(self.now), &self.value) {
+                (false, _) => self.pool.learn_value(set.value, backend, now_ms()),
+                (true, Some(value)) => self.pool.forget_value(value),
+                (true, None) => {}
+            }
         }
     }
 }
@@ -196,4 +203,8 @@ impl Reply<'_> {
 pub fn index_of(pool: &Pool, backend: &Arc<Backend>) -> usize {
     // It was picked from this pool.
     pool.backends().iter().position(|known| Arc::ptr_eq(known, backend)).unwrap_or(usize::MAX)
+}
+
+fn now_ms() -> u64 {
+    clock::now() / 1_000
 }

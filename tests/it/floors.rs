@@ -26,6 +26,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("journal", 2),
     ("socket", 2),
     ("tls", 2),
+    ("changes", 2),
+    ("plan", 2),
     ("probe", 3),
     ("splicer", 4),
     ("terminate", 4),

@@ -11,6 +11,7 @@ mod floors;
 mod generations;
 mod idle;
 mod leftovers;
+mod memory;
 mod reload;
 mod services;
 mod smoke;

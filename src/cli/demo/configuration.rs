@@ -1,7 +1,7 @@
 //! The configuration of the demo's balancer, as an operator would have written it.
 //!
-//! Three listeners before the same backends, each with a pool of its own. Invariant: a listener, its pool and its
-//! method have the same name.
+//! Listeners before the same backends, each with a pool of its own. Invariant: a listener and its
+//! pool have the same name.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -11,10 +11,17 @@ use std::path::Path;
 pub(super) const HASH: &str = "hash";
 /// A consistent ring of the client's address.
 pub(super) const RING: &str = "ring";
+/// Weighted rendezvous of the client's address, and what is remembered of it.
+pub(super) const MEMORY: &str = "memory";
 /// In turn.
 pub(super) const ROUND_ROBIN: &str = "round_robin";
 /// All of them.
-pub(super) const POOLS: [&str; 3] = [HASH, RING, ROUND_ROBIN];
+pub(super) const POOLS: [&str; 4] = [HASH, RING, MEMORY, ROUND_ROBIN];
+
+/// How a pool chooses.
+fn method(pool: &str) -> &str {
+    if pool == MEMORY { HASH } else { pool }
+}
 
 /// The file, for an admin socket and the names and addresses of the backends.
 pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
@@ -23,7 +30,10 @@ pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
     for name in POOLS {
         // Writing to a String does not fail.
         let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n");
-        let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\nbalance = \"{name}\"\n");
+        let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\nbalance = \"{}\"\n", method(name));
+        if [HASH, RING].contains(&name) {
+            text.push_str("memory = \"0\" # so that placement alone is seen\n");
+        }
         text.push_str("eject = \"off\" # so that checks alone say who is up\nbackend = [\n");
         for (backend, address) in backends {
             let _ = writeln!(text, "    {{ name = \"{backend}\", address = \"{address}\" }},");
@@ -50,7 +60,7 @@ mod tests {
         let config = checked.config;
         assert_eq!(config.process.admin.socket.unwrap(), Path::new("/tmp/a \"quoted\" place/admin.sock"));
         let methods: Vec<_> = config.pools.iter().map(|pool| (pool.name.as_str(), pool.balance.word())).collect();
-        assert_eq!(methods, POOLS.map(|name| (name, name)));
+        assert_eq!(methods, POOLS.map(|name| (name, method(name))));
         assert!(config.pools.iter().all(|pool| pool.check.is_some() && pool.eject.is_none()));
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, health, tls};
+use super::{Bad, cookie, health, memory, tls};
 use crate::config::file::Section;
-use crate::config::value::{self, MILLISECOND, MINUTE, Resolve, SECOND};
-use crate::config::{Address, AllDown, Backend, Balance, KeyPart, OnDown, Pool, Range, RangeRule, keys};
+use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
+use crate::config::{
+    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnDown, OnFull, Pool, Range, RangeRule, keys,
+};
 
 /// Points of a ring: 16 bytes each, so at most 64 MiB a pool.
 const RING_POINTS_MAX: u64 = 4_000_000;
@@ -41,6 +43,10 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);
+    let remembered = memory::memory(&section, balance, cookie.as_ref());
+    let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
+    memory::app_session_timeout(&section, remembered.as_ref(), max_idle);
+    let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
     let meant = Pool {
         name: section.required("name", value::name).unwrap_or_default(),
@@ -49,6 +55,13 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         balance: balance.unwrap_or(Balance::Hash),
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
+        memory: remembered,
+        when_down: memory::when_down(&section),
+        load_bound: memory::steers(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
+        slow_start: memory::steers(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
+        on_full: section.read("on_full", on_full).unwrap_or(OnFull::Overflow),
+        drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
+        drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         hash_seed: section.read("hash_seed", value::integer(0..=u64::MAX)).unwrap_or(0),
         ranges: ranges(&section, &key, &backends),
         all_down: section.read("all_down", all_down).unwrap_or(AllDown::Try),
@@ -175,15 +188,19 @@ fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
     // Stands in for an address that was refused; such a configuration is never used.
     let nowhere = || Address::Unix("/".into());
     let weight = section.read("weight", value::integer(0..=256)).unwrap_or(1);
-    if weight == 0 {
-        section.warn("weight", Bad::new("weight 0 takes no new connections"));
+    let drains = section.read("state", value::word(&[("active", false), ("drain", true)])).unwrap_or(false);
+    if weight == 0 && !drains {
+        section.warn("weight", Bad::new("weight 0 takes no new clients").hint("state = \"drain\" says so"));
     }
     Backend {
         name: section.required("name", value::name).unwrap_or_default(),
         address: section.required("address", value::address(resolve)).unwrap_or_else(nowhere),
-        weight,
+        weight: if drains { 0 } else { weight },
         location: section.read("location", value::location).unwrap_or_default(),
         backup: section.read("backup", value::boolean).unwrap_or(false),
+        max_connections: section
+            .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
+            .unwrap_or(None),
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) fn process(top: &Section<'_>) -> Process {
             .unwrap_or(None),
         watch: top.read("watch", value::boolean).unwrap_or(false),
         stop_grace: top.read("stop_grace", value::duration(Duration::ZERO, HOUR)).unwrap_or(Duration::ZERO),
+        memory_file: top.read("memory_file", value::file),
+        memory_interval: top.read("memory_interval", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         stop_deadline: top.read("stop_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(MINUTE),
         admin: admin(top),
         log: log(top),

@@ -61,7 +61,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 35);
+    assert_eq!(broken.len(), 36);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
@@ -168,7 +168,9 @@ fn what_looks_wrong_is_warned_of_and_allowed() {
         (
             "10.0.0.1:80\" }",
             "10.0.0.1:80\" }, { name = \"z\", address = \"10.0.0.2:80\", weight = 0 }",
-            Some("9:101: pool \"app\": backend \"z\": weight 0 takes no new connections\n"),
+            Some(
+                "9:101: pool \"app\": backend \"z\": weight 0 takes no new clients (hint: state = \"drain\" says so)\n",
+            ),
         ),
         (
             "10.0.0.1:80",

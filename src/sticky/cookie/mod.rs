@@ -8,7 +8,7 @@
 //! | mode | whose cookie | says the backend by | request | response |
 //! |---|---|---|---|---|
 //! | [`insert`] | ours | a sealed hash of its name | taken out | `Set-Cookie` when new or due |
-//! | [`learn`] | the application's | a table in this process | unchanged | read |
+//! | learn | the application's | the pool's [`memory`](super::memory) | unchanged | read |
 //! | prefix ([`named`]) | the application's | `backend~` before the value | prefix taken out | prefix written in |
 //! | route ([`named`]) | the application's | `.backend` behind the value | unchanged | unchanged |
 //! | hash | the application's | nothing; its value is the key | unchanged | unchanged |
@@ -17,7 +17,6 @@
 
 pub mod insert;
 pub mod key_ring;
-pub mod learn;
 pub mod named;
 pub mod names;
 pub mod seal;
@@ -30,18 +29,14 @@ use std::sync::Arc;
 
 pub use self::insert::Insert;
 pub use self::key_ring::{KeyProblem, KeyRing};
-pub use self::learn::Learned;
 pub use self::named::PREFIX_END;
 pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 
-use self::learn::Origin;
 use self::names::Names;
 use crate::config::{self, CookieMode, KeyPart};
 
 /// Values of one name that are looked at; browsers send more than one only where paths or domains overlap.
 const VALUES_MAX: usize = 8;
-/// Mappings of a learned table: less than 40 MiB when full.
-const LEARNED_MAX: usize = 1 << 18;
 
 /// One pool's cookie.
 #[derive(Debug)]
@@ -59,7 +54,7 @@ pub enum Mode {
     /// The balancer's own.
     Insert(Insert),
     /// The application's, remembered.
-    Learn(Learned),
+    Learn,
     /// `backend~value`.
     Prefix,
     /// `value.backend`.
@@ -95,6 +90,17 @@ pub enum Verdict {
     Removed,
 }
 
+/// What is remembered of the value of an application's cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// Nothing.
+    Unknown,
+    /// It belongs to this backend, by its index.
+    At(usize),
+    /// It belongs to a backend that the pool does not have any more.
+    Gone,
+}
+
 impl Verdict {
     /// The backend of a valid cookie, by its index.
     pub fn backend(self) -> Option<usize> {
@@ -117,25 +123,13 @@ impl Verdict {
     }
 }
 
-/// What a backend's `Set-Cookie` does to the application's cookie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetByBackend<'v> {
-    /// Gives it this value.
-    Value(&'v [u8]),
-    /// Ends it.
-    Ended,
-}
-
 impl Rule {
     /// What `cookie` means for `pool`, whose backends have these names in the order of its configuration. `read_ring`
-    /// is asked in `insert` mode only. `previous`, the same pool's rule in the old snapshot, passes on what was learned;
-    /// where there is nothing to pass on, `secret` keys the new table: sixteen random bytes.
+    /// is asked in `insert` mode only.
     pub fn new<'n, E>(
         cookie: &config::Cookie,
         pool: &str,
         backends: impl IntoIterator<Item = &'n str>,
-        previous: Option<&Self>,
-        secret: [u8; 16],
         read_ring: impl FnOnce(&Path) -> Result<Arc<KeyRing>, E>,
     ) -> Result<Self, E> {
         let names = Arc::new(Names::new(backends));
@@ -144,10 +138,7 @@ impl Rule {
                 let ring = read_ring(&insert.keys)?;
                 Mode::Insert(Insert::new(&cookie.name, insert, pool, Arc::clone(&names), ring))
             }
-            CookieMode::Learn { remember } => Mode::Learn(match previous.map(|rule| (&*rule.name, &rule.mode)) {
-                Some((name, Mode::Learn(learned))) if name == cookie.name => learned.remembering(*remember),
-                _ => Learned::new(LEARNED_MAX, *remember, secret),
-            }),
+            CookieMode::Learn { .. } => Mode::Learn,
             CookieMode::Prefix => Mode::Prefix,
             CookieMode::Route => Mode::Route,
             CookieMode::Hash => Mode::Hash,
@@ -172,10 +163,16 @@ impl Rule {
     }
 
     /// What the values of this cookie, in the order of the head, say: the first valid one counts; if there is none, the
-    /// first that says anything. `None`: no word of any backend.
-    pub fn read<'v>(&self, values: impl IntoIterator<Item = &'v [u8]>, now: u64) -> Option<Verdict> {
+    /// first that says anything. `None`: no word of any backend. `recall` is asked in `learn` mode only: what is
+    /// remembered of a value.
+    pub fn read<'v>(
+        &self,
+        values: impl IntoIterator<Item = &'v [u8]>,
+        now: u64,
+        recall: impl Fn(&[u8]) -> Recalled,
+    ) -> Option<Verdict> {
         let mut first = None;
-        for verdict in values.into_iter().take(VALUES_MAX).filter_map(|value| self.verdict(value, now)) {
+        for verdict in values.into_iter().take(VALUES_MAX).filter_map(|value| self.verdict(value, now, &recall)) {
             if verdict.backend().is_some() {
                 return Some(verdict);
             }
@@ -189,52 +186,21 @@ impl Rule {
         matches!(self.mode, Mode::Prefix).then(|| self.names.prefix(backend)).flatten()
     }
 
-    /// A request with this value was placed on a backend, and that has connected.
-    pub fn placed(&self, value: &[u8], backend: usize, now: u64) {
-        self.remember(value, backend, Origin::Placement, now);
-    }
-
-    /// The value is in use: a request has ended, or what became a relay is still open.
-    pub fn touch(&self, value: &[u8], now: u64) {
-        if let Mode::Learn(learned) = &self.mode {
-            learned.touch(learned.hash(value), now);
-        }
-    }
-
-    /// A backend answered a request, which carried the value `sent`, with a `Set-Cookie` of this cookie's name. To be
-    /// called before the first byte of the answer goes out, so that a mapping stands before the client can use it.
-    pub fn answered(&self, set: SetByBackend<'_>, sent: Option<&[u8]>, backend: usize, now: u64) {
-        match (&self.mode, set) {
-            (Mode::Learn(_), SetByBackend::Value(value)) => self.remember(value, backend, Origin::SetCookie, now),
-            (Mode::Learn(learned), SetByBackend::Ended) => {
-                if let Some(sent) = sent {
-                    learned.forget(learned.hash(sent));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn verdict(&self, value: &[u8], now: u64) -> Option<Verdict> {
+    fn verdict(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> Recalled) -> Option<Verdict> {
         let known = |backend: Option<usize>| match backend {
             Some(backend) => Verdict::Fresh { backend, issued: now },
             None => Verdict::Removed,
         };
         match &self.mode {
             Mode::Insert(insert) => Some(insert.open(value, now)),
-            Mode::Learn(learned) => {
-                let found = learned.find(learned.hash(value), now)?;
-                Some(known(self.names.by_id(found)))
-            }
+            Mode::Learn => match recall(value) {
+                Recalled::Unknown => None,
+                Recalled::At(backend) => Some(known(Some(backend))),
+                Recalled::Gone => Some(known(None)),
+            },
             Mode::Prefix => Some(known(self.names.by_name(named::prefix(value)?))),
             Mode::Route => Some(known(named::route(value, |name| self.names.by_name(name))?)),
             Mode::Hash => None,
-        }
-    }
-
-    fn remember(&self, value: &[u8], backend: usize, origin: Origin, now: u64) {
-        if let (Mode::Learn(learned), Some(id), false) = (&self.mode, self.names.id(backend), value.is_empty()) {
-            learned.learn(learned.hash(value), id, origin, now);
         }
     }
 }

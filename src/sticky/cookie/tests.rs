@@ -1,4 +1,4 @@
-//! The rule from outside: what each mode makes of values, and what a new snapshot keeps.
+//! The rule from outside: what each mode makes of values.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -28,21 +28,17 @@ fn insert() -> CookieMode {
     })
 }
 
-fn rule_after(previous: Option<&Rule>, mode: CookieMode, backends: &[&str]) -> Rule {
+fn rule(mode: CookieMode) -> Rule {
     let cookie = config::Cookie { name: "SID".to_owned(), mode };
     let read_ring = |path: &Path| {
         assert_eq!(path, Path::new("/keys"));
         Ok::<_, Infallible>(Arc::new(KeyRing::parse(KEY).unwrap()))
     };
-    Rule::new(&cookie, "web", backends.iter().copied(), previous, [5; 16], read_ring).unwrap()
-}
-
-fn rule(mode: CookieMode) -> Rule {
-    rule_after(None, mode, &["a", "b"])
+    Rule::new(&cookie, "web", ["a", "b"], read_ring).unwrap()
 }
 
 fn read(rule: &Rule, values: &[&str]) -> Option<Verdict> {
-    rule.read(values.iter().map(|value| value.as_bytes()), NOW)
+    rule.read(values.iter().map(|value| value.as_bytes()), NOW, |_| Recalled::Unknown)
 }
 
 #[test]
@@ -85,48 +81,23 @@ fn the_first_valid_of_several_values_counts() {
 fn a_key_file_that_cannot_be_read_is_the_callers_to_tell() {
     let read_ring = |_: &Path| Err("no such file");
     let cookie = config::Cookie { name: "SESSILE".to_owned(), mode: insert() };
-    assert_eq!(Rule::new(&cookie, "web", ["a"], None, [0; 16], read_ring).unwrap_err(), "no such file");
+    assert_eq!(Rule::new(&cookie, "web", ["a"], read_ring).unwrap_err(), "no such file");
 }
 
 #[test]
-fn a_learned_value_leads_back_until_the_application_ends_it() {
+fn a_learned_value_means_what_is_remembered_of_it() {
     let rule = rule(CookieMode::Learn { remember: HOUR });
-    assert_eq!(read(&rule, &["31d4"]), None);
-    rule.placed(b"31d4", 0, NOW);
-    assert_eq!(read(&rule, &["31d4"]), fresh(0));
-    rule.answered(SetByBackend::Value(b"77ab"), Some(b"31d4"), 1, NOW);
-    assert_eq!((read(&rule, &["31d4"]), read(&rule, &["77ab"])), (fresh(0), fresh(1)));
-    assert_eq!(read(&rule, &["unknown", "77ab"]), fresh(1));
-    rule.answered(SetByBackend::Ended, Some(b"77ab"), 1, NOW);
-    assert_eq!(read(&rule, &["77ab"]), None);
-    rule.touch(b"31d4", NOW + 3600);
-    assert_eq!(rule.read([&b"31d4"[..]], NOW + 7200).and_then(Verdict::backend), Some(0));
-    assert_eq!(rule.read([&b"31d4"[..]], NOW + 7201), None);
-}
-
-#[test]
-fn nothing_is_learned_of_an_empty_value_or_in_another_mode() {
-    let learn = rule(CookieMode::Learn { remember: HOUR });
-    learn.placed(b"", 0, NOW);
-    learn.placed(b"31d4", 7, NOW);
-    let Mode::Learn(learned) = learn.mode() else { panic!("as asked") };
-    assert!(learned.is_empty());
-    let prefix = rule(CookieMode::Prefix);
-    prefix.answered(SetByBackend::Value(b"31d4"), None, 0, NOW);
-    assert_eq!(read(&prefix, &["31d4"]), None);
-}
-
-#[test]
-fn a_new_snapshot_keeps_what_was_learned_by_name() {
-    let old = rule(CookieMode::Learn { remember: HOUR });
-    old.placed(b"of-a", 0, NOW);
-    old.placed(b"of-b", 1, NOW);
-    let new = rule_after(Some(&old), CookieMode::Learn { remember: 2 * HOUR }, &["c", "b"]);
-    assert_eq!(read(&new, &["of-b"]), fresh(1));
-    assert_eq!(read(&new, &["of-a"]), Some(Verdict::Removed), "and never leads to a successor in its place");
-    assert_eq!(new.read([&b"of-b"[..]], NOW + 7200).and_then(Verdict::backend), Some(1), "for the new time");
-    let other_mode = rule_after(Some(&rule(CookieMode::Route)), CookieMode::Learn { remember: HOUR }, &["b"]);
-    assert_eq!(read(&other_mode, &["of-b"]), None);
+    let recall = |value: &[u8]| match value {
+        b"of-a" => Recalled::At(0),
+        b"of-b" => Recalled::At(1),
+        b"of-one-that-left" => Recalled::Gone,
+        _ => Recalled::Unknown,
+    };
+    let read = |values: &[&str]| rule.read(values.iter().map(|value| value.as_bytes()), NOW, recall);
+    assert_eq!(read(&["31d4"]), None);
+    assert_eq!(read(&["31d4", "of-b", "of-a"]), fresh(1));
+    assert_eq!(read(&["of-one-that-left"]), Some(Verdict::Removed));
+    assert_eq!(read(&["of-one-that-left", "of-a"]), fresh(0));
 }
 
 #[test]

@@ -36,11 +36,17 @@ impl Census {
             self.by_age[AGES_MIN.partition_point(|bound| *bound < entry.known.age_min)] += 1;
             *match entry.known.origin {
                 Origin::Placed => &mut self.placed,
-                Origin::Displaced => &mut self.displaced,
+                Origin::Outgrown | Origin::Displaced | Origin::Overflowed => &mut self.displaced,
                 Origin::Learned => &mut self.learned,
             } += 1;
             *self.by_seat.entry(entry.known.seat).or_default() += 1;
         }
+    }
+
+    /// How many there are of each age: at most so many minutes, then all older ones.
+    pub fn ages(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let names = AGES_MIN.iter().map(|bound| format!("{bound}m")).chain(["older".to_owned()]);
+        names.zip(self.by_age)
     }
 
     /// How many live with this backend.

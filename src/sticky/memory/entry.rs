@@ -56,14 +56,14 @@ pub(super) fn remember_min(remember: Duration) -> u32 {
     remember.as_secs().div_ceil(60).min(REMEMBER_MAX) as u32
 }
 
-/// Which placement would find an entry again: 1 to 63.
+/// Which placement would find an entry again: 1 to 62.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Finder(u8);
 
 impl Finder {
     /// Equal digests place alike.
     pub(super) fn new(digest: u64) -> Self {
-        Self(1 + (digest % 63) as u8)
+        Self(1 + (digest % 62) as u8)
     }
 }
 
@@ -75,6 +75,8 @@ const MINUTES_SHIFT: u32 = 8;
 const MINUTES_MASK: u64 = (MINUTES as u64) << MINUTES_SHIFT;
 const LEARNED: u64 = 1 << 6;
 const FINDER_MASK: u64 = LEARNED - 1;
+/// No placement.
+const OVERFLOWED: u64 = FINDER_MASK;
 
 /// Set in the first entry of a bucket while somebody changes the bucket.
 pub(super) const LOCK: u64 = 1 << 7;
@@ -88,7 +90,8 @@ impl Data {
     pub(super) fn new(place: Place, finder: Finder, seen: Minute) -> Self {
         let flags = match place.origin {
             Origin::Placed => u64::from(finder.0),
-            Origin::Displaced => 0,
+            Origin::Outgrown | Origin::Displaced => 0,
+            Origin::Overflowed => OVERFLOWED,
             Origin::Learned => LEARNED,
         };
         Self::with_flags(place.seat, flags as u8, seen)
@@ -132,6 +135,10 @@ impl Data {
             Origin::Learned
         } else if self.0 & FINDER_MASK == u64::from(finder.0) {
             Origin::Placed
+        } else if self.0 & FINDER_MASK == OVERFLOWED {
+            Origin::Overflowed
+        } else if self.0 & FINDER_MASK != 0 {
+            Origin::Outgrown
         } else {
             Origin::Displaced
         }
@@ -200,7 +207,7 @@ mod tests {
         let (old, new) = (Finder::new(5), Finder::new(6));
         let data = |origin| Data::new(Place { seat: SEAT, origin }, old, Minute(1));
         assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
-        assert_eq!(data(Origin::Placed).origin(new), Origin::Displaced);
+        assert_eq!(data(Origin::Placed).origin(new), Origin::Outgrown);
         assert_eq!(data(Origin::Displaced).origin(Finder::new(0)), Origin::Displaced);
         assert_eq!(data(Origin::Learned).origin(old), Origin::Learned);
     }

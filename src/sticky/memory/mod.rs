@@ -83,8 +83,12 @@ pub struct Place {
 pub enum Origin {
     /// Placement put it there and would do so again.
     Placed,
-    /// Placement would put it elsewhere.
+    /// Placement put it there when the table was another one.
+    Outgrown,
+    /// Placement would put it elsewhere, where it could not be served.
     Displaced,
+    /// Placement would put it elsewhere, where there was too much to do.
+    Overflowed,
     /// The backend set the cookie. Stays so when the key moves.
     Learned,
 }
@@ -94,7 +98,7 @@ pub enum Origin {
 pub struct Known {
     /// The backend, which may have left the configuration: [`Seating::index`] knows.
     pub seat: Seat,
-    /// Why there. An entry that another placement made is `Displaced` until it is settled again.
+    /// Why there. An entry that another placement made is `Outgrown` until it is settled again.
     pub origin: Origin,
     /// Since it was last seen, in whole minutes.
     pub age_min: u32,

@@ -117,7 +117,7 @@ fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
     match (tenant(data), data.origin(view.finder)) {
         (Tenant::Gone, _) => Worth::Nothing,
         (Tenant::Unusable, _) | (_, Origin::Placed) => Worth::Little,
-        (_, Origin::Displaced) => Worth::Displaced,
+        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed) => Worth::Displaced,
         (_, Origin::Learned) => Worth::Learned,
     }
 }

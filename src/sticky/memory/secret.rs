@@ -16,7 +16,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 /// A key as the memory knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub(super) u64);
 
 /// What makes hashes of keys unforeseeable; one for all memories of a process and for its memory file.

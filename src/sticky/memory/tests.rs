@@ -90,9 +90,9 @@ fn another_placement_makes_what_was_placed_worth_keeping() {
     let _ = memory.settle(key, placed, at(1), usable);
     let grown = memory.under(Terms { digest: 2, ..TERMS });
     let origin = |memory: &Memory| memory.find(key, at(1)).map(|known| known.origin);
-    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Placed), Some(Origin::Displaced)));
+    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Placed), Some(Origin::Outgrown)));
     assert_eq!(grown.settle(key, placed, at(1), usable), Stored::Known);
-    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Displaced), Some(Origin::Placed)));
+    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Outgrown), Some(Origin::Placed)));
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Talk<'_> {
             reused: account.reused,
             subject: self.secured.subject.clone(),
             ended,
+            broke: row.broke(),
         }));
     }
 }

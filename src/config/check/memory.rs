@@ -1,0 +1,93 @@
+//! Keys of a pool that say what it remembers of its clients.
+//!
+//! Invariant: a size is kept only for a pool that has keys to remember.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::Bad;
+use crate::config::file::Section;
+use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, Read, SECOND};
+use crate::config::{Balance, Cookie, CookieMode, Memory, OnAdd, OnReturn, WhenDown};
+
+/// The size where none is written: room for 262,144 keys.
+const DEFAULT_BYTES: u64 = 4 << 20;
+/// The longest `remember`.
+const REMEMBER_MOST: Duration = Duration::from_secs(30 * 86_400);
+/// How long a client waits where no other time is written.
+const WAIT_MAX: Duration = Duration::from_secs(3);
+/// Keys that say something about a memory alone.
+const OF_MEMORY: [&str; 3] = ["remember", "on_add", "on_return"];
+
+/// Reads the keys of the memory; `None` = none. `balance` is `None` where it was not understood.
+pub(super) fn memory(pool: &Section<'_>, balance: Option<Balance>, cookie: Option<&Cookie>) -> Option<Memory> {
+    let bytes = pool.read("memory", value::bytes(1 << 36));
+    let memory = Memory {
+        bytes: bytes.unwrap_or(DEFAULT_BYTES),
+        remember: pool.read("remember", value::duration(SECOND, REMEMBER_MOST)).unwrap_or(3 * HOUR),
+        on_add: pool
+            .read("on_add", value::word(&[("stay", OnAdd::Stay), ("move", OnAdd::Move)]))
+            .unwrap_or(OnAdd::Stay),
+        on_return: pool
+            .read("on_return", value::word(&[("stay", OnReturn::Stay), ("return", OnReturn::Return)]))
+            .unwrap_or(OnReturn::Stay),
+    };
+    let learns = cookie.is_some_and(|cookie| matches!(cookie.mode, CookieMode::Learn { .. }));
+    if learns && memory.bytes == 0 {
+        pool.error("memory", Bad::new("memory \"0\" leaves no room for what [pool.cookie] mode \"learn\" learns"));
+    }
+    let why = match balance.filter(|balance| !balance.keyed() && !learns) {
+        Some(balance) => format!("with balance = \"{}\", which hashes no key", balance.word()),
+        None if memory.bytes == 0 => "with memory = \"0\"".to_owned(),
+        None => return Some(memory),
+    };
+    pool.idle_keys(&OF_MEMORY, &why);
+    if memory.bytes > 0 {
+        pool.idle_keys(&["memory"], &why);
+    }
+    None
+}
+
+/// Reads `on_down` and `wait_max`.
+pub(super) fn when_down(pool: &Section<'_>) -> WhenDown {
+    const WORDS: [(&str, WhenDown); 3] =
+        [("rehash", WhenDown::Rehash), ("wait", WhenDown::Wait(WAIT_MAX)), ("reject", WhenDown::Reject)];
+    let when_down = pool.read("on_down", value::word(&WORDS)).unwrap_or(WhenDown::Rehash);
+    let wait = pool.read("wait_max", value::duration(100 * MILLISECOND, MINUTE));
+    match (when_down, wait) {
+        (WhenDown::Wait(default), wait) => WhenDown::Wait(wait.unwrap_or(default)),
+        (other, _) => {
+            pool.idle_keys(&["wait_max"], "without on_down = \"wait\"");
+            other
+        }
+    }
+}
+
+/// Reads a key that steers new clients away from where placement puts them: they must be remembered, or would move back.
+pub(super) fn steers<T>(
+    pool: &Section<'_>,
+    key: &'static str,
+    read: impl Fn(&DeValue<'_>) -> Read<T>,
+    memory: Option<&Memory>,
+) -> Option<T> {
+    let steers = pool.read(key, value::unless("off", read))??;
+    if memory.is_none() {
+        pool.error(key, Bad::new(format!("{key} needs a memory: whom it steers elsewhere must be found again")));
+    }
+    Some(steers)
+}
+
+/// The longest that the application's own sessions live; `check` warns of what forgets sooner.
+pub(super) fn app_session_timeout(pool: &Section<'_>, memory: Option<&Memory>, max_idle: Option<Duration>) {
+    let Some(lives) = pool.read("app_session_timeout", value::duration(SECOND, REMEMBER_MOST)) else { return };
+    let kept = [("remember", memory.map(|memory| memory.remember)), ("max_idle", max_idle)];
+    for (key, time) in kept.into_iter().filter_map(|(key, time)| Some((key, time?))).filter(|(_, time)| *time < lives) {
+        let (time, lives) = (value::show_duration(time), value::show_duration(lives));
+        let why = format!("{key} \"{time}\" is shorter than the application's sessions live: \"{lives}\"");
+        pool.warn(
+            "app_session_timeout",
+            Bad::new(why).hint("clients that pause longer may lose a session that is still there"),
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! What a pool remembers of its keys, and whether its word counts.
+//!
+//! Asks `sticky::memory` and knows the pool's rules; chooses no backend by itself. Invariant: an entry whose backend
+//! cannot serve is left as it is: it gives way only when its client has settled elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, OnAdd, OnReturn, WhenDown};
+use crate::outcome::{Cause, Reason};
+use crate::sticky::Facts;
+use crate::sticky::cookie;
+use crate::sticky::memory::census::Census;
+use crate::sticky::memory::{
+    KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
+};
+
+use super::{Aim, Backend, Choice, Pool};
+
+/// Others may be changing the same place; they are gone in no time.
+const SETTLE_TRIES: usize = 4;
+
+/// A pool's part of a memory.
+#[derive(Debug)]
+pub(super) struct PoolMemory {
+    pub(super) memory: Memory,
+    pub(super) seating: Seating,
+    pub(super) rules: config::Memory,
+    /// The same table, as long as learned cookies are remembered.
+    learned: Memory,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recalled {
+    /// Nothing.
+    Unknown,
+    /// It settled at this backend, by its index.
+    At(usize, Origin),
+    /// It settled at a backend that has left the pool.
+    Gone,
+}
+
+/// What to write into the memory once a connection stands, and again while it does and when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remember {
+    /// The key.
+    pub key: KeyHash,
+    /// Why it is where it is.
+    pub origin: Origin,
+}
+
+impl PoolMemory {
+    /// For the pool of a new snapshot: the table of the old one, if that had one. `None` where none is wanted, or the
+    /// system has no room for it.
+    pub(super) fn carry(pool: &Pool, previous: Option<&Self>, secret: &Secret, now: Minute) -> Option<Self> {
+        let rules = pool.config.memory?;
+        let terms = Terms { remember: rules.remember, digest: pool.digest() };
+        let memory = match previous {
+            None => Memory::new(rules.bytes, secret.clone(), terms)?,
+            Some(old) if old.rules.bytes == rules.bytes => old.memory.under(terms),
+            Some(old) => {
+                let resized = old.memory.resized(rules.bytes)?.under(terms);
+                resized.absorb(&old.memory, now);
+                resized
+            }
+        };
+        let seating = Seating::new(memory.seats(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
+        let remember = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
+        let learned = memory.under(Terms { remember, ..terms });
+        Some(Self { memory, seating, rules, learned })
+    }
+
+    pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
+        self.memory.secret().key(bytes)
+    }
+
+    pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
+        self.known(self.memory.find(key, now))
+    }
+
+    fn known(&self, found: Option<Known>) -> Recalled {
+        match found.map(|known| (self.seating.index(known.seat), known.origin)) {
+            None => Recalled::Unknown,
+            Some((Some(index), origin)) => Recalled::At(index, origin),
+            Some((None, _)) => Recalled::Gone,
+        }
+    }
+}
+
+impl Pool {
+    /// Whether a client that has settled shall wait for its backend, which cannot serve now, and for how long at most:
+    /// 0 = it is refused instead. `None`: it need not, or the pool has no such rule.
+    pub fn waits(&self, settled: Option<usize>, facts: &Facts<'_>, now_ms: u64) -> Option<Duration> {
+        let most = match self.config.when_down {
+            WhenDown::Rehash => return None,
+            WhenDown::Wait(most) => most,
+            WhenDown::Reject => Duration::ZERO,
+        };
+        let index = settled.or_else(|| match self.recall(&self.aim(facts, || 0), now_ms) {
+            Recalled::At(index, _) => Some(index),
+            Recalled::Unknown | Recalled::Gone => None,
+        })?;
+        (!self.backends.get(index)?.usable(now_ms)).then_some(most)
+    }
+
+    pub(super) fn recall(&self, aim: &Aim<'_>, now_ms: u64) -> Recalled {
+        match self.memory.as_ref().zip(aim.memory_key) {
+            Some((memory, key)) => memory.recall(key, Minute::of_ms(now_ms)),
+            None => Recalled::Unknown,
+        }
+    }
+
+    /// A client that has settled stays there, unless it cannot or a rule says otherwise: then why.
+    pub(super) fn stays(
+        &self,
+        aim: &Aim<'_>,
+        recalled: Recalled,
+        fits: impl Fn(usize) -> bool,
+    ) -> Result<Choice, Option<Cause>> {
+        let (index, origin) = match recalled {
+            Recalled::Unknown => return Err(None),
+            Recalled::Gone => return Err(Some(Cause::Removed)),
+            Recalled::At(index, origin) => (index, origin),
+        };
+        if !self.allows(aim, index) {
+            return Err(Some(Cause::Range));
+        }
+        if !fits(index) {
+            return Err(Some(self.why_not(index)));
+        }
+        // Where placement would put it is looked for only where that matters.
+        let rules = self.memory.as_ref().map(|memory| memory.rules);
+        let leaves = match (origin, rules) {
+            (Origin::Outgrown, Some(rules)) => (rules.on_add == OnAdd::Move).then_some(Cause::Moved),
+            (Origin::Displaced, Some(rules)) => (rules.on_return == OnReturn::Return).then_some(Cause::Returned),
+            _ => None,
+        };
+        let home = if leaves.is_some() || origin == Origin::Outgrown { self.home(aim) } else { None };
+        if leaves.is_some() && home.is_some_and(|home| home != index && fits(home)) {
+            return Err(leaves);
+        }
+        let origin = match origin {
+            Origin::Outgrown if home == Some(index) => Origin::Placed,
+            Origin::Outgrown => Origin::Displaced,
+            origin => origin,
+        };
+        Ok(Choice { index, reason: Reason::Memory, broke: None, origin })
+    }
+
+    /// A client stands at this backend.
+    pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
+        if let Some((memory, place)) = self.place_of(remember, backend) {
+            let settle = || memory.settle(remember.key, place, Minute::of_ms(now_ms), |seat| self.tenant(seat, now_ms));
+            let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
+            stored.into_iter().for_each(|stored| self.note(stored));
+        }
+    }
+
+    /// It still does, or has just left.
+    pub fn refresh(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
+        if let Some((memory, place)) = self.place_of(remember, backend) {
+            let tenant = |seat| self.tenant(seat, now_ms);
+            self.note(memory.refresh(remember.key, place, Minute::of_ms(now_ms), tenant));
+        }
+    }
+
+    /// Nothing is written of a backend that has left the pool.
+    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&Memory, Place)> {
+        let memory = self.memory.as_ref()?;
+        let index = self.backends.iter().position(|known| known.name() == backend.name())?;
+        Some((&memory.memory, Place { seat: memory.seating.seat(index)?, origin: remember.origin }))
+    }
+
+    /// Where the value of the application's cookie belongs, if it is learned.
+    pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::Recalled {
+        let Some(memory) = &self.memory else { return cookie::Recalled::Unknown };
+        let found = memory.learned.find(memory.memory.secret().cookie(value), Minute::of_ms(now_ms));
+        match memory.known(found) {
+            Recalled::Unknown => cookie::Recalled::Unknown,
+            Recalled::At(index, _) => cookie::Recalled::At(index),
+            Recalled::Gone => cookie::Recalled::Gone,
+        }
+    }
+
+    /// What is remembered of a request that brought this value, which no backend is known to have set.
+    pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
+        let memory = self.memory.as_ref().filter(|_| !value.is_empty())?;
+        Some(Remember { key: memory.memory.secret().cookie(value), origin: Origin::Displaced })
+    }
+
+    /// A backend has set the cookie to this value. It stands in the memory when this returns, unless that is full of
+    /// others like it.
+    pub fn learn_value(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
+        if let Some(remember) = self.remember_value(value) {
+            self.settle(Remember { origin: Origin::Learned, ..remember }, backend, now_ms);
+        }
+    }
+
+    /// The application has ended this value.
+    pub fn forget_value(&self, value: &[u8]) {
+        if let Some(memory) = &self.memory {
+            memory.memory.forget(memory.memory.secret().cookie(value));
+        }
+    }
+
+    /// How often a connection that goes on is to be refreshed.
+    pub fn refresh_every_ms(&self) -> Option<u32> {
+        let remember = self.memory.as_ref()?.rules.remember;
+        Some((remember.as_millis() / 4).clamp(1_000, u32::MAX.into()) as u32)
+    }
+
+    /// The new table is in force, and nobody uses the old one any more: what was written there meanwhile comes along,
+    /// and backends that left are forgotten.
+    pub fn take_over(&self, old: &Self, now_ms: u64) {
+        let (Some(memory), Some(before)) = (&self.memory, &old.memory) else { return };
+        if !memory.memory.is_same(&before.memory) {
+            memory.memory.absorb(&before.memory, Minute::of_ms(now_ms));
+        }
+        memory.memory.seats().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
+    }
+
+    /// What it remembers, if it does.
+    pub fn memory(&self) -> Option<&Memory> {
+        Some(&self.memory.as_ref()?.memory)
+    }
+
+    /// Who is known; `None` without a memory.
+    pub fn census(&self, now_ms: u64) -> Option<Census> {
+        let memory = &self.memory.as_ref()?.memory;
+        let mut census = Census::default();
+        census.count(memory, 0..memory.buckets(), Minute::of_ms(now_ms));
+        Some(census)
+    }
+
+    /// The size of its memory.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.as_ref().map_or(0, |memory| memory.memory.bytes())
+    }
+
+    fn tenant(&self, seat: Seat, now_ms: u64) -> Tenant {
+        match self.memory.as_ref().and_then(|memory| memory.seating.index(seat)) {
+            None => Tenant::Gone,
+            Some(index) if self.backends[index].usable(now_ms) => Tenant::Usable,
+            Some(_) => Tenant::Unusable,
+        }
+    }
+
+    fn note(&self, stored: Stored) {
+        if let Stored::Evicted(Origin::Displaced | Origin::Overflowed | Origin::Learned) = stored {
+            self.shared.evicted_displaced.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}

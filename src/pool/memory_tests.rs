@@ -1,0 +1,356 @@
+//! What a pool does with what it remembers: every policy in both directions.
+
+use std::net::IpAddr;
+
+use super::tests::{client, config, mark, pin, range};
+use super::*;
+use crate::config::{OnAdd, OnReturn, WhenDown};
+
+const CLIENTS: u32 = 400;
+const MINUTE: u64 = 60_000;
+
+fn rules() -> config::Memory {
+    config::Memory {
+        bytes: 1 << 20,
+        remember: Duration::from_secs(3_600),
+        on_add: OnAdd::Stay,
+        on_return: OnReturn::Stay,
+    }
+}
+
+fn remembering(names: &[&str], rules: config::Memory) -> config::Pool {
+    config::Pool { memory: Some(rules), ..config(names) }
+}
+
+/// The pool of the next snapshot.
+fn next(config: &config::Pool, previous: Option<&Pool>) -> Pool {
+    let pool = Pool::new(config, previous, 1).with_memory(previous, &Secret::new([7; 16]), 0);
+    if let Some(previous) = previous {
+        pool.take_over(previous, 0);
+    }
+    pool
+}
+
+/// Picks, connects and settles.
+fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick {
+    let pick = pool.pick(&client(low), &[], now_ms).unwrap();
+    pool.settle(pick.remember.unwrap(), &pick.backend, now_ms);
+    pick
+}
+
+/// Where everybody lives.
+fn visit_all(pool: &Pool, now_ms: u64) -> Vec<String> {
+    (0..CLIENTS).map(|low| visit(pool, low, now_ms).backend.name().to_owned()).collect()
+}
+
+fn moved(before: &[String], after: &[String]) -> usize {
+    before.iter().zip(after).filter(|(before, after)| before != after).count()
+}
+
+#[test]
+fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
+    let old = next(&remembering(&["a", "b", "c"], rules()), None);
+    let before = visit_all(&old, 0);
+    let grown = next(&remembering(&["a", "b", "c", "d", "e"], rules()), Some(&old));
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&grown, low as u32, MINUTE);
+        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::Memory, None));
+    }
+    let bare = next(&config(&["a", "b", "c", "d", "e"]), None);
+    for low in CLIENTS..2 * CLIENTS {
+        let placed = bare.pick(&client(low), &[], 0).unwrap();
+        assert_eq!(visit(&grown, low, MINUTE).backend.name(), placed.backend.name());
+    }
+}
+
+#[test]
+fn known_keys_follow_the_new_table_where_the_file_says_so() {
+    let follow = config::Memory { on_add: OnAdd::Move, ..rules() };
+    let old = next(&remembering(&["a", "b", "c"], follow), None);
+    let before = visit_all(&old, 0);
+    let grown = next(&remembering(&["a", "b", "c", "d"], follow), Some(&old));
+    let mut count = 0;
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&grown, low as u32, MINUTE);
+        let went = pick.backend.name() != home;
+        count += usize::from(went);
+        assert_eq!(pick.broke, went.then_some(Cause::Moved));
+        assert!(!went || pick.backend.name() == "d");
+    }
+    assert!((50..150).contains(&count), "about a fourth of {CLIENTS}: {count}");
+}
+
+#[test]
+fn a_key_that_had_to_leave_stays_where_it_is_or_returns_as_the_file_says() {
+    for (on_return, returns) in [(OnReturn::Stay, false), (OnReturn::Return, true)] {
+        let pool = next(&remembering(&["a", "b", "c"], config::Memory { on_return, ..rules() }), None);
+        let before = visit_all(&pool, 0);
+        mark(&pool.backends()[0], false);
+        for (low, home) in before.iter().enumerate() {
+            let pick = visit(&pool, low as u32, MINUTE);
+            assert_eq!(pick.broke, (home == "a").then_some(Cause::Down));
+            assert_ne!(pick.backend.name(), "a");
+        }
+        mark(&pool.backends()[0], true);
+        for (low, home) in before.iter().enumerate() {
+            let pick = visit(&pool, low as u32, 2 * MINUTE);
+            assert_eq!(pick.backend.name() == home, home != "a" || returns);
+            assert_eq!(pick.broke, (home == "a" && returns).then_some(Cause::Returned));
+        }
+    }
+}
+
+#[test]
+fn who_never_noticed_a_flap_is_where_it_was() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    let before = visit_all(&pool, 0);
+    for _ in 0..20 {
+        mark(&pool.backends()[0], false);
+        // The more it flaps, the more good checks it needs.
+        (0..64).for_each(|_| mark(&pool.backends()[0], true));
+    }
+    assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0);
+}
+
+#[test]
+fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_else() {
+    let old = next(&remembering(&["a", "b", "c"], rules()), None);
+    let before = visit_all(&old, 0);
+    let without = next(&remembering(&["b", "c"], rules()), Some(&old));
+    let again = next(&remembering(&["a", "b", "c"], rules()), Some(&without));
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&again, low as u32, MINUTE);
+        assert_eq!(pick.broke, (home == "a").then_some(Cause::Removed));
+        let reason = if home == "a" { Reason::Placement } else { Reason::Memory };
+        assert_eq!((pick.reason, home == pick.backend.name()), (reason, true), "placement finds the same name");
+    }
+}
+
+#[test]
+fn a_range_that_shuts_a_backend_out_moves_its_keys() {
+    let old = next(&remembering(&["a", "b", "c"], rules()), None);
+    let before = visit_all(&old, 0);
+    let mut pinned = remembering(&["a", "b", "c"], rules());
+    pinned.ranges = vec![range("all", "10.0.0.0/8", pin(&["b", "c"], false))];
+    let pool = next(&pinned, Some(&old));
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&pool, low as u32, MINUTE);
+        assert_eq!(pick.broke, (home == "a").then_some(Cause::Range));
+        assert_ne!(pick.backend.name(), "a");
+    }
+}
+
+#[test]
+fn memory_outlives_a_change_of_its_size_and_of_weights() {
+    let mut file = remembering(&["a", "b", "c"], rules());
+    let mut pool = next(&file, None);
+    let before = visit_all(&pool, 0);
+    for (bytes, weight) in [(2 << 20, 5), (1 << 18, 1), (1 << 20, 200)] {
+        file.memory = Some(config::Memory { bytes, ..rules() });
+        file.backends[0].weight = weight;
+        pool = next(&file, Some(&pool));
+        assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0, "{bytes} {weight}");
+    }
+}
+
+#[test]
+fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
+    let old = next(&remembering(&["a", "b", "c"], rules()), None);
+    let picks: Vec<_> = (0..CLIENTS).map(|low| visit(&old, low, 0)).collect();
+    let grown = next(&remembering(&["a", "b", "c", "d", "e", "f"], rules()), Some(&old));
+    for pick in &picks[..200] {
+        grown.refresh(pick.remember.unwrap(), &pick.backend, 50 * MINUTE);
+    }
+    for (low, settled) in picks.iter().enumerate() {
+        let pick = grown.pick(&client(low as u32), &[], 70 * MINUTE).unwrap();
+        let known = low < 200;
+        assert_eq!(pick.reason == Reason::Memory, known);
+        assert!(!known || pick.backend.name() == settled.backend.name());
+        assert_eq!(pick.broke, None, "whoever is forgotten is new");
+    }
+}
+
+#[test]
+fn a_drained_backend_serves_those_it_knows_and_nobody_else() {
+    let mut file = remembering(&["a", "b", "c"], rules());
+    let old = next(&file, None);
+    let before = visit_all(&old, 0);
+    file.backends[0].weight = 0;
+    let pool = next(&file, Some(&old));
+    assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0);
+    assert!((CLIENTS..2 * CLIENTS).all(|low| visit(&pool, low, MINUTE).backend.name() != "a"));
+}
+
+#[test]
+fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
+    let file = config::Pool { drain_deadline: Duration::from_secs(300), ..remembering(&["a", "b", "c"], rules()) };
+    let pool = next(&file, None);
+    let before = visit_all(&pool, 0);
+    assert!(pool.order("a", Order::Drain, 0) && !pool.order("z", Order::Drain, 0));
+    assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0);
+    for low in CLIENTS..2 * CLIENTS {
+        let pick = visit(&pool, low, MINUTE);
+        assert!(pick.backend.name() != "a" && pick.broke.is_none(), "whoever is new has nothing to lose");
+    }
+    // What a command said outlives a reload, also one that changes the address.
+    let mut elsewhere = file;
+    elsewhere.backends[0].address = config::Address::Unix("/elsewhere".into());
+    let pool = next(&elsewhere, Some(&pool));
+    assert!(pool.backends()[0].draining());
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&pool, low as u32, 6 * MINUTE);
+        assert_eq!(pick.broke, (home == "a").then_some(Cause::Drain));
+        assert_ne!(pick.backend.name(), "a");
+    }
+    for low in 0..CLIENTS {
+        assert_eq!(visit(&pool, low, 7 * MINUTE).broke, None, "each moves once");
+    }
+    assert!(pool.order("a", Order::Ready, 7 * MINUTE));
+    assert!((2 * CLIENTS..3 * CLIENTS).any(|low| visit(&pool, low, 8 * MINUTE).backend.name() == "a"));
+}
+
+#[test]
+fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves() {
+    let pool = next(&remembering(&["a", "b"], rules()), None);
+    let before = visit_all(&pool, 0);
+    assert!(pool.order("a", Order::Close, 0));
+    for (low, home) in before.iter().enumerate() {
+        let pick = visit(&pool, low as u32, 0);
+        assert_eq!((pick.backend.name(), pick.broke), ("b", (home == "a").then_some(Cause::Drain)));
+    }
+    assert!(pool.order("b", Order::Close, 0));
+    assert_eq!(visit(&pool, 1, 0).reason, Reason::LastResort, "all_down = \"try\"");
+}
+
+#[test]
+fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
+    let pool = next(&config(&["a", "b"]), None);
+    let pick = |now_ms| pool.pick_settled(Some(0), &client(1), &[], now_ms).unwrap();
+    assert!(pool.order("a", Order::Drain, 0));
+    assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", Reason::Cookie));
+    assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(Cause::Drain)));
+}
+
+#[test]
+fn a_client_waits_for_its_own_backend_where_the_file_says_so() {
+    let most = Duration::from_secs(3);
+    for (when_down, expected) in
+        [(WhenDown::Rehash, None), (WhenDown::Wait(most), Some(most)), (WhenDown::Reject, Some(Duration::ZERO))]
+    {
+        let pool = next(&config::Pool { when_down, ..remembering(&["a", "b", "c"], rules()) }, None);
+        let home = visit(&pool, 1, 0).backend;
+        assert_eq!(pool.waits(None, &client(1), 0), None, "its backend is up");
+        mark(&home, false);
+        assert_eq!(pool.waits(None, &client(1), 0), expected);
+        assert_eq!(pool.waits(None, &client(2_000), 0), None, "nobody knows it");
+        mark(&home, true);
+        assert_eq!(pool.waits(None, &client(1), 0), None);
+    }
+}
+
+#[test]
+fn only_a_connection_that_stands_moves_a_key() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    let home = visit(&pool, 1, 0).backend;
+    mark(&home, false);
+    let elsewhere = pool.pick(&client(1), &[], MINUTE).unwrap();
+    assert!(!Arc::ptr_eq(&elsewhere.backend, &home));
+    mark(&home, true);
+    let again = pool.pick(&client(1), &[], 2 * MINUTE).unwrap();
+    assert!(Arc::ptr_eq(&again.backend, &home) && again.reason == Reason::Memory);
+}
+
+#[test]
+fn clients_without_a_source_are_not_remembered() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    assert_eq!(pool.pick(&Facts::default(), &[], 0).unwrap().remember, None);
+    assert_eq!(pool.census(0).unwrap().known, 0);
+    let v6: IpAddr = "2001:db8::1".parse().unwrap();
+    let pick = pool.pick(&Facts { source: Some(v6), ..Facts::default() }, &[], 0).unwrap();
+    pool.settle(pick.remember.unwrap(), &pick.backend, 0);
+    assert_eq!(pool.census(0).unwrap().known, 1);
+}
+
+/// Picks, connects, settles, and holds the connection.
+fn stay(pool: &Pool, low: u32, now_ms: u64) -> (Pick, Lease) {
+    let pick = visit(pool, low, now_ms);
+    let lease = Lease::new(Arc::clone(&pick.backend));
+    (pick, lease)
+}
+
+#[test]
+fn new_keys_overflow_a_loaded_backend_and_keep_their_second_home() {
+    for on_return in [OnReturn::Stay, OnReturn::Return] {
+        let rules = config::Memory { on_return, ..rules() };
+        let mut file = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules) };
+        file.backends[0].weight = 2;
+        let pool = next(&file, None);
+        let held: Vec<_> = (0..CLIENTS).map(|low| stay(&pool, low, 0)).collect();
+        let most = |index: usize| pool.backends()[index].leases();
+        assert!(most(0) <= 250 && most(1) <= 125 && most(2) <= 125, "{} {} {}", most(0), most(1), most(2));
+        let homes: Vec<_> = held.iter().map(|(pick, _)| pick.backend.name().to_owned()).collect();
+        assert!(held.iter().all(|(pick, _)| pick.broke.is_none()));
+        let leases: Vec<_> = held.into_iter().map(|(_, lease)| lease).collect();
+        drop(leases);
+        // The load is gone, the second home stays.
+        assert_eq!(moved(&homes, &visit_all(&pool, MINUTE)), 0, "{on_return:?}");
+    }
+}
+
+#[test]
+fn one_key_with_most_of_the_connections_stays_in_one_place() {
+    let pool = next(&config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) }, None);
+    let held: Vec<_> = (0..100).map(|_| stay(&pool, 7, 0)).collect();
+    assert!(held.iter().all(|(pick, _)| Arc::ptr_eq(&pick.backend, &held[0].0.backend)));
+}
+
+#[test]
+fn a_full_backend_overflows_or_rejects_as_the_file_says() {
+    let mut file = remembering(&["a", "b"], rules());
+    file.backends.iter_mut().for_each(|backend| backend.max_connections = Some(10));
+    let pool = next(&file, None);
+    let homes: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 0).backend).collect();
+    let held: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[0]))).collect();
+    for (low, home) in homes.iter().enumerate() {
+        let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
+        assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(Cause::Full)));
+    }
+    let more: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[1]))).collect();
+    assert!(pool.pick(&client(1), &[], 0).is_none());
+    assert_eq!(pool.why_nobody(0), crate::outcome::Ended::BackendFull);
+    drop((held, more));
+    file.on_full = config::OnFull::Reject;
+    let pool = next(&file, Some(&pool));
+    let _held: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[0]))).collect();
+    for (low, home) in homes.iter().enumerate() {
+        assert_eq!(pool.pick(&client(low as u32), &[], 0).is_none(), home.name() == "a");
+    }
+}
+
+#[test]
+fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twice() {
+    let file = config::Pool { slow_start: Some(Duration::from_secs(100)), ..remembering(&["a", "b"], rules()) };
+    let pool = next(&file, None);
+    let backend = &pool.backends()[0];
+    let report = |good: bool, now_ms: u64| {
+        for _ in 0..4 {
+            backend.checked(
+                if good { Ok(()) } else { Err("refused") },
+                &super::tests::check(),
+                config::OnDown::Keep,
+                now_ms,
+            );
+        }
+    };
+    report(false, 1_000);
+    report(true, 10_000);
+    let share = |from: u32, now_ms: u64| {
+        (from..from + CLIENTS).filter(|low| visit(&pool, *low, now_ms).backend.name() == "a").count()
+    };
+    let full = CLIENTS as usize / 2;
+    let shares = [share(0, 20_000), share(1_000, 60_000), share(2_000, 100_000), share(3_000, 120_000)];
+    assert!(shares[0] < full / 4 && shares.is_sorted() && shares[3] > full * 3 / 4, "{shares:?}");
+    // Whoever came early stays, also when the ramp has passed its hash.
+    let before: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 20_000).backend.name().to_owned()).collect();
+    assert_eq!(moved(&before, &visit_all(&pool, 200_000)), 0);
+}

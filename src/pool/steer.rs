@@ -1,0 +1,84 @@
+//! Whom a backend takes beyond being up: the most connections it may have, and, of new keys, what load bound and slow
+//! start leave it.
+//!
+//! Places nobody; `decide` asks. The load bound is that of consistent hashing with bounded loads (Mirrokni, Thorup,
+//! Zadimoghaddam 2016). Invariant: a key that has settled is never steered, and in a slow start the backends that take
+//! a key only ever become more, so no key moves twice.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::Pool;
+use crate::config::OnFull;
+use crate::outcome::Ended;
+
+/// What is known of the pool's load when a new key is placed.
+pub(super) struct Steering<'p> {
+    pool: &'p Pool,
+    draw: u64,
+    now_ms: u64,
+    /// Load bound in hundredths, leases, and the weight that is up.
+    load: Option<(u64, u64, u64)>,
+}
+
+impl Pool {
+    /// Whether a backend has as many connections as it may have.
+    pub(super) fn full(&self, index: usize) -> bool {
+        let most = self.config.backends[index].max_connections;
+        most.is_some_and(|most| self.backends[index].leases() >= u64::from(most))
+    }
+
+    /// The same where somebody else may serve instead.
+    pub(super) fn overflows(&self, index: usize) -> bool {
+        self.config.on_full == OnFull::Overflow && self.full(index)
+    }
+
+    /// How new keys with this draw are steered; `None` where nothing is.
+    pub(super) fn steering(&self, draw: u64, now_ms: u64) -> Option<Steering<'_>> {
+        if self.config.load_bound.is_none() && self.config.slow_start.is_none() {
+            return None;
+        }
+        let load = self.config.load_bound.map(|bound| {
+            let up = |index: &usize| !self.config.backends[*index].backup && self.backends[*index].usable(now_ms);
+            let weights =
+                (0..self.backends.len()).filter(up).map(|index| u64::from(self.config.backends[index].weight));
+            (u64::from(bound), self.leases(), weights.sum::<u64>().max(1))
+        });
+        Some(Steering { pool: self, draw, now_ms, load })
+    }
+
+    /// Why nobody serves a client that could not be given a backend.
+    pub fn why_nobody(&self, now_ms: u64) -> Ended {
+        let full = |index: usize| self.backends[index].usable(now_ms) && self.full(index);
+        if (0..self.backends.len()).any(full) { Ended::BackendFull } else { Ended::NoBackend }
+    }
+}
+
+impl Steering<'_> {
+    /// Whether this backend takes the new key.
+    pub(super) fn admits(&self, index: usize) -> bool {
+        self.below_bound(index) && self.below_ramp(index)
+    }
+
+    /// At most ceil(bound × (leases + 1) × weight / weight that is up), and at least one.
+    fn below_bound(&self, index: usize) -> bool {
+        let Some((bound, leases, up)) = self.load else { return true };
+        let weight = u64::from(self.pool.config.backends[index].weight);
+        let limit = (bound * (leases + 1) * weight).div_ceil(100 * up).max(1);
+        self.pool.backends[index].leases() < limit
+    }
+
+    /// A fixed hash of key and name below the part of the slow start that has passed.
+    fn below_ramp(&self, index: usize) -> bool {
+        let Some(over) = self.pool.config.slow_start else { return true };
+        let backend = &self.pool.backends[index];
+        let rose_ms = backend.rose_ms.load(Relaxed);
+        let (passed, over) = (self.now_ms.saturating_sub(rose_ms), over.as_millis() as u64);
+        if rose_ms == 0 || passed >= over {
+            return true;
+        }
+        let turn = xxh3_64_with_seed(backend.name().as_bytes(), self.draw) >> 48;
+        turn < (passed << 16) / over
+    }
+}

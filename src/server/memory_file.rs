@@ -1,0 +1,81 @@
+//! What is remembered, from one process to the next: read once at start, written at intervals and at the end.
+//!
+//! The format is `sticky::memory::file`'s. Invariant: the file is replaced whole or not at all, and only its owner can
+//! read it; whatever is wrong with it costs what it remembers and nothing else.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::reload::unix_s;
+use crate::clock;
+use crate::snapshot::Snapshot;
+use crate::sticky::memory::file::{self, Loaded, Refused, Target, Writer};
+use crate::sticky::memory::{Minute, Secret};
+
+/// The secret under which a good file was written; memories must be made with it to find what the file says.
+pub(super) fn secret(path: &Path) -> Option<Secret> {
+    match open(path).and_then(|file| file.map(file::check).transpose()) {
+        Ok(header) => header.map(|header| header.secret),
+        Err(refused) => {
+            tracing::warn!("memory file {} {refused}: clients are remembered from now on", path.display());
+            None
+        }
+    }
+}
+
+/// Fills the memories of the first snapshot.
+pub(super) fn load(path: &Path, snapshot: &Snapshot) {
+    let target = |name: &str| {
+        let pool = snapshot.pool(name)?;
+        Some(Target {
+            memory: pool.memory()?,
+            hash_seed: pool.config().hash_seed,
+            backends: pool.backends().iter().map(|backend| backend.name()).collect(),
+        })
+    };
+    let read = |input: BufReader<File>| file::load(input, unix_s(), now(), target);
+    match open(path).and_then(|file| file.map(read).transpose()) {
+        Ok(sections) => sections.into_iter().flatten().for_each(|section| tell(&section)),
+        Err(refused) => tracing::warn!("memory file {} {refused}", path.display()),
+    }
+}
+
+fn tell(section: &Loaded) {
+    let Loaded { name, kept, over, .. } = section;
+    match &section.refused {
+        None => tracing::info!("pool {name:?} remembers {kept} clients; the time of {over} was over"),
+        Some(refused) => tracing::warn!("what pool {name:?} remembered {refused}"),
+    }
+}
+
+/// Writes what is remembered now.
+pub(super) fn store(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, unix_s())?;
+    for pool in snapshot.pools.iter() {
+        if let Some(memory) = pool.memory() {
+            let names = pool.backends().iter().map(|backend| backend.name());
+            writer.section(pool.name(), pool.config().hash_seed, names, memory, now())?;
+        }
+    }
+    let mut out = writer.finish()?;
+    out.flush()?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+/// The file, if there is one.
+fn open(path: &Path) -> Result<Option<BufReader<File>>, Refused> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(BufReader::new(file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Refused::Unreadable(error)),
+    }
+}
+
+fn now() -> Minute {
+    Minute::of_ms(clock::now() / 1_000)
+}

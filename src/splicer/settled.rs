@@ -1,0 +1,56 @@
+//! What a connection keeps of where its client has settled: written when it stands, while it does, and when it ends.
+//!
+//! Chooses nothing; the pool does. Invariant: only a connection that stands, or stood, is remembered.
+
+use super::flow::Go::{self, Stop, To};
+use super::flow::{Flow, Stage, Step, Verdict};
+use super::os::{Micros, Os};
+use crate::pool::{Pool, Remember};
+
+/// A client that waits for its backend looks so often whether that is back.
+pub const LOOK_AGAIN_US: Micros = 100_000;
+
+impl<O: Os> Flow<O> {
+    /// Its connection stands: from here on its client is remembered.
+    pub(super) fn settle(&mut self, pool: &Pool, remember: Remember, now: Micros) {
+        if let Some(lease) = &self.lease {
+            pool.settle(remember, lease.backend(), now / 1_000);
+            (self.key, self.settled) = (remember.key, Some(remember.origin));
+            self.next_refresh(pool, now);
+        }
+    }
+
+    /// When the entry is to be refreshed, if ever.
+    pub(super) fn refresh_at(&self) -> Option<Micros> {
+        self.settled.map(|_| self.until)
+    }
+
+    /// Refreshes the entry by the rules in force.
+    pub(super) fn refresh(&mut self, step: &Step<'_, O>) {
+        let (Some(origin), Some(lease)) = (self.settled, &self.lease) else { return };
+        let snapshot = step.current.load();
+        match snapshot.pool_of(lease.backend()) {
+            Some(pool) => {
+                pool.refresh(Remember { key: self.key, origin }, lease.backend(), step.now / 1_000);
+                self.next_refresh(pool, step.now);
+            }
+            None => self.settled = None,
+        }
+    }
+
+    /// Nothing more, if the pool has no memory any more.
+    fn next_refresh(&mut self, pool: &Pool, now: Micros) {
+        match pool.refresh_every_ms() {
+            Some(every) => self.until = now + Micros::from(every) * 1_000,
+            None => self.settled = None,
+        }
+    }
+
+    /// Waits for the backend it has settled at.
+    pub(super) fn await_settled(&mut self, step: &mut Step<'_, O>) -> Go {
+        if let Some(ended) = self.client_failure(step) {
+            return Stop(Verdict::End(ended));
+        }
+        if step.now >= self.until { To(Stage::Pick) } else { Stop(Verdict::Wait) }
+    }
+}
