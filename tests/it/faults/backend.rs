@@ -160,7 +160,8 @@ fn a_backend_goes_and_returns_20_times_beside_another() {
     const ROUNDS: u64 = 20;
     let stays = Backend::named("b0");
     let comes_and_goes = Refusing::on(own_address(2));
-    let tables = pool("app", "eject = \"off\"", &[stays.address, comes_and_goes.address]);
+    // By placement alone: whoever is remembered would stay where it went.
+    let tables = pool("app", "eject = \"off\"\nmemory = \"0\"", &[stays.address, comes_and_goes.address]);
     let cases = vec![
         case("backend-goes-beside-another", "pool = \"app\"", |scene| {
             let served_by = |n: usize| ask(&connect_from(source(n), scene.address), "hi").expect("an answer");
