@@ -1,6 +1,6 @@
-//! Listening sockets: made, bound and told apart from another process's.
+//! Sockets made: listening ones, bound and told apart from another process's, and connecting ones.
 //!
-//! Accepts nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT` has shown that no
+//! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT` has shown that no
 //! other process listens there, and nothing listens before everything is bound.
 
 use std::io;
@@ -11,8 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
+
+use crate::config::Address;
 
 /// When a silent peer counts as gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -139,6 +141,61 @@ pub fn bind_without_port(socket: &impl AsFd, from: IpAddr) -> Result<(), Errno> 
     nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
         .map_err(|error| Errno::from_raw_os_error(error as i32))?;
     rustix::net::bind(socket, &SocketAddr::new(from, 0))
+}
+
+/// Begins to connect. `ECONNREFUSED`: nobody listens, or a unix socket's backlog is full, which has no queue to wait
+/// in. `EADDRNOTAVAIL`: no local port is left; an address that is not ours at all is `EIO`.
+pub fn connect(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (family, protocol) = match to {
+        Address::Tcp(SocketAddr::V4(_)) => (AddressFamily::INET, Some(rustix::net::ipproto::TCP)),
+        Address::Tcp(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(rustix::net::ipproto::TCP)),
+        Address::Unix(_) => (AddressFamily::UNIX, None),
+    };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
+    let answer = match to {
+        Address::Tcp(address) => {
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            if let Some(from) = from {
+                // No port is chosen here, so it is the address that is not to be had.
+                bind_without_port(&socket, from)
+                    .map_err(|error| if error == Errno::ADDRNOTAVAIL { Errno::IO } else { error })?;
+            }
+            rustix::net::connect(&socket, address)
+        }
+        Address::Unix(path) => rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?),
+    };
+    match answer {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(Errno::AGAIN) if family == AddressFamily::UNIX => Err(Errno::CONNREFUSED),
+        // TCP says EAGAIN where the local ports have run out (connect(2)).
+        Err(Errno::AGAIN) => Err(Errno::ADDRNOTAVAIL),
+        Err(Errno::NOENT) => Err(Errno::CONNREFUSED),
+        Err(error) => Err(error),
+    }
+}
+
+/// Connects from one of these addresses, in turn so that each one's ports are used alike; from the others only while
+/// the ones before have no port.
+pub fn connect_in_turn<T, E>(
+    sources: &[IpAddr],
+    to: &Address,
+    turn: u64,
+    no_port: impl Fn(&E) -> bool,
+    mut connect: impl FnMut(Option<IpAddr>) -> Result<T, E>,
+) -> Result<T, E> {
+    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
+    let fitting = || sources.iter().copied().filter(fits);
+    let count = fitting().count();
+    let mut turns = fitting().cycle().skip(turn as usize % count.max(1)).take(count);
+    let mut answer = connect(turns.next());
+    for from in turns {
+        if !answer.as_ref().is_err_and(&no_port) {
+            break;
+        }
+        answer = connect(Some(from));
+    }
+    answer
 }
 
 fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {

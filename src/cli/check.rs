@@ -5,11 +5,11 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::{EXIT_USAGE, Failure, load};
+use crate::clock;
 use crate::config::{self, Problem};
 use crate::snapshot::Loaded;
 
@@ -43,7 +43,7 @@ impl Check {
             Ok(checked) => match Loaded::read(&checked.config, None) {
                 Err(problems) => refused(Vec::new(), problems),
                 Ok(loaded) => {
-                    Found { accepted: true, in_text: checked.warnings, in_files: loaded.tls.warnings(unix_s()) }
+                    Found { accepted: true, in_text: checked.warnings, in_files: loaded.tls.warnings(clock::unix_s()) }
                 }
             },
         })
@@ -57,10 +57,6 @@ struct Found {
     in_text: Vec<Problem>,
     /// In the files that the text names.
     in_files: Vec<String>,
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn print(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure> {

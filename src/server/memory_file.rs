@@ -8,7 +8,6 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::reload::unix_s;
 use crate::clock;
 use crate::snapshot::Snapshot;
 use crate::sticky::memory::file::{self, Loaded, Refused, Target, Writer};
@@ -35,7 +34,7 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
         })
     };
-    let read = |input: BufReader<File>| file::load(input, unix_s(), now(), target);
+    let read = |input: BufReader<File>| file::load(input, clock::unix_s(), now(), target);
     match open(path).and_then(|file| file.map(read).transpose()) {
         Ok(sections) => sections.into_iter().flatten().for_each(|section| tell(&section)),
         Err(refused) => tracing::warn!("memory file {} {refused}", path.display()),
@@ -54,7 +53,7 @@ fn tell(section: &Loaded) {
 pub(super) fn store(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, unix_s())?;
+    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
     for pool in snapshot.pools.iter() {
         if let Some(memory) = pool.memory() {
             let names = pool.backends().iter().map(|backend| backend.name());

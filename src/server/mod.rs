@@ -160,7 +160,7 @@ async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<rel
         journal: Mutex::new(Some(journal)),
         doors: tokio::sync::Mutex::new(doors),
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
-        reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: reload::unix_s(), ..Reloads::default() }),
+        reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
         identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),

@@ -14,6 +14,7 @@ use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
 use crate::changes;
+use crate::clock;
 use crate::config::{self, Checked, Config};
 use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer;
@@ -132,7 +133,7 @@ impl Server {
     fn tell(&self, verdict: &Verdict) {
         let mut reloads = lock_of(&self.reloads);
         reloads.last_accepted = verdict.accepted;
-        reloads.last_unix_s = unix_s();
+        reloads.last_unix_s = clock::unix_s();
         reloads.problems = verdict.problems.clone();
         if verdict.accepted {
             reloads.accepted += 1;
@@ -163,7 +164,7 @@ pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec
     let without_place = |problem: String| format!("{file}: {problem}");
     let loaded = Loaded::read(&config, in_force)
         .map_err(|problems| problems.into_iter().map(without_place).collect::<Vec<_>>())?;
-    let of_files = loaded.tls.warnings(unix_s()).into_iter().map(without_place);
+    let of_files = loaded.tls.warnings(clock::unix_s()).into_iter().map(without_place);
     let warnings = warnings.iter().map(with_place).chain(of_files).collect();
     Ok(Read { config, loaded, warnings })
 }
@@ -198,8 +199,4 @@ pub(super) fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) 
     for listener in &snapshot.listeners {
         listener.state.limit(listener.config.max_connections);
     }
-}
-
-pub(super) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -3,7 +3,6 @@
 //! What a failure means is decided by `attempt.rs`, whose fault it is by `blame.rs`. Invariant: a connection holds a
 //! lease from the moment its backend is picked, and at most one socket towards a backend.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::blame::connect_failed;
@@ -12,7 +11,7 @@ use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::{Broken, Os};
 use super::slab::Side;
 use crate::attempt::{Failure, Next};
-use crate::config::Address;
+use crate::socket::connect_in_turn;
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
@@ -25,7 +24,9 @@ impl<O: Os> Flow<O> {
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
         let sources = opening.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
-        let socket = match connect(sources, backend.address(), self.id, step.tools.os) {
+        let to = backend.address();
+        let no_port = |why: &Broken| *why == Broken::NoPort;
+        let socket = match connect_in_turn(sources, to, self.id, no_port, |from| step.tools.os.connect(to, from)) {
             Ok(socket) => socket,
             Err(why) => return self.attempt_failed(why, step),
         };
@@ -123,23 +124,4 @@ impl<O: Os> Flow<O> {
         }
         if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
     }
-}
-
-/// Begins to connect from one of the pool's addresses, in turn so that each one's ports are used alike; from the
-/// others only while the ones before have no port.
-fn connect<O: Os>(sources: &[IpAddr], to: &Address, turn: u64, os: &mut O) -> Result<O::Socket, Broken> {
-    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
-    let fitting = || sources.iter().copied().filter(fits);
-    let count = fitting().count();
-    if count == 0 {
-        return os.connect(to, None);
-    }
-    let mut answer = Err(Broken::NoPort);
-    for from in fitting().cycle().skip(turn as usize % count).take(count) {
-        answer = os.connect(to, Some(from));
-        if !matches!(answer, Err(Broken::NoPort)) {
-            break;
-        }
-    }
-    answer
 }

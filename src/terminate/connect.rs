@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::account::{Stage, Visit};
 use super::alarm::until;
@@ -24,7 +23,7 @@ use crate::outcome::{Cause, Ended};
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::proxy_protocol::{self, Announce};
 use crate::snapshot::keep_alive;
-use crate::socket::bind_without_port;
+use crate::socket::{connect, connect_in_turn};
 use crate::sticky::Facts;
 use crate::tls::Upstream;
 
@@ -211,53 +210,10 @@ fn now_ms() -> u64 {
     clock::now() / 1_000
 }
 
-/// Begins to connect from one of the pool's addresses, in turn; from the others only while the ones before have no
-/// port.
+/// Begins to connect from one of the pool's addresses.
 fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Errno> {
-    let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
-    let fitting: Vec<_> = sources.iter().copied().filter(fits).collect();
-    let mut answer = Err(Errno::ADDRNOTAVAIL);
-    if fitting.is_empty() {
-        return open(to, None);
-    }
-    for from in fitting.iter().cycle().skip(turn as usize % fitting.len()).take(fitting.len()) {
-        answer = open(to, Some(*from));
-        if !matches!(answer, Err(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN)) {
-            break;
-        }
-    }
-    answer
-}
-
-fn open(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let tcp = Some(rustix::net::ipproto::TCP);
-    let (family, protocol) = match to {
-        Address::Tcp(to) if to.is_ipv4() => (AddressFamily::INET, tcp),
-        Address::Tcp(_) => (AddressFamily::INET6, tcp),
-        Address::Unix(_) => (AddressFamily::UNIX, None),
-    };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
-    let answer = match to {
-        Address::Tcp(to) => {
-            sockopt::set_tcp_nodelay(&socket, true)?;
-            if let Some(from) = from {
-                // No port is chosen here: an address that is not to be had is not ours.
-                bind_without_port(&socket, from)
-                    .map_err(|error| if error == Errno::ADDRNOTAVAIL { Errno::IO } else { error })?;
-            }
-            rustix::net::connect(&socket, to)
-        }
-        Address::Unix(path) => match rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?) {
-            // A full backlog answers at once, and has no queue to wait in.
-            Err(Errno::AGAIN) => Err(Errno::CONNREFUSED),
-            answer => answer,
-        },
-    };
-    match answer {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
+    let no_port = |error: &Errno| matches!(*error, Errno::ADDRNOTAVAIL | Errno::ADDRINUSE);
+    connect_in_turn(sources, to, turn, no_port, |from| connect(to, from))
 }
 
 /// Whose fault it is that there is no connection.

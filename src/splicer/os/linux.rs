@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::{Accepted, Broken, Event, Io, Micros, Os};
@@ -156,39 +156,7 @@ impl Os for Linux {
     }
 
     fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Connection, Broken> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (family, protocol) = match to {
-            Address::Tcp(SocketAddr::V4(_)) => (AddressFamily::INET, Some(rustix::net::ipproto::TCP)),
-            Address::Tcp(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(rustix::net::ipproto::TCP)),
-            Address::Unix(_) => (AddressFamily::UNIX, None),
-        };
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol).map_err(broken)?;
-        let answer = match to {
-            Address::Tcp(address) => {
-                sockopt::set_tcp_nodelay(&socket, true).map_err(broken)?;
-                if let Some(from) = from {
-                    crate::socket::bind_without_port(&socket, from).map_err(|error| match error {
-                        // No port is chosen here, so it is the address that is not to be had: it is not ours.
-                        Errno::ADDRNOTAVAIL => Broken::Other,
-                        other => broken(other),
-                    })?;
-                }
-                rustix::net::connect(&socket, address)
-            }
-            Address::Unix(path) => {
-                let address = SocketAddrUnix::new(path.as_path()).map_err(broken)?;
-                rustix::net::connect(&socket, &address)
-            }
-        };
-        match answer {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok(Connection(socket)),
-            // A unix socket's full backlog answers at once, and has no queue to wait in.
-            Err(Errno::AGAIN) if family == AddressFamily::UNIX => Err(Broken::Refused),
-            // TCP says EAGAIN where the local ports have run out (connect(2)).
-            Err(Errno::AGAIN) => Err(Broken::NoPort),
-            Err(Errno::NOENT) => Err(Broken::Refused),
-            Err(error) => Err(broken(error)),
-        }
+        crate::socket::connect(to, from).map(Connection).map_err(broken)
     }
 
     fn take_error(&mut self, socket: &Connection) -> Option<Broken> {
