@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::{Admission, ListenerState};
 use crate::clock;
 use crate::config::{self, Config, Fallback};
-use crate::pool::{Backend, Pool};
+use crate::pool::{Backend, Memories, Pool};
 use crate::route::{RouteFacts, RouteTable};
 use crate::socket::KeepAlive;
 use crate::sticky::cookie::{KeyRing, Rule};
@@ -129,7 +129,7 @@ impl Rings {
         let cookie = pool.cookie.as_ref()?;
         let names = pool.backends.iter().map(|backend| backend.name.as_str());
         let ring = |path: &Path| self.of(path).cloned().ok_or(());
-        Rule::new(cookie, &pool.name, names, ring).ok()
+        Rule::new(cookie, pool.sticks_as(), names, ring).ok()
     }
 }
 
@@ -210,13 +210,14 @@ impl Snapshot {
         let config = Arc::new(config);
         let now_ms = clock::now() / 1_000;
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(draw);
-        let old_pool = |name: &str| previous?.pools.iter().find(|pool| pool.name() == name);
+        let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
+        let mut memories = Memories::new(before.iter().map(|pool| &**pool), &secret, now_ms);
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
             .map(|pool| {
-                let old = old_pool(&pool.name).map(|pool| pool.as_ref());
-                Arc::new(Pool::new(pool, old, seats).with_cookie(rings.rule(pool)).with_memory(old, &secret, now_ms))
+                let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
+                Arc::new(memories.give(Pool::new(pool, old, seats).with_cookie(rings.rule(pool))))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
@@ -252,6 +253,19 @@ impl Snapshot {
     /// The pool that this backend belongs to, or did when it was removed.
     pub fn pool_of(&self, backend: &Backend) -> Option<&Arc<Pool>> {
         self.pools.iter().find(|pool| pool.is_of(backend))
+    }
+
+    /// Each memory once: its name, and the pools that share it.
+    pub fn memories(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
+        let mut memories: Vec<(&str, Vec<_>)> = Vec::new();
+        for pool in self.pools.iter().filter(|pool| pool.memory().is_some()) {
+            let name = pool.config().sticks_as();
+            match memories.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, pools)) => pools.push(pool),
+                None => memories.push((name, vec![pool])),
+            }
+        }
+        memories
     }
 
     /// The pool of this name.

@@ -12,6 +12,7 @@
 //! | `GET /status` | [`Status`] |
 //! | `GET /pools` | its pools |
 //! | `GET /backends` | their backends, each with its pool's name |
+//! | `GET /memory` | what pools remember, with the keys that come most often |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |
@@ -27,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config;
-use crate::metrics::Status;
-use crate::pool::Order;
+use crate::metrics::{Status, status};
+use crate::pool::{HotKey, Order};
 
 mod bounded;
 mod routes;
@@ -52,6 +53,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// What the process is doing now.
     fn status(&self) -> Status;
+
+    /// What is remembered, and of whom most.
+    fn memories(&self) -> Vec<MemoryView>;
 
     /// How many open connections a filter holds for, and at most so many of them.
     fn connections(&self, filter: Filter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
@@ -77,6 +81,16 @@ pub struct Filter {
     pub backend: Option<String>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// A memory, and the keys that come most often.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemoryView {
+    /// What it holds.
+    #[serde(flatten)]
+    pub memory: status::Memory,
+    /// The hottest keys, hottest first.
+    pub hottest: Vec<HotKey>,
 }
 
 /// What became of a reload.

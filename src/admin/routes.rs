@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Filter};
+use super::{Control, Filter, MemoryView};
 use crate::metrics::{self, Status, status};
 use crate::pool::Order;
 
@@ -42,11 +42,21 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/status", get(whole::<C>))
         .route("/pools", get(pools::<C>))
         .route("/backends", get(backends::<C>))
+        .route("/memory", get(memory::<C>))
         .route("/connections", get(connections::<C>))
 }
 
-async fn page<C: Control>(State(control): State<Arc<C>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::render(&control.status()))
+async fn page<C: Control>(State(control): State<Arc<C>>) -> Response {
+    let page = aside(control, |control| metrics::render(&control.status())).await;
+    page.map(|page| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)).into_response()
+}
+
+/// Counting a large memory takes a while, in which checks and commands go on.
+async fn aside<C: Control, T: Send + 'static>(
+    control: Arc<C>,
+    look: impl FnOnce(&C) -> T + Send + 'static,
+) -> Result<T, StatusCode> {
+    tokio::task::spawn_blocking(move || look(&control)).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn ready<C: Control>(State(control): State<Arc<C>>) -> Response {
@@ -56,12 +66,16 @@ async fn ready<C: Control>(State(control): State<Arc<C>>) -> Response {
     }
 }
 
-async fn whole<C: Control>(State(control): State<Arc<C>>) -> Json<Status> {
-    Json(control.status())
+async fn whole<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Status>, StatusCode> {
+    aside(control, |control| Json(control.status())).await
 }
 
-async fn pools<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<status::Pool>> {
-    Json(control.status().pools)
+async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<status::Pool>>, StatusCode> {
+    aside(control, |control| Json(control.status().pools)).await
+}
+
+async fn memory<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<MemoryView>>, StatusCode> {
+    aside(control, |control| Json(control.memories())).await
 }
 
 #[derive(Serialize)]
@@ -71,12 +85,12 @@ struct BackendOfPool {
     backend: status::Backend,
 }
 
-async fn backends<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<BackendOfPool>> {
+async fn backends<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<BackendOfPool>>, StatusCode> {
     let of_pool = |pool: status::Pool| {
         let status::Pool { name, backends, .. } = pool;
         backends.into_iter().map(move |backend| BackendOfPool { pool: name.clone(), backend })
     };
-    Json(control.status().pools.into_iter().flat_map(of_pool).collect())
+    aside(control, move |control| Json(control.status().pools.into_iter().flat_map(of_pool).collect())).await
 }
 
 #[derive(Deserialize)]

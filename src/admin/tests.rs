@@ -42,6 +42,14 @@ impl Control for Fake {
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 
+    fn memories(&self) -> Vec<MemoryView> {
+        let hot = HotKey { key: "10.0.0.1".into(), share: 0.5, share_error: 0.0, backend: Some("a".into()) };
+        vec![MemoryView {
+            memory: status::Memory { name: "web".into(), ..status::Memory::default() },
+            hottest: vec![hot],
+        }]
+    }
+
     async fn connections(&self, filter: Filter) -> (usize, Vec<Open>) {
         let open =
             |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
@@ -132,7 +140,8 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> (u16, St
 #[test]
 fn both_doors_show_the_same() {
     let served = Served::start();
-    for path in ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/connections?limit=2"] {
+    for path in ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/memory", "/connections?limit=2"]
+    {
         let (code, body) = served.over_unix("GET", path);
         assert_eq!(code, 200, "{path}");
         let (code, other) = served.over_http("GET", path);
@@ -147,6 +156,8 @@ fn views_show_what_they_are_named_for() {
     let served = Served::start();
     assert_eq!(served.json("/status")["generation"], 4);
     assert_eq!(served.json("/pools")[0]["backends"][1]["name"], "b");
+    let memory = &served.json("/memory")[0];
+    assert_eq!((&memory["name"], &memory["hottest"][0]["key"]), (&"web".into(), &"10.0.0.1".into()));
     let backends = served.json("/backends");
     assert_eq!((&backends[1]["pool"], &backends[1]["name"]), (&"web".into(), &"b".into()));
 }

@@ -1,14 +1,19 @@
 //! `sessile status`: what the running process is doing, as tables for people or as its own JSON.
 //!
-//! Computes nothing: numbers are those of the admin interface. Invariant: `--json` prints what `/status` answers.
+//! Computes nothing: numbers are those of the admin interface. Invariant: `--json` prints what `/status` answers; the
+//! tables add the hottest keys of `/memory`.
 
 use std::fmt::Write as _;
 use std::io::Write;
 
 use super::table::Table;
 use super::{Failure, client, load::Running, print_json};
+use crate::admin::MemoryView;
 use crate::metrics::{self, status};
 use crate::outcome::Ended;
+
+/// A key with this share of all picks is worth a line.
+const HOT: f64 = 0.01;
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -23,18 +28,27 @@ pub(super) struct Status {
 impl Status {
     /// Asks and prints.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let answer = client::request(&self.running.socket()?, "GET", "/status")?;
+        let socket = self.running.socket()?;
+        let answer = client::request(&socket, "GET", "/status")?;
         if self.json {
             print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
         } else {
-            out.write_all(show(&answer.json(&[200])?).as_bytes())?;
+            let memories: Vec<MemoryView> = client::request(&socket, "GET", "/memory")?.json(&[200])?;
+            out.write_all(show(&answer.json(&[200])?, &memories).as_bytes())?;
         }
         Ok(0)
     }
 }
 
-fn show(status: &metrics::Status) -> String {
-    let sections = [head(status), listeners(&status.listeners), pools(&status.pools), workers(&status.workers)];
+fn show(status: &metrics::Status, memories: &[MemoryView]) -> String {
+    let sections = [
+        head(status),
+        listeners(&status.listeners),
+        pools(&status.pools),
+        self::memories(memories),
+        hottest(memories),
+        workers(&status.workers),
+    ];
     let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
     shown.join("\n")
 }
@@ -127,6 +141,34 @@ fn pools(pools: &[status::Pool]) -> String {
     table.render()
 }
 
+fn memories(memories: &[MemoryView]) -> String {
+    let mut table = Table::new(["MEMORY", "POOLS", "SIZE", "KNOWN", "DISPLACED", "LEARNED", "LOST EARLY"]);
+    for MemoryView { memory, .. } in memories {
+        table.row([
+            memory.name.clone(),
+            memory.pools.join(" "),
+            bytes(memory.bytes),
+            memory.known.to_string(),
+            memory.displaced.to_string(),
+            memory.learned.to_string(),
+            memory.evicted_displaced.to_string(),
+        ]);
+    }
+    table.render()
+}
+
+/// Keys that alone make a difference.
+fn hottest(memories: &[MemoryView]) -> String {
+    let mut table = Table::new(["MEMORY", "HOTTEST KEY", "SHARE", "BACKEND"]);
+    for MemoryView { memory, hottest } in memories {
+        for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
+            let share = format!("{:.1} %", hot.share * 100.0);
+            table.row([memory.name.clone(), hot.key.clone(), share, hot.backend.clone().unwrap_or_default()]);
+        }
+    }
+    table.render()
+}
+
 fn workers(workers: &[status::Worker]) -> String {
     let mut table = Table::new(["WORKER", "GENERATION", "CONNECTIONS", "ACCEPT", "PANICS", "STUCK", "LOG DROPPED"]);
     for (index, worker) in workers.iter().enumerate() {
@@ -176,6 +218,7 @@ fn duration(us: u64) -> String {
 mod tests {
     use super::*;
     use crate::metrics::status::{Backend, BackendTotals, Listener, ListenerTotals, Pool, Reloads, Worker};
+    use crate::pool::HotKey;
 
     #[test]
     fn quantities_are_short() {
@@ -218,7 +261,10 @@ mod tests {
             workers: vec![Worker { accept_paused_now: 1, ..Worker::default() }],
             ..metrics::Status::default()
         };
-        let shown = show(&status);
+        let hot = |key: &str, share| HotKey { key: key.into(), share, share_error: 0.001, backend: Some("a".into()) };
+        let memory = status::Memory { name: "web".into(), pools: vec!["web".into()], known: 70, ..Default::default() };
+        let memories = [MemoryView { memory, hottest: vec![hot("10.0.0.1", 0.601), hot("10.0.0.2", 0.002)] }];
+        let shown = show(&status, &memories);
         for line in [
             "sessile 0.1.0, not ready, up 0 µs, generation 0, digest 00ff",
             "the last reload was refused:\n  s.toml:1:1: no",
@@ -226,6 +272,7 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{shown}");
         }
+        assert!(shown.contains("10.0.0.1  60.1 %  a\n") && !shown.contains("10.0.0.2"), "{shown}");
         assert!(shown.contains("down") && shown.contains("connection refused") && shown.contains("paused"), "{shown}");
     }
 }

@@ -18,17 +18,22 @@ fn run(line: &str) -> (String, Result<u8, Failure>) {
 }
 
 /// Serves one canned answer and hands back the request.
-fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<String>) {
+fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
+    answering_each(folder, vec![(code.to_owned(), body.to_owned())])
+}
+
+/// One answer a connection, in turn; the requests.
+fn answering_each(folder: &Path, answers: Vec<(String, String)>) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
     let socket = folder.join("admin.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let answer = format!("HTTP/1.0 {code}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    let thread = thread::spawn(move || {
+    let answer = move |(code, body): (String, String)| {
         let (mut stream, _) = listener.accept().unwrap();
         let mut request = [0; 1024];
         let length = io::Read::read(&mut stream, &mut request).unwrap();
-        stream.write_all(answer.as_bytes()).unwrap();
+        write!(stream, "HTTP/1.0 {code}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         String::from_utf8_lossy(&request[..length]).into_owned()
-    });
+    };
+    let thread = thread::spawn(move || answers.into_iter().map(answer).collect());
     (socket, thread)
 }
 
@@ -120,7 +125,7 @@ fn reload_prints_the_verdict_and_fails_when_refused() {
         let (text, result) = run(&format!("sessile reload --socket {}", socket.display()));
         assert_eq!(result.unwrap(), exit);
         assert!(text.starts_with(if accepted { "accepted: generation 3" } else { "refused: generation 3" }), "{text}");
-        assert!(served.join().unwrap().starts_with("POST /reload HTTP/1.0\r\n"));
+        assert!(served.join().unwrap()[0].starts_with("POST /reload HTTP/1.0\r\n"));
     }
 }
 
@@ -130,11 +135,13 @@ fn status_prints_a_table_or_what_the_process_answered() {
     let body = serde_json::to_string(&status).unwrap();
     for (option, begins) in [("", "sessile 9.9.9, ready, "), ("--json", "{")] {
         let folder = tempfile::tempdir().unwrap();
-        let (socket, served) = answering(folder.path(), "200 OK", &body);
+        let mut answers = vec![("200 OK".to_owned(), body.clone()), ("200 OK".to_owned(), "[]".to_owned())];
+        answers.truncate(if option.is_empty() { 2 } else { 1 });
+        let (socket, served) = answering_each(folder.path(), answers);
         let (text, result) = run(&format!("sessile status --socket {} {option}", socket.display()));
         assert_eq!(result.unwrap(), 0);
         assert!(text.starts_with(begins), "{text}");
-        assert!(served.join().unwrap().starts_with("GET /status HTTP/1.0\r\n"));
+        assert!(served.join().unwrap()[0].starts_with("GET /status HTTP/1.0\r\n"));
     }
 }
 

@@ -7,6 +7,7 @@
 //! Invariant: a `Config` leaves here only if no error was noted.
 
 mod cookie;
+mod group;
 mod health;
 mod listener;
 mod memory;

@@ -104,6 +104,7 @@ pub static POOL: Keys = Keys {
         "prefix_v6",
         "hash_seed",
         "memory",
+        "stick_group",
         "remember",
         "on_add",
         "on_return",

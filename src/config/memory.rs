@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::Pool;
+
 /// The memory of where keys settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -15,6 +17,13 @@ pub struct Memory {
     pub on_add: OnAdd,
     /// When the backend that placement names is back.
     pub on_return: OnReturn,
+}
+
+impl Pool {
+    /// Whose clients settle together: its group's, or its own.
+    pub fn sticks_as(&self) -> &str {
+        self.stick_group.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// What a known key does when a reload has changed placement.

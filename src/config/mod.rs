@@ -269,6 +269,8 @@ pub struct Pool {
     pub hash_seed: u64,
     /// The memory of where keys settled; `None` = none.
     pub memory: Option<Memory>,
+    /// Pools of one group share their memory.
+    pub stick_group: Option<String>,
     /// What a known client does whose backend is down.
     pub when_down: WhenDown,
     /// How much more than its share a backend may have before new keys go elsewhere, in hundredths; `None` = no bound.

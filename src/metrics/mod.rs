@@ -31,6 +31,7 @@ pub fn render(status: &Status) -> String {
     reloads(&mut page, status);
     listeners(&mut page, status);
     pools(&mut page, status);
+    memories(&mut page, status);
     backends(&mut page, status);
     workers(&mut page, status);
     page.finish()
@@ -142,19 +143,42 @@ fn pools(page: &mut Page, status: &Status) {
             pool.breaks.iter().map(of_cause)
         }),
     );
-    let memories = || status.pools.iter().filter_map(|pool| Some((&pool.name, pool.memory.as_ref()?)));
+}
+
+fn memories(page: &mut Page, status: &Status) {
+    let memories = || status.memories.iter().map(|memory| (memory, labels([("memory", &memory.name)])));
+    page.gauge(
+        "sessile_memory_bytes",
+        "Size of the memory.",
+        memories().map(|(memory, labels)| (labels, memory.bytes)),
+    );
     page.gauge(
         "sessile_memory_known",
         "Keys whose backend is remembered, by the time since they were last seen, at most.",
-        memories().flat_map(|(pool, memory)| {
-            let of_age = |(age, count): (&String, &u64)| (labels([("pool", pool), ("age", age)]), *count);
+        status.memories.iter().flat_map(|memory| {
+            let of_age = |(age, count): (&String, &u64)| (labels([("memory", &memory.name), ("age", age)]), *count);
             memory.known_by_age.iter().map(of_age)
         }),
+    );
+    page.gauge(
+        "sessile_memory_displaced",
+        "Remembered keys that placement alone would not find.",
+        memories().map(|(memory, labels)| (labels, memory.displaced)),
+    );
+    page.gauge(
+        "sessile_memory_learned",
+        "Remembered cookies of applications.",
+        memories().map(|(memory, labels)| (labels, memory.learned)),
     );
     page.counter(
         "sessile_memory_evicted_displaced_total",
         "Remembered keys that placement would not find, and that had to give way.",
-        memories().map(|(pool, memory)| (labels([("pool", pool)]), memory.evicted_displaced)),
+        memories().map(|(memory, labels)| (labels, memory.evicted_displaced)),
+    );
+    page.level(
+        "sessile_memory_hottest_ratio",
+        "Share of the picks of about the last twenty minutes that is the most frequent key's.",
+        memories().map(|(memory, labels)| (labels, memory.hottest_share)),
     );
 }
 

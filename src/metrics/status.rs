@@ -37,6 +37,9 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Pools, in the order of the file.
     pub pools: Vec<Pool>,
+    /// What pools remember of their clients.
+    #[serde(default)]
+    pub memories: Vec<Memory>,
     /// Workers, by number.
     pub workers: Vec<Worker>,
     /// What each one's conversations came to.
@@ -136,24 +139,33 @@ pub struct Pool {
     pub digest: String,
     /// Known clients that got another backend, by cause.
     pub breaks: BTreeMap<String, u64>,
-    /// What it remembers of its keys, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Memory>,
     /// Its backends, in the order of the file.
     pub backends: Vec<Backend>,
 }
 
-/// A pool's memory.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// The memory of a pool, or of all pools of a `stick_group`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
+    /// The name of the pool, or of the group.
+    pub name: String,
+    /// The pools that share it.
+    pub pools: Vec<String>,
     /// Its size.
     pub bytes: u64,
     /// Keys it knows.
     pub known: u64,
     /// The same by the time since they were last seen, at most so long.
     pub known_by_age: BTreeMap<String, u64>,
+    /// The same by the backend they live with.
+    pub known_by_backend: BTreeMap<String, u64>,
+    /// Those that placement alone would not find.
+    pub displaced: u64,
+    /// Those that an application's cookie names.
+    pub learned: u64,
     /// Entries worth keeping that had to give way to others.
     pub evicted_displaced: u64,
+    /// The share of all picks that is the hottest key's.
+    pub hottest_share: f64,
 }
 
 /// One backend.

@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
+use serde::{Deserialize, Serialize};
+
 use crate::config::{self, OnAdd, OnReturn, WhenDown};
 use crate::outcome::{Cause, Reason};
-use crate::sticky::Facts;
-use crate::sticky::cookie;
 use crate::sticky::memory::census::Census;
+use crate::sticky::memory::hottest::Label;
 use crate::sticky::memory::{
-    KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
+    Hot, KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
 };
+use crate::sticky::{Facts, cookie, key};
 
 use super::{Aim, Backend, Choice, Pool};
 
@@ -41,6 +44,19 @@ pub(super) enum Recalled {
     Gone,
 }
 
+/// A key that comes often.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HotKey {
+    /// The key, for people; parts that are secret or too long are left out.
+    pub key: String,
+    /// Its share of all picks of about the last twenty minutes, 0 to 1.
+    pub share: f64,
+    /// By how much that may be too high.
+    pub share_error: f64,
+    /// The backend where it has settled.
+    pub backend: Option<String>,
+}
+
 /// What to write into the memory once a connection stands, and again while it does and when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remember {
@@ -50,25 +66,59 @@ pub struct Remember {
     pub origin: Origin,
 }
 
-impl PoolMemory {
-    /// For the pool of a new snapshot: the table of the old one, if that had one. `None` where none is wanted, or the
-    /// system has no room for it.
-    pub(super) fn carry(pool: &Pool, previous: Option<&Self>, secret: &Secret, now: Minute) -> Option<Self> {
-        let rules = pool.config.memory?;
+/// Gives the pools of a new snapshot their memories: those of the snapshot before, one for all pools of a
+/// `stick_group`.
+pub struct Memories<'s> {
+    before: Vec<&'s Pool>,
+    secret: &'s Secret,
+    now: Minute,
+    /// Of each group, since its first pool.
+    groups: AHashMap<String, Memory>,
+}
+
+impl<'s> Memories<'s> {
+    /// After these pools. The secret is that of the process.
+    pub fn new(before: impl IntoIterator<Item = &'s Pool>, secret: &'s Secret, now_ms: u64) -> Self {
+        Self { before: before.into_iter().collect(), secret, now: Minute::of_ms(now_ms), groups: AHashMap::default() }
+    }
+
+    /// The pool with its memory. It has none where none is wanted, or where the system has no room for it.
+    pub fn give(&mut self, pool: Pool) -> Pool {
+        let Some(rules) = pool.config.memory else { return pool };
         let terms = Terms { remember: rules.remember, digest: pool.digest() };
-        let memory = match previous {
-            None => Memory::new(rules.bytes, secret.clone(), terms)?,
-            Some(old) if old.rules.bytes == rules.bytes => old.memory.under(terms),
-            Some(old) => {
-                let resized = old.memory.resized(rules.bytes)?.under(terms);
-                resized.absorb(&old.memory, now);
-                resized
-            }
+        let group = pool.config.stick_group.as_ref();
+        let known = group.and_then(|group| self.groups.get(group).cloned());
+        let Some(memory) = known.or_else(|| self.table(&pool, rules.bytes, terms)) else { return pool };
+        if let Some(group) = group {
+            self.groups.insert(group.clone(), memory.clone());
+        }
+        let pool = Pool { memory: Some(PoolMemory::new(&pool, memory.under(terms), rules)), ..pool };
+        if let Some(old) = self.before.iter().find(|old| old.name() == pool.name()) {
+            pool.absorb(old, self.now);
+        }
+        pool
+    }
+
+    /// The one that the pool, or its group, had before, or one of another size in its place.
+    fn table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<Memory> {
+        let group = &pool.config.stick_group;
+        let same = |old: &&&Pool| {
+            old.config.stick_group == *group && (group.is_some() || old.name() == pool.name()) && old.memory.is_some()
         };
+        match self.before.iter().find(same).and_then(|old| old.memory.as_ref()) {
+            None => Memory::new(bytes, self.secret.clone(), terms),
+            Some(old) if old.rules.bytes == bytes => Some(old.memory.clone()),
+            Some(old) => old.memory.resized(bytes),
+        }
+    }
+}
+
+impl PoolMemory {
+    fn new(pool: &Pool, memory: Memory, rules: config::Memory) -> Self {
         let seating = Seating::new(memory.seats(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
         let remember = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
-        let learned = memory.under(Terms { remember, ..terms });
-        Some(Self { memory, seating, rules, learned })
+        let learned = memory.under(Terms { remember, digest: pool.digest() });
+        Self { memory, seating, rules, learned }
     }
 
     pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
@@ -213,11 +263,31 @@ impl Pool {
     /// The new table is in force, and nobody uses the old one any more: what was written there meanwhile comes along,
     /// and backends that left are forgotten.
     pub fn take_over(&self, old: &Self, now_ms: u64) {
+        self.absorb(old, Minute::of_ms(now_ms));
+        if let Some(memory) = &self.memory {
+            memory.memory.seats().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
+        }
+    }
+
+    /// Takes what the old pool remembers into another table, each backend by its name.
+    fn absorb(&self, old: &Self, now: Minute) {
         let (Some(memory), Some(before)) = (&self.memory, &old.memory) else { return };
         if !memory.memory.is_same(&before.memory) {
-            memory.memory.absorb(&before.memory, Minute::of_ms(now_ms));
+            let name = |seat| Some(old.backends[before.seating.index(seat)?].name());
+            memory.memory.absorb(&before.memory, now, |seat| memory.memory.seats().find(name(seat)?));
         }
-        memory.memory.seats().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
+    }
+
+    /// A client was picked for by this key.
+    #[inline]
+    pub(super) fn observe(&self, aim: &Aim<'_>, facts: &Facts<'_>, now_ms: u64) {
+        if let Some((memory, key)) = self.memory.as_ref().zip(aim.memory_key) {
+            let label = |label: &mut Label| {
+                let key = self.key(facts, aim.range);
+                key.iter().for_each(|key| label.keep(key.as_bytes()));
+            };
+            memory.memory.hottest().observe(key, Minute::of_ms(now_ms), label);
+        }
     }
 
     /// What it remembers, if it does.
@@ -233,9 +303,25 @@ impl Pool {
         Some(census)
     }
 
-    /// The size of its memory.
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory.as_ref().map_or(0, |memory| memory.memory.bytes())
+    /// The keys that come most often, and where they live.
+    pub fn hottest(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
+        let Some(memory) = &self.memory else { return Vec::new() };
+        let now = Minute::of_ms(now_ms);
+        let home = |key| memory.seating.index(memory.memory.find(key, now)?.seat);
+        let hot = |hot: Hot| HotKey {
+            key: key::show(hot.label.bytes()),
+            share: hot.share,
+            share_error: hot.error,
+            backend: home(hot.key).map(|index| self.backends[index].name().to_owned()),
+        };
+        memory.memory.hottest().top(count, now).into_iter().map(hot).collect()
+    }
+
+    /// How many of those who are known live with each of its backends.
+    pub fn residents<'p>(&'p self, census: &'p Census) -> impl Iterator<Item = (&'p str, u64)> {
+        let of = |index| census.of(self.memory.as_ref()?.seating.seat(index)?).into();
+        let count = move |index: usize| -> u64 { Option::<u64>::unwrap_or_default(of(index)) };
+        self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 
     fn tenant(&self, seat: Seat, now_ms: u64) -> Tenant {

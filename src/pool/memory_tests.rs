@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::tests::{client, config, mark, pin, range};
 use super::*;
 use crate::config::{OnAdd, OnReturn, WhenDown};
+use crate::sticky::memory::Secret;
 
 const CLIENTS: u32 = 400;
 const MINUTE: u64 = 60_000;
@@ -24,11 +25,22 @@ fn remembering(names: &[&str], rules: config::Memory) -> config::Pool {
 
 /// The pool of the next snapshot.
 fn next(config: &config::Pool, previous: Option<&Pool>) -> Pool {
-    let pool = Pool::new(config, previous, 1).with_memory(previous, &Secret::new([7; 16]), 0);
-    if let Some(previous) = previous {
-        pool.take_over(previous, 0);
+    let mut pools = after(&[config], previous.as_slice());
+    pools.remove(0)
+}
+
+/// The pools of the next snapshot.
+fn after(configs: &[&config::Pool], before: &[&Pool]) -> Vec<Pool> {
+    let secret = Secret::new([7; 16]);
+    let mut memories = Memories::new(before.iter().copied(), &secret, 0);
+    let old = |config: &config::Pool| before.iter().find(|old| old.name() == config.name).copied();
+    let pools: Vec<_> = configs.iter().map(|config| memories.give(Pool::new(config, old(config), 1))).collect();
+    for pool in &pools {
+        if let Some(old) = old(pool.config()) {
+            pool.take_over(old, 0);
+        }
     }
-    pool
+    pools
 }
 
 /// Picks, connects and settles.
@@ -353,4 +365,65 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
     // Whoever came early stays, also when the ramp has passed its hash.
     let before: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 20_000).backend.name().to_owned()).collect();
     assert_eq!(moved(&before, &visit_all(&pool, 200_000)), 0);
+}
+
+/// Two pools of the same backends, by another name and port each.
+fn twins(names: &[&str], group: Option<&str>) -> [config::Pool; 2] {
+    ["http", "https"].map(|name| config::Pool {
+        name: name.to_owned(),
+        stick_group: group.map(str::to_owned),
+        ..remembering(names, rules())
+    })
+}
+
+#[test]
+fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
+    let names = ["a", "b", "c"];
+    let old = after(&twins(&names, Some("web")).each_ref(), &[]);
+    let homes = visit_all(&old[0], 0);
+    assert!(old[0].memory().unwrap().is_same(old[1].memory().unwrap()));
+    // Now placement says otherwise, and the other pool knows by memory alone.
+    let grown = after(&twins(&["a", "b", "c", "d", "e"], Some("web")).each_ref(), &[&old[0], &old[1]]);
+    for (low, home) in homes.iter().enumerate() {
+        let pick = visit(&grown[1], low as u32, 0);
+        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::Memory, None));
+    }
+    assert_eq!(grown[1].census(0).unwrap().known, u64::from(CLIENTS));
+}
+
+#[test]
+fn who_was_known_is_known_when_a_pool_joins_a_group_leaves_it_or_the_group_has_another_size() {
+    let (names, grown) = (["a", "b", "c"], ["a", "b", "c", "d"]);
+    let larger = |configs: [config::Pool; 2]| {
+        configs.map(|config| config::Pool { memory: Some(config::Memory { bytes: 2 << 20, ..rules() }), ..config })
+    };
+    let apart = after(&twins(&names, None).each_ref(), &[]);
+    assert!(!apart[0].memory().unwrap().is_same(apart[1].memory().unwrap()));
+    let homes = visit_all(&apart[0], 0);
+    let mut pools = apart;
+    for step in [
+        twins(&grown, None),
+        twins(&grown, Some("web")),
+        larger(twins(&grown, Some("web"))),
+        larger(twins(&grown, Some("other"))),
+        twins(&grown, None),
+    ] {
+        let before: Vec<_> = pools.iter().collect();
+        pools = after(&step.each_ref(), &before);
+        assert_eq!(moved(&homes, &visit_all(&pools[0], 0)), 0, "{step:?}");
+    }
+    assert_eq!(moved(&homes, &visit_all(&pools[1], 0)), 0, "it was in the group");
+}
+
+#[test]
+fn a_key_that_comes_often_is_named_with_its_home() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    for n in 0..60_000 {
+        visit(&pool, if n % 10 < 6 { 7 } else { 1_000 + n }, 0);
+    }
+    let hottest = pool.hottest(1, 0).remove(0);
+    let home = visit(&pool, 7, 0).backend.name().to_owned();
+    let expected = client(7).source.unwrap().to_string();
+    assert_eq!((hottest.key, hottest.backend), (expected, Some(home)));
+    assert!((hottest.share - 0.6).abs() < 0.1, "{}", hottest.share);
 }

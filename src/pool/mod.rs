@@ -34,7 +34,7 @@ use ahash::AHashMap;
 pub use self::backend::{Backend, Health, Lease};
 pub use self::drain::Order;
 pub use self::explain::Explanation;
-pub use self::memory::Remember;
+pub use self::memory::{HotKey, Memories, Remember};
 
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
@@ -46,7 +46,7 @@ use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs};
-use crate::sticky::memory::{KeyHash, Minute, Origin, Secret};
+use crate::sticky::memory::{KeyHash, Origin};
 use crate::sticky::range::{self, Pin, Range, Ranges};
 
 /// Backends that share one balancing rule, as one snapshot sees them.
@@ -146,13 +146,6 @@ impl Pool {
         self.shared.leases.0.load(Relaxed)
     }
 
-    /// The same pool with its memory, which goes on from that of the old one.
-    pub fn with_memory(mut self, previous: Option<&Self>, secret: &Secret, now_ms: u64) -> Self {
-        let before = previous.and_then(|pool| pool.memory.as_ref());
-        self.memory = PoolMemory::carry(&self, before, secret, Minute::of_ms(now_ms));
-        self
-    }
-
     /// Known clients that got another backend for this cause.
     pub fn breaks(&self, cause: Cause) -> u64 {
         self.shared.breaks[cause as usize].load(Relaxed)
@@ -186,11 +179,15 @@ impl Pool {
     /// Chooses a backend. `tried`: those that failed in this connection already.
     pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick> {
         let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
+        let first = tried.is_empty();
         let health = |index: usize| self.backends[index].health(now_ms);
         let tried = |index: usize| {
             self.overflows(index) || tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
         };
         let recalled = self.recall(&aim, now_ms);
+        if first {
+            self.observe(&aim, facts, now_ms);
+        }
         let fits =
             |index: usize| health(index) == Health::Usable && !self.backends[index].drained(now_ms) && !tried(index);
         let choice = match self.stays(&aim, recalled, fits) {

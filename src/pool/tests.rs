@@ -45,6 +45,7 @@ pub(super) fn config(names: &[&str]) -> config::Pool {
         on_down_connections: OnDown::Keep,
         cookie: None,
         memory: None,
+        stick_group: None,
         when_down: config::WhenDown::Rehash,
         load_bound: None,
         on_full: config::OnFull::Overflow,

@@ -56,6 +56,7 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         on_down_connections: orders.on_down,
         cookie: None,
         memory: None,
+        stick_group: None,
         when_down: config::WhenDown::Rehash,
         load_bound: None,
         on_full: config::OnFull::Overflow,

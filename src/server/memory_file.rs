@@ -27,7 +27,8 @@ pub(super) fn secret(path: &Path) -> Option<Secret> {
 /// Fills the memories of the first snapshot.
 pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     let target = |name: &str| {
-        let pool = snapshot.pool(name)?;
+        let of_group = || snapshot.pools.iter().find(|pool| pool.config().sticks_as() == name);
+        let pool = snapshot.pool(name).or_else(of_group)?;
         Some(Target {
             memory: pool.memory()?,
             hash_seed: pool.config().hash_seed,
@@ -44,8 +45,8 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
 fn tell(section: &Loaded) {
     let Loaded { name, kept, over, .. } = section;
     match &section.refused {
-        None => tracing::info!("pool {name:?} remembers {kept} clients; the time of {over} was over"),
-        Some(refused) => tracing::warn!("what pool {name:?} remembered {refused}"),
+        None => tracing::info!("{name:?} remembers {kept} clients; the time of {over} was over"),
+        Some(refused) => tracing::warn!("what {name:?} remembered {refused}"),
     }
 }
 
@@ -54,10 +55,10 @@ pub(super) fn store(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     let unfinished = path.with_extension("new");
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
-    for pool in snapshot.pools.iter() {
-        if let Some(memory) = pool.memory() {
+    for (name, pools) in snapshot.memories() {
+        if let Some((pool, memory)) = pools.first().and_then(|pool| Some((pool, pool.memory()?))) {
             let names = pool.backends().iter().map(|backend| backend.name());
-            writer.section(pool.name(), pool.config().hash_seed, names, memory, now())?;
+            writer.section(name, pool.config().hash_seed, names, memory, now())?;
         }
     }
     let mut out = writer.finish()?;

@@ -2,19 +2,22 @@
 //!
 //! Reads, changes nothing. Invariant: one snapshot answers one question.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
-use crate::admin::{self, Control, Verdict};
+use crate::admin::{self, Control, MemoryView, Verdict};
 use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
     Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Memory, Pool, Status,
     Worker,
 };
 use crate::outcome::Cause;
-use crate::pool;
-use crate::pool::{Health, Order};
-use crate::splicer;
+use crate::pool::{self, Health, Order};
+use crate::{splicer, sticky};
+
+/// So many of the hottest keys are shown.
+const HOTTEST_SHOWN: usize = 10;
 
 impl Control for Server {
     type Connection = ConnectionView;
@@ -52,9 +55,20 @@ impl Control for Server {
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
+            memories: snapshot.memories().iter().map(|(name, pools)| memory_status(name, pools, now_ms)).collect(),
             conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
             workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
         }
+    }
+
+    fn memories(&self) -> Vec<MemoryView> {
+        let snapshot = self.current.load_full();
+        let now_ms = splicer::now() / 1_000;
+        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| MemoryView {
+            memory: memory_status(name, pools, now_ms),
+            hottest: pools.first().map(|pool| pool.hottest(HOTTEST_SHOWN, now_ms)).unwrap_or_default(),
+        };
+        snapshot.memories().iter().map(view).collect()
     }
 
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
@@ -109,12 +123,26 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),
         breaks: Cause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
-        memory: pool.census(now_ms).map(|census| Memory {
-            bytes: pool.memory_bytes(),
-            known: census.known,
-            known_by_age: census.ages().collect(),
-            evicted_displaced: pool.evicted_displaced(),
-        }),
         backends: backends.collect(),
+    }
+}
+
+/// What the pools that share a memory remember.
+fn memory_status(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Memory {
+    // A pool of them knows its backends' names, and they all have the same.
+    let Some((first, census)) = pools.first().and_then(|pool| Some((pool, pool.census(now_ms)?))) else {
+        return Memory::default();
+    };
+    Memory {
+        name: name.to_owned(),
+        pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
+        bytes: first.memory().map_or(0, sticky::memory::Memory::bytes),
+        known: census.known,
+        known_by_age: census.ages().collect(),
+        known_by_backend: first.residents(&census).map(|(name, count)| (name.to_owned(), count)).collect(),
+        displaced: census.displaced,
+        learned: census.learned,
+        evicted_displaced: pools.iter().map(|pool| pool.evicted_displaced()).sum(),
+        hottest_share: first.hottest(1, now_ms).first().map_or(0.0, |hottest| hottest.share),
     }
 }

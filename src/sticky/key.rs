@@ -125,6 +125,39 @@ impl Key {
     }
 }
 
+/// A key for people, as far as its bytes go; a cookie's value stays secret, and nothing of a client's making reaches a
+/// terminal as it is.
+pub fn show(mut bytes: &[u8]) -> String {
+    let mut parts = Vec::new();
+    while let Some((tag, rest)) = bytes.split_first() {
+        let (part, length) = match (*tag, counted(rest)) {
+            (ABSENT, _) => ("-".to_owned(), 0),
+            (SOURCE_V4, _) if rest.len() >= 4 => (Ipv4Addr::from([rest[0], rest[1], rest[2], rest[3]]).to_string(), 4),
+            (SOURCE_V6, _) => match rest.first_chunk::<16>() {
+                Some(octets) => (Ipv6Addr::from(*octets).to_string(), 16),
+                None => break,
+            },
+            (COOKIE, Some((_, length))) => ("cookie".to_owned(), length),
+            (TLV, Some((value, length))) => (data_encoding::HEXLOWER.encode(value), length),
+            (SNI | RANGE, Some((value, length))) => (value.escape_ascii().to_string(), length),
+            _ => break,
+        };
+        parts.push(part);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    if !bytes.is_empty() {
+        parts.push("…".to_owned());
+    }
+    parts.join(" ")
+}
+
+/// A counted value, as far as it is there, and the bytes that it takes with its length.
+fn counted(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let (length, value) = bytes.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    Some((&value[..length.min(value.len())], 2 + length))
+}
+
 /// The value of the first cookie of this name that has one.
 fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
     facts.cookies.iter().find(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| *value)
@@ -186,6 +219,24 @@ mod tests {
         assert_eq!(cookie(&[("SID", b""), ("SID", b"xy")]).unwrap(), [6, 0, 2, b'x', b'y']);
         assert_eq!(cookie(&[]), None, "nothing else is known");
         assert_eq!(cookie(&[("SID", b"")]), None);
+    }
+
+    #[test]
+    fn a_key_is_shown_without_what_is_secret_in_it() {
+        let parts = [KeyPart::Source, KeyPart::Sni, KeyPart::Cookie("SID".into()), KeyPart::Tlv(0xea)];
+        let cookies = [("SID", &b"secret"[..])];
+        let facts = Facts { cookies: &cookies, ..facts("10.1.2.3", Some("a.b\x1b"), &[0xea, 0, 2, 7, 8]) };
+        let key = bytes(&parts, SourceAs::Prefix(24), &facts);
+        assert_eq!(show(&key), "10.1.2.0 a.b\\x1b cookie 0708");
+        assert_eq!(show(&key[..9]), "10.1.2.0 a");
+        assert_eq!(show(&key[..3]), "…");
+        let v6 =
+            bytes(&parts[..2], SourceAs::Prefix(64), &Facts { source: "2001:db8::1".parse().ok(), ..Facts::default() });
+        assert_eq!(show(&v6), "2001:db8:: -");
+        assert_eq!(show(&bytes(&parts[..1], SourceAs::Range("hq"), &facts)), "hq");
+        for end in 0..key.len() {
+            show(&key[..end]);
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn a_pool_grows_and_shrinks_under_clients_that_stay() {
     assert_eq!(breaks(&sessile, "removed"), left);
     sessile.line("a client that moved", |line| line["moved"] == "removed" && line["reason"] == "placement");
     sessile.line("a client that stayed", |line| line["moved"].is_null() && line["reason"] == "memory");
-    assert!(sessile.metric("sessile_memory_known{pool=\"p\",age=\"1m\"}") >= f64::from(CLIENTS));
+    assert!(sessile.metric("sessile_memory_known{memory=\"p\",age=\"1m\"}") >= f64::from(CLIENTS));
 }
 
 #[test]
@@ -219,4 +219,56 @@ fn a_client_is_refused_where_every_backend_is_full() {
     assert_eq!(homes, ["b0", "b1"]);
     assert!(Client::connect_from([127, 1, 0, 3].into(), front).try_ask("x").is_err());
     sessile.ended("l", "backend_full");
+}
+
+#[test]
+fn a_client_that_settled_behind_one_port_is_found_behind_the_other_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("memory");
+    let backends: Vec<_> = (0..6).map(|index| Backend::named(&format!("b{index}"))).collect();
+    let config = |count: usize| {
+        let addresses: Vec<SocketAddr> = backends[..count].iter().map(|backend| backend.address).collect();
+        let twin = |text: String| text.replace("\"l\"", "\"m\"").replace("\"p\"", "\"q\"");
+        let (listener, pool) = (listener("p", ""), pool("p", "stick_group = \"web\"\n", &addresses));
+        format!("memory_file = \"{}\"\n", file.display())
+            + &listener
+            + &twin(listener.clone())
+            + &pool
+            + &twin(pool.clone())
+    };
+    let mut sessile = Sessile::start(&config(2));
+    let before = homes(&sessile, 0);
+    assert_eq!(sessile.reload(&config(6))["accepted"], true);
+    let behind = |sessile: &Sessile, listener: &str| -> BTreeMap<u8, String> {
+        let front = sessile.address(listener);
+        let home =
+            |n| Client::connect_from([127, 1, 0, n].into(), front).ask("x").split(' ').next().unwrap().to_owned();
+        before.keys().map(|n| (*n, home(*n))).collect()
+    };
+    assert_eq!(behind(&sessile, "m"), before);
+    sessile.signal(Signal::TERM);
+    assert!(sessile.wait().success());
+    sessile.restart();
+    assert_eq!(behind(&sessile, "m"), before);
+    let memory = &sessile.json("/memory")[0];
+    assert_eq!((&memory["name"], &memory["pools"]), (&"web".into(), &serde_json::json!(["p", "q"])));
+    assert_eq!(memory["known"], u64::from(CLIENTS));
+    assert_eq!(all_breaks(&sessile), 0);
+}
+
+#[test]
+fn the_client_that_comes_most_often_is_shown() {
+    let scene = Scene::new("", "");
+    let sessile = Sessile::start(&scene.config(3));
+    let front = sessile.address("l");
+    for n in 0..1_500_u32 {
+        let host = if n % 10 < 6 { 1 } else { 2 + (n % 200) as u8 };
+        Client::connect_from([127, 1, 0, host].into(), front).ask("x");
+    }
+    let hottest = &sessile.json("/memory")[0]["hottest"][0];
+    assert_eq!(hottest["key"], "127.1.0.1");
+    assert!(hottest["share"].as_f64().unwrap() > 0.25, "{hottest}");
+    let home = Client::connect_from([127, 1, 0, 1].into(), front).ask("x");
+    assert_eq!(hottest["backend"].as_str(), home.split(' ').next());
+    assert!(sessile.metric("sessile_memory_hottest_ratio{memory=\"p\"}") > 0.25);
 }

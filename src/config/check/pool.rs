@@ -56,6 +56,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
         memory: remembered,
+        stick_group: section.read("stick_group", value::name),
         when_down: memory::when_down(&section),
         load_bound: memory::steers(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
         slow_start: memory::steers(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),

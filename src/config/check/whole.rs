@@ -5,9 +5,9 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::Bad;
 use super::listener::Written as Listener;
 use super::pool::{Written as Pool, unique_names};
+use super::{Bad, group};
 use crate::config::file::Section;
 use crate::config::{Address, Bind, KeyPart, Process, Tls, keys};
 
@@ -19,6 +19,7 @@ pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<
     unique_names(listeners.iter().map(|listener| (&listener.section, listener.meant.name.as_str())));
     unique_names(pools.iter().map(|pool| (&pool.section, pool.meant.name.as_str())));
     named_pools_exist(listeners, pools);
+    group::check(pools);
     addresses_differ(process, listeners);
     for pool in pools {
         let reaching: Vec<_> =

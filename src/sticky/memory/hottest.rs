@@ -36,12 +36,19 @@ pub struct Hottest {
 pub struct Hot {
     /// The key.
     pub key: KeyHash,
-    /// Its bytes, as far as they were handed in.
-    pub label: Vec<u8>,
+    /// What was said of it when it was seen first.
+    pub label: Label,
     /// Its share of all picks, 0 to 1.
     pub share: f64,
     /// By how much `share` may be too high.
     pub error: f64,
+}
+
+/// The first bytes of a key, to show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Label {
+    bytes: [u8; LABEL_BYTES],
+    length: usize,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +63,7 @@ struct Row {
     key: KeyHash,
     count: u64,
     error: u64,
-    label: Vec<u8>,
+    label: Label,
 }
 
 /// A thread's part in the sample.
@@ -77,16 +84,18 @@ impl Default for Hottest {
 }
 
 impl Hottest {
-    /// A key was picked for. `label` is what people will be shown, and empty where nobody may see it: cookies.
+    /// A key was picked for. `label` says what people will be shown of it; it is asked only if this pick is in the sample.
     #[inline]
-    pub fn observe(&self, key: KeyHash, label: &[u8], now: Minute) {
+    pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce(&mut Label)) {
         let sampled = TURN.with(|turn| {
             let left = turn.left.get() - 1;
             turn.left.set(left);
             if left == 0 { Some(turn.next()) } else { None }
         });
         if let Some(stripe) = sampled {
-            self.sample(stripe, key, label, now);
+            let mut said = Label::default();
+            label(&mut said);
+            self.sample(stripe, key, said, now);
         }
     }
 
@@ -115,10 +124,29 @@ impl Hottest {
     }
 
     #[cold]
-    fn sample(&self, stripe: usize, key: KeyHash, label: &[u8], now: Minute) {
+    fn sample(&self, stripe: usize, key: KeyHash, label: Label, now: Minute) {
         if let Some(mut sketch) = try_lock(&self.stripes[stripe]) {
-            sketch.count(key, &label[..label.len().min(LABEL_BYTES)], now);
+            sketch.count(key, label, now);
         }
+    }
+}
+
+impl Label {
+    /// Keeps these bytes, as far as there is room.
+    pub fn keep(&mut self, bytes: &[u8]) {
+        self.length = bytes.len().min(LABEL_BYTES);
+        self.bytes[..self.length].copy_from_slice(&bytes[..self.length]);
+    }
+
+    /// What is kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Default for Label {
+    fn default() -> Self {
+        Self { bytes: [0; LABEL_BYTES], length: 0 }
     }
 }
 
@@ -144,18 +172,16 @@ impl Turn {
 }
 
 impl Sketch {
-    fn count(&mut self, key: KeyHash, label: &[u8], now: Minute) {
+    fn count(&mut self, key: KeyHash, label: Label, now: Minute) {
+        self.keys.reserve_exact(KEYS - self.keys.len());
         self.age(now);
         self.total += 1;
         if let Some(row) = self.keys.iter_mut().find(|row| row.key == key) {
             row.count += 1;
         } else if self.keys.len() < KEYS {
-            self.keys.push(Row { key, count: 1, error: 0, label: label.to_vec() });
+            self.keys.push(Row { key, count: 1, error: 0, label });
         } else if let Some(rarest) = self.keys.iter_mut().min_by_key(|row| row.count) {
-            (rarest.key, rarest.error) = (key, rarest.count);
-            rarest.count += 1;
-            rarest.label.clear();
-            rarest.label.extend_from_slice(label);
+            *rarest = Row { key, count: rarest.count + 1, error: rarest.count, label };
         }
     }
 
@@ -195,15 +221,21 @@ mod tests {
         KeyHash(n)
     }
 
+    fn label(text: &[u8]) -> Label {
+        let mut label = Label::default();
+        label.keep(text);
+        label
+    }
+
     #[test]
     fn a_key_with_sixty_percent_is_seen_to_have_them() {
         let hottest = Hottest::default();
         for n in 0..400_000u64 {
             let (key, label) = if n % 10 < 6 { (key(1), &b"campus"[..]) } else { (key(1000 + n), &b"one of many"[..]) };
-            hottest.observe(key, label, NOW);
+            hottest.observe(key, NOW, |said| said.keep(label));
         }
         let top = hottest.top(3, NOW);
-        assert_eq!((top.len(), top[0].key, &*top[0].label), (3, key(1), &b"campus"[..]));
+        assert_eq!((top.len(), top[0].key, top[0].label.bytes()), (3, key(1), &b"campus"[..]));
         assert!((top[0].share - 0.6).abs() < 0.04, "{top:?}");
         assert!(top[1].share - top[1].error < 0.01, "nobody else is hot: {top:?}");
     }
@@ -212,7 +244,7 @@ mod tests {
     fn a_pattern_in_step_with_the_sample_does_not_hide() {
         let hottest = Hottest::default();
         for n in 0..400_000u64 {
-            hottest.observe(key(n % u64::from(EVERY)), b"", NOW);
+            hottest.observe(key(n % u64::from(EVERY)), NOW, |_| {});
         }
         let top = hottest.top(KEYS, NOW);
         assert_eq!(top.len(), KEYS);
@@ -227,7 +259,8 @@ mod tests {
                 let hottest = &hottest;
                 scope.spawn(move || {
                     for n in 0..100_000u64 {
-                        hottest.observe(key(if n % 2 == 0 { 7 } else { n << 8 | thread }), &[b'x'; 500], NOW);
+                        let key = key(if n % 2 == 0 { 7 } else { n << 8 | thread });
+                        hottest.observe(key, NOW, |label| label.keep(&[b'x'; 500]));
                     }
                 });
             }
@@ -236,7 +269,7 @@ mod tests {
         assert!(all.len() <= STRIPES * KEYS);
         assert_eq!(all[0].key, key(7));
         assert!((all[0].share - 0.5).abs() < 0.04, "{:?}", all[0]);
-        assert_eq!(all[0].label.len(), LABEL_BYTES);
+        assert_eq!(all[0].label.bytes().len(), LABEL_BYTES);
     }
 
     #[test]
@@ -244,14 +277,14 @@ mod tests {
         let mut sketch = Sketch::default();
         let at = |minute: u64| Minute::of_ms(minute * 60_000);
         for _ in 0..1_000 {
-            sketch.count(key(1), b"old", at(0));
+            sketch.count(key(1), label(b"old"), at(0));
         }
         for _ in 0..1_000 {
-            sketch.count(key(2), b"new", at(20));
+            sketch.count(key(2), label(b"new"), at(20));
         }
         let count = |n| sketch.keys.iter().find(|row| row.key == key(n)).map(|row| row.count);
         assert_eq!((count(1), count(2), sketch.total), (Some(250), Some(1_000), 1_250));
-        sketch.count(key(3), b"", at(100_000));
+        sketch.count(key(3), label(b""), at(100_000));
         assert_eq!((sketch.keys.len(), sketch.total), (1, 1));
     }
 }

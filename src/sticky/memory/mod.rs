@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::entry::Minute;
-pub use self::hottest::Hottest;
+pub use self::hottest::{Hot, Hottest};
 pub use self::seats::{Seat, Seating, Seats};
 pub use self::secret::{KeyHash, Secret};
 
@@ -169,12 +169,13 @@ impl Memory {
         Some(Self { table: Arc::new(Table::zeroed(bytes)?), ..self.clone() })
     }
 
-    /// Takes over what stands in another memory of the same secret and seats, unless it knows better; how many entries
-    /// there were. A reload that changes the size does so before the new snapshot is in force and again when nobody
-    /// uses the old one, for what was written in between.
-    pub fn absorb(&self, from: &Self, now: Minute) -> u64 {
+    /// Takes over what stands in another memory of the same secret, unless it knows better; how many entries there
+    /// were. `seat`: where a backend of the other memory sits in this one. A reload that gives a pool another table does
+    /// so before the new snapshot is in force and again when nobody uses the old one, for what was written in between.
+    pub fn absorb(&self, from: &Self, now: Minute, seat: impl Fn(Seat) -> Option<Seat>) -> u64 {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
-        live.filter(|entry| self.restore(entry, now)).count() as u64
+        let here = live.filter_map(|entry| Some(entry.at(seat(entry.known.seat)?)));
+        here.filter(|entry| self.restore(entry, now)).count() as u64
     }
 
     /// Its size.
@@ -298,6 +299,11 @@ impl Memory {
 }
 
 impl Entry {
+    /// The same at another seat.
+    fn at(self, seat: Seat) -> Self {
+        Self { known: Known { seat, ..self.known }, ..self }
+    }
+
     /// As a memory file tells it. Its origin depends on who asks.
     fn new(key: KeyHash, seat: Seat, flags: u8, age_min: u32) -> Self {
         Self { key, known: Known { seat, origin: Origin::Displaced, age_min }, flags }

@@ -151,12 +151,12 @@ fn another_size_takes_over_what_is_known_and_knows_better() {
     let new = old.resized(1 << 17).expect("a table");
     assert!(!new.is_same(&old) && new.is_same(&new.under(TERMS)));
     let _ = new.settle(key(499), displaced(seats[1]), at(500), usable);
-    assert_eq!(new.absorb(&old, at(500)), 180, "those of the last three hours");
+    assert_eq!(new.absorb(&old, at(500), Some), 180, "those of the last three hours");
     assert_eq!(new.find(key(499), at(500)).map(|known| known.seat), Some(seats[1]));
     assert_eq!(new.find(key(400), at(500)).map(|known| known.age_min), Some(100));
     assert_eq!(new.find(key(319), at(500)), None);
     let _ = old.settle(key(400), displaced(seats[2]), at(502), usable);
-    new.absorb(&old, at(502));
+    new.absorb(&old, at(502), Some);
     assert_eq!(new.find(key(400), at(502)).map(|known| known.seat), Some(seats[2]));
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use super::Front;
 use super::backend::Recorder;
-use super::client::Talk;
+use super::client::{Talk, config, connect};
+use crate::support::backend::pool;
 
 const INSERT: &str =
     "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
@@ -54,6 +55,27 @@ fn every_request_on_one_connection_goes_where_its_own_cookie_says() {
     let forged = talk.get("/", &format!("Cookie: {}x\r\n", users[0].1));
     cookie_of(&forged);
     assert!(!users[0].1.contains("b0"));
+}
+
+#[test]
+fn pools_of_a_stick_group_understand_each_others_cookies_and_others_do_not() {
+    let backends: Vec<_> = ["x", "y", "z"].map(Recorder::named).into();
+    let addresses: Vec<_> = backends.iter().map(Recorder::address).collect();
+    let route = "pool = \"p\"\n[[listener.route]]\nsni = \"q.a.test\"\npool = \"q\"\n";
+    for group in ["", "stick_group = \"web\"\n"] {
+        let options = group.to_owned() + INSERT;
+        let front = Front::with("", route, &(pool("p", &options, &addresses) + &pool("q", &options, &addresses)));
+        let first = Talk::with(&front).get("/", "");
+        let (home, cookie) = (name_of(&first.text()), cookie_of(&first));
+        let mut other = Talk::new(connect(front.address(), &config(&front.authority), "q.a.test"));
+        let answers = (0..3).map(|_| {
+            other.send(format!("GET / HTTP/1.1\r\nHost: q.a.test\r\nCookie: {cookie}\r\n\r\n"));
+            other.response().expect("an answer")
+        });
+        let kept: Vec<_> =
+            answers.map(|answer| name_of(&answer.text()) == home && answer.field("set-cookie").is_none()).collect();
+        assert_eq!(kept, [!group.is_empty(); 3]);
+    }
 }
 
 #[test]
