@@ -27,6 +27,7 @@ fn the_demo_keeps_every_promise() {
         "4. Round robin",
         "5. One backend killed",
         "6. One backend back",
+        "7. Six ways to keep users logged in",
     ] {
         assert!(text.lines().any(|line| line == title), "{title}: {text}");
     }

@@ -1,4 +1,4 @@
-//! The backends of the demo: small HTTP servers that say who they are and count what they answered.
+//! The backends of the demo: small HTTP servers, by default ones that say who they are and count what they answered.
 //!
 //! A backend is a thread with a runtime of its own. Killing it drops that runtime, and with it the listener, every
 //! open connection and the counter, as when a process dies. Knows nothing of the balancer. Invariant: a backend's
@@ -45,10 +45,13 @@ impl Answer {
     }
 }
 
+/// What a backend does; made anew whenever it starts.
+pub(super) type Application = Arc<dyn Fn(&'static str) -> Router + Send + Sync>;
+
 /// One backend, alive or dead.
-#[derive(Debug)]
 pub(super) struct Backend {
     name: &'static str,
+    application: Application,
     address: SocketAddr,
     /// Bound and never listening: the kernel gives its port to nobody else while the backend is dead.
     _seat: Socket,
@@ -65,9 +68,14 @@ struct Life {
 impl Backend {
     /// Starts one on a free port.
     pub(super) fn start(name: &'static str) -> io::Result<Self> {
+        Self::with(name, Arc::new(application))
+    }
+
+    /// The same with something else to do.
+    pub(super) fn with(name: &'static str, application: Application) -> io::Result<Self> {
         let seat = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = seat.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut backend = Self { name, address, _seat: seat, life: None };
+        let mut backend = Self { name, application, address, _seat: seat, life: None };
         backend.revive()?;
         Ok(backend)
     }
@@ -88,8 +96,9 @@ impl Backend {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let (end, ended) = oneshot::channel();
-        let name = self.name;
-        let thread = thread::Builder::new().name(format!("backend {name}")).spawn(|| live(name, socket.into(), ended));
+        let (name, application) = (self.name, Arc::clone(&self.application));
+        let life = move || live(|| application(name), socket.into(), ended);
+        let thread = thread::Builder::new().name(format!("backend {name}")).spawn(life);
         self.life = Some(Life { end, thread: thread? });
         Ok(())
     }
@@ -100,6 +109,12 @@ impl Backend {
             drop(end);
             let _ = thread.join(); // how it ended makes no difference to the dead
         }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({} at {})", self.name, self.address)
     }
 }
 
@@ -117,12 +132,12 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn live(name: &'static str, listener: TcpListener, ended: oneshot::Receiver<()>) -> io::Result<()> {
+fn live(application: impl FnOnce() -> Router, listener: TcpListener, ended: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::select! {
-            served = async { axum::serve(listener, application(name)).await } => served,
+            served = async { axum::serve(listener, application()).await } => served,
             _ = ended => Ok(()),
         }
     })

@@ -5,15 +5,14 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use super::configuration;
 use crate::admin::Verdict;
 use crate::cli::{Failure, client};
 use crate::metrics::Status;
@@ -31,18 +30,12 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts it before these backends and waits until it answers.
-    pub(super) async fn start(backends: &[(&str, SocketAddr)]) -> Result<Self, Failure> {
+    /// Starts it with the file that is made for its folder, and waits until it answers.
+    pub(super) async fn start(text: impl FnOnce(&Folder) -> String) -> Result<Self, Failure> {
         let process = |folder: &Folder| -> io::Result<(PathBuf, Child)> {
             let program = std::env::current_exe()?;
-            fs::write(folder.configuration(), configuration::text(&folder.socket(), backends))?;
-            let process = Command::new(&program)
-                .args(["run", "--config"])
-                .arg(folder.configuration())
-                .stdin(Stdio::null())
-                .stdout(File::create(folder.connections())?)
-                .stderr(File::create(folder.log())?)
-                .spawn()?;
+            fs::write(folder.configuration(), text(folder))?;
+            let process = spawn(&program, folder)?;
             Ok((program, process))
         };
         let folder = Folder::new().map_err(|error| failure("folder", &error))?;
@@ -50,6 +43,18 @@ impl Balancer {
         let mut balancer = Self { program, process, folder };
         balancer.wait("answer", |_| true).await?;
         Ok(balancer)
+    }
+
+    /// Lets it end as its operator would, and starts it again.
+    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+        let mut again = || -> io::Result<Child> {
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if it has ended already
+            self.process.wait()?;
+            spawn(&self.program, &self.folder)
+        };
+        self.process = again().map_err(|error| failure("restart", &error))?;
+        self.wait("answer", |_| true).await?;
+        Ok(())
     }
 
     /// The process's number.
@@ -92,9 +97,9 @@ impl Balancer {
         }
     }
 
-    /// Gives it these backends: a new file, and word of it.
-    pub(super) fn reload(&self, backends: &[(&str, SocketAddr)]) -> Result<Verdict, Failure> {
-        let text = configuration::text(&self.folder.socket(), backends);
+    /// Gives it a new file, and word of it.
+    pub(super) fn reload(&self, text: impl FnOnce(&Folder) -> String) -> Result<Verdict, Failure> {
+        let text = text(&self.folder);
         fs::write(self.folder.configuration(), text).map_err(|error| failure("configuration", &error))?;
         let verdict: Verdict = client::request(&self.folder.socket(), "POST", "/reload")?.json(&[200, 409])?;
         if verdict.accepted { Ok(verdict) } else { Err(Failure::Internal(verdict.problems.join("\n"))) }
@@ -130,6 +135,16 @@ impl Drop for Balancer {
     }
 }
 
+fn spawn(program: &Path, folder: &Folder) -> io::Result<Child> {
+    Command::new(program)
+        .args(["run", "--config"])
+        .arg(folder.configuration())
+        .stdin(Stdio::null())
+        .stdout(File::create(folder.connections())?)
+        .stderr(File::create(folder.log())?)
+        .spawn()
+}
+
 fn failure(what: &str, error: &io::Error) -> Failure {
     Failure::Internal(format!("balancer: {what}: {error}"))
 }
@@ -139,7 +154,8 @@ fn failure(what: &str, error: &io::Error) -> Failure {
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> io::Result<Self> {
+    /// An empty one.
+    pub(super) fn new() -> io::Result<Self> {
         let parent = std::env::temp_dir();
         for number in 0.. {
             let path = parent.join(format!("sessile-demo-{}-{number}", std::process::id()));
@@ -165,6 +181,11 @@ impl Folder {
     /// One line per connection.
     pub(super) fn connections(&self) -> PathBuf {
         self.0.join("connections.log")
+    }
+
+    /// Any other file in it.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 
     /// What is not about one connection.

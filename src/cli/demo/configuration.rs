@@ -25,25 +25,34 @@ fn method(pool: &str) -> &str {
 
 /// The file, for an admin socket and the names and addresses of the backends.
 pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
-    let socket = toml::Value::from(&*socket.to_string_lossy());
-    let mut text = format!("[admin]\nsocket = {socket}\n");
+    let mut text = admin(socket);
     for name in POOLS {
-        // Writing to a String does not fail.
-        let _ = write!(text, "\n[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n");
-        let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\nbalance = \"{}\"\n", method(name));
-        if [HASH, RING].contains(&name) {
-            text.push_str("memory = \"0\" # so that placement alone is seen\n");
-        }
-        text.push_str("eject = \"off\" # so that checks alone say who is up\nbackend = [\n");
-        for (backend, address) in backends {
-            let _ = writeln!(text, "    {{ name = \"{backend}\", address = \"{address}\" }},");
-        }
-        text.push_str("]\n\n[pool.check]\nkind = \"http\"\npath = \"/healthz\"\n");
-        text.push_str("interval = \"200ms\"\nrise = 1\nfall = 1\n");
-        text.push_str(
-            "timeout = \"5s\" # longer than the interval: a dead backend refuses at once, a busy one gets patience\n",
-        );
+        let alone =
+            if [HASH, RING].contains(&name) { "memory = \"0\" # so that placement alone is seen\n" } else { "" };
+        text.push_str(&service(name, &format!("balance = \"{}\"\n{alone}", method(name)), backends));
     }
+    text
+}
+
+/// Where it is asked and told.
+pub(super) fn admin(socket: &Path) -> String {
+    format!("[admin]\nsocket = {}\n", toml::Value::from(&*socket.to_string_lossy()))
+}
+
+/// A listener on a free port, and its pool of these backends.
+pub(super) fn service(name: &str, options: &str, backends: &[(&str, SocketAddr)]) -> String {
+    let mut text = format!("\n[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n");
+    // Writing to a String does not fail.
+    let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\n{options}");
+    text.push_str("eject = \"off\" # so that checks alone say who is up\nbackend = [\n");
+    for (backend, address) in backends {
+        let _ = writeln!(text, "    {{ name = \"{backend}\", address = \"{address}\" }},");
+    }
+    text.push_str("]\n\n[pool.check]\nkind = \"http\"\npath = \"/healthz\"\n");
+    text.push_str("interval = \"200ms\"\nrise = 1\nfall = 1\n");
+    text.push_str(
+        "timeout = \"5s\" # longer than the interval: a dead backend refuses at once, a busy one gets patience\n",
+    );
     text
 }
 

@@ -23,6 +23,7 @@ mod findings;
 mod report;
 mod scenarios;
 mod stage;
+mod ways;
 mod websocket;
 
 /// What shells call the end of a command by Ctrl-C.
@@ -73,6 +74,7 @@ impl Demo {
         let homes = stage.ask_keyed().await?;
         report.scene(&scenarios::one_killed(&mut stage, &homes).await?)?;
         report.scene(&scenarios::one_back(&mut stage, &homes).await?)?;
+        report.scene(&ways::logged_in_users().await?)?;
 
         let (promises, broken) = report.promises();
         let (connections, seconds) = (stage.connections(), started.elapsed().as_secs_f64());

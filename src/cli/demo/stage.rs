@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 
 use super::backends::Backend;
-use super::balancer::Balancer;
+use super::balancer::{Balancer, Folder};
 use super::clients::{self, CLIENTS, Round};
-use super::configuration::{HASH, POOLS, RING};
+use super::configuration::{self, HASH, POOLS, RING};
 use super::websocket::WebSocket;
 use crate::cli::Failure;
 use crate::metrics::{Status, status};
@@ -37,7 +37,7 @@ impl Stage {
     /// Starts everything.
     pub(super) async fn set() -> Result<Self, Failure> {
         let backends = FIRST.iter().map(|name| start(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut balancer = Balancer::start(&addresses(&backends)).await?;
+        let mut balancer = Balancer::start(|folder| text(folder, &backends)).await?;
         let status =
             balancer.wait("find its backends good", |status| FIRST.iter().all(|name| up(status, name))).await?;
         let doors = POOLS.iter().map(|pool| door(&status, pool).map(|address| (*pool, address)));
@@ -94,7 +94,7 @@ impl Stage {
 
     /// Reloads the configuration; the generation now in use.
     pub(super) fn reload(&self) -> Result<u64, Failure> {
-        Ok(self.balancer.reload(&addresses(&self.backends))?.generation)
+        Ok(self.balancer.reload(|folder| text(folder, &self.backends))?.generation)
     }
 
     /// Starts another backend and writes it into the configuration; the generation now in use.
@@ -128,11 +128,17 @@ fn start(name: &'static str) -> Result<Backend, Failure> {
     Backend::start(name).map_err(|error| failure(name, &error))
 }
 
-fn failure(name: &str, error: &std::io::Error) -> Failure {
+/// What became of a backend.
+pub(super) fn failure(name: &str, error: &std::io::Error) -> Failure {
     Failure::Internal(format!("backend {name}: {error}"))
 }
 
-fn addresses(backends: &[Backend]) -> Vec<(&str, SocketAddr)> {
+fn text(folder: &Folder, backends: &[Backend]) -> String {
+    configuration::text(&folder.socket(), &addresses(backends))
+}
+
+/// Backends as a file names them.
+pub(super) fn addresses(backends: &[Backend]) -> Vec<(&str, SocketAddr)> {
     backends.iter().map(|backend| (backend.name(), backend.address())).collect()
 }
 
@@ -147,17 +153,20 @@ async fn open_websocket(door: SocketAddr) -> Result<WebSocket, Failure> {
     Err(Failure::Internal(format!("every client is served by backend {VICTIM}")))
 }
 
-fn door(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
+/// Where a listener is, by the balancer's own word.
+pub(super) fn door(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
     let listener = status.listeners.iter().find(|listener| listener.name == pool);
     let address = listener.and_then(|listener| listener.bind.first()?.parse().ok());
     address.ok_or_else(|| Failure::Internal(format!("the balancer does not say where listener {pool} is")))
 }
 
-fn up(status: &Status, name: &str) -> bool {
+/// Whether every pool has this backend and finds it good.
+pub(super) fn up(status: &Status, name: &str) -> bool {
     in_every_pool(status, name, |backend| backend.state == "up")
 }
 
-fn down(status: &Status, name: &str) -> bool {
+/// Whether every pool has this backend and finds it down.
+pub(super) fn down(status: &Status, name: &str) -> bool {
     in_every_pool(status, name, |backend| !backend.up)
 }
 

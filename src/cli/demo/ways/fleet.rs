@@ -1,0 +1,123 @@
+//! Two balancers before the same backends, and what happens to them.
+//!
+//! Users come through the first as long as it lives. Invariant: an event is over when both balancers know of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::service;
+use super::sessions::Shared;
+use super::{WAYS, Way};
+use crate::cli::Failure;
+use crate::cli::demo::backends::{Application, Backend};
+use crate::cli::demo::balancer::{Balancer, Folder};
+use crate::cli::demo::configuration;
+use crate::cli::demo::stage::{self, FIRST};
+
+/// Seals the cookies of this demo; a file of its own folder.
+const KEYS: &str = "cookie.keys";
+
+/// Everything.
+pub(super) struct Fleet {
+    /// Before the backends, so that they go first.
+    balancers: Vec<Balancer>,
+    backends: Vec<Backend>,
+    shared: Shared,
+    application: Application,
+    folder: Folder,
+}
+
+impl Fleet {
+    /// Starts everything.
+    pub(super) async fn start() -> Result<Self, Failure> {
+        let local = |error| Failure::Internal(format!("demo: {error}"));
+        let folder = Folder::new().map_err(local)?;
+        std::fs::write(folder.file(KEYS), format!("{}\n", service::random())).map_err(local)?;
+        let shared = Shared::start(&folder.file("redis.sock")).await?;
+        let sessions = shared.clone();
+        let application: Application = Arc::new(move |name| service::application(name, sessions.clone()));
+        let start = |name: &&'static str| start(name, &application);
+        let backends = FIRST.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        let mut fleet = Self { balancers: Vec::new(), backends, shared, application, folder };
+        for _ in 0..2 {
+            let balancer = Balancer::start(|folder| fleet.text(folder)).await?;
+            fleet.balancers.push(balancer);
+        }
+        fleet.see("find its backends good", |status| FIRST.iter().all(|name| stage::up(status, name))).await?;
+        Ok(fleet)
+    }
+
+    /// Where users of a way come in.
+    pub(super) fn door(&self, way: Way) -> Result<SocketAddr, Failure> {
+        let first = self.balancers.first().ok_or_else(|| Failure::Internal("no balancer is left".into()))?;
+        stage::door(&first.status()?, way.listener)
+    }
+
+    /// The version of the Redis that takes part, if there is one.
+    pub(super) fn redis(&self) -> Option<&str> {
+        self.shared.redis()
+    }
+
+    /// A backend more.
+    pub(super) async fn add(&mut self, name: &'static str) -> Result<(), Failure> {
+        self.backends.push(start(name, &self.application)?);
+        for balancer in &self.balancers {
+            balancer.reload(|folder| self.text(folder))?;
+        }
+        self.see("find the new backend good", |status| stage::up(status, name)).await
+    }
+
+    /// A backend dies, and its sessions with it.
+    pub(super) async fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        self.backends.iter_mut().filter(|backend| backend.name() == name).for_each(Backend::kill);
+        self.see("find the dead backend down", |status| stage::down(status, name)).await
+    }
+
+    /// It comes back without them.
+    pub(super) async fn revive(&mut self, name: &str) -> Result<(), Failure> {
+        for backend in self.backends.iter_mut().filter(|backend| backend.name() == name) {
+            backend.revive().map_err(|error| stage::failure(name, &error))?;
+        }
+        self.see("find the backend good again", |status| stage::up(status, name)).await
+    }
+
+    /// The first balancer is stopped and started.
+    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+        if let Some(first) = self.balancers.first_mut() {
+            first.restart().await?;
+        }
+        Ok(())
+    }
+
+    /// The first balancer is killed.
+    pub(super) fn lose_one(&mut self) {
+        self.balancers.remove(0);
+    }
+
+    async fn see(&mut self, what: &str, wanted: impl Fn(&crate::metrics::Status) -> bool) -> Result<(), Failure> {
+        for balancer in &mut self.balancers {
+            balancer.wait(what, &wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// The file of a balancer with this folder.
+    fn text(&self, own: &Folder) -> String {
+        let path = |path: std::path::PathBuf| toml::Value::from(&*path.to_string_lossy()).to_string();
+        let mut text = format!("memory_file = {}\n", path(own.file("memory"))) + &configuration::admin(&own.socket());
+        if let Some(socket) = self.shared.socket() {
+            let url = toml::Value::from(format!("unix:{}", socket.display()));
+            text += &format!("\n[store]\nkind = \"redis\"\nurl = {url}\n");
+        }
+        let addresses = stage::addresses(&self.backends);
+        for way in WAYS {
+            let options = way.options.replace("$KEYS", &path(self.folder.file(KEYS)));
+            text += &configuration::service(way.listener, &options, &addresses);
+        }
+        text
+    }
+}
+
+fn start(name: &'static str, application: &Application) -> Result<Backend, Failure> {
+    Backend::with(name, Arc::clone(application)).map_err(|error| stage::failure(name, &error))
+}

@@ -1,0 +1,145 @@
+//! Six ways to keep users logged in, and what each costs them when something happens to backends or balancers.
+//!
+//! The users are those of an ordinary application: a login makes a session in the backend that served it, or in a store
+//! that all backends share; a cookie names it; whoever reaches a backend that does not know it has to log in again.
+//! Those logins are counted. Invariant: all ways go through the same events at the same time, before the same backends.
+
+mod fleet;
+mod service;
+mod sessions;
+mod users;
+
+use self::fleet::Fleet;
+use self::users::{USERS, Users};
+use super::report::Scene;
+use super::stage::{NEWCOMER, VICTIM};
+use crate::cli::Failure;
+use crate::cli::table::Table;
+
+/// A way, by the listener that goes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    listener: &'static str,
+    title: &'static str,
+    /// What its pool says.
+    options: &'static str,
+    /// Sessions are kept where all backends find them.
+    replicated: bool,
+}
+
+/// `$KEYS` is a file of keys for cookies.
+const WAYS: [Way; 6] = [
+    Way { listener: "hash", title: "IP hash", options: "balance = \"hash\"\nmemory = \"0\"\n", replicated: false },
+    Way {
+        listener: "ring",
+        title: "consistent ring",
+        options: "balance = \"ring\"\nmemory = \"0\"\n",
+        replicated: false,
+    },
+    Way { listener: "memory", title: "ring with memory", options: "balance = \"ring\"\n", replicated: false },
+    Way {
+        listener: "insert",
+        title: "balancer's cookie",
+        options: "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = $KEYS }\n",
+        replicated: false,
+    },
+    Way {
+        listener: "learn",
+        title: "learned cookie",
+        options: "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n",
+        replicated: false,
+    },
+    Way {
+        listener: "replicated",
+        title: "replicated sessions",
+        options: "balance = \"round_robin\"\n",
+        replicated: true,
+    },
+];
+
+/// What happens, in this order.
+const EVENTS: [&str; 5] = ["ONE ADDED", "ONE DIES", "IT RETURNS", "RESTART", "BALANCER KILLED"];
+const ADDED: usize = 0;
+const DIES: usize = 1;
+const RETURNS: usize = 2;
+const RESTART: usize = 3;
+
+/// How many had to log in again, by way and event.
+type Losses = [[usize; EVENTS.len()]; WAYS.len()];
+
+/// Plays it.
+pub(super) async fn logged_in_users() -> Result<Scene, Failure> {
+    let mut fleet = Fleet::start().await?;
+    let mut users = Vec::new();
+    for way in WAYS {
+        users.push(Users::log_in(way, fleet.door(way)?).await?);
+    }
+    let mut losses = Losses::default();
+    let mut at_victim = [0; WAYS.len()];
+    for (event, _) in EVENTS.iter().enumerate() {
+        match event {
+            ADDED => fleet.add(NEWCOMER).await?,
+            DIES => {
+                at_victim = std::array::from_fn(|way| users[way].at(VICTIM));
+                fleet.kill(VICTIM).await?;
+            }
+            RETURNS => fleet.revive(VICTIM).await?,
+            RESTART => fleet.restart().await?,
+            _ => fleet.lose_one(),
+        }
+        for (way, users) in users.iter_mut().enumerate() {
+            losses[way][event] = users.come_again(fleet.door(WAYS[way])?).await?;
+        }
+    }
+    Ok(tell(&fleet, &losses, &at_victim))
+}
+
+fn tell(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scene {
+    let [added, dies, returns, restart, killed] = EVENTS;
+    let mut table = Table::new(["HAD TO LOG IN AGAIN", added, dies, returns, restart, killed]);
+    for (way, [a, b, c, d, e]) in WAYS.iter().zip(losses.map(|row| row.map(|count| count.to_string()))) {
+        table.row([way.title.to_owned(), a, b, c, d, e]);
+    }
+    let row = |title: &str| losses[WAYS.iter().position(|way| way.title == title).unwrap_or(0)];
+    let nobody = |counts: &[usize]| {
+        let lost = counts.iter().sum::<usize>();
+        (lost > 0).then(|| format!("{lost} did"))
+    };
+    let orphans = WAYS.iter().zip(losses).zip(at_victim).filter(|((way, _), _)| !way.replicated);
+    let others = orphans
+        .filter(|((_, row), orphans)| row[DIES] != **orphans)
+        .map(|((way, row), orphans)| format!("{}: {} instead of {orphans}", way.title, row[DIES]));
+    let others: Vec<_> = others.collect();
+    let [memory, insert, learn] = ["ring with memory", "balancer's cookie", "learned cookie"].map(row);
+    let store = match fleet.redis() {
+        Some(version) => {
+            format!("A Redis {version} keeps the replicated sessions, and what the balancers learn from cookies.")
+        }
+        None => {
+            "There is no redis-server here: replicated sessions are kept beside the backends, and the balancers do \
+                 not tell each other what they learn."
+                .to_owned()
+        }
+    };
+    let scene = Scene::new("Six ways to keep users logged in")
+        .say(format!(
+            "{USERS} users each log in through the first of two balancers. A backend is added, one dies with its \
+             sessions, it returns without them, the balancer is restarted, and at last killed, so that everybody comes \
+             through the second, which knows nobody. {store}"
+        ))
+        .show(&table)
+        .promise("whoever is remembered or has a cookie stays when a backend is added or returns", {
+            nobody(&[memory, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
+        })
+        .promise(
+            "a backend takes only its own users' sessions with it",
+            (!others.is_empty()).then(|| others.join(", ")),
+        )
+        .promise("a restart costs nobody a session", nobody(&losses.map(|row| row[RESTART])))
+        .promise("the balancer's cookie is good at the other balancer", nobody(&insert[RESTART..]))
+        .promise("with replicated sessions nobody notices anything", nobody(&row("replicated sessions")));
+    match fleet.redis() {
+        Some(_) => scene.promise("so is a learned one, by the store that both share", nobody(&learn[RESTART..])),
+        None => scene,
+    }
+}

@@ -1,0 +1,92 @@
+//! An application with a login, as there are many: a session in memory or in a store, and a cookie that names it.
+//!
+//! Knows nothing of balancers. Invariant: a session in memory is known to the process that made it, and to no other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::get;
+
+use super::sessions::Shared;
+
+/// The application's cookie.
+pub(super) const COOKIE_NAME: &str = "SID";
+
+/// One process of it.
+#[derive(Clone)]
+struct Process {
+    name: &'static str,
+    own: Arc<Mutex<HashMap<String, String>>>,
+    shared: Shared,
+}
+
+/// `/login/USER` and `/account`, and the same below `/shared` for sessions that all processes know.
+pub(super) fn application(name: &'static str, shared: Shared) -> Router {
+    Router::new()
+        .route("/login/{user}", get(login))
+        .route("/account", get(account))
+        .route("/shared/login/{user}", get(shared_login))
+        .route("/shared/account", get(shared_account))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .with_state(Process { name, own: Arc::default(), shared })
+}
+
+/// 32 bytes that nobody can guess, as text.
+pub(super) fn random() -> String {
+    let mut bytes = [0; 32];
+    // Without random bytes everybody has the same session, and the demo says that promises are broken.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
+}
+
+async fn login(State(process): State<Process>, Path(user): Path<String>) -> Response {
+    let session = random();
+    process.own.lock().unwrap_or_else(PoisonError::into_inner).insert(session.clone(), user.clone());
+    welcome(process.name, &user, &session)
+}
+
+async fn account(State(process): State<Process>, headers: HeaderMap) -> Response {
+    let own = process.own.lock().unwrap_or_else(PoisonError::into_inner);
+    greet(process.name, session(&headers).and_then(|session| own.get(session).cloned()))
+}
+
+async fn shared_login(State(process): State<Process>, Path(user): Path<String>) -> Response {
+    let session = random();
+    match process.shared.keep(&session, &user).await {
+        Ok(()) => welcome(process.name, &user, &session),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn shared_account(State(process): State<Process>, headers: HeaderMap) -> Response {
+    match process.shared.user(session(&headers).unwrap_or_default()).await {
+        Ok(user) => greet(process.name, user),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn welcome(name: &str, user: &str, session: &str) -> Response {
+    let cookie = format!("{COOKIE_NAME}={session}; Path=/; HttpOnly");
+    (AppendHeaders([(SET_COOKIE, cookie)]), hello(name, user)).into_response()
+}
+
+fn greet(name: &str, user: Option<String>) -> Response {
+    match user {
+        Some(user) => hello(name, &user).into_response(),
+        None => (StatusCode::UNAUTHORIZED, "who are you?\n").into_response(),
+    }
+}
+
+fn hello(name: &str, user: &str) -> String {
+    format!("{name} {user}\n")
+}
+
+fn session(headers: &HeaderMap) -> Option<&str> {
+    let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';'));
+    pairs.filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| *name == COOKIE_NAME).map(|(_, value)| value)
+}

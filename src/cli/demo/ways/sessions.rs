@@ -1,0 +1,108 @@
+//! Where backends that replicate their sessions keep them: a redis-server of the demo's own, if this machine has one.
+//!
+//! Without one a table beside the backends stands for it, which the demo says. Invariant: no redis-server outlives the
+//! demo.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::AsyncCommands;
+
+use crate::cli::Failure;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
+/// A session that nobody uses is forgotten.
+const SESSION_S: u64 = 3_600;
+
+/// Sessions that every backend finds.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Place>);
+
+enum Place {
+    Redis { client: redis::Client, socket: PathBuf, version: String, _server: Server },
+    Here(Mutex<HashMap<String, String>>),
+}
+
+/// A redis-server that keeps nothing on disk.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // fails only if it has ended already
+        let _ = self.0.wait();
+    }
+}
+
+impl Shared {
+    /// Starts a redis-server that listens on this path alone, if the program is here.
+    pub(super) async fn start(socket: &Path) -> Result<Self, Failure> {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let Ok(server) = spawned.map(Server) else { return Ok(Self(Arc::new(Place::Here(Mutex::default())))) };
+        let failure = |error: redis::RedisError| Failure::Internal(format!("redis-server: {error}"));
+        let client = redis::Client::open(format!("redis+unix://{}", socket.display())).map_err(failure)?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut connection = loop {
+            match client.get_multiplexed_async_connection().await {
+                Ok(connection) => break connection,
+                Err(error) if Instant::now() > deadline => return Err(failure(error)),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        };
+        let about: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failure)?;
+        let version = about.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of some version");
+        let (socket, version) = (socket.to_owned(), version.trim().to_owned());
+        Ok(Self(Arc::new(Place::Redis { client, socket, version, _server: server })))
+    }
+
+    /// Where the redis-server listens.
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match &*self.0 {
+            Place::Redis { socket, .. } => Some(socket),
+            Place::Here(_) => None,
+        }
+    }
+
+    /// Its version.
+    pub(super) fn redis(&self) -> Option<&str> {
+        match &*self.0 {
+            Place::Redis { version, .. } => Some(version),
+            Place::Here(_) => None,
+        }
+    }
+
+    /// Keeps a session.
+    pub(super) async fn keep(&self, session: &str, user: &str) -> redis::RedisResult<()> {
+        match &*self.0 {
+            Place::Redis { client, .. } => {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                connection.set_ex(key(session), user, SESSION_S).await
+            }
+            Place::Here(table) => {
+                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+                table.insert(session.to_owned(), user.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Whose a session is.
+    pub(super) async fn user(&self, session: &str) -> redis::RedisResult<Option<String>> {
+        match &*self.0 {
+            Place::Redis { client, .. } => {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                connection.get(key(session)).await
+            }
+            Place::Here(table) => Ok(table.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()),
+        }
+    }
+}
+
+fn key(session: &str) -> String {
+    format!("session:{session}")
+}
