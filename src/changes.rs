@@ -4,12 +4,12 @@
 //! listener, a pool, TLS or a limit never compare as the same.
 
 use crate::config::{self, Config, Pool};
-use crate::snapshot;
+use crate::limits;
 
 /// Sockets that stay keep what they were made with.
 /// A warning where that makes a difference.
 pub fn only_for_new_listeners(old: &Config, new: &Config) -> Option<String> {
-    let same_limits = snapshot::keep_alive(&old.limits) == snapshot::keep_alive(&new.limits);
+    let same_limits = limits::keep_alive(&old.limits) == limits::keep_alive(&new.limits);
     let same = |listener: &config::Listener| {
         old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
     };

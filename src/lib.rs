@@ -9,7 +9,7 @@
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`] |
-//! | 2 state | shared, swapped or counted | [`snapshot`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
@@ -27,6 +27,7 @@ pub mod connection;
 pub mod counters;
 pub mod http;
 pub mod journal;
+pub mod limits;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
@@ -14,15 +13,12 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::admission::{Admission, ListenerState};
 use crate::clock;
 use crate::config::{self, Config, Fallback};
+use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Memories, Pool};
 use crate::route::{RouteFacts, RouteTable};
-use crate::socket::KeepAlive;
 use crate::sticky::cookie::{KeyRing, Rule};
 use crate::sticky::memory::Secret;
 use crate::tls::Termination;
-
-/// A backend's socket is tuned no later than this.
-const TUNE_MS: u32 = 15_000;
 
 /// One generation of everything configured.
 #[derive(Debug)]
@@ -142,48 +138,6 @@ pub struct Way {
     pub route: Option<usize>,
     /// What is done about TLS.
     pub tls: config::Tls,
-}
-
-/// The limits of one connection, in milliseconds; 0 = off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// Relay without a byte.
-    pub idle_ms: u32,
-    /// One side closed, no byte.
-    pub half_close_ms: u32,
-    /// Age.
-    pub lifetime_ms: u32,
-    /// The age at which the backend's socket gets keepalive and user timeout: most connections never reach it.
-    pub tune_ms: u32,
-}
-
-impl Limits {
-    fn new(limits: &config::Limits) -> Self {
-        let ms = |limit: Option<Duration>| limit.map_or(0, millis);
-        Self {
-            idle_ms: ms(limits.idle_timeout),
-            half_close_ms: ms(limits.half_close_timeout),
-            lifetime_ms: ms(limits.lifetime),
-            tune_ms: tune_ms(&keep_alive(limits)),
-        }
-    }
-}
-
-/// The part of the limits that the kernel keeps.
-pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
-    let seconds = |duration: Duration| duration.as_secs().clamp(1, 32_767) as u32;
-    KeepAlive {
-        idle_s: limits.keepalive.map_or(0, seconds),
-        interval_s: seconds(limits.keepalive_interval),
-        count: limits.keepalive_count,
-        user_timeout_ms: limits.user_timeout.map_or(0, millis),
-    }
-}
-
-/// Half of the shorter one: the kernel counts from the last answer, not from when it is told to.
-fn tune_ms(rules: &KeepAlive) -> u32 {
-    let set = [rules.idle_s.saturating_mul(1_000), rules.user_timeout_ms].into_iter().filter(|ms| *ms > 0);
-    set.map(|ms| ms / 2).fold(TUNE_MS, u32::min)
 }
 
 /// A secret that nobody has had before; all zeros where the kernel has no random bytes to give.
@@ -382,8 +336,4 @@ fn digest(pools: &[Arc<Pool>]) -> u64 {
         hash.update(&digest.to_le_bytes());
     }
     hash.digest()
-}
-
-fn millis(duration: Duration) -> u32 {
-    duration.as_millis().clamp(1, u32::MAX.into()) as u32
 }

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
-use crate::snapshot::{self, Snapshot};
+use crate::limits;
+use crate::snapshot::Snapshot;
 use crate::socket::{self, Options};
 use crate::splicer::Adoption;
 
@@ -68,7 +69,7 @@ impl Doors {
     pub fn plan(&mut self, config: &Config) -> Result<Plan, Vec<String>> {
         let mut plan = Plan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
         let mut problems = Vec::new();
-        let keep_alive = snapshot::keep_alive(&config.limits);
+        let keep_alive = limits::keep_alive(&config.limits);
         for listener in &config.listeners {
             let options = Options { backlog: listener.backlog, keep_alive };
             for (index, bind) in listener.bind.iter().enumerate() {

@@ -20,10 +20,11 @@ use crate::admission::Permit;
 use crate::attempt::{Attempts, Failure, Rules};
 use crate::connection::Carried;
 use crate::counters::WorkerCounters;
+use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, Reason};
 use crate::pool::Lease;
 use crate::proxy_protocol::Header;
-use crate::snapshot::{Current, Limits, Listener, keep_alive};
+use crate::snapshot::{Current, Listener};
 use crate::sticky::memory::{KeyHash, Origin};
 
 /// What a step may use besides its own row.
@@ -244,8 +245,8 @@ impl<O: Os> Flow<O> {
             return Some(self.until);
         }
         let tune = (!self.tuned).then(|| self.tune_at());
-        let refresh = self.refresh_at();
-        [self.idle_deadline().map(|(at, _)| at), self.lifetime_deadline(), tune, refresh].into_iter().flatten().min()
+        let limit = self.limit().map(|(at, _)| at);
+        [limit, tune, self.refresh_at()].into_iter().flatten().min()
     }
 
     fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
@@ -428,12 +429,7 @@ impl<O: Os> Flow<O> {
                 step.tools.os.keep_alive(backend, &keep_alive(&step.current.load().config.limits));
             }
         }
-        if let Some((at, ended)) = self.idle_deadline()
-            && step.now >= at
-        {
-            return Some(ended);
-        }
-        self.lifetime_deadline().filter(|at| step.now >= *at).map(|_| Ended::Lifetime)
+        self.limit().filter(|(at, _)| step.now >= *at).map(|(_, ended)| ended)
     }
 
     /// What it is when it leaves this worker: unwatched first, because epoll goes on delivering for a descriptor that
@@ -461,16 +457,9 @@ impl<O: Os> Flow<O> {
         self.source.map(SocketAddr::from)
     }
 
-    fn idle_deadline(&self) -> Option<(Micros, Ended)> {
-        let half_closed = self.up.end_seen || self.down.end_seen;
-        let half = (half_closed && self.limits.half_close_ms > 0)
-            .then(|| (self.last_active + us(self.limits.half_close_ms), Ended::HalfCloseTimeout));
-        let idle = (self.limits.idle_ms > 0).then(|| (self.last_active + us(self.limits.idle_ms), Ended::IdleTimeout));
-        [half, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-
-    fn lifetime_deadline(&self) -> Option<Micros> {
-        (self.limits.lifetime_ms > 0).then(|| self.started + us(self.limits.lifetime_ms))
+    /// The limit that passes first.
+    fn limit(&self) -> Option<(Micros, Ended)> {
+        self.limits.deadline(self.up.end_seen || self.down.end_seen, self.last_active, self.started)
     }
 
     fn tune_at(&self) -> Micros {
@@ -482,10 +471,6 @@ impl<O: Os> Flow<O> {
         let (up, down) = (&self.up, &self.down);
         (up.bytes, down.bytes, up.held(), down.held(), up.end_seen, down.end_seen)
     }
-}
-
-fn us(ms: u32) -> Micros {
-    Micros::from(ms) * 1_000
 }
 
 /// An idle connection costs a row, and what the kernel keeps.

@@ -29,10 +29,10 @@ use crate::connection::Entry;
 use crate::http::answer::Status;
 use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
+use crate::limits::Limits;
 use crate::outcome::{Ended, Reason};
 use crate::pool::Pick;
 use crate::server_name::ServerName;
-use crate::snapshot::Limits;
 use crate::sticky::Facts;
 
 /// Serves the requests of a client.

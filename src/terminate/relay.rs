@@ -16,10 +16,10 @@ use super::alarm::Alarm;
 use super::buffer::{BUFFER, Buffer};
 use super::socket::Fault;
 use super::stream::{Got, Stream};
-use crate::clock::{self, Micros};
+use crate::clock;
 use crate::counters::BackendCounters;
+use crate::limits::Limits;
 use crate::outcome::Ended;
-use crate::snapshot::Limits;
 
 /// A direction may move so many buffers before others have a turn.
 const ROUNDS: usize = 16;
@@ -118,7 +118,7 @@ pub async fn relay(
             return Poll::Ready(if up.truncated { Ended::ClientTruncated } else { Ended::Done });
         }
         let half_closed = up.end_seen || down.end_seen;
-        match deadline(&limits, half_closed, last_active, visit.origin.accepted) {
+        match limits.deadline(half_closed, last_active, visit.origin.accepted) {
             Some((at, ended)) => alarm.poll(cx, at).map(|()| ended),
             None => Poll::Pending,
         }
@@ -136,30 +136,5 @@ fn broken(up: &Result<(), Broken>, down: &Result<(), Broken>) -> Option<Ended> {
         (Err(Broken::Sender(fault)), _) | (_, Err(Broken::Receiver(fault))) => Some(fault.of_client()),
         (Err(Broken::Receiver(fault)), _) | (_, Err(Broken::Sender(fault))) => Some(fault.of_backend()),
         (Ok(()), Ok(())) => None,
-    }
-}
-
-/// The nearest limit, and what it is called.
-fn deadline(limits: &Limits, half_closed: bool, last_active: Micros, accepted: Micros) -> Option<(Micros, Ended)> {
-    let us = |ms: u32| Micros::from(ms) * 1_000;
-    let half = (half_closed && limits.half_close_ms > 0)
-        .then(|| (last_active + us(limits.half_close_ms), Ended::HalfCloseTimeout));
-    let idle = (limits.idle_ms > 0).then(|| (last_active + us(limits.idle_ms), Ended::IdleTimeout));
-    let life = (limits.lifetime_ms > 0).then(|| (accepted + us(limits.lifetime_ms), Ended::Lifetime));
-    [half, idle, life].into_iter().flatten().min_by_key(|(at, _)| *at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_limit_that_is_on_counts() {
-        let limits = Limits { idle_ms: 100, half_close_ms: 10, lifetime_ms: 0, ..Limits::default() };
-        assert_eq!(deadline(&limits, false, 5_000, 0), Some((105_000, Ended::IdleTimeout)));
-        assert_eq!(deadline(&limits, true, 5_000, 0), Some((15_000, Ended::HalfCloseTimeout)));
-        let limits = Limits { lifetime_ms: 1, ..limits };
-        assert_eq!(deadline(&limits, true, 5_000, 0), Some((1_000, Ended::Lifetime)));
-        assert_eq!(deadline(&Limits::default(), true, 5_000, 0), None);
     }
 }

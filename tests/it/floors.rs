@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("proxy_protocol", 1),
     ("clock", 2),
     ("connection", 2),
+    ("limits", 2),
     ("snapshot", 2),
     ("admission", 2),
     ("metrics", 2),

@@ -1,0 +1,90 @@
+//! How long a connection may do what: the limits of `[limits]`, in the small form that every connection copies.
+//!
+//! Reads no clock and ends nobody. Invariant: both halves ask the same deadline, and a limit of 0 never passes.
+
+use std::time::Duration;
+
+use crate::clock::Micros;
+use crate::config;
+use crate::outcome::Ended;
+use crate::socket::KeepAlive;
+
+/// A backend's socket is tuned no later than this.
+const TUNE_MS: u32 = 15_000;
+
+/// The limits of one connection, in milliseconds; 0 = off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Relay without a byte.
+    pub idle_ms: u32,
+    /// One side closed, no byte.
+    pub half_close_ms: u32,
+    /// Age.
+    pub lifetime_ms: u32,
+    /// The age at which the backend's socket gets keepalive and user timeout: most connections never reach it.
+    pub tune_ms: u32,
+}
+
+impl Limits {
+    /// As written.
+    pub fn new(limits: &config::Limits) -> Self {
+        let ms = |limit: Option<Duration>| limit.map_or(0, millis);
+        Self {
+            idle_ms: ms(limits.idle_timeout),
+            half_close_ms: ms(limits.half_close_timeout),
+            lifetime_ms: ms(limits.lifetime),
+            tune_ms: tune_ms(&keep_alive(limits)),
+        }
+    }
+
+    /// The nearest limit of an established pair, and what its passing is called.
+    pub fn deadline(&self, half_closed: bool, last_active: Micros, accepted: Micros) -> Option<(Micros, Ended)> {
+        let after = |since: Micros, ms: u32, ended| (ms > 0).then(|| (since + us(ms), ended));
+        let half = half_closed.then(|| after(last_active, self.half_close_ms, Ended::HalfCloseTimeout)).flatten();
+        let idle = after(last_active, self.idle_ms, Ended::IdleTimeout);
+        let life = after(accepted, self.lifetime_ms, Ended::Lifetime);
+        [half, idle, life].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// The part of the limits that the kernel keeps.
+pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
+    let seconds = |duration: Duration| duration.as_secs().clamp(1, 32_767) as u32;
+    KeepAlive {
+        idle_s: limits.keepalive.map_or(0, seconds),
+        interval_s: seconds(limits.keepalive_interval),
+        count: limits.keepalive_count,
+        user_timeout_ms: limits.user_timeout.map_or(0, millis),
+    }
+}
+
+/// Half of the shorter one: the kernel counts from the last answer, not from when it is told to.
+fn tune_ms(rules: &KeepAlive) -> u32 {
+    let set = [rules.idle_s.saturating_mul(1_000), rules.user_timeout_ms].into_iter().filter(|ms| *ms > 0);
+    set.map(|ms| ms / 2).fold(TUNE_MS, u32::min)
+}
+
+/// Milliseconds as the clock counts.
+pub fn us(ms: u32) -> Micros {
+    Micros::from(ms) * 1_000
+}
+
+/// At least one: 0 is off.
+pub fn millis(duration: Duration) -> u32 {
+    duration.as_millis().clamp(1, u32::MAX.into()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_limit_that_is_on_counts() {
+        let limits = Limits { idle_ms: 100, half_close_ms: 10, lifetime_ms: 0, ..Limits::default() };
+        assert_eq!(limits.deadline(false, 5_000, 0), Some((105_000, Ended::IdleTimeout)));
+        assert_eq!(limits.deadline(true, 5_000, 0), Some((15_000, Ended::HalfCloseTimeout)));
+        let limits = Limits { lifetime_ms: 1, ..limits };
+        assert_eq!(limits.deadline(true, 5_000, 0), Some((1_000, Ended::Lifetime)));
+        assert_eq!(Limits::default().deadline(true, 5_000, 0), None);
+    }
+}
