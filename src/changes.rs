@@ -1,7 +1,7 @@
 //! What a new configuration changes, in words.
 //!
 //! Looks at what is written and judges nobody's placement; `plan` does. Invariant: two configurations that differ in a
-//! listener, a pool, TLS or a limit never compare as the same.
+//! listener, a pool, TLS, the store or a limit never compare as the same.
 
 use crate::config::{self, Config, Pool};
 use crate::limits;
@@ -80,6 +80,12 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
     }
     if old.tls != new.tls {
         changes.push("tls changed".into());
+    }
+    match (&old.store, &new.store) {
+        (None, Some(_)) => changes.push("store added".into()),
+        (Some(_), None) => changes.push("store removed".into()),
+        (old, new) if old != new => changes.push("store changed".into()),
+        _ => {}
     }
     if old.limits != new.limits {
         changes.push("limits changed".into());

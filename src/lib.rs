@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `opening`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
-//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`] |
+//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
@@ -42,5 +42,6 @@ pub mod snapshot;
 pub mod socket;
 pub mod splicer;
 pub mod sticky;
+pub mod store;
 pub mod terminate;
 pub mod tls;

@@ -13,6 +13,7 @@
 //! | `GET /pools` | its pools |
 //! | `GET /backends` | their backends, each with its pool's name |
 //! | `GET /memory` | what pools remember, with the keys that come most often |
+//! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |

@@ -43,6 +43,7 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/pools", get(pools::<C>))
         .route("/backends", get(backends::<C>))
         .route("/memory", get(memory::<C>))
+        .route("/store", get(store::<C>))
         .route("/connections", get(connections::<C>))
 }
 
@@ -76,6 +77,11 @@ async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<sta
 
 async fn memory<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<MemoryView>>, StatusCode> {
     aside(control, |control| Json(control.memories())).await
+}
+
+/// `null` without one.
+async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<status::Store>>, StatusCode> {
+    aside(control, |control| Json(control.status().store)).await
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::{EXIT_USAGE, Failure, load};
 use crate::clock;
 use crate::config::{self, Problem};
-use crate::snapshot::Loaded;
+use crate::server::read_files;
+use crate::store::Access;
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -40,10 +41,12 @@ impl Check {
         let refused = |in_text, in_files| Found { accepted: false, in_text, in_files };
         Ok(match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
             Err(problems) => refused(problems, Vec::new()),
-            Ok(checked) => match Loaded::read(&checked.config, None) {
+            Ok(checked) => match read_files(&checked.config, None) {
                 Err(problems) => refused(Vec::new(), problems),
-                Ok(loaded) => {
-                    Found { accepted: true, in_text: checked.warnings, in_files: loaded.tls.warnings(clock::unix_s()) }
+                Ok((loaded, access)) => {
+                    let mut in_files = loaded.tls.warnings(clock::unix_s());
+                    in_files.extend(access.iter().flat_map(Access::warnings));
+                    Found { accepted: true, in_text: checked.warnings, in_files }
                 }
             },
         })

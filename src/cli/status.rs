@@ -70,6 +70,11 @@ fn head(status: &metrics::Status) -> String {
         let _ = write!(head, ", descriptors {} of {}", descriptors.open, descriptors.max);
     }
     let _ = writeln!(head, ", reloads {} accepted, {} refused", reloads.accepted, reloads.refused);
+    if let Some(store) = &status.store {
+        let _ = write!(head, "store {}, {}, {} pending", store.place, store.state, store.pending);
+        let why = if store.complaint.is_empty() { String::new() } else { format!(": {}", store.complaint) };
+        let _ = writeln!(head, "{why}");
+    }
     if !reloads.last_accepted && !reloads.problems.is_empty() {
         let _ = writeln!(head, "the last reload was refused:");
         for problem in &reloads.problems {

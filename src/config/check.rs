@@ -1,7 +1,7 @@
 //! From what was written to what is meant: every default, every bound, every rule.
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
-//! `tls`, `cookie`), with a default in the place of what cannot be read, so that the rules between them (`whole`,
+//! `tls`, `cookie`, `store`), with a default in the place of what cannot be read, so that the rules between them (`whole`,
 //! `reach`, `tie`) see every object and all problems come out together.
 //!
 //! Invariant: a `Config` leaves here only if no error was noted.
@@ -14,6 +14,7 @@ mod memory;
 mod pool;
 mod process;
 mod reach;
+mod store;
 mod tie;
 mod tls;
 mod whole;
@@ -75,17 +76,20 @@ fn as_meant(
     let process = process::process(&top);
     let tls = tls::rules(&top);
     let limits = process::limits(&top);
+    let store = store::store(&top);
     let listeners: Vec<_> = top.children("listener", &keys::LISTENER).into_iter().map(listener::listener).collect();
     let pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
         reach::check(&top, &listeners, &pools);
+        store::has_use(&top, store.as_ref(), pools.iter().map(|pool| &pool.meant));
     }
     Config {
         process,
         tls,
         limits,
+        store,
         listeners: listeners.into_iter().map(|listener| listener.meant).collect(),
         pools: pools.into_iter().map(|pool| pool.meant).collect(),
     }

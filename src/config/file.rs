@@ -224,7 +224,8 @@ impl<'d> Section<'d> {
 
     /// Notes `KEY VALUE …`.
     fn complain(&self, key: &str, value: &Spanned<DeValue<'_>>, bad: Bad) {
-        let message = format!("{key} {} {}", show(value), bad.message);
+        let shown = if keys::SECRET.contains(&key) { "(not shown)".to_owned() } else { show(value) };
+        let message = format!("{key} {shown} {}", bad.message);
         self.error_at(value.span().start, Bad { message, ..bad });
     }
 

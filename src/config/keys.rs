@@ -28,6 +28,7 @@ pub static TOP: Keys = Keys {
         "log",
         "tls",
         "limits",
+        "store",
         "listener",
         "pool",
     ],
@@ -59,6 +60,26 @@ pub static LIMITS: Keys = Keys {
         "user_timeout",
     ],
 };
+/// The shared store of learned cookies.
+pub static STORE: Keys = Keys {
+    table: "[store]",
+    keys: &[
+        "kind",
+        "url",
+        "sentinels",
+        "master",
+        "ca",
+        "user",
+        "password",
+        "password_file",
+        "database",
+        "budget",
+        "prefix",
+        "secret_file",
+    ],
+};
+/// Keys whose value no problem shows.
+pub(super) static SECRET: [&str; 1] = ["password"];
 /// An address we accept on.
 pub static LISTENER: Keys = Keys {
     table: "[[listener]]",
@@ -169,12 +190,13 @@ pub static COOKIE: Keys = Keys {
 };
 
 /// All tables.
-pub static ALL: [&Keys; 17] = [
+pub static ALL: [&Keys; 18] = [
     &TOP,
     &ADMIN,
     &LOG,
     &TLS,
     &LIMITS,
+    &STORE,
     &LISTENER,
     &CERTIFICATE,
     &CLIENT_CERTIFICATE,

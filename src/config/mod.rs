@@ -21,6 +21,7 @@ mod file;
 pub mod keys;
 mod memory;
 mod problem;
+mod store;
 mod tls;
 mod value;
 
@@ -28,6 +29,7 @@ pub use check::{Checked, check};
 pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
 pub use memory::{Memory, OnAdd, OnFull, OnReturn, WhenDown};
 pub use problem::Problem;
+pub use store::{Hidden, Store, StoreAddress, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical as canonical_network, hex32};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub tls: TlsRules,
     /// Limits that hold for every connection.
     pub limits: Limits,
+    /// The store of learned cookies that instances share; `None` = each knows its own.
+    pub store: Option<Store>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Where connections go.

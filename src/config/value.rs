@@ -379,6 +379,16 @@ pub fn hex32(digits: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// A host name or an address, in brackets if it is one of IPv6, and a port.
+pub(super) fn host_and_port(written: &str) -> Option<(String, u16)> {
+    if let Some(address) = socket_address(written) {
+        return (address.port() > 0).then(|| (address.ip().to_string(), address.port()));
+    }
+    let (host, port) = written.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    is_host(host).then(|| (host.to_owned(), port))
+}
+
 fn socket_address(written: &str) -> Option<SocketAddr> {
     let parsed = written.parse::<SocketAddr>().ok()?;
     Some(match parsed.ip().to_canonical() {

@@ -33,6 +33,7 @@ pub fn render(status: &Status) -> String {
     pools(&mut page, status);
     memories(&mut page, status);
     backends(&mut page, status);
+    store(&mut page, status);
     workers(&mut page, status);
     page.finish()
 }
@@ -217,6 +218,47 @@ fn backends(page: &mut Page, status: &Status) {
         "sessile_backend_duration_seconds",
         "Duration of connections, from accept to end.",
         backends().map(|(pool, backend)| (name(pool, backend), &backend.totals.duration)),
+    );
+}
+
+fn store(page: &mut Page, status: &Status) {
+    let store = || status.store.iter();
+    page.gauge(
+        "sessile_store_up",
+        "Whether the shared store is asked; 0 while the breaker is open.",
+        store().map(|store| (vec![], (store.state == "working").into())),
+    );
+    page.counter(
+        "sessile_store_opened_total",
+        "Times the shared store had to be left alone after it had worked.",
+        store().map(|store| (vec![], store.opened)),
+    );
+    page.counter(
+        "sessile_store_requests_total",
+        "What was asked of the shared store, by kind and by what became of it.",
+        store().flat_map(|store| &store.requests).flat_map(|(kind, outcomes)| {
+            outcomes.iter().map(move |(outcome, count)| (labels([("kind", kind), ("result", outcome)]), *count))
+        }),
+    );
+    page.gauge(
+        "sessile_store_pending",
+        "Entries learned while the shared store is away, that it will be told.",
+        store().map(|store| (vec![], store.pending)),
+    );
+    page.counter(
+        "sessile_store_reconciled_total",
+        "Entries that the shared store was told when it was back.",
+        store().map(|store| (vec![], store.reconciled)),
+    );
+    page.counter(
+        "sessile_store_overflow_total",
+        "Entries learned while the shared store was away, and lost for want of room.",
+        store().map(|store| (vec![], store.overflow)),
+    );
+    page.histogram(
+        "sessile_store_latency_seconds",
+        "Time of an exchange with the shared store.",
+        store().map(|store| (labels([("kind", "redis")]), &store.latency)),
     );
 }
 

@@ -40,6 +40,9 @@ pub struct Status {
     /// What pools remember of their clients.
     #[serde(default)]
     pub memories: Vec<Memory>,
+    /// The shared store, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<Store>,
     /// Workers, by number.
     pub workers: Vec<Worker>,
     /// What each one's conversations came to.
@@ -168,6 +171,35 @@ pub struct Memory {
     pub hottest_share: f64,
 }
 
+/// The shared store of learned cookies.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Store {
+    /// Where it is; never with a user or a password.
+    pub place: String,
+    /// `working`, or `open`: nobody asks it until it answers in time.
+    pub state: String,
+    /// Why nobody asks it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complaint: String,
+    /// The longest that anybody waits for it.
+    pub budget_us: u64,
+    /// Times it had to be left alone after it had worked.
+    pub opened: u64,
+    /// Entries learned while it was away, and waiting.
+    pub pending: u64,
+    /// Of those that waited, the ones that it was told.
+    pub reconciled: u64,
+    /// Of those that waited, the ones that had to give way to later ones.
+    pub overflow: u64,
+    /// What was asked of it and what became of that: kind, then outcome.
+    pub requests: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Mean time of an exchange with it; absent before the first.
+    pub latency_us_mean: Option<u64>,
+    /// Time of exchanges.
+    #[serde(skip)]
+    pub latency: HistogramSum,
+}
+
 /// One backend.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Backend {
@@ -239,7 +271,8 @@ impl BackendTotals {
     }
 }
 
-fn mean_us(sum: &HistogramSum) -> Option<u64> {
+/// The mean of all durations, if there was one.
+pub fn mean_us(sum: &HistogramSum) -> Option<u64> {
     sum.sum_us.checked_div(sum.buckets.iter().sum())
 }
 

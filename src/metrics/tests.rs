@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::status::{Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Reloads, Worker};
+use super::status::{
+    self, Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Reloads, Worker,
+};
 use super::*;
 use crate::counters::{BackendCounters, ListenerCounters, Padded};
 
@@ -69,6 +71,12 @@ fn status() -> Status {
             backends: vec![backend("a"), backend("b")],
             ..Pool::default()
         }],
+        store: Some(status::Store {
+            state: "working".into(),
+            pending: 13,
+            requests: [("find".to_owned(), [("known".to_owned(), 14)].into())].into(),
+            ..status::Store::default()
+        }),
         workers: vec![
             Worker { wakes: 11, adopt_us_max: 250, ..Worker::default() },
             Worker { log_dropped: 12, ..Worker::default() },
@@ -110,6 +118,9 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_backend_up_bytes_total{pool=\"web\",backend=\"b\"}", 2.0 * 1_099_511_627_776.0),
         ("sessile_backend_leases{pool=\"web\",backend=\"a\"}", 5.0),
         ("sessile_backend_weight{pool=\"web\",backend=\"a\"}", 3.0),
+        ("sessile_store_up", 1.0),
+        ("sessile_store_pending", 13.0),
+        ("sessile_store_requests_total{kind=\"find\",result=\"known\"}", 14.0),
         ("sessile_worker_wakes_total{worker=\"0\"}", 11.0),
         ("sessile_worker_adopt_max_seconds{worker=\"0\"}", 0.000_25),
         ("sessile_log_dropped_total{worker=\"1\"}", 12.0),

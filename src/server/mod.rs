@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::doors::Doors;
 use self::reload::Read;
+pub(crate) use self::reload::read_files;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
@@ -34,6 +35,7 @@ use crate::probe::Probes;
 use crate::snapshot::{Current, Loaded, Snapshot};
 use crate::splicer::worker::Shared;
 use crate::splicer::{self, Fleet};
+use crate::store::{Access, Store};
 use crate::terminate::Conversations;
 
 /// sysexits.h: usage and configuration.
@@ -47,8 +49,9 @@ const DESCRIPTORS_RESERVED: u64 = 20;
 /// Descriptors that the process itself holds: standard streams, lock, admin, runtime, signals, log.
 const DESCRIPTORS_HELD: u64 = 16;
 
-/// Descriptors that each worker and the thread of its conversations hold: epoll and what wakes it, each.
-const DESCRIPTORS_PER_WORKER: u64 = 5;
+/// Descriptors that each worker and the thread of its conversations hold: epoll and what wakes it, each,
+/// and a timer.
+const DESCRIPTORS_PER_WORKER: u64 = 6;
 
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
@@ -67,6 +70,7 @@ pub struct Server {
     admission: Arc<Admission>,
     fleet: Arc<Fleet>,
     conversations: Conversations,
+    store: Arc<Store>,
     journal: Mutex<Option<Journal>>,
     /// Only one reload or stop at a time.
     doors: tokio::sync::Mutex<Doors>,
@@ -106,7 +110,7 @@ impl Refusal {
 
 fn start(path: &Path) -> Result<(), Refusal> {
     let identity = reload::identity(path);
-    let Read { config, mut loaded, .. } =
+    let Read { config, mut loaded, access, .. } =
         reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
     loaded.secret = config.process.memory_file.as_deref().and_then(memory_file::secret);
@@ -116,10 +120,15 @@ fn start(path: &Path) -> Result<(), Refusal> {
         .enable_all()
         .build()
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
-    runtime.block_on(serve(path, config, loaded, identity))
+    runtime.block_on(serve(path, config, (loaded, access), identity))
 }
 
-async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<reload::Identity>) -> Result<(), Refusal> {
+async fn serve(
+    path: &Path,
+    config: Config,
+    (loaded, access): (Loaded, Option<Access>),
+    identity: Option<reload::Identity>,
+) -> Result<(), Refusal> {
     let unavailable = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
@@ -141,11 +150,16 @@ async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<rel
         memory_file::load(path, &current.load());
     }
     reload::limit(&admission, &current.load(), workers);
-    let (conversations, mut threads) =
-        Conversations::start(workers, &current, &journal, pinned.as_deref()).map_err(unavailable("conversations"))?;
+    let store = Arc::new(Store::new(Arc::clone(&current)));
+    let (conversations, mut threads) = Conversations::start(workers, &current, &store, &journal, pinned.as_deref())
+        .map_err(unavailable("conversations"))?;
     let (fleet, workers) = Fleet::start(workers, &shared, &journal, pinned.as_deref(), conversations.doors())
         .map_err(unavailable("workers"))?;
     threads.extend(workers);
+    // Whoever comes first may bring a cookie that only the store knows.
+    if let Some(access) = access {
+        store.adopt(Some(Arc::new(access))).await;
+    }
     Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
     let adoptions = doors.carry_out(plan, &current.load());
     fleet.adopt(adoptions).await;
@@ -157,6 +171,7 @@ async fn serve(path: &Path, config: Config, loaded: Loaded, identity: Option<rel
         admission,
         fleet,
         conversations,
+        store,
         journal: Mutex::new(Some(journal)),
         doors: tokio::sync::Mutex::new(doors),
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::{self, Checked, Config};
 use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer;
+use crate::store::Access;
 
 /// How long an address that was given up a moment ago is waited for.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ pub(super) type Identity = (u64, u64, Option<SystemTime>);
 pub(super) struct Read {
     pub(super) config: Config,
     pub(super) loaded: Loaded,
+    /// The way to the shared store, if there is one.
+    pub(super) access: Option<Access>,
     /// What looks wrong, each with its file.
     pub(super) warnings: Vec<String>,
 }
@@ -40,8 +43,12 @@ pub(super) struct Read {
 struct Changes {
     config: Config,
     loaded: Loaded,
+    access: Option<Access>,
     verdict: Verdict,
 }
+
+/// Everything that can fail has succeeded.
+type Prepared = (Plan, Snapshot, Option<Access>, Verdict);
 
 impl Server {
     /// Reads the file again and uses it if it is good, and if no more than `max_move` of a pool's clients would move.
@@ -59,8 +66,9 @@ impl Server {
             Err(problems) => Err(problems),
         };
         let verdict = match prepared {
-            Ok((plan, next, verdict)) => {
+            Ok((plan, next, access, verdict)) => {
                 self.put_in_force(&mut doors, plan, next).await;
+                self.store.adopt(access.map(Arc::new)).await;
                 verdict
             }
             Err(problems) => Verdict { problems, ..Verdict::default() },
@@ -82,7 +90,7 @@ impl Server {
         let path = self.path.clone();
         let before = self.current.load_full();
         let in_force = Arc::clone(&before);
-        let Read { config, loaded, mut warnings } = tokio::task::spawn_blocking(move || {
+        let Read { config, loaded, access, mut warnings } = tokio::task::spawn_blocking(move || {
             let read = read(&path, Some(&*in_force))?;
             match max_move {
                 Some(most) => moves_at_most(most, &in_force.config, &read.config).map(|()| read),
@@ -98,16 +106,16 @@ impl Server {
         let mut changes = changes::changes(old, &config);
         changes.extend(loaded.tls.changes(&before.tls));
         let verdict = Verdict { accepted: true, changes, warnings, ..Verdict::default() };
-        Ok(Changes { config, loaded, verdict })
+        Ok(Changes { config, loaded, access, verdict })
     }
 
     /// Everything else that can fail.
-    fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<(Plan, Snapshot, Verdict), Vec<String>> {
+    fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<Prepared, Vec<String>> {
         let plan = doors.plan(&changes.config)?;
-        let Changes { config, loaded, verdict } = changes;
+        let Changes { config, loaded, access, verdict } = changes;
         let next = Snapshot::build(config, loaded, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
         Doors::listen(&plan)?;
-        Ok((plan, next, verdict))
+        Ok((plan, next, access, verdict))
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
@@ -162,11 +170,25 @@ pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec
     let Checked { config, warnings } = config::check(&text, &crate::socket::resolve)
         .map_err(|problems| problems.iter().map(with_place).collect::<Vec<_>>())?;
     let without_place = |problem: String| format!("{file}: {problem}");
-    let loaded = Loaded::read(&config, in_force)
+    let (loaded, access) = read_files(&config, in_force)
         .map_err(|problems| problems.into_iter().map(without_place).collect::<Vec<_>>())?;
-    let of_files = loaded.tls.warnings(clock::unix_s()).into_iter().map(without_place);
+    let of_files = loaded.tls.warnings(clock::unix_s()).into_iter();
+    let of_files = of_files.chain(access.iter().flat_map(Access::warnings)).map(without_place);
     let warnings = warnings.iter().map(with_place).chain(of_files).collect();
-    Ok(Read { config, loaded, warnings })
+    Ok(Read { config, loaded, access, warnings })
+}
+
+/// Every file that a configuration names.
+pub(crate) fn read_files(
+    config: &Config,
+    in_force: Option<&Snapshot>,
+) -> Result<(Loaded, Option<Access>), Vec<String>> {
+    let loaded = Loaded::read(config, in_force);
+    let access = config.store.as_ref().map(Access::read).transpose();
+    match (loaded, access) {
+        (Ok(loaded), Ok(access)) => Ok((loaded, access)),
+        (loaded, access) => Err([loaded.err(), access.err()].into_iter().flatten().flatten().collect()),
+    }
 }
 
 /// Whether what is allowed to move is enough for this change.

@@ -56,6 +56,7 @@ impl Control for Server {
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
             memories: snapshot.memories().iter().map(|(name, pools)| memory_status(name, pools, now_ms)).collect(),
+            store: self.store.report(),
             conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
             workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
         }

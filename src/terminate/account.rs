@@ -63,6 +63,8 @@ pub struct Row {
     connect_us: Cell<Option<u64>>,
     broke: Cell<Option<Cause>>,
     remember: Cell<Option<Remember>>,
+    /// The value of a learned cookie that is in use for as long as this goes on.
+    value: RefCell<Option<Box<[u8]>>>,
     told: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
     view: View,
@@ -93,6 +95,7 @@ impl Row {
             connect_us: Cell::new(None),
             broke: Cell::new(None),
             remember: Cell::new(None),
+            value: RefCell::default(),
             told: Cell::new(None),
             waker: RefCell::default(),
             view: View {
@@ -147,13 +150,21 @@ impl Row {
         self.remember.set(remember);
     }
 
+    /// The value of a learned cookie is in use for as long as this goes on.
+    pub fn uses_value(&self, value: &[u8]) {
+        *self.value.borrow_mut() = Some(value.into());
+    }
+
     /// Its client is still where it has settled.
-    pub fn refresh(&self, snapshot: &Snapshot) {
+    pub fn refresh(&self, snapshot: &Snapshot, house: &House) {
         let backend = self.backend.borrow();
         if let Some((remember, backend)) = self.remember.get().zip(backend.as_ref())
             && let Some(pool) = snapshot.pool_of(backend)
         {
             pool.refresh(remember, backend, clock::now() / 1_000);
+            if let Some(value) = self.value.borrow().as_deref() {
+                house.keep_in_store(pool, value, remember.key, backend);
+            }
         }
     }
 
@@ -316,7 +327,7 @@ impl Visit {
             backend.counters(seat).duration.record_us(duration_us);
         }
         let snapshot = self.house.current.load();
-        self.row.refresh(&snapshot);
+        self.row.refresh(&snapshot, &self.house);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
             self.house.write(Record::Connection(self.line(ended, duration_us)));

@@ -117,7 +117,8 @@ impl Talk<'_> {
         };
         let pool = Arc::clone(place.pool());
         visit.row.routed(Arc::clone(pool.shared_name()));
-        let settled = Settled::read(&pool, request.fields, clock::unix_s());
+        let mut settled = Settled::read(&pool, request.fields, clock::unix_s());
+        settled.ask_store(&visit.house).await;
         account.cookie = settled.word();
         settled.count(visit.house.counters());
         let cookies = cookies_of_key(&pool, request.fields);
@@ -152,6 +153,7 @@ impl Talk<'_> {
         };
         let backend = index_of(&pool, held.lease.backend());
         visit.row.settled(&pool, broke.or(settled.cause()), settled.remember().or(remember));
+        settled.tell_store(&visit.house, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);

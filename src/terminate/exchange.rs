@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use super::account::Visit;
 use super::alarm::{Alarm, Timeouts};
+use super::bell::Patience;
 use super::buffer::{BUFFER, Buffer};
 use super::kept::Held;
 use super::place::Reply;
@@ -91,6 +92,8 @@ struct Down {
     /// For the client, before what is checked of the backend's bytes.
     out: Vec<u8>,
     out_sent: usize,
+    /// What the client shall not see before: others know where it has settled.
+    held_for: Option<Patience>,
     body: Option<Body>,
     checked: usize,
     last: Option<Done>,
@@ -107,6 +110,7 @@ impl Exchange<'_> {
             reader: Box::new(ResponseReader::new()),
             out: Vec::new(),
             out_sent: 0,
+            held_for: None,
             body: None,
             checked: 0,
             last: None,
@@ -233,6 +237,10 @@ impl Exchange<'_> {
 
     fn step_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Option<Done>, Failed>> {
         let of_client = |fault: Fault| Failed::silent(fault.of_client());
+        if let Some(told) = &mut down.held_for {
+            ready!(told.poll(&self.visit.house, cx));
+            down.held_for = None;
+        }
         if down.out_sent < down.out.len() {
             let n = ready!(self.client.poll_write(cx, &down.out[down.out_sent..])).map_err(of_client)?;
             down.out_sent += n;
@@ -314,7 +322,10 @@ impl Exchange<'_> {
         };
         let behind = self.held.answers.bytes().len() - length;
         down.out.reserve_exact(length + ADDED + behind.min(BUFFER));
-        self.reply.last(&mut down.out, &response, !client_stays && !switched);
+        down.held_for = self.reply.last(&mut down.out, &response, !client_stays && !switched);
+        if switched && let Some(value) = &self.reply.settled.value {
+            self.visit.row.uses_value(value);
+        }
         let mut body = Body::new(if switched { Framing::None } else { response.framing });
         self.held.answers.consume(length);
         // With the head, what of the body has come with it: one write, one record.

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::account::Row;
+use super::bell::Bell;
 use super::handshakes::Handshakes;
 use crate::clock;
 use crate::connection::{Carried, ConnectionView, Wanted, Whom};
@@ -27,6 +28,7 @@ use crate::journal::{BATCH_MS, Journal, JournalSender, Record};
 use crate::outcome::Ended;
 use crate::snapshot::Current;
 use crate::sticky::cookie::{Nonce, Nonces};
+use crate::store::{Notes, Store};
 
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
@@ -53,6 +55,12 @@ pub struct House {
     journal: RefCell<JournalSender>,
     flushing: Cell<bool>,
     nonces: RefCell<Nonces>,
+    /// What instances know together.
+    pub store: Arc<Store>,
+    /// What this thread has told it lately.
+    pub notes: RefCell<Notes>,
+    /// Ends waits for it.
+    pub bell: Bell,
 }
 
 impl House {
@@ -103,6 +111,7 @@ impl Conversations {
     pub fn start(
         count: usize,
         current: &Arc<Current>,
+        store: &Arc<Store>,
         journal: &Journal,
         cores: Option<&[usize]>,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
@@ -115,11 +124,15 @@ impl Conversations {
             houses.push(commands);
             senders.push(carried);
             let (current, handshakes, journal) = (Arc::clone(current), Arc::clone(&handshakes), journal.sender(true));
-            let counters = Arc::clone(&counters);
+            let (counters, store) = (Arc::clone(&counters), Arc::clone(store));
             let core = cores.map(|cores| cores[worker % cores.len()]);
             let run = move || -> io::Result<()> {
                 pin(core);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let bell = {
+                    let _inside = runtime.enter();
+                    Bell::new()?
+                };
                 let house = Rc::new(House {
                     worker,
                     seat: count + worker,
@@ -131,6 +144,9 @@ impl Conversations {
                     journal: RefCell::new(journal),
                     flushing: Cell::new(false),
                     nonces: RefCell::new(Nonces::new()),
+                    store,
+                    notes: RefCell::default(),
+                    bell,
                 });
                 LocalSet::new().block_on(&runtime, serve(house, incoming, commanded));
                 Ok(())
@@ -208,8 +224,10 @@ async fn serve(
         tokio::select! {
             _ = tick.tick() => {
                 let snapshot = house.current.load();
-                house.rows.borrow().values().filter(|row| row.is_relay()).for_each(|row| row.refresh(&snapshot));
+                let rows = house.rows.borrow();
+                rows.values().filter(|row| row.is_relay()).for_each(|row| row.refresh(&snapshot, &house));
             }
+            () = house.bell.rung() => {}
             Some(carried) = incoming.recv() => {
                 tokio::task::spawn_local(super::visit(Rc::clone(&house), carried));
             }

@@ -10,6 +10,7 @@
 
 mod account;
 mod alarm;
+mod bell;
 mod buffer;
 mod connect;
 mod conversation;
@@ -20,6 +21,7 @@ mod kept;
 mod place;
 mod relay;
 mod secure;
+mod share;
 mod socket;
 mod stream;
 

@@ -1,10 +1,11 @@
 //! Where a request goes by what it says, and what it and its response say of that to the other side.
 //!
-//! The chain: the request's cookie, then placement, then the last resort. Moves no byte. Invariant: a client is sent our
+//! The chain: the request's cookie (`share.rs` asks others whose it is), then placement, then the last resort. Moves no byte. Invariant: a client is sent our
 //! cookie for the backend that answers it, and for no other; a backend never sees it.
 
 use std::sync::Arc;
 
+use super::bell::Patience;
 use super::house::House;
 use super::secure::Secured;
 use crate::clock;
@@ -36,12 +37,12 @@ pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &
 
 /// What the pool's cookie makes of one request and its response.
 pub struct Settled<'p> {
-    pool: &'p Pool,
+    pub(super) pool: &'p Pool,
     rule: Option<&'p Rule>,
-    verdict: Option<Verdict>,
+    pub(super) verdict: Option<Verdict>,
     /// The application's value, where it is learned.
-    value: Option<Vec<u8>>,
-    now: u64,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) now: u64,
 }
 
 impl<'p> Settled<'p> {
@@ -118,17 +119,26 @@ impl<'p> Settled<'p> {
         String::from_utf8(line).ok()
     }
 
-    /// Lets what the backend sets be known before the client can use it.
-    fn learn(&self, backend: usize, fields: Fields<'_>) {
-        let Some(rule) = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn)) else { return };
-        let Some(backend) = self.pool.backends().get(backend) else { return };
+    /// Lets what the backend sets be known before the client can use it, here and, where it answers, in the store: that
+    /// is what to wait for.
+    fn learn(&self, index: usize, fields: Fields<'_>, house: &House) -> Option<Patience> {
+        let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
+        let backend = self.pool.backends().get(index)?;
+        let mut told = None;
         for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
             match (set.ends(self.now), &self.value) {
-                (false, _) => self.pool.learn_value(set.value, backend, now_ms()),
-                (true, Some(value)) => self.pool.forget_value(value),
+                (false, _) => {
+                    self.pool.learn_value(set.value, backend, now_ms());
+                    told = self.tell_learned(house, set.value, index, backend).or(told);
+                }
+                (true, Some(value)) => {
+                    self.pool.forget_value(value);
+                    house.store.forget(self.pool, value);
+                }
                 (true, None) => {}
             }
         }
+        told
     }
 }
 
@@ -184,9 +194,10 @@ impl Reply<'_> {
         write_response(out, response, &self.asked, &ResponseEdit::default());
     }
 
-    /// Appends the final head; `close`: nothing follows on the client's connection.
-    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) {
-        self.settled.learn(self.backend, response.fields);
+    /// Appends the final head; `close`: nothing follows on the client's connection. What is to be waited for before the
+    /// client sees any of it.
+    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<Patience> {
+        let told = self.settled.learn(self.backend, response.fields, self.house);
         let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, self.house);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
@@ -196,6 +207,7 @@ impl Reply<'_> {
         let prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
         let edit = ResponseEdit { close, add: &lines, cookie_prefix: prefix };
         write_response(out, response, &self.asked, &edit);
+        told
     }
 }
 

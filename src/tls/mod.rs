@@ -8,6 +8,7 @@
 //! never changes; a connection keeps the part it uses.
 
 mod certs;
+mod client;
 mod clients;
 mod pem;
 mod server;
@@ -27,6 +28,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use self::certs::{Certificate, Index};
+pub use self::client::Believing;
 pub use self::clients::{Identity, NoLongerGood};
 pub use self::server::{Facts, Server};
 pub use self::subject::of_common_name;

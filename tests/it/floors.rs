@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("changes", 2),
     ("plan", 2),
     ("probe", 3),
+    ("store", 3),
     ("splicer", 4),
     ("terminate", 4),
     ("admin", 4),

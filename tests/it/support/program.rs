@@ -43,6 +43,12 @@ impl Program {
         self
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process");
+        kill_process(pid, signal).expect("the process is there");
+    }
+
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(self.dir.path().join("program.log")).unwrap_or_default()

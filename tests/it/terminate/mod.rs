@@ -14,6 +14,7 @@ mod memory;
 mod mixed;
 mod programs;
 mod relay;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

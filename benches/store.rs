@@ -1,0 +1,323 @@
+//! What the shared store costs: `cargo bench --bench store`, `-- --test` for a small run. Needs redis-server.
+//!
+//! Real instances, a real redis-server, clients that ask one request after the other. Judges nothing but breaks: of each
+//! pair both figures and their ratio are printed. Invariant: what is compared was measured in turns, a round of one and a
+//! round of the other.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const BACKENDS: usize = 5;
+
+/// How much is measured.
+struct Size {
+    rounds: usize,
+    requests: usize,
+    freezes: usize,
+    logins: usize,
+}
+
+fn main() {
+    let small = std::env::args().any(|argument| argument == "--test");
+    let size = match small {
+        true => Size { rounds: 2, requests: 50, freezes: 2, logins: 200 },
+        false => Size { rounds: 30, requests: 3_000, freezes: 20, logins: 10_000 },
+    };
+    if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("redis-server is not installed: nothing is measured");
+        return;
+    }
+    let backends = application();
+    let redis = Redis::start();
+    let with = format!("[store]\nkind = \"redis\"\nurl = \"unix:{}\"\n", redis.socket().display());
+    let [plain, one, other] = ["", &with, &with].map(|store| Instance::start(store, &backends));
+    known(&size, &plain, &one);
+    logins(&size, &one, &other);
+    frozen(&size, &redis, &plain, &one);
+    open(&size, &redis, &plain, &one);
+}
+
+/// Known cookies: nobody asks the store, and somebody tells it now and then.
+fn known(size: &Size, plain: &Instance, stored: &Instance) {
+    let mut sides = [plain, stored].map(|instance| {
+        let mut client = Client::to(instance.address);
+        let cookies: Vec<_> = (0..100).map(|_| client.login().0).collect();
+        (client, cookies, Vec::new(), Vec::new())
+    });
+    for round in 0..size.rounds {
+        for side in [round % 2, 1 - round % 2] {
+            let (client, cookies, p50s, p99s) = &mut sides[side];
+            let mut times = timed(size.requests, |n| drop(client.ask(&cookies[n % cookies.len()])));
+            p50s.push(quantile(&mut times, 0.5));
+            p99s.push(quantile(&mut times, 0.99));
+        }
+    }
+    let [(_, _, mut p50, mut p99), (_, _, mut p50_with, mut p99_with)] = sides;
+    compare("known cookie, p50", quantile(&mut p50, 0.5), quantile(&mut p50_with, 0.5), "");
+    compare("known cookie, p99", quantile(&mut p99, 0.5), quantile(&mut p99_with, 0.5), ", bar 1.10");
+}
+
+/// A login on one, the next request on the other at once.
+fn logins(size: &Size, one: &Instance, other: &Instance) {
+    let mut clients = [one, other].map(|instance| Client::to(instance.address));
+    let (mut breaks, began) = (0, Instant::now());
+    for n in 0..size.logins {
+        let (cookie, home) = clients[n % 2].login();
+        breaks += usize::from(clients[(n + 1) % 2].ask(&cookie) != home);
+    }
+    let per_second = size.logins as f64 / began.elapsed().as_secs_f64();
+    let late: u64 = [one, other].iter().map(|instance| instance.late()).sum();
+    println!(
+        "{} logins, next request on the other: {breaks} breaks, {late} late answers, {per_second:.0} a second",
+        size.logins
+    );
+}
+
+/// What a value costs that nobody knows while the store is frozen and the breaker has not seen it yet.
+fn frozen(size: &Size, redis: &Redis, plain: &Instance, stored: &Instance) {
+    let mut clients = [plain, stored].map(|instance| Client::to(instance.address));
+    let (mut without, mut frozen) = (Vec::new(), Vec::new());
+    for round in 0..size.freezes {
+        stored.wait_for("working");
+        redis.signal(Signal::STOP);
+        for n in 0..2 {
+            let cookie = format!("SID=frozen-{round}-{n}");
+            without.extend(timed(1, |_| drop(clients[0].ask(&cookie))));
+            frozen.extend(timed(1, |_| drop(clients[1].ask(&cookie))));
+        }
+        redis.signal(Signal::CONT);
+    }
+    let usual = quantile(&mut without, 0.5);
+    let (middle, most) = (quantile(&mut frozen, 0.5), quantile(&mut frozen, 1.0));
+    compare("unknown value, store frozen, p50", usual, middle, "");
+    println!("  added: {} in the middle, {} at most; budget 2ms", show(middle - usual), show(most - usual));
+}
+
+/// The same once the breaker is open.
+fn open(size: &Size, redis: &Redis, plain: &Instance, stored: &Instance) {
+    redis.signal(Signal::STOP);
+    let mut clients = [plain, stored].map(|instance| Client::to(instance.address));
+    (0..20).for_each(|n| drop(clients[1].ask(&format!("SID=opening-{n}"))));
+    stored.wait_for("open");
+    let mut figures: [[Vec<f64>; 2]; 2] = Default::default();
+    for round in 0..size.rounds {
+        for side in [round % 2, 1 - round % 2] {
+            let mut times = timed(size.requests / 4, |n| drop(clients[side].ask(&format!("SID=open-{round}-{n}"))));
+            figures[side][0].push(quantile(&mut times, 0.5));
+            figures[side][1].push(quantile(&mut times, 0.99));
+        }
+    }
+    let [[mut p50, mut p99], [mut p50_with, mut p99_with]] = figures;
+    compare("unknown value, breaker open, p50", quantile(&mut p50, 0.5), quantile(&mut p50_with, 0.5), "");
+    compare("unknown value, breaker open, p99", quantile(&mut p99, 0.5), quantile(&mut p99_with, 0.5), "");
+    redis.signal(Signal::CONT);
+}
+
+/// Microseconds of each call.
+fn timed(count: usize, mut call: impl FnMut(usize)) -> Vec<f64> {
+    let time = |n| {
+        let began = Instant::now();
+        call(n);
+        began.elapsed().as_secs_f64() * 1e6
+    };
+    (0..count).map(time).collect()
+}
+
+fn quantile(times: &mut [f64], at: f64) -> f64 {
+    times.sort_unstable_by(f64::total_cmp);
+    times[((times.len() - 1) as f64 * at).round() as usize]
+}
+
+fn compare(what: &str, without: f64, with: f64, bar: &str) {
+    println!("{what}: {} without store, {} with, ratio {:.3}{bar}", show(without), show(with), with / without);
+}
+
+fn show(us: f64) -> String {
+    format!("{us:.0} us")
+}
+
+/// Five backends of an application that sets a session cookie at login.
+fn application() -> Vec<SocketAddr> {
+    let logins = Arc::new(AtomicUsize::new(0));
+    let start = |number: usize| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let (address, logins) = (listener.local_addr().expect("an address"), Arc::clone(&logins));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let logins = Arc::clone(&logins);
+                std::thread::spawn(move || serve(&stream, number, &logins));
+            }
+        });
+        address
+    };
+    (0..BACKENDS).map(start).collect()
+}
+
+fn serve(stream: &TcpStream, number: usize, logins: &AtomicUsize) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let head = head(&mut reader)?;
+        let cookie = match head.starts_with("GET /login ") {
+            true => format!("Set-Cookie: SID=session-{}; Path=/\r\n", logins.fetch_add(1, Relaxed)),
+            false => String::new(),
+        };
+        let answer = format!("HTTP/1.1 200 OK\r\n{cookie}X-Backend: {number}\r\nContent-Length: 0\r\n\r\n");
+        (&mut &*stream).write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+/// The next head; none of these messages has a body.
+fn head(reader: &mut impl BufRead) -> Option<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    Some(head)
+}
+
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the listener accepts");
+        stream.set_nodelay(true).expect("no delay");
+        Self(BufReader::new(stream))
+    }
+
+    fn get(&mut self, path: &str, fields: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).expect("the instance reads");
+        let head = head(&mut self.0).expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        head
+    }
+
+    fn login(&mut self) -> (String, String) {
+        let head = self.get("/login", "");
+        let cookie = field(&head, "Set-Cookie").split(';').next().expect("a pair").to_owned();
+        (cookie, field(&head, "X-Backend").to_owned())
+    }
+
+    fn ask(&mut self, cookie: &str) -> String {
+        field(&self.get("/", &format!("Cookie: {cookie}\r\n")), "X-Backend").to_owned()
+    }
+}
+
+fn field<'h>(head: &'h str, name: &str) -> &'h str {
+    let line = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {name} in {head}"))
+}
+
+/// A process that ends with its directory.
+struct Running {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Running {
+    fn start(dir: TempDir, command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self { child: child.expect("the program starts"), dir }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Redis(Running);
+
+impl Redis {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(dir.path().join("redis.sock"));
+        let redis = Self(Running::start(dir, &mut command));
+        eventually("redis-server", || UnixStream::connect(redis.socket()).ok());
+        redis
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.0.dir.path().join("redis.sock")
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.child.id() as i32).expect("a process");
+        kill_process(pid, signal).expect("the process is there");
+    }
+}
+
+struct Instance {
+    running: Running,
+    address: SocketAddr,
+}
+
+impl Instance {
+    fn start(store: &str, backends: &[SocketAddr]) -> Self {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let mut text = format!(
+            "workers = 1\n[admin]\nsocket = \"{}\"\n[log]\nconnections = false\n{store}[[listener]]\nname = \"l\"\n\
+             bind = \"127.0.0.1:0\"\npool = \"p\"\n[[pool]]\nname = \"p\"\nhttp = true\nbalance = \"round_robin\"\n\
+             cookie = {{ mode = \"learn\", name = \"SID\" }}\ncheck = \"off\"\n",
+            dir.path().join("admin.sock").display()
+        );
+        for (number, address) in backends.iter().enumerate() {
+            text += &format!("[[pool.backend]]\nname = \"b{number}\"\naddress = \"{address}\"\n");
+        }
+        let file = dir.path().join("sessile.toml");
+        std::fs::write(&file, text).expect("the file is written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sessile"));
+        let running = Running::start(dir, command.args(["run", "--config"]).arg(file));
+        let admin = running.dir.path().join("admin.sock");
+        let address =
+            eventually("an instance", || json(&admin, "/status")?["listeners"][0]["bind"][0].as_str()?.parse().ok());
+        Self { running, address }
+    }
+
+    fn store(&self) -> serde_json::Value {
+        json(&self.running.dir.path().join("admin.sock"), "/store").expect("the instance answers")
+    }
+
+    fn wait_for(&self, state: &str) {
+        eventually(state, || (self.store()["state"] == state).then_some(()));
+    }
+
+    fn late(&self) -> u64 {
+        let store = self.store();
+        ["find", "learn"].iter().filter_map(|kind| store["requests"][kind]["late"].as_u64()).sum()
+    }
+}
+
+fn json(socket: &Path, path: &str) -> Option<serde_json::Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: bench\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => assert!(Instant::now() < give_up, "waited in vain for {what}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

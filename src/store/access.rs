@@ -1,0 +1,177 @@
+//! How the store is reached: what `[store]` says and what the files hold that it names.
+//!
+//! Connects to nobody. Invariant: what makes hashes unforeseeable and what opens the store's door is never printed.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use data_encoding::BASE64URL_NOPAD;
+
+use crate::config::{self, Hidden};
+use crate::tls::Believing;
+
+/// Bytes of a hash that are kept: 128 bits.
+const HASH: usize = 16;
+/// A secret is at least so long.
+const SECRET_LEAST: usize = 16;
+/// Nobody has a longer password.
+const FILE_MAX: u64 = 4_096;
+/// Hashes under this where there is no secret: who reads the store can try guesses, and no more than that.
+const NO_SECRET: &[u8] = b"sessile: learned cookies";
+
+/// Everything that is needed to connect and to make keys.
+pub struct Access {
+    /// What the file says.
+    pub config: config::Store,
+    /// The password, wherever it was written.
+    pub password: Option<Hidden>,
+    /// Whom TLS believes; `None` = in the clear.
+    pub tls: Option<Believing>,
+    secret: Vec<u8>,
+    hasher: hmac::Key,
+}
+
+impl PartialEq for Access {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.config, &self.password, &self.tls, &self.secret)
+            == (&other.config, &other.password, &other.tls, &other.secret)
+    }
+}
+
+impl Access {
+    /// Reads the files; everything that is wrong with them at once.
+    pub fn read(config: &config::Store) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut text = |key: &str, path: Option<&Path>| {
+            let text = path
+                .map(|path| first_line(path).map_err(|what| format!("store: {key} \"{}\": {what}", path.display())));
+            text.transpose().unwrap_or_else(|problem| {
+                problems.push(problem);
+                None
+            })
+        };
+        let password = text("password_file", config.password_file.as_deref());
+        let secret = text("secret_file", config.secret_file.as_deref());
+        if let (Some(path), Some(secret)) = (&config.secret_file, &secret)
+            && secret.len() < SECRET_LEAST
+        {
+            problems
+                .push(format!("store: secret_file \"{}\": it is shorter than {SECRET_LEAST} bytes", path.display()));
+        }
+        let tls = config.ca.as_deref().map(Believing::load).transpose();
+        let tls = tls.unwrap_or_else(|what| {
+            problems.push(format!("store: ca {what}"));
+            None
+        });
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let secret = secret.map_or_else(|| NO_SECRET.to_vec(), String::into_bytes);
+        Ok(Self {
+            password: password.map(Hidden).or_else(|| config.password.clone()),
+            hasher: hmac::Key::new(HMAC_SHA256, &secret),
+            config: config.clone(),
+            secret,
+            tls,
+        })
+    }
+
+    /// Files with secrets that every user of this machine can read.
+    pub fn warnings(&self) -> Vec<String> {
+        const OTHERS: u32 = 0o007;
+        let files = [&self.config.password_file, &self.config.secret_file].into_iter().flatten();
+        let exposed = files.filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0));
+        exposed.map(|path| format!("file \"{}\" holds a secret, and every user can read it", path.display())).collect()
+    }
+
+    /// The key under which the store knows the value of a pool's cookie: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool
+    /// and value, cut to 128 bits.
+    pub fn key(&self, pool: &str, value: &[u8]) -> Box<str> {
+        let mut context = hmac::Context::with_key(&self.hasher);
+        context.update(pool.as_bytes());
+        context.update(&[0]);
+        context.update(value);
+        let hash = BASE64URL_NOPAD.encode(&context.sign().as_ref()[..HASH]);
+        format!("{}{pool}:{hash}", self.config.prefix).into()
+    }
+
+    /// Whether both know a value under the same key, in the same store.
+    pub fn same_keys(&self, other: &Self) -> bool {
+        (&self.config.prefix, &self.secret, &self.config.place, self.config.database)
+            == (&other.config.prefix, &other.secret, &other.config.place, other.config.database)
+    }
+}
+
+fn first_line(path: &Path) -> Result<String, String> {
+    let failed = |error: io::Error| error.to_string();
+    let mut text = String::new();
+    File::open(path).map_err(failed)?.take(FILE_MAX).read_to_string(&mut text).map_err(failed)?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() { Err("its first line is empty".to_owned()) } else { Ok(line.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{StoreAddress, StorePlace};
+
+    fn config() -> config::Store {
+        config::Store {
+            place: StorePlace::One(StoreAddress::Tcp("127.0.0.1".into(), 6379)),
+            ca: None,
+            user: None,
+            password: None,
+            password_file: None,
+            database: 0,
+            budget: Duration::from_millis(2),
+            prefix: "p:".into(),
+            secret_file: None,
+        }
+    }
+
+    #[test]
+    fn a_key_shows_its_pool_and_nothing_of_the_value() {
+        let access = Access::read(&config()).unwrap();
+        let key = access.key("shop", b"a session");
+        assert_eq!(key.strip_prefix("p:shop:").map(str::len), Some(22), "{key}");
+        assert_eq!(key, access.key("shop", b"a session"));
+        assert_ne!(key, access.key("shop", b"another"));
+        let hash = |key: &str| key.rsplit(':').next().unwrap().to_owned();
+        assert_ne!(hash(&key), hash(&access.key("forum", b"a session")));
+    }
+
+    #[test]
+    fn instances_with_the_same_secret_make_the_same_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |text: &str| {
+            let file = dir.path().join("secret");
+            fs::write(&file, text).unwrap();
+            Access::read(&config::Store { secret_file: Some(file), ..config() })
+        };
+        let (one, other) = (with("0123456789abcdef\n").unwrap(), with("fedcba9876543210\n").unwrap());
+        assert_eq!(one.key("p", b"v"), with("0123456789abcdef").unwrap().key("p", b"v"));
+        assert_ne!(one.key("p", b"v"), other.key("p", b"v"));
+        assert!(!one.same_keys(&other));
+        let problems = with("short\n").err().unwrap();
+        assert!(problems[0].ends_with("it is shorter than 16 bytes"), "{problems:?}");
+    }
+
+    #[test]
+    fn everything_wrong_with_its_files_comes_out_at_once() {
+        let nowhere = |name: &str| Some(std::path::PathBuf::from(format!("/nowhere/{name}")));
+        let config = config::Store {
+            password_file: nowhere("password"),
+            secret_file: nowhere("secret"),
+            ca: nowhere("ca"),
+            ..config()
+        };
+        let problems = Access::read(&config).err().unwrap();
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(problems.iter().all(|problem| problem.starts_with("store: ") && problem.contains("/nowhere/")));
+    }
+}

@@ -1,0 +1,109 @@
+//! One exchange with the store: what came together is asked together.
+//!
+//! Decides nothing; `keeper.rs` sees what became of it. Invariant: whoever waits is answered the moment that the answer is
+//! there, or finds the channel closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Answer;
+use super::link::{Broken, Link, backend};
+use super::pending::Entry;
+use super::tally::Kind;
+use crate::clock;
+
+/// An exchange that takes longer is given up, whoever waited for it is long gone.
+pub(super) const FLIGHT_MAX: Duration = Duration::from_secs(1);
+
+/// What is asked of the store at once.
+#[derive(Default)]
+pub(super) struct Flight {
+    pub(super) keys: Vec<Box<str>>,
+    pub(super) answers: Vec<Answer>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) writes: Vec<Write>,
+}
+
+/// What an entry is about.
+pub(super) struct Write {
+    pub(super) kind: Kind,
+    pub(super) done: Option<Answer>,
+    /// Pool and value: if somebody else stands there, the memory shall know.
+    pub(super) of: Option<(Arc<str>, Box<[u8]>)>,
+}
+
+/// What became of a flight.
+pub(super) struct Landed {
+    pub(super) since: u64,
+    pub(super) took_us: u64,
+    /// Somebody waited for all of it by his own timer.
+    pub(super) watched: bool,
+    pub(super) entries: Vec<Entry>,
+    pub(super) writes: Vec<Write>,
+    pub(super) stands: Vec<Option<String>>,
+    pub(super) broken: Option<Broken>,
+    /// The entries were not written.
+    pub(super) unwritten: bool,
+}
+
+impl Flight {
+    /// Asks, and answers whoever waits as soon as the answer is there.
+    pub(super) async fn fly(self, link: Link, since: u64) -> Landed {
+        let Self { keys, answers, entries, mut writes } = self;
+        let began = clock::now();
+        let watched = writes.iter().all(|write| write.done.is_some());
+        let find = async {
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let found = given_up(timeout(FLIGHT_MAX, link.find(&keys)).await)?;
+            for (answer, found) in answers.into_iter().zip(found) {
+                let _ = answer.send(found.as_deref().and_then(backend).map(Into::into));
+            }
+            Ok(())
+        };
+        let put = async {
+            if entries.is_empty() {
+                return Ok(Vec::new());
+            }
+            let stands = given_up(timeout(FLIGHT_MAX, link.put(&entries)).await)?;
+            let waiting = writes.iter_mut().filter_map(|write| write.done.as_mut());
+            waiting.for_each(|done| {
+                let (gone, _) = oneshot::channel();
+                let _ = std::mem::replace(done, gone).send(None);
+            });
+            Ok(stands)
+        };
+        let (found, put) = tokio::join!(find, put);
+        let unwritten = put.is_err();
+        let (stands, broken) = match put {
+            Ok(stands) => (stands, found.err()),
+            Err(broken) => (Vec::new(), Some(broken)),
+        };
+        Landed { watched, entries, writes, stands, broken, unwritten, ..Landed::begun(since, began) }
+    }
+}
+
+impl Landed {
+    /// Nothing but the time.
+    pub(super) fn begun(since: u64, began: clock::Micros) -> Self {
+        Self {
+            since,
+            took_us: clock::now() - began,
+            watched: false,
+            entries: Vec::new(),
+            writes: Vec::new(),
+            stands: Vec::new(),
+            broken: None,
+            unwritten: false,
+        }
+    }
+}
+
+/// What takes so long that nobody waits any more is no answer.
+pub(super) fn given_up<T>(answer: Result<Result<T, Broken>, tokio::time::error::Elapsed>) -> Result<T, Broken> {
+    answer.unwrap_or_else(|_| Err(Broken { lost: false, why: "no answer".to_owned() }))
+}

@@ -1,0 +1,372 @@
+//! The thread that speaks to the store: connection, batches, probes, reconciliation.
+//!
+//! Whoever waits for an answer waits by his own timer and says so to the breaker; what nobody waits for, the keeper does.
+//! Invariants: what was to be learned is written, or waits in [`Pending`], or is counted as lost; while the breaker is
+//! open the store is tried once a second and by nobody else; it closes only when the store has answered within the budget
+//! and been told what was learned meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::access::Access;
+use super::flight::{FLIGHT_MAX, Flight, Landed, Write, given_up};
+use super::link::{Broken, Link, backend};
+use super::pending::{Entry, Pending};
+use super::tally::{Kind, Outcome};
+use super::{Asked, Order, Shared, Standing, Wish};
+use crate::clock;
+use crate::snapshot::Current;
+
+/// The most that is asked in one exchange with the store; what comes together goes together.
+const BATCH: usize = 128;
+/// Exchanges that may be under way; then whoever asks waits in the channel.
+const FLIGHTS: usize = 16;
+/// A connection is made within this time, sentinels included.
+const DIAL_MAX: Duration = Duration::from_secs(2);
+/// How often a store that is away is tried, and one that is not asked anything is asked whether it is there.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// The thread's own.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    current: Arc<Current>,
+    asked: mpsc::Receiver<Asked>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    access: Option<Arc<Access>>,
+    /// The connection in use, and the access that it was made with.
+    link: Option<(Link, Arc<Access>)>,
+    pending: Pending,
+    flights: JoinSet<Landed>,
+    /// One at most.
+    dialling: JoinSet<Dialled>,
+    tried: Vec<oneshot::Sender<()>>,
+    next_try: Instant,
+}
+
+/// What became of a connection.
+struct Dialled {
+    access: Arc<Access>,
+    link: Result<Link, String>,
+    /// Entries that it was not told.
+    pending: Pending,
+    told: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        current: Arc<Current>,
+        asked: mpsc::Receiver<Asked>,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Self {
+        Self {
+            shared,
+            current,
+            asked,
+            orders,
+            access: None,
+            link: None,
+            pending: Pending::default(),
+            flights: JoinSet::new(),
+            dialling: JoinSet::new(),
+            tried: Vec::new(),
+            next_try: Instant::now(),
+        }
+    }
+
+    /// Serves until nobody can ask any more.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let idle = self.access.is_some() && self.link.is_none() && self.dialling.is_empty();
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return,
+                },
+                Some(dialled) = self.dialling.join_next() => match dialled {
+                    Ok(dialled) => self.dialled(dialled),
+                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                },
+                () = self.shared.tripped.notified() => self.tripped(),
+                Some(landed) = self.flights.join_next() => match landed {
+                    Ok(landed) => self.landed(landed),
+                    Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+                },
+                count = self.asked.recv_many(&mut batch, BATCH), if self.link.is_none() || self.flights.len() < FLIGHTS => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.serve(&mut batch);
+                }
+                _ = beat.tick() => self.beat(),
+                () = sleep_until(self.next_try), if idle => self.dial(),
+            }
+            self.shared.tally.pending.store(self.pending.len() as u64, Relaxed);
+        }
+    }
+
+    /// Another store, or none. The one in use is used until the new one answers.
+    fn obey(&mut self, Order { access, tried }: Order) {
+        if access == self.access {
+            let _ = tried.send(());
+            return;
+        }
+        let same_keys = access.as_ref().zip(self.access.as_ref()).is_some_and(|(new, old)| new.same_keys(old));
+        if !same_keys {
+            self.shared.tally.overflow.fetch_add(self.pending.clear() as u64, Relaxed);
+        }
+        self.access = access;
+        let Some(access) = &self.access else {
+            self.shared.breaker.off();
+            self.link = None;
+            let _ = tried.send(());
+            return;
+        };
+        self.shared.budget_us.store(access.config.budget.as_micros() as u64, Relaxed);
+        self.shared.say(|said| said.place = access.config.to_string());
+        if self.shared.breaker.look() == Standing::Off {
+            self.shared.breaker.open();
+        }
+        self.tried.push(tried);
+        if self.dialling.is_empty() {
+            self.dial();
+        }
+    }
+
+    /// Connects, has the store answer within the budget, and tells it what was learned meanwhile.
+    fn dial(&mut self) {
+        let Some(access) = self.access.clone() else { return };
+        let mut pending = std::mem::take(&mut self.pending);
+        self.next_try = Instant::now() + BEAT;
+        self.dialling.spawn_local(async move {
+            let mut told = 0;
+            let made = timeout(DIAL_MAX, Link::dial(&access)).await;
+            let link = match made.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
+                Ok(link) => match timeout(access.config.budget, probe(&link, &access)).await {
+                    Ok(Ok(())) => reconcile(link, &mut pending, &mut told).await,
+                    Ok(Err(broken)) => Err(broken.why),
+                    Err(_) => Err("no answer within the budget".to_owned()),
+                },
+                Err(why) => Err(why),
+            };
+            Dialled { access, link, pending, told }
+        });
+    }
+
+    fn dialled(&mut self, Dialled { access, link, pending: mut untold, told }: Dialled) {
+        self.shared.tally.reconciled.fetch_add(told, Relaxed);
+        let in_force = self.access.clone();
+        if in_force.as_ref().is_some_and(|in_force| in_force.same_keys(&access)) {
+            untold.take(usize::MAX).into_iter().for_each(|entry| self.remember(entry));
+        }
+        if !in_force.is_some_and(|in_force| Arc::ptr_eq(&in_force, &access)) {
+            // Meanwhile somebody has asked for another one.
+            self.dial();
+            return;
+        }
+        match link {
+            Ok(link) => {
+                self.link = Some((link, Arc::clone(&access)));
+                self.shared.breaker.close();
+                self.shared.say(|said| said.complaint.clear());
+                tracing::info!("shared store {} works; {told} entries learned meanwhile were written", access.config);
+                self.tell_pending();
+            }
+            Err(why) => {
+                self.link = None;
+                self.shared.breaker.open();
+                let is_new = self.shared.say(|said| std::mem::replace(&mut said.complaint, why.clone()) != why);
+                if is_new {
+                    tracing::warn!("shared store {}: {why}; nobody asks it until it answers", access.config);
+                }
+            }
+        }
+        for tried in self.tried.drain(..) {
+            let _ = tried.send(());
+        }
+    }
+
+    /// The store was too slow, or said no, once too often.
+    fn tripped(&mut self) {
+        if self.shared.breaker.look() == Standing::Open && self.link.is_some() {
+            self.set_aside("five times in a row there was no good answer within the budget");
+            self.next_try = Instant::now() + BEAT;
+        }
+    }
+
+    fn set_aside(&mut self, why: &str) {
+        self.link = None;
+        self.shared.breaker.open();
+        self.shared.tally.opened.fetch_add(1, Relaxed);
+        self.shared.say(|said| why.clone_into(&mut said.complaint));
+        if let Some(access) = &self.access {
+            tracing::warn!("shared store {}: {why}; nobody asks it until it answers", access.config);
+        }
+    }
+
+    /// Sends what has come, or keeps it for later.
+    fn serve(&mut self, batch: &mut Vec<Asked>) {
+        let mut flight = Flight::default();
+        // Until another store answers, the one in use is meant.
+        let in_use = self.link.as_ref().map(|(_, access)| access).or(self.access.as_ref());
+        let Some(access) = in_use.cloned() else { return batch.clear() };
+        for Asked { pool, value, wish } in batch.drain(..) {
+            let key = access.key(&pool, &value);
+            let kind = wish.kind();
+            let (entry, done) = match wish {
+                Wish::Find(answer) => {
+                    flight.keys.push(key);
+                    flight.answers.push(answer);
+                    continue;
+                }
+                Wish::Learn { backend, at_ms, ttl_ms, done } => {
+                    (Entry { key, at_ms, ttl_ms, backend: Some(backend) }, done)
+                }
+                Wish::Keep { backend, ttl_ms } => (Entry { key, at_ms: 0, ttl_ms, backend: Some(backend) }, None),
+                Wish::Forget { at_ms } => (Entry { key, at_ms, ttl_ms: 1, backend: None }, None),
+            };
+            if self.link.is_some() {
+                flight.entries.push(entry);
+                flight.writes.push(Write { kind, done, of: Some((pool, value)) });
+            } else if kind != Kind::Keep {
+                self.shared.tally.count(kind, Outcome::Later);
+                self.remember(entry);
+            }
+        }
+        self.send(flight);
+    }
+
+    fn send(&mut self, flight: Flight) {
+        let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
+            // It has opened this moment; whoever waits is told by the channel's end.
+            let learned = flight.entries.into_iter().filter(|entry| entry.at_ms > 0);
+            learned.for_each(|entry| self.remember(entry));
+            return;
+        };
+        if !(flight.keys.is_empty() && flight.entries.is_empty()) {
+            self.flights.spawn_local(flight.fly(link, since));
+        }
+    }
+
+    fn landed(&mut self, landed: Landed) {
+        let Landed { since, took_us, watched, entries, writes, stands, broken, unwritten } = landed;
+        self.shared.tally.latency.record_us(took_us);
+        if unwritten {
+            for (entry, write) in entries.into_iter().zip(writes) {
+                if write.done.is_none() {
+                    self.shared.tally.count(write.kind, Outcome::Failed);
+                }
+                if write.kind != Kind::Keep {
+                    self.remember(entry);
+                }
+            }
+        } else {
+            for ((entry, write), stands) in entries.iter().zip(&writes).zip(&stands) {
+                self.written(entry, write, stands.as_deref());
+            }
+        }
+        let in_time = took_us <= self.shared.budget_us.load(Relaxed);
+        match broken {
+            Some(broken) if broken.lost => {
+                if self.shared.breaker.look() == Standing::Working(since) {
+                    self.set_aside(&broken.why);
+                }
+            }
+            _ if watched => {}
+            None if in_time => self.shared.breaker.succeeded(),
+            _ => self.shared.failed(since),
+        }
+    }
+
+    /// An entry was written, or somebody else stands there.
+    fn written(&self, entry: &Entry, write: &Write, stands: Option<&str>) {
+        if write.done.is_none() {
+            self.shared.tally.count(write.kind, Outcome::Stored);
+        }
+        let (Some((pool, value)), Some(name)) = (&write.of, stands.and_then(backend)) else { return };
+        if entry.backend.as_deref() == Some(name) {
+            return;
+        }
+        let snapshot = self.current.load();
+        let known = snapshot.pool(pool).and_then(|pool| {
+            let backend = pool.backends().iter().find(|backend| backend.name() == name)?;
+            Some((pool, backend))
+        });
+        if let Some((pool, backend)) = known {
+            pool.learn_value(value, backend, clock::now() / 1_000);
+        }
+    }
+
+    /// Asks a store that nobody asks anything whether it is there.
+    fn beat(&mut self) {
+        self.tell_pending();
+        let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
+            return;
+        };
+        if self.flights.is_empty() {
+            self.flights.spawn_local(async move {
+                let began = clock::now();
+                let broken = given_up(timeout(FLIGHT_MAX, link.ping()).await).err();
+                Landed { broken, ..Landed::begun(since, began) }
+            });
+        }
+    }
+
+    /// Tells a store that works what is still to be told.
+    fn tell_pending(&mut self) {
+        while self.link.is_some() && self.flights.len() < FLIGHTS && self.pending.len() > 0 {
+            let entries = self.pending.take(BATCH);
+            let writes = entries.iter().map(|entry| {
+                let kind = if entry.backend.is_some() { Kind::Learn } else { Kind::Forget };
+                Write { kind, done: None, of: None }
+            });
+            let writes = writes.collect();
+            self.send(Flight { entries, writes, ..Flight::default() });
+        }
+    }
+
+    fn remember(&mut self, entry: Entry) {
+        if self.pending.add(entry) {
+            self.shared.tally.overflow.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Asks what conversations will ask, of a key that nobody has: whether the store answers, and whether we may.
+async fn probe(link: &Link, access: &Access) -> Result<(), Broken> {
+    let key: Box<str> = format!("{}probe", access.config.prefix).into();
+    let ended = [Entry { key: key.clone(), at_ms: 0, ttl_ms: 1, backend: None }];
+    tokio::try_join!(link.put(&ended), link.find(std::slice::from_ref(&key))).map(drop)
+}
+
+/// Tells the store what was learned while it was away, all of it or as far as it listens.
+async fn reconcile(link: Link, pending: &mut Pending, told: &mut u64) -> Result<Link, String> {
+    while pending.len() > 0 {
+        let entries = pending.take(BATCH);
+        match given_up(timeout(FLIGHT_MAX, link.put(&entries)).await) {
+            Ok(_) => *told += entries.len() as u64,
+            Err(broken) => {
+                for entry in entries {
+                    pending.add(entry);
+                }
+                return Err(broken.why);
+            }
+        }
+    }
+    Ok(link)
+}
+
+impl Shared {
+    fn say<T>(&self, what: impl FnOnce(&mut super::Said) -> T) -> T {
+        what(&mut self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}

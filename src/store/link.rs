@@ -1,0 +1,234 @@
+//! A connection to the store, and the three things that are said on it.
+//!
+//! Waits for as long as it takes (`keeper.rs` does not) and repeats nothing. Invariant: an entry is written only over an
+//! earlier one: what is compared and what is written is one step of the store's.
+//!
+//! ```text
+//! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which lasts as long as the cookie is remembered
+//! ```
+
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind, cmd};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+use super::access::Access;
+use super::pending::Entry;
+use crate::config::{StoreAddress, StorePlace};
+
+/// For each key: time, how long it lasts, backend. No backend: the value has ended. Time 0: whoever is there stays, and
+/// stays as long as it would from now. Answers who stands there instead, where it is not what was to be written.
+const PUT: &str = r"
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local at, ttl, backend = tonumber(ARGV[3 * i - 2]), ARGV[3 * i - 1], ARGV[3 * i]
+  local known = redis.call('GET', key)
+  local since = known and tonumber(string.match(known, '^(%d+) ')) or -1
+  answers[i] = false
+  if backend == '' then
+    if at >= since then redis.call('DEL', key) end
+  elseif since < 0 or at > 0 and at >= since then
+    redis.call('SET', key, ARGV[3 * i - 2] .. ' ' .. backend, 'PX', ttl)
+  else
+    if at == 0 then redis.call('PEXPIRE', key, ttl) end
+    answers[i] = known
+  end
+end
+return answers";
+
+/// Commands that may be on their way at once; more wait here.
+const BUFFER: usize = 256;
+
+/// A connection that may be used by many at once; ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    _driver: Arc<Driver>,
+}
+
+/// Why there was no answer.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// Nothing more will come on this connection, or not from whoever is behind it.
+    pub(super) lost: bool,
+    /// What happened.
+    pub(super) why: String,
+}
+
+/// What is said first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greeting {
+    /// Nothing.
+    Nobody,
+    /// Who we are.
+    User,
+    /// That, and which database is meant.
+    Database,
+}
+
+/// Moves the connection's bytes.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    /// Connects to the store, or to what the sentinels say it is.
+    pub(super) async fn dial(access: &Access) -> Result<Self, String> {
+        let (sentinels, master) = match &access.config.place {
+            StorePlace::One(address) => {
+                return Self::connect(access, address, Greeting::Database).await.map_err(|broken| broken.why);
+            }
+            StorePlace::Sentinels { sentinels, master } => (sentinels, master),
+        };
+        let mut complaints = Vec::new();
+        for sentinel in sentinels {
+            match primary(access, sentinel, master).await {
+                Ok(Some(address)) => match Self::connect_to_primary(access, &address).await {
+                    Ok(link) => return Ok(link),
+                    Err(why) => {
+                        complaints.push(format!("{address}, of which sentinel {sentinel} says that it is: {why}"))
+                    }
+                },
+                Ok(None) => complaints.push(format!("sentinel {sentinel} knows no {master:?}")),
+                Err(broken) => complaints.push(format!("sentinel {sentinel}: {}", broken.why)),
+            }
+        }
+        Err(complaints.join("; "))
+    }
+
+    /// What a sentinel says may be a moment old.
+    async fn connect_to_primary(access: &Access, address: &StoreAddress) -> Result<Self, String> {
+        let link = Self::connect(access, address, Greeting::Database).await.map_err(|broken| broken.why)?;
+        let role: Vec<redis::Value> = link.ask(&cmd("ROLE")).await.map_err(|broken| broken.why)?;
+        match role.first() {
+            Some(redis::Value::BulkString(word)) if word == b"master" => Ok(link),
+            _ => Err("it is no primary".to_owned()),
+        }
+    }
+
+    async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, Broken> {
+        let lost = |why: String| Broken { lost: true, why };
+        let of_io = |error: std::io::Error| lost(error.to_string());
+        match (address, &access.tls) {
+            (StoreAddress::Unix(path), _) => {
+                let stream = UnixStream::connect(path).await.map_err(of_io)?;
+                Self::greet(access, stream, greeting).await
+            }
+            (StoreAddress::Tcp(host, port), tls) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(of_io)?;
+                stream.set_nodelay(true).map_err(of_io)?;
+                let Some(tls) = tls else { return Self::greet(access, stream, greeting).await };
+                let name = ServerName::try_from(host.clone()).map_err(|error| lost(error.to_string()))?;
+                let connector = TlsConnector::from(Arc::clone(&tls.config));
+                let stream = connector.connect(name, stream).await.map_err(of_io)?;
+                Self::greet(access, stream, greeting).await
+            }
+        }
+    }
+
+    async fn greet<S>(access: &Access, stream: S, greeting: Greeting) -> Result<Self, Broken>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut who = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if greeting == Greeting::Database {
+            who = who.set_db(access.config.database.into());
+        }
+        if greeting != Greeting::Nobody {
+            if let Some(password) = &access.password {
+                who = who.set_password(&password.0);
+            }
+            if let Some(user) = &access.config.user {
+                who = who.set_username(user);
+            }
+        }
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(BUFFER);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&who, stream, config).await.map_err(Broken::from)?;
+        let driver = tokio::task::spawn_local(driver).abort_handle();
+        Ok(Self { connection, _driver: Arc::new(Driver(driver)) })
+    }
+
+    /// Writes entries; of each the value that stands there instead, if it does.
+    pub(super) async fn put(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Broken> {
+        let mut put = cmd("EVAL");
+        put.arg(PUT).arg(entries.len());
+        for entry in entries {
+            put.arg(&*entry.key);
+        }
+        for entry in entries {
+            put.arg(entry.at_ms).arg(entry.ttl_ms.max(1)).arg(entry.backend.as_deref().unwrap_or_default());
+        }
+        self.ask(&put).await
+    }
+
+    /// The values of keys.
+    pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Option<String>>, Broken> {
+        let mut find = cmd("MGET");
+        for key in keys {
+            find.arg(&**key);
+        }
+        self.ask(&find).await
+    }
+
+    /// Asks for nothing but an answer.
+    pub(super) async fn ping(&self) -> Result<(), Broken> {
+        self.ask(&cmd("PING")).await
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, Broken> {
+        what.query_async(&mut self.connection.clone()).await.map_err(Broken::from)
+    }
+}
+
+/// The backend that an entry names.
+pub(super) fn backend(value: &str) -> Option<&str> {
+    let (at, backend) = value.split_once(' ')?;
+    (at.bytes().all(|byte| byte.is_ascii_digit()) && !backend.is_empty()).then_some(backend)
+}
+
+/// Where a sentinel says that the primary is. Sentinels often let everybody ask.
+async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Result<Option<StoreAddress>, Broken> {
+    let mut which = cmd("SENTINEL");
+    which.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+    let link = Link::connect(access, sentinel, Greeting::Nobody).await?;
+    let mut found: Result<Option<(String, u16)>, _> = link.ask(&which).await;
+    if found.is_err() && access.password.is_some() {
+        let link = Link::connect(access, sentinel, Greeting::User).await?;
+        found = link.ask(&which).await;
+    }
+    Ok(found?.map(|(host, port)| StoreAddress::Tcp(host, port)))
+}
+
+impl From<RedisError> for Broken {
+    fn from(error: RedisError) -> Self {
+        let elsewhere = matches!(
+            error.kind(),
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
+        );
+        Self { lost: elsewhere || error.is_io_error() || error.is_unrecoverable_error(), why: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_not_ours_names_no_backend() {
+        assert_eq!(backend("1700000000000 b1"), Some("b1"));
+        assert_eq!(backend("0 b1"), Some("b1"));
+        for other in ["", "b1", "12", "12 ", "x b1"] {
+            assert_eq!(backend(other), None, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The shared store: which value of a learned cookie belongs to which backend, known to all instances.
+//!
+//! Holds learned cookies and nothing else; no passthrough connection knows of it. The memory stays the place where values
+//! are looked up: the store is asked for what is not there, and told what was learned. One thread (`keeper`) speaks to
+//! it; conversations hand it what they want over a bounded channel and wait for the answer, if at all, no longer than
+//! `budget`, by a timer of their own. Reads no request.
+//!
+//! | file | what |
+//! |---|---|
+//! | `breaker` | whether the store is asked at all |
+//! | `notes` | when it hears again of a value in use |
+//! | `pending` | what was learned while it was away |
+//! | `keeper` | the thread: connection, batches, probes, reconciliation |
+//! | `flight` | one exchange |
+//! | `link` | what is said to Redis |
+//! | `access` | addresses, passwords, hashes of values |
+//! | `tally` | what became of it all |
+//!
+//! Invariants: with the breaker open, or without a store, whoever looks pays one atomic load; nothing that a store does
+//! or fails to do is an error to a client; no value of a cookie leaves the process.
+
+mod access;
+mod breaker;
+mod flight;
+mod keeper;
+mod link;
+mod notes;
+mod pending;
+mod tally;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::LocalSet;
+
+pub use self::access::Access;
+pub use self::breaker::{Breaker, FAILURES, Standing};
+pub use self::notes::Notes;
+
+use self::keeper::Keeper;
+use self::tally::{Kind, Outcome, Tally};
+use crate::clock::{self, Micros};
+use crate::config::Cookie;
+use crate::counters::HistogramSum;
+use crate::metrics::status;
+use crate::pool::{Backend, Pool};
+use crate::snapshot::Current;
+
+/// Requests that may wait for the keeper; more are not asked for.
+const ROOM: usize = 1_024;
+
+/// How long a start, or a reload that changes the store, waits for the first connection.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The store as conversations and the server see it; one for the process, whatever the configuration.
+pub struct Store {
+    shared: Arc<Shared>,
+    door: mpsc::Sender<Asked>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// What the keeper needs to begin, until it does.
+    keeper: Mutex<Option<Keeper>>,
+}
+
+/// What conversations and the keeper both know.
+#[derive(Debug, Default)]
+struct Shared {
+    breaker: Breaker,
+    budget_us: AtomicU64,
+    tally: Tally,
+    /// Tells the keeper that the breaker has opened.
+    tripped: Notify,
+    /// Where the store is, and what it was complained of last.
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    place: String,
+    complaint: String,
+}
+
+/// What the keeper is asked.
+struct Asked {
+    pool: Arc<str>,
+    value: Box<[u8]>,
+    wish: Wish,
+}
+
+enum Wish {
+    /// The backend of a value; the answer is its name.
+    Find(Answer),
+    /// A value belongs to this backend from now on.
+    Learn { backend: Arc<str>, at_ms: u64, ttl_ms: u64, done: Option<Answer> },
+    /// It is in use there, as far as is known here.
+    Keep { backend: Arc<str>, ttl_ms: u64 },
+    /// It has ended.
+    Forget { at_ms: u64 },
+}
+
+/// Dropped without an answer where there is none.
+type Answer = oneshot::Sender<Option<Box<str>>>;
+
+/// Another store is to be used, or none; answered when it has been tried.
+struct Order {
+    access: Option<Arc<Access>>,
+    tried: oneshot::Sender<()>,
+}
+
+/// An answer that somebody waits for, until his time is over.
+pub struct Waiting {
+    answer: oneshot::Receiver<Option<Box<str>>>,
+    shared: Arc<Shared>,
+    kind: Kind,
+    since: u64,
+    /// When the budget is spent.
+    pub until: Micros,
+}
+
+impl Store {
+    /// None yet. `current`: where it says what the memories shall know better.
+    pub fn new(current: Arc<Current>) -> Self {
+        let shared = Arc::<Shared>::default();
+        let (door, asked) = mpsc::channel(ROOM);
+        let (orders, ordered) = mpsc::unbounded_channel();
+        let keeper = Keeper::new(Arc::clone(&shared), current, asked, ordered);
+        Self { shared, door, orders, keeper: Mutex::new(Some(keeper)) }
+    }
+
+    /// Uses this store from now on, or none. Waits a moment for the first connection, so that nobody whose cookie the
+    /// store knows comes before it can be asked; one that cannot be reached is no error.
+    pub async fn adopt(&self, access: Option<Arc<Access>>) {
+        {
+            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            if access.is_none() && keeper.is_some() {
+                // There never was one.
+                return;
+            }
+            if let Some(keeper) = keeper.take()
+                && let Err(error) = self.start(keeper)
+            {
+                tracing::error!("the shared store is not used: {error}");
+            }
+        }
+        let (tried, answer) = oneshot::channel();
+        if self.orders.send(Order { access, tried }).is_ok() {
+            let _ = tokio::time::timeout(PATIENCE, answer).await;
+        }
+    }
+
+    /// A thread of its own: what else the control side does may take longer than anybody waits for the store.
+    fn start(&self, keeper: Keeper) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = Arc::clone(&self.shared);
+        thread::Builder::new().name("store".into()).spawn(move || {
+            let run = || LocalSet::new().block_on(&runtime, keeper.run());
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                shared.breaker.off();
+                tracing::error!("the shared store is not used any more: its thread has failed");
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Whether it is asked.
+    #[inline]
+    pub fn look(&self) -> Standing {
+        self.shared.breaker.look()
+    }
+
+    /// Asks whose a value is that nobody here knows.
+    pub fn find(&self, pool: &Pool, value: &[u8]) -> Option<Waiting> {
+        let Standing::Working(since) = self.look() else { return None };
+        let (answer, waiting) = oneshot::channel();
+        self.ask(pool, value, Wish::Find(answer)).then(|| self.wait(waiting, Kind::Find, since))
+    }
+
+    /// A backend has set this value, which nobody knew before.
+    pub fn learned(&self, pool: &Pool, value: &[u8], backend: &Backend) -> Option<Waiting> {
+        let Standing::Working(since) = self.look() else {
+            self.moved(pool, value, backend);
+            return None;
+        };
+        let (done, waiting) = oneshot::channel();
+        let wish = learn(pool, backend, Some(done));
+        self.ask(pool, value, wish).then(|| self.wait(waiting, Kind::Learn, since))
+    }
+
+    /// The client that brings this value could not stay where it was. Nobody waits for that to be known.
+    pub fn moved(&self, pool: &Pool, value: &[u8], backend: &Backend) {
+        if self.look() != Standing::Off {
+            self.ask(pool, value, learn(pool, backend, None));
+        }
+    }
+
+    /// This value is in use, and it is time to say so.
+    pub fn keep(&self, pool: &Pool, value: &[u8], backend: &Backend) {
+        if matches!(self.look(), Standing::Working(_)) {
+            self.ask(pool, value, Wish::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
+        }
+    }
+
+    /// The application has ended this value.
+    pub fn forget(&self, pool: &Pool, value: &[u8]) {
+        if self.look() != Standing::Off {
+            self.ask(pool, value, Wish::Forget { at_ms: now_ms() });
+        }
+    }
+
+    /// What operators see; `None` without a store.
+    pub fn report(&self) -> Option<status::Store> {
+        let word = match self.look() {
+            Standing::Off => return None,
+            Standing::Open => "open",
+            Standing::Working(_) => "working",
+        };
+        let tally = &self.shared.tally;
+        let mut report = status::Store {
+            state: word.to_owned(),
+            budget_us: self.shared.budget_us.load(Relaxed),
+            opened: tally.opened.load(Relaxed),
+            pending: tally.pending.load(Relaxed),
+            reconciled: tally.reconciled.load(Relaxed),
+            overflow: tally.overflow.load(Relaxed),
+            ..status::Store::default()
+        };
+        {
+            let said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
+            (report.place, report.complaint) = (said.place.clone(), said.complaint.clone());
+        }
+        for (kind, outcome, count) in tally.all() {
+            report.requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
+        }
+        let mut latency = HistogramSum::default();
+        tally.latency.add_to(&mut latency);
+        report.latency_us_mean = status::mean_us(&latency);
+        report.latency = latency;
+        Some(report)
+    }
+
+    /// Whether there was room to ask.
+    fn ask(&self, pool: &Pool, value: &[u8], wish: Wish) -> bool {
+        let kind = wish.kind();
+        let asked = Asked { pool: Arc::clone(pool.shared_name()), value: value.into(), wish };
+        let asked = self.door.try_send(asked).is_ok();
+        if !asked {
+            self.shared.tally.count(kind, Outcome::Overflow);
+        }
+        asked
+    }
+
+    fn wait(&self, answer: oneshot::Receiver<Option<Box<str>>>, kind: Kind, since: u64) -> Waiting {
+        let until = clock::now() + self.shared.budget_us.load(Relaxed);
+        Waiting { answer, shared: Arc::clone(&self.shared), kind, since, until }
+    }
+}
+
+impl Waiting {
+    /// The answer: the name of a backend, where one was asked for and is known.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+        std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
+            let outcome = match (&answered, self.kind) {
+                (Err(_), _) => Outcome::Failed,
+                (Ok(Some(_)), Kind::Find) => Outcome::Known,
+                (Ok(None), Kind::Find) => Outcome::Unknown,
+                (Ok(_), _) => Outcome::Stored,
+            };
+            match answered.is_ok() {
+                true => self.shared.breaker.succeeded(),
+                false => self.shared.failed(self.since),
+            }
+            self.shared.tally.count(self.kind, outcome);
+            answered.ok().flatten()
+        })
+    }
+
+    /// Its time is over.
+    pub fn late(&self) {
+        self.shared.tally.count(self.kind, Outcome::Late);
+        self.shared.failed(self.since);
+    }
+}
+
+impl Shared {
+    /// What was asked since `since` got no answer, or too late.
+    fn failed(&self, since: u64) {
+        if self.breaker.failed(since) {
+            self.tripped.notify_one();
+        }
+    }
+}
+
+impl Wish {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Find(_) => Kind::Find,
+            Self::Learn { .. } => Kind::Learn,
+            Self::Keep { .. } => Kind::Keep,
+            Self::Forget { .. } => Kind::Forget,
+        }
+    }
+}
+
+fn learn(pool: &Pool, backend: &Backend, done: Option<Answer>) -> Wish {
+    Wish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
+}
+
+/// As long as the memory knows it.
+fn ttl_ms(pool: &Pool) -> u64 {
+    pool.config().cookie.as_ref().and_then(Cookie::max_idle).map_or(1, |remember| remember.as_millis() as u64)
+}
+
+fn now_ms() -> u64 {
+    clock::unix_us() / 1_000
+}

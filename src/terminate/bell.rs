@@ -1,0 +1,143 @@
+//! Short waits that end on time: one timer descriptor for all conversations of a thread.
+//!
+//! The runtime's own timers count in milliseconds and ring up to two of them late, which is most of what a shared store
+//! may cost. Invariant: whoever waits is woken at his time and not before; while nobody waits nothing is armed.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, Waker};
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::house::House;
+use crate::clock::{self, Micros};
+use crate::store::Waiting;
+
+/// Wakes whoever waits.
+pub struct Bell {
+    timer: AsyncFd<OwnedFd>,
+    /// Sorted by time.
+    waiting: RefCell<VecDeque<(Micros, Waker)>>,
+}
+
+/// One wait for the store, which ends with its answer or when its time is over.
+pub struct Patience {
+    waiting: Waiting,
+    rings: bool,
+}
+
+impl Bell {
+    /// Needs a runtime.
+    #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
+    pub fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        Ok(Self { timer: AsyncFd::with_interest(timer, Interest::READABLE)?, waiting: RefCell::default() })
+    }
+
+    /// Wakes whoever's time is over; to be awaited again and again.
+    pub async fn rung(&self) {
+        match self.timer.readable().await {
+            Ok(mut ready) => {
+                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+                ready.clear_ready();
+            }
+            Err(_) => std::future::pending().await,
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        let now = clock::now();
+        let over = waiting.partition_point(|(until, _)| *until <= now);
+        waiting.drain(..over).for_each(|(_, waker)| waker.wake());
+        if let Some((until, _)) = waiting.front() {
+            self.arm(*until);
+        }
+    }
+
+    fn wake_at(&self, until: Micros, waker: Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        let place = waiting.partition_point(|(other, _)| *other <= until);
+        waiting.insert(place, (until, waker));
+        if place == 0 {
+            self.arm(until);
+        }
+    }
+
+    fn arm(&self, until: Micros) {
+        // Zero would disarm it.
+        let left = until.saturating_sub(clock::now()).max(1);
+        let it_value = Timespec { tv_sec: (left / 1_000_000) as i64, tv_nsec: (left % 1_000_000 * 1_000) as i64 };
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Fails for no value that can be made here.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value });
+    }
+}
+
+impl Patience {
+    /// As long as the store's budget lasts.
+    pub fn new(waiting: Waiting) -> Self {
+        Self { waiting, rings: false }
+    }
+
+    /// The store's answer, or none.
+    pub fn poll(&mut self, house: &House, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+        if let Poll::Ready(answer) = self.waiting.poll(cx) {
+            return Poll::Ready(answer);
+        }
+        if clock::now() >= self.waiting.until {
+            self.waiting.late();
+            return Poll::Ready(None);
+        }
+        if !std::mem::replace(&mut self.rings, true) {
+            house.bell.wake_at(self.waiting.until, cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    async fn wait(bell: &Bell, us: Micros) -> Micros {
+        let until = clock::now() + us;
+        let mut set = false;
+        poll_fn(|cx| {
+            if clock::now() >= until {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut set, true) {
+                bell.wake_at(until, cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        until
+    }
+
+    #[test]
+    fn everybody_is_woken_in_time_and_nobody_early() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let bell = Bell::new().unwrap();
+            let all = async {
+                let waits = [3_000, 500, 1_500, 500].map(|us| wait(&bell, us));
+                let [a, b, c, d] = waits;
+                let times = tokio::join!(a, b, c, d);
+                assert!(clock::now() >= times.0 && times.0 > times.2);
+                // And once more, when nobody was left.
+                let until = wait(&bell, 300).await;
+                assert!(clock::now() >= until);
+            };
+            tokio::select! {
+                () = all => {}
+                () = async { loop { bell.rung().await } } => {}
+            }
+        });
+    }
+}

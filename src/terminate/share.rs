@@ -1,0 +1,75 @@
+//! What a conversation has to do with the shared store: asking whose a value is, saying whose it has become.
+//!
+//! `place.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for is known
+//! to nobody here, and what is waited for ends with the store's budget; without a store, or while it is away, a request
+//! pays one look at a number.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use super::bell::Patience;
+use super::house::House;
+use super::place::Settled;
+use crate::clock;
+use crate::config::Cookie;
+use crate::pool::{Backend, Pool};
+use crate::sticky::cookie::Verdict;
+use crate::sticky::memory::KeyHash;
+use crate::store::Standing;
+
+impl House {
+    /// Tells the store that a value is in use, if it has not heard of it for a while.
+    pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
+        let Standing::Working(since) = self.store.look() else { return };
+        let Some(remember) = pool.config().cookie.as_ref().and_then(Cookie::max_idle) else { return };
+        if self.notes.borrow_mut().due(pool.name(), key, since, remember, clock::now() / 1_000) {
+            self.store.keep(pool, value, backend);
+        }
+    }
+}
+
+impl Settled<'_> {
+    /// Asks the store about a value that nobody here knows.
+    pub async fn ask_store(&mut self, house: &House) {
+        let Some(value) = self.value.as_deref().filter(|_| self.verdict.is_none()) else { return };
+        let Some(waiting) = house.store.find(self.pool, value) else { return };
+        let mut patience = Patience::new(waiting);
+        let Some(name) = poll_fn(|cx| patience.poll(house, cx)).await else { return };
+        let backends = self.pool.backends();
+        let found = backends.iter().position(|backend| *backend.name() == *name);
+        if let Some(backend) = found.and_then(|index| backends.get(index)) {
+            self.pool.learn_value(value, backend, clock::now() / 1_000);
+        }
+        self.verdict = Some(found.map_or(Verdict::Removed, |backend| Verdict::Fresh { backend, issued: self.now }));
+    }
+
+    /// The request has its backend: does the store know?
+    pub fn tell_store(&self, house: &House, index: usize, backend: &Arc<Backend>) {
+        let Some((value, remember)) = self.value.as_deref().zip(self.remember()) else { return };
+        match self.verdict {
+            Some(verdict) if verdict.backend() != Some(index) => house.store.moved(self.pool, value, backend),
+            _ => house.keep_in_store(self.pool, value, remember.key, backend),
+        }
+    }
+
+    /// The backend has set a value; what is to be waited for before the client hears of it.
+    pub(super) fn tell_learned(
+        &self,
+        house: &House,
+        value: &[u8],
+        index: usize,
+        backend: &Arc<Backend>,
+    ) -> Option<Patience> {
+        let known = self.value.as_deref() == Some(value) && self.verdict.and_then(Verdict::backend) == Some(index);
+        if known {
+            // It was told when it came.
+            return None;
+        }
+        let told = house.store.learned(self.pool, value, backend).map(Patience::new)?;
+        if let (Standing::Working(since), Some(remember)) = (house.store.look(), self.pool.remember_value(value)) {
+            let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
+            house.notes.borrow_mut().due(self.pool.name(), remember.key, since, lasts, clock::now() / 1_000);
+        }
+        Some(told)
+    }
+}

@@ -1,0 +1,116 @@
+//! Learned cookies that several instances know together: real instances, a real redis-server, and what can happen to it.
+//!
+//! Every instance places in turn over five backends, so that a value that is not known lands elsewhere four times of
+//! five. Invariant: every answer says which backend gave it, and every client compares it with that of its login.
+
+mod away;
+mod login;
+mod redis;
+mod ways;
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use serde_json::Value;
+
+use super::client::Talk;
+use super::crowd::Backends;
+use crate::support::backend::{listener, pool};
+use crate::support::{PATIENCE, Sessile, eventually};
+
+const BACKENDS: usize = 5;
+/// So much that a slow machine is no slow store.
+const AMPLE: &str = "1s";
+
+/// An application that sets a session cookie at login.
+fn application() -> Backends {
+    let logins = Arc::new(AtomicUsize::new(0));
+    Backends::start(BACKENDS, None, async move |backend, line, asked| {
+        let cookie = match asked.path() {
+            "/login" => format!("Set-Cookie: SID=secret-{}; Path=/\r\n", logins.fetch_add(1, Relaxed)),
+            "/logout" => "Set-Cookie: SID=; Max-Age=0; Path=/\r\n".to_owned(),
+            _ => String::new(),
+        };
+        line.send(format!("HTTP/1.1 200 OK\r\n{cookie}X-Backend: b{backend}\r\nContent-Length: 0\r\n\r\n")).await?;
+        Ok(true)
+    })
+}
+
+/// What stands in `[store]`.
+fn store(url: &str, budget: &str) -> String {
+    format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\nbudget = \"{budget}\"\n")
+}
+
+/// The text of an instance with this `[store]`.
+fn text(store: &str, backends: &[SocketAddr]) -> String {
+    let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
+    store.to_owned() + &listener("p", "") + &pool("p", options, backends)
+}
+
+/// A user with a session: the cookie, and where it lives.
+#[derive(Debug, Clone)]
+struct User {
+    cookie: String,
+    home: String,
+}
+
+/// A client's connection to an instance.
+struct Visitor(Talk<TcpStream>);
+
+impl Visitor {
+    fn to(instance: &Sessile) -> Self {
+        let stream = TcpStream::connect(instance.address("l")).expect("the listener accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self(Talk::new(stream))
+    }
+
+    fn login(&mut self) -> User {
+        let response = self.0.get("/login", "");
+        assert_eq!(response.status, 200);
+        let cookie = response.field("set-cookie").expect("a cookie").split(';').next().expect("a pair").to_owned();
+        User { cookie, home: response.field("x-backend").expect("a backend").to_owned() }
+    }
+
+    /// Where a request of this user's is served.
+    fn ask(&mut self, user: &User) -> String {
+        self.get("/", &user.cookie)
+    }
+
+    fn get(&mut self, path: &str, cookie: &str) -> String {
+        let response = self.0.get(path, &format!("Cookie: {cookie}\r\n"));
+        assert_eq!(response.status, 200);
+        response.field("x-backend").expect("a backend").to_owned()
+    }
+
+    /// Asserts that all of them are served where they live.
+    fn finds(&mut self, users: &[User]) {
+        let lost: Vec<_> = users.iter().filter(|user| self.ask(user) != user.home).collect();
+        assert!(lost.is_empty(), "{} of {} moved: {:?}", lost.len(), users.len(), lost.first());
+    }
+}
+
+/// What an instance says of its store.
+fn seen(instance: &Sessile) -> Value {
+    instance.json("/store")
+}
+
+fn count(instance: &Sessile, kind: &str, outcome: &str) -> u64 {
+    seen(instance)["requests"][kind][outcome].as_u64().expect("a number")
+}
+
+/// Waits until the breaker stands so.
+fn stands(instance: &Sessile, state: &str) {
+    eventually(&format!("the store to be {state}"), || (seen(instance)["state"] == state).then_some(()));
+}
+
+/// Nobody was told of an error that is not the client's own.
+fn nobody_was_refused(instance: &Sessile) {
+    let lines = instance.lines();
+    let bad: Vec<_> = lines
+        .iter()
+        .filter(|line| line["fault"].as_str().is_some_and(|fault| !["none", "client"].contains(&fault)))
+        .collect();
+    assert!(bad.is_empty(), "{bad:?}");
+}
