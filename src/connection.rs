@@ -5,7 +5,7 @@
 //! one and gives the other back.
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
@@ -125,6 +125,23 @@ impl Wanted {
         let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
         is(&self.pool, pool) && is(&self.backend, backend)
     }
+}
+
+/// An open connection that has a backend, for plans.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// Where it came in.
+    pub listener: Arc<str>,
+    /// Where it is.
+    pub backend: Arc<Backend>,
+    /// A cookie said so.
+    pub by_cookie: bool,
+    /// The client's address, announced or seen; a unix peer has none.
+    pub source: Option<IpAddr>,
+    /// A PROXY header said LOCAL or UNKNOWN: served keyless.
+    pub local: bool,
+    /// The server name of the hello, where it was read.
+    pub sni: Option<ServerName>,
 }
 
 /// A living connection, for the admin interface.

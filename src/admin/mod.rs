@@ -16,6 +16,7 @@
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
+//! | `POST /plan` with [`Asked`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::metrics::{Status, status};
+use crate::plan::{Client, Plan};
 use crate::pool::{HotKey, Order};
 
 mod bounded;
@@ -65,6 +67,9 @@ pub trait Control: Send + Sync + 'static {
     /// would move.
     fn reload(&self, max_move: Option<f64>) -> impl Future<Output = Verdict> + Send;
 
+    /// Who would move if a text were put in force, or everything that is wrong with it.
+    fn plan(&self, asked: Asked) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
+
     /// Tells a backend what to do; what it is then, or why nobody was told.
     fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String>;
 
@@ -92,6 +97,19 @@ pub struct MemoryView {
     pub memory: status::Memory,
     /// The hottest keys, hottest first.
     pub hottest: Vec<HotKey>,
+}
+
+/// What a plan is wanted for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// What the text is called in what is said about it.
+    pub file: String,
+    /// The configuration.
+    pub text: String,
+    /// Clients to look at one by one.
+    #[serde(default)]
+    pub clients: Vec<Client>,
 }
 
 /// What became of a reload.

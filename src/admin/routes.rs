@@ -1,17 +1,18 @@
 //! Paths of the admin interface and their answers.
 //!
-//! Invariant: no handler takes a body, and what a path may change is decided by which router it is on.
+//! Invariant: what a path may change is decided by which router it is on, and no handler takes a body but that of plans,
+//! which changes nothing and takes at most [`PLAN_MAX`] bytes.
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Filter, MemoryView};
+use super::{Asked, Control, Filter, MemoryView};
 use crate::metrics::{self, Status, status};
 use crate::pool::Order;
 
@@ -19,6 +20,9 @@ use crate::pool::Order;
 pub const CONNECTIONS_SHOWN: usize = 1_000;
 /// The highest `limit`.
 pub const CONNECTIONS_SHOWN_MAX: usize = 100_000;
+
+/// The longest question for a plan: half a million clients.
+const PLAN_MAX: usize = 32 << 20;
 
 /// What may be seen from anywhere.
 pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
@@ -29,6 +33,7 @@ pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
+    let all = all.route("/plan", post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)));
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
     all.with_state(control)
@@ -139,6 +144,13 @@ async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_m
             (code, Json(verdict)).into_response()
         }
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
+    }
+}
+
+async fn plan<C: Control>(State(control): State<Arc<C>>, Json(asked): Json<Asked>) -> Response {
+    match control.plan(asked).await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(problems) => (StatusCode::CONFLICT, Json(problems)).into_response(),
     }
 }
 

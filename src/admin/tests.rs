@@ -68,6 +68,14 @@ impl Control for Fake {
         Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
     }
 
+    async fn plan(&self, asked: Asked) -> Result<Plan, Vec<String>> {
+        if asked.text.is_empty() {
+            Err(vec![asked.file])
+        } else {
+            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![] })
+        }
+    }
+
     fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }

@@ -39,12 +39,21 @@ impl Answer {
 
 /// Asks for `path` with `method`.
 pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<Answer, Failure> {
+    request_with(socket, method, path, "")
+}
+
+/// The same with a body, which is JSON.
+pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<Answer, Failure> {
     let ask = || {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // In one piece: whoever has answered and gone after the first half would break the second.
-        let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         if stream.take(ANSWER_MAX + 1).read_to_string(&mut answer)? as u64 > ANSWER_MAX {

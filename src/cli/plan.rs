@@ -1,34 +1,42 @@
-//! `sessile plan OLD NEW`: who would move if the new file were put in force.
+//! `sessile plan`: who would move if a new file were put in force.
 //!
-//! Asks no process and judges nothing itself; `plan` does. Invariant: the exit code is 1 exactly if more would move
-//! than `--max-move` allows.
+//! Judges nothing itself; `plan` does, here over two files, in a running process over what is in force there, whom it
+//! knows and whom it serves. Invariant: the exit code is 1 exactly if more would move than `--max-move` allows.
+
+mod text;
 
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::table::Table;
-use super::{Failure, load, print_json};
-use crate::plan::{Client, Plan, PoolPlan};
+use super::load::{self, Running};
+use super::{Failure, client, print_json};
+use crate::admin::Asked;
+use crate::clock;
+use crate::plan::{Client, Plan};
+use crate::snapshot::Loaded;
 
 /// Exit code when more would move than is allowed.
 const EXIT_TOO_MUCH: u8 = 1;
 
-/// Rows of who goes where that are printed of a pool; JSON has them all.
-const MOVES_SHOWN: usize = 12;
-
 /// The command.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "sessile plan [OPTIONS] OLD NEW\n       sessile plan [OPTIONS] --live NEW")]
 pub(super) struct PlanFiles {
-    /// The file that is in force.
-    old: PathBuf,
-    /// The file that shall be.
-    new: PathBuf,
+    /// The file that is in force, and the one that shall be; with --live, the latter alone.
+    #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
+    files: Vec<PathBuf>,
+    /// Ask the running process: the plan then tells how many known clients and open connections would move.
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    running: Running,
     /// Clients to look at one by one: a file with an address a line, and the server name behind it if there is one.
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
-    /// Exit with 1 if more than this share of a pool's clients would move: "5%", or "0.05".
+    /// Exit with 1 if more than this share of a pool's clients would move: "5%", or "0.05". With --live, of those that
+    /// the process knows.
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_move: Option<f64>,
     /// Print one JSON object.
@@ -40,25 +48,51 @@ impl PlanFiles {
     /// Compares and prints.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
         let clients = self.clients.as_deref().map(read_clients).transpose()?.unwrap_or_default();
-        let plan = Plan::new(&load::load(&self.old)?.config, &load::load(&self.new)?.config, &clients);
+        let plan = match (&self.files[..], self.live) {
+            ([old, new], false) => compare(old, new, &clients)?,
+            ([new], true) => self.ask(new, clients)?,
+            ([_], _) => {
+                return Err(Failure::Usage("plan: which file is in force? Name it first, or say --live".into()));
+            }
+            _ => return Err(Failure::Usage("plan --live: one file; the running process is the other side".into())),
+        };
+        let too_much = self.max_move.map(|most| plan.too_much(most)).unwrap_or_default();
         if self.json {
             print_json(out, &plan)?;
         } else {
-            print(out, &plan)?;
-        }
-        match self.max_move {
-            Some(most) if plan.largest_move() > most => {
-                if !self.json {
-                    writeln!(
-                        out,
-                        "too much: {} of a pool's clients, and {} is allowed",
-                        percent(plan.largest_move()),
-                        percent(most)
-                    )?;
-                }
-                Ok(EXIT_TOO_MUCH)
+            text::print(out, &plan)?;
+            for line in &too_much {
+                writeln!(out, "too much: {line}")?;
             }
-            _ => Ok(0),
+        }
+        Ok(if too_much.is_empty() { 0 } else { EXIT_TOO_MUCH })
+    }
+
+    fn ask(&self, file: &Path, clients: Vec<Client>) -> Result<Plan, Failure> {
+        let asked = Asked { file: file.display().to_string(), text: load::read(file)?, clients };
+        let body = serde_json::to_string(&asked).map_err(|error| Failure::Internal(error.to_string()))?;
+        let answer = client::request_with(&self.running.socket()?, "POST", "/plan", &body)?;
+        if answer.code == 409 {
+            let problems: Vec<String> = answer.json(&[409])?;
+            return Err(Failure::Usage(format!("it would be refused:\n{}", problems.join("\n"))));
+        }
+        answer.json(&[200])
+    }
+}
+
+/// Two files, and what can be read of those that they name.
+fn compare(old: &Path, new: &Path, clients: &[Client]) -> Result<Plan, Failure> {
+    let (old, new) = (load::load(old)?.config, load::load(new)?.config);
+    let plan = Plan::new(&old, &new, clients);
+    // On the machine where a plan is made there may be no keys.
+    match (Loaded::read(&old, None), Loaded::read(&new, None)) {
+        (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),
+        (old, new) => {
+            let mut plan = plan;
+            let unread = [old.err(), new.err()].into_iter().flatten().flatten();
+            plan.warnings.extend(unread.map(|why| format!("certificates and keys are not compared: {why}")));
+            plan.warnings.dedup();
+            Ok(plan)
         }
     }
 }
@@ -81,49 +115,6 @@ fn read_clients(path: &Path) -> Result<Vec<Client>, Failure> {
         Ok(Client { source: source.ok_or_else(wrong)?, sni })
     };
     lines.map(read).collect()
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-fn print(out: &mut impl Write, plan: &Plan) -> Result<(), Failure> {
-    if plan.changes.is_empty() {
-        writeln!(out, "nothing changes")?;
-    }
-    for line in &plan.changes {
-        writeln!(out, "{line}")?;
-    }
-    for line in &plan.warnings {
-        writeln!(out, "warning: {line}")?;
-    }
-    for pool in plan.pools.iter().filter(|pool| pool.keyed) {
-        print_pool(out, pool)?;
-    }
-    Ok(())
-}
-
-fn print_pool(out: &mut impl Write, pool: &PoolPlan) -> Result<(), Failure> {
-    let PoolPlan { pool: name, new_keys, known_keys, listed, moves, .. } = pool;
-    writeln!(
-        out,
-        "pool {name:?}: {} of its known clients move, {} of new ones go elsewhere",
-        percent(*known_keys),
-        percent(*new_keys)
-    )?;
-    if let Some(listed) = listed {
-        let (known, new, all) = (listed.known, listed.new, listed.clients);
-        writeln!(out, "  of {all} listed clients {known} move if they are known, {new} if they are not")?;
-    }
-    let mut table = Table::new(["  from", "to", "share of all keys"]);
-    for row in moves.iter().take(MOVES_SHOWN) {
-        table.row([format!("  {}", row.from), row.to.clone(), percent(row.share)]);
-    }
-    out.write_all(table.render().as_bytes())?;
-    if moves.len() > MOVES_SHOWN {
-        writeln!(out, "  and {} more", moves.len() - MOVES_SHOWN)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -157,14 +148,10 @@ mod tests {
         let (code, text) = plan(&["a", "b"], &["a"], "", "");
         assert_eq!(code, 0);
         assert!(text.starts_with("backend \"web/b\" removed\npool \"web\": 50."), "{text}");
-        assert!(text.contains("  from  to  share of all keys\n  b     a   "), "{text}");
+        assert!(text.contains("  from  to   known     new\n  b     a   5"), "{text}");
         assert_eq!(
             plan(&["a", "b"], &["a", "b"], "", ""),
-            (
-                0,
-                "nothing changes\npool \"web\": 0.0 % of its known clients move, 0.0 % of new ones go elsewhere\n"
-                    .to_owned()
-            )
+            (0, "nothing changes\npool \"web\": nobody moves\n".to_owned())
         );
     }
 
@@ -173,7 +160,23 @@ mod tests {
         assert_eq!(plan(&["a", "b"], &["a"], "--max-move 5%", "").0, 1);
         assert_eq!(plan(&["a", "b"], &["a"], "--max-move 0.6", "").0, 0);
         assert_eq!(plan(&["a", "b"], &["a", "b", "c"], "--max-move 0%", "").0, 0, "known clients stay");
+        let (_, text) = plan(&["a", "b"], &["a"], "--max-move 5%", "");
+        assert!(
+            text.ends_with("too much: pool \"web\": 50.0 % of its clients would move, and 5.0 % is allowed\n"),
+            "{text}"
+        );
         assert!(share("5").is_err() && share("x%").is_err() && share("101%").is_err());
+    }
+
+    #[test]
+    fn two_files_or_one_and_a_process() {
+        let words = |line: &str| {
+            let super::super::Command::Plan(plan) = super::super::tests::parse(line).unwrap() else { panic!("{line}") };
+            plan.run(&mut Vec::new()).unwrap_err()
+        };
+        assert!(matches!(words("sessile plan one.toml"), Failure::Usage(_)));
+        assert!(matches!(words("sessile plan --live one.toml two.toml"), Failure::Usage(_)));
+        assert!(super::super::tests::parse("sessile plan").is_err());
     }
 
     #[test]

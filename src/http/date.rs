@@ -105,7 +105,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     days_before(year) - days_before(1970) + months + day - 1
 }
 
-fn date_of(days: i64) -> (i64, i64, i64) {
+/// Year, month and day of the day so many days after 1970-01-01.
+pub fn date_of(days: i64) -> (i64, i64, i64) {
     let mut year = 1970 + days / 366;
     while days_since_1970(year + 1, 1, 1) <= days {
         year += 1;

@@ -14,7 +14,7 @@ use crate::outcome::{Cause, Reason};
 use crate::sticky::memory::census::Census;
 use crate::sticky::memory::hottest::Label;
 use crate::sticky::memory::{
-    Hot, KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
+    Entry, Hot, KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -127,6 +127,22 @@ impl PoolMemory {
 
     pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
         self.known(self.memory.find(key, now))
+    }
+
+    /// The same for the key of an entry, which may be a value that was learned.
+    pub(super) fn find(&self, key: KeyHash, learned: bool, now: Minute) -> Recalled {
+        let memory = if learned { &self.learned } else { &self.memory };
+        self.known(memory.find(key, now))
+    }
+
+    /// Every entry that is not over and names a backend of the pool, with that backend's index.
+    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
+        let remembered = |entry: &Entry| match entry.known.origin {
+            Origin::Learned => self.learned.remembers(entry),
+            _ => self.memory.remembers(entry),
+        };
+        let entries = self.memory.entries(0..self.memory.buckets(), now).filter(remembered);
+        entries.filter_map(|entry| Some((self.seating.index(entry.known.seat)?, entry)))
     }
 
     fn known(&self, found: Option<Known>) -> Recalled {

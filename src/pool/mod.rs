@@ -14,6 +14,7 @@
 pub mod backend;
 pub mod drain;
 pub mod explain;
+mod foresee;
 pub mod health;
 pub mod memory;
 mod steer;
@@ -34,6 +35,7 @@ use ahash::AHashMap;
 pub use self::backend::{Backend, Health, Lease};
 pub use self::drain::Order;
 pub use self::explain::Explanation;
+pub use self::foresee::Fate;
 pub use self::memory::{HotKey, Memories, Remember};
 
 use self::backend::{Shared, lock};

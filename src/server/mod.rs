@@ -6,6 +6,7 @@
 
 mod doors;
 mod memory_file;
+mod plan;
 mod reload;
 mod status;
 mod stop;

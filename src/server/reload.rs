@@ -16,6 +16,7 @@ use crate::admission::Admission;
 use crate::changes;
 use crate::clock;
 use crate::config::{self, Checked, Config};
+use crate::plan::{self, Running};
 use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer;
 use crate::store::Access;
@@ -93,7 +94,7 @@ impl Server {
         let Read { config, loaded, access, mut warnings } = tokio::task::spawn_blocking(move || {
             let read = read(&path, Some(&*in_force))?;
             match max_move {
-                Some(most) => moves_at_most(most, &in_force.config, &read.config).map(|()| read),
+                Some(most) => moves_at_most(most, &in_force, &read.config).map(|()| read),
                 None => Ok(read),
             }
         })
@@ -164,10 +165,15 @@ impl Server {
 
 /// Reads and checks a file and those that it names; every problem with its place in it.
 pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec<String>> {
-    let file = path.display();
+    let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{file}: {error}")])?;
+    understand(&file, &text, in_force)
+}
+
+/// The same for the text of a file.
+pub(super) fn understand(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<Read, Vec<String>> {
     let with_place = |problem: &config::Problem| format!("{file}:{problem}");
-    let Checked { config, warnings } = config::check(&text, &crate::socket::resolve)
+    let Checked { config, warnings } = config::check(text, &crate::socket::resolve)
         .map_err(|problems| problems.iter().map(with_place).collect::<Vec<_>>())?;
     let without_place = |problem: String| format!("{file}: {problem}");
     let (loaded, access) = read_files(&config, in_force)
@@ -192,14 +198,9 @@ pub(crate) fn read_files(
 }
 
 /// Whether what is allowed to move is enough for this change.
-fn moves_at_most(most: f64, old: &Config, new: &Config) -> Result<(), Vec<String>> {
-    let pools = crate::plan::Plan::new(old, new, &[]).pools;
-    let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    let too_much = pools.iter().filter(|pool| pool.known_keys > most).map(|pool| {
-        let (moves, allowed) = (percent(pool.known_keys), percent(most));
-        format!("pool {:?}: {moves} of its clients would move, and {allowed} is allowed", pool.pool)
-    });
-    let too_much: Vec<_> = too_much.collect();
+fn moves_at_most(most: f64, snapshot: &Snapshot, new: &Config) -> Result<(), Vec<String>> {
+    let running = Running { snapshot, open: &[], now_ms: splicer::now() / 1_000 };
+    let too_much = plan::Plan::live(&running, new, &[]).too_much(most);
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
-use crate::admin::{self, Control, MemoryView, Verdict};
+use crate::admin::{self, Asked, Control, MemoryView, Verdict};
 use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
     Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Memory, Pool, Status,
     Worker,
 };
 use crate::outcome::Cause;
+use crate::plan::Plan;
 use crate::pool::{self, Health, Order};
 use crate::{splicer, sticky};
 
@@ -84,6 +85,10 @@ impl Control for Server {
 
     async fn reload(&self, max_move: Option<f64>) -> Verdict {
         self.reload_file(max_move).await
+    }
+
+    async fn plan(&self, asked: Asked) -> Result<Plan, Vec<String>> {
+        self.plan_for(asked).await
     }
 
     fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {

@@ -5,7 +5,7 @@
 use super::flow::{Flow, Stage, Step};
 use super::os::{Micros, Os};
 use crate::clock;
-use crate::connection::{ConnectionView, Wanted, Whom};
+use crate::connection::{ConnectionView, Open, Wanted, Whom};
 use crate::journal;
 use crate::outcome::Ended;
 
@@ -63,6 +63,19 @@ impl<O: Os> Flow<O> {
     pub fn wanted(&self, wanted: &Wanted) -> bool {
         let lease = self.lease.as_ref();
         wanted.holds(lease.map(|lease| lease.pool_name()), lease.map(|lease| lease.name()))
+    }
+
+    /// What a plan looks at, once there is a backend.
+    pub fn open(&self) -> Option<Open> {
+        let labels = self.labels.as_deref();
+        Some(Open {
+            listener: self.permit.listener().name.clone(),
+            backend: std::sync::Arc::clone(self.lease.as_ref()?.backend()),
+            by_cookie: false,
+            source: self.source().map(|source| source.ip()),
+            local: labels.is_some_and(|labels| labels.local),
+            sni: labels.and_then(|labels| labels.sni.clone()),
+        })
     }
 
     /// What the admin interface shows.

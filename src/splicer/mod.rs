@@ -38,7 +38,7 @@ use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os, RawEvent};
 use self::slab::Side;
 use self::worker::{Shared, Worker};
-use crate::connection::{Carried, ConnectionView, Wanted, Whom};
+use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
 use crate::counters::{Padded, WorkerCounters};
 use crate::journal::Journal;
 use crate::outcome::Ended;
@@ -94,6 +94,7 @@ enum Command {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
     List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
+    Open(oneshot::Sender<Vec<Open>>),
     Shed {
         whom: Whom,
         count: usize,
@@ -189,6 +190,17 @@ impl Fleet {
             shown.extend(views);
         }
         (open, shown)
+    }
+
+    /// Every connection that has a backend.
+    pub async fn opened(&self) -> Vec<Open> {
+        let mut all = Vec::new();
+        for handle in &self.workers {
+            let (sender, found) = oneshot::channel();
+            handle.put(Command::Open(sender)).await;
+            all.extend(found.await.unwrap_or_default());
+        }
+        all
     }
 
     /// Ends at most `count` connections, spread over the workers, the quietest of each first; answers how many it
@@ -338,6 +350,11 @@ impl Thread {
                     }
                 });
                 let _ = found.send((open, shown));
+            }
+            Command::Open(found) => {
+                let mut open = Vec::new();
+                self.worker.each(|flow| open.extend(flow.open()));
+                let _ = found.send(open);
             }
             Command::Shed { whom, count, ended, done } => {
                 let _ = done.send(self.worker.shed(&whom, count, ended));

@@ -73,6 +73,14 @@ impl Ranges {
         Self { v4: Steps::new(v4, |last| last.checked_add(1)), v6: Steps::new(v6, |last| last.checked_add(1)), ranges }
     }
 
+    /// Whether no range is pinned to others than the backend at this index.
+    pub fn all_allow(&self, index: usize) -> bool {
+        self.ranges.iter().all(|range| match &range.rule {
+            Rule::Pin(pin) => pin.allows(index),
+            Rule::One | Rule::Prefix(_) => true,
+        })
+    }
+
     /// The range with the longest prefix that contains the address.
     #[inline]
     pub fn find(&self, source: IpAddr) -> Option<&Range> {

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -12,10 +13,11 @@ use super::house::House;
 use crate::admission::Permit;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
-use crate::connection::{ConnectionView, Origin, Wanted, Whom};
+use crate::connection::{ConnectionView, Open, Origin, Wanted, Whom};
 use crate::journal::{self, Notice, Record};
 use crate::outcome::{Cause, Ended, Reason};
 use crate::pool::{Backend, Pool, Remember};
+use crate::server_name::ServerName;
 use crate::snapshot::{Listener, Snapshot};
 
 /// What a conversation is doing.
@@ -75,9 +77,10 @@ pub struct Row {
 struct View {
     id: u64,
     accepted: Micros,
-    client: Option<String>,
+    client: Option<SocketAddr>,
+    local: bool,
     listener: Arc<str>,
-    sni: Option<String>,
+    sni: Option<ServerName>,
 }
 
 impl Row {
@@ -101,9 +104,10 @@ impl Row {
             view: View {
                 id: origin.id,
                 accepted: origin.accepted,
-                client: origin.source.map(|source| source.to_string()),
+                client: origin.source,
+                local: origin.local,
                 listener,
-                sni: origin.sni.as_ref().map(ToString::to_string),
+                sni: origin.sni.clone(),
             },
         }
     }
@@ -238,17 +242,29 @@ impl Row {
         .await
     }
 
+    /// What a plan looks at, once there is a backend.
+    pub fn open(&self) -> Option<Open> {
+        Some(Open {
+            listener: Arc::clone(&self.view.listener),
+            backend: Arc::clone(self.backend.borrow().as_ref()?),
+            by_cookie: self.reason.get() == Some(Reason::Cookie),
+            source: self.view.client.map(|client| client.ip()),
+            local: self.view.local,
+            sni: self.view.sni.clone(),
+        })
+    }
+
     /// What the admin interface shows.
     pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
         ConnectionView {
             id: self.view.id,
             worker,
-            client: self.view.client.clone(),
+            client: self.view.client.map(|client| client.to_string()),
             listener: self.view.listener.to_string(),
             pool: self.pool.borrow().as_deref().map(str::to_owned),
             backend: self.backend.borrow().as_ref().map(|backend| backend.name().to_owned()),
             reason: self.reason.get().map(Reason::word),
-            sni: self.view.sni.clone(),
+            sni: self.view.sni.as_ref().map(ToString::to_string),
             stage: self.stage.get().word(),
             age_ms: now.saturating_sub(self.view.accepted) / 1_000,
             idle_ms: now.saturating_sub(self.last_active.get()) / 1_000,

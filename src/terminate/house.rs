@@ -22,7 +22,7 @@ use super::account::Row;
 use super::bell::Bell;
 use super::handshakes::Handshakes;
 use crate::clock;
-use crate::connection::{Carried, ConnectionView, Wanted, Whom};
+use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
 use crate::counters::{ConversationCounters, Padded};
 use crate::journal::{BATCH_MS, Journal, JournalSender, Record};
 use crate::outcome::Ended;
@@ -100,6 +100,7 @@ pub struct Conversations {
 
 enum Command {
     List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
+    Open(oneshot::Sender<Vec<Open>>),
     Shed { whom: Whom, count: usize, ended: Ended, done: oneshot::Sender<usize> },
     Calm,
     Stop,
@@ -187,6 +188,17 @@ impl Conversations {
         (open, shown)
     }
 
+    /// Every conversation that has a backend.
+    pub async fn opened(&self) -> Vec<Open> {
+        let mut all = Vec::new();
+        for house in &self.houses {
+            let (sender, found) = oneshot::channel();
+            let _ = house.send(Command::Open(sender));
+            all.extend(found.await.unwrap_or_default());
+        }
+        all
+    }
+
     /// Ends at most `count` conversations, spread over the threads, the quietest of each first; answers how many.
     pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let mut total = 0;
@@ -233,6 +245,9 @@ async fn serve(
             }
             command = commanded.recv() => match command {
                 Some(Command::List(wanted, found)) => drop(found.send(list(&house, &wanted))),
+                Some(Command::Open(found)) => {
+                    drop(found.send(house.rows.borrow().values().filter_map(|row| row.open()).collect()));
+                }
                 Some(Command::Shed { whom, count, ended, done }) => {
                     let _ = done.send(shed(&house, &whom, count, ended));
                 }

@@ -21,7 +21,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pem::{Files, about};
 use crate::config;
+use crate::http::date;
 use crate::server_name::NamePattern;
+
+/// A day.
+const DAY_S: i64 = 86_400;
 
 /// A chain and its key, each checked against the other.
 #[derive(Debug)]
@@ -67,6 +71,21 @@ impl Certificate {
             Err(error) => return Err(wrong(format!("it cannot be used: {error}"))),
         }
         Ok(Self { file: config.cert.display().to_string(), names, not_before_s, not_after_s, key: Arc::new(key) })
+    }
+
+    /// For whom and until when, for people.
+    pub(super) fn told(&self, now_s: u64) -> String {
+        let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
+        let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
+        let (year, month, day) = date::date_of(self.not_after_s.div_euclid(DAY_S));
+        let left = self.not_after_s.saturating_sub(i64::try_from(now_s).unwrap_or(i64::MAX)).div_euclid(DAY_S);
+        let left = if left < 0 { "expired".to_owned() } else { format!("{left} days left") };
+        format!("{names}; until {year:04}-{month:02}-{day:02}, {left}")
+    }
+
+    /// Whether clients are shown the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
     }
 
     /// The order in which certificates are tried.

@@ -23,7 +23,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
@@ -115,6 +115,34 @@ impl Termination {
     /// Files whose content is another than `previous` found.
     pub fn changes(&self, previous: &Self) -> Vec<String> {
         self.files.changed_since(&previous.files).map(|path| format!("file \"{}\" changed", path.display())).collect()
+    }
+
+    /// The same, and what certificates become: which appear, go, or are others under the same name, for whom, until when.
+    pub fn changes_in_full(&self, previous: &Self, now_s: u64) -> Vec<String> {
+        let old = |file: &str| previous.certificates.iter().find(|old| old.file == file);
+        let mut changes = Vec::new();
+        for certificate in &self.certificates {
+            let file = &certificate.file;
+            match old(file) {
+                None => changes.push(format!("certificate \"{file}\" added: {}", certificate.told(now_s))),
+                Some(old) if !old.is_same(certificate) => changes.push(format!(
+                    "certificate \"{file}\" changed: {} (before: {})",
+                    certificate.told(now_s),
+                    old.told(now_s)
+                )),
+                Some(_) => {}
+            }
+        }
+        let stays = |file: &str| self.certificates.iter().any(|new| new.file == file);
+        let gone = previous.certificates.iter().filter(|old| !stays(&old.file));
+        changes.extend(gone.map(|old| format!("certificate \"{}\" removed: {}", old.file, old.told(now_s))));
+        // Whoever shows one certificate at two listeners is told once.
+        let mut seen = AHashSet::new();
+        changes.retain(|line| seen.insert(line.clone()));
+        let is_certificate = |path: &Path| self.certificates.iter().any(|new| Path::new(&new.file) == path);
+        let files = self.files.changed_since(&previous.files).filter(|path| !is_certificate(path));
+        changes.extend(files.map(|path| format!("file \"{}\" changed", path.display())));
+        changes
     }
 
     /// Certificates that are not good now, or not for long, and keys that anybody can read. `now_s` is in seconds since 1970.

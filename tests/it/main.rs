@@ -12,6 +12,7 @@ mod generations;
 mod idle;
 mod leftovers;
 mod memory;
+mod plan;
 mod reload;
 mod services;
 mod smoke;

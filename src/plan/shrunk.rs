@@ -1,0 +1,112 @@
+//! Limits that would be lower, in words.
+//!
+//! Judges none. What is above a limit already is not closed, but nothing comes after it. Invariant: every limit that a
+//! connection or a client can meet is looked at, and only those that become narrower are told.
+
+use std::time::Duration;
+
+use crate::changes;
+use crate::config::{self, Config, CookieMode};
+
+/// What a limit is called, and its value before and after.
+type Row<T> = (String, T, T);
+
+/// All of them.
+pub(super) fn shrunk(old: &Config, new: &Config) -> Vec<String> {
+    let mut counts = process_counts(&old.limits, &new.limits);
+    for listener in &new.listeners {
+        if let Some(was) = old.listeners.iter().find(|was| was.name == listener.name) {
+            let name = format!("listener {:?}: max_connections", listener.name);
+            counts.push((name, wide(was.max_connections), wide(listener.max_connections)));
+        }
+    }
+    let mut times = process_times(&old.limits, &new.limits);
+    let mut sizes = Vec::new();
+    for (before, after) in changes::common(old, new) {
+        pool_counts(before, after, &mut counts);
+        pool_times(before, after, &mut times);
+        let bytes = |pool: &config::Pool| pool.memory.map_or(0, |memory| memory.bytes);
+        sizes.push((format!("pool {:?}: memory", after.name), bytes(before), bytes(after)));
+    }
+    let count = |limit: usize| if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
+    let time = |limit: Duration| if limit == Duration::MAX { "no limit".to_owned() } else { format!("{limit:?}") };
+    let size = |bytes: u64| format!("room for {} clients", bytes / 16);
+    told(counts, count).chain(told(times, time)).chain(told(sizes, size)).collect()
+}
+
+fn told<T: PartialOrd>(rows: Vec<Row<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
+    let lower = rows.into_iter().filter(|(_, before, after)| after < before);
+    lower.map(move |(name, before, after)| format!("{name} shrinks: {} to {}", show(before), show(after)))
+}
+
+fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<Row<usize>> {
+    let small = |limit: Option<u32>| wide(limit.map(|limit| limit as usize));
+    let row = |name: &str, before, after| (name.to_owned(), before, after);
+    vec![
+        row("max_connections", wide(before.max_connections), wide(after.max_connections)),
+        row(
+            "max_connections_per_source",
+            small(before.max_connections_per_source),
+            small(after.max_connections_per_source),
+        ),
+        row(
+            "connection_rate_per_source",
+            small(before.connection_rate_per_source),
+            small(after.connection_rate_per_source),
+        ),
+        row("max_handshakes", wide(before.max_handshakes), wide(after.max_handshakes)),
+    ]
+}
+
+fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<Row<Duration>> {
+    let row =
+        |name: &str, of: fn(&config::Limits) -> Option<Duration>| (name.to_owned(), long(of(before)), long(of(after)));
+    vec![
+        row("hello_timeout", |limits| Some(limits.hello_timeout)),
+        row("keepalive_timeout", |limits| limits.keepalive_timeout),
+        row("response_timeout", |limits| limits.response_timeout),
+        row("body_timeout", |limits| limits.body_timeout),
+        row("idle_timeout", |limits| limits.idle_timeout),
+        row("half_close_timeout", |limits| limits.half_close_timeout),
+        row("lifetime", |limits| limits.lifetime),
+        row("user_timeout", |limits| limits.user_timeout),
+    ]
+}
+
+fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<usize>>) {
+    for backend in &after.backends {
+        if let Some(was) = before.backends.iter().find(|was| was.name == backend.name) {
+            let most = |backend: &config::Backend| wide(backend.max_connections.map(|most| most as usize));
+            rows.push((
+                format!("backend \"{}/{}\": max_connections", after.name, backend.name),
+                most(was),
+                most(backend),
+            ));
+        }
+    }
+}
+
+fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<Duration>>) {
+    let name = |what: &str| format!("pool {:?}: {what}", after.name);
+    if let (Some(was), Some(memory)) = (before.memory, after.memory) {
+        rows.push((name("remember"), was.remember, memory.remember));
+    }
+    if let (Some(was), Some(cookie)) = (&before.cookie, &after.cookie) {
+        let life = |cookie: &config::Cookie| match &cookie.mode {
+            CookieMode::Insert(insert) => long(insert.max_life),
+            _ => Duration::MAX,
+        };
+        rows.push((name("cookie: max_idle"), long(was.max_idle()), long(cookie.max_idle())));
+        rows.push((name("cookie: max_life"), life(was), life(cookie)));
+    }
+    rows.push((name("connect_timeout"), before.connect_timeout, after.connect_timeout));
+    rows.push((name("connect_budget"), before.connect_budget, after.connect_budget));
+}
+
+fn wide(limit: Option<usize>) -> usize {
+    limit.unwrap_or(usize::MAX)
+}
+
+fn long(limit: Option<Duration>) -> Duration {
+    limit.unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,107 @@
+//! Plans of small files, each for one thing.
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    let text =
+        format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[[pool]]\nname = \"p\"\n{text}");
+    config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap_or_else(|e| panic!("{e:?}")).config
+}
+
+fn backends(names: &[&str]) -> String {
+    let one = |(n, name): (usize, &&str)| format!("{{ name = \"{name}\", address = \"127.0.0.1:{}\" }}", n + 1);
+    format!("backend = [{}]\n", names.iter().enumerate().map(one).collect::<Vec<_>>().join(", "))
+}
+
+#[test]
+fn nothing_moves_where_nothing_changes() {
+    let same = config(&backends(&["a", "b", "c"]));
+    let plan = Plan::new(&same, &same, &[]);
+    assert_eq!((plan.too_much(0.0), plan.pools[0].new_keys, plan.changes.len()), (vec![], 0.0, 0));
+}
+
+#[test]
+fn one_of_four_takes_a_fourth_from_each_and_only_of_new_clients() {
+    let (old, new) = (config(&backends(&["a", "b", "c"])), config(&backends(&["a", "b", "c", "d"])));
+    let pool = Plan::new(&old, &new, &[]).pools.remove(0);
+    assert!((pool.new_keys - 0.25).abs() < 0.005, "{pool:?}");
+    assert_eq!(pool.known_keys, 0.0);
+    assert!(pool.moves.len() == 3 && pool.moves.iter().all(|row| row.to.as_deref() == Some("d")), "{pool:?}");
+    let forgetful = |names: &[&str]| config(&("memory = \"0\"\n".to_owned() + &backends(names)));
+    let plan = Plan::new(&forgetful(&["a", "b", "c"]), &forgetful(&["a", "b", "c", "d"]), &[]);
+    assert!((plan.pools[0].moving() - 0.25).abs() < 0.005);
+    assert_eq!(plan.too_much(0.2).len(), 1);
+    assert_eq!(plan.too_much(0.3).len(), 0);
+}
+
+#[test]
+fn clients_of_a_removed_backend_move_known_or_not() {
+    let (old, new) = (config(&backends(&["a", "b", "c"])), config(&backends(&["a", "b"])));
+    let pool = Plan::new(&old, &new, &[]).pools.remove(0);
+    assert!((pool.known_keys - 1.0 / 3.0).abs() < 0.005 && pool.known_keys == pool.new_keys, "{pool:?}");
+}
+
+#[test]
+fn who_is_known_at_a_draining_backend_stays_there() {
+    let drained = backends(&["a", "b"]).replacen(" }", ", state = \"drain\" }", 1);
+    let pool = Plan::new(&config(&backends(&["a", "b"])), &config(&drained), &[]).pools.remove(0);
+    assert!((pool.new_keys - 0.5).abs() < 0.005 && pool.known_keys == 0.0, "{pool:?}");
+}
+
+#[test]
+fn who_has_a_cookie_stays_where_nobody_is_remembered() {
+    let shop = |names: &[&str]| {
+        let more = "http = true\nmemory = \"0\"\ncookie = { mode = \"route\", name = \"SID\" }\n";
+        config(&(more.to_owned() + &backends(names)))
+    };
+    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b", "c", "d"]), &[]).pools.remove(0);
+    assert!((pool.new_keys - 0.25).abs() < 0.005 && pool.known_keys == 0.0, "{pool:?}");
+    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b"]), &[]).pools.remove(0);
+    assert!((pool.known_keys - 1.0 / 3.0).abs() < 0.005, "{pool:?}");
+}
+
+#[test]
+fn a_pool_that_is_removed_takes_all_its_clients_with_it() {
+    let (old, mut new) = (config(&backends(&["a"])), config(&backends(&["a"])));
+    new.pools[0].name = "q".into();
+    let plan = Plan::new(&old, &new, &[]);
+    assert_eq!(plan.pools.len(), 1);
+    assert!(plan.pools[0].removed && plan.pools[0].moving() == 1.0);
+}
+
+#[test]
+fn keys_of_every_kind_are_sampled() {
+    for (listener, key) in [
+        ("tls = \"passthrough\"", "\"sni\""),
+        ("tls = \"passthrough\"", "[\"source\", \"sni\"]"),
+        ("trust = [\"192.0.2.0/24\"]", "\"tlv:0xE0\""),
+    ] {
+        let with = |names: &[&str]| {
+            let start = format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n{listener}\n");
+            let text = format!("{start}[[pool]]\nname = \"p\"\nkey = {key}\n{}", backends(names));
+            config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()))
+                .unwrap_or_else(|e| panic!("{e:?}"))
+                .config
+        };
+        let plan = Plan::new(&with(&["a"]), &with(&["a", "b"]), &[]);
+        assert!((plan.pools[0].new_keys - 0.5).abs() < 0.005, "{key}: {plan:?}");
+    }
+}
+
+#[test]
+fn smaller_limits_are_told() {
+    let with = |pool: &str, limits: &str| config(&format!("{pool}{}[limits]\n{limits}\n", backends(&["a"])));
+    let (wide, narrow) = (
+        with("memory = \"1 MiB\"\n", "max_connections = 100\nlifetime = \"off\"\nidle_timeout = \"1h\""),
+        with("memory = \"64 KiB\"\n", "max_connections = 50\nlifetime = \"1h\"\nidle_timeout = \"2h\""),
+    );
+    assert_eq!(
+        Plan::new(&wide, &narrow, &[]).warnings,
+        [
+            "max_connections shrinks: 100 to 50",
+            "lifetime shrinks: no limit to 3600s",
+            "pool \"p\": memory shrinks: room for 65536 clients to room for 4096 clients",
+        ]
+    );
+    assert_eq!(Plan::new(&narrow, &wide, &[]).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);
+}

@@ -1,0 +1,310 @@
+//! Random configurations, and random edits of them. The same seed makes the same file.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use sessile::plan::Client;
+
+/// Networks that ranges are made of.
+const NETWORKS: [&str; 7] =
+    ["127.0.0.0/8", "127.1.0.0/16", "127.2.0.0/16", "127.1.1.0/24", "127.1.2.0/24", "127.2.3.0/24", "127.1.1.128/25"];
+
+/// Backends that a file may have, each with its own address.
+pub const SLOTS: usize = 16;
+
+/// splitmix64.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One of `0..below`.
+    pub fn below(&mut self, below: usize) -> usize {
+        (self.next() % below as u64) as usize
+    }
+
+    fn of<T: Copy>(&mut self, these: &[T]) -> T {
+        these[self.below(these.len())]
+    }
+}
+
+/// What the pools of a file may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes behind a plain listener: what a test can connect to without more ado.
+    Plain,
+    /// Everything: server names, requests, cookies.
+    Any,
+}
+
+#[derive(Clone)]
+pub struct File {
+    kind: Kind,
+    pub pools: Vec<Pool>,
+}
+
+#[derive(Clone)]
+pub struct Pool {
+    pub name: String,
+    http: bool,
+    balance: &'static str,
+    key: &'static str,
+    prefix: usize,
+    seed: usize,
+    memory: &'static str,
+    on_add: &'static str,
+    cookie: Option<&'static str>,
+    pub backends: Vec<Backend>,
+    ranges: Vec<Range>,
+    listener: &'static str,
+}
+
+#[derive(Clone)]
+pub struct Backend {
+    pub name: String,
+    pub slot: usize,
+    weight: usize,
+    drains: bool,
+    location: &'static str,
+    backup: bool,
+}
+
+#[derive(Clone)]
+struct Range {
+    network: &'static str,
+    rule: Rule,
+}
+
+#[derive(Clone)]
+enum Rule {
+    One,
+    Prefix(usize),
+    Pin(Vec<String>, bool),
+}
+
+impl File {
+    pub fn new(dice: &mut Dice, kind: Kind) -> Self {
+        let mut file = Self { kind, pools: Vec::new() };
+        for _ in 0..1 + dice.below(2) {
+            file.add_pool(dice);
+        }
+        file
+    }
+
+    /// Does some of what operators do.
+    pub fn edit(&mut self, dice: &mut Dice) {
+        for _ in 0..1 + dice.below(4) {
+            let at = dice.below(self.pools.len());
+            match dice.below(14) {
+                0 if self.pools.len() > 1 && dice.below(3) == 0 => drop(self.pools.remove(at)),
+                0 if dice.below(2) == 0 => self.add_pool(dice),
+                0 | 1 => self.pools[at].listener = dice.of(&["", "max_connections = 4000\n", "backlog = 1000\n"]),
+                2..=4 => {
+                    let backend = self.free_slot(dice).map(|slot| Backend::new(dice, slot));
+                    self.pools[at].backends.extend(backend);
+                }
+                _ => {
+                    let kind = self.kind;
+                    self.pools[at].edit(dice, kind);
+                }
+            }
+        }
+    }
+
+    fn add_pool(&mut self, dice: &mut Dice) {
+        let http = self.kind == Kind::Any && dice.below(3) == 0;
+        let name = format!("p{}", dice.below(1_000));
+        let mut pool = Pool {
+            name,
+            http,
+            balance: dice.of(&["hash", "hash", "ring", "maglev"]),
+            key: "\"source\"",
+            prefix: dice.of(&[32, 32, 24, 16]),
+            seed: dice.below(2),
+            memory: dice.of(&["1 MiB", "1 MiB", "4 MiB", "0"]),
+            on_add: dice.of(&["stay", "stay", "move"]),
+            cookie: None,
+            backends: Vec::new(),
+            ranges: Vec::new(),
+            listener: "",
+        };
+        self.pools.push(pool.clone());
+        for _ in 0..2 + dice.below(4) {
+            if let Some(slot) = self.free_slot(dice) {
+                pool.backends.push(Backend::new(dice, slot));
+            }
+            if let Some(last) = self.pools.last_mut() {
+                *last = pool.clone();
+            }
+        }
+        for _ in 0..dice.below(3) {
+            pool.change_ranges(dice);
+        }
+        if http {
+            pool.change_cookie(dice);
+        }
+        if let Some(last) = self.pools.last_mut() {
+            *last = pool;
+        }
+    }
+
+    fn free_slot(&self, dice: &mut Dice) -> Option<usize> {
+        let taken = |slot: usize| self.pools.iter().flat_map(|pool| &pool.backends).any(|b| b.slot == slot);
+        let free: Vec<_> = (0..SLOTS).filter(|slot| !taken(*slot)).collect();
+        (!free.is_empty()).then(|| dice.of(&free))
+    }
+
+    /// The text; `address` of a slot, `keys` the file that cookies are sealed with.
+    pub fn text(&self, address: impl Fn(usize) -> String, keys: &str) -> String {
+        let mut text = String::new();
+        for pool in &self.pools {
+            let tls = if self.kind == Kind::Any && !pool.http { "passthrough" } else { "off" };
+            let Pool { name, listener, .. } = pool;
+            let _ = write!(
+                text,
+                "[[listener]]\nname = \"l-{name}\"\nbind = \"127.0.0.1:0\"\ntls = \"{tls}\"\npool = \"{name}\"\n{listener}"
+            );
+        }
+        self.pools.iter().for_each(|pool| pool.write(&mut text, &address, keys));
+        text
+    }
+}
+
+impl Backend {
+    fn new(dice: &mut Dice, slot: usize) -> Self {
+        Self {
+            name: format!("b{slot}x{}", dice.below(100)),
+            slot,
+            weight: dice.of(&[1, 1, 1, 2, 5, 100]),
+            drains: dice.below(12) == 0,
+            location: dice.of(&["", "", "", "dc1", "dc1/h1", "dc2"]),
+            backup: dice.below(12) == 0,
+        }
+    }
+}
+
+impl Pool {
+    fn edit(&mut self, dice: &mut Dice, kind: Kind) {
+        let at = dice.below(self.backends.len());
+        match dice.below(13) {
+            0 if self.backends.len() > 1 => {
+                let gone = self.backends.remove(at).name;
+                self.rename_in_pins(&gone, None);
+            }
+            1 => {
+                let old = self.backends[at].name.clone();
+                let new = format!("r{}", dice.below(10_000));
+                self.backends[at].name.clone_from(&new);
+                self.rename_in_pins(&old, Some(&new));
+            }
+            2 => self.backends[at].weight = dice.of(&[0, 1, 2, 3, 7, 256]),
+            3 => self.backends[at].drains = !self.backends[at].drains,
+            4 => self.backends[at].location = dice.of(&["", "dc1", "dc1/h1", "dc1/h2", "dc2"]),
+            5 => self.balance = dice.of(&["hash", "ring", "maglev"]),
+            6 if kind == Kind::Any && !self.http => {
+                self.key = dice.of(&["\"source\"", "\"sni\"", "[\"source\", \"sni\"]"]);
+            }
+            6 | 7 => self.prefix = dice.of(&[32, 28, 24, 16, 9]),
+            8 => self.seed = dice.below(3),
+            9 => self.memory = dice.of(&["1 MiB", "2 MiB", "4 MiB", "0"]),
+            10 => self.on_add = dice.of(&["stay", "move"]),
+            11 if self.http => self.change_cookie(dice),
+            _ => self.change_ranges(dice),
+        }
+    }
+
+    fn change_cookie(&mut self, dice: &mut Dice) {
+        self.cookie = dice.of(&[None, Some("insert"), Some("learn"), Some("prefix"), Some("route"), Some("hash")]);
+    }
+
+    fn change_ranges(&mut self, dice: &mut Dice) {
+        let network = dice.of(&NETWORKS);
+        self.ranges.retain(|range| range.network != network);
+        let own: usize = network.split('/').nth(1).and_then(|bits| bits.parse().ok()).unwrap_or(32);
+        let rule = match dice.below(5) {
+            0 => return,
+            1 => Rule::One,
+            2 => Rule::Prefix((own + dice.below(33 - own)).max(own)),
+            _ => {
+                let mut pinned: Vec<_> = self.backends.iter().map(|backend| backend.name.clone()).collect();
+                while pinned.len() > 1 && dice.below(3) > 0 {
+                    pinned.remove(dice.below(pinned.len()));
+                }
+                Rule::Pin(pinned, dice.below(3) == 0)
+            }
+        };
+        self.ranges.push(Range { network, rule });
+    }
+
+    fn rename_in_pins(&mut self, old: &str, new: Option<&str>) {
+        for range in &mut self.ranges {
+            if let Rule::Pin(names, _) = &mut range.rule {
+                *names = names
+                    .iter()
+                    .filter_map(|name| if name == old { new.map(str::to_owned) } else { Some(name.clone()) })
+                    .collect();
+            }
+        }
+        self.ranges.retain(|range| !matches!(&range.rule, Rule::Pin(names, _) if names.is_empty()));
+    }
+
+    /// Whether two clients with one key may be meant for different backends: then who comes first matters.
+    pub fn keys_cross_pins(&self) -> bool {
+        let pins = self.ranges.iter().any(|range| matches!(range.rule, Rule::Pin(..)));
+        let wide = self.prefix < 32 || self.ranges.iter().any(|range| !matches!(range.rule, Rule::Pin(..)));
+        pins && wide
+    }
+
+    fn write(&self, text: &mut String, address: impl Fn(usize) -> String, keys: &str) {
+        let Self { name, http, balance, key, prefix, seed, memory, on_add, .. } = self;
+        let _ = write!(
+            text,
+            "[[pool]]\nname = \"{name}\"\nhttp = {http}\nbalance = \"{balance}\"\nkey = {key}\nprefix_v4 = {prefix}\n\
+             hash_seed = {seed}\nmemory = \"{memory}\"\non_add = \"{on_add}\"\ncheck = \"off\"\n"
+        );
+        for Backend { name, slot, weight, drains, location, backup } in &self.backends {
+            let (address, state) = (address(*slot), if *drains { "drain" } else { "active" });
+            let _ = write!(
+                text,
+                "[[pool.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\nstate = \"{state}\"\n\
+                 location = \"{location}\"\nbackup = {backup}\n"
+            );
+        }
+        for (number, Range { network, rule }) in self.ranges.iter().enumerate() {
+            let _ = write!(text, "[[pool.range]]\nname = \"r{number}\"\ncidr = \"{network}\"\n");
+            let _ = match rule {
+                Rule::One => writeln!(text, "one = true"),
+                Rule::Prefix(prefix) => writeln!(text, "prefix = {prefix}"),
+                Rule::Pin(names, strict) => writeln!(text, "pin = {names:?}\nstrict = {strict}"),
+            };
+        }
+        if let Some(mode) = self.cookie {
+            let more = if mode == "insert" {
+                format!("keys = \"{keys}\"\nsecure = \"off\"\n")
+            } else {
+                format!("name = \"SID-{mode}\"\n")
+            };
+            let _ = write!(text, "[pool.cookie]\nmode = \"{mode}\"\n{more}");
+        }
+    }
+}
+
+/// Clients from a few networks, so that ranges and prefixes matter; some come twice, as do people behind one address.
+pub fn clients(dice: &mut Dice, count: usize, with_names: bool) -> Vec<Client> {
+    let client = |_| {
+        let source = IpAddr::from([127, 1 + dice.below(2) as u8, dice.below(5) as u8, 1 + dice.below(250) as u8]);
+        let sni = with_names.then(|| format!("host{}.example.org", dice.below(40)));
+        Client { source, sni }
+    };
+    (0..count).map(client).collect()
+}
