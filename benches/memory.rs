@@ -11,6 +11,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use sessile::sticky::memory::hottest::Label;
 use sessile::sticky::memory::{KeyHash, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms};
 
 const MIB: u64 = 1 << 20;
@@ -250,6 +251,6 @@ fn observe_for_the_hottest(bencher: Bencher<'_, '_>) {
     let mut turn = 0;
     bencher.bench_local(|| {
         turn = (turn + 1) % keys.len();
-        memory.hottest().observe(keys[turn], now(), |label| label.keep(b"10.0.0.1"));
+        memory.hottest().observe(keys[turn], now(), || Label::of(b"10.0.0.1"));
     });
 }

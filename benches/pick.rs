@@ -1,21 +1,142 @@
 //! How long it takes to choose a backend: `cargo bench --bench pick`.
 //!
-//! Measures the whole pick as a connection makes it, the snapshot's load included.
+//! First it prints what a pick among three backends takes, by each way, beside what it may take at most and what has
+//! been published for others; then it times the whole pick as a connection makes it, the snapshot's load included.
+//! No figure includes the reading of a request's head. Invariant: before a way is timed, it has answered as its name
+//! says.
 
+use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use divan::{Bencher, black_box};
+use divan::Bencher;
 use sessile::admission::Admission;
 use sessile::config;
-use sessile::snapshot::{Current, Snapshot};
+use sessile::outcome::Reason;
+use sessile::pool::Pool;
+use sessile::snapshot::{Current, Loaded, Snapshot};
 use sessile::sticky::Facts;
 
 fn main() {
+    bars();
     divan::main();
 }
 
 const METHODS: [&str; 7] = ["hash", "ring", "maglev", "round_robin", "least_connections", "two_choices", "random"];
+
+/// Turns of which the quickest counts: whoever else runs makes some slower and none quicker.
+const TURNS: usize = 40;
+/// Picks in a turn.
+const PICKS: u32 = 100_000;
+/// Clients that come in turn; what is known of them stays in the processor's cache.
+const CLIENTS: u32 = 64;
+/// Makes addresses of numbers.
+const STRIDE: u32 = 0x9e37;
+
+/// A way to choose, the most that a pick may take, and what a pick has been published to take elsewhere.
+struct Way {
+    name: &'static str,
+    bar_ns: f64,
+    published_ns: f64,
+    pick_ns: f64,
+}
+
+fn bars() {
+    let way = |name, bar_ns, published_ns, pick_ns| Way { name, bar_ns, published_ns, pick_ns };
+    let ways = [
+        way("hash", 30.0, 3_000.0, placement("hash")),
+        way("ring", 60.0, 8_000.0, placement("ring")),
+        way("memory hit, cached", 20.0, 5_000.0, memory_hit()),
+        way("learned cookie, local hit", 120.0, 12_000.0, learned_cookie()),
+    ];
+    println!("a pick among 3 backends       took     at most  published   a factor of");
+    for Way { name, bar_ns, published_ns, pick_ns } in ways {
+        let verdict = if pick_ns <= bar_ns { "" } else { "  missed" };
+        println!(
+            "  {name:<26} {pick_ns:>5.1} ns {bar_ns:>7.0} ns {:>7.0} µs {:>9.0}{verdict}",
+            published_ns / 1_000.0,
+            published_ns / pick_ns
+        );
+    }
+    println!("beside them, the whole pick of a client that a pool remembers: {:.1} ns", remembered());
+}
+
+/// The quickest turn, by the pick.
+fn quickest(mut pick: impl FnMut(u32)) -> f64 {
+    let turn = |_| {
+        let start = Instant::now();
+        (0..PICKS).for_each(&mut pick);
+        start.elapsed().as_nanos() as f64 / f64::from(PICKS)
+    };
+    (0..TURNS).map(turn).fold(f64::INFINITY, f64::min)
+}
+
+fn facts(number: u32) -> Facts<'static> {
+    let source = IpAddr::V4((0x1400_0000u32.wrapping_add(number.wrapping_mul(STRIDE))).into());
+    Facts { source: Some(source), ..Facts::default() }
+}
+
+/// From the client's address to the backend, by placement alone.
+fn placement(method: &str) -> f64 {
+    let current = current(method, 3, "memory = \"0\"\n", "");
+    let snapshot = current.load_full();
+    let pool = &snapshot.pools[0];
+    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::Placement));
+    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number)), &[], 1)))
+}
+
+/// The pick of a client that is known, less what is no look-up.
+fn memory_hit() -> f64 {
+    let current = current("hash", 3, "", "");
+    let snapshot = current.load_full();
+    let pool = &snapshot.pools[0];
+    let keys = settle_all(pool);
+    let memory = pool.memory().expect("a memory");
+    let now = sessile::sticky::memory::Minute::of_ms(1);
+    assert!(keys.iter().all(|key| memory.find(*key, now).is_some()));
+    quickest(|number| _ = black_box(memory.find(black_box(keys[(number % CLIENTS) as usize]), now)))
+}
+
+/// From the client's address to the backend that is remembered.
+fn remembered() -> f64 {
+    let current = current("hash", 3, "", "");
+    let snapshot = current.load_full();
+    let pool = &snapshot.pools[0];
+    settle_all(pool);
+    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::Memory));
+    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number % CLIENTS)), &[], 1)))
+}
+
+fn settle_all(pool: &Pool) -> Vec<sessile::sticky::memory::KeyHash> {
+    let settle = |number| {
+        let pick = pool.pick(&facts(number), &[], 1).expect("a backend");
+        let remember = pick.remember.expect("a key");
+        pool.settle(remember, &pick.backend, 1);
+        remember.key
+    };
+    (0..CLIENTS).map(settle).collect()
+}
+
+/// From the cookie's value, as the head has it, to the backend: the look-up and the decision.
+fn learned_cookie() -> f64 {
+    let cookie = "http = true\ncookie = { mode = \"learn\", name = \"SID\" }\n";
+    let current = current("hash", 3, cookie, "");
+    let snapshot = current.load_full();
+    let pool = &snapshot.pools[0];
+    let rule = pool.cookie().expect("a cookie");
+    let values: Vec<String> = (0..CLIENTS).map(|number| format!("{number:032x}")).collect();
+    for (number, value) in values.iter().enumerate() {
+        pool.learn_value(value.as_bytes(), &pool.backends()[number % 3], 1);
+    }
+    let pick = |number: u32| {
+        let value = black_box(&values[(number % CLIENTS) as usize]).as_bytes();
+        let verdict = rule.read([value], 1, |value| pool.recall_value(value, 1));
+        pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), &[], 1)
+    };
+    assert_eq!(pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())), Some((Reason::Cookie, "b1".into())));
+    quickest(|number| _ = black_box(pick(number)))
+}
 
 #[divan::bench(args = METHODS)]
 fn among_3(bencher: Bencher<'_, '_>, method: &str) {
@@ -43,28 +164,29 @@ fn among_3_with_10000_ranges(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn snapshot_load(bencher: Bencher<'_, '_>) {
-    let current = current("hash", 3, "");
+    let current = current("hash", 3, "", "");
     bencher.bench(|| black_box(current.load().generation));
 }
 
 fn pick(bencher: Bencher<'_, '_>, method: &str, backends: usize, more: &str) {
-    let current = current(method, backends, more);
-    let mut client = 0x1400_0000u32;
+    let current = current(method, backends, "", more);
+    let mut client = 0;
     bencher.bench_local(|| {
-        client = client.wrapping_add(0x9e37);
-        let facts = Facts { source: Some(IpAddr::V4(client.into())), ..Facts::default() };
-        black_box(current.load().pools[0].pick(&facts, &[], 1))
+        client += 1;
+        black_box(current.load().pools[0].pick(&facts(client), &[], 1))
     });
 }
 
-fn current(method: &str, backends: usize, more: &str) -> Current {
+/// A snapshot with one pool: its keys, and the tables behind its backends.
+fn current(method: &str, backends: usize, keys: &str, tables: &str) -> Current {
     let mut text = format!(
-        "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[[pool]]\nname = \"p\"\nbalance = \"{method}\"\n"
+        "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
+         [[pool]]\nname = \"p\"\nbalance = \"{method}\"\n{keys}"
     );
     for n in 0..backends {
         text += &format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"127.0.0.1:{}\"\n", 1000 + n);
     }
-    let checked = config::check(&(text + more), &|_| Err(std::io::ErrorKind::NotFound.into()));
+    let checked = config::check(&(text + tables), &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.expect("a good configuration").config;
-    Current::new(Snapshot::build(config, sessile::snapshot::Loaded::default(), None, 1, &Arc::new(Admission::new(1))))
+    Current::new(Snapshot::build(config, Loaded::default(), None, 1, &Arc::new(Admission::new(1))))
 }

@@ -14,7 +14,7 @@ use super::load::{self, Running};
 use super::{Failure, client, print_json};
 use crate::admin::Asked;
 use crate::clock;
-use crate::plan::{Client, Plan};
+use crate::plan::{Ask, Client, Plan};
 use crate::snapshot::Loaded;
 
 /// Exit code when more would move than is allowed.
@@ -83,7 +83,7 @@ impl PlanFiles {
 /// Two files, and what can be read of those that they name.
 fn compare(old: &Path, new: &Path, clients: &[Client]) -> Result<Plan, Failure> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
-    let plan = Plan::new(&old, &new, clients);
+    let plan = Plan::new(&old, &new, Ask::about(clients));
     // On the machine where a plan is made there may be no keys.
     match (Loaded::read(&old, None), Loaded::read(&new, None)) {
         (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),

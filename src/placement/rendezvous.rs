@@ -11,6 +11,20 @@ use super::levels::Child;
 /// The rank of the best usable child.
 #[inline]
 pub(super) fn choose(seed: u64, draw: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<usize> {
+    // Who wins among all wins among the usable, if it is usable. Among equals that is the greatest hash, the first of
+    // several: found without a branch that nobody can foresee.
+    if let Some((first, rest)) = children.split_first()
+        && rest.iter().all(|child| child.weight == first.weight)
+    {
+        let start = (0, hash::pair(seed, draw, first.hash));
+        let (rank, _) = rest.iter().zip(1..).fold(start, |(rank, best), (child, other)| {
+            let hash = hash::pair(seed, draw, child.hash);
+            (if hash > best { other } else { rank }, hash.max(best))
+        });
+        if usable(rank) {
+            return Some(rank);
+        }
+    }
     let mut best: Option<(usize, u64, u64)> = None;
     for (rank, child) in children.iter().enumerate() {
         let hash = hash::pair(seed, draw, child.hash);

@@ -119,7 +119,9 @@ impl Counted {
                 let row = rows.entry(to).or_default();
                 *row = (row.0 + count, row.1 || elsewhere.len() > 1);
             }
-            for (to, count) in apportion(fates.depend, goes.iter().map(|(to, weight)| (to, *weight))) {
+            // Where nothing was sampled nothing changes.
+            let depend = if goes.is_empty() { 0 } else { fates.depend };
+            for (to, count) in apportion(depend, goes.iter().map(|(to, weight)| (to, *weight))) {
                 if to.as_ref() != Some(&from) && count > 0 {
                     tally.depend_leave_about += count;
                     let row = rows.entry(to).or_default();
@@ -227,8 +229,8 @@ fn keyed(pair: &Pair) -> bool {
 /// Clients of a list, as the process knows them.
 fn listed(pair: &Pair, clients: &[Client]) -> Listed {
     let now: Vec<_> = clients.iter().map(|client| pair.look(&client.facts())).collect();
-    let each = clients.iter().zip(now).map(|(client, from)| (client, from, pair.visit_new(&client.facts())));
-    Listed::of(pair, each.collect())
+    let then: Vec<_> = clients.iter().map(|client| pair.visit_again(None, &client.facts())).collect();
+    Listed::of(pair, clients, (&now, &then))
 }
 
 /// Where clients of open connections go next.
@@ -259,10 +261,10 @@ impl Next<'_> {
             // Nobody's place is anybody's own; only who is at one that is gone has lost something.
             return (if unknown == Fate::Leaves { unknown } else { Fate::Stays }, None);
         }
-        let Some(pick) = self.pair.back(from, &facts) else { return (Fate::Leaves, Some(None)) };
+        let Some(pick) = self.pair.back(self.pair.named(from), &facts) else { return (Fate::Leaves, Some(None)) };
         let to = pick.backend.name().to_owned();
         // Who would go there anyway is not moved by the change.
-        let anyway = || !settled_by_cookie && self.pair.look(&facts).as_ref() == Some(&to);
+        let anyway = || !settled_by_cookie && self.pair.look(&facts).is_some_and(|anyway| anyway.name() == to);
         if to == from || anyway() { (Fate::Stays, None) } else { (Fate::Leaves, Some(Some(to))) }
     }
 

@@ -22,19 +22,30 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::live::{Live, Running, Shift, Tally};
 
-use self::pair::{Pair, Sampled};
+use self::pair::{Pair, Sampler};
 use crate::changes;
 use crate::config::{self, Config};
+use crate::pool::{Backend, Pool};
 use crate::sticky::Facts;
 use crate::tls::Termination;
 
 /// Keys that are asked for in each pool: a share of 1 % is then told to within 0.1 %.
-pub const SAMPLE: u32 = 100_000;
+const SAMPLE: u32 = 100_000;
+
+/// What is asked besides.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Clients to look at one by one.
+    pub clients: &'a [Client],
+    /// How many keys of each pool are asked for.
+    pub sample: u32,
+}
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,18 +135,18 @@ pub struct Client {
 
 impl Plan {
     /// Compares two configurations.
-    pub fn new(old: &Config, new: &Config, clients: &[Client]) -> Self {
-        let pools = changes::common(old, new).map(|(before, after)| PoolPlan::new(before, after, clients).0);
+    pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
+        let pools = changes::common(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
         let removed = removed(old, new).map(PoolPlan::removed);
         Self::told(old, new, pools.chain(removed).collect())
     }
 
     /// Compares what a process does with another configuration.
-    pub fn live(running: &Running<'_>, new: &Config, clients: &[Client]) -> Self {
+    pub fn live(running: &Running<'_>, new: &Config, ask: Ask<'_>) -> Self {
         let old = &*running.snapshot.config;
         let pools = changes::common(old, new).map(|(before, after)| {
-            let (plan, sample) = PoolPlan::new(before, after, &[]);
-            live::asked(plan, &sample, running, new, (after, clients))
+            let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
+            live::asked(plan, &sample, running, new, (after, ask.clients))
         });
         let removed = removed(old, new).map(|pool| live::removed(PoolPlan::removed(pool), running));
         let mut plan = Self::told(old, new, pools.chain(removed).collect());
@@ -175,11 +186,12 @@ pub fn percent(share: f64) -> String {
 }
 
 impl PoolPlan {
-    fn new(before: &config::Pool, after: &config::Pool, clients: &[Client]) -> (Self, Sample) {
+    fn new(before: &config::Pool, after: &config::Pool, ask: Ask<'_>) -> (Self, Sample) {
         let keyed = before.balance.keyed() && after.balance.keyed();
         let sticks = Pair::sticks(before, after);
-        let sample = if sticks { Sample::take(before, after, keyed) } else { Sample::default() };
-        let listed = (!clients.is_empty() && keyed).then(|| Listed::new(before, after, clients));
+        let sample =
+            if sticks && before != after { Sample::take(before, after, keyed, ask.sample) } else { Sample::default() };
+        let listed = (!ask.clients.is_empty() && keyed).then(|| Listed::new(before, after, ask.clients));
         let (new_keys, known_keys) = (sample.moving(|shares| shares.new), sample.moving(|shares| shares.known));
         let moves = sample.moves();
         let pool = after.name.clone();
@@ -215,19 +227,23 @@ impl Listed {
     fn new(before: &config::Pool, after: &config::Pool, clients: &[Client]) -> Self {
         let pair = Pair::new(before, after, clients.len());
         let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
-        let each = clients.iter().zip(at).map(|(client, from)| {
-            let to = from.as_deref().and_then(|from| pair.visit_again(from, &client.facts()));
-            (client, from, to)
-        });
-        Self::of(&pair, each.collect())
+        let again = |(client, from): (&Client, &Option<Arc<Backend>>)| {
+            let named = from.as_ref().and_then(|from| pair.named(from.name()));
+            from.as_ref().and_then(|_| pair.visit_again(named, &client.facts()))
+        };
+        let then: Vec<_> = clients.iter().zip(&at).map(again).collect();
+        Self::of(&pair, clients, (&at, &then))
     }
 
-    fn of(pair: &Pair, each: Vec<(&Client, Option<String>, Option<String>)>) -> Self {
-        let foreseen = |(client, from, to): (&Client, Option<String>, Option<String>)| {
-            let (new_from, new_to) = pair.strangers_place(&client.facts());
-            Foreseen { client: client.clone(), from, to, new_from, new_to }
+    /// Of clients that are here now, and there then.
+    fn of(pair: &Pair, clients: &[Client], (now, then): (&[Served], &[Served])) -> Self {
+        let foreseen = |(client, (from, to)): (&Client, (&Served, &Served))| {
+            let place = |pool: &Pool| pool.place_unknown(&client.facts()).map(|backend| backend.name().to_owned());
+            let name = |served: &Served| served.as_ref().map(|backend| backend.name().to_owned());
+            let (new_from, new_to) = (place(&pair.old), place(&pair.new));
+            Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
         };
-        let each: Vec<_> = each.into_iter().map(foreseen).collect();
+        let each: Vec<_> = clients.iter().zip(now.iter().zip(then)).map(foreseen).collect();
         let count = |moves: fn(&Foreseen) -> bool| each.iter().filter(|client| moves(client)).count();
         Self {
             clients: each.len(),
@@ -238,11 +254,21 @@ impl Listed {
     }
 }
 
+impl<'a> Ask<'a> {
+    /// About these clients, and a sample that tells a share of 1 % to within 0.1 %.
+    pub fn about(clients: &'a [Client]) -> Self {
+        Self { clients, sample: SAMPLE }
+    }
+}
+
 impl Client {
     fn facts(&self) -> Facts<'_> {
         Facts { source: Some(self.source), sni: self.sni.as_deref(), ..Facts::default() }
     }
 }
+
+/// Who serves a client; nobody may.
+type Served = Option<Arc<Backend>>;
 
 /// How many keys of a sample there are at one backend that another gets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -253,41 +279,58 @@ struct Shares {
 
 /// Where the keys of a sample are and go, by both.
 #[derive(Debug, Default)]
-struct Sample(BTreeMap<(String, Option<String>), Shares>);
+struct Sample {
+    size: u32,
+    rows: BTreeMap<(String, Option<String>), Shares>,
+}
 
 impl Sample {
-    fn take(before: &config::Pool, after: &config::Pool, keyed: bool) -> Self {
-        let pair = Pair::new(before, after, SAMPLE as usize);
-        let mut sample = Self::default();
-        for number in 0..SAMPLE {
-            Sampled::new(number, &pair).with_facts(|facts| {
-                if let Some(from) = pair.visit(facts) {
-                    let to = pair.visit_again(&from, facts);
-                    // Who comes without a key is nobody's, unless a cookie says whose.
-                    let to = if keyed || pair.by_cookie() { to } else { Some(from.clone()) };
-                    sample.0.entry((from, to)).or_default().known += 1;
+    fn take(before: &config::Pool, after: &config::Pool, keyed: bool, size: u32) -> Self {
+        let pair = Pair::new(before, after, size as usize);
+        let (olds, news) = (pair.old.backends(), pair.new.backends());
+        let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
+        let sampler = Sampler::new(&pair);
+        // By place now and then; the last of those is nowhere.
+        let mut counts = vec![Shares::default(); olds.len() * (news.len() + 1)];
+        let place = |from: usize, to: Option<usize>| from * (news.len() + 1) + to.unwrap_or(news.len());
+        for number in 0..size {
+            sampler.with_facts(number, |facts| {
+                // Who comes without a key is nobody's, unless a cookie says whose.
+                if (keyed || pair.by_cookie())
+                    && let Some(from) = pair.visit(facts).and_then(|from| index(olds, &from))
+                {
+                    let to = pair.visit_again(named[from], facts).and_then(|to| index(news, &to));
+                    counts[place(from, to)].known += 1;
                 }
-                if keyed && let (Some(from), to) = pair.strangers_place(facts) {
-                    sample.0.entry((from, to)).or_default().new += 1;
+                if keyed && let Some(from) = pair.old.place_unknown(facts).and_then(|from| index(olds, from)) {
+                    let to = pair.new.place_unknown(facts).and_then(|to| index(news, to));
+                    counts[place(from, to)].new += 1;
                 }
             });
         }
-        sample
+        let name = |backend: &Arc<Backend>| backend.name().to_owned();
+        let of = |at: usize| (name(&olds[at / (news.len() + 1)]), news.get(at % (news.len() + 1)).map(name));
+        let counted = counts.into_iter().enumerate().filter(|(_, shares)| shares.new + shares.known > 0);
+        Self { size, rows: counted.map(|(at, shares)| (of(at), shares)).collect() }
     }
 
     fn moving(&self, count: fn(&Shares) -> u32) -> f64 {
-        let moving = self.0.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
-        share(moving.map(|(_, shares)| count(shares)).sum())
+        let moving = self.rows.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
+        self.share(moving.map(|(_, shares)| count(shares)).sum())
+    }
+
+    fn share(&self, count: u32) -> f64 {
+        f64::from(count) / f64::from(self.size.max(1))
     }
 
     fn moves(&self) -> Vec<Move> {
-        let moving = self.0.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
+        let moving = self.rows.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
         let mut moves: Vec<_> = moving
             .map(|((from, to), shares)| Move {
                 from: from.clone(),
                 to: to.clone(),
-                new_keys: share(shares.new),
-                known_keys: share(shares.known),
+                new_keys: self.share(shares.new),
+                known_keys: self.share(shares.known),
             })
             .collect();
         let size = |row: &Move| row.new_keys.max(row.known_keys);
@@ -299,7 +342,7 @@ impl Sample {
     fn known_from(&self, from: &str) -> BTreeMap<Option<String>, u32> {
         let mut there = BTreeMap::new();
         let mut all = BTreeMap::new();
-        for ((at, to), shares) in self.0.iter().filter(|(_, shares)| shares.known > 0) {
+        for ((at, to), shares) in self.rows.iter().filter(|(_, shares)| shares.known > 0) {
             *all.entry(to.clone()).or_insert(0) += shares.known;
             if at == from {
                 *there.entry(to.clone()).or_insert(0) += shares.known;
@@ -309,8 +352,8 @@ impl Sample {
     }
 }
 
-fn share(count: u32) -> f64 {
-    f64::from(count) / f64::from(SAMPLE)
+fn index(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> Option<usize> {
+    backends.iter().position(|known| Arc::ptr_eq(known, backend))
 }
 
 fn removed<'c>(old: &'c Config, new: &'c Config) -> impl Iterator<Item = &'c config::Pool> {

@@ -4,9 +4,10 @@
 //! Invariant: whoever visits both is somebody whom the pools know; who visits neither is a stranger to both.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crate::config::{self, CookieMode, KeyPart};
-use crate::pool::{Memories, Pick, Pool};
+use crate::pool::{Backend, Memories, Pick, Pool};
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
 use crate::sticky::memory::Secret;
@@ -65,44 +66,37 @@ impl Pair {
         before.balance.keyed() && after.balance.keyed() || cookie(before) && cookie(after)
     }
 
-    /// Where a client is served that comes to the old pool, which knows it from now on.
-    pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<String> {
+    /// Who serves a client that comes to the old pool, which knows it from now on.
+    pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<Arc<Backend>> {
         self.settle(&self.old, self.old.pick(facts, &[], self.now_ms))
     }
 
-    /// Where one that was served at `from` is served by the new pool.
-    pub(super) fn visit_again(&self, from: &str, facts: &Facts<'_>) -> Option<String> {
-        self.settle(&self.new, self.back(from, facts))
+    /// Who serves it in the new pool; `named`: what a cookie says there, see [`named`](Self::named).
+    pub(super) fn visit_again(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Arc<Backend>> {
+        self.settle(&self.new, self.back(named, facts))
     }
 
-    /// Where a client is served that comes to the new pool and brings no cookie.
-    pub(super) fn visit_new(&self, facts: &Facts<'_>) -> Option<String> {
-        self.settle(&self.new, self.new.pick(facts, &[], self.now_ms))
+    /// The backend of the new pool that is named by the cookie of a client which was served at `from`.
+    pub(super) fn named(&self, from: &str) -> Option<usize> {
+        if self.cookie { self.new.index_of(from) } else { None }
     }
 
-    /// Where a client would be served by the old pool.
-    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<String> {
-        self.old.pick(facts, &[], self.now_ms).map(|pick| pick.backend.name().to_owned())
+    /// Who would serve a client in the old pool.
+    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<Arc<Backend>> {
+        self.old.pick(facts, &[], self.now_ms).map(|pick| pick.backend)
     }
 
-    /// Whom the new pool picks for a client that was served at `from`.
-    pub(super) fn back(&self, from: &str, facts: &Facts<'_>) -> Option<Pick> {
-        let named = if self.cookie { self.new.index_of(from) } else { None };
+    /// Whom the new pool picks for a client with this cookie.
+    pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick> {
         self.new.pick_settled(named, facts, &[], self.now_ms)
     }
 
-    /// Where a client is served that nobody knows, by the old pool and by the new.
-    pub(super) fn strangers_place(&self, facts: &Facts<'_>) -> (Option<String>, Option<String>) {
-        let place = |pool: &Pool| pool.place_unknown(facts).map(|backend| backend.name().to_owned());
-        (place(&self.old), place(&self.new))
-    }
-
-    fn settle(&self, pool: &Pool, pick: Option<Pick>) -> Option<String> {
-        let pick = pick?;
-        if let Some(remember) = pick.remember {
-            pool.settle(remember, &pick.backend, self.now_ms);
+    fn settle(&self, pool: &Pool, pick: Option<Pick>) -> Option<Arc<Backend>> {
+        let Pick { backend, remember, .. } = pick?;
+        if let Some(remember) = remember {
+            pool.settle(remember, &backend, self.now_ms);
         }
-        Some(pick.backend.name().to_owned())
+        Some(backend)
     }
 
     /// Whether the balancer or the application gives clients a cookie that both pools understand.
@@ -128,46 +122,43 @@ fn alike(old: Option<&config::Cookie>, new: Option<&config::Cookie>) -> bool {
     mode && old.name == new.name
 }
 
-/// One client of the sample: an address and whatever else a key may be made of, all from its number.
-pub(super) struct Sampled {
-    source: IpAddr,
-    value: String,
+/// Makes the clients of a sample, one of each number: an address, and whatever else the keys of both pools ask for.
+pub(super) struct Sampler {
+    sni: bool,
     tlvs: Vec<u8>,
-    cookies: Vec<String>,
+    cookies: Vec<Arc<str>>,
 }
 
-impl Sampled {
-    /// With everything that the keys of both pools ask for.
-    pub(super) fn new(number: u32, pair: &Pair) -> Self {
-        // An odd factor makes a permutation: every number another address, spread over all of them.
-        let source = IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1)));
-        let value = format!("client-{number}.example");
-        let mut sampled = Self { source, value, tlvs: Vec::new(), cookies: Vec::new() };
-        let mut known: Vec<&KeyPart> = Vec::new();
+impl Sampler {
+    pub(super) fn new(pair: &Pair) -> Self {
+        let mut sampler = Self { sni: false, tlvs: Vec::new(), cookies: Vec::new() };
         for pool in [&pair.old, &pair.new] {
             for part in pool.config().key.iter().chain(pool.cookie().map_or(&[][..], |cookie| cookie.key())) {
-                if !known.contains(&part) {
-                    known.push(part);
-                    sampled.add(part);
+                match part {
+                    KeyPart::Source => {}
+                    KeyPart::Sni => sampler.sni = true,
+                    KeyPart::Tlv(kind) if !sampler.tlvs.contains(kind) => sampler.tlvs.push(*kind),
+                    KeyPart::Cookie(name) if !sampler.cookies.contains(name) => sampler.cookies.push(Arc::clone(name)),
+                    KeyPart::Tlv(_) | KeyPart::Cookie(_) => {}
                 }
             }
         }
-        sampled
+        sampler
     }
 
-    fn add(&mut self, part: &KeyPart) {
-        match part {
-            KeyPart::Tlv(kind) => {
-                self.tlvs.extend([*kind, 0, self.value.len() as u8]);
-                self.tlvs.extend(self.value.as_bytes());
-            }
-            KeyPart::Cookie(name) => self.cookies.push(name.to_string()),
-            KeyPart::Source | KeyPart::Sni => {}
+    pub(super) fn with_facts<T>(&self, number: u32, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
+        // An odd factor makes a permutation: every number another address, spread over all of them.
+        let source = Some(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))));
+        if !self.sni && self.tlvs.is_empty() && self.cookies.is_empty() {
+            return ask(&Facts { source, ..Facts::default() });
         }
-    }
-
-    pub(super) fn with_facts<T>(&self, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let cookies: Vec<_> = self.cookies.iter().map(|name| (name.as_str(), self.value.as_bytes())).collect();
-        ask(&Facts { source: Some(self.source), sni: Some(&self.value), tlvs: &self.tlvs, cookies: &cookies })
+        let value = format!("client-{number}.example");
+        let mut tlvs = Vec::new();
+        for kind in &self.tlvs {
+            tlvs.extend([*kind, 0, value.len() as u8]);
+            tlvs.extend(value.as_bytes());
+        }
+        let cookies: Vec<_> = self.cookies.iter().map(|name| (&**name, value.as_bytes())).collect();
+        ask(&Facts { source, sni: Some(&value), tlvs: &tlvs, cookies: &cookies })
     }
 }

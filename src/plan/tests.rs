@@ -16,19 +16,19 @@ fn backends(names: &[&str]) -> String {
 #[test]
 fn nothing_moves_where_nothing_changes() {
     let same = config(&backends(&["a", "b", "c"]));
-    let plan = Plan::new(&same, &same, &[]);
+    let plan = Plan::new(&same, &same, Ask::about(&[]));
     assert_eq!((plan.too_much(0.0), plan.pools[0].new_keys, plan.changes.len()), (vec![], 0.0, 0));
 }
 
 #[test]
 fn one_of_four_takes_a_fourth_from_each_and_only_of_new_clients() {
     let (old, new) = (config(&backends(&["a", "b", "c"])), config(&backends(&["a", "b", "c", "d"])));
-    let pool = Plan::new(&old, &new, &[]).pools.remove(0);
+    let pool = Plan::new(&old, &new, Ask::about(&[])).pools.remove(0);
     assert!((pool.new_keys - 0.25).abs() < 0.005, "{pool:?}");
     assert_eq!(pool.known_keys, 0.0);
     assert!(pool.moves.len() == 3 && pool.moves.iter().all(|row| row.to.as_deref() == Some("d")), "{pool:?}");
     let forgetful = |names: &[&str]| config(&("memory = \"0\"\n".to_owned() + &backends(names)));
-    let plan = Plan::new(&forgetful(&["a", "b", "c"]), &forgetful(&["a", "b", "c", "d"]), &[]);
+    let plan = Plan::new(&forgetful(&["a", "b", "c"]), &forgetful(&["a", "b", "c", "d"]), Ask::about(&[]));
     assert!((plan.pools[0].moving() - 0.25).abs() < 0.005);
     assert_eq!(plan.too_much(0.2).len(), 1);
     assert_eq!(plan.too_much(0.3).len(), 0);
@@ -37,14 +37,14 @@ fn one_of_four_takes_a_fourth_from_each_and_only_of_new_clients() {
 #[test]
 fn clients_of_a_removed_backend_move_known_or_not() {
     let (old, new) = (config(&backends(&["a", "b", "c"])), config(&backends(&["a", "b"])));
-    let pool = Plan::new(&old, &new, &[]).pools.remove(0);
+    let pool = Plan::new(&old, &new, Ask::about(&[])).pools.remove(0);
     assert!((pool.known_keys - 1.0 / 3.0).abs() < 0.005 && pool.known_keys == pool.new_keys, "{pool:?}");
 }
 
 #[test]
 fn who_is_known_at_a_draining_backend_stays_there() {
     let drained = backends(&["a", "b"]).replacen(" }", ", state = \"drain\" }", 1);
-    let pool = Plan::new(&config(&backends(&["a", "b"])), &config(&drained), &[]).pools.remove(0);
+    let pool = Plan::new(&config(&backends(&["a", "b"])), &config(&drained), Ask::about(&[])).pools.remove(0);
     assert!((pool.new_keys - 0.5).abs() < 0.005 && pool.known_keys == 0.0, "{pool:?}");
 }
 
@@ -54,9 +54,9 @@ fn who_has_a_cookie_stays_where_nobody_is_remembered() {
         let more = "http = true\nmemory = \"0\"\ncookie = { mode = \"route\", name = \"SID\" }\n";
         config(&(more.to_owned() + &backends(names)))
     };
-    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b", "c", "d"]), &[]).pools.remove(0);
+    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b", "c", "d"]), Ask::about(&[])).pools.remove(0);
     assert!((pool.new_keys - 0.25).abs() < 0.005 && pool.known_keys == 0.0, "{pool:?}");
-    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b"]), &[]).pools.remove(0);
+    let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b"]), Ask::about(&[])).pools.remove(0);
     assert!((pool.known_keys - 1.0 / 3.0).abs() < 0.005, "{pool:?}");
 }
 
@@ -64,7 +64,7 @@ fn who_has_a_cookie_stays_where_nobody_is_remembered() {
 fn a_pool_that_is_removed_takes_all_its_clients_with_it() {
     let (old, mut new) = (config(&backends(&["a"])), config(&backends(&["a"])));
     new.pools[0].name = "q".into();
-    let plan = Plan::new(&old, &new, &[]);
+    let plan = Plan::new(&old, &new, Ask::about(&[]));
     assert_eq!(plan.pools.len(), 1);
     assert!(plan.pools[0].removed && plan.pools[0].moving() == 1.0);
 }
@@ -83,7 +83,7 @@ fn keys_of_every_kind_are_sampled() {
                 .unwrap_or_else(|e| panic!("{e:?}"))
                 .config
         };
-        let plan = Plan::new(&with(&["a"]), &with(&["a", "b"]), &[]);
+        let plan = Plan::new(&with(&["a"]), &with(&["a", "b"]), Ask::about(&[]));
         assert!((plan.pools[0].new_keys - 0.5).abs() < 0.005, "{key}: {plan:?}");
     }
 }
@@ -96,12 +96,12 @@ fn smaller_limits_are_told() {
         with("memory = \"64 KiB\"\n", "max_connections = 50\nlifetime = \"1h\"\nidle_timeout = \"2h\""),
     );
     assert_eq!(
-        Plan::new(&wide, &narrow, &[]).warnings,
+        Plan::new(&wide, &narrow, Ask::about(&[])).warnings,
         [
             "max_connections shrinks: 100 to 50",
             "lifetime shrinks: no limit to 3600s",
             "pool \"p\": memory shrinks: room for 65536 clients to room for 4096 clients",
         ]
     );
-    assert_eq!(Plan::new(&narrow, &wide, &[]).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);
+    assert_eq!(Plan::new(&narrow, &wide, Ask::about(&[])).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);
 }

@@ -298,10 +298,7 @@ impl Pool {
     #[inline]
     pub(super) fn observe(&self, aim: &Aim<'_>, facts: &Facts<'_>, now_ms: u64) {
         if let Some((memory, key)) = self.memory.as_ref().zip(aim.memory_key) {
-            let label = |label: &mut Label| {
-                let key = self.key(facts, aim.range);
-                key.iter().for_each(|key| label.keep(key.as_bytes()));
-            };
+            let label = || self.with_key(facts, aim.range, Label::of).unwrap_or_default();
             memory.memory.hottest().observe(key, Minute::of_ms(now_ms), label);
         }
     }

@@ -288,17 +288,18 @@ impl Pool {
     }
 
     /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
+    #[inline]
     fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
         let range = self.range(facts);
-        let Some(key) = self.key(facts, range) else {
+        let hashes = |key: &[u8]| (self.placement.key_hash(key), self.memory.as_ref().map(|memory| memory.key(key)));
+        let Some((draw, memory_key)) = self.with_key(facts, range, hashes) else {
             let draw = match self.config.balance {
                 Balance::RoundRobin | Balance::LeastConnections => turn(),
                 _ => scatter(turn()),
             };
             return Aim { range, draw, keyed: false, memory_key: None };
         };
-        let memory_key = self.memory.as_ref().map(|memory| memory.key(key.as_bytes()));
-        Aim { range, draw: self.placement.key_hash(key.as_bytes()), keyed: true, memory_key }
+        Aim { range, draw, keyed: true, memory_key }
     }
 
     /// The named range a client is in.
@@ -311,15 +312,17 @@ impl Pool {
         aim.pin().is_none_or(|pin| pin.allows(index))
     }
 
-    fn key(&self, facts: &Facts<'_>, range: Option<&Range>) -> Option<Key> {
+    /// Hands the bytes of the key of these facts to `then`; `None` if there is no key.
+    #[inline]
+    fn with_key<T>(&self, facts: &Facts<'_>, range: Option<&Range>, then: impl Fn(&[u8]) -> T) -> Option<T> {
         if !self.config.balance.keyed() {
             return None;
         }
         let source = || self.source_as(facts.source, range);
         let by_cookie = self.cookie.as_ref().map(Rule::key).filter(|key| !key.is_empty());
         by_cookie
-            .and_then(|key| Key::encode(key, source(), facts))
-            .or_else(|| Key::encode(&self.config.key, source(), facts))
+            .and_then(|key| Key::with(key, source(), facts, &then))
+            .or_else(|| Key::with(&self.config.key, source(), facts, &then))
     }
 
     fn source_as<'a>(&self, source: Option<IpAddr>, range: Option<&'a Range>) -> SourceAs<'a> {
@@ -332,6 +335,7 @@ impl Pool {
     }
 
     /// The rule at the top of this file.
+    #[inline]
     fn decide(
         &self,
         aim: &Aim<'_>,
@@ -384,6 +388,7 @@ impl Pool {
     }
 
     /// The first fit backend among a pinned range's own, then, unless it is strict, among all.
+    #[inline]
     fn place(&self, aim: &Aim<'_>, fit: impl Fn(usize) -> bool) -> Option<usize> {
         let leases = |index: usize| self.backends[index].leases();
         let Some(pin) = aim.pin() else { return self.placement.place(aim.draw, fit, leases) };

@@ -7,7 +7,7 @@ use super::Server;
 use super::reload::{self, Read};
 use crate::admin::Asked;
 use crate::clock;
-use crate::plan::{Plan, Running};
+use crate::plan::{Ask, Plan, Running};
 use crate::splicer;
 
 impl Server {
@@ -24,7 +24,7 @@ impl Server {
         aside(move || {
             let Read { config, loaded, warnings, .. } = read;
             let running = Running { snapshot: &snapshot, open: &open, now_ms: splicer::now() / 1_000 };
-            let mut plan = Plan::live(&running, &config, &clients);
+            let mut plan = Plan::live(&running, &config, Ask::about(&clients));
             plan.changes.extend(loaded.tls.changes_in_full(&snapshot.tls, clock::unix_s()));
             plan.warnings.extend(warnings);
             // Seats that were taken for backends of the plan are nobody's again.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::doors::{Doors, Plan};
+use super::doors::{self, Doors};
 use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
 use crate::changes;
 use crate::clock;
 use crate::config::{self, Checked, Config};
-use crate::plan::{self, Running};
+use crate::plan::{Ask, Plan, Running};
 use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer;
 use crate::store::Access;
@@ -49,7 +49,7 @@ struct Changes {
 }
 
 /// Everything that can fail has succeeded.
-type Prepared = (Plan, Snapshot, Option<Access>, Verdict);
+type Prepared = (doors::Plan, Snapshot, Option<Access>, Verdict);
 
 impl Server {
     /// Reads the file again and uses it if it is good, and if no more than `max_move` of a pool's clients would move.
@@ -120,7 +120,7 @@ impl Server {
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
-    async fn put_in_force(&self, doors: &mut Doors, plan: Plan, next: Snapshot) {
+    async fn put_in_force(&self, doors: &mut Doors, plan: doors::Plan, next: Snapshot) {
         limit(&self.admission, &next, self.fleet.len());
         if let Some(journal) = lock_of(&self.journal).as_ref() {
             journal.set_format(next.config.process.log.format);
@@ -200,7 +200,7 @@ pub(crate) fn read_files(
 /// Whether what is allowed to move is enough for this change.
 fn moves_at_most(most: f64, snapshot: &Snapshot, new: &Config) -> Result<(), Vec<String>> {
     let running = Running { snapshot, open: &[], now_ms: splicer::now() / 1_000 };
-    let too_much = plan::Plan::live(&running, new, &[]).too_much(most);
+    let too_much = Plan::live(&running, new, Ask::about(&[])).too_much(most);
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 

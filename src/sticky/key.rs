@@ -55,6 +55,31 @@ pub struct Key {
 }
 
 impl Key {
+    /// Hands the bytes of `parts` to `then`; `None` if none of them is present. A source alone, the usual key, is made
+    /// where it is used: nothing with room for a server name is filled or moved.
+    #[inline]
+    pub fn with<T>(
+        parts: &[KeyPart],
+        source_as: SourceAs<'_>,
+        facts: &Facts<'_>,
+        then: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let ([KeyPart::Source], SourceAs::Prefix(prefix)) = (parts, source_as) else {
+            return Self::encode(parts, source_as, facts).map(|key| then(key.as_bytes()));
+        };
+        Some(match facts.source?.to_canonical() {
+            IpAddr::V4(address) => {
+                let [a, b, c, d] = cut_v4(address, prefix).octets();
+                then(&[SOURCE_V4, a, b, c, d])
+            }
+            IpAddr::V6(address) => {
+                let mut bytes = [SOURCE_V6; 17];
+                bytes[1..].copy_from_slice(&cut_v6(address, prefix).octets());
+                then(&bytes)
+            }
+        })
+    }
+
     /// Encodes `parts`; `None` if none of them is present.
     pub fn encode(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Option<Self> {
         let mut key = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
@@ -243,6 +268,19 @@ mod tests {
     fn a_mapped_address_is_its_ipv4_address() {
         let key = |source| bytes(&[KeyPart::Source], SourceAs::Prefix(32), &facts(source, None, &[]));
         assert_eq!(key("::ffff:10.1.2.3"), key("10.1.2.3"));
+    }
+
+    #[test]
+    fn a_key_made_where_it_is_used_is_the_same() {
+        for source in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1:2:3::4", "local"] {
+            for source_as in [SourceAs::Prefix(20), SourceAs::Prefix(48), SourceAs::Range("hq")] {
+                for parts in [&[KeyPart::Source][..], &[KeyPart::Source, KeyPart::Sni], &[]] {
+                    let facts = facts(source, Some("a.b"), &[]);
+                    let encoded = Key::encode(parts, source_as, &facts).map(|key| key.as_bytes().to_vec());
+                    assert_eq!(Key::with(parts, source_as, &facts, <[u8]>::to_vec), encoded, "{source} {source_as:?}");
+                }
+            }
+        }
     }
 
     #[test]

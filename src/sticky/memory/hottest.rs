@@ -86,16 +86,14 @@ impl Default for Hottest {
 impl Hottest {
     /// A key was picked for. `label` says what people will be shown of it; it is asked only if this pick is in the sample.
     #[inline]
-    pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce(&mut Label)) {
+    pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce() -> Label) {
         let sampled = TURN.with(|turn| {
             let left = turn.left.get() - 1;
             turn.left.set(left);
             if left == 0 { Some(turn.next()) } else { None }
         });
         if let Some(stripe) = sampled {
-            let mut said = Label::default();
-            label(&mut said);
-            self.sample(stripe, key, said, now);
+            self.sample(stripe, key, label(), now);
         }
     }
 
@@ -132,10 +130,11 @@ impl Hottest {
 }
 
 impl Label {
-    /// Keeps these bytes, as far as there is room.
-    pub fn keep(&mut self, bytes: &[u8]) {
-        self.length = bytes.len().min(LABEL_BYTES);
-        self.bytes[..self.length].copy_from_slice(&bytes[..self.length]);
+    /// Of these bytes, as far as there is room.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut label = Self { length: bytes.len().min(LABEL_BYTES), ..Self::default() };
+        label.bytes[..label.length].copy_from_slice(&bytes[..label.length]);
+        label
     }
 
     /// What is kept.
@@ -221,18 +220,12 @@ mod tests {
         KeyHash(n)
     }
 
-    fn label(text: &[u8]) -> Label {
-        let mut label = Label::default();
-        label.keep(text);
-        label
-    }
-
     #[test]
     fn a_key_with_sixty_percent_is_seen_to_have_them() {
         let hottest = Hottest::default();
         for n in 0..400_000u64 {
             let (key, label) = if n % 10 < 6 { (key(1), &b"campus"[..]) } else { (key(1000 + n), &b"one of many"[..]) };
-            hottest.observe(key, NOW, |said| said.keep(label));
+            hottest.observe(key, NOW, || Label::of(label));
         }
         let top = hottest.top(3, NOW);
         assert_eq!((top.len(), top[0].key, top[0].label.bytes()), (3, key(1), &b"campus"[..]));
@@ -244,7 +237,7 @@ mod tests {
     fn a_pattern_in_step_with_the_sample_does_not_hide() {
         let hottest = Hottest::default();
         for n in 0..400_000u64 {
-            hottest.observe(key(n % u64::from(EVERY)), NOW, |_| {});
+            hottest.observe(key(n % u64::from(EVERY)), NOW, Label::default);
         }
         let top = hottest.top(KEYS, NOW);
         assert_eq!(top.len(), KEYS);
@@ -260,7 +253,7 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..100_000u64 {
                         let key = key(if n % 2 == 0 { 7 } else { n << 8 | thread });
-                        hottest.observe(key, NOW, |label| label.keep(&[b'x'; 500]));
+                        hottest.observe(key, NOW, || Label::of(&[b'x'; 500]));
                     }
                 });
             }
@@ -277,14 +270,14 @@ mod tests {
         let mut sketch = Sketch::default();
         let at = |minute: u64| Minute::of_ms(minute * 60_000);
         for _ in 0..1_000 {
-            sketch.count(key(1), label(b"old"), at(0));
+            sketch.count(key(1), Label::of(b"old"), at(0));
         }
         for _ in 0..1_000 {
-            sketch.count(key(2), label(b"new"), at(20));
+            sketch.count(key(2), Label::of(b"new"), at(20));
         }
         let count = |n| sketch.keys.iter().find(|row| row.key == key(n)).map(|row| row.count);
         assert_eq!((count(1), count(2), sketch.total), (Some(250), Some(1_000), 1_250));
-        sketch.count(key(3), label(b""), at(100_000));
+        sketch.count(key(3), Label::default(), at(100_000));
         assert_eq!((sketch.keys.len(), sketch.total), (1, 1));
     }
 }

@@ -9,7 +9,7 @@ use sessile::clock;
 use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
-use sessile::plan::{Client, Plan, PoolPlan, Running, Tally};
+use sessile::plan::{Ask, Client, Plan, PoolPlan, Running, Tally};
 use sessile::pool::Pool;
 use sessile::snapshot::{Loaded, Snapshot};
 use sessile::sticky::Facts;
@@ -22,6 +22,8 @@ use super::{checked, pair};
 
 const EDITS: u64 = 100;
 const CLIENTS: usize = 300;
+/// Shares are not what is held against what happens.
+const SAMPLE: u32 = 500;
 const KEYS: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210\n";
 
 fn snapshot(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
@@ -200,8 +202,9 @@ fn a_hundred_edits_do_to_every_client_what_the_plan_says() {
             .collect();
         let before: HashMap<_, _> =
             running.pools.iter().map(|pool| (pool.name(), everybody(&mut visitors, pool))).collect();
-        let plan = Plan::new(&old, &new, &clients);
-        let live = Plan::live(&Running { snapshot: &running, open: &[], now_ms: now_ms() }, &new, &clients);
+        let ask = Ask { clients: &clients, sample: SAMPLE };
+        let plan = Plan::new(&old, &new, ask);
+        let live = Plan::live(&Running { snapshot: &running, open: &[], now_ms: now_ms() }, &new, ask);
 
         let next = snapshot(&new, Some(&running));
         next.pools.iter().for_each(|pool| {
