@@ -215,6 +215,7 @@ impl Backend {
         checks.complaint.push_str(result.err().unwrap_or(""));
         if after == Standing::Up && matches!(before, Standing::Down | Standing::Awaited) {
             self.rose_ms.store(now_ms.max(1), Relaxed);
+            self.pardon(now_ms);
         }
         self.standing.store(after as u8, Relaxed);
         self.closing.store(after == Standing::Down && on_down == OnDown::Close, Relaxed);
@@ -243,6 +244,14 @@ impl Backend {
         self.failures.store(ejection.failures(), Relaxed);
         self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
         ejected
+    }
+
+    /// Checks have found it up again since its connections failed.
+    fn pardon(&self, now_ms: u64) {
+        let mut ejection = lock(&self.ejection);
+        ejection.pardoned(now_ms);
+        self.failures.store(0, Relaxed);
+        self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
     }
 
     /// Writes something shared only after failures.

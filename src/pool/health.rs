@@ -140,6 +140,12 @@ impl Ejection {
         self.failures = 0;
     }
 
+    /// Checks found the backend down and then up again: what failed before tells nothing of it any more. What has been
+    /// remembered still doubles the next ejection.
+    pub fn pardoned(&mut self, now_ms: u64) {
+        (self.failures, self.until_ms) = (0, self.until_ms.min(now_ms));
+    }
+
     /// Failed connections in a row.
     pub fn failures(&self) -> u32 {
         self.failures
@@ -279,6 +285,17 @@ mod tests {
             assert_eq!(ejection.failed(&EJECT, 0, || true), None);
             ejection.succeeded();
         }
+    }
+
+    #[test]
+    fn a_backend_that_checks_find_again_is_not_ejected_any_more_and_longer_the_next_time() {
+        let mut ejection = Ejection::default();
+        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(&EJECT, now_ms, || true));
+        assert_eq!(eject(1_000).map(|length| length.as_secs()), Some(10));
+        ejection.pardoned(2_000);
+        assert_eq!((ejection.until_ms(), ejection.failures()), (2_000, 0));
+        let mut eject = |now_ms: u64| (0..3).find_map(|_| ejection.failed(&EJECT, now_ms, || true));
+        assert_eq!(eject(2_000).map(|length| length.as_secs()), Some(20));
     }
 
     #[test]

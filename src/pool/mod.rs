@@ -263,9 +263,9 @@ impl Pool {
     }
 
     /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for
-    /// from now on, if it is.
+    /// from now on, if it is. Of one that checks have marked down this says nothing new.
     pub fn connect_failed(&self, backend: &Arc<Backend>, now_ms: u64) -> Option<Duration> {
-        let eject = self.config.eject.as_ref()?;
+        let eject = self.config.eject.as_ref().filter(|_| backend.standing() != Standing::Down)?;
         let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
         let _one_at_a_time = lock(&self.shared.ejecting);
         backend.connect_failed(eject, now_ms, || self.may_eject(index, now_ms))

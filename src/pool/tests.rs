@@ -126,6 +126,18 @@ fn what_was_tried_is_not_picked_again_and_the_rest_comes_in_order() {
 }
 
 #[test]
+fn what_fails_while_checks_have_a_backend_down_does_not_keep_it_out_when_it_is_back() {
+    let pool = Pool::new(&config(&["a", "b", "c"]), None, 1);
+    let backend = &pool.backends()[0];
+    let fail = || (0..9).find_map(|_| pool.connect_failed(backend, 0));
+    assert!(fail().is_some(), "failed before the checks noticed");
+    mark(backend, false);
+    assert!(fail().is_none());
+    mark(backend, true);
+    assert_eq!(backend.health(0), Health::Usable);
+}
+
+#[test]
 fn all_down_tries_as_if_all_were_up_or_refuses() {
     for (all_down, expected) in [(AllDown::Try, true), (AllDown::Refuse, false)] {
         let pool = Pool::new(&config::Pool { all_down, ..config(&["a", "b", "c"]) }, None, 1);

@@ -95,15 +95,21 @@ impl<O: Os> Flow<O> {
         let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Relay) };
         let failure = connect_failed(why);
         let now_ms = step.now / 1_000;
-        if !matches!(failure, Failure::Local(_)) {
+        let to_blame = !matches!(failure, Failure::Local(_));
+        if to_blame {
             lease.counters(step.worker).connect_failures.add(1);
-            if let Some(pool) = &opening.picked {
-                pool.connect_failed(lease.backend(), now_ms);
-            }
         }
         let Some(attempts) = &mut opening.attempts else { return Stop(Verdict::End(failure.ended())) };
         opening.last_failure = Some(failure);
-        match attempts.failed(failure, lease.usable(now_ms), now_ms) {
+        let next = attempts.failed(failure, lease.usable(now_ms), now_ms);
+        // As long as it is to be tried again, nothing is said against it.
+        if to_blame
+            && !matches!(next, Next::SameAt(_))
+            && let Some(pool) = &opening.picked
+        {
+            pool.connect_failed(lease.backend(), now_ms);
+        }
+        match next {
             Next::SameAt(at_ms) => {
                 self.until = at_ms * 1_000;
                 To(Stage::Pause)

@@ -101,11 +101,16 @@ impl Course<'_> {
                     Err(failure) => failure,
                 };
                 last_failure = Some(failure);
-                if !matches!(failure, Failure::Local(_)) {
+                let to_blame = !matches!(failure, Failure::Local(_));
+                if to_blame {
                     counters.connect_failures.add(1);
+                }
+                let next = attempts.failed(failure, lease.usable(now_ms()), now_ms());
+                // As long as it is to be tried again, nothing is said against it.
+                if to_blame && !matches!(next, Next::SameAt(_)) {
                     self.pool.connect_failed(lease.backend(), now_ms());
                 }
-                match attempts.failed(failure, lease.usable(now_ms()), now_ms()) {
+                match next {
                     Next::SameAt(at_ms) => {
                         let pause = at_ms.saturating_sub(now_ms());
                         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
