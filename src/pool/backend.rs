@@ -143,6 +143,12 @@ impl Backend {
         &self.address
     }
 
+    /// Whether both are one to those who have settled there: under one name without a break, at whatever address. One
+    /// that was removed is nobody's predecessor.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counters, &other.counters)
+    }
+
     /// What this worker counts for it.
     pub fn counters(&self, worker: usize) -> &BackendCounters {
         &self.counters[worker].0

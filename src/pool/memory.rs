@@ -231,10 +231,10 @@ impl Pool {
         }
     }
 
-    /// Nothing is written of a backend that has left the pool.
+    /// Nothing is written of a backend that has left the pool, not even where its name has come back.
     fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&Memory, Place)> {
         let memory = self.memory.as_ref()?;
-        let index = self.backends.iter().position(|known| known.name() == backend.name())?;
+        let index = self.backends.iter().position(|known| known.is_same(backend))?;
         Some((&memory.memory, Place { seat: memory.seating.seat(index)?, origin: remember.origin }))
     }
 

@@ -139,6 +139,30 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
 }
 
 #[test]
+fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_namesake() {
+    let old = next(&remembering(&["a"], rules()), None);
+    let pick = visit(&old, 0, 0);
+    let without = next(&remembering(&["b"], rules()), Some(&old));
+    let again = next(&remembering(&["a", "b"], rules()), Some(&without));
+    again.refresh(pick.remember.unwrap(), &pick.backend, MINUTE);
+    assert_eq!(again.pick(&client(0), &[], MINUTE).unwrap().broke, Some(Cause::Removed));
+}
+
+#[test]
+fn a_connection_that_outlives_the_address_of_its_backend_is_remembered_there() {
+    let before = next(&remembering(&["a"], rules()), None);
+    let pick = visit(&before, 0, 0);
+    let mut moved = remembering(&["a", "b"], rules());
+    moved.backends[0].address = config::Address::Tcp(([192, 0, 2, 200], 1).into());
+    let after = next(&moved, Some(&before));
+    let memory = after.memory().unwrap();
+    memory.forget(pick.remember.unwrap().key);
+    after.refresh(pick.remember.unwrap(), &pick.backend, MINUTE);
+    let again = after.pick(&client(0), &[], MINUTE).unwrap();
+    assert_eq!((again.backend.name(), again.reason), ("a", Reason::Memory));
+}
+
+#[test]
 fn a_range_that_shuts_a_backend_out_moves_its_keys() {
     let old = next(&remembering(&["a", "b", "c"], rules()), None);
     let before = visit_all(&old, 0);
