@@ -101,6 +101,11 @@ impl Attempts {
         (now_ms + timeout_ms).min(self.ends_ms)
     }
 
+    /// The next one is at another backend, where another connection of the key has gone.
+    pub fn elsewhere(&mut self) {
+        self.after_timeout = false;
+    }
+
     /// How many were begun.
     pub fn made(&self) -> u8 {
         self.made

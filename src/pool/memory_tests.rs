@@ -139,6 +139,35 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
 }
 
 #[test]
+fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_load_is() {
+    let bounded = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) };
+    let pool = next(&bounded, None);
+    let first = pool.pick(&client(0), &[], 0).unwrap();
+    let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend.clone())).collect();
+    let second = pool.pick(&client(0), &[], 0).unwrap();
+    assert_eq!((second.backend.name(), second.broke), (first.backend.name(), None));
+    // Nobody could connect there: the key is as new as before.
+    pool.release(first.remember.unwrap(), first.reason, &first.backend, 0);
+    let third = pool.pick(&client(0), std::slice::from_ref(&first.backend), 0).unwrap();
+    assert_eq!((third.reason, third.broke), (Reason::Placement, None));
+    assert_ne!(third.backend.name(), first.backend.name());
+}
+
+#[test]
+fn a_connection_that_waits_to_try_again_learns_where_another_one_has_gone() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    let waiting = visit(&pool, 0, 0);
+    let at = |backend: &Arc<Backend>| pool.settled_elsewhere(waiting.remember.unwrap(), backend, 0);
+    assert!(!at(&waiting.backend));
+    let other = pool.pick(&client(0), std::slice::from_ref(&waiting.backend), 0).unwrap();
+    pool.settle(other.remember.unwrap(), &other.backend, 0);
+    assert!(at(&waiting.backend) && !at(&other.backend));
+    // What others have settled is not released.
+    pool.release(waiting.remember.unwrap(), waiting.reason, &waiting.backend, 0);
+    assert!(at(&waiting.backend));
+}
+
+#[test]
 fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_namesake() {
     let old = next(&remembering(&["a"], rules()), None);
     let pick = visit(&old, 0, 0);

@@ -12,6 +12,7 @@
 //! own first, and at others only when it is not strict; a strict one never tries backends that are down.
 
 pub mod backend;
+mod claim;
 pub mod drain;
 pub mod explain;
 mod foresee;
@@ -196,7 +197,10 @@ impl Pool {
             Ok(choice) => choice,
             Err(cause) => {
                 let steering = self.steering(aim.draw, now_ms).filter(|_| aim.keyed);
-                let choice = self.decide(&aim, health, tried, steering.as_ref())?;
+                let mut choice = self.decide(&aim, health, tried, steering.as_ref())?;
+                if recalled == Recalled::Unknown {
+                    choice = self.claim(&aim, steering.as_ref(), choice, now_ms, fits);
+                }
                 let broke = match recalled {
                     Recalled::At(index, _) if index == choice.index => None,
                     Recalled::Unknown if self.memory.is_some() => None,

@@ -117,6 +117,9 @@ impl<O: Os> Flow<O> {
             Next::Another => {
                 // The lease stays until another takes its place: if none does, the log names the last one tried.
                 opening.tried.push(Arc::clone(lease.backend()));
+                if let (Some(pool), Some(remember), Some(reason)) = (&opening.picked, opening.remember, self.reason) {
+                    pool.release(remember, reason, lease.backend(), now_ms);
+                }
                 To(Stage::Pick)
             }
             Next::GiveUp(ended) => Stop(Verdict::End(ended)),
@@ -128,6 +131,26 @@ impl<O: Os> Flow<O> {
         if let Some(ended) = self.client_failure(step) {
             return Stop(Verdict::End(ended));
         }
-        if step.now >= self.until { To(Stage::Attempt) } else { Stop(Verdict::Wait) }
+        if step.now < self.until {
+            return Stop(Verdict::Wait);
+        }
+        match self.settled_elsewhere(step) {
+            true => To(Stage::Pick),
+            false => To(Stage::Attempt),
+        }
+    }
+
+    /// Whether another connection of the same client did not wait, and has taken it to another backend.
+    fn settled_elsewhere(&mut self, step: &Step<'_, O>) -> bool {
+        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return false };
+        let (Some(pool), Some(remember), Some(attempts)) = (&opening.picked, opening.remember, &mut opening.attempts)
+        else {
+            return false;
+        };
+        let elsewhere = pool.settled_elsewhere(remember, lease.backend(), step.now / 1_000);
+        if elsewhere {
+            attempts.elsewhere();
+        }
+        elsewhere
     }
 }

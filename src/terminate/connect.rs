@@ -114,9 +114,17 @@ impl Course<'_> {
                     Next::SameAt(at_ms) => {
                         let pause = at_ms.saturating_sub(now_ms());
                         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+                        let elsewhere = |known| self.pool.settled_elsewhere(known, lease.backend(), now_ms());
+                        if pick.remember.is_some_and(elsewhere) {
+                            attempts.elsewhere();
+                            continue 'pick;
+                        }
                     }
                     Next::Another => {
                         tried.push(Arc::clone(lease.backend()));
+                        if let Some(remember) = pick.remember {
+                            self.pool.release(remember, pick.reason, lease.backend(), now_ms());
+                        }
                         continue 'pick;
                     }
                     Next::GiveUp(ended) => {

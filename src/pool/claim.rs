@@ -1,0 +1,54 @@
+//! Connections of one key at the same time: where one of them stands or is about to, the others go.
+//!
+//! Only memory knows of the others. Invariant: of a key that nobody knows, connections that come together are placed
+//! once where load or time could place them differently.
+
+use std::sync::Arc;
+
+use super::memory::{Recalled, Remember};
+use super::steer::Steering;
+use super::{Aim, Backend, Choice, Pool};
+use crate::outcome::Reason;
+use crate::sticky::memory::Minute;
+
+impl Pool {
+    /// A new key was placed. Where the load had a say in it, that stands in the memory before the connection does: the
+    /// next connection of this key may find another load. Who was faster has chosen for both.
+    pub(super) fn claim(
+        &self,
+        aim: &Aim<'_>,
+        steering: Option<&Steering<'_>>,
+        choice: Choice,
+        now_ms: u64,
+        fits: impl Fn(usize) -> bool,
+    ) -> Choice {
+        let Some((key, _)) = aim.memory_key.zip(steering) else { return choice };
+        self.refresh(Remember { key, origin: choice.origin }, &self.backends[choice.index], now_ms);
+        match self.recall(aim, now_ms) {
+            Recalled::At(index, origin) if index != choice.index && fits(index) => {
+                Choice { index, reason: Reason::Memory, broke: None, origin }
+            }
+            _ => choice,
+        }
+    }
+
+    /// No connection could be established where the key was placed: it is new again, if it was.
+    pub fn release(&self, remember: Remember, reason: Reason, backend: &Arc<Backend>, now_ms: u64) {
+        if reason != Reason::Memory && self.settled_at(remember, now_ms).is_some_and(|at| Arc::ptr_eq(at, backend)) {
+            self.memory().map(|memory| memory.forget(remember.key));
+        }
+    }
+
+    /// While this connection waited to try its backend again, another one of the same key went elsewhere.
+    pub fn settled_elsewhere(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) -> bool {
+        self.settled_at(remember, now_ms).is_some_and(|at| !Arc::ptr_eq(at, backend))
+    }
+
+    fn settled_at(&self, remember: Remember, now_ms: u64) -> Option<&Arc<Backend>> {
+        let memory = self.memory.as_ref()?;
+        match memory.recall(remember.key, Minute::of_ms(now_ms)) {
+            Recalled::At(index, _) => self.backends.get(index),
+            Recalled::Unknown | Recalled::Gone => None,
+        }
+    }
+}
