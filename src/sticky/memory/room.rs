@@ -1,7 +1,8 @@
 //! Who gives way to whom: the entry of a key to a new one of the same key, and others to a newcomer.
 //!
 //! Looks at copies of entries and changes nothing. Invariant: nobody goes for a newcomer that is worth less or was
-//! seen longer ago, and nobody who is worth something goes while there is somebody worth nothing.
+//! seen longer ago, and nobody who is worth something goes while there is somebody worth nothing. An entry whose backend
+//! has left is worth only this: as long as there is room, its client is known to have been torn away.
 
 use std::cmp::Reverse;
 
@@ -66,8 +67,10 @@ impl Succession {
 /// What an entry is worth, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Worth {
-    /// Empty, over, or of a backend that is gone.
+    /// Empty or over.
     Nothing,
+    /// Of a backend that is gone.
+    Gone,
     /// Placement would find it anyway, or its backend is of no use now.
     Little,
     /// Only memory knows it.
@@ -90,7 +93,7 @@ pub(super) enum Room {
 /// Looks for a place in both buckets of a key.
 pub(super) fn find(all: &[Data; 2 * ENTRIES], newcomer: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Room {
     let worth = all.map(|data| worth(data, view, &tenant));
-    if let Some(place) = freest(&worth) {
+    if let Some(place) = freest(&worth, Worth::Nothing).or_else(|| freest(&worth, Worth::Gone)) {
         return Room::Free(place);
     }
     let rank = |worth: Worth, data: Data| (worth, Reverse(view.now.age_min(data.seen())));
@@ -102,12 +105,12 @@ pub(super) fn find(all: &[Data; 2 * ENTRIES], newcomer: Data, view: &View, tenan
     }
 }
 
-/// The first free place of the bucket that has more of them: what keeps few keys from ever finding both full.
-fn freest(worth: &[Worth; 2 * ENTRIES]) -> Option<usize> {
+/// The first place of this worth in the bucket that has more of them: what keeps few keys from ever finding both full.
+fn freest(worth: &[Worth; 2 * ENTRIES], least: Worth) -> Option<usize> {
     let (first, second) = worth.split_at(ENTRIES);
-    let free = |bucket: &[Worth]| bucket.iter().filter(|worth| **worth == Worth::Nothing).count();
+    let free = |bucket: &[Worth]| bucket.iter().filter(|worth| **worth == least).count();
     let (bucket, offset) = if free(second) > free(first) { (second, ENTRIES) } else { (first, 0) };
-    bucket.iter().position(|worth| *worth == Worth::Nothing).map(|place| place + offset)
+    bucket.iter().position(|worth| *worth == least).map(|place| place + offset)
 }
 
 fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
@@ -115,7 +118,7 @@ fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
         return Worth::Nothing;
     }
     match (tenant(data), data.origin(view.finder)) {
-        (Tenant::Gone, _) => Worth::Nothing,
+        (Tenant::Gone, _) => Worth::Gone,
         (Tenant::Unusable, _) | (_, Origin::Placed) => Worth::Little,
         (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed) => Worth::Displaced,
         (_, Origin::Learned) => Worth::Learned,
@@ -156,6 +159,17 @@ mod tests {
         assert_eq!(find(all, Origin::Placed), Room::Free(4));
         all[4] = all[0];
         assert_eq!(find(all, Origin::Placed), Room::Free(1));
+    }
+
+    #[test]
+    fn who_was_torn_away_is_known_as_long_as_there_is_room() {
+        let mut all = [entry(GONE, Origin::Placed, 0); 8];
+        assert_eq!(find(all, Origin::Placed), Room::Free(0), "and no longer");
+        all[6] = Data::EMPTY;
+        assert_eq!(find(all, Origin::Placed), Room::Free(6));
+        all = [entry(1, Origin::Placed, 5); 8];
+        all[3] = entry(GONE, Origin::Learned, 0);
+        assert_eq!(find(all, Origin::Placed), Room::Free(3), "nobody who is somewhere goes for it");
     }
 
     #[test]
