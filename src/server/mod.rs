@@ -57,8 +57,11 @@ const DESCRIPTORS_PER_WORKER: u64 = 6;
 /// Connections of a backend that is marked down are closed over this long, where the pool says so.
 const SHED_OVER: Duration = Duration::from_secs(60);
 
-/// How often the file is looked at, and connections of closing backends are shed.
+/// How often the file is looked at, and whether backends are closing.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often some of a closing backend's connections are closed: fine enough that every second sees as many.
+const SHED_TICK: Duration = Duration::from_millis(100);
 
 /// How long the last log lines may take to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -260,9 +263,8 @@ impl Server {
     /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to, or drained.
     async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
         let mut closing: Vec<(Arc<Backend>, Instant, Ended)> = Vec::new();
-        let mut tick = tokio::time::interval(TICK);
         loop {
-            tick.tick().await;
+            tokio::time::sleep(if closing.is_empty() { TICK } else { SHED_TICK }).await;
             let snapshot = self.current.load_full();
             if snapshot.config.process.watch {
                 let now = reload::identity(&self.path);
@@ -312,7 +314,7 @@ impl Server {
 
     /// Closes a backend's connections at a pace that leaves none when the time is over.
     async fn shed_some(&self, backend: &Arc<Backend>, left: Duration, ended: Ended) {
-        let ticks = (left.as_millis() / TICK.as_millis()).max(1) as u64;
+        let ticks = (left.as_millis() / SHED_TICK.as_millis()).max(1) as u64;
         let share = backend.leases().div_ceil(ticks);
         if share > 0 {
             self.shed(&Whom::Of(Arc::clone(backend)), share as usize, ended).await;
