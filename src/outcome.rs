@@ -239,6 +239,10 @@ impl Reason {
 }
 
 /// Why a client that had settled somewhere got another backend.
+///
+/// Counted is what the balancer knows: a client that its memory had to forget, or lost with the process, is found by
+/// placement or breaks uncounted. Clients known by a cookie are counted by the request: one that brings the same bad
+/// cookie again, although it was sent a good one, is counted again, since nothing tells it from another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cause {
@@ -260,7 +264,8 @@ pub enum Cause {
     Expired,
     /// Its cookie was not one of ours.
     Forged,
-    /// What was known of it was lost with the process.
+    /// What was known of it was lost with the process. Always 0 so far: a lost memory leaves nothing by which a client
+    /// could be known to have settled before, and cookies outlive the process.
     Restart,
 }
 
