@@ -16,6 +16,7 @@ mod plan;
 mod reload;
 mod services;
 mod smoke;
+mod sticky;
 mod stop;
 mod support;
 mod systemd;
