@@ -213,7 +213,7 @@ impl Snapshot {
     pub fn memories(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
         let mut memories: Vec<(&str, Vec<_>)> = Vec::new();
         for pool in self.pools.iter().filter(|pool| pool.memory().is_some()) {
-            let name = pool.config().sticks_as();
+            let name: &str = pool.sticks_as();
             match memories.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, pools)) => pools.push(pool),
                 None => memories.push((name, vec![pool])),

@@ -61,7 +61,20 @@ pub struct Explained {
     pub why_not: Option<String>,
 }
 
-pub(super) fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
+impl Pool {
+    /// Who gets a client with these facts, why, and who would be next; see [`Explanation`]. Health is not looked at:
+    /// the backends named in `down` are down, all others are up.
+    pub fn explain(&self, facts: &Facts<'_>, down: &[String]) -> Explanation {
+        explain(self, None, facts, down)
+    }
+
+    /// The same for a client whose cookie says `settled`.
+    pub fn explain_settled(&self, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
+        explain(self, settled, facts, down)
+    }
+}
+
+fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
     let aim = pool.aim(facts, || pool.shared.draws.0.load(std::sync::atomic::Ordering::Relaxed));
     let is_down = |index: usize| down.iter().any(|name| name == pool.backends[index].name());
     let health = |index: usize| if is_down(index) { Health::Down } else { Health::Usable };

@@ -61,6 +61,7 @@ pub struct Pool {
     ranges: Ranges,
     cookie: Option<Rule>,
     memory: Option<PoolMemory>,
+    sticks_as: Arc<str>,
     shared: Arc<Shared>,
 }
 
@@ -110,6 +111,7 @@ impl Pool {
             backends,
             cookie: None,
             memory: None,
+            sticks_as: config.stick_group.as_deref().map_or_else(|| shared.name.clone(), Arc::from),
             shared,
         }
     }
@@ -132,6 +134,11 @@ impl Pool {
     /// Its name, to be kept.
     pub fn shared_name(&self) -> &Arc<str> {
         &self.shared.name
+    }
+
+    /// Whose clients settle together: its group's, or its own.
+    pub fn sticks_as(&self) -> &Arc<str> {
+        &self.sticks_as
     }
 
     /// What the file says about it.
@@ -253,17 +260,6 @@ impl Pool {
         }
         let pick = self.pick(facts, tried, now_ms)?;
         Some(Pick { broke: pick.broke.or(known.map(|(index, _)| self.why_not(index))), ..pick })
-    }
-
-    /// Who gets a client with these facts, why, and who would be next; see [`Explanation`]. Health is not looked at:
-    /// the backends named in `down` are down, all others are up.
-    pub fn explain(&self, facts: &Facts<'_>, down: &[String]) -> Explanation {
-        explain::explain(self, None, facts, down)
-    }
-
-    /// The same for a client whose cookie says `settled`.
-    pub fn explain_settled(&self, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
-        explain::explain(self, settled, facts, down)
     }
 
     /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for

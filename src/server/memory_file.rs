@@ -27,7 +27,7 @@ pub(super) fn secret(path: &Path) -> Option<Secret> {
 /// Fills the memories of the first snapshot.
 pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     let target = |name: &str| {
-        let of_group = || snapshot.pools.iter().find(|pool| pool.config().sticks_as() == name);
+        let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
         Some(Target {
             memory: pool.memory()?,

@@ -297,7 +297,7 @@ impl Keeper {
             return;
         }
         let snapshot = self.current.load();
-        let known = snapshot.pool(pool).and_then(|pool| {
+        let known = snapshot.pools.iter().find(|known| known.sticks_as() == pool).and_then(|pool| {
             let backend = pool.backends().iter().find(|backend| backend.name() == name)?;
             Some((pool, backend))
         });

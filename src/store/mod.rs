@@ -245,7 +245,7 @@ impl Store {
     /// Whether there was room to ask.
     fn ask(&self, pool: &Pool, value: &[u8], wish: Wish) -> bool {
         let kind = wish.kind();
-        let asked = Asked { pool: Arc::clone(pool.shared_name()), value: value.into(), wish };
+        let asked = Asked { pool: Arc::clone(pool.sticks_as()), value: value.into(), wish };
         let asked = self.door.try_send(asked).is_ok();
         if !asked {
             self.shared.tally.count(kind, Outcome::Overflow);

@@ -22,7 +22,7 @@ impl House {
     pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
         let Standing::Working(since) = self.store.look() else { return };
         let Some(remember) = pool.config().cookie.as_ref().and_then(Cookie::max_idle) else { return };
-        if self.notes.borrow_mut().due(pool.name(), key, since, remember, clock::now() / 1_000) {
+        if self.notes.borrow_mut().due(pool.sticks_as(), key, since, remember, clock::now() / 1_000) {
             self.store.keep(pool, value, backend);
         }
     }
@@ -68,7 +68,7 @@ impl Settled<'_> {
         let told = house.store.learned(self.pool, value, backend).map(Patience::new)?;
         if let (Standing::Working(since), Some(remember)) = (house.store.look(), self.pool.remember_value(value)) {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
-            house.notes.borrow_mut().due(self.pool.name(), remember.key, since, lasts, clock::now() / 1_000);
+            house.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
         }
         Some(told)
     }
