@@ -107,7 +107,8 @@ impl Fleet {
         let mut text = format!("memory_file = {}\n", path(own.file("memory"))) + &configuration::admin(&own.socket());
         if let Some(socket) = self.shared.socket() {
             let url = toml::Value::from(format!("unix:{}", socket.display()));
-            text += &format!("\n[store]\nkind = \"redis\"\nurl = {url}\n");
+            // A machine that is busy with something else than the demo is no reason to lose anybody.
+            text += &format!("\n[store]\nkind = \"redis\"\nurl = {url}\nbudget = \"1s\"\n");
         }
         let addresses = stage::addresses(&self.backends);
         for way in WAYS {

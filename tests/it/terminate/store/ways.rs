@@ -46,7 +46,7 @@ fn a_failover_by_sentinel_is_followed() {
     eventually("the replica to have it all", || (replica.dump().len() == 20).then_some(()));
 
     drop(primary);
-    stands(&instances[0], "open");
+    eventually("the primary to be missed", || (seen(&instances[0])["opened"] != 0).then_some(()));
     let meanwhile: Vec<_> = (0..20).map(|_| one.login()).collect();
     one.finds(&meanwhile);
     eventually("the replica to be the primary", || {
