@@ -136,7 +136,7 @@ impl Counted {
             let rows = rows.into_iter().filter(|(_, (count, _))| *count > 0);
             tally.moves.extend(rows.map(|(to, (count, about))| Shift { from: from.clone(), to, count, about }));
         }
-        tally.moves.sort_by(|a, b| b.count.cmp(&a.count));
+        tally.moves.sort_by_key(|shift| std::cmp::Reverse(shift.count));
         tally
     }
 }

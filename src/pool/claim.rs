@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use super::aim::Aim;
 use super::memory::{Recalled, Remember};
 use super::steer::Steering;
-use super::{Aim, Backend, Choice, Pool};
+use super::{Backend, Choice, Pool};
 use crate::outcome::Reason;
 use crate::sticky::memory::Minute;
 

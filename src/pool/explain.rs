@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Aim, Choice, Health, Pool};
+use super::aim::Aim;
+use super::{Choice, Health, Pool};
 use crate::config::KeyPart;
 use crate::outcome::Reason;
 use crate::proxy_protocol;

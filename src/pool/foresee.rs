@@ -129,8 +129,11 @@ fn key_rule(range: &config::Range) -> Option<KeyRule> {
     }
 }
 
+/// The backends that a range leaves its clients, in order, and whether it leaves no others.
+type PinRule = (Vec<String>, bool);
+
 /// All ranges and what they mean, whatever the order.
-fn ranges(pool: &config::Pool) -> BTreeMap<IpNet, (Option<KeyRule>, Option<(Vec<String>, bool)>)> {
+fn ranges(pool: &config::Pool) -> BTreeMap<IpNet, (Option<KeyRule>, Option<PinRule>)> {
     let pin = |range: &config::Range| match &range.rule {
         RangeRule::Pin { backends, strict } => {
             let mut backends = backends.clone();

@@ -18,7 +18,8 @@ use crate::sticky::memory::{
 };
 use crate::sticky::{Facts, cookie, key};
 
-use super::{Aim, Backend, Choice, Pool};
+use super::aim::Aim;
+use super::{Backend, Choice, Pool};
 
 /// Others may be changing the same place; they are gone in no time.
 const SETTLE_TRIES: usize = 4;

@@ -11,6 +11,7 @@
 //! ejected for failed connections · with `all_down = "try"`, everybody. At each step a pinned range looks among its
 //! own first, and at others only when it is not strict; a strict one never tries backends that are down.
 
+mod aim;
 pub mod backend;
 mod claim;
 pub mod drain;
@@ -26,7 +27,6 @@ mod memory_tests;
 mod tests;
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -39,18 +39,18 @@ pub use self::explain::Explanation;
 pub use self::foresee::Fate;
 pub use self::memory::{HotKey, Memories, Remember};
 
+use self::aim::{Aim, pin};
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
 use self::memory::{PoolMemory, Recalled};
 use self::steer::Steering;
-use crate::config::{self, AllDown, Balance, KeyPart};
+use crate::config::{self, AllDown, KeyPart};
 use crate::outcome::{Cause, Reason};
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
-use crate::sticky::key::{Key, SourceAs};
-use crate::sticky::memory::{KeyHash, Origin};
-use crate::sticky::range::{self, Pin, Range, Ranges};
+use crate::sticky::memory::Origin;
+use crate::sticky::range::Ranges;
 
 /// Backends that share one balancing rule, as one snapshot sees them.
 #[derive(Debug)]
@@ -287,53 +287,6 @@ impl Pool {
         peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
     }
 
-    /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
-    #[inline]
-    fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
-        let range = self.range(facts);
-        let hashes = |key: &[u8]| (self.placement.key_hash(key), self.memory.as_ref().map(|memory| memory.key(key)));
-        let Some((draw, memory_key)) = self.with_key(facts, range, hashes) else {
-            let draw = match self.config.balance {
-                Balance::RoundRobin | Balance::LeastConnections => turn(),
-                _ => scatter(turn()),
-            };
-            return Aim { range, draw, keyed: false, memory_key: None };
-        };
-        Aim { range, draw, keyed: true, memory_key }
-    }
-
-    /// The named range a client is in.
-    fn range(&self, facts: &Facts<'_>) -> Option<&Range> {
-        self.ranges.find(facts.source?.to_canonical())
-    }
-
-    /// Whether the client's range leaves it this backend.
-    fn allows(&self, aim: &Aim<'_>, index: usize) -> bool {
-        aim.pin().is_none_or(|pin| pin.allows(index))
-    }
-
-    /// Hands the bytes of the key of these facts to `then`; `None` if there is no key.
-    #[inline]
-    fn with_key<T>(&self, facts: &Facts<'_>, range: Option<&Range>, then: impl Fn(&[u8]) -> T) -> Option<T> {
-        if !self.config.balance.keyed() {
-            return None;
-        }
-        let source = || self.source_as(facts.source, range);
-        let by_cookie = self.cookie.as_ref().map(Rule::key).filter(|key| !key.is_empty());
-        by_cookie
-            .and_then(|key| Key::with(key, source(), facts, &then))
-            .or_else(|| Key::with(&self.config.key, source(), facts, &then))
-    }
-
-    fn source_as<'a>(&self, source: Option<IpAddr>, range: Option<&'a Range>) -> SourceAs<'a> {
-        match range.map(|range| (&range.rule, &*range.name)) {
-            Some((range::Rule::One, name)) => SourceAs::Range(name),
-            Some((range::Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
-            _ if source.is_none_or(|source| source.to_canonical().is_ipv4()) => SourceAs::Prefix(self.config.prefix_v4),
-            _ => SourceAs::Prefix(self.config.prefix_v6),
-        }
-    }
-
     /// The rule at the top of this file.
     #[inline]
     fn decide(
@@ -343,34 +296,52 @@ impl Pool {
         tried: impl Fn(usize) -> bool,
         steering: Option<&Steering<'_>>,
     ) -> Option<Choice> {
-        let passed_over = Cell::new(false);
-        let levels = [Health::Usable, Health::Ejected, Health::Down].map(|least| (least, None));
-        let steered = steering.map(|steering| (Health::Usable, Some(steering)));
-        for (least, steering) in steered.into_iter().chain(levels) {
+        if steering.is_some()
+            && let Some(choice) = self.decide_at(Health::Usable, aim, &health, &tried, steering)
+        {
+            return Some(choice);
+        }
+        for least in [Health::Usable, Health::Ejected, Health::Down] {
             if least == Health::Down && (self.config.all_down == AllDown::Refuse || aim.strict()) {
                 return None;
             }
-            let fit = |index: usize| {
-                let welcome = least == Health::Down || !self.backends[index].draining();
-                let admitted = steering.is_none_or(|steering| steering.admits(index));
-                let fits = health(index) >= least && welcome && admitted && !tried(index);
-                passed_over.set(passed_over.get() || !fits);
-                fits
-            };
-            let Some(index) = self.place(aim, fit) else { continue };
-            let last_resort = least < Health::Usable || self.config.backends[index].backup;
-            let reason = if last_resort { Reason::LastResort } else { Reason::Placement };
-            // Looking for the key's home costs a second placement; nobody passed over means this is it.
-            let home = if aim.keyed && passed_over.get() { self.home(aim) } else { None };
-            let missed = home.filter(|home| *home != index);
-            let origin = match missed {
-                None => Origin::Placed,
-                Some(home) if health(home) == Health::Usable && !self.backends[home].draining() => Origin::Overflowed,
-                Some(_) => Origin::Displaced,
-            };
-            return Some(Choice { index, reason, broke: missed.map(|home| self.why_not(home)), origin });
+            if let Some(choice) = self.decide_at(least, aim, &health, &tried, None) {
+                return Some(choice);
+            }
         }
         None
+    }
+
+    /// The same among backends that can do this much.
+    #[inline]
+    fn decide_at(
+        &self,
+        least: Health,
+        aim: &Aim<'_>,
+        health: impl Fn(usize) -> Health,
+        tried: impl Fn(usize) -> bool,
+        steering: Option<&Steering<'_>>,
+    ) -> Option<Choice> {
+        let passed_over = Cell::new(false);
+        let fit = |index: usize| {
+            let welcome = least == Health::Down || !self.backends[index].draining();
+            let admitted = steering.is_none_or(|steering| steering.admits(index));
+            let fits = health(index) >= least && welcome && admitted && !tried(index);
+            passed_over.set(passed_over.get() || !fits);
+            fits
+        };
+        let index = self.place(aim, fit)?;
+        let last_resort = least < Health::Usable || self.config.backends[index].backup;
+        let reason = if last_resort { Reason::LastResort } else { Reason::Placement };
+        // Looking for the key's home costs a second placement; nobody passed over means this is it.
+        let home = if aim.keyed && passed_over.get() { self.home(aim) } else { None };
+        let missed = home.filter(|home| *home != index);
+        let origin = match missed {
+            None => Origin::Placed,
+            Some(home) if health(home) == Health::Usable && !self.backends[home].draining() => Origin::Overflowed,
+            Some(_) => Origin::Displaced,
+        };
+        Some(Choice { index, reason, broke: missed.map(|home| self.why_not(home)), origin })
     }
 
     /// Why a client does not get a backend that it would have got.
@@ -397,27 +368,6 @@ impl Pool {
     }
 }
 
-/// What placement is asked for one connection.
-#[derive(Debug)]
-struct Aim<'a> {
-    range: Option<&'a Range>,
-    /// The key's hash, or a turn.
-    draw: u64,
-    keyed: bool,
-    /// The key in the pool's memory.
-    memory_key: Option<KeyHash>,
-}
-
-impl<'a> Aim<'a> {
-    fn pin(&self) -> Option<&'a Pin> {
-        pin(self.range)
-    }
-
-    fn strict(&self) -> bool {
-        self.pin().is_some_and(|pin| pin.strict)
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     index: usize,
@@ -425,22 +375,6 @@ struct Choice {
     broke: Option<Cause>,
     /// Why the key is there.
     origin: Origin,
-}
-
-/// The backends that a range leaves its clients.
-fn pin(range: Option<&Range>) -> Option<&Pin> {
-    match &range?.rule {
-        range::Rule::Pin(pin) => Some(pin),
-        range::Rule::One | range::Rule::Prefix(_) => None,
-    }
-}
-
-/// Turns a counter into numbers that look random (the finalizer of splitmix64).
-fn scatter(turn: u64) -> u64 {
-    let mut z = turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 fn member(backend: &config::Backend) -> Member<'_> {

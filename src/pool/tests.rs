@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Address, Check, CheckKind, Eject, OnDown, RangeRule};
+
+use crate::config::{Address, Balance, Check, CheckKind, Eject, OnDown, RangeRule};
 
 fn backend(name: &str) -> config::Backend {
     let port = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));

@@ -95,7 +95,7 @@ impl Link {
                 Ok(Some(address)) => match Self::connect_to_primary(access, &address).await {
                     Ok(link) => return Ok(link),
                     Err(why) => {
-                        complaints.push(format!("{address}, of which sentinel {sentinel} says that it is: {why}"))
+                        complaints.push(format!("{address}, of which sentinel {sentinel} says that it is: {why}"));
                     }
                 },
                 Ok(None) => complaints.push(format!("sentinel {sentinel} knows no {master:?}")),

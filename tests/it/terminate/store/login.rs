@@ -78,11 +78,11 @@ fn what_ends_moves_or_was_placed_is_known_to_all() {
     // A value that no backend is known to have set stays where the first instance has placed it.
     let placed = User { cookie: "SID=from-before".into(), home: one.get("/", "SID=from-before") };
     eventually("it to be told", || (redis.dump().len() == 1).then_some(()));
-    other.finds(&[placed.clone()]);
+    other.finds(std::slice::from_ref(&placed));
 
     // Logged out: the store forgets, too.
     let user = one.login();
-    other.finds(&[user.clone()]);
+    other.finds(std::slice::from_ref(&user));
     other.get("/logout", &user.cookie);
     eventually("it to be forgotten", || (redis.dump().len() == 1).then_some(()));
 
@@ -109,7 +109,7 @@ fn an_instance_that_knows_less_is_told_better() {
     let instances = [Sessile::start(&text), Sessile::start(&text)];
     let [mut one, mut other] = instances.each_ref().map(Visitor::to);
     let user = one.login();
-    other.finds(&[user.clone()]);
+    other.finds(std::slice::from_ref(&user));
     // Somebody has the last word, and it is not this instance.
     let (key, ..) = redis.dump().remove(0);
     let elsewhere = format!("b{}", (user.home[1..].parse::<usize>().unwrap() + 1) % super::BACKENDS);
