@@ -22,6 +22,8 @@ pub mod memory;
 mod steer;
 
 #[cfg(test)]
+mod group_tests;
+#[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
 mod tests;

@@ -56,14 +56,37 @@ pub(super) fn remember_min(remember: Duration) -> u32 {
     remember.as_secs().div_ceil(60).min(REMEMBER_MAX) as u32
 }
 
-/// Which placement would find an entry again: 1 to 62.
+/// Placements that entries can tell apart.
+pub(super) const FINDERS: usize = 62;
+
+/// Which placement would find an entry again: 1 to [`FINDERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Finder(u8);
 
 impl Finder {
-    /// Equal digests place alike.
-    pub(super) fn new(digest: u64) -> Self {
-        Self(1 + (digest % 62) as u8)
+    /// The one with this place in a list of them.
+    pub(super) fn at(place: usize) -> Self {
+        Self(1 + (place % FINDERS) as u8)
+    }
+
+    /// Its place.
+    pub(super) fn place(self) -> usize {
+        usize::from(self.0) - 1
+    }
+
+    /// The one that an entry's flags name.
+    fn of_flags(flags: u64) -> Option<Self> {
+        let number = (flags & FINDER_MASK) as u8;
+        (1..=FINDERS as u8).contains(&number).then_some(Self(number))
+    }
+}
+
+/// The flags of an entry of another memory, in which placements have other numbers.
+pub(super) fn translated(flags: u8, finder: impl Fn(Finder) -> Option<Finder>) -> u8 {
+    let flags = u64::from(flags);
+    match Finder::of_flags(flags) {
+        Some(there) => (flags & !FINDER_MASK) as u8 | finder(there).map_or(0, |here| here.0),
+        None => flags as u8,
     }
 }
 
@@ -204,11 +227,11 @@ mod tests {
 
     #[test]
     fn an_entry_is_findable_by_the_placement_it_was_made_under_only() {
-        let (old, new) = (Finder::new(5), Finder::new(6));
+        let (old, new) = (Finder::at(5), Finder::at(6));
         let data = |origin| Data::new(Place { seat: SEAT, origin }, old, Minute(1));
         assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
         assert_eq!(data(Origin::Placed).origin(new), Origin::Outgrown);
-        assert_eq!(data(Origin::Displaced).origin(Finder::new(0)), Origin::Displaced);
+        assert_eq!(data(Origin::Displaced).origin(Finder::at(0)), Origin::Displaced);
         assert_eq!(data(Origin::Learned).origin(old), Origin::Learned);
     }
 
@@ -216,7 +239,7 @@ mod tests {
         #[test]
         fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..3_usize) {
             let place = Place { seat: Seat { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Learned][origin] };
-            let (finder, seen) = (Finder::new(key), Minute::of_ms(ms));
+            let (finder, seen) = (Finder::at(key as usize), Minute::of_ms(ms));
             let data = Data::new(place, finder, seen);
             prop_assert_eq!((data.seat(), data.origin(finder), data.seen()), (place.seat, place.origin, seen));
             prop_assert_eq!(Data::with_flags(data.seat(), data.flags(), seen), data);

@@ -10,6 +10,7 @@
 //! | `table` | buckets of four entries, one cache line; the only file that touches shared words |
 //! | `room` | who gives way to whom |
 //! | [`secret`] | what makes the hash of a key unforeseeable |
+//! | `finders` | placements as numbers |
 //! | [`seats`] | backend names as numbers that are never used twice |
 //! | [`census`] | how many keys, where, how old |
 //! | [`hottest`] | which keys come most often |
@@ -25,6 +26,7 @@ pub mod seats;
 pub mod secret;
 
 mod entry;
+mod finders;
 mod room;
 mod table;
 
@@ -44,6 +46,7 @@ pub use self::seats::{Seat, Seating, Seats};
 pub use self::secret::{KeyHash, Secret};
 
 use self::entry::{Data, Finder};
+use self::finders::Finders;
 use self::room::{IfKnown, Room, Succession, View};
 use self::table::Table;
 
@@ -53,6 +56,7 @@ use self::table::Table;
 pub struct Memory {
     table: Arc<Table>,
     seats: Arc<Seats>,
+    finders: Arc<Finders>,
     hottest: Arc<Hottest>,
     secret: Secret,
     remember_min: u32,
@@ -147,20 +151,23 @@ impl Memory {
     /// An empty one of at most `bytes`; `None` below 128 (`memory = "0"`) or if the system has no room. Its pages cost
     /// nothing until they are used.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
+        let finders = Arc::<Finders>::default();
         Some(Self {
             table: Arc::new(Table::zeroed(bytes)?),
             seats: Arc::default(),
+            finder: finders.of(terms.digest),
+            finders,
             hottest: Arc::default(),
             secret,
             remember_min: entry::remember_min(terms.remember),
-            finder: Finder::new(terms.digest),
         })
     }
 
-    /// The same one under the terms of another snapshot, or of another pool of the group. Changes nothing shared.
+    /// The same one under the terms of another snapshot, or of another pool of the group. What is shared has a number
+    /// for its placement from now on, and is the same otherwise.
     #[must_use]
     pub fn under(&self, terms: Terms) -> Self {
-        let (remember_min, finder) = (entry::remember_min(terms.remember), Finder::new(terms.digest));
+        let (remember_min, finder) = (entry::remember_min(terms.remember), self.finders.of(terms.digest));
         Self { remember_min, finder, ..self.clone() }
     }
 
@@ -174,7 +181,8 @@ impl Memory {
     /// so before the new snapshot is in force and again when nobody uses the old one, for what was written in between.
     pub fn absorb(&self, from: &Self, now: Minute, seat: impl Fn(Seat) -> Option<Seat>) -> u64 {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
-        let here = live.filter_map(|entry| Some(entry.at(seat(entry.known.seat)?)));
+        let finder = self.finders.translate(&from.finders);
+        let here = live.filter_map(|entry| Some(entry.at(seat(entry.known.seat)?, &finder)));
         here.filter(|entry| self.restore(entry, now)).count() as u64
     }
 
@@ -299,9 +307,9 @@ impl Memory {
 }
 
 impl Entry {
-    /// The same at another seat.
-    fn at(self, seat: Seat) -> Self {
-        Self { known: Known { seat, ..self.known }, ..self }
+    /// The same in a memory where backends have other seats and placements other numbers.
+    fn at(self, seat: Seat, finder: impl Fn(Finder) -> Option<Finder>) -> Self {
+        Self { known: Known { seat, ..self.known }, flags: entry::translated(self.flags, finder), ..self }
     }
 
     /// As a memory file tells it. Its origin depends on who asks.

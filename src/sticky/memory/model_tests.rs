@@ -67,7 +67,7 @@ fn key(n: u64) -> KeyHash {
 
 fn entry(id: u16, minute: u64) -> Data {
     let place = Place { seat: Seat { id, generation: 0 }, origin: Origin::Displaced };
-    Data::new(place, Finder::new(0), Minute::of_ms(minute * 60_000))
+    Data::new(place, Finder::at(0), Minute::of_ms(minute * 60_000))
 }
 
 /// Runs a program in every way.

@@ -130,17 +130,17 @@ mod tests {
     use super::*;
     use crate::sticky::memory::{Place, Seat};
 
-    const FINDER: u64 = 3;
+    const FINDER: usize = 3;
     const DOWN: u16 = 8;
     const GONE: u16 = 9;
 
     fn view() -> View {
-        View { remember_min: 100, finder: Finder::new(FINDER), now: Minute::of_ms(1000 * 60_000) }
+        View { remember_min: 100, finder: Finder::at(FINDER), now: Minute::of_ms(1000 * 60_000) }
     }
 
     fn entry(id: u16, origin: Origin, age_min: u32) -> Data {
         let place = Place { seat: Seat { id, generation: 0 }, origin };
-        Data::new(place, Finder::new(FINDER), view().now.before(age_min))
+        Data::new(place, Finder::at(FINDER), view().now.before(age_min))
     }
 
     fn find(all: [Data; 8], newcomer: Origin) -> Room {
