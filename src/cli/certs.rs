@@ -34,6 +34,8 @@ const AUTHORITY_DAYS_LEFT: i64 = CERTIFICATE_DAYS + 1;
 /// Clocks of clients may be behind.
 const EARLY_DAYS: i64 = 1;
 const DAY_S: i64 = 86_400;
+/// Files of one key each: of cookies, of tickets, of a shared store, and its password.
+const SECRETS: [&str; 4] = ["dev-cookie.keys", "dev-ticket.keys", "dev-store.secret", "dev-store.password"];
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -78,9 +80,11 @@ struct Report {
     server: Made,
     server_rsa: Made,
     client: Made,
-    /// Keys that seal cookies and tickets; those that were there are kept.
+    /// Keys that seal cookies and tickets, and secrets of a shared store; those that were there are kept.
     cookie_keys: PathBuf,
     ticket_keys: PathBuf,
+    store_secret: PathBuf,
+    store_password: PathBuf,
 }
 
 impl Certs {
@@ -122,10 +126,20 @@ impl Dev {
         issuer.issue(&server, "dev", ExtendedKeyUsagePurpose::ServerAuth, &PKCS_ECDSA_P256_SHA256)?;
         issuer.issue(&server_rsa, "dev", ExtendedKeyUsagePurpose::ServerAuth, &PKCS_RSA_SHA256)?;
         issuer.issue(&client, "dev client", ExtendedKeyUsagePurpose::ClientAuth, &PKCS_ECDSA_P256_SHA256)?;
-        let [cookie_keys, ticket_keys] = ["dev-cookie.keys", "dev-ticket.keys"].map(|name| self.dir.join(name));
-        keep_or_make_keys(&cookie_keys)?;
-        keep_or_make_keys(&ticket_keys)?;
-        Ok(Report { authority, kept, server, server_rsa, client, cookie_keys, ticket_keys })
+        let secrets = SECRETS.map(|name| self.dir.join(name));
+        secrets.iter().try_for_each(|path| keep_or_make_keys(path))?;
+        let [cookie_keys, ticket_keys, store_secret, store_password] = secrets;
+        Ok(Report {
+            authority,
+            kept,
+            server,
+            server_rsa,
+            client,
+            cookie_keys,
+            ticket_keys,
+            store_secret,
+            store_password,
+        })
     }
 }
 
@@ -207,7 +221,7 @@ fn may_be_replaced(files: &Made) -> Result<(), Failure> {
     }
 }
 
-/// A file of one key, for cookies or tickets. What is there stays: cookies and tickets out there were sealed with it.
+/// A file of one key. What is there stays: cookies, tickets and hashes out there were made with it.
 fn keep_or_make_keys(path: &Path) -> Result<(), Failure> {
     if path.exists() {
         return Ok(());
@@ -280,7 +294,8 @@ fn internal(error: &rcgen::Error) -> Failure {
 }
 
 fn print(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
-    let Report { authority, kept, server, server_rsa, client, cookie_keys, ticket_keys } = report;
+    let Report { authority, kept, server, server_rsa, client, cookie_keys, ticket_keys, store_secret, store_password } =
+        report;
     let (ca, cert, key) = (authority.cert.display(), server.cert.display(), server.key.display());
     let was = if *kept { "kept" } else { "made" };
     writeln!(out, "{was} {ca}, an authority for this machine")?;
@@ -288,6 +303,7 @@ fn print(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
     writeln!(out, "made {} and {}, the same with RSA", server_rsa.cert.display(), server_rsa.key.display())?;
     writeln!(out, "made {} and {}, for a client", client.cert.display(), client.key.display())?;
     writeln!(out, "keys that seal: {} for cookies, {} for tickets", cookie_keys.display(), ticket_keys.display())?;
+    writeln!(out, "for a shared store: {} and {}", store_secret.display(), store_password.display())?;
     writeln!(out)?;
     writeln!(out, "In the configuration:")?;
     writeln!(out, "  [[listener.certificate]]")?;
@@ -339,12 +355,13 @@ mod tests {
         let names: Vec<_> = contents(&made).into_iter().map(|(name, _)| name).collect();
         let kinds = ["dev-ca", "dev-client", "dev", "dev-rsa"];
         let mut expected = kinds.map(|kind| [format!("{kind}-key.pem"), format!("{kind}.pem")]).concat();
-        expected.extend(["dev-cookie.keys", "dev-ticket.keys"].map(String::from));
+        expected.extend(SECRETS.map(String::from));
         expected.sort();
         assert_eq!(names, expected);
         for name in names {
             let mode = fs::metadata(made.join(&name)).unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode & 0o077 == 0, name.contains("key"), "{name} {mode:o}");
+            let private = name.contains("key") || SECRETS.contains(&name.as_str());
+            assert_eq!(mode & 0o077 == 0, private, "{name} {mode:o}");
         }
         let text = format!(
             "tls.ticket_keys = '{0}/dev-ticket.keys'\n[[listener]]\nname = 'l'\nbind = '127.0.0.1:0'\ntls = 'terminate'\npool = 'p'\n\
@@ -372,7 +389,7 @@ mod tests {
         assert_eq!(report["kept"], true);
         assert_eq!(report["server"]["names"], serde_json::json!(["localhost", "127.0.0.1", "::1"]));
         for (old, new) in before.iter().zip(contents(folder.path())) {
-            let kept = old.0.starts_with("dev-ca") || old.0.ends_with(".keys");
+            let kept = old.0.starts_with("dev-ca") || SECRETS.contains(&old.0.as_str());
             assert_eq!(*old == new, kept, "{}", old.0);
         }
     }
