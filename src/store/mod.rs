@@ -54,6 +54,9 @@ use crate::snapshot::Current;
 /// Requests that may wait for the keeper; more are not asked for.
 const ROOM: usize = 1_024;
 
+/// Whoever's time is over runs a little later, and that is part of what may be waited.
+const WAKING_US: u64 = 150;
+
 /// How long a start, or a reload that changes the store, waits for the first connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -254,7 +257,8 @@ impl Store {
     }
 
     fn wait(&self, answer: oneshot::Receiver<Option<Box<str>>>, kind: Kind, since: u64) -> Waiting {
-        let until = clock::now() + self.shared.budget_us.load(Relaxed);
+        let budget_us = self.shared.budget_us.load(Relaxed);
+        let until = clock::now() + budget_us - WAKING_US.min(budget_us / 4);
         Waiting { answer, shared: Arc::clone(&self.shared), kind, since, until }
     }
 }
