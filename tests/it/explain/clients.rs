@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::configurations::Configuration;
 use crate::support::authority::{self, Authority};
+use crate::support::dice::Dice;
 
 /// A TLV of every client's header, where a configuration wants one: as `explain` is told of it.
 pub const TLV: &str = "0xE0=tenant-7";
@@ -30,15 +31,18 @@ pub struct Client {
 
 /// Clients that are the same in every run.
 pub fn random(seed: u64, count: usize, configuration: &Configuration) -> Vec<Client> {
-    let mut random = Random(seed);
+    let mut random = Dice(seed);
     let networks: Vec<IpNet> =
         configuration.networks.iter().map(|network| network.parse().expect("a network")).collect();
     let one = |index: usize| {
         let address = match random.below(10) {
-            0..4 if !networks.is_empty() => random.inside(networks[random.clone().below(networks.len())]),
+            0..4 if !networks.is_empty() => {
+                let network = networks[random.clone().below(networks.len())];
+                inside(&mut random, network)
+            }
             0..6 => IpAddr::V4(Ipv4Addr::from(random.next() as u32)),
             6 => IpAddr::V6(Ipv4Addr::from(random.next() as u32).to_ipv6_mapped()),
-            _ => random.inside("2000::/3".parse().expect("a network")),
+            _ => inside(&mut random, "2000::/3".parse().expect("a network")),
         };
         let name = NAMES.get(random.below(NAMES.len() + 1)).copied();
         // The port tells apart who else has this address.
@@ -110,34 +114,16 @@ fn hello(name: Option<&str>) -> Vec<u8> {
     authority::hello(&CLIENTS[usize::from(name.is_some())], name.unwrap_or("nobody.test")).1
 }
 
-/// splitmix64.
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// Any address of a network.
-    fn inside(&mut self, network: IpNet) -> IpAddr {
-        match network {
-            IpNet::V4(network) => {
-                let host = self.next() as u32 & u32::from(network.hostmask());
-                IpAddr::V4((u32::from(network.network()) | host).into())
-            }
-            IpNet::V6(network) => {
-                let random = u128::from(self.next()) << 64 | u128::from(self.next());
-                IpAddr::V6((u128::from(network.network()) | random & u128::from(network.hostmask())).into())
-            }
+/// Any address of a network.
+fn inside(dice: &mut Dice, network: IpNet) -> IpAddr {
+    match network {
+        IpNet::V4(network) => {
+            let host = dice.next() as u32 & u32::from(network.hostmask());
+            IpAddr::V4((u32::from(network.network()) | host).into())
+        }
+        IpNet::V6(network) => {
+            let random = u128::from(dice.next()) << 64 | u128::from(dice.next());
+            IpAddr::V6((u128::from(network.network()) | random & u128::from(network.hostmask())).into())
         }
     }
 }

@@ -17,8 +17,9 @@ use sessile::sticky::cookie::Mode;
 use sessile::sticky::memory::KeyHash;
 use sessile::terminate::{Settled, cookies_of_key};
 
-use super::edits::{self, Dice, Kind};
+use super::edits::{self, Kind};
 use super::{checked, pair};
+use crate::support::dice::Dice;
 
 const EDITS: u64 = 100;
 const CLIENTS: usize = 300;
@@ -186,7 +187,7 @@ fn a_hundred_edits_do_to_every_client_what_the_plan_says() {
     std::fs::write(&keys, KEYS).expect("a file");
     let (mut pools, mut moved, mut stayed) = (0, 0, 0);
     for seed in 0..EDITS {
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice(seed);
         let text = |file: &edits::File| {
             file.text(|slot| format!("192.0.2.1:{}", 1_000 + slot), keys.to_str().expect("a path of words"))
         };

@@ -12,30 +12,11 @@ const NETWORKS: [&str; 7] =
 /// Backends that a file may have, each with its own address.
 pub const SLOTS: usize = 16;
 
-/// splitmix64.
-pub struct Dice(u64);
+use crate::support::dice::Dice;
 
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// One of `0..below`.
-    pub fn below(&mut self, below: usize) -> usize {
-        (self.next() % below as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, these: &[T]) -> T {
-        these[self.below(these.len())]
-    }
+/// One of these.
+fn of<T: Copy>(dice: &mut Dice, these: &[T]) -> T {
+    these[dice.below(these.len())]
 }
 
 /// What the pools of a file may have.
@@ -108,7 +89,7 @@ impl File {
             match dice.below(14) {
                 0 if self.pools.len() > 1 && dice.below(3) == 0 => drop(self.pools.remove(at)),
                 0 if dice.below(2) == 0 => self.add_pool(dice),
-                0 | 1 => self.pools[at].listener = dice.of(&["", "max_connections = 4000\n", "backlog = 1000\n"]),
+                0 | 1 => self.pools[at].listener = of(dice, &["", "max_connections = 4000\n", "backlog = 1000\n"]),
                 2..=4 => {
                     let backend = self.free_slot(dice).map(|slot| Backend::new(dice, slot));
                     self.pools[at].backends.extend(backend);
@@ -127,12 +108,12 @@ impl File {
         let mut pool = Pool {
             name,
             http,
-            balance: dice.of(&["hash", "hash", "ring", "maglev"]),
+            balance: of(dice, &["hash", "hash", "ring", "maglev"]),
             key: "\"source\"",
-            prefix: dice.of(&[32, 32, 24, 16]),
+            prefix: of(dice, &[32, 32, 24, 16]),
             seed: dice.below(2),
-            memory: dice.of(&["1 MiB", "1 MiB", "4 MiB", "0"]),
-            on_add: dice.of(&["stay", "stay", "move"]),
+            memory: of(dice, &["1 MiB", "1 MiB", "4 MiB", "0"]),
+            on_add: of(dice, &["stay", "stay", "move"]),
             cookie: None,
             backends: Vec::new(),
             ranges: Vec::new(),
@@ -161,7 +142,7 @@ impl File {
     fn free_slot(&self, dice: &mut Dice) -> Option<usize> {
         let taken = |slot: usize| self.pools.iter().flat_map(|pool| &pool.backends).any(|b| b.slot == slot);
         let free: Vec<_> = (0..SLOTS).filter(|slot| !taken(*slot)).collect();
-        (!free.is_empty()).then(|| dice.of(&free))
+        (!free.is_empty()).then(|| of(dice, &free))
     }
 
     /// The text; `address` of a slot, `keys` the file that cookies are sealed with.
@@ -185,9 +166,9 @@ impl Backend {
         Self {
             name: format!("b{slot}x{}", dice.below(100)),
             slot,
-            weight: dice.of(&[1, 1, 1, 2, 5, 100]),
+            weight: of(dice, &[1, 1, 1, 2, 5, 100]),
             drains: dice.below(12) == 0,
-            location: dice.of(&["", "", "", "dc1", "dc1/h1", "dc2"]),
+            location: of(dice, &["", "", "", "dc1", "dc1/h1", "dc2"]),
             backup: dice.below(12) == 0,
         }
     }
@@ -207,28 +188,28 @@ impl Pool {
                 self.backends[at].name.clone_from(&new);
                 self.rename_in_pins(&old, Some(&new));
             }
-            2 => self.backends[at].weight = dice.of(&[0, 1, 2, 3, 7, 256]),
+            2 => self.backends[at].weight = of(dice, &[0, 1, 2, 3, 7, 256]),
             3 => self.backends[at].drains = !self.backends[at].drains,
-            4 => self.backends[at].location = dice.of(&["", "dc1", "dc1/h1", "dc1/h2", "dc2"]),
-            5 => self.balance = dice.of(&["hash", "ring", "maglev"]),
+            4 => self.backends[at].location = of(dice, &["", "dc1", "dc1/h1", "dc1/h2", "dc2"]),
+            5 => self.balance = of(dice, &["hash", "ring", "maglev"]),
             6 if kind == Kind::Any && !self.http => {
-                self.key = dice.of(&["\"source\"", "\"sni\"", "[\"source\", \"sni\"]"]);
+                self.key = of(dice, &["\"source\"", "\"sni\"", "[\"source\", \"sni\"]"]);
             }
-            6 | 7 => self.prefix = dice.of(&[32, 28, 24, 16, 9]),
+            6 | 7 => self.prefix = of(dice, &[32, 28, 24, 16, 9]),
             8 => self.seed = dice.below(3),
-            9 => self.memory = dice.of(&["1 MiB", "2 MiB", "4 MiB", "0"]),
-            10 => self.on_add = dice.of(&["stay", "move"]),
+            9 => self.memory = of(dice, &["1 MiB", "2 MiB", "4 MiB", "0"]),
+            10 => self.on_add = of(dice, &["stay", "move"]),
             11 if self.http => self.change_cookie(dice),
             _ => self.change_ranges(dice),
         }
     }
 
     fn change_cookie(&mut self, dice: &mut Dice) {
-        self.cookie = dice.of(&[None, Some("insert"), Some("learn"), Some("prefix"), Some("route"), Some("hash")]);
+        self.cookie = of(dice, &[None, Some("insert"), Some("learn"), Some("prefix"), Some("route"), Some("hash")]);
     }
 
     fn change_ranges(&mut self, dice: &mut Dice) {
-        let network = dice.of(&NETWORKS);
+        let network = of(dice, &NETWORKS);
         self.ranges.retain(|range| range.network != network);
         let own: usize = network.split('/').nth(1).and_then(|bits| bits.parse().ok()).unwrap_or(32);
         let rule = match dice.below(5) {

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 
 use sessile::plan::{Client, Foreseen, Plan, PoolPlan, Tally};
 
-use super::edits::{self, Dice, Kind, SLOTS};
+use super::edits::{self, Kind, SLOTS};
 use super::pair;
 use crate::support::Sessile;
 use crate::support::backend::Backend;
+use crate::support::dice::Dice;
 use crate::support::many;
 use crate::support::sessile::run;
 
@@ -80,7 +81,7 @@ struct Scene {
 impl Scene {
     fn new(seed: u64) -> Self {
         let backends: Vec<_> = (0..SLOTS).map(|slot| Backend::named(&format!("s{slot}"))).collect();
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice(seed);
         let text = |file: &edits::File| file.text(|slot| backends[slot].address.to_string(), "");
         let ((old, before), (new, after)) = pair(&mut dice, Kind::Plain, text);
         let clients = edits::clients(&mut dice, CLIENTS, false);

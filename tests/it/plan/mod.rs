@@ -13,7 +13,7 @@ fn checked(text: &str) -> Option<Config> {
 
 /// A file and what an edit made of it, both good.
 fn pair(
-    dice: &mut edits::Dice,
+    dice: &mut crate::support::dice::Dice,
     kind: edits::Kind,
     text: impl Fn(&edits::File) -> String,
 ) -> ((edits::File, String), (edits::File, String)) {

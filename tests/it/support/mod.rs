@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod backend;
+pub mod dice;
 pub mod http;
 pub mod many;
 pub mod program;

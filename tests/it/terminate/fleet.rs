@@ -19,9 +19,10 @@ use tempfile::TempDir;
 use tokio::task::spawn_local;
 
 use super::client::{Talk, config, config_of, connect};
-use super::crowd::{self, Backends, Dice, Line, run};
+use super::crowd::{self, Backends, Line, run};
 use crate::support::authority::Authority;
 use crate::support::backend::{listener, pool};
+use crate::support::dice::Dice;
 use crate::support::many::alone;
 use crate::support::{Sessile, eventually};
 
@@ -138,7 +139,7 @@ impl Carrier {
                 }
                 self.progress.followed.fetch_add(1, SeqCst);
             }
-            let first = self.dice.roll(LIVING / TOGETHER) * TOGETHER;
+            let first = self.dice.below(LIVING / TOGETHER) * TOGETHER;
             self.ask(first, true).await;
         }
         // The last ones are heard, too, and nobody is waited for in vain.
@@ -151,7 +152,7 @@ impl Carrier {
         let sessions = &mut self.living[first..first + TOGETHER];
         let mut bytes = String::new();
         for session in &mut *sessions {
-            if renew && session.hops > 0 && self.dice.roll(2) == 0 {
+            if renew && session.hops > 0 && self.dice.below(2) == 0 {
                 *session = Session::default();
             }
             let cookie = &session.cookie;
@@ -160,7 +161,7 @@ impl Carrier {
                 false => format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; {cookie}; c=d\r\n\r\n"),
             };
         }
-        let line = &mut self.lines[self.dice.roll(2)];
+        let line = &mut self.lines[self.dice.below(2)];
         line.send(bytes).await.expect("a connection that is kept");
         for session in sessions {
             let head = line.head().await.expect("an answer");
@@ -246,7 +247,7 @@ fn tls_sessions_resume_on_either_instance_while_keys_change() {
             thread::spawn(move || {
                 let (mut dice, mut cookie, mut home) = (Dice(number as u64), String::new(), String::new());
                 for count in 0..HANDSHAKES {
-                    let mut talk = Talk::new(connect(addresses[dice.roll(2)], &config, "a.test"));
+                    let mut talk = Talk::new(connect(addresses[dice.below(2)], &config, "a.test"));
                     let answer = talk.get("/", &cookie);
                     let kind = talk.stream.conn.handshake_kind();
                     let resumed = kind == Some(HandshakeKind::Resumed);

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_local;
 
-use super::crowd::{Backends, Dice, connect, run};
+use super::crowd::{Backends, connect, run};
 use crate::support::Sessile;
 use crate::support::backend::{listener, pool};
+use crate::support::dice::Dice;
 use crate::support::many::alone;
 
 const REQUESTS: usize = 50_000;
@@ -53,11 +54,11 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
             if number.is_multiple_of(2) {
                 next = Instant::now();
             }
-            next += KEPT - Duration::from_micros(dice.roll(1_500) as u64);
+            next += KEPT - Duration::from_micros(dice.below(1_500) as u64);
             tokio::time::sleep_until(next.into()).await;
-            let (path, post) = (format!("/{number}/{count}"), dice.roll(2) == 0);
+            let (path, post) = (format!("/{number}/{count}"), dice.below(2) == 0);
             let head = format!("{} {path} HTTP/1.1\r\nHost: a\r\n", if post { "POST" } else { "GET" });
-            let body = match (post, dice.roll(2)) {
+            let body = match (post, dice.below(2)) {
                 (false, _) => "\r\n".to_owned(),
                 // Nothing of it is gone, and still it must not be sent twice.
                 (true, 0) => "Content-Length: 0\r\n\r\n".to_owned(),
