@@ -297,3 +297,48 @@ pub enum OnDown {
     /// They are closed, paced.
     Close,
 }
+
+/// What a file says that says only this, for tests.
+#[cfg(test)]
+impl Pool {
+    pub(crate) fn of_test(backends: Vec<Backend>) -> Self {
+        Self {
+            name: "web".to_owned(),
+            http: false,
+            alpn: vec![],
+            tls: None,
+            balance: Balance::Hash,
+            key: vec![KeyPart::Source],
+            prefix_v4: 32,
+            prefix_v6: 64,
+            hash_seed: 0,
+            memory: None,
+            stick_group: None,
+            when_down: WhenDown::Rehash,
+            load_bound: None,
+            on_full: OnFull::Overflow,
+            slow_start: None,
+            drain_deadline: Duration::from_secs(300),
+            drain_over: Duration::from_secs(60),
+            backends,
+            ranges: vec![],
+            all_down: AllDown::Try,
+            connect_timeout: Duration::from_secs(2),
+            connect_budget: Duration::from_secs(6),
+            sticky_retries: 1,
+            source: vec![],
+            proxy: None,
+            check: None,
+            eject: None,
+            on_down_connections: OnDown::Keep,
+            cookie: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Backend {
+    pub(crate) fn of_test(name: &str, address: Address) -> Self {
+        Self { name: name.to_owned(), address, weight: 1, location: vec![], backup: false, max_connections: None }
+    }
+}

@@ -12,48 +12,13 @@ use crate::config::{Address, Balance, Check, CheckKind, Eject, OnDown, RangeRule
 fn backend(name: &str) -> config::Backend {
     let port = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let address = Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
-    config::Backend {
-        name: name.to_owned(),
-        address,
-        weight: 1,
-        location: vec![],
-        backup: false,
-        max_connections: None,
-    }
+    config::Backend::of_test(name, address)
 }
 
 pub(super) fn config(names: &[&str]) -> config::Pool {
-    config::Pool {
-        name: "web".to_owned(),
-        http: false,
-        alpn: vec![],
-        tls: None,
-        balance: Balance::Hash,
-        key: vec![KeyPart::Source],
-        prefix_v4: 32,
-        prefix_v6: 64,
-        hash_seed: 0,
-        backends: names.iter().map(|name| backend(name)).collect(),
-        ranges: vec![],
-        all_down: AllDown::Try,
-        connect_timeout: Duration::from_secs(2),
-        connect_budget: Duration::from_secs(6),
-        sticky_retries: 1,
-        source: vec![],
-        proxy: None,
-        check: None,
-        eject: Some(Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) }),
-        on_down_connections: OnDown::Keep,
-        cookie: None,
-        memory: None,
-        stick_group: None,
-        when_down: config::WhenDown::Rehash,
-        load_bound: None,
-        on_full: config::OnFull::Overflow,
-        slow_start: None,
-        drain_deadline: Duration::from_secs(300),
-        drain_over: Duration::from_secs(60),
-    }
+    let eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
+    let backends = names.iter().map(|name| backend(name)).collect();
+    config::Pool { eject: Some(eject), ..config::Pool::of_test(backends) }
 }
 
 pub(super) fn check() -> Check {

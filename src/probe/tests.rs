@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::config::{self, AllDown, Balance, ProxyVersion};
+use crate::config::{self, Balance, ProxyVersion};
 
 const HTTP: CheckKind =
     CheckKind::Http { tls: false, path: String::new(), host: None, status_min: 200, status_max: 399 };
@@ -25,44 +25,13 @@ fn orders(kind: CheckKind) -> Orders {
 }
 
 fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
-    let backend = |(name, address): &(&str, &Address)| config::Backend {
-        name: (*name).to_owned(),
-        address: (*address).clone(),
-        weight: 1,
-        location: vec![],
-        backup: false,
-        max_connections: None,
-    };
+    let backend = |(name, address): &(&str, &Address)| config::Backend::of_test(name, (*address).clone());
     config::Pool {
-        name: "web".to_owned(),
-        http: false,
-        alpn: vec![],
-        tls: None,
         balance: Balance::Random,
         key: vec![],
-        prefix_v4: 32,
-        prefix_v6: 64,
-        hash_seed: 0,
-        backends: backends.iter().map(backend).collect(),
-        ranges: vec![],
-        all_down: AllDown::Try,
-        connect_timeout: Duration::from_secs(2),
-        connect_budget: Duration::from_secs(6),
-        sticky_retries: 1,
-        source: vec![],
-        proxy: None,
         check: Some(orders.check.clone()),
-        eject: None,
         on_down_connections: orders.on_down,
-        cookie: None,
-        memory: None,
-        stick_group: None,
-        when_down: config::WhenDown::Rehash,
-        load_bound: None,
-        on_full: config::OnFull::Overflow,
-        slow_start: None,
-        drain_deadline: Duration::from_secs(300),
-        drain_over: Duration::from_secs(60),
+        ..config::Pool::of_test(backends.iter().map(backend).collect())
     }
 }
 
