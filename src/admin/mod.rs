@@ -54,7 +54,7 @@ pub trait Control: Send + Sync + 'static {
     /// Whether new connections are welcome; if not, why.
     fn ready(&self) -> Result<(), String>;
 
-    /// What the process is doing now.
+    /// What the process is doing now, without what it remembers.
     fn status(&self) -> Status;
 
     /// What is remembered, and of whom most.

@@ -53,8 +53,14 @@ fn reading<C: Control>() -> Router<Arc<C>> {
 }
 
 async fn page<C: Control>(State(control): State<Arc<C>>) -> Response {
-    let page = aside(control, |control| metrics::render(&control.status())).await;
+    let page = aside(control, |control| metrics::render(&everything(control))).await;
     page.map(|page| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)).into_response()
+}
+
+/// With what is remembered, which takes a while to count and is left out where nobody asks for it.
+fn everything<C: Control>(control: &C) -> Status {
+    let memories = control.memories().into_iter().map(|view| view.memory).collect();
+    Status { memories, ..control.status() }
 }
 
 /// Counting a large memory takes a while, in which checks and commands go on.
@@ -73,7 +79,7 @@ async fn ready<C: Control>(State(control): State<Arc<C>>) -> Response {
 }
 
 async fn whole<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Status>, StatusCode> {
-    aside(control, |control| Json(control.status())).await
+    aside(control, |control| Json(everything(control))).await
 }
 
 async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<status::Pool>>, StatusCode> {

@@ -56,7 +56,7 @@ impl Control for Server {
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
-            memories: snapshot.memories().iter().map(|(name, pools)| memory_status(name, pools, now_ms)).collect(),
+            memories: Vec::new(),
             store: self.store.report(),
             conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
             workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
@@ -66,11 +66,8 @@ impl Control for Server {
     fn memories(&self) -> Vec<MemoryView> {
         let snapshot = self.current.load_full();
         let now_ms = splicer::now() / 1_000;
-        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| MemoryView {
-            memory: memory_status(name, pools, now_ms),
-            hottest: pools.first().map(|pool| pool.hottest(HOTTEST_SHOWN, now_ms)).unwrap_or_default(),
-        };
-        snapshot.memories().iter().map(view).collect()
+        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| memory_view(name, pools, now_ms);
+        snapshot.memories().iter().filter_map(view).collect()
     }
 
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
@@ -133,13 +130,11 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
     }
 }
 
-/// What the pools that share a memory remember.
-fn memory_status(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Memory {
-    // A pool of them knows its backends' names, and they all have the same.
-    let Some((first, census)) = pools.first().and_then(|pool| Some((pool, pool.census(now_ms)?))) else {
-        return Memory::default();
-    };
-    Memory {
+/// What the pools that share a memory remember. One of them knows its backends' names, and all have the same.
+fn memory_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<MemoryView> {
+    let first = pools.first()?;
+    let (census, hottest) = (first.census(now_ms)?, first.hottest(HOTTEST_SHOWN, now_ms));
+    let memory = Memory {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
         bytes: first.memory().map_or(0, sticky::memory::Memory::bytes),
@@ -149,6 +144,7 @@ fn memory_status(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Memory 
         displaced: census.displaced,
         learned: census.learned,
         evicted_displaced: pools.iter().map(|pool| pool.evicted_displaced()).sum(),
-        hottest_share: first.hottest(1, now_ms).first().map_or(0.0, |hottest| hottest.share),
-    }
+        hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
+    };
+    Some(MemoryView { memory, hottest })
 }
