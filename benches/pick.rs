@@ -112,7 +112,7 @@ fn settle_all(pool: &Pool) -> Vec<sessile::sticky::memory::KeyHash> {
     let settle = |number| {
         let pick = pool.pick(&facts(number), &[], 1).expect("a backend");
         let remember = pick.remember.expect("a key");
-        pool.settle(remember, &pick.backend, 1);
+        pool.settle(remember, pick.backend, 1);
         remember.key
     };
     (0..CLIENTS).map(settle).collect()
@@ -173,7 +173,7 @@ fn pick(bencher: Bencher<'_, '_>, method: &str, backends: usize, more: &str) {
     let mut client = 0;
     bencher.bench_local(|| {
         client += 1;
-        black_box(current.load().pools[0].pick(&facts(client), &[], 1))
+        _ = black_box(current.load().pools[0].pick(&facts(client), &[], 1));
     });
 }
 

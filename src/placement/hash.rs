@@ -34,6 +34,7 @@ pub(super) fn group(seed: u64, name: &str) -> u64 {
 
 /// The draw inside a group, independent of the one that chose it: without that a group's members would share only the
 /// part of the ring, table or scores that made the group win.
+#[cold]
 pub(super) fn deeper(seed: u64, draw: u64, group: u64) -> u64 {
     let mut input = [DEEPER; 17];
     input[1..9].copy_from_slice(&draw.to_be_bytes());

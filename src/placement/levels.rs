@@ -4,7 +4,6 @@
 //! alone; who is usable matters only while walking, so a dead member hands its keys to its siblings and to nobody else.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use super::maglev::Maglev;
 use super::ring::Ring;
@@ -41,14 +40,18 @@ impl Child {
 #[derive(Debug)]
 struct Group {
     name: Box<str>,
-    children: Range<usize>,
+    /// In the order of their ranks.
+    children: Box<[Child]>,
     rule: Rule,
 }
 
 /// How a group chooses, with its table.
 #[derive(Debug)]
 enum Rule {
-    Rendezvous,
+    Rendezvous {
+        /// All its children weigh the same.
+        even: bool,
+    },
     Ring(Ring),
     Maglev(Maglev),
     RoundRobin,
@@ -57,10 +60,9 @@ enum Rule {
     Random,
 }
 
-/// Members of weight > 0 in flat arrays; the root is the last group.
+/// Members of weight > 0; the root is the last group.
 #[derive(Debug)]
 pub(super) struct Tree {
-    children: Box<[Child]>,
     groups: Box<[Group]>,
     /// Indexes of members; those below any child stand together.
     leaves: Box<[u32]>,
@@ -70,16 +72,21 @@ impl Tree {
     /// The tree of the primary members or of the backups.
     pub(super) fn new(balance: Balance, seed: u64, members: &[Member<'_>], backup: bool) -> Self {
         let level = !matches!(balance, Balance::LeastConnections | Balance::TwoChoices);
-        let mut builder =
-            Builder { balance, seed, members, level, children: Vec::new(), groups: Vec::new(), leaves: Vec::new() };
+        let mut builder = Builder { balance, seed, members, level, groups: Vec::new(), leaves: Vec::new() };
         let placed = |index: &usize| members[*index].backup == backup && members[*index].weight > 0;
         builder.group("", 0, &(0..members.len()).filter(placed).collect::<Vec<_>>());
-        Self { children: builder.children.into(), groups: builder.groups.into(), leaves: builder.leaves.into() }
+        Self { groups: builder.groups.into(), leaves: builder.leaves.into() }
     }
 
     /// One more than the greatest index in this tree.
     pub(super) fn members_end(&self) -> usize {
         self.leaves.iter().max().map_or(0, |index| *index as usize + 1)
+    }
+
+    /// Where a draw belongs, whoever is usable: the first member in candidate order. `None` for methods without a key.
+    #[inline(always)]
+    pub(super) fn home(&self, seed: u64, draw: u64) -> Option<usize> {
+        self.walk(seed, draw, |group, draw| Some((Self::home_in(seed, draw, group)?, None)))
     }
 
     /// The first usable member in candidate order.
@@ -90,7 +97,7 @@ impl Tree {
         L: Fn(usize) -> u64,
     {
         // The search afterwards finds somebody only if a member came or went during the walk.
-        self.walk(seed, draw, ask, |_, _, _| ())
+        self.walk(seed, draw, |group, draw| self.choose(seed, draw, group, ask))
             .or_else(|| self.leaves.iter().map(|index| *index as usize).find(|index| (ask.usable)(*index)))
     }
 
@@ -101,8 +108,9 @@ impl Tree {
         L: Fn(usize) -> u64,
     {
         let mut score = String::new();
-        let index = self.walk(seed, draw, ask, |group, draw, rank| {
-            let child = &self.children[group.children.clone()][rank];
+        let index = self.walk(seed, draw, |group, draw| {
+            let (rank, ticket) = self.choose(seed, draw, group, ask)?;
+            let child = &group.children[rank];
             if !score.is_empty() {
                 score.push(' ');
             }
@@ -111,33 +119,39 @@ impl Tree {
                 score.push('=');
             }
             score.push_str(&self.score(seed, draw, group, rank, ask));
+            Some((rank, ticket))
         })?;
         Some((index, score))
     }
 
-    /// From the root to a leaf; `seen` hears of each group, the draw there and the rank chosen.
-    #[inline]
-    fn walk<U, L>(
+    /// From the root to a leaf. `choose` tells a rank in a group and, when turns are taken, the ticket below.
+    #[inline(always)]
+    fn walk(
         &self,
         seed: u64,
         mut draw: u64,
-        ask: &Use<'_, U, L>,
-        mut seen: impl FnMut(&Group, u64, usize),
-    ) -> Option<usize>
-    where
-        U: Fn(usize) -> bool,
-        L: Fn(usize) -> u64,
-    {
+        mut choose: impl FnMut(&Group, u64) -> Option<(usize, Option<u64>)>,
+    ) -> Option<usize> {
         let mut group = self.groups.last()?;
         loop {
-            let (rank, ticket) = self.choose(seed, draw, group, ask)?;
-            seen(group, draw, rank);
-            let child = &self.children[group.children.clone()][rank];
+            let (rank, ticket) = choose(group, draw)?;
+            let child = &group.children[rank];
             if child.group == NONE {
                 return Some(self.leaves[child.first as usize] as usize);
             }
             draw = ticket.unwrap_or_else(|| hash::deeper(seed, draw, child.hash));
             group = &self.groups[child.group as usize];
+        }
+    }
+
+    /// The rank that a draw belongs to by the group's rule, if that knows keys.
+    #[inline(always)]
+    fn home_in(seed: u64, draw: u64, group: &Group) -> Option<usize> {
+        match &group.rule {
+            Rule::Rendezvous { even } => rendezvous::home(seed, draw, &group.children, *even),
+            Rule::Ring(ring) => ring.home(draw),
+            Rule::Maglev(maglev) => Some(maglev.home(draw)),
+            Rule::RoundRobin | Rule::LeastConnections | Rule::TwoChoices | Rule::Random => None,
         }
     }
 
@@ -148,16 +162,20 @@ impl Tree {
         U: Fn(usize) -> bool,
         L: Fn(usize) -> u64,
     {
-        let children = &self.children[group.children.clone()];
+        let children = &group.children;
         let usable = |rank: usize| {
             let child = &children[rank];
             self.leaves[child.first as usize..child.end as usize].iter().any(|index| (ask.usable)(*index as usize))
         };
+        if let Some(home) = Self::home_in(seed, draw, group)
+            && usable(home)
+        {
+            return Some((home, None));
+        }
         let leases = |rank: usize| self.leases(&children[rank], ask);
         let rank = match &group.rule {
-            Rule::Rendezvous => rendezvous::choose(seed, draw, children, usable),
+            Rule::Rendezvous { .. } | Rule::Maglev(_) => rendezvous::choose(seed, draw, children, usable),
             Rule::Ring(ring) => ring.choose(draw, children.len(), usable),
-            Rule::Maglev(maglev) => maglev.choose(seed, draw, children, usable),
             Rule::RoundRobin => {
                 return spread::round_robin(draw, children, usable).map(|(rank, ticket)| (rank, Some(ticket)));
             }
@@ -173,10 +191,10 @@ impl Tree {
     where
         L: Fn(usize) -> u64,
     {
-        let children = &self.children[group.children.clone()];
+        let children = &group.children;
         let child = &children[rank];
         match &group.rule {
-            Rule::Rendezvous => rendezvous::score(seed, draw, child),
+            Rule::Rendezvous { .. } => rendezvous::score(seed, draw, child),
             Rule::Ring(ring) => ring.score(draw, rank),
             Rule::Maglev(maglev) => maglev.score(seed, draw, children, rank),
             Rule::RoundRobin => format!("ticket:{draw},weight:{}", child.weight),
@@ -199,7 +217,6 @@ struct Builder<'a> {
     members: &'a [Member<'a>],
     /// Whether locations count.
     level: bool,
-    children: Vec<Child>,
     groups: Vec<Group>,
     leaves: Vec<u32>,
 }
@@ -227,9 +244,7 @@ impl Builder<'_> {
             }
         }
         let rule = self.rule(&children);
-        let from = self.children.len();
-        self.children.append(&mut children);
-        self.groups.push(Group { name: name.into(), children: from..self.children.len(), rule });
+        self.groups.push(Group { name: name.into(), children: children.into(), rule });
         self.groups.len() as u32 - 1
     }
 
@@ -247,10 +262,11 @@ impl Builder<'_> {
     }
 
     fn rule(&self, children: &[Child]) -> Rule {
+        let even = children.windows(2).all(|pair| pair[0].weight == pair[1].weight);
         match self.balance {
             // A single child needs no table.
-            Balance::Ring { .. } | Balance::Maglev { .. } if children.len() < 2 => Rule::Rendezvous,
-            Balance::Hash => Rule::Rendezvous,
+            Balance::Ring { .. } | Balance::Maglev { .. } if children.len() < 2 => Rule::Rendezvous { even },
+            Balance::Hash => Rule::Rendezvous { even },
             Balance::Ring { points } => Rule::Ring(Ring::new(self.seed, children, points)),
             Balance::Maglev { table_size } => Rule::Maglev(Maglev::new(self.seed, children, table_size)),
             Balance::RoundRobin => Rule::RoundRobin,

@@ -33,22 +33,9 @@ impl Maglev {
         Self(owners.into())
     }
 
-    /// The owner of the draw's entry, else the best of the others.
-    #[inline]
-    pub(super) fn choose(
-        &self,
-        seed: u64,
-        draw: u64,
-        children: &[Child],
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let owner = self.owner(draw);
-        if usable(owner) { Some(owner) } else { rendezvous::choose(seed, draw, children, usable) }
-    }
-
     /// The entry, or the score that decides behind it, for people.
     pub(super) fn score(&self, seed: u64, draw: u64, children: &[Child], rank: usize) -> String {
-        if self.owner(draw) == rank {
+        if self.home(draw) == rank {
             format!("entry:{}", self.entry(draw))
         } else {
             rendezvous::score(seed, draw, &children[rank])
@@ -60,8 +47,9 @@ impl Maglev {
         hash::scale(draw, self.0.len() as u64) as usize
     }
 
+    /// The rank of the owner of the draw's entry. Where that is not usable, rendezvous decides.
     #[inline]
-    fn owner(&self, draw: u64) -> usize {
+    pub(super) fn home(&self, draw: u64) -> usize {
         self.0[self.entry(draw)] as usize
     }
 

@@ -232,6 +232,13 @@ impl Placement {
         hash::bytes(self.seed, key)
     }
 
+    /// Where a key belongs: the first member in its candidate order, usable or not. `None` without members, and for
+    /// methods without a key.
+    #[inline(always)]
+    pub fn home(&self, draw: u64) -> Option<usize> {
+        self.primary.home(self.seed, draw).or_else(|| self.backup.home(self.seed, draw))
+    }
+
     /// The first usable member in candidate order; `None` when none is usable.
     ///
     /// `draw` is the key hash for keyed methods, a counter for `round_robin` and `least_connections`, a random number

@@ -8,23 +8,25 @@ use std::cmp::Ordering;
 use super::hash;
 use super::levels::Child;
 
+/// The rank of the best child. `even`: all weigh the same, so that no logarithm can be needed; the best is then found
+/// without a branch that nobody can foresee.
+#[inline(always)]
+pub(super) fn home(seed: u64, draw: u64, children: &[Child], even: bool) -> Option<usize> {
+    if !even {
+        return choose(seed, draw, children, |_| true);
+    }
+    let (first, rest) = children.split_first()?;
+    let start = (0, hash::pair(seed, draw, first.hash));
+    let (rank, _) = rest.iter().zip(1..).fold(start, |(rank, best), (child, other)| {
+        let hash = hash::pair(seed, draw, child.hash);
+        (if hash > best { other } else { rank }, hash.max(best))
+    });
+    Some(rank)
+}
+
 /// The rank of the best usable child.
 #[inline]
 pub(super) fn choose(seed: u64, draw: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<usize> {
-    // Who wins among all wins among the usable, if it is usable. Among equals that is the greatest hash, the first of
-    // several: found without a branch that nobody can foresee.
-    if let Some((first, rest)) = children.split_first()
-        && rest.iter().all(|child| child.weight == first.weight)
-    {
-        let start = (0, hash::pair(seed, draw, first.hash));
-        let (rank, _) = rest.iter().zip(1..).fold(start, |(rank, best), (child, other)| {
-            let hash = hash::pair(seed, draw, child.hash);
-            (if hash > best { other } else { rank }, hash.max(best))
-        });
-        if usable(rank) {
-            return Some(rank);
-        }
-    }
     let mut best: Option<(usize, u64, u64)> = None;
     for (rank, child) in children.iter().enumerate() {
         let hash = hash::pair(seed, draw, child.hash);
@@ -72,6 +74,12 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn the_best_of_equals_is_the_best_by_their_scores(hashes: Vec<u64>, weight in 1..9_u64, seed: u64, draw: u64) {
+            let children: Vec<Child> = hashes.iter().map(|hash| Child::leaf(*hash, weight, 0)).collect();
+            prop_assert_eq!(home(seed, draw, &children, true), choose(seed, draw, &children, |_| true));
+        }
+
         #[test]
         fn the_short_cuts_decide_as_the_scores_do(
             hash: u64, near in 0..300_u64, far: u64, close: bool, weight in 1..5_u64, other_weight in 1..5_u64,

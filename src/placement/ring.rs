@@ -42,13 +42,14 @@ impl Ring {
         Self { words: words.into(), slices: slices.into(), shift }
     }
 
-    /// The rank of the first usable owner clockwise.
+    /// The rank of the first owner clockwise.
     #[inline]
+    pub(super) fn home(&self, draw: u64) -> Option<usize> {
+        self.words.get(self.start(draw)).map(|word| owner(*word))
+    }
+
+    /// The rank of the first usable owner clockwise.
     pub(super) fn choose(&self, draw: u64, children: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        let first = owner(*self.words.get(self.start(draw))?);
-        if usable(first) {
-            return Some(first);
-        }
         // Rather than walk the whole ring to learn that nobody is there.
         if !(0..children).any(&usable) {
             return None;

@@ -374,6 +374,13 @@ proptest! {
     }
 
     #[test]
+    fn a_key_belongs_to_the_first_of_its_order(balance in any_balance(), pool in any_pool(), seed: u64, draw: u64) {
+        let placement = build(balance, seed, &pool);
+        let first = placement.order(draw, |_| true, |_| 0).first().map(|candidate| candidate.index);
+        prop_assert_eq!(placement.home(draw), if balance.keyed() { first } else { None });
+    }
+
+    #[test]
     fn the_order_in_the_file_does_not_matter(
         balance in any_balance(), pool in any_pool(), seed: u64, draw: u64, turn in 0..9_usize, down: u16,
     ) {

@@ -227,19 +227,18 @@ impl Listed {
     fn new(before: &config::Pool, after: &config::Pool, clients: &[Client]) -> Self {
         let pair = Pair::new(before, after, clients.len());
         let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
-        let again = |(client, from): (&Client, &Option<Arc<Backend>>)| {
-            let named = from.as_ref().and_then(|from| pair.named(from.name()));
-            from.as_ref().and_then(|_| pair.visit_again(named, &client.facts()))
+        let again = |(client, from): (&Client, Served<'_>)| {
+            from.and_then(|from| pair.visit_again(pair.named(from.name()), &client.facts()))
         };
-        let then: Vec<_> = clients.iter().zip(&at).map(again).collect();
+        let then: Vec<_> = clients.iter().zip(at.iter().copied()).map(again).collect();
         Self::of(&pair, clients, (&at, &then))
     }
 
     /// Of clients that are here now, and there then.
-    fn of(pair: &Pair, clients: &[Client], (now, then): (&[Served], &[Served])) -> Self {
-        let foreseen = |(client, (from, to)): (&Client, (&Served, &Served))| {
+    fn of(pair: &Pair, clients: &[Client], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
+        let foreseen = |(client, (from, to)): (&Client, (&Served<'_>, &Served<'_>))| {
             let place = |pool: &Pool| pool.place_unknown(&client.facts()).map(|backend| backend.name().to_owned());
-            let name = |served: &Served| served.as_ref().map(|backend| backend.name().to_owned());
+            let name = |served: &Served<'_>| served.map(|backend| backend.name().to_owned());
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
             Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
         };
@@ -268,7 +267,7 @@ impl Client {
 }
 
 /// Who serves a client; nobody may.
-type Served = Option<Arc<Backend>>;
+type Served<'p> = Option<&'p Arc<Backend>>;
 
 /// How many keys of a sample there are at one backend that another gets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -297,9 +296,9 @@ impl Sample {
             sampler.with_facts(number, |facts| {
                 // Who comes without a key is nobody's, unless a cookie says whose.
                 if (keyed || pair.by_cookie())
-                    && let Some(from) = pair.visit(facts).and_then(|from| index(olds, &from))
+                    && let Some(from) = pair.visit(facts).and_then(|from| index(olds, from))
                 {
-                    let to = pair.visit_again(named[from], facts).and_then(|to| index(news, &to));
+                    let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
                     counts[place(from, to)].known += 1;
                 }
                 if keyed && let Some(from) = pair.old.place_unknown(facts).and_then(|from| index(olds, from)) {

@@ -67,12 +67,12 @@ impl Pair {
     }
 
     /// Who serves a client that comes to the old pool, which knows it from now on.
-    pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<Arc<Backend>> {
+    pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
         self.settle(&self.old, self.old.pick(facts, &[], self.now_ms))
     }
 
     /// Who serves it in the new pool; `named`: what a cookie says there, see [`named`](Self::named).
-    pub(super) fn visit_again(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Arc<Backend>> {
+    pub(super) fn visit_again(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
         self.settle(&self.new, self.back(named, facts))
     }
 
@@ -82,19 +82,19 @@ impl Pair {
     }
 
     /// Who would serve a client in the old pool.
-    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<Arc<Backend>> {
+    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
         self.old.pick(facts, &[], self.now_ms).map(|pick| pick.backend)
     }
 
     /// Whom the new pool picks for a client with this cookie.
-    pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick> {
+    pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick<'_>> {
         self.new.pick_settled(named, facts, &[], self.now_ms)
     }
 
-    fn settle(&self, pool: &Pool, pick: Option<Pick>) -> Option<Arc<Backend>> {
+    fn settle<'p>(&self, pool: &'p Pool, pick: Option<Pick<'p>>) -> Option<&'p Arc<Backend>> {
         let Pick { backend, remember, .. } = pick?;
         if let Some(remember) = remember {
-            pool.settle(remember, &backend, self.now_ms);
+            pool.settle(remember, backend, self.now_ms);
         }
         Some(backend)
     }

@@ -2,8 +2,6 @@
 //!
 //! Places nobody. Invariant: the same facts make the same key, and allocate nothing for it.
 
-use std::net::IpAddr;
-
 use super::Pool;
 use crate::config::Balance;
 use crate::sticky::Facts;
@@ -67,19 +65,18 @@ impl Pool {
         if !self.config.balance.keyed() {
             return None;
         }
-        let source = || self.source_as(facts.source, range);
+        let source = || self.source_as(range);
         let by_cookie = self.cookie.as_ref().map(Rule::key).filter(|key| !key.is_empty());
         by_cookie
             .and_then(|key| Key::with(key, source(), facts, &then))
             .or_else(|| Key::with(&self.config.key, source(), facts, &then))
     }
 
-    pub(super) fn source_as<'a>(&self, source: Option<IpAddr>, range: Option<&'a Range>) -> SourceAs<'a> {
+    pub(super) fn source_as<'a>(&self, range: Option<&'a Range>) -> SourceAs<'a> {
         match range.map(|range| (&range.rule, &*range.name)) {
             Some((range::Rule::One, name)) => SourceAs::Range(name),
-            Some((range::Rule::Prefix(prefix), _)) => SourceAs::Prefix(*prefix),
-            _ if source.is_none_or(|source| source.to_canonical().is_ipv4()) => SourceAs::Prefix(self.config.prefix_v4),
-            _ => SourceAs::Prefix(self.config.prefix_v6),
+            Some((range::Rule::Prefix(prefix), _)) => SourceAs::prefix(*prefix),
+            _ => SourceAs::Prefix { v4: self.config.prefix_v4, v6: self.config.prefix_v6 },
         }
     }
 }

@@ -283,10 +283,10 @@ pub struct Lease(Arc<Backend>);
 
 impl Lease {
     /// Takes one.
-    pub fn new(backend: Arc<Backend>) -> Self {
+    pub fn new(backend: &Arc<Backend>) -> Self {
         backend.leases.0.fetch_add(1, Relaxed);
         backend.shared.leases.0.fetch_add(1, Relaxed);
-        Self(backend)
+        Self(Arc::clone(backend))
     }
 
     /// The backend it is for.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::aim::Aim;
 use super::memory::{Recalled, Remember};
-use super::steer::Steering;
 use super::{Backend, Choice, Pool};
 use crate::outcome::Reason;
 use crate::sticky::memory::Minute;
@@ -15,15 +14,8 @@ use crate::sticky::memory::Minute;
 impl Pool {
     /// A new key was placed. Where the load had a say in it, that stands in the memory before the connection does: the
     /// next connection of this key may find another load. Who was faster has chosen for both.
-    pub(super) fn claim(
-        &self,
-        aim: &Aim<'_>,
-        steering: Option<&Steering<'_>>,
-        choice: Choice,
-        now_ms: u64,
-        fits: impl Fn(usize) -> bool,
-    ) -> Choice {
-        let Some((key, _)) = aim.memory_key.zip(steering) else { return choice };
+    pub(super) fn claim(&self, aim: &Aim<'_>, choice: Choice, now_ms: u64, fits: impl Fn(usize) -> bool) -> Choice {
+        let Some(key) = aim.memory_key.filter(|_| self.steers()) else { return choice };
         self.refresh(Remember { key, origin: choice.origin }, &self.backends[choice.index], now_ms);
         match self.recall(aim, now_ms) {
             Recalled::At(index, origin) if index != choice.index && fits(index) => {

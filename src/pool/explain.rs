@@ -154,15 +154,18 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
         }
     };
     let by_cookie =
-        pool.cookie.as_ref().map(Rule::key).filter(|key| Key::encode(key, SourceAs::Prefix(0), facts).is_some());
+        pool.cookie.as_ref().map(Rule::key).filter(|key| Key::encode(key, SourceAs::prefix(0), facts).is_some());
     by_cookie.unwrap_or(&pool.config.key).iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
 fn describe_source(pool: &Pool, source: IpAddr, aim: &Aim<'_>) -> String {
     let source = source.to_canonical();
-    match pool.source_as(Some(source), aim.range) {
+    match pool.source_as(aim.range) {
         SourceAs::Range(name) => format!("range {name}"),
-        SourceAs::Prefix(prefix) => format!("source {}/{prefix}", cut(source, prefix)),
+        SourceAs::Prefix { v4, v6 } => {
+            let prefix = if source.is_ipv4() { v4 } else { v6 };
+            format!("source {}/{prefix}", cut(source, prefix))
+        }
     }
 }
 

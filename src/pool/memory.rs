@@ -171,6 +171,34 @@ impl Pool {
         (!self.backends.get(index)?.usable(now_ms)).then_some(most)
     }
 
+    /// For a client that may be known: where it has settled, unless it cannot stay.
+    pub(super) fn choose_known(
+        &self,
+        aim: &Aim<'_>,
+        facts: &Facts<'_>,
+        tried: &[Arc<Backend>],
+        now_ms: u64,
+    ) -> Option<Choice> {
+        let recalled = self.recall(aim, now_ms);
+        if tried.is_empty() {
+            self.observe(aim, facts, now_ms);
+        }
+        let fits = |index: usize| {
+            let backend = &self.backends[index];
+            backend.usable(now_ms) && !backend.drained(now_ms) && !self.is_out(index, tried)
+        };
+        let cause = match self.stays(aim, recalled, fits) {
+            Ok(choice) => return Some(choice),
+            Err(cause) => cause,
+        };
+        let choice = self.choose(aim, tried, now_ms)?;
+        Some(match recalled {
+            Recalled::Unknown => self.claim(aim, Choice { broke: None, ..choice }, now_ms, fits),
+            Recalled::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
+            Recalled::At(..) | Recalled::Gone => Choice { broke: cause, ..choice },
+        })
+    }
+
     pub(super) fn recall(&self, aim: &Aim<'_>, now_ms: u64) -> Recalled {
         match self.memory.as_ref().zip(aim.memory_key) {
             Some((memory, key)) => memory.recall(key, Minute::of_ms(now_ms)),

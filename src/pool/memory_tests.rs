@@ -44,9 +44,9 @@ pub(super) fn after(configs: &[&config::Pool], before: &[&Pool]) -> Vec<Pool> {
 }
 
 /// Picks, connects and settles.
-pub(super) fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick {
+pub(super) fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick<'_> {
     let pick = pool.pick(&client(low), &[], now_ms).unwrap();
-    pool.settle(pick.remember.unwrap(), &pick.backend, now_ms);
+    pool.settle(pick.remember.unwrap(), pick.backend, now_ms);
     pick
 }
 
@@ -143,12 +143,12 @@ fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_lo
     let bounded = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) };
     let pool = next(&bounded, None);
     let first = pool.pick(&client(0), &[], 0).unwrap();
-    let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend.clone())).collect();
+    let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend)).collect();
     let second = pool.pick(&client(0), &[], 0).unwrap();
     assert_eq!((second.backend.name(), second.broke), (first.backend.name(), None));
     // Nobody could connect there: the key is as new as before.
-    pool.release(first.remember.unwrap(), first.reason, &first.backend, 0);
-    let third = pool.pick(&client(0), std::slice::from_ref(&first.backend), 0).unwrap();
+    pool.release(first.remember.unwrap(), first.reason, first.backend, 0);
+    let third = pool.pick(&client(0), std::slice::from_ref(first.backend), 0).unwrap();
     assert_eq!((third.reason, third.broke), (Reason::Placement, None));
     assert_ne!(third.backend.name(), first.backend.name());
 }
@@ -158,13 +158,13 @@ fn a_connection_that_waits_to_try_again_learns_where_another_one_has_gone() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
     let waiting = visit(&pool, 0, 0);
     let at = |backend: &Arc<Backend>| pool.settled_elsewhere(waiting.remember.unwrap(), backend, 0);
-    assert!(!at(&waiting.backend));
-    let other = pool.pick(&client(0), std::slice::from_ref(&waiting.backend), 0).unwrap();
-    pool.settle(other.remember.unwrap(), &other.backend, 0);
-    assert!(at(&waiting.backend) && !at(&other.backend));
+    assert!(!at(waiting.backend));
+    let other = pool.pick(&client(0), std::slice::from_ref(waiting.backend), 0).unwrap();
+    pool.settle(other.remember.unwrap(), other.backend, 0);
+    assert!(at(waiting.backend) && !at(other.backend));
     // What others have settled is not released.
-    pool.release(waiting.remember.unwrap(), waiting.reason, &waiting.backend, 0);
-    assert!(at(&waiting.backend));
+    pool.release(waiting.remember.unwrap(), waiting.reason, waiting.backend, 0);
+    assert!(at(waiting.backend));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_n
     let pick = visit(&old, 0, 0);
     let without = next(&remembering(&["b"], rules()), Some(&old));
     let again = next(&remembering(&["a", "b"], rules()), Some(&without));
-    again.refresh(pick.remember.unwrap(), &pick.backend, MINUTE);
+    again.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
     assert_eq!(again.pick(&client(0), &[], MINUTE).unwrap().broke, Some(Cause::Removed));
 }
 
@@ -186,7 +186,7 @@ fn a_connection_that_outlives_the_address_of_its_backend_is_remembered_there() {
     let after = next(&moved, Some(&before));
     let memory = after.memory().unwrap();
     memory.forget(pick.remember.unwrap().key);
-    after.refresh(pick.remember.unwrap(), &pick.backend, MINUTE);
+    after.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
     let again = after.pick(&client(0), &[], MINUTE).unwrap();
     assert_eq!((again.backend.name(), again.reason), ("a", Reason::Memory));
 }
@@ -224,7 +224,7 @@ fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
     let picks: Vec<_> = (0..CLIENTS).map(|low| visit(&old, low, 0)).collect();
     let grown = next(&remembering(&["a", "b", "c", "d", "e", "f"], rules()), Some(&old));
     for pick in &picks[..200] {
-        grown.refresh(pick.remember.unwrap(), &pick.backend, 50 * MINUTE);
+        grown.refresh(pick.remember.unwrap(), pick.backend, 50 * MINUTE);
     }
     for (low, settled) in picks.iter().enumerate() {
         let pick = grown.pick(&client(low as u32), &[], 70 * MINUTE).unwrap();
@@ -305,10 +305,10 @@ fn a_client_waits_for_its_own_backend_where_the_file_says_so() {
         let pool = next(&config::Pool { when_down, ..remembering(&["a", "b", "c"], rules()) }, None);
         let home = visit(&pool, 1, 0).backend;
         assert_eq!(pool.waits(None, &client(1), 0), None, "its backend is up");
-        mark(&home, false);
+        mark(home, false);
         assert_eq!(pool.waits(None, &client(1), 0), expected);
         assert_eq!(pool.waits(None, &client(2_000), 0), None, "nobody knows it");
-        mark(&home, true);
+        mark(home, true);
         assert_eq!(pool.waits(None, &client(1), 0), None);
     }
 }
@@ -317,12 +317,12 @@ fn a_client_waits_for_its_own_backend_where_the_file_says_so() {
 fn only_a_connection_that_stands_moves_a_key() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
     let home = visit(&pool, 1, 0).backend;
-    mark(&home, false);
+    mark(home, false);
     let elsewhere = pool.pick(&client(1), &[], MINUTE).unwrap();
-    assert!(!Arc::ptr_eq(&elsewhere.backend, &home));
-    mark(&home, true);
+    assert!(!Arc::ptr_eq(elsewhere.backend, home));
+    mark(home, true);
     let again = pool.pick(&client(1), &[], 2 * MINUTE).unwrap();
-    assert!(Arc::ptr_eq(&again.backend, &home) && again.reason == Reason::Memory);
+    assert!(Arc::ptr_eq(again.backend, home) && again.reason == Reason::Memory);
 }
 
 #[test]
@@ -332,14 +332,14 @@ fn clients_without_a_source_are_not_remembered() {
     assert_eq!(pool.census(0).unwrap().known, 0);
     let v6: IpAddr = "2001:db8::1".parse().unwrap();
     let pick = pool.pick(&Facts { source: Some(v6), ..Facts::default() }, &[], 0).unwrap();
-    pool.settle(pick.remember.unwrap(), &pick.backend, 0);
+    pool.settle(pick.remember.unwrap(), pick.backend, 0);
     assert_eq!(pool.census(0).unwrap().known, 1);
 }
 
 /// Picks, connects, settles, and holds the connection.
-fn stay(pool: &Pool, low: u32, now_ms: u64) -> (Pick, Lease) {
+fn stay(pool: &Pool, low: u32, now_ms: u64) -> (Pick<'_>, Lease) {
     let pick = visit(pool, low, now_ms);
-    let lease = Lease::new(Arc::clone(&pick.backend));
+    let lease = Lease::new(pick.backend);
     (pick, lease)
 }
 
@@ -366,7 +366,7 @@ fn new_keys_overflow_a_loaded_backend_and_keep_their_second_home() {
 fn one_key_with_most_of_the_connections_stays_in_one_place() {
     let pool = next(&config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) }, None);
     let held: Vec<_> = (0..100).map(|_| stay(&pool, 7, 0)).collect();
-    assert!(held.iter().all(|(pick, _)| Arc::ptr_eq(&pick.backend, &held[0].0.backend)));
+    assert!(held.iter().all(|(pick, _)| Arc::ptr_eq(pick.backend, held[0].0.backend)));
 }
 
 #[test]
@@ -375,18 +375,18 @@ fn a_full_backend_overflows_or_rejects_as_the_file_says() {
     file.backends.iter_mut().for_each(|backend| backend.max_connections = Some(10));
     let pool = next(&file, None);
     let homes: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 0).backend).collect();
-    let held: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[0]))).collect();
+    let held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
         assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(Cause::Full)));
     }
-    let more: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[1]))).collect();
+    let more: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[1])).collect();
     assert!(pool.pick(&client(1), &[], 0).is_none());
     assert_eq!(pool.why_nobody(0), crate::outcome::Ended::BackendFull);
     drop((held, more));
     file.on_full = config::OnFull::Reject;
     let pool = next(&file, Some(&pool));
-    let _held: Vec<_> = (0..10).map(|_| Lease::new(Arc::clone(&pool.backends()[0]))).collect();
+    let _held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
         assert_eq!(pool.pick(&client(low as u32), &[], 0).is_none(), home.name() == "a");
     }

@@ -1,9 +1,10 @@
 //! Which backend a connection goes to: the chain range → cookie → memory → placement → last resort, over the backends'
 //! health.
 //!
-//! Connects nobody and reads no clock. `explain` asks the very function that picks. Invariants: a pick takes no lock
-//! and allocates nothing (but for keys longer than [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 is
-//! never picked; what a reload that is refused built has changed nothing in the backends it shares with the old pool.
+//! Connects nobody and reads no clock. `explain` asks the very function that picks. Invariants: a pick takes no lock,
+//! counts no reference and allocates nothing (but for keys longer than [`INLINE`](crate::sticky::key::INLINE)); a
+//! backend of weight 0 is never picked; what a reload that is refused built has changed nothing in the backends it
+//! shares with the old pool.
 //!
 //! # Who is left when not all are usable
 //!
@@ -28,7 +29,6 @@ mod memory_tests;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub use self::memory::{HotKey, Memories, Remember};
 use self::aim::{Aim, pin};
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
-use self::memory::{PoolMemory, Recalled};
+use self::memory::PoolMemory;
 use self::steer::Steering;
 use crate::config::{self, AllDown, KeyPart};
 use crate::outcome::{Cause, Reason};
@@ -68,16 +68,16 @@ pub struct Pool {
 }
 
 /// Where a connection goes, and why there.
-#[derive(Debug, Clone)]
-pub struct Pick {
+#[derive(Debug, Clone, Copy)]
+pub struct Pick<'p> {
     /// The backend.
-    pub backend: Arc<Backend>,
+    pub backend: &'p Arc<Backend>,
     /// The step of the chain that chose it.
     pub reason: Reason,
     /// A key decided: the client will be placed there again.
     pub keyed: bool,
     /// The named range the client is in.
-    pub range: Option<Arc<str>>,
+    pub range: Option<&'p Arc<str>>,
     /// The client had settled at another backend, and why it does not get that.
     pub broke: Option<Cause>,
     /// What the pool remembers once the connection stands.
@@ -189,58 +189,52 @@ impl Pool {
     }
 
     /// Chooses a backend. `tried`: those that failed in this connection already.
-    pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick> {
+    pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick<'_>> {
         let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
-        let first = tried.is_empty();
-        let health = |index: usize| self.backends[index].health(now_ms);
-        let tried = |index: usize| {
-            self.overflows(index) || tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
-        };
-        let recalled = self.recall(&aim, now_ms);
-        if first {
-            self.observe(&aim, facts, now_ms);
-        }
-        let fits =
-            |index: usize| health(index) == Health::Usable && !self.backends[index].drained(now_ms) && !tried(index);
-        let choice = match self.stays(&aim, recalled, fits) {
-            Ok(choice) => choice,
-            Err(cause) => {
-                let steering = self.steering(aim.draw, now_ms).filter(|_| aim.keyed);
-                let mut choice = self.decide(&aim, health, tried, steering.as_ref())?;
-                if recalled == Recalled::Unknown {
-                    choice = self.claim(&aim, steering.as_ref(), choice, now_ms, fits);
-                }
-                let broke = match recalled {
-                    Recalled::At(index, _) if index == choice.index => None,
-                    Recalled::Unknown if self.memory.is_some() => None,
-                    Recalled::Unknown => choice.broke,
-                    _ => cause,
-                };
-                Choice { broke, ..choice }
-            }
+        let choice = match &self.memory {
+            None => self.choose(&aim, tried, now_ms)?,
+            Some(_) => self.choose_known(&aim, facts, tried, now_ms)?,
         };
         if self.full(choice.index) {
             return None;
         }
         Some(Pick {
-            backend: self.backends[choice.index].clone(),
+            backend: &self.backends[choice.index],
             reason: choice.reason,
             keyed: aim.keyed,
-            range: aim.range.map(|range| range.name.clone()),
+            range: aim.range.map(|range| &range.name),
             broke: choice.broke,
             remember: aim.memory_key.map(|key| Remember { key, origin: choice.origin }),
         })
     }
 
-    /// The same for a client whose cookie says where it has settled: there, as long as that backend can serve and its
+    /// For a client that nobody knows. Inlined with what it calls: a key's home is found in less than calls take.
+    #[inline(always)]
+    fn choose(&self, aim: &Aim<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Choice> {
+        let steering = self.steering(aim, now_ms);
+        self.decide(
+            aim,
+            |index| self.backends[index].health(now_ms),
+            |index| self.is_out(index, tried),
+            steering.as_ref(),
+        )
+    }
+
+    /// Whether this connection cannot have a backend that is usable: it failed, or others may serve instead of it.
+    #[inline]
+    fn is_out(&self, index: usize, tried: &[Arc<Backend>]) -> bool {
+        self.overflows(index) || tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
+    }
+
+    /// Chooses for a client whose cookie says where it has settled: there, as long as that backend can serve and its
     /// range allows it; also one of weight 0, which serves those who know it.
-    pub fn pick_settled(
-        &self,
+    pub fn pick_settled<'p>(
+        &'p self,
         settled: Option<usize>,
         facts: &Facts<'_>,
         tried: &[Arc<Backend>],
         now_ms: u64,
-    ) -> Option<Pick> {
+    ) -> Option<Pick<'p>> {
         let known = settled.and_then(|index| Some((index, self.backends.get(index)?)));
         if let Some((index, backend)) = known
             && backend.usable(now_ms)
@@ -251,10 +245,10 @@ impl Pool {
             let range = self.range(facts);
             if pin(range).is_none_or(|pin| pin.allows(index)) {
                 return Some(Pick {
-                    backend: Arc::clone(backend),
+                    backend,
                     reason: Reason::Cookie,
                     keyed: true,
-                    range: range.map(|range| range.name.clone()),
+                    range: range.map(|range| &range.name),
                     broke: None,
                     remember: None,
                 });
@@ -289,9 +283,34 @@ impl Pool {
         peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
     }
 
-    /// The rule at the top of this file.
-    #[inline]
+    /// The rule at the top of this file. Most keys can go where they belong: that is asked first, and nobody else is
+    /// looked at.
+    #[inline(always)]
     fn decide(
+        &self,
+        aim: &Aim<'_>,
+        health: impl Fn(usize) -> Health,
+        tried: impl Fn(usize) -> bool,
+        steering: Option<&Steering<'_>>,
+    ) -> Option<Choice> {
+        if aim.pin().is_none()
+            && let Some(index) = self.placement.home(aim.draw)
+            && self.takes(index, health(index), Health::Usable)
+            && steering.is_none_or(|steering| steering.admits(index))
+            && !tried(index)
+        {
+            return Some(Choice {
+                index,
+                reason: self.reason(index, Health::Usable),
+                broke: None,
+                origin: Origin::Placed,
+            });
+        }
+        self.decide_among(aim, health, tried, steering)
+    }
+    /// The same for all others.
+    #[inline(never)]
+    fn decide_among(
         &self,
         aim: &Aim<'_>,
         health: impl Fn(usize) -> Health,
@@ -315,7 +334,6 @@ impl Pool {
     }
 
     /// The same among backends that can do this much.
-    #[inline]
     fn decide_at(
         &self,
         least: Health,
@@ -324,26 +342,31 @@ impl Pool {
         tried: impl Fn(usize) -> bool,
         steering: Option<&Steering<'_>>,
     ) -> Option<Choice> {
-        let passed_over = Cell::new(false);
-        let fit = |index: usize| {
-            let welcome = least == Health::Down || !self.backends[index].draining();
-            let admitted = steering.is_none_or(|steering| steering.admits(index));
-            let fits = health(index) >= least && welcome && admitted && !tried(index);
-            passed_over.set(passed_over.get() || !fits);
-            fits
-        };
-        let index = self.place(aim, fit)?;
-        let last_resort = least < Health::Usable || self.config.backends[index].backup;
-        let reason = if last_resort { Reason::LastResort } else { Reason::Placement };
-        // Looking for the key's home costs a second placement; nobody passed over means this is it.
-        let home = if aim.keyed && passed_over.get() { self.home(aim) } else { None };
+        let admitted = |index| steering.is_none_or(|steering| steering.admits(index));
+        let index =
+            self.place(aim, |index| self.takes(index, health(index), least) && admitted(index) && !tried(index))?;
+        let home = if aim.keyed { self.home(aim) } else { None };
         let missed = home.filter(|home| *home != index);
         let origin = match missed {
             None => Origin::Placed,
-            Some(home) if health(home) == Health::Usable && !self.backends[home].draining() => Origin::Overflowed,
+            Some(home) if self.takes(home, health(home), Health::Usable) => Origin::Overflowed,
             Some(_) => Origin::Displaced,
         };
-        Some(Choice { index, reason, broke: missed.map(|home| self.why_not(home)), origin })
+        let broke = missed.map(|home| self.why_not(home));
+        Some(Choice { index, reason: self.reason(index, least), broke, origin })
+    }
+
+    /// Whether a backend of this health takes clients that are new to it where at least so much is asked.
+    #[inline]
+    fn takes(&self, index: usize, health: Health, least: Health) -> bool {
+        health >= least && (least == Health::Down || !self.backends[index].draining())
+    }
+
+    /// Why somebody is placed there.
+    #[inline]
+    fn reason(&self, index: usize, least: Health) -> Reason {
+        let last_resort = least < Health::Usable || self.config.backends[index].backup;
+        if last_resort { Reason::LastResort } else { Reason::Placement }
     }
 
     /// Why a client does not get a backend that it would have got.

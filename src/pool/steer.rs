@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Pool;
+use super::aim::Aim;
 use crate::config::OnFull;
 use crate::outcome::Ended;
 
@@ -34,18 +35,26 @@ impl Pool {
         self.config.on_full == OnFull::Overflow && self.full(index)
     }
 
-    /// How new keys with this draw are steered; `None` where nothing is.
-    pub(super) fn steering(&self, draw: u64, now_ms: u64) -> Option<Steering<'_>> {
-        if self.config.load_bound.is_none() && self.config.slow_start.is_none() {
-            return None;
-        }
+    /// Whether load or time has a say in where new keys go.
+    #[inline]
+    pub(super) fn steers(&self) -> bool {
+        self.config.load_bound.is_some() || self.config.slow_start.is_some()
+    }
+
+    /// How a new key is steered; `None` where nothing is.
+    #[inline]
+    pub(super) fn steering(&self, aim: &Aim<'_>, now_ms: u64) -> Option<Steering<'_>> {
+        (aim.keyed && self.steers()).then(|| self.steered(aim.draw, now_ms))
+    }
+
+    fn steered(&self, draw: u64, now_ms: u64) -> Steering<'_> {
         let load = self.config.load_bound.map(|bound| {
             let up = |index: &usize| !self.config.backends[*index].backup && self.backends[*index].usable(now_ms);
             let weights =
                 (0..self.backends.len()).filter(up).map(|index| u64::from(self.config.backends[index].weight));
             (u64::from(bound), self.leases(), weights.sum::<u64>().max(1))
         });
-        Some(Steering { pool: self, draw, now_ms, load })
+        Steering { pool: self, draw, now_ms, load }
     }
 
     /// Why nobody serves a client that could not be given a backend.

@@ -51,14 +51,14 @@ pub(super) fn mark(backend: &Backend, good: bool) {
     }
 }
 
-fn name_of(pick: &Option<Pick>) -> Option<&str> {
-    pick.as_ref().map(|pick| pick.backend.name())
+fn name_of<'p>(pick: &Option<Pick<'p>>) -> Option<&'p str> {
+    pick.map(|pick| pick.backend.name())
 }
 
 #[test]
 fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     let pool = Pool::new(&config(&["a", "b", "c"]), None, 1);
-    let before: Vec<Pick> = (0..200).map(|low| pool.pick(&client(low), &[], 0).unwrap()).collect();
+    let before: Vec<Pick<'_>> = (0..200).map(|low| pool.pick(&client(low), &[], 0).unwrap()).collect();
     mark(&pool.backends()[0], false);
     for (low, settled) in before.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
@@ -70,7 +70,7 @@ fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     mark(&pool.backends()[0], true);
     for (low, settled) in before.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
-        assert!(Arc::ptr_eq(&pick.backend, &settled.backend) && pick.broke.is_none());
+        assert!(Arc::ptr_eq(pick.backend, settled.backend) && pick.broke.is_none());
     }
 }
 
@@ -81,8 +81,8 @@ fn what_was_tried_is_not_picked_again_and_the_rest_comes_in_order() {
     for round in 0..3 {
         let pick = pool.pick(&client(7), &tried, 0).unwrap();
         assert_eq!(pick.broke.is_some(), round > 0);
-        assert!(tried.iter().all(|before| !Arc::ptr_eq(before, &pick.backend)));
-        tried.push(pick.backend);
+        assert!(tried.iter().all(|before| !Arc::ptr_eq(before, pick.backend)));
+        tried.push(Arc::clone(pick.backend));
     }
     assert!(pool.pick(&client(7), &tried, 0).is_none());
     let explained = pool.explain(&client(7), &[]);
@@ -148,7 +148,10 @@ fn a_pinned_range_is_served_by_its_own_and_by_others_only_if_not_strict() {
         config.ranges = vec![range("office", "10.0.0.0/24", pin(&["c"], strict))];
         let pool = Pool::new(&config, None, 1);
         let pick = pool.pick(&client(1), &[], 0).unwrap();
-        assert_eq!((pick.backend.name(), pick.range.as_deref(), pick.broke.is_some()), ("c", Some("office"), false));
+        assert_eq!(
+            (pick.backend.name(), pick.range.map(|range| &**range), pick.broke.is_some()),
+            ("c", Some("office"), false)
+        );
         assert!((256..300).any(|low| name_of(&pool.pick(&client(low), &[], 0)) != Some("c")));
         mark(&pool.backends()[2], false);
         let pick = pool.pick(&client(1), &[], 0);
@@ -193,7 +196,7 @@ fn without_a_source_there_is_no_key_and_no_range() {
     let mut config = config(&["a", "b", "c"]);
     config.ranges = vec![range("all", "0.0.0.0/0", pin(&["a"], true))];
     let pool = Pool::new(&config, None, 1);
-    let picks: Vec<Pick> = (0..100).map(|_| pool.pick(&Facts::default(), &[], 0).unwrap()).collect();
+    let picks: Vec<Pick<'_>> = (0..100).map(|_| pool.pick(&Facts::default(), &[], 0).unwrap()).collect();
     assert!(picks.iter().all(|pick| !pick.keyed && pick.range.is_none() && pick.broke.is_none()));
     assert_eq!(picks.iter().map(|pick| pick.backend.name()).collect::<HashSet<_>>().len(), 3, "at random");
 }
@@ -201,7 +204,7 @@ fn without_a_source_there_is_no_key_and_no_range() {
 #[test]
 fn leases_are_counted_while_held_for_backend_and_pool() {
     let pool = Pool::new(&config(&["a", "b"]), None, 1);
-    let leases: Vec<Lease> = (0..5).map(|index| Lease::new(pool.backends()[usize::from(index > 0)].clone())).collect();
+    let leases: Vec<Lease> = (0..5).map(|index| Lease::new(&pool.backends()[usize::from(index > 0)])).collect();
     assert_eq!((pool.backends()[0].leases(), pool.backends()[1].leases(), pool.leases()), (1, 4, 5));
     std::thread::spawn(move || drop(leases)).join().unwrap();
     assert_eq!((pool.backends()[1].leases(), pool.leases()), (0, 0));
@@ -211,7 +214,7 @@ fn leases_are_counted_while_held_for_backend_and_pool() {
 fn a_reload_carries_living_backends_and_restarts_health_at_a_new_address() {
     let old = Pool::new(&config::Pool { check: Some(check()), ..config(&["a", "b", "gone"]) }, None, 2);
     assert!(old.backends().iter().all(|backend| backend.usable(0)), "at start all count as up");
-    let lease = Lease::new(old.backends()[1].clone());
+    let lease = Lease::new(&old.backends()[1]);
     old.backends()[1].counters(1).connections.add(7);
     let mut wanted = config::Pool { check: Some(check()), ..config(&["new", "b", "a"]) };
     wanted.backends[1].address = Address::Unix("/run/b".into());
@@ -371,14 +374,14 @@ proptest! {
             prop_assert!(others, "somebody was left to try");
             return Ok(());
         };
-        let chosen = weighty.iter().find(|(backend, _)| Arc::ptr_eq(backend, &pick.backend));
+        let chosen = weighty.iter().find(|(backend, _)| Arc::ptr_eq(backend, pick.backend));
         prop_assert!(chosen.is_some(), "of weight 0 or tried");
         let chosen = chosen.unwrap().1;
         prop_assert!(pick.backend.usable(0) || !usable(strict), "a usable one was left");
         prop_assert!(inside(&chosen.name) || (!strict && !usable(true)));
         prop_assert_eq!(pick.keyed, config.balance.keyed());
         prop_assert_eq!(pick.reason == Reason::LastResort, chosen.backup || !pick.backend.usable(0));
-        let left = settled.is_some_and(|settled| !Arc::ptr_eq(&settled.backend, &pick.backend));
+        let left = settled.is_some_and(|settled| !Arc::ptr_eq(settled.backend, pick.backend));
         prop_assert_eq!(pick.broke.is_some(), pick.keyed && left);
     }
 
@@ -394,8 +397,8 @@ proptest! {
         prop_assert!(!explained.any || (explained.next.is_none() && pick.as_ref().is_some_and(|pick| !pick.keyed)));
         prop_assert_eq!(explained.reason, pick.as_ref().map(|pick| pick.reason.word()));
         if let Some(pick) = pick.filter(|pick| pick.keyed) {
-            mark(&pick.backend, false);
-            let next = pool.pick(&client(low), std::slice::from_ref(&pick.backend), 0);
+            mark(pick.backend, false);
+            let next = pool.pick(&client(low), std::slice::from_ref(pick.backend), 0);
             prop_assert_eq!(explained.next.as_deref(), name_of(&next));
         }
     }

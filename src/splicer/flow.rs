@@ -350,8 +350,8 @@ impl<O: Os> Flow<O> {
         }
         (opening.broke, opening.remember) = (pick.broke, pick.remember);
         opening.picked = Some(Arc::clone(pool));
-        if pick.range.is_some() {
-            self.labels.get_or_insert_default().range = pick.range;
+        if let Some(range) = pick.range {
+            self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));

@@ -40,9 +40,21 @@ const COOKIE: u8 = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceAs<'a> {
     /// Cut to this many leading bits.
-    Prefix(u8),
+    Prefix {
+        /// Of an IPv4 address.
+        v4: u8,
+        /// Of an IPv6 address.
+        v6: u8,
+    },
     /// As the name of the range it lies in.
     Range(&'a str),
+}
+
+impl SourceAs<'_> {
+    /// Cut to this many leading bits; those of a range, which has one family.
+    pub fn prefix(bits: u8) -> Self {
+        Self::Prefix { v4: bits, v6: bits }
+    }
 }
 
 /// The bytes of one client's key.
@@ -64,19 +76,19 @@ impl Key {
         facts: &Facts<'_>,
         then: impl FnOnce(&[u8]) -> T,
     ) -> Option<T> {
-        let ([KeyPart::Source], SourceAs::Prefix(prefix)) = (parts, source_as) else {
+        let ([KeyPart::Source], SourceAs::Prefix { v4, v6 }) = (parts, source_as) else {
             return Self::encode(parts, source_as, facts).map(|key| then(key.as_bytes()));
         };
         Some(match facts.source?.to_canonical() {
             IpAddr::V4(address) => {
                 // Written as one word: whoever hashes it reads several bytes at once, and would wait for single ones.
-                let address = u64::from(cut_v4(address, prefix).to_bits());
+                let address = u64::from(cut_v4(address, v4).to_bits());
                 let word = u64::from(SOURCE_V4) << 56 | address << 24;
                 then(&word.to_be_bytes()[..5])
             }
             IpAddr::V6(address) => {
                 let mut bytes = [SOURCE_V6; 17];
-                bytes[1..].copy_from_slice(&cut_v6(address, prefix).octets());
+                bytes[1..].copy_from_slice(&cut_v6(address, v6).octets());
                 then(&bytes)
             }
         })
@@ -117,11 +129,11 @@ impl Key {
     fn push_source(&mut self, source: IpAddr, source_as: SourceAs<'_>) {
         match (source_as, source) {
             (SourceAs::Range(name), _) => self.push_counted(RANGE, name.as_bytes()),
-            (SourceAs::Prefix(prefix), IpAddr::V4(address)) => {
+            (SourceAs::Prefix { v4: prefix, .. }, IpAddr::V4(address)) => {
                 self.push(&[SOURCE_V4]);
                 self.push(&cut_v4(address, prefix).octets());
             }
-            (SourceAs::Prefix(prefix), IpAddr::V6(address)) => {
+            (SourceAs::Prefix { v6: prefix, .. }, IpAddr::V6(address)) => {
                 self.push(&[SOURCE_V6]);
                 self.push(&cut_v6(address, prefix).octets());
             }
@@ -227,11 +239,11 @@ mod tests {
         let all = [KeyPart::Source, KeyPart::Sni, KeyPart::Tlv(0xea), KeyPart::Tlv(0xeb)];
         let known = facts("10.1.2.3", Some("a.b"), &tlvs);
         assert_eq!(
-            bytes(&all, SourceAs::Prefix(24), &known),
+            bytes(&all, SourceAs::prefix(24), &known),
             [1, 10, 1, 2, 0, 3, 0, 3, b'a', b'.', b'b', 4, 0, 2, 7, 8, 0]
         );
         assert_eq!(bytes(&all[..1], SourceAs::Range("hq"), &known), [5, 0, 2, b'h', b'q']);
-        let v6 = bytes(&all[..2], SourceAs::Prefix(64), &facts("2001:db8::1", None, &[]));
+        let v6 = bytes(&all[..2], SourceAs::prefix(64), &facts("2001:db8::1", None, &[]));
         assert_eq!(v6, [2, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 
@@ -239,7 +251,7 @@ mod tests {
     fn a_cookie_enters_the_key_by_its_value_alone() {
         let cookie = |cookies: &[(&str, &[u8])]| {
             let facts = Facts { cookies, ..facts("10.1.2.3", None, &[]) };
-            Key::encode(&[KeyPart::Cookie("SID".into())], SourceAs::Prefix(32), &facts)
+            Key::encode(&[KeyPart::Cookie("SID".into())], SourceAs::prefix(32), &facts)
                 .map(|key| key.as_bytes().to_vec())
         };
         assert_eq!(cookie(&[("sid", b"no"), ("SID", b"xy"), ("SID", b"z")]).unwrap(), [6, 0, 2, b'x', b'y']);
@@ -253,12 +265,12 @@ mod tests {
         let parts = [KeyPart::Source, KeyPart::Sni, KeyPart::Cookie("SID".into()), KeyPart::Tlv(0xea)];
         let cookies = [("SID", &b"secret"[..])];
         let facts = Facts { cookies: &cookies, ..facts("10.1.2.3", Some("a.b\x1b"), &[0xea, 0, 2, 7, 8]) };
-        let key = bytes(&parts, SourceAs::Prefix(24), &facts);
+        let key = bytes(&parts, SourceAs::prefix(24), &facts);
         assert_eq!(show(&key), "10.1.2.0 a.b\\x1b cookie 0708");
         assert_eq!(show(&key[..9]), "10.1.2.0 a");
         assert_eq!(show(&key[..3]), "…");
         let v6 =
-            bytes(&parts[..2], SourceAs::Prefix(64), &Facts { source: "2001:db8::1".parse().ok(), ..Facts::default() });
+            bytes(&parts[..2], SourceAs::prefix(64), &Facts { source: "2001:db8::1".parse().ok(), ..Facts::default() });
         assert_eq!(show(&v6), "2001:db8:: -");
         assert_eq!(show(&bytes(&parts[..1], SourceAs::Range("hq"), &facts)), "hq");
         for end in 0..key.len() {
@@ -268,14 +280,14 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_its_ipv4_address() {
-        let key = |source| bytes(&[KeyPart::Source], SourceAs::Prefix(32), &facts(source, None, &[]));
+        let key = |source| bytes(&[KeyPart::Source], SourceAs::prefix(32), &facts(source, None, &[]));
         assert_eq!(key("::ffff:10.1.2.3"), key("10.1.2.3"));
     }
 
     #[test]
     fn a_key_made_where_it_is_used_is_the_same() {
         for source in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1:2:3::4", "local"] {
-            for source_as in [SourceAs::Prefix(20), SourceAs::Prefix(48), SourceAs::Range("hq")] {
+            for source_as in [SourceAs::prefix(20), SourceAs::prefix(48), SourceAs::Range("hq")] {
                 for parts in [&[KeyPart::Source][..], &[KeyPart::Source, KeyPart::Sni], &[]] {
                     let facts = facts(source, Some("a.b"), &[]);
                     let encoded = Key::encode(parts, source_as, &facts).map(|key| key.as_bytes().to_vec());
@@ -287,7 +299,7 @@ mod tests {
 
     #[test]
     fn nothing_present_is_no_key() {
-        let encode = |parts: &[KeyPart], facts: &Facts<'_>| Key::encode(parts, SourceAs::Prefix(32), facts).is_some();
+        let encode = |parts: &[KeyPart], facts: &Facts<'_>| Key::encode(parts, SourceAs::prefix(32), facts).is_some();
         assert!(!encode(&[], &facts("10.0.0.1", None, &[])));
         assert!(!encode(&[KeyPart::Sni, KeyPart::Tlv(1)], &facts("10.0.0.1", None, &[])));
         assert!(!encode(&[KeyPart::Source, KeyPart::Sni], &facts("local", None, &[])));
@@ -329,7 +341,7 @@ mod tests {
             naive.push(4);
             naive.extend_from_slice(&tlvs[1..]);
             let parts = [KeyPart::Source, KeyPart::Sni, KeyPart::Tlv(9)];
-            let key = Key::encode(&parts, SourceAs::Prefix(32), &facts).unwrap();
+            let key = Key::encode(&parts, SourceAs::prefix(32), &facts).unwrap();
             prop_assert_eq!(key.as_bytes(), &naive[..]);
             prop_assert_eq!(key.spilled.capacity() == 0, naive.len() <= INLINE);
         }

@@ -16,7 +16,7 @@ use crate::config::LogLevel;
 use crate::connection::{ConnectionView, Open, Origin, Wanted, Whom};
 use crate::journal::{self, Notice, Record};
 use crate::outcome::{Cause, Ended, Reason};
-use crate::pool::{Backend, Pool, Remember};
+use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
 use crate::snapshot::{Listener, Snapshot};
 
@@ -129,11 +129,11 @@ impl Row {
         *self.pool.borrow_mut() = Some(pool);
     }
 
-    /// This backend was picked.
-    pub fn picked(&self, backend: &Arc<Backend>, reason: Reason, range: Option<Arc<str>>) {
-        *self.backend.borrow_mut() = Some(Arc::clone(backend));
-        self.reason.set(Some(reason));
-        *self.range.borrow_mut() = range;
+    /// A backend was picked.
+    pub fn picked(&self, pick: &Pick<'_>) {
+        *self.backend.borrow_mut() = Some(Arc::clone(pick.backend));
+        self.reason.set(Some(pick.reason));
+        *self.range.borrow_mut() = pick.range.cloned();
     }
 
     /// Attempts to connect were made, and the last took so long, if it succeeded.

@@ -56,10 +56,10 @@ pub struct Course<'a> {
 
 impl Course<'_> {
     /// The same as [`Self::reach`] as long as the client is there.
-    pub async fn reach_for(
+    pub async fn reach_for<'p>(
         &self,
         client: &Stream,
-        choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick>,
+        choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Reached, Ended> {
         // Boxed, so that it costs nothing while the conversation only waits, which is most of its life.
         let reach = Box::pin(self.reach(choose));
@@ -71,7 +71,10 @@ impl Course<'_> {
     }
 
     /// Connects to whom `choose` picks, and on to the next where that fails. `choose` is told who failed already.
-    pub async fn reach(&self, mut choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick>) -> Result<Reached, Ended> {
+    pub async fn reach<'p>(
+        &self,
+        mut choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
+    ) -> Result<Reached, Ended> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
         let mut last_failure: Option<Failure> = None;
@@ -80,10 +83,10 @@ impl Course<'_> {
             let Some(pick) = choose(&tried) else {
                 return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), Failure::ended));
             };
-            self.visit.row.picked(&pick.backend, pick.reason, pick.range.clone());
+            self.visit.row.picked(&pick);
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
-            let lease = Lease::new(Arc::clone(&pick.backend));
+            let lease = Lease::new(pick.backend);
             let counters = lease.counters(self.visit.house.seat);
             loop {
                 let began = clock::now();

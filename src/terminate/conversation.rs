@@ -132,8 +132,8 @@ impl Talk<'_> {
         let Some(first) = choose(&[]) else {
             return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
-        visit.row.picked(&first.backend, first.reason, first.range.clone());
-        let kept = self.kept.take(&first.backend);
+        visit.row.picked(&first);
+        let kept = self.kept.take(first.backend);
         account.reused = kept.is_some();
         visit.house.counters().reused.add(account.reused.into());
         let (mut broke, mut remember) = (first.broke, first.remember);
@@ -212,8 +212,7 @@ impl Talk<'_> {
         let backend = held.lease.backend();
         let pick = |tried: &[_]| {
             let reason = self.visit.row.reason().unwrap_or(Reason::Placement);
-            let pick =
-                Pick { backend: Arc::clone(backend), reason, keyed: true, range: None, broke: None, remember: None };
+            let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let reached = course.reach_for(&self.client, pick).await?;

@@ -53,7 +53,7 @@ impl Visitor<'_> {
         let facts = Facts { source: Some(self.client.source), sni: self.client.sni.as_deref(), ..Facts::default() };
         let pick = pool.pick(&facts, &[], now_ms())?;
         if let Some(remember) = pick.remember {
-            pool.settle(remember, &pick.backend, now_ms());
+            pool.settle(remember, pick.backend, now_ms());
         }
         Some((pick.backend.name().to_owned(), pick.remember.map(|remember| remember.key)))
     }
@@ -69,7 +69,7 @@ impl Visitor<'_> {
         let facts = Facts { source: Some(self.client.source), cookies: &cookies, ..Facts::default() };
         let pick = pool.pick_settled(settled.backend(), &facts, &[], now_ms())?;
         if let Some(remember) = settled.remember().or(pick.remember) {
-            pool.settle(remember, &pick.backend, now_ms());
+            pool.settle(remember, pick.backend, now_ms());
         }
         let name = pick.backend.name().to_owned();
         let value = format!("v{}", self.number);
@@ -80,7 +80,7 @@ impl Visitor<'_> {
                 Some(format!("{}={}", rule.name(), String::from_utf8_lossy(&sealed)))
             }
             Mode::Learn => {
-                pool.learn_value(value.as_bytes(), &pick.backend, now_ms());
+                pool.learn_value(value.as_bytes(), pick.backend, now_ms());
                 Some(format!("{}={value}", rule.name()))
             }
             Mode::Prefix => Some(format!("{}={name}~{value}", rule.name())),
