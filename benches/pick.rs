@@ -14,7 +14,7 @@ use divan::Bencher;
 use sessile::admission::Admission;
 use sessile::config;
 use sessile::outcome::Reason;
-use sessile::pool::Pool;
+use sessile::pool::{Pool, Ties};
 use sessile::snapshot::{Current, Loaded, Snapshot};
 use sessile::sticky::Facts;
 
@@ -132,7 +132,7 @@ fn learned_cookie() -> f64 {
     let pick = |number: u32| {
         let value = black_box(&values[(number % CLIENTS) as usize]).as_bytes();
         let verdict = rule.read([value], 1, |value| pool.recall_value(value, 1));
-        pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), &[], 1)
+        pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), Ties::tried(&[]), 1)
     };
     assert_eq!(pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())), Some((Reason::Cookie, "b1".into())));
     quickest(|number| _ = black_box(pick(number)))

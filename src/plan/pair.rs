@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::config::{self, CookieMode, KeyPart};
-use crate::pool::{Backend, Memories, Pick, Pool};
+use crate::pool::{Backend, Memories, Pick, Pool, Ties};
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
 use crate::sticky::memory::Secret;
@@ -88,7 +88,7 @@ impl Pair {
 
     /// Whom the new pool picks for a client with this cookie.
     pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick<'_>> {
-        self.new.pick_settled(named, facts, &[], self.now_ms)
+        self.new.pick_settled(named, facts, Ties::tried(&[]), self.now_ms)
     }
 
     fn settle<'p>(&self, pool: &'p Pool, pick: Option<Pick<'p>>) -> Option<&'p Arc<Backend>> {

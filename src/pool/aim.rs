@@ -54,9 +54,11 @@ impl Pool {
         self.ranges.find(facts.source?.to_canonical())
     }
 
-    /// Whether the client's range leaves it this backend.
-    pub(super) fn allows(&self, aim: &Aim<'_>, index: usize) -> bool {
-        aim.pin().is_none_or(|pin| pin.allows(index))
+    /// Whether the client's range leaves it this backend. Of a pinned range that is not strict, none of whose own
+    /// `receives` it, all are left.
+    pub(super) fn allows(&self, range: Option<&Range>, index: usize, receives: impl Fn(usize) -> bool) -> bool {
+        let all = |pin: &Pin| !pin.strict && !(0..self.backends.len()).any(|own| pin.allows(own) && receives(own));
+        pin(range).is_none_or(|pin| pin.allows(index) || all(pin))
     }
 
     /// Hands the bytes of the key of these facts to `then`; `None` if there is no key.

@@ -79,7 +79,9 @@ fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[Strin
     let aim = pool.aim(facts, || pool.shared.draws.0.load(std::sync::atomic::Ordering::Relaxed));
     let is_down = |index: usize| down.iter().any(|name| name == pool.backends[index].name());
     let health = |index: usize| if is_down(index) { Health::Down } else { Health::Usable };
-    let by_cookie = settled.filter(|index| health(*index) == Health::Usable && pool.allows(&aim, *index));
+    let receives = |index: usize| health(index) == Health::Usable && pool.config.backends[index].weight > 0;
+    let allowed = |index: &usize| pool.allows(aim.range, *index, receives);
+    let by_cookie = settled.filter(|index| health(*index) == Health::Usable).filter(allowed);
     let by_cookie =
         by_cookie.map(|index| Choice { index, reason: Reason::Cookie, broke: None, origin: Origin::Placed });
     let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false, None));

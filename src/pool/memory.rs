@@ -19,7 +19,7 @@ use crate::sticky::memory::{
 use crate::sticky::{Facts, cookie, key};
 
 use super::aim::Aim;
-use super::{Backend, Choice, Pool};
+use super::{Backend, Choice, Pool, Ties};
 
 /// Others may be changing the same place; they are gone in no time.
 const SETTLE_TRIES: usize = 4;
@@ -168,30 +168,27 @@ impl Pool {
             Recalled::At(index, _) => Some(index),
             Recalled::Unknown | Recalled::Gone => None,
         })?;
-        (!self.backends.get(index)?.usable(now_ms)).then_some(most)
+        let backend = self.backends.get(index)?;
+        // Whom a drain or a range has sent away need not wait.
+        let allowed = || self.allows(self.range(facts), index, |own| self.receives(own, Ties::tried(&[]), now_ms));
+        (!backend.usable(now_ms) && !backend.drained(now_ms) && allowed()).then_some(most)
     }
 
     /// For a client that may be known: where it has settled, unless it cannot stay.
-    pub(super) fn choose_known(
-        &self,
-        aim: &Aim<'_>,
-        facts: &Facts<'_>,
-        tried: &[Arc<Backend>],
-        now_ms: u64,
-    ) -> Option<Choice> {
+    pub(super) fn choose_known(&self, aim: &Aim<'_>, facts: &Facts<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Choice> {
         let recalled = self.recall(aim, now_ms);
-        if tried.is_empty() {
+        if ties.tried.is_empty() {
             self.observe(aim, facts, now_ms);
         }
         let fits = |index: usize| {
             let backend = &self.backends[index];
-            backend.usable(now_ms) && !backend.drained(now_ms) && !self.is_out(index, tried)
+            backend.usable(now_ms) && !backend.drained(now_ms) && !self.is_out(index, ties)
         };
-        let cause = match self.stays(aim, recalled, fits) {
+        let cause = match self.stays(aim, recalled, ties, now_ms, fits) {
             Ok(choice) => return Some(choice),
             Err(cause) => cause,
         };
-        let choice = self.choose(aim, tried, now_ms)?;
+        let choice = self.choose(aim, ties, now_ms)?;
         Some(match recalled {
             Recalled::Unknown => self.claim(aim, Choice { broke: None, ..choice }, now_ms, fits),
             Recalled::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
@@ -211,6 +208,8 @@ impl Pool {
         &self,
         aim: &Aim<'_>,
         recalled: Recalled,
+        ties: Ties<'_>,
+        now_ms: u64,
         fits: impl Fn(usize) -> bool,
     ) -> Result<Choice, Option<Cause>> {
         let (index, origin) = match recalled {
@@ -218,26 +217,34 @@ impl Pool {
             Recalled::Gone => return Err(Some(Cause::Removed)),
             Recalled::At(index, origin) => (index, origin),
         };
-        if !self.allows(aim, index) {
+        if !self.allows(aim.range, index, |own| self.receives(own, ties, now_ms)) {
             return Err(Some(Cause::Range));
         }
         if !fits(index) {
             return Err(Some(self.why_not(index)));
         }
-        // Where placement would put it is looked for only where that matters.
+        // Where placement would put it is looked for only where that matters. Nobody is moved away from weight 0, which
+        // serves those whom it knows.
         let rules = self.memory.as_ref().map(|memory| memory.rules);
-        let leaves = match (origin, rules) {
-            (Origin::Outgrown, Some(rules)) => (rules.on_add == OnAdd::Move).then_some(Cause::Moved),
-            (Origin::Displaced, Some(rules)) => (rules.on_return == OnReturn::Return).then_some(Cause::Returned),
+        let follows = match (origin, rules) {
+            (Origin::Outgrown, Some(rules)) if rules.on_add == OnAdd::Move => Some(Cause::Moved),
+            (Origin::Displaced, Some(rules)) if rules.on_return == OnReturn::Return => Some(Cause::Returned),
             _ => None,
         };
-        let home = if leaves.is_some() || origin == Origin::Outgrown { self.home(aim) } else { None };
-        if leaves.is_some() && home.is_some_and(|home| home != index && fits(home)) {
-            return Err(leaves);
+        let follows = follows.filter(|_| self.config.backends[index].weight > 0);
+        let home = if follows.is_some() || origin == Origin::Outgrown { self.home(aim) } else { None };
+        let takes_it = |home: usize| {
+            let steered = self.steering(aim, now_ms).is_some_and(|steering| !steering.admits(home));
+            home != index && self.receives(home, ties, now_ms) && !steered
+        };
+        if follows.is_some() && home.is_some_and(takes_it) {
+            return Err(follows);
         }
         let origin = match origin {
             Origin::Outgrown if home == Some(index) => Origin::Placed,
-            Origin::Outgrown => Origin::Displaced,
+            // It would have followed, had its home taken it.
+            Origin::Outgrown if follows.is_some() => Origin::Displaced,
+            Origin::Outgrown => Origin::Overflowed,
             origin => origin,
         };
         Ok(Choice { index, reason: Reason::Memory, broke: None, origin })

@@ -290,7 +290,7 @@ fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves()
 #[test]
 fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
     let pool = next(&config(&["a", "b"]), None);
-    let pick = |now_ms| pool.pick_settled(Some(0), &client(1), &[], now_ms).unwrap();
+    let pick = |now_ms| pool.pick_settled(Some(0), &client(1), Ties::tried(&[]), now_ms).unwrap();
     assert!(pool.order("a", Order::Drain, 0));
     assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", Reason::Cookie));
     assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(Cause::Drain)));

@@ -25,6 +25,8 @@ mod steer;
 #[cfg(test)]
 mod group_tests;
 #[cfg(test)]
+mod meeting_tests;
+#[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,7 @@ pub use self::explain::Explanation;
 pub use self::foresee::Fate;
 pub use self::memory::{HotKey, Memories, Remember};
 
-use self::aim::{Aim, pin};
+use self::aim::Aim;
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
 use self::memory::PoolMemory;
@@ -82,6 +84,22 @@ pub struct Pick<'p> {
     pub broke: Option<Cause>,
     /// What the pool remembers once the connection stands.
     pub remember: Option<Remember>,
+}
+
+/// What a connection has to do with backends before it is given one.
+#[derive(Clone, Copy)]
+pub struct Ties<'a> {
+    /// Those that failed it.
+    pub tried: &'a [Arc<Backend>],
+    /// Whether it holds a connection to one, for which that is never full.
+    pub holds: &'a dyn Fn(&Arc<Backend>) -> bool,
+}
+
+impl<'a> Ties<'a> {
+    /// It holds none.
+    pub fn tried(tried: &'a [Arc<Backend>]) -> Self {
+        Self { tried, holds: &|_| false }
+    }
 }
 
 impl Pool {
@@ -190,12 +208,17 @@ impl Pool {
 
     /// Chooses a backend. `tried`: those that failed in this connection already.
     pub fn pick(&self, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick<'_>> {
+        self.pick_with(facts, Ties::tried(tried), now_ms)
+    }
+
+    #[inline]
+    fn pick_with(&self, facts: &Facts<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Pick<'_>> {
         let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
         let choice = match &self.memory {
-            None => self.choose(&aim, tried, now_ms)?,
-            Some(_) => self.choose_known(&aim, facts, tried, now_ms)?,
+            None => self.choose(&aim, ties, now_ms)?,
+            Some(_) => self.choose_known(&aim, facts, ties, now_ms)?,
         };
-        if self.full(choice.index) {
+        if self.is_full_for(choice.index, ties) {
             return None;
         }
         Some(Pick {
@@ -210,20 +233,26 @@ impl Pool {
 
     /// For a client that nobody knows. Inlined with what it calls: a key's home is found in less than calls take.
     #[inline(always)]
-    fn choose(&self, aim: &Aim<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Choice> {
+    fn choose(&self, aim: &Aim<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Choice> {
         let steering = self.steering(aim, now_ms);
         self.decide(
             aim,
             |index| self.backends[index].health(now_ms),
-            |index| self.is_out(index, tried),
+            |index| self.is_out(index, ties),
             steering.as_ref(),
         )
     }
 
     /// Whether this connection cannot have a backend that is usable: it failed, or others may serve instead of it.
     #[inline]
-    fn is_out(&self, index: usize, tried: &[Arc<Backend>]) -> bool {
-        self.overflows(index) || tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
+    fn is_out(&self, index: usize, ties: Ties<'_>) -> bool {
+        self.overflows(index, ties) || ties.tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
+    }
+
+    /// Whether it takes this connection of a client that is new to it.
+    fn receives(&self, index: usize, ties: Ties<'_>, now_ms: u64) -> bool {
+        let usable = self.takes(index, self.backends[index].health(now_ms), Health::Usable);
+        usable && self.config.backends[index].weight > 0 && !self.is_out(index, ties)
     }
 
     /// Chooses for a client whose cookie says where it has settled: there, as long as that backend can serve and its
@@ -232,30 +261,27 @@ impl Pool {
         &'p self,
         settled: Option<usize>,
         facts: &Facts<'_>,
-        tried: &[Arc<Backend>],
+        ties: Ties<'_>,
         now_ms: u64,
     ) -> Option<Pick<'p>> {
-        let known = settled.and_then(|index| Some((index, self.backends.get(index)?)));
-        if let Some((index, backend)) = known
-            && backend.usable(now_ms)
-            && !backend.drained(now_ms)
-            && !self.full(index)
-            && !tried.iter().any(|other| Arc::ptr_eq(other, backend))
-        {
-            let range = self.range(facts);
-            if pin(range).is_none_or(|pin| pin.allows(index)) {
-                return Some(Pick {
-                    backend,
-                    reason: Reason::Cookie,
-                    keyed: true,
-                    range: range.map(|range| &range.name),
-                    broke: None,
-                    remember: None,
-                });
+        let Some((index, backend)) = settled.and_then(|index| Some((index, self.backends.get(index)?))) else {
+            return self.pick_with(facts, ties, now_ms);
+        };
+        let range = self.range(facts);
+        let allowed = self.allows(range, index, |own| self.receives(own, ties, now_ms));
+        let failed = ties.tried.iter().any(|other| Arc::ptr_eq(other, backend));
+        if allowed && backend.usable(now_ms) && !backend.drained(now_ms) && !failed {
+            if !self.is_full_for(index, ties) {
+                let range = range.map(|range| &range.name);
+                return Some(Pick { backend, reason: Reason::Cookie, keyed: true, range, broke: None, remember: None });
+            }
+            if !self.overflows(index, ties) {
+                return None;
             }
         }
-        let pick = self.pick(facts, tried, now_ms)?;
-        Some(Pick { broke: pick.broke.or(known.map(|(index, _)| self.why_not(index))), ..pick })
+        let pick = self.pick_with(facts, ties, now_ms)?;
+        let cause = if allowed { self.why_not(index) } else { Cause::Range };
+        Some(Pick { broke: (!Arc::ptr_eq(pick.backend, backend)).then_some(cause), ..pick })
     }
 
     /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for
@@ -279,7 +305,9 @@ impl Pool {
             let health = self.backends[index].health(now_ms);
             (weight > 0 && health > Health::Down).then_some(Peer { weight, backup, ejected: health == Health::Ejected })
         };
-        let others = (0..self.backends.len()).filter(|other| *other != index).filter_map(peer);
+        // Who is being drained does not serve whoever is turned away.
+        let others = (0..self.backends.len()).filter(|other| *other != index && !self.backends[*other].draining());
+        let others = others.filter_map(peer);
         peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
     }
 
@@ -343,13 +371,15 @@ impl Pool {
         steering: Option<&Steering<'_>>,
     ) -> Option<Choice> {
         let admitted = |index| steering.is_none_or(|steering| steering.admits(index));
-        let index =
-            self.place(aim, |index| self.takes(index, health(index), least) && admitted(index) && !tried(index))?;
+        let fit = |index| self.takes(index, health(index), least) && admitted(index) && !tried(index);
+        // Steering chooses among a pinned range's own: rather than to others, a key goes where there is much to do.
+        let index = self.place(aim, fit, steering.is_some() || aim.strict())?;
         let home = if aim.keyed { self.home(aim) } else { None };
         let missed = home.filter(|home| *home != index);
+        let busy = |index| steering.is_some_and(|steering| !steering.below_bound(index)) || self.is_full(index);
         let origin = match missed {
             None => Origin::Placed,
-            Some(home) if self.takes(home, health(home), Health::Usable) => Origin::Overflowed,
+            Some(home) if self.takes(home, health(home), Health::Usable) && busy(home) => Origin::Overflowed,
             Some(_) => Origin::Displaced,
         };
         let broke = missed.map(|home| self.why_not(home));
@@ -371,7 +401,7 @@ impl Pool {
 
     /// Why a client does not get a backend that it would have got.
     fn why_not(&self, index: usize) -> Cause {
-        match (self.backends[index].draining(), self.full(index)) {
+        match (self.backends[index].draining(), self.is_full(index)) {
             (true, _) => Cause::Drain,
             (false, true) => Cause::Full,
             (false, false) => Cause::Down,
@@ -380,16 +410,16 @@ impl Pool {
 
     /// Where the key belongs. An awaited backend has never had it.
     fn home(&self, aim: &Aim<'_>) -> Option<usize> {
-        self.place(aim, |index| self.backends[index].standing() != Standing::Awaited)
+        self.place(aim, |index| self.backends[index].standing() != Standing::Awaited, aim.strict())
     }
 
-    /// The first fit backend among a pinned range's own, then, unless it is strict, among all.
+    /// The first fit backend among a pinned range's own, then, unless there are to be no `others`, among all.
     #[inline]
-    fn place(&self, aim: &Aim<'_>, fit: impl Fn(usize) -> bool) -> Option<usize> {
+    fn place(&self, aim: &Aim<'_>, fit: impl Fn(usize) -> bool, no_others: bool) -> Option<usize> {
         let leases = |index: usize| self.backends[index].leases();
         let Some(pin) = aim.pin() else { return self.placement.place(aim.draw, fit, leases) };
         let own = self.placement.place(aim.draw, |index| pin.allows(index) && fit(index), leases);
-        own.or_else(|| if pin.strict { None } else { self.placement.place(aim.draw, fit, leases) })
+        own.or_else(|| if no_others { None } else { self.placement.place(aim.draw, fit, leases) })
     }
 }
 

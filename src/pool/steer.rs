@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::Pool;
 use super::aim::Aim;
+use super::{Pool, Ties};
 use crate::config::OnFull;
 use crate::outcome::Ended;
 
@@ -25,14 +25,21 @@ pub(super) struct Steering<'p> {
 
 impl Pool {
     /// Whether a backend has as many connections as it may have.
-    pub(super) fn full(&self, index: usize) -> bool {
+    pub(super) fn is_full(&self, index: usize) -> bool {
         let most = self.config.backends[index].max_connections;
         most.is_some_and(|most| self.backends[index].leases() >= u64::from(most))
     }
 
+    /// The same for a connection: one more would be too many.
+    #[inline]
+    pub(super) fn is_full_for(&self, index: usize, ties: Ties<'_>) -> bool {
+        self.is_full(index) && !(ties.holds)(&self.backends[index])
+    }
+
     /// The same where somebody else may serve instead.
-    pub(super) fn overflows(&self, index: usize) -> bool {
-        self.config.on_full == OnFull::Overflow && self.full(index)
+    #[inline]
+    pub(super) fn overflows(&self, index: usize, ties: Ties<'_>) -> bool {
+        self.config.on_full == OnFull::Overflow && self.is_full_for(index, ties)
     }
 
     /// Whether load or time has a say in where new keys go.
@@ -49,7 +56,10 @@ impl Pool {
 
     fn steered(&self, draw: u64, now_ms: u64) -> Steering<'_> {
         let load = self.config.load_bound.map(|bound| {
-            let up = |index: &usize| !self.config.backends[*index].backup && self.backends[*index].usable(now_ms);
+            let up = |index: &usize| {
+                let backend = &self.backends[*index];
+                !self.config.backends[*index].backup && backend.usable(now_ms) && !backend.draining()
+            };
             let weights =
                 (0..self.backends.len()).filter(up).map(|index| u64::from(self.config.backends[index].weight));
             (u64::from(bound), self.leases(), weights.sum::<u64>().max(1))
@@ -59,19 +69,19 @@ impl Pool {
 
     /// Why nobody serves a client that could not be given a backend.
     pub fn why_nobody(&self, now_ms: u64) -> Ended {
-        let full = |index: usize| self.backends[index].usable(now_ms) && self.full(index);
+        let full = |index: usize| self.backends[index].usable(now_ms) && self.is_full(index);
         if (0..self.backends.len()).any(full) { Ended::BackendFull } else { Ended::NoBackend }
     }
 }
 
 impl Steering<'_> {
-    /// Whether this backend takes the new key.
+    /// Whether this backend takes the new key. A backup waits until no other can.
     pub(super) fn admits(&self, index: usize) -> bool {
-        self.below_bound(index) && self.below_ramp(index)
+        !self.pool.config.backends[index].backup && self.below_bound(index) && self.below_ramp(index)
     }
 
     /// At most ceil(bound × (leases + 1) × weight / weight that is up), and at least one.
-    fn below_bound(&self, index: usize) -> bool {
+    pub(super) fn below_bound(&self, index: usize) -> bool {
         let Some((bound, leases, up)) = self.load else { return true };
         let weight = u64::from(self.pool.config.backends[index].weight);
         let limit = (bound * (leases + 1) * weight).div_ceil(100 * up).max(1);

@@ -31,7 +31,7 @@ use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, Reason};
-use crate::pool::Pick;
+use crate::pool::{Backend, Pick, Ties};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
@@ -123,13 +123,14 @@ impl Talk<'_> {
         settled.count(visit.house.counters());
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(visit) };
-        let choose = |tried: &[_]| pool.pick_settled(settled.backend(), &facts, tried, clock::now() / 1_000);
+        let choose = |ties: Ties<'_>| pool.pick_settled(settled.backend(), &facts, ties, clock::now() / 1_000);
         let course =
             Course { visit, pool: &pool, upstream: place.termination.upstream(pool.name()), secured: self.secured };
         if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
             return self.unreached(&account, asked, ended).await;
         }
-        let Some(first) = choose(&[]) else {
+        let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
+        let Some(first) = choose(Ties { tried: &[], holds: &holds }) else {
             return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         visit.row.picked(&first);
@@ -141,7 +142,7 @@ impl Talk<'_> {
             Some(held) => held,
             None => {
                 let mut first = Some(first);
-                let choose = |tried: &[_]| first.take().or_else(|| choose(tried));
+                let choose = |tried: &[_]| first.take().or_else(|| choose(Ties::tried(tried)));
                 match course.reach_for(&self.client, choose).await {
                     Ok(reached) => {
                         (broke, remember) = (reached.broke, reached.remember);

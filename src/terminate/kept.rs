@@ -47,6 +47,11 @@ impl Kept {
         (silent && !backend.closing()).then_some(held)
     }
 
+    /// Whether one to this backend is there.
+    pub fn holds(&self, backend: &Arc<Backend>) -> bool {
+        self.0.iter().any(|held| Arc::ptr_eq(held.lease.backend(), backend))
+    }
+
     /// Keeps one whose response is complete; it alone, where descriptors are getting scarce.
     pub fn put(&mut self, mut held: Held, crowded: bool) {
         held.stream.socket().let_go();

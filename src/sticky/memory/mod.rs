@@ -91,7 +91,7 @@ pub enum Origin {
     Outgrown,
     /// Placement would put it elsewhere, where it could not be served.
     Displaced,
-    /// Placement would put it elsewhere, where there was too much to do.
+    /// Placement would put it elsewhere, and it stays: there was too much to do, or the pool has grown since.
     Overflowed,
     /// The backend set the cookie. Stays so when the key moves.
     Learned,

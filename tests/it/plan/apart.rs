@@ -10,7 +10,7 @@ use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
 use sessile::plan::{Ask, Client, Plan, PoolPlan, Running, Tally};
-use sessile::pool::Pool;
+use sessile::pool::{Pool, Ties};
 use sessile::snapshot::{Loaded, Snapshot};
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
@@ -67,7 +67,7 @@ impl Visitor<'_> {
         let settled = Settled::read(pool, fields, clock::unix_s());
         let cookies = cookies_of_key(pool, fields);
         let facts = Facts { source: Some(self.client.source), cookies: &cookies, ..Facts::default() };
-        let pick = pool.pick_settled(settled.backend(), &facts, &[], now_ms())?;
+        let pick = pool.pick_settled(settled.backend(), &facts, Ties::tried(&[]), now_ms())?;
         if let Some(remember) = settled.remember().or(pick.remember) {
             pool.settle(remember, pick.backend, now_ms());
         }

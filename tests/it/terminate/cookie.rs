@@ -10,11 +10,11 @@ use crate::support::backend::pool;
 const INSERT: &str =
     "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
 
-fn name_of(text: &str) -> String {
+pub fn name_of(text: &str) -> String {
     text.split(' ').next().unwrap().to_owned()
 }
 
-fn cookie_of(response: &super::client::Response) -> String {
+pub fn cookie_of(response: &super::client::Response) -> String {
     let line = response.field("set-cookie").expect("a cookie");
     for attribute in ["Path=/", "Secure", "HttpOnly", "SameSite=Lax", "Max-Age=86400"] {
         assert!(line.contains(attribute), "{line}");

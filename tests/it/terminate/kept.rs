@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::Front;
 use super::backend::Recorder;
 use super::client::Talk;
-use crate::support::backend::Backend;
+use super::cookie::{cookie_of, name_of};
+use crate::support::backend::{Backend, pool};
 
 /// A backend that answers one request a connection, says that it keeps it, and closes it when the next one comes.
 fn forgetful() -> (Backend, Arc<AtomicUsize>, Arc<AtomicUsize>) {
@@ -79,4 +80,27 @@ fn no_connection_to_a_backend_is_ever_another_clients() {
         assert_eq!(owners.len(), 1, "{text}");
     }
     assert_eq!(backend.connections(), 8);
+}
+
+#[test]
+fn a_client_has_room_at_the_backend_that_its_own_connection_fills() {
+    let backends = ["a", "b"].map(Recorder::named);
+    let options =
+        "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
+    let tables = pool("p", options, &backends.each_ref().map(Recorder::address));
+    let front = Front::with("", "pool = \"p\"\n", &tables.replace("address = ", "max_connections = 1\naddress = "));
+    let mut talks = [(); 2].map(|()| Talk::with(&front));
+    let homes = talks.each_mut().map(|talk| {
+        let response = talk.get("/", "");
+        (name_of(&response.text()), cookie_of(&response))
+    });
+    assert_ne!(homes[0].0, homes[1].0, "each fills one");
+    for _ in 0..3 {
+        for (talk, (home, cookie)) in talks.iter_mut().zip(&homes) {
+            let response = talk.get("/", &format!("Cookie: {cookie}\r\n"));
+            assert_eq!((response.status, &name_of(&response.text())), (200, home));
+        }
+    }
+    assert_eq!(Talk::with(&front).get("/", "").status, 503, "nobody else has");
+    assert!(backends.iter().all(|backend| backend.connections() == 1));
 }
