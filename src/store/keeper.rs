@@ -245,16 +245,18 @@ impl Keeper {
         self.send(flight);
     }
 
-    fn send(&mut self, flight: Flight) {
+    /// Whether the store works, as far as is known this moment; if not, what was to be learned is kept for later.
+    fn send(&mut self, flight: Flight) -> bool {
         let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
             // It has opened this moment; whoever waits is told by the channel's end.
             let learned = flight.entries.into_iter().filter(|entry| entry.at_ms > 0);
             learned.for_each(|entry| self.remember(entry));
-            return;
+            return false;
         };
         if !(flight.keys.is_empty() && flight.entries.is_empty()) {
             self.flights.spawn_local(flight.fly(link, since));
         }
+        true
     }
 
     fn landed(&mut self, landed: Landed) {
@@ -321,7 +323,8 @@ impl Keeper {
         }
     }
 
-    /// Tells a store that works what is still to be told.
+    /// Tells a store that works what is still to be told. Conversations open the breaker whenever they like, a connection
+    /// or not: what is not sent now waits for the next beat.
     fn tell_pending(&mut self) {
         while self.link.is_some() && self.flights.len() < FLIGHTS && self.pending.len() > 0 {
             let entries = self.pending.take(BATCH);
@@ -330,7 +333,9 @@ impl Keeper {
                 Write { kind, done: None, of: None }
             });
             let writes = writes.collect();
-            self.send(Flight { entries, writes, ..Flight::default() });
+            if !self.send(Flight { entries, writes, ..Flight::default() }) {
+                return;
+            }
         }
     }
 
@@ -370,3 +375,6 @@ impl Shared {
         what(&mut self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests;

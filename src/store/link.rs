@@ -158,6 +158,13 @@ impl Link {
         Ok(Self { connection, _driver: Arc::new(Driver(driver)) })
     }
 
+    /// To somebody who never says anything; ends with the other end.
+    #[cfg(test)]
+    pub(super) async fn to_nobody(access: &Access) -> (Self, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        (Self::greet(access, ours, Greeting::Nobody).await.expect("nothing is said"), theirs)
+    }
+
     /// Writes entries; of each the value that stands there instead, if it does.
     pub(super) async fn put(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Broken> {
         let mut put = cmd("EVAL");
