@@ -41,7 +41,8 @@ pub(super) struct Keeper {
     /// The connection in use, and the access that it was made with.
     link: Option<(Link, Arc<Access>)>,
     pending: Pending,
-    flights: JoinSet<Landed>,
+    /// Each with the access that its keys are made with.
+    flights: JoinSet<(Arc<Access>, Landed)>,
     /// One at most.
     dialling: JoinSet<Dialled>,
     tried: Vec<oneshot::Sender<()>>,
@@ -98,7 +99,7 @@ impl Keeper {
                 },
                 () = self.shared.tripped.notified() => self.tripped(),
                 Some(landed) = self.flights.join_next() => match landed {
-                    Ok(landed) => self.landed(landed),
+                    Ok((access, landed)) => self.landed(&access, landed),
                     Err(failed) => std::panic::resume_unwind(failed.into_panic()),
                 },
                 count = self.asked.recv_many(&mut batch, BATCH), if self.link.is_none() || self.flights.len() < FLIGHTS => {
@@ -164,11 +165,8 @@ impl Keeper {
 
     fn dialled(&mut self, Dialled { access, link, pending: mut untold, told }: Dialled) {
         self.shared.tally.reconciled.fetch_add(told, Relaxed);
-        let in_force = self.access.clone();
-        if in_force.as_ref().is_some_and(|in_force| in_force.same_keys(&access)) {
-            untold.take(usize::MAX).into_iter().for_each(|entry| self.remember(entry));
-        }
-        if !in_force.is_some_and(|in_force| Arc::ptr_eq(&in_force, &access)) {
+        untold.take(usize::MAX).into_iter().for_each(|entry| self.remember(&access, entry));
+        if !self.access.as_ref().is_some_and(|in_force| Arc::ptr_eq(in_force, &access)) {
             // Meanwhile somebody has asked for another one.
             self.dial();
             return;
@@ -239,27 +237,28 @@ impl Keeper {
                 flight.writes.push(Write { kind, done, of: Some((pool, value)) });
             } else if kind != Kind::Keep {
                 self.shared.tally.count(kind, Outcome::Later);
-                self.remember(entry);
+                self.remember(&access, entry);
             }
         }
-        self.send(flight);
+        self.send(&access, flight);
     }
 
     /// Whether the store works, as far as is known this moment; if not, what was to be learned is kept for later.
-    fn send(&mut self, flight: Flight) -> bool {
+    fn send(&mut self, access: &Arc<Access>, flight: Flight) -> bool {
         let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
             // It has opened this moment; whoever waits is told by the channel's end.
             let learned = flight.entries.into_iter().filter(|entry| entry.at_ms > 0);
-            learned.for_each(|entry| self.remember(entry));
+            learned.for_each(|entry| self.remember(access, entry));
             return false;
         };
         if !(flight.keys.is_empty() && flight.entries.is_empty()) {
-            self.flights.spawn_local(flight.fly(link, since));
+            let access = Arc::clone(access);
+            self.flights.spawn_local(async move { (access, flight.fly(link, since).await) });
         }
         true
     }
 
-    fn landed(&mut self, landed: Landed) {
+    fn landed(&mut self, access: &Access, landed: Landed) {
         let Landed { since, took_us, watched, entries, writes, stands, broken, unwritten } = landed;
         self.shared.tally.latency.record_us(took_us);
         if unwritten {
@@ -268,7 +267,7 @@ impl Keeper {
                     self.shared.tally.count(write.kind, Outcome::Failed);
                 }
                 if write.kind != Kind::Keep {
-                    self.remember(entry);
+                    self.remember(access, entry);
                 }
             }
         } else {
@@ -311,14 +310,14 @@ impl Keeper {
     /// Asks a store that nobody asks anything whether it is there.
     fn beat(&mut self) {
         self.tell_pending();
-        let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
+        let (Some((link, access)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
             return;
         };
         if self.flights.is_empty() {
             self.flights.spawn_local(async move {
                 let began = clock::now();
                 let broken = given_up(timeout(FLIGHT_MAX, link.ping()).await).err();
-                Landed { broken, ..Landed::begun(since, began) }
+                (access, Landed { broken, ..Landed::begun(since, began) })
             });
         }
     }
@@ -326,23 +325,31 @@ impl Keeper {
     /// Tells a store that works what is still to be told. Conversations open the breaker whenever they like, a connection
     /// or not: what is not sent now waits for the next beat.
     fn tell_pending(&mut self) {
-        while self.link.is_some() && self.flights.len() < FLIGHTS && self.pending.len() > 0 {
+        // With another store in sight, what waits is for that one.
+        let in_use = self.link.as_ref().map(|(_, access)| Arc::clone(access));
+        let Some(access) = in_use.filter(|in_use| self.has_keys_of(in_use)) else { return };
+        while self.flights.len() < FLIGHTS && self.pending.len() > 0 {
             let entries = self.pending.take(BATCH);
             let writes = entries.iter().map(|entry| {
                 let kind = if entry.backend.is_some() { Kind::Learn } else { Kind::Forget };
                 Write { kind, done: None, of: None }
             });
             let writes = writes.collect();
-            if !self.send(Flight { entries, writes, ..Flight::default() }) {
+            if !self.send(&access, Flight { entries, writes, ..Flight::default() }) {
                 return;
             }
         }
     }
 
-    fn remember(&mut self, entry: Entry) {
-        if self.pending.add(entry) {
+    /// Keeps for later what was to be learned; under keys of another store it is of no use.
+    fn remember(&mut self, access: &Access, entry: Entry) {
+        if !self.has_keys_of(access) || self.pending.add(entry) {
             self.shared.tally.overflow.fetch_add(1, Relaxed);
         }
+    }
+
+    fn has_keys_of(&self, access: &Access) -> bool {
+        self.access.as_ref().is_some_and(|in_force| in_force.same_keys(access))
     }
 }
 

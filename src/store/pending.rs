@@ -1,9 +1,10 @@
-//! What was learned while the store was away, until it is told.
+//! What was learned and not yet told.
 //!
 //! Tells nobody; `keeper.rs` does. Invariant: at most [`PENDING_MAX`] entries, one for each key and of each the latest;
-//! what does not fit is the earliest, and it is counted.
+//! what does not fit is what was learned first, whatever came when, and it is counted.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -24,30 +25,35 @@ pub struct Entry {
     pub backend: Option<Arc<str>>,
 }
 
+/// When an entry was learned, and its key.
+type Place = (u64, Box<str>);
+
 /// Entries that wait.
 #[derive(Debug, Default)]
 pub struct Pending {
     entries: AHashMap<Box<str>, Entry>,
-    /// Keys in the order of coming; of one that is no longer there nothing follows.
-    order: VecDeque<Box<str>>,
+    /// The place of each.
+    order: BTreeSet<Place>,
+    /// The last that was taken. What comes back because nobody would have it waits for its turn.
+    taken: Option<Place>,
 }
 
 impl Pending {
-    /// Adds one; whether another one, the earliest, had to go.
+    /// Adds one; whether one had to go, the earliest.
     pub fn add(&mut self, entry: Entry) -> bool {
-        if let Some(known) = self.entries.get_mut(&entry.key) {
-            if known.at_ms <= entry.at_ms {
-                *known = entry;
+        if let Some(known) = self.entries.get(&entry.key) {
+            if known.at_ms > entry.at_ms {
+                return false;
             }
-            return false;
+            self.order.remove(&known.place());
         }
-        let full = self.entries.len() >= PENDING_MAX;
-        if full && let Some(earliest) = self.order.pop_front() {
+        self.order.insert(entry.place());
+        self.entries.insert(entry.key.clone(), entry);
+        let over = self.entries.len() > PENDING_MAX;
+        if over && let Some((_, earliest)) = self.order.pop_first() {
             self.entries.remove(&earliest);
         }
-        self.order.push_back(entry.key.clone());
-        self.entries.insert(entry.key.clone(), entry);
-        full
+        over
     }
 
     /// How many there are.
@@ -55,10 +61,21 @@ impl Pending {
         self.entries.len()
     }
 
-    /// Takes at most so many of the earliest.
+    /// Takes at most so many: those that were learned next after what was taken last, and then from the earliest again.
     pub fn take(&mut self, most: usize) -> Vec<Entry> {
-        let count = most.min(self.order.len());
-        self.order.drain(..count).filter_map(|key| self.entries.remove(&key)).collect()
+        let most = most.min(self.len());
+        let mut entries = Vec::with_capacity(most);
+        while entries.len() < most {
+            let next = match &self.taken {
+                Some(taken) => self.order.range((Excluded(taken), Unbounded)).next().or_else(|| self.order.first()),
+                None => self.order.first(),
+            };
+            let Some(place) = next.cloned() else { break };
+            self.order.remove(&place);
+            entries.extend(self.entries.remove(&place.1));
+            self.taken = Some(place);
+        }
+        entries
     }
 
     /// Forgets all; how many they were.
@@ -69,12 +86,18 @@ impl Pending {
     }
 }
 
+impl Entry {
+    fn place(&self) -> Place {
+        (self.at_ms, self.key.clone())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry(key: usize, at_ms: u64) -> Entry {
-        Entry { key: format!("k{key}").into(), at_ms, ttl_ms: 1, backend: None }
+    fn entry(key: usize, at_ms: usize) -> Entry {
+        Entry { key: format!("k{key}").into(), at_ms: at_ms as u64, ttl_ms: 1, backend: None }
     }
 
     #[test]
@@ -84,18 +107,41 @@ mod tests {
             assert!(!pending.add(entry(1, at)));
         }
         assert!(!pending.add(entry(2, 1)));
-        assert_eq!(pending.take(10), [entry(1, 9), entry(2, 1)]);
-        assert_eq!(pending.len(), 0);
+        assert_eq!(pending.take(10), [entry(2, 1), entry(1, 9)]);
+        assert_eq!((pending.len(), pending.order.len()), (0, 0));
     }
 
     #[test]
-    fn what_does_not_fit_is_the_earliest_and_it_is_said() {
+    fn what_does_not_fit_is_what_was_learned_first_and_it_is_said() {
         let mut pending = Pending::default();
-        assert!((0..PENDING_MAX).all(|key| !pending.add(entry(key, 0))));
-        assert!((0..1_000).all(|key| pending.add(entry(PENDING_MAX + key, 0))));
-        assert_eq!(pending.len(), PENDING_MAX);
-        assert_eq!(pending.order.len(), PENDING_MAX);
-        assert_eq!(pending.take(1), [entry(1_000, 0)]);
+        assert!((0..PENDING_MAX).all(|at| !pending.add(entry(at, at))));
+        assert!((0..1_000).all(|at| pending.add(entry(PENDING_MAX + at, PENDING_MAX + at))));
+        assert_eq!((pending.len(), pending.order.len()), (PENDING_MAX, PENDING_MAX));
+        assert_eq!(pending.take(1), [entry(1_000, 1_000)]);
+    }
+
+    #[test]
+    fn what_comes_back_untold_drives_out_nothing_that_was_learned_later() {
+        let mut pending = Pending::default();
+        (0..PENDING_MAX).for_each(|at| assert!(!pending.add(entry(at, at))));
+        let untold = pending.take(usize::MAX);
+        (PENDING_MAX..PENDING_MAX + 1_000).for_each(|at| assert!(!pending.add(entry(at, at))));
+        assert_eq!(untold.into_iter().filter(|entry| pending.add(entry.clone())).count(), 1_000);
+        let mut kept: Vec<_> = pending.take(usize::MAX).iter().map(|entry| entry.at_ms as usize).collect();
+        kept.sort_unstable();
+        assert!(kept.into_iter().eq(1_000..PENDING_MAX + 1_000));
+    }
+
+    #[test]
+    fn what_nobody_would_have_lets_the_others_go_first() {
+        let mut pending = Pending::default();
+        (0..10).for_each(|at| assert!(!pending.add(entry(at, at))));
+        for expected in [0..4, 4..8] {
+            let taken = pending.take(4);
+            assert!(taken.iter().map(|entry| entry.at_ms as usize).eq(expected));
+            taken.into_iter().for_each(|entry| assert!(!pending.add(entry)));
+        }
+        assert_eq!(pending.take(4), [entry(8, 8), entry(9, 9), entry(0, 0), entry(1, 1)]);
     }
 
     #[test]

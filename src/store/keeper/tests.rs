@@ -6,6 +6,7 @@ use super::*;
 use crate::admission::Admission;
 use crate::config::{self, Config};
 use crate::snapshot::{Loaded, Snapshot};
+use crate::store::pending::PENDING_MAX;
 use crate::store::{Breaker, FAILURES};
 
 /// A store with keys that begin so.
@@ -63,9 +64,9 @@ fn what_is_still_to_be_told_waits_when_the_breaker_opens_under_a_connection() {
         let mut keeper = keeper();
         let access = keeper.access.clone().unwrap();
         let (link, _other_end) = Link::to_nobody(&access).await;
-        keeper.link = Some((link, access));
+        keeper.link = Some((link, Arc::clone(&access)));
         let count = 3 * BATCH;
-        (0..count).for_each(|key| keeper.remember(entry(key, 1)));
+        (0..count).for_each(|key| keeper.remember(&access, entry(key, 1)));
         let since = close(&keeper.shared.breaker);
         assert_eq!((0..FAILURES).filter(|_| keeper.shared.breaker.failed(since)).count(), 1, "conversations open it");
         keeper.tell_pending();
@@ -74,5 +75,39 @@ fn what_is_still_to_be_told_waits_when_the_breaker_opens_under_a_connection() {
         close(&keeper.shared.breaker);
         keeper.tell_pending();
         assert_eq!((keeper.flights.len(), keeper.pending.len()), (3, 0));
+    });
+}
+
+/// What comes back from a dial that failed, of which there were so many entries to be told.
+fn failed(access: &Arc<Access>, untold: usize) -> Dialled {
+    let mut pending = Pending::default();
+    (0..untold).for_each(|at| assert!(!pending.add(entry(at, at as u64 + 1))));
+    Dialled { access: Arc::clone(access), link: Err("nobody there".into()), pending, told: 0 }
+}
+
+#[test]
+fn in_a_long_outage_what_was_learned_last_is_kept() {
+    let mut keeper = keeper();
+    let access = keeper.access.clone().unwrap();
+    const FRESH: usize = 1_000;
+    (PENDING_MAX..PENDING_MAX + FRESH).for_each(|at| keeper.remember(&access, entry(at, at as u64 + 1)));
+    keeper.dialled(failed(&access, PENDING_MAX));
+    let mut kept: Vec<_> = keeper.pending.take(usize::MAX).iter().map(|entry| entry.at_ms as usize).collect();
+    kept.sort_unstable();
+    assert!(kept.into_iter().eq(FRESH + 1..=PENDING_MAX + FRESH));
+    assert_eq!(keeper.shared.tally.overflow.load(Relaxed), FRESH as u64);
+}
+
+#[test]
+fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
+    ends(|| async {
+        let mut keeper = keeper();
+        let before = keeper.access.replace(access("q:")).unwrap();
+        keeper.dialled(failed(&before, 30));
+        assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 30));
+        let write = || Write { kind: Kind::Learn, done: None, of: None };
+        let (entries, writes) = (vec![entry(1, 1), entry(2, 2)], vec![write(), write()]);
+        keeper.landed(&before, Landed { entries, writes, unwritten: true, ..Landed::begun(1, clock::now()) });
+        assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 32));
     });
 }
