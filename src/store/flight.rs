@@ -9,11 +9,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::Answer;
-use super::link::{Broken, Link, backend};
+use super::link::{Broken, How, Link, Put, backend};
 use super::pending::Entry;
 use super::tally::Kind;
+use super::{Answer, Refused};
 use crate::clock;
+
+/// The most that is asked in one exchange with the store; what comes together goes together.
+pub(super) const BATCH: usize = 128;
 
 /// An exchange that takes longer is given up, whoever waited for it is long gone.
 pub(super) const FLIGHT_MAX: Duration = Duration::from_secs(1);
@@ -43,10 +46,9 @@ pub(super) struct Landed {
     pub(super) watched: bool,
     pub(super) entries: Vec<Entry>,
     pub(super) writes: Vec<Write>,
-    pub(super) stands: Vec<Option<String>>,
+    /// What became of each entry; `None` = nobody knows.
+    pub(super) put: Option<Vec<Put>>,
     pub(super) broken: Option<Broken>,
-    /// The entries were not written.
-    pub(super) unwritten: bool,
 }
 
 impl Flight {
@@ -61,7 +63,7 @@ impl Flight {
             }
             let found = given_up(timeout(FLIGHT_MAX, link.find(&keys)).await)?;
             for (answer, found) in answers.into_iter().zip(found) {
-                let _ = answer.send(found.as_deref().and_then(backend).map(Into::into));
+                let _ = answer.send(Ok(found.as_deref().and_then(backend).map(Into::into)));
             }
             Ok(())
         };
@@ -69,21 +71,22 @@ impl Flight {
             if entries.is_empty() {
                 return Ok(Vec::new());
             }
-            let stands = given_up(timeout(FLIGHT_MAX, link.put(&entries)).await)?;
-            let waiting = writes.iter_mut().filter_map(|write| write.done.as_mut());
-            waiting.for_each(|done| {
-                let (gone, _) = oneshot::channel();
-                let _ = std::mem::replace(done, gone).send(None);
-            });
-            Ok(stands)
+            let put = given_up(timeout(FLIGHT_MAX, link.put(&entries)).await)?;
+            for (write, put) in writes.iter_mut().zip(&put) {
+                if let Some(done) = &mut write.done {
+                    let (gone, _) = oneshot::channel();
+                    let answer = if matches!(put, Put::Refused(_)) { Err(Refused) } else { Ok(None) };
+                    let _ = std::mem::replace(done, gone).send(answer);
+                }
+            }
+            Ok(put)
         };
         let (found, put) = tokio::join!(find, put);
-        let unwritten = put.is_err();
-        let (stands, broken) = match put {
-            Ok(stands) => (stands, found.err()),
-            Err(broken) => (Vec::new(), Some(broken)),
+        let (put, broken) = match put {
+            Ok(put) => (Some(put), found.err()),
+            Err(broken) => (None, Some(broken)),
         };
-        Landed { watched, entries, writes, stands, broken, unwritten, ..Landed::begun(since, began) }
+        Landed { watched, entries, writes, put, broken, ..Landed::begun(since, began) }
     }
 }
 
@@ -96,14 +99,13 @@ impl Landed {
             watched: false,
             entries: Vec::new(),
             writes: Vec::new(),
-            stands: Vec::new(),
+            put: Some(Vec::new()),
             broken: None,
-            unwritten: false,
         }
     }
 }
 
 /// What takes so long that nobody waits any more is no answer.
 pub(super) fn given_up<T>(answer: Result<Result<T, Broken>, tokio::time::error::Elapsed>) -> Result<T, Broken> {
-    answer.unwrap_or_else(|_| Err(Broken { lost: false, why: "no answer".to_owned() }))
+    answer.unwrap_or_else(|_| Err(Broken { how: How::Missing, why: "no answer".to_owned() }))
 }

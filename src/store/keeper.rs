@@ -3,7 +3,8 @@
 //! Whoever waits for an answer waits by his own timer and says so to the breaker; what nobody waits for, the keeper does.
 //! Invariants: what was to be learned is written, or waits in [`Pending`], or is counted as lost; while the breaker is
 //! open the store is tried once a second and by nobody else; it closes only when the store has answered within the budget
-//! and been told what was learned meanwhile.
+//! and been told what was learned meanwhile, whether it takes it or not: one that can be read but not written is asked and
+//! told, and complained of (`refusal.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,20 +15,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::access::Access;
-use super::flight::{FLIGHT_MAX, Flight, Landed, Write, given_up};
-use super::link::{Broken, Link, backend};
+use super::dialling::{Dialled, trial};
+use super::flight::{BATCH, FLIGHT_MAX, Flight, Landed, Write, given_up};
+use super::link::{Broken, How, Link, Put, backend};
 use super::pending::{Entry, Pending};
+use super::refusal::Refusal;
 use super::tally::{Kind, Outcome};
 use super::{Asked, Order, Shared, Standing, Wish};
 use crate::clock;
 use crate::snapshot::Current;
 
-/// The most that is asked in one exchange with the store; what comes together goes together.
-const BATCH: usize = 128;
 /// Exchanges that may be under way; then whoever asks waits in the channel.
 const FLIGHTS: usize = 16;
-/// A connection is made within this time, sentinels included.
-const DIAL_MAX: Duration = Duration::from_secs(2);
 /// How often a store that is away is tried, and one that is not asked anything is asked whether it is there.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -41,21 +40,13 @@ pub(super) struct Keeper {
     /// The connection in use, and the access that it was made with.
     link: Option<(Link, Arc<Access>)>,
     pending: Pending,
+    refusal: Refusal,
     /// Each with the access that its keys are made with.
     flights: JoinSet<(Arc<Access>, Landed)>,
     /// One at most.
     dialling: JoinSet<Dialled>,
     tried: Vec<oneshot::Sender<()>>,
     next_try: Instant,
-}
-
-/// What became of a connection.
-struct Dialled {
-    access: Arc<Access>,
-    link: Result<Link, String>,
-    /// Entries that it was not told.
-    pending: Pending,
-    told: u64,
 }
 
 impl Keeper {
@@ -73,6 +64,7 @@ impl Keeper {
             access: None,
             link: None,
             pending: Pending::default(),
+            refusal: Refusal::default(),
             flights: JoinSet::new(),
             dialling: JoinSet::new(),
             tried: Vec::new(),
@@ -146,25 +138,13 @@ impl Keeper {
     /// Connects, has the store answer within the budget, and tells it what was learned meanwhile.
     fn dial(&mut self) {
         let Some(access) = self.access.clone() else { return };
-        let mut pending = std::mem::take(&mut self.pending);
+        let pending = std::mem::take(&mut self.pending);
         self.next_try = Instant::now() + BEAT;
-        self.dialling.spawn_local(async move {
-            let mut told = 0;
-            let made = timeout(DIAL_MAX, Link::dial(&access)).await;
-            let link = match made.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
-                Ok(link) => match timeout(access.config.budget, probe(&link, &access)).await {
-                    Ok(Ok(())) => reconcile(link, &mut pending, &mut told).await,
-                    Ok(Err(broken)) => Err(broken.why),
-                    Err(_) => Err("no answer within the budget".to_owned()),
-                },
-                Err(why) => Err(why),
-            };
-            Dialled { access, link, pending, told }
-        });
+        self.dialling.spawn_local(Dialled::dial(access, pending));
     }
 
     fn dialled(&mut self, Dialled { access, link, pending: mut untold, told }: Dialled) {
-        self.shared.tally.reconciled.fetch_add(told, Relaxed);
+        self.shared.tally.reconciled.fetch_add(told.written, Relaxed);
         untold.take(usize::MAX).into_iter().for_each(|entry| self.remember(&access, entry));
         if !self.access.as_ref().is_some_and(|in_force| Arc::ptr_eq(in_force, &access)) {
             // Meanwhile somebody has asked for another one.
@@ -176,11 +156,20 @@ impl Keeper {
                 self.link = Some((link, Arc::clone(&access)));
                 self.shared.breaker.close();
                 self.shared.say(|said| said.complaint.clear());
-                tracing::info!("shared store {} works; {told} entries learned meanwhile were written", access.config);
-                self.tell_pending();
+                let written = told.written;
+                tracing::info!(
+                    "shared store {} works; {written} entries learned meanwhile were written",
+                    access.config
+                );
+                self.refusal = Refusal::default();
+                match told.refused {
+                    Some(why) => self.refused(&why),
+                    None => self.tell_pending(FLIGHTS),
+                }
             }
             Err(why) => {
                 self.link = None;
+                self.refusal = Refusal::default();
                 self.shared.breaker.open();
                 let is_new = self.shared.say(|said| std::mem::replace(&mut said.complaint, why.clone()) != why);
                 if is_new {
@@ -203,6 +192,7 @@ impl Keeper {
 
     fn set_aside(&mut self, why: &str) {
         self.link = None;
+        self.refusal = Refusal::default();
         self.shared.breaker.open();
         self.shared.tally.opened.fetch_add(1, Relaxed);
         self.shared.say(|said| why.clone_into(&mut said.complaint));
@@ -259,25 +249,24 @@ impl Keeper {
     }
 
     fn landed(&mut self, access: &Access, landed: Landed) {
-        let Landed { since, took_us, watched, entries, writes, stands, broken, unwritten } = landed;
+        let Landed { since, took_us, watched, entries, writes, put, broken } = landed;
         self.shared.tally.latency.record_us(took_us);
-        if unwritten {
-            for (entry, write) in entries.into_iter().zip(writes) {
-                if write.done.is_none() {
-                    self.shared.tally.count(write.kind, Outcome::Failed);
-                }
-                if write.kind != Kind::Keep {
-                    self.remember(access, entry);
-                }
-            }
-        } else {
-            for ((entry, write), stands) in entries.iter().zip(&writes).zip(&stands) {
-                self.written(entry, write, stands.as_deref());
+        if let Some(put) = &put
+            && self.shared.breaker.look() == Standing::Working(since)
+        {
+            self.weigh(&entries, put);
+        }
+        let mut put = put.into_iter().flatten();
+        for (entry, write) in entries.into_iter().zip(writes) {
+            match put.next() {
+                Some(Put::Done) => self.written(&entry, &write, None),
+                Some(Put::Other(stands)) => self.written(&entry, &write, Some(&stands)),
+                Some(Put::Refused(_)) | None => self.unwritten(access, entry, &write),
             }
         }
         let in_time = took_us <= self.shared.budget_us.load(Relaxed);
         match broken {
-            Some(broken) if broken.lost => {
+            Some(broken) if broken.how == How::Lost => {
                 if self.shared.breaker.look() == Standing::Working(since) {
                     self.set_aside(&broken.why);
                 }
@@ -288,12 +277,47 @@ impl Keeper {
         }
     }
 
+    /// Whether the store takes what it is told. One that is full lets values end and be kept: only what needs room tells.
+    fn weigh(&mut self, entries: &[Entry], put: &[Put]) {
+        if entries.iter().zip(put).any(|(entry, put)| entry.backend.is_some() && *put == Put::Done) {
+            self.refusal.written();
+        }
+        if let Some(why) = put.iter().find_map(Put::refusal) {
+            self.refused(why);
+        }
+    }
+
+    fn refused(&mut self, why: &str) {
+        if !self.refusal.refused() {
+            return;
+        }
+        let why = format!("it does not take what is learned: {why}");
+        let is_new = self.shared.say(|said| std::mem::replace(&mut said.complaint, why.clone()) != why);
+        if let (true, Some(access)) = (is_new, &self.access) {
+            tracing::warn!("shared store {}: {why}; it is asked, and told again every second", access.config);
+        }
+    }
+
+    fn unwritten(&mut self, access: &Access, entry: Entry, write: &Write) {
+        // What has waited was counted when it came.
+        if write.done.is_none() && write.of.is_some() {
+            self.shared.tally.count(write.kind, Outcome::Failed);
+        }
+        if write.kind != Kind::Keep {
+            self.remember(access, entry);
+        }
+    }
+
     /// An entry was written, or somebody else stands there.
     fn written(&self, entry: &Entry, write: &Write, stands: Option<&str>) {
+        let Some((pool, value)) = &write.of else {
+            self.shared.tally.reconciled.fetch_add(1, Relaxed);
+            return;
+        };
         if write.done.is_none() {
             self.shared.tally.count(write.kind, Outcome::Stored);
         }
-        let (Some((pool, value)), Some(name)) = (&write.of, stands.and_then(backend)) else { return };
+        let Some(name) = stands.and_then(backend) else { return };
         if entry.backend.as_deref() == Some(name) {
             return;
         }
@@ -307,28 +331,47 @@ impl Keeper {
         }
     }
 
-    /// Asks a store that nobody asks anything whether it is there.
+    /// Tells what waits, and asks a store that nobody asks anything whether it is there, and one that refuses whether it
+    /// still does.
     fn beat(&mut self) {
-        self.tell_pending();
+        if self.refusal.beat() {
+            self.shared.say(|said| said.complaint.clear());
+            if let Some(access) = &self.access {
+                tracing::info!("shared store {} takes again what is learned", access.config);
+            }
+        }
+        self.tell_pending(if self.refusal.stands() { 1 } else { FLIGHTS });
         let (Some((link, access)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
             return;
         };
-        if self.flights.is_empty() {
+        let refuses = self.refusal.stands();
+        if self.flights.is_empty() || refuses && self.pending.len() == 0 {
             self.flights.spawn_local(async move {
                 let began = clock::now();
-                let broken = given_up(timeout(FLIGHT_MAX, link.ping()).await).err();
-                (access, Landed { broken, ..Landed::begun(since, began) })
+                let entries = if refuses { vec![trial(&access)] } else { Vec::new() };
+                let asked =
+                    async { if refuses { link.put(&entries).await } else { link.ping().await.map(|()| Vec::new()) } };
+                let (put, broken) = match given_up(timeout(FLIGHT_MAX, asked).await) {
+                    Ok(put) => (Some(put), None),
+                    // It says no, but it says it.
+                    Err(Broken { how: How::Refused, .. }) => (None, None),
+                    Err(broken) => (None, Some(broken)),
+                };
+                (access, Landed { entries, put, broken, ..Landed::begun(since, began) })
             });
         }
     }
 
-    /// Tells a store that works what is still to be told. Conversations open the breaker whenever they like, a connection
-    /// or not: what is not sent now waits for the next beat.
-    fn tell_pending(&mut self) {
+    /// Tells a store that works what is still to be told, in so many exchanges at most. Conversations open the breaker
+    /// whenever they like, a connection or not: what is not sent now waits for the next beat.
+    fn tell_pending(&mut self, most: usize) {
         // With another store in sight, what waits is for that one.
         let in_use = self.link.as_ref().map(|(_, access)| Arc::clone(access));
         let Some(access) = in_use.filter(|in_use| self.has_keys_of(in_use)) else { return };
-        while self.flights.len() < FLIGHTS && self.pending.len() > 0 {
+        for _ in 0..most {
+            if self.flights.len() >= FLIGHTS || self.pending.len() == 0 {
+                return;
+            }
             let entries = self.pending.take(BATCH);
             let writes = entries.iter().map(|entry| {
                 let kind = if entry.backend.is_some() { Kind::Learn } else { Kind::Forget };
@@ -351,30 +394,6 @@ impl Keeper {
     fn has_keys_of(&self, access: &Access) -> bool {
         self.access.as_ref().is_some_and(|in_force| in_force.same_keys(access))
     }
-}
-
-/// Asks what conversations will ask, of a key that nobody has: whether the store answers, and whether we may.
-async fn probe(link: &Link, access: &Access) -> Result<(), Broken> {
-    let key: Box<str> = format!("{}probe", access.config.prefix).into();
-    let ended = [Entry { key: key.clone(), at_ms: 0, ttl_ms: 1, backend: None }];
-    tokio::try_join!(link.put(&ended), link.find(std::slice::from_ref(&key))).map(drop)
-}
-
-/// Tells the store what was learned while it was away, all of it or as far as it listens.
-async fn reconcile(link: Link, pending: &mut Pending, told: &mut u64) -> Result<Link, String> {
-    while pending.len() > 0 {
-        let entries = pending.take(BATCH);
-        match given_up(timeout(FLIGHT_MAX, link.put(&entries)).await) {
-            Ok(_) => *told += entries.len() as u64,
-            Err(broken) => {
-                for entry in entries {
-                    pending.add(entry);
-                }
-                return Err(broken.why);
-            }
-        }
-    }
-    Ok(link)
 }
 
 impl Shared {

@@ -1,7 +1,8 @@
 //! A connection to the store, and the three things that are said on it.
 //!
-//! Waits for as long as it takes (`keeper.rs` does not) and repeats nothing. Invariant: an entry is written only over an
-//! earlier one: what is compared and what is written is one step of the store's.
+//! Waits for as long as it takes (`keeper.rs` does not) and repeats nothing. Invariants: an entry is written only over an
+//! earlier one: what is compared and what is written is one step of the store's; an entry that the store refuses costs
+//! no other one.
 //!
 //! ```text
 //! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which lasts as long as the cookie is remembered
@@ -10,7 +11,7 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, ServerErrorKind, cmd};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, cmd};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,24 +23,32 @@ use super::pending::Entry;
 use crate::config::{StoreAddress, StorePlace};
 
 /// For each key: time, how long it lasts, backend. No backend: the value has ended. Time 0: whoever is there stays, and
-/// stays as long as it would from now. Answers who stands there instead, where it is not what was to be written.
+/// stays as long as it would from now. Answers who stands there instead, where it is not what was to be written, or, behind
+/// a mark that no such answer begins with, why nothing was done (`redis.pcall`: the others are written).
 const PUT: &str = r"
 local answers = {}
 for i, key in ipairs(KEYS) do
   local at, ttl, backend = tonumber(ARGV[3 * i - 2]), ARGV[3 * i - 1], ARGV[3 * i]
-  local known = redis.call('GET', key)
-  local since = known and tonumber(string.match(known, '^(%d+) ')) or -1
+  local known = redis.pcall('GET', key)
+  local done = known
   answers[i] = false
-  if backend == '' then
-    if at >= since then redis.call('DEL', key) end
-  elseif since < 0 or at > 0 and at >= since then
-    redis.call('SET', key, ARGV[3 * i - 2] .. ' ' .. backend, 'PX', ttl)
-  else
-    if at == 0 then redis.call('PEXPIRE', key, ttl) end
-    answers[i] = known
+  if type(known) ~= 'table' then
+    local since = known and tonumber(string.match(known, '^(%d+) ')) or -1
+    if backend == '' then
+      if at >= since then done = redis.pcall('DEL', key) end
+    elseif since < 0 or at > 0 and at >= since then
+      done = redis.pcall('SET', key, ARGV[3 * i - 2] .. ' ' .. backend, 'PX', ttl)
+    else
+      if at == 0 then done = redis.pcall('PEXPIRE', key, ttl) end
+      answers[i] = known
+    end
   end
+  if type(done) == 'table' and done.err then answers[i] = '!' .. done.err end
 end
 return answers";
+
+/// What an answer begins with that says why nothing was done; what stands there begins with a number.
+const REFUSED: char = '!';
 
 /// Commands that may be on their way at once; more wait here.
 const BUFFER: usize = 256;
@@ -51,13 +60,34 @@ pub(super) struct Link {
     _driver: Arc<Driver>,
 }
 
-/// Why there was no answer.
+/// Why there was no answer, or none that is of use.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// Nothing more will come on this connection, or not from whoever is behind it.
-    pub(super) lost: bool,
+    pub(super) how: How,
     /// What happened.
     pub(super) why: String,
+}
+
+/// What no answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// Nothing more will come on this connection, or not from whoever is behind it.
+    Lost,
+    /// The store is there and says no.
+    Refused,
+    /// Too late, or not to be understood.
+    Missing,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Put {
+    /// It is as it was to be.
+    Done,
+    /// This stands there instead.
+    Other(String),
+    /// The store would not have it, and says why.
+    Refused(String),
 }
 
 /// What is said first.
@@ -116,7 +146,7 @@ impl Link {
     }
 
     async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, Broken> {
-        let lost = |why: String| Broken { lost: true, why };
+        let lost = |why: String| Broken { how: How::Lost, why };
         let of_io = |error: std::io::Error| lost(error.to_string());
         match (address, &access.tls) {
             (StoreAddress::Unix(path), _) => {
@@ -165,8 +195,8 @@ impl Link {
         (Self::greet(access, ours, Greeting::Nobody).await.expect("nothing is said"), theirs)
     }
 
-    /// Writes entries; of each the value that stands there instead, if it does.
-    pub(super) async fn put(&self, entries: &[Entry]) -> Result<Vec<Option<String>>, Broken> {
+    /// Writes entries; what became of each.
+    pub(super) async fn put(&self, entries: &[Entry]) -> Result<Vec<Put>, Broken> {
         let mut put = cmd("EVAL");
         put.arg(PUT).arg(entries.len());
         for entry in entries {
@@ -175,7 +205,12 @@ impl Link {
         for entry in entries {
             put.arg(entry.at_ms).arg(entry.ttl_ms.max(1)).arg(entry.backend.as_deref().unwrap_or_default());
         }
-        self.ask(&put).await
+        let answers: Result<Vec<Option<String>>, Broken> = self.ask(&put).await;
+        match answers {
+            Ok(answers) => answers.into_iter().map(Put::read).collect(),
+            Err(Broken { how: How::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
+            Err(broken) => Err(broken),
+        }
     }
 
     /// The values of keys.
@@ -195,6 +230,37 @@ impl Link {
     async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, Broken> {
         what.query_async(&mut self.connection.clone()).await.map_err(Broken::from)
     }
+}
+
+impl Put {
+    /// Why the store would not have it.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        if let Self::Refused(why) = self { Some(why) } else { None }
+    }
+
+    /// What the script has answered about one entry.
+    fn read(answer: Option<String>) -> Result<Self, Broken> {
+        let Some(answer) = answer else { return Ok(Self::Done) };
+        let Some(error) = answer.strip_prefix(REFUSED) else { return Ok(Self::Other(answer)) };
+        let why = plain(error).to_owned();
+        if is_elsewhere(&why) { Err(Broken { how: How::Lost, why }) } else { Ok(Self::Refused(why)) }
+    }
+}
+
+/// An error of the store's from its code on, as in `OOM command not allowed`. Redis 6 says before it where in the script
+/// it was, and both have `ERR` before the code of an error that ends a script.
+fn plain(error: &str) -> &str {
+    let is_code = |word: &&str| word.len() > 2 && *word != "ERR" && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let word = error.split_ascii_whitespace().map(|word| word.trim_start_matches('-')).find(is_code);
+    let begins = word.and_then(|word| error.find(word)).unwrap_or_default();
+    error.get(begins..).unwrap_or(error).trim()
+}
+
+/// Whether the store is not, or not yet, whoever is behind this connection.
+fn is_elsewhere(plain: &str) -> bool {
+    let code = plain.split_ascii_whitespace().next().unwrap_or_default();
+    // What Redis 7 tells a script on a replica that may not even be read.
+    matches!(code, "READONLY" | "MASTERDOWN" | "LOADING") || plain.contains("on a stale replica")
 }
 
 /// The backend that an entry names.
@@ -218,11 +284,14 @@ async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Resu
 
 impl From<RedisError> for Broken {
     fn from(error: RedisError) -> Self {
-        let elsewhere = matches!(
-            error.kind(),
-            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading)
-        );
-        Self { lost: elsewhere || error.is_io_error() || error.is_unrecoverable_error(), why: error.to_string() }
+        let why = error.to_string();
+        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            let is_lost = error.is_io_error() || error.is_unrecoverable_error();
+            return Self { how: if is_lost { How::Lost } else { How::Missing }, why };
+        }
+        let said = format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+        let why = plain(&said).to_owned();
+        Self { how: if is_elsewhere(&why) { How::Lost } else { How::Refused }, why }
     }
 }
 
@@ -236,6 +305,44 @@ mod tests {
         assert_eq!(backend("0 b1"), Some("b1"));
         for other in ["", "b1", "12", "12 ", "x b1"] {
             assert_eq!(backend(other), None, "{other:?}");
+        }
+    }
+    #[test]
+    fn a_refusal_is_told_from_what_stands_there_and_from_a_store_that_is_elsewhere() {
+        let read = |answer: &str| Put::read(Some(answer.to_owned())).map_err(|broken| broken.how);
+        assert_eq!(Put::read(None).unwrap(), Put::Done);
+        assert_eq!(read("1700000000000 b1").unwrap(), Put::Other("1700000000000 b1".into()));
+        let oom = Put::Refused("OOM command not allowed when used memory > 'maxmemory'.".into());
+        assert_eq!(read("!OOM command not allowed when used memory > 'maxmemory'.").unwrap(), oom);
+        // Redis 6.
+        assert_eq!(
+            read("!@user_script: 15: -OOM command not allowed when used memory > 'maxmemory'.\r\n").unwrap(),
+            oom
+        );
+        for elsewhere in [
+            "!READONLY You can't write against a read only replica.",
+            "!@user_script: 15: -READONLY You can't write against a read only replica.\r\n",
+            "!MASTERDOWN Link with MASTER is down",
+        ] {
+            assert_eq!(read(elsewhere), Err(How::Lost), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_ended_the_script_means_what_its_own_code_says() {
+        let of = |line: &str| {
+            let error = redis::parse_redis_value(line.as_bytes()).and_then(redis::Value::extract_error).unwrap_err();
+            Broken::from(error).how
+        };
+        for elsewhere in [
+            "-READONLY You can't write against a read only replica.\r\n",
+            "-LOADING Redis is loading the dataset in memory\r\n",
+            "-ERR Error running script (call to f_0a): @user_script:8: @user_script: 8: -READONLY You can't write\r\n",
+        ] {
+            assert_eq!(of(elsewhere), How::Lost, "{elsewhere}");
+        }
+        for refused in ["-NOPERM User sessile has no permissions to run the 'eval' command\r\n", "-ERR no\r\n"] {
+            assert_eq!(of(refused), How::Refused, "{refused}");
         }
     }
 }

@@ -10,7 +10,9 @@
 //! | `breaker` | whether the store is asked at all |
 //! | `notes` | when it hears again of a value in use |
 //! | `pending` | what was learned while it was away |
+//! | `refusal` | whether it takes what it is told |
 //! | `keeper` | the thread: connection, batches, probes, reconciliation |
+//! | `dialling` | a new connection, and what it is told first |
 //! | `flight` | one exchange |
 //! | `link` | what is said to Redis |
 //! | `access` | addresses, passwords, hashes of values |
@@ -21,11 +23,13 @@
 
 mod access;
 mod breaker;
+mod dialling;
 mod flight;
 mod keeper;
 mod link;
 mod notes;
 mod pending;
+mod refusal;
 mod tally;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -106,7 +110,12 @@ enum Wish {
 }
 
 /// Dropped without an answer where there is none.
-type Answer = oneshot::Sender<Option<Box<str>>>;
+type Answer = oneshot::Sender<Answered>;
+type Answered = Result<Option<Box<str>>, Refused>;
+
+/// The store is there, in time, and would not have what it was told.
+#[derive(Debug)]
+struct Refused;
 
 /// Another store is to be used, or none; answered when it has been tried.
 struct Order {
@@ -116,7 +125,7 @@ struct Order {
 
 /// An answer that somebody waits for, until his time is over.
 pub struct Waiting {
-    answer: oneshot::Receiver<Option<Box<str>>>,
+    answer: oneshot::Receiver<Answered>,
     shared: Arc<Shared>,
     kind: Kind,
     since: u64,
@@ -256,7 +265,7 @@ impl Store {
         asked
     }
 
-    fn wait(&self, answer: oneshot::Receiver<Option<Box<str>>>, kind: Kind, since: u64) -> Waiting {
+    fn wait(&self, answer: oneshot::Receiver<Answered>, kind: Kind, since: u64) -> Waiting {
         let budget_us = self.shared.budget_us.load(Relaxed);
         let until = clock::now() + budget_us - WAKING_US.min(budget_us / 4);
         Waiting { answer, shared: Arc::clone(&self.shared), kind, since, until }
@@ -268,17 +277,17 @@ impl Waiting {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
             let outcome = match (&answered, self.kind) {
-                (Err(_), _) => Outcome::Failed,
-                (Ok(Some(_)), Kind::Find) => Outcome::Known,
-                (Ok(None), Kind::Find) => Outcome::Unknown,
-                (Ok(_), _) => Outcome::Stored,
+                (Err(_) | Ok(Err(Refused)), _) => Outcome::Failed,
+                (Ok(Ok(Some(_))), Kind::Find) => Outcome::Known,
+                (Ok(Ok(None)), Kind::Find) => Outcome::Unknown,
+                (Ok(Ok(_)), _) => Outcome::Stored,
             };
             match answered.is_ok() {
                 true => self.shared.breaker.succeeded(),
                 false => self.shared.failed(self.since),
             }
             self.shared.tally.count(self.kind, outcome);
-            answered.ok().flatten()
+            answered.ok().and_then(Result::ok).flatten()
         })
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Outcome {
     Stored,
     /// No answer within the budget.
     Late,
-    /// The store, or the way there, said no.
+    /// The store, or the way there, said no. What was to be learned is told again.
     Failed,
     /// The store was away; it will be told.
     Later,
@@ -57,7 +57,7 @@ pub(super) struct Tally {
     counts: [[AtomicU64; OUTCOMES.len()]; KINDS.len()],
     /// Times the breaker has opened.
     pub(super) opened: AtomicU64,
-    /// Learned while the store was away, and waiting.
+    /// Learned while the store was away, or refused by it, and waiting.
     pub(super) pending: AtomicU64,
     /// The same, and lost for want of room.
     pub(super) overflow: AtomicU64,

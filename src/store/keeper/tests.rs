@@ -6,6 +6,7 @@ use super::*;
 use crate::admission::Admission;
 use crate::config::{self, Config};
 use crate::snapshot::{Loaded, Snapshot};
+use crate::store::dialling::Told;
 use crate::store::pending::PENDING_MAX;
 use crate::store::{Breaker, FAILURES};
 
@@ -69,11 +70,11 @@ fn what_is_still_to_be_told_waits_when_the_breaker_opens_under_a_connection() {
         (0..count).for_each(|key| keeper.remember(&access, entry(key, 1)));
         let since = close(&keeper.shared.breaker);
         assert_eq!((0..FAILURES).filter(|_| keeper.shared.breaker.failed(since)).count(), 1, "conversations open it");
-        keeper.tell_pending();
+        keeper.tell_pending(FLIGHTS);
         keeper.beat();
         assert_eq!((keeper.flights.len(), keeper.pending.len()), (0, count));
         close(&keeper.shared.breaker);
-        keeper.tell_pending();
+        keeper.tell_pending(FLIGHTS);
         assert_eq!((keeper.flights.len(), keeper.pending.len()), (3, 0));
     });
 }
@@ -82,7 +83,7 @@ fn what_is_still_to_be_told_waits_when_the_breaker_opens_under_a_connection() {
 fn failed(access: &Arc<Access>, untold: usize) -> Dialled {
     let mut pending = Pending::default();
     (0..untold).for_each(|at| assert!(!pending.add(entry(at, at as u64 + 1))));
-    Dialled { access: Arc::clone(access), link: Err("nobody there".into()), pending, told: 0 }
+    Dialled { access: Arc::clone(access), link: Err("nobody there".into()), pending, told: Told::default() }
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
         assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 30));
         let write = || Write { kind: Kind::Learn, done: None, of: None };
         let (entries, writes) = (vec![entry(1, 1), entry(2, 2)], vec![write(), write()]);
-        keeper.landed(&before, Landed { entries, writes, unwritten: true, ..Landed::begun(1, clock::now()) });
+        keeper.landed(&before, Landed { entries, writes, put: None, ..Landed::begun(1, clock::now()) });
         assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 32));
     });
 }

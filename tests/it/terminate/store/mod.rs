@@ -6,6 +6,7 @@
 mod away;
 mod login;
 mod redis;
+mod refusal;
 mod ways;
 
 use std::net::{SocketAddr, TcpStream};

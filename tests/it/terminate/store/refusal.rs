@@ -1,0 +1,109 @@
+//! A store that answers and does not take what it is told: full, a key of somebody else's, a replica.
+
+use super::redis::{Redis, Slow};
+use super::{AMPLE, User, Visitor, application, count, nobody_was_refused, seen, stands, store, text};
+use crate::support::program::free_address;
+use crate::support::{Sessile, eventually};
+
+fn logins(visitor: &mut Visitor, count: usize) -> Vec<User> {
+    (0..count).map(|_| visitor.login()).collect()
+}
+
+/// Waits until the store is complained of so.
+fn complains(instance: &Sessile, of: &str) {
+    let told = || seen(instance)["complaint"].as_str().is_some_and(|why| why.contains(of)).then_some(());
+    eventually(&format!("a complaint of {of}"), told);
+}
+
+/// Waits until nobody complains and nothing waits.
+fn is_well(instance: &Sessile) {
+    eventually("the complaint to end", || {
+        let seen = seen(instance);
+        (seen["state"] == "working" && seen["complaint"].is_null() && seen["pending"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_full_store_is_still_asked_and_is_told_when_it_has_room() {
+    let Some(redis) = Redis::start("a_full_store_is_still_asked_and_is_told_when_it_has_room") else { return };
+    let application = application();
+    let text = text(&store(&redis.url(), AMPLE), &application.addresses);
+    let instances = [Sessile::start(&text), Sessile::start(&text)];
+    let [mut one, mut other] = instances.each_ref().map(Visitor::to);
+    instances.iter().for_each(|instance| stands(instance, "working"));
+    let before = logins(&mut one, 20);
+    redis.cli(&["config", "set", "maxmemory-policy", "noeviction"]);
+    redis.cli(&["config", "set", "maxmemory", "1"]);
+    // More than goes in one exchange.
+    let meanwhile = logins(&mut one, 150);
+    one.finds(&meanwhile);
+    other.finds(&before);
+    complains(&instances[0], "does not take what is learned: OOM");
+    eventually("it all to wait", || (seen(&instances[0])["pending"] == 150).then_some(()));
+    assert_eq!((count(&instances[1], "find", "known"), count(&instances[0], "learn", "failed")), (20, 150));
+    // What has ended takes no room.
+    other.get("/logout", &before[0].cookie);
+    eventually("it to be forgotten", || (redis.dump().len() == 19).then_some(()));
+    for instance in &instances {
+        assert_eq!((seen(instance)["state"].as_str(), seen(instance)["opened"].as_u64()), (Some("working"), Some(0)));
+    }
+
+    redis.cli(&["config", "set", "maxmemory", "0"]);
+    eventually("the store to know", || (redis.dump().len() == 19 + meanwhile.len()).then_some(()));
+    is_well(&instances[0]);
+    other.finds(&meanwhile);
+    assert_eq!(seen(&instances[0])["reconciled"], 150);
+    let said = instances[0].said();
+    assert_eq!(said.matches("does not take what is learned").count(), 1, "{said}");
+    for instance in &instances {
+        assert_eq!(seen(instance)["opened"], 0);
+        nobody_was_refused(instance);
+    }
+}
+
+#[test]
+fn a_key_that_is_refused_keeps_no_other_from_being_told() {
+    let Some(redis) = Redis::start("a_key_that_is_refused_keeps_no_other_from_being_told") else { return };
+    let (application, slow) = (application(), Slow::before(redis.address));
+    let instance = Sessile::start(&text(&store(&slow.url(), "50ms"), &application.addresses));
+    let mut visitor = Visitor::to(&instance);
+    stands(&instance, "working");
+    let user = visitor.login();
+    let key = eventually("the store to know", || redis.dump().pop()).0;
+    slow.delay(200);
+    (0..10).for_each(|n| drop(visitor.get("/", &format!("SID=slow-{n}"))));
+    stands(&instance, "open");
+    redis.cli(&["del", &key]);
+    redis.cli(&["rpush", &key, "somebody else's"]);
+    visitor.get("/logout", &user.cookie);
+    let meanwhile = logins(&mut visitor, 20);
+    slow.delay(0);
+    complains(&instance, "WRONGTYPE");
+    eventually("all others to be told", || (seen(&instance)["reconciled"] == 20).then_some(()));
+    stands(&instance, "working");
+    visitor.finds(&meanwhile);
+    redis.cli(&["del", &key]);
+    is_well(&instance);
+    assert_eq!(seen(&instance)["reconciled"], 21);
+    nobody_was_refused(&instance);
+}
+
+#[test]
+fn a_store_that_has_become_a_replica_is_left_alone_until_it_is_none() {
+    let Some(redis) = Redis::start("a_store_that_has_become_a_replica_is_left_alone_until_it_is_none") else { return };
+    let application = application();
+    let instance = Sessile::start(&text(&store(&redis.url(), AMPLE), &application.addresses));
+    let mut visitor = Visitor::to(&instance);
+    stands(&instance, "working");
+    let before = logins(&mut visitor, 5);
+    let nowhere = free_address();
+    redis.cli(&["replicaof", &nowhere.ip().to_string(), &nowhere.port().to_string()]);
+    let meanwhile = logins(&mut visitor, 20);
+    stands(&instance, "open");
+    complains(&instance, "READONLY");
+    visitor.finds(&meanwhile);
+    redis.cli(&["replicaof", "no", "one"]);
+    is_well(&instance);
+    eventually("the store to know", || (redis.dump().len() == before.len() + meanwhile.len()).then_some(()));
+    nobody_was_refused(&instance);
+}
