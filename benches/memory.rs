@@ -32,7 +32,8 @@ fn now() -> Minute {
 }
 
 fn memory(bytes: u64) -> (Memory, Seat) {
-    let terms = Terms { remember: Duration::from_secs(10_800), digest: 1 };
+    let remember = Duration::from_secs(10_800);
+    let terms = Terms { remember, remember_values: remember, digest: 1 };
     let memory = Memory::new(bytes, Secret::new([7; 16]), terms).expect("there is memory");
     let seat = Seating::new(memory.seats(), ["a"]).seat(0).expect("a seat");
     (memory, seat)

@@ -11,7 +11,8 @@ const GIB: u64 = 1 << 30;
 #[test]
 fn a_memory_of_a_gibibyte_costs_what_is_used_of_it() {
     let before = resident_bytes();
-    let terms = Terms { remember: Duration::from_secs(10_800), digest: 1 };
+    let remember = Duration::from_secs(10_800);
+    let terms = Terms { remember, remember_values: remember, digest: 1 };
     let memory = Memory::new(GIB, Secret::new([7; 16]), terms).expect("a table");
     assert_eq!(memory.bytes(), GIB);
     let seat = Seating::new(memory.seats(), ["a"]).seat(0).expect("a seat");

@@ -71,11 +71,11 @@ impl Pool {
 
     /// What becomes of an entry whose backend is there; `anybody`: no range shuts that out.
     fn fate(&self, entry: &Entry, alike: Alike, anybody: bool, now: Minute) -> Fate {
-        let learned = entry.known.origin == Origin::Learned;
-        let Some(memory) = self.memory.as_ref().filter(|_| if learned { alike.learns } else { alike.keys }) else {
+        let value = entry.known.origin.is_value();
+        let Some(memory) = self.memory.as_ref().filter(|_| if value { alike.learns } else { alike.keys }) else {
             return Fate::Depends;
         };
-        match memory.find(entry.key, learned, now) {
+        match memory.recall(entry.key, now) {
             Recalled::Gone => Fate::Leaves,
             // It was the smaller memory's to lose, or is over under the new rules.
             Recalled::Unknown => Fate::Depends,
@@ -96,8 +96,7 @@ impl Alike {
             cookie.map(|cookie| cookie.name.clone())
         };
         let learns = learned(old).is_some() && learned(old) == learned(new);
-        // Where values are learned, an entry that was not set by a backend may be of a key or of a value.
-        let keys = identity(before) == identity(after) && (learns || learned(old).is_none());
+        let keys = identity(before) == identity(after);
         let policy = |pool: &config::Pool| pool.memory.map(|memory| (memory.on_add, memory.on_return));
         let rules =
             keys && ranges(old) == ranges(new) && before.digest() == after.digest() && policy(old) == policy(new);

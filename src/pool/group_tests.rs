@@ -2,6 +2,8 @@
 
 use super::memory_tests::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
 use super::*;
+use crate::sticky::cookie::Recalled;
+use crate::sticky::memory::Secret;
 
 /// Two pools of the same backends, by another name and port each.
 fn twins(names: &[&str], group: Option<&str>) -> [config::Pool; 2] {
@@ -49,4 +51,36 @@ fn who_was_known_is_known_when_a_pool_joins_a_group_leaves_it_or_the_group_has_a
         assert_eq!(moved(&homes, &visit_all(&pools[0], 0)), 0, "{step:?}");
     }
     assert_eq!(moved(&homes, &visit_all(&pools[1], 0)), 0, "it was in the group");
+}
+
+#[test]
+fn values_last_used_before_keys_are_over_survive_another_size_and_another_group() {
+    const NOW_MS: u64 = 4 * 3_600_000;
+    let learning = |group: &str, bytes: u64| {
+        let mode = config::CookieMode::Learn { remember: Duration::from_secs(24 * 3_600) };
+        config::Pool {
+            stick_group: Some(group.to_owned()),
+            cookie: Some(config::Cookie { name: "SID".to_owned(), mode }),
+            ..remembering(&["a", "b"], config::Memory { bytes, ..rules() })
+        }
+    };
+    let secret = Secret::new([7; 16]);
+    let give = |config: &config::Pool, before: Option<&Pool>| {
+        Memories::new(before, &secret, NOW_MS).give(Pool::new(config, before, 1))
+    };
+    let mut pool = give(&learning("web", 1 << 20), None);
+    visit(&pool, 1, 0);
+    pool.learn_value(b"set", &pool.backends()[1], 0);
+    pool.settle(pool.remember_value(b"brought").unwrap(), &pool.backends()[1], 0);
+    for next in [learning("web", 2 << 20), learning("other", 2 << 20)] {
+        let next = give(&next, Some(&pool));
+        assert!(!next.memory().unwrap().is_same(pool.memory().unwrap()));
+        next.take_over(&pool, NOW_MS);
+        let census = next.census(NOW_MS).unwrap();
+        assert_eq!((census.known, census.learned), (2, 2), "the key was over");
+        for value in [&b"set"[..], b"brought"] {
+            assert_eq!(next.recall_value(value, NOW_MS), Recalled::At(1));
+        }
+        pool = next;
+    }
 }

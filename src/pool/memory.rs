@@ -14,7 +14,7 @@ use crate::outcome::{Cause, Reason};
 use crate::sticky::memory::census::Census;
 use crate::sticky::memory::hottest::Label;
 use crate::sticky::memory::{
-    Entry, Hot, KeyHash, Known, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
+    Entry, Hot, KeyHash, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -30,8 +30,6 @@ pub(super) struct PoolMemory {
     pub(super) memory: Memory,
     pub(super) seating: Seating,
     pub(super) rules: config::Memory,
-    /// The same table, as long as learned cookies are remembered.
-    learned: Memory,
 }
 
 /// What is known of a key.
@@ -86,7 +84,8 @@ impl<'s> Memories<'s> {
     /// The pool with its memory. It has none where none is wanted, or where the system has no room for it.
     pub fn give(&mut self, pool: Pool) -> Pool {
         let Some(rules) = pool.config.memory else { return pool };
-        let terms = Terms { remember: rules.remember, digest: pool.digest() };
+        let remember_values = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
+        let terms = Terms { remember: rules.remember, remember_values, digest: pool.digest() };
         let group = pool.config.stick_group.as_ref();
         let known = group.and_then(|group| self.groups.get(group).cloned());
         let Some(memory) = known.or_else(|| self.table(&pool, rules.bytes, terms)) else { return pool };
@@ -117,9 +116,7 @@ impl<'s> Memories<'s> {
 impl PoolMemory {
     fn new(pool: &Pool, memory: Memory, rules: config::Memory) -> Self {
         let seating = Seating::new(memory.seats(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
-        let remember = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
-        let learned = memory.under(Terms { remember, digest: pool.digest() });
-        Self { memory, seating, rules, learned }
+        Self { memory, seating, rules }
     }
 
     pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
@@ -127,31 +124,18 @@ impl PoolMemory {
     }
 
     pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
-        self.known(self.memory.find(key, now))
-    }
-
-    /// The same for the key of an entry, which may be a value that was learned.
-    pub(super) fn find(&self, key: KeyHash, learned: bool, now: Minute) -> Recalled {
-        let memory = if learned { &self.learned } else { &self.memory };
-        self.known(memory.find(key, now))
-    }
-
-    /// Every entry that is not over and names a backend of the pool, with that backend's index.
-    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
-        let remembered = |entry: &Entry| match entry.known.origin {
-            Origin::Learned => self.learned.remembers(entry),
-            _ => self.memory.remembers(entry),
-        };
-        let entries = self.memory.entries(0..self.memory.buckets(), now).filter(remembered);
-        entries.filter_map(|entry| Some((self.seating.index(entry.known.seat)?, entry)))
-    }
-
-    fn known(&self, found: Option<Known>) -> Recalled {
-        match found.map(|known| (self.seating.index(known.seat), known.origin)) {
+        match self.memory.find(key, now).map(|known| (self.seating.index(known.seat), known.origin)) {
             None => Recalled::Unknown,
             Some((Some(index), origin)) => Recalled::At(index, origin),
             Some((None, _)) => Recalled::Gone,
         }
+    }
+
+    /// Every entry that is not over and names a backend of the pool, with that backend's index.
+    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
+        let entries = self.memory.entries(0..self.memory.buckets(), now);
+        let entries = entries.filter(|entry| self.memory.remembers(entry));
+        entries.filter_map(|entry| Some((self.seating.index(entry.known.seat)?, entry)))
     }
 }
 
@@ -277,8 +261,7 @@ impl Pool {
     /// Where the value of the application's cookie belongs, if it is learned.
     pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::Recalled {
         let Some(memory) = &self.memory else { return cookie::Recalled::Unknown };
-        let found = memory.learned.find(memory.memory.secret().cookie(value), Minute::of_ms(now_ms));
-        match memory.known(found) {
+        match memory.recall(memory.memory.secret().cookie(value), Minute::of_ms(now_ms)) {
             Recalled::Unknown => cookie::Recalled::Unknown,
             Recalled::At(index, _) => cookie::Recalled::At(index),
             Recalled::Gone => cookie::Recalled::Gone,
@@ -288,7 +271,7 @@ impl Pool {
     /// What is remembered of a request that brought this value, which no backend is known to have set.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
         let memory = self.memory.as_ref().filter(|_| !value.is_empty())?;
-        Some(Remember { key: memory.memory.secret().cookie(value), origin: Origin::Displaced })
+        Some(Remember { key: memory.memory.secret().cookie(value), origin: Origin::Brought })
     }
 
     /// A backend has set the cookie to this value. It stands in the memory when this returns, unless that is full of
@@ -382,7 +365,7 @@ impl Pool {
     }
 
     fn note(&self, stored: Stored) {
-        if let Stored::Evicted(Origin::Displaced | Origin::Overflowed | Origin::Learned) = stored {
+        if let Stored::Evicted(Origin::Displaced | Origin::Overflowed | Origin::Brought | Origin::Learned) = stored {
             self.shared.evicted_displaced.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }

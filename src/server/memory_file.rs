@@ -79,3 +79,58 @@ fn open(path: &Path) -> Result<Option<BufReader<File>>, Refused> {
 fn now() -> Minute {
     Minute::of_ms(clock::now() / 1_000)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::config;
+    use crate::snapshot;
+    use crate::sticky::cookie::Recalled;
+    use crate::sticky::memory::{Origin, Place, Seating, Tenant};
+
+    const FILE: &str = r#"
+[[listener]]
+name = "web"
+bind = "127.0.0.1:0"
+pool = "p"
+
+[[pool]]
+name = "p"
+http = true
+backend = [{ name = "a", address = "127.0.0.1:1" }, { name = "b", address = "127.0.0.1:2" }]
+
+[pool.cookie]
+mode = "learn"
+name = "SID"
+remember = "1d"
+"#;
+
+    fn snapshot(secret: Option<Secret>) -> Snapshot {
+        let config = config::check(FILE, &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config;
+        let loaded = snapshot::Loaded { secret, ..snapshot::Loaded::default() };
+        Snapshot::build(config, loaded, None, 1, &Arc::new(Admission::new(1)))
+    }
+
+    #[test]
+    fn a_value_last_used_before_keys_are_over_is_known_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        let before = snapshot(None);
+        let memory = before.pools[0].memory().unwrap();
+        let seat = Seating::new(memory.seats(), ["b"]).seat(0).unwrap();
+        for (value, origin) in [("set", Origin::Learned), ("brought", Origin::Brought)] {
+            let key = memory.secret().cookie(value.as_bytes());
+            let _ = memory.settle(key, Place { seat, origin }, now().before(240), |_| Tenant::Usable);
+        }
+        store(&path, &before).unwrap();
+        let after = snapshot(secret(&path));
+        load(&path, &after);
+        for value in ["set", "brought"] {
+            let recalled = after.pools[0].recall_value(value.as_bytes(), clock::now() / 1_000);
+            assert_eq!(recalled, Recalled::At(1), "{value}");
+        }
+    }
+}

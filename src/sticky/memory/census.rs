@@ -23,7 +23,7 @@ pub struct Census {
     pub placed: u64,
     /// Those that it would not.
     pub displaced: u64,
-    /// Those that an application's cookie names.
+    /// Those that are values of an application's cookie.
     pub learned: u64,
     by_seat: AHashMap<Seat, u64>,
 }
@@ -37,7 +37,7 @@ impl Census {
             *match entry.known.origin {
                 Origin::Placed => &mut self.placed,
                 Origin::Outgrown | Origin::Displaced | Origin::Overflowed => &mut self.displaced,
-                Origin::Learned => &mut self.learned,
+                Origin::Brought | Origin::Learned => &mut self.learned,
             } += 1;
             *self.by_seat.entry(entry.known.seat).or_default() += 1;
         }

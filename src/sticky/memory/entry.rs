@@ -4,18 +4,19 @@
 //! lock, so the halves of two different entries, read together, name a key that nobody has.
 //!
 //! ```text
-//! data   backend id 16 | generation 16 | minutes 24 | lock 1 | learned 1 | placement 6
+//! data   backend id 16 | generation 16 | minutes 24 | lock 1 | value 1 | placement 6
 //! check  key ^ (data without minutes and lock)
 //! ```
 //!
 //! Id 0 is nobody: a place of zeros is empty. Minutes go round every 31 years. *Placement* names the placement that
 //! would find the same backend, by a remainder of its digest, or is 0: so when a reload changes placement, everything
-//! remembered before counts as worth remembering until its client comes again.
+//! remembered before counts as worth remembering until its client comes again. *Value* is set where the key is a value
+//! of a learned cookie, which lives by a time of its own; placement is then 0 if a backend is known to have set it.
 
 use std::time::Duration;
 
 use super::secret::KeyHash;
-use super::{Origin, Place, Seat};
+use super::{Origin, Place, Seat, Terms};
 
 /// Minutes since a moment of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,8 +53,27 @@ const REMEMBER_MAX: u64 = (MINUTES / 2 - 1) as u64;
 
 /// Entries older than this are over. They are dated by the minute, so it is never less than asked, and up to two
 /// minutes more.
-pub(super) fn remember_min(remember: Duration) -> u32 {
+fn remember_min(remember: Duration) -> u32 {
     remember.as_secs().div_ceil(60).min(REMEMBER_MAX) as u32
+}
+
+/// How old entries get, each by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lifetimes {
+    keys_min: u32,
+    values_min: u32,
+}
+
+impl Lifetimes {
+    pub(super) fn new(terms: &Terms) -> Self {
+        Self { keys_min: remember_min(terms.remember), values_min: remember_min(terms.remember_values) }
+    }
+
+    /// Whether an entry with these flags is not over at this age.
+    #[inline]
+    pub(super) fn reach(self, flags: u8, age_min: u32) -> bool {
+        age_min <= if u64::from(flags) & VALUE != 0 { self.values_min } else { self.keys_min }
+    }
 }
 
 /// Placements that entries can tell apart.
@@ -96,10 +116,14 @@ pub(super) struct Data(pub(super) u64);
 
 const MINUTES_SHIFT: u32 = 8;
 const MINUTES_MASK: u64 = (MINUTES as u64) << MINUTES_SHIFT;
-const LEARNED: u64 = 1 << 6;
-const FINDER_MASK: u64 = LEARNED - 1;
+const VALUE: u64 = 1 << 6;
+const FINDER_MASK: u64 = VALUE - 1;
+const FLAGS_MASK: u64 = VALUE | FINDER_MASK;
 /// No placement.
 const OVERFLOWED: u64 = FINDER_MASK;
+const LEARNED: u64 = VALUE;
+/// No placement either.
+const BROUGHT: u64 = VALUE | FINDER_MASK;
 
 /// Set in the first entry of a bucket while somebody changes the bucket.
 pub(super) const LOCK: u64 = 1 << 7;
@@ -115,6 +139,7 @@ impl Data {
             Origin::Placed => u64::from(finder.0),
             Origin::Outgrown | Origin::Displaced => 0,
             Origin::Overflowed => OVERFLOWED,
+            Origin::Brought => BROUGHT,
             Origin::Learned => LEARNED,
         };
         Self::with_flags(place.seat, flags as u8, seen)
@@ -123,7 +148,7 @@ impl Data {
     /// An entry with the flags of another one.
     pub(super) fn with_flags(seat: Seat, flags: u8, seen: Minute) -> Self {
         let seat = u64::from(seat.id) << 48 | u64::from(seat.generation) << 32;
-        Self(seat | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & (LEARNED | FINDER_MASK))
+        Self(seat | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & FLAGS_MASK)
     }
 
     #[inline]
@@ -147,15 +172,16 @@ impl Data {
     }
 
     /// What is kept besides seat and minute.
+    #[inline]
     pub(super) fn flags(self) -> u8 {
-        (self.0 & (LEARNED | FINDER_MASK)) as u8
+        (self.0 & FLAGS_MASK) as u8
     }
 
     /// As a pool with this placement sees it.
     #[inline]
     pub(super) fn origin(self, finder: Finder) -> Origin {
-        if self.0 & LEARNED != 0 {
-            Origin::Learned
+        if self.0 & VALUE != 0 {
+            if self.is_learned() { Origin::Learned } else { Origin::Brought }
         } else if self.0 & FINDER_MASK == u64::from(finder.0) {
             Origin::Placed
         } else if self.0 & FINDER_MASK == OVERFLOWED {
@@ -176,7 +202,12 @@ impl Data {
     /// Learned if the other one is.
     #[inline]
     pub(super) fn as_learned_as(self, other: Self) -> Self {
-        if other.0 & LEARNED != 0 { Self(self.0 & !FINDER_MASK | LEARNED) } else { self }
+        if other.is_learned() { Self(self.0 & !FLAGS_MASK | LEARNED) } else { self }
+    }
+
+    #[inline]
+    fn is_learned(self) -> bool {
+        self.0 & FLAGS_MASK == LEARNED
     }
 
     /// Everything that the check word binds.
@@ -232,13 +263,37 @@ mod tests {
         assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
         assert_eq!(data(Origin::Placed).origin(new), Origin::Outgrown);
         assert_eq!(data(Origin::Displaced).origin(Finder::at(0)), Origin::Displaced);
-        assert_eq!(data(Origin::Learned).origin(old), Origin::Learned);
+        for value in [Origin::Brought, Origin::Learned] {
+            assert_eq!((data(value).origin(old), data(value).origin(new)), (value, value));
+            let flags = translated(data(value).flags(), |_| Some(new));
+            assert_eq!(Data::with_flags(SEAT, flags, Minute(1)), data(value), "in another memory");
+        }
+    }
+
+    #[test]
+    fn values_get_as_old_as_their_cookie_says_and_keys_as_the_pool_says() {
+        let [hour, day] = [1, 24].map(|hours| Duration::from_secs(hours * 3_600));
+        for (remember, remember_values) in [(hour, day), (day, hour)] {
+            let lifetimes = Lifetimes::new(&Terms { remember, remember_values, digest: 1 });
+            let origins = [
+                (Origin::Placed, remember),
+                (Origin::Displaced, remember),
+                (Origin::Overflowed, remember),
+                (Origin::Brought, remember_values),
+                (Origin::Learned, remember_values),
+            ];
+            for (origin, most) in origins {
+                let flags = Data::new(Place { seat: SEAT, origin }, Finder::at(FINDERS - 1), Minute(1)).flags();
+                let most_min = remember_min(most);
+                assert!(lifetimes.reach(flags, most_min) && !lifetimes.reach(flags, most_min + 1), "{origin:?}");
+            }
+        }
     }
 
     proptest! {
         #[test]
-        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..3_usize) {
-            let place = Place { seat: Seat { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Learned][origin] };
+        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..4_usize) {
+            let place = Place { seat: Seat { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Brought, Origin::Learned][origin] };
             let (finder, seen) = (Finder::at(key as usize), Minute::of_ms(ms));
             let data = Data::new(place, finder, seen);
             prop_assert_eq!((data.seat(), data.origin(finder), data.seen()), (place.seat, place.origin, seen));

@@ -45,7 +45,7 @@ pub use self::hottest::{Hot, Hottest};
 pub use self::seats::{Seat, Seating, Seats};
 pub use self::secret::{KeyHash, Secret};
 
-use self::entry::{Data, Finder};
+use self::entry::{Data, Finder, Lifetimes};
 use self::finders::Finders;
 use self::room::{IfKnown, Room, Succession, View};
 use self::table::Table;
@@ -59,7 +59,7 @@ pub struct Memory {
     finders: Arc<Finders>,
     hottest: Arc<Hottest>,
     secret: Secret,
-    remember_min: u32,
+    lifetimes: Lifetimes,
     finder: Finder,
 }
 
@@ -69,6 +69,8 @@ pub struct Terms {
     /// How long an entry lives after its key's last connection ended. Entries are dated by the minute: it lives at
     /// least this long and at most two minutes longer.
     pub remember: Duration,
+    /// The same for an entry whose key is a value of a learned cookie.
+    pub remember_values: Duration,
     /// The digest of the pool's placement: entries that another placement made are not known to be found by this one.
     pub digest: u64,
 }
@@ -93,8 +95,17 @@ pub enum Origin {
     Displaced,
     /// Placement would put it elsewhere, and it stays: there was too much to do, or the pool has grown since.
     Overflowed,
-    /// The backend set the cookie. Stays so when the key moves.
+    /// The key is a value of a learned cookie that a client brought: no backend is known to have set it.
+    Brought,
+    /// The backend set the cookie to this value. Stays so when the key moves.
     Learned,
+}
+
+impl Origin {
+    /// Whether the key is a value of a learned cookie.
+    pub fn is_value(self) -> bool {
+        matches!(self, Self::Brought | Self::Learned)
+    }
 }
 
 /// What an entry says about its key.
@@ -159,7 +170,7 @@ impl Memory {
             finders,
             hottest: Arc::default(),
             secret,
-            remember_min: entry::remember_min(terms.remember),
+            lifetimes: Lifetimes::new(&terms),
         })
     }
 
@@ -167,8 +178,7 @@ impl Memory {
     /// for its placement from now on, and is the same otherwise.
     #[must_use]
     pub fn under(&self, terms: Terms) -> Self {
-        let (remember_min, finder) = (entry::remember_min(terms.remember), self.finders.of(terms.digest));
-        Self { remember_min, finder, ..self.clone() }
+        Self { lifetimes: Lifetimes::new(&terms), finder: self.finders.of(terms.digest), ..self.clone() }
     }
 
     /// An empty one of another size with the same secret and seats, to [`absorb`](Self::absorb) this one.
@@ -214,8 +224,9 @@ impl Memory {
     /// Where a key settled, unless that is over.
     #[inline]
     pub fn find(&self, key: KeyHash, now: Minute) -> Option<Known> {
-        let known = self.known(self.table.find(key)?.data, now);
-        (known.age_min <= self.remember_min).then_some(known)
+        let data = self.table.find(key)?.data;
+        let known = self.known(data, now);
+        self.lifetimes.reach(data.flags(), known.age_min).then_some(known)
     }
 
     /// A key has settled: its connection stands. Whatever was known of it before gives way, but what was learned from
@@ -251,7 +262,7 @@ impl Memory {
 
     /// Whether an entry's time is not over.
     pub fn remembers(&self, entry: &Entry) -> bool {
-        entry.known.age_min <= self.remember_min
+        self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
     /// Takes an entry as it was in another memory, unless it knows better; whether its key is known now.
@@ -302,7 +313,7 @@ impl Memory {
     }
 
     fn view(&self, now: Minute) -> View {
-        View { remember_min: self.remember_min, finder: self.finder, now }
+        View { lifetimes: self.lifetimes, finder: self.finder, now }
     }
 }
 
@@ -320,6 +331,6 @@ impl Entry {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Memory({} bytes, {} min)", self.bytes(), self.remember_min)
+        write!(f, "Memory({} bytes, {:?})", self.bytes(), self.lifetimes)
     }
 }

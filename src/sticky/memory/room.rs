@@ -6,14 +6,14 @@
 
 use std::cmp::Reverse;
 
-use super::entry::{Data, Finder, Minute};
+use super::entry::{Data, Finder, Lifetimes, Minute};
 use super::table::ENTRIES;
 use super::{Origin, Stored, Tenant};
 
 /// What the memory is asked under: the terms of a snapshot, and now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
-    pub(super) remember_min: u32,
+    pub(super) lifetimes: Lifetimes,
     pub(super) finder: Finder,
     pub(super) now: Minute,
 }
@@ -22,7 +22,7 @@ impl View {
     /// An entry that is there, and not over.
     #[inline]
     pub(super) fn is_live(&self, data: Data) -> bool {
-        !data.is_empty() && self.now.age_min(data.seen()) <= self.remember_min
+        !data.is_empty() && self.lifetimes.reach(data.flags(), self.now.age_min(data.seen()))
     }
 }
 
@@ -120,22 +120,26 @@ fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
     match (tenant(data), data.origin(view.finder)) {
         (Tenant::Gone, _) => Worth::Gone,
         (Tenant::Unusable, _) | (_, Origin::Placed) => Worth::Little,
-        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed) => Worth::Displaced,
+        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed | Origin::Brought) => Worth::Displaced,
         (_, Origin::Learned) => Worth::Learned,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::sticky::memory::{Place, Seat};
+    use crate::sticky::memory::{Place, Seat, Terms};
 
     const FINDER: usize = 3;
     const DOWN: u16 = 8;
     const GONE: u16 = 9;
 
     fn view() -> View {
-        View { remember_min: 100, finder: Finder::at(FINDER), now: Minute::of_ms(1000 * 60_000) }
+        let [remember, remember_values] = [100, 500].map(|minutes| Duration::from_secs(minutes * 60));
+        let lifetimes = Lifetimes::new(&Terms { remember, remember_values, digest: 1 });
+        View { lifetimes, finder: Finder::at(FINDER), now: Minute::of_ms(1000 * 60_000) }
     }
 
     fn entry(id: u16, origin: Origin, age_min: u32) -> Data {
@@ -175,12 +179,14 @@ mod tests {
     #[test]
     fn what_is_over_or_gone_counts_as_empty() {
         let mut all = [entry(1, Origin::Learned, 5); 8];
-        all[6] = entry(1, Origin::Learned, 101);
-        assert_eq!(find(all, Origin::Placed), Room::Free(6));
+        for (origin, most) in [(Origin::Displaced, 100), (Origin::Brought, 500), (Origin::Learned, 500)] {
+            all[6] = entry(1, origin, most + 1);
+            assert_eq!(find(all, Origin::Placed), Room::Free(6), "{origin:?}");
+            all[6] = entry(1, origin, most);
+            assert_eq!(find(all, Origin::Placed), Room::None, "{origin:?} is not over yet");
+        }
         all[6] = entry(GONE, Origin::Learned, 0);
         assert_eq!(find(all, Origin::Placed), Room::Free(6));
-        all[6] = entry(1, Origin::Learned, 100);
-        assert_eq!(find(all, Origin::Placed), Room::None, "not over yet");
     }
 
     #[test]

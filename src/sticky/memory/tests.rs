@@ -9,7 +9,8 @@ use super::census::Census;
 use super::*;
 
 const HOURS: u64 = 3_600;
-const TERMS: Terms = Terms { remember: Duration::from_secs(3 * HOURS), digest: 1 };
+const TERMS: Terms =
+    Terms { remember: Duration::from_secs(3 * HOURS), remember_values: Duration::from_secs(24 * HOURS), digest: 1 };
 
 fn memory(bytes: u64) -> Memory {
     Memory::new(bytes, Secret::new([7; 16]), TERMS).expect("a table")
@@ -26,6 +27,14 @@ fn seats(memory: &Memory) -> Vec<Seat> {
 
 fn displaced(seat: Seat) -> Place {
     Place { seat, origin: Origin::Displaced }
+}
+
+fn learned(seat: Seat) -> Place {
+    Place { seat, origin: Origin::Learned }
+}
+
+fn brought(seat: Seat) -> Place {
+    Place { seat, origin: Origin::Brought }
 }
 
 fn usable(_: Seat) -> Tenant {
@@ -45,6 +54,23 @@ fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
     assert_eq!(memory.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
     let longer = memory.under(Terms { remember: Duration::from_secs(6 * HOURS), ..TERMS });
     assert!(longer.find(key, at(641)).is_some() && memory.find(key, at(641)).is_none());
+}
+
+#[test]
+fn values_are_remembered_as_long_as_their_cookie_and_keys_as_long_as_the_pool_says() {
+    let memory = memory(1 << 16);
+    let short = Duration::from_secs(HOURS);
+    let (shorter, a) = (memory.under(Terms { remember_values: short, ..TERMS }), seats(&memory)[0]);
+    for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
+        let key = KeyHash(n as u64 + 1);
+        assert_eq!(memory.settle(key, place, at(0), usable), Stored::Added);
+        let known = |memory: &Memory, minute| memory.find(key, at(minute)).is_some();
+        let (most, short) = if place.origin.is_value() { (24 * 60, 60) } else { (180, 180) };
+        assert!(known(&memory, most) && !known(&memory, most + 1), "{place:?}");
+        assert!(known(&shorter, short) && !known(&shorter, short + 1), "{place:?}");
+        assert_eq!(memory.refresh(key, displaced(a), at(180), usable), Stored::Known);
+        assert_eq!(memory.find(key, at(181)).map(|known| known.origin), Some(place.origin), "what it was it is");
+    }
 }
 
 #[test]
@@ -107,6 +133,19 @@ fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
 }
 
 #[test]
+fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
+    let memory = memory(1 << 16);
+    let (key, a) = (memory.secret().cookie(b"v"), seats(&memory)[0]);
+    let origin = || memory.find(key, at(600)).map(|known| known.origin);
+    for (place, expected) in
+        [(brought(a), Origin::Brought), (learned(a), Origin::Learned), (brought(a), Origin::Learned)]
+    {
+        let _ = memory.settle(key, place, at(0), usable);
+        assert_eq!(origin(), Some(expected), "{place:?}");
+    }
+}
+
+#[test]
 fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
     let memory = memory(128);
     let a = seats(&memory)[0];
@@ -118,6 +157,28 @@ fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
     assert!((2..=9).all(|n| settle(n + 10, Origin::Learned) == Stored::Evicted(Origin::Displaced)));
     assert_eq!(settle(30, Origin::Displaced), Stored::Refused);
     assert_eq!(settle(30, Origin::Learned), Stored::Evicted(Origin::Learned));
+}
+
+#[test]
+fn a_value_that_outlives_keys_does_not_go_as_if_it_were_over() {
+    let full_of = |place: fn(Seat) -> Place| {
+        let memory = memory(128);
+        let a = seats(&memory)[0];
+        assert!((1..=8).all(|n| memory.settle(KeyHash(n), place(a), at(n), usable) == Stored::Added));
+        (memory, a)
+    };
+    let (memory, a) = full_of(learned);
+    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Refused);
+    assert_eq!(memory.settle(KeyHash(9), brought(a), at(240), usable), Stored::Refused);
+    assert_eq!(memory.settle(KeyHash(9), learned(a), at(240), usable), Stored::Evicted(Origin::Learned), "and told");
+    let (memory, a) = full_of(brought);
+    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Evicted(Origin::Brought), "and told");
+    assert!(memory.find(KeyHash(2), at(240)).is_some());
+    let (memory, a) = full_of(displaced);
+    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Added, "a key is over");
+    // Once the cookie's time is over, values are worth no more than that.
+    let (memory, a) = full_of(learned);
+    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(24 * 60 + 9), usable), Stored::Added);
 }
 
 #[test]
@@ -161,6 +222,38 @@ fn another_size_takes_over_what_is_known_and_knows_better() {
 }
 
 #[test]
+fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
+    let old = memory(1 << 16);
+    let a = seats(&old)[0];
+    let key = |n: u64| old.secret().key(&n.to_be_bytes());
+    for n in 0..600 {
+        let place = [displaced, brought, learned][n as usize % 3](a);
+        let _ = old.settle(key(n), place, at(n), usable);
+    }
+    let new = old.resized(1 << 17).expect("a table");
+    assert_eq!(new.absorb(&old, at(1_000), Some), 400, "no key is as young");
+    assert_eq!(new.find(key(1), at(1_000)), Some(Known { seat: a, origin: Origin::Brought, age_min: 999 }));
+    assert_eq!(new.find(key(2), at(1_000)), Some(Known { seat: a, origin: Origin::Learned, age_min: 998 }));
+    let short = old.resized(1 << 17).expect("a table").under(Terms { remember_values: TERMS.remember, ..TERMS });
+    assert_eq!(short.absorb(&old, at(1_000), Some), 0);
+}
+
+#[test]
+fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
+    let memory = memory(1 << 16);
+    let a = seats(&memory)[0];
+    for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
+        let _ = memory.settle(KeyHash(n as u64 + 1), place, at(0), usable);
+    }
+    let counts = |minute| {
+        let mut census = Census::default();
+        census.count(&memory, 0..memory.buckets(), at(minute));
+        (census.known, census.displaced, census.learned, census.of(a))
+    };
+    assert_eq!([180, 240, 24 * 60, 24 * 60 + 1].map(counts), [(3, 1, 2, 3), (2, 0, 2, 2), (2, 0, 2, 2), (0, 0, 0, 0)]);
+}
+
+#[test]
 fn a_census_counts_who_lives_where_and_since_when() {
     let memory = memory(1 << 16);
     let seats = seats(&memory);
@@ -187,13 +280,15 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let origin = prop_oneof![Just(Origin::Placed), Just(Origin::Displaced), Just(Origin::Learned)];
+    let origin =
+        prop_oneof![Just(Origin::Placed), Just(Origin::Displaced), Just(Origin::Brought), Just(Origin::Learned)];
     prop_oneof![
         (0..40_u8, 0..3_usize, origin).prop_map(|(key, seat, origin)| Step::Settle(key, seat, origin)),
         (0..40_u8, 0..3_usize).prop_map(|(key, seat)| Step::Refresh(key, seat)),
         (0..40_u8).prop_map(Step::Forget),
         (0..40_u8).prop_map(Step::Find),
         (0..90_u32).prop_map(Step::Pass),
+        (0..1_000_u32).prop_map(Step::Pass),
     ]
 }
 
@@ -205,10 +300,13 @@ proptest! {
         let seats = seats(&memory);
         let key = |n: u8| memory.secret().key(&[n]);
         let mut plain = HashMap::<u8, (Seat, Origin, u64)>::new();
+        let lives = |(_, origin, seen): &(Seat, Origin, u64), now: u64| {
+            now - *seen <= if origin.is_value() { 24 * 60 } else { 180 }
+        };
         // Anywhere on the clock, its wrap included.
         let mut now = u64::from(start);
         for step in steps {
-            plain.retain(|_, (_, _, seen)| now - *seen <= 180);
+            plain.retain(|_, entry| lives(entry, now));
             match step {
                 Step::Settle(n, seat, origin) => {
                     let stored = memory.settle(key(n), Place { seat: seats[seat], origin }, at(now), usable);
@@ -241,7 +339,7 @@ proptest! {
                 Step::Pass(minutes) => now += u64::from(minutes),
             }
         }
-        plain.retain(|_, (_, _, seen)| now - *seen <= 180);
+        plain.retain(|_, entry| lives(entry, now));
         let mut census = Census::default();
         census.count(&memory, 0..usize::MAX, at(now));
         prop_assert_eq!(census.known, plain.len() as u64);

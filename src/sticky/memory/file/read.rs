@@ -136,13 +136,12 @@ fn begin<'a>(
 impl Filling<'_> {
     fn put(&self, record: &Record, elapsed_min: u32, now: Minute, loaded: &mut Loaded) {
         let age_min = record.age_min.saturating_add(elapsed_min);
-        let counter = match self.seats.get(usize::from(record.backend)).copied().flatten() {
+        let seat = self.seats.get(usize::from(record.backend)).copied().flatten();
+        let counter = match seat.map(|seat| Entry::new(KeyHash(record.key), seat, record.flags, age_min)) {
             None => &mut loaded.removed,
-            Some(_) if age_min > self.memory.remember_min => &mut loaded.over,
-            Some(seat) => {
-                let entry = Entry::new(KeyHash(record.key), seat, record.flags, age_min);
-                if self.memory.restore(&entry, now) { &mut loaded.kept } else { &mut loaded.crowded }
-            }
+            Some(entry) if !self.memory.remembers(&entry) => &mut loaded.over,
+            Some(entry) if self.memory.restore(&entry, now) => &mut loaded.kept,
+            Some(_) => &mut loaded.crowded,
         };
         *counter += 1;
     }

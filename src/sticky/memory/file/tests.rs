@@ -14,7 +14,8 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const KEYS: u64 = 180;
 
 fn terms() -> Terms {
-    Terms { remember: Duration::from_secs(3 * HOUR), digest: 1 }
+    let remember = Duration::from_secs(3 * HOUR);
+    Terms { remember, remember_values: remember, digest: 1 }
 }
 
 fn at(minute: u64) -> Minute {
@@ -81,6 +82,29 @@ fn what_is_older_than_remembered_is_dropped() {
     assert_eq!(kept(WRITTEN_S + 4 * HOUR), [0, KEYS, 0, 0]);
     assert_eq!(kept(WRITTEN_S + YEAR), [0, KEYS, 0, 0]);
     assert_eq!(kept(u64::MAX), [0, KEYS, 0, 0]);
+}
+
+#[test]
+fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
+    let terms = Terms { remember_values: Duration::from_secs(24 * HOUR), ..terms() };
+    let origins = [Origin::Displaced, Origin::Brought, Origin::Learned];
+    let old = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
+    let seat = Seating::new(old.seats(), NAMES).seat(0).expect("a seat");
+    for (n, origin) in origins.into_iter().enumerate() {
+        let _ = old.settle(key(n as u64), Place { seat, origin }, at(1_000 - 240), |_| Tenant::Usable);
+    }
+    let read = |file: &[u8], now_s, terms| {
+        let memory = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
+        let target = |_: &str| Some(Target { memory: &memory, hash_seed: SEED, backends: NAMES.to_vec() });
+        let loaded = load(file, now_s, Minute::START, target).expect("a good file").remove(0);
+        let known = [0, 1, 2].map(|n| memory.find(key(n), Minute::START).map(|known| (known.origin, known.age_min)));
+        (counts(&loaded), known)
+    };
+    let file = written(&old, &NAMES);
+    let [_, brought, learned] = origins.map(|origin| Some((origin, 300)));
+    assert_eq!(read(&file, WRITTEN_S + HOUR, terms), ([2, 0, 0, 0], [None, brought, learned]), "the key was over");
+    assert_eq!(read(&file, WRITTEN_S + 21 * HOUR, terms), ([0, 2, 0, 0], [None; 3]));
+    assert_eq!(read(&file, WRITTEN_S, self::terms()), ([0, 2, 0, 0], [None; 3]), "by the terms of who reads");
 }
 
 #[test]
