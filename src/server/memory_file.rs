@@ -1,12 +1,13 @@
 //! What is remembered, from one process to the next: read once at start, written at intervals and at the end.
 //!
-//! The format is `sticky::memory::file`'s. Invariant: the file is replaced whole or not at all, and only its owner can
-//! read it; whatever is wrong with it costs what it remembers and nothing else.
+//! The format is `sticky::memory::file`'s. Invariant: the file is replaced whole or not at all, by one write at a time,
+//! and only its owner can read it; whatever is wrong with it costs what it remembers and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::clock;
 use crate::snapshot::Snapshot;
@@ -50,21 +51,30 @@ fn tell(section: &Loaded) {
     }
 }
 
-/// Writes what is remembered now.
-pub(super) fn store(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
-    for (name, pools) in snapshot.memories() {
-        if let Some((pool, memory)) = pools.first().and_then(|pool| Some((pool, pool.memory()?))) {
-            let names = pool.backends().iter().map(|backend| backend.name());
-            writer.section(name, pool.config().hash_seed, names, memory, now())?;
+/// Whoever writes the file. All writes of a process go through one of these: they share the name of what is unfinished,
+/// so that a crash leaves one such file, which the next write overwrites.
+#[derive(Debug, Default)]
+pub(super) struct Keeper(Mutex<()>);
+
+impl Keeper {
+    /// Writes what is remembered now, once nobody else is writing.
+    pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+        // Whoever panicked left an unfinished file at most, and that is overwritten.
+        let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = path.with_extension("new");
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
+        for (name, pools) in snapshot.memories() {
+            if let Some((pool, memory)) = pools.first().and_then(|pool| Some((pool, pool.memory()?))) {
+                let names = pool.backends().iter().map(|backend| backend.name());
+                writer.section(name, pool.config().hash_seed, names, memory, now())?;
+            }
         }
+        let mut out = writer.finish()?;
+        out.flush()?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&unfinished, path)
     }
-    let mut out = writer.finish()?;
-    out.flush()?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&unfinished, path)
 }
 
 /// The file, if there is one.
@@ -82,7 +92,7 @@ fn now() -> Minute {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
 
     use super::*;
     use crate::admission::Admission;
@@ -125,12 +135,43 @@ remember = "1d"
             let key = memory.secret().cookie(value.as_bytes());
             let _ = memory.settle(key, Place { seat, origin }, now().before(240), |_| Tenant::Usable);
         }
-        store(&path, &before).unwrap();
+        Keeper::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
         load(&path, &after);
         for value in ["set", "brought"] {
             let recalled = after.pools[0].recall_value(value.as_bytes(), clock::now() / 1_000);
             assert_eq!(recalled, Recalled::At(1), "{value}");
         }
+    }
+
+    #[test]
+    fn two_who_write_at_once_leave_one_whole_file() {
+        const ROUNDS: u64 = 10;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        let snapshot = snapshot(None);
+        let memory = snapshot.pools[0].memory().unwrap();
+        let seat = Seating::new(memory.seats(), ["a"]).seat(0).unwrap();
+        let (keeper, begin) = (Keeper::default(), Barrier::new(2));
+        let write = || {
+            let replaced = |_: &u64| {
+                begin.wait();
+                keeper.store(&path, &snapshot).is_ok()
+            };
+            (0..ROUNDS).filter(replaced).count() as u64
+        };
+        std::thread::scope(|scope| {
+            // Of different lengths, as others come and go.
+            scope.spawn(|| {
+                for n in 0..100_000_u64 {
+                    let key = memory.secret().key(&n.to_be_bytes());
+                    let _ = memory.settle(key, Place { seat, origin: Origin::Displaced }, now(), |_| Tenant::Usable);
+                }
+            });
+            let both = [scope.spawn(write), scope.spawn(write)];
+            assert_eq!(both.map(|one| one.join().unwrap()), [ROUNDS; 2], "each replaces the file, every time");
+        });
+        assert!(file::check(BufReader::new(File::open(&path).unwrap())).is_ok());
+        assert!(!path.with_extension("new").exists());
     }
 }

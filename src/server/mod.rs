@@ -81,6 +81,7 @@ pub struct Server {
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
     bound: Mutex<Vec<(String, Vec<String>)>>,
+    memory_file: memory_file::Keeper,
     /// Of the file that was read last.
     identity: Mutex<Option<reload::Identity>>,
     stopping: AtomicBool,
@@ -181,6 +182,7 @@ async fn serve(
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
+        memory_file: memory_file::Keeper::default(),
         identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),
     });
@@ -302,11 +304,11 @@ impl Server {
         }
     }
 
-    /// Writes the memory file, if there is to be one.
+    /// Writes the memory file, if there is to be one, after whoever is writing it now.
     fn keep_memory(&self) {
         let snapshot = self.current.load_full();
         if let Some(path) = &snapshot.config.process.memory_file
-            && let Err(error) = memory_file::store(path, &snapshot)
+            && let Err(error) = self.memory_file.store(path, &snapshot)
         {
             tracing::warn!("memory file {}: {error}", path.display());
         }
