@@ -164,10 +164,7 @@ impl Pool {
         if ties.tried.is_empty() {
             self.observe(aim, facts, now_ms);
         }
-        let fits = |index: usize| {
-            let backend = &self.backends[index];
-            backend.usable(now_ms) && !backend.drained(now_ms) && !self.is_out(index, ties)
-        };
+        let fits = |index: usize| self.can_have(index, ties, now_ms);
         let cause = match self.stays(aim, recalled, ties, now_ms, fits) {
             Ok(choice) => return Some(choice),
             Err(cause) => cause,

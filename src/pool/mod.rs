@@ -249,6 +249,13 @@ impl Pool {
         self.overflows(index, ties) || ties.tried.iter().any(|backend| Arc::ptr_eq(backend, &self.backends[index]))
     }
 
+    /// Whether it serves a client that has settled there, or refuses it, as a full one does where the file says so.
+    #[inline]
+    pub fn can_have(&self, index: usize, ties: Ties<'_>, now_ms: u64) -> bool {
+        let backend = &self.backends[index];
+        backend.usable(now_ms) && !backend.drained(now_ms) && !self.is_out(index, ties)
+    }
+
     /// Whether it takes this connection of a client that is new to it.
     fn receives(&self, index: usize, ties: Ties<'_>, now_ms: u64) -> bool {
         let usable = self.takes(index, self.backends[index].health(now_ms), Health::Usable);
@@ -269,15 +276,12 @@ impl Pool {
         };
         let range = self.range(facts);
         let allowed = self.allows(range, index, |own| self.receives(own, ties, now_ms));
-        let failed = ties.tried.iter().any(|other| Arc::ptr_eq(other, backend));
-        if allowed && backend.usable(now_ms) && !backend.drained(now_ms) && !failed {
-            if !self.is_full_for(index, ties) {
-                let range = range.map(|range| &range.name);
-                return Some(Pick { backend, reason: Reason::Cookie, keyed: true, range, broke: None, remember: None });
-            }
-            if !self.overflows(index, ties) {
+        if allowed && self.can_have(index, ties, now_ms) {
+            if self.is_full_for(index, ties) {
                 return None;
             }
+            let range = range.map(|range| &range.name);
+            return Some(Pick { backend, reason: Reason::Cookie, keyed: true, range, broke: None, remember: None });
         }
         let pick = self.pick_with(facts, ties, now_ms)?;
         let cause = if allowed { self.why_not(index) } else { Cause::Range };
@@ -400,7 +404,7 @@ impl Pool {
     }
 
     /// Why a client does not get a backend that it would have got.
-    fn why_not(&self, index: usize) -> Cause {
+    pub fn why_not(&self, index: usize) -> Cause {
         match (self.backends[index].draining(), self.is_full(index)) {
             (true, _) => Cause::Drain,
             (false, true) => Cause::Full,

@@ -59,7 +59,7 @@ impl Course<'_> {
     pub async fn reach_for<'p>(
         &self,
         client: &Stream,
-        choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
+        choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Reached, Ended> {
         // Boxed, so that it costs nothing while the conversation only waits, which is most of its life.
         let reach = Box::pin(self.reach(choose));
@@ -73,14 +73,14 @@ impl Course<'_> {
     /// Connects to whom `choose` picks, and on to the next where that fails. `choose` is told who failed already.
     pub async fn reach<'p>(
         &self,
-        mut choose: impl FnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
+        mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Reached, Ended> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
         let mut last_failure: Option<Failure> = None;
         self.visit.row.enter(Stage::Connect);
         'pick: loop {
-            let Some(pick) = choose(&tried) else {
+            let Some(pick) = choose(&tried).await else {
                 return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), Failure::ended));
             };
             self.visit.row.picked(&pick);

@@ -118,19 +118,21 @@ impl Talk<'_> {
         let pool = Arc::clone(place.pool());
         visit.row.routed(Arc::clone(pool.shared_name()));
         let mut settled = Settled::read(&pool, request.fields, clock::unix_s());
-        settled.ask_store(&visit.house).await;
+        let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
+        let ties = Ties { tried: &[], holds: &holds };
+        settled.ask_store(&visit.house, ties).await;
         account.cookie = settled.word();
         settled.count(visit.house.counters());
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(visit) };
-        let choose = |ties: Ties<'_>| pool.pick_settled(settled.backend(), &facts, ties, clock::now() / 1_000);
+        let pick =
+            |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
         let course =
             Course { visit, pool: &pool, upstream: place.termination.upstream(pool.name()), secured: self.secured };
         if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
             return self.unreached(&account, asked, ended).await;
         }
-        let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
-        let Some(first) = choose(Ties { tried: &[], holds: &holds }) else {
+        let Some(first) = pick(settled.backend(), ties) else {
             return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         visit.row.picked(&first);
@@ -142,7 +144,12 @@ impl Talk<'_> {
             Some(held) => held,
             None => {
                 let mut first = Some(first);
-                let choose = |tried: &[_]| first.take().or_else(|| choose(Ties::tried(tried)));
+                let choose = async |tried: &[_]| {
+                    if first.is_none() {
+                        settled.ask_store(&visit.house, Ties::tried(tried)).await;
+                    }
+                    first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
+                };
                 match course.reach_for(&self.client, choose).await {
                     Ok(reached) => {
                         (broke, remember) = (reached.broke, reached.remember);
@@ -153,7 +160,8 @@ impl Talk<'_> {
             }
         };
         let backend = index_of(&pool, held.lease.backend());
-        visit.row.settled(&pool, broke.or(settled.cause()), settled.remember().or(remember));
+        let broke = broke.or(settled.cause());
+        visit.row.settled(&pool, broke, settled.remember().or(remember));
         settled.tell_store(&visit.house, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
@@ -211,7 +219,7 @@ impl Talk<'_> {
     /// A fresh connection to the same backend, and to no other.
     async fn again(&self, course: &Course<'_>, held: &Held) -> Result<Held, Ended> {
         let backend = held.lease.backend();
-        let pick = |tried: &[_]| {
+        let pick = async |tried: &[_]| {
             let reason = self.visit.row.reason().unwrap_or(Reason::Placement);
             let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)

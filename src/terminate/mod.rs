@@ -152,7 +152,8 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
         client.socket().let_go();
         return ended;
     }
-    let reached = course.reach_for(&client, |tried| pool.pick(&facts, tried, clock::now() / 1_000)).await;
+    let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
+    let reached = course.reach_for(&client, choose).await;
     let mut reached = match reached {
         Ok(reached) => reached,
         Err(ended) => {

@@ -3,6 +3,7 @@
 //! The chain: the request's cookie (`share.rs` asks others whose it is), then placement, then the last resort. Moves no byte. Invariant: a client is sent our
 //! cookie for the backend that answers it, and for no other; a backend never sees it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::bell::Patience;
@@ -41,7 +42,11 @@ pub struct Settled<'p> {
     rule: Option<&'p Rule>,
     pub(super) verdict: Option<Verdict>,
     /// The application's value, where it is learned.
-    pub(super) value: Option<Vec<u8>>,
+    pub(super) value: Option<Rc<[u8]>>,
+    /// The store was asked about it.
+    pub(super) asked: bool,
+    /// Why the client cannot stay where it was known here, if the store says where it is now.
+    pub(super) left: Option<Cause>,
     pub(super) now: u64,
 }
 
@@ -49,13 +54,14 @@ impl<'p> Settled<'p> {
     /// Reads the request's cookie; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
         let rule = pool.cookie();
-        let Some(known) = rule else { return Self { pool, rule, verdict: None, value: None, now } };
+        let unread = Self { pool, rule, verdict: None, value: None, asked: false, left: None, now };
+        let Some(known) = rule else { return unread };
         let name = known.name().as_bytes();
         let values = || cookie::find(fields, name).map(|pair| pair.value);
         let learned = matches!(known.mode(), Mode::Learn);
-        let value = values().find(|value| learned && !value.is_empty()).map(<[u8]>::to_vec);
+        let value = values().find(|value| learned && !value.is_empty()).map(Rc::from);
         let verdict = known.read(values(), now, |value| pool.recall_value(value, now_ms()));
-        Self { pool, rule, verdict, value, now }
+        Self { verdict, value, ..unread }
     }
 
     /// The backend that a valid cookie names, by its index.
@@ -68,8 +74,11 @@ impl<'p> Settled<'p> {
         self.verdict.map(Verdict::word)
     }
 
-    /// Why a client that brought it is placed anew.
+    /// Why a client that brought it does not stay where it was.
     pub fn cause(&self) -> Option<Cause> {
+        if self.left.is_some() {
+            return self.left;
+        }
         match self.verdict? {
             Verdict::Expired => Some(Cause::Expired),
             Verdict::Forged => Some(Cause::Forged),

@@ -1,8 +1,8 @@
 //! What a conversation has to do with the shared store: asking whose a value is, saying whose it has become.
 //!
-//! `place.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for is known
-//! to nobody here, and what is waited for ends with the store's budget; without a store, or while it is away, a request
-//! pays one look at a number.
+//! `place.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for, once a
+//! request, is known to nobody here, or known at a backend that cannot have it; what is waited for ends with the store's
+//! budget; without a store, or while it is away, a request pays one look at a number.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use super::house::House;
 use super::place::Settled;
 use crate::clock;
 use crate::config::Cookie;
-use crate::pool::{Backend, Pool};
+use crate::outcome::Cause;
+use crate::pool::{Backend, Pool, Ties};
 use crate::sticky::cookie::Verdict;
 use crate::sticky::memory::KeyHash;
 use crate::store::Standing;
@@ -29,18 +30,39 @@ impl House {
 }
 
 impl Settled<'_> {
-    /// Asks the store about a value that nobody here knows.
-    pub async fn ask_store(&mut self, house: &House) {
-        let Some(value) = self.value.as_deref().filter(|_| self.verdict.is_none()) else { return };
-        let Some(waiting) = house.store.find(self.pool, value) else { return };
+    /// Asks the store about a value that nobody here knows, or whose backend, as it is known here, cannot have it: its
+    /// client may have moved already, by another instance.
+    pub async fn ask_store(&mut self, house: &House, ties: Ties<'_>) {
+        let Standing::Working(_) = house.store.look() else { return };
+        let known = self.verdict;
+        let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
+        let stays = known.and_then(Verdict::backend).is_some_and(can_have);
+        let Some(value) = self.value.clone().filter(|_| !stays && !self.asked) else { return };
+        let Some(waiting) = house.store.find(self.pool, &value) else { return };
+        self.asked = true;
         let mut patience = Patience::new(waiting);
         let Some(name) = poll_fn(|cx| patience.poll(house, cx)).await else { return };
         let backends = self.pool.backends();
         let found = backends.iter().position(|backend| *backend.name() == *name);
+        if known.is_some() {
+            let elsewhere = found.filter(|index| self.backend() != Some(*index) && can_have(*index));
+            if elsewhere.is_none() {
+                // Nobody knows better: it is placed anew, and that is told.
+                return;
+            }
+            self.left = self.why_left();
+        }
         if let Some(backend) = found.and_then(|index| backends.get(index)) {
-            self.pool.learn_value(value, backend, clock::now() / 1_000);
+            self.pool.learn_value(&value, backend, clock::now() / 1_000);
         }
         self.verdict = Some(found.map_or(Verdict::Removed, |backend| Verdict::Fresh { backend, issued: self.now }));
+    }
+
+    /// Why the client does not get the backend that is known here. That the store names another one is no cause: what
+    /// is counted is a known key that gets another backend, by each instance of what it knew itself, just as where
+    /// placement alone makes instances agree.
+    fn why_left(&self) -> Option<Cause> {
+        self.backend().map_or_else(|| self.cause(), |index| Some(self.pool.why_not(index)))
     }
 
     /// The request has its backend: does the store know?

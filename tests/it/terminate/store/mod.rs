@@ -5,6 +5,7 @@
 
 mod away;
 mod login;
+mod moves;
 mod redis;
 mod refusal;
 mod ways;
@@ -26,8 +27,14 @@ const AMPLE: &str = "1s";
 
 /// An application that sets a session cookie at login.
 fn application() -> Backends {
-    let logins = Arc::new(AtomicUsize::new(0));
-    Backends::start(BACKENDS, None, async move |backend, line, asked| {
+    part_of_application(0, BACKENDS, &Arc::default())
+}
+
+/// So many backends of one from the `first` on; they share the number of its logins.
+fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) -> Backends {
+    let logins = Arc::clone(logins);
+    Backends::start(count, None, async move |backend, line, asked| {
+        let backend = first + backend;
         let cookie = match asked.path() {
             "/login" => format!("Set-Cookie: SID=secret-{}; Path=/\r\n", logins.fetch_add(1, Relaxed)),
             "/logout" => "Set-Cookie: SID=; Max-Age=0; Path=/\r\n".to_owned(),
