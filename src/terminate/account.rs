@@ -64,12 +64,19 @@ pub struct Row {
     attempts: Cell<u8>,
     connect_us: Cell<Option<u64>>,
     broke: Cell<Option<Cause>>,
-    remember: Cell<Option<Remember>>,
-    /// The value of a learned cookie that is in use for as long as this goes on.
-    value: RefCell<Option<Box<[u8]>>>,
+    stay: RefCell<Option<Stay>>,
     told: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
     view: View,
+}
+
+/// Where its client has settled, as long as that is to be remembered.
+#[derive(Debug)]
+struct Stay {
+    remember: Remember,
+    backend: Arc<Backend>,
+    /// The value of a learned cookie.
+    value: Option<Rc<[u8]>>,
 }
 
 /// What of a connection never changes.
@@ -97,8 +104,7 @@ impl Row {
             attempts: Cell::new(0),
             connect_us: Cell::new(None),
             broke: Cell::new(None),
-            remember: Cell::new(None),
-            value: RefCell::default(),
+            stay: RefCell::default(),
             told: Cell::new(None),
             waker: RefCell::default(),
             view: View {
@@ -142,33 +148,30 @@ impl Row {
         self.connect_us.set(connect_us.or(self.connect_us.get()));
     }
 
-    /// It stands at a backend of this pool: what is counted, told and remembered of that.
-    pub fn settled(&self, pool: &Pool, broke: Option<Cause>, remember: Option<Remember>) {
+    /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
+    /// learned cookie.
+    pub fn settled(&self, pool: &Pool, broke: Option<Cause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
         if let Some(cause) = broke {
             pool.count_break(cause);
         }
-        if let Some((remember, backend)) = remember.zip(self.backend.borrow().as_ref()) {
-            pool.settle(remember, backend, clock::now() / 1_000);
-        }
         self.broke.set(broke);
-        self.remember.set(remember);
+        let stay = remember.zip(self.backend.borrow().clone());
+        let stay = stay.map(|(remember, backend)| Stay { remember, backend, value });
+        if let Some(stay) = &stay {
+            pool.settle(stay.remember, &stay.backend, clock::now() / 1_000);
+        }
+        *self.stay.borrow_mut() = stay;
     }
 
-    /// The value of a learned cookie is in use for as long as this goes on.
-    pub fn uses_value(&self, value: &[u8]) {
-        *self.value.borrow_mut() = Some(value.into());
-    }
-
-    /// Its client is still where it has settled.
+    /// Its client is still where it has settled. Others are told of a value only while something is under way: they may
+    /// know that it has ended.
     pub fn refresh(&self, snapshot: &Snapshot, house: &House) {
-        let backend = self.backend.borrow();
-        if let Some((remember, backend)) = self.remember.get().zip(backend.as_ref())
-            && let Some(pool) = snapshot.pool_of(backend)
-        {
-            pool.refresh(remember, backend, clock::now() / 1_000);
-            if let Some(value) = self.value.borrow().as_deref() {
-                house.keep_in_store(pool, value, remember.key, backend);
-            }
+        let stay = self.stay.borrow();
+        let Some(Stay { remember, backend, value }) = &*stay else { return };
+        let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
+        pool.refresh(*remember, backend, now_ms);
+        if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
+            house.keep_in_store(pool, value, remember.key, backend);
         }
     }
 
@@ -192,9 +195,9 @@ impl Row {
         self.reason.get()
     }
 
-    /// Whether it moves bytes that nobody looks into.
-    pub fn is_relay(&self) -> bool {
-        self.stage.get() == Stage::Relay
+    /// Whether its client is being served: a relay, or a request whose response goes on, be it for hours.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.stage.get(), Stage::Relay | Stage::Exchange)
     }
 
     /// Whether nothing is under way.

@@ -161,7 +161,7 @@ impl Talk<'_> {
         };
         let backend = index_of(&pool, held.lease.backend());
         let broke = broke.or(settled.cause());
-        visit.row.settled(&pool, broke, settled.remember().or(remember));
+        visit.row.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
         settled.tell_store(&visit.house, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));

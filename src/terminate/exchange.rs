@@ -323,9 +323,6 @@ impl Exchange<'_> {
         let behind = self.held.answers.bytes().len() - length;
         down.out.reserve_exact(length + ADDED + behind.min(BUFFER));
         down.held_for = self.reply.last(&mut down.out, &response, !client_stays && !switched);
-        if switched && let Some(value) = &self.reply.settled.value {
-            self.visit.row.uses_value(value);
-        }
         let mut body = Body::new(if switched { Framing::None } else { response.framing });
         self.held.answers.consume(length);
         // With the head, what of the body has come with it: one write, one record.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 
 use super::account::Row;
 use super::bell::Bell;
@@ -33,8 +35,10 @@ use crate::store::{Notes, Store};
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
 
-/// How often what is remembered of clients with a relay is refreshed: entries are dated by the minute.
-const REFRESH: Duration = Duration::from_secs(30);
+/// At least so often what is remembered of clients that are being served is refreshed: entries are dated by the minute.
+const REFRESH_MAX: Duration = Duration::from_secs(30);
+/// More often nothing is refreshed.
+const REFRESH_MIN: Duration = Duration::from_secs(1);
 
 /// What every conversation of a thread uses.
 pub struct House {
@@ -231,14 +235,10 @@ async fn serve(
     mut incoming: UnboundedReceiver<Carried<OwnedFd>>,
     mut commanded: UnboundedReceiver<Command>,
 ) {
-    let mut tick = tokio::time::interval(REFRESH);
+    let mut tick = pin!(tokio::time::sleep(refresh(&house)));
     loop {
         tokio::select! {
-            _ = tick.tick() => {
-                let snapshot = house.current.load();
-                let rows = house.rows.borrow();
-                rows.values().filter(|row| row.is_relay()).for_each(|row| row.refresh(&snapshot, &house));
-            }
+            () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&house)),
             () = house.bell.rung() => {}
             Some(carried) = incoming.recv() => {
                 tokio::task::spawn_local(super::visit(Rc::clone(&house), carried));
@@ -266,6 +266,15 @@ async fn serve(
         tokio::task::yield_now().await;
     }
     house.journal.borrow_mut().flush();
+}
+
+/// Refreshes what is remembered of clients that are being served, and says when to do so again: the store keeps what it
+/// was told for `remember` to the millisecond, and hears of each four times in that.
+fn refresh(house: &House) -> Duration {
+    let snapshot = house.current.load();
+    house.rows.borrow().values().filter(|row| row.is_serving()).for_each(|row| row.refresh(&snapshot, house));
+    let learned = snapshot.pools.iter().filter_map(|pool| pool.config().cookie.as_ref()?.max_idle());
+    learned.min().map_or(REFRESH_MAX, |remember| (remember / 4).clamp(REFRESH_MIN, REFRESH_MAX))
 }
 
 fn list(house: &House, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {

@@ -162,7 +162,7 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
             return ended;
         }
     };
-    visit.row.settled(pool, reached.broke, reached.remember);
+    visit.row.settled(pool, reached.broke, reached.remember, None);
     let limits = place.listener.limits;
     drop(place);
     visit.forget_rules();

@@ -4,6 +4,7 @@
 //! five. Invariant: every answer says which backend gave it, and every client compares it with that of its login.
 
 mod away;
+mod held;
 mod login;
 mod moves;
 mod redis;
@@ -40,6 +41,11 @@ fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) ->
             "/logout" => "Set-Cookie: SID=; Max-Age=0; Path=/\r\n".to_owned(),
             _ => String::new(),
         };
+        if asked.path() == "/events" {
+            line.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await?;
+            // Until the other side leaves.
+            return line.end().await.map(|_| false);
+        }
         line.send(format!("HTTP/1.1 200 OK\r\n{cookie}X-Backend: b{backend}\r\nContent-Length: 0\r\n\r\n")).await?;
         Ok(true)
     })
