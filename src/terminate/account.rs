@@ -19,6 +19,7 @@ use crate::outcome::{Cause, Ended, Reason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
 use crate::snapshot::{Listener, Snapshot};
+use crate::sticky::cookie::Recalled;
 
 /// What a conversation is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,12 +164,21 @@ impl Row {
         *self.stay.borrow_mut() = stay;
     }
 
-    /// Its client is still where it has settled. Others are told of a value only while something is under way: they may
-    /// know that it has ended.
+    /// The application has ended the value by which its client had settled.
+    pub fn forgets(&self) {
+        self.stay.take();
+    }
+
+    /// Its client is still where it has settled. Where nothing is under way, a value that nobody knows any more was ended
+    /// by its application on another connection, and others are told of none: they may know of such an end.
     pub fn refresh(&self, snapshot: &Snapshot, house: &House) {
         let stay = self.stay.borrow();
         let Some(Stay { remember, backend, value }) = &*stay else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
+        let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == Recalled::Unknown;
+        if !self.is_serving() && value.as_ref().is_some_and(ended) {
+            return;
+        }
         pool.refresh(*remember, backend, now_ms);
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
             house.keep_in_store(pool, value, remember.key, backend);

@@ -167,7 +167,7 @@ impl Talk<'_> {
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
-        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, house: &visit.house };
+        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, visit };
         self.carry_out(&course, account, held, Message { head, framing }, reply).await
     }
 

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::account::Visit;
 use super::bell::Patience;
 use super::house::House;
 use super::secure::Secured;
@@ -130,7 +131,7 @@ impl<'p> Settled<'p> {
 
     /// Lets what the backend sets be known before the client can use it, here and, where it answers, in the store: that
     /// is what to wait for.
-    fn learn(&self, index: usize, fields: Fields<'_>, house: &House) -> Option<Patience> {
+    fn learn(&self, index: usize, fields: Fields<'_>, visit: &Visit) -> Option<Patience> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
         let mut told = None;
@@ -138,11 +139,12 @@ impl<'p> Settled<'p> {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
                     self.pool.learn_value(set.value, backend, now_ms());
-                    told = self.tell_learned(house, set.value, index, backend).or(told);
+                    told = self.tell_learned(&visit.house, set.value, index, backend).or(told);
                 }
                 (true, Some(value)) => {
                     self.pool.forget_value(value);
-                    house.store.forget(self.pool, value);
+                    visit.row.forgets();
+                    visit.house.store.forget(self.pool, value);
                 }
                 (true, None) => {}
             }
@@ -193,8 +195,8 @@ pub struct Reply<'a> {
     pub asked: Asked,
     /// The client used TLS.
     pub tls: bool,
-    /// For random numbers.
-    pub house: &'a House,
+    /// Whose request it is.
+    pub visit: &'a Visit,
 }
 
 impl Reply<'_> {
@@ -206,8 +208,8 @@ impl Reply<'_> {
     /// Appends the final head; `close`: nothing follows on the client's connection. What is to be waited for before the
     /// client sees any of it.
     pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<Patience> {
-        let told = self.settled.learn(self.backend, response.fields, self.house);
-        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, self.house);
+        let told = self.settled.learn(self.backend, response.fields, self.visit);
+        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.visit.house);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),

@@ -6,6 +6,7 @@ use super::Front;
 use super::backend::Recorder;
 use super::client::{Talk, config, connect};
 use crate::support::backend::pool;
+use crate::support::eventually;
 
 const INSERT: &str =
     "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"insert\", keys = \"$FILES/cookie.keys\" }\n";
@@ -124,6 +125,35 @@ fn what_the_application_sets_is_learned_before_the_client_can_use_it() {
             assert!(text.contains(&format!("Cookie: SID=of-{name}\r\n")), "{text}");
         }
     }
+}
+
+#[test]
+fn what_the_application_has_ended_is_not_known_again_when_connections_end() {
+    let answer = |head: &str| {
+        let cookie = match head.split(' ').nth(1)? {
+            "/login" => "SID=secret",
+            "/logout" => "SID=; Max-Age=0",
+            _ => return None,
+        };
+        Some(format!("HTTP/1.1 200 OK\r\nSet-Cookie: {cookie}; Path=/\r\nContent-Length: 0\r\n\r\n").into_bytes())
+    };
+    let backend = Recorder::answering("x", answer);
+    let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
+    let front = Front::start("", options, &[backend.address()]);
+    let known = || front.sessile.json("/memory")[0]["known"].as_u64();
+    // A browser has more than one connection.
+    let [mut one, mut other] = [Talk::with(&front), Talk::with(&front)];
+    one.get("/login", "");
+    other.get("/", "Cookie: SID=secret\r\n");
+    assert_eq!(known(), Some(1));
+    one.get("/logout", "Cookie: SID=secret\r\n");
+    assert_eq!(known(), Some(0));
+    drop((one, other));
+    eventually("both to have ended", || {
+        let lines = front.sessile.lines();
+        (lines.iter().filter(|line| line["ended"].is_string() && line["request"].is_null()).count() == 2).then_some(())
+    });
+    assert_eq!(known(), Some(0));
 }
 
 #[test]
