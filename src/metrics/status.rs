@@ -178,7 +178,7 @@ pub struct Store {
     pub place: String,
     /// `working`, or `open`: nobody asks it until it answers in time.
     pub state: String,
-    /// Why nobody asks it.
+    /// Why nobody asks it, or what it does not take.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub complaint: String,
     /// The longest that anybody waits for it.

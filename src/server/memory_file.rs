@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock;
@@ -52,17 +52,22 @@ fn tell(section: &Loaded) {
 }
 
 /// Whoever writes the file. All writes of a process go through one of these: they share the name of what is unfinished,
-/// so that a crash leaves one such file, which the next write overwrites.
+/// so that a crash leaves one such file, which the next write removes.
 #[derive(Debug, Default)]
 pub(super) struct Keeper(Mutex<()>);
 
 impl Keeper {
     /// Writes what is remembered now, once nobody else is writing.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
-        // Whoever panicked left an unfinished file at most, and that is overwritten.
+        // Whoever panicked left an unfinished file at most.
         let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let unfinished = path.with_extension("new");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let unfinished = unfinished(path);
+        // Made anew: one that was left behind may be readable for others, and this one holds the secret.
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
         for (name, pools) in snapshot.memories() {
             if let Some((pool, memory)) = pools.first().and_then(|pool| Some((pool, pool.memory()?))) {
@@ -75,6 +80,14 @@ impl Keeper {
         out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&unfinished, path)
     }
+}
+
+/// The name of a file that is not whole yet: behind the whole name, for instances may differ in nothing but what looks
+/// like an extension.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// The file, if there is one.
@@ -172,6 +185,24 @@ remember = "1d"
             assert_eq!(both.map(|one| one.join().unwrap()), [ROUNDS; 2], "each replaces the file, every time");
         });
         assert!(file::check(BufReader::new(File::open(&path).unwrap())).is_ok());
-        assert!(!path.with_extension("new").exists());
+        assert!(!unfinished(&path).exists());
+    }
+
+    #[test]
+    fn a_file_is_nobody_elses_to_read_whatever_was_left_behind() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(None);
+        let paths = ["memory.a", "memory.b", "memory.new"].map(|name| dir.path().join(name));
+        for path in &paths {
+            fs::write(unfinished(path), "half").unwrap();
+            fs::set_permissions(unfinished(path), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        for path in &paths {
+            Keeper::default().store(path, &snapshot).unwrap();
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert!(paths.iter().all(|path| file::check(BufReader::new(File::open(path).unwrap())).is_ok()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), paths.len(), "nothing is left behind");
     }
 }
