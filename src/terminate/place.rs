@@ -1,7 +1,8 @@
 //! Where a request goes by what it says, and what it and its response say of that to the other side.
 //!
-//! The chain: the request's cookie (`share.rs` asks others whose it is), then placement, then the last resort. Moves no byte. Invariant: a client is sent our
-//! cookie for the backend that answers it, and for no other; a backend never sees it.
+//! The chain: the request's cookie (`share.rs` asks others whose it is), then placement, then the last resort. Moves no
+//! byte. Invariant: a client is sent our cookie for the backend that answers it, and for no other; a backend never sees
+//! it.
 
 use std::rc::Rc;
 use std::sync::Arc;
