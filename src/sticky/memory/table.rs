@@ -158,18 +158,20 @@ impl<W: Word> Table<W> {
         Some(Held { buckets: homes.map(|home| self.bucket(home)), _bits: [low, high] })
     }
 
-    /// What stands in a bucket: keys and entries that belong together.
+    /// What stands in a bucket: keys and entries that belong together. Of one that somebody is changing for long,
+    /// nothing: half an entry would be one of a key that nobody has.
     pub(super) fn entries(&self, bucket: usize) -> impl Iterator<Item = (KeyHash, Data)> + use<W> {
         let bucket = self.bucket(bucket);
-        let mut look = Look::at(bucket);
-        for _ in 0..W::LOOKS {
-            if look.still_holds(bucket) {
-                break;
+        let look = (0..W::TRIES).find_map(|_| {
+            let look = Look::at(bucket);
+            let whole = look.still_holds(bucket);
+            if !whole {
+                W::pause();
             }
-            W::pause();
-            look = Look::at(bucket);
-        }
-        (0..ENTRIES).map(move |place| look.entry(place)).filter(|(_, data)| !data.is_empty())
+            whole.then_some(look)
+        });
+        let entries = look.into_iter().flat_map(|look| (0..ENTRIES).map(move |place| look.entry(place)));
+        entries.filter(|(_, data)| !data.is_empty())
     }
 
     /// The buckets in which a key may stand, never the same twice.
@@ -274,5 +276,26 @@ impl<W: Word> Held<'_, W> {
 
     fn word(&self, place: usize, half: usize) -> &W {
         &self.buckets[place / ENTRIES][2 * (place % ENTRIES) + half]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Origin, Place, Seat};
+    use super::*;
+    use crate::sticky::memory::entry::Finder;
+
+    #[test]
+    fn nothing_is_told_of_a_bucket_in_which_an_entry_is_half_written() {
+        let table = Table::zeroed(2 * LINE_BYTES as u64).unwrap();
+        let place = Place { seat: Seat { id: 1, generation: 0 }, origin: Origin::Displaced };
+        let (key, data) = (KeyHash(7), Data::new(place, Finder::at(0), Minute::START));
+        let told = || (0..2).flat_map(|bucket| table.entries(bucket)).collect::<Vec<_>>();
+        let held = table.hold(key).unwrap();
+        Word::store(held.word(1, 0), data.0);
+        assert_eq!(told(), []);
+        held.put(1, key, data);
+        drop(held);
+        assert_eq!(told(), [(key, data)]);
     }
 }
