@@ -363,6 +363,16 @@ fn new_keys_overflow_a_loaded_backend_and_keep_their_second_home() {
 }
 
 #[test]
+fn a_backend_above_its_load_bound_gets_no_new_key_until_others_have_caught_up() {
+    let pool = next(&config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) }, None);
+    let loaded: Vec<_> = (0..60).map(|_| Lease::new(&pool.backends()[1])).collect();
+    let held: Vec<_> = (0..50).map(|low| stay(&pool, low, 0)).collect();
+    assert!(held.iter().all(|(pick, _)| pick.backend.name() != "b" && pick.broke.is_none()));
+    drop((loaded, held));
+    assert!((50..100).any(|low| visit(&pool, low, 0).backend.name() == "b"));
+}
+
+#[test]
 fn one_key_with_most_of_the_connections_stays_in_one_place() {
     let pool = next(&config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) }, None);
     let held: Vec<_> = (0..100).map(|_| stay(&pool, 7, 0)).collect();
