@@ -33,9 +33,9 @@ impl<O: Os> Flow<O> {
                 step.tools.os.reset(socket);
             }
         }
-        if let Some(mut opening) = self.opening.take() {
-            opening.clear();
-            step.spare.push(opening);
+        if let Some(mut preread) = self.preread.take() {
+            preread.clear();
+            step.spare.push(preread);
         }
         if relayed {
             self.refresh(step);

@@ -16,14 +16,14 @@ use crate::socket::connect_in_turn;
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
     pub(super) fn attempt(&mut self, step: &mut Step<'_, O>) -> Go {
-        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Pick) };
-        let Some(attempts) = &mut opening.attempts else { return To(Stage::Pick) };
+        let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Pick) };
+        let Some(attempts) = &mut preread.attempts else { return To(Stage::Pick) };
         self.until = attempts.begin(step.now / 1_000) * 1_000;
         self.attempts_made = attempts.made();
-        opening.attempt_began = step.now;
+        preread.attempt_began = step.now;
         let backend = Arc::clone(lease.backend());
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let sources = opening.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
+        let sources = preread.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
         let to = backend.address();
         let no_port = |why: &Broken| *why == Broken::NoPort;
         let socket = match connect_in_turn(sources, to, self.id, no_port, |from| step.tools.os.connect(to, from)) {
@@ -59,53 +59,53 @@ impl<O: Os> Flow<O> {
 
     fn established(&mut self, step: &mut Step<'_, O>) {
         let source = self.source();
-        let (Some(mut opening), Some(lease), Some(client)) = (self.opening.take(), &self.lease, &self.client) else {
+        let (Some(mut preread), Some(lease), Some(client)) = (self.preread.take(), &self.lease, &self.client) else {
             return;
         };
-        self.connect_us = (step.now - opening.attempt_began).min(u32::MAX.into()) as u32;
+        self.connect_us = (step.now - preread.attempt_began).min(u32::MAX.into()) as u32;
         let counters = lease.counters(step.worker);
         counters.connections.add(1);
         counters.bytes_up.add(self.up.bytes);
         counters.connect_time.record_us(self.connect_us.into());
         let mut header = Vec::new();
-        if let Some(pool) = &opening.picked {
+        if let Some(pool) = &preread.picked {
             pool.connect_succeeded(lease.backend());
-            if let Some(cause) = opening.broke {
+            if let Some(cause) = preread.broke {
                 pool.count_break(cause);
                 self.labels.get_or_insert_default().broke = Some(cause);
             }
-            header = opening.announce(source, client, self.id, step.tools.os);
+            header = preread.announce(source, client, self.id, step.tools.os);
         }
         if header.is_empty() {
-            self.up.owe(&opening.bytes);
+            self.up.owe(&preread.bytes);
         } else {
-            header.extend_from_slice(&opening.bytes);
+            header.extend_from_slice(&preread.bytes);
             self.up.owe(&header);
         }
         self.last_active = step.now;
-        if let (Some(pool), Some(remember)) = (&opening.picked, opening.remember) {
+        if let (Some(pool), Some(remember)) = (&preread.picked, preread.remember) {
             self.settle(pool, remember, step.now);
         }
-        opening.clear();
-        step.spare.push(opening);
+        preread.clear();
+        step.spare.push(preread);
     }
 
     fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
         self.backend = None;
-        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return To(Stage::Relay) };
+        let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Relay) };
         let failure = connect_failed(why);
         let now_ms = step.now / 1_000;
         let to_blame = !matches!(failure, Failure::Local(_));
         if to_blame {
             lease.counters(step.worker).connect_failures.add(1);
         }
-        let Some(attempts) = &mut opening.attempts else { return Stop(Verdict::End(failure.ended())) };
-        opening.last_failure = Some(failure);
+        let Some(attempts) = &mut preread.attempts else { return Stop(Verdict::End(failure.ended())) };
+        preread.last_failure = Some(failure);
         let next = attempts.failed(failure, lease.usable(now_ms), now_ms);
         // As long as it is to be tried again, nothing is said against it.
         if to_blame
             && !matches!(next, Next::SameAt(_))
-            && let Some(pool) = &opening.picked
+            && let Some(pool) = &preread.picked
         {
             pool.connect_failed(lease.backend(), now_ms);
         }
@@ -116,8 +116,8 @@ impl<O: Os> Flow<O> {
             }
             Next::Another => {
                 // The lease stays until another takes its place: if none does, the log names the last one tried.
-                opening.tried.push(Arc::clone(lease.backend()));
-                if let (Some(pool), Some(remember), Some(reason)) = (&opening.picked, opening.remember, self.reason) {
+                preread.tried.push(Arc::clone(lease.backend()));
+                if let (Some(pool), Some(remember), Some(reason)) = (&preread.picked, preread.remember, self.reason) {
                     pool.release(remember, reason, lease.backend(), now_ms);
                 }
                 To(Stage::Pick)
@@ -142,8 +142,8 @@ impl<O: Os> Flow<O> {
 
     /// Whether another connection of the same client did not wait, and has taken it to another backend.
     fn settled_elsewhere(&mut self, step: &Step<'_, O>) -> bool {
-        let (Some(opening), Some(lease)) = (&mut self.opening, &self.lease) else { return false };
-        let (Some(pool), Some(remember), Some(attempts)) = (&opening.picked, opening.remember, &mut opening.attempts)
+        let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return false };
+        let (Some(pool), Some(remember), Some(attempts)) = (&preread.picked, preread.remember, &mut preread.attempts)
         else {
             return false;
         };

@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::blame::{backend_broken, client_broken, local, relay_broken};
-use super::opening::{Labels, Look, Opening, Row};
 use super::os::{Broken, Event, Io, Micros, Os};
+use super::preread::{Labels, Look, Preread, Row};
 use super::relay::{Direction, Pumped, Tools};
 use super::settled::LOOK_AGAIN_US;
 use super::slab::{Side, Token};
@@ -41,8 +41,8 @@ pub struct Step<'a, O: Os> {
     pub current: &'a Current,
     /// The worker's counters.
     pub counters: &'a WorkerCounters,
-    /// `Opening`s to use again.
-    pub spare: &'a mut Vec<Box<Opening>>,
+    /// `Preread`s to use again.
+    pub spare: &'a mut Vec<Box<Preread>>,
 }
 
 /// What the worker shall do after a step.
@@ -112,7 +112,7 @@ pub struct Flow<O: Os> {
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
     pub(super) source: Option<Source>,
-    pub(super) opening: Option<Box<Opening>>,
+    pub(super) preread: Option<Box<Preread>>,
     pub(super) labels: Option<Box<Labels>>,
     /// Names the connection in logs and headers.
     pub id: u64,
@@ -178,7 +178,7 @@ impl<O: Os> Flow<O> {
             permit: incoming.permit,
             lease: None,
             source: incoming.peer.map(Source::from),
-            opening: None,
+            preread: None,
             labels: None,
             id,
         }
@@ -186,10 +186,10 @@ impl<O: Os> Flow<O> {
 
     /// The first step: who may come in, and what they have to say first.
     pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
-        let mut opening = step.spare.pop().unwrap_or_default();
-        let welcome = opening.begin(listener, self.source());
-        let expects_header = opening.expects_header;
-        self.opening = Some(opening);
+        let mut preread = step.spare.pop().unwrap_or_default();
+        let welcome = preread.begin(listener, self.source());
+        let expects_header = preread.expects_header;
+        self.preread = Some(preread);
         if let Err(ended) = welcome {
             return Verdict::End(ended);
         }
@@ -251,8 +251,8 @@ impl<O: Os> Flow<O> {
 
     fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
         loop {
-            let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
-            match opening.look() {
+            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
+            match preread.look() {
                 Look::Known => return To(Stage::Pick),
                 Look::Announced(header) => {
                     if let Err(ended) = self.announced(&header, step) {
@@ -272,15 +272,15 @@ impl<O: Os> Flow<O> {
                 Io::Moved(n) => {
                     self.up.bytes += n as u64;
                     self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
-                    opening.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
                 }
                 Io::Later => {
                     self.up.readable = false;
                     return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
                 }
-                Io::End => return Stop(Verdict::End(opening.cut_short())),
+                Io::End => return Stop(Verdict::End(preread.cut_short())),
                 // Health checks of balancers in front of us end so.
-                Io::Broken(Broken::Reset) if opening.cut_short() == Ended::Probe => {
+                Io::Broken(Broken::Reset) if preread.cut_short() == Ended::Probe => {
                     return Stop(Verdict::End(Ended::Probe));
                 }
                 Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
@@ -289,7 +289,7 @@ impl<O: Os> Flow<O> {
     }
 
     fn preread_timed_out(&mut self) -> Go {
-        match self.opening.as_mut().map_or(Ok(()), |opening| opening.timed_out()) {
+        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
             Ok(()) => To(Stage::Pick),
             Err(ended) => Stop(Verdict::End(ended)),
         }
@@ -297,7 +297,7 @@ impl<O: Os> Flow<O> {
 
     /// A trusted peer has said whom it speaks for. The header is not the client's, so its bytes do not count.
     fn announced(&mut self, header: &Header, step: &Step<'_, O>) -> Result<(), Ended> {
-        self.up.bytes = self.opening.as_ref().map_or(0, |opening| opening.bytes.len() as u64);
+        self.up.bytes = self.preread.as_ref().map_or(0, |preread| preread.bytes.len() as u64);
         match header {
             Header::Local => {
                 step.counters.keyless.add(1);
@@ -314,23 +314,23 @@ impl<O: Os> Flow<O> {
 
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let source = self.source();
-        let Some(opening) = &mut self.opening else { return To(Stage::Relay) };
-        if let Some((sni, ech)) = opening.names() {
+        let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
+        if let Some((sni, ech)) = preread.names() {
             let labels = self.labels.get_or_insert_default();
             (labels.sni, labels.ech) = (sni, ech);
         }
         let snapshot = step.current.load();
-        let Some(known) = &opening.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(known) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
         let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(way) = opening.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(way) = preread.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
         let pool = &listener.pools[way.pool];
         if pool.config().is_conversation(way.tls) {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;
-        if let Some(most) = pool.waits(None, &opening.facts(source), now_ms) {
-            let since = *opening.waiting_since.get_or_insert(step.now);
+        if let Some(most) = pool.waits(None, &preread.facts(source), now_ms) {
+            let since = *preread.waiting_since.get_or_insert(step.now);
             if most.is_zero() {
                 self.labels.get_or_insert_default().pool = Some(pool.name().into());
                 return Stop(Verdict::End(Ended::SettledDown));
@@ -340,16 +340,16 @@ impl<O: Os> Flow<O> {
                 return To(Stage::Await);
             }
         }
-        let Some(pick) = pool.pick(&opening.facts(source), &opening.tried, now_ms) else {
-            let ended = opening.last_failure.map_or_else(|| pool.why_nobody(now_ms), Failure::ended);
+        let Some(pick) = pool.pick(&preread.facts(source), &preread.tried, now_ms) else {
+            let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), Failure::ended);
             self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };
-        if opening.attempts.is_none() {
-            opening.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
+        if preread.attempts.is_none() {
+            preread.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
         }
-        (opening.broke, opening.remember) = (pick.broke, pick.remember);
-        opening.picked = Some(Arc::clone(pool));
+        (preread.broke, preread.remember) = (pick.broke, pick.remember);
+        preread.picked = Some(Arc::clone(pool));
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }
@@ -434,7 +434,7 @@ impl<O: Os> Flow<O> {
 
     /// What it is when it leaves this worker: unwatched first, because epoll goes on delivering for a descriptor that
     /// lives on elsewhere.
-    pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Opening>>) -> Option<Carried<O::Socket>> {
+    pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Preread>>) -> Option<Carried<O::Socket>> {
         let client = self.client.take()?;
         os.unwatch(&client);
         let row = Row {
@@ -444,10 +444,10 @@ impl<O: Os> Flow<O> {
             peer: self.labels.as_ref().and_then(|labels| labels.peer),
             destination: os.local_address(&client),
         };
-        let mut opening = self.opening.take()?;
-        let known = opening.carry(&row);
-        opening.clear();
-        spare.push(opening);
+        let mut preread = self.preread.take()?;
+        let known = preread.carry(&row);
+        preread.clear();
+        spare.push(preread);
         let (bytes, origin, listener) = known?;
         Some(Carried { client, bytes, permit: self.permit, origin, listener })
     }

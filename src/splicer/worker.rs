@@ -11,9 +11,9 @@ use std::sync::Arc;
 use super::account::Log;
 use super::door::Door;
 use super::flow::{Flow, Incoming, Step, Verdict};
-use super::opening::Opening;
 use super::os::{Event, Micros, Os};
 use super::pipe::Pipes;
+use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Link, Links, Wheel};
@@ -25,7 +25,7 @@ use crate::journal::{JournalSender, Notice, Record};
 use crate::outcome::Ended;
 use crate::snapshot::{Current, Loaded, Snapshot};
 
-/// `Opening`s kept for later connections.
+/// `Preread`s kept for later connections.
 const SPARE_MAX: usize = 64;
 
 /// Free pipes that nobody has used for this long are closed.
@@ -77,9 +77,9 @@ pub struct Worker<O: Os> {
     /// When free pipes are closed, unless they are used before.
     trim_at: Option<Micros>,
     scratch: Box<[u8]>,
-    /// Boxes move from here into rows and back; without the box every row would be as large as an `Opening`.
+    /// Boxes move from here into rows and back; without the box every row would be as large as an `Preread`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
-    spare: Vec<Box<Opening>>,
+    spare: Vec<Box<Preread>>,
     pub(super) shared: Arc<Shared>,
     journal: JournalSender,
     logs_local: bool,

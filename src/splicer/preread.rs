@@ -24,7 +24,7 @@ const SPARE_BYTES_MAX: usize = 4 * 1024;
 
 /// A connection before its backend.
 #[derive(Debug, Default)]
-pub struct Opening {
+pub struct Preread {
     /// Where it came in.
     pub listener: Option<Arc<Listener>>,
     /// Read and not yet sent to anybody.
@@ -103,7 +103,7 @@ pub enum Look {
     Refused(Ended),
 }
 
-impl Opening {
+impl Preread {
     /// For a connection that came in here.
     pub fn begin(&mut self, listener: Arc<Listener>, peer: Option<SocketAddr>) -> Result<(), Ended> {
         self.expects_hello = listener.needs_hello;
