@@ -43,7 +43,7 @@ impl Rig {
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);
         let kernel = Rc::new(RefCell::new(kernel));
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), shared, JournalSender::off());
-        worker.open_door(0, (), listener, false);
+        worker.add_listener(0, (), listener, false);
         Self { kernel, worker, heard: Vec::new() }
     }
 

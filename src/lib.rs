@@ -7,7 +7,7 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
-//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `door`, `flow`, `preread`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
+//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `acceptor`, `flow`, `preread`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`journal`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |

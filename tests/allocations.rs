@@ -50,7 +50,7 @@ impl Rig {
         socket::listen(&door, options.backlog).unwrap();
         let front = rustix::net::getsockname(&door).unwrap().try_into().unwrap();
         let rules = Arc::clone(&shared.current.load().listeners[0]);
-        worker.open_door(0, door, rules, false);
+        worker.add_listener(0, door, rules, false);
         Self { worker, shared, front, _journal: journal }
     }
 

@@ -4,7 +4,7 @@
 //! interface and the health checks. Invariant: a configuration is in use wholly or not at all, and at any time exactly
 //! one is.
 
-mod doors;
+mod listen_sockets;
 mod memory_file;
 mod plan;
 mod reload;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use self::doors::Doors;
+use self::listen_sockets::ListenSockets;
 use self::reload::Read;
 pub(crate) use self::reload::read_files;
 use crate::admin;
@@ -35,7 +35,7 @@ use crate::pool::Backend;
 use crate::probe::Probes;
 use crate::snapshot::{Current, Loaded, Snapshot};
 use crate::splicer::worker::Shared;
-use crate::splicer::{self, Fleet};
+use crate::splicer::{self, Workers};
 use crate::store::{Access, Store};
 use crate::terminate::Conversations;
 
@@ -72,12 +72,12 @@ pub struct Server {
     started: Instant,
     current: Arc<Current>,
     admission: Arc<Admission>,
-    fleet: Arc<Fleet>,
+    workers: Arc<Workers>,
     conversations: Conversations,
     store: Arc<Store>,
     journal: Mutex<Option<Journal>>,
     /// Only one reload or stop at a time.
-    doors: tokio::sync::Mutex<Doors>,
+    listen_sockets: tokio::sync::Mutex<ListenSockets>,
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
     bound: Mutex<Vec<(String, Vec<String>)>>,
@@ -141,44 +141,45 @@ async fn serve(
     // Before anything is bound, so that a signal during start is not lost.
     let signals = Signals::new().map_err(unavailable("signals"))?;
     let cores = cores();
-    let workers = config.process.workers.unwrap_or(cores.len());
-    let mut doors = Doors::new(workers, doors::from_systemd());
-    let plan = doors.plan(&config).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    let count = config.process.workers.unwrap_or(cores.len());
+    let mut listen_sockets = ListenSockets::new(count, listen_sockets::from_systemd());
+    let plan = listen_sockets.plan(&config).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
     let sockets = admin::Sockets::bind(&config.process.admin)
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("admin: {error}")))?;
     let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
-    let shared = Arc::new(Shared::new(config, loaded, workers, pipes_by_descriptors(workers)));
+    let shared = Arc::new(Shared::new(config, loaded, count, pipes_by_descriptors(count)));
     let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
     if let Some(path) = &current.load().config.process.memory_file {
         memory_file::load(path, &current.load());
     }
-    reload::limit(&admission, &current.load(), workers);
+    reload::limit(&admission, &current.load(), count);
     let store = Arc::new(Store::new(Arc::clone(&current)));
-    let (conversations, mut threads) = Conversations::start(workers, &current, &store, &journal, pinned.as_deref())
+    let (conversations, mut threads) = Conversations::start(count, &current, &store, &journal, pinned.as_deref())
         .map_err(unavailable("conversations"))?;
-    let (fleet, workers) = Fleet::start(workers, &shared, &journal, pinned.as_deref(), conversations.doors())
-        .map_err(unavailable("workers"))?;
-    threads.extend(workers);
+    let (workers, worker_threads) =
+        Workers::start(count, &shared, &journal, pinned.as_deref(), conversations.entrances())
+            .map_err(unavailable("workers"))?;
+    threads.extend(worker_threads);
     // Whoever comes first may bring a cookie that only the store knows.
     if let Some(access) = access {
         store.adopt(Some(Arc::new(access))).await;
     }
-    Doors::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
-    let adoptions = doors.carry_out(plan, &current.load());
-    fleet.adopt(adoptions).await;
+    ListenSockets::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    let adoptions = listen_sockets.commit(plan, &current.load());
+    workers.adopt(adoptions).await;
 
     let server = Arc::new(Server {
         path: path.to_owned(),
         started: Instant::now(),
         current,
         admission,
-        fleet,
+        workers,
         conversations,
         store,
         journal: Mutex::new(Some(journal)),
-        doors: tokio::sync::Mutex::new(doors),
+        listen_sockets: tokio::sync::Mutex::new(listen_sockets),
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
@@ -186,7 +187,7 @@ async fn serve(
         identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),
     });
-    server.note_addresses(&*server.doors.lock().await);
+    server.note_addresses(&*server.listen_sockets.lock().await);
     let snapshot = server.current.load_full();
     lock_of(&server.probes).adopt(&snapshot.pools, &snapshot.tls);
     drop(snapshot);
@@ -198,7 +199,7 @@ async fn serve(
     // Whoever watches the process go sees it until its last connection has gone.
     let _ = stop_admin.send(true);
     let _ = tokio::time::timeout(Duration::from_millis(200), admin).await;
-    server.fleet.stop().await;
+    server.workers.stop().await;
     server.conversations.stop();
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     server.keep_memory();
@@ -326,7 +327,7 @@ impl Server {
     /// Ends at most `count` connections of both halves; answers how many it ended.
     async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let first = self.conversations.shed(whom, count.div_ceil(2), ended).await;
-        let passed = self.fleet.shed(whom, count - first, ended).await;
+        let passed = self.workers.shed(whom, count - first, ended).await;
         first + passed + self.conversations.shed(whom, count - first - passed, ended).await
     }
 
@@ -340,16 +341,16 @@ impl Server {
         let snapshot = self.current.load();
         tracing::info!(
             "ready: {} workers, at most {} connections, digest {:016x}",
-            self.fleet.len(),
+            self.workers.len(),
             self.admission.connections_max(),
             snapshot.digest
         );
     }
 
-    fn note_addresses(&self, doors: &Doors) {
+    fn note_addresses(&self, listen_sockets: &ListenSockets) {
         let snapshot = self.current.load();
         let names = snapshot.listeners.iter().map(|listener| listener.config.name.clone());
-        *lock_of(&self.bound) = names.map(|name| (name.clone(), doors.addresses(&name))).collect();
+        *lock_of(&self.bound) = names.map(|name| (name.clone(), listen_sockets.addresses(&name))).collect();
     }
 }
 

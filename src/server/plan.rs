@@ -17,9 +17,9 @@ impl Server {
         let before = self.current.load_full();
         let Asked { file, text, clients } = asked;
         let read = aside(move || reload::understand(&file, &text, Some(&before))).await?;
-        let _nobody_reloads = self.doors.lock().await;
+        let _nobody_reloads = self.listen_sockets.lock().await;
         let snapshot = self.current.load_full();
-        let mut open = self.fleet.opened().await;
+        let mut open = self.workers.opened().await;
         open.extend(self.conversations.opened().await);
         aside(move || {
             let Read { config, loaded, warnings, .. } = read;

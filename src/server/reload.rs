@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::doors::{self, Doors};
+use super::listen_sockets::{self, ListenSockets};
 use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
@@ -49,26 +49,26 @@ struct Changes {
 }
 
 /// Everything that can fail has succeeded.
-type Prepared = (doors::Plan, Snapshot, Option<Access>, Verdict);
+type Prepared = (listen_sockets::Plan, Snapshot, Option<Access>, Verdict);
 
 impl Server {
     /// Reads the file again and uses it if it is good, and if no more than `max_move` of a pool's clients would move.
     pub(super) async fn reload_file(&self, max_move: Option<f64>) -> Verdict {
-        let mut doors = self.doors.lock().await;
+        let mut listen_sockets = self.listen_sockets.lock().await;
         let prepared = match self.read_changes(max_move).await {
             Ok(changes) => {
                 // What was given up a moment ago is bound until its queue is served.
                 let patience = Instant::now() + CLOSING_MAX;
-                while doors.closes(&changes.config) && Instant::now() < patience {
+                while listen_sockets.closes(&changes.config) && Instant::now() < patience {
                     tokio::time::sleep(LOOK).await;
                 }
-                self.prepare(&mut doors, changes)
+                self.prepare(&mut listen_sockets, changes)
             }
             Err(problems) => Err(problems),
         };
         let verdict = match prepared {
             Ok((plan, next, access, verdict)) => {
-                self.put_in_force(&mut doors, plan, next).await;
+                self.put_in_force(&mut listen_sockets, plan, next).await;
                 self.store.adopt(access.map(Arc::new)).await;
                 verdict
             }
@@ -111,26 +111,27 @@ impl Server {
     }
 
     /// Everything else that can fail.
-    fn prepare(&self, doors: &mut Doors, changes: Changes) -> Result<Prepared, Vec<String>> {
-        let plan = doors.plan(&changes.config)?;
+    fn prepare(&self, listen_sockets: &mut ListenSockets, changes: Changes) -> Result<Prepared, Vec<String>> {
+        let plan = listen_sockets.plan(&changes.config)?;
         let Changes { config, loaded, access, verdict } = changes;
-        let next = Snapshot::build(config, loaded, Some(&self.current.load_full()), self.fleet.len(), &self.admission);
-        Doors::listen(&plan)?;
+        let next =
+            Snapshot::build(config, loaded, Some(&self.current.load_full()), self.workers.len(), &self.admission);
+        ListenSockets::listen(&plan)?;
         Ok((plan, next, access, verdict))
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
-    async fn put_in_force(&self, doors: &mut Doors, plan: doors::Plan, next: Snapshot) {
-        limit(&self.admission, &next, self.fleet.len());
+    async fn put_in_force(&self, listen_sockets: &mut ListenSockets, plan: listen_sockets::Plan, next: Snapshot) {
+        limit(&self.admission, &next, self.workers.len());
         if let Some(journal) = lock_of(&self.journal).as_ref() {
             journal.set_format(next.config.process.log.format);
         }
         let next = Arc::new(next);
         let old = self.current.swap(Arc::clone(&next));
-        let adoptions = doors.carry_out(plan, &next);
-        self.fleet.adopt(adoptions).await;
+        let adoptions = listen_sockets.commit(plan, &next);
+        self.workers.adopt(adoptions).await;
         lock_of(&self.probes).adopt(&next.pools, &next.tls);
-        self.note_addresses(doors);
+        self.note_addresses(listen_sockets);
         for pool in next.pools.iter() {
             if let Some(old) = old.pool(pool.name()) {
                 pool.take_over(old, splicer::now() / 1_000);

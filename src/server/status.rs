@@ -59,7 +59,7 @@ impl Control for Server {
             memories: Vec::new(),
             store: self.store.report(),
             conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
-            workers: self.fleet.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
+            workers: self.workers.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Control for Server {
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
         let admin::Filter { pool, backend, limit } = filter;
         let wanted = Wanted { pool, backend, limit };
-        let (passed, mut shown) = self.fleet.connections(&wanted).await;
+        let (passed, mut shown) = self.workers.connections(&wanted).await;
         let rest = Wanted { limit: limit - shown.len(), ..wanted };
         let (conversing, views) = self.conversations.list(&rest).await;
         shown.extend(views);
@@ -103,7 +103,7 @@ impl Control for Server {
 
     #[cfg(debug_assertions)]
     async fn panic(&self, id: u64) {
-        self.fleet.panic(id).await;
+        self.workers.panic(id).await;
     }
 }
 

@@ -24,16 +24,17 @@ impl Server {
     pub(super) async fn stop(&self) {
         self.stopping.store(true, Relaxed);
         let process = self.current.load().config.process.clone();
-        let open = self.fleet.open();
+        let open = self.workers.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
         tokio::time::sleep(process.stop_grace).await;
-        let adoptions = self.doors.lock().await.close_all(&self.current.load());
-        self.fleet.adopt(adoptions).await;
+        let adoptions = self.listen_sockets.lock().await.close_all(&self.current.load());
+        self.workers.adopt(adoptions).await;
         self.conversations.calm();
         let deadline = Instant::now() + process.stop_deadline;
         let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
         let before = |deadline| Instant::now() < deadline;
-        while (self.fleet.doors() > 0 && before(doors_deadline)) || (self.fleet.open() > 0 && before(deadline)) {
+        while (self.workers.acceptors() > 0 && before(doors_deadline)) || (self.workers.open() > 0 && before(deadline))
+        {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
@@ -41,16 +42,16 @@ impl Server {
 
     /// Closes at an even pace: so many are left as there is time left.
     async fn close_spread(&self) {
-        let all = self.fleet.open();
+        let all = self.workers.open();
         if all == 0 {
             return;
         }
         tracing::info!("stopping: {all} connections are still open and are closed over {} s", SPREAD.as_secs());
         let begun = Instant::now();
-        while self.fleet.open() > 0 && begun.elapsed() < SPREAD {
+        while self.workers.open() > 0 && begun.elapsed() < SPREAD {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.shed(&Whom::All, self.fleet.open().saturating_sub(stay), Ended::Stopped).await;
+            self.shed(&Whom::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -5,10 +5,10 @@
 //! talk to them. Terminated TLS, health and configuration are not its business. Invariant: a connection is touched by
 //! the one worker that holds it.
 
+mod acceptor;
 pub mod account;
 mod blame;
 mod connect;
-mod door;
 pub mod flow;
 mod inbox;
 pub mod os;
@@ -61,8 +61,8 @@ pub fn now() -> Micros {
 }
 
 /// All workers.
-pub struct Fleet {
-    workers: Box<[Handle]>,
+pub struct Workers {
+    handles: Box<[Handle]>,
     /// Who holds the conversations of each worker.
     conversations: Box<[UnboundedSender<Carried<OwnedFd>>]>,
     shared: Arc<Shared>,
@@ -70,7 +70,7 @@ pub struct Fleet {
 
 struct Handle {
     inbox: Sender<Command>,
-    doors: Arc<AtomicUsize>,
+    acceptors: Arc<AtomicUsize>,
 }
 
 /// What a reload changes for a worker.
@@ -106,7 +106,7 @@ enum Command {
     Stop,
 }
 
-impl Fleet {
+impl Workers {
     /// Starts the workers; pins worker i to the i-th of `cores` if there are any. Worker i hands conversations over to
     /// the i-th of `conversations`.
     pub fn start(
@@ -120,34 +120,34 @@ impl Fleet {
         let mut handles = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = inbox()?;
-            handles.push(Handle { inbox: sender, doors: Arc::new(AtomicUsize::new(0)) });
+            handles.push(Handle { inbox: sender, acceptors: Arc::new(AtomicUsize::new(0)) });
             ends.push(receiver);
         }
         let busy_poll = shared.current.load().config.process.busy_poll;
-        let fleet =
-            Arc::new(Self { workers: handles.into(), conversations: conversations.into(), shared: Arc::clone(shared) });
+        let workers =
+            Arc::new(Self { handles: handles.into(), conversations: conversations.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
         for (index, inbox) in ends.into_iter().enumerate() {
             let mut os = Linux::new()?;
             os.watch_inbox(&inbox)?;
             let worker = Worker::new(index, os, Arc::clone(shared), journal.sender(true));
             let core = cores.map(|cores| cores[index % cores.len()]);
-            let thread = Thread { worker, inbox, fleet: Arc::clone(&fleet), busy_poll, stopping: false };
+            let thread = WorkerThread { worker, inbox, workers: Arc::clone(&workers), busy_poll, stopping: false };
             let spawned =
                 std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || thread.run_or_end(core))?;
             threads.push(spawned);
         }
-        Ok((fleet, threads))
+        Ok((workers, threads))
     }
 
     /// How many workers there are.
     pub fn len(&self) -> usize {
-        self.workers.len()
+        self.handles.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.workers.is_empty()
+        self.handles.is_empty()
     }
 
     /// What each worker counts.
@@ -161,14 +161,14 @@ impl Fleet {
     }
 
     /// Listening sockets not closed yet.
-    pub fn doors(&self) -> usize {
-        self.workers.iter().map(|handle| handle.doors.load(Relaxed)).sum()
+    pub fn acceptors(&self) -> usize {
+        self.handles.iter().map(|handle| handle.acceptors.load(Relaxed)).sum()
     }
 
     /// Gives every worker its part of a reload; answers when all have adopted it.
     pub async fn adopt(&self, adoptions: Vec<Adoption>) {
         let mut answers = Vec::new();
-        for (handle, adoption) in self.workers.iter().zip(adoptions) {
+        for (handle, adoption) in self.handles.iter().zip(adoptions) {
             let (done, adopted) = oneshot::channel();
             handle.put(Command::Adopt(adoption, done)).await;
             answers.push(adopted);
@@ -181,7 +181,7 @@ impl Fleet {
     /// How many connections are wanted, and at most `limit` of them, as the workers see them.
     pub async fn connections(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
         let (mut open, mut shown) = (0, Vec::new());
-        for handle in &self.workers {
+        for handle in &self.handles {
             let (sender, found) = oneshot::channel();
             let limit = wanted.limit - shown.len();
             handle.put(Command::List(Wanted { limit, ..wanted.clone() }, sender)).await;
@@ -195,7 +195,7 @@ impl Fleet {
     /// Every connection that has a backend.
     pub async fn opened(&self) -> Vec<Open> {
         let mut all = Vec::new();
-        for handle in &self.workers {
+        for handle in &self.handles {
             let (sender, found) = oneshot::channel();
             handle.put(Command::Open(sender)).await;
             all.extend(found.await.unwrap_or_default());
@@ -207,8 +207,8 @@ impl Fleet {
     /// ended.
     pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        for (index, handle) in self.workers.iter().enumerate() {
-            let share = (count - total).div_ceil(self.workers.len() - index);
+        for (index, handle) in self.handles.iter().enumerate() {
+            let share = (count - total).div_ceil(self.handles.len() - index);
             let (done, answer) = oneshot::channel();
             handle.put(Command::Shed { whom: whom.clone(), count: share, ended, done }).await;
             total += answer.await.unwrap_or(0);
@@ -219,34 +219,34 @@ impl Fleet {
     /// Makes the next step of a connection panic, to see that nobody else notices. Debug builds only.
     #[cfg(debug_assertions)]
     pub async fn panic(&self, id: u64) {
-        if let Some(handle) = self.workers.get((id >> 48) as usize) {
+        if let Some(handle) = self.handles.get((id >> 48) as usize) {
             handle.put(Command::Panic(id)).await;
         }
     }
 
     /// Ends the threads; connections still open are reset.
     pub async fn stop(&self) {
-        for handle in &self.workers {
+        for handle in &self.handles {
             handle.put(Command::Stop).await;
         }
     }
 
     /// A worker that holds this many connections hands new ones on: clearly above the mean.
     fn fair_share(&self) -> usize {
-        if self.workers.len() < 2 {
+        if self.handles.len() < 2 {
             return usize::MAX;
         }
-        let mean = self.open() / self.workers.len();
+        let mean = self.open() / self.handles.len();
         mean + mean / 4 + SLACK
     }
 
     /// The emptier of two others.
     fn emptier(&self, own: usize, turn: u64) -> Option<&Handle> {
-        let others = self.workers.len().checked_sub(1).filter(|others| *others > 0)?;
+        let others = self.handles.len().checked_sub(1).filter(|others| *others > 0)?;
         let load = |index: usize| self.shared.counters[index].0.connections.value();
-        let other = |turn: u64| (own + 1 + turn as usize % others) % self.workers.len();
+        let other = |turn: u64| (own + 1 + turn as usize % others) % self.handles.len();
         let (a, b) = (other(turn), other(turn / 7 + 1));
-        Some(&self.workers[if load(a) <= load(b) { a } else { b }])
+        Some(&self.handles[if load(a) <= load(b) { a } else { b }])
     }
 }
 
@@ -266,15 +266,15 @@ impl Handle {
 }
 
 /// A worker with its thread's belongings.
-struct Thread {
+struct WorkerThread {
     worker: Worker<Linux>,
     inbox: Inbox<Command>,
-    fleet: Arc<Fleet>,
+    workers: Arc<Workers>,
     busy_poll: Option<Duration>,
     stopping: bool,
 }
 
-impl Thread {
+impl WorkerThread {
     /// A panic outside a connection's step leaves nothing to rely on: the process ends, and whoever watches it starts
     /// another, rather than going on without a worker that clients are still sent to.
     fn run_or_end(self, core: Option<usize>) {
@@ -293,14 +293,14 @@ impl Thread {
         }
         let (mut events, mut raw) = (Vec::<Event>::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
         while !self.stopping {
-            self.worker.keep_below = self.fleet.fair_share();
+            self.worker.keep_below = self.workers.fair_share();
             self.wait(&mut events, &mut raw);
             self.worker.turn(&events);
             if events.iter().any(|event| event.token.side() == Side::Inbox) {
                 self.read_inbox();
             }
             self.hand_over();
-            self.fleet.workers[self.worker.index].doors.store(self.worker.doors(), Relaxed);
+            self.workers.handles[self.worker.index].acceptors.store(self.worker.acceptors(), Relaxed);
         }
         self.worker.shed(&Whom::All, usize::MAX, Ended::Stopped);
         self.worker.flush();
@@ -327,11 +327,11 @@ impl Thread {
     fn read_inbox(&mut self) {
         self.inbox.hush();
         while let Some(command) = self.inbox.next() {
-            self.obey(command);
+            self.handle(command);
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Adopt(adoption, done) => {
                 self.adopt(adoption);
@@ -369,13 +369,13 @@ impl Thread {
     fn adopt(&mut self, adoption: Adoption) {
         let begin = now();
         for number in adoption.close {
-            self.worker.close_door(number);
+            self.worker.remove_listener(number);
         }
         for (number, listener) in adoption.rebind {
-            self.worker.rebind_door(number, listener);
+            self.worker.update_listener(number, listener);
         }
         for (number, socket, listener, shared) in adoption.open {
-            self.worker.open_door(number, socket, listener, shared);
+            self.worker.add_listener(number, socket, listener, shared);
         }
         self.worker.set_logs_connections(adoption.logs_connections, adoption.logs_local);
         self.worker.counters().generation.set(adoption.generation);
@@ -385,7 +385,7 @@ impl Thread {
     /// Gives connections that were accepted beyond this worker's share to a worker with fewer.
     fn hand_over(&mut self) {
         while let Some(incoming) = self.worker.surplus() {
-            let refused = match self.fleet.emptier(self.worker.index, incoming.accepted) {
+            let refused = match self.workers.emptier(self.worker.index, incoming.accepted) {
                 Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err().map(|refused| match refused {
                     TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
                 }),
@@ -393,12 +393,12 @@ impl Thread {
             };
             match refused {
                 None => self.worker.counters().handed_over.add(1),
-                Some(command) => self.obey(command),
+                Some(command) => self.handle(command),
             }
         }
         while let Some(carried) = self.worker.carried() {
             let Carried { client, bytes, permit, origin, listener } = carried;
-            if let Some(conversations) = self.fleet.conversations.get(self.worker.index) {
+            if let Some(conversations) = self.workers.conversations.get(self.worker.index) {
                 // Bounded by permits. Nobody at the other end means that the process is about to end.
                 let _ = conversations.send(Carried { client: client.into(), bytes, permit, origin, listener });
             }

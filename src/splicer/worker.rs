@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::acceptor::Acceptor;
 use super::account::Log;
-use super::door::Door;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::os::{Event, Micros, Os};
 use super::pipe::Pipes;
@@ -72,7 +72,7 @@ pub struct Worker<O: Os> {
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    pub(super) doors: BTreeMap<u32, Door<O>>,
+    pub(super) acceptors: BTreeMap<u32, Acceptor<O>>,
     pub(super) pipes: Pipes<O>,
     /// When free pipes are closed, unless they are used before.
     trim_at: Option<Micros>,
@@ -102,7 +102,7 @@ impl<O: Os> Worker<O> {
             wheel: Wheel::new(now),
             queue: VecDeque::new(),
             expired: Vec::new(),
-            doors: BTreeMap::new(),
+            acceptors: BTreeMap::new(),
             pipes,
             trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
@@ -126,8 +126,8 @@ impl<O: Os> Worker<O> {
     }
 
     /// Listening sockets it holds, those being closed included.
-    pub fn doors(&self) -> usize {
-        self.doors.len()
+    pub fn acceptors(&self) -> usize {
+        self.acceptors.len()
     }
 
     /// When it has something to do without an event: `Some(0)` at once, `None` never.
@@ -136,8 +136,8 @@ impl<O: Os> Worker<O> {
             return Some(0);
         }
         let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
-        let doors = self.doors.values().filter_map(Door::due);
-        doors.chain(self.wheel.next()).chain(journal).chain(self.trim_at).min()
+        let acceptors = self.acceptors.values().filter_map(Acceptor::due);
+        acceptors.chain(self.wheel.next()).chain(journal).chain(self.trim_at).min()
     }
 
     /// Handles a batch of events and everything that is due.
@@ -160,7 +160,7 @@ impl<O: Os> Worker<O> {
             }
         }
         self.expire();
-        self.tend_doors();
+        self.poll_listeners();
         self.settle();
     }
 
@@ -333,11 +333,11 @@ impl<O: Os> Worker<O> {
             self.counters().log_dropped.add(dropped as u64);
         }
         if ended == Ended::NoDescriptor {
-            return self.run_dry();
+            return self.pause_accepting();
         }
         // Whatever ran out may be there again.
-        for door in self.doors.values_mut() {
-            if let Some(until) = &mut door.paused {
+        for acceptor in self.acceptors.values_mut() {
+            if let Some(until) = &mut acceptor.paused {
                 *until = self.now;
             }
         }

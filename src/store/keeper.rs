@@ -82,7 +82,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
-                    Some(order) => self.obey(order),
+                    Some(order) => self.handle(order),
                     None => return,
                 },
                 Some(dialled) = self.dialling.join_next() => match dialled {
@@ -108,7 +108,7 @@ impl Keeper {
     }
 
     /// Another store, or none. The one in use is used until the new one answers.
-    fn obey(&mut self, Order { access, tried }: Order) {
+    fn handle(&mut self, Order { access, tried }: Order) {
         if access == self.access {
             let _ = tried.send(());
             return;

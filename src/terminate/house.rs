@@ -169,7 +169,7 @@ impl Conversations {
     }
 
     /// Where workers hand conversations over, by worker.
-    pub fn doors(&self) -> Vec<UnboundedSender<Carried<OwnedFd>>> {
+    pub fn entrances(&self) -> Vec<UnboundedSender<Carried<OwnedFd>>> {
         self.carried.clone()
     }
 

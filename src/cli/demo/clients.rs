@@ -31,10 +31,10 @@ pub(super) struct Round(Vec<Answer>);
 
 impl Round {
     /// Every client asks once.
-    pub(super) async fn of_all(door: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn of_all(address: SocketAddr) -> Result<Self, Failure> {
         let mut answers = Vec::with_capacity(CLIENTS);
         for client in all() {
-            answers.push(ask(client, door).await?);
+            answers.push(ask(client, address).await?);
         }
         Ok(Self(answers))
     }
@@ -80,13 +80,13 @@ pub(super) struct Move<'a> {
 }
 
 /// One question over a connection of its own.
-pub(super) async fn ask(client: Ipv4Addr, door: SocketAddr) -> Result<Answer, Failure> {
-    let answered = timeout(PATIENCE, exchange(client, door)).await.unwrap_or_else(|late| Err(late.into()));
-    answered.map_err(|error| Failure::Internal(format!("client {client} at {door}: {error}")))
+pub(super) async fn ask(client: Ipv4Addr, address: SocketAddr) -> Result<Answer, Failure> {
+    let answered = timeout(PATIENCE, exchange(client, address)).await.unwrap_or_else(|late| Err(late.into()));
+    answered.map_err(|error| Failure::Internal(format!("client {client} at {address}: {error}")))
 }
 
-async fn exchange(client: Ipv4Addr, door: SocketAddr) -> io::Result<Answer> {
-    let mut stream = connect(client, door).await?;
+async fn exchange(client: Ipv4Addr, address: SocketAddr) -> io::Result<Answer> {
+    let mut stream = connect(client, address).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").await?;
     let mut text = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut text).await?;
@@ -96,10 +96,10 @@ async fn exchange(client: Ipv4Addr, door: SocketAddr) -> io::Result<Answer> {
 }
 
 /// Connects from the client's own address.
-pub(super) async fn connect(client: Ipv4Addr, door: SocketAddr) -> io::Result<TcpStream> {
+pub(super) async fn connect(client: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((client, 0).into())?;
-    let stream = socket.connect(door).await?;
+    let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

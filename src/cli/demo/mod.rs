@@ -99,7 +99,7 @@ fn introduction(stage: &Stage) -> String {
 fn to_try(stage: &Stage) -> String {
     let folder = stage.balancer().folder();
     let program = from_here(stage.balancer().program());
-    let (hash, ring, round_robin) = (stage.door(HASH), stage.door(RING), stage.door(ROUND_ROBIN));
+    let (hash, ring, round_robin) = (stage.address(HASH), stage.address(RING), stage.address(ROUND_ROBIN));
     let (file, socket, log) = (folder.configuration(), folder.socket(), folder.connections());
     let (program, file, socket, log) = (program.display(), file.display(), socket.display(), log.display());
     format!(

@@ -28,7 +28,7 @@ pub(super) struct Stage {
     /// Before the backends, so that it goes first.
     balancer: Balancer,
     backends: Vec<Backend>,
-    doors: Vec<(&'static str, SocketAddr)>,
+    addresses: Vec<(&'static str, SocketAddr)>,
     websocket: WebSocket,
     connections: usize,
 }
@@ -40,10 +40,10 @@ impl Stage {
         let mut balancer = Balancer::start(|folder| text(folder, &backends)).await?;
         let status =
             balancer.wait("find its backends good", |status| FIRST.iter().all(|name| up(status, name))).await?;
-        let doors = POOLS.iter().map(|pool| door(&status, pool).map(|address| (*pool, address)));
-        let doors = doors.collect::<Result<Vec<_>, _>>()?;
-        let websocket = open_websocket(door(&status, RING)?).await?;
-        Ok(Self { balancer, backends, doors, websocket, connections: 0 })
+        let addresses = POOLS.iter().map(|pool| address(&status, pool).map(|address| (*pool, address)));
+        let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
+        let websocket = open_websocket(address(&status, RING)?).await?;
+        Ok(Self { balancer, backends, addresses, websocket, connections: 0 })
     }
 
     /// The balancer.
@@ -67,8 +67,8 @@ impl Stage {
     }
 
     /// Where a pool's listener is.
-    pub(super) fn door(&self, pool: &str) -> SocketAddr {
-        self.doors.iter().find(|(name, _)| *name == pool).expect("one of POOLS").1
+    pub(super) fn address(&self, pool: &str) -> SocketAddr {
+        self.addresses.iter().find(|(name, _)| *name == pool).expect("one of POOLS").1
     }
 
     /// The connection that was opened first of all, through the ring, and stays.
@@ -84,7 +84,7 @@ impl Stage {
     /// Every client asks a pool.
     pub(super) async fn ask(&mut self, pool: &str) -> Result<Round, Failure> {
         self.connections += CLIENTS;
-        Round::of_all(self.door(pool)).await
+        Round::of_all(self.address(pool)).await
     }
 
     /// Every client asks each of [`KEYED`].
@@ -143,9 +143,9 @@ pub(super) fn addresses(backends: &[Backend]) -> Vec<(&str, SocketAddr)> {
 }
 
 /// The first client whose backend will not be killed.
-async fn open_websocket(door: SocketAddr) -> Result<WebSocket, Failure> {
+async fn open_websocket(address: SocketAddr) -> Result<WebSocket, Failure> {
     for client in clients::all() {
-        let websocket = WebSocket::open(client, door).await?;
+        let websocket = WebSocket::open(client, address).await?;
         if websocket.backend() != VICTIM {
             return Ok(websocket);
         }
@@ -154,7 +154,7 @@ async fn open_websocket(door: SocketAddr) -> Result<WebSocket, Failure> {
 }
 
 /// Where a listener is, by the balancer's own word.
-pub(super) fn door(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
+pub(super) fn address(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
     let listener = status.listeners.iter().find(|listener| listener.name == pool);
     let address = listener.and_then(|listener| listener.bind.first()?.parse().ok());
     address.ok_or_else(|| Failure::Internal(format!("the balancer does not say where listener {pool} is")))

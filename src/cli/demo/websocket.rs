@@ -32,13 +32,14 @@ pub(super) struct WebSocket {
 
 impl WebSocket {
     /// Opens one from `client`.
-    pub(super) async fn open(client: Ipv4Addr, door: SocketAddr) -> Result<Self, Failure> {
-        let opened = timeout(PATIENCE, Self::shake_hands(client, door)).await.unwrap_or_else(|late| Err(late.into()));
-        opened.map_err(|error| Failure::Internal(format!("WebSocket of {client} at {door}: {error}")))
+    pub(super) async fn open(client: Ipv4Addr, address: SocketAddr) -> Result<Self, Failure> {
+        let opened =
+            timeout(PATIENCE, Self::shake_hands(client, address)).await.unwrap_or_else(|late| Err(late.into()));
+        opened.map_err(|error| Failure::Internal(format!("WebSocket of {client} at {address}: {error}")))
     }
 
-    async fn shake_hands(client: Ipv4Addr, door: SocketAddr) -> io::Result<Self> {
-        let mut stream = BufReader::new(clients::connect(client, door).await?);
+    async fn shake_hands(client: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {
+        let mut stream = BufReader::new(clients::connect(client, address).await?);
         let request = "GET /ws HTTP/1.1\r\nHost: demo\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2Vzc2lsZSBzdGF5cyBvaw==\r\n\r\n";
         stream.write_all(request.as_bytes()).await?;

@@ -25,7 +25,7 @@ impl World {
         };
         self.new_peer(id, prefix, Some(source));
         if self.to_come == 0 && self.nature.removes_listener {
-            self.worker.close_door(0);
+            self.worker.remove_listener(0);
         }
     }
 

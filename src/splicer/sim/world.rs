@@ -103,7 +103,7 @@ impl World {
         let shared = Arc::new(Shared::new(nature.config.clone(), Loaded::default(), 1, nature.pipes_max));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), JournalSender::off());
-        worker.open_door(0, (), listener, false);
+        worker.add_listener(0, (), listener, false);
         shared.admission.limit(nature.connections_max, nature.per_source, None);
         let mut random = Random::new(mix(seed));
         kernel.borrow_mut().failures = if nature.hostile { 8 } else { 0 };
@@ -209,7 +209,7 @@ impl World {
                     1,
                     &self.shared.admission,
                 );
-                self.worker.rebind_door(0, Arc::clone(&next.listeners[0]));
+                self.worker.update_listener(0, Arc::clone(&next.listeners[0]));
                 self.shared.current.swap(Arc::new(next));
             }
             _ => {}
@@ -298,7 +298,7 @@ impl World {
             self.kernel.borrow_mut().let_go(id as Id);
         }
         for _ in 0..10_000 {
-            if self.worker.connections() == 0 && (self.worker.doors() == 0 || !self.nature.removes_listener) {
+            if self.worker.connections() == 0 && (self.worker.acceptors() == 0 || !self.nature.removes_listener) {
                 break;
             }
             let next = self.worker.wake_at().unwrap_or(0);
@@ -311,9 +311,14 @@ impl World {
         }
         self.worker.trim();
         let pool_leases: u64 = self.shared.current.load().pools.iter().map(|pool| pool.leases()).sum();
-        let doors = if self.nature.removes_listener { self.worker.doors() } else { 0 };
-        let left =
-            (self.worker.connections(), self.kernel.borrow().owned(), self.shared.admission.open(), pool_leases, doors);
+        let acceptors = if self.nature.removes_listener { self.worker.acceptors() } else { 0 };
+        let left = (
+            self.worker.connections(),
+            self.kernel.borrow().owned(),
+            self.shared.admission.open(),
+            pool_leases,
+            acceptors,
+        );
         if left != (0, (0, 0), 0, 0, 0) {
             return Err(format!("left over: connections, (sockets, pipes), permits, leases, listeners: {left:?}"));
         }

@@ -48,9 +48,9 @@ impl Fleet {
     }
 
     /// Where users of a way come in.
-    pub(super) fn door(&self, way: Way) -> Result<SocketAddr, Failure> {
+    pub(super) fn address(&self, way: Way) -> Result<SocketAddr, Failure> {
         let first = self.balancers.first().ok_or_else(|| Failure::Internal("no balancer is left".into()))?;
-        stage::door(&first.status()?, way.listener)
+        stage::address(&first.status()?, way.listener)
     }
 
     /// The version of the Redis that takes part, if there is one.

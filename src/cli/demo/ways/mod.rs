@@ -72,7 +72,7 @@ pub(super) async fn logged_in_users() -> Result<Scene, Failure> {
     let mut fleet = Fleet::start().await?;
     let mut users = Vec::new();
     for way in WAYS {
-        users.push(Users::log_in(way, fleet.door(way)?).await?);
+        users.push(Users::log_in(way, fleet.address(way)?).await?);
     }
     let mut losses = Losses::default();
     let mut at_victim = [0; WAYS.len()];
@@ -88,7 +88,7 @@ pub(super) async fn logged_in_users() -> Result<Scene, Failure> {
             _ => fleet.lose_one(),
         }
         for (way, users) in users.iter_mut().enumerate() {
-            losses[way][event] = users.come_again(fleet.door(WAYS[way])?).await?;
+            losses[way][event] = users.come_again(fleet.address(WAYS[way])?).await?;
         }
     }
     Ok(tell(&fleet, &losses, &at_victim))

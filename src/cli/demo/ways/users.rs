@@ -32,22 +32,22 @@ struct User {
 
 impl Users {
     /// Everybody logs in.
-    pub(super) async fn log_in(way: Way, door: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn log_in(way: Way, address: SocketAddr) -> Result<Self, Failure> {
         let mut users = Vec::new();
         for number in 1..=USERS {
             let mut user = User { number, cookies: BTreeMap::new(), home: String::new() };
-            user.log_in(way, door).await?;
+            user.log_in(way, address).await?;
             users.push(user);
         }
         Ok(Self { way, users })
     }
 
     /// Everybody asks for the account; how many had to log in again.
-    pub(super) async fn come_again(&mut self, door: SocketAddr) -> Result<usize, Failure> {
+    pub(super) async fn come_again(&mut self, address: SocketAddr) -> Result<usize, Failure> {
         let mut lost = 0;
         for user in &mut self.users {
-            if user.ask(self.way, door, "account").await?.is_none() {
-                user.log_in(self.way, door).await?;
+            if user.ask(self.way, address, "account").await?.is_none() {
+                user.log_in(self.way, address).await?;
                 lost += 1;
             }
         }
@@ -61,21 +61,21 @@ impl Users {
 }
 
 impl User {
-    async fn log_in(&mut self, way: Way, door: SocketAddr) -> Result<(), Failure> {
-        let home = self.ask(way, door, &format!("login/{}", self.number)).await?;
+    async fn log_in(&mut self, way: Way, address: SocketAddr) -> Result<(), Failure> {
+        let home = self.ask(way, address, &format!("login/{}", self.number)).await?;
         self.home = home.ok_or_else(|| Failure::Internal(format!("user {} may not log in", self.number)))?;
         Ok(())
     }
 
     /// The backend that knew the user; `None`: one that did not.
-    async fn ask(&mut self, way: Way, door: SocketAddr, what: &str) -> Result<Option<String>, Failure> {
+    async fn ask(&mut self, way: Way, address: SocketAddr, what: &str) -> Result<Option<String>, Failure> {
         let path = if way.replicated { format!("/shared/{what}") } else { format!("/{what}") };
-        let answered = timeout(PATIENCE, self.exchange(door, &path)).await.unwrap_or_else(|late| Err(late.into()));
-        answered.map_err(|error| Failure::Internal(format!("user {} at {door}: {error}", self.number)))
+        let answered = timeout(PATIENCE, self.exchange(address, &path)).await.unwrap_or_else(|late| Err(late.into()));
+        answered.map_err(|error| Failure::Internal(format!("user {} at {address}: {error}", self.number)))
     }
 
-    async fn exchange(&mut self, door: SocketAddr, path: &str) -> io::Result<Option<String>> {
-        let mut stream = connect(Ipv4Addr::new(127, 0, 1, self.number), door).await?;
+    async fn exchange(&mut self, address: SocketAddr, path: &str) -> io::Result<Option<String>> {
+        let mut stream = connect(Ipv4Addr::new(127, 0, 1, self.number), address).await?;
         let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let cookies = if cookies.is_empty() { String::new() } else { format!("Cookie: {}\r\n", cookies.join("; ")) };
         let request = format!("GET {path} HTTP/1.1\r\nHost: demo\r\n{cookies}Connection: close\r\n\r\n");

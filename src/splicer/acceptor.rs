@@ -24,7 +24,7 @@ const PAUSE_US: Micros = 50_000;
 const LINGER_US: Micros = 300_000;
 
 /// A listening socket and its rules.
-pub(super) struct Door<O: Os> {
+pub(super) struct Acceptor<O: Os> {
     socket: O::Listener,
     listener: Arc<Listener>,
     shared: bool,
@@ -36,7 +36,7 @@ pub(super) struct Door<O: Os> {
     closing: Option<Micros>,
 }
 
-impl<O: Os> Door<O> {
+impl<O: Os> Acceptor<O> {
     /// When it wants to be looked at without an event.
     pub(super) fn due(&self) -> Option<Micros> {
         self.paused.or(self.closing)
@@ -45,34 +45,34 @@ impl<O: Os> Door<O> {
 
 impl<O: Os> Worker<O> {
     /// Begins to accept on a socket. Numbers are the caller's, and unique.
-    pub fn open_door(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
+    pub fn add_listener(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
         let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
         let paused = (!watched).then_some(self.now + PAUSE_US);
-        self.doors.insert(number, Door { socket, listener, shared, batch: 1, paused, closing: None });
+        self.acceptors.insert(number, Acceptor { socket, listener, shared, batch: 1, paused, closing: None });
     }
 
     /// Gives a listening socket the rules of a new snapshot.
-    pub fn rebind_door(&mut self, number: u32, listener: Arc<Listener>) {
-        if let Some(door) = self.doors.get_mut(&number) {
-            door.listener = listener;
+    pub fn update_listener(&mut self, number: u32, listener: Arc<Listener>) {
+        if let Some(acceptor) = self.acceptors.get_mut(&number) {
+            acceptor.listener = listener;
         }
     }
 
     /// Serves what is queued on a socket, then closes it.
-    pub fn close_door(&mut self, number: u32) {
+    pub fn remove_listener(&mut self, number: u32) {
         let until = self.os.now() + LINGER_US;
-        if let Some(door) = self.doors.get_mut(&number) {
-            if !door.shared {
-                self.os.refuse_new(&door.socket);
+        if let Some(acceptor) = self.acceptors.get_mut(&number) {
+            if !acceptor.shared {
+                self.os.refuse_new(&acceptor.socket);
             }
-            door.closing = Some(until);
+            acceptor.closing = Some(until);
         }
     }
 
-    /// Takes a batch from the queue, or all of it where the door closes.
+    /// Takes a batch from the queue, or all of it where the acceptor closes.
     pub(super) fn accept(&mut self, number: u32) {
-        let Some(door) = self.doors.get(&number) else { return };
-        let (batch, closing) = (door.batch, door.closing.is_some());
+        let Some(acceptor) = self.acceptors.get(&number) else { return };
+        let (batch, closing) = (acceptor.batch, acceptor.closing.is_some());
         let mut taken = 0;
         let stop = loop {
             if taken == batch && !closing {
@@ -84,11 +84,11 @@ impl<O: Os> Worker<O> {
             }
         };
         let counters = &self.shared.counters[self.index].0;
-        let Some(door) = self.doors.get_mut(&number) else { return };
+        let Some(acceptor) = self.acceptors.get_mut(&number) else { return };
         match stop {
             // Found the whole batch: the queue is long.
-            Stop::Batch => door.batch = (door.batch * 2).min(BATCH_MAX),
-            Stop::Empty => door.batch = taken.clamp(1, BATCH_MAX),
+            Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(BATCH_MAX),
+            Stop::Empty => acceptor.batch = taken.clamp(1, BATCH_MAX),
             Stop::Full => {
                 counters.accept_paused_limit.add(1);
                 self.pause(number);
@@ -102,10 +102,10 @@ impl<O: Os> Worker<O> {
     }
 
     /// What was accepted could not be connected for want of a descriptor: others had better wait in the queue.
-    pub(super) fn run_dry(&mut self) {
+    pub(super) fn pause_accepting(&mut self) {
         self.counters().accept_paused_descriptors.add(1);
         self.pipes.trim();
-        let numbers: Vec<_> = self.doors.keys().copied().collect();
+        let numbers: Vec<_> = self.acceptors.keys().copied().collect();
         for number in numbers {
             self.pause(number);
         }
@@ -113,20 +113,22 @@ impl<O: Os> Worker<O> {
 
     /// Stops accepting for a while.
     fn pause(&mut self, number: u32) {
-        if let Some(door) = self.doors.get_mut(&number)
-            && door.paused.is_none()
+        if let Some(acceptor) = self.acceptors.get_mut(&number)
+            && acceptor.paused.is_none()
         {
-            self.os.unwatch_listener(&door.socket);
-            door.paused = Some(self.now + PAUSE_US);
+            self.os.unwatch_listener(&acceptor.socket);
+            acceptor.paused = Some(self.now + PAUSE_US);
         }
     }
 
     fn accept_one(&mut self, number: u32) -> Result<(), Stop> {
-        let Some(door) = self.doors.get(&number).filter(|door| door.paused.is_none()) else { return Err(Stop::Empty) };
-        let permit = door.listener.state.admit().ok_or(Stop::Full)?;
-        match self.os.accept(&door.socket) {
+        let Some(acceptor) = self.acceptors.get(&number).filter(|acceptor| acceptor.paused.is_none()) else {
+            return Err(Stop::Empty);
+        };
+        let permit = acceptor.listener.state.admit().ok_or(Stop::Full)?;
+        match self.os.accept(&acceptor.socket) {
             Accepted::Connection(socket, peer) => {
-                let listener = Arc::clone(&door.listener);
+                let listener = Arc::clone(&acceptor.listener);
                 self.accepted_on(socket, peer, listener, permit);
                 Ok(())
             }
@@ -147,26 +149,26 @@ impl<O: Os> Worker<O> {
     }
 
     /// Resumes what paused long enough, and closes what has served its queue.
-    pub(super) fn tend_doors(&mut self) {
-        for (number, door) in &mut self.doors {
-            if door.paused.is_some_and(|until| until <= self.now) {
+    pub(super) fn poll_listeners(&mut self) {
+        for (number, acceptor) in &mut self.acceptors {
+            if acceptor.paused.is_some_and(|until| until <= self.now) {
                 let watched =
-                    self.os.watch_listener(&door.socket, Token::special(Side::Listener, *number), door.shared);
-                door.paused = watched.is_err().then_some(self.now + PAUSE_US);
+                    self.os.watch_listener(&acceptor.socket, Token::special(Side::Listener, *number), acceptor.shared);
+                acceptor.paused = watched.is_err().then_some(self.now + PAUSE_US);
             }
         }
         let now = self.now;
-        let over = |(number, door): (&u32, &Door<O>)| (door.due()? <= now).then_some(*number);
-        while let Some(number) = self.doors.iter().find_map(over) {
+        let over = |(number, acceptor): (&u32, &Acceptor<O>)| (acceptor.due()? <= now).then_some(*number);
+        while let Some(number) = self.acceptors.iter().find_map(over) {
             self.accept(number);
-            // A queue that could not be emptied, for a limit, keeps its door until it can.
-            if self.doors.get(&number).is_some_and(|door| door.paused.is_none())
-                && let Some(door) = self.doors.remove(&number)
+            // A queue that could not be emptied, for a limit, keeps its acceptor until it can.
+            if self.acceptors.get(&number).is_some_and(|acceptor| acceptor.paused.is_none())
+                && let Some(acceptor) = self.acceptors.remove(&number)
             {
-                self.os.unwatch_listener(&door.socket);
+                self.os.unwatch_listener(&acceptor.socket);
             }
         }
-        let paused = self.doors.values().any(|door| door.paused.is_some());
+        let paused = self.acceptors.values().any(|acceptor| acceptor.paused.is_some());
         self.counters().accept_paused_now.set(paused.into());
     }
 }

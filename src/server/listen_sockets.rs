@@ -16,7 +16,7 @@ use crate::socket::{self, Options};
 use crate::splicer::Adoption;
 
 /// Everything this process is bound to.
-pub struct Doors {
+pub struct ListenSockets {
     workers: usize,
     bound: Vec<Bound>,
     /// Given up by an earlier reload; workers may still be serving what is queued there.
@@ -42,11 +42,11 @@ pub struct Plan {
     kept: Vec<Bound>,
     opened: Vec<(Bound, Vec<Arc<OwnedFd>>, u32)>,
     closed: Vec<Bound>,
-    /// Files to remove again unless the plan is carried out.
+    /// Files to remove again unless the plan is committed.
     made: Vec<PathBuf>,
 }
 
-impl Doors {
+impl ListenSockets {
     /// None yet; takes the descriptors that systemd has passed, by name.
     pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
         Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
@@ -114,7 +114,7 @@ impl Doors {
     }
 
     /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
-    pub fn carry_out(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
+    pub fn commit(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
         plan.made.clear();
         let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
         let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
