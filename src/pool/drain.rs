@@ -1,6 +1,6 @@
 //! Draining a backend by command: who still goes there, and when that is over.
 //!
-//! Closes nothing; whoever keeps house does. A drain that the file asks for is weight 0. Invariant: until its deadline
+//! Closes nothing; the housekeeping does. A drain that the file asks for is weight 0. Invariant: until its deadline
 //! a draining backend serves those who have settled there as before; from then on nobody.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

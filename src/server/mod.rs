@@ -37,7 +37,7 @@ use crate::snapshot::{Current, Loaded, Snapshot};
 use crate::splicer::worker::Shared;
 use crate::splicer::{self, Workers};
 use crate::store::{Access, Store};
-use crate::terminate::Conversations;
+use crate::terminate::Runtimes;
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -73,7 +73,7 @@ pub struct Server {
     current: Arc<Current>,
     admission: Arc<Admission>,
     workers: Arc<Workers>,
-    conversations: Conversations,
+    conversations: Runtimes,
     store: Arc<Store>,
     journal: Mutex<Option<Journal>>,
     /// Only one reload or stop at a time.
@@ -156,8 +156,8 @@ async fn serve(
     }
     reload::limit(&admission, &current.load(), count);
     let store = Arc::new(Store::new(Arc::clone(&current)));
-    let (conversations, mut threads) = Conversations::start(count, &current, &store, &journal, pinned.as_deref())
-        .map_err(unavailable("conversations"))?;
+    let (conversations, mut threads) =
+        Runtimes::start(count, &current, &store, &journal, pinned.as_deref()).map_err(unavailable("conversations"))?;
     let (workers, worker_threads) =
         Workers::start(count, &shared, &journal, pinned.as_deref(), conversations.entrances())
             .map_err(unavailable("workers"))?;
@@ -236,10 +236,10 @@ impl Signals {
 }
 
 impl Server {
-    /// Obeys signals and keeps house until the last connection has gone.
+    /// Obeys signals and does the housekeeping until the last connection has gone.
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
-        let house = tokio::spawn(Arc::clone(self).keep_house(changed));
+        let context = tokio::spawn(Arc::clone(self).keep_up(changed));
         let memory = tokio::spawn(Arc::clone(self).keep_memory_at_intervals());
         loop {
             tokio::select! {
@@ -253,7 +253,7 @@ impl Server {
             () = self.stop() => {}
             () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
         }
-        house.abort();
+        context.abort();
         memory.abort();
     }
 
@@ -264,7 +264,7 @@ impl Server {
     }
 
     /// Looks at the file, where asked to, and closes connections of backends that are down, where asked to, or drained.
-    async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
+    async fn keep_up(self: Arc<Self>, changed: mpsc::Sender<()>) {
         let mut closing: Vec<(Arc<Backend>, Instant, Ended)> = Vec::new();
         loop {
             tokio::time::sleep(if closing.is_empty() { TICK } else { SHED_TICK }).await;

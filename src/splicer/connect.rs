@@ -1,11 +1,11 @@
 //! The part of a connection's story between the pick and the relay: attempts to connect.
 //!
-//! What a failure means is decided by `attempt.rs`, whose fault it is by `blame.rs`. Invariant: a connection holds a
+//! What a failure means is decided by `attempt.rs`, whose fault it is by `fault.rs`. Invariant: a connection holds a
 //! lease from the moment its backend is picked, and at most one socket towards a backend.
 
 use std::sync::Arc;
 
-use super::blame::connect_failed;
+use super::fault::connect_failed;
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::{Broken, Os};

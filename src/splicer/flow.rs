@@ -9,12 +9,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::blame::{backend_broken, client_broken, local, relay_broken};
+use super::fault::{backend_broken, client_broken, local, relay_broken};
 use super::os::{Broken, Event, Io, Micros, Os};
 use super::preread::{Labels, Look, Preread, Row};
 use super::relay::{Direction, Pumped, Tools};
-use super::settled::LOOK_AGAIN_US;
 use super::slab::{Side, Token};
+use super::stick::LOOK_AGAIN_US;
 use super::timer::Link;
 use crate::admission::Permit;
 use crate::attempt::{Attempts, Failure, Rules};

@@ -17,12 +17,12 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub struct Sender<C> {
     queue: SyncSender<C>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
 }
 
 impl<C> Clone for Sender<C> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+        Self { queue: self.queue.clone(), wakeup: Arc::clone(&self.wakeup) }
     }
 }
 
@@ -30,11 +30,11 @@ impl<C> Clone for Sender<C> {
 #[derive(Debug)]
 pub struct Inbox<C> {
     queue: Receiver<C>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
 }
 
 #[derive(Debug)]
-struct Bell {
+struct Wakeup {
     eventfd: OwnedFd,
     rung: AtomicBool,
 }
@@ -43,16 +43,16 @@ struct Bell {
 pub fn inbox<C>() -> std::io::Result<(Sender<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(QUEUE);
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let bell = Arc::new(Bell { eventfd, rung: AtomicBool::new(false) });
-    Ok((Sender { queue: sender, bell: Arc::clone(&bell) }, Inbox { queue: receiver, bell }))
+    let wakeup = Arc::new(Wakeup { eventfd, rung: AtomicBool::new(false) });
+    Ok((Sender { queue: sender, wakeup: Arc::clone(&wakeup) }, Inbox { queue: receiver, wakeup }))
 }
 
 impl<C> Sender<C> {
     /// Puts a command in, or hands it back when the worker is gone or does not keep up.
     pub fn send(&self, command: C) -> Result<(), TrySendError<C>> {
         self.queue.try_send(command)?;
-        if !self.bell.rung.swap(true, Ordering::SeqCst) {
-            let _ = rustix::io::write(&self.bell.eventfd, &1u64.to_ne_bytes());
+        if !self.wakeup.rung.swap(true, Ordering::SeqCst) {
+            let _ = rustix::io::write(&self.wakeup.eventfd, &1u64.to_ne_bytes());
         }
         Ok(())
     }
@@ -61,8 +61,8 @@ impl<C> Sender<C> {
 impl<C> Inbox<C> {
     /// Makes it quiet; what is put in from now on rings again. To be followed by `next` until it has nothing.
     pub fn hush(&self) {
-        let _ = rustix::io::read(&self.bell.eventfd, &mut [0; 8]);
-        self.bell.rung.swap(false, Ordering::SeqCst);
+        let _ = rustix::io::read(&self.wakeup.eventfd, &mut [0; 8]);
+        self.wakeup.rung.swap(false, Ordering::SeqCst);
     }
 
     /// The next command.
@@ -73,7 +73,7 @@ impl<C> Inbox<C> {
 
 impl<C> AsFd for Inbox<C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.eventfd.as_fd()
+        self.wakeup.eventfd.as_fd()
     }
 }
 

@@ -6,18 +6,18 @@
 //! the one worker that holds it.
 
 mod acceptor;
-pub mod account;
-mod blame;
 mod connect;
+pub mod ending;
+mod fault;
 pub mod flow;
 mod inbox;
 pub mod os;
 mod pipe;
 mod preread;
 mod relay;
-mod settled;
 pub mod sim;
 mod slab;
+mod stick;
 mod timer;
 pub mod worker;
 

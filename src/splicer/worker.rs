@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::acceptor::Acceptor;
-use super::account::Log;
+use super::ending::Log;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::os::{Event, Micros, Os};
 use super::pipe::Pipes;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::house::House;
+use super::runtime::RuntimeContext;
 use crate::admission::Permit;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
@@ -171,7 +171,7 @@ impl Row {
 
     /// Its client is still where it has settled. Where nothing is under way, a value that nobody knows any more was ended
     /// by its application on another connection, and others are told of none: they may know of such an end.
-    pub fn refresh(&self, snapshot: &Snapshot, house: &House) {
+    pub fn refresh(&self, snapshot: &Snapshot, context: &RuntimeContext) {
         let stay = self.stay.borrow();
         let Some(Stay { remember, backend, value }) = &*stay else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
@@ -181,7 +181,7 @@ impl Row {
         }
         pool.refresh(*remember, backend, now_ms);
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
-            house.keep_in_store(pool, value, remember.key, backend);
+            context.keep_in_store(pool, value, remember.key, backend);
         }
     }
 
@@ -292,7 +292,7 @@ pub struct Visit {
     /// What others see.
     pub row: Rc<Row>,
     /// The thread's.
-    pub house: Rc<House>,
+    pub context: Rc<RuntimeContext>,
     /// Who the client is.
     pub origin: Origin,
     /// Its TLS, as the log tells it.
@@ -305,13 +305,13 @@ pub struct Visit {
 
 impl Visit {
     /// Puts a conversation among the thread's.
-    pub fn begin(house: &Rc<House>, origin: Origin, permit: Permit, listener: Arc<Listener>) -> Self {
+    pub fn begin(context: &Rc<RuntimeContext>, origin: Origin, permit: Permit, listener: Arc<Listener>) -> Self {
         let row = Rc::new(Row::new(&origin, Arc::clone(&permit.listener().name)));
-        house.rows.borrow_mut().insert(origin.id, Rc::clone(&row));
-        house.counters().conversations.add(1);
+        context.rows.borrow_mut().insert(origin.id, Rc::clone(&row));
+        context.counters().conversations.add(1);
         let rules = RefCell::new(Some(listener));
         let (tls, finished) = (Cell::default(), Cell::new(false));
-        Self { row, house: Rc::clone(house), origin, tls, permit, rules, finished }
+        Self { row, context: Rc::clone(context), origin, tls, permit, rules, finished }
     }
 
     /// The name of its listener.
@@ -323,7 +323,7 @@ impl Visit {
     /// the rules it had last.
     pub fn listener(&self) -> Option<Arc<Listener>> {
         let mut rules = self.rules.borrow_mut();
-        if let Some(listener) = self.house.current.load().listener_of(self.permit.listener()) {
+        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
             *rules = Some(Arc::clone(listener));
         }
         rules.clone()
@@ -344,10 +344,10 @@ impl Visit {
         if self.finished.replace(true) {
             return;
         }
-        self.house.rows.borrow_mut().remove(&self.origin.id);
-        let conversations = &self.house.counters().conversations;
+        self.context.rows.borrow_mut().remove(&self.origin.id);
+        let conversations = &self.context.counters().conversations;
         conversations.set(conversations.value().saturating_sub(1));
-        let seat = self.house.seat;
+        let seat = self.context.seat;
         let duration_us = clock::now().saturating_sub(self.origin.accepted);
         self.permit.listener().counters[seat].0.ended[ended as usize].add(1);
         if self.row.connect_us.get().is_some()
@@ -355,11 +355,11 @@ impl Visit {
         {
             backend.counters(seat).duration.record_us(duration_us);
         }
-        let snapshot = self.house.current.load();
-        self.row.refresh(&snapshot, &self.house);
+        let snapshot = self.context.current.load();
+        self.row.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
-            self.house.write(Record::Connection(self.line(ended, duration_us)));
+            self.context.write(Record::Connection(self.line(ended, duration_us)));
         }
     }
 
@@ -398,7 +398,7 @@ impl Drop for Visit {
         // Whoever does not say how it ends has panicked, or its thread has.
         if std::thread::panicking() {
             let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.house.write(Record::Notice(Notice { level: LogLevel::Error, message }));
+            self.context.write(Record::Notice(Notice { level: LogLevel::Error, message }));
             self.finish(Ended::Panicked);
         } else {
             self.finish(Ended::Stopped);

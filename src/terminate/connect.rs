@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::account::{Stage, Visit};
-use super::alarm::until;
+use super::deadline::until;
 use super::secure::Secured;
 use super::socket::{Fault, Socket};
 use super::stream::Stream;
@@ -87,7 +87,7 @@ impl Course<'_> {
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
             let lease = Lease::new(pick.backend);
-            let counters = lease.counters(self.visit.house.seat);
+            let counters = lease.counters(self.visit.context.seat);
             loop {
                 let began = clock::now();
                 let deadline = attempts.begin(began / 1_000) * 1_000;
@@ -172,7 +172,7 @@ impl Course<'_> {
             return Err(meaning(errno));
         }
         let mut stream = Stream::plain(socket);
-        let rules = keep_alive(&self.visit.house.current.load().config.limits);
+        let rules = keep_alive(&self.visit.context.current.load().config.limits);
         // Best effort: a unix socket has none of these.
         let _ = rules.apply(&stream);
         let header = self.header();

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use self::told::Account;
 use super::Place;
 use super::account::{Stage, Visit};
-use super::alarm::{Alarm, Timeouts};
 use super::buffer::Buffer;
 use super::connect::Course;
+use super::deadline::{Deadline, Timeouts};
 use super::exchange::{Done, Exchange};
 use super::kept::{Held, Kept};
 use super::place::{Reply, Settled, cookies_of_key, index_of, write_request};
@@ -53,7 +53,7 @@ pub async fn converse(
         inbound,
         kept: Kept::default(),
         reader: Box::new(RequestReader::new()),
-        alarm: Alarm::default(),
+        deadline: Deadline::default(),
         tls: place.way.tls,
         policy,
         count: 0,
@@ -87,7 +87,7 @@ struct Talk<'a> {
     inbound: Buffer,
     kept: Kept,
     reader: Box<RequestReader>,
-    alarm: Alarm,
+    deadline: Deadline,
     tls: Tls,
     /// What was asked of the client in its handshake.
     policy: Option<ClientCertificate>,
@@ -109,7 +109,7 @@ impl Talk<'_> {
         let visit = self.visit;
         let request = self.reader.request(self.inbound.bytes());
         let asked = request.asked();
-        visit.house.counters().requests.add(1);
+        visit.context.counters().requests.add(1);
         let mut account = Account::of(&request);
         let place = match self.place_for(&request) {
             Ok(place) => place,
@@ -120,9 +120,9 @@ impl Talk<'_> {
         let mut settled = Settled::read(&pool, request.fields, clock::unix_s());
         let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
         let ties = Ties { tried: &[], holds: &holds };
-        settled.ask_store(&visit.house, ties).await;
+        settled.ask_store(&visit.context, ties).await;
         account.cookie = settled.word();
-        settled.count(visit.house.counters());
+        settled.count(visit.context.counters());
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(visit) };
         let pick =
@@ -138,7 +138,7 @@ impl Talk<'_> {
         visit.row.picked(&first);
         let kept = self.kept.take(first.backend);
         account.reused = kept.is_some();
-        visit.house.counters().reused.add(account.reused.into());
+        visit.context.counters().reused.add(account.reused.into());
         let (mut broke, mut remember) = (first.broke, first.remember);
         let held = match kept {
             Some(held) => held,
@@ -146,7 +146,7 @@ impl Talk<'_> {
                 let mut first = Some(first);
                 let choose = async |tried: &[_]| {
                     if first.is_none() {
-                        settled.ask_store(&visit.house, Ties::tried(tried)).await;
+                        settled.ask_store(&visit.context, Ties::tried(tried)).await;
                     }
                     first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
                 };
@@ -162,7 +162,7 @@ impl Talk<'_> {
         let backend = index_of(&pool, held.lease.backend());
         let broke = broke.or(settled.cause());
         visit.row.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
-        settled.tell_store(&visit.house, backend, held.lease.backend());
+        settled.tell_store(&visit.context, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
@@ -193,7 +193,7 @@ impl Talk<'_> {
                 framing: message.framing,
                 reply: &reply,
                 limits,
-                alarm: &mut self.alarm,
+                deadline: &mut self.deadline,
             };
             let failed = match exchange.run().await {
                 Ok(done) => return self.after(&account, held, done).await,
@@ -277,18 +277,18 @@ impl Talk<'_> {
         let up = Direction::holding(std::mem::take(&mut self.inbound));
         let down = Direction::holding(std::mem::take(&mut held.answers));
         // Nobody asks for requests any more.
-        self.visit.house.counters().upgrades.add(1);
+        self.visit.context.counters().upgrades.add(1);
         self.kept = Kept::default();
         let limits = self.visit.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.visit.forget_rules();
-        let counters = held.lease.counters(self.visit.house.seat);
+        let counters = held.lease.counters(self.visit.context.seat);
         let streams = (&mut self.client, &mut held.stream);
-        relay(self.visit, limits, streams, (up, down), counters, &mut self.alarm).await
+        relay(self.visit, limits, streams, (up, down), counters, &mut self.deadline).await
     }
 
     /// The limits in force.
     fn limits(&self) -> Timeouts {
-        Timeouts::of(&self.visit.house.current.load().config.limits)
+        Timeouts::of(&self.visit.context.current.load().config.limits)
     }
 }
 

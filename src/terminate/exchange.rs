@@ -8,13 +8,13 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use super::account::Visit;
-use super::alarm::{Alarm, Timeouts};
-use super::bell::Patience;
 use super::buffer::{BUFFER, Buffer};
+use super::deadline::{Deadline, Timeouts};
 use super::kept::Held;
 use super::place::Reply;
 use super::socket::Fault;
 use super::stream::{Got, Stream};
+use super::timer_fd::StoreWait;
 use crate::clock::{self, Micros};
 use crate::http::answer::Status;
 use crate::http::body::Body;
@@ -71,7 +71,7 @@ pub struct Exchange<'a> {
     /// Deadlines.
     pub limits: Timeouts,
     /// The timer.
-    pub alarm: &'a mut Alarm,
+    pub deadline: &'a mut Deadline,
 }
 
 /// The request, as far as it has gone.
@@ -93,7 +93,7 @@ struct Down {
     out: Vec<u8>,
     out_sent: usize,
     /// What the client shall not see before: others know where it has settled.
-    held_for: Option<Patience>,
+    held_for: Option<StoreWait>,
     body: Option<Body>,
     checked: usize,
     last: Option<Done>,
@@ -141,7 +141,7 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(Failed { ended: fault.of_client(), answer: None, unanswered: false }));
             }
             match self.deadline(&up, &down, last_active) {
-                Some((at, late)) => self.alarm.poll(cx, at).map(|()| Err(down.failed(late))),
+                Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.failed(late))),
                 None => Poll::Pending,
             }
         })
@@ -150,7 +150,7 @@ impl Exchange<'_> {
 
     fn account(&self, up: u64, down: u64, now: Micros) {
         self.visit.row.moved(up, down, now);
-        let counters = self.held.lease.counters(self.visit.house.seat);
+        let counters = self.held.lease.counters(self.visit.context.seat);
         counters.bytes_up.add(up);
         counters.bytes_down.add(down);
     }
@@ -238,7 +238,7 @@ impl Exchange<'_> {
     fn step_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Option<Done>, Failed>> {
         let of_client = |fault: Fault| Failed::silent(fault.of_client());
         if let Some(told) = &mut down.held_for {
-            ready!(told.poll(&self.visit.house, cx));
+            ready!(told.poll(&self.visit.context, cx));
             down.held_for = None;
         }
         if down.out_sent < down.out.len() {
@@ -313,7 +313,7 @@ impl Exchange<'_> {
         }
         let switched = response.switches();
         let client_stays =
-            client_stays(&asked, &response) && up.done && asked.upgrade.is_none() && !self.visit.house.stopping.get();
+            client_stays(&asked, &response) && up.done && asked.upgrade.is_none() && !self.visit.context.stopping.get();
         let done = Done {
             status: response.status,
             switched,

@@ -3,38 +3,38 @@
 //!
 //! What `splicer/flow.rs` is to bytes that only pass. Both ask the same routes, the same [`Pool::pick`](crate::pool::Pool),
 //! the same attempts, and end in the same closed list of outcomes. A conversation is one task on the thread beside the
-//! worker that accepted it; `house.rs` holds the threads.
+//! worker that accepted it; `context.rs` holds the threads.
 //!
 //! Invariant: a conversation ends with one outcome, its client's stream ends cleanly only if everything that was to be
 //! said on it was said, and what it holds (sockets, permit, leases) is given back by dropping it.
 
 mod account;
-mod alarm;
-mod bell;
 mod buffer;
 mod connect;
 mod conversation;
+mod deadline;
 mod exchange;
 mod handshakes;
-mod house;
 mod kept;
 mod place;
 mod relay;
+mod runtime;
 mod secure;
 mod share;
 mod socket;
 mod stream;
+mod timer_fd;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use self::account::Visit;
-use self::alarm::{Alarm, until};
 use self::buffer::Buffer;
 use self::connect::Course;
-use self::house::House;
+use self::deadline::{Deadline, until};
 use self::relay::{Direction, relay};
+use self::runtime::RuntimeContext;
 use self::secure::Secured;
 use self::socket::{Fault, Socket};
 use self::stream::Stream;
@@ -47,13 +47,13 @@ use crate::snapshot::{Listener, Way};
 use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
-pub use self::house::Conversations;
 pub use self::place::{Settled, cookies_of_key};
+pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
-async fn visit(house: Rc<House>, carried: Carried<OwnedFd>) {
+async fn visit(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     let Carried { client, bytes, permit, origin, listener } = carried;
-    let visit = Visit::begin(&house, origin, permit, listener);
+    let visit = Visit::begin(&context, origin, permit, listener);
     let row = Rc::clone(&visit.row);
     let ended = tokio::select! {
         biased;
@@ -116,8 +116,8 @@ async fn handshake(
 ) -> Result<(Stream, Secured), Ended> {
     // A route that terminates has a server: its certificates were read when it was put in force.
     let server = place.server().ok_or(Ended::LocalError)?;
-    let most = visit.house.current.load().config.limits.max_handshakes;
-    let Some(_turn) = until(deadline, visit.house.handshakes.turn(most)).await else {
+    let most = visit.context.current.load().config.limits.max_handshakes;
+    let Some(_turn) = until(deadline, visit.context.handshakes.turn(most)).await else {
         return Err(Ended::HandshakeLimit);
     };
     let made = until(deadline, Stream::accept(socket, server.config(), preread)).await;
@@ -135,8 +135,8 @@ async fn handshake(
         }
     };
     let facts = tls::Facts::of(connection);
-    visit.house.counters().handshakes.add(1);
-    visit.house.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    visit.context.counters().handshakes.add(1);
+    visit.context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
     visit.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
     let secured = Secured::here(facts, identity.as_ref());
     Ok((client, secured))
@@ -166,9 +166,9 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
     let limits = place.listener.limits;
     drop(place);
     visit.forget_rules();
-    let counters = reached.lease.counters(visit.house.seat);
+    let counters = reached.lease.counters(visit.context.seat);
     let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
-    relay(visit, limits, (&mut client, &mut reached.stream), directions, counters, &mut Alarm::default()).await
+    relay(visit, limits, (&mut client, &mut reached.stream), directions, counters, &mut Deadline::default()).await
 }
 
 /// What identifies a client whose requests nobody reads.

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::account::Visit;
-use super::bell::Patience;
-use super::house::House;
+use super::runtime::RuntimeContext;
 use super::secure::Secured;
+use super::timer_fd::StoreWait;
 use crate::clock;
 use crate::config::{self, Forwarded, KeyPart};
 use crate::connection::Origin;
@@ -118,7 +118,7 @@ impl<'p> Settled<'p> {
 
     /// Our `Set-Cookie`, if the client has none for this backend or it is due; and always with a 101, since the
     /// browser's copy ages while what was switched to is open.
-    fn own_cookie(&self, backend: usize, switches: bool, tls: bool, house: &House) -> Option<String> {
+    fn own_cookie(&self, backend: usize, switches: bool, tls: bool, context: &RuntimeContext) -> Option<String> {
         let Some(Mode::Insert(insert)) = self.rule.map(Rule::mode) else { return None };
         let issued = match self.verdict {
             Some(Verdict::Fresh { backend: named, issued }) if named == backend => switches.then_some(issued)?,
@@ -126,13 +126,13 @@ impl<'p> Settled<'p> {
             _ => self.now,
         };
         let mut line = Vec::new();
-        insert.write(&mut line, backend, issued, self.now, tls, house.nonce()?);
+        insert.write(&mut line, backend, issued, self.now, tls, context.nonce()?);
         String::from_utf8(line).ok()
     }
 
     /// Lets what the backend sets be known before the client can use it, here and, where it answers, in the store: that
     /// is what to wait for.
-    fn learn(&self, index: usize, fields: Fields<'_>, visit: &Visit) -> Option<Patience> {
+    fn learn(&self, index: usize, fields: Fields<'_>, visit: &Visit) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
         let mut told = None;
@@ -140,12 +140,12 @@ impl<'p> Settled<'p> {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
                     self.pool.learn_value(set.value, backend, now_ms());
-                    told = self.tell_learned(&visit.house, set.value, index, backend).or(told);
+                    told = self.tell_learned(&visit.context, set.value, index, backend).or(told);
                 }
                 (true, Some(value)) => {
                     self.pool.forget_value(value);
                     visit.row.forgets();
-                    visit.house.store.forget(self.pool, value);
+                    visit.context.store.forget(self.pool, value);
                 }
                 (true, None) => {}
             }
@@ -208,9 +208,9 @@ impl Reply<'_> {
 
     /// Appends the final head; `close`: nothing follows on the client's connection. What is to be waited for before the
     /// client sees any of it.
-    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<Patience> {
+    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
         let told = self.settled.learn(self.backend, response.fields, self.visit);
-        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.visit.house);
+        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.visit.context);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),

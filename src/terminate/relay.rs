@@ -12,8 +12,8 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::account::{Stage, Visit};
-use super::alarm::Alarm;
 use super::buffer::{BUFFER, Buffer};
+use super::deadline::Deadline;
 use super::socket::Fault;
 use super::stream::{Got, Stream};
 use crate::clock;
@@ -95,7 +95,7 @@ pub async fn relay(
     (client, backend): (&mut Stream, &mut Stream),
     (mut up, mut down): (Direction, Direction),
     counters: &BackendCounters,
-    alarm: &mut Alarm,
+    deadline: &mut Deadline,
 ) -> Ended {
     visit.row.enter(Stage::Relay);
     let mut last_active = clock::now();
@@ -119,7 +119,7 @@ pub async fn relay(
         }
         let half_closed = up.end_seen || down.end_seen;
         match limits.deadline(half_closed, last_active, visit.origin.accepted) {
-            Some((at, ended)) => alarm.poll(cx, at).map(|()| ended),
+            Some((at, ended)) => deadline.poll(cx, at).map(|()| ended),
             None => Poll::Pending,
         }
     })

@@ -7,9 +7,9 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use super::bell::Patience;
-use super::house::House;
 use super::place::Settled;
+use super::runtime::RuntimeContext;
+use super::timer_fd::StoreWait;
 use crate::clock;
 use crate::config::Cookie;
 use crate::outcome::Cause;
@@ -18,7 +18,7 @@ use crate::sticky::cookie::Verdict;
 use crate::sticky::memory::KeyHash;
 use crate::store::Standing;
 
-impl House {
+impl RuntimeContext {
     /// Tells the store that a value is in use, if it has not heard of it for a while.
     pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
         let Standing::Working(since) = self.store.look() else { return };
@@ -32,16 +32,16 @@ impl House {
 impl Settled<'_> {
     /// Asks the store about a value that nobody here knows, or whose backend, as it is known here, cannot have it: its
     /// client may have moved already, by another instance.
-    pub async fn ask_store(&mut self, house: &House, ties: Ties<'_>) {
-        let Standing::Working(_) = house.store.look() else { return };
+    pub async fn ask_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
+        let Standing::Working(_) = context.store.look() else { return };
         let known = self.verdict;
         let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
         let stays = known.and_then(Verdict::backend).is_some_and(can_have);
         let Some(value) = self.value.clone().filter(|_| !stays && !self.asked) else { return };
-        let Some(waiting) = house.store.find(self.pool, &value) else { return };
+        let Some(waiting) = context.store.find(self.pool, &value) else { return };
         self.asked = true;
-        let mut patience = Patience::new(waiting);
-        let Some(name) = poll_fn(|cx| patience.poll(house, cx)).await else { return };
+        let mut store_wait = StoreWait::new(waiting);
+        let Some(name) = poll_fn(|cx| store_wait.poll(context, cx)).await else { return };
         let backends = self.pool.backends();
         let found = backends.iter().position(|backend| *backend.name() == *name);
         if known.is_some() {
@@ -66,31 +66,31 @@ impl Settled<'_> {
     }
 
     /// The request has its backend: does the store know?
-    pub fn tell_store(&self, house: &House, index: usize, backend: &Arc<Backend>) {
+    pub fn tell_store(&self, context: &RuntimeContext, index: usize, backend: &Arc<Backend>) {
         let Some((value, remember)) = self.value.as_deref().zip(self.remember()) else { return };
         match self.verdict {
-            Some(verdict) if verdict.backend() != Some(index) => house.store.moved(self.pool, value, backend),
-            _ => house.keep_in_store(self.pool, value, remember.key, backend),
+            Some(verdict) if verdict.backend() != Some(index) => context.store.moved(self.pool, value, backend),
+            _ => context.keep_in_store(self.pool, value, remember.key, backend),
         }
     }
 
     /// The backend has set a value; what is to be waited for before the client hears of it.
     pub(super) fn tell_learned(
         &self,
-        house: &House,
+        context: &RuntimeContext,
         value: &[u8],
         index: usize,
         backend: &Arc<Backend>,
-    ) -> Option<Patience> {
+    ) -> Option<StoreWait> {
         let known = self.value.as_deref() == Some(value) && self.verdict.and_then(Verdict::backend) == Some(index);
         if known {
             // It was told when it came.
             return None;
         }
-        let told = house.store.learned(self.pool, value, backend).map(Patience::new)?;
-        if let (Standing::Working(since), Some(remember)) = (house.store.look(), self.pool.remember_value(value)) {
+        let told = context.store.learned(self.pool, value, backend).map(StoreWait::new)?;
+        if let (Standing::Working(since), Some(remember)) = (context.store.look(), self.pool.remember_value(value)) {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
-            house.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
+            context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
         }
         Some(told)
     }

@@ -31,13 +31,13 @@ impl Talk<'_> {
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         row.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
-        if self.count > 0 && visit.house.stopping.get() && self.inbound.is_empty() {
+        if self.count > 0 && visit.context.stopping.get() && self.inbound.is_empty() {
             self.goodbye().await;
             return Err(Ended::Stopped);
         }
         let mut begun = None;
         let (first, inbound, client) = (self.count == 0, &mut self.inbound, &mut self.client);
-        let (reader, alarm) = (&mut self.reader, &mut self.alarm);
+        let (reader, deadline) = (&mut self.reader, &mut self.deadline);
         let what = poll_fn(|cx| {
             loop {
                 if !inbound.is_empty() {
@@ -69,7 +69,7 @@ impl Talk<'_> {
                 (None, false) => kept_until,
             };
             match at {
-                Some(at) => alarm.poll(cx, at).map(|()| Head::Late),
+                Some(at) => deadline.poll(cx, at).map(|()| Head::Late),
                 None => Poll::Pending,
             }
         })

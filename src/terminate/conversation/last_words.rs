@@ -14,8 +14,8 @@ use crate::http::Method;
 use crate::http::answer::{self, Status};
 use crate::http::head::Asked;
 use crate::outcome::{Ended, Fault};
-use crate::terminate::alarm::until;
 use crate::terminate::connect::write_all;
+use crate::terminate::deadline::until;
 use crate::terminate::exchange::Failed;
 use crate::terminate::stream::Got;
 
@@ -60,7 +60,7 @@ impl Talk<'_> {
     }
 
     async fn answer(&mut self, status: Status, to_head: bool) {
-        self.visit.house.counters().answers.add(1);
+        self.visit.context.counters().answers.add(1);
         self.client.socket().let_go();
         let mut text = Vec::new();
         answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());

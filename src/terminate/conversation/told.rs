@@ -47,14 +47,14 @@ impl Account {
 impl Talk<'_> {
     /// Writes the line of a request.
     pub(super) fn told(&self, account: &Account, status: u16, ended: Ended) {
-        let (house, origin) = (&self.visit.house, &self.visit.origin);
-        let log = house.current.load().config.process.log;
+        let (context, origin) = (&self.visit.context, &self.visit.origin);
+        let log = context.current.load().config.process.log;
         if !log.connections {
             return;
         }
         let duration_us = clock::now().saturating_sub(account.began);
         let row = &self.visit.row;
-        house.write(Record::Request(journal::Request {
+        context.write(Record::Request(journal::Request {
             request: self.request_id(),
             id: origin.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),

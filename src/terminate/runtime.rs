@@ -21,8 +21,8 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::account::Row;
-use super::bell::Bell;
 use super::handshakes::Handshakes;
+use super::timer_fd::TimerFd;
 use crate::clock;
 use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
 use crate::counters::{ConversationCounters, Padded};
@@ -41,7 +41,7 @@ const REFRESH_MAX: Duration = Duration::from_secs(30);
 const REFRESH_MIN: Duration = Duration::from_secs(1);
 
 /// What every conversation of a thread uses.
-pub struct House {
+pub struct RuntimeContext {
     /// The worker whose conversations these are.
     pub worker: usize,
     /// The place of this thread among the counters of listeners and backends.
@@ -64,21 +64,21 @@ pub struct House {
     /// What this thread has told it lately.
     pub notes: RefCell<Notes>,
     /// Ends waits for it.
-    pub bell: Bell,
+    pub timer_fd: TimerFd,
 }
 
-impl House {
+impl RuntimeContext {
     /// Writes a line; it leaves with others, soon.
     pub fn write(self: &Rc<Self>, record: Record) {
         self.journal.borrow_mut().push(record);
         if !self.flushing.replace(true) {
-            let house = Rc::clone(self);
+            let context = Rc::clone(self);
             // No runtime any more: the sender flushes when it is dropped.
             if tokio::runtime::Handle::try_current().is_ok() {
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(Duration::from_millis(BATCH_MS)).await;
-                    house.flushing.set(false);
-                    house.journal.borrow_mut().flush();
+                    context.flushing.set(false);
+                    context.journal.borrow_mut().flush();
                 });
             }
         }
@@ -96,8 +96,8 @@ impl House {
 }
 
 /// All threads of conversations.
-pub struct Conversations {
-    houses: Box<[UnboundedSender<Command>]>,
+pub struct Runtimes {
+    runtimes: Box<[UnboundedSender<Command>]>,
     carried: Vec<UnboundedSender<Carried<OwnedFd>>>,
     counters: Arc<[Padded<ConversationCounters>]>,
 }
@@ -110,7 +110,7 @@ enum Command {
     Stop,
 }
 
-impl Conversations {
+impl Runtimes {
     /// Starts the threads; pins thread i to the i-th of `cores` if there are any. Their counters are those behind the
     /// workers': seats `count` to `2 * count`.
     pub fn start(
@@ -122,11 +122,11 @@ impl Conversations {
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let counters: Arc<[_]> = (0..count).map(|_| Padded::default()).collect();
         let handshakes = Arc::new(Handshakes::default());
-        let (mut houses, mut senders, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut runtimes, mut senders, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for worker in 0..count {
             let (commands, commanded) = unbounded_channel();
             let (carried, incoming) = unbounded_channel();
-            houses.push(commands);
+            runtimes.push(commands);
             senders.push(carried);
             let (current, handshakes, journal) = (Arc::clone(current), Arc::clone(&handshakes), journal.sender(true));
             let (counters, store) = (Arc::clone(&counters), Arc::clone(store));
@@ -134,11 +134,11 @@ impl Conversations {
             let run = move || -> io::Result<()> {
                 pin(core);
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                let bell = {
+                let timer_fd = {
                     let _inside = runtime.enter();
-                    Bell::new()?
+                    TimerFd::new()?
                 };
-                let house = Rc::new(House {
+                let context = Rc::new(RuntimeContext {
                     worker,
                     seat: count + worker,
                     current,
@@ -151,9 +151,9 @@ impl Conversations {
                     nonces: RefCell::new(Nonces::new()),
                     store,
                     notes: RefCell::default(),
-                    bell,
+                    timer_fd,
                 });
-                LocalSet::new().block_on(&runtime, serve(house, incoming, commanded));
+                LocalSet::new().block_on(&runtime, serve(context, incoming, commanded));
                 Ok(())
             };
             threads.push(std::thread::Builder::new().name(format!("converse-{worker}")).spawn(move || {
@@ -165,7 +165,7 @@ impl Conversations {
                 }
             })?);
         }
-        Ok((Self { houses: houses.into(), carried: senders, counters }, threads))
+        Ok((Self { runtimes: runtimes.into(), carried: senders, counters }, threads))
     }
 
     /// Where workers hand conversations over, by worker.
@@ -181,10 +181,10 @@ impl Conversations {
     /// How many conversations are wanted, and at most `limit` of them.
     pub async fn list(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
         let (mut open, mut shown) = (0, Vec::new());
-        for house in &self.houses {
+        for context in &self.runtimes {
             let (sender, found) = oneshot::channel();
             let limit = wanted.limit - shown.len();
-            let _ = house.send(Command::List(Wanted { limit, ..wanted.clone() }, sender));
+            let _ = context.send(Command::List(Wanted { limit, ..wanted.clone() }, sender));
             let (count, views) = found.await.unwrap_or_default();
             open += count;
             shown.extend(views);
@@ -195,9 +195,9 @@ impl Conversations {
     /// Every conversation that has a backend.
     pub async fn opened(&self) -> Vec<Open> {
         let mut all = Vec::new();
-        for house in &self.houses {
+        for context in &self.runtimes {
             let (sender, found) = oneshot::channel();
-            let _ = house.send(Command::Open(sender));
+            let _ = context.send(Command::Open(sender));
             all.extend(found.await.unwrap_or_default());
         }
         all
@@ -206,10 +206,10 @@ impl Conversations {
     /// Ends at most `count` conversations, spread over the threads, the quietest of each first; answers how many.
     pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        for (index, house) in self.houses.iter().enumerate() {
-            let share = (count - total).div_ceil(self.houses.len() - index);
+        for (index, context) in self.runtimes.iter().enumerate() {
+            let share = (count - total).div_ceil(self.runtimes.len() - index);
             let (done, answer) = oneshot::channel();
-            let _ = house.send(Command::Shed { whom: whom.clone(), count: share, ended, done });
+            let _ = context.send(Command::Shed { whom: whom.clone(), count: share, ended, done });
             total += answer.await.unwrap_or(0);
         }
         total
@@ -217,76 +217,76 @@ impl Conversations {
 
     /// The process is about to stop: connections that are kept without a request close now, others after theirs.
     pub fn calm(&self) {
-        for house in &self.houses {
-            let _ = house.send(Command::Calm);
+        for context in &self.runtimes {
+            let _ = context.send(Command::Calm);
         }
     }
 
     /// Ends the threads; conversations still open are reset.
     pub fn stop(&self) {
-        for house in &self.houses {
-            let _ = house.send(Command::Stop);
+        for context in &self.runtimes {
+            let _ = context.send(Command::Stop);
         }
     }
 }
 
 async fn serve(
-    house: Rc<House>,
+    context: Rc<RuntimeContext>,
     mut incoming: UnboundedReceiver<Carried<OwnedFd>>,
     mut commanded: UnboundedReceiver<Command>,
 ) {
-    let mut tick = pin!(tokio::time::sleep(refresh(&house)));
+    let mut tick = pin!(tokio::time::sleep(refresh(&context)));
     loop {
         tokio::select! {
-            () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&house)),
-            () = house.bell.rung() => {}
+            () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&context)),
+            () = context.timer_fd.expired() => {}
             Some(carried) = incoming.recv() => {
-                tokio::task::spawn_local(super::visit(Rc::clone(&house), carried));
+                tokio::task::spawn_local(super::visit(Rc::clone(&context), carried));
             }
             command = commanded.recv() => match command {
-                Some(Command::List(wanted, found)) => drop(found.send(list(&house, &wanted))),
+                Some(Command::List(wanted, found)) => drop(found.send(list(&context, &wanted))),
                 Some(Command::Open(found)) => {
-                    drop(found.send(house.rows.borrow().values().filter_map(|row| row.open()).collect()));
+                    drop(found.send(context.rows.borrow().values().filter_map(|row| row.open()).collect()));
                 }
                 Some(Command::Shed { whom, count, ended, done }) => {
-                    let _ = done.send(shed(&house, &whom, count, ended));
+                    let _ = done.send(shed(&context, &whom, count, ended));
                 }
                 Some(Command::Calm) => {
-                    house.stopping.set(true);
-                    let rows = house.rows.borrow();
+                    context.stopping.set(true);
+                    let rows = context.rows.borrow();
                     rows.values().filter(|row| row.is_kept()).for_each(|row| row.tell(Ended::Stopped));
                 }
                 Some(Command::Stop) | None => break,
             },
         }
     }
-    let all = shed(&house, &Whom::All, usize::MAX, Ended::Stopped);
+    let all = shed(&context, &Whom::All, usize::MAX, Ended::Stopped);
     // Each has its turn to say so.
     for _ in 0..=all.min(1) {
         tokio::task::yield_now().await;
     }
-    house.journal.borrow_mut().flush();
+    context.journal.borrow_mut().flush();
 }
 
 /// Refreshes what is remembered of clients that are being served, and says when to do so again: the store keeps what it
 /// was told for `remember` to the millisecond, and hears of each four times in that.
-fn refresh(house: &House) -> Duration {
-    let snapshot = house.current.load();
-    house.rows.borrow().values().filter(|row| row.is_serving()).for_each(|row| row.refresh(&snapshot, house));
+fn refresh(context: &RuntimeContext) -> Duration {
+    let snapshot = context.current.load();
+    context.rows.borrow().values().filter(|row| row.is_serving()).for_each(|row| row.refresh(&snapshot, context));
     let learned = snapshot.pools.iter().filter_map(|pool| pool.config().cookie.as_ref()?.max_idle());
     learned.min().map_or(REFRESH_MAX, |remember| (remember / 4).clamp(REFRESH_MIN, REFRESH_MAX))
 }
 
-fn list(house: &House, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
-    let rows = house.rows.borrow();
+fn list(context: &RuntimeContext, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+    let rows = context.rows.borrow();
     let now = clock::now();
     let open = rows.values().filter(|row| row.wanted(wanted)).count();
     let shown = rows.values().filter(|row| row.wanted(wanted)).take(wanted.limit);
-    (open, shown.map(|row| row.view(house.worker, now)).collect())
+    (open, shown.map(|row| row.view(context.worker, now)).collect())
 }
 
-fn shed(house: &House, whom: &Whom, count: usize, ended: Ended) -> usize {
-    let rows = house.rows.borrow();
+fn shed(context: &RuntimeContext, whom: &Whom, count: usize, ended: Ended) -> usize {
+    let rows = context.rows.borrow();
     let mut meant: Vec<_> = rows.values().filter(|row| row.uses(whom)).collect();
     meant.sort_unstable_by_key(|row| row.last_active());
     meant.iter().take(count).for_each(|row| row.tell(ended));

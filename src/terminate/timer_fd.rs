@@ -15,24 +15,24 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::house::House;
+use super::runtime::RuntimeContext;
 use crate::clock::{self, Micros};
 use crate::store::Waiting;
 
 /// Wakes whoever waits.
-pub struct Bell {
+pub struct TimerFd {
     timer: AsyncFd<OwnedFd>,
     /// Sorted by time.
     waiting: RefCell<VecDeque<(Micros, Waker)>>,
 }
 
 /// One wait for the store, which ends with its answer or when its time is over.
-pub struct Patience {
+pub struct StoreWait {
     waiting: Waiting,
-    rings: bool,
+    armed: bool,
 }
 
-impl Bell {
+impl TimerFd {
     /// Needs a runtime.
     #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
     pub fn new() -> io::Result<Self> {
@@ -41,7 +41,7 @@ impl Bell {
     }
 
     /// Wakes whoever's time is over; to be awaited again and again.
-    pub async fn rung(&self) {
+    pub async fn expired(&self) {
         match self.timer.readable().await {
             Ok(mut ready) => {
                 let _ = rustix::io::read(&self.timer, &mut [0; 8]);
@@ -77,14 +77,14 @@ impl Bell {
     }
 }
 
-impl Patience {
+impl StoreWait {
     /// As long as the store's budget lasts.
     pub fn new(waiting: Waiting) -> Self {
-        Self { waiting, rings: false }
+        Self { waiting, armed: false }
     }
 
     /// The store's answer, or none.
-    pub fn poll(&mut self, house: &House, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+    pub fn poll(&mut self, context: &RuntimeContext, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         if let Poll::Ready(answer) = self.waiting.poll(cx) {
             return Poll::Ready(answer);
         }
@@ -92,8 +92,8 @@ impl Patience {
             self.waiting.late();
             return Poll::Ready(None);
         }
-        if !std::mem::replace(&mut self.rings, true) {
-            house.bell.wake_at(self.waiting.until, cx.waker().clone());
+        if !std::mem::replace(&mut self.armed, true) {
+            context.timer_fd.wake_at(self.waiting.until, cx.waker().clone());
         }
         Poll::Pending
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
 
-    async fn wait(bell: &Bell, us: Micros) -> Micros {
+    async fn wait(timer_fd: &TimerFd, us: Micros) -> Micros {
         let until = clock::now() + us;
         let mut set = false;
         poll_fn(|cx| {
@@ -112,7 +112,7 @@ mod tests {
                 return Poll::Ready(());
             }
             if !std::mem::replace(&mut set, true) {
-                bell.wake_at(until, cx.waker().clone());
+                timer_fd.wake_at(until, cx.waker().clone());
             }
             Poll::Pending
         })
@@ -124,19 +124,19 @@ mod tests {
     fn everybody_is_woken_in_time_and_nobody_early() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let bell = Bell::new().unwrap();
+            let timer_fd = TimerFd::new().unwrap();
             let all = async {
-                let waits = [3_000, 500, 1_500, 500].map(|us| wait(&bell, us));
+                let waits = [3_000, 500, 1_500, 500].map(|us| wait(&timer_fd, us));
                 let [a, b, c, d] = waits;
                 let times = tokio::join!(a, b, c, d);
                 assert!(clock::now() >= times.0 && times.0 > times.2);
                 // And once more, when nobody was left.
-                let until = wait(&bell, 300).await;
+                let until = wait(&timer_fd, 300).await;
                 assert!(clock::now() >= until);
             };
             tokio::select! {
                 () = all => {}
-                () = async { loop { bell.rung().await } } => {}
+                () = async { loop { timer_fd.expired().await } } => {}
             }
         });
     }

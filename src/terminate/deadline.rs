@@ -1,7 +1,7 @@
 //! The one timer of a conversation.
 //!
 //! Bytes do not touch it: it is asked with the deadline of the moment, sleeps until the first one it was asked for, and
-//! looks again when it wakes. Invariant: it rings at a deadline or up to two milliseconds after it, never before.
+//! looks again when it wakes. Invariant: it fires at a deadline or up to two milliseconds after it, never before.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -41,12 +41,12 @@ impl Timeouts {
 
 /// A timer that moves only when it has to.
 #[derive(Debug, Default)]
-pub struct Alarm {
+pub struct Deadline {
     sleep: Option<Pin<Box<Sleep>>>,
     set_to: Micros,
 }
 
-impl Alarm {
+impl Deadline {
     /// Ready once `deadline` has passed.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Micros) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| {
