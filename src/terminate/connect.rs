@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::account::{Stage, Visit};
 use super::deadline::until;
 use super::secure::Secured;
 use super::socket::{Fault, Socket};
+use super::state::{Conversation, Stage};
 use super::stream::Stream;
 use crate::attempt::{Attempts, Failure, Next, Rules};
 use crate::clock::{self, Micros};
@@ -45,7 +45,7 @@ pub struct Reached {
 /// How backends of one pool are reached for one client.
 pub struct Course<'a> {
     /// For whom.
-    pub visit: &'a Visit,
+    pub conversation: &'a Conversation,
     /// Where.
     pub pool: &'a Pool,
     /// TLS to its backends.
@@ -78,16 +78,16 @@ impl Course<'_> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
         let mut last_failure: Option<Failure> = None;
-        self.visit.row.enter(Stage::Connect);
+        self.conversation.state.enter(Stage::Connect);
         'pick: loop {
             let Some(pick) = choose(&tried).await else {
                 return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), Failure::ended));
             };
-            self.visit.row.picked(&pick);
+            self.conversation.state.picked(&pick);
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
             let lease = Lease::new(pick.backend);
-            let counters = lease.counters(self.visit.context.seat);
+            let counters = lease.counters(self.conversation.context.seat);
             loop {
                 let began = clock::now();
                 let deadline = attempts.begin(began / 1_000) * 1_000;
@@ -95,7 +95,7 @@ impl Course<'_> {
                 let failure = match answer {
                     Ok(stream) => {
                         let took: Micros = clock::now() - began;
-                        self.visit.row.connected(attempts.made(), Some(took));
+                        self.conversation.state.connected(attempts.made(), Some(took));
                         counters.connections.add(1);
                         counters.connect_time.record_us(took);
                         self.pool.connect_succeeded(lease.backend());
@@ -131,7 +131,7 @@ impl Course<'_> {
                         continue 'pick;
                     }
                     Next::GiveUp(ended) => {
-                        self.visit.row.connected(attempts.made(), None);
+                        self.conversation.state.connected(attempts.made(), None);
                         return Err(ended);
                     }
                 }
@@ -155,7 +155,7 @@ impl Course<'_> {
             if left.is_zero() {
                 break;
             }
-            self.visit.row.enter(Stage::Connect);
+            self.conversation.state.enter(Stage::Connect);
             tokio::select! {
                 fault = client.broken() => return Err(fault.of_client()),
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
@@ -165,14 +165,14 @@ impl Course<'_> {
     }
 
     async fn attempt(&self, address: &Address) -> Result<Stream, Failure> {
-        let socket = begin(&self.pool.config().source, address, self.visit.origin.id).map_err(meaning)?;
+        let socket = begin(&self.pool.config().source, address, self.conversation.origin.id).map_err(meaning)?;
         let socket = Socket::new(socket).map_err(|_| Failure::Local(Ended::NoDescriptor))?;
         if let Err(error) = socket.connected().await {
             let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
             return Err(meaning(errno));
         }
         let mut stream = Stream::plain(socket);
-        let rules = keep_alive(&self.visit.context.current.load().config.limits);
+        let rules = keep_alive(&self.conversation.context.current.load().config.limits);
         // Best effort: a unix socket has none of these.
         let _ = rules.apply(&stream);
         let header = self.header();
@@ -191,7 +191,7 @@ impl Course<'_> {
     /// The PROXY header of the pool, where it wants one.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        let (origin, secured) = (&self.visit.origin, self.secured);
+        let (origin, secured) = (&self.conversation.origin, self.secured);
         let agreed: Option<Vec<u8>> = secured.alpn.as_ref().map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use self::told::Account;
 use super::Place;
-use super::account::{Stage, Visit};
 use super::buffer::Buffer;
 use super::connect::Course;
 use super::deadline::{Deadline, Timeouts};
@@ -22,6 +21,7 @@ use super::kept::{Held, Kept};
 use super::place::{Reply, Settled, cookies_of_key, index_of, write_request};
 use super::relay::{Direction, relay};
 use super::secure::Secured;
+use super::state::{Conversation, Stage};
 use super::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::{ClientCertificate, Tls};
@@ -37,7 +37,7 @@ use crate::sticky::Facts;
 
 /// Serves the requests of a client.
 pub async fn converse(
-    visit: &Visit,
+    conversation: &Conversation,
     place: Place,
     mut client: Stream,
     secured: &Secured,
@@ -47,7 +47,7 @@ pub async fn converse(
     client.socket().let_go();
     let policy = policy(&place);
     let mut talk = Talk {
-        visit,
+        conversation,
         secured,
         client,
         inbound,
@@ -81,7 +81,7 @@ enum Next {
 
 /// One client's requests.
 struct Talk<'a> {
-    visit: &'a Visit,
+    conversation: &'a Conversation,
     secured: &'a Secured,
     client: Stream,
     inbound: Buffer,
@@ -106,39 +106,43 @@ impl Talk<'_> {
     /// Serves the request whose head stands in `inbound`.
     async fn serve(&mut self) -> Next {
         self.client.socket().hold();
-        let visit = self.visit;
+        let conversation = self.conversation;
         let request = self.reader.request(self.inbound.bytes());
         let asked = request.asked();
-        visit.context.counters().requests.add(1);
+        conversation.context.counters().requests.add(1);
         let mut account = Account::of(&request);
         let place = match self.place_for(&request) {
             Ok(place) => place,
             Err(ended) => return self.decline(&account, asked, Status::Misdirected, ended).await,
         };
         let pool = Arc::clone(place.pool());
-        visit.row.routed(Arc::clone(pool.shared_name()));
+        conversation.state.routed(Arc::clone(pool.shared_name()));
         let mut settled = Settled::read(&pool, request.fields, clock::unix_s());
         let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
         let ties = Ties { tried: &[], holds: &holds };
-        settled.ask_store(&visit.context, ties).await;
+        settled.ask_store(&conversation.context, ties).await;
         account.cookie = settled.word();
-        settled.count(visit.context.counters());
+        settled.count(conversation.context.counters());
         let cookies = cookies_of_key(&pool, request.fields);
-        let facts = Facts { cookies: &cookies, ..super::facts(visit) };
+        let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
         let pick =
             |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
-        let course =
-            Course { visit, pool: &pool, upstream: place.termination.upstream(pool.name()), secured: self.secured };
+        let course = Course {
+            conversation,
+            pool: &pool,
+            upstream: place.termination.upstream(pool.name()),
+            secured: self.secured,
+        };
         if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
             return self.unreached(&account, asked, ended).await;
         }
         let Some(first) = pick(settled.backend(), ties) else {
             return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
-        visit.row.picked(&first);
+        conversation.state.picked(&first);
         let kept = self.kept.take(first.backend);
         account.reused = kept.is_some();
-        visit.context.counters().reused.add(account.reused.into());
+        conversation.context.counters().reused.add(account.reused.into());
         let (mut broke, mut remember) = (first.broke, first.remember);
         let held = match kept {
             Some(held) => held,
@@ -146,7 +150,7 @@ impl Talk<'_> {
                 let mut first = Some(first);
                 let choose = async |tried: &[_]| {
                     if first.is_none() {
-                        settled.ask_store(&visit.context, Ties::tried(tried)).await;
+                        settled.ask_store(&conversation.context, Ties::tried(tried)).await;
                     }
                     first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
                 };
@@ -161,13 +165,13 @@ impl Talk<'_> {
         };
         let backend = index_of(&pool, held.lease.backend());
         let broke = broke.or(settled.cause());
-        visit.row.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
-        settled.tell_store(&visit.context, backend, held.lease.backend());
+        conversation.state.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
+        settled.tell_store(&conversation.context, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
-        write_request(&mut head, &request, &settled, &visit.origin, (self.secured, &place.listener.config));
+        write_request(&mut head, &request, &settled, &conversation.origin, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
-        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, visit };
+        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
         self.carry_out(&course, account, held, Message { head, framing }, reply).await
     }
 
@@ -180,11 +184,11 @@ impl Talk<'_> {
         mut message: Message,
         reply: Reply<'_>,
     ) -> Next {
-        let (visit, asked, limits) = (self.visit, reply.asked, self.limits());
-        visit.row.enter(Stage::Exchange);
+        let (conversation, asked, limits) = (self.conversation, reply.asked, self.limits());
+        conversation.state.enter(Stage::Exchange);
         loop {
             let exchange = Exchange {
-                visit,
+                conversation,
                 client: &mut self.client,
                 inbound: &mut self.inbound,
                 held: &mut held,
@@ -220,21 +224,21 @@ impl Talk<'_> {
     async fn again(&self, course: &Course<'_>, held: &Held) -> Result<Held, Ended> {
         let backend = held.lease.backend();
         let pick = async |tried: &[_]| {
-            let reason = self.visit.row.reason().unwrap_or(Reason::Placement);
+            let reason = self.conversation.state.reason().unwrap_or(Reason::Placement);
             let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let reached = course.reach_for(&self.client, pick).await?;
-        self.visit.row.enter(Stage::Exchange);
+        self.conversation.state.enter(Stage::Exchange);
         Ok(Held::new(reached))
     }
 
     /// Where a request belongs now. It must be where its connection belongs: a browser may use one connection for all
     /// names of a certificate (RFC 9110 §15.5.20).
     fn place_for(&self, request: &Request<'_>) -> Result<Place, Ended> {
-        let place = Place::of(self.visit).ok_or(Ended::Misdirected)?;
+        let place = Place::of(self.conversation).ok_or(Ended::Misdirected)?;
         let same = place.way.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
-        let origin = &self.visit.origin;
+        let origin = &self.conversation.origin;
         if !same {
             return Err(Ended::Misdirected);
         }
@@ -259,7 +263,7 @@ impl Talk<'_> {
             return Next::Switched(Box::new(held));
         }
         if done.backend_stays && held.answers.is_empty() {
-            self.kept.put(held, self.visit.crowded());
+            self.kept.put(held, self.conversation.crowded());
         } else {
             held.stream.socket().let_go();
         }
@@ -277,18 +281,18 @@ impl Talk<'_> {
         let up = Direction::holding(std::mem::take(&mut self.inbound));
         let down = Direction::holding(std::mem::take(&mut held.answers));
         // Nobody asks for requests any more.
-        self.visit.context.counters().upgrades.add(1);
+        self.conversation.context.counters().upgrades.add(1);
         self.kept = Kept::default();
-        let limits = self.visit.listener().map_or_else(Limits::default, |listener| listener.limits);
-        self.visit.forget_rules();
-        let counters = held.lease.counters(self.visit.context.seat);
+        let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
+        self.conversation.forget_rules();
+        let counters = held.lease.counters(self.conversation.context.seat);
         let streams = (&mut self.client, &mut held.stream);
-        relay(self.visit, limits, streams, (up, down), counters, &mut self.deadline).await
+        relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await
     }
 
     /// The limits in force.
     fn limits(&self) -> Timeouts {
-        Timeouts::of(&self.visit.context.current.load().config.limits)
+        Timeouts::of(&self.conversation.context.current.load().config.limits)
     }
 }
 

@@ -7,12 +7,12 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::account::Visit;
 use super::buffer::{BUFFER, Buffer};
 use super::deadline::{Deadline, Timeouts};
 use super::kept::Held;
 use super::place::Reply;
 use super::socket::Fault;
+use super::state::Conversation;
 use super::stream::{Got, Stream};
 use super::timer_fd::StoreWait;
 use crate::clock::{self, Micros};
@@ -53,7 +53,7 @@ pub struct Failed {
 /// One exchange.
 pub struct Exchange<'a> {
     /// Whose.
-    pub visit: &'a Visit,
+    pub conversation: &'a Conversation,
     /// The client.
     pub client: &'a mut Stream,
     /// What it has sent behind the head.
@@ -149,8 +149,8 @@ impl Exchange<'_> {
     }
 
     fn account(&self, up: u64, down: u64, now: Micros) {
-        self.visit.row.moved(up, down, now);
-        let counters = self.held.lease.counters(self.visit.context.seat);
+        self.conversation.state.moved(up, down, now);
+        let counters = self.held.lease.counters(self.conversation.context.seat);
         counters.bytes_up.add(up);
         counters.bytes_down.add(down);
     }
@@ -238,7 +238,7 @@ impl Exchange<'_> {
     fn step_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Option<Done>, Failed>> {
         let of_client = |fault: Fault| Failed::silent(fault.of_client());
         if let Some(told) = &mut down.held_for {
-            ready!(told.poll(&self.visit.context, cx));
+            ready!(told.poll(&self.conversation.context, cx));
             down.held_for = None;
         }
         if down.out_sent < down.out.len() {
@@ -312,8 +312,10 @@ impl Exchange<'_> {
             return Ok(true);
         }
         let switched = response.switches();
-        let client_stays =
-            client_stays(&asked, &response) && up.done && asked.upgrade.is_none() && !self.visit.context.stopping.get();
+        let client_stays = client_stays(&asked, &response)
+            && up.done
+            && asked.upgrade.is_none()
+            && !self.conversation.context.stopping.get();
         let done = Done {
             status: response.status,
             switched,

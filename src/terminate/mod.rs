@@ -8,7 +8,6 @@
 //! Invariant: a conversation ends with one outcome, its client's stream ends cleanly only if everything that was to be
 //! said on it was said, and what it holds (sockets, permit, leases) is given back by dropping it.
 
-mod account;
 mod buffer;
 mod connect;
 mod conversation;
@@ -22,6 +21,7 @@ mod runtime;
 mod secure;
 mod share;
 mod socket;
+mod state;
 mod stream;
 mod timer_fd;
 
@@ -29,7 +29,6 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use self::account::Visit;
 use self::buffer::Buffer;
 use self::connect::Course;
 use self::deadline::{Deadline, until};
@@ -37,6 +36,7 @@ use self::relay::{Direction, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
 use self::socket::{Fault, Socket};
+use self::state::Conversation;
 use self::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
@@ -51,16 +51,16 @@ pub use self::place::{Settled, cookies_of_key};
 pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
-async fn visit(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
+async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     let Carried { client, bytes, permit, origin, listener } = carried;
-    let visit = Visit::begin(&context, origin, permit, listener);
-    let row = Rc::clone(&visit.row);
+    let conversation = Conversation::begin(&context, origin, permit, listener);
+    let state = Rc::clone(&conversation.state);
     let ended = tokio::select! {
         biased;
-        ended = row.told() => ended,
-        ended = story(&visit, client, bytes) => ended,
+        ended = state.told() => ended,
+        ended = run(&conversation, client, bytes) => ended,
     };
-    visit.finish(ended);
+    conversation.finish(ended);
 }
 
 /// Where a connection belongs now, with what that needs.
@@ -72,8 +72,8 @@ struct Place {
 
 impl Place {
     /// By the rules in force.
-    fn of(visit: &Visit) -> Option<Self> {
-        let (origin, listener) = (&visit.origin, visit.listener()?);
+    fn of(conversation: &Conversation) -> Option<Self> {
+        let (origin, listener) = (&conversation.origin, conversation.listener()?);
         let way = origin.way(&listener, origin.sni.as_ref().map(|name| name.as_str()))?;
         Some(Self { termination: Arc::clone(&listener.tls), listener, way })
     }
@@ -87,28 +87,30 @@ impl Place {
     }
 }
 
-async fn story(visit: &Visit, client: OwnedFd, bytes: Vec<u8>) -> Ended {
-    let Some(place) = Place::of(visit) else { return Ended::NoRoute };
-    visit.row.routed(Arc::clone(place.pool().shared_name()));
+async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> Ended {
+    let Some(place) = Place::of(conversation) else { return Ended::NoRoute };
+    conversation.state.routed(Arc::clone(place.pool().shared_name()));
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
-    let hello_until = visit.origin.accepted + Micros::from(place.listener.hello_ms) * 1_000;
+    let hello_until = conversation.origin.accepted + Micros::from(place.listener.hello_ms) * 1_000;
     let mut bytes = bytes;
     let (client, secured) = match place.way.tls {
-        Tls::Terminate => match handshake(visit, &place, socket, &std::mem::take(&mut bytes), hello_until).await {
+        Tls::Terminate => match handshake(conversation, &place, socket, &std::mem::take(&mut bytes), hello_until).await
+        {
             Ok(secure) => secure,
             Err(ended) => return ended,
         },
-        _ => (Stream::plain(socket), Secured::by_decoder(&visit.origin, &place.listener.config)),
+        _ => (Stream::plain(socket), Secured::by_decoder(&conversation.origin, &place.listener.config)),
     };
     if place.pool().config().http {
-        return conversation::converse(visit, place, client, &secured, Buffer::holding(bytes), hello_until).await;
+        return conversation::converse(conversation, place, client, &secured, Buffer::holding(bytes), hello_until)
+            .await;
     }
-    plain(visit, place, client, &secured, bytes).await
+    plain(conversation, place, client, &secured, bytes).await
 }
 
 /// TLS with the client, inside what is left of `hello_timeout`, when it is its turn.
 async fn handshake(
-    visit: &Visit,
+    conversation: &Conversation,
     place: &Place,
     socket: Socket,
     preread: &[u8],
@@ -116,8 +118,8 @@ async fn handshake(
 ) -> Result<(Stream, Secured), Ended> {
     // A route that terminates has a server: its certificates were read when it was put in force.
     let server = place.server().ok_or(Ended::LocalError)?;
-    let most = visit.context.current.load().config.limits.max_handshakes;
-    let Some(_turn) = until(deadline, visit.context.handshakes.turn(most)).await else {
+    let most = conversation.context.current.load().config.limits.max_handshakes;
+    let Some(_turn) = until(deadline, conversation.context.handshakes.turn(most)).await else {
         return Err(Ended::HandshakeLimit);
     };
     let made = until(deadline, Stream::accept(socket, server.config(), preread)).await;
@@ -135,19 +137,25 @@ async fn handshake(
         }
     };
     let facts = tls::Facts::of(connection);
-    visit.context.counters().handshakes.add(1);
-    visit.context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
-    visit.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
+    conversation.context.counters().handshakes.add(1);
+    conversation.context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    conversation.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
     let secured = Secured::here(facts, identity.as_ref());
     Ok((client, secured))
 }
 
 /// A pool whose bytes are nobody's business: one backend, both ways.
-async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secured, bytes: Vec<u8>) -> Ended {
+async fn plain(
+    conversation: &Conversation,
+    place: Place,
+    mut client: Stream,
+    secured: &Secured,
+    bytes: Vec<u8>,
+) -> Ended {
     let pool = place.pool();
     let upstream = place.termination.upstream(pool.name());
-    let course = Course { visit, pool, upstream, secured };
-    let facts = facts(visit);
+    let course = Course { conversation, pool, upstream, secured };
+    let facts = facts(conversation);
     if let Err(ended) = course.wait_for_settled(&client, None, &facts).await {
         client.socket().let_go();
         return ended;
@@ -162,18 +170,19 @@ async fn plain(visit: &Visit, place: Place, mut client: Stream, secured: &Secure
             return ended;
         }
     };
-    visit.row.settled(pool, reached.broke, reached.remember, None);
+    conversation.state.settled(pool, reached.broke, reached.remember, None);
     let limits = place.listener.limits;
     drop(place);
-    visit.forget_rules();
-    let counters = reached.lease.counters(visit.context.seat);
+    conversation.forget_rules();
+    let counters = reached.lease.counters(conversation.context.seat);
     let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
-    relay(visit, limits, (&mut client, &mut reached.stream), directions, counters, &mut Deadline::default()).await
+    relay(conversation, limits, (&mut client, &mut reached.stream), directions, counters, &mut Deadline::default())
+        .await
 }
 
 /// What identifies a client whose requests nobody reads.
-fn facts(visit: &Visit) -> Facts<'_> {
-    let origin = &visit.origin;
+fn facts(conversation: &Conversation) -> Facts<'_> {
+    let origin = &conversation.origin;
     if origin.local {
         return Facts::default();
     }

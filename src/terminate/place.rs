@@ -7,9 +7,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::account::Visit;
 use super::runtime::RuntimeContext;
 use super::secure::Secured;
+use super::state::Conversation;
 use super::timer_fd::StoreWait;
 use crate::clock;
 use crate::config::{self, Forwarded, KeyPart};
@@ -132,7 +132,7 @@ impl<'p> Settled<'p> {
 
     /// Lets what the backend sets be known before the client can use it, here and, where it answers, in the store: that
     /// is what to wait for.
-    fn learn(&self, index: usize, fields: Fields<'_>, visit: &Visit) -> Option<StoreWait> {
+    fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
         let mut told = None;
@@ -140,12 +140,12 @@ impl<'p> Settled<'p> {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
                     self.pool.learn_value(set.value, backend, now_ms());
-                    told = self.tell_learned(&visit.context, set.value, index, backend).or(told);
+                    told = self.tell_learned(&conversation.context, set.value, index, backend).or(told);
                 }
                 (true, Some(value)) => {
                     self.pool.forget_value(value);
-                    visit.row.forgets();
-                    visit.context.store.forget(self.pool, value);
+                    conversation.state.forgets();
+                    conversation.context.store.forget(self.pool, value);
                 }
                 (true, None) => {}
             }
@@ -197,7 +197,7 @@ pub struct Reply<'a> {
     /// The client used TLS.
     pub tls: bool,
     /// Whose request it is.
-    pub visit: &'a Visit,
+    pub conversation: &'a Conversation,
 }
 
 impl Reply<'_> {
@@ -209,8 +209,8 @@ impl Reply<'_> {
     /// Appends the final head; `close`: nothing follows on the client's connection. What is to be waited for before the
     /// client sees any of it.
     pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
-        let told = self.settled.learn(self.backend, response.fields, self.visit);
-        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.visit.context);
+        let told = self.settled.learn(self.backend, response.fields, self.conversation);
+        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.conversation.context);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),

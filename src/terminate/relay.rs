@@ -11,10 +11,10 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::account::{Stage, Visit};
 use super::buffer::{BUFFER, Buffer};
 use super::deadline::Deadline;
 use super::socket::Fault;
+use super::state::{Conversation, Stage};
 use super::stream::{Got, Stream};
 use crate::clock;
 use crate::counters::BackendCounters;
@@ -90,21 +90,21 @@ impl Direction {
 
 /// Moves bytes until both sides have finished, one breaks or a limit passes. Streams are left to be dropped.
 pub async fn relay(
-    visit: &Visit,
+    conversation: &Conversation,
     limits: Limits,
     (client, backend): (&mut Stream, &mut Stream),
     (mut up, mut down): (Direction, Direction),
     counters: &BackendCounters,
     deadline: &mut Deadline,
 ) -> Ended {
-    visit.row.enter(Stage::Relay);
+    conversation.state.enter(Stage::Relay);
     let mut last_active = clock::now();
     let ended = poll_fn(|cx| {
         let before = (up.moved, down.moved, up.end_seen, down.end_seen);
         let (way_up, way_down) = (up.poll(client, backend, cx), down.poll(backend, client, cx));
         if (up.moved, down.moved, up.end_seen, down.end_seen) != before {
             last_active = clock::now();
-            visit.row.moved(up.moved - before.0, down.moved - before.1, last_active);
+            conversation.state.moved(up.moved - before.0, down.moved - before.1, last_active);
             counters.bytes_up.add(up.moved - before.0);
             counters.bytes_down.add(down.moved - before.1);
         }
@@ -118,7 +118,7 @@ pub async fn relay(
             return Poll::Ready(if up.truncated { Ended::ClientTruncated } else { Ended::Done });
         }
         let half_closed = up.end_seen || down.end_seen;
-        match limits.deadline(half_closed, last_active, visit.origin.accepted) {
+        match limits.deadline(half_closed, last_active, conversation.origin.accepted) {
             Some((at, ended)) => deadline.poll(cx, at).map(|()| ended),
             None => Poll::Pending,
         }

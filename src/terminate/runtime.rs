@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::account::Row;
 use super::handshakes::Handshakes;
+use super::state::ConversationState;
 use super::timer_fd::TimerFd;
 use crate::clock;
 use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
@@ -53,7 +53,7 @@ pub struct RuntimeContext {
     /// Turns for handshakes, of the whole process.
     pub handshakes: Arc<Handshakes>,
     /// Every conversation, by its number.
-    pub rows: RefCell<BTreeMap<u64, Rc<Row>>>,
+    pub conversations: RefCell<BTreeMap<u64, Rc<ConversationState>>>,
     /// The process is about to stop: nothing new begins on a connection that is kept.
     pub stopping: Cell<bool>,
     journal: RefCell<JournalSender>,
@@ -144,7 +144,7 @@ impl Runtimes {
                     current,
                     counters,
                     handshakes,
-                    rows: RefCell::default(),
+                    conversations: RefCell::default(),
                     stopping: Cell::new(false),
                     journal: RefCell::new(journal),
                     flushing: Cell::new(false),
@@ -241,20 +241,20 @@ async fn serve(
             () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&context)),
             () = context.timer_fd.expired() => {}
             Some(carried) = incoming.recv() => {
-                tokio::task::spawn_local(super::visit(Rc::clone(&context), carried));
+                tokio::task::spawn_local(super::serve(Rc::clone(&context), carried));
             }
             command = commanded.recv() => match command {
                 Some(Command::List(wanted, found)) => drop(found.send(list(&context, &wanted))),
                 Some(Command::Open(found)) => {
-                    drop(found.send(context.rows.borrow().values().filter_map(|row| row.open()).collect()));
+                    drop(found.send(context.conversations.borrow().values().filter_map(|state| state.open()).collect()));
                 }
                 Some(Command::Shed { whom, count, ended, done }) => {
                     let _ = done.send(shed(&context, &whom, count, ended));
                 }
                 Some(Command::Calm) => {
                     context.stopping.set(true);
-                    let rows = context.rows.borrow();
-                    rows.values().filter(|row| row.is_kept()).for_each(|row| row.tell(Ended::Stopped));
+                    let conversations = context.conversations.borrow();
+                    conversations.values().filter(|state| state.is_kept()).for_each(|state| state.tell(Ended::Stopped));
                 }
                 Some(Command::Stop) | None => break,
             },
@@ -272,24 +272,29 @@ async fn serve(
 /// was told for `remember` to the millisecond, and hears of each four times in that.
 fn refresh(context: &RuntimeContext) -> Duration {
     let snapshot = context.current.load();
-    context.rows.borrow().values().filter(|row| row.is_serving()).for_each(|row| row.refresh(&snapshot, context));
+    context
+        .conversations
+        .borrow()
+        .values()
+        .filter(|state| state.is_serving())
+        .for_each(|state| state.refresh(&snapshot, context));
     let learned = snapshot.pools.iter().filter_map(|pool| pool.config().cookie.as_ref()?.max_idle());
     learned.min().map_or(REFRESH_MAX, |remember| (remember / 4).clamp(REFRESH_MIN, REFRESH_MAX))
 }
 
 fn list(context: &RuntimeContext, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
-    let rows = context.rows.borrow();
+    let conversations = context.conversations.borrow();
     let now = clock::now();
-    let open = rows.values().filter(|row| row.wanted(wanted)).count();
-    let shown = rows.values().filter(|row| row.wanted(wanted)).take(wanted.limit);
-    (open, shown.map(|row| row.view(context.worker, now)).collect())
+    let open = conversations.values().filter(|state| state.wanted(wanted)).count();
+    let shown = conversations.values().filter(|state| state.wanted(wanted)).take(wanted.limit);
+    (open, shown.map(|state| state.view(context.worker, now)).collect())
 }
 
 fn shed(context: &RuntimeContext, whom: &Whom, count: usize, ended: Ended) -> usize {
-    let rows = context.rows.borrow();
-    let mut meant: Vec<_> = rows.values().filter(|row| row.uses(whom)).collect();
-    meant.sort_unstable_by_key(|row| row.last_active());
-    meant.iter().take(count).for_each(|row| row.tell(ended));
+    let conversations = context.conversations.borrow();
+    let mut meant: Vec<_> = conversations.values().filter(|state| state.uses(whom)).collect();
+    meant.sort_unstable_by_key(|state| state.last_active());
+    meant.iter().take(count).for_each(|state| state.tell(ended));
     meant.len().min(count)
 }
 

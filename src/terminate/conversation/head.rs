@@ -12,7 +12,7 @@ use crate::http::answer::Status;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
-use crate::terminate::account::Stage;
+use crate::terminate::state::Stage;
 use crate::terminate::stream::Got;
 
 /// What waiting for a head came to.
@@ -26,12 +26,12 @@ enum Head {
 impl Talk<'_> {
     /// Waits for a whole head.
     pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<(), Ended> {
-        let visit = self.visit;
-        let row = &visit.row;
+        let conversation = self.conversation;
+        let state = &conversation.state;
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
-        row.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
-        if self.count > 0 && visit.context.stopping.get() && self.inbound.is_empty() {
+        state.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
+        if self.count > 0 && conversation.context.stopping.get() && self.inbound.is_empty() {
             self.goodbye().await;
             return Err(Ended::Stopped);
         }
@@ -42,7 +42,7 @@ impl Talk<'_> {
             loop {
                 if !inbound.is_empty() {
                     begun.get_or_insert_with(clock::now);
-                    row.enter(Stage::Head);
+                    state.enter(Stage::Head);
                     match reader.read(inbound.bytes()) {
                         Progress::Done(_) => return Poll::Ready(Head::Whole),
                         Progress::No(refused) => return Poll::Ready(Head::Refused(refused)),

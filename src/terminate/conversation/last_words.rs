@@ -60,13 +60,13 @@ impl Talk<'_> {
     }
 
     async fn answer(&mut self, status: Status, to_head: bool) {
-        self.visit.context.counters().answers.add(1);
+        self.conversation.context.counters().answers.add(1);
         self.client.socket().let_go();
         let mut text = Vec::new();
         answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
         let deadline = clock::now() + LINGER;
         if let Some(Ok(())) = until(deadline, write_all(&mut self.client, &text)).await {
-            self.visit.row.moved(0, text.len() as u64, clock::now());
+            self.conversation.state.moved(0, text.len() as u64, clock::now());
             self.goodbye().await;
         }
     }
@@ -99,7 +99,7 @@ impl Talk<'_> {
 
     /// Under this name a request stands in the log and in what we answer.
     pub(super) fn request_id(&self) -> String {
-        let unique = u128::from_be_bytes(unique_id(self.visit.origin.id));
+        let unique = u128::from_be_bytes(unique_id(self.conversation.origin.id));
         format!("{unique:032x}-{}", self.count)
     }
 }

@@ -47,32 +47,32 @@ impl Account {
 impl Talk<'_> {
     /// Writes the line of a request.
     pub(super) fn told(&self, account: &Account, status: u16, ended: Ended) {
-        let (context, origin) = (&self.visit.context, &self.visit.origin);
+        let (context, origin) = (&self.conversation.context, &self.conversation.origin);
         let log = context.current.load().config.process.log;
         if !log.connections {
             return;
         }
         let duration_us = clock::now().saturating_sub(account.began);
-        let row = &self.visit.row;
+        let state = &self.conversation.state;
         context.write(Record::Request(journal::Request {
             request: self.request_id(),
             id: origin.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
-            listener: Arc::clone(self.visit.listener_name()),
+            listener: Arc::clone(self.conversation.listener_name()),
             client: origin.source,
             method: account.method.clone(),
             host: account.host.clone(),
             path: account.path.clone(),
             status: (status > 0).then_some(status),
-            pool: row.pool(),
-            backend: row.backend_name(),
-            reason: row.reason(),
+            pool: state.pool(),
+            backend: state.backend_name(),
+            reason: state.reason(),
             cookie: account.cookie,
             reused: account.reused,
             subject: self.secured.subject.clone(),
             ended,
-            broke: row.broke(),
+            broke: state.broke(),
         }));
     }
 }

@@ -1,4 +1,4 @@
-//! A conversation's row: what others may see of it, how they end it, and how its end is counted and told.
+//! A conversation's state: what others may see of it, how they end it, and how its end is counted and told.
 //!
 //! Decides nothing. Invariant: every conversation is counted here once, with one ending; one whose task panicked too.
 
@@ -53,7 +53,7 @@ impl Stage {
 
 /// What the rest of the thread sees of a conversation.
 #[derive(Debug)]
-pub struct Row {
+pub struct ConversationState {
     stage: Cell<Stage>,
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
@@ -91,7 +91,7 @@ struct View {
     sni: Option<ServerName>,
 }
 
-impl Row {
+impl ConversationState {
     fn new(origin: &Origin, listener: Arc<str>) -> Self {
         Self {
             stage: Cell::new(Stage::Handshake),
@@ -288,9 +288,9 @@ impl Row {
 }
 
 /// A conversation while it lives.
-pub struct Visit {
+pub struct Conversation {
     /// What others see.
-    pub row: Rc<Row>,
+    pub state: Rc<ConversationState>,
     /// The thread's.
     pub context: Rc<RuntimeContext>,
     /// Who the client is.
@@ -303,15 +303,15 @@ pub struct Visit {
     finished: Cell<bool>,
 }
 
-impl Visit {
+impl Conversation {
     /// Puts a conversation among the thread's.
     pub fn begin(context: &Rc<RuntimeContext>, origin: Origin, permit: Permit, listener: Arc<Listener>) -> Self {
-        let row = Rc::new(Row::new(&origin, Arc::clone(&permit.listener().name)));
-        context.rows.borrow_mut().insert(origin.id, Rc::clone(&row));
+        let state = Rc::new(ConversationState::new(&origin, Arc::clone(&permit.listener().name)));
+        context.conversations.borrow_mut().insert(origin.id, Rc::clone(&state));
         context.counters().conversations.add(1);
         let rules = RefCell::new(Some(listener));
         let (tls, finished) = (Cell::default(), Cell::new(false));
-        Self { row, context: Rc::clone(context), origin, tls, permit, rules, finished }
+        Self { state, context: Rc::clone(context), origin, tls, permit, rules, finished }
     }
 
     /// The name of its listener.
@@ -344,19 +344,19 @@ impl Visit {
         if self.finished.replace(true) {
             return;
         }
-        self.context.rows.borrow_mut().remove(&self.origin.id);
+        self.context.conversations.borrow_mut().remove(&self.origin.id);
         let conversations = &self.context.counters().conversations;
         conversations.set(conversations.value().saturating_sub(1));
         let seat = self.context.seat;
         let duration_us = clock::now().saturating_sub(self.origin.accepted);
         self.permit.listener().counters[seat].0.ended[ended as usize].add(1);
-        if self.row.connect_us.get().is_some()
-            && let Some(backend) = &*self.row.backend.borrow()
+        if self.state.connect_us.get().is_some()
+            && let Some(backend) = &*self.state.backend.borrow()
         {
             backend.counters(seat).duration.record_us(duration_us);
         }
         let snapshot = self.context.current.load();
-        self.row.refresh(&snapshot, &self.context);
+        self.state.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
             self.context.write(Record::Connection(self.line(ended, duration_us)));
@@ -364,8 +364,8 @@ impl Visit {
     }
 
     fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
-        let (row, origin) = (&self.row, &self.origin);
-        let backend = row.backend.borrow();
+        let (state, origin) = (&self.state, &self.origin);
+        let backend = state.backend.borrow();
         journal::Connection {
             id: origin.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
@@ -375,22 +375,22 @@ impl Visit {
             listener: Arc::clone(self.listener_name()),
             sni: origin.sni.clone(),
             ech: origin.ech,
-            pool: row.pool.borrow().clone(),
-            range: row.range.borrow().clone(),
+            pool: state.pool.borrow().clone(),
+            range: state.range.borrow().clone(),
             backend: backend.as_ref().map(|backend| backend.name_shared()),
-            reason: row.reason.get(),
-            attempts: row.attempts.get(),
-            connect_us: row.connect_us.get(),
-            bytes_up: row.bytes_up.get(),
-            bytes_down: row.bytes_down.get(),
+            reason: state.reason.get(),
+            attempts: state.attempts.get(),
+            connect_us: state.connect_us.get(),
+            bytes_up: state.bytes_up.get(),
+            bytes_down: state.bytes_down.get(),
             ended,
             tls: self.tls.take(),
-            broke: row.broke.get(),
+            broke: state.broke.get(),
         }
     }
 }
 
-impl Drop for Visit {
+impl Drop for Conversation {
     fn drop(&mut self) {
         if self.finished.get() {
             return;
