@@ -10,16 +10,12 @@
 
 mod buffer;
 mod connect;
-mod conversation;
 mod deadline;
-mod exchange;
 mod handshakes;
-mod kept;
-mod place;
+mod http;
 mod relay;
 mod runtime;
 mod secure;
-mod share;
 mod socket;
 mod state;
 mod stream;
@@ -47,7 +43,7 @@ use crate::snapshot::{Listener, Way};
 use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
-pub use self::place::{Settled, cookies_of_key};
+pub use self::http::{Settled, cookies_of_key};
 pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
@@ -102,8 +98,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> En
         _ => (Stream::plain(socket), Secured::by_decoder(&conversation.origin, &place.listener.config)),
     };
     if place.pool().config().http {
-        return conversation::converse(conversation, place, client, &secured, Buffer::holding(bytes), hello_until)
-            .await;
+        return http::serve_requests(conversation, place, client, &secured, Buffer::holding(bytes), hello_until).await;
     }
     plain(conversation, place, client, &secured, bytes).await
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Talk;
+use super::HttpConnection;
 use crate::clock::{self, Micros};
 use crate::http::head::Request;
 use crate::http::target::Target;
@@ -15,7 +15,7 @@ use crate::outcome::Ended;
 const PATH_MAX: usize = 256;
 
 /// What is told of a request when it is over.
-pub(super) struct Account {
+pub(super) struct RequestLog {
     began: Micros,
     method: String,
     host: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Account {
     pub reused: bool,
 }
 
-impl Account {
+impl RequestLog {
     /// Begins with what its head says.
     pub fn of(request: &Request<'_>) -> Self {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
@@ -44,15 +44,15 @@ impl Account {
     }
 }
 
-impl Talk<'_> {
+impl HttpConnection<'_> {
     /// Writes the line of a request.
-    pub(super) fn told(&self, account: &Account, status: u16, ended: Ended) {
+    pub(super) fn log_request(&self, log: &RequestLog, status: u16, ended: Ended) {
         let (context, origin) = (&self.conversation.context, &self.conversation.origin);
-        let log = context.current.load().config.process.log;
-        if !log.connections {
+        let rules = context.current.load().config.process.log;
+        if !rules.connections {
             return;
         }
-        let duration_us = clock::now().saturating_sub(account.began);
+        let duration_us = clock::now().saturating_sub(log.began);
         let state = &self.conversation.state;
         context.write(Record::Request(journal::Request {
             request: self.request_id(),
@@ -61,15 +61,15 @@ impl Talk<'_> {
             duration_us,
             listener: Arc::clone(self.conversation.listener_name()),
             client: origin.source,
-            method: account.method.clone(),
-            host: account.host.clone(),
-            path: account.path.clone(),
+            method: log.method.clone(),
+            host: log.host.clone(),
+            path: log.path.clone(),
             status: (status > 0).then_some(status),
             pool: state.pool(),
             backend: state.backend_name(),
             reason: state.reason(),
-            cookie: account.cookie,
-            reused: account.reused,
+            cookie: log.cookie,
+            reused: log.reused,
             subject: self.secured.subject.clone(),
             ended,
             broke: state.broke(),

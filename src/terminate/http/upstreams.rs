@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
-use super::buffer::Buffer;
-use super::connect::Reached;
-use super::stream::Stream;
 use crate::pool::{Backend, Lease};
+use crate::terminate::buffer::Buffer;
+use crate::terminate::connect::Reached;
+use crate::terminate::stream::Stream;
 
 /// More backends than a client uses at once; each costs a socket.
 const KEPT_MAX: usize = 4;

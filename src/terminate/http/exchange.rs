@@ -1,20 +1,14 @@
 //! One request and its response: the head and body up, interim heads, the head and body down, all at once.
 //!
-//! Chooses no backend and repeats nothing; says what happened, and `conversation.rs` decides. Bodies pass as they are,
+//! Chooses no backend and repeats nothing; says what happened, and `http/mod.rs` decides. Bodies pass as they are,
 //! in the framing in which they come, no further than they have been checked. Invariant: not a byte is forwarded that
 //! was not read as part of this exchange's messages; what a reader holds back costs at most one buffer a direction.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::buffer::{BUFFER, Buffer};
-use super::deadline::{Deadline, Timeouts};
-use super::kept::Held;
-use super::place::Reply;
-use super::socket::Fault;
-use super::state::Conversation;
-use super::stream::{Got, Stream};
-use super::timer_fd::StoreWait;
+use super::request_cookie::Reply;
+use super::upstreams::Held;
 use crate::clock::{self, Micros};
 use crate::http::answer::Status;
 use crate::http::body::Body;
@@ -22,6 +16,12 @@ use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Version};
 use crate::outcome::Ended;
+use crate::terminate::buffer::{BUFFER, Buffer};
+use crate::terminate::deadline::{Deadline, Timeouts};
+use crate::terminate::socket::Fault;
+use crate::terminate::state::Conversation;
+use crate::terminate::stream::{Got, Stream};
+use crate::terminate::timer_fd::StoreWait;
 
 /// What is added to the head of a response, our cookie with all its attributes included, rarely is longer.
 const ADDED: usize = 320;

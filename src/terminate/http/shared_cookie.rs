@@ -1,15 +1,13 @@
 //! What a conversation has to do with the shared store: asking whose a value is, saying whose it has become.
 //!
-//! `place.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for, once a
+//! `request_cookie.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for, once a
 //! request, is known to nobody here, or known at a backend that cannot have it; what is waited for ends with the store's
 //! budget; without a store, or while it is away, a request pays one look at a number.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use super::place::Settled;
-use super::runtime::RuntimeContext;
-use super::timer_fd::StoreWait;
+use super::request_cookie::Settled;
 use crate::clock;
 use crate::config::Cookie;
 use crate::outcome::Cause;
@@ -17,6 +15,8 @@ use crate::pool::{Backend, Pool, Ties};
 use crate::sticky::cookie::Verdict;
 use crate::sticky::memory::KeyHash;
 use crate::store::Standing;
+use crate::terminate::runtime::RuntimeContext;
+use crate::terminate::timer_fd::StoreWait;
 
 impl RuntimeContext {
     /// Tells the store that a value is in use, if it has not heard of it for a while.

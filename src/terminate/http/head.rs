@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::Talk;
+use super::HttpConnection;
 use crate::clock::{self, Micros};
 use crate::http::answer::Status;
 use crate::http::head::HEAD_MAX;
@@ -23,7 +23,7 @@ enum Head {
     Over(Ended),
 }
 
-impl Talk<'_> {
+impl HttpConnection<'_> {
     /// Waits for a whole head.
     pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<(), Ended> {
         let conversation = self.conversation;
@@ -32,7 +32,7 @@ impl Talk<'_> {
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         state.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
         if self.count > 0 && conversation.context.stopping.get() && self.inbound.is_empty() {
-            self.goodbye().await;
+            self.finish_and_drain().await;
             return Err(Ended::Stopped);
         }
         let mut begun = None;
@@ -80,12 +80,12 @@ impl Talk<'_> {
                 Ok(())
             }
             Head::Over(ended) => {
-                self.farewell().await;
+                self.finish().await;
                 Err(ended)
             }
             Head::Late if begun.is_some() => Err(self.refuse(Status::RequestTimeout, Ended::RequestTimeout).await),
             Head::Late => {
-                self.farewell().await;
+                self.finish().await;
                 Err(if first { Ended::Silent } else { Ended::KeepaliveTimeout })
             }
             Head::Refused(refused) => Err(self.refuse(refused.status(), Ended::RequestRefused).await),

@@ -7,10 +7,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::runtime::RuntimeContext;
-use super::secure::Secured;
-use super::state::Conversation;
-use super::timer_fd::StoreWait;
 use crate::clock;
 use crate::config::{self, Forwarded, KeyPart};
 use crate::connection::Origin;
@@ -24,6 +20,10 @@ use crate::http::set_cookie::set_cookies;
 use crate::outcome::Cause;
 use crate::pool::{Backend, Pool, Remember};
 use crate::sticky::cookie::{Mode, PREFIX_END, Rule, Verdict};
+use crate::terminate::runtime::RuntimeContext;
+use crate::terminate::secure::Secured;
+use crate::terminate::state::Conversation;
+use crate::terminate::timer_fd::StoreWait;
 
 /// The field that tells backends whose certificate the client has shown. Nobody else can write it.
 const SUBJECT: &str = "X-Client-Certificate-Subject";

@@ -5,20 +5,26 @@
 //! and the request is one that may be sent twice; nothing else. Invariant: the next head is not looked at before the
 //! request and the response before it are both complete; otherwise the connection ends behind that response.
 
+mod exchange;
 mod head;
-mod last_words;
-mod told;
+mod local_reply;
+mod request_cookie;
+mod request_log;
+mod shared_cookie;
+mod upstreams;
 
 use std::sync::Arc;
 
-use self::told::Account;
+use self::exchange::{Done, Exchange};
+use self::request_cookie::{Reply, index_of, write_request};
+
+pub use self::request_cookie::{Settled, cookies_of_key};
+use self::request_log::RequestLog;
+use self::upstreams::{Held, Kept};
 use super::Place;
 use super::buffer::Buffer;
 use super::connect::Course;
 use super::deadline::{Deadline, Timeouts};
-use super::exchange::{Done, Exchange};
-use super::kept::{Held, Kept};
-use super::place::{Reply, Settled, cookies_of_key, index_of, write_request};
 use super::relay::{Direction, relay};
 use super::secure::Secured;
 use super::state::{Conversation, Stage};
@@ -36,7 +42,7 @@ use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
 /// Serves the requests of a client.
-pub async fn converse(
+pub async fn serve_requests(
     conversation: &Conversation,
     place: Place,
     mut client: Stream,
@@ -46,7 +52,7 @@ pub async fn converse(
 ) -> Ended {
     client.socket().let_go();
     let policy = policy(&place);
-    let mut talk = Talk {
+    let mut connection = HttpConnection {
         conversation,
         secured,
         client,
@@ -60,13 +66,13 @@ pub async fn converse(
         idle_since: clock::now(),
     };
     loop {
-        if let Err(ended) = talk.read_head(first_until).await {
+        if let Err(ended) = connection.read_head(first_until).await {
             return ended;
         }
-        match talk.serve().await {
-            Next::Another => talk.reader.reset(),
+        match connection.serve().await {
+            Next::Another => connection.reader.reset(),
             Next::Over(ended) => return ended,
-            Next::Switched(held) => return talk.relay(held).await,
+            Next::Switched(held) => return connection.relay(held).await,
         }
     }
 }
@@ -80,7 +86,7 @@ enum Next {
 }
 
 /// One client's requests.
-struct Talk<'a> {
+struct HttpConnection<'a> {
     conversation: &'a Conversation,
     secured: &'a Secured,
     client: Stream,
@@ -102,7 +108,7 @@ struct Message {
     framing: Framing,
 }
 
-impl Talk<'_> {
+impl HttpConnection<'_> {
     /// Serves the request whose head stands in `inbound`.
     async fn serve(&mut self) -> Next {
         self.client.socket().hold();
@@ -110,10 +116,10 @@ impl Talk<'_> {
         let request = self.reader.request(self.inbound.bytes());
         let asked = request.asked();
         conversation.context.counters().requests.add(1);
-        let mut account = Account::of(&request);
+        let mut log = RequestLog::of(&request);
         let place = match self.place_for(&request) {
             Ok(place) => place,
-            Err(ended) => return self.decline(&account, asked, Status::Misdirected, ended).await,
+            Err(ended) => return self.decline(&log, asked, Status::Misdirected, ended).await,
         };
         let pool = Arc::clone(place.pool());
         conversation.state.routed(Arc::clone(pool.shared_name()));
@@ -121,7 +127,7 @@ impl Talk<'_> {
         let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
         let ties = Ties { tried: &[], holds: &holds };
         settled.ask_store(&conversation.context, ties).await;
-        account.cookie = settled.word();
+        log.cookie = settled.word();
         settled.count(conversation.context.counters());
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
@@ -134,15 +140,15 @@ impl Talk<'_> {
             secured: self.secured,
         };
         if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
-            return self.unreached(&account, asked, ended).await;
+            return self.unreached(&log, asked, ended).await;
         }
         let Some(first) = pick(settled.backend(), ties) else {
-            return self.decline(&account, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
+            return self.decline(&log, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         conversation.state.picked(&first);
         let kept = self.kept.take(first.backend);
-        account.reused = kept.is_some();
-        conversation.context.counters().reused.add(account.reused.into());
+        log.reused = kept.is_some();
+        conversation.context.counters().reused.add(log.reused.into());
         let (mut broke, mut remember) = (first.broke, first.remember);
         let held = match kept {
             Some(held) => held,
@@ -159,7 +165,7 @@ impl Talk<'_> {
                         (broke, remember) = (reached.broke, reached.remember);
                         Held::new(reached)
                     }
-                    Err(ended) => return self.unreached(&account, asked, ended).await,
+                    Err(ended) => return self.unreached(&log, asked, ended).await,
                 }
             }
         };
@@ -172,14 +178,14 @@ impl Talk<'_> {
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
         let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
-        self.carry_out(&course, account, held, Message { head, framing }, reply).await
+        self.carry_out(&course, log, held, Message { head, framing }, reply).await
     }
 
     /// Sends the request and passes the response on; on a fresh connection once more, if the kept one was closed.
     async fn carry_out(
         &mut self,
         course: &Course<'_>,
-        mut account: Account,
+        mut log: RequestLog,
         mut held: Held,
         mut message: Message,
         reply: Reply<'_>,
@@ -193,30 +199,30 @@ impl Talk<'_> {
                 inbound: &mut self.inbound,
                 held: &mut held,
                 head: &mut message.head,
-                repeatable: account.reused && may_be_repeated(asked.method, message.framing),
+                repeatable: log.reused && may_be_repeated(asked.method, message.framing),
                 framing: message.framing,
                 reply: &reply,
                 limits,
                 deadline: &mut self.deadline,
             };
             let failed = match exchange.run().await {
-                Ok(done) => return self.after(&account, held, done).await,
+                Ok(done) => return self.after(&log, held, done).await,
                 Err(failed) => failed,
             };
-            if !(failed.unanswered && account.reused) {
-                return self.fail(&account, asked, failed).await;
+            if !(failed.unanswered && log.reused) {
+                return self.fail(&log, asked, failed).await;
             }
             if !may_be_repeated(asked.method, message.framing) {
                 // Whether it was carried out nobody can know; the client may.
-                self.told(&account, 0, Ended::KeptClosed);
+                self.log_request(&log, 0, Ended::KeptClosed);
                 self.client.socket().let_go();
                 return Next::Over(Ended::KeptClosed);
             }
             match self.again(course, &held).await {
                 Ok(fresh) => held = fresh,
-                Err(ended) => return self.unreached(&account, asked, ended).await,
+                Err(ended) => return self.unreached(&log, asked, ended).await,
             }
-            account.reused = false;
+            log.reused = false;
         }
     }
 
@@ -257,8 +263,8 @@ impl Talk<'_> {
     }
 
     /// The exchange was carried out.
-    async fn after(&mut self, account: &Account, mut held: Held, done: Done) -> Next {
-        self.told(account, done.status, Ended::Done);
+    async fn after(&mut self, log: &RequestLog, mut held: Held, done: Done) -> Next {
+        self.log_request(log, done.status, Ended::Done);
         if done.switched {
             return Next::Switched(Box::new(held));
         }
@@ -272,7 +278,7 @@ impl Talk<'_> {
         if done.client_stays {
             return Next::Another;
         }
-        self.goodbye().await;
+        self.finish_and_drain().await;
         Next::Over(Ended::Done)
     }
 

@@ -1,13 +1,14 @@
 //! What a client is still told where a request is not carried out, and how its connection is finished.
 //!
-//! Decides no request's fate; `conversation.rs` and `head.rs` do. Invariant: whoever was told something can read it:
+//! Decides no request's fate; `http/mod.rs` and `head.rs` do. Invariant: whoever was told something can read it:
 //! nothing resets a connection on which our last words are under way.
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
-use super::told::Account;
-use super::{Next, Talk};
+use super::exchange::Failed;
+use super::request_log::RequestLog;
+use super::{HttpConnection, Next};
 use crate::clock::{self, Micros};
 use crate::connection::unique_id;
 use crate::http::Method;
@@ -16,38 +17,37 @@ use crate::http::head::Asked;
 use crate::outcome::{Ended, Fault};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::until;
-use crate::terminate::exchange::Failed;
 use crate::terminate::stream::Got;
 
 /// How long a client that still sends is listened to after our last word, so that it can read that: a reset would take
 /// it from its buffer.
 const LINGER: Micros = 1_000_000;
 
-impl Talk<'_> {
+impl HttpConnection<'_> {
     /// It was not, after a backend had been reached.
-    pub(super) async fn fail(&mut self, account: &Account, asked: Asked, failed: Failed) -> Next {
+    pub(super) async fn fail(&mut self, log: &RequestLog, asked: Asked, failed: Failed) -> Next {
         match failed.answer {
-            Some(status) => self.decline(account, asked, status, failed.ended).await,
+            Some(status) => self.decline(log, asked, status, failed.ended).await,
             None => {
-                self.told(account, 0, failed.ended);
+                self.log_request(log, 0, failed.ended);
                 Next::Over(failed.ended)
             }
         }
     }
 
     /// No backend was reached.
-    pub(super) async fn unreached(&mut self, account: &Account, asked: Asked, ended: Ended) -> Next {
+    pub(super) async fn unreached(&mut self, log: &RequestLog, asked: Asked, ended: Ended) -> Next {
         let status = match ended {
             Ended::BackendTls => Status::BadGateway,
             _ => Status::Unavailable,
         };
         let answer = (ended.fault() != Fault::Client).then_some(status);
-        self.fail(account, asked, Failed { ended, answer, unanswered: false }).await
+        self.fail(log, asked, Failed { ended, answer, unanswered: false }).await
     }
 
     /// Says so to the client, and ends.
-    pub(super) async fn decline(&mut self, account: &Account, asked: Asked, status: Status, ended: Ended) -> Next {
-        self.told(account, status.code(), ended);
+    pub(super) async fn decline(&mut self, log: &RequestLog, asked: Asked, status: Status, ended: Ended) -> Next {
+        self.log_request(log, status.code(), ended);
         self.answer(status, asked.method == Method::Head).await;
         Next::Over(ended)
     }
@@ -67,12 +67,12 @@ impl Talk<'_> {
         let deadline = clock::now() + LINGER;
         if let Some(Ok(())) = until(deadline, write_all(&mut self.client, &text)).await {
             self.conversation.state.moved(0, text.len() as u64, clock::now());
-            self.goodbye().await;
+            self.finish_and_drain().await;
         }
     }
 
     /// Finishes, and lets the client read what it was told while it may still be sending.
-    pub(super) async fn goodbye(&mut self) {
+    pub(super) async fn finish_and_drain(&mut self) {
         let client = &mut self.client;
         let quiet = poll_fn(|cx| {
             // Not held by the conversation while it waits.
@@ -88,7 +88,7 @@ impl Talk<'_> {
     }
 
     /// Finishes; there is nobody to wait for.
-    pub(super) async fn farewell(&mut self) {
+    pub(super) async fn finish(&mut self) {
         let client = &mut self.client;
         poll_fn(|cx| {
             let _ = client.poll_finish(cx);
