@@ -21,7 +21,7 @@ use crate::route::{RouteFacts, RouteTable};
 use crate::server_name::ServerName;
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
-use crate::terminate::{Settled, cookies_of_key};
+use crate::terminate::{RequestCookie, cookies_of_key};
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -189,7 +189,7 @@ impl<'a> Question<'a> {
         let explanation = pool.map(|pool| {
             let (down, pool) = (&self.down[pool], &self.pools[pool]);
             let fields = self.request.reader.request(&self.request.bytes).fields;
-            let settled = Settled::read(pool, fields, clock::unix_s());
+            let settled = RequestCookie::read(pool, fields, clock::unix_s());
             let cookies = cookies_of_key(pool, fields);
             let facts = Facts { source, sni, tlvs: &self.tlvs, cookies: &cookies };
             let explanation = pool.explain_settled(settled.backend(), &facts, down);

@@ -38,12 +38,12 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     };
     let read = |input: BufReader<File>| file::load(input, clock::unix_s(), now(), target);
     match open(path).and_then(|file| file.map(read).transpose()) {
-        Ok(sections) => sections.into_iter().flatten().for_each(|section| tell(&section)),
+        Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
         Err(refused) => tracing::warn!("memory file {} {refused}", path.display()),
     }
 }
 
-fn tell(section: &Loaded) {
+fn report(section: &Loaded) {
     let Loaded { name, kept, over, .. } = section;
     match &section.refused {
         None => tracing::info!("{name:?} remembers {kept} clients; the time of {over} was over"),

@@ -77,7 +77,7 @@ impl Server {
         let snapshot = self.current.load();
         let verdict =
             Verdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
-        self.tell(&verdict);
+        self.record(&verdict);
         verdict
     }
 
@@ -140,7 +140,7 @@ impl Server {
         drop(old);
     }
 
-    fn tell(&self, verdict: &Verdict) {
+    fn record(&self, verdict: &Verdict) {
         let mut reloads = lock_of(&self.reloads);
         reloads.last_accepted = verdict.accepted;
         reloads.last_unix_s = clock::unix_s();

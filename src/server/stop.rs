@@ -29,7 +29,7 @@ impl Server {
         tokio::time::sleep(process.stop_grace).await;
         let adoptions = self.listen_sockets.lock().await.close_all(&self.current.load());
         self.workers.adopt(adoptions).await;
-        self.conversations.calm();
+        self.conversations.begin_drain();
         let deadline = Instant::now() + process.stop_deadline;
         let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
         let before = |deadline| Instant::now() < deadline;

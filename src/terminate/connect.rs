@@ -31,7 +31,7 @@ use crate::tls::Upstream;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A backend that can be spoken to.
-pub struct Reached {
+pub struct Connected {
     /// The way there.
     pub stream: Stream,
     /// The right to use it.
@@ -43,7 +43,7 @@ pub struct Reached {
 }
 
 /// How backends of one pool are reached for one client.
-pub struct Course<'a> {
+pub struct Connector<'a> {
     /// For whom.
     pub conversation: &'a Conversation,
     /// Where.
@@ -54,27 +54,27 @@ pub struct Course<'a> {
     pub secured: &'a Secured,
 }
 
-impl Course<'_> {
-    /// The same as [`Self::reach`] as long as the client is there.
-    pub async fn reach_for<'p>(
+impl Connector<'_> {
+    /// The same as [`Self::connect`] as long as the client is there.
+    pub async fn connect_for<'p>(
         &self,
         client: &Stream,
         choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
-    ) -> Result<Reached, Ended> {
+    ) -> Result<Connected, Ended> {
         // Boxed, so that it costs nothing while the conversation only waits, which is most of its life.
-        let reach = Box::pin(self.reach(choose));
+        let connect = Box::pin(self.connect(choose));
         tokio::select! {
             biased;
-            reached = reach => reached,
+            connected = connect => connected,
             fault = client.broken() => Err(fault.of_client()),
         }
     }
 
     /// Connects to whom `choose` picks, and on to the next where that fails. `choose` is told who failed already.
-    pub async fn reach<'p>(
+    pub async fn connect<'p>(
         &self,
         mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
-    ) -> Result<Reached, Ended> {
+    ) -> Result<Connected, Ended> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
         let mut last_failure: Option<Failure> = None;
@@ -99,7 +99,7 @@ impl Course<'_> {
                         counters.connections.add(1);
                         counters.connect_time.record_us(took);
                         self.pool.connect_succeeded(lease.backend());
-                        return Ok(Reached { stream, lease, broke: pick.broke, remember: pick.remember });
+                        return Ok(Connected { stream, lease, broke: pick.broke, remember: pick.remember });
                     }
                     Err(failure) => failure,
                 };

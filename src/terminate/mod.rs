@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::buffer::Buffer;
-use self::connect::Course;
+use self::connect::Connector;
 use self::deadline::{Deadline, until};
 use self::relay::{Direction, relay};
 use self::runtime::RuntimeContext;
@@ -43,7 +43,7 @@ use crate::snapshot::{Listener, Way};
 use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
-pub use self::http::{Settled, cookies_of_key};
+pub use self::http::{RequestCookie, cookies_of_key};
 pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
@@ -53,20 +53,20 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     let state = Rc::clone(&conversation.state);
     let ended = tokio::select! {
         biased;
-        ended = state.told() => ended,
+        ended = state.cancelled() => ended,
         ended = run(&conversation, client, bytes) => ended,
     };
     conversation.finish(ended);
 }
 
 /// Where a connection belongs now, with what that needs.
-struct Place {
+struct Routed {
     listener: Arc<Listener>,
     termination: Arc<Termination>,
     way: Way,
 }
 
-impl Place {
+impl Routed {
     /// By the rules in force.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (origin, listener) = (&conversation.origin, conversation.listener()?);
@@ -84,7 +84,7 @@ impl Place {
 }
 
 async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> Ended {
-    let Some(place) = Place::of(conversation) else { return Ended::NoRoute };
+    let Some(place) = Routed::of(conversation) else { return Ended::NoRoute };
     conversation.state.routed(Arc::clone(place.pool().shared_name()));
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.origin.accepted + Micros::from(place.listener.hello_ms) * 1_000;
@@ -106,7 +106,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> En
 /// TLS with the client, inside what is left of `hello_timeout`, when it is its turn.
 async fn handshake(
     conversation: &Conversation,
-    place: &Place,
+    place: &Routed,
     socket: Socket,
     preread: &[u8],
     deadline: Micros,
@@ -127,7 +127,7 @@ async fn handshake(
     let identity = match server.identity(connection, clock::unix_s()) {
         Ok(identity) => identity,
         Err(tls::NoLongerGood) => {
-            client.socket().let_go();
+            client.socket().reset_on_drop(false);
             return Err(Ended::CertificateExpired);
         }
     };
@@ -142,36 +142,36 @@ async fn handshake(
 /// A pool whose bytes are nobody's business: one backend, both ways.
 async fn plain(
     conversation: &Conversation,
-    place: Place,
+    place: Routed,
     mut client: Stream,
     secured: &Secured,
     bytes: Vec<u8>,
 ) -> Ended {
     let pool = place.pool();
     let upstream = place.termination.upstream(pool.name());
-    let course = Course { conversation, pool, upstream, secured };
+    let connector = Connector { conversation, pool, upstream, secured };
     let facts = facts(conversation);
-    if let Err(ended) = course.wait_for_settled(&client, None, &facts).await {
-        client.socket().let_go();
+    if let Err(ended) = connector.wait_for_settled(&client, None, &facts).await {
+        client.socket().reset_on_drop(false);
         return ended;
     }
     let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
-    let reached = course.reach_for(&client, choose).await;
-    let mut reached = match reached {
-        Ok(reached) => reached,
+    let connected = connector.connect_for(&client, choose).await;
+    let mut connected = match connected {
+        Ok(connected) => connected,
         Err(ended) => {
             // Nothing was begun that could look cut.
-            client.socket().let_go();
+            client.socket().reset_on_drop(false);
             return ended;
         }
     };
-    conversation.state.settled(pool, reached.broke, reached.remember, None);
+    conversation.state.settled(pool, connected.broke, connected.remember, None);
     let limits = place.listener.limits;
     drop(place);
     conversation.forget_rules();
-    let counters = reached.lease.counters(conversation.context.seat);
+    let counters = connected.lease.counters(conversation.context.seat);
     let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
-    relay(conversation, limits, (&mut client, &mut reached.stream), directions, counters, &mut Deadline::default())
+    relay(conversation, limits, (&mut client, &mut connected.stream), directions, counters, &mut Deadline::default())
         .await
 }
 

@@ -125,8 +125,8 @@ pub async fn relay(
     })
     .await;
     if matches!(ended, Ended::Done | Ended::ClientTruncated) {
-        client.socket().let_go();
-        backend.socket().let_go();
+        client.socket().reset_on_drop(false);
+        backend.socket().reset_on_drop(false);
     }
     ended
 }

@@ -106,7 +106,7 @@ enum Command {
     List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
     Open(oneshot::Sender<Vec<Open>>),
     Shed { whom: Whom, count: usize, ended: Ended, done: oneshot::Sender<usize> },
-    Calm,
+    Drain,
     Stop,
 }
 
@@ -216,9 +216,9 @@ impl Runtimes {
     }
 
     /// The process is about to stop: connections that are kept without a request close now, others after theirs.
-    pub fn calm(&self) {
+    pub fn begin_drain(&self) {
         for context in &self.runtimes {
-            let _ = context.send(Command::Calm);
+            let _ = context.send(Command::Drain);
         }
     }
 
@@ -251,10 +251,10 @@ async fn serve(
                 Some(Command::Shed { whom, count, ended, done }) => {
                     let _ = done.send(shed(&context, &whom, count, ended));
                 }
-                Some(Command::Calm) => {
+                Some(Command::Drain) => {
                     context.stopping.set(true);
                     let conversations = context.conversations.borrow();
-                    conversations.values().filter(|state| state.is_kept()).for_each(|state| state.tell(Ended::Stopped));
+                    conversations.values().filter(|state| state.is_kept()).for_each(|state| state.cancel(Ended::Stopped));
                 }
                 Some(Command::Stop) | None => break,
             },
@@ -294,7 +294,7 @@ fn shed(context: &RuntimeContext, whom: &Whom, count: usize, ended: Ended) -> us
     let conversations = context.conversations.borrow();
     let mut meant: Vec<_> = conversations.values().filter(|state| state.uses(whom)).collect();
     meant.sort_unstable_by_key(|state| state.last_active());
-    meant.iter().take(count).for_each(|state| state.tell(ended));
+    meant.iter().take(count).for_each(|state| state.cancel(ended));
     meant.len().min(count)
 }
 

@@ -1,7 +1,7 @@
 //! A socket of a conversation: any stream socket, non-blocking, driven by the runtime.
 //!
 //! Speaks no protocol. One method is one system call, as the splicer's are. Invariant: a socket that is dropped before
-//! [`Socket::let_go`] is reset, so that a stream which was cut never looks complete, whatever cut it.
+//! [`Socket::reset_on_drop`]`(false)` is reset, so that a stream which was cut never looks complete, whatever cut it.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -72,7 +72,7 @@ impl Fault {
 #[derive(Debug)]
 pub struct Socket {
     socket: AsyncFd<OwnedFd>,
-    whole: bool,
+    reset_on_drop: bool,
     /// The last write found no room, and the kernel has not told of any since.
     full: Cell<bool>,
 }
@@ -82,7 +82,7 @@ impl Socket {
     #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
-        Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, whole: false, full: Cell::new(false) })
+        Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, reset_on_drop: true, full: Cell::new(false) })
     }
 
     /// Waits until the peer resets, or is known to be gone; reads nothing.
@@ -165,14 +165,10 @@ impl Socket {
         let _ = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
     }
 
-    /// From here on it may be dropped without looking cut: everything was said, or nothing is under way.
-    pub fn let_go(&mut self) {
-        self.whole = true;
-    }
-
-    /// Something is under way again.
-    pub fn hold(&mut self) {
-        self.whole = false;
+    /// Whether a drop resets the connection. True from the start, so that a stream that was cut never looks complete;
+    /// false once everything was sent, or while nothing is under way.
+    pub fn reset_on_drop(&mut self, reset: bool) {
+        self.reset_on_drop = reset;
     }
 }
 
@@ -184,7 +180,7 @@ impl AsFd for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if !self.whole {
+        if self.reset_on_drop {
             let _ = sockopt::set_socket_linger(self.socket.get_ref(), Some(Duration::ZERO));
         }
     }

@@ -33,7 +33,7 @@ pub enum Stage {
     /// A request and its response.
     Exchange,
     /// Nothing is under way: the connection is kept.
-    Kept,
+    Upstreams,
     /// Moving bytes.
     Relay,
 }
@@ -45,7 +45,7 @@ impl Stage {
             Self::Head => "head",
             Self::Connect => "connect",
             Self::Exchange => "exchange",
-            Self::Kept => "kept",
+            Self::Upstreams => "kept",
             Self::Relay => "relay",
         }
     }
@@ -66,7 +66,7 @@ pub struct ConversationState {
     connect_us: Cell<Option<u64>>,
     broke: Cell<Option<Cause>>,
     stay: RefCell<Option<Stay>>,
-    told: Cell<Option<Ended>>,
+    cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
     view: View,
 }
@@ -106,7 +106,7 @@ impl ConversationState {
             connect_us: Cell::new(None),
             broke: Cell::new(None),
             stay: RefCell::default(),
-            told: Cell::new(None),
+            cancelled: Cell::new(None),
             waker: RefCell::default(),
             view: View {
                 id: origin.id,
@@ -212,7 +212,7 @@ impl ConversationState {
 
     /// Whether nothing is under way.
     pub fn is_kept(&self) -> bool {
-        self.stage.get() == Stage::Kept
+        self.stage.get() == Stage::Upstreams
     }
 
     /// When its last byte moved.
@@ -234,9 +234,9 @@ impl ConversationState {
     }
 
     /// Ends it; the first to do so says why.
-    pub fn tell(&self, ended: Ended) {
-        if self.told.get().is_none() {
-            self.told.set(Some(ended));
+    pub fn cancel(&self, ended: Ended) {
+        if self.cancelled.get().is_none() {
+            self.cancelled.set(Some(ended));
             if let Some(waker) = self.waker.borrow_mut().take() {
                 waker.wake();
             }
@@ -244,8 +244,8 @@ impl ConversationState {
     }
 
     /// Waits until somebody ends it.
-    pub async fn told(&self) -> Ended {
-        poll_fn(|cx| match self.told.get() {
+    pub async fn cancelled(&self) -> Ended {
+        poll_fn(|cx| match self.cancelled.get() {
             Some(ended) => Poll::Ready(ended),
             None => {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());

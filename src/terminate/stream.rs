@@ -88,7 +88,7 @@ impl Stream {
     async fn say_why(&mut self) {
         let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
         self.socket.shutdown();
-        self.socket.let_go();
+        self.socket.reset_on_drop(false);
     }
 
     /// The connection with a client, where there is TLS.
@@ -190,7 +190,7 @@ impl Stream {
             // The alert that says why, as far as there is room for it; the peer shall read it, so no reset.
             if self.poll_flush(cx).is_ready() {
                 self.socket.shutdown();
-                self.socket.let_go();
+                self.socket.reset_on_drop(false);
             }
             return Poll::Ready(Err(Fault::Tls));
         }

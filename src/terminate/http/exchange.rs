@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use super::request_cookie::Reply;
-use super::upstreams::Held;
+use super::upstreams::UpstreamConnection;
 use crate::clock::{self, Micros};
 use crate::http::answer::Status;
 use crate::http::body::Body;
@@ -59,7 +59,7 @@ pub struct Exchange<'a> {
     /// What it has sent behind the head.
     pub inbound: &'a mut Buffer,
     /// The backend.
-    pub held: &'a mut Held,
+    pub held: &'a mut UpstreamConnection,
     /// The head for the backend; taken away once nobody needs it any more.
     pub head: &'a mut Vec<u8>,
     /// It may be sent once more, on another connection, as long as no byte of a response has come.
@@ -273,7 +273,7 @@ impl Exchange<'_> {
             return Poll::Ready(Err(of_client(fault)));
         }
         let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
-        let Held { stream, answers, .. } = &mut *self.held;
+        let UpstreamConnection { stream, answers, .. } = &mut *self.held;
         match ready!(answers.poll_read(stream, most, cx)) {
             Ok(Some(Got::Bytes(_))) => down.any = true,
             Ok(None) => return Poll::Ready(Err(Failed::answered(Ended::ResponseRefused, Status::BadGateway))),

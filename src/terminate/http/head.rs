@@ -30,7 +30,7 @@ impl HttpConnection<'_> {
         let state = &conversation.state;
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
-        state.enter(if self.count == 0 { Stage::Head } else { Stage::Kept });
+        state.enter(if self.count == 0 { Stage::Head } else { Stage::Upstreams });
         if self.count > 0 && conversation.context.stopping.get() && self.inbound.is_empty() {
             self.finish_and_drain().await;
             return Err(Ended::Stopped);

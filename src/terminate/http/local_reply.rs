@@ -61,7 +61,7 @@ impl HttpConnection<'_> {
 
     async fn answer(&mut self, status: Status, to_head: bool) {
         self.conversation.context.counters().answers.add(1);
-        self.client.socket().let_go();
+        self.client.socket().reset_on_drop(false);
         let mut text = Vec::new();
         answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
         let deadline = clock::now() + LINGER;
@@ -84,7 +84,7 @@ impl HttpConnection<'_> {
             Poll::Ready(())
         });
         let _ = until(clock::now() + LINGER, quiet).await;
-        self.client.socket().let_go();
+        self.client.socket().reset_on_drop(false);
     }
 
     /// Finishes; there is nobody to wait for.

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use self::exchange::{Done, Exchange};
 use self::request_cookie::{Reply, index_of, write_request};
 
-pub use self::request_cookie::{Settled, cookies_of_key};
+pub use self::request_cookie::{RequestCookie, cookies_of_key};
 use self::request_log::RequestLog;
-use self::upstreams::{Held, Kept};
-use super::Place;
+use self::upstreams::{UpstreamConnection, Upstreams};
+use super::Routed;
 use super::buffer::Buffer;
-use super::connect::Course;
+use super::connect::Connector;
 use super::deadline::{Deadline, Timeouts};
 use super::relay::{Direction, relay};
 use super::secure::Secured;
@@ -44,20 +44,20 @@ use crate::sticky::Facts;
 /// Serves the requests of a client.
 pub async fn serve_requests(
     conversation: &Conversation,
-    place: Place,
+    place: Routed,
     mut client: Stream,
     secured: &Secured,
     inbound: Buffer,
     first_until: Micros,
 ) -> Ended {
-    client.socket().let_go();
+    client.socket().reset_on_drop(false);
     let policy = policy(&place);
     let mut connection = HttpConnection {
         conversation,
         secured,
         client,
         inbound,
-        kept: Kept::default(),
+        upstreams: Upstreams::default(),
         reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
         tls: place.way.tls,
@@ -82,7 +82,7 @@ enum Next {
     Another,
     Over(Ended),
     /// The pair speaks another protocol from here on.
-    Switched(Box<Held>),
+    Switched(Box<UpstreamConnection>),
 }
 
 /// One client's requests.
@@ -91,7 +91,7 @@ struct HttpConnection<'a> {
     secured: &'a Secured,
     client: Stream,
     inbound: Buffer,
-    kept: Kept,
+    upstreams: Upstreams,
     reader: Box<RequestReader>,
     deadline: Deadline,
     tls: Tls,
@@ -111,7 +111,7 @@ struct Message {
 impl HttpConnection<'_> {
     /// Serves the request whose head stands in `inbound`.
     async fn serve(&mut self) -> Next {
-        self.client.socket().hold();
+        self.client.socket().reset_on_drop(true);
         let conversation = self.conversation;
         let request = self.reader.request(self.inbound.bytes());
         let asked = request.asked();
@@ -123,8 +123,8 @@ impl HttpConnection<'_> {
         };
         let pool = Arc::clone(place.pool());
         conversation.state.routed(Arc::clone(pool.shared_name()));
-        let mut settled = Settled::read(&pool, request.fields, clock::unix_s());
-        let holds = |backend: &Arc<Backend>| self.kept.holds(backend);
+        let mut settled = RequestCookie::read(&pool, request.fields, clock::unix_s());
+        let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
         let ties = Ties { tried: &[], holds: &holds };
         settled.ask_store(&conversation.context, ties).await;
         log.cookie = settled.word();
@@ -133,20 +133,20 @@ impl HttpConnection<'_> {
         let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
         let pick =
             |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
-        let course = Course {
+        let connector = Connector {
             conversation,
             pool: &pool,
             upstream: place.termination.upstream(pool.name()),
             secured: self.secured,
         };
-        if let Err(ended) = course.wait_for_settled(&self.client, settled.backend(), &facts).await {
+        if let Err(ended) = connector.wait_for_settled(&self.client, settled.backend(), &facts).await {
             return self.unreached(&log, asked, ended).await;
         }
         let Some(first) = pick(settled.backend(), ties) else {
             return self.decline(&log, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         conversation.state.picked(&first);
-        let kept = self.kept.take(first.backend);
+        let kept = self.upstreams.take(first.backend);
         log.reused = kept.is_some();
         conversation.context.counters().reused.add(log.reused.into());
         let (mut broke, mut remember) = (first.broke, first.remember);
@@ -160,10 +160,10 @@ impl HttpConnection<'_> {
                     }
                     first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
                 };
-                match course.reach_for(&self.client, choose).await {
-                    Ok(reached) => {
-                        (broke, remember) = (reached.broke, reached.remember);
-                        Held::new(reached)
+                match connector.connect_for(&self.client, choose).await {
+                    Ok(connected) => {
+                        (broke, remember) = (connected.broke, connected.remember);
+                        UpstreamConnection::new(connected)
                     }
                     Err(ended) => return self.unreached(&log, asked, ended).await,
                 }
@@ -178,15 +178,15 @@ impl HttpConnection<'_> {
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
         let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
-        self.carry_out(&course, log, held, Message { head, framing }, reply).await
+        self.carry_out(&connector, log, held, Message { head, framing }, reply).await
     }
 
     /// Sends the request and passes the response on; on a fresh connection once more, if the kept one was closed.
     async fn carry_out(
         &mut self,
-        course: &Course<'_>,
+        connector: &Connector<'_>,
         mut log: RequestLog,
-        mut held: Held,
+        mut held: UpstreamConnection,
         mut message: Message,
         reply: Reply<'_>,
     ) -> Next {
@@ -215,10 +215,10 @@ impl HttpConnection<'_> {
             if !may_be_repeated(asked.method, message.framing) {
                 // Whether it was carried out nobody can know; the client may.
                 self.log_request(&log, 0, Ended::KeptClosed);
-                self.client.socket().let_go();
+                self.client.socket().reset_on_drop(false);
                 return Next::Over(Ended::KeptClosed);
             }
-            match self.again(course, &held).await {
+            match self.again(connector, &held).await {
                 Ok(fresh) => held = fresh,
                 Err(ended) => return self.unreached(&log, asked, ended).await,
             }
@@ -227,22 +227,22 @@ impl HttpConnection<'_> {
     }
 
     /// A fresh connection to the same backend, and to no other.
-    async fn again(&self, course: &Course<'_>, held: &Held) -> Result<Held, Ended> {
+    async fn again(&self, connector: &Connector<'_>, held: &UpstreamConnection) -> Result<UpstreamConnection, Ended> {
         let backend = held.lease.backend();
         let pick = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(Reason::Placement);
             let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
-        let reached = course.reach_for(&self.client, pick).await?;
+        let connected = connector.connect_for(&self.client, pick).await?;
         self.conversation.state.enter(Stage::Exchange);
-        Ok(Held::new(reached))
+        Ok(UpstreamConnection::new(connected))
     }
 
     /// Where a request belongs now. It must be where its connection belongs: a browser may use one connection for all
     /// names of a certificate (RFC 9110 §15.5.20).
-    fn place_for(&self, request: &Request<'_>) -> Result<Place, Ended> {
-        let place = Place::of(self.conversation).ok_or(Ended::Misdirected)?;
+    fn place_for(&self, request: &Request<'_>) -> Result<Routed, Ended> {
+        let place = Routed::of(self.conversation).ok_or(Ended::Misdirected)?;
         let same = place.way.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
         let origin = &self.conversation.origin;
         if !same {
@@ -263,18 +263,18 @@ impl HttpConnection<'_> {
     }
 
     /// The exchange was carried out.
-    async fn after(&mut self, log: &RequestLog, mut held: Held, done: Done) -> Next {
+    async fn after(&mut self, log: &RequestLog, mut held: UpstreamConnection, done: Done) -> Next {
         self.log_request(log, done.status, Ended::Done);
         if done.switched {
             return Next::Switched(Box::new(held));
         }
         if done.backend_stays && held.answers.is_empty() {
-            self.kept.put(held, self.conversation.crowded());
+            self.upstreams.put(held, self.conversation.crowded());
         } else {
-            held.stream.socket().let_go();
+            held.stream.socket().reset_on_drop(false);
         }
         self.idle_since = clock::now();
-        self.client.socket().let_go();
+        self.client.socket().reset_on_drop(false);
         if done.client_stays {
             return Next::Another;
         }
@@ -283,12 +283,12 @@ impl HttpConnection<'_> {
     }
 
     /// What an accepted Upgrade has become.
-    async fn relay(mut self, mut held: Box<Held>) -> Ended {
+    async fn relay(mut self, mut held: Box<UpstreamConnection>) -> Ended {
         let up = Direction::holding(std::mem::take(&mut self.inbound));
         let down = Direction::holding(std::mem::take(&mut held.answers));
         // Nobody asks for requests any more.
         self.conversation.context.counters().upgrades.add(1);
-        self.kept = Kept::default();
+        self.upstreams = Upstreams::default();
         let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.conversation.forget_rules();
         let counters = held.lease.counters(self.conversation.context.seat);
@@ -308,7 +308,7 @@ fn may_be_repeated(method: Method, framing: Framing) -> bool {
 }
 
 /// What a route asks of its clients' certificates.
-fn policy(place: &Place) -> Option<ClientCertificate> {
+fn policy(place: &Routed) -> Option<ClientCertificate> {
     let config = &place.listener.config;
     match place.way.route.and_then(|route| config.routes.get(route)) {
         Some(route) => route.client_certificate.clone(),

@@ -39,7 +39,7 @@ pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &
 }
 
 /// What the pool's cookie makes of one request and its response.
-pub struct Settled<'p> {
+pub struct RequestCookie<'p> {
     pub(super) pool: &'p Pool,
     rule: Option<&'p Rule>,
     pub(super) verdict: Option<Verdict>,
@@ -52,7 +52,7 @@ pub struct Settled<'p> {
     pub(super) now: u64,
 }
 
-impl<'p> Settled<'p> {
+impl<'p> RequestCookie<'p> {
     /// Reads the request's cookie; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
         let rule = pool.cookie();
@@ -158,7 +158,7 @@ impl<'p> Settled<'p> {
 pub fn write_request(
     out: &mut Vec<u8>,
     request: &Request<'_>,
-    settled: &Settled<'_>,
+    settled: &RequestCookie<'_>,
     origin: &Origin,
     (secured, listener): (&Secured, &config::Listener),
 ) {
@@ -189,7 +189,7 @@ fn forwarding(origin: &Origin, listener: &config::Listener) -> Forwarding {
 /// What is written in the place of a backend's response head.
 pub struct Reply<'a> {
     /// What the request's cookie said.
-    pub settled: &'a Settled<'a>,
+    pub settled: &'a RequestCookie<'a>,
     /// The backend, by its index in the pool.
     pub backend: usize,
     /// What was asked.

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use super::request_cookie::Settled;
+use super::request_cookie::RequestCookie;
 use crate::clock;
 use crate::config::Cookie;
 use crate::outcome::Cause;
@@ -29,7 +29,7 @@ impl RuntimeContext {
     }
 }
 
-impl Settled<'_> {
+impl RequestCookie<'_> {
     /// Asks the store about a value that nobody here knows, or whose backend, as it is known here, cannot have it: its
     /// client may have moved already, by another instance.
     pub async fn ask_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {

@@ -8,14 +8,14 @@ use std::task::{Context, Waker};
 
 use crate::pool::{Backend, Lease};
 use crate::terminate::buffer::Buffer;
-use crate::terminate::connect::Reached;
+use crate::terminate::connect::Connected;
 use crate::terminate::stream::Stream;
 
 /// More backends than a client uses at once; each costs a socket.
 const KEPT_MAX: usize = 4;
 
 /// A connection to a backend.
-pub struct Held {
+pub struct UpstreamConnection {
     /// The way there.
     pub stream: Stream,
     /// What it has sent and nobody has looked at.
@@ -24,26 +24,26 @@ pub struct Held {
     pub lease: Lease,
 }
 
-impl Held {
+impl UpstreamConnection {
     /// One that nothing has been said on.
-    pub fn new(reached: Reached) -> Self {
-        Self { stream: reached.stream, answers: Buffer::default(), lease: reached.lease }
+    pub fn new(connected: Connected) -> Self {
+        Self { stream: connected.stream, answers: Buffer::default(), lease: connected.lease }
     }
 }
 
 /// Those that are kept, the one used last at the end.
 #[derive(Default)]
-pub struct Kept(Vec<Held>);
+pub struct Upstreams(Vec<UpstreamConnection>);
 
-impl Kept {
+impl Upstreams {
     /// The one to this backend, if it is there and still good as far as can be seen.
-    pub fn take(&mut self, backend: &Arc<Backend>) -> Option<Held> {
+    pub fn take(&mut self, backend: &Arc<Backend>) -> Option<UpstreamConnection> {
         let index = self.0.iter().position(|held| Arc::ptr_eq(held.lease.backend(), backend))?;
         let mut held = self.0.remove(index);
         let mut byte = [0];
         // Whatever it says now, nobody has asked: it has closed, or it is out of step.
         let silent = held.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending();
-        held.stream.socket().hold();
+        held.stream.socket().reset_on_drop(true);
         (silent && !backend.closing()).then_some(held)
     }
 
@@ -53,8 +53,8 @@ impl Kept {
     }
 
     /// Keeps one whose response is complete; it alone, where descriptors are getting scarce.
-    pub fn put(&mut self, mut held: Held, crowded: bool) {
-        held.stream.socket().let_go();
+    pub fn put(&mut self, mut held: UpstreamConnection, crowded: bool) {
+        held.stream.socket().reset_on_drop(false);
         let others = if crowded { 0 } else { KEPT_MAX - 1 };
         self.0.drain(..self.0.len().saturating_sub(others));
         self.0.push(held);

@@ -15,7 +15,7 @@ use sessile::snapshot::{Loaded, Snapshot};
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
 use sessile::sticky::memory::KeyHash;
-use sessile::terminate::{Settled, cookies_of_key};
+use sessile::terminate::{RequestCookie, cookies_of_key};
 
 use super::edits::{self, Kind};
 use super::{checked, pair};
@@ -64,7 +64,7 @@ impl Visitor<'_> {
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)), "{head}");
         let fields = reader.request(head.as_bytes()).fields;
-        let settled = Settled::read(pool, fields, clock::unix_s());
+        let settled = RequestCookie::read(pool, fields, clock::unix_s());
         let cookies = cookies_of_key(pool, fields);
         let facts = Facts { source: Some(self.client.source), cookies: &cookies, ..Facts::default() };
         let pick = pool.pick_settled(settled.backend(), &facts, Ties::tried(&[]), now_ms())?;
