@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use divan::Bencher;
+use sessile::access_log::AccessLogSender;
 use sessile::config;
-use sessile::journal::JournalSender;
 use sessile::splicer::sim::kernel::{Id, Kernel};
 use sessile::splicer::sim::os::SimOs;
 use sessile::splicer::sim::socket::Taken;
@@ -42,7 +42,7 @@ impl Rig {
         let mut kernel = Kernel::new(1);
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);
         let kernel = Rc::new(RefCell::new(kernel));
-        let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), shared, JournalSender::off());
+        let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), shared, AccessLogSender::off());
         worker.add_listener(0, (), listener, false);
         Self { kernel, worker, heard: Vec::new() }
     }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
+use sessile::access_log::{AccessLog, AccessLogSender};
 use sessile::config::{self, LogFormat};
-use sessile::journal::{Journal, JournalSender};
 use sessile::outcome::Ended;
 use sessile::socket::{self, KeepAlive, Options};
 use sessile::splicer::os::Linux;
@@ -29,7 +29,7 @@ struct Rig {
     worker: Worker<Linux>,
     shared: Arc<Shared>,
     front: SocketAddr,
-    _journal: Option<Journal>,
+    _access_log: Option<AccessLog>,
 }
 
 impl Rig {
@@ -42,8 +42,8 @@ impl Rig {
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
         let shared = Arc::new(Shared::new(config, sessile::snapshot::Loaded::default(), 1, 64));
-        let journal = logs.then(|| Journal::start(LogFormat::Json, std::io::sink()).unwrap());
-        let sender = journal.as_ref().map_or_else(JournalSender::off, |journal| journal.sender(true));
+        let access_log = logs.then(|| AccessLog::start(LogFormat::Json, std::io::sink()).unwrap());
+        let sender = access_log.as_ref().map_or_else(AccessLogSender::off, |access_log| access_log.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);
         let options = Options { backlog: 4_096, keep_alive: KeepAlive::default() };
         let door = Arc::new(socket::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap());
@@ -51,7 +51,7 @@ impl Rig {
         let front = rustix::net::getsockname(&door).unwrap().try_into().unwrap();
         let rules = Arc::clone(&shared.current.load().listeners[0]);
         worker.add_listener(0, door, rules, false);
-        Self { worker, shared, front, _journal: journal }
+        Self { worker, shared, front, _access_log: access_log }
     }
 
     /// Works until the clients are done and gone.

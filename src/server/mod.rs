@@ -24,11 +24,11 @@ use tokio::sync::{mpsc, watch};
 use self::listen_sockets::ListenSockets;
 use self::reload::Read;
 pub(crate) use self::reload::read_files;
+use crate::access_log::AccessLog;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::connection::Whom;
-use crate::journal::Journal;
 use crate::metrics::status::Reloads;
 use crate::outcome::Ended;
 use crate::pool::Backend;
@@ -75,7 +75,7 @@ pub struct Server {
     workers: Arc<Workers>,
     conversations: Runtimes,
     store: Arc<Store>,
-    journal: Mutex<Option<Journal>>,
+    access_log: Mutex<Option<AccessLog>>,
     /// Only one reload or stop at a time.
     listen_sockets: tokio::sync::Mutex<ListenSockets>,
     probes: Mutex<Probes>,
@@ -146,7 +146,7 @@ async fn serve(
     let plan = listen_sockets.plan(&config).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
     let sockets = admin::Sockets::bind(&config.process.admin)
         .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("admin: {error}")))?;
-    let journal = Journal::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
+    let access_log = AccessLog::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let shared = Arc::new(Shared::new(config, loaded, count, pipes_by_descriptors(count)));
@@ -156,10 +156,10 @@ async fn serve(
     }
     reload::limit(&admission, &current.load(), count);
     let store = Arc::new(Store::new(Arc::clone(&current)));
-    let (conversations, mut threads) =
-        Runtimes::start(count, &current, &store, &journal, pinned.as_deref()).map_err(unavailable("conversations"))?;
+    let (conversations, mut threads) = Runtimes::start(count, &current, &store, &access_log, pinned.as_deref())
+        .map_err(unavailable("conversations"))?;
     let (workers, worker_threads) =
-        Workers::start(count, &shared, &journal, pinned.as_deref(), conversations.entrances())
+        Workers::start(count, &shared, &access_log, pinned.as_deref(), conversations.entrances())
             .map_err(unavailable("workers"))?;
     threads.extend(worker_threads);
     // Whoever comes first may bring a cookie that only the store knows.
@@ -178,7 +178,7 @@ async fn serve(
         workers,
         conversations,
         store,
-        journal: Mutex::new(Some(journal)),
+        access_log: Mutex::new(Some(access_log)),
         listen_sockets: tokio::sync::Mutex::new(listen_sockets),
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
@@ -203,9 +203,9 @@ async fn serve(
     server.conversations.stop();
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     server.keep_memory();
-    let journal = lock_of(&server.journal).take();
-    if let Some(journal) = journal {
-        journal.finish(LOG_PATIENCE);
+    let access_log = lock_of(&server.access_log).take();
+    if let Some(access_log) = access_log {
+        access_log.finish(LOG_PATIENCE);
     }
     Ok(())
 }

@@ -123,8 +123,8 @@ impl Server {
     /// Nothing here can fail. Answers when every worker has adopted it.
     async fn put_in_force(&self, listen_sockets: &mut ListenSockets, plan: listen_sockets::Plan, next: Snapshot) {
         limit(&self.admission, &next, self.workers.len());
-        if let Some(journal) = lock_of(&self.journal).as_ref() {
-            journal.set_format(next.config.process.log.format);
+        if let Some(access_log) = lock_of(&self.access_log).as_ref() {
+            access_log.set_format(next.config.process.log.format);
         }
         let next = Arc::new(next);
         let old = self.current.swap(Arc::clone(&next));

@@ -52,7 +52,7 @@ impl Control for Server {
                 max: self.admission.connections_max() as u64,
                 sources: self.admission.sources() as u64,
             },
-            log_lost: lock_of(&self.journal).as_ref().map_or(0, |journal| journal.lost()),
+            log_lost: lock_of(&self.access_log).as_ref().map_or(0, |access_log| access_log.lost()),
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),

@@ -4,9 +4,9 @@
 
 use super::flow::{Flow, Stage, Step};
 use super::os::{Micros, Os};
+use crate::access_log;
 use crate::clock;
 use crate::connection::{ConnectionView, Open, Wanted, Whom};
-use crate::journal;
 use crate::outcome::Ended;
 
 /// Which connections get a line.
@@ -22,7 +22,7 @@ pub enum Log {
 
 impl<O: Os> Flow<O> {
     /// Closes what is open, counts the ending and answers the line for the log, if there is one.
-    pub fn finish(mut self, ended: Ended, log: Log, step: &mut Step<'_, O>) -> Option<journal::Connection> {
+    pub fn finish(mut self, ended: Ended, log: Log, step: &mut Step<'_, O>) -> Option<access_log::Connection> {
         let relayed = self.stage == Stage::Relay;
         self.up.close(step.tools.pipes);
         self.down.close(step.tools.pipes);
@@ -101,10 +101,10 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
+    fn line(&self, ended: Ended, duration_us: u64) -> access_log::Connection {
         let labels = self.labels.as_deref();
         let lease = self.lease.as_ref();
-        journal::Connection {
+        access_log::Connection {
             id: self.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,

@@ -38,9 +38,9 @@ use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os, RawEvent};
 use self::slab::Side;
 use self::worker::{Shared, Worker};
+use crate::access_log::AccessLog;
 use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
 use crate::counters::{Padded, WorkerCounters};
-use crate::journal::Journal;
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
 
@@ -112,7 +112,7 @@ impl Workers {
     pub fn start(
         count: usize,
         shared: &Arc<Shared>,
-        journal: &Journal,
+        access_log: &AccessLog,
         cores: Option<&[usize]>,
         conversations: Vec<UnboundedSender<Carried<OwnedFd>>>,
     ) -> io::Result<(Arc<Self>, Vec<JoinHandle<()>>)> {
@@ -130,7 +130,7 @@ impl Workers {
         for (index, inbox) in ends.into_iter().enumerate() {
             let mut os = Linux::new()?;
             os.watch_inbox(&inbox)?;
-            let worker = Worker::new(index, os, Arc::clone(shared), journal.sender(true));
+            let worker = Worker::new(index, os, Arc::clone(shared), access_log.sender(true));
             let core = cores.map(|cores| cores[index % cores.len()]);
             let thread = WorkerThread { worker, inbox, workers: Arc::clone(&workers), busy_poll, stopping: false };
             let spawned =

@@ -17,11 +17,11 @@ use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Link, Links, Wheel};
+use crate::access_log::{AccessLogSender, Message, Record};
 use crate::admission::Admission;
 use crate::config::{Config, LogLevel};
 use crate::connection::{Carried, Whom};
 use crate::counters::{Padded, WorkerCounters};
-use crate::journal::{JournalSender, Notice, Record};
 use crate::outcome::Ended;
 use crate::snapshot::{Current, Loaded, Snapshot};
 
@@ -81,7 +81,7 @@ pub struct Worker<O: Os> {
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Preread>>,
     pub(super) shared: Arc<Shared>,
-    journal: JournalSender,
+    access_log: AccessLogSender,
     logs_local: bool,
     accepted: u64,
     pub(super) now: Micros,
@@ -89,7 +89,7 @@ pub struct Worker<O: Os> {
 
 impl<O: Os> Worker<O> {
     /// A worker without connections.
-    pub fn new(index: usize, mut os: O, shared: Arc<Shared>, journal: JournalSender) -> Self {
+    pub fn new(index: usize, mut os: O, shared: Arc<Shared>, access_log: AccessLogSender) -> Self {
         let now = os.now();
         let pipes = Pipes::at_most(shared.pipes_max);
         Self {
@@ -108,7 +108,7 @@ impl<O: Os> Worker<O> {
             scratch: vec![0; COPY_BYTES].into(),
             spare: Vec::new(),
             shared,
-            journal,
+            access_log,
             logs_local: false,
             accepted: 0,
             now,
@@ -135,9 +135,9 @@ impl<O: Os> Worker<O> {
         if !self.queue.is_empty() {
             return Some(0);
         }
-        let journal = self.journal.due(self.now / 1_000).map(|ms| ms * 1_000);
+        let access_log = self.access_log.due(self.now / 1_000).map(|ms| ms * 1_000);
         let acceptors = self.acceptors.values().filter_map(Acceptor::due);
-        acceptors.chain(self.wheel.next()).chain(journal).chain(self.trim_at).min()
+        acceptors.chain(self.wheel.next()).chain(access_log).chain(self.trim_at).min()
     }
 
     /// Handles a batch of events and everything that is due.
@@ -196,7 +196,7 @@ impl<O: Os> Worker<O> {
 
     /// What the log shall say from now on; `local`: also what a balancer in front opens for itself.
     pub fn set_logs_connections(&mut self, on: bool, local: bool) {
-        self.journal.set_logs_connections(on);
+        self.access_log.set_logs_connections(on);
         self.logs_local = local;
     }
 
@@ -231,7 +231,7 @@ impl<O: Os> Worker<O> {
 
     /// Hands over what is left for the log.
     pub fn flush(&mut self) {
-        let dropped = self.journal.flush();
+        let dropped = self.access_log.flush();
         self.counters().log_dropped.add(dropped as u64);
     }
 
@@ -316,7 +316,7 @@ impl<O: Os> Worker<O> {
         let Some(token) = self.flows.token(slot) else { return };
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
-        let log = match (self.journal.logs_connections(), self.logs_local) {
+        let log = match (self.access_log.logs_connections(), self.logs_local) {
             (false, _) => Log::Off,
             (true, false) => Log::Clients,
             (true, true) => Log::All,
@@ -329,7 +329,7 @@ impl<O: Os> Worker<O> {
             self.spare.truncate(SPARE_MAX);
         }
         if let Some(line) = line {
-            let dropped = self.journal.push(Record::Connection(line));
+            let dropped = self.access_log.push(Record::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
         }
         if ended == Ended::NoDescriptor {
@@ -377,7 +377,7 @@ impl<O: Os> Worker<O> {
             Some(at) if at <= self.now => self.trim(),
             Some(_) => {}
         }
-        if self.journal.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
+        if self.access_log.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
             self.flush();
         }
         let took = self.os.now() - self.now;
@@ -388,7 +388,7 @@ impl<O: Os> Worker<O> {
     }
 
     fn notice(&mut self, level: LogLevel, message: &str) {
-        let dropped = self.journal.push(Record::Notice(Notice { level, message: message.to_owned() }));
+        let dropped = self.access_log.push(Record::Message(Message { level, message: message.to_owned() }));
         self.counters().log_dropped.add(dropped as u64);
     }
 

@@ -23,10 +23,10 @@ use tokio::time::Instant;
 use super::handshakes::Handshakes;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
+use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, Record};
 use crate::clock;
 use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
 use crate::counters::{ConversationCounters, Padded};
-use crate::journal::{BATCH_MS, Journal, JournalSender, Record};
 use crate::outcome::Ended;
 use crate::snapshot::Current;
 use crate::sticky::cookie::{Nonce, Nonces};
@@ -56,7 +56,7 @@ pub struct RuntimeContext {
     pub conversations: RefCell<BTreeMap<u64, Rc<ConversationState>>>,
     /// The process is about to stop: nothing new begins on a connection that is kept.
     pub stopping: Cell<bool>,
-    journal: RefCell<JournalSender>,
+    access_log: RefCell<AccessLogSender>,
     flushing: Cell<bool>,
     nonces: RefCell<Nonces>,
     /// What instances know together.
@@ -70,7 +70,7 @@ pub struct RuntimeContext {
 impl RuntimeContext {
     /// Writes a line; it leaves with others, soon.
     pub fn write(self: &Rc<Self>, record: Record) {
-        self.journal.borrow_mut().push(record);
+        self.access_log.borrow_mut().push(record);
         if !self.flushing.replace(true) {
             let context = Rc::clone(self);
             // No runtime any more: the sender flushes when it is dropped.
@@ -78,7 +78,7 @@ impl RuntimeContext {
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(Duration::from_millis(BATCH_MS)).await;
                     context.flushing.set(false);
-                    context.journal.borrow_mut().flush();
+                    context.access_log.borrow_mut().flush();
                 });
             }
         }
@@ -117,7 +117,7 @@ impl Runtimes {
         count: usize,
         current: &Arc<Current>,
         store: &Arc<Store>,
-        journal: &Journal,
+        access_log: &AccessLog,
         cores: Option<&[usize]>,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let counters: Arc<[_]> = (0..count).map(|_| Padded::default()).collect();
@@ -128,7 +128,8 @@ impl Runtimes {
             let (carried, incoming) = unbounded_channel();
             runtimes.push(commands);
             senders.push(carried);
-            let (current, handshakes, journal) = (Arc::clone(current), Arc::clone(&handshakes), journal.sender(true));
+            let (current, handshakes, access_log) =
+                (Arc::clone(current), Arc::clone(&handshakes), access_log.sender(true));
             let (counters, store) = (Arc::clone(&counters), Arc::clone(store));
             let core = cores.map(|cores| cores[worker % cores.len()]);
             let run = move || -> io::Result<()> {
@@ -146,7 +147,7 @@ impl Runtimes {
                     handshakes,
                     conversations: RefCell::default(),
                     stopping: Cell::new(false),
-                    journal: RefCell::new(journal),
+                    access_log: RefCell::new(access_log),
                     flushing: Cell::new(false),
                     nonces: RefCell::new(Nonces::new()),
                     store,
@@ -265,7 +266,7 @@ async fn serve(
     for _ in 0..=all.min(1) {
         tokio::task::yield_now().await;
     }
-    context.journal.borrow_mut().flush();
+    context.access_log.borrow_mut().flush();
 }
 
 /// Refreshes what is remembered of clients that are being served, and says when to do so again: the store keeps what it

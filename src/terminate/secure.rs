@@ -3,9 +3,9 @@
 //! Makes no handshake. Invariant: the subject of a certificate is told to backends only if it was verified, here or by
 //! a peer that is trusted to say so.
 
+use crate::access_log;
 use crate::config;
 use crate::connection::Origin;
-use crate::journal;
 use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
 use crate::tls::{self, Facts, Identity};
@@ -47,7 +47,7 @@ impl Secured {
 }
 
 /// What the log says of a handshake here.
-pub fn told(facts: Facts<'_>, identity: Option<&Identity>) -> journal::Tls {
+pub fn told(facts: Facts<'_>, identity: Option<&Identity>) -> access_log::Tls {
     let Facts { version, cipher, resumed, .. } = facts;
-    journal::Tls { version, cipher, resumed, subject: identity.map(|identity| identity.subject.clone()) }
+    access_log::Tls { version, cipher, resumed, subject: identity.map(|identity| identity.subject.clone()) }
 }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::runtime::RuntimeContext;
+use crate::access_log::{self, Message, Record};
 use crate::admission::Permit;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
 use crate::connection::{ConnectionView, Open, Origin, Wanted, Whom};
-use crate::journal::{self, Notice, Record};
 use crate::outcome::{Cause, Ended, Reason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
@@ -296,7 +296,7 @@ pub struct Conversation {
     /// Who the client is.
     pub origin: Origin,
     /// Its TLS, as the log tells it.
-    pub tls: Cell<Option<Box<journal::Tls>>>,
+    pub tls: Cell<Option<Box<access_log::Tls>>>,
     permit: Permit,
     /// Where it came in, by the rules it was last seen under; nothing, once it needs no rules any more.
     rules: RefCell<Option<Arc<Listener>>>,
@@ -363,10 +363,10 @@ impl Conversation {
         }
     }
 
-    fn line(&self, ended: Ended, duration_us: u64) -> journal::Connection {
+    fn line(&self, ended: Ended, duration_us: u64) -> access_log::Connection {
         let (state, origin) = (&self.state, &self.origin);
         let backend = state.backend.borrow();
-        journal::Connection {
+        access_log::Connection {
             id: origin.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
@@ -398,7 +398,7 @@ impl Drop for Conversation {
         // Whoever does not say how it ends has panicked, or its thread has.
         if std::thread::panicking() {
             let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(Record::Notice(Notice { level: LogLevel::Error, message }));
+            self.context.write(Record::Message(Message { level: LogLevel::Error, message }));
             self.finish(Ended::Panicked);
         } else {
             self.finish(Ended::Stopped);

@@ -24,7 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("snapshot", 2),
     ("admission", 2),
     ("metrics", 2),
-    ("journal", 2),
+    ("access_log", 2),
     ("socket", 2),
     ("tls", 2),
     ("changes", 2),

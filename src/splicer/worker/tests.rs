@@ -22,7 +22,7 @@ fn shared(listener: &str, pool: &str) -> Arc<Shared> {
 #[test]
 fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
     let shared = shared("trust = [\"192.0.2.0/24\"]", "");
-    let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), JournalSender::off());
+    let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), AccessLogSender::off());
     let listener = Arc::clone(&shared.current.load().listeners[0]);
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let incoming = Incoming {
@@ -41,7 +41,7 @@ fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
 #[test]
 fn a_conversation_leaves_the_worker_whole() {
     let shared = shared("trust = [\"192.0.2.0/24\"]", "http = true");
-    let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), JournalSender::off());
+    let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), AccessLogSender::off());
     let listener = Arc::clone(&shared.current.load().listeners[0]);
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();

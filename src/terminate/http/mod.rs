@@ -103,7 +103,7 @@ struct HttpConnection<'a> {
 }
 
 /// A request on its way to a backend.
-struct Message {
+struct RequestMessage {
     head: Vec<u8>,
     framing: Framing,
 }
@@ -178,7 +178,7 @@ impl HttpConnection<'_> {
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
         let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
-        self.carry_out(&connector, log, held, Message { head, framing }, reply).await
+        self.carry_out(&connector, log, held, RequestMessage { head, framing }, reply).await
     }
 
     /// Sends the request and passes the response on; on a fresh connection once more, if the kept one was closed.
@@ -187,7 +187,7 @@ impl HttpConnection<'_> {
         connector: &Connector<'_>,
         mut log: RequestLog,
         mut held: UpstreamConnection,
-        mut message: Message,
+        mut message: RequestMessage,
         reply: Reply<'_>,
     ) -> Next {
         let (conversation, asked, limits) = (self.conversation, reply.asked, self.limits());

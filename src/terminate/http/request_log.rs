@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::HttpConnection;
+use crate::access_log::{self, Record};
 use crate::clock::{self, Micros};
 use crate::http::head::Request;
 use crate::http::target::Target;
-use crate::journal::{self, Record};
 use crate::outcome::Ended;
 
 /// A path in the log is cut here; what it asks, behind `?`, is not logged.
@@ -54,7 +54,7 @@ impl HttpConnection<'_> {
         }
         let duration_us = clock::now().saturating_sub(log.began);
         let state = &self.conversation.state;
-        context.write(Record::Request(journal::Request {
+        context.write(Record::Request(access_log::Request {
             request: self.request_id(),
             id: origin.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),

@@ -212,8 +212,8 @@ fn rfc3339(unix_us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Tls;
-    use crate::journal::tests::connection;
+    use crate::access_log::Tls;
+    use crate::access_log::tests::connection;
     use crate::outcome::{Ended, Reason};
     use crate::server_name::ServerName;
 

@@ -38,7 +38,7 @@ pub enum Record {
     /// A request was answered, or was not.
     Request(Request),
     /// Something else happened.
-    Notice(Notice),
+    Message(Message),
 }
 
 /// A connection that ended.
@@ -140,7 +140,7 @@ pub struct Request {
 
 /// What a worker wants to say besides connections, as that a step panicked.
 #[derive(Debug, Clone)]
-pub struct Notice {
+pub struct Message {
     /// Its severity.
     pub level: LogLevel,
     /// The sentence.
@@ -149,7 +149,7 @@ pub struct Notice {
 
 /// The writing side: one thread, asleep while there is nothing to write.
 #[derive(Debug)]
-pub struct Journal {
+pub struct AccessLog {
     queue: SyncSender<Batch>,
     shared: Arc<Common>,
     finished: Receiver<()>,
@@ -167,26 +167,26 @@ struct Batch {
     home: SyncSender<Vec<Record>>,
 }
 
-impl Journal {
+impl AccessLog {
     /// Starts the thread that writes to `out`, which is standard output but in tests.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Common::default());
         let (queue, batches) = sync_channel(QUEUE);
         let (done, finished) = sync_channel(1);
         let writer = Arc::clone(&shared);
-        thread::Builder::new().name("journal".into()).spawn(move || {
+        thread::Builder::new().name("access_log".into()).spawn(move || {
             write_batches(&batches, &writer, out);
             let _ = done.send(());
         })?;
-        let journal = Self { queue, shared, finished };
-        journal.set_format(format);
-        Ok(journal)
+        let access_log = Self { queue, shared, finished };
+        access_log.set_format(format);
+        Ok(access_log)
     }
 
     /// A sender for one worker. `connections`: whether connections are logged at all.
-    pub fn sender(&self, connections: bool) -> JournalSender {
+    pub fn sender(&self, connections: bool) -> AccessLogSender {
         let (home, spent) = sync_channel(SPENT);
-        JournalSender { connections, batch: Vec::new(), due_ms: None, queue: self.queue.clone(), home, spent }
+        AccessLogSender { connections, batch: Vec::new(), due_ms: None, queue: self.queue.clone(), home, spent }
     }
 
     /// Text or JSON, from the next batch on.
@@ -210,7 +210,7 @@ impl Journal {
 
 /// One worker's end: a batch of its own that nobody else touches.
 #[derive(Debug)]
-pub struct JournalSender {
+pub struct AccessLogSender {
     connections: bool,
     batch: Vec<Record>,
     due_ms: Option<u64>,
@@ -219,8 +219,8 @@ pub struct JournalSender {
     spent: Receiver<Vec<Record>>,
 }
 
-impl JournalSender {
-    /// One that leads nowhere, for a worker without a journal.
+impl AccessLogSender {
+    /// One that leads nowhere, for a worker without a access log.
     pub fn off() -> Self {
         let (queue, _) = sync_channel(1);
         let (home, spent) = sync_channel(1);
@@ -274,7 +274,7 @@ impl JournalSender {
     }
 }
 
-impl Drop for JournalSender {
+impl Drop for AccessLogSender {
     fn drop(&mut self) {
         self.flush();
     }
@@ -295,7 +295,7 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
                     line::write_request(&mut text, request, json);
                     lines += 1;
                 }
-                Record::Notice(notice) => say(notice),
+                Record::Message(notice) => say(notice),
             }
         }
         if lines > 0 && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -307,7 +307,7 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
     }
 }
 
-fn say(notice: &Notice) {
+fn say(notice: &Message) {
     let message = notice.message.as_str();
     match notice.level {
         LogLevel::Error => tracing::error!("{message}"),

@@ -1,4 +1,4 @@
-//! The journal under pressure: order, back-pressure, a failing output, the end.
+//! The access log under pressure: order, back-pressure, a failing output, the end.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -79,11 +79,11 @@ impl Write for BrokenPipe {
 #[test]
 fn every_record_is_written_in_order_and_the_rest_at_the_end() {
     let output = Output::default();
-    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
-    let mut sender = journal.sender(true);
+    let access_log = AccessLog::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = access_log.sender(true);
     let dropped: usize = (0..1_000).map(|id| sender.push(record(id))).sum();
     drop(sender); // 1,000 is no multiple of a batch: the rest goes with the sender
-    assert!(journal.finish(PATIENCE));
+    assert!(access_log.finish(PATIENCE));
     assert_eq!(dropped, 0);
     assert_eq!(output.ids(), (0..1_000).collect::<Vec<_>>());
 }
@@ -91,8 +91,8 @@ fn every_record_is_written_in_order_and_the_rest_at_the_end() {
 #[test]
 fn a_stalled_output_drops_whole_batches_counts_them_and_never_blocks() {
     let output = Output::default();
-    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
-    let mut sender = journal.sender(true);
+    let access_log = AccessLog::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = access_log.sender(true);
     let batches = 2 * QUEUE as u64;
     let shut = output.hold();
     let start = Instant::now();
@@ -102,14 +102,14 @@ fn a_stalled_output_drops_whole_batches_counts_them_and_never_blocks() {
     assert!(dropped >= (QUEUE - 1) * BATCH_MAX, "only {dropped} dropped");
     assert_eq!(dropped % BATCH_MAX, 0);
     drop(sender);
-    assert!(journal.finish(PATIENCE));
+    assert!(access_log.finish(PATIENCE));
     assert_eq!(output.ids().len() + dropped, batches as usize * BATCH_MAX);
 }
 
 #[test]
 fn a_batch_is_due_fifty_milliseconds_after_it_was_begun() {
-    let journal = Journal::start(LogFormat::Text, Output::default()).unwrap();
-    let mut sender = journal.sender(true);
+    let access_log = AccessLog::start(LogFormat::Text, Output::default()).unwrap();
+    let mut sender = access_log.sender(true);
     assert_eq!(sender.due(1_000), None);
     sender.push(record(1));
     assert_eq!(sender.due(1_000), Some(1_050));
@@ -123,8 +123,8 @@ fn a_batch_is_due_fifty_milliseconds_after_it_was_begun() {
 
 #[test]
 fn spent_batches_come_back_so_that_no_new_one_is_made() {
-    let journal = Journal::start(LogFormat::Text, io::sink()).unwrap();
-    let mut sender = journal.sender(true);
+    let access_log = AccessLog::start(LogFormat::Text, io::sink()).unwrap();
+    let mut sender = access_log.sender(true);
     sender.push(record(0));
     let first = sender.batch.as_ptr();
     for id in 1..20 {
@@ -137,41 +137,41 @@ fn spent_batches_come_back_so_that_no_new_one_is_made() {
 
 #[test]
 fn a_broken_output_is_counted_and_not_fatal() {
-    let journal = Journal::start(LogFormat::Json, BrokenPipe).unwrap();
-    let mut sender = journal.sender(true);
+    let access_log = AccessLog::start(LogFormat::Json, BrokenPipe).unwrap();
+    let mut sender = access_log.sender(true);
     for _ in 0..2 {
         sender.push(record(1));
         assert_eq!(sender.flush(), 0);
     }
     let until = Instant::now() + PATIENCE;
-    while journal.lost() < 2 && Instant::now() < until {
+    while access_log.lost() < 2 && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(journal.lost(), 2);
+    assert_eq!(access_log.lost(), 2);
     drop(sender);
-    assert!(!journal.finish(PATIENCE));
+    assert!(!access_log.finish(PATIENCE));
 }
 
 #[test]
 fn finishing_does_not_wait_for_ever_on_an_output_nobody_reads() {
     let output = Output::default();
-    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
+    let access_log = AccessLog::start(LogFormat::Text, output.clone()).unwrap();
     let shut = output.hold();
-    let mut sender = journal.sender(true);
+    let mut sender = access_log.sender(true);
     sender.push(record(1));
     drop(sender);
-    assert!(!journal.finish(Duration::from_millis(50)));
+    assert!(!access_log.finish(Duration::from_millis(50)));
     drop(shut);
 }
 
 #[test]
 fn notices_do_not_appear_among_the_connections() {
     let output = Output::default();
-    let journal = Journal::start(LogFormat::Text, output.clone()).unwrap();
-    let mut sender = journal.sender(false);
+    let access_log = AccessLog::start(LogFormat::Text, output.clone()).unwrap();
+    let mut sender = access_log.sender(false);
     assert!(!sender.logs_connections());
-    sender.push(Record::Notice(Notice { level: LogLevel::Warn, message: "accept paused".into() }));
+    sender.push(Record::Message(Message { level: LogLevel::Warn, message: "accept paused".into() }));
     drop(sender);
-    assert!(journal.finish(PATIENCE));
+    assert!(access_log.finish(PATIENCE));
     assert!(output.hold().is_empty());
 }
