@@ -151,7 +151,7 @@ endings! {
     BackendReset = "backend_reset", Backend;
     /// The backend stopped answering (keepalive or `user_timeout`).
     BackendGone = "backend_gone", Backend;
-    /// The backend was marked down and `on_down_connections = "close"`.
+    /// The backend was marked down and `on_marked_down = "close"`.
     BackendDown = "backend_down", Backend;
     /// The backend was drained, and its time was over.
     Drained = "drained", None;

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::config::{Address, Check, CheckKind, OnDown, ProxyOut};
+use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
 use crate::pool::health::Standing;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
@@ -76,7 +76,7 @@ struct Orders {
     check: Check,
     proxy: Option<ProxyOut>,
     source: Vec<IpAddr>,
-    on_down: OnDown,
+    on_marked_down: OnMarkedDown,
     tls: Option<Arc<Upstream>>,
 }
 
@@ -87,7 +87,7 @@ impl Orders {
             check: config.check.clone()?,
             proxy: config.proxy.clone(),
             source: config.source.clone(),
-            on_down: config.on_down_connections,
+            on_marked_down: config.on_marked_down,
             tls: tls.cloned(),
         })
     }
@@ -141,7 +141,7 @@ async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) 
 
 fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
-    match backend.checked(result, &orders.check, orders.on_down, now_ms) {
+    match backend.checked(result, &orders.check, orders.on_marked_down, now_ms) {
         Some(Standing::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");

@@ -146,7 +146,7 @@ pub static POOL: Keys = Keys {
         "source",
         "send_proxy",
         "send_proxy_tlvs",
-        "on_down_connections",
+        "on_marked_down",
         "backend",
         "range",
         "check",

@@ -46,7 +46,7 @@ pub enum OnReturn {
 
 /// What a known client does whose backend is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenDown {
+pub enum OnDown {
     /// It gets another one.
     Rehash,
     /// It waits so long for its own to be back, then gets another one.

@@ -24,9 +24,9 @@ mod value;
 pub use check::{Checked, check};
 pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
-pub use memory::{Memory, OnAdd, OnFull, OnReturn, WhenDown};
+pub use memory::{Memory, OnAdd, OnDown, OnFull, OnReturn};
 pub use pool::{
-    Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnDown, Pool, ProxyOut, ProxyTlv,
+    Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, Memory, OnFull, PoolTls, WhenDown};
+use super::{Cookie, Memory, OnDown, OnFull, PoolTls};
 use crate::server_name::ServerName;
 
 /// Backends that share one balancing rule.
@@ -38,7 +38,7 @@ pub struct Pool {
     /// Pools of one group share their memory.
     pub stick_group: Option<String>,
     /// What a known client does whose backend is down.
-    pub when_down: WhenDown,
+    pub when_down: OnDown,
     /// How much more than its share a backend may have before new keys go elsewhere, in hundredths; `None` = no bound.
     pub load_bound: Option<u32>,
     /// What a client gets whose backend has as many connections as it may have.
@@ -70,7 +70,7 @@ pub struct Pool {
     /// Passive ejection; `None` = off.
     pub eject: Option<Eject>,
     /// What happens to open connections of a backend marked down.
-    pub on_down_connections: OnDown,
+    pub on_marked_down: OnMarkedDown,
     /// The cookie that says where a client settled; `None` = clients settle by key alone.
     pub cookie: Option<Cookie>,
 }
@@ -291,7 +291,7 @@ pub struct Eject {
 
 /// Open connections of a backend marked down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDown {
+pub enum OnMarkedDown {
     /// They stay.
     Keep,
     /// They are closed, paced.
@@ -314,7 +314,7 @@ impl Pool {
             hash_seed: 0,
             memory: None,
             stick_group: None,
-            when_down: WhenDown::Rehash,
+            when_down: OnDown::Rehash,
             load_bound: None,
             on_full: OnFull::Overflow,
             slow_start: None,
@@ -330,7 +330,7 @@ impl Pool {
             proxy: None,
             check: None,
             eject: None,
-            on_down_connections: OnDown::Keep,
+            on_marked_down: OnMarkedDown::Keep,
             cookie: None,
         }
     }

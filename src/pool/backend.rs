@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::{self, Address, Check, Eject, OnDown};
+use crate::config::{self, Address, Check, Eject, OnMarkedDown};
 use crate::counters::{BackendCounters, Padded};
 use crate::outcome::Cause;
 use crate::pool::drain::Drain;
@@ -205,7 +205,7 @@ impl Backend {
         lock(&self.checks).complaint.clone()
     }
 
-    /// Marked down by a check, and `on_down_connections = "close"`: whoever holds a connection to it closes that,
+    /// Marked down by a check, and `on_marked_down = "close"`: whoever holds a connection to it closes that,
     /// paced.
     #[inline]
     pub fn closing(&self) -> bool {
@@ -213,7 +213,13 @@ impl Backend {
     }
 
     /// The result of one check, with what a bad one complains of. The new standing, if it changed.
-    pub fn checked(&self, result: Result<(), &str>, check: &Check, on_down: OnDown, now_ms: u64) -> Option<Standing> {
+    pub fn checked(
+        &self,
+        result: Result<(), &str>,
+        check: &Check,
+        on_marked_down: OnMarkedDown,
+        now_ms: u64,
+    ) -> Option<Standing> {
         let mut checks = lock(&self.checks);
         let before = checks.checked.standing();
         let after = checks.checked.observe(result.is_ok(), check.rise, check.fall, now_ms);
@@ -224,7 +230,7 @@ impl Backend {
             self.pardon(now_ms);
         }
         self.standing.store(after as u8, Relaxed);
-        self.closing.store(after == Standing::Down && on_down == OnDown::Close, Relaxed);
+        self.closing.store(after == Standing::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
         (before != after).then_some(after)
     }
 

@@ -3,7 +3,7 @@
 use super::memory_tests::{CLIENTS, next, remembering, rules, visit, visit_all};
 use super::tests::{check, client, config, mark, pin, range};
 use super::*;
-use crate::config::{Balance, OnAdd, OnDown, OnFull, OnReturn, WhenDown};
+use crate::config::{Balance, OnAdd, OnDown, OnFull, OnMarkedDown, OnReturn};
 use crate::outcome::Ended;
 
 const MINUTE: u64 = 60_000;
@@ -137,7 +137,12 @@ fn who_returns_waits_for_the_ramp_where_he_is() {
     let before = visit_all(&pool, 0);
     let at_ms = |good, now_ms| {
         for _ in 0..2 {
-            pool.backends()[0].checked(if good { Ok(()) } else { Err("refused") }, &check(), OnDown::Keep, now_ms);
+            pool.backends()[0].checked(
+                if good { Ok(()) } else { Err("refused") },
+                &check(),
+                OnMarkedDown::Keep,
+                now_ms,
+            );
         }
     };
     at_ms(false, 1);
@@ -171,7 +176,7 @@ fn load_and_slow_start_leave_neither_the_pinned_set_nor_the_primaries() {
     let pool = next(&config::Pool { slow_start: Some(Duration::from_secs(100)), ..spare }, None);
     mark(&pool.backends()[0], false);
     for _ in 0..2 {
-        pool.backends()[0].checked(Ok(()), &check(), OnDown::Keep, 1_000);
+        pool.backends()[0].checked(Ok(()), &check(), OnMarkedDown::Keep, 1_000);
     }
     let _held = load(&pool.backends()[0], 50);
     for low in 0..20 {
@@ -182,7 +187,7 @@ fn load_and_slow_start_leave_neither_the_pinned_set_nor_the_primaries() {
 
 #[test]
 fn nobody_waits_for_a_backend_that_a_drain_has_taken_from_him() {
-    for when_down in [WhenDown::Wait(Duration::from_secs(3)), WhenDown::Reject] {
+    for when_down in [OnDown::Wait(Duration::from_secs(3)), OnDown::Reject] {
         let pool = next(&config::Pool { when_down, ..remembering(&["a", "b"], rules()) }, None);
         let home = visit(&pool, 1, 0).backend;
         assert!(pool.order(home.name(), Order::Drain, 0));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, OnAdd, OnReturn, WhenDown};
+use crate::config::{self, OnAdd, OnDown, OnReturn};
 use crate::outcome::{Cause, Reason};
 use crate::sticky::memory::census::Census;
 use crate::sticky::memory::hottest::Label;
@@ -144,9 +144,9 @@ impl Pool {
     /// 0 = it is refused instead. `None`: it need not, or the pool has no such rule.
     pub fn waits(&self, settled: Option<usize>, facts: &Facts<'_>, now_ms: u64) -> Option<Duration> {
         let most = match self.config.when_down {
-            WhenDown::Rehash => return None,
-            WhenDown::Wait(most) => most,
-            WhenDown::Reject => Duration::ZERO,
+            OnDown::Rehash => return None,
+            OnDown::Wait(most) => most,
+            OnDown::Reject => Duration::ZERO,
         };
         let index = settled.or_else(|| match self.recall(&self.aim(facts, || 0), now_ms) {
             Recalled::At(index, _) => Some(index),

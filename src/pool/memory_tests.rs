@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::tests::{client, config, mark, pin, range};
 use super::*;
-use crate::config::{OnAdd, OnReturn, WhenDown};
+use crate::config::{OnAdd, OnDown, OnReturn};
 use crate::sticky::memory::Secret;
 
 pub(super) const CLIENTS: u32 = 400;
@@ -300,7 +300,7 @@ fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
 fn a_client_waits_for_its_own_backend_where_the_file_says_so() {
     let most = Duration::from_secs(3);
     for (when_down, expected) in
-        [(WhenDown::Rehash, None), (WhenDown::Wait(most), Some(most)), (WhenDown::Reject, Some(Duration::ZERO))]
+        [(OnDown::Rehash, None), (OnDown::Wait(most), Some(most)), (OnDown::Reject, Some(Duration::ZERO))]
     {
         let pool = next(&config::Pool { when_down, ..remembering(&["a", "b", "c"], rules()) }, None);
         let home = visit(&pool, 1, 0).backend;
@@ -412,7 +412,7 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
             backend.checked(
                 if good { Ok(()) } else { Err("refused") },
                 &super::tests::check(),
-                config::OnDown::Keep,
+                config::OnMarkedDown::Keep,
                 now_ms,
             );
         }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::config::{Address, Balance, Check, CheckKind, Eject, OnDown, RangeRule};
+use crate::config::{Address, Balance, Check, CheckKind, Eject, OnMarkedDown, RangeRule};
 
 fn backend(name: &str) -> config::Backend {
     let port = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
@@ -47,7 +47,7 @@ pub(super) fn client(low: u32) -> Facts<'static> {
 
 pub(super) fn mark(backend: &Backend, good: bool) {
     for _ in 0..2 {
-        backend.checked(if good { Ok(()) } else { Err("refused") }, &check(), OnDown::Close, 0);
+        backend.checked(if good { Ok(()) } else { Err("refused") }, &check(), OnMarkedDown::Close, 0);
     }
 }
 
@@ -226,7 +226,7 @@ fn a_reload_carries_living_backends_and_restarts_health_at_a_new_address() {
     assert_eq!(moved.counters(1).connections.value(), 7);
     assert!(!new.backends()[0].usable(0));
     assert_eq!(new.backends()[0].state_word(0), "awaited");
-    new.backends()[0].checked(Ok(()), &check(), OnDown::Keep, 0);
+    new.backends()[0].checked(Ok(()), &check(), OnMarkedDown::Keep, 0);
     assert!(new.backends()[0].usable(0), "after its first good check");
     drop(lease);
     assert_eq!(new.leases(), 0);
@@ -277,8 +277,8 @@ fn an_ejected_backend_serves_when_nothing_else_is_left() {
 fn closing_is_set_while_down_and_asked_for() {
     let pool = Pool::new(&config(&["a"]), None, 1);
     let backend = &pool.backends()[0];
-    for (on_down, expected) in [(OnDown::Keep, false), (OnDown::Close, true)] {
-        backend.checked(Err("refused"), &check(), on_down, 0);
+    for (on_marked_down, expected) in [(OnMarkedDown::Keep, false), (OnMarkedDown::Close, true)] {
+        backend.checked(Err("refused"), &check(), on_marked_down, 0);
         assert_eq!((backend.closing(), backend.complaint().as_str()), (expected, "refused"));
     }
     mark(backend, true);

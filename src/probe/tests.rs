@@ -21,7 +21,7 @@ fn orders(kind: CheckKind) -> Orders {
         port: None,
         sni: None,
     };
-    Orders { check, proxy: None, source: vec![], on_down: OnDown::Keep, tls: None }
+    Orders { check, proxy: None, source: vec![], on_marked_down: OnMarkedDown::Keep, tls: None }
 }
 
 fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
@@ -30,7 +30,7 @@ fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
         balance: Balance::Random,
         key: vec![],
         check: Some(orders.check.clone()),
-        on_down_connections: orders.on_down,
+        on_marked_down: orders.on_marked_down,
         ..config::Pool::of_test(backends.iter().map(backend).collect())
     }
 }
@@ -244,7 +244,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[tokio::test]
 async fn a_backend_goes_down_and_comes_up_with_its_service() {
     let (listener, address) = listen().await;
-    let orders = Orders { on_down: OnDown::Close, ..orders(CheckKind::Tcp) };
+    let orders = Orders { on_marked_down: OnMarkedDown::Close, ..orders(CheckKind::Tcp) };
     let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
     let backend = pool.backends()[0].clone();
     let mut probes = Probes::new(now_ms);

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, Read, SECOND};
-use crate::config::{Balance, Cookie, CookieMode, Memory, OnAdd, OnReturn, WhenDown};
+use crate::config::{Balance, Cookie, CookieMode, Memory, OnAdd, OnDown, OnReturn};
 
 /// The size where none is written: room for 262,144 keys.
 const DEFAULT_BYTES: u64 = 4 << 20;
@@ -50,13 +50,13 @@ pub(super) fn memory(pool: &Section<'_>, balance: Option<Balance>, cookie: Optio
 }
 
 /// Reads `on_down` and `wait_max`.
-pub(super) fn when_down(pool: &Section<'_>) -> WhenDown {
-    const WORDS: [(&str, WhenDown); 3] =
-        [("rehash", WhenDown::Rehash), ("wait", WhenDown::Wait(WAIT_MAX)), ("reject", WhenDown::Reject)];
-    let when_down = pool.read("on_down", value::word(&WORDS)).unwrap_or(WhenDown::Rehash);
+pub(super) fn when_down(pool: &Section<'_>) -> OnDown {
+    const WORDS: [(&str, OnDown); 3] =
+        [("rehash", OnDown::Rehash), ("wait", OnDown::Wait(WAIT_MAX)), ("reject", OnDown::Reject)];
+    let when_down = pool.read("on_down", value::word(&WORDS)).unwrap_or(OnDown::Rehash);
     let wait = pool.read("wait_max", value::duration(100 * MILLISECOND, MINUTE));
     match (when_down, wait) {
-        (WhenDown::Wait(default), wait) => WhenDown::Wait(wait.unwrap_or(default)),
+        (OnDown::Wait(default), wait) => OnDown::Wait(wait.unwrap_or(default)),
         (other, _) => {
             pool.idle_keys(&["wait_max"], "without on_down = \"wait\"");
             other

@@ -12,7 +12,7 @@ use super::{Bad, cookie, health, memory, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
-    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnDown, OnFull, Pool, Range, RangeRule, keys,
+    Address, AllDown, Backend, Balance, Cookie, KeyPart, OnFull, OnMarkedDown, Pool, Range, RangeRule, keys,
 };
 
 /// Points of a ring: 16 bytes each, so at most 64 MiB a pool.
@@ -47,7 +47,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     memory::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
-    let on_down = value::word(&[("keep", OnDown::Keep), ("close", OnDown::Close)]);
+    let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let meant = Pool {
         name: section.required("name", value::name).unwrap_or_default(),
         http,
@@ -73,7 +73,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         proxy: health::proxy(&section),
         check: health::check(&section, tls.as_ref()),
         eject: health::eject(&section),
-        on_down_connections: section.read("on_down_connections", on_down).unwrap_or(OnDown::Keep),
+        on_marked_down: section.read("on_marked_down", on_marked_down).unwrap_or(OnMarkedDown::Keep),
         tls,
         cookie,
         key,

@@ -281,14 +281,14 @@ fn pools_whose_backends_are_down() {
     play(&sessile, cases());
 }
 
-/// `on_down_connections = "close"`: what is open when checks fail is closed, at a pace.
+/// `on_marked_down = "close"`: what is open when checks fail is closed, at a pace.
 #[test]
 fn connections_of_a_backend_that_is_down_are_closed_where_asked_for() {
     let backend = Backend::on((own_address(3), 0).into(), |stream| echo_for_ever(&stream));
     let keeps = Backend::on((own_address(4), 0).into(), |stream| echo_for_ever(&stream));
     let checked = |name: &str, address: SocketAddr, on_down: &str| {
         format!(
-            "[[pool]]\nname = \"{name}\"\non_down_connections = \"{on_down}\"\n\
+            "[[pool]]\nname = \"{name}\"\non_marked_down = \"{on_down}\"\n\
              [pool.check]\nkind = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"100ms\"\nfall = 2\n\
              [[pool.backend]]\nname = \"b0\"\naddress = \"{address}\"\n"
         )
