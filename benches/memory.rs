@@ -11,8 +11,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use sessile::sticky::memory::hottest::Label;
-use sessile::sticky::memory::{KeyHash, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms};
+use sessile::sticky::memory::top_keys::Label;
+use sessile::sticky::memory::{
+    BackendId, BackendState, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Stored, Terms,
+};
 
 const MIB: u64 = 1 << 20;
 const SLOTS: usize = 1 << 20;
@@ -31,12 +33,12 @@ fn now() -> Minute {
     Minute::of_ms(60_000_000)
 }
 
-fn memory(bytes: u64) -> (Memory, Seat) {
+fn memory(bytes: u64) -> (Memory, BackendId) {
     let remember = Duration::from_secs(10_800);
     let terms = Terms { remember, remember_values: remember, digest: 1 };
     let memory = Memory::new(bytes, Secret::new([7; 16]), terms).expect("there is memory");
-    let seat = Seating::new(memory.seats(), ["a"]).seat(0).expect("a seat");
-    (memory, seat)
+    let id = IdMap::new(memory.ids(), ["a"]).id(0).expect("a seat");
+    (memory, id)
 }
 
 fn keys(count: usize) -> Vec<KeyHash> {
@@ -52,15 +54,15 @@ fn early_evictions() {
     for (name, count) in filled.into_iter().chain([goal]) {
         let keys = keys(count);
         let lost = [1, 8].map(|threads| {
-            let (memory, seat) = memory(16 * MIB);
+            let (memory, id) = memory(16 * MIB);
             let lost = AtomicUsize::new(0);
             std::thread::scope(|scope| {
                 for part in keys.chunks(count.div_ceil(threads)) {
                     let (memory, lost) = (&memory, &lost);
                     scope.spawn(move || {
                         for key in part {
-                            let place = Place { seat, origin: Origin::Displaced };
-                            match memory.settle(*key, place, now(), |_| Tenant::Usable) {
+                            let place = Place { id, origin: Origin::Displaced };
+                            match memory.settle(*key, place, now(), |_| BackendState::Usable) {
                                 Stored::Added => {}
                                 _ => _ = lost.fetch_add(1, Relaxed),
                             }
@@ -82,12 +84,12 @@ trait Store: Sync + 'static {
     fn settle(&self, key: KeyHash);
 }
 
-struct Ours(Memory, Seat);
+struct Ours(Memory, BackendId);
 
 impl Store for Ours {
     fn with_room() -> Self {
-        let (memory, seat) = memory(16 * MIB);
-        Self(memory, seat)
+        let (memory, id) = memory(16 * MIB);
+        Self(memory, id)
     }
 
     fn find(&self, key: KeyHash) -> bool {
@@ -95,8 +97,8 @@ impl Store for Ours {
     }
 
     fn settle(&self, key: KeyHash) {
-        let place = Place { seat: self.1, origin: Origin::Displaced };
-        let _ = black_box(self.0.settle(key, place, now(), |_| Tenant::Usable));
+        let place = Place { id: self.1, origin: Origin::Displaced };
+        let _ = black_box(self.0.settle(key, place, now(), |_| BackendState::Usable));
     }
 }
 
@@ -151,11 +153,11 @@ fn hit_cached<S: Store>(bencher: Bencher<'_, '_>) {
 /// The same from the bytes of an IPv4 key: what a pick pays.
 #[divan::bench(sample_size = 1_000)]
 fn hash_and_hit_cached(bencher: Bencher<'_, '_>) {
-    let (memory, seat) = memory(16 * MIB);
+    let (memory, id) = memory(16 * MIB);
     let bytes: Vec<[u8; 5]> = (0..64).map(|n| [1, 10, 0, 0, n]).collect();
     for bytes in &bytes {
-        let place = Place { seat, origin: Origin::Displaced };
-        let _ = memory.settle(memory.secret().key(bytes), place, now(), |_| Tenant::Usable);
+        let place = Place { id, origin: Origin::Displaced };
+        let _ = memory.settle(memory.secret().key(bytes), place, now(), |_| BackendState::Usable);
     }
     let mut turn = 0;
     bencher.bench_local(|| {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sessile::sticky::memory::{Memory, Minute, Origin, Place, Seating, Secret, Tenant, Terms};
+use sessile::sticky::memory::{BackendState, IdMap, Memory, Minute, Origin, Place, Secret, Terms};
 
 const GIB: u64 = 1 << 30;
 
@@ -15,11 +15,11 @@ fn a_memory_of_a_gibibyte_costs_what_is_used_of_it() {
     let terms = Terms { remember, remember_values: remember, digest: 1 };
     let memory = Memory::new(GIB, Secret::new([7; 16]), terms).expect("a table");
     assert_eq!(memory.bytes(), GIB);
-    let seat = Seating::new(memory.seats(), ["a"]).seat(0).expect("a seat");
+    let id = IdMap::new(memory.ids(), ["a"]).id(0).expect("a seat");
     let now = Minute::of_ms(0);
     for n in 0..100_u64 {
-        let place = Place { seat, origin: Origin::Placed };
-        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), place, now, |_| Tenant::Usable);
+        let place = Place { id, origin: Origin::Placed };
+        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), place, now, |_| BackendState::Usable);
     }
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes for a hundred keys");

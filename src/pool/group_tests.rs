@@ -26,7 +26,7 @@ fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
         let pick = visit(&grown[1], low as u32, 0);
         assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::Memory, None));
     }
-    assert_eq!(grown[1].census(0).unwrap().known, u64::from(CLIENTS));
+    assert_eq!(grown[1].stats(0).unwrap().known, u64::from(CLIENTS));
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
         let next = give(&next, Some(&pool));
         assert!(!next.memory().unwrap().is_same(pool.memory().unwrap()));
         next.take_over(&pool, NOW_MS);
-        let census = next.census(NOW_MS).unwrap();
-        assert_eq!((census.known, census.learned), (2, 2), "the key was over");
+        let stats = next.stats(NOW_MS).unwrap();
+        assert_eq!((stats.known, stats.learned), (2, 2), "the key was over");
         for value in [&b"set"[..], b"brought"] {
             assert_eq!(next.recall_value(value, NOW_MS), Recalled::At(1));
         }

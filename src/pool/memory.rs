@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, OnAdd, OnDown, OnReturn};
 use crate::outcome::{Cause, Reason};
-use crate::sticky::memory::census::Census;
-use crate::sticky::memory::hottest::Label;
+use crate::sticky::memory::stats::Stats;
+use crate::sticky::memory::top_keys::Label;
 use crate::sticky::memory::{
-    Entry, Hot, KeyHash, Memory, Minute, Origin, Place, Seat, Seating, Secret, Stored, Tenant, Terms,
+    BackendId, BackendState, Entry, Hot, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Stored, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -28,7 +28,7 @@ const SETTLE_TRIES: usize = 4;
 #[derive(Debug)]
 pub(super) struct PoolMemory {
     pub(super) memory: Memory,
-    pub(super) seating: Seating,
+    pub(super) id_map: IdMap,
     pub(super) rules: config::Memory,
 }
 
@@ -115,8 +115,8 @@ impl<'s> Memories<'s> {
 
 impl PoolMemory {
     fn new(pool: &Pool, memory: Memory, rules: config::Memory) -> Self {
-        let seating = Seating::new(memory.seats(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
-        Self { memory, seating, rules }
+        let id_map = IdMap::new(memory.ids(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
+        Self { memory, id_map, rules }
     }
 
     pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
@@ -124,7 +124,7 @@ impl PoolMemory {
     }
 
     pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
-        match self.memory.find(key, now).map(|known| (self.seating.index(known.seat), known.origin)) {
+        match self.memory.find(key, now).map(|known| (self.id_map.index(known.id), known.origin)) {
             None => Recalled::Unknown,
             Some((Some(index), origin)) => Recalled::At(index, origin),
             Some((None, _)) => Recalled::Gone,
@@ -135,7 +135,7 @@ impl PoolMemory {
     pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
         let entries = self.memory.entries(0..self.memory.buckets(), now);
         let entries = entries.filter(|entry| self.memory.remembers(entry));
-        entries.filter_map(|entry| Some((self.seating.index(entry.known.seat)?, entry)))
+        entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
     }
 }
 
@@ -234,7 +234,7 @@ impl Pool {
     /// A client stands at this backend.
     pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
         if let Some((memory, place)) = self.place_of(remember, backend) {
-            let settle = || memory.settle(remember.key, place, Minute::of_ms(now_ms), |seat| self.tenant(seat, now_ms));
+            let settle = || memory.settle(remember.key, place, Minute::of_ms(now_ms), |id| self.state(id, now_ms));
             let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
             stored.into_iter().for_each(|stored| self.note(stored));
         }
@@ -243,8 +243,8 @@ impl Pool {
     /// It still does, or has just left.
     pub fn refresh(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
         if let Some((memory, place)) = self.place_of(remember, backend) {
-            let tenant = |seat| self.tenant(seat, now_ms);
-            self.note(memory.refresh(remember.key, place, Minute::of_ms(now_ms), tenant));
+            let state = |id| self.state(id, now_ms);
+            self.note(memory.refresh(remember.key, place, Minute::of_ms(now_ms), state));
         }
     }
 
@@ -252,7 +252,7 @@ impl Pool {
     fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&Memory, Place)> {
         let memory = self.memory.as_ref()?;
         let index = self.backends.iter().position(|known| known.is_same(backend))?;
-        Some((&memory.memory, Place { seat: memory.seating.seat(index)?, origin: remember.origin }))
+        Some((&memory.memory, Place { id: memory.id_map.id(index)?, origin: remember.origin }))
     }
 
     /// Where the value of the application's cookie belongs, if it is learned.
@@ -297,7 +297,7 @@ impl Pool {
     pub fn take_over(&self, old: &Self, now_ms: u64) {
         self.absorb(old, Minute::of_ms(now_ms));
         if let Some(memory) = &self.memory {
-            memory.memory.seats().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
+            memory.memory.ids().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
         }
     }
 
@@ -305,8 +305,8 @@ impl Pool {
     fn absorb(&self, old: &Self, now: Minute) {
         let (Some(memory), Some(before)) = (&self.memory, &old.memory) else { return };
         if !memory.memory.is_same(&before.memory) {
-            let name = |seat| Some(old.backends[before.seating.index(seat)?].name());
-            memory.memory.absorb(&before.memory, now, |seat| memory.memory.seats().find(name(seat)?));
+            let name = |id| Some(old.backends[before.id_map.index(id)?].name());
+            memory.memory.absorb(&before.memory, now, |id| memory.memory.ids().find(name(id)?));
         }
     }
 
@@ -325,18 +325,18 @@ impl Pool {
     }
 
     /// Who is known; `None` without a memory.
-    pub fn census(&self, now_ms: u64) -> Option<Census> {
+    pub fn stats(&self, now_ms: u64) -> Option<Stats> {
         let memory = &self.memory.as_ref()?.memory;
-        let mut census = Census::default();
-        census.count(memory, 0..memory.buckets(), Minute::of_ms(now_ms));
-        Some(census)
+        let mut stats = Stats::default();
+        stats.count(memory, 0..memory.buckets(), Minute::of_ms(now_ms));
+        Some(stats)
     }
 
     /// The keys that come most often, and where they live.
     pub fn hottest(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
         let Some(memory) = &self.memory else { return Vec::new() };
         let now = Minute::of_ms(now_ms);
-        let home = |key| memory.seating.index(memory.memory.find(key, now)?.seat);
+        let home = |key| memory.id_map.index(memory.memory.find(key, now)?.id);
         let hot = |hot: Hot| HotKey {
             key: key::show(hot.label.bytes()),
             share: hot.share,
@@ -347,17 +347,17 @@ impl Pool {
     }
 
     /// How many of those who are known live with each of its backends.
-    pub fn residents<'p>(&'p self, census: &'p Census) -> impl Iterator<Item = (&'p str, u64)> {
-        let of = |index| census.of(self.memory.as_ref()?.seating.seat(index)?).into();
+    pub fn residents<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
+        let of = |index| stats.of(self.memory.as_ref()?.id_map.id(index)?).into();
         let count = move |index: usize| -> u64 { Option::<u64>::unwrap_or_default(of(index)) };
         self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 
-    fn tenant(&self, seat: Seat, now_ms: u64) -> Tenant {
-        match self.memory.as_ref().and_then(|memory| memory.seating.index(seat)) {
-            None => Tenant::Gone,
-            Some(index) if self.backends[index].usable(now_ms) => Tenant::Usable,
-            Some(_) => Tenant::Unusable,
+    fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
+        match self.memory.as_ref().and_then(|memory| memory.id_map.index(id)) {
+            None => BackendState::Gone,
+            Some(index) if self.backends[index].usable(now_ms) => BackendState::Usable,
+            Some(_) => BackendState::Unusable,
         }
     }
 

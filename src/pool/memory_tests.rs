@@ -329,11 +329,11 @@ fn only_a_connection_that_stands_moves_a_key() {
 fn clients_without_a_source_are_not_remembered() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
     assert_eq!(pool.pick(&Facts::default(), &[], 0).unwrap().remember, None);
-    assert_eq!(pool.census(0).unwrap().known, 0);
+    assert_eq!(pool.stats(0).unwrap().known, 0);
     let v6: IpAddr = "2001:db8::1".parse().unwrap();
     let pick = pool.pick(&Facts { source: Some(v6), ..Facts::default() }, &[], 0).unwrap();
     pool.settle(pick.remember.unwrap(), pick.backend, 0);
-    assert_eq!(pool.census(0).unwrap().known, 1);
+    assert_eq!(pool.stats(0).unwrap().known, 1);
 }
 
 /// Picks, connects, settles, and holds the connection.

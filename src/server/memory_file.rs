@@ -112,7 +112,7 @@ mod tests {
     use crate::config;
     use crate::snapshot;
     use crate::sticky::cookie::Recalled;
-    use crate::sticky::memory::{Origin, Place, Seating, Tenant};
+    use crate::sticky::memory::{BackendState, IdMap, Origin, Place};
 
     const FILE: &str = r#"
 [[listener]]
@@ -143,10 +143,10 @@ remember = "1d"
         let path = dir.path().join("memory");
         let before = snapshot(None);
         let memory = before.pools[0].memory().unwrap();
-        let seat = Seating::new(memory.seats(), ["b"]).seat(0).unwrap();
+        let id = IdMap::new(memory.ids(), ["b"]).id(0).unwrap();
         for (value, origin) in [("set", Origin::Learned), ("brought", Origin::Brought)] {
             let key = memory.secret().cookie(value.as_bytes());
-            let _ = memory.settle(key, Place { seat, origin }, now().before(240), |_| Tenant::Usable);
+            let _ = memory.settle(key, Place { id, origin }, now().before(240), |_| BackendState::Usable);
         }
         Keeper::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
@@ -164,7 +164,7 @@ remember = "1d"
         let path = dir.path().join("memory");
         let snapshot = snapshot(None);
         let memory = snapshot.pools[0].memory().unwrap();
-        let seat = Seating::new(memory.seats(), ["a"]).seat(0).unwrap();
+        let id = IdMap::new(memory.ids(), ["a"]).id(0).unwrap();
         let (keeper, begin) = (Keeper::default(), Barrier::new(2));
         let write = || {
             let replaced = |_: &u64| {
@@ -178,7 +178,8 @@ remember = "1d"
             scope.spawn(|| {
                 for n in 0..100_000_u64 {
                     let key = memory.secret().key(&n.to_be_bytes());
-                    let _ = memory.settle(key, Place { seat, origin: Origin::Displaced }, now(), |_| Tenant::Usable);
+                    let _ =
+                        memory.settle(key, Place { id, origin: Origin::Displaced }, now(), |_| BackendState::Usable);
                 }
             });
             let both = [scope.spawn(write), scope.spawn(write)];

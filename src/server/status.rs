@@ -133,16 +133,16 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
 /// What the pools that share a memory remember. One of them knows its backends' names, and all have the same.
 fn memory_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<MemoryView> {
     let first = pools.first()?;
-    let (census, hottest) = (first.census(now_ms)?, first.hottest(HOTTEST_SHOWN, now_ms));
+    let (stats, hottest) = (first.stats(now_ms)?, first.hottest(HOTTEST_SHOWN, now_ms));
     let memory = Memory {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
         bytes: first.memory().map_or(0, sticky::memory::Memory::bytes),
-        known: census.known,
-        known_by_age: census.ages().collect(),
-        known_by_backend: first.residents(&census).map(|(name, count)| (name.to_owned(), count)).collect(),
-        displaced: census.displaced,
-        learned: census.learned,
+        known: stats.known,
+        known_by_age: stats.ages().collect(),
+        known_by_backend: first.residents(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
+        displaced: stats.displaced,
+        learned: stats.learned,
         evicted_displaced: pools.iter().map(|pool| pool.evicted_displaced()).sum(),
         hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
     };

@@ -87,7 +87,7 @@ impl Connector<'_> {
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
             let lease = Lease::new(pick.backend);
-            let counters = lease.counters(self.conversation.context.seat);
+            let counters = lease.counters(self.conversation.context.counters_index);
             loop {
                 let began = clock::now();
                 let deadline = attempts.begin(began / 1_000) * 1_000;

@@ -169,7 +169,7 @@ async fn plain(
     let limits = place.listener.limits;
     drop(place);
     conversation.forget_rules();
-    let counters = connected.lease.counters(conversation.context.seat);
+    let counters = connected.lease.counters(conversation.context.counters_index);
     let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
     relay(conversation, limits, (&mut client, &mut connected.stream), directions, counters, &mut Deadline::default())
         .await

@@ -45,7 +45,7 @@ pub struct RuntimeContext {
     /// The worker whose conversations these are.
     pub worker: usize,
     /// The place of this thread among the counters of listeners and backends.
-    pub seat: usize,
+    pub counters_index: usize,
     /// What is configured.
     pub current: Arc<Current>,
     /// What they count; all threads' are there, and each writes its own.
@@ -141,7 +141,7 @@ impl Runtimes {
                 };
                 let context = Rc::new(RuntimeContext {
                     worker,
-                    seat: count + worker,
+                    counters_index: count + worker,
                     current,
                     counters,
                     handshakes,

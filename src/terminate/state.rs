@@ -347,13 +347,13 @@ impl Conversation {
         self.context.conversations.borrow_mut().remove(&self.origin.id);
         let conversations = &self.context.counters().conversations;
         conversations.set(conversations.value().saturating_sub(1));
-        let seat = self.context.seat;
+        let counters_index = self.context.counters_index;
         let duration_us = clock::now().saturating_sub(self.origin.accepted);
-        self.permit.listener().counters[seat].0.ended[ended as usize].add(1);
+        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
         if self.state.connect_us.get().is_some()
             && let Some(backend) = &*self.state.backend.borrow()
         {
-            backend.counters(seat).duration.record_us(duration_us);
+            backend.counters(counters_index).duration.record_us(duration_us);
         }
         let snapshot = self.context.current.load();
         self.state.refresh(&snapshot, &self.context);

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use super::secret::KeyHash;
-use super::{Origin, Place, Seat, Terms};
+use super::{BackendId, Origin, Place, Terms};
 
 /// Minutes since a moment of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -77,16 +77,16 @@ impl Lifetimes {
 }
 
 /// Placements that entries can tell apart.
-pub(super) const FINDERS: usize = 62;
+pub(super) const PLACEMENT_IDS: usize = 62;
 
-/// Which placement would find an entry again: 1 to [`FINDERS`].
+/// Which placement would find an entry again: 1 to [`PLACEMENT_IDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Finder(u8);
+pub(super) struct PlacementId(u8);
 
-impl Finder {
+impl PlacementId {
     /// The one with this place in a list of them.
     pub(super) fn at(place: usize) -> Self {
-        Self(1 + (place % FINDERS) as u8)
+        Self(1 + (place % PLACEMENT_IDS) as u8)
     }
 
     /// Its place.
@@ -97,15 +97,15 @@ impl Finder {
     /// The one that an entry's flags name.
     fn of_flags(flags: u64) -> Option<Self> {
         let number = (flags & FINDER_MASK) as u8;
-        (1..=FINDERS as u8).contains(&number).then_some(Self(number))
+        (1..=PLACEMENT_IDS as u8).contains(&number).then_some(Self(number))
     }
 }
 
 /// The flags of an entry of another memory, in which placements have other numbers.
-pub(super) fn translated(flags: u8, finder: impl Fn(Finder) -> Option<Finder>) -> u8 {
+pub(super) fn translated(flags: u8, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> u8 {
     let flags = u64::from(flags);
-    match Finder::of_flags(flags) {
-        Some(there) => (flags & !FINDER_MASK) as u8 | finder(there).map_or(0, |here| here.0),
+    match PlacementId::of_flags(flags) {
+        Some(there) => (flags & !FINDER_MASK) as u8 | placement_id(there).map_or(0, |here| here.0),
         None => flags as u8,
     }
 }
@@ -134,21 +134,21 @@ impl Data {
 
     /// An entry of somebody who settled there at `seen`.
     #[inline]
-    pub(super) fn new(place: Place, finder: Finder, seen: Minute) -> Self {
+    pub(super) fn new(place: Place, placement_id: PlacementId, seen: Minute) -> Self {
         let flags = match place.origin {
-            Origin::Placed => u64::from(finder.0),
+            Origin::Placed => u64::from(placement_id.0),
             Origin::Outgrown | Origin::Displaced => 0,
             Origin::Overflowed => OVERFLOWED,
             Origin::Brought => BROUGHT,
             Origin::Learned => LEARNED,
         };
-        Self::with_flags(place.seat, flags as u8, seen)
+        Self::with_flags(place.id, flags as u8, seen)
     }
 
     /// An entry with the flags of another one.
-    pub(super) fn with_flags(seat: Seat, flags: u8, seen: Minute) -> Self {
-        let seat = u64::from(seat.id) << 48 | u64::from(seat.generation) << 32;
-        Self(seat | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & FLAGS_MASK)
+    pub(super) fn with_flags(id: BackendId, flags: u8, seen: Minute) -> Self {
+        let id = u64::from(id.id) << 48 | u64::from(id.generation) << 32;
+        Self(id | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & FLAGS_MASK)
     }
 
     #[inline]
@@ -162,8 +162,8 @@ impl Data {
     }
 
     #[inline]
-    pub(super) fn seat(self) -> Seat {
-        Seat { id: (self.0 >> 48) as u16, generation: (self.0 >> 32) as u16 }
+    pub(super) fn id(self) -> BackendId {
+        BackendId { id: (self.0 >> 48) as u16, generation: (self.0 >> 32) as u16 }
     }
 
     #[inline]
@@ -171,7 +171,7 @@ impl Data {
         Minute((self.0 >> MINUTES_SHIFT) as u32 & MINUTES)
     }
 
-    /// What is kept besides seat and minute.
+    /// What is kept besides id and minute.
     #[inline]
     pub(super) fn flags(self) -> u8 {
         (self.0 & FLAGS_MASK) as u8
@@ -179,10 +179,10 @@ impl Data {
 
     /// As a pool with this placement sees it.
     #[inline]
-    pub(super) fn origin(self, finder: Finder) -> Origin {
+    pub(super) fn origin(self, placement_id: PlacementId) -> Origin {
         if self.0 & VALUE != 0 {
             if self.is_learned() { Origin::Learned } else { Origin::Brought }
-        } else if self.0 & FINDER_MASK == u64::from(finder.0) {
+        } else if self.0 & FINDER_MASK == u64::from(placement_id.0) {
             Origin::Placed
         } else if self.0 & FINDER_MASK == OVERFLOWED {
             Origin::Overflowed
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SEAT: Seat = Seat { id: 7, generation: 9 };
+    const SEAT: BackendId = BackendId { id: 7, generation: 9 };
 
     #[test]
     fn ages_are_right_across_the_start_of_the_clock_and_its_wrap() {
@@ -258,11 +258,11 @@ mod tests {
 
     #[test]
     fn an_entry_is_findable_by_the_placement_it_was_made_under_only() {
-        let (old, new) = (Finder::at(5), Finder::at(6));
-        let data = |origin| Data::new(Place { seat: SEAT, origin }, old, Minute(1));
+        let (old, new) = (PlacementId::at(5), PlacementId::at(6));
+        let data = |origin| Data::new(Place { id: SEAT, origin }, old, Minute(1));
         assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
         assert_eq!(data(Origin::Placed).origin(new), Origin::Outgrown);
-        assert_eq!(data(Origin::Displaced).origin(Finder::at(0)), Origin::Displaced);
+        assert_eq!(data(Origin::Displaced).origin(PlacementId::at(0)), Origin::Displaced);
         for value in [Origin::Brought, Origin::Learned] {
             assert_eq!((data(value).origin(old), data(value).origin(new)), (value, value));
             let flags = translated(data(value).flags(), |_| Some(new));
@@ -283,7 +283,8 @@ mod tests {
                 (Origin::Learned, remember_values),
             ];
             for (origin, most) in origins {
-                let flags = Data::new(Place { seat: SEAT, origin }, Finder::at(FINDERS - 1), Minute(1)).flags();
+                let flags =
+                    Data::new(Place { id: SEAT, origin }, PlacementId::at(PLACEMENT_IDS - 1), Minute(1)).flags();
                 let most_min = remember_min(most);
                 assert!(lifetimes.reach(flags, most_min) && !lifetimes.reach(flags, most_min + 1), "{origin:?}");
             }
@@ -293,11 +294,11 @@ mod tests {
     proptest! {
         #[test]
         fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..4_usize) {
-            let place = Place { seat: Seat { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Brought, Origin::Learned][origin] };
-            let (finder, seen) = (Finder::at(key as usize), Minute::of_ms(ms));
-            let data = Data::new(place, finder, seen);
-            prop_assert_eq!((data.seat(), data.origin(finder), data.seen()), (place.seat, place.origin, seen));
-            prop_assert_eq!(Data::with_flags(data.seat(), data.flags(), seen), data);
+            let place = Place { id: BackendId { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Brought, Origin::Learned][origin] };
+            let (placement_id, seen) = (PlacementId::at(key as usize), Minute::of_ms(ms));
+            let data = Data::new(place, placement_id, seen);
+            prop_assert_eq!((data.id(), data.origin(placement_id), data.seen()), (place.id, place.origin, seen));
+            prop_assert_eq!(Data::with_flags(data.id(), data.flags(), seen), data);
             let touched = Data(data.seen_at(Minute::of_ms(later)).0 | LOCK);
             prop_assert_eq!(touched.key(data.check(KeyHash(key))), KeyHash(key), "touch and lock leave the key");
             prop_assert!(!touched.is_empty() && touched.is_locked() && !data.is_locked());

@@ -7,28 +7,28 @@
 //! | file | what |
 //! |---|---|
 //! | `entry` | two words, 16 bytes: backend, minute, flags, key |
-//! | `table` | buckets of four entries, one cache line; the only file that touches shared words |
-//! | `room` | who gives way to whom |
+//! | `buckets` | buckets of four entries, one cache line; the only file that touches shared words |
+//! | `eviction` | who gives way to whom |
 //! | [`secret`] | what makes the hash of a key unforeseeable |
-//! | `finders` | placements as numbers |
-//! | [`seats`] | backend names as numbers that are never used twice |
-//! | [`census`] | how many keys, where, how old |
+//! | `placement_ids` | placements as numbers |
+//! | [`ids`] | backend names as numbers that are never used twice |
+//! | [`stats`] | how many keys, where, how old |
 //! | [`hottest`] | which keys come most often |
 //! | [`mod@file`] | all of it as bytes |
 //!
 //! A key has two buckets to stand in and goes to the emptier one; so a table filled to two thirds loses some 2 keys in
 //! 1,000 early.
 
-pub mod census;
+pub mod backend_ids;
 pub mod file;
-pub mod hottest;
-pub mod seats;
 pub mod secret;
+pub mod stats;
+pub mod top_keys;
 
+mod buckets;
 mod entry;
-mod finders;
-mod room;
-mod table;
+mod eviction;
+mod placement_ids;
 
 #[cfg(test)]
 mod model_tests;
@@ -40,27 +40,27 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::backend_ids::{BackendId, BackendIds, IdMap};
 pub use self::entry::Minute;
-pub use self::hottest::{Hot, Hottest};
-pub use self::seats::{Seat, Seating, Seats};
 pub use self::secret::{KeyHash, Secret};
+pub use self::top_keys::{Hot, TopKeys};
 
-use self::entry::{Data, Finder, Lifetimes};
-use self::finders::Finders;
-use self::room::{IfKnown, Room, Succession, View};
-use self::table::Table;
+use self::buckets::Buckets;
+use self::entry::{Data, Lifetimes, PlacementId};
+use self::eviction::{IfKnown, Room, Update, View};
+use self::placement_ids::PlacementIds;
 
 /// The memory of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
 /// table.
 #[derive(Clone)]
 pub struct Memory {
-    table: Arc<Table>,
-    seats: Arc<Seats>,
-    finders: Arc<Finders>,
-    hottest: Arc<Hottest>,
+    buckets: Arc<Buckets>,
+    ids: Arc<BackendIds>,
+    placement_ids: Arc<PlacementIds>,
+    hottest: Arc<TopKeys>,
     secret: Secret,
     lifetimes: Lifetimes,
-    finder: Finder,
+    placement_id: PlacementId,
 }
 
 /// What a snapshot says about a memory.
@@ -79,7 +79,7 @@ pub struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The backend.
-    pub seat: Seat,
+    pub id: BackendId,
     /// Why there.
     pub origin: Origin,
 }
@@ -111,17 +111,17 @@ impl Origin {
 /// What an entry says about its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// The backend, which may have left the configuration: [`Seating::index`] knows.
-    pub seat: Seat,
+    /// The backend, which may have left the configuration: [`IdMap::index`] knows.
+    pub id: BackendId,
     /// Why there. An entry that another placement made is `Outgrown` until it is settled again.
     pub origin: Origin,
     /// Since it was last seen, in whole minutes.
     pub age_min: u32,
 }
 
-/// Who sits on a seat, as whoever makes an entry sees it.
+/// Who sits on a id, as whoever makes an entry sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tenant {
+pub enum BackendState {
     /// Nobody: the backend has left the configuration.
     Gone,
     /// A backend that takes no connection now.
@@ -162,12 +162,12 @@ impl Memory {
     /// An empty one of at most `bytes`; `None` below 128 (`memory = "0"`) or if the system has no room. Its pages cost
     /// nothing until they are used.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
-        let finders = Arc::<Finders>::default();
+        let placement_ids = Arc::<PlacementIds>::default();
         Some(Self {
-            table: Arc::new(Table::zeroed(bytes)?),
-            seats: Arc::default(),
-            finder: finders.of(terms.digest),
-            finders,
+            buckets: Arc::new(Buckets::zeroed(bytes)?),
+            ids: Arc::default(),
+            placement_id: placement_ids.of(terms.digest),
+            placement_ids,
             hottest: Arc::default(),
             secret,
             lifetimes: Lifetimes::new(&terms),
@@ -178,32 +178,32 @@ impl Memory {
     /// for its placement from now on, and is the same otherwise.
     #[must_use]
     pub fn under(&self, terms: Terms) -> Self {
-        Self { lifetimes: Lifetimes::new(&terms), finder: self.finders.of(terms.digest), ..self.clone() }
+        Self { lifetimes: Lifetimes::new(&terms), placement_id: self.placement_ids.of(terms.digest), ..self.clone() }
     }
 
-    /// An empty one of another size with the same secret and seats, to [`absorb`](Self::absorb) this one.
+    /// An empty one of another size with the same secret and ids, to [`absorb`](Self::absorb) this one.
     pub fn resized(&self, bytes: u64) -> Option<Self> {
-        Some(Self { table: Arc::new(Table::zeroed(bytes)?), ..self.clone() })
+        Some(Self { buckets: Arc::new(Buckets::zeroed(bytes)?), ..self.clone() })
     }
 
     /// Takes over what stands in another memory of the same secret, unless it knows better; how many entries there
-    /// were. `seat`: where a backend of the other memory sits in this one. A reload that gives a pool another table does
+    /// were. `id`: where a backend of the other memory sits in this one. A reload that gives a pool another table does
     /// so before the new snapshot is in force and again when nobody uses the old one, for what was written in between.
-    pub fn absorb(&self, from: &Self, now: Minute, seat: impl Fn(Seat) -> Option<Seat>) -> u64 {
+    pub fn absorb(&self, from: &Self, now: Minute, id: impl Fn(BackendId) -> Option<BackendId>) -> u64 {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
-        let finder = self.finders.translate(&from.finders);
-        let here = live.filter_map(|entry| Some(entry.at(seat(entry.known.seat)?, &finder)));
+        let placement_id = self.placement_ids.translate(&from.placement_ids);
+        let here = live.filter_map(|entry| Some(entry.at(id(entry.known.id)?, &placement_id)));
         here.filter(|entry| self.restore(entry, now)).count() as u64
     }
 
     /// Its size.
     pub fn bytes(&self) -> u64 {
-        self.table.bytes()
+        self.buckets.bytes()
     }
 
     /// Whether both are one table, under whatever terms.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.table, &other.table)
+        Arc::ptr_eq(&self.buckets, &other.buckets)
     }
 
     /// Hashes keys for this memory.
@@ -212,51 +212,57 @@ impl Memory {
     }
 
     /// Who sits where.
-    pub fn seats(&self) -> &Seats {
-        &self.seats
+    pub fn ids(&self) -> &BackendIds {
+        &self.ids
     }
 
     /// Which keys come most often.
-    pub fn hottest(&self) -> &Hottest {
+    pub fn hottest(&self) -> &TopKeys {
         &self.hottest
     }
 
     /// Where a key settled, unless that is over.
     #[inline]
     pub fn find(&self, key: KeyHash, now: Minute) -> Option<Known> {
-        let data = self.table.find(key)?.data;
+        let data = self.buckets.find(key)?.data;
         let known = self.known(data, now);
         self.lifetimes.reach(data.flags(), known.age_min).then_some(known)
     }
 
     /// A key has settled: its connection stands. Whatever was known of it before gives way, but what was learned from
     /// its cookie stays worth as much.
-    pub fn settle(&self, key: KeyHash, place: Place, now: Minute, tenant: impl Fn(Seat) -> Tenant) -> Stored {
-        self.store(key, Data::new(place, self.finder, now), IfKnown::Move, &self.view(now), tenant)
+    pub fn settle(&self, key: KeyHash, place: Place, now: Minute, state: impl Fn(BackendId) -> BackendState) -> Stored {
+        self.store(key, Data::new(place, self.placement_id, now), IfKnown::Move, &self.view(now), state)
     }
 
     /// A connection of a key goes on, or has just ended: its entry lives on, wherever the key is by now. One that was
     /// lost is made again.
-    pub fn refresh(&self, key: KeyHash, place: Place, now: Minute, tenant: impl Fn(Seat) -> Tenant) -> Stored {
-        self.store(key, Data::new(place, self.finder, now), IfKnown::Keep, &self.view(now), tenant)
+    pub fn refresh(
+        &self,
+        key: KeyHash,
+        place: Place,
+        now: Minute,
+        state: impl Fn(BackendId) -> BackendState,
+    ) -> Stored {
+        self.store(key, Data::new(place, self.placement_id, now), IfKnown::Keep, &self.view(now), state)
     }
 
     /// Drops what is known of a key; whether that was done. `false`: nothing was known, or the place was busy.
     pub fn forget(&self, key: KeyHash) -> bool {
-        let held = self.table.find(key).and_then(|_| self.table.hold(key));
+        let held = self.buckets.find(key).and_then(|_| self.buckets.hold(key));
         held.is_some_and(|held| held.place_of(key).map(|place| held.empty(place)).is_some())
     }
 
     /// Into how many slices it can be cut.
     pub fn buckets(&self) -> usize {
-        self.table.buckets()
+        self.buckets.buckets()
     }
 
     /// What stands in these buckets, while others go on changing it: an entry is as it was at some moment. Those whose
     /// time is over are included until somebody needs their place.
     pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = Entry> + '_ {
         let buckets = buckets.start.min(self.buckets())..buckets.end.min(self.buckets());
-        let entries = buckets.flat_map(|bucket| self.table.entries(bucket));
+        let entries = buckets.flat_map(|bucket| self.buckets.entries(bucket));
         entries.map(move |(key, data)| Entry { key, known: self.known(data, now), flags: data.flags() })
     }
 
@@ -267,8 +273,8 @@ impl Memory {
 
     /// Takes an entry as it was in another memory, unless it knows better; whether its key is known now.
     fn restore(&self, entry: &Entry, now: Minute) -> bool {
-        let data = Data::with_flags(entry.known.seat, entry.flags, now.before(entry.known.age_min));
-        let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| Tenant::Usable);
+        let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
+        let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| BackendState::Usable);
         !matches!(stored, Stored::Refused | Stored::Busy)
     }
 
@@ -278,23 +284,23 @@ impl Memory {
         data: Data,
         if_known: IfKnown,
         view: &View,
-        tenant: impl Fn(Seat) -> Tenant,
+        state: impl Fn(BackendId) -> BackendState,
     ) -> Stored {
-        let tenant = |data: Data| tenant(data.seat());
-        let succeed = |before: Data| Succession::new(before, data, if_known, view, tenant);
-        if let Some(found) = self.table.first_look(key) {
-            let Succession { after, stored } = succeed(found.data);
-            if after == found.data || after.bound() == found.data.bound() && Table::touch(&found, after.seen()) {
+        let state = |data: Data| state(data.id());
+        let succeed = |before: Data| Update::new(before, data, if_known, view, state);
+        if let Some(found) = self.buckets.first_look(key) {
+            let Update { after, stored } = succeed(found.data);
+            if after == found.data || after.bound() == found.data.bound() && Buckets::touch(&found, after.seen()) {
                 return stored;
             }
         }
-        let Some(held) = self.table.hold(key) else { return Stored::Busy };
+        let Some(held) = self.buckets.hold(key) else { return Stored::Busy };
         if let Some(place) = held.place_of(key) {
-            let Succession { after, stored } = succeed(held.all()[place]);
+            let Update { after, stored } = succeed(held.all()[place]);
             held.put(place, key, after);
             return stored;
         }
-        match room::find(&held.all(), data, view, tenant) {
+        match eviction::find(&held.all(), data, view, state) {
             Room::Free(place) => {
                 held.put(place, key, data);
                 Stored::Added
@@ -309,23 +315,23 @@ impl Memory {
 
     #[inline]
     fn known(&self, data: Data, now: Minute) -> Known {
-        Known { seat: data.seat(), origin: data.origin(self.finder), age_min: now.age_min(data.seen()) }
+        Known { id: data.id(), origin: data.origin(self.placement_id), age_min: now.age_min(data.seen()) }
     }
 
     fn view(&self, now: Minute) -> View {
-        View { lifetimes: self.lifetimes, finder: self.finder, now }
+        View { lifetimes: self.lifetimes, placement_id: self.placement_id, now }
     }
 }
 
 impl Entry {
-    /// The same in a memory where backends have other seats and placements other numbers.
-    fn at(self, seat: Seat, finder: impl Fn(Finder) -> Option<Finder>) -> Self {
-        Self { known: Known { seat, ..self.known }, flags: entry::translated(self.flags, finder), ..self }
+    /// The same in a memory where backends have other ids and placements other numbers.
+    fn at(self, id: BackendId, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> Self {
+        Self { known: Known { id, ..self.known }, flags: entry::translated(self.flags, placement_id), ..self }
     }
 
     /// As a memory file tells it. Its origin depends on who asks.
-    fn new(key: KeyHash, seat: Seat, flags: u8, age_min: u32) -> Self {
-        Self { key, known: Known { seat, origin: Origin::Displaced, age_min }, flags }
+    fn new(key: KeyHash, id: BackendId, flags: u8, age_min: u32) -> Self {
+        Self { key, known: Known { id, origin: Origin::Displaced, age_min }, flags }
     }
 }
 

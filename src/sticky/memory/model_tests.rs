@@ -7,10 +7,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
-use super::entry::{Data, Finder, Minute};
+use super::buckets::{Buckets, Word};
+use super::entry::{Data, Minute, PlacementId};
 use super::secret::KeyHash;
-use super::table::{Table, Word};
-use super::{Origin, Place, Seat};
+use super::{BackendId, Origin, Place};
 
 const PREEMPTIONS: usize = 2;
 const A: u16 = 1;
@@ -58,7 +58,7 @@ impl Word for Modelled {
     }
 }
 
-type Model = Table<Modelled>;
+type Model = Buckets<Modelled>;
 
 /// The halves of a hash choose the buckets: 0 and 1 for all of these.
 fn key(n: u64) -> KeyHash {
@@ -66,8 +66,8 @@ fn key(n: u64) -> KeyHash {
 }
 
 fn entry(id: u16, minute: u64) -> Data {
-    let place = Place { seat: Seat { id, generation: 0 }, origin: Origin::Displaced };
-    Data::new(place, Finder::at(0), Minute::of_ms(minute * 60_000))
+    let place = Place { id: BackendId { id, generation: 0 }, origin: Origin::Displaced };
+    Data::new(place, PlacementId::at(0), Minute::of_ms(minute * 60_000))
 }
 
 /// Runs a program in every way.
@@ -81,26 +81,26 @@ fn explore(program: impl Fn(Arc<Model>) + Sync + Send + 'static) {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let turn = Arc::new(AtomicU64::new(0));
         let words = (0..2 * 8).map(|_| Modelled { turn: turn.clone(), word: AtomicU64::new(0) }).collect();
-        program(Arc::new(Table::over(words, 2)));
+        program(Arc::new(Buckets::over(words, 2)));
     });
     let runs = runs.load(std::sync::atomic::Ordering::Relaxed);
     assert!(runs > 200, "{runs} ways are too few to be all");
 }
 
 /// What `Memory` does, without its policy: in place if known, else in this place.
-fn put(table: &Model, key: KeyHash, place: usize, data: Data) -> bool {
-    let Some(held) = table.hold(key) else { return false };
+fn put(buckets: &Model, key: KeyHash, place: usize, data: Data) -> bool {
+    let Some(held) = buckets.hold(key) else { return false };
     held.put(held.place_of(key).unwrap_or(place), key, data);
     true
 }
 
-fn find(table: &Model, key: KeyHash) -> Option<(u16, Minute)> {
-    table.find(key).map(|found| (found.data.seat().id, found.data.seen()))
+fn find(buckets: &Model, key: KeyHash) -> Option<(u16, Minute)> {
+    buckets.find(key).map(|found| (found.data.id().id, found.data.seen()))
 }
 
 /// Every key stands once, and no bit is left set.
-fn assert_whole(table: &Model) {
-    let mut keys: Vec<_> = (0..2).flat_map(|bucket| table.entries(bucket)).collect();
+fn assert_whole(buckets: &Model) {
+    let mut keys: Vec<_> = (0..2).flat_map(|bucket| buckets.entries(bucket)).collect();
     assert!(keys.iter().all(|(_, data)| !data.is_locked()));
     keys.sort_by_key(|(key, _)| *key);
     assert!(keys.windows(2).all(|pair| pair[0].0 != pair[1].0), "{keys:?}");
@@ -108,33 +108,33 @@ fn assert_whole(table: &Model) {
 
 #[test]
 fn a_key_that_moves_is_never_missed_and_never_elsewhere() {
-    explore(|table| {
-        assert!(put(&table, key(1), 1, entry(A, 1)));
+    explore(|buckets| {
+        assert!(put(&buckets, key(1), 1, entry(A, 1)));
         let mover = {
-            let table = table.clone();
-            thread::spawn(move || assert!(put(&table, key(1), 1, entry(B, 2))))
+            let buckets = buckets.clone();
+            thread::spawn(move || assert!(put(&buckets, key(1), 1, entry(B, 2))))
         };
-        let first = find(&table, key(1)).map(|(id, _)| id);
-        let second = find(&table, key(1)).map(|(id, _)| id);
+        let first = find(&buckets, key(1)).map(|(id, _)| id);
+        let second = find(&buckets, key(1)).map(|(id, _)| id);
         assert!(matches!((first, second), (Some(A), Some(A | B)) | (Some(B), Some(B))), "{first:?}, then {second:?}");
         mover.join().unwrap();
-        assert_eq!(find(&table, key(1)).map(|(id, _)| id), Some(B));
+        assert_eq!(find(&buckets, key(1)).map(|(id, _)| id), Some(B));
     });
 }
 
 /// While key 2 takes the place of key 1, somebody asks for a key.
 fn evict_while_asking_for(asked: u64, allowed: Option<u16>) {
-    explore(move |table| {
-        assert!(put(&table, key(1), 0, entry(A, 1)));
+    explore(move |buckets| {
+        assert!(put(&buckets, key(1), 0, entry(A, 1)));
         let evictor = {
-            let table = table.clone();
-            thread::spawn(move || assert!(put(&table, key(2), 0, entry(B, 2))))
+            let buckets = buckets.clone();
+            thread::spawn(move || assert!(put(&buckets, key(2), 0, entry(B, 2))))
         };
-        let answer = find(&table, key(asked)).map(|(id, _)| id);
+        let answer = find(&buckets, key(asked)).map(|(id, _)| id);
         assert!(answer.is_none() || answer == allowed, "{answer:?}");
         evictor.join().unwrap();
-        assert_eq!(find(&table, key(1)), None);
-        assert!(find(&table, key(2)).is_some());
+        assert_eq!(find(&buckets, key(1)), None);
+        assert!(find(&buckets, key(2)).is_some());
     });
 }
 
@@ -155,15 +155,15 @@ fn halves_of_two_name_nobody() {
 
 #[test]
 fn two_that_settle_one_key_make_one_entry() {
-    explore(|table| {
+    explore(|buckets| {
         let other = {
-            let table = table.clone();
-            thread::spawn(move || put(&table, key(1), 5, entry(B, 1)))
+            let buckets = buckets.clone();
+            thread::spawn(move || put(&buckets, key(1), 5, entry(B, 1)))
         };
-        let mine = put(&table, key(1), 1, entry(A, 1));
+        let mine = put(&buckets, key(1), 1, entry(A, 1));
         let theirs = other.join().unwrap();
-        assert_whole(&table);
-        let found = find(&table, key(1)).map(|(id, _)| id);
+        assert_whole(&buckets);
+        let found = find(&buckets, key(1)).map(|(id, _)| id);
         match (mine, theirs) {
             (true, true) => assert!(found.is_some()),
             (true, false) => assert_eq!(found, Some(A)),
@@ -175,67 +175,67 @@ fn two_that_settle_one_key_make_one_entry() {
 
 #[test]
 fn a_touch_brings_nobody_back_and_dates_nobody_else() {
-    explore(|table| {
-        assert!(put(&table, key(1), 0, entry(A, 1)));
+    explore(|buckets| {
+        assert!(put(&buckets, key(1), 0, entry(A, 1)));
         let evictor = {
-            let table = table.clone();
-            thread::spawn(move || assert!(put(&table, key(2), 0, entry(B, 2))))
+            let buckets = buckets.clone();
+            thread::spawn(move || assert!(put(&buckets, key(2), 0, entry(B, 2))))
         };
-        if let Some(found) = table.find(key(1)) {
+        if let Some(found) = buckets.find(key(1)) {
             Model::touch(&found, Minute::of_ms(9 * 60_000));
         }
         evictor.join().unwrap();
-        assert_whole(&table);
-        assert_eq!(find(&table, key(1)), None);
-        assert_eq!(find(&table, key(2)), Some((B, Minute::of_ms(2 * 60_000))));
+        assert_whole(&buckets);
+        assert_eq!(find(&buckets, key(1)), None);
+        assert_eq!(find(&buckets, key(2)), Some((B, Minute::of_ms(2 * 60_000))));
     });
 }
 
 #[test]
 fn touches_neither_break_the_bit_nor_each_other() {
-    explore(|table| {
-        assert!(put(&table, key(1), 0, entry(A, 1)));
-        let touch = |table: &Model| {
-            if let Some(found) = table.find(key(1)) {
+    explore(|buckets| {
+        assert!(put(&buckets, key(1), 0, entry(A, 1)));
+        let touch = |buckets: &Model| {
+            if let Some(found) = buckets.find(key(1)) {
                 Model::touch(&found, Minute::of_ms(5 * 60_000));
             }
         };
         let toucher = {
-            let table = table.clone();
-            thread::spawn(move || touch(&table))
+            let buckets = buckets.clone();
+            thread::spawn(move || touch(&buckets))
         };
         // The touched word holds the bit of the bucket in which another key is put.
-        let added = put(&table, key(2), 1, entry(B, 2));
+        let added = put(&buckets, key(2), 1, entry(B, 2));
         toucher.join().unwrap();
-        assert_whole(&table);
-        let (id, seen) = find(&table, key(1)).expect("it stays");
+        assert_whole(&buckets);
+        let (id, seen) = find(&buckets, key(1)).expect("it stays");
         assert_eq!(id, A);
         assert!([1, 5].map(|minute| Minute::of_ms(minute * 60_000)).contains(&seen));
-        assert_eq!(find(&table, key(2)).is_some(), added);
+        assert_eq!(find(&buckets, key(2)).is_some(), added);
     });
 }
 
 #[test]
 fn a_forgotten_key_is_gone_and_its_neighbour_is_not() {
-    explore(|table| {
-        assert!(put(&table, key(1), 0, entry(A, 1)));
-        assert!(put(&table, key(2), 1, entry(B, 1)));
+    explore(|buckets| {
+        assert!(put(&buckets, key(1), 0, entry(A, 1)));
+        assert!(put(&buckets, key(2), 1, entry(B, 1)));
         let forgetter = {
-            let table = table.clone();
+            let buckets = buckets.clone();
             thread::spawn(move || {
-                let held = table.hold(key(1)).expect("nobody else holds it");
+                let held = buckets.hold(key(1)).expect("nobody else holds it");
                 held.place_of(key(1)).map(|place| held.empty(place)).expect("it is there");
             })
         };
-        assert!(matches!(find(&table, key(1)).map(|(id, _)| id), None | Some(A)));
-        assert_eq!(find(&table, key(2)).map(|(id, _)| id), Some(B));
-        let exported: Vec<_> = table.entries(0).map(|(key, _)| key).collect();
+        assert!(matches!(find(&buckets, key(1)).map(|(id, _)| id), None | Some(A)));
+        assert_eq!(find(&buckets, key(2)).map(|(id, _)| id), Some(B));
+        let exported: Vec<_> = buckets.entries(0).map(|(key, _)| key).collect();
         // Nothing, where it was being changed all the time.
         assert!(
             matches!(exported.as_slice(), [] | [_] | [_, _]) && exported.iter().all(|k| [key(1), key(2)].contains(k))
         );
         forgetter.join().unwrap();
-        assert_eq!(find(&table, key(1)), None);
+        assert_eq!(find(&buckets, key(1)), None);
     });
 }
 
@@ -243,13 +243,13 @@ fn a_forgotten_key_is_gone_and_its_neighbour_is_not() {
 fn loom_finds_the_mistake_that_it_is_here_for() {
     // A look-up that believes the first look misses a key that only moves: the proof that the programs above see.
     let found = std::panic::catch_unwind(|| {
-        explore(|table| {
-            assert!(put(&table, key(1), 1, entry(A, 1)));
+        explore(|buckets| {
+            assert!(put(&buckets, key(1), 1, entry(A, 1)));
             let mover = {
-                let table = table.clone();
-                thread::spawn(move || assert!(put(&table, key(1), 1, entry(B, 2))))
+                let buckets = buckets.clone();
+                thread::spawn(move || assert!(put(&buckets, key(1), 1, entry(B, 2))))
             };
-            let missed = table.first_look(key(1)).is_none();
+            let missed = buckets.first_look(key(1)).is_none();
             mover.join().unwrap();
             assert!(!missed, "a miss on the first look");
         });

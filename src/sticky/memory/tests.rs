@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
-use super::census::Census;
+use super::stats::Stats;
 use super::*;
 
 const HOURS: u64 = 3_600;
@@ -20,35 +20,35 @@ fn at(minute: u64) -> Minute {
     Minute::of_ms(minute * 60_000)
 }
 
-fn seats(memory: &Memory) -> Vec<Seat> {
-    let seating = Seating::new(memory.seats(), ["a", "b", "c"]);
-    (0..3).filter_map(|index| seating.seat(index)).collect()
+fn ids(memory: &Memory) -> Vec<BackendId> {
+    let id_map = IdMap::new(memory.ids(), ["a", "b", "c"]);
+    (0..3).filter_map(|index| id_map.id(index)).collect()
 }
 
-fn displaced(seat: Seat) -> Place {
-    Place { seat, origin: Origin::Displaced }
+fn displaced(id: BackendId) -> Place {
+    Place { id, origin: Origin::Displaced }
 }
 
-fn learned(seat: Seat) -> Place {
-    Place { seat, origin: Origin::Learned }
+fn learned(id: BackendId) -> Place {
+    Place { id, origin: Origin::Learned }
 }
 
-fn brought(seat: Seat) -> Place {
-    Place { seat, origin: Origin::Brought }
+fn brought(id: BackendId) -> Place {
+    Place { id, origin: Origin::Brought }
 }
 
-fn usable(_: Seat) -> Tenant {
-    Tenant::Usable
+fn usable(_: BackendId) -> BackendState {
+    BackendState::Usable
 }
 
 #[test]
 fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
     let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
     assert_eq!(memory.find(key, at(0)), None);
     assert_eq!(memory.settle(key, displaced(a), at(10), usable), Stored::Added);
     assert_eq!(memory.refresh(key, displaced(a), at(100), usable), Stored::Known);
-    let known = Known { seat: a, origin: Origin::Displaced, age_min: 180 };
+    let known = Known { id: a, origin: Origin::Displaced, age_min: 180 };
     assert_eq!(memory.find(key, at(280)), Some(known));
     assert_eq!(memory.find(key, at(281)), None, "seen in minute 100, so at least three hours ago");
     assert_eq!(memory.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
@@ -60,7 +60,7 @@ fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
 fn values_are_remembered_as_long_as_their_cookie_and_keys_as_long_as_the_pool_says() {
     let memory = memory(1 << 16);
     let short = Duration::from_secs(HOURS);
-    let (shorter, a) = (memory.under(Terms { remember_values: short, ..TERMS }), seats(&memory)[0]);
+    let (shorter, a) = (memory.under(Terms { remember_values: short, ..TERMS }), ids(&memory)[0]);
     for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
         let key = KeyHash(n as u64 + 1);
         assert_eq!(memory.settle(key, place, at(0), usable), Stored::Added);
@@ -76,7 +76,7 @@ fn values_are_remembered_as_long_as_their_cookie_and_keys_as_long_as_the_pool_sa
 #[test]
 fn two_seconds_are_remembered_at_least_two_seconds() {
     let memory = memory(1 << 16).under(Terms { remember: Duration::from_secs(2), ..TERMS });
-    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
     assert_eq!(memory.settle(key, displaced(a), Minute::of_ms(59_999), usable), Stored::Added);
     assert!(memory.find(key, Minute::of_ms(61_999)).is_some());
     assert!(memory.find(key, Minute::of_ms(180_000)).is_none());
@@ -85,15 +85,15 @@ fn two_seconds_are_remembered_at_least_two_seconds() {
 #[test]
 fn settling_elsewhere_moves_a_key_and_refreshing_does_not() {
     let memory = memory(1 << 16);
-    let (key, seats) = (memory.secret().key(b"k"), seats(&memory));
-    let (a, b) = (displaced(seats[0]), displaced(seats[1]));
+    let (key, ids) = (memory.secret().key(b"k"), ids(&memory));
+    let (a, b) = (displaced(ids[0]), displaced(ids[1]));
     assert_eq!(memory.settle(key, a, at(1), usable), Stored::Added);
     assert_eq!(memory.settle(key, b, at(2), usable), Stored::Moved);
     assert_eq!(memory.refresh(key, a, at(5), usable), Stored::Known, "an old connection of it ends");
-    assert_eq!(memory.find(key, at(5)), Some(Known { seat: b.seat, origin: Origin::Displaced, age_min: 0 }));
-    let gone = |seat| if seat == b.seat { Tenant::Gone } else { Tenant::Usable };
+    assert_eq!(memory.find(key, at(5)), Some(Known { id: b.id, origin: Origin::Displaced, age_min: 0 }));
+    let gone = |id| if id == b.id { BackendState::Gone } else { BackendState::Usable };
     assert_eq!(memory.refresh(key, a, at(6), gone), Stored::Added, "b has left, a still serves it");
-    assert_eq!(memory.find(key, at(6)).map(|known| known.seat), Some(a.seat));
+    assert_eq!(memory.find(key, at(6)).map(|known| known.id), Some(a.id));
     assert!(memory.forget(key) && !memory.forget(key));
     assert_eq!(memory.refresh(key, a, at(7), usable), Stored::Added, "what was lost is made again");
 }
@@ -101,7 +101,7 @@ fn settling_elsewhere_moves_a_key_and_refreshing_does_not() {
 #[test]
 fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
     let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().key(b"k"), seats(&memory)[0]);
+    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
     let _ = memory.settle(key, displaced(a), at(500), usable);
     let _ = memory.settle(key, displaced(a), at(499), usable);
     assert_eq!(memory.find(key, at(500)).map(|known| known.age_min), Some(0));
@@ -111,8 +111,8 @@ fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
 #[test]
 fn another_placement_makes_what_was_placed_worth_keeping() {
     let memory = memory(1 << 16);
-    let (key, seat) = (memory.secret().key(b"k"), seats(&memory)[0]);
-    let placed = Place { seat, origin: Origin::Placed };
+    let (key, id) = (memory.secret().key(b"k"), ids(&memory)[0]);
+    let placed = Place { id, origin: Origin::Placed };
     let _ = memory.settle(key, placed, at(1), usable);
     let grown = memory.under(Terms { digest: 2, ..TERMS });
     let origin = |memory: &Memory| memory.find(key, at(1)).map(|known| known.origin);
@@ -124,18 +124,18 @@ fn another_placement_makes_what_was_placed_worth_keeping() {
 #[test]
 fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
     let memory = memory(1 << 16);
-    let (key, seats) = (memory.secret().cookie(b"v"), seats(&memory));
-    let _ = memory.settle(key, Place { seat: seats[0], origin: Origin::Learned }, at(1), usable);
-    assert_eq!(memory.settle(key, displaced(seats[1]), at(1), usable), Stored::Moved);
-    let known = memory.find(key, at(1)).map(|known| (known.seat, known.origin));
-    assert_eq!(known, Some((seats[1], Origin::Learned)));
+    let (key, ids) = (memory.secret().cookie(b"v"), ids(&memory));
+    let _ = memory.settle(key, Place { id: ids[0], origin: Origin::Learned }, at(1), usable);
+    assert_eq!(memory.settle(key, displaced(ids[1]), at(1), usable), Stored::Moved);
+    let known = memory.find(key, at(1)).map(|known| (known.id, known.origin));
+    assert_eq!(known, Some((ids[1], Origin::Learned)));
     assert!(memory.find(memory.secret().key(b"v"), at(1)).is_none(), "a key of the same bytes is another one");
 }
 
 #[test]
 fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
     let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().cookie(b"v"), seats(&memory)[0]);
+    let (key, a) = (memory.secret().cookie(b"v"), ids(&memory)[0]);
     let origin = || memory.find(key, at(600)).map(|known| known.origin);
     for (place, expected) in
         [(brought(a), Origin::Brought), (learned(a), Origin::Learned), (brought(a), Origin::Learned)]
@@ -148,8 +148,8 @@ fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
 #[test]
 fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
     let memory = memory(128);
-    let a = seats(&memory)[0];
-    let settle = |n: u64, origin| memory.settle(KeyHash(n), Place { seat: a, origin }, at(n), usable);
+    let a = ids(&memory)[0];
+    let settle = |n: u64, origin| memory.settle(KeyHash(n), Place { id: a, origin }, at(n), usable);
     assert!((1..=8).all(|n| settle(n, Origin::Displaced) == Stored::Added));
     assert_eq!(settle(9, Origin::Placed), Stored::Refused);
     assert_eq!(settle(9, Origin::Displaced), Stored::Evicted(Origin::Displaced));
@@ -161,9 +161,9 @@ fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
 
 #[test]
 fn a_value_that_outlives_keys_does_not_go_as_if_it_were_over() {
-    let full_of = |place: fn(Seat) -> Place| {
+    let full_of = |place: fn(BackendId) -> Place| {
         let memory = memory(128);
-        let a = seats(&memory)[0];
+        let a = ids(&memory)[0];
         assert!((1..=8).all(|n| memory.settle(KeyHash(n), place(a), at(n), usable) == Stored::Added));
         (memory, a)
     };
@@ -190,7 +190,7 @@ fn a_memory_is_as_large_as_asked_or_is_not_there() {
 #[test]
 fn at_two_thirds_few_are_lost_early() {
     let memory = memory(1 << 20);
-    let a = seats(&memory)[0];
+    let a = ids(&memory)[0];
     let keys = (1_u64 << 16) * 2 / 3;
     let lost = (0..keys)
         .filter(|n| {
@@ -204,27 +204,27 @@ fn at_two_thirds_few_are_lost_early() {
 #[test]
 fn another_size_takes_over_what_is_known_and_knows_better() {
     let old = memory(1 << 16);
-    let seats = seats(&old);
+    let ids = ids(&old);
     let key = |n: u64| old.secret().key(&n.to_be_bytes());
     for n in 0..500 {
-        let _ = old.settle(key(n), displaced(seats[0]), at(n), usable);
+        let _ = old.settle(key(n), displaced(ids[0]), at(n), usable);
     }
     let new = old.resized(1 << 17).expect("a table");
     assert!(!new.is_same(&old) && new.is_same(&new.under(TERMS)));
-    let _ = new.settle(key(499), displaced(seats[1]), at(500), usable);
+    let _ = new.settle(key(499), displaced(ids[1]), at(500), usable);
     assert_eq!(new.absorb(&old, at(500), Some), 180, "those of the last three hours");
-    assert_eq!(new.find(key(499), at(500)).map(|known| known.seat), Some(seats[1]));
+    assert_eq!(new.find(key(499), at(500)).map(|known| known.id), Some(ids[1]));
     assert_eq!(new.find(key(400), at(500)).map(|known| known.age_min), Some(100));
     assert_eq!(new.find(key(319), at(500)), None);
-    let _ = old.settle(key(400), displaced(seats[2]), at(502), usable);
+    let _ = old.settle(key(400), displaced(ids[2]), at(502), usable);
     new.absorb(&old, at(502), Some);
-    assert_eq!(new.find(key(400), at(502)).map(|known| known.seat), Some(seats[2]));
+    assert_eq!(new.find(key(400), at(502)).map(|known| known.id), Some(ids[2]));
 }
 
 #[test]
 fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
     let old = memory(1 << 16);
-    let a = seats(&old)[0];
+    let a = ids(&old)[0];
     let key = |n: u64| old.secret().key(&n.to_be_bytes());
     for n in 0..600 {
         let place = [displaced, brought, learned][n as usize % 3](a);
@@ -232,8 +232,8 @@ fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
     }
     let new = old.resized(1 << 17).expect("a table");
     assert_eq!(new.absorb(&old, at(1_000), Some), 400, "no key is as young");
-    assert_eq!(new.find(key(1), at(1_000)), Some(Known { seat: a, origin: Origin::Brought, age_min: 999 }));
-    assert_eq!(new.find(key(2), at(1_000)), Some(Known { seat: a, origin: Origin::Learned, age_min: 998 }));
+    assert_eq!(new.find(key(1), at(1_000)), Some(Known { id: a, origin: Origin::Brought, age_min: 999 }));
+    assert_eq!(new.find(key(2), at(1_000)), Some(Known { id: a, origin: Origin::Learned, age_min: 998 }));
     let short = old.resized(1 << 17).expect("a table").under(Terms { remember_values: TERMS.remember, ..TERMS });
     assert_eq!(short.absorb(&old, at(1_000), Some), 0);
 }
@@ -241,14 +241,14 @@ fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
 #[test]
 fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
     let memory = memory(1 << 16);
-    let a = seats(&memory)[0];
+    let a = ids(&memory)[0];
     for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
         let _ = memory.settle(KeyHash(n as u64 + 1), place, at(0), usable);
     }
     let counts = |minute| {
-        let mut census = Census::default();
-        census.count(&memory, 0..memory.buckets(), at(minute));
-        (census.known, census.displaced, census.learned, census.of(a))
+        let mut stats = Stats::default();
+        stats.count(&memory, 0..memory.buckets(), at(minute));
+        (stats.known, stats.displaced, stats.learned, stats.of(a))
     };
     assert_eq!([180, 240, 24 * 60, 24 * 60 + 1].map(counts), [(3, 1, 2, 3), (2, 0, 2, 2), (2, 0, 2, 2), (0, 0, 0, 0)]);
 }
@@ -256,18 +256,18 @@ fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
 #[test]
 fn a_census_counts_who_lives_where_and_since_when() {
     let memory = memory(1 << 16);
-    let seats = seats(&memory);
+    let ids = ids(&memory);
     for n in 0..1_000_u64 {
-        let (seat, origin) = if n < 300 { (seats[0], Origin::Placed) } else { (seats[1], Origin::Displaced) };
-        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), Place { seat, origin }, at(n), usable);
+        let (id, origin) = if n < 300 { (ids[0], Origin::Placed) } else { (ids[1], Origin::Displaced) };
+        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), Place { id, origin }, at(n), usable);
     }
-    let mut census = Census::default();
+    let mut stats = Stats::default();
     for slice in (0..memory.buckets()).step_by(100) {
-        census.count(&memory, slice..slice + 100, at(1_000));
+        stats.count(&memory, slice..slice + 100, at(1_000));
     }
-    assert_eq!((census.known, census.placed, census.displaced, census.learned), (180, 0, 180, 0));
-    assert_eq!((census.of(seats[0]), census.of(seats[1])), (0, 180));
-    assert_eq!(census.by_age, [1, 4, 10, 15, 30, 60, 60, 0, 0, 0, 0]);
+    assert_eq!((stats.known, stats.placed, stats.displaced, stats.learned), (180, 0, 180, 0));
+    assert_eq!((stats.of(ids[0]), stats.of(ids[1])), (0, 180));
+    assert_eq!(stats.by_age, [1, 4, 10, 15, 30, 60, 60, 0, 0, 0, 0]);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -283,8 +283,8 @@ fn step() -> impl Strategy<Value = Step> {
     let origin =
         prop_oneof![Just(Origin::Placed), Just(Origin::Displaced), Just(Origin::Brought), Just(Origin::Learned)];
     prop_oneof![
-        (0..40_u8, 0..3_usize, origin).prop_map(|(key, seat, origin)| Step::Settle(key, seat, origin)),
-        (0..40_u8, 0..3_usize).prop_map(|(key, seat)| Step::Refresh(key, seat)),
+        (0..40_u8, 0..3_usize, origin).prop_map(|(key, id, origin)| Step::Settle(key, id, origin)),
+        (0..40_u8, 0..3_usize).prop_map(|(key, id)| Step::Refresh(key, id)),
         (0..40_u8).prop_map(Step::Forget),
         (0..40_u8).prop_map(Step::Find),
         (0..90_u32).prop_map(Step::Pass),
@@ -297,10 +297,10 @@ proptest! {
     #[test]
     fn it_answers_as_a_plain_map_would(steps in prop::collection::vec(step(), 1..300), start: u32) {
         let memory = memory(1 << 16);
-        let seats = seats(&memory);
+        let ids = ids(&memory);
         let key = |n: u8| memory.secret().key(&[n]);
-        let mut plain = HashMap::<u8, (Seat, Origin, u64)>::new();
-        let lives = |(_, origin, seen): &(Seat, Origin, u64), now: u64| {
+        let mut plain = HashMap::<u8, (BackendId, Origin, u64)>::new();
+        let lives = |(_, origin, seen): &(BackendId, Origin, u64), now: u64| {
             now - *seen <= if origin.is_value() { 24 * 60 } else { 180 }
         };
         // Anywhere on the clock, its wrap included.
@@ -308,22 +308,22 @@ proptest! {
         for step in steps {
             plain.retain(|_, entry| lives(entry, now));
             match step {
-                Step::Settle(n, seat, origin) => {
-                    let stored = memory.settle(key(n), Place { seat: seats[seat], origin }, at(now), usable);
+                Step::Settle(n, id, origin) => {
+                    let stored = memory.settle(key(n), Place { id: ids[id], origin }, at(now), usable);
                     let before = plain.get(&n).copied();
                     let kept = before.filter(|(_, before, _)| *before == Origin::Learned).map_or(origin, |_| Origin::Learned);
-                    plain.insert(n, (seats[seat], kept, now));
+                    plain.insert(n, (ids[id], kept, now));
                     let expected = match before {
                         None => Stored::Added,
-                        Some((before, ..)) if before == seats[seat] => Stored::Known,
+                        Some((before, ..)) if before == ids[id] => Stored::Known,
                         Some(_) => Stored::Moved,
                     };
                     prop_assert_eq!(stored, expected);
                 }
-                Step::Refresh(n, seat) => {
-                    let stored = memory.refresh(key(n), displaced(seats[seat]), at(now), usable);
+                Step::Refresh(n, id) => {
+                    let stored = memory.refresh(key(n), displaced(ids[id]), at(now), usable);
                     prop_assert_eq!(stored, if plain.contains_key(&n) { Stored::Known } else { Stored::Added });
-                    plain.entry(n).or_insert((seats[seat], Origin::Displaced, now)).2 = now;
+                    plain.entry(n).or_insert((ids[id], Origin::Displaced, now)).2 = now;
                 }
                 Step::Forget(n) => {
                     let forgotten = memory.forget(key(n));
@@ -331,8 +331,8 @@ proptest! {
                     plain.remove(&n);
                 }
                 Step::Find(n) => {
-                    let known = plain.get(&n).map(|(seat, origin, seen)| {
-                        Known { seat: *seat, origin: *origin, age_min: (now - seen) as u32 }
+                    let known = plain.get(&n).map(|(id, origin, seen)| {
+                        Known { id: *id, origin: *origin, age_min: (now - seen) as u32 }
                     });
                     prop_assert_eq!(memory.find(key(n), at(now)), known);
                 }
@@ -340,9 +340,9 @@ proptest! {
             }
         }
         plain.retain(|_, entry| lives(entry, now));
-        let mut census = Census::default();
-        census.count(&memory, 0..usize::MAX, at(now));
-        prop_assert_eq!(census.known, plain.len() as u64);
+        let mut stats = Stats::default();
+        stats.count(&memory, 0..usize::MAX, at(now));
+        prop_assert_eq!(stats.known, plain.len() as u64);
     }
 }
 
@@ -351,23 +351,23 @@ proptest! {
 #[test]
 fn a_crowd_finds_nothing_that_nobody_said() {
     let memory = memory(1 << 14);
-    let seats: Vec<Seat> = {
+    let ids: Vec<BackendId> = {
         let names: Vec<_> = (0..100).map(|n| n.to_string()).collect();
-        let seating = Seating::new(memory.seats(), names.iter().map(String::as_str));
-        (0..100).filter_map(|index| seating.seat(index)).collect()
+        let id_map = IdMap::new(memory.ids(), names.iter().map(String::as_str));
+        (0..100).filter_map(|index| id_map.id(index)).collect()
     };
     let key = |n: u64| memory.secret().key(&n.to_be_bytes());
     let (minute, found, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
-            let (memory, seats, minute, found, stop) = (&memory, &seats, &minute, &found, &stop);
+            let (memory, ids, minute, found, stop) = (&memory, &ids, &minute, &found, &stop);
             scope.spawn(move || {
                 let mut random = thread + 1;
                 for _ in 0..60_000 {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let (n, action) = ((random >> 33) % 3_000, (random >> 60) % 8);
                     let now = at(minute.fetch_add(u64::from(random >> 40 == 0), Relaxed));
-                    let place = |half: u64| displaced(seats[(n % 50 * 2 + half) as usize]);
+                    let place = |half: u64| displaced(ids[(n % 50 * 2 + half) as usize]);
                     match action {
                         0..=2 if n < 2_500 => drop(memory.settle(key(n), place(random >> 59 & 1), now, usable)),
                         3 if n < 2_500 => drop(memory.refresh(key(n), place(0), now, usable)),
@@ -375,7 +375,7 @@ fn a_crowd_finds_nothing_that_nobody_said() {
                         _ => {
                             if let Some(known) = memory.find(key(n), now) {
                                 assert!(n < 2_500, "nobody settled {n}");
-                                assert!((0..2).any(|half| place(half).seat == known.seat), "{n} with {known:?}");
+                                assert!((0..2).any(|half| place(half).id == known.id), "{n} with {known:?}");
                                 found.fetch_add(1, Relaxed);
                             }
                         }
@@ -389,7 +389,7 @@ fn a_crowd_finds_nothing_that_nobody_said() {
             while !stop.load(Relaxed) {
                 for entry in memory.entries(0..memory.buckets(), at(0)) {
                     let n = settled.get(&entry.key).copied();
-                    let allowed = n.is_some_and(|n| seats[(n % 50 * 2) as usize..][..2].contains(&entry.known.seat));
+                    let allowed = n.is_some_and(|n| ids[(n % 50 * 2) as usize..][..2].contains(&entry.known.id));
                     assert!(allowed, "{entry:?} of {n:?}");
                 }
             }

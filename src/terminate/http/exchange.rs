@@ -150,7 +150,7 @@ impl Exchange<'_> {
 
     fn account(&self, up: u64, down: u64, now: Micros) {
         self.conversation.state.moved(up, down, now);
-        let counters = self.held.lease.counters(self.conversation.context.seat);
+        let counters = self.held.lease.counters(self.conversation.context.counters_index);
         counters.bytes_up.add(up);
         counters.bytes_down.add(down);
     }

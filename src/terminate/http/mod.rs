@@ -291,7 +291,7 @@ impl HttpConnection<'_> {
         self.upstreams = Upstreams::default();
         let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.conversation.forget_rules();
-        let counters = held.lease.counters(self.conversation.context.seat);
+        let counters = held.lease.counters(self.conversation.context.counters_index);
         let streams = (&mut self.client, &mut held.stream);
         relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await
     }

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, Refused, SECTION, VERSION, frame_sum, name_hash,
 };
-use crate::sticky::memory::{Entry, KeyHash, Memory, Minute, Seat, Secret};
+use crate::sticky::memory::{BackendId, Entry, KeyHash, Memory, Minute, Secret};
 
 /// How a memory file begins.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub fn load<'a>(
 struct Filling<'a> {
     memory: &'a Memory,
     /// By the section's numbers.
-    seats: Vec<Option<Seat>>,
+    ids: Vec<Option<BackendId>>,
 }
 
 fn begin<'a>(
@@ -124,10 +124,10 @@ fn begin<'a>(
     let (refused, filling) = match target {
         Err(refused) => (Some(refused), None),
         Ok(Target { memory, backends, .. }) => {
-            let known: AHashMap<u64, Seat> =
-                backends.into_iter().filter_map(|name| Some((name_hash(name), memory.seats().take(name)?))).collect();
-            let seats = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
-            (None, Some(Filling { memory, seats }))
+            let known: AHashMap<u64, BackendId> =
+                backends.into_iter().filter_map(|name| Some((name_hash(name), memory.ids().take(name)?))).collect();
+            let ids = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
+            (None, Some(Filling { memory, ids }))
         }
     };
     (Loaded { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
@@ -136,8 +136,8 @@ fn begin<'a>(
 impl Filling<'_> {
     fn put(&self, record: &Record, elapsed_min: u32, now: Minute, loaded: &mut Loaded) {
         let age_min = record.age_min.saturating_add(elapsed_min);
-        let seat = self.seats.get(usize::from(record.backend)).copied().flatten();
-        let counter = match seat.map(|seat| Entry::new(KeyHash(record.key), seat, record.flags, age_min)) {
+        let id = self.ids.get(usize::from(record.backend)).copied().flatten();
+        let counter = match id.map(|id| Entry::new(KeyHash(record.key), id, record.flags, age_min)) {
             None => &mut loaded.removed,
             Some(entry) if !self.memory.remembers(&entry) => &mut loaded.over,
             Some(entry) if self.memory.restore(&entry, now) => &mut loaded.kept,

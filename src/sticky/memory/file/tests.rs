@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sticky::memory::{KeyHash, Memory, Minute, Origin, Place, Seating, Secret, Tenant, Terms};
+use crate::sticky::memory::{BackendState, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Terms};
 
 const WRITTEN_S: u64 = 1_790_000_000;
 const MINUTE: u64 = 60;
@@ -29,11 +29,11 @@ fn key(n: u64) -> KeyHash {
 /// Key `n` was seen `n` minutes ago, at backend `n % 3`.
 fn memory() -> Memory {
     let memory = Memory::new(1 << 16, Secret::new([7; 16]), terms()).expect("a table");
-    let seating = Seating::new(memory.seats(), NAMES);
+    let id_map = IdMap::new(memory.ids(), NAMES);
     for n in 0..KEYS {
         let origin = [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3];
-        let place = Place { seat: seating.seat(n as usize % 3).expect("a seat"), origin };
-        let _ = memory.settle(key(n), place, at(1_000 - n), |_| Tenant::Usable);
+        let place = Place { id: id_map.id(n as usize % 3).expect("a seat"), origin };
+        let _ = memory.settle(key(n), place, at(1_000 - n), |_| BackendState::Usable);
     }
     memory
 }
@@ -65,10 +65,10 @@ fn counts(loaded: &Loaded) -> [u64; 4] {
 fn a_minute_later_everything_is_known_as_it_was() {
     let (memory, loaded) = load_at(&written(&memory(), &NAMES), WRITTEN_S + MINUTE, &["new", "c", "b", "a"]);
     assert_eq!(counts(&loaded), [KEYS, 0, 0, 0]);
-    let seating = Seating::new(memory.seats(), NAMES);
+    let id_map = IdMap::new(memory.ids(), NAMES);
     for n in 0..KEYS {
         let known = memory.find(key(n), Minute::START).expect("known");
-        assert_eq!((seating.index(known.seat), known.age_min), (Some(n as usize % 3), n as u32 + 1));
+        assert_eq!((id_map.index(known.id), known.age_min), (Some(n as usize % 3), n as u32 + 1));
         assert_eq!(known.origin, [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3]);
     }
     assert_eq!(memory.find(key(0), at(180)).map(|known| known.age_min), None, "and goes on growing old");
@@ -89,9 +89,9 @@ fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
     let terms = Terms { remember_values: Duration::from_secs(24 * HOUR), ..terms() };
     let origins = [Origin::Displaced, Origin::Brought, Origin::Learned];
     let old = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
-    let seat = Seating::new(old.seats(), NAMES).seat(0).expect("a seat");
+    let id = IdMap::new(old.ids(), NAMES).id(0).expect("a seat");
     for (n, origin) in origins.into_iter().enumerate() {
-        let _ = old.settle(key(n as u64), Place { seat, origin }, at(1_000 - 240), |_| Tenant::Usable);
+        let _ = old.settle(key(n as u64), Place { id, origin }, at(1_000 - 240), |_| BackendState::Usable);
     }
     let read = |file: &[u8], now_s, terms| {
         let memory = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
@@ -265,9 +265,9 @@ fn writing_and_reading_hold_one_frame_only() {
         }
     }
     let memory = Memory::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
-    let seat = Seating::new(memory.seats(), NAMES).seat(0).expect("a seat");
+    let id = IdMap::new(memory.ids(), NAMES).id(0).expect("a seat");
     for n in 0..100_000 {
-        let _ = memory.settle(key(n), Place { seat, origin: Origin::Displaced }, at(1_000), |_| Tenant::Usable);
+        let _ = memory.settle(key(n), Place { id, origin: Origin::Displaced }, at(1_000), |_| BackendState::Usable);
     }
     let mut bytes = 0;
     let used = allocation_counter::measure(|| {

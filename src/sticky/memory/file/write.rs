@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash};
-use crate::sticky::memory::{Entry, Memory, Minute, Seat, Secret};
+use crate::sticky::memory::{BackendId, Entry, Memory, Minute, Secret};
 
 /// Entries in a full frame: 64 KiB.
 const RECORDS: usize = 4_096;
@@ -56,10 +56,10 @@ impl<W: Write> Writer<W> {
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(name.as_bytes());
         let mut numbers = AHashMap::new();
-        let seated = backends.into_iter().filter_map(|name| Some((name, memory.seats().find(name)?)));
-        for (number, (name, seat)) in (0..=u16::MAX).zip(seated) {
+        let seated = backends.into_iter().filter_map(|name| Some((name, memory.ids().find(name)?)));
+        for (number, (name, id)) in (0..=u16::MAX).zip(seated) {
             body.extend_from_slice(&name_hash(name).to_le_bytes());
-            numbers.insert(seat, number);
+            numbers.insert(id, number);
         }
         self.open(SECTION);
         self.frame.extend_from_slice(&body);
@@ -76,10 +76,10 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    fn records(&mut self, numbers: &AHashMap<Seat, u16>, memory: &Memory, now: Minute) -> io::Result<u64> {
+    fn records(&mut self, numbers: &AHashMap<BackendId, u16>, memory: &Memory, now: Minute) -> io::Result<u64> {
         let before = self.entries;
         let live = memory.entries(0..memory.buckets(), now).filter(|entry| memory.remembers(entry));
-        let mut records = live.filter_map(|entry| Some(record(&entry, *numbers.get(&entry.known.seat)?))).peekable();
+        let mut records = live.filter_map(|entry| Some(record(&entry, *numbers.get(&entry.known.id)?))).peekable();
         while records.peek().is_some() {
             self.open(ENTRIES);
             for record in records.by_ref().take(RECORDS) {

@@ -27,7 +27,7 @@ const STRIPES: usize = 16;
 
 /// The keys that come most often.
 #[derive(Debug)]
-pub struct Hottest {
+pub struct TopKeys {
     stripes: Box<[Mutex<Sketch>]>,
 }
 
@@ -77,13 +77,13 @@ thread_local! {
     static TURN: Turn = const { Turn { left: Cell::new(1), random: Cell::new(0), stripe: Cell::new(0) } };
 }
 
-impl Default for Hottest {
+impl Default for TopKeys {
     fn default() -> Self {
         Self { stripes: (0..STRIPES).map(|_| Mutex::default()).collect() }
     }
 }
 
-impl Hottest {
+impl TopKeys {
     /// A key was picked for. `label` says what people will be shown of it; it is asked only if this pick is in the sample.
     #[inline]
     pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce() -> Label) {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_key_with_sixty_percent_is_seen_to_have_them() {
-        let hottest = Hottest::default();
+        let hottest = TopKeys::default();
         for n in 0..400_000u64 {
             let (key, label) = if n % 10 < 6 { (key(1), &b"campus"[..]) } else { (key(1000 + n), &b"one of many"[..]) };
             hottest.observe(key, NOW, || Label::of(label));
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_pattern_in_step_with_the_sample_does_not_hide() {
-        let hottest = Hottest::default();
+        let hottest = TopKeys::default();
         for n in 0..400_000u64 {
             hottest.observe(key(n % u64::from(EVERY)), NOW, Label::default);
         }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn threads_are_added_up_and_keys_stay_bounded() {
-        let hottest = Hottest::default();
+        let hottest = TopKeys::default();
         std::thread::scope(|scope| {
             for thread in 0..4u64 {
                 let hottest = &hottest;

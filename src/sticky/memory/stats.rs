@@ -7,14 +7,14 @@ use std::ops::Range;
 
 use ahash::AHashMap;
 
-use super::{Memory, Minute, Origin, Seat};
+use super::{BackendId, Memory, Minute, Origin};
 
 /// Upper bounds of the ages, in minutes; what is older falls into one more.
 pub const AGES_MIN: [u32; 10] = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1_440];
 
 /// A count of live entries. Whoever counts takes a slice, lets others work, and takes the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Stats {
     /// Sessions known.
     pub known: u64,
     /// By age, see [`AGES_MIN`].
@@ -25,10 +25,10 @@ pub struct Census {
     pub displaced: u64,
     /// Those that are values of an application's cookie.
     pub learned: u64,
-    by_seat: AHashMap<Seat, u64>,
+    by_id: AHashMap<BackendId, u64>,
 }
 
-impl Census {
+impl Stats {
     /// Adds what lives in these of the memory's buckets.
     pub fn count(&mut self, memory: &Memory, buckets: Range<usize>, now: Minute) {
         for entry in memory.entries(buckets, now).filter(|entry| memory.remembers(entry)) {
@@ -39,7 +39,7 @@ impl Census {
                 Origin::Outgrown | Origin::Displaced | Origin::Overflowed => &mut self.displaced,
                 Origin::Brought | Origin::Learned => &mut self.learned,
             } += 1;
-            *self.by_seat.entry(entry.known.seat).or_default() += 1;
+            *self.by_id.entry(entry.known.id).or_default() += 1;
         }
     }
 
@@ -50,7 +50,7 @@ impl Census {
     }
 
     /// How many live with this backend.
-    pub fn of(&self, seat: Seat) -> u64 {
-        self.by_seat.get(&seat).copied().unwrap_or(0)
+    pub fn of(&self, id: BackendId) -> u64 {
+        self.by_id.get(&id).copied().unwrap_or(0)
     }
 }

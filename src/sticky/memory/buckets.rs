@@ -65,7 +65,7 @@ impl Word for AtomicU64 {
 }
 
 /// Buckets of entries.
-pub(super) struct Table<W = AtomicU64> {
+pub(super) struct Buckets<W = AtomicU64> {
     words: Box<[W]>,
     /// The first word of a cache line.
     start: usize,
@@ -78,7 +78,7 @@ pub(super) struct Found<'t, W> {
     pub(super) data: Data,
 }
 
-impl Table {
+impl Buckets {
     /// Of at most this many bytes; `None` below two buckets or if there is no memory. The system hands out zeroed pages
     /// when they are first touched, as long as no alignment beyond the words' own is asked for; hence `start`.
     pub(super) fn zeroed(bytes: u64) -> Option<Self> {
@@ -90,7 +90,7 @@ impl Table {
     }
 }
 
-impl<W: Word> Table<W> {
+impl<W: Word> Buckets<W> {
     /// Over words that are all zero; with one bucket more than asked for, buckets are cache lines.
     pub(super) fn over(words: Box<[W]>, buckets: usize) -> Self {
         let start = words.as_ptr().align_offset(LINE_BYTES).min(words.len() - buckets * WORDS);
@@ -281,17 +281,17 @@ impl<W: Word> Held<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Origin, Place, Seat};
+    use super::super::{BackendId, Origin, Place};
     use super::*;
-    use crate::sticky::memory::entry::Finder;
+    use crate::sticky::memory::entry::PlacementId;
 
     #[test]
     fn nothing_is_told_of_a_bucket_in_which_an_entry_is_half_written() {
-        let table = Table::zeroed(2 * LINE_BYTES as u64).unwrap();
-        let place = Place { seat: Seat { id: 1, generation: 0 }, origin: Origin::Displaced };
-        let (key, data) = (KeyHash(7), Data::new(place, Finder::at(0), Minute::START));
-        let told = || (0..2).flat_map(|bucket| table.entries(bucket)).collect::<Vec<_>>();
-        let held = table.hold(key).unwrap();
+        let buckets = Buckets::zeroed(2 * LINE_BYTES as u64).unwrap();
+        let place = Place { id: BackendId { id: 1, generation: 0 }, origin: Origin::Displaced };
+        let (key, data) = (KeyHash(7), Data::new(place, PlacementId::at(0), Minute::START));
+        let told = || (0..2).flat_map(|bucket| buckets.entries(bucket)).collect::<Vec<_>>();
+        let held = buckets.hold(key).unwrap();
         Word::store(held.word(1, 0), data.0);
         assert_eq!(told(), []);
         held.put(1, key, data);

@@ -6,15 +6,15 @@
 
 use std::cmp::Reverse;
 
-use super::entry::{Data, Finder, Lifetimes, Minute};
-use super::table::ENTRIES;
-use super::{Origin, Stored, Tenant};
+use super::buckets::ENTRIES;
+use super::entry::{Data, Lifetimes, Minute, PlacementId};
+use super::{BackendState, Origin, Stored};
 
 /// What the memory is asked under: the terms of a snapshot, and now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
     pub(super) lifetimes: Lifetimes,
-    pub(super) finder: Finder,
+    pub(super) placement_id: PlacementId,
     pub(super) now: Minute,
 }
 
@@ -39,34 +39,34 @@ pub(super) enum IfKnown {
 
 /// What an entry becomes when the same key comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Succession {
+pub(super) struct Update {
     pub(super) after: Data,
     pub(super) stored: Stored,
 }
 
-impl Succession {
+impl Update {
     #[inline]
     pub(super) fn new(
         before: Data,
         fresh: Data,
         if_known: IfKnown,
         view: &View,
-        tenant: impl Fn(Data) -> Tenant,
+        state: impl Fn(Data) -> BackendState,
     ) -> Self {
-        if !view.is_live(before) || tenant(before) == Tenant::Gone {
+        if !view.is_live(before) || state(before) == BackendState::Gone {
             return Self { after: fresh, stored: Stored::Added };
         }
         let age_min = |data: Data| view.now.age_min(data.seen());
         let stays = if_known == IfKnown::Keep || if_known == IfKnown::Newest && age_min(before) <= age_min(fresh);
         let younger = if age_min(fresh) < age_min(before) { fresh } else { before };
         let after = if stays { before } else { fresh.as_learned_as(before) }.seen_at(younger.seen());
-        Self { after, stored: if after.seat() == before.seat() { Stored::Known } else { Stored::Moved } }
+        Self { after, stored: if after.id() == before.id() { Stored::Known } else { Stored::Moved } }
     }
 }
 
 /// What an entry is worth, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Worth {
+enum Rank {
     /// Empty or over.
     Nothing,
     /// Of a backend that is gone.
@@ -91,37 +91,42 @@ pub(super) enum Room {
 }
 
 /// Looks for a place in both buckets of a key.
-pub(super) fn find(all: &[Data; 2 * ENTRIES], newcomer: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Room {
-    let worth = all.map(|data| worth(data, view, &tenant));
-    if let Some(place) = freest(&worth, Worth::Nothing).or_else(|| freest(&worth, Worth::Gone)) {
+pub(super) fn find(
+    all: &[Data; 2 * ENTRIES],
+    newcomer: Data,
+    view: &View,
+    state: impl Fn(Data) -> BackendState,
+) -> Room {
+    let ranks = all.map(|data| rank(data, view, &state));
+    if let Some(place) = freest(&ranks, Rank::Nothing).or_else(|| freest(&ranks, Rank::Gone)) {
         return Room::Free(place);
     }
-    let rank = |worth: Worth, data: Data| (worth, Reverse(view.now.age_min(data.seen())));
-    let newcomer = rank(self::worth(newcomer, view, |_| Tenant::Usable), newcomer);
-    let rank = |place: usize| rank(worth[place], all[place]);
-    match (0..all.len()).min_by_key(|place| rank(*place)) {
-        Some(place) if rank(place) <= newcomer => Room::InsteadOf(place, all[place].origin(view.finder)),
+    let with_age = |rank: Rank, data: Data| (rank, Reverse(view.now.age_min(data.seen())));
+    let newcomer = with_age(rank(newcomer, view, |_| BackendState::Usable), newcomer);
+    let at = |place: usize| with_age(ranks[place], all[place]);
+    match (0..all.len()).min_by_key(|place| at(*place)) {
+        Some(place) if at(place) <= newcomer => Room::InsteadOf(place, all[place].origin(view.placement_id)),
         _ => Room::None,
     }
 }
 
 /// The first place of this worth in the bucket that has more of them: what keeps few keys from ever finding both full.
-fn freest(worth: &[Worth; 2 * ENTRIES], least: Worth) -> Option<usize> {
-    let (first, second) = worth.split_at(ENTRIES);
-    let free = |bucket: &[Worth]| bucket.iter().filter(|worth| **worth == least).count();
+fn freest(ranks: &[Rank; 2 * ENTRIES], least: Rank) -> Option<usize> {
+    let (first, second) = ranks.split_at(ENTRIES);
+    let free = |bucket: &[Rank]| bucket.iter().filter(|rank| **rank == least).count();
     let (bucket, offset) = if free(second) > free(first) { (second, ENTRIES) } else { (first, 0) };
-    bucket.iter().position(|worth| *worth == least).map(|place| place + offset)
+    bucket.iter().position(|rank| *rank == least).map(|place| place + offset)
 }
 
-fn worth(data: Data, view: &View, tenant: impl Fn(Data) -> Tenant) -> Worth {
+fn rank(data: Data, view: &View, state: impl Fn(Data) -> BackendState) -> Rank {
     if !view.is_live(data) {
-        return Worth::Nothing;
+        return Rank::Nothing;
     }
-    match (tenant(data), data.origin(view.finder)) {
-        (Tenant::Gone, _) => Worth::Gone,
-        (Tenant::Unusable, _) | (_, Origin::Placed) => Worth::Little,
-        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed | Origin::Brought) => Worth::Displaced,
-        (_, Origin::Learned) => Worth::Learned,
+    match (state(data), data.origin(view.placement_id)) {
+        (BackendState::Gone, _) => Rank::Gone,
+        (BackendState::Unusable, _) | (_, Origin::Placed) => Rank::Little,
+        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed | Origin::Brought) => Rank::Displaced,
+        (_, Origin::Learned) => Rank::Learned,
     }
 }
 
@@ -130,28 +135,28 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sticky::memory::{Place, Seat, Terms};
+    use crate::sticky::memory::{BackendId, Place, Terms};
 
-    const FINDER: usize = 3;
+    const PLACEMENT_ID: usize = 3;
     const DOWN: u16 = 8;
     const GONE: u16 = 9;
 
     fn view() -> View {
         let [remember, remember_values] = [100, 500].map(|minutes| Duration::from_secs(minutes * 60));
         let lifetimes = Lifetimes::new(&Terms { remember, remember_values, digest: 1 });
-        View { lifetimes, finder: Finder::at(FINDER), now: Minute::of_ms(1000 * 60_000) }
+        View { lifetimes, placement_id: PlacementId::at(PLACEMENT_ID), now: Minute::of_ms(1000 * 60_000) }
     }
 
     fn entry(id: u16, origin: Origin, age_min: u32) -> Data {
-        let place = Place { seat: Seat { id, generation: 0 }, origin };
-        Data::new(place, Finder::at(FINDER), view().now.before(age_min))
+        let place = Place { id: BackendId { id, generation: 0 }, origin };
+        Data::new(place, PlacementId::at(PLACEMENT_ID), view().now.before(age_min))
     }
 
     fn find(all: [Data; 8], newcomer: Origin) -> Room {
-        super::find(&all, entry(1, newcomer, 0), &view(), |data| match data.seat().id {
-            DOWN => Tenant::Unusable,
-            GONE => Tenant::Gone,
-            _ => Tenant::Usable,
+        super::find(&all, entry(1, newcomer, 0), &view(), |data| match data.id().id {
+            DOWN => BackendState::Unusable,
+            GONE => BackendState::Gone,
+            _ => BackendState::Usable,
         })
     }
 
@@ -210,7 +215,7 @@ mod tests {
         all[4] = entry(1, Origin::Displaced, 3);
         assert_eq!(find(all, Origin::Placed), Room::None, "placement will find the newcomer");
         assert_eq!(find(all, Origin::Displaced), Room::InsteadOf(4, Origin::Displaced));
-        let restored = super::find(&all, entry(1, Origin::Displaced, 4), &view(), |_| Tenant::Usable);
+        let restored = super::find(&all, entry(1, Origin::Displaced, 4), &view(), |_| BackendState::Usable);
         assert_eq!(restored, Room::None, "nor for one that was seen longer ago");
     }
 }

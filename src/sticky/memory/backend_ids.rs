@@ -1,0 +1,156 @@
+//! Which number stands for which backend in a memory.
+//!
+//! Knows names and numbers, not backends. Invariant: two backends never have the same id, even one after the other:
+//! a number whose backend has left the configuration comes back with another generation.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::{AHashMap, AHashSet};
+
+/// A backend in the entries of a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId {
+    pub(super) id: u16,
+    pub(super) generation: u16,
+}
+
+/// Who sits where. Asked when a snapshot is built and after it is in force, never for a connection.
+#[derive(Debug, Default)]
+pub struct BackendIds(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    taken: AHashMap<Box<str>, BackendId>,
+    /// The longest free first, so that a generation comes round after billions of removals.
+    free: VecDeque<BackendId>,
+    /// Ids ever given; 0 is nobody's.
+    given: u16,
+}
+
+impl BackendIds {
+    /// The id of a name, a new one if it has none; `None` when 65,535 are taken. A id given for a configuration
+    /// that is then refused stands idle until the next [`retire_all_but`](Self::retire_all_but).
+    pub fn take(&self, name: &str) -> Option<BackendId> {
+        let mut book = self.book();
+        if let Some(id) = book.taken.get(name) {
+            return Some(*id);
+        }
+        let id = match book.free.pop_front() {
+            Some(id) => id,
+            None => {
+                book.given = book.given.checked_add(1)?;
+                BackendId { id: book.given, generation: 0 }
+            }
+        };
+        book.taken.insert(name.into(), id);
+        Some(id)
+    }
+
+    /// The id of a name that has one.
+    pub fn find(&self, name: &str) -> Option<BackendId> {
+        self.book().taken.get(name).copied()
+    }
+
+    /// These are the backends of the snapshot now in force: all others have left, and their entries name nobody.
+    pub fn retire_all_but<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
+        let stay: AHashSet<&str> = names.into_iter().collect();
+        let mut book = self.book();
+        let Book { taken, free, .. } = &mut *book;
+        taken.retain(|name, id| {
+            let stays = stay.contains(&**name);
+            if !stays {
+                free.push_back(BackendId { generation: id.generation.wrapping_add(1), ..*id });
+            }
+            stays
+        });
+    }
+
+    /// Every step leaves the book whole.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The ids of one pool's backends, as one snapshot sees them.
+#[derive(Debug, Default)]
+pub struct IdMap {
+    ids: Box<[Option<BackendId>]>,
+    /// By id.
+    indexes: Box<[Option<(u16, u32)>]>,
+}
+
+impl IdMap {
+    /// Of these backends, in the order of the pool.
+    pub fn new<'n>(ids: &BackendIds, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let ids: Box<[_]> = names.into_iter().map(|name| ids.take(name)).collect();
+        let most = ids.iter().flatten().map(|id| usize::from(id.id) + 1).max();
+        let mut indexes = vec![None; most.unwrap_or(0)].into_boxed_slice();
+        for (index, id) in ids.iter().enumerate() {
+            if let Some(id) = id {
+                indexes[usize::from(id.id)] = Some((id.generation, index as u32));
+            }
+        }
+        Self { ids, indexes }
+    }
+
+    /// Where this backend sits; `None` only in a pool of more than 65,535.
+    #[inline]
+    pub fn id(&self, index: usize) -> Option<BackendId> {
+        self.ids.get(index).copied().flatten()
+    }
+
+    /// Which backend sits there; `None` if it is not of this pool, or no longer.
+    #[inline]
+    pub fn index(&self, id: BackendId) -> Option<usize> {
+        let (generation, index) = (*self.indexes.get(usize::from(id.id))?)?;
+        (generation == id.generation).then_some(index as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_seat_while_it_is_configured() {
+        let ids = BackendIds::default();
+        let first = IdMap::new(&ids, ["a", "b"]);
+        ids.retire_all_but(["a", "b"]);
+        let second = IdMap::new(&ids, ["c", "b", "a"]);
+        assert_eq!((first.id(0), first.id(1)), (second.id(2), second.id(1)));
+        assert_eq!(second.index(first.id(0).unwrap()), Some(2));
+        assert_eq!(first.index(second.id(0).unwrap()), None, "an old snapshot does not know a new backend");
+    }
+
+    #[test]
+    fn whoever_follows_a_removed_backend_is_not_taken_for_it() {
+        let ids = BackendIds::default();
+        let old = IdMap::new(&ids, ["a", "b"]).id(0).unwrap();
+        ids.retire_all_but(["b"]);
+        let next = IdMap::new(&ids, ["b", "c"]);
+        assert_eq!(next.id(1).unwrap().id, old.id, "the number is used again");
+        assert_eq!(next.index(old), None);
+        ids.retire_all_but(["b"]);
+        let back = IdMap::new(&ids, ["a", "b"]);
+        assert_eq!(back.index(old), None, "nor is it itself when it comes back under its name");
+    }
+
+    #[test]
+    fn a_refused_configuration_retires_nobody() {
+        let ids = BackendIds::default();
+        let running = IdMap::new(&ids, ["a"]);
+        IdMap::new(&ids, ["x"]);
+        assert_eq!(IdMap::new(&ids, ["a"]).id(0), running.id(0));
+    }
+
+    #[test]
+    fn the_65536th_backend_has_no_seat() {
+        let ids = BackendIds::default();
+        let names: Vec<_> = (0..65_536).map(|n| n.to_string()).collect();
+        let id_map = IdMap::new(&ids, names.iter().map(String::as_str));
+        assert!(id_map.id(65_534).is_some());
+        assert_eq!(id_map.id(65_535), None);
+        assert_eq!(id_map.index(id_map.id(65_534).unwrap()), Some(65_534));
+    }
+}

@@ -1,0 +1,74 @@
+//! Which number stands for which placement in the entries of a memory.
+//!
+//! Knows digests and numbers, not placements. Invariant: two placements that a memory has seen never have the same
+//! number, as long as there were no more than [`PLACEMENT_IDS`] of them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::entry::{PLACEMENT_IDS, PlacementId};
+
+/// The digests that have a number. Asked when a snapshot is built, never for a connection.
+#[derive(Debug)]
+pub(super) struct PlacementIds(Mutex<[Option<u64>; PLACEMENT_IDS]>);
+
+impl Default for PlacementIds {
+    fn default() -> Self {
+        Self(Mutex::new([None; PLACEMENT_IDS]))
+    }
+}
+
+impl PlacementIds {
+    /// The number of a digest: that which it would have in any other process, or the next that is free. When none is,
+    /// it takes its own from whoever has it.
+    pub(super) fn of(&self, digest: u64) -> PlacementId {
+        let mut digests = self.digests();
+        let own = (digest % PLACEMENT_IDS as u64) as usize;
+        let mut places = (own..PLACEMENT_IDS).chain(0..own);
+        let place = places.find(|place| digests[*place].is_none_or(|known| known == digest)).unwrap_or(own);
+        digests[place] = Some(digest);
+        PlacementId::at(place)
+    }
+
+    /// The numbers here of those that have one there, by their number there.
+    pub(super) fn translate(&self, there: &Self) -> impl Fn(PlacementId) -> Option<PlacementId> + use<> {
+        let digests = *there.digests();
+        let here = digests.map(|digest| digest.map(|digest| self.of(digest)));
+        move |placement_id| here[placement_id.place()]
+    }
+
+    /// Every step leaves the list whole.
+    fn digests(&self) -> MutexGuard<'_, [Option<u64>; PLACEMENT_IDS]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placements_differ_in_their_number_also_where_their_digests_nearly_agree() {
+        let placement_ids = PlacementIds::default();
+        let digests: Vec<u64> = (0..PLACEMENT_IDS as u64).map(|n| 5 + n * PLACEMENT_IDS as u64).collect();
+        let mut given: Vec<_> = digests.iter().map(|digest| placement_ids.of(*digest).place()).collect();
+        assert_eq!(given[0], 5, "as in any process");
+        assert!(digests.iter().zip(&given).all(|(digest, place)| placement_ids.of(*digest).place() == *place));
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), PLACEMENT_IDS);
+        assert_eq!(placement_ids.of(7).place(), 7, "one more than there is room for");
+    }
+
+    #[test]
+    fn a_placement_is_known_by_its_number_in_another_memory() {
+        let (here, there) = (PlacementIds::default(), PlacementIds::default());
+        let (first, second) = (5, 5 + PLACEMENT_IDS as u64);
+        here.of(second);
+        let (old, new) = (there.of(first), there.of(second));
+        assert_ne!(old.place(), new.place());
+        let translate = here.translate(&there);
+        assert_eq!(translate(new).map(PlacementId::place), Some(here.of(second).place()));
+        assert_eq!(translate(old).map(PlacementId::place), Some(here.of(first).place()));
+        assert!(translate(PlacementId::at(40)).is_none());
+    }
+}
