@@ -47,7 +47,7 @@ fn bars() {
     let ways = [
         way("hash", 30.0, 3_000.0, placement("hash")),
         way("ring", 60.0, 8_000.0, placement("ring")),
-        way("memory hit, cached", 20.0, 5_000.0, memory_hit()),
+        way("stick table hit, cached", 20.0, 5_000.0, table_hit()),
         way("learned cookie, local hit", 120.0, 12_000.0, learned_cookie()),
     ];
     println!("a pick among 3 backends       took     at most  published   a factor of");
@@ -79,7 +79,7 @@ fn facts(number: u32) -> Facts<'static> {
 
 /// From the client's address to the backend, by placement alone.
 fn placement(method: &str) -> f64 {
-    let current = current(method, 3, "memory = \"0\"\n", "");
+    let current = current(method, 3, "stick_table = \"0\"\n", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::Placement));
@@ -87,15 +87,15 @@ fn placement(method: &str) -> f64 {
 }
 
 /// The pick of a client that is known, less what is no look-up.
-fn memory_hit() -> f64 {
+fn table_hit() -> f64 {
     let current = current("hash", 3, "", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     let keys = settle_all(pool);
-    let memory = pool.memory().expect("a memory");
-    let now = sessile::sticky::memory::Minute::of_ms(1);
-    assert!(keys.iter().all(|key| memory.find(*key, now).is_some()));
-    quickest(|number| _ = black_box(memory.find(black_box(keys[(number % CLIENTS) as usize]), now)))
+    let table = pool.table().expect("a stick table");
+    let now = sessile::sticky::table::Minute::of_ms(1);
+    assert!(keys.iter().all(|key| table.find(*key, now).is_some()));
+    quickest(|number| _ = black_box(table.find(black_box(keys[(number % CLIENTS) as usize]), now)))
 }
 
 /// From the client's address to the backend that is remembered.
@@ -104,11 +104,11 @@ fn remembered() -> f64 {
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     settle_all(pool);
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::Memory));
+    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::StickTable));
     quickest(|number| _ = black_box(pool.pick(black_box(&facts(number % CLIENTS)), &[], 1)))
 }
 
-fn settle_all(pool: &Pool) -> Vec<sessile::sticky::memory::KeyHash> {
+fn settle_all(pool: &Pool) -> Vec<sessile::sticky::table::KeyHash> {
     let settle = |number| {
         let pick = pool.pick(&facts(number), &[], 1).expect("a backend");
         let remember = pick.remember.expect("a key");

@@ -167,7 +167,7 @@ endings! {
     NoPort = "no_port", Us;
     /// This process has no free descriptor.
     NoDescriptor = "no_descriptor", Us;
-    /// The kernel has no memory for sockets.
+    /// The kernel has no stick table for sockets.
     NoMemory = "no_memory", Us;
     /// A local error that is none of the above.
     LocalError = "local_error", Us;
@@ -219,7 +219,7 @@ pub enum Reason {
     /// The request's cookie.
     Cookie,
     /// Where the key has settled.
-    Memory,
+    StickTable,
     /// Placement among the usable backends.
     Placement,
     /// Nothing usable was left but a backup, or all are down and `all_down = "try"`.
@@ -231,7 +231,7 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
-            Self::Memory => "memory",
+            Self::StickTable => "stick_table",
             Self::Placement => "placement",
             Self::LastResort => "last_resort",
         }
@@ -240,7 +240,7 @@ impl Reason {
 
 /// Why a client that had settled somewhere got another backend.
 ///
-/// Counted is what the balancer knows: a client that its memory had to forget, or lost with the process, is found by
+/// Counted is what the balancer knows: a client that its stick table had to forget, or lost with the process, is found by
 /// placement or breaks uncounted. Clients known by a cookie are counted by the request: one that brings the same bad
 /// cookie again, although it was sent a good one, is counted again, since nothing tells it from another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +264,7 @@ pub enum Cause {
     Expired,
     /// Its cookie was not one of ours.
     Forged,
-    /// What was known of it was lost with the process. Always 0 so far: a lost memory leaves nothing by which a client
+    /// What was known of it was lost with the process. Always 0 so far: a lost stick table leaves nothing by which a client
     /// could be known to have settled before, and cookies outlive the process.
     Restart,
 }

@@ -14,10 +14,10 @@ use crate::admission::{Admission, ListenerState};
 use crate::clock;
 use crate::config::{self, Config, Fallback};
 use crate::limits::{Limits, millis};
-use crate::pool::{Backend, Memories, Pool};
+use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
 use crate::sticky::cookie::{KeyRing, Rule};
-use crate::sticky::memory::Secret;
+use crate::sticky::table::Secret;
 use crate::tls::Termination;
 
 /// One generation of everything configured.
@@ -72,7 +72,7 @@ pub struct Loaded {
     pub tls: Termination,
     /// Keys of cookies.
     pub rings: Rings,
-    /// Makes what memories know of a key unforeseeable, where a memory file brings it; that of the process before, or a
+    /// Makes what memories know of a key unforeseeable, where a stick-table file brings it; that of the process before, or a
     /// new one, where not.
     pub secret: Option<Secret>,
 }
@@ -165,13 +165,13 @@ impl Snapshot {
         let now_ms = clock::now() / 1_000;
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(draw);
         let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
-        let mut memories = Memories::new(before.iter().map(|pool| &**pool), &secret, now_ms);
+        let mut stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
             .map(|pool| {
                 let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
-                Arc::new(memories.give(Pool::new(pool, old, seats).with_cookie(rings.rule(pool))))
+                Arc::new(stick_tables.give(Pool::new(pool, old, seats).with_cookie(rings.rule(pool))))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
@@ -209,17 +209,17 @@ impl Snapshot {
         self.pools.iter().find(|pool| pool.is_of(backend))
     }
 
-    /// Each memory once: its name, and the pools that share it.
-    pub fn memories(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
-        let mut memories: Vec<(&str, Vec<_>)> = Vec::new();
-        for pool in self.pools.iter().filter(|pool| pool.memory().is_some()) {
+    /// Each stick table once: its name, and the pools that share it.
+    pub fn stick_tables(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
+        let mut stick_tables: Vec<(&str, Vec<_>)> = Vec::new();
+        for pool in self.pools.iter().filter(|pool| pool.table().is_some()) {
             let name: &str = pool.sticks_as();
-            match memories.iter_mut().find(|(known, _)| *known == name) {
+            match stick_tables.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, pools)) => pools.push(pool),
-                None => memories.push((name, vec![pool])),
+                None => stick_tables.push((name, vec![pool])),
             }
         }
-        memories
+        stick_tables
     }
 
     /// The pool of this name.
@@ -298,13 +298,13 @@ impl Current {
         self.0.swap(snapshot)
     }
 
-    /// How many generations are still in memory.
+    /// How many generations are still in stick table.
     pub fn generations_alive(&self) -> usize {
         self.0.load()._alive.0.load(Relaxed)
     }
 }
 
-/// Counts the snapshots of one process that are in memory.
+/// Counts the snapshots of one process that are in stick table.
 #[derive(Debug)]
 struct Alive(Arc<AtomicUsize>);
 

@@ -1,10 +1,10 @@
-//! What a memory costs before anybody is remembered: pages come when they are used.
+//! What a stick table costs before anybody is remembered: pages come when they are used.
 //!
 //! A binary of its own, because other tests' allocators and pages would be counted. Invariant: the system's allocator.
 
 use std::time::Duration;
 
-use sessile::sticky::memory::{BackendState, IdMap, Memory, Minute, Origin, Place, Secret, Terms};
+use sessile::sticky::table::{BackendState, IdMap, Minute, Origin, Place, Secret, StickTable, Terms};
 
 const GIB: u64 = 1 << 30;
 
@@ -13,13 +13,13 @@ fn a_memory_of_a_gibibyte_costs_what_is_used_of_it() {
     let before = resident_bytes();
     let remember = Duration::from_secs(10_800);
     let terms = Terms { remember, remember_values: remember, digest: 1 };
-    let memory = Memory::new(GIB, Secret::new([7; 16]), terms).expect("a table");
-    assert_eq!(memory.bytes(), GIB);
-    let id = IdMap::new(memory.ids(), ["a"]).id(0).expect("a seat");
+    let table = StickTable::new(GIB, Secret::new([7; 16]), terms).expect("a table");
+    assert_eq!(table.bytes(), GIB);
+    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("a seat");
     let now = Minute::of_ms(0);
     for n in 0..100_u64 {
         let place = Place { id, origin: Origin::Placed };
-        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), place, now, |_| BackendState::Usable);
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), place, now, |_| BackendState::Usable);
     }
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes for a hundred keys");

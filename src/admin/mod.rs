@@ -12,7 +12,7 @@
 //! | `GET /status` | [`Status`] |
 //! | `GET /pools` | its pools |
 //! | `GET /backends` | their backends, each with its pool's name |
-//! | `GET /memory` | what pools remember, with the keys that come most often |
+//! | `GET /stick-table` | what pools remember, with the keys that come most often |
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
@@ -58,7 +58,7 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> Status;
 
     /// What is remembered, and of whom most.
-    fn memories(&self) -> Vec<MemoryView>;
+    fn stick_tables(&self) -> Vec<StickTableView>;
 
     /// How many open connections a filter holds for, and at most so many of them.
     fn connections(&self, filter: Filter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
@@ -89,12 +89,12 @@ pub struct Filter {
     pub limit: usize,
 }
 
-/// A memory, and the keys that come most often.
+/// A stick table, and the keys that come most often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MemoryView {
+pub struct StickTableView {
     /// What it holds.
     #[serde(flatten)]
-    pub memory: status::Memory,
+    pub stick_table: status::StickTableStatus,
     /// The hottest keys, hottest first.
     pub hottest: Vec<HotKey>,
 }

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Control, Filter, MemoryView};
+use super::{Asked, Control, Filter, StickTableView};
 use crate::metrics::{self, Status, status};
 use crate::pool::Order;
 
@@ -47,7 +47,7 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/status", get(whole::<C>))
         .route("/pools", get(pools::<C>))
         .route("/backends", get(backends::<C>))
-        .route("/memory", get(memory::<C>))
+        .route("/stick-table", get(stick_table::<C>))
         .route("/store", get(store::<C>))
         .route("/connections", get(connections::<C>))
 }
@@ -59,11 +59,11 @@ async fn page<C: Control>(State(control): State<Arc<C>>) -> Response {
 
 /// With what is remembered, which takes a while to count and is left out where nobody asks for it.
 fn everything<C: Control>(control: &C) -> Status {
-    let memories = control.memories().into_iter().map(|view| view.memory).collect();
-    Status { memories, ..control.status() }
+    let stick_tables = control.stick_tables().into_iter().map(|view| view.stick_table).collect();
+    Status { stick_tables, ..control.status() }
 }
 
-/// Counting a large memory takes a while, in which checks and commands go on.
+/// Counting a large stick table takes a while, in which checks and commands go on.
 async fn aside<C: Control, T: Send + 'static>(
     control: Arc<C>,
     look: impl FnOnce(&C) -> T + Send + 'static,
@@ -86,8 +86,8 @@ async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<sta
     aside(control, |control| Json(control.status().pools)).await
 }
 
-async fn memory<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<MemoryView>>, StatusCode> {
-    aside(control, |control| Json(control.memories())).await
+async fn stick_table<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<StickTableView>>, StatusCode> {
+    aside(control, |control| Json(control.stick_tables())).await
 }
 
 /// `null` without one.

@@ -42,10 +42,10 @@ impl Control for Fake {
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 
-    fn memories(&self) -> Vec<MemoryView> {
+    fn stick_tables(&self) -> Vec<StickTableView> {
         let hot = HotKey { key: "10.0.0.1".into(), share: 0.5, share_error: 0.0, backend: Some("a".into()) };
-        vec![MemoryView {
-            memory: status::Memory { name: "web".into(), ..status::Memory::default() },
+        vec![StickTableView {
+            stick_table: status::StickTableStatus { name: "web".into(), ..status::StickTableStatus::default() },
             hottest: vec![hot],
         }]
     }
@@ -148,7 +148,8 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> (u16, St
 #[test]
 fn both_doors_show_the_same() {
     let served = Served::start();
-    for path in ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/memory", "/connections?limit=2"]
+    for path in
+        ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/stick-table", "/connections?limit=2"]
     {
         let (code, body) = served.over_unix("GET", path);
         assert_eq!(code, 200, "{path}");
@@ -164,8 +165,8 @@ fn views_show_what_they_are_named_for() {
     let served = Served::start();
     assert_eq!(served.json("/status")["generation"], 4);
     assert_eq!(served.json("/pools")[0]["backends"][1]["name"], "b");
-    let memory = &served.json("/memory")[0];
-    assert_eq!((&memory["name"], &memory["hottest"][0]["key"]), (&"web".into(), &"10.0.0.1".into()));
+    let stick_table = &served.json("/stick-table")[0];
+    assert_eq!((&stick_table["name"], &stick_table["hottest"][0]["key"]), (&"web".into(), &"10.0.0.1".into()));
     let backends = served.json("/backends");
     assert_eq!((&backends[1]["pool"], &backends[1]["name"]), (&"web".into(), &"b".into()));
 }

@@ -1,7 +1,7 @@
 //! `sessile explain`: where clients go, from the configuration alone.
 //!
 //! Builds the same route tables and pools that serve, and asks them; connects nowhere and asks no running process, so
-//! health is what `--down` says. Invariant: one client in, one answer out, in the same order; memory does not grow
+//! health is what `--down` says. Invariant: one client in, one answer out, in the same order; stick table does not grow
 //! with the number of clients.
 
 use std::io::{self, BufRead, BufReader, Read, Write};

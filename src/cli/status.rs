@@ -1,14 +1,14 @@
 //! `sessile status`: what the running process is doing, as tables for people or as its own JSON.
 //!
 //! Computes nothing: numbers are those of the admin interface. Invariant: `--json` prints what `/status` answers; the
-//! tables add the hottest keys of `/memory`.
+//! tables add the hottest keys of `/stick-table`.
 
 use std::fmt::Write as _;
 use std::io::Write;
 
 use super::table::Table;
 use super::{Failure, client, load::Running, print_json};
-use crate::admin::MemoryView;
+use crate::admin::StickTableView;
 use crate::metrics::{self, status};
 use crate::outcome::Ended;
 
@@ -33,20 +33,20 @@ impl Status {
         if self.json {
             print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
         } else {
-            let memories: Vec<MemoryView> = client::request(&socket, "GET", "/memory")?.json(&[200])?;
-            out.write_all(show(&answer.json(&[200])?, &memories).as_bytes())?;
+            let stick_tables: Vec<StickTableView> = client::request(&socket, "GET", "/stick-table")?.json(&[200])?;
+            out.write_all(show(&answer.json(&[200])?, &stick_tables).as_bytes())?;
         }
         Ok(0)
     }
 }
 
-fn show(status: &metrics::Status, memories: &[MemoryView]) -> String {
+fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
     let sections = [
         head(status),
         listeners(&status.listeners),
         pools(&status.pools),
-        self::memories(memories),
-        hottest(memories),
+        self::stick_tables(stick_tables),
+        hottest(stick_tables),
         workers(&status.workers),
     ];
     let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
@@ -146,29 +146,29 @@ fn pools(pools: &[status::Pool]) -> String {
     table.render()
 }
 
-fn memories(memories: &[MemoryView]) -> String {
-    let mut table = Table::new(["MEMORY", "POOLS", "SIZE", "KNOWN", "DISPLACED", "LEARNED", "LOST EARLY"]);
-    for MemoryView { memory, .. } in memories {
+fn stick_tables(stick_tables: &[StickTableView]) -> String {
+    let mut table = Table::new(["STICK TABLE", "POOLS", "SIZE", "KNOWN", "DISPLACED", "LEARNED", "LOST EARLY"]);
+    for StickTableView { stick_table, .. } in stick_tables {
         table.row([
-            memory.name.clone(),
-            memory.pools.join(" "),
-            bytes(memory.bytes),
-            memory.known.to_string(),
-            memory.displaced.to_string(),
-            memory.learned.to_string(),
-            memory.evicted_displaced.to_string(),
+            stick_table.name.clone(),
+            stick_table.pools.join(" "),
+            bytes(stick_table.bytes),
+            stick_table.known.to_string(),
+            stick_table.displaced.to_string(),
+            stick_table.learned.to_string(),
+            stick_table.evicted_displaced.to_string(),
         ]);
     }
     table.render()
 }
 
 /// Keys that alone make a difference.
-fn hottest(memories: &[MemoryView]) -> String {
-    let mut table = Table::new(["MEMORY", "HOTTEST KEY", "SHARE", "BACKEND"]);
-    for MemoryView { memory, hottest } in memories {
+fn hottest(stick_tables: &[StickTableView]) -> String {
+    let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
+    for StickTableView { stick_table, hottest } in stick_tables {
         for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
             let share = format!("{:.1} %", hot.share * 100.0);
-            table.row([memory.name.clone(), hot.key.clone(), share, hot.backend.clone().unwrap_or_default()]);
+            table.row([stick_table.name.clone(), hot.key.clone(), share, hot.backend.clone().unwrap_or_default()]);
         }
     }
     table.render()
@@ -267,9 +267,11 @@ mod tests {
             ..metrics::Status::default()
         };
         let hot = |key: &str, share| HotKey { key: key.into(), share, share_error: 0.001, backend: Some("a".into()) };
-        let memory = status::Memory { name: "web".into(), pools: vec!["web".into()], known: 70, ..Default::default() };
-        let memories = [MemoryView { memory, hottest: vec![hot("10.0.0.1", 0.601), hot("10.0.0.2", 0.002)] }];
-        let shown = show(&status, &memories);
+        let stick_table =
+            status::StickTableStatus { name: "web".into(), pools: vec!["web".into()], known: 70, ..Default::default() };
+        let stick_tables =
+            [StickTableView { stick_table, hottest: vec![hot("10.0.0.1", 0.601), hot("10.0.0.2", 0.002)] }];
+        let shown = show(&status, &stick_tables);
         for line in [
             "sessile 0.1.0, not ready, up 0 µs, generation 0, digest 00ff",
             "the last reload was refused:\n  s.toml:1:1: no",

@@ -14,9 +14,9 @@ mod cookie;
 mod file;
 pub mod keys;
 mod listener;
-mod memory;
 mod pool;
 mod problem;
+mod stick_table;
 mod store;
 mod tls;
 mod value;
@@ -24,12 +24,12 @@ mod value;
 pub use check::{Checked, check};
 pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
-pub use memory::{Memory, OnAdd, OnDown, OnFull, OnReturn};
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
+pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, Store, StoreAddress, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical as canonical_network, hex32};
@@ -67,9 +67,9 @@ pub struct Process {
     /// SIGTERM: how long connections may go on after the listeners have closed.
     pub stop_deadline: Duration,
     /// Where memories are kept from one process to the next; `None` = nowhere.
-    pub memory_file: Option<PathBuf>,
+    pub stick_table_file: Option<PathBuf>,
     /// How often that is written.
-    pub memory_interval: Duration,
+    pub stick_table_interval: Duration,
     /// The admin interface.
     pub admin: Admin,
     /// What is logged, and how.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, Memory, OnDown, OnFull, PoolTls};
+use super::{Cookie, OnDown, OnFull, PoolTls, StickTableRules};
 use crate::server_name::ServerName;
 
 /// Backends that share one balancing rule.
@@ -33,9 +33,9 @@ pub struct Pool {
     pub prefix_v6: u8,
     /// Enters every placement hash.
     pub hash_seed: u64,
-    /// The memory of where keys settled; `None` = none.
-    pub memory: Option<Memory>,
-    /// Pools of one group share their memory.
+    /// The stick table of where keys settled; `None` = none.
+    pub stick_table: Option<StickTableRules>,
+    /// Pools of one group share their stick table.
     pub stick_group: Option<String>,
     /// What a known client does whose backend is down.
     pub when_down: OnDown,
@@ -312,7 +312,7 @@ impl Pool {
             prefix_v4: 32,
             prefix_v6: 64,
             hash_seed: 0,
-            memory: None,
+            stick_table: None,
             stick_group: None,
             when_down: OnDown::Rehash,
             load_bound: None,

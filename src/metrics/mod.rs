@@ -31,7 +31,7 @@ pub fn render(status: &Status) -> String {
     reloads(&mut page, status);
     listeners(&mut page, status);
     pools(&mut page, status);
-    memories(&mut page, status);
+    stick_tables(&mut page, status);
     backends(&mut page, status);
     store(&mut page, status);
     workers(&mut page, status);
@@ -146,40 +146,42 @@ fn pools(page: &mut Page, status: &Status) {
     );
 }
 
-fn memories(page: &mut Page, status: &Status) {
-    let memories = || status.memories.iter().map(|memory| (memory, labels([("memory", &memory.name)])));
+fn stick_tables(page: &mut Page, status: &Status) {
+    let stick_tables =
+        || status.stick_tables.iter().map(|stick_table| (stick_table, labels([("stick_table", &stick_table.name)])));
     page.gauge(
-        "sessile_memory_bytes",
-        "Size of the memory.",
-        memories().map(|(memory, labels)| (labels, memory.bytes)),
+        "sessile_stick_table_bytes",
+        "Size of the stick table.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.bytes)),
     );
     page.gauge(
-        "sessile_memory_known",
+        "sessile_stick_table_known",
         "Keys whose backend is remembered, by the time since they were last seen, at most.",
-        status.memories.iter().flat_map(|memory| {
-            let of_age = |(age, count): (&String, &u64)| (labels([("memory", &memory.name), ("age", age)]), *count);
-            memory.known_by_age.iter().map(of_age)
+        status.stick_tables.iter().flat_map(|stick_table| {
+            let of_age =
+                |(age, count): (&String, &u64)| (labels([("stick_table", &stick_table.name), ("age", age)]), *count);
+            stick_table.known_by_age.iter().map(of_age)
         }),
     );
     page.gauge(
-        "sessile_memory_displaced",
+        "sessile_stick_table_displaced",
         "Remembered keys that placement alone would not find.",
-        memories().map(|(memory, labels)| (labels, memory.displaced)),
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.displaced)),
     );
     page.gauge(
-        "sessile_memory_learned",
+        "sessile_stick_table_learned",
         "Remembered cookies of applications.",
-        memories().map(|(memory, labels)| (labels, memory.learned)),
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.learned)),
     );
     page.counter(
-        "sessile_memory_evicted_displaced_total",
+        "sessile_stick_table_evicted_displaced_total",
         "Remembered keys that placement would not find, and that had to give way.",
-        memories().map(|(memory, labels)| (labels, memory.evicted_displaced)),
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.evicted_displaced)),
     );
     page.level(
-        "sessile_memory_hottest_ratio",
+        "sessile_stick_table_hottest_ratio",
         "Share of the picks of about the last twenty minutes that is the most frequent key's.",
-        memories().map(|(memory, labels)| (labels, memory.hottest_share)),
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
     );
 }
 

@@ -39,7 +39,7 @@ pub struct Status {
     pub pools: Vec<Pool>,
     /// What pools remember of their clients.
     #[serde(default)]
-    pub memories: Vec<Memory>,
+    pub stick_tables: Vec<StickTableStatus>,
     /// The shared store, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
@@ -146,9 +146,9 @@ pub struct Pool {
     pub backends: Vec<Backend>,
 }
 
-/// The memory of a pool, or of all pools of a `stick_group`.
+/// The stick table of a pool, or of all pools of a `stick_group`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct StickTableStatus {
     /// The name of the pool, or of the group.
     pub name: String,
     /// The pools that share it.

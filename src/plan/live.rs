@@ -1,6 +1,6 @@
 //! The part of a plan that only the running process can tell: whom it knows, and whom it serves.
 //!
-//! Stops nobody: the memory is read while others write it. Invariant: who is said to stay or to move does so; where that
+//! Stops nobody: the stick table is read while others write it. Invariant: who is said to stay or to move does so; where that
 //! needs more than is known, it is counted as depending, and how many of those move is an estimate and called one.
 
 use std::collections::BTreeMap;

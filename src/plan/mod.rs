@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | new clients | those listed | shares of the key space, from a sample |
 //! | known clients, no process asked | those listed, should they come as listed | the same |
-//! | known clients of a process | how many there are; whether they stay or leave where their key does not matter | where they go, and whether, where it does: a memory keeps hashes |
+//! | known clients of a process | how many there are; whether they stay or leave where their key does not matter | where they go, and whether, where it does: a stick table keeps hashes |
 //! | open connections | where their clients go next, if by address and server name | if by more than that |
 
 mod live;

@@ -7,15 +7,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::config::{self, CookieMode, KeyPart};
-use crate::pool::{Backend, Memories, Pick, Pool, Ties};
+use crate::pool::{Backend, Pick, Pool, StickTables, Ties};
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
-use crate::sticky::memory::Secret;
+use crate::sticky::table::Secret;
 
-/// A memory has room for so many bytes a client: fewer than one in ten of its places is taken, so nobody is lost.
+/// A stick table has room for so many bytes a client: fewer than one in ten of its places is taken, so nobody is lost.
 const ROOM: u64 = 256;
 
-/// Both pools, with one memory.
+/// Both pools, with one stick table.
 pub(super) struct Pair {
     pub(super) old: Pool,
     pub(super) new: Pool,
@@ -28,8 +28,10 @@ impl Pair {
     /// Nobody is known yet, and there is room for so many.
     pub(super) fn new(before: &config::Pool, after: &config::Pool, clients: usize) -> Self {
         let roomy = |pool: &config::Pool| {
-            let memory = pool.memory.map(|memory| config::Memory { bytes: ROOM * (clients as u64).max(64), ..memory });
-            config::Pool { memory, ..pool.clone() }
+            let stick_table = pool
+                .stick_table
+                .map(|table| config::StickTableRules { bytes: ROOM * (clients as u64).max(64), ..table });
+            config::Pool { stick_table, ..pool.clone() }
         };
         Self::over(&roomy(before), &roomy(after), None, 0)
     }
@@ -39,24 +41,25 @@ impl Pair {
         Self::over(pool.config(), after, Some(pool), now_ms)
     }
 
-    /// The same with a copy of that memory: whoever visits is known here alone.
+    /// The same with a copy of that stick table: whoever visits is known here alone.
     pub(super) fn copied(pool: &Pool, after: &config::Pool, now_ms: u64) -> Self {
         // Another size is another table, which takes over what stands in the old one.
-        let memory = pool.config().memory.map(|memory| config::Memory { bytes: memory.bytes + ROOM, ..memory });
-        Self::over(&config::Pool { memory, ..pool.config().clone() }, after, Some(pool), now_ms)
+        let stick_table =
+            pool.config().stick_table.map(|table| config::StickTableRules { bytes: table.bytes + ROOM, ..table });
+        Self::over(&config::Pool { stick_table, ..pool.config().clone() }, after, Some(pool), now_ms)
     }
 
     fn over(before: &config::Pool, after: &config::Pool, living: Option<&Pool>, now_ms: u64) -> Self {
         let secret = Secret::new([0; 16]);
         // Of backends nobody is connected to, all are up. The files that cookies are sealed with are not needed.
-        let imagined = |config: &config::Pool, memory: Option<&Pool>| {
+        let imagined = |config: &config::Pool, table: Option<&Pool>| {
             let cookie = Rings::default().rule(config);
-            Memories::new(memory, &secret, now_ms).give(Pool::new(config, None, 1).with_cookie(cookie))
+            StickTables::new(table, &secret, now_ms).give(Pool::new(config, None, 1).with_cookie(cookie))
         };
         let old = imagined(before, living);
         let new = imagined(after, Some(&old));
         let cookie = alike(before.cookie.as_ref(), after.cookie.as_ref())
-            && (old.memory().is_some() && new.memory().is_some() || !learns(before));
+            && (old.table().is_some() && new.table().is_some() || !learns(before));
         Self { old, new, cookie, now_ms }
     }
 

@@ -25,8 +25,8 @@ pub(super) fn shrunk(old: &Config, new: &Config) -> Vec<String> {
     for (before, after) in changes::common(old, new) {
         pool_counts(before, after, &mut counts);
         pool_times(before, after, &mut times);
-        let bytes = |pool: &config::Pool| pool.memory.map_or(0, |memory| memory.bytes);
-        sizes.push((format!("pool {:?}: memory", after.name), bytes(before), bytes(after)));
+        let bytes = |pool: &config::Pool| pool.stick_table.map_or(0, |table| table.bytes);
+        sizes.push((format!("pool {:?}: stick_table", after.name), bytes(before), bytes(after)));
     }
     let count = |limit: usize| if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
     let time = |limit: Duration| if limit == Duration::MAX { "no limit".to_owned() } else { format!("{limit:?}") };
@@ -88,8 +88,8 @@ fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<u
 
 fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<Duration>>) {
     let name = |what: &str| format!("pool {:?}: {what}", after.name);
-    if let (Some(was), Some(memory)) = (before.memory, after.memory) {
-        rows.push((name("remember"), was.remember, memory.remember));
+    if let (Some(was), Some(table)) = (before.stick_table, after.stick_table) {
+        rows.push((name("remember"), was.remember, table.remember));
     }
     if let (Some(was), Some(cookie)) = (&before.cookie, &after.cookie) {
         let life = |cookie: &config::Cookie| match &cookie.mode {

@@ -27,7 +27,7 @@ fn one_of_four_takes_a_fourth_from_each_and_only_of_new_clients() {
     assert!((pool.new_keys - 0.25).abs() < 0.005, "{pool:?}");
     assert_eq!(pool.known_keys, 0.0);
     assert!(pool.moves.len() == 3 && pool.moves.iter().all(|row| row.to.as_deref() == Some("d")), "{pool:?}");
-    let forgetful = |names: &[&str]| config(&("memory = \"0\"\n".to_owned() + &backends(names)));
+    let forgetful = |names: &[&str]| config(&("stick_table = \"0\"\n".to_owned() + &backends(names)));
     let plan = Plan::new(&forgetful(&["a", "b", "c"]), &forgetful(&["a", "b", "c", "d"]), Ask::about(&[]));
     assert!((plan.pools[0].moving() - 0.25).abs() < 0.005);
     assert_eq!(plan.too_much(0.2).len(), 1);
@@ -51,7 +51,7 @@ fn who_is_known_at_a_draining_backend_stays_there() {
 #[test]
 fn who_has_a_cookie_stays_where_nobody_is_remembered() {
     let shop = |names: &[&str]| {
-        let more = "http = true\nmemory = \"0\"\ncookie = { mode = \"route\", name = \"SID\" }\n";
+        let more = "http = true\nstick_table = \"0\"\ncookie = { mode = \"route\", name = \"SID\" }\n";
         config(&(more.to_owned() + &backends(names)))
     };
     let pool = Plan::new(&shop(&["a", "b", "c"]), &shop(&["a", "b", "c", "d"]), Ask::about(&[])).pools.remove(0);
@@ -92,15 +92,15 @@ fn keys_of_every_kind_are_sampled() {
 fn smaller_limits_are_told() {
     let with = |pool: &str, limits: &str| config(&format!("{pool}{}[limits]\n{limits}\n", backends(&["a"])));
     let (wide, narrow) = (
-        with("memory = \"1 MiB\"\n", "max_connections = 100\nlifetime = \"off\"\nidle_timeout = \"1h\""),
-        with("memory = \"64 KiB\"\n", "max_connections = 50\nlifetime = \"1h\"\nidle_timeout = \"2h\""),
+        with("stick_table = \"1 MiB\"\n", "max_connections = 100\nlifetime = \"off\"\nidle_timeout = \"1h\""),
+        with("stick_table = \"64 KiB\"\n", "max_connections = 50\nlifetime = \"1h\"\nidle_timeout = \"2h\""),
     );
     assert_eq!(
         Plan::new(&wide, &narrow, Ask::about(&[])).warnings,
         [
             "max_connections shrinks: 100 to 50",
             "lifetime shrinks: no limit to 3600s",
-            "pool \"p\": memory shrinks: room for 65536 clients to room for 4096 clients",
+            "pool \"p\": stick_table shrinks: room for 65536 clients to room for 4096 clients",
         ]
     );
     assert_eq!(Plan::new(&narrow, &wide, Ask::about(&[])).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);

@@ -7,8 +7,8 @@ use crate::config::Balance;
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs};
-use crate::sticky::memory::KeyHash;
 use crate::sticky::range::{self, Pin, Range};
+use crate::sticky::table::KeyHash;
 
 /// What placement is asked for one connection.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub(super) struct Aim<'a> {
     /// The key's hash, or a turn.
     pub(super) draw: u64,
     pub(super) keyed: bool,
-    /// The key in the pool's memory.
-    pub(super) memory_key: Option<KeyHash>,
+    /// The key in the pool's stick table.
+    pub(super) table_key: Option<KeyHash>,
 }
 
 impl<'a> Aim<'a> {
@@ -38,15 +38,15 @@ impl Pool {
     #[inline]
     pub(super) fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
         let range = self.range(facts);
-        let hashes = |key: &[u8]| (self.placement.key_hash(key), self.memory.as_ref().map(|memory| memory.key(key)));
-        let Some((draw, memory_key)) = self.with_key(facts, range, hashes) else {
+        let hashes = |key: &[u8]| (self.placement.key_hash(key), self.table.as_ref().map(|table| table.key(key)));
+        let Some((draw, table_key)) = self.with_key(facts, range, hashes) else {
             let draw = match self.config.balance {
                 Balance::RoundRobin | Balance::LeastConnections => turn(),
                 _ => scatter(turn()),
             };
-            return Aim { range, draw, keyed: false, memory_key: None };
+            return Aim { range, draw, keyed: false, table_key: None };
         };
-        Aim { range, draw, keyed: true, memory_key }
+        Aim { range, draw, keyed: true, table_key }
     }
 
     /// The named range a client is in.

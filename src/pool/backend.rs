@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) draws: Padded<AtomicU64>,
     /// Known clients that got another backend, by cause.
     pub(super) breaks: [AtomicU64; Cause::ALL.len()],
-    /// Entries of the memory that were worth keeping and had to give way.
+    /// Entries of the stick table that were worth keeping and had to give way.
     pub(super) evicted_displaced: AtomicU64,
     /// Held while deciding about an ejection, so that two at once cannot exceed the ceilings together.
     pub(super) ejecting: Mutex<()>,

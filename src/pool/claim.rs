@@ -1,25 +1,25 @@
 //! Connections of one key at the same time: where one of them stands or is about to, the others go.
 //!
-//! Only memory knows of the others. Invariant: of a key that nobody knows, connections that come together are placed
+//! Only stick table knows of the others. Invariant: of a key that nobody knows, connections that come together are placed
 //! once where load or time could place them differently.
 
 use std::sync::Arc;
 
 use super::aim::Aim;
-use super::memory::{Recalled, Remember};
+use super::table::{Recalled, Remember};
 use super::{Backend, Choice, Pool};
 use crate::outcome::Reason;
-use crate::sticky::memory::Minute;
+use crate::sticky::table::Minute;
 
 impl Pool {
-    /// A new key was placed. Where the load had a say in it, that stands in the memory before the connection does: the
+    /// A new key was placed. Where the load had a say in it, that stands in the stick table before the connection does: the
     /// next connection of this key may find another load. Who was faster has chosen for both.
     pub(super) fn claim(&self, aim: &Aim<'_>, choice: Choice, now_ms: u64, fits: impl Fn(usize) -> bool) -> Choice {
-        let Some(key) = aim.memory_key.filter(|_| self.steers()) else { return choice };
+        let Some(key) = aim.table_key.filter(|_| self.steers()) else { return choice };
         self.refresh(Remember { key, origin: choice.origin }, &self.backends[choice.index], now_ms);
         match self.recall(aim, now_ms) {
             Recalled::At(index, origin) if index != choice.index && fits(index) => {
-                Choice { index, reason: Reason::Memory, broke: None, origin }
+                Choice { index, reason: Reason::StickTable, broke: None, origin }
             }
             _ => choice,
         }
@@ -27,8 +27,9 @@ impl Pool {
 
     /// No connection could be established where the key was placed: it is new again, if it was.
     pub fn release(&self, remember: Remember, reason: Reason, backend: &Arc<Backend>, now_ms: u64) {
-        if reason != Reason::Memory && self.settled_at(remember, now_ms).is_some_and(|at| Arc::ptr_eq(at, backend)) {
-            self.memory().map(|memory| memory.forget(remember.key));
+        if reason != Reason::StickTable && self.settled_at(remember, now_ms).is_some_and(|at| Arc::ptr_eq(at, backend))
+        {
+            self.table().map(|table| table.forget(remember.key));
         }
     }
 
@@ -38,8 +39,8 @@ impl Pool {
     }
 
     fn settled_at(&self, remember: Remember, now_ms: u64) -> Option<&Arc<Backend>> {
-        let memory = self.memory.as_ref()?;
-        match memory.recall(remember.key, Minute::of_ms(now_ms)) {
+        let table = self.table.as_ref()?;
+        match table.recall(remember.key, Minute::of_ms(now_ms)) {
             Recalled::At(index, _) => self.backends.get(index),
             Recalled::Unknown | Recalled::Gone => None,
         }

@@ -16,7 +16,7 @@ use crate::proxy_protocol;
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs, cut};
-use crate::sticky::memory::Origin;
+use crate::sticky::table::Origin;
 
 /// From key to choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,8 +1,8 @@
 //! What a pool under other rules would do with those whom this one knows.
 //!
 //! For plans, not for connections: a plan makes the pool of another configuration, which nobody is ever connected by,
-//! lets it have the same memory, and asks both. Writes nothing. Invariant: what is said to stay or to leave does so,
-//! as long as every backend takes connections; what only the bytes of a key could tell, which a memory does not have,
+//! lets it have the same stick table, and asks both. Writes nothing. Invariant: what is said to stay or to leave does so,
+//! as long as every backend takes connections; what only the bytes of a key could tell, which a stick table does not have,
 //! is said to depend on them.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::memory::Recalled;
+use super::table::Recalled;
 use super::{Backend, Health, Pool};
 use crate::config::{self, CookieMode, KeyPart, OnAdd, OnReturn, RangeRule};
 use crate::sticky::Facts;
-use crate::sticky::memory::{Entry, Minute, Origin};
+use crate::sticky::table::{Entry, Minute, Origin};
 
 /// What becomes of a client where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +45,13 @@ impl Pool {
         self.decide(&aim, |_| Health::Usable, |_| false, None).map(|choice| &self.backends[choice.index])
     }
 
-    /// Whether the memory knows the key of these facts, and a backend for it that is still there.
+    /// Whether the stick table knows the key of these facts, and a backend for it that is still there.
     pub fn knows(&self, facts: &Facts<'_>, now_ms: u64) -> bool {
         matches!(self.recall(&self.aim(facts, || 0), now_ms), Recalled::At(..))
     }
 
-    /// Every entry of the memory that names a backend of this pool: that backend's index, and what becomes of the entry
-    /// under `next`, which has the same memory.
+    /// Every entry of the stick table that names a backend of this pool: that backend's index, and what becomes of the entry
+    /// under `next`, which has the same stick table.
     pub fn foresee<'p>(&'p self, next: &'p Self, now_ms: u64) -> impl Iterator<Item = (usize, Fate)> + 'p {
         let now = Minute::of_ms(now_ms);
         let alike = Alike::of(self, next);
@@ -61,7 +61,7 @@ impl Pool {
             None => (at, Fate::Leaves),
             Some(index) => (at, next.fate(&entry, alike, everybody[index], now)),
         };
-        self.memory.iter().flat_map(move |memory| memory.live(now)).map(fate)
+        self.table.iter().flat_map(move |table| table.live(now)).map(fate)
     }
 
     /// The index of the backend of this name.
@@ -72,16 +72,16 @@ impl Pool {
     /// What becomes of an entry whose backend is there; `anybody`: no range shuts that out.
     fn fate(&self, entry: &Entry, alike: Alike, anybody: bool, now: Minute) -> Fate {
         let value = entry.known.origin.is_value();
-        let Some(memory) = self.memory.as_ref().filter(|_| if value { alike.learns } else { alike.keys }) else {
+        let Some(table) = self.table.as_ref().filter(|_| if value { alike.learns } else { alike.keys }) else {
             return Fate::Depends;
         };
-        match memory.recall(entry.key, now) {
+        match table.recall(entry.key, now) {
             Recalled::Gone => Fate::Leaves,
-            // It was the smaller memory's to lose, or is over under the new rules.
+            // It was the smaller stick table's to lose, or is over under the new rules.
             Recalled::Unknown => Fate::Depends,
             Recalled::At(_, origin) => {
-                let follows = origin == Origin::Outgrown && memory.rules.on_add == OnAdd::Move
-                    || origin == Origin::Displaced && memory.rules.on_return == OnReturn::Return;
+                let follows = origin == Origin::Outgrown && table.rules.on_add == OnAdd::Move
+                    || origin == Origin::Displaced && table.rules.on_return == OnReturn::Return;
                 if alike.rules || anybody && !follows { Fate::Stays } else { Fate::Depends }
             }
         }
@@ -97,7 +97,8 @@ impl Alike {
         };
         let learns = learned(old).is_some() && learned(old) == learned(new);
         let keys = identity(before) == identity(after);
-        let policy = |pool: &config::Pool| pool.memory.map(|memory| (memory.on_add, memory.on_return));
+        let policy =
+            |pool: &config::Pool| pool.stick_table.map(|stick_table| (stick_table.on_add, stick_table.on_return));
         let rules =
             keys && ranges(old) == ranges(new) && before.digest() == after.digest() && policy(old) == policy(new);
         Self { keys, learns, rules }

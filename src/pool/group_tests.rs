@@ -1,9 +1,9 @@
-//! Pools that share their memory, and what they take along.
+//! Pools that share their stick table, and what they take along.
 
 use super::memory_tests::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
 use super::*;
 use crate::sticky::cookie::Recalled;
-use crate::sticky::memory::Secret;
+use crate::sticky::table::Secret;
 
 /// Two pools of the same backends, by another name and port each.
 fn twins(names: &[&str], group: Option<&str>) -> [config::Pool; 2] {
@@ -19,12 +19,12 @@ fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
     let names = ["a", "b", "c"];
     let old = after(&twins(&names, Some("web")).each_ref(), &[]);
     let homes = visit_all(&old[0], 0);
-    assert!(old[0].memory().unwrap().is_same(old[1].memory().unwrap()));
-    // Now placement says otherwise, and the other pool knows by memory alone.
+    assert!(old[0].table().unwrap().is_same(old[1].table().unwrap()));
+    // Now placement says otherwise, and the other pool knows by stick table alone.
     let grown = after(&twins(&["a", "b", "c", "d", "e"], Some("web")).each_ref(), &[&old[0], &old[1]]);
     for (low, home) in homes.iter().enumerate() {
         let pick = visit(&grown[1], low as u32, 0);
-        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::Memory, None));
+        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::StickTable, None));
     }
     assert_eq!(grown[1].stats(0).unwrap().known, u64::from(CLIENTS));
 }
@@ -33,10 +33,13 @@ fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
 fn who_was_known_is_known_when_a_pool_joins_a_group_leaves_it_or_the_group_has_another_size() {
     let (names, grown) = (["a", "b", "c"], ["a", "b", "c", "d"]);
     let larger = |configs: [config::Pool; 2]| {
-        configs.map(|config| config::Pool { memory: Some(config::Memory { bytes: 2 << 20, ..rules() }), ..config })
+        configs.map(|config| config::Pool {
+            stick_table: Some(config::StickTableRules { bytes: 2 << 20, ..rules() }),
+            ..config
+        })
     };
     let apart = after(&twins(&names, None).each_ref(), &[]);
-    assert!(!apart[0].memory().unwrap().is_same(apart[1].memory().unwrap()));
+    assert!(!apart[0].table().unwrap().is_same(apart[1].table().unwrap()));
     let homes = visit_all(&apart[0], 0);
     let mut pools = apart;
     for step in [
@@ -61,12 +64,12 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
         config::Pool {
             stick_group: Some(group.to_owned()),
             cookie: Some(config::Cookie { name: "SID".to_owned(), mode }),
-            ..remembering(&["a", "b"], config::Memory { bytes, ..rules() })
+            ..remembering(&["a", "b"], config::StickTableRules { bytes, ..rules() })
         }
     };
     let secret = Secret::new([7; 16]);
     let give = |config: &config::Pool, before: Option<&Pool>| {
-        Memories::new(before, &secret, NOW_MS).give(Pool::new(config, before, 1))
+        StickTables::new(before, &secret, NOW_MS).give(Pool::new(config, before, 1))
     };
     let mut pool = give(&learning("web", 1 << 20), None);
     visit(&pool, 1, 0);
@@ -74,7 +77,7 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
     pool.settle(pool.remember_value(b"brought").unwrap(), &pool.backends()[1], 0);
     for next in [learning("web", 2 << 20), learning("other", 2 << 20)] {
         let next = give(&next, Some(&pool));
-        assert!(!next.memory().unwrap().is_same(pool.memory().unwrap()));
+        assert!(!next.table().unwrap().is_same(pool.table().unwrap()));
         next.take_over(&pool, NOW_MS);
         let stats = next.stats(NOW_MS).unwrap();
         assert_eq!((stats.known, stats.learned), (2, 2), "the key was over");

@@ -1,4 +1,4 @@
-//! Rules that meet: ranges, cookies, drain, load and the policies of memory, two or three at a time.
+//! Rules that meet: ranges, cookies, drain, load and the policies of stick table, two or three at a time.
 
 use super::memory_tests::{CLIENTS, next, remembering, rules, visit, visit_all};
 use super::tests::{check, client, config, mark, pin, range};
@@ -61,9 +61,9 @@ fn a_client_whose_cookie_names_a_full_backend_is_refused_where_the_file_says_so(
 #[test]
 fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves_again() {
     for balance in [Balance::Hash, Balance::RoundRobin] {
-        let memory = (balance == Balance::Hash).then(rules);
+        let stick_table = (balance == Balance::Hash).then(rules);
         let ranges = vec![range("office", EVERYBODY, pin(&["a"], false))];
-        let pool = next(&config::Pool { ranges, balance, memory, ..config(&["a", "b", "c", "d"]) }, None);
+        let pool = next(&config::Pool { ranges, balance, stick_table, ..config(&["a", "b", "c", "d"]) }, None);
         mark(&pool.backends()[0], false);
         let first = pool.pick(&client(1), &[], 0).unwrap();
         let settled = index_of(&pool, &first);
@@ -71,9 +71,9 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
         for _ in 0..5 {
             let pick = with_cookie(&pool, settled, MINUTE).unwrap();
             assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, Reason::Cookie, None));
-            if memory.is_some() {
+            if stick_table.is_some() {
                 let pick = visit(&pool, 1, MINUTE);
-                assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, Reason::Memory, None));
+                assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, Reason::StickTable, None));
             }
         }
         // Another one that he may not have changes nothing.
@@ -90,7 +90,7 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
 #[test]
 fn growth_moves_nobody_who_may_stay_however_often_he_comes() {
     for on_return in [OnReturn::Stay, OnReturn::Return] {
-        let rules = config::Memory { on_return, ..rules() };
+        let rules = config::StickTableRules { on_return, ..rules() };
         let old = next(&remembering(&["a", "b", "c"], rules), None);
         let before = visit_all(&old, 0);
         let grown = next(&remembering(&["a", "b", "c", "d"], rules), Some(&old));
@@ -102,7 +102,7 @@ fn growth_moves_nobody_who_may_stay_however_often_he_comes() {
 
 #[test]
 fn weight_0_serves_those_whom_it_knows_also_where_keys_follow_the_table() {
-    let follow = config::Memory { on_add: OnAdd::Move, ..rules() };
+    let follow = config::StickTableRules { on_add: OnAdd::Move, ..rules() };
     let mut file = remembering(&["a", "b", "c"], follow);
     let old = next(&file, None);
     let before = visit_all(&old, 0);
@@ -117,7 +117,7 @@ fn weight_0_serves_those_whom_it_knows_also_where_keys_follow_the_table() {
 #[test]
 fn whose_backend_refused_him_returns_to_it_where_the_file_says_so() {
     for (on_return, returns) in [(OnReturn::Stay, false), (OnReturn::Return, true)] {
-        let pool = next(&remembering(&["a", "b", "c"], config::Memory { on_return, ..rules() }), None);
+        let pool = next(&remembering(&["a", "b", "c"], config::StickTableRules { on_return, ..rules() }), None);
         let home = visit(&pool, 1, 0).backend;
         // It refuses, and no check has noticed.
         let tried = [Arc::clone(home)];
@@ -132,7 +132,7 @@ fn whose_backend_refused_him_returns_to_it_where_the_file_says_so() {
 #[test]
 fn who_returns_waits_for_the_ramp_where_he_is() {
     let over = Duration::from_secs(1_000);
-    let file = remembering(&["a", "b", "c", "d"], config::Memory { on_return: OnReturn::Return, ..rules() });
+    let file = remembering(&["a", "b", "c", "d"], config::StickTableRules { on_return: OnReturn::Return, ..rules() });
     let pool = next(&config::Pool { slow_start: Some(over), ..file }, None);
     let before = visit_all(&pool, 0);
     let at_ms = |good, now_ms| {

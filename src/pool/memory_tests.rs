@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use super::tests::{client, config, mark, pin, range};
 use super::*;
 use crate::config::{OnAdd, OnDown, OnReturn};
-use crate::sticky::memory::Secret;
+use crate::sticky::table::Secret;
 
 pub(super) const CLIENTS: u32 = 400;
 const MINUTE: u64 = 60_000;
 
-pub(super) fn rules() -> config::Memory {
-    config::Memory {
+pub(super) fn rules() -> config::StickTableRules {
+    config::StickTableRules {
         bytes: 1 << 20,
         remember: Duration::from_secs(3_600),
         on_add: OnAdd::Stay,
@@ -19,8 +19,8 @@ pub(super) fn rules() -> config::Memory {
     }
 }
 
-pub(super) fn remembering(names: &[&str], rules: config::Memory) -> config::Pool {
-    config::Pool { memory: Some(rules), ..config(names) }
+pub(super) fn remembering(names: &[&str], rules: config::StickTableRules) -> config::Pool {
+    config::Pool { stick_table: Some(rules), ..config(names) }
 }
 
 /// The pool of the next snapshot.
@@ -32,9 +32,9 @@ pub(super) fn next(config: &config::Pool, previous: Option<&Pool>) -> Pool {
 /// The pools of the next snapshot.
 pub(super) fn after(configs: &[&config::Pool], before: &[&Pool]) -> Vec<Pool> {
     let secret = Secret::new([7; 16]);
-    let mut memories = Memories::new(before.iter().copied(), &secret, 0);
+    let mut stick_tables = StickTables::new(before.iter().copied(), &secret, 0);
     let old = |config: &config::Pool| before.iter().find(|old| old.name() == config.name).copied();
-    let pools: Vec<_> = configs.iter().map(|config| memories.give(Pool::new(config, old(config), 1))).collect();
+    let pools: Vec<_> = configs.iter().map(|config| stick_tables.give(Pool::new(config, old(config), 1))).collect();
     for pool in &pools {
         if let Some(old) = old(pool.config()) {
             pool.take_over(old, 0);
@@ -66,7 +66,7 @@ fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
     let grown = next(&remembering(&["a", "b", "c", "d", "e"], rules()), Some(&old));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&grown, low as u32, MINUTE);
-        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::Memory, None));
+        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::StickTable, None));
     }
     let bare = next(&config(&["a", "b", "c", "d", "e"]), None);
     for low in CLIENTS..2 * CLIENTS {
@@ -77,7 +77,7 @@ fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
 
 #[test]
 fn known_keys_follow_the_new_table_where_the_file_says_so() {
-    let follow = config::Memory { on_add: OnAdd::Move, ..rules() };
+    let follow = config::StickTableRules { on_add: OnAdd::Move, ..rules() };
     let old = next(&remembering(&["a", "b", "c"], follow), None);
     let before = visit_all(&old, 0);
     let grown = next(&remembering(&["a", "b", "c", "d"], follow), Some(&old));
@@ -95,7 +95,7 @@ fn known_keys_follow_the_new_table_where_the_file_says_so() {
 #[test]
 fn a_key_that_had_to_leave_stays_where_it_is_or_returns_as_the_file_says() {
     for (on_return, returns) in [(OnReturn::Stay, false), (OnReturn::Return, true)] {
-        let pool = next(&remembering(&["a", "b", "c"], config::Memory { on_return, ..rules() }), None);
+        let pool = next(&remembering(&["a", "b", "c"], config::StickTableRules { on_return, ..rules() }), None);
         let before = visit_all(&pool, 0);
         mark(&pool.backends()[0], false);
         for (low, home) in before.iter().enumerate() {
@@ -133,7 +133,7 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&again, low as u32, MINUTE);
         assert_eq!(pick.broke, (home == "a").then_some(Cause::Removed));
-        let reason = if home == "a" { Reason::Placement } else { Reason::Memory };
+        let reason = if home == "a" { Reason::Placement } else { Reason::StickTable };
         assert_eq!((pick.reason, home == pick.backend.name()), (reason, true), "placement finds the same name");
     }
 }
@@ -184,11 +184,11 @@ fn a_connection_that_outlives_the_address_of_its_backend_is_remembered_there() {
     let mut moved = remembering(&["a", "b"], rules());
     moved.backends[0].address = config::Address::Tcp(([192, 0, 2, 200], 1).into());
     let after = next(&moved, Some(&before));
-    let memory = after.memory().unwrap();
-    memory.forget(pick.remember.unwrap().key);
+    let table = after.table().unwrap();
+    table.forget(pick.remember.unwrap().key);
     after.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
     let again = after.pick(&client(0), &[], MINUTE).unwrap();
-    assert_eq!((again.backend.name(), again.reason), ("a", Reason::Memory));
+    assert_eq!((again.backend.name(), again.reason), ("a", Reason::StickTable));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn memory_outlives_a_change_of_its_size_and_of_weights() {
     let mut pool = next(&file, None);
     let before = visit_all(&pool, 0);
     for (bytes, weight) in [(2 << 20, 5), (1 << 18, 1), (1 << 20, 200)] {
-        file.memory = Some(config::Memory { bytes, ..rules() });
+        file.stick_table = Some(config::StickTableRules { bytes, ..rules() });
         file.backends[0].weight = weight;
         pool = next(&file, Some(&pool));
         assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0, "{bytes} {weight}");
@@ -229,7 +229,7 @@ fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
     for (low, settled) in picks.iter().enumerate() {
         let pick = grown.pick(&client(low as u32), &[], 70 * MINUTE).unwrap();
         let known = low < 200;
-        assert_eq!(pick.reason == Reason::Memory, known);
+        assert_eq!(pick.reason == Reason::StickTable, known);
         assert!(!known || pick.backend.name() == settled.backend.name());
         assert_eq!(pick.broke, None, "whoever is forgotten is new");
     }
@@ -322,7 +322,7 @@ fn only_a_connection_that_stands_moves_a_key() {
     assert!(!Arc::ptr_eq(elsewhere.backend, home));
     mark(home, true);
     let again = pool.pick(&client(1), &[], 2 * MINUTE).unwrap();
-    assert!(Arc::ptr_eq(again.backend, home) && again.reason == Reason::Memory);
+    assert!(Arc::ptr_eq(again.backend, home) && again.reason == Reason::StickTable);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn stay(pool: &Pool, low: u32, now_ms: u64) -> (Pick<'_>, Lease) {
 #[test]
 fn new_keys_overflow_a_loaded_backend_and_keep_their_second_home() {
     for on_return in [OnReturn::Stay, OnReturn::Return] {
-        let rules = config::Memory { on_return, ..rules() };
+        let rules = config::StickTableRules { on_return, ..rules() };
         let mut file = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules) };
         file.backends[0].weight = 2;
         let pool = next(&file, None);
@@ -433,7 +433,7 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
 #[test]
 fn a_new_table_is_another_one_whatever_its_digest() {
     // Entries have room for a small number only, and these digests leave the same rest.
-    let follow = config::Memory { on_add: OnAdd::Move, ..rules() };
+    let follow = config::StickTableRules { on_add: OnAdd::Move, ..rules() };
     let old = next(&remembering(&["a", "b", "c"], follow), None);
     let before = visit_all(&old, 0);
     let seeded = |hash_seed| config::Pool { hash_seed, ..remembering(&["a", "b", "c"], follow) };

@@ -1,4 +1,4 @@
-//! Which backend a connection goes to: the chain range → cookie → memory → placement → last resort, over the backends'
+//! Which backend a connection goes to: the chain range → cookie → stick table → placement → last resort, over the backends'
 //! health.
 //!
 //! Connects nobody and reads no clock. `explain` asks the very function that picks. Invariants: a pick takes no lock,
@@ -19,8 +19,8 @@ pub mod drain;
 pub mod explain;
 mod foresee;
 pub mod health;
-pub mod memory;
 mod steer;
+pub mod table;
 
 #[cfg(test)]
 mod group_tests;
@@ -41,20 +41,20 @@ pub use self::backend::{Backend, Health, Lease};
 pub use self::drain::Order;
 pub use self::explain::Explanation;
 pub use self::foresee::Fate;
-pub use self::memory::{HotKey, Memories, Remember};
+pub use self::table::{HotKey, Remember, StickTables};
 
 use self::aim::Aim;
 use self::backend::{Shared, lock};
 use self::health::{Peer, Standing};
-use self::memory::PoolMemory;
 use self::steer::Steering;
+use self::table::PoolTable;
 use crate::config::{self, AllDown, KeyPart};
 use crate::outcome::{Cause, Reason};
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
-use crate::sticky::memory::Origin;
 use crate::sticky::range::Ranges;
+use crate::sticky::table::Origin;
 
 /// Backends that share one balancing rule, as one snapshot sees them.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub struct Pool {
     placement: Placement,
     ranges: Ranges,
     cookie: Option<Rule>,
-    memory: Option<PoolMemory>,
+    table: Option<PoolTable>,
     sticks_as: Arc<str>,
     shared: Arc<Shared>,
 }
@@ -130,7 +130,7 @@ impl Pool {
             config: config.clone(),
             backends,
             cookie: None,
-            memory: None,
+            table: None,
             sticks_as: config.stick_group.as_deref().map_or_else(|| shared.name.clone(), Arc::from),
             shared,
         }
@@ -186,7 +186,7 @@ impl Pool {
         self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
     }
 
-    /// Entries of the memory that were worth keeping and had to give way.
+    /// Entries of the stick table that were worth keeping and had to give way.
     pub fn evicted_displaced(&self) -> u64 {
         self.shared.evicted_displaced.load(Relaxed)
     }
@@ -214,7 +214,7 @@ impl Pool {
     #[inline]
     fn pick_with(&self, facts: &Facts<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Pick<'_>> {
         let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
-        let choice = match &self.memory {
+        let choice = match &self.table {
             None => self.choose(&aim, ties, now_ms)?,
             Some(_) => self.choose_known(&aim, facts, ties, now_ms)?,
         };
@@ -227,7 +227,7 @@ impl Pool {
             keyed: aim.keyed,
             range: aim.range.map(|range| &range.name),
             broke: choice.broke,
-            remember: aim.memory_key.map(|key| Remember { key, origin: choice.origin }),
+            remember: aim.table_key.map(|key| Remember { key, origin: choice.origin }),
         })
     }
 

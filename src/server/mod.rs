@@ -5,11 +5,11 @@
 //! one is.
 
 mod listen_sockets;
-mod memory_file;
 mod plan;
 mod reload;
 mod status;
 mod stop;
+mod table_file;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ pub struct Server {
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
     bound: Mutex<Vec<(String, Vec<String>)>>,
-    memory_file: memory_file::Keeper,
+    stick_table_file: table_file::Keeper,
     /// Of the file that was read last.
     identity: Mutex<Option<reload::Identity>>,
     stopping: AtomicBool,
@@ -118,7 +118,7 @@ fn start(path: &Path) -> Result<(), Refusal> {
     let Read { config, mut loaded, access, .. } =
         reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
-    loaded.secret = config.process.memory_file.as_deref().and_then(memory_file::secret);
+    loaded.secret = config.process.stick_table_file.as_deref().and_then(table_file::secret);
     say(&config);
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -151,8 +151,8 @@ async fn serve(
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
     let shared = Arc::new(Shared::new(config, loaded, count, pipes_by_descriptors(count)));
     let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
-    if let Some(path) = &current.load().config.process.memory_file {
-        memory_file::load(path, &current.load());
+    if let Some(path) = &current.load().config.process.stick_table_file {
+        table_file::load(path, &current.load());
     }
     reload::limit(&admission, &current.load(), count);
     let store = Arc::new(Store::new(Arc::clone(&current)));
@@ -183,7 +183,7 @@ async fn serve(
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
-        memory_file: memory_file::Keeper::default(),
+        stick_table_file: table_file::Keeper::default(),
         identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),
     });
@@ -202,7 +202,7 @@ async fn serve(
     server.workers.stop().await;
     server.conversations.stop();
     let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;
-    server.keep_memory();
+    server.write_table_file();
     let access_log = lock_of(&server.access_log).take();
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
@@ -240,7 +240,7 @@ impl Server {
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
         let context = tokio::spawn(Arc::clone(self).keep_up(changed));
-        let memory = tokio::spawn(Arc::clone(self).keep_memory_at_intervals());
+        let table = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.reload_aside(),
@@ -254,7 +254,7 @@ impl Server {
             () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
         }
         context.abort();
-        memory.abort();
+        table.abort();
     }
 
     /// A reload that nobody waits for, so that a signal to stop never does.
@@ -295,23 +295,23 @@ impl Server {
         }
     }
 
-    /// Writes the memory file now and then, aside.
-    async fn keep_memory_at_intervals(self: Arc<Self>) {
+    /// Writes the stick-table file now and then, aside.
+    async fn write_table_file_at_intervals(self: Arc<Self>) {
         loop {
-            let interval = self.current.load().config.process.memory_interval;
+            let interval = self.current.load().config.process.stick_table_interval;
             tokio::time::sleep(interval).await;
             let server = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || server.keep_memory()).await;
+            let _ = tokio::task::spawn_blocking(move || server.write_table_file()).await;
         }
     }
 
-    /// Writes the memory file, if there is to be one, after whoever is writing it now.
-    fn keep_memory(&self) {
+    /// Writes the stick-table file, if there is to be one, after whoever is writing it now.
+    fn write_table_file(&self) {
         let snapshot = self.current.load_full();
-        if let Some(path) = &snapshot.config.process.memory_file
-            && let Err(error) = self.memory_file.store(path, &snapshot)
+        if let Some(path) = &snapshot.config.process.stick_table_file
+            && let Err(error) = self.stick_table_file.store(path, &snapshot)
         {
-            tracing::warn!("memory file {}: {error}", path.display());
+            tracing::warn!("stick-table file {}: {error}", path.display());
         }
     }
 

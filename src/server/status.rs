@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
-use crate::admin::{self, Asked, Control, MemoryView, Verdict};
+use crate::admin::{self, Asked, Control, StickTableView, Verdict};
 use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
-    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Memory, Pool, Status,
-    Worker,
+    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Pool, Status,
+    StickTableStatus, Worker,
 };
 use crate::outcome::Cause;
 use crate::plan::Plan;
@@ -56,18 +56,18 @@ impl Control for Server {
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
-            memories: Vec::new(),
+            stick_tables: Vec::new(),
             store: self.store.report(),
             conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
             workers: self.workers.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
         }
     }
 
-    fn memories(&self) -> Vec<MemoryView> {
+    fn stick_tables(&self) -> Vec<StickTableView> {
         let snapshot = self.current.load_full();
         let now_ms = splicer::now() / 1_000;
-        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| memory_view(name, pools, now_ms);
-        snapshot.memories().iter().filter_map(view).collect()
+        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| stick_table_view(name, pools, now_ms);
+        snapshot.stick_tables().iter().filter_map(view).collect()
     }
 
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
@@ -130,14 +130,14 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
     }
 }
 
-/// What the pools that share a memory remember. One of them knows its backends' names, and all have the same.
-fn memory_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<MemoryView> {
+/// What the pools that share a stick table remember. One of them knows its backends' names, and all have the same.
+fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
     let (stats, hottest) = (first.stats(now_ms)?, first.hottest(HOTTEST_SHOWN, now_ms));
-    let memory = Memory {
+    let stick_table = StickTableStatus {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
-        bytes: first.memory().map_or(0, sticky::memory::Memory::bytes),
+        bytes: first.table().map_or(0, sticky::table::StickTable::bytes),
         known: stats.known,
         known_by_age: stats.ages().collect(),
         known_by_backend: first.residents(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
@@ -146,5 +146,5 @@ fn memory_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<Me
         evicted_displaced: pools.iter().map(|pool| pool.evicted_displaced()).sum(),
         hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
     };
-    Some(MemoryView { memory, hottest })
+    Some(StickTableView { stick_table, hottest })
 }

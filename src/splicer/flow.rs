@@ -25,7 +25,7 @@ use crate::outcome::{Ended, Reason};
 use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Listener};
-use crate::sticky::memory::{KeyHash, Origin};
+use crate::sticky::table::{KeyHash, Origin};
 
 /// What a step may use besides its own row.
 pub struct Step<'a, O: Os> {

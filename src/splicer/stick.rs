@@ -38,7 +38,7 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Nothing more, if the pool has no memory any more.
+    /// Nothing more, if the pool has no stick table any more.
     fn next_refresh(&mut self, pool: &Pool, now: Micros) {
         match pool.refresh_every_ms() {
             Some(every) => self.until = now + Micros::from(every) * 1_000,

@@ -1,13 +1,13 @@
 //! What a client is recognised by: its [`cookie`], or its [`key`], refined by named [`range`]s of source addresses; and
-//! where it settled: the [`memory`].
+//! where it settled: the [`table`].
 //!
 //! Chooses no backend; `pool` does. Invariant: the same facts give the same key bytes on every machine, because the
 //! bytes enter placement's wire format.
 
 pub mod cookie;
 pub mod key;
-pub mod memory;
 pub mod range;
+pub mod table;
 
 use std::net::IpAddr;
 

@@ -34,7 +34,7 @@ pub(super) struct Flight {
 pub(super) struct Write {
     pub(super) kind: Kind,
     pub(super) done: Option<Answer>,
-    /// Pool and value: if somebody else stands there, the memory shall know.
+    /// Pool and value: if somebody else stands there, the stick table shall know.
     pub(super) of: Option<(Arc<str>, Box<[u8]>)>,
 }
 

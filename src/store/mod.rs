@@ -1,6 +1,6 @@
 //! The shared store: which value of a learned cookie belongs to which backend, known to all instances.
 //!
-//! Holds learned cookies and nothing else; no passthrough connection knows of it. The memory stays the place where values
+//! Holds learned cookies and nothing else; no passthrough connection knows of it. The stick table stays the place where values
 //! are looked up: the store is asked for what is not there, and told what was learned. One thread (`keeper`) speaks to
 //! it; conversations hand it what they want over a bounded channel and wait for the answer, if at all, no longer than
 //! `budget`, by a timer of their own. Reads no request.
@@ -322,7 +322,7 @@ fn learn(pool: &Pool, backend: &Backend, done: Option<Answer>) -> Wish {
     Wish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
-/// As long as the memory knows it.
+/// As long as the stick table knows it.
 fn ttl_ms(pool: &Pool) -> u64 {
     pool.config().cookie.as_ref().and_then(Cookie::max_idle).map_or(1, |remember| remember.as_millis() as u64)
 }

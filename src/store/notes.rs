@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 
-use crate::sticky::memory::KeyHash;
+use crate::sticky::table::KeyHash;
 
 /// Values that are kept apart: 128 KiB a thread, once there is a store.
 const PLACES: usize = 8_192;
@@ -54,7 +54,7 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sticky::memory::Secret;
+    use crate::sticky::table::Secret;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -334,7 +334,7 @@ impl Conversation {
         self.permit.crowded()
     }
 
-    /// From here on it needs no rules: those of a configuration that is gone shall not stay in memory for days.
+    /// From here on it needs no rules: those of a configuration that is gone shall not stay in stick table for days.
     pub fn forget_rules(&self) {
         self.rules.take();
     }

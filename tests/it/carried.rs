@@ -127,7 +127,7 @@ fn a_backend_added_by_a_reload_takes_keys_after_its_first_good_check() {
     let (socket, address) = reserved();
     let members = [("a", old[0].address), ("b", old[1].address), ("new", address)];
     // Whoever is remembered would stay.
-    let config = |members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", "memory = \"0\"", members, FAST);
+    let config = |members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", "stick_table = \"0\"", members, FAST);
     let sessile = Sessile::start(&config(&members[..2]));
     let front = sessile.address("l");
     let before = map(front);

@@ -27,7 +27,7 @@ fn nine_thousand_idle_connections_leave_nothing_behind_twice() {
     let echo = EchoProcess::start();
     let addresses: Vec<_> = (2..6).map(|n| ([127, 0, 0, n], echo.port).into()).collect();
     // What is remembered of their addresses stays, and would be taken for something left behind.
-    let sessile = Sessile::start(&(listener("p", "") + &pool("p", "memory = \"0\"", &addresses)));
+    let sessile = Sessile::start(&(listener("p", "") + &pool("p", "stick_table = \"0\"", &addresses)));
     let front = sessile.address("l");
     let before = at_rest(|| sessile.descriptors());
     let start_kib = at_rest(|| sessile.pss_kib());

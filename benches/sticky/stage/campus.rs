@@ -130,7 +130,7 @@ fn one(case: &Case, scale: &Scale) -> Row {
 
 /// What the balancer shows as the key that comes most often.
 fn hottest(sessile: &Sessile) -> String {
-    let hottest = &sessile.json("/memory")[0]["hottest"][0];
+    let hottest = &sessile.json("/stick-table")[0]["hottest"][0];
     format!("{} with {:.1} %", hottest["key"], hottest["share"].as_f64().unwrap_or(0.0) * 100.0)
 }
 

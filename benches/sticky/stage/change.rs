@@ -1,10 +1,10 @@
 //! Everything about a table changes under active clients: backends come, go and come back, weights, a hundred reloads,
-//! the size of the memory.
+//! the size of the stick table.
 //!
-//! Where the memory has room for all (to half of its places) nobody moves but whose backend is gone, and what the
+//! Where the stick table has room for all (to half of its places) nobody moves but whose backend is gone, and what the
 //! balancer counts is what the logs say. Where it has not, it cannot know a client that it has forgotten: such a client
 //! goes where placement finds it, and its break is in the logs alone. Then the rows say how many were forgotten, and
-//! hold that the balancer counted no break that was none, and that nobody went where neither memory nor placement
+//! hold that the balancer counted no break that was none, and that nobody went where neither stick table nor placement
 //! would send it.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ const KIB: u64 = 1 << 10;
 struct Scene<'a> {
     scale: &'a Scale,
     name: String,
-    /// The memory has room for everybody.
+    /// The stick table has room for everybody.
     roomy: bool,
     sessile: Sessile,
     truth: Truth,
@@ -39,11 +39,11 @@ struct Scene<'a> {
     rows: Vec<Row>,
 }
 
-/// With a memory whose places are filled so far, in percent, by the active clients alone.
+/// With a stick table whose places are filled so far, in percent, by the active clients alone.
 pub fn run(scale: &Scale, fill: u64) -> Vec<Row> {
     let backends = Backends::start(FIRST + MORE[2]);
-    let memory = u64::from(scale.clients) * ENTRY * 100 / fill / KIB;
-    let table = Table::new(&backends.addresses, FIRST, memory);
+    let kib = u64::from(scale.clients) * ENTRY * 100 / fill / KIB;
+    let table = Table::new(&backends.addresses, FIRST, kib);
     let mut scene = Scene {
         scale,
         name: format!("{fill} % filled"),
@@ -62,7 +62,7 @@ pub fn run(scale: &Scale, fill: u64) -> Vec<Row> {
     }
     scene.weights();
     scene.reloads();
-    scene.sizes(memory);
+    scene.sizes(kib);
     scene.rows
 }
 
@@ -98,7 +98,7 @@ impl Scene<'_> {
         (row, step)
     }
 
-    /// The memory had no room for some.
+    /// The stick table had no room for some.
     fn forgetful(&self, row: &mut Row, step: &Step, cause: Option<&str>) {
         let counted: u64 = row.counted.values().sum();
         let by_logs = row.by_logs;
@@ -192,11 +192,11 @@ impl Scene<'_> {
         self.rows.push(row);
     }
 
-    fn sizes(&mut self, memory: u64) {
-        for (what, size) in [("memory × 2", memory * 2), ("memory back", memory)] {
+    fn sizes(&mut self, kib: u64) {
+        for (what, size) in [("stick table × 2", kib * 2), ("stick table back", kib)] {
             let load = Load::start(self.front(), self.everybody(), self.scale.parallel);
             load.go_on(100);
-            self.change(Table { memory: size, ..self.table.clone() });
+            self.change(Table { kib: size, ..self.table.clone() });
             load.go_on(100);
             let toll = load.stop();
             let visits = self.visit(self.everybody());

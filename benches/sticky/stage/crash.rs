@@ -1,4 +1,4 @@
-//! kill -9 under load: what the memory file does not know yet is found by placement, or lost.
+//! kill -9 under load: what the stick-table file does not know yet is found by placement, or lost.
 //!
 //! The balancer cannot count who it has forgotten, so the logs alone say what broke: of the clients that came or moved
 //! within the last interval, newcomers that placement would put elsewhere, and those whom the file still has where they
@@ -26,21 +26,21 @@ const WRITING: Duration = Duration::from_secs(1);
 pub fn run(scale: &Scale) -> Vec<Row> {
     let backends = Backends::start(GROWN);
     let mut table = Table::new(&backends.addresses, FIRST, roomy(scale));
-    table.top = "memory_file = \"$DIR/memory\"\nmemory_interval = \"1s\"\n".into();
+    table.top = "stick_table_file = \"$DIR/stick-table\"\nstick_table_interval = \"1s\"\n".into();
     let mut sessile = Sessile::start(&table.text());
     let front = sessile.address("l");
     let mut truth = Truth::new(&backends.log);
     visit_all(front, scale.sources(), scale.parallel);
-    // The table grows: from here on memory alone knows where many are.
+    // The table grows: from here on stick table alone knows where many are.
     table = table.with(GROWN);
     reload(&sessile, &table.text());
     visit_all(front, scale.sources(), scale.parallel);
     truth.step();
-    let file = sessile.dir.path().join("memory");
+    let file = sessile.dir.path().join("stick-table");
     let written = || std::fs::metadata(&file).and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     for _ in 0..2 {
         let last = written();
-        eventually("the memory to be written", || (written() > last).then_some(()));
+        eventually("the stick table to be written", || (written() > last).then_some(()));
     }
 
     let load = Load::start(front, scale.sources(), scale.parallel / 2);

@@ -1,7 +1,7 @@
 //! Connections that last longer than `remember`: their clients are known as long as they are open, and when they come
 //! back at once.
 //!
-//! The memory dates by the minute, so only holding for minutes proves that open connections are refreshed.
+//! The stick table dates by the minute, so only holding for minutes proves that open connections are refreshed.
 
 use std::net::SocketAddr;
 

@@ -62,7 +62,7 @@ fn whole(number: &str) -> u64 {
     number.parse::<f64>().expect("a number") as u64
 }
 
-/// KiB of a memory that the clients fill to 20 %.
+/// KiB of a stick table that the clients fill to 20 %.
 fn roomy(scale: &Scale) -> u64 {
     u64::from(scale.clients) * 80 / 1024
 }

@@ -15,8 +15,8 @@ pub struct Table {
     pub top: String,
     /// Of the listener.
     pub listener: String,
-    /// KiB of the memory.
-    pub memory: u64,
+    /// KiB of the stick table.
+    pub kib: u64,
     /// Of the pool.
     pub options: String,
     /// `off`, or an inline table.
@@ -30,12 +30,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// So many of these backends, no checks, and so many KiB of memory.
-    pub fn new(addresses: &[SocketAddr], count: usize, memory: u64) -> Self {
+    /// So many of these backends, no checks, and so many KiB of stick table.
+    pub fn new(addresses: &[SocketAddr], count: usize, kib: u64) -> Self {
         Self {
             top: String::new(),
             listener: String::new(),
-            memory,
+            kib,
             options: String::new(),
             check: "\"off\"".into(),
             after: String::new(),
@@ -55,14 +55,14 @@ impl Table {
         let mut text = format!("{}[log]\nconnections = false\nlevel = \"warn\"\n", self.top);
         text += &listener(POOL, &self.listener);
         text += &format!("[[pool]]\nname = \"{POOL}\"\nsend_proxy = \"v2\"\ncheck = {}\n", self.check);
-        text += &format!("memory = \"{} KiB\"\n{}", self.memory, self.options);
+        text += &format!("stick_table = \"{} KiB\"\n{}", self.kib, self.options);
         for (index, (address, weight)) in self.addresses.iter().zip(&self.weights).enumerate() {
             text += &format!("[[pool.backend]]\nname = \"b{index}\"\naddress = \"{address}\"\nweight = {weight}\n");
         }
         text + &self.after
     }
 
-    /// Where placement alone puts clients: a pool without memory, all of whose backends are up.
+    /// Where placement alone puts clients: a pool without stick table, all of whose backends are up.
     pub fn placement(&self) -> impl Fn(u64) -> u8 + use<> {
         let checked = sessile::config::check(&self.text(), &|_| Ok(Vec::new())).expect("a good file");
         let pool = Pool::new(&checked.config.pools[0], None, 1);

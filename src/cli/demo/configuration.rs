@@ -12,15 +12,15 @@ pub(super) const HASH: &str = "hash";
 /// A consistent ring of the client's address.
 pub(super) const RING: &str = "ring";
 /// Weighted rendezvous of the client's address, and what is remembered of it.
-pub(super) const MEMORY: &str = "memory";
+pub(super) const STICK_TABLE: &str = "stick-table";
 /// In turn.
 pub(super) const ROUND_ROBIN: &str = "round_robin";
 /// All of them.
-pub(super) const POOLS: [&str; 4] = [HASH, RING, MEMORY, ROUND_ROBIN];
+pub(super) const POOLS: [&str; 4] = [HASH, RING, STICK_TABLE, ROUND_ROBIN];
 
 /// How a pool chooses.
 fn method(pool: &str) -> &str {
-    if pool == MEMORY { HASH } else { pool }
+    if pool == STICK_TABLE { HASH } else { pool }
 }
 
 /// The file, for an admin socket and the names and addresses of the backends.
@@ -28,7 +28,7 @@ pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
     let mut text = admin(socket);
     for name in POOLS {
         let alone =
-            if [HASH, RING].contains(&name) { "memory = \"0\" # so that placement alone is seen\n" } else { "" };
+            if [HASH, RING].contains(&name) { "stick_table = \"0\" # so that placement alone is seen\n" } else { "" };
         text.push_str(&service(name, &format!("balance = \"{}\"\n{alone}", method(name)), backends));
     }
     text

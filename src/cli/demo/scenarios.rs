@@ -3,7 +3,7 @@
 //! Each asks, maybe changes something, asks again, and compares. Invariant: a promise is judged by what clients saw.
 
 use super::clients::{self, CLIENTS, Round};
-use super::configuration::{HASH, MEMORY, RING, ROUND_ROBIN};
+use super::configuration::{HASH, RING, ROUND_ROBIN, STICK_TABLE};
 use super::findings::{self, Change, astray, movement, out_of_turn, percent, shares, uneven, unwanted};
 use super::report::Scene;
 use super::stage::{KEYED, NEWCOMER, Stage, VICTIM};
@@ -49,7 +49,7 @@ pub(super) async fn ring(stage: &mut Stage) -> Result<Scene, Failure> {
 /// A backend more: who has to move?
 pub(super) async fn one_added(stage: &mut Stage) -> Result<Scene, Failure> {
     let before = stage.ask_keyed().await?;
-    let remembered = stage.ask(MEMORY).await?;
+    let remembered = stage.ask(STICK_TABLE).await?;
     let generation = stage.add(NEWCOMER).await?;
     let after = stage.ask_keyed().await?;
     let theory = 1.0 / stage.names().len() as f64;
@@ -75,8 +75,9 @@ pub(super) async fn one_added(stage: &mut Stage) -> Result<Scene, Failure> {
                 far.then(|| "that is too far from it".into()),
             );
     }
-    let rounds = [remembered, stage.ask(MEMORY).await?];
-    scene = scene.promise(format!("{MEMORY}: nobody moved at all, because everybody is remembered"), astray(&rounds));
+    let rounds = [remembered, stage.ask(STICK_TABLE).await?];
+    scene =
+        scene.promise(format!("{STICK_TABLE}: nobody moved at all, because everybody is remembered"), astray(&rounds));
     websocket_stays(scene, stage).await
 }
 
@@ -115,7 +116,7 @@ pub(super) async fn one_killed(stage: &mut Stage, homes: &Homes) -> Result<Scene
 /// It returns: does everybody?
 pub(super) async fn one_back(stage: &mut Stage, homes: &Homes) -> Result<Scene, Failure> {
     let refuge = stage.ask_keyed().await?;
-    let remembered = stage.ask(MEMORY).await?;
+    let remembered = stage.ask(STICK_TABLE).await?;
     stage.revive(VICTIM).await?;
     let back = stage.ask_keyed().await?;
     let turns = stage.ask(ROUND_ROBIN).await?;
@@ -134,8 +135,8 @@ pub(super) async fn one_back(stage: &mut Stage, homes: &Homes) -> Result<Scene, 
             unwanted(home.moves(back)),
         );
     }
-    let rounds = [remembered, stage.ask(MEMORY).await?];
-    let text = format!("{MEMORY}: whoever had to leave {VICTIM} stays where it went, and nobody moves twice");
+    let rounds = [remembered, stage.ask(STICK_TABLE).await?];
+    let text = format!("{STICK_TABLE}: whoever had to leave {VICTIM} stays where it went, and nobody moves twice");
     scene = scene.promise(text, astray(&rounds));
     scene = scene.promise(format!("{ROUND_ROBIN}: all serve alike again"), uneven(&names, &turns));
     websocket_stays(scene, stage).await

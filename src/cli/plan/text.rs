@@ -115,7 +115,7 @@ fn live_matrix(live: &Live, moves: &[Move]) -> String {
         table.row([from(source), to(goal), known, open, percent(new)]);
     }
     let note = if estimated {
-        "  * estimated by shares: where a client goes is in its key, and a memory keeps only hashes\n"
+        "  * estimated by shares: where a client goes is in its key, and a stick table keeps only hashes\n"
     } else {
         ""
     };

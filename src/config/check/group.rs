@@ -16,8 +16,8 @@ pub(super) fn check(pools: &[Written<'_>]) {
         let Some(group) = &pool.meant.stick_group else { continue };
         let error = |why: String| pool.section.error("stick_group", Bad::new(why));
         let own_cookie = pool.meant.cookie.as_ref().is_some_and(|cookie| matches!(cookie.mode, CookieMode::Insert(_)));
-        if pool.meant.memory.is_none() && !own_cookie {
-            error("stick_group has no use: the pool has neither a memory nor a cookie of its own".into());
+        if pool.meant.stick_table.is_none() && !own_cookie {
+            error("stick_group has no use: the pool has neither a stick table nor a cookie of its own".into());
         }
         let is_in = |other: &Written<'_>| other.meant.stick_group.as_ref() == Some(group);
         if pools.iter().any(|other| other.meant.name == *group && !is_in(other)) {
@@ -39,7 +39,7 @@ fn differences(one: &Pool, other: &Pool) -> Vec<&'static str> {
         pool.backends.iter().map(share).collect::<BTreeSet<_>>()
     };
     // Known keys go where the table says: two tables would send them to and fro.
-    let follow = one.memory.is_some_and(|memory| memory.on_add == OnAdd::Move);
+    let follow = one.stick_table.is_some_and(|stick_table| stick_table.on_add == OnAdd::Move);
     let rows = [
         ("key", one.key != other.key),
         ("prefix_v4", one.prefix_v4 != other.prefix_v4),
@@ -47,10 +47,26 @@ fn differences(one: &Pool, other: &Pool) -> Vec<&'static str> {
         ("balance", one.balance != other.balance),
         ("hash_seed", one.hash_seed != other.hash_seed),
         ("range", one.ranges != other.ranges),
-        ("memory", one.memory.map(|memory| memory.bytes) != other.memory.map(|memory| memory.bytes)),
-        ("remember", one.memory.map(|memory| memory.remember) != other.memory.map(|memory| memory.remember)),
-        ("on_add", one.memory.map(|memory| memory.on_add) != other.memory.map(|memory| memory.on_add)),
-        ("on_return", one.memory.map(|memory| memory.on_return) != other.memory.map(|memory| memory.on_return)),
+        (
+            "stick_table",
+            one.stick_table.map(|stick_table| stick_table.bytes)
+                != other.stick_table.map(|stick_table| stick_table.bytes),
+        ),
+        (
+            "remember",
+            one.stick_table.map(|stick_table| stick_table.remember)
+                != other.stick_table.map(|stick_table| stick_table.remember),
+        ),
+        (
+            "on_add",
+            one.stick_table.map(|stick_table| stick_table.on_add)
+                != other.stick_table.map(|stick_table| stick_table.on_add),
+        ),
+        (
+            "on_return",
+            one.stick_table.map(|stick_table| stick_table.on_return)
+                != other.stick_table.map(|stick_table| stick_table.on_return),
+        ),
         ("set of backends", names(one) != names(other)),
         ("weight or location (on_add is \"move\")", follow && shares(one) != shares(other)),
     ];

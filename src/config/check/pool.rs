@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, health, memory, tls};
+use super::{Bad, cookie, health, stick_table, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
@@ -43,9 +43,9 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);
-    let remembered = memory::memory(&section, balance, cookie.as_ref());
+    let remembered = stick_table::stick_table(&section, balance, cookie.as_ref());
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
-    memory::app_session_timeout(&section, remembered.as_ref(), max_idle);
+    stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let meant = Pool {
@@ -55,11 +55,11 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
         balance: balance.unwrap_or(Balance::Hash),
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
-        memory: remembered,
+        stick_table: remembered,
         stick_group: section.read("stick_group", value::name),
-        when_down: memory::when_down(&section),
-        load_bound: memory::steers(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
-        slow_start: memory::steers(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
+        when_down: stick_table::when_down(&section),
+        load_bound: stick_table::steers(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
+        slow_start: stick_table::steers(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
         on_full: section.read("on_full", on_full).unwrap_or(OnFull::Overflow),
         drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),

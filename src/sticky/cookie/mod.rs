@@ -8,7 +8,7 @@
 //! | mode | whose cookie | says the backend by | request | response |
 //! |---|---|---|---|---|
 //! | [`insert`] | ours | a sealed hash of its name | taken out | `Set-Cookie` when new or due |
-//! | learn | the application's | the pool's [`memory`](super::memory) | unchanged | read |
+//! | learn | the application's | the pool's [`table`](super::stick table) | unchanged | read |
 //! | prefix ([`named`]) | the application's | `backend~` before the value | prefix taken out | prefix written in |
 //! | route ([`named`]) | the application's | `.backend` behind the value | unchanged | unchanged |
 //! | hash | the application's | nothing; its value is the key | unchanged | unchanged |

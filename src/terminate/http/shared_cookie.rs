@@ -13,7 +13,7 @@ use crate::config::Cookie;
 use crate::outcome::Cause;
 use crate::pool::{Backend, Pool, Ties};
 use crate::sticky::cookie::Verdict;
-use crate::sticky::memory::KeyHash;
+use crate::sticky::table::KeyHash;
 use crate::store::Standing;
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::timer_fd::StoreWait;

@@ -79,7 +79,7 @@ fn agree(
     same("range", &explained["range"], &line["range"])?;
     same("pool", &explained["pool"], &line["pool"])?;
     // Whom a process remembers nobody knows offline; where nothing has changed it is the same backend.
-    if line["reason"] != "memory" {
+    if line["reason"] != "stick_table" {
         same("reason", &explained["reason"], &line["reason"])?;
     }
     if configuration.keyed && client.has_key(configuration, &explained["pool"]) {

@@ -161,7 +161,7 @@ fn a_backend_goes_and_returns_20_times_beside_another() {
     let stays = Backend::named("b0");
     let comes_and_goes = Refusing::on(own_address(2));
     // By placement alone: whoever is remembered would stay where it went.
-    let tables = pool("app", "eject = \"off\"\nmemory = \"0\"", &[stays.address, comes_and_goes.address]);
+    let tables = pool("app", "eject = \"off\"\nstick_table = \"0\"", &[stays.address, comes_and_goes.address]);
     let cases = vec![
         case("backend-goes-beside-another", "pool = \"app\"", |scene| {
             let served_by = |n: usize| ask(&connect_from(source(n), scene.address), "hi").expect("an answer");

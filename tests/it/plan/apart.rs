@@ -14,7 +14,7 @@ use sessile::pool::{Pool, Ties};
 use sessile::snapshot::{Loaded, Snapshot};
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
-use sessile::sticky::memory::KeyHash;
+use sessile::sticky::table::KeyHash;
 use sessile::terminate::{RequestCookie, cookies_of_key};
 
 use super::edits::{self, Kind};
@@ -107,7 +107,7 @@ fn names(places: &[(Option<String>, Option<KeyHash>)]) -> Vec<Option<&str>> {
 /// Where clients go that nobody knows.
 fn strangers(config: &Config, pool: &str, clients: &[Client]) -> Vec<Option<String>> {
     let mut config = config.clone();
-    config.pools.iter_mut().for_each(|pool| pool.memory = None);
+    config.pools.iter_mut().for_each(|pool| pool.stick_table = None);
     let snapshot = snapshot(&config, None);
     let pool = snapshot.pool(pool).expect("the pool");
     let place = |client: &Client| {
@@ -117,7 +117,7 @@ fn strangers(config: &Config, pool: &str, clients: &[Client]) -> Vec<Option<Stri
     clients.iter().map(place).collect()
 }
 
-/// What is said to be certain of what a memory knows must be so of everybody who has the key.
+/// What is said to be certain of what a stick table knows must be so of everybody who has the key.
 fn check_tally(what: &str, tally: &Tally, before: &[(Option<String>, Option<KeyHash>)], after: &[Option<&str>]) {
     let mut place: HashMap<KeyHash, &str> = HashMap::new();
     for (at, key) in before {
@@ -164,7 +164,7 @@ fn check_pool(seed: u64, plans: (&PoolPlan, &PoolPlan), configs: (&Config, &Conf
     if cookies(old) || cookies(new) {
         return true;
     }
-    // Asked while it runs, the same clients are known, or not, from its memory.
+    // Asked while it runs, the same clients are known, or not, from its stick table.
     for (number, client) in live.listed.iter().flat_map(|listed| &listed.each).enumerate() {
         let who = format!("{what}, asked while it runs, client {number} {:?}", client.client);
         assert_eq!(client.to.as_deref(), happened.after[number], "{who}: where it went from {:?}", client.from);

@@ -42,7 +42,7 @@ pub struct Pool {
     key: &'static str,
     prefix: usize,
     seed: usize,
-    memory: &'static str,
+    stick_table: &'static str,
     on_add: &'static str,
     on_return: &'static str,
     cookie: Option<&'static str>,
@@ -113,7 +113,7 @@ impl File {
             key: "\"source\"",
             prefix: of(dice, &[32, 32, 24, 16]),
             seed: dice.below(2),
-            memory: of(dice, &["1 MiB", "1 MiB", "4 MiB", "0"]),
+            stick_table: of(dice, &["1 MiB", "1 MiB", "4 MiB", "0"]),
             on_add: of(dice, &["stay", "stay", "move"]),
             on_return: of(dice, &["stay", "return"]),
             cookie: None,
@@ -199,7 +199,7 @@ impl Pool {
             }
             6 | 7 => self.prefix = of(dice, &[32, 28, 24, 16, 9]),
             8 => self.seed = dice.below(3),
-            9 => self.memory = of(dice, &["1 MiB", "2 MiB", "4 MiB", "0"]),
+            9 => self.stick_table = of(dice, &["1 MiB", "2 MiB", "4 MiB", "0"]),
             10 => (self.on_add, self.on_return) = (of(dice, &["stay", "move"]), of(dice, &["stay", "return"])),
             11 if self.http => self.change_cookie(dice),
             _ => self.change_ranges(dice),
@@ -249,11 +249,11 @@ impl Pool {
     }
 
     fn write(&self, text: &mut String, address: impl Fn(usize) -> String, keys: &str) {
-        let Self { name, http, balance, key, prefix, seed, memory, on_add, on_return, .. } = self;
+        let Self { name, http, balance, key, prefix, seed, stick_table, on_add, on_return, .. } = self;
         let _ = write!(
             text,
             "[[pool]]\nname = \"{name}\"\nhttp = {http}\nbalance = \"{balance}\"\nkey = {key}\nprefix_v4 = {prefix}\n\
-             hash_seed = {seed}\nmemory = \"{memory}\"\non_add = \"{on_add}\"\non_return = \"{on_return}\"\ncheck = \"off\"\n"
+             hash_seed = {seed}\nstick_table = \"{stick_table}\"\non_add = \"{on_add}\"\non_return = \"{on_return}\"\ncheck = \"off\"\n"
         );
         for Backend { name, slot, weight, drains, location, backup } in &self.backends {
             let (address, state) = (address(*slot), if *drains { "drain" } else { "active" });

@@ -140,7 +140,7 @@ fn what_the_application_has_ended_is_not_known_again_when_connections_end() {
     let backend = Recorder::answering("x", answer);
     let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     let front = Front::start("", options, &[backend.address()]);
-    let known = || front.sessile.json("/memory")[0]["known"].as_u64();
+    let known = || front.sessile.json("/stick-table")[0]["known"].as_u64();
     // A browser has more than one connection.
     let [mut one, mut other] = [Talk::with(&front), Talk::with(&front)];
     one.get("/login", "");

@@ -10,10 +10,10 @@ mod framing;
 mod http;
 mod kept;
 mod kept_race;
-mod memory;
 mod mixed;
 mod programs;
 mod relay;
+mod stick_table;
 mod store;
 
 use std::net::SocketAddr;

@@ -104,7 +104,8 @@ impl Fleet {
     /// The file of a balancer with this folder.
     fn text(&self, own: &Folder) -> String {
         let path = |path: std::path::PathBuf| toml::Value::from(&*path.to_string_lossy()).to_string();
-        let mut text = format!("memory_file = {}\n", path(own.file("memory"))) + &configuration::admin(&own.socket());
+        let mut text =
+            format!("stick_table_file = {}\n", path(own.file("stick-table"))) + &configuration::admin(&own.socket());
         if let Some(socket) = self.shared.socket() {
             let url = toml::Value::from(format!("unix:{}", socket.display()));
             // A machine that is busy with something else than the demo is no reason to lose anybody.

@@ -29,14 +29,14 @@ struct Way {
 
 /// `$KEYS` is a file of keys for cookies.
 const WAYS: [Way; 6] = [
-    Way { listener: "hash", title: "IP hash", options: "balance = \"hash\"\nmemory = \"0\"\n", replicated: false },
+    Way { listener: "hash", title: "IP hash", options: "balance = \"hash\"\nstick_table = \"0\"\n", replicated: false },
     Way {
         listener: "ring",
         title: "consistent ring",
-        options: "balance = \"ring\"\nmemory = \"0\"\n",
+        options: "balance = \"ring\"\nstick_table = \"0\"\n",
         replicated: false,
     },
-    Way { listener: "memory", title: "ring with memory", options: "balance = \"ring\"\n", replicated: false },
+    Way { listener: "stick-table", title: "ring with stick table", options: "balance = \"ring\"\n", replicated: false },
     Way {
         listener: "insert",
         title: "balancer's cookie",
@@ -110,7 +110,7 @@ fn tell(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scen
         .filter(|((_, row), orphans)| row[DIES] != **orphans)
         .map(|((way, row), orphans)| format!("{}: {} instead of {orphans}", way.title, row[DIES]));
     let others: Vec<_> = others.collect();
-    let [memory, insert, learn] = ["ring with memory", "balancer's cookie", "learned cookie"].map(row);
+    let [stick_table, insert, learn] = ["ring with stick table", "balancer's cookie", "learned cookie"].map(row);
     let store = match fleet.redis() {
         Some(version) => {
             format!("A Redis {version} keeps the replicated sessions, and what the balancers learn from cookies.")
@@ -129,7 +129,7 @@ fn tell(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scen
         ))
         .show(&table)
         .promise("whoever is remembered or has a cookie stays when a backend is added or returns", {
-            nobody(&[memory, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
+            nobody(&[stick_table, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
         })
         .promise(
             "a backend takes only its own users' sessions with it",

@@ -50,10 +50,10 @@ use self::entry::{Data, Lifetimes, PlacementId};
 use self::eviction::{IfKnown, Room, Update, View};
 use self::placement_ids::PlacementIds;
 
-/// The memory of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
+/// The stick table of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
 /// table.
 #[derive(Clone)]
-pub struct Memory {
+pub struct StickTable {
     buckets: Arc<Buckets>,
     ids: Arc<BackendIds>,
     placement_ids: Arc<PlacementIds>,
@@ -63,7 +63,7 @@ pub struct Memory {
     placement_id: PlacementId,
 }
 
-/// What a snapshot says about a memory.
+/// What a snapshot says about a stick table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// How long an entry lives after its key's last connection ended. Entries are dated by the minute: it lives at
@@ -153,13 +153,13 @@ pub enum Stored {
 pub struct Entry {
     /// Its key.
     pub key: KeyHash,
-    /// What it says, as [`Memory::find`] does. The age may be more than is remembered.
+    /// What it says, as [`StickTable::find`] does. The age may be more than is remembered.
     pub known: Known,
     flags: u8,
 }
 
-impl Memory {
-    /// An empty one of at most `bytes`; `None` below 128 (`memory = "0"`) or if the system has no room. Its pages cost
+impl StickTable {
+    /// An empty one of at most `bytes`; `None` below 128 (`stick_table = "0"`) or if the system has no room. Its pages cost
     /// nothing until they are used.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
         let placement_ids = Arc::<PlacementIds>::default();
@@ -186,8 +186,8 @@ impl Memory {
         Some(Self { buckets: Arc::new(Buckets::zeroed(bytes)?), ..self.clone() })
     }
 
-    /// Takes over what stands in another memory of the same secret, unless it knows better; how many entries there
-    /// were. `id`: where a backend of the other memory sits in this one. A reload that gives a pool another table does
+    /// Takes over what stands in another stick table of the same secret, unless it knows better; how many entries there
+    /// were. `id`: where a backend of the other stick table sits in this one. A reload that gives a pool another table does
     /// so before the new snapshot is in force and again when nobody uses the old one, for what was written in between.
     pub fn absorb(&self, from: &Self, now: Minute, id: impl Fn(BackendId) -> Option<BackendId>) -> u64 {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
@@ -206,7 +206,7 @@ impl Memory {
         Arc::ptr_eq(&self.buckets, &other.buckets)
     }
 
-    /// Hashes keys for this memory.
+    /// Hashes keys for this stick table.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
@@ -271,7 +271,7 @@ impl Memory {
         self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
-    /// Takes an entry as it was in another memory, unless it knows better; whether its key is known now.
+    /// Takes an entry as it was in another stick table, unless it knows better; whether its key is known now.
     fn restore(&self, entry: &Entry, now: Minute) -> bool {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
         let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| BackendState::Usable);
@@ -324,19 +324,19 @@ impl Memory {
 }
 
 impl Entry {
-    /// The same in a memory where backends have other ids and placements other numbers.
+    /// The same in a stick table where backends have other ids and placements other numbers.
     fn at(self, id: BackendId, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> Self {
         Self { known: Known { id, ..self.known }, flags: entry::translated(self.flags, placement_id), ..self }
     }
 
-    /// As a memory file tells it. Its origin depends on who asks.
+    /// As a stick-table file tells it. Its origin depends on who asks.
     fn new(key: KeyHash, id: BackendId, flags: u8, age_min: u32) -> Self {
         Self { key, known: Known { id, origin: Origin::Displaced, age_min }, flags }
     }
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for StickTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Memory({} bytes, {:?})", self.bytes(), self.lifetimes)
+        write!(f, "StickTable({} bytes, {:?})", self.bytes(), self.lifetimes)
     }
 }

@@ -1,9 +1,9 @@
-//! Memory files of all ages, whole, torn, foreign and damaged.
+//! stick-table files of all ages, whole, torn, foreign and damaged.
 
 use std::time::Duration;
 
 use super::*;
-use crate::sticky::memory::{BackendState, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Terms};
+use crate::sticky::table::{BackendState, IdMap, KeyHash, Minute, Origin, Place, Secret, StickTable, Terms};
 
 const WRITTEN_S: u64 = 1_790_000_000;
 const MINUTE: u64 = 60;
@@ -27,34 +27,34 @@ fn key(n: u64) -> KeyHash {
 }
 
 /// Key `n` was seen `n` minutes ago, at backend `n % 3`.
-fn memory() -> Memory {
-    let memory = Memory::new(1 << 16, Secret::new([7; 16]), terms()).expect("a table");
-    let id_map = IdMap::new(memory.ids(), NAMES);
+fn table() -> StickTable {
+    let table = StickTable::new(1 << 16, Secret::new([7; 16]), terms()).expect("a table");
+    let id_map = IdMap::new(table.ids(), NAMES);
     for n in 0..KEYS {
         let origin = [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3];
         let place = Place { id: id_map.id(n as usize % 3).expect("a seat"), origin };
-        let _ = memory.settle(key(n), place, at(1_000 - n), |_| BackendState::Usable);
+        let _ = table.settle(key(n), place, at(1_000 - n), |_| BackendState::Usable);
     }
-    memory
+    table
 }
 
-fn written(memory: &Memory, backends: &[&str]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new(), memory.secret(), WRITTEN_S).expect("memory takes everything");
-    writer.section("shop", SEED, backends.iter().copied(), memory, at(1_000)).expect("memory takes everything");
+fn written(table: &StickTable, backends: &[&str]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), table.secret(), WRITTEN_S).expect("memory takes everything");
+    writer.section("shop", SEED, backends.iter().copied(), table, at(1_000)).expect("memory takes everything");
     writer.finish().expect("memory takes everything")
 }
 
 /// Into a process that has just begun.
-fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (Memory, Loaded) {
+fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (StickTable, Loaded) {
     let header = check(bytes).expect("a good file");
-    let memory = Memory::new(1 << 15, header.secret, terms()).expect("a table");
+    let table = StickTable::new(1 << 15, header.secret, terms()).expect("a table");
     let target = |name: &str| {
         assert_eq!(name, "shop");
-        Some(Target { memory: &memory, hash_seed: SEED, backends: backends.to_vec() })
+        Some(Target { table: &table, hash_seed: SEED, backends: backends.to_vec() })
     };
     let mut loaded = load(bytes, now_s, Minute::START, target).expect("a good file");
     assert_eq!(loaded.len(), 1);
-    (memory.clone(), loaded.remove(0))
+    (table.clone(), loaded.remove(0))
 }
 
 fn counts(loaded: &Loaded) -> [u64; 4] {
@@ -63,20 +63,20 @@ fn counts(loaded: &Loaded) -> [u64; 4] {
 
 #[test]
 fn a_minute_later_everything_is_known_as_it_was() {
-    let (memory, loaded) = load_at(&written(&memory(), &NAMES), WRITTEN_S + MINUTE, &["new", "c", "b", "a"]);
+    let (table, loaded) = load_at(&written(&table(), &NAMES), WRITTEN_S + MINUTE, &["new", "c", "b", "a"]);
     assert_eq!(counts(&loaded), [KEYS, 0, 0, 0]);
-    let id_map = IdMap::new(memory.ids(), NAMES);
+    let id_map = IdMap::new(table.ids(), NAMES);
     for n in 0..KEYS {
-        let known = memory.find(key(n), Minute::START).expect("known");
+        let known = table.find(key(n), Minute::START).expect("known");
         assert_eq!((id_map.index(known.id), known.age_min), (Some(n as usize % 3), n as u32 + 1));
         assert_eq!(known.origin, [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3]);
     }
-    assert_eq!(memory.find(key(0), at(180)).map(|known| known.age_min), None, "and goes on growing old");
+    assert_eq!(table.find(key(0), at(180)).map(|known| known.age_min), None, "and goes on growing old");
 }
 
 #[test]
 fn what_is_older_than_remembered_is_dropped() {
-    let file = written(&memory(), &NAMES);
+    let file = written(&table(), &NAMES);
     let kept = |now_s| counts(&load_at(&file, now_s, &NAMES).1);
     assert_eq!(kept(WRITTEN_S + HOUR), [121, 59, 0, 0]);
     assert_eq!(kept(WRITTEN_S + 4 * HOUR), [0, KEYS, 0, 0]);
@@ -88,16 +88,16 @@ fn what_is_older_than_remembered_is_dropped() {
 fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
     let terms = Terms { remember_values: Duration::from_secs(24 * HOUR), ..terms() };
     let origins = [Origin::Displaced, Origin::Brought, Origin::Learned];
-    let old = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
+    let old = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
     let id = IdMap::new(old.ids(), NAMES).id(0).expect("a seat");
     for (n, origin) in origins.into_iter().enumerate() {
         let _ = old.settle(key(n as u64), Place { id, origin }, at(1_000 - 240), |_| BackendState::Usable);
     }
     let read = |file: &[u8], now_s, terms| {
-        let memory = Memory::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
-        let target = |_: &str| Some(Target { memory: &memory, hash_seed: SEED, backends: NAMES.to_vec() });
+        let table = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
+        let target = |_: &str| Some(Target { table: &table, hash_seed: SEED, backends: NAMES.to_vec() });
         let loaded = load(file, now_s, Minute::START, target).expect("a good file").remove(0);
-        let known = [0, 1, 2].map(|n| memory.find(key(n), Minute::START).map(|known| (known.origin, known.age_min)));
+        let known = [0, 1, 2].map(|n| table.find(key(n), Minute::START).map(|known| (known.origin, known.age_min)));
         (counts(&loaded), known)
     };
     let file = written(&old, &NAMES);
@@ -110,28 +110,28 @@ fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
 #[test]
 fn a_clock_that_went_back_makes_nothing_older_and_nothing_live_for_ever() {
     for now_s in [WRITTEN_S - 1, WRITTEN_S - 20 * YEAR, 0] {
-        let (memory, loaded) = load_at(&written(&memory(), &NAMES), now_s, &NAMES);
+        let (table, loaded) = load_at(&written(&table(), &NAMES), now_s, &NAMES);
         assert_eq!(counts(&loaded), [KEYS, 0, 0, 0]);
-        assert_eq!(memory.find(key(60), Minute::START).map(|known| known.age_min), Some(60));
-        assert!(memory.find(key(60), at(120)).is_some() && memory.find(key(60), at(121)).is_none());
+        assert_eq!(table.find(key(60), Minute::START).map(|known| known.age_min), Some(60));
+        assert!(table.find(key(60), at(120)).is_some() && table.find(key(60), at(121)).is_none());
     }
 }
 
 #[test]
 fn backends_that_left_take_their_entries_along() {
-    let file = written(&memory(), &NAMES);
-    let (memory, loaded) = load_at(&file, WRITTEN_S, &["c", "successor"]);
+    let file = written(&table(), &NAMES);
+    let (table, loaded) = load_at(&file, WRITTEN_S, &["c", "successor"]);
     assert_eq!(counts(&loaded), [60, 0, 120, 0]);
-    assert_eq!((memory.find(key(0), Minute::START), memory.find(key(2), Minute::START).is_some()), (None, true));
-    let (_, loaded) = load_at(&written(&self::memory(), &["a"]), WRITTEN_S, &NAMES);
+    assert_eq!((table.find(key(0), Minute::START), table.find(key(2), Minute::START).is_some()), (None, true));
+    let (_, loaded) = load_at(&written(&self::table(), &["a"]), WRITTEN_S, &NAMES);
     assert_eq!(counts(&loaded), [60, 0, 0, 0], "nor does a retired one enter the file");
 }
 
 #[test]
 fn what_does_not_fit_is_counted() {
-    let file = written(&memory(), &NAMES);
-    let small = Memory::new(128, Secret::new([7; 16]), terms()).expect("a table");
-    let target = |_: &str| Some(Target { memory: &small, hash_seed: SEED, backends: NAMES.to_vec() });
+    let file = written(&table(), &NAMES);
+    let small = StickTable::new(128, Secret::new([7; 16]), terms()).expect("a table");
+    let target = |_: &str| Some(Target { table: &small, hash_seed: SEED, backends: NAMES.to_vec() });
     let loaded = &load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file")[0];
     assert_eq!(loaded.kept + loaded.crowded, KEYS);
     assert!(loaded.crowded > 0);
@@ -139,19 +139,19 @@ fn what_does_not_fit_is_counted() {
 
 #[test]
 fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
-    let (shop, forum) = (memory(), memory());
+    let (shop, forum) = (table(), table());
     let mut writer = Writer::new(Vec::new(), shop.secret(), WRITTEN_S).unwrap();
     assert_eq!(writer.section("shop", SEED, NAMES, &shop, at(1_000)).unwrap(), KEYS);
     writer.section("forum", SEED, NAMES, &forum, at(1_000)).unwrap();
     writer.section("gone", SEED, NAMES, &forum, at(1_000)).unwrap();
     writer.section("strange", SEED, [], &forum, at(1_000)).unwrap();
     let file = writer.finish().unwrap();
-    let new = |secret| Memory::new(1 << 15, Secret::new(secret), terms()).unwrap();
+    let new = |secret| StickTable::new(1 << 15, Secret::new(secret), terms()).unwrap();
     let (shop, forum, strange) = (new([7; 16]), new([7; 16]), new([8; 16]));
     let target = |name: &str| match name {
-        "shop" => Some(Target { memory: &shop, hash_seed: SEED, backends: NAMES.to_vec() }),
-        "forum" => Some(Target { memory: &forum, hash_seed: 43, backends: NAMES.to_vec() }),
-        "strange" => Some(Target { memory: &strange, hash_seed: SEED, backends: NAMES.to_vec() }),
+        "shop" => Some(Target { table: &shop, hash_seed: SEED, backends: NAMES.to_vec() }),
+        "forum" => Some(Target { table: &forum, hash_seed: 43, backends: NAMES.to_vec() }),
+        "strange" => Some(Target { table: &strange, hash_seed: SEED, backends: NAMES.to_vec() }),
         _ => None,
     };
     let loaded = load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file");
@@ -164,7 +164,7 @@ fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
 
 #[test]
 fn a_file_cut_anywhere_is_torn() {
-    let file = written(&memory(), &NAMES);
+    let file = written(&table(), &NAMES);
     for length in 0..file.len() {
         assert!(matches!(check(&file[..length]), Err(Refused::Torn)), "cut at {length}");
     }
@@ -172,7 +172,7 @@ fn a_file_cut_anywhere_is_torn() {
 
 #[test]
 fn a_flipped_bit_anywhere_is_seen() {
-    let mut file = written(&memory(), &NAMES);
+    let mut file = written(&table(), &NAMES);
     for byte in 0..file.len() {
         for bit in 0..8 {
             file[byte] ^= 1 << bit;
@@ -211,7 +211,7 @@ fn foreign_and_absurd_files_are_refused() {
     let shop = section(b"shop", &[1; 8]);
     let record = |backend: u8| (ENTRIES, [[0; 12].to_vec(), vec![backend, 0, 0, 0]].concat());
     assert!(check(&forged(VERSION, &[shop.clone(), record(0), end(1)])[..]).is_ok());
-    assert!(check(&forged(VERSION, &[end(0)])[..]).is_ok(), "of a process without memory");
+    assert!(check(&forged(VERSION, &[end(0)])[..]).is_ok(), "of a process without a stick table");
     assert!(matches!(check(&b"#!/bin/sh\n"[..]), Err(Refused::Foreign)));
     assert!(matches!(check(&forged(2, &[end(0)])[..]), Err(Refused::Version(2))));
     let absurd = [
@@ -264,15 +264,15 @@ fn writing_and_reading_hold_one_frame_only() {
             Ok(())
         }
     }
-    let memory = Memory::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
-    let id = IdMap::new(memory.ids(), NAMES).id(0).expect("a seat");
+    let table = StickTable::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
+    let id = IdMap::new(table.ids(), NAMES).id(0).expect("a seat");
     for n in 0..100_000 {
-        let _ = memory.settle(key(n), Place { id, origin: Origin::Displaced }, at(1_000), |_| BackendState::Usable);
+        let _ = table.settle(key(n), Place { id, origin: Origin::Displaced }, at(1_000), |_| BackendState::Usable);
     }
     let mut bytes = 0;
     let used = allocation_counter::measure(|| {
-        let mut writer = Writer::new(Nowhere(0), memory.secret(), WRITTEN_S).unwrap();
-        writer.section("shop", SEED, NAMES, &memory, at(1_000)).unwrap();
+        let mut writer = Writer::new(Nowhere(0), table.secret(), WRITTEN_S).unwrap();
+        writer.section("shop", SEED, NAMES, &table, at(1_000)).unwrap();
         bytes = writer.finish().unwrap().0;
     });
     assert!(bytes > 1_500_000 && used.bytes_max < 200_000, "{} bytes for {bytes}", used.bytes_max);

@@ -1,6 +1,6 @@
-//! Which number stands for which placement in the entries of a memory.
+//! Which number stands for which placement in the entries of a stick table.
 //!
-//! Knows digests and numbers, not placements. Invariant: two placements that a memory has seen never have the same
+//! Knows digests and numbers, not placements. Invariant: two placements that a stick table has seen never have the same
 //! number, as long as there were no more than [`PLACEMENT_IDS`] of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

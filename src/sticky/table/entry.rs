@@ -1,6 +1,6 @@
 //! One entry as two words, and the minute that dates it.
 //!
-//! Touches no shared memory. Invariant: the check word binds the key to everything in the data word but minutes and
+//! Touches no shared stick table. Invariant: the check word binds the key to everything in the data word but minutes and
 //! lock, so the halves of two different entries, read together, name a key that nobody has.
 //!
 //! ```text
@@ -101,7 +101,7 @@ impl PlacementId {
     }
 }
 
-/// The flags of an entry of another memory, in which placements have other numbers.
+/// The flags of an entry of another stick table, in which placements have other numbers.
 pub(super) fn translated(flags: u8, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> u8 {
     let flags = u64::from(flags);
     match PlacementId::of_flags(flags) {
@@ -266,7 +266,7 @@ mod tests {
         for value in [Origin::Brought, Origin::Learned] {
             assert_eq!((data(value).origin(old), data(value).origin(new)), (value, value));
             let flags = translated(data(value).flags(), |_| Some(new));
-            assert_eq!(Data::with_flags(SEAT, flags, Minute(1)), data(value), "in another memory");
+            assert_eq!(Data::with_flags(SEAT, flags, Minute(1)), data(value), "in another table");
         }
     }
 

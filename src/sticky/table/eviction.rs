@@ -10,7 +10,7 @@ use super::buckets::ENTRIES;
 use super::entry::{Data, Lifetimes, Minute, PlacementId};
 use super::{BackendState, Origin, Stored};
 
-/// What the memory is asked under: the terms of a snapshot, and now.
+/// What the stick table is asked under: the terms of a snapshot, and now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
     pub(super) lifetimes: Lifetimes,
@@ -73,7 +73,7 @@ enum Rank {
     Gone,
     /// Placement would find it anyway, or its backend is of no use now.
     Little,
-    /// Only memory knows it.
+    /// Only stick table knows it.
     Displaced,
     /// The application said so.
     Learned,
@@ -135,7 +135,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sticky::memory::{BackendId, Place, Terms};
+    use crate::sticky::table::{BackendId, Place, Terms};
 
     const PLACEMENT_ID: usize = 3;
     const DOWN: u16 = 8;

@@ -1,4 +1,4 @@
-//! How many keys a memory knows, where they live and how long ago they came.
+//! How many keys a stick table knows, where they live and how long ago they came.
 //!
 //! Takes nothing from the table and stops nobody: slices are counted one after another while others write.
 //! Invariant: every entry counted was live at some moment of the count.
@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use ahash::AHashMap;
 
-use super::{BackendId, Memory, Minute, Origin};
+use super::{BackendId, Minute, Origin, StickTable};
 
 /// Upper bounds of the ages, in minutes; what is older falls into one more.
 pub const AGES_MIN: [u32; 10] = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1_440];
@@ -29,9 +29,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Adds what lives in these of the memory's buckets.
-    pub fn count(&mut self, memory: &Memory, buckets: Range<usize>, now: Minute) {
-        for entry in memory.entries(buckets, now).filter(|entry| memory.remembers(entry)) {
+    /// Adds what lives in these of the stick table's buckets.
+    pub fn count(&mut self, table: &StickTable, buckets: Range<usize>, now: Minute) {
+        for entry in table.entries(buckets, now).filter(|entry| table.remembers(entry)) {
             self.known += 1;
             self.by_age[AGES_MIN.partition_point(|bound| *bound < entry.known.age_min)] += 1;
             *match entry.known.origin {

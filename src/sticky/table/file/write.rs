@@ -1,4 +1,4 @@
-//! Writes a memory file, a frame at a time.
+//! Writes a stick-table file, a frame at a time.
 //!
 //! Holds no more than one frame, whatever the size of the table, and stops nobody who uses it. Invariant: what has no
 //! end frame was not finished.
@@ -9,13 +9,13 @@ use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash};
-use crate::sticky::memory::{BackendId, Entry, Memory, Minute, Secret};
+use crate::sticky::table::{BackendId, Entry, Minute, Secret, StickTable};
 
 /// Entries in a full frame: 64 KiB.
 const RECORDS: usize = 4_096;
 const FRAME_HEAD: usize = 8;
 
-/// A memory file being written: a section for each memory, then [`finish`](Self::finish).
+/// A stick-table file being written: a section for each stick table, then [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -41,14 +41,14 @@ impl<W: Write> Writer<W> {
         Ok(Self { out, header_sum, frames: 0, entries: 0, frame: Vec::new() })
     }
 
-    /// Writes what a memory holds under the name of its pool or group; how many entries. Those of other backends than
+    /// Writes what a stick table holds under the name of its pool or group; how many entries. Those of other backends than
     /// the ones named are left out.
     pub fn section<'n>(
         &mut self,
         name: &str,
         hash_seed: u64,
         backends: impl IntoIterator<Item = &'n str>,
-        memory: &Memory,
+        table: &StickTable,
         now: Minute,
     ) -> io::Result<u64> {
         let mut body = hash_seed.to_le_bytes().to_vec();
@@ -56,7 +56,7 @@ impl<W: Write> Writer<W> {
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(name.as_bytes());
         let mut numbers = AHashMap::new();
-        let seated = backends.into_iter().filter_map(|name| Some((name, memory.ids().find(name)?)));
+        let seated = backends.into_iter().filter_map(|name| Some((name, table.ids().find(name)?)));
         for (number, (name, id)) in (0..=u16::MAX).zip(seated) {
             body.extend_from_slice(&name_hash(name).to_le_bytes());
             numbers.insert(id, number);
@@ -64,7 +64,7 @@ impl<W: Write> Writer<W> {
         self.open(SECTION);
         self.frame.extend_from_slice(&body);
         self.close()?;
-        self.records(&numbers, memory, now)
+        self.records(&numbers, table, now)
     }
 
     /// Ends the file and hands back what it was written to.
@@ -76,9 +76,9 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    fn records(&mut self, numbers: &AHashMap<BackendId, u16>, memory: &Memory, now: Minute) -> io::Result<u64> {
+    fn records(&mut self, numbers: &AHashMap<BackendId, u16>, table: &StickTable, now: Minute) -> io::Result<u64> {
         let before = self.entries;
-        let live = memory.entries(0..memory.buckets(), now).filter(|entry| memory.remembers(entry));
+        let live = table.entries(0..table.buckets(), now).filter(|entry| table.remembers(entry));
         let mut records = live.filter_map(|entry| Some(record(&entry, *numbers.get(&entry.known.id)?))).peekable();
         while records.peek().is_some() {
             self.open(ENTRIES);
@@ -100,7 +100,7 @@ impl<W: Write> Writer<W> {
     fn close(&mut self) -> io::Result<()> {
         let length = self.frame.len() - FRAME_HEAD;
         if length > BODY_MAX {
-            return Err(io::Error::other("a pool has too many backends for the memory file"));
+            return Err(io::Error::other("a pool has too many backends for the stick-table file"));
         }
         self.frame[4..FRAME_HEAD].copy_from_slice(&(length as u32).to_le_bytes());
         let sum = frame_sum(&self.frame, self.header_sum, self.frames);

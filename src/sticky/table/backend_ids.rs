@@ -1,4 +1,4 @@
-//! Which number stands for which backend in a memory.
+//! Which number stands for which backend in a stick table.
 //!
 //! Knows names and numbers, not backends. Invariant: two backends never have the same id, even one after the other:
 //! a number whose backend has left the configuration comes back with another generation.
@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::{AHashMap, AHashSet};
 
-/// A backend in the entries of a memory.
+/// A backend in the entries of a stick table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId {
     pub(super) id: u16,

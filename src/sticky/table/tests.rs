@@ -1,4 +1,4 @@
-//! The memory as its callers see it: alone, against a plain map, and with eight threads at once.
+//! The stick table as its callers see it: alone, against a plain map, and with eight threads at once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -12,16 +12,16 @@ const HOURS: u64 = 3_600;
 const TERMS: Terms =
     Terms { remember: Duration::from_secs(3 * HOURS), remember_values: Duration::from_secs(24 * HOURS), digest: 1 };
 
-fn memory(bytes: u64) -> Memory {
-    Memory::new(bytes, Secret::new([7; 16]), TERMS).expect("a table")
+fn table(bytes: u64) -> StickTable {
+    StickTable::new(bytes, Secret::new([7; 16]), TERMS).expect("a table")
 }
 
 fn at(minute: u64) -> Minute {
     Minute::of_ms(minute * 60_000)
 }
 
-fn ids(memory: &Memory) -> Vec<BackendId> {
-    let id_map = IdMap::new(memory.ids(), ["a", "b", "c"]);
+fn ids(table: &StickTable) -> Vec<BackendId> {
+    let id_map = IdMap::new(table.ids(), ["a", "b", "c"]);
     (0..3).filter_map(|index| id_map.id(index)).collect()
 }
 
@@ -43,117 +43,117 @@ fn usable(_: BackendId) -> BackendState {
 
 #[test]
 fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
-    let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
-    assert_eq!(memory.find(key, at(0)), None);
-    assert_eq!(memory.settle(key, displaced(a), at(10), usable), Stored::Added);
-    assert_eq!(memory.refresh(key, displaced(a), at(100), usable), Stored::Known);
+    let table = table(1 << 16);
+    let (key, a) = (table.secret().key(b"k"), ids(&table)[0]);
+    assert_eq!(table.find(key, at(0)), None);
+    assert_eq!(table.settle(key, displaced(a), at(10), usable), Stored::Added);
+    assert_eq!(table.refresh(key, displaced(a), at(100), usable), Stored::Known);
     let known = Known { id: a, origin: Origin::Displaced, age_min: 180 };
-    assert_eq!(memory.find(key, at(280)), Some(known));
-    assert_eq!(memory.find(key, at(281)), None, "seen in minute 100, so at least three hours ago");
-    assert_eq!(memory.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
-    let longer = memory.under(Terms { remember: Duration::from_secs(6 * HOURS), ..TERMS });
-    assert!(longer.find(key, at(641)).is_some() && memory.find(key, at(641)).is_none());
+    assert_eq!(table.find(key, at(280)), Some(known));
+    assert_eq!(table.find(key, at(281)), None, "seen in minute 100, so at least three hours ago");
+    assert_eq!(table.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
+    let longer = table.under(Terms { remember: Duration::from_secs(6 * HOURS), ..TERMS });
+    assert!(longer.find(key, at(641)).is_some() && table.find(key, at(641)).is_none());
 }
 
 #[test]
 fn values_are_remembered_as_long_as_their_cookie_and_keys_as_long_as_the_pool_says() {
-    let memory = memory(1 << 16);
+    let table = table(1 << 16);
     let short = Duration::from_secs(HOURS);
-    let (shorter, a) = (memory.under(Terms { remember_values: short, ..TERMS }), ids(&memory)[0]);
+    let (shorter, a) = (table.under(Terms { remember_values: short, ..TERMS }), ids(&table)[0]);
     for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
         let key = KeyHash(n as u64 + 1);
-        assert_eq!(memory.settle(key, place, at(0), usable), Stored::Added);
-        let known = |memory: &Memory, minute| memory.find(key, at(minute)).is_some();
+        assert_eq!(table.settle(key, place, at(0), usable), Stored::Added);
+        let known = |table: &StickTable, minute| table.find(key, at(minute)).is_some();
         let (most, short) = if place.origin.is_value() { (24 * 60, 60) } else { (180, 180) };
-        assert!(known(&memory, most) && !known(&memory, most + 1), "{place:?}");
+        assert!(known(&table, most) && !known(&table, most + 1), "{place:?}");
         assert!(known(&shorter, short) && !known(&shorter, short + 1), "{place:?}");
-        assert_eq!(memory.refresh(key, displaced(a), at(180), usable), Stored::Known);
-        assert_eq!(memory.find(key, at(181)).map(|known| known.origin), Some(place.origin), "what it was it is");
+        assert_eq!(table.refresh(key, displaced(a), at(180), usable), Stored::Known);
+        assert_eq!(table.find(key, at(181)).map(|known| known.origin), Some(place.origin), "what it was it is");
     }
 }
 
 #[test]
 fn two_seconds_are_remembered_at_least_two_seconds() {
-    let memory = memory(1 << 16).under(Terms { remember: Duration::from_secs(2), ..TERMS });
-    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
-    assert_eq!(memory.settle(key, displaced(a), Minute::of_ms(59_999), usable), Stored::Added);
-    assert!(memory.find(key, Minute::of_ms(61_999)).is_some());
-    assert!(memory.find(key, Minute::of_ms(180_000)).is_none());
+    let table = table(1 << 16).under(Terms { remember: Duration::from_secs(2), ..TERMS });
+    let (key, a) = (table.secret().key(b"k"), ids(&table)[0]);
+    assert_eq!(table.settle(key, displaced(a), Minute::of_ms(59_999), usable), Stored::Added);
+    assert!(table.find(key, Minute::of_ms(61_999)).is_some());
+    assert!(table.find(key, Minute::of_ms(180_000)).is_none());
 }
 
 #[test]
 fn settling_elsewhere_moves_a_key_and_refreshing_does_not() {
-    let memory = memory(1 << 16);
-    let (key, ids) = (memory.secret().key(b"k"), ids(&memory));
+    let table = table(1 << 16);
+    let (key, ids) = (table.secret().key(b"k"), ids(&table));
     let (a, b) = (displaced(ids[0]), displaced(ids[1]));
-    assert_eq!(memory.settle(key, a, at(1), usable), Stored::Added);
-    assert_eq!(memory.settle(key, b, at(2), usable), Stored::Moved);
-    assert_eq!(memory.refresh(key, a, at(5), usable), Stored::Known, "an old connection of it ends");
-    assert_eq!(memory.find(key, at(5)), Some(Known { id: b.id, origin: Origin::Displaced, age_min: 0 }));
+    assert_eq!(table.settle(key, a, at(1), usable), Stored::Added);
+    assert_eq!(table.settle(key, b, at(2), usable), Stored::Moved);
+    assert_eq!(table.refresh(key, a, at(5), usable), Stored::Known, "an old connection of it ends");
+    assert_eq!(table.find(key, at(5)), Some(Known { id: b.id, origin: Origin::Displaced, age_min: 0 }));
     let gone = |id| if id == b.id { BackendState::Gone } else { BackendState::Usable };
-    assert_eq!(memory.refresh(key, a, at(6), gone), Stored::Added, "b has left, a still serves it");
-    assert_eq!(memory.find(key, at(6)).map(|known| known.id), Some(a.id));
-    assert!(memory.forget(key) && !memory.forget(key));
-    assert_eq!(memory.refresh(key, a, at(7), usable), Stored::Added, "what was lost is made again");
+    assert_eq!(table.refresh(key, a, at(6), gone), Stored::Added, "b has left, a still serves it");
+    assert_eq!(table.find(key, at(6)).map(|known| known.id), Some(a.id));
+    assert!(table.forget(key) && !table.forget(key));
+    assert_eq!(table.refresh(key, a, at(7), usable), Stored::Added, "what was lost is made again");
 }
 
 #[test]
 fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
-    let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().key(b"k"), ids(&memory)[0]);
-    let _ = memory.settle(key, displaced(a), at(500), usable);
-    let _ = memory.settle(key, displaced(a), at(499), usable);
-    assert_eq!(memory.find(key, at(500)).map(|known| known.age_min), Some(0));
-    assert_eq!(memory.find(key, at(3)).map(|known| known.age_min), Some(0));
+    let table = table(1 << 16);
+    let (key, a) = (table.secret().key(b"k"), ids(&table)[0]);
+    let _ = table.settle(key, displaced(a), at(500), usable);
+    let _ = table.settle(key, displaced(a), at(499), usable);
+    assert_eq!(table.find(key, at(500)).map(|known| known.age_min), Some(0));
+    assert_eq!(table.find(key, at(3)).map(|known| known.age_min), Some(0));
 }
 
 #[test]
 fn another_placement_makes_what_was_placed_worth_keeping() {
-    let memory = memory(1 << 16);
-    let (key, id) = (memory.secret().key(b"k"), ids(&memory)[0]);
+    let table = table(1 << 16);
+    let (key, id) = (table.secret().key(b"k"), ids(&table)[0]);
     let placed = Place { id, origin: Origin::Placed };
-    let _ = memory.settle(key, placed, at(1), usable);
-    let grown = memory.under(Terms { digest: 2, ..TERMS });
-    let origin = |memory: &Memory| memory.find(key, at(1)).map(|known| known.origin);
-    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Placed), Some(Origin::Outgrown)));
+    let _ = table.settle(key, placed, at(1), usable);
+    let grown = table.under(Terms { digest: 2, ..TERMS });
+    let origin = |table: &StickTable| table.find(key, at(1)).map(|known| known.origin);
+    assert_eq!((origin(&table), origin(&grown)), (Some(Origin::Placed), Some(Origin::Outgrown)));
     assert_eq!(grown.settle(key, placed, at(1), usable), Stored::Known);
-    assert_eq!((origin(&memory), origin(&grown)), (Some(Origin::Outgrown), Some(Origin::Placed)));
+    assert_eq!((origin(&table), origin(&grown)), (Some(Origin::Outgrown), Some(Origin::Placed)));
 }
 
 #[test]
 fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
-    let memory = memory(1 << 16);
-    let (key, ids) = (memory.secret().cookie(b"v"), ids(&memory));
-    let _ = memory.settle(key, Place { id: ids[0], origin: Origin::Learned }, at(1), usable);
-    assert_eq!(memory.settle(key, displaced(ids[1]), at(1), usable), Stored::Moved);
-    let known = memory.find(key, at(1)).map(|known| (known.id, known.origin));
+    let table = table(1 << 16);
+    let (key, ids) = (table.secret().cookie(b"v"), ids(&table));
+    let _ = table.settle(key, Place { id: ids[0], origin: Origin::Learned }, at(1), usable);
+    assert_eq!(table.settle(key, displaced(ids[1]), at(1), usable), Stored::Moved);
+    let known = table.find(key, at(1)).map(|known| (known.id, known.origin));
     assert_eq!(known, Some((ids[1], Origin::Learned)));
-    assert!(memory.find(memory.secret().key(b"v"), at(1)).is_none(), "a key of the same bytes is another one");
+    assert!(table.find(table.secret().key(b"v"), at(1)).is_none(), "a key of the same bytes is another one");
 }
 
 #[test]
 fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
-    let memory = memory(1 << 16);
-    let (key, a) = (memory.secret().cookie(b"v"), ids(&memory)[0]);
-    let origin = || memory.find(key, at(600)).map(|known| known.origin);
+    let table = table(1 << 16);
+    let (key, a) = (table.secret().cookie(b"v"), ids(&table)[0]);
+    let origin = || table.find(key, at(600)).map(|known| known.origin);
     for (place, expected) in
         [(brought(a), Origin::Brought), (learned(a), Origin::Learned), (brought(a), Origin::Learned)]
     {
-        let _ = memory.settle(key, place, at(0), usable);
+        let _ = table.settle(key, place, at(0), usable);
         assert_eq!(origin(), Some(expected), "{place:?}");
     }
 }
 
 #[test]
 fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
-    let memory = memory(128);
-    let a = ids(&memory)[0];
-    let settle = |n: u64, origin| memory.settle(KeyHash(n), Place { id: a, origin }, at(n), usable);
+    let table = table(128);
+    let a = ids(&table)[0];
+    let settle = |n: u64, origin| table.settle(KeyHash(n), Place { id: a, origin }, at(n), usable);
     assert!((1..=8).all(|n| settle(n, Origin::Displaced) == Stored::Added));
     assert_eq!(settle(9, Origin::Placed), Stored::Refused);
     assert_eq!(settle(9, Origin::Displaced), Stored::Evicted(Origin::Displaced));
-    assert_eq!(memory.find(KeyHash(1), at(9)), None, "the oldest");
+    assert_eq!(table.find(KeyHash(1), at(9)), None, "the oldest");
     assert!((2..=9).all(|n| settle(n + 10, Origin::Learned) == Stored::Evicted(Origin::Displaced)));
     assert_eq!(settle(30, Origin::Displaced), Stored::Refused);
     assert_eq!(settle(30, Origin::Learned), Stored::Evicted(Origin::Learned));
@@ -162,40 +162,40 @@ fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
 #[test]
 fn a_value_that_outlives_keys_does_not_go_as_if_it_were_over() {
     let full_of = |place: fn(BackendId) -> Place| {
-        let memory = memory(128);
-        let a = ids(&memory)[0];
-        assert!((1..=8).all(|n| memory.settle(KeyHash(n), place(a), at(n), usable) == Stored::Added));
-        (memory, a)
+        let table = table(128);
+        let a = ids(&table)[0];
+        assert!((1..=8).all(|n| table.settle(KeyHash(n), place(a), at(n), usable) == Stored::Added));
+        (table, a)
     };
-    let (memory, a) = full_of(learned);
-    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Refused);
-    assert_eq!(memory.settle(KeyHash(9), brought(a), at(240), usable), Stored::Refused);
-    assert_eq!(memory.settle(KeyHash(9), learned(a), at(240), usable), Stored::Evicted(Origin::Learned), "and told");
-    let (memory, a) = full_of(brought);
-    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Evicted(Origin::Brought), "and told");
-    assert!(memory.find(KeyHash(2), at(240)).is_some());
-    let (memory, a) = full_of(displaced);
-    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Added, "a key is over");
+    let (table, a) = full_of(learned);
+    assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Refused);
+    assert_eq!(table.settle(KeyHash(9), brought(a), at(240), usable), Stored::Refused);
+    assert_eq!(table.settle(KeyHash(9), learned(a), at(240), usable), Stored::Evicted(Origin::Learned), "and told");
+    let (table, a) = full_of(brought);
+    assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Evicted(Origin::Brought), "and told");
+    assert!(table.find(KeyHash(2), at(240)).is_some());
+    let (table, a) = full_of(displaced);
+    assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Added, "a key is over");
     // Once the cookie's time is over, values are worth no more than that.
-    let (memory, a) = full_of(learned);
-    assert_eq!(memory.settle(KeyHash(9), displaced(a), at(24 * 60 + 9), usable), Stored::Added);
+    let (table, a) = full_of(learned);
+    assert_eq!(table.settle(KeyHash(9), displaced(a), at(24 * 60 + 9), usable), Stored::Added);
 }
 
 #[test]
 fn a_memory_is_as_large_as_asked_or_is_not_there() {
-    let of = |bytes| Memory::new(bytes, Secret::new([0; 16]), TERMS).map(|memory| memory.bytes());
+    let of = |bytes| StickTable::new(bytes, Secret::new([0; 16]), TERMS).map(|table| table.bytes());
     assert_eq!([0, 127, 128, 100_000, u64::MAX].map(of), [None, None, Some(128), Some(99_968), None]);
 }
 
 #[test]
 fn at_two_thirds_few_are_lost_early() {
-    let memory = memory(1 << 20);
-    let a = ids(&memory)[0];
+    let table = table(1 << 20);
+    let a = ids(&table)[0];
     let keys = (1_u64 << 16) * 2 / 3;
     let lost = (0..keys)
         .filter(|n| {
-            let key = memory.secret().key(&n.to_be_bytes());
-            memory.settle(key, displaced(a), at(0), usable) != Stored::Added
+            let key = table.secret().key(&n.to_be_bytes());
+            table.settle(key, displaced(a), at(0), usable) != Stored::Added
         })
         .count() as u64;
     assert!(lost * 1_000 < keys * 5, "{lost} of {keys}");
@@ -203,7 +203,7 @@ fn at_two_thirds_few_are_lost_early() {
 
 #[test]
 fn another_size_takes_over_what_is_known_and_knows_better() {
-    let old = memory(1 << 16);
+    let old = table(1 << 16);
     let ids = ids(&old);
     let key = |n: u64| old.secret().key(&n.to_be_bytes());
     for n in 0..500 {
@@ -223,7 +223,7 @@ fn another_size_takes_over_what_is_known_and_knows_better() {
 
 #[test]
 fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
-    let old = memory(1 << 16);
+    let old = table(1 << 16);
     let a = ids(&old)[0];
     let key = |n: u64| old.secret().key(&n.to_be_bytes());
     for n in 0..600 {
@@ -240,14 +240,14 @@ fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
 
 #[test]
 fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
-    let memory = memory(1 << 16);
-    let a = ids(&memory)[0];
+    let table = table(1 << 16);
+    let a = ids(&table)[0];
     for (n, place) in [displaced(a), brought(a), learned(a)].into_iter().enumerate() {
-        let _ = memory.settle(KeyHash(n as u64 + 1), place, at(0), usable);
+        let _ = table.settle(KeyHash(n as u64 + 1), place, at(0), usable);
     }
     let counts = |minute| {
         let mut stats = Stats::default();
-        stats.count(&memory, 0..memory.buckets(), at(minute));
+        stats.count(&table, 0..table.buckets(), at(minute));
         (stats.known, stats.displaced, stats.learned, stats.of(a))
     };
     assert_eq!([180, 240, 24 * 60, 24 * 60 + 1].map(counts), [(3, 1, 2, 3), (2, 0, 2, 2), (2, 0, 2, 2), (0, 0, 0, 0)]);
@@ -255,15 +255,15 @@ fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
 
 #[test]
 fn a_census_counts_who_lives_where_and_since_when() {
-    let memory = memory(1 << 16);
-    let ids = ids(&memory);
+    let table = table(1 << 16);
+    let ids = ids(&table);
     for n in 0..1_000_u64 {
         let (id, origin) = if n < 300 { (ids[0], Origin::Placed) } else { (ids[1], Origin::Displaced) };
-        let _ = memory.settle(memory.secret().key(&n.to_be_bytes()), Place { id, origin }, at(n), usable);
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), Place { id, origin }, at(n), usable);
     }
     let mut stats = Stats::default();
-    for slice in (0..memory.buckets()).step_by(100) {
-        stats.count(&memory, slice..slice + 100, at(1_000));
+    for slice in (0..table.buckets()).step_by(100) {
+        stats.count(&table, slice..slice + 100, at(1_000));
     }
     assert_eq!((stats.known, stats.placed, stats.displaced, stats.learned), (180, 0, 180, 0));
     assert_eq!((stats.of(ids[0]), stats.of(ids[1])), (0, 180));
@@ -296,9 +296,9 @@ proptest! {
     /// As long as nothing has to go.
     #[test]
     fn it_answers_as_a_plain_map_would(steps in prop::collection::vec(step(), 1..300), start: u32) {
-        let memory = memory(1 << 16);
-        let ids = ids(&memory);
-        let key = |n: u8| memory.secret().key(&[n]);
+        let table = table(1 << 16);
+        let ids = ids(&table);
+        let key = |n: u8| table.secret().key(&[n]);
         let mut plain = HashMap::<u8, (BackendId, Origin, u64)>::new();
         let lives = |(_, origin, seen): &(BackendId, Origin, u64), now: u64| {
             now - *seen <= if origin.is_value() { 24 * 60 } else { 180 }
@@ -309,7 +309,7 @@ proptest! {
             plain.retain(|_, entry| lives(entry, now));
             match step {
                 Step::Settle(n, id, origin) => {
-                    let stored = memory.settle(key(n), Place { id: ids[id], origin }, at(now), usable);
+                    let stored = table.settle(key(n), Place { id: ids[id], origin }, at(now), usable);
                     let before = plain.get(&n).copied();
                     let kept = before.filter(|(_, before, _)| *before == Origin::Learned).map_or(origin, |_| Origin::Learned);
                     plain.insert(n, (ids[id], kept, now));
@@ -321,12 +321,12 @@ proptest! {
                     prop_assert_eq!(stored, expected);
                 }
                 Step::Refresh(n, id) => {
-                    let stored = memory.refresh(key(n), displaced(ids[id]), at(now), usable);
+                    let stored = table.refresh(key(n), displaced(ids[id]), at(now), usable);
                     prop_assert_eq!(stored, if plain.contains_key(&n) { Stored::Known } else { Stored::Added });
                     plain.entry(n).or_insert((ids[id], Origin::Displaced, now)).2 = now;
                 }
                 Step::Forget(n) => {
-                    let forgotten = memory.forget(key(n));
+                    let forgotten = table.forget(key(n));
                     prop_assert!(forgotten || plain.remove(&n).is_none(), "known, but not forgotten");
                     plain.remove(&n);
                 }
@@ -334,14 +334,14 @@ proptest! {
                     let known = plain.get(&n).map(|(id, origin, seen)| {
                         Known { id: *id, origin: *origin, age_min: (now - seen) as u32 }
                     });
-                    prop_assert_eq!(memory.find(key(n), at(now)), known);
+                    prop_assert_eq!(table.find(key(n), at(now)), known);
                 }
                 Step::Pass(minutes) => now += u64::from(minutes),
             }
         }
         plain.retain(|_, entry| lives(entry, now));
         let mut stats = Stats::default();
-        stats.count(&memory, 0..usize::MAX, at(now));
+        stats.count(&table, 0..usize::MAX, at(now));
         prop_assert_eq!(stats.known, plain.len() as u64);
     }
 }
@@ -350,17 +350,17 @@ proptest! {
 /// that it is settled with, and those that nobody settles never.
 #[test]
 fn a_crowd_finds_nothing_that_nobody_said() {
-    let memory = memory(1 << 14);
+    let table = table(1 << 14);
     let ids: Vec<BackendId> = {
         let names: Vec<_> = (0..100).map(|n| n.to_string()).collect();
-        let id_map = IdMap::new(memory.ids(), names.iter().map(String::as_str));
+        let id_map = IdMap::new(table.ids(), names.iter().map(String::as_str));
         (0..100).filter_map(|index| id_map.id(index)).collect()
     };
-    let key = |n: u64| memory.secret().key(&n.to_be_bytes());
+    let key = |n: u64| table.secret().key(&n.to_be_bytes());
     let (minute, found, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
-            let (memory, ids, minute, found, stop) = (&memory, &ids, &minute, &found, &stop);
+            let (table, ids, minute, found, stop) = (&table, &ids, &minute, &found, &stop);
             scope.spawn(move || {
                 let mut random = thread + 1;
                 for _ in 0..60_000 {
@@ -369,11 +369,11 @@ fn a_crowd_finds_nothing_that_nobody_said() {
                     let now = at(minute.fetch_add(u64::from(random >> 40 == 0), Relaxed));
                     let place = |half: u64| displaced(ids[(n % 50 * 2 + half) as usize]);
                     match action {
-                        0..=2 if n < 2_500 => drop(memory.settle(key(n), place(random >> 59 & 1), now, usable)),
-                        3 if n < 2_500 => drop(memory.refresh(key(n), place(0), now, usable)),
-                        4 if n % 16 == 0 => drop(memory.forget(key(n))),
+                        0..=2 if n < 2_500 => drop(table.settle(key(n), place(random >> 59 & 1), now, usable)),
+                        3 if n < 2_500 => drop(table.refresh(key(n), place(0), now, usable)),
+                        4 if n % 16 == 0 => drop(table.forget(key(n))),
                         _ => {
-                            if let Some(known) = memory.find(key(n), now) {
+                            if let Some(known) = table.find(key(n), now) {
                                 assert!(n < 2_500, "nobody settled {n}");
                                 assert!((0..2).any(|half| place(half).id == known.id), "{n} with {known:?}");
                                 found.fetch_add(1, Relaxed);
@@ -387,7 +387,7 @@ fn a_crowd_finds_nothing_that_nobody_said() {
         scope.spawn(|| {
             let settled: std::collections::HashMap<_, _> = (0..2_500).map(|n| (key(n), n)).collect();
             while !stop.load(Relaxed) {
-                for entry in memory.entries(0..memory.buckets(), at(0)) {
+                for entry in table.entries(0..table.buckets(), at(0)) {
                     let n = settled.get(&entry.key).copied();
                     let allowed = n.is_some_and(|n| ids[(n % 50 * 2) as usize..][..2].contains(&entry.known.id));
                     assert!(allowed, "{entry:?} of {n:?}");
@@ -396,7 +396,7 @@ fn a_crowd_finds_nothing_that_nobody_said() {
         });
     });
     assert!(found.into_inner() > 10_000);
-    let mut keys: Vec<_> = memory.entries(0..memory.buckets(), at(0)).map(|entry| entry.key).collect();
+    let mut keys: Vec<_> = table.entries(0..table.buckets(), at(0)).map(|entry| entry.key).collect();
     let count = keys.len();
     keys.sort_unstable();
     keys.dedup();

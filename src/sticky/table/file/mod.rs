@@ -1,7 +1,7 @@
-//! The memory file: all memories of a process as bytes, and back.
+//! The stick-table file: all memories of a process as bytes, and back.
 //!
 //! Opens no file and knows no clock: bytes, minutes and Unix seconds are arguments. Invariant: a file is taken as it
-//! was written or not at all; whatever is wrong with it costs nothing but the memory.
+//! was written or not at all; whatever is wrong with it costs nothing but the stick table.
 //!
 //! # Format, version 1
 //!
@@ -27,7 +27,7 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 section: one memory | hash seed of its placement 8 · length of its name 2 · name of the pool or group · for each backend XXH3-64 of its name 8 |
+//! | 1 section: one stick table | hash seed of its placement 8 · length of its name 2 · name of the pool or group · for each backend XXH3-64 of its name 8 |
 //! | 2 entries of the section | each: key 8 · age in minutes 4 · number of the backend in the section 2 · flags 1 · zero 1 |
 //! | 3 end | number of entries in the file 8; nothing follows |
 //!
@@ -70,17 +70,17 @@ pub enum Refused {
     Unreadable(io::Error),
     /// It ends before its end: a crash while writing, or a full disk.
     Torn,
-    /// It is no memory file.
+    /// It is no stick-table file.
     Foreign,
     /// It is of another version.
     Version(u32),
     /// A sum does not agree with its bytes.
     Damaged,
-    /// Its sums agree, but it says what no memory file says.
+    /// Its sums agree, but it says what no stick-table file says.
     Absurd(&'static str),
     /// The section was written under another `hash_seed`: the operator wants clients placed anew.
     OtherSeed,
-    /// The section belongs to a pool or group that is not configured, or has no memory.
+    /// The section belongs to a pool or group that is not configured, or has no stick table.
     Unknown,
 }
 
@@ -89,12 +89,12 @@ impl fmt::Display for Refused {
         match self {
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
             Self::Torn => f.write_str("ends too early"),
-            Self::Foreign => f.write_str("is no memory file"),
+            Self::Foreign => f.write_str("is no stick-table file"),
             Self::Version(version) => write!(f, "is of version {version}, not {VERSION}"),
             Self::Damaged => f.write_str("is damaged: a checksum does not agree"),
             Self::Absurd(what) => write!(f, "makes no sense: {what}"),
             Self::OtherSeed => f.write_str("was written under another hash_seed"),
-            Self::Unknown => f.write_str("belongs to no configured memory"),
+            Self::Unknown => f.write_str("belongs to no configured stick table"),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Found<'t, W> {
 }
 
 impl Buckets {
-    /// Of at most this many bytes; `None` below two buckets or if there is no memory. The system hands out zeroed pages
+    /// Of at most this many bytes; `None` below two buckets or if there is no stick table. The system hands out zeroed pages
     /// when they are first touched, as long as no alignment beyond the words' own is asked for; hence `start`.
     pub(super) fn zeroed(bytes: u64) -> Option<Self> {
         let buckets = usize::try_from(bytes).ok()? / LINE_BYTES;
@@ -283,7 +283,7 @@ impl<W: Word> Held<'_, W> {
 mod tests {
     use super::super::{BackendId, Origin, Place};
     use super::*;
-    use crate::sticky::memory::entry::PlacementId;
+    use crate::sticky::table::entry::PlacementId;
 
     #[test]
     fn nothing_is_told_of_a_bucket_in_which_an_entry_is_half_written() {

@@ -1,4 +1,4 @@
-//! The table under every interleaving that matters: loom runs small programs over model words, with the memory
+//! The table under every interleaving that matters: loom runs small programs over model words, with the stick table
 //! orders the table asks for, and tries every schedule with up to [`PREEMPTIONS`] forced switches.
 //!
 //! The programs use two buckets, so that every key has the same two and everybody meets.
@@ -40,7 +40,7 @@ impl Word for Modelled {
     }
 
     fn store(&self, value: u64) {
-        // Loom would let a plain store slip between a compare-exchange and what that has read, which the memory model
+        // Loom would let a plain store slip between a compare-exchange and what that has read, which the stick table model
         // forbids.
         self.turn().swap(value, Ordering::Release);
     }
@@ -87,7 +87,7 @@ fn explore(program: impl Fn(Arc<Model>) + Sync + Send + 'static) {
     assert!(runs > 200, "{runs} ways are too few to be all");
 }
 
-/// What `Memory` does, without its policy: in place if known, else in this place.
+/// What `StickTable` does, without its policy: in place if known, else in this place.
 fn put(buckets: &Model, key: KeyHash, place: usize, data: Data) -> bool {
     let Some(held) = buckets.hold(key) else { return false };
     held.put(held.place_of(key).unwrap_or(place), key, data);

@@ -1,4 +1,4 @@
-//! What remembering costs: `cargo bench --bench memory`.
+//! What remembering costs: `cargo bench --bench table`.
 //!
 //! First it prints how many keys a 16 MiB table loses early at each fill, then it times the table beside a locked map
 //! and a sharded one. Keys are hashed before the clock starts where the name does not say otherwise. Invariant: all three are asked the same, in the same order.
@@ -11,9 +11,9 @@ use std::time::Duration;
 use dashmap::DashMap;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use sessile::sticky::memory::top_keys::Label;
-use sessile::sticky::memory::{
-    BackendId, BackendState, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Stored, Terms,
+use sessile::sticky::table::top_keys::Label;
+use sessile::sticky::table::{
+    BackendId, BackendState, IdMap, KeyHash, Minute, Origin, Place, Secret, StickTable, Stored, Terms,
 };
 
 const MIB: u64 = 1 << 20;
@@ -33,12 +33,12 @@ fn now() -> Minute {
     Minute::of_ms(60_000_000)
 }
 
-fn memory(bytes: u64) -> (Memory, BackendId) {
+fn table(bytes: u64) -> (StickTable, BackendId) {
     let remember = Duration::from_secs(10_800);
     let terms = Terms { remember, remember_values: remember, digest: 1 };
-    let memory = Memory::new(bytes, Secret::new([7; 16]), terms).expect("there is memory");
-    let id = IdMap::new(memory.ids(), ["a"]).id(0).expect("a seat");
-    (memory, id)
+    let table = StickTable::new(bytes, Secret::new([7; 16]), terms).expect("there is memory");
+    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("a seat");
+    (table, id)
 }
 
 fn keys(count: usize) -> Vec<KeyHash> {
@@ -54,15 +54,15 @@ fn early_evictions() {
     for (name, count) in filled.into_iter().chain([goal]) {
         let keys = keys(count);
         let lost = [1, 8].map(|threads| {
-            let (memory, id) = memory(16 * MIB);
+            let (table, id) = table(16 * MIB);
             let lost = AtomicUsize::new(0);
             std::thread::scope(|scope| {
                 for part in keys.chunks(count.div_ceil(threads)) {
-                    let (memory, lost) = (&memory, &lost);
+                    let (table, lost) = (&table, &lost);
                     scope.spawn(move || {
                         for key in part {
                             let place = Place { id, origin: Origin::Displaced };
-                            match memory.settle(*key, place, now(), |_| BackendState::Usable) {
+                            match table.settle(*key, place, now(), |_| BackendState::Usable) {
                                 Stored::Added => {}
                                 _ => _ = lost.fetch_add(1, Relaxed),
                             }
@@ -84,12 +84,12 @@ trait Store: Sync + 'static {
     fn settle(&self, key: KeyHash);
 }
 
-struct Ours(Memory, BackendId);
+struct Ours(StickTable, BackendId);
 
 impl Store for Ours {
     fn with_room() -> Self {
-        let (memory, id) = memory(16 * MIB);
-        Self(memory, id)
+        let (table, id) = table(16 * MIB);
+        Self(table, id)
     }
 
     fn find(&self, key: KeyHash) -> bool {
@@ -153,16 +153,16 @@ fn hit_cached<S: Store>(bencher: Bencher<'_, '_>) {
 /// The same from the bytes of an IPv4 key: what a pick pays.
 #[divan::bench(sample_size = 1_000)]
 fn hash_and_hit_cached(bencher: Bencher<'_, '_>) {
-    let (memory, id) = memory(16 * MIB);
+    let (table, id) = table(16 * MIB);
     let bytes: Vec<[u8; 5]> = (0..64).map(|n| [1, 10, 0, 0, n]).collect();
     for bytes in &bytes {
         let place = Place { id, origin: Origin::Displaced };
-        let _ = memory.settle(memory.secret().key(bytes), place, now(), |_| BackendState::Usable);
+        let _ = table.settle(table.secret().key(bytes), place, now(), |_| BackendState::Usable);
     }
     let mut turn = 0;
     bencher.bench_local(|| {
         turn = (turn + 1) % bytes.len();
-        black_box(memory.find(memory.secret().key(black_box(&bytes[turn])), now()))
+        black_box(table.find(table.secret().key(black_box(&bytes[turn])), now()))
     });
 }
 
@@ -172,7 +172,7 @@ fn hash_only(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| black_box(secret.key(black_box(&[1, 10, 0, 0, 1]))));
 }
 
-/// Any of 700,000 keys: memory, not cache.
+/// Any of 700,000 keys: stick table, not cache.
 #[divan::bench(types = [Ours, Locked, Sharded])]
 fn hit_anywhere<S: Store>(bencher: Bencher<'_, '_>) {
     let (store, keys) = (S::with_room(), keys(700_000));
@@ -249,11 +249,11 @@ fn turns<S: Store>(bencher: Bencher<'_, '_>, store: &S, keys: &[KeyHash]) {
 /// Every pick tells which key came.
 #[divan::bench(sample_size = 1_000)]
 fn observe_for_the_hottest(bencher: Bencher<'_, '_>) {
-    let (memory, _) = memory(MIB);
+    let (table, _) = table(MIB);
     let keys = keys(10_000);
     let mut turn = 0;
     bencher.bench_local(|| {
         turn = (turn + 1) % keys.len();
-        memory.hottest().observe(keys[turn], now(), || Label::of(b"10.0.0.1"));
+        table.hottest().observe(keys[turn], now(), || Label::of(b"10.0.0.1"));
     });
 }

@@ -1,7 +1,7 @@
-//! Reads a memory file, a frame at a time.
+//! Reads a stick-table file, a frame at a time.
 //!
-//! Believes nothing that its sum does not cover and asks for no more memory than one frame. Invariant: `load` puts an
-//! entry into a memory only after `check` would have found the frame good; whoever checks the whole file first loads
+//! Believes nothing that its sum does not cover and asks for no more stick table than one frame. Invariant: `load` puts an
+//! entry into a stick table only after `check` would have found the frame good; whoever checks the whole file first loads
 //! all or nothing.
 
 use std::io::{self, ErrorKind, Read};
@@ -12,9 +12,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, Refused, SECTION, VERSION, frame_sum, name_hash,
 };
-use crate::sticky::memory::{BackendId, Entry, KeyHash, Memory, Minute, Secret};
+use crate::sticky::table::{BackendId, Entry, KeyHash, Minute, Secret, StickTable};
 
-/// How a memory file begins.
+/// How a stick-table file begins.
 #[derive(Debug, Clone)]
 pub struct Header {
     /// Unix seconds.
@@ -23,11 +23,11 @@ pub struct Header {
     pub secret: Secret,
 }
 
-/// The memory for a section.
+/// The stick table for a section.
 #[derive(Debug)]
 pub struct Target<'a> {
     /// Made with the secret of the file.
-    pub memory: &'a Memory,
+    pub table: &'a StickTable,
     /// Of the pool's placement now.
     pub hash_seed: u64,
     /// The backends configured now.
@@ -73,7 +73,7 @@ pub fn check(input: impl Read) -> Result<Header, Refused> {
 }
 
 /// Fills memories from a file that was checked. `now_s`: Unix seconds; `now`: the same moment on the process's clock.
-/// `target`: the memory for a section's name, if there is one.
+/// `target`: the stick table for a section's name, if there is one.
 pub fn load<'a>(
     input: impl Read,
     now_s: u64,
@@ -103,7 +103,7 @@ pub fn load<'a>(
 
 /// A section whose entries are wanted.
 struct Filling<'a> {
-    memory: &'a Memory,
+    table: &'a StickTable,
     /// By the section's numbers.
     ids: Vec<Option<BackendId>>,
 }
@@ -116,18 +116,18 @@ fn begin<'a>(
     let target = match target(&section.name) {
         None => Err(Refused::Unknown),
         Some(target) if target.hash_seed != section.hash_seed => Err(Refused::OtherSeed),
-        Some(target) if target.memory.secret().bytes() != header.secret.bytes() => {
-            Err(Refused::Absurd("the memory has another secret"))
+        Some(target) if target.table.secret().bytes() != header.secret.bytes() => {
+            Err(Refused::Absurd("the stick table has another secret"))
         }
         Some(target) => Ok(target),
     };
     let (refused, filling) = match target {
         Err(refused) => (Some(refused), None),
-        Ok(Target { memory, backends, .. }) => {
+        Ok(Target { table, backends, .. }) => {
             let known: AHashMap<u64, BackendId> =
-                backends.into_iter().filter_map(|name| Some((name_hash(name), memory.ids().take(name)?))).collect();
+                backends.into_iter().filter_map(|name| Some((name_hash(name), table.ids().take(name)?))).collect();
             let ids = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
-            (None, Some(Filling { memory, ids }))
+            (None, Some(Filling { table, ids }))
         }
     };
     (Loaded { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
@@ -139,8 +139,8 @@ impl Filling<'_> {
         let id = self.ids.get(usize::from(record.backend)).copied().flatten();
         let counter = match id.map(|id| Entry::new(KeyHash(record.key), id, record.flags, age_min)) {
             None => &mut loaded.removed,
-            Some(entry) if !self.memory.remembers(&entry) => &mut loaded.over,
-            Some(entry) if self.memory.restore(&entry, now) => &mut loaded.kept,
+            Some(entry) if !self.table.remembers(&entry) => &mut loaded.over,
+            Some(entry) if self.table.restore(&entry, now) => &mut loaded.kept,
             Some(_) => &mut loaded.crowded,
         };
         *counter += 1;

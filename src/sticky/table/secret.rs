@@ -1,11 +1,11 @@
-//! The hash by which the memory knows a key: SipHash-1-3 under a secret of 128 bits.
+//! The hash by which the stick table knows a key: SipHash-1-3 under a secret of 128 bits.
 //!
 //! Keeps no key and makes no randomness. Invariant: without the secret nobody can tell which keys share a bucket, nor
 //! make two that are taken for one.
 //!
 //! # Why 64 bits
 //!
-//! The whole hash stands in the entry and both buckets follow from it, so a memory can change its size and a memory
+//! The whole hash stands in the entry and both buckets follow from it, so a stick table can change its size and a stick table
 //! file outlives it. A new key is taken for one of n known ones with probability n / 2⁶⁴: with a million of them, at
 //! ten thousand new keys a second, once in 56 years, and then one client is sent where another one lives. 128 bits
 //! would cost three more rounds in every pick.
@@ -15,11 +15,11 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-/// A key as the memory knows it.
+/// A key as the stick table knows it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub(super) u64);
 
-/// What makes hashes of keys unforeseeable; one for all memories of a process and for its memory file.
+/// What makes hashes of keys unforeseeable; one for all memories of a process and for its stick-table file.
 #[derive(Clone)]
 pub struct Secret {
     bytes: [u8; 16],
@@ -28,7 +28,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// `bytes` are random, or come from the memory file.
+    /// `bytes` are random, or come from the stick-table file.
     pub fn new(bytes: [u8; 16]) -> Self {
         let keys = SipHasher13::new_with_key(&bytes);
         // Keys of connections and values of cookies may be the same bytes; they are not the same client.
@@ -52,7 +52,7 @@ impl Secret {
         KeyHash(self.cookies.hash(value))
     }
 
-    /// For the memory file.
+    /// For the stick-table file.
     pub(super) fn bytes(&self) -> [u8; 16] {
         self.bytes
     }

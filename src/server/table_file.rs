@@ -1,6 +1,6 @@
 //! What is remembered, from one process to the next: read once at start, written at intervals and at the end.
 //!
-//! The format is `sticky::memory::file`'s. Invariant: the file is replaced whole or not at all, by one write at a time,
+//! The format is `sticky::table::file`'s. Invariant: the file is replaced whole or not at all, by one write at a time,
 //! and only its owner can read it; whatever is wrong with it costs what it remembers and nothing else.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,15 +11,15 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock;
 use crate::snapshot::Snapshot;
-use crate::sticky::memory::file::{self, Loaded, Refused, Target, Writer};
-use crate::sticky::memory::{Minute, Secret};
+use crate::sticky::table::file::{self, Loaded, Refused, Target, Writer};
+use crate::sticky::table::{Minute, Secret};
 
 /// The secret under which a good file was written; memories must be made with it to find what the file says.
 pub(super) fn secret(path: &Path) -> Option<Secret> {
     match open(path).and_then(|file| file.map(file::check).transpose()) {
         Ok(header) => header.map(|header| header.secret),
         Err(refused) => {
-            tracing::warn!("memory file {} {refused}: clients are remembered from now on", path.display());
+            tracing::warn!("stick-table file {} {refused}: clients are remembered from now on", path.display());
             None
         }
     }
@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
         Some(Target {
-            memory: pool.memory()?,
+            table: pool.table()?,
             hash_seed: pool.config().hash_seed,
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
         })
@@ -39,7 +39,7 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     let read = |input: BufReader<File>| file::load(input, clock::unix_s(), now(), target);
     match open(path).and_then(|file| file.map(read).transpose()) {
         Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
-        Err(refused) => tracing::warn!("memory file {} {refused}", path.display()),
+        Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
     }
 }
 
@@ -69,10 +69,10 @@ impl Keeper {
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
-        for (name, pools) in snapshot.memories() {
-            if let Some((pool, memory)) = pools.first().and_then(|pool| Some((pool, pool.memory()?))) {
+        for (name, pools) in snapshot.stick_tables() {
+            if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?))) {
                 let names = pool.backends().iter().map(|backend| backend.name());
-                writer.section(name, pool.config().hash_seed, names, memory, now())?;
+                writer.section(name, pool.config().hash_seed, names, table, now())?;
             }
         }
         let mut out = writer.finish()?;
@@ -112,7 +112,7 @@ mod tests {
     use crate::config;
     use crate::snapshot;
     use crate::sticky::cookie::Recalled;
-    use crate::sticky::memory::{BackendState, IdMap, Origin, Place};
+    use crate::sticky::table::{BackendState, IdMap, Origin, Place};
 
     const FILE: &str = r#"
 [[listener]]
@@ -140,13 +140,13 @@ remember = "1d"
     #[test]
     fn a_value_last_used_before_keys_are_over_is_known_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("memory");
+        let path = dir.path().join("stick-table");
         let before = snapshot(None);
-        let memory = before.pools[0].memory().unwrap();
-        let id = IdMap::new(memory.ids(), ["b"]).id(0).unwrap();
+        let table = before.pools[0].table().unwrap();
+        let id = IdMap::new(table.ids(), ["b"]).id(0).unwrap();
         for (value, origin) in [("set", Origin::Learned), ("brought", Origin::Brought)] {
-            let key = memory.secret().cookie(value.as_bytes());
-            let _ = memory.settle(key, Place { id, origin }, now().before(240), |_| BackendState::Usable);
+            let key = table.secret().cookie(value.as_bytes());
+            let _ = table.settle(key, Place { id, origin }, now().before(240), |_| BackendState::Usable);
         }
         Keeper::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
@@ -161,10 +161,10 @@ remember = "1d"
     fn two_who_write_at_once_leave_one_whole_file() {
         const ROUNDS: u64 = 10;
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("memory");
+        let path = dir.path().join("stick-table");
         let snapshot = snapshot(None);
-        let memory = snapshot.pools[0].memory().unwrap();
-        let id = IdMap::new(memory.ids(), ["a"]).id(0).unwrap();
+        let table = snapshot.pools[0].table().unwrap();
+        let id = IdMap::new(table.ids(), ["a"]).id(0).unwrap();
         let (keeper, begin) = (Keeper::default(), Barrier::new(2));
         let write = || {
             let replaced = |_: &u64| {
@@ -177,9 +177,8 @@ remember = "1d"
             // Of different lengths, as others come and go.
             scope.spawn(|| {
                 for n in 0..100_000_u64 {
-                    let key = memory.secret().key(&n.to_be_bytes());
-                    let _ =
-                        memory.settle(key, Place { id, origin: Origin::Displaced }, now(), |_| BackendState::Usable);
+                    let key = table.secret().key(&n.to_be_bytes());
+                    let _ = table.settle(key, Place { id, origin: Origin::Displaced }, now(), |_| BackendState::Usable);
                 }
             });
             let both = [scope.spawn(write), scope.spawn(write)];
@@ -194,7 +193,7 @@ remember = "1d"
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let snapshot = snapshot(None);
-        let paths = ["memory.a", "memory.b", "memory.new"].map(|name| dir.path().join(name));
+        let paths = ["table.a", "table.b", "table.new"].map(|name| dir.path().join(name));
         for path in &paths {
             fs::write(unfinished(path), "half").unwrap();
             fs::set_permissions(unfinished(path), fs::Permissions::from_mode(0o644)).unwrap();

@@ -74,15 +74,15 @@ fn a_pool_grows_and_shrinks_under_clients_that_stay() {
     assert_eq!(after.iter().filter(|(n, home)| before[*n] != **home).count() as u64, left);
     assert_eq!(breaks(&sessile, "removed"), left);
     sessile.line("a client that moved", |line| line["moved"] == "removed" && line["reason"] == "placement");
-    sessile.line("a client that stayed", |line| line["moved"].is_null() && line["reason"] == "memory");
-    assert!(sessile.metric("sessile_memory_known{memory=\"p\",age=\"1m\"}") >= f64::from(CLIENTS));
+    sessile.line("a client that stayed", |line| line["moved"].is_null() && line["reason"] == "stick_table");
+    assert!(sessile.metric("sessile_stick_table_known{stick_table=\"p\",age=\"1m\"}") >= f64::from(CLIENTS));
 }
 
 #[test]
 fn a_restart_a_crash_and_a_pool_that_grew_meanwhile_move_nobody() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("memory");
-    let scene = Scene::new(&format!("memory_file = \"{}\"\nmemory_interval = \"1s\"\n", file.display()), "");
+    let file = dir.path().join("stick-table");
+    let scene = Scene::new(&format!("stick_table_file = \"{}\"\nstick_table_interval = \"1s\"\n", file.display()), "");
     let mut sessile = Sessile::start(&scene.config(3));
     let before = homes(&sessile, 0);
     sessile.signal(Signal::TERM);
@@ -109,12 +109,12 @@ fn a_restart_a_crash_and_a_pool_that_grew_meanwhile_move_nobody() {
         assert!(before.iter().all(|(n, home)| gone(home) || after[n] == *home), "{before:?} {after:?}");
     }
 
-    // What is not a memory file costs the memory, and nothing else.
+    // What is not a stick-table file costs the stick table, and nothing else.
     sessile.signal(Signal::TERM);
     sessile.wait();
     std::fs::write(&file, "nonsense").unwrap();
     sessile.restart();
-    assert!(sessile.said().contains("is no memory file"), "{}", sessile.said());
+    assert!(sessile.said().contains("is no stick-table file"), "{}", sessile.said());
     homes(&sessile, 0);
 }
 
@@ -224,13 +224,13 @@ fn a_client_is_refused_where_every_backend_is_full() {
 #[test]
 fn a_client_that_settled_behind_one_port_is_found_behind_the_other_and_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("memory");
+    let file = dir.path().join("stick-table");
     let backends: Vec<_> = (0..6).map(|index| Backend::named(&format!("b{index}"))).collect();
     let config = |count: usize| {
         let addresses: Vec<SocketAddr> = backends[..count].iter().map(|backend| backend.address).collect();
         let twin = |text: String| text.replace("\"l\"", "\"m\"").replace("\"p\"", "\"q\"");
         let (listener, pool) = (listener("p", ""), pool("p", "stick_group = \"web\"\n", &addresses));
-        format!("memory_file = \"{}\"\n", file.display())
+        format!("stick_table_file = \"{}\"\n", file.display())
             + &listener
             + &twin(listener.clone())
             + &pool
@@ -250,9 +250,9 @@ fn a_client_that_settled_behind_one_port_is_found_behind_the_other_and_after_a_r
     assert!(sessile.wait().success());
     sessile.restart();
     assert_eq!(behind(&sessile, "m"), before);
-    let memory = &sessile.json("/memory")[0];
-    assert_eq!((&memory["name"], &memory["pools"]), (&"web".into(), &serde_json::json!(["p", "q"])));
-    assert_eq!(memory["known"], u64::from(CLIENTS));
+    let stick_table = &sessile.json("/stick-table")[0];
+    assert_eq!((&stick_table["name"], &stick_table["pools"]), (&"web".into(), &serde_json::json!(["p", "q"])));
+    assert_eq!(stick_table["known"], u64::from(CLIENTS));
     assert_eq!(all_breaks(&sessile), 0);
 }
 
@@ -265,10 +265,10 @@ fn the_client_that_comes_most_often_is_shown() {
         let host = if n % 10 < 6 { 1 } else { 2 + (n % 200) as u8 };
         Client::connect_from([127, 1, 0, host].into(), front).ask("x");
     }
-    let hottest = &sessile.json("/memory")[0]["hottest"][0];
+    let hottest = &sessile.json("/stick-table")[0]["hottest"][0];
     assert_eq!(hottest["key"], "127.1.0.1");
     assert!(hottest["share"].as_f64().unwrap() > 0.25, "{hottest}");
     let home = Client::connect_from([127, 1, 0, 1].into(), front).ask("x");
     assert_eq!(hottest["backend"].as_str(), home.split(' ').next());
-    assert!(sessile.metric("sessile_memory_hottest_ratio{memory=\"p\"}") > 0.25);
+    assert!(sessile.metric("sessile_stick_table_hottest_ratio{stick_table=\"p\"}") > 0.25);
 }

@@ -1,6 +1,6 @@
 //! What a pool remembers of its keys, and whether its word counts.
 //!
-//! Asks `sticky::memory` and knows the pool's rules; chooses no backend by itself. Invariant: an entry whose backend
+//! Asks `sticky::table` and knows the pool's rules; chooses no backend by itself. Invariant: an entry whose backend
 //! cannot serve is left as it is: it gives way only when its client has settled elsewhere.
 
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, OnAdd, OnDown, OnReturn};
 use crate::outcome::{Cause, Reason};
-use crate::sticky::memory::stats::Stats;
-use crate::sticky::memory::top_keys::Label;
-use crate::sticky::memory::{
-    BackendId, BackendState, Entry, Hot, IdMap, KeyHash, Memory, Minute, Origin, Place, Secret, Stored, Terms,
+use crate::sticky::table::stats::Stats;
+use crate::sticky::table::top_keys::Label;
+use crate::sticky::table::{
+    BackendId, BackendState, Entry, Hot, IdMap, KeyHash, Minute, Origin, Place, Secret, StickTable, Stored, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -24,12 +24,12 @@ use super::{Backend, Choice, Pool, Ties};
 /// Others may be changing the same place; they are gone in no time.
 const SETTLE_TRIES: usize = 4;
 
-/// A pool's part of a memory.
+/// A pool's part of a stick table.
 #[derive(Debug)]
-pub(super) struct PoolMemory {
-    pub(super) memory: Memory,
+pub(super) struct PoolTable {
+    pub(super) table: StickTable,
     pub(super) id_map: IdMap,
-    pub(super) rules: config::Memory,
+    pub(super) rules: config::StickTableRules,
 }
 
 /// What is known of a key.
@@ -56,7 +56,7 @@ pub struct HotKey {
     pub backend: Option<String>,
 }
 
-/// What to write into the memory once a connection stands, and again while it does and when it ends.
+/// What to write into the stick table once a connection stands, and again while it does and when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remember {
     /// The key.
@@ -67,32 +67,32 @@ pub struct Remember {
 
 /// Gives the pools of a new snapshot their memories: those of the snapshot before, one for all pools of a
 /// `stick_group`.
-pub struct Memories<'s> {
+pub struct StickTables<'s> {
     before: Vec<&'s Pool>,
     secret: &'s Secret,
     now: Minute,
     /// Of each group, since its first pool.
-    groups: AHashMap<String, Memory>,
+    groups: AHashMap<String, StickTable>,
 }
 
-impl<'s> Memories<'s> {
+impl<'s> StickTables<'s> {
     /// After these pools. The secret is that of the process.
     pub fn new(before: impl IntoIterator<Item = &'s Pool>, secret: &'s Secret, now_ms: u64) -> Self {
         Self { before: before.into_iter().collect(), secret, now: Minute::of_ms(now_ms), groups: AHashMap::default() }
     }
 
-    /// The pool with its memory. It has none where none is wanted, or where the system has no room for it.
+    /// The pool with its stick table. It has none where none is wanted, or where the system has no room for it.
     pub fn give(&mut self, pool: Pool) -> Pool {
-        let Some(rules) = pool.config.memory else { return pool };
+        let Some(rules) = pool.config.stick_table else { return pool };
         let remember_values = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
         let terms = Terms { remember: rules.remember, remember_values, digest: pool.digest() };
         let group = pool.config.stick_group.as_ref();
         let known = group.and_then(|group| self.groups.get(group).cloned());
-        let Some(memory) = known.or_else(|| self.table(&pool, rules.bytes, terms)) else { return pool };
+        let Some(table) = known.or_else(|| self.table(&pool, rules.bytes, terms)) else { return pool };
         if let Some(group) = group {
-            self.groups.insert(group.clone(), memory.clone());
+            self.groups.insert(group.clone(), table.clone());
         }
-        let pool = Pool { memory: Some(PoolMemory::new(&pool, memory.under(terms), rules)), ..pool };
+        let pool = Pool { table: Some(PoolTable::new(&pool, table.under(terms), rules)), ..pool };
         if let Some(old) = self.before.iter().find(|old| old.name() == pool.name()) {
             pool.absorb(old, self.now);
         }
@@ -100,31 +100,31 @@ impl<'s> Memories<'s> {
     }
 
     /// The one that the pool, or its group, had before, or one of another size in its place.
-    fn table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<Memory> {
+    fn table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<StickTable> {
         let group = &pool.config.stick_group;
         let same = |old: &&&Pool| {
-            old.config.stick_group == *group && (group.is_some() || old.name() == pool.name()) && old.memory.is_some()
+            old.config.stick_group == *group && (group.is_some() || old.name() == pool.name()) && old.table.is_some()
         };
-        match self.before.iter().find(same).and_then(|old| old.memory.as_ref()) {
-            None => Memory::new(bytes, self.secret.clone(), terms),
-            Some(old) if old.rules.bytes == bytes => Some(old.memory.clone()),
-            Some(old) => old.memory.resized(bytes),
+        match self.before.iter().find(same).and_then(|old| old.table.as_ref()) {
+            None => StickTable::new(bytes, self.secret.clone(), terms),
+            Some(old) if old.rules.bytes == bytes => Some(old.table.clone()),
+            Some(old) => old.table.resized(bytes),
         }
     }
 }
 
-impl PoolMemory {
-    fn new(pool: &Pool, memory: Memory, rules: config::Memory) -> Self {
-        let id_map = IdMap::new(memory.ids(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
-        Self { memory, id_map, rules }
+impl PoolTable {
+    fn new(pool: &Pool, table: StickTable, rules: config::StickTableRules) -> Self {
+        let id_map = IdMap::new(table.ids(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
+        Self { table, id_map, rules }
     }
 
     pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
-        self.memory.secret().key(bytes)
+        self.table.secret().key(bytes)
     }
 
     pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
-        match self.memory.find(key, now).map(|known| (self.id_map.index(known.id), known.origin)) {
+        match self.table.find(key, now).map(|known| (self.id_map.index(known.id), known.origin)) {
             None => Recalled::Unknown,
             Some((Some(index), origin)) => Recalled::At(index, origin),
             Some((None, _)) => Recalled::Gone,
@@ -133,8 +133,8 @@ impl PoolMemory {
 
     /// Every entry that is not over and names a backend of the pool, with that backend's index.
     pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
-        let entries = self.memory.entries(0..self.memory.buckets(), now);
-        let entries = entries.filter(|entry| self.memory.remembers(entry));
+        let entries = self.table.entries(0..self.table.buckets(), now);
+        let entries = entries.filter(|entry| self.table.remembers(entry));
         entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
     }
 }
@@ -178,8 +178,8 @@ impl Pool {
     }
 
     pub(super) fn recall(&self, aim: &Aim<'_>, now_ms: u64) -> Recalled {
-        match self.memory.as_ref().zip(aim.memory_key) {
-            Some((memory, key)) => memory.recall(key, Minute::of_ms(now_ms)),
+        match self.table.as_ref().zip(aim.table_key) {
+            Some((table, key)) => table.recall(key, Minute::of_ms(now_ms)),
             None => Recalled::Unknown,
         }
     }
@@ -206,7 +206,7 @@ impl Pool {
         }
         // Where placement would put it is looked for only where that matters. Nobody is moved away from weight 0, which
         // serves those whom it knows.
-        let rules = self.memory.as_ref().map(|memory| memory.rules);
+        let rules = self.table.as_ref().map(|table| table.rules);
         let follows = match (origin, rules) {
             (Origin::Outgrown, Some(rules)) if rules.on_add == OnAdd::Move => Some(Cause::Moved),
             (Origin::Displaced, Some(rules)) if rules.on_return == OnReturn::Return => Some(Cause::Returned),
@@ -228,13 +228,13 @@ impl Pool {
             Origin::Outgrown => Origin::Overflowed,
             origin => origin,
         };
-        Ok(Choice { index, reason: Reason::Memory, broke: None, origin })
+        Ok(Choice { index, reason: Reason::StickTable, broke: None, origin })
     }
 
     /// A client stands at this backend.
     pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
-        if let Some((memory, place)) = self.place_of(remember, backend) {
-            let settle = || memory.settle(remember.key, place, Minute::of_ms(now_ms), |id| self.state(id, now_ms));
+        if let Some((table, place)) = self.place_of(remember, backend) {
+            let settle = || table.settle(remember.key, place, Minute::of_ms(now_ms), |id| self.state(id, now_ms));
             let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
             stored.into_iter().for_each(|stored| self.note(stored));
         }
@@ -242,23 +242,23 @@ impl Pool {
 
     /// It still does, or has just left.
     pub fn refresh(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
-        if let Some((memory, place)) = self.place_of(remember, backend) {
+        if let Some((table, place)) = self.place_of(remember, backend) {
             let state = |id| self.state(id, now_ms);
-            self.note(memory.refresh(remember.key, place, Minute::of_ms(now_ms), state));
+            self.note(table.refresh(remember.key, place, Minute::of_ms(now_ms), state));
         }
     }
 
     /// Nothing is written of a backend that has left the pool, not even where its name has come back.
-    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&Memory, Place)> {
-        let memory = self.memory.as_ref()?;
+    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&StickTable, Place)> {
+        let table = self.table.as_ref()?;
         let index = self.backends.iter().position(|known| known.is_same(backend))?;
-        Some((&memory.memory, Place { id: memory.id_map.id(index)?, origin: remember.origin }))
+        Some((&table.table, Place { id: table.id_map.id(index)?, origin: remember.origin }))
     }
 
     /// Where the value of the application's cookie belongs, if it is learned.
     pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::Recalled {
-        let Some(memory) = &self.memory else { return cookie::Recalled::Unknown };
-        match memory.recall(memory.memory.secret().cookie(value), Minute::of_ms(now_ms)) {
+        let Some(table) = &self.table else { return cookie::Recalled::Unknown };
+        match table.recall(table.table.secret().cookie(value), Minute::of_ms(now_ms)) {
             Recalled::Unknown => cookie::Recalled::Unknown,
             Recalled::At(index, _) => cookie::Recalled::At(index),
             Recalled::Gone => cookie::Recalled::Gone,
@@ -267,11 +267,11 @@ impl Pool {
 
     /// What is remembered of a request that brought this value, which no backend is known to have set.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
-        let memory = self.memory.as_ref().filter(|_| !value.is_empty())?;
-        Some(Remember { key: memory.memory.secret().cookie(value), origin: Origin::Brought })
+        let table = self.table.as_ref().filter(|_| !value.is_empty())?;
+        Some(Remember { key: table.table.secret().cookie(value), origin: Origin::Brought })
     }
 
-    /// A backend has set the cookie to this value. It stands in the memory when this returns, unless that is full of
+    /// A backend has set the cookie to this value. It stands in the stick table when this returns, unless that is full of
     /// others like it.
     pub fn learn_value(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
         if let Some(remember) = self.remember_value(value) {
@@ -281,14 +281,14 @@ impl Pool {
 
     /// The application has ended this value.
     pub fn forget_value(&self, value: &[u8]) {
-        if let Some(memory) = &self.memory {
-            memory.memory.forget(memory.memory.secret().cookie(value));
+        if let Some(table) = &self.table {
+            table.table.forget(table.table.secret().cookie(value));
         }
     }
 
     /// How often a connection that goes on is to be refreshed.
     pub fn refresh_every_ms(&self) -> Option<u32> {
-        let remember = self.memory.as_ref()?.rules.remember;
+        let remember = self.table.as_ref()?.rules.remember;
         Some((remember.as_millis() / 4).clamp(1_000, u32::MAX.into()) as u32)
     }
 
@@ -296,65 +296,65 @@ impl Pool {
     /// and backends that left are forgotten.
     pub fn take_over(&self, old: &Self, now_ms: u64) {
         self.absorb(old, Minute::of_ms(now_ms));
-        if let Some(memory) = &self.memory {
-            memory.memory.ids().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
+        if let Some(table) = &self.table {
+            table.table.ids().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
         }
     }
 
     /// Takes what the old pool remembers into another table, each backend by its name.
     fn absorb(&self, old: &Self, now: Minute) {
-        let (Some(memory), Some(before)) = (&self.memory, &old.memory) else { return };
-        if !memory.memory.is_same(&before.memory) {
+        let (Some(table), Some(before)) = (&self.table, &old.table) else { return };
+        if !table.table.is_same(&before.table) {
             let name = |id| Some(old.backends[before.id_map.index(id)?].name());
-            memory.memory.absorb(&before.memory, now, |id| memory.memory.ids().find(name(id)?));
+            table.table.absorb(&before.table, now, |id| table.table.ids().find(name(id)?));
         }
     }
 
     /// A client was picked for by this key.
     #[inline]
     pub(super) fn observe(&self, aim: &Aim<'_>, facts: &Facts<'_>, now_ms: u64) {
-        if let Some((memory, key)) = self.memory.as_ref().zip(aim.memory_key) {
+        if let Some((table, key)) = self.table.as_ref().zip(aim.table_key) {
             let label = || self.with_key(facts, aim.range, Label::of).unwrap_or_default();
-            memory.memory.hottest().observe(key, Minute::of_ms(now_ms), label);
+            table.table.hottest().observe(key, Minute::of_ms(now_ms), label);
         }
     }
 
     /// What it remembers, if it does.
-    pub fn memory(&self) -> Option<&Memory> {
-        Some(&self.memory.as_ref()?.memory)
+    pub fn table(&self) -> Option<&StickTable> {
+        Some(&self.table.as_ref()?.table)
     }
 
-    /// Who is known; `None` without a memory.
+    /// Who is known; `None` without a stick table.
     pub fn stats(&self, now_ms: u64) -> Option<Stats> {
-        let memory = &self.memory.as_ref()?.memory;
+        let table = &self.table.as_ref()?.table;
         let mut stats = Stats::default();
-        stats.count(memory, 0..memory.buckets(), Minute::of_ms(now_ms));
+        stats.count(table, 0..table.buckets(), Minute::of_ms(now_ms));
         Some(stats)
     }
 
     /// The keys that come most often, and where they live.
     pub fn hottest(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
-        let Some(memory) = &self.memory else { return Vec::new() };
+        let Some(table) = &self.table else { return Vec::new() };
         let now = Minute::of_ms(now_ms);
-        let home = |key| memory.id_map.index(memory.memory.find(key, now)?.id);
+        let home = |key| table.id_map.index(table.table.find(key, now)?.id);
         let hot = |hot: Hot| HotKey {
             key: key::show(hot.label.bytes()),
             share: hot.share,
             share_error: hot.error,
             backend: home(hot.key).map(|index| self.backends[index].name().to_owned()),
         };
-        memory.memory.hottest().top(count, now).into_iter().map(hot).collect()
+        table.table.hottest().top(count, now).into_iter().map(hot).collect()
     }
 
     /// How many of those who are known live with each of its backends.
     pub fn residents<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
-        let of = |index| stats.of(self.memory.as_ref()?.id_map.id(index)?).into();
+        let of = |index| stats.of(self.table.as_ref()?.id_map.id(index)?).into();
         let count = move |index: usize| -> u64 { Option::<u64>::unwrap_or_default(of(index)) };
         self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 
     fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
-        match self.memory.as_ref().and_then(|memory| memory.id_map.index(id)) {
+        match self.table.as_ref().and_then(|table| table.id_map.index(id)) {
             None => BackendState::Gone,
             Some(index) if self.backends[index].usable(now_ms) => BackendState::Usable,
             Some(_) => BackendState::Unusable,

@@ -1,14 +1,14 @@
-//! What a pool's memory of settled keys means: how large it is, how long it lasts, and what its word is worth.
+//! What a pool's stick table of settled keys means: how large it is, how long it lasts, and what its word is worth.
 //!
-//! Remembers nothing; `sticky::memory` does. Invariant: a pool that hashes no key has none.
+//! Remembers nothing; `sticky::table` does. Invariant: a pool that hashes no key has none.
 
 use std::time::Duration;
 
 use super::Pool;
 
-/// The memory of where keys settled.
+/// The stick table of where keys settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct StickTableRules {
     /// Its size; 16 bytes an entry.
     pub bytes: u64,
     /// How long a key is remembered after its last connection has ended.
