@@ -13,7 +13,7 @@ use std::time::Instant;
 use divan::Bencher;
 use sessile::admission::Admission;
 use sessile::config;
-use sessile::outcome::Reason;
+use sessile::outcome::PickReason;
 use sessile::pool::{Pool, Ties};
 use sessile::snapshot::{Current, Loaded, Snapshot};
 use sessile::sticky::Facts;
@@ -82,7 +82,7 @@ fn placement(method: &str) -> f64 {
     let current = current(method, 3, "stick_table = \"0\"\n", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::Placement));
+    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::Placement));
     quickest(|number| _ = black_box(pool.pick(black_box(&facts(number)), &[], 1)))
 }
 
@@ -104,7 +104,7 @@ fn remembered() -> f64 {
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     settle_all(pool);
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(Reason::StickTable));
+    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::StickTable));
     quickest(|number| _ = black_box(pool.pick(black_box(&facts(number % CLIENTS)), &[], 1)))
 }
 
@@ -134,7 +134,10 @@ fn learned_cookie() -> f64 {
         let verdict = rule.read([value], 1, |value| pool.recall_value(value, 1));
         pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), Ties::tried(&[]), 1)
     };
-    assert_eq!(pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())), Some((Reason::Cookie, "b1".into())));
+    assert_eq!(
+        pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())),
+        Some((PickReason::Cookie, "b1".into()))
+    );
     quickest(|number| _ = black_box(pick(number)))
 }
 

@@ -28,14 +28,14 @@ pub struct Carried<S> {
     /// Its place.
     pub permit: Permit,
     /// Who it is and how it came.
-    pub origin: Origin,
+    pub client_info: ClientInfo,
     /// Where it came in, by the rules that held then.
     pub listener: Arc<Listener>,
 }
 
 /// Who a client is and how it came in: everything that routes, placement and logs look at.
 #[derive(Debug)]
-pub struct Origin {
+pub struct ClientInfo {
     /// Its number in this process.
     pub id: u64,
     /// When it was accepted.
@@ -73,7 +73,7 @@ pub enum Entry {
     Silent,
 }
 
-impl Origin {
+impl ClientInfo {
     /// Where a connection with this server name belongs by the rules of `listener`.
     pub fn way(&self, listener: &Listener, sni: Option<&str>) -> Option<Way> {
         let fallback = |pool: Option<usize>| pool.map(|pool| Way { pool, route: None, tls: Tls::Off });

@@ -215,7 +215,7 @@ impl Ended {
 /// The step of the chain that chose the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Reason {
+pub enum PickReason {
     /// The request's cookie.
     Cookie,
     /// Where the key has settled.
@@ -226,7 +226,7 @@ pub enum Reason {
     LastResort,
 }
 
-impl Reason {
+impl PickReason {
     /// The word in logs and `explain`.
     pub fn word(self) -> &'static str {
         match self {
@@ -245,7 +245,7 @@ impl Reason {
 /// cookie again, although it was sent a good one, is counted again, since nothing tells it from another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Cause {
+pub enum BreakCause {
     /// Its backend is down, ejected, or could not be connected to.
     Down,
     /// Its backend was drained.
@@ -269,7 +269,7 @@ pub enum Cause {
     Restart,
 }
 
-impl Cause {
+impl BreakCause {
     /// All of them, by number.
     pub const ALL: [Self; 10] = [
         Self::Down,

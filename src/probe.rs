@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
-use crate::pool::health::Standing;
+use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
 use crate::tls::{Termination, Upstream};
@@ -117,7 +117,7 @@ async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) 
     let check = &orders.check;
     let random = RandomState::new();
     // An awaited backend takes no keys before its first check, so that one does not wait.
-    if backend.standing() != Standing::Awaited {
+    if backend.standing() != CheckState::Awaited {
         sleep(check.interval.min(STAGGER_MAX).mul_f64(share(random.hash_one(0)))).await;
     }
     let mut excused = false;
@@ -142,7 +142,7 @@ async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) 
 fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
     match backend.checked(result, &orders.check, orders.on_marked_down, now_ms) {
-        Some(Standing::Down) => {
+        Some(CheckState::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");
         }

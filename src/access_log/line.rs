@@ -16,7 +16,7 @@
 //! | `pool` | name of the pool | it was never routed |
 //! | `range` | named range of the pool that the client is in | in none |
 //! | `backend` | name of the backend last tried | none was tried |
-//! | `reason` | step of the chain that chose it: a word of [`Reason`](crate::outcome::Reason) | none was tried |
+//! | `reason` | step of the chain that chose it: a word of [`PickReason`](crate::outcome::Reason) | none was tried |
 //! | `attempts` | connect attempts begun | none was begun |
 //! | `connect_us` | microseconds the successful attempt took | no attempt succeeded |
 //! | `duration_us` | microseconds from accept to end | never |
@@ -28,7 +28,7 @@
 //! | `cipher` | cipher suite, as `TLS_AES_128_GCM_SHA256` | as `tls` |
 //! | `resumed` | `true`: the session was begun earlier | it was not |
 //! | `subject` | subject of the client's verified certificate | none was shown |
-//! | `moved` | why it got another backend than the one its client had settled at: a word of [`Cause`] | it did not |
+//! | `moved` | why it got another backend than the one its client had settled at: a word of [`BreakCause`] | it did not |
 //!
 //! A request on a terminated connection has a line of its own, written when its response is complete or never will be:
 //! `time` (its head was complete), `request` (its name, which our own answers carry as X-Request-Id), `id` (of its
@@ -43,7 +43,7 @@
 use std::fmt::{Display, Write};
 
 use super::{Connection, Request};
-use crate::outcome::Cause;
+use crate::outcome::BreakCause;
 
 /// Appends the line of a connection, newline included.
 pub fn write(out: &mut String, connection: &Connection, json: bool) {
@@ -90,7 +90,7 @@ fn fields_of_request(line: &mut Line<'_>, r: &Request) {
     line.number("duration_us", r.duration_us);
     line.word("ended", r.ended.word());
     line.word("fault", r.ended.fault().word());
-    line.word_if("moved", r.broke.map(Cause::word));
+    line.word_if("moved", r.broke.map(BreakCause::word));
 }
 
 fn fields(line: &mut Line<'_>, c: &Connection) {
@@ -129,7 +129,7 @@ fn fields(line: &mut Line<'_>, c: &Connection) {
         }
         line.word_if("subject", tls.subject.as_deref());
     }
-    line.word_if("moved", c.broke.map(Cause::word));
+    line.word_if("moved", c.broke.map(BreakCause::word));
 }
 
 struct Line<'a> {
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::access_log::Tls;
     use crate::access_log::tests::connection;
-    use crate::outcome::{Ended, Reason};
+    use crate::outcome::{Ended, PickReason};
     use crate::server_name::ServerName;
 
     fn line(connection: &Connection, json: bool) -> String {
@@ -231,7 +231,7 @@ mod tests {
             pool: Some("web".into()),
             range: Some("office".into()),
             backend: Some("a".into()),
-            reason: Some(Reason::Placement),
+            reason: Some(PickReason::Placement),
             attempts: 2,
             connect_us: Some(412),
             tls: Some(Box::new(Tls {
@@ -240,7 +240,7 @@ mod tests {
                 resumed: true,
                 subject: Some("me".to_owned()),
             })),
-            broke: Some(Cause::Down),
+            broke: Some(BreakCause::Down),
             ..connection()
         }
     }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::{LogFormat, LogLevel};
-use crate::outcome::{Cause, Ended, Reason};
+use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::server_name::ServerName;
 
 pub mod line;
@@ -67,7 +67,7 @@ pub struct Connection {
     /// The backend last tried.
     pub backend: Option<Arc<str>>,
     /// Why that backend.
-    pub reason: Option<Reason>,
+    pub reason: Option<PickReason>,
     /// Connect attempts begun.
     pub attempts: u8,
     /// Time of the attempt that succeeded.
@@ -81,7 +81,7 @@ pub struct Connection {
     /// Its TLS, where that ended here.
     pub tls: Option<Box<Tls>>,
     /// Why it got another backend than the one its client had settled at.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
 }
 
 /// What a client's TLS came to.
@@ -125,7 +125,7 @@ pub struct Request {
     /// The backend last tried.
     pub backend: Option<Arc<str>>,
     /// Why that backend.
-    pub reason: Option<Reason>,
+    pub reason: Option<PickReason>,
     /// What its cookie was.
     pub cookie: Option<&'static str>,
     /// It went over a connection to the backend that an earlier request had opened.
@@ -135,7 +135,7 @@ pub struct Request {
     /// How it ended.
     pub ended: Ended,
     /// Why it got another backend than the one its client had settled at.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
 }
 
 /// What a worker wants to say besides connections, as that a step panicked.

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
 use crate::counters::{BackendCounters, Padded};
-use crate::outcome::Cause;
+use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
-use crate::pool::health::{Checked, Ejection, Standing};
+use crate::pool::health::{CheckState, Checked, Ejection};
 
 /// What the backends of a pool share, reload after reload.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     /// Counts keyless picks.
     pub(super) draws: Padded<AtomicU64>,
     /// Known clients that got another backend, by cause.
-    pub(super) breaks: [AtomicU64; Cause::ALL.len()],
+    pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
     /// Entries of the stick table that were worth keeping and had to give way.
     pub(super) evicted_displaced: AtomicU64,
     /// Held while deciding about an ejection, so that two at once cannot exceed the ceilings together.
@@ -51,7 +51,7 @@ pub struct Backend {
     name: Arc<str>,
     address: Address,
     counters: Arc<[Padded<BackendCounters>]>,
-    /// `Standing` of `checks`, for readers without the lock.
+    /// `CheckState` of `checks`, for readers without the lock.
     standing: AtomicU8,
     /// As `ejection` says, for readers without the lock.
     ejected_until_ms: AtomicU64,
@@ -90,7 +90,7 @@ impl Backend {
         config: &config::Backend,
         before: Option<&Self>,
         workers: usize,
-        standing: Standing,
+        standing: CheckState,
     ) -> Self {
         let name = before.map_or_else(|| config.name.as_str().into(), |before| before.name.clone());
         let counters =
@@ -184,8 +184,9 @@ impl Backend {
 
     /// What the checks say.
     #[inline]
-    pub fn standing(&self) -> Standing {
-        const STANDINGS: [Standing; 4] = [Standing::Unchecked, Standing::Awaited, Standing::Up, Standing::Down];
+    pub fn standing(&self) -> CheckState {
+        const STANDINGS: [CheckState; 4] =
+            [CheckState::Unchecked, CheckState::Awaited, CheckState::Up, CheckState::Down];
         STANDINGS[usize::from(self.standing.load(Relaxed)) % STANDINGS.len()]
     }
 
@@ -193,10 +194,10 @@ impl Backend {
     pub fn state_word(&self, now_ms: u64) -> &'static str {
         match (self.standing(), self.health(now_ms)) {
             (_, Health::Ejected) => "ejected",
-            (Standing::Unchecked, _) => "unchecked",
-            (Standing::Awaited, _) => "awaited",
-            (Standing::Up, _) => "up",
-            (Standing::Down, _) => "down",
+            (CheckState::Unchecked, _) => "unchecked",
+            (CheckState::Awaited, _) => "awaited",
+            (CheckState::Up, _) => "up",
+            (CheckState::Down, _) => "down",
         }
     }
 
@@ -219,27 +220,27 @@ impl Backend {
         check: &Check,
         on_marked_down: OnMarkedDown,
         now_ms: u64,
-    ) -> Option<Standing> {
+    ) -> Option<CheckState> {
         let mut checks = lock(&self.checks);
         let before = checks.checked.standing();
         let after = checks.checked.observe(result.is_ok(), check.rise, check.fall, now_ms);
         checks.complaint.clear();
         checks.complaint.push_str(result.err().unwrap_or(""));
-        if after == Standing::Up && matches!(before, Standing::Down | Standing::Awaited) {
+        if after == CheckState::Up && matches!(before, CheckState::Down | CheckState::Awaited) {
             self.rose_ms.store(now_ms.max(1), Relaxed);
             self.pardon(now_ms);
         }
         self.standing.store(after as u8, Relaxed);
-        self.closing.store(after == Standing::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
+        self.closing.store(after == CheckState::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
         (before != after).then_some(after)
     }
 
     /// Checks were switched off: what they said holds no longer.
     pub fn unchecked(&self) {
         let mut checks = lock(&self.checks);
-        if checks.checked.standing() != Standing::Unchecked {
-            *checks = Checks { checked: Checked::new(Standing::Unchecked), complaint: String::new() };
-            self.standing.store(Standing::Unchecked as u8, Relaxed);
+        if checks.checked.standing() != CheckState::Unchecked {
+            *checks = Checks { checked: Checked::new(CheckState::Unchecked), complaint: String::new() };
+            self.standing.store(CheckState::Unchecked as u8, Relaxed);
             self.closing.store(false, Relaxed);
         }
     }

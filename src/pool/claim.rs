@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::aim::Aim;
 use super::table::{Recalled, Remember};
 use super::{Backend, Choice, Pool};
-use crate::outcome::Reason;
+use crate::outcome::PickReason;
 use crate::sticky::table::Minute;
 
 impl Pool {
@@ -16,18 +16,19 @@ impl Pool {
     /// next connection of this key may find another load. Who was faster has chosen for both.
     pub(super) fn claim(&self, aim: &Aim<'_>, choice: Choice, now_ms: u64, fits: impl Fn(usize) -> bool) -> Choice {
         let Some(key) = aim.table_key.filter(|_| self.steers()) else { return choice };
-        self.refresh(Remember { key, origin: choice.origin }, &self.backends[choice.index], now_ms);
+        self.refresh(Remember { key, kind: choice.kind }, &self.backends[choice.index], now_ms);
         match self.recall(aim, now_ms) {
-            Recalled::At(index, origin) if index != choice.index && fits(index) => {
-                Choice { index, reason: Reason::StickTable, broke: None, origin }
+            Recalled::At(index, kind) if index != choice.index && fits(index) => {
+                Choice { index, reason: PickReason::StickTable, broke: None, kind }
             }
             _ => choice,
         }
     }
 
     /// No connection could be established where the key was placed: it is new again, if it was.
-    pub fn release(&self, remember: Remember, reason: Reason, backend: &Arc<Backend>, now_ms: u64) {
-        if reason != Reason::StickTable && self.settled_at(remember, now_ms).is_some_and(|at| Arc::ptr_eq(at, backend))
+    pub fn release(&self, remember: Remember, reason: PickReason, backend: &Arc<Backend>, now_ms: u64) {
+        if reason != PickReason::StickTable
+            && self.settled_at(remember, now_ms).is_some_and(|at| Arc::ptr_eq(at, backend))
         {
             self.table().map(|table| table.forget(remember.key));
         }

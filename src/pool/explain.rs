@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::aim::Aim;
 use super::{Choice, Health, Pool};
 use crate::config::KeyPart;
-use crate::outcome::Reason;
+use crate::outcome::PickReason;
 use crate::proxy_protocol;
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::key::{Key, SourceAs, cut};
-use crate::sticky::table::Origin;
+use crate::sticky::table::EntryKind;
 
 /// From key to choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,7 +83,7 @@ fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[Strin
     let allowed = |index: &usize| pool.allows(aim.range, *index, receives);
     let by_cookie = settled.filter(|index| health(*index) == Health::Usable).filter(allowed);
     let by_cookie =
-        by_cookie.map(|index| Choice { index, reason: Reason::Cookie, broke: None, origin: Origin::Placed });
+        by_cookie.map(|index| Choice { index, reason: PickReason::Cookie, broke: None, kind: EntryKind::Placed });
     let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false, None));
     let next = choice.and_then(|choice| {
         // Down, and left out even where `all_down = "try"` would try the dead.

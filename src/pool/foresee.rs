@@ -14,7 +14,7 @@ use super::table::Recalled;
 use super::{Backend, Health, Pool};
 use crate::config::{self, CookieMode, KeyPart, OnAdd, OnReturn, RangeRule};
 use crate::sticky::Facts;
-use crate::sticky::table::{Entry, Minute, Origin};
+use crate::sticky::table::{Entry, EntryKind, Minute};
 
 /// What becomes of a client where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Pool {
 
     /// What becomes of an entry whose backend is there; `anybody`: no range shuts that out.
     fn fate(&self, entry: &Entry, alike: Alike, anybody: bool, now: Minute) -> Fate {
-        let value = entry.known.origin.is_value();
+        let value = entry.known.kind.is_value();
         let Some(table) = self.table.as_ref().filter(|_| if value { alike.learns } else { alike.keys }) else {
             return Fate::Depends;
         };
@@ -79,9 +79,9 @@ impl Pool {
             Recalled::Gone => Fate::Leaves,
             // It was the smaller stick table's to lose, or is over under the new rules.
             Recalled::Unknown => Fate::Depends,
-            Recalled::At(_, origin) => {
-                let follows = origin == Origin::Outgrown && table.rules.on_add == OnAdd::Move
-                    || origin == Origin::Displaced && table.rules.on_return == OnReturn::Return;
+            Recalled::At(_, kind) => {
+                let follows = kind == EntryKind::Outgrown && table.rules.on_add == OnAdd::Move
+                    || kind == EntryKind::Displaced && table.rules.on_return == OnReturn::Return;
                 if alike.rules || anybody && !follows { Fate::Stays } else { Fate::Depends }
             }
         }

@@ -23,7 +23,7 @@ pub const DAMPING_MAX: u32 = 8;
 /// What the checks say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Standing {
+pub enum CheckState {
     /// Not checked yet, or not checked at all: counts as up.
     Unchecked,
     /// Added by a reload and not found good yet: counts as down.
@@ -34,7 +34,7 @@ pub enum Standing {
     Down,
 }
 
-impl Standing {
+impl CheckState {
     /// Whether the backend may take connections.
     pub fn serves(self) -> bool {
         matches!(self, Self::Unchecked | Self::Up)
@@ -44,7 +44,7 @@ impl Standing {
 /// The checks of one backend, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checked {
-    standing: Standing,
+    standing: CheckState,
     /// Checks in a row that speak against the standing.
     against: u32,
     /// By how much `rise` is multiplied.
@@ -55,33 +55,33 @@ pub struct Checked {
 
 impl Checked {
     /// Starts as `Unchecked` or `Awaited`.
-    pub fn new(standing: Standing) -> Self {
+    pub fn new(standing: CheckState) -> Self {
         Self { standing, against: 0, damping: 1, rose_ms: None }
     }
 
     /// Where it stands.
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> CheckState {
         self.standing
     }
 
     /// One more check. The first one decides alone; later `fall` bad ones in a row take the backend down and `rise`
     /// good ones, times the damping, bring it up again. An awaited backend waits for its first good one.
-    pub fn observe(&mut self, good: bool, rise: u32, fall: u32, now_ms: u64) -> Standing {
+    pub fn observe(&mut self, good: bool, rise: u32, fall: u32, now_ms: u64) -> CheckState {
         match (self.standing, good) {
-            (Standing::Unchecked | Standing::Awaited, true) => self.standing = Standing::Up,
-            (Standing::Unchecked, false) => self.fall(now_ms),
-            (Standing::Awaited, false) => {}
-            (Standing::Up, true) | (Standing::Down, false) => self.against = 0,
-            (Standing::Up, false) => {
+            (CheckState::Unchecked | CheckState::Awaited, true) => self.standing = CheckState::Up,
+            (CheckState::Unchecked, false) => self.fall(now_ms),
+            (CheckState::Awaited, false) => {}
+            (CheckState::Up, true) | (CheckState::Down, false) => self.against = 0,
+            (CheckState::Up, false) => {
                 self.against += 1;
                 if self.against >= fall {
                     self.fall(now_ms);
                 }
             }
-            (Standing::Down, true) => {
+            (CheckState::Down, true) => {
                 self.against += 1;
                 if self.against >= rise.saturating_mul(self.damping) {
-                    *self = Self { standing: Standing::Up, against: 0, rose_ms: Some(now_ms), ..*self };
+                    *self = Self { standing: CheckState::Up, against: 0, rose_ms: Some(now_ms), ..*self };
                 }
             }
         }
@@ -94,7 +94,7 @@ impl Checked {
             Some(up_ms) if up_ms >= STABLE_MS => self.damping = 1,
             _ => {}
         }
-        *self = Self { standing: Standing::Down, against: 0, ..*self };
+        *self = Self { standing: CheckState::Down, against: 0, ..*self };
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
     fn rise_from_down(checked: &mut Checked, now_ms: &mut u64) -> u32 {
         for needed in 1.. {
             *now_ms += 1_000;
-            if checked.observe(true, 2, 3, *now_ms) == Standing::Up {
+            if checked.observe(true, 2, 3, *now_ms) == CheckState::Up {
                 return needed;
             }
         }
@@ -204,40 +204,40 @@ mod tests {
     }
 
     fn fall_from_up(checked: &mut Checked, now_ms: u64) {
-        for expected in [Standing::Up, Standing::Up, Standing::Down] {
+        for expected in [CheckState::Up, CheckState::Up, CheckState::Down] {
             assert_eq!(checked.observe(false, 2, 3, now_ms), expected);
         }
     }
 
     #[test]
     fn the_first_check_decides_alone() {
-        let start = || Checked::new(Standing::Unchecked);
+        let start = || Checked::new(CheckState::Unchecked);
         assert!(start().standing().serves());
-        assert_eq!(start().observe(true, 2, 3, 0), Standing::Up);
-        assert_eq!(start().observe(false, 2, 3, 0), Standing::Down);
+        assert_eq!(start().observe(true, 2, 3, 0), CheckState::Up);
+        assert_eq!(start().observe(false, 2, 3, 0), CheckState::Down);
     }
 
     #[test]
     fn an_awaited_backend_waits_for_its_first_good_check() {
-        let mut checked = Checked::new(Standing::Awaited);
+        let mut checked = Checked::new(CheckState::Awaited);
         for _ in 0..9 {
             assert!(!checked.observe(false, 2, 3, 0).serves());
         }
-        assert_eq!(checked.observe(true, 2, 3, 0), Standing::Up);
+        assert_eq!(checked.observe(true, 2, 3, 0), CheckState::Up);
     }
 
     #[test]
     fn one_good_check_between_bad_ones_starts_the_count_again() {
-        let mut checked = Checked::new(Standing::Unchecked);
+        let mut checked = Checked::new(CheckState::Unchecked);
         for good in [true, false, false, true, false, false] {
-            assert_eq!(checked.observe(good, 2, 3, 0), Standing::Up);
+            assert_eq!(checked.observe(good, 2, 3, 0), CheckState::Up);
         }
-        assert_eq!(checked.observe(false, 2, 3, 0), Standing::Down);
+        assert_eq!(checked.observe(false, 2, 3, 0), CheckState::Down);
     }
 
     #[test]
     fn flapping_asks_for_more_good_checks_until_it_stops() {
-        let mut checked = Checked::new(Standing::Unchecked);
+        let mut checked = Checked::new(CheckState::Unchecked);
         let mut now_ms = 0;
         checked.observe(true, 2, 3, now_ms);
         let mut needed = Vec::new();
@@ -352,18 +352,18 @@ mod tests {
             checks in proptest::collection::vec((proptest::bool::weighted(0.7), 1_u64..30_000), 1..300),
             rise in 1_u32..4, fall in 1_u32..4,
         ) {
-            let mut checked = Checked::new(Standing::Unchecked);
-            let (mut before, mut run, mut last, mut now_ms) = (Standing::Unchecked, 0, None, 0);
+            let mut checked = Checked::new(CheckState::Unchecked);
+            let (mut before, mut run, mut last, mut now_ms) = (CheckState::Unchecked, 0, None, 0);
             for (good, pause_ms) in checks {
                 now_ms += pause_ms;
                 run = if last == Some(good) { run + 1 } else { 1 };
                 last = Some(good);
                 let after = checked.observe(good, rise, fall, now_ms);
                 match (before, after) {
-                    (Standing::Up, Standing::Down) => prop_assert!(!good && run >= fall),
-                    (Standing::Down, Standing::Up) => prop_assert!(good && run >= rise),
-                    (Standing::Down, Standing::Down) => prop_assert!(!good || run < rise * DAMPING_MAX),
-                    (Standing::Up, Standing::Up) => prop_assert!(good || run < fall),
+                    (CheckState::Up, CheckState::Down) => prop_assert!(!good && run >= fall),
+                    (CheckState::Down, CheckState::Up) => prop_assert!(good && run >= rise),
+                    (CheckState::Down, CheckState::Down) => prop_assert!(!good || run < rise * DAMPING_MAX),
+                    (CheckState::Up, CheckState::Up) => prop_assert!(good || run < fall),
                     _ => {}
                 }
                 before = after;

@@ -66,7 +66,7 @@ fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
     let grown = next(&remembering(&["a", "b", "c", "d", "e"], rules()), Some(&old));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&grown, low as u32, MINUTE);
-        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), Reason::StickTable, None));
+        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), PickReason::StickTable, None));
     }
     let bare = next(&config(&["a", "b", "c", "d", "e"]), None);
     for low in CLIENTS..2 * CLIENTS {
@@ -86,7 +86,7 @@ fn known_keys_follow_the_new_table_where_the_file_says_so() {
         let pick = visit(&grown, low as u32, MINUTE);
         let went = pick.backend.name() != home;
         count += usize::from(went);
-        assert_eq!(pick.broke, went.then_some(Cause::Moved));
+        assert_eq!(pick.broke, went.then_some(BreakCause::Moved));
         assert!(!went || pick.backend.name() == "d");
     }
     assert!((50..150).contains(&count), "about a fourth of {CLIENTS}: {count}");
@@ -100,14 +100,14 @@ fn a_key_that_had_to_leave_stays_where_it_is_or_returns_as_the_file_says() {
         mark(&pool.backends()[0], false);
         for (low, home) in before.iter().enumerate() {
             let pick = visit(&pool, low as u32, MINUTE);
-            assert_eq!(pick.broke, (home == "a").then_some(Cause::Down));
+            assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Down));
             assert_ne!(pick.backend.name(), "a");
         }
         mark(&pool.backends()[0], true);
         for (low, home) in before.iter().enumerate() {
             let pick = visit(&pool, low as u32, 2 * MINUTE);
             assert_eq!(pick.backend.name() == home, home != "a" || returns);
-            assert_eq!(pick.broke, (home == "a" && returns).then_some(Cause::Returned));
+            assert_eq!(pick.broke, (home == "a" && returns).then_some(BreakCause::Returned));
         }
     }
 }
@@ -132,8 +132,8 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
     let again = next(&remembering(&["a", "b", "c"], rules()), Some(&without));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&again, low as u32, MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(Cause::Removed));
-        let reason = if home == "a" { Reason::Placement } else { Reason::StickTable };
+        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Removed));
+        let reason = if home == "a" { PickReason::Placement } else { PickReason::StickTable };
         assert_eq!((pick.reason, home == pick.backend.name()), (reason, true), "placement finds the same name");
     }
 }
@@ -149,7 +149,7 @@ fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_lo
     // Nobody could connect there: the key is as new as before.
     pool.release(first.remember.unwrap(), first.reason, first.backend, 0);
     let third = pool.pick(&client(0), std::slice::from_ref(first.backend), 0).unwrap();
-    assert_eq!((third.reason, third.broke), (Reason::Placement, None));
+    assert_eq!((third.reason, third.broke), (PickReason::Placement, None));
     assert_ne!(third.backend.name(), first.backend.name());
 }
 
@@ -174,7 +174,7 @@ fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_n
     let without = next(&remembering(&["b"], rules()), Some(&old));
     let again = next(&remembering(&["a", "b"], rules()), Some(&without));
     again.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
-    assert_eq!(again.pick(&client(0), &[], MINUTE).unwrap().broke, Some(Cause::Removed));
+    assert_eq!(again.pick(&client(0), &[], MINUTE).unwrap().broke, Some(BreakCause::Removed));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_connection_that_outlives_the_address_of_its_backend_is_remembered_there() {
     table.forget(pick.remember.unwrap().key);
     after.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
     let again = after.pick(&client(0), &[], MINUTE).unwrap();
-    assert_eq!((again.backend.name(), again.reason), ("a", Reason::StickTable));
+    assert_eq!((again.backend.name(), again.reason), ("a", PickReason::StickTable));
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_range_that_shuts_a_backend_out_moves_its_keys() {
     let pool = next(&pinned, Some(&old));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(Cause::Range));
+        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Range));
         assert_ne!(pick.backend.name(), "a");
     }
 }
@@ -229,7 +229,7 @@ fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
     for (low, settled) in picks.iter().enumerate() {
         let pick = grown.pick(&client(low as u32), &[], 70 * MINUTE).unwrap();
         let known = low < 200;
-        assert_eq!(pick.reason == Reason::StickTable, known);
+        assert_eq!(pick.reason == PickReason::StickTable, known);
         assert!(!known || pick.backend.name() == settled.backend.name());
         assert_eq!(pick.broke, None, "whoever is forgotten is new");
     }
@@ -264,7 +264,7 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
     assert!(pool.backends()[0].draining());
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, 6 * MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(Cause::Drain));
+        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Drain));
         assert_ne!(pick.backend.name(), "a");
     }
     for low in 0..CLIENTS {
@@ -281,10 +281,10 @@ fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves()
     assert!(pool.order("a", Order::Close, 0));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, 0);
-        assert_eq!((pick.backend.name(), pick.broke), ("b", (home == "a").then_some(Cause::Drain)));
+        assert_eq!((pick.backend.name(), pick.broke), ("b", (home == "a").then_some(BreakCause::Drain)));
     }
     assert!(pool.order("b", Order::Close, 0));
-    assert_eq!(visit(&pool, 1, 0).reason, Reason::LastResort, "all_down = \"try\"");
+    assert_eq!(visit(&pool, 1, 0).reason, PickReason::LastResort, "all_down = \"try\"");
 }
 
 #[test]
@@ -292,8 +292,8 @@ fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
     let pool = next(&config(&["a", "b"]), None);
     let pick = |now_ms| pool.pick_settled(Some(0), &client(1), Ties::tried(&[]), now_ms).unwrap();
     assert!(pool.order("a", Order::Drain, 0));
-    assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", Reason::Cookie));
-    assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(Cause::Drain)));
+    assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", PickReason::Cookie));
+    assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(BreakCause::Drain)));
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn only_a_connection_that_stands_moves_a_key() {
     assert!(!Arc::ptr_eq(elsewhere.backend, home));
     mark(home, true);
     let again = pool.pick(&client(1), &[], 2 * MINUTE).unwrap();
-    assert!(Arc::ptr_eq(again.backend, home) && again.reason == Reason::StickTable);
+    assert!(Arc::ptr_eq(again.backend, home) && again.reason == PickReason::StickTable);
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn a_full_backend_overflows_or_rejects_as_the_file_says() {
     let held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
         let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
-        assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(Cause::Full)));
+        assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(BreakCause::Full)));
     }
     let more: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[1])).collect();
     assert!(pool.pick(&client(1), &[], 0).is_none());

@@ -45,16 +45,16 @@ pub use self::table::{HotKey, Remember, StickTables};
 
 use self::aim::Aim;
 use self::backend::{Shared, lock};
-use self::health::{Peer, Standing};
+use self::health::{CheckState, Peer};
 use self::steer::Steering;
 use self::table::PoolTable;
 use crate::config::{self, AllDown, KeyPart};
-use crate::outcome::{Cause, Reason};
+use crate::outcome::{BreakCause, PickReason};
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
 use crate::sticky::cookie::Rule;
 use crate::sticky::range::Ranges;
-use crate::sticky::table::Origin;
+use crate::sticky::table::EntryKind;
 
 /// Backends that share one balancing rule, as one snapshot sees them.
 #[derive(Debug)]
@@ -75,13 +75,13 @@ pub struct Pick<'p> {
     /// The backend.
     pub backend: &'p Arc<Backend>,
     /// The step of the chain that chose it.
-    pub reason: Reason,
+    pub reason: PickReason,
     /// A key decided: the client will be placed there again.
     pub keyed: bool,
     /// The named range the client is in.
     pub range: Option<&'p Arc<str>>,
     /// The client had settled at another backend, and why it does not get that.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
     /// What the pool remembers once the connection stands.
     pub remember: Option<Remember>,
 }
@@ -116,7 +116,7 @@ impl Pool {
             other => {
                 // A known name keeps its keys, at its new address too.
                 let awaited = previous.is_some() && other.is_none() && config.check.is_some();
-                let standing = if awaited { Standing::Awaited } else { Standing::Unchecked };
+                let standing = if awaited { CheckState::Awaited } else { CheckState::Unchecked };
                 Arc::new(Backend::new(shared.clone(), wanted, other.map(|b| b.as_ref()), workers, standing))
             }
         };
@@ -177,12 +177,12 @@ impl Pool {
     }
 
     /// Known clients that got another backend for this cause.
-    pub fn breaks(&self, cause: Cause) -> u64 {
+    pub fn breaks(&self, cause: BreakCause) -> u64 {
         self.shared.breaks[cause as usize].load(Relaxed)
     }
 
     /// Counts one more.
-    pub fn count_break(&self, cause: Cause) {
+    pub fn count_break(&self, cause: BreakCause) {
         self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
     }
 
@@ -227,7 +227,7 @@ impl Pool {
             keyed: aim.keyed,
             range: aim.range.map(|range| &range.name),
             broke: choice.broke,
-            remember: aim.table_key.map(|key| Remember { key, origin: choice.origin }),
+            remember: aim.table_key.map(|key| Remember { key, kind: choice.kind }),
         })
     }
 
@@ -281,17 +281,17 @@ impl Pool {
                 return None;
             }
             let range = range.map(|range| &range.name);
-            return Some(Pick { backend, reason: Reason::Cookie, keyed: true, range, broke: None, remember: None });
+            return Some(Pick { backend, reason: PickReason::Cookie, keyed: true, range, broke: None, remember: None });
         }
         let pick = self.pick_with(facts, ties, now_ms)?;
-        let cause = if allowed { self.why_not(index) } else { Cause::Range };
+        let cause = if allowed { self.why_not(index) } else { BreakCause::Range };
         Some(Pick { broke: (!Arc::ptr_eq(pick.backend, backend)).then_some(cause), ..pick })
     }
 
     /// A connection to `backend` could not be established and the backend is to blame. How long it is ejected for
     /// from now on, if it is. Of one that checks have marked down this says nothing new.
     pub fn connect_failed(&self, backend: &Arc<Backend>, now_ms: u64) -> Option<Duration> {
-        let eject = self.config.eject.as_ref().filter(|_| backend.standing() != Standing::Down)?;
+        let eject = self.config.eject.as_ref().filter(|_| backend.standing() != CheckState::Down)?;
         let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
         let _one_at_a_time = lock(&self.shared.ejecting);
         backend.connect_failed(eject, now_ms, || self.may_eject(index, now_ms))
@@ -335,7 +335,7 @@ impl Pool {
                 index,
                 reason: self.reason(index, Health::Usable),
                 broke: None,
-                origin: Origin::Placed,
+                kind: EntryKind::Placed,
             });
         }
         self.decide_among(aim, health, tried, steering)
@@ -381,13 +381,13 @@ impl Pool {
         let home = if aim.keyed { self.home(aim) } else { None };
         let missed = home.filter(|home| *home != index);
         let busy = |index| steering.is_some_and(|steering| !steering.below_bound(index)) || self.is_full(index);
-        let origin = match missed {
-            None => Origin::Placed,
-            Some(home) if self.takes(home, health(home), Health::Usable) && busy(home) => Origin::Overflowed,
-            Some(_) => Origin::Displaced,
+        let kind = match missed {
+            None => EntryKind::Placed,
+            Some(home) if self.takes(home, health(home), Health::Usable) && busy(home) => EntryKind::Overflowed,
+            Some(_) => EntryKind::Displaced,
         };
         let broke = missed.map(|home| self.why_not(home));
-        Some(Choice { index, reason: self.reason(index, least), broke, origin })
+        Some(Choice { index, reason: self.reason(index, least), broke, kind })
     }
 
     /// Whether a backend of this health takes clients that are new to it where at least so much is asked.
@@ -398,23 +398,23 @@ impl Pool {
 
     /// Why somebody is placed there.
     #[inline]
-    fn reason(&self, index: usize, least: Health) -> Reason {
+    fn reason(&self, index: usize, least: Health) -> PickReason {
         let last_resort = least < Health::Usable || self.config.backends[index].backup;
-        if last_resort { Reason::LastResort } else { Reason::Placement }
+        if last_resort { PickReason::LastResort } else { PickReason::Placement }
     }
 
     /// Why a client does not get a backend that it would have got.
-    pub fn why_not(&self, index: usize) -> Cause {
+    pub fn why_not(&self, index: usize) -> BreakCause {
         match (self.backends[index].draining(), self.is_full(index)) {
-            (true, _) => Cause::Drain,
-            (false, true) => Cause::Full,
-            (false, false) => Cause::Down,
+            (true, _) => BreakCause::Drain,
+            (false, true) => BreakCause::Full,
+            (false, false) => BreakCause::Down,
         }
     }
 
     /// Where the key belongs. An awaited backend has never had it.
     fn home(&self, aim: &Aim<'_>) -> Option<usize> {
-        self.place(aim, |index| self.backends[index].standing() != Standing::Awaited, aim.strict())
+        self.place(aim, |index| self.backends[index].standing() != CheckState::Awaited, aim.strict())
     }
 
     /// The first fit backend among a pinned range's own, then, unless there are to be no `others`, among all.
@@ -430,10 +430,10 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Choice {
     index: usize,
-    reason: Reason,
-    broke: Option<Cause>,
+    reason: PickReason,
+    broke: Option<BreakCause>,
     /// Why the key is there.
-    origin: Origin,
+    kind: EntryKind,
 }
 
 fn member(backend: &config::Backend) -> Member<'_> {

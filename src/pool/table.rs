@@ -10,11 +10,11 @@ use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, OnAdd, OnDown, OnReturn};
-use crate::outcome::{Cause, Reason};
+use crate::outcome::{BreakCause, PickReason};
 use crate::sticky::table::stats::Stats;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{
-    BackendId, BackendState, Entry, Hot, IdMap, KeyHash, Minute, Origin, Place, Secret, StickTable, Stored, Terms,
+    BackendId, BackendState, Entry, EntryKind, Hot, IdMap, KeyHash, Minute, Place, Secret, StickTable, Stored, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -38,7 +38,7 @@ pub(super) enum Recalled {
     /// Nothing.
     Unknown,
     /// It settled at this backend, by its index.
-    At(usize, Origin),
+    At(usize, EntryKind),
     /// It settled at a backend that has left the pool.
     Gone,
 }
@@ -62,7 +62,7 @@ pub struct Remember {
     /// The key.
     pub key: KeyHash,
     /// Why it is where it is.
-    pub origin: Origin,
+    pub kind: EntryKind,
 }
 
 /// Gives the pools of a new snapshot their memories: those of the snapshot before, one for all pools of a
@@ -124,9 +124,9 @@ impl PoolTable {
     }
 
     pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
-        match self.table.find(key, now).map(|known| (self.id_map.index(known.id), known.origin)) {
+        match self.table.find(key, now).map(|known| (self.id_map.index(known.id), known.kind)) {
             None => Recalled::Unknown,
-            Some((Some(index), origin)) => Recalled::At(index, origin),
+            Some((Some(index), kind)) => Recalled::At(index, kind),
             Some((None, _)) => Recalled::Gone,
         }
     }
@@ -192,14 +192,14 @@ impl Pool {
         ties: Ties<'_>,
         now_ms: u64,
         fits: impl Fn(usize) -> bool,
-    ) -> Result<Choice, Option<Cause>> {
-        let (index, origin) = match recalled {
+    ) -> Result<Choice, Option<BreakCause>> {
+        let (index, kind) = match recalled {
             Recalled::Unknown => return Err(None),
-            Recalled::Gone => return Err(Some(Cause::Removed)),
-            Recalled::At(index, origin) => (index, origin),
+            Recalled::Gone => return Err(Some(BreakCause::Removed)),
+            Recalled::At(index, kind) => (index, kind),
         };
         if !self.allows(aim.range, index, |own| self.receives(own, ties, now_ms)) {
-            return Err(Some(Cause::Range));
+            return Err(Some(BreakCause::Range));
         }
         if !fits(index) {
             return Err(Some(self.why_not(index)));
@@ -207,13 +207,13 @@ impl Pool {
         // Where placement would put it is looked for only where that matters. Nobody is moved away from weight 0, which
         // serves those whom it knows.
         let rules = self.table.as_ref().map(|table| table.rules);
-        let follows = match (origin, rules) {
-            (Origin::Outgrown, Some(rules)) if rules.on_add == OnAdd::Move => Some(Cause::Moved),
-            (Origin::Displaced, Some(rules)) if rules.on_return == OnReturn::Return => Some(Cause::Returned),
+        let follows = match (kind, rules) {
+            (EntryKind::Outgrown, Some(rules)) if rules.on_add == OnAdd::Move => Some(BreakCause::Moved),
+            (EntryKind::Displaced, Some(rules)) if rules.on_return == OnReturn::Return => Some(BreakCause::Returned),
             _ => None,
         };
         let follows = follows.filter(|_| self.config.backends[index].weight > 0);
-        let home = if follows.is_some() || origin == Origin::Outgrown { self.home(aim) } else { None };
+        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(aim) } else { None };
         let takes_it = |home: usize| {
             let steered = self.steering(aim, now_ms).is_some_and(|steering| !steering.admits(home));
             home != index && self.receives(home, ties, now_ms) && !steered
@@ -221,14 +221,14 @@ impl Pool {
         if follows.is_some() && home.is_some_and(takes_it) {
             return Err(follows);
         }
-        let origin = match origin {
-            Origin::Outgrown if home == Some(index) => Origin::Placed,
+        let kind = match kind {
+            EntryKind::Outgrown if home == Some(index) => EntryKind::Placed,
             // It would have followed, had its home taken it.
-            Origin::Outgrown if follows.is_some() => Origin::Displaced,
-            Origin::Outgrown => Origin::Overflowed,
-            origin => origin,
+            EntryKind::Outgrown if follows.is_some() => EntryKind::Displaced,
+            EntryKind::Outgrown => EntryKind::Overflowed,
+            kind => kind,
         };
-        Ok(Choice { index, reason: Reason::StickTable, broke: None, origin })
+        Ok(Choice { index, reason: PickReason::StickTable, broke: None, kind })
     }
 
     /// A client stands at this backend.
@@ -252,7 +252,7 @@ impl Pool {
     fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&StickTable, Place)> {
         let table = self.table.as_ref()?;
         let index = self.backends.iter().position(|known| known.is_same(backend))?;
-        Some((&table.table, Place { id: table.id_map.id(index)?, origin: remember.origin }))
+        Some((&table.table, Place { id: table.id_map.id(index)?, kind: remember.kind }))
     }
 
     /// Where the value of the application's cookie belongs, if it is learned.
@@ -268,14 +268,14 @@ impl Pool {
     /// What is remembered of a request that brought this value, which no backend is known to have set.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
         let table = self.table.as_ref().filter(|_| !value.is_empty())?;
-        Some(Remember { key: table.table.secret().cookie(value), origin: Origin::Brought })
+        Some(Remember { key: table.table.secret().cookie(value), kind: EntryKind::Brought })
     }
 
     /// A backend has set the cookie to this value. It stands in the stick table when this returns, unless that is full of
     /// others like it.
     pub fn learn_value(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
         if let Some(remember) = self.remember_value(value) {
-            self.settle(Remember { origin: Origin::Learned, ..remember }, backend, now_ms);
+            self.settle(Remember { kind: EntryKind::Learned, ..remember }, backend, now_ms);
         }
     }
 
@@ -362,7 +362,9 @@ impl Pool {
     }
 
     fn note(&self, stored: Stored) {
-        if let Stored::Evicted(Origin::Displaced | Origin::Overflowed | Origin::Brought | Origin::Learned) = stored {
+        if let Stored::Evicted(EntryKind::Displaced | EntryKind::Overflowed | EntryKind::Brought | EntryKind::Learned) =
+            stored
+        {
             self.shared.evicted_displaced.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     }

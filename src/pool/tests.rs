@@ -65,7 +65,7 @@ fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
         let was_a = settled.backend.name() == "a";
         assert_eq!(pick.broke.is_some(), was_a);
         assert_eq!(pick.backend.name() == settled.backend.name(), !was_a);
-        assert_eq!((pick.keyed, pick.reason), (true, Reason::Placement));
+        assert_eq!((pick.keyed, pick.reason), (true, PickReason::Placement));
     }
     mark(&pool.backends()[0], true);
     for (low, settled) in before.iter().enumerate() {
@@ -113,7 +113,7 @@ fn all_down_tries_as_if_all_were_up_or_refuses() {
         assert_eq!(pick.is_some(), expected);
         if let Some(pick) = pick {
             assert_eq!(Some(pick.backend.name()), name_of(&settled));
-            assert_eq!((pick.reason, pick.broke.is_some()), (Reason::LastResort, false));
+            assert_eq!((pick.reason, pick.broke.is_some()), (PickReason::LastResort, false));
         }
     }
 }
@@ -127,7 +127,7 @@ fn a_backup_serves_only_when_no_primary_can() {
     mark(&pool.backends()[0], false);
     mark(&pool.backends()[1], false);
     let pick = pool.pick(&client(1), &[], 0).unwrap();
-    assert_eq!((pick.backend.name(), pick.reason, pick.broke.is_some()), ("spare", Reason::LastResort, true));
+    assert_eq!((pick.backend.name(), pick.reason, pick.broke.is_some()), ("spare", PickReason::LastResort, true));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_pinned_range_is_served_by_its_own_and_by_others_only_if_not_strict() {
         mark(&pool.backends()[2], false);
         let pick = pool.pick(&client(1), &[], 0);
         assert_eq!(pick.is_none(), strict);
-        assert!(pick.is_none_or(|pick| pick.broke.is_some() && pick.reason == Reason::Placement));
+        assert!(pick.is_none_or(|pick| pick.broke.is_some() && pick.reason == PickReason::Placement));
         mark(&pool.backends()[0], false);
         mark(&pool.backends()[1], false);
         let expected = if strict { None } else { Some("c") };
@@ -240,7 +240,7 @@ fn a_key_that_an_awaited_backend_will_get_has_not_moved() {
     let new = Pool::new(&config::Pool { check: Some(check()), ..config(&["a", "b", "c", "d"]) }, Some(&old), 1);
     for low in 0..200 {
         let pick = new.pick(&client(low), &[], 0).unwrap();
-        assert!(pick.broke.is_none() && pick.reason == Reason::Placement);
+        assert!(pick.broke.is_none() && pick.reason == PickReason::Placement);
         assert_eq!(Some(pick.backend.name()), name_of(&old.pick(&client(low), &[], 0)));
     }
 }
@@ -270,7 +270,7 @@ fn an_ejected_backend_serves_when_nothing_else_is_left() {
     assert!((0..50).all(|low| name_of(&pool.pick(&client(low), &[], 0)) == Some("b")));
     mark(&pool.backends()[1], false);
     let pick = pool.pick(&client(1), &[], 0).unwrap();
-    assert_eq!((pick.backend.name(), pick.reason), ("a", Reason::LastResort));
+    assert_eq!((pick.backend.name(), pick.reason), ("a", PickReason::LastResort));
 }
 
 #[test]
@@ -380,7 +380,7 @@ proptest! {
         prop_assert!(pick.backend.usable(0) || !usable(strict), "a usable one was left");
         prop_assert!(inside(&chosen.name) || (!strict && !usable(true)));
         prop_assert_eq!(pick.keyed, config.balance.keyed());
-        prop_assert_eq!(pick.reason == Reason::LastResort, chosen.backup || !pick.backend.usable(0));
+        prop_assert_eq!(pick.reason == PickReason::LastResort, chosen.backup || !pick.backend.usable(0));
         let left = settled.is_some_and(|settled| !Arc::ptr_eq(settled.backend, pick.backend));
         prop_assert_eq!(pick.broke.is_some(), pick.keyed && left);
     }

@@ -249,9 +249,9 @@ async fn a_backend_goes_down_and_comes_up_with_its_service() {
     let backend = pool.backends()[0].clone();
     let mut probes = Probes::new(now_ms);
     probes.adopt(std::slice::from_ref(&pool), &Termination::default());
-    until("checked", || backend.standing() == Standing::Up).await;
+    until("checked", || backend.standing() == CheckState::Up).await;
     drop(listener);
-    until("down", || backend.standing() == Standing::Down).await;
+    until("down", || backend.standing() == CheckState::Down).await;
     assert!(backend.closing() && !backend.usable(now_ms()));
     assert!(backend.complaint().contains("refused"), "{}", backend.complaint());
     let Address::Tcp(address) = address else { unreachable!() };
@@ -268,7 +268,7 @@ async fn a_backend_that_never_answers_is_down_after_the_timeout() {
     let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);
     probes.adopt(std::slice::from_ref(&pool), &Termination::default());
-    until("down", || pool.backends()[0].standing() == Standing::Down).await;
+    until("down", || pool.backends()[0].standing() == CheckState::Down).await;
     assert_eq!(pool.backends()[0].complaint(), "no answer within 50ms");
 }
 
@@ -294,7 +294,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
     assert_eq!(before["kept"], after["kept"]);
     assert_ne!(before["moved"], after["moved"]);
     assert!(!after.contains_key("gone"));
-    until("new is up", || second.backends()[2].standing() == Standing::Up).await;
+    until("new is up", || second.backends()[2].standing() == CheckState::Up).await;
 
     config.check.as_mut().unwrap().fall = 9;
     let third = Arc::new(Pool::new(&config, Some(&second), 1));
@@ -308,7 +308,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
     config.check = None;
     let last = Arc::new(Pool::new(&config, Some(&third), 1));
     probes.adopt(std::slice::from_ref(&last), &Termination::default());
-    assert_eq!((probes.running(), last.backends()[0].standing()), (0, Standing::Unchecked));
+    assert_eq!((probes.running(), last.backends()[0].standing()), (0, CheckState::Unchecked));
 }
 
 #[tokio::test]

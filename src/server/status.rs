@@ -12,7 +12,7 @@ use crate::metrics::status::{
     Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Pool, Status,
     StickTableStatus, Worker,
 };
-use crate::outcome::Cause;
+use crate::outcome::BreakCause;
 use crate::plan::Plan;
 use crate::pool::{self, Health, Order};
 use crate::{splicer, sticky};
@@ -125,7 +125,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
         name: pool.name().to_owned(),
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),
-        breaks: Cause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+        breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
         backends: backends.collect(),
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     use crate::config;
     use crate::snapshot;
     use crate::sticky::cookie::Recalled;
-    use crate::sticky::table::{BackendState, IdMap, Origin, Place};
+    use crate::sticky::table::{BackendState, EntryKind, IdMap, Place};
 
     const FILE: &str = r#"
 [[listener]]
@@ -144,9 +144,9 @@ remember = "1d"
         let before = snapshot(None);
         let table = before.pools[0].table().unwrap();
         let id = IdMap::new(table.ids(), ["b"]).id(0).unwrap();
-        for (value, origin) in [("set", Origin::Learned), ("brought", Origin::Brought)] {
+        for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let key = table.secret().cookie(value.as_bytes());
-            let _ = table.settle(key, Place { id, origin }, now().before(240), |_| BackendState::Usable);
+            let _ = table.settle(key, Place { id, kind }, now().before(240), |_| BackendState::Usable);
         }
         Keeper::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
@@ -178,7 +178,8 @@ remember = "1d"
             scope.spawn(|| {
                 for n in 0..100_000_u64 {
                     let key = table.secret().key(&n.to_be_bytes());
-                    let _ = table.settle(key, Place { id, origin: Origin::Displaced }, now(), |_| BackendState::Usable);
+                    let _ =
+                        table.settle(key, Place { id, kind: EntryKind::Displaced }, now(), |_| BackendState::Usable);
                 }
             });
             let both = [scope.spawn(write), scope.spawn(write)];

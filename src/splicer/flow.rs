@@ -21,11 +21,11 @@ use crate::attempt::{Attempts, Failure, Rules};
 use crate::connection::Carried;
 use crate::counters::WorkerCounters;
 use crate::limits::{Limits, keep_alive, us};
-use crate::outcome::{Ended, Reason};
+use crate::outcome::{Ended, PickReason};
 use crate::pool::Lease;
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Listener};
-use crate::sticky::table::{KeyHash, Origin};
+use crate::sticky::table::{EntryKind, KeyHash};
 
 /// What a step may use besides its own row.
 pub struct Step<'a, O: Os> {
@@ -98,7 +98,7 @@ pub struct Flow<O: Os> {
     pub(super) backend_failed: bool,
     tuned: bool,
     pub(super) attempts_made: u8,
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Option<PickReason>,
     /// Deadline of the stage before relay; in relay, when what is remembered of the client is refreshed.
     pub(super) until: Micros,
     pub(super) started: Micros,
@@ -107,7 +107,7 @@ pub struct Flow<O: Os> {
     /// The key that the pool remembers, and
     pub(super) key: KeyHash,
     /// why it is where it is; nothing: nothing is remembered.
-    pub(super) settled: Option<Origin>,
+    pub(super) settled: Option<EntryKind>,
     limits: Limits,
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
@@ -448,8 +448,8 @@ impl<O: Os> Flow<O> {
         let known = preread.carry(&row);
         preread.clear();
         spare.push(preread);
-        let (bytes, origin, listener) = known?;
-        Some(Carried { client, bytes, permit: self.permit, origin, listener })
+        let (bytes, client_info, listener) = known?;
+        Some(Carried { client, bytes, permit: self.permit, client_info, listener })
     }
 
     /// The client's address.

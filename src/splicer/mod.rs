@@ -397,10 +397,10 @@ impl WorkerThread {
             }
         }
         while let Some(carried) = self.worker.carried() {
-            let Carried { client, bytes, permit, origin, listener } = carried;
+            let Carried { client, bytes, permit, client_info, listener } = carried;
             if let Some(conversations) = self.workers.conversations.get(self.worker.index) {
                 // Bounded by permits. Nobody at the other end means that the process is about to end.
-                let _ = conversations.send(Carried { client: client.into(), bytes, permit, origin, listener });
+                let _ = conversations.send(Carried { client: client.into(), bytes, permit, client_info, listener });
             }
         }
     }

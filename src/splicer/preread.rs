@@ -10,8 +10,8 @@ use super::os::{Micros, Os};
 use crate::attempt::{Attempts, Failure};
 use crate::client_hello::{ClientHello, Progress, Scan};
 use crate::config::{ProxyIn, Tls, Untrusted};
-use crate::connection::{Entry, Origin, unique_id};
-use crate::outcome::{Cause, Ended};
+use crate::connection::{ClientInfo, Entry, unique_id};
+use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Pool, Remember};
 use crate::proxy_protocol::{self, Announce, Header};
 use crate::route::RouteFacts;
@@ -40,7 +40,7 @@ pub struct Preread {
     /// The pool of the last pick: its rules hold until the connection stands, whatever is reloaded meanwhile.
     pub picked: Option<Arc<Pool>>,
     /// The client had settled at another backend, and why it does not get that.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
     /// What the pool remembers once the connection stands.
     pub remember: Option<Remember>,
     /// Since when it waits for the backend it settled at.
@@ -74,7 +74,7 @@ pub struct Labels {
     /// The pool, where it had no backend to offer.
     pub pool: Option<Arc<str>>,
     /// Why it got another backend than the one it had settled at.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
 }
 
 /// What the row of a connection knows of it.
@@ -207,7 +207,7 @@ impl Preread {
     }
 
     /// What it knows of a connection that is handed over, `id` and addresses from the row.
-    pub fn carry(&mut self, row: &Row) -> Option<(Vec<u8>, Origin, Arc<Listener>)> {
+    pub fn carry(&mut self, row: &Row) -> Option<(Vec<u8>, ClientInfo, Arc<Listener>)> {
         let listener = self.listener.take()?;
         let entry = match self.fallback {
             None => Entry::Routed,
@@ -215,7 +215,7 @@ impl Preread {
             Some(_) => Entry::NotTls,
         };
         let hello = self.hello.take();
-        let origin = Origin {
+        let client_info = ClientInfo {
             id: row.id,
             accepted: row.accepted,
             entry,
@@ -229,7 +229,7 @@ impl Preread {
             sni: hello.as_ref().and_then(|hello| hello.server_name.clone()),
             alpn: hello.map(|hello| hello.alpn).unwrap_or_default(),
         };
-        Some((std::mem::take(&mut self.bytes), origin, listener))
+        Some((std::mem::take(&mut self.bytes), client_info, listener))
     }
 
     /// What identifies the client.

@@ -15,7 +15,7 @@ impl<O: Os> Flow<O> {
     pub(super) fn settle(&mut self, pool: &Pool, remember: Remember, now: Micros) {
         if let Some(lease) = &self.lease {
             pool.settle(remember, lease.backend(), now / 1_000);
-            (self.key, self.settled) = (remember.key, Some(remember.origin));
+            (self.key, self.settled) = (remember.key, Some(remember.kind));
             self.next_refresh(pool, now);
         }
     }
@@ -27,11 +27,11 @@ impl<O: Os> Flow<O> {
 
     /// Refreshes the entry by the rules in force.
     pub(super) fn refresh(&mut self, step: &Step<'_, O>) {
-        let (Some(origin), Some(lease)) = (self.settled, &self.lease) else { return };
+        let (Some(kind), Some(lease)) = (self.settled, &self.lease) else { return };
         let snapshot = step.current.load();
         match snapshot.pool_of(lease.backend()) {
             Some(pool) => {
-                pool.refresh(Remember { key: self.key, origin }, lease.backend(), step.now / 1_000);
+                pool.refresh(Remember { key: self.key, kind }, lease.backend(), step.now / 1_000);
                 self.next_refresh(pool, step.now);
             }
             None => self.settled = None,

@@ -23,7 +23,7 @@ pub struct Breaker {
 
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum BreakerState {
     /// There is no store.
     Off,
     /// There is one, and nobody asks it.
@@ -35,18 +35,18 @@ pub enum Standing {
 impl Breaker {
     /// How it stands now.
     #[inline]
-    pub fn look(&self) -> Standing {
+    pub fn look(&self) -> BreakerState {
         let word = self.word.load(Relaxed);
         match word & WORKING {
-            WORKING => Standing::Working(word >> BITS),
-            _ if word & OPEN == OPEN => Standing::Open,
-            _ => Standing::Off,
+            WORKING => BreakerState::Working(word >> BITS),
+            _ if word & OPEN == OPEN => BreakerState::Open,
+            _ => BreakerState::Off,
         }
     }
 
     /// What was asked since `since` has failed; whether that was once too often.
     pub fn failed(&self, since: u64) -> bool {
-        self.look() == Standing::Working(since)
+        self.look() == BreakerState::Working(since)
             && self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES
             && self.change(since << BITS | WORKING, since << BITS | OPEN)
     }
@@ -91,7 +91,7 @@ mod tests {
         let breaker = Breaker::default();
         breaker.open();
         breaker.close();
-        let Standing::Working(since) = breaker.look() else { panic!("it was closed") };
+        let BreakerState::Working(since) = breaker.look() else { panic!("it was closed") };
         (breaker, since)
     }
 
@@ -102,9 +102,9 @@ mod tests {
             assert!((1..FAILURES).all(|_| !breaker.failed(since)));
             breaker.succeeded();
         }
-        assert_eq!(breaker.look(), Standing::Working(since));
+        assert_eq!(breaker.look(), BreakerState::Working(since));
         let opened = (0..FAILURES).filter(|_| breaker.failed(since)).count();
-        assert_eq!((opened, breaker.look()), (1, Standing::Open));
+        assert_eq!((opened, breaker.look()), (1, BreakerState::Open));
         assert!(!breaker.failed(since), "once");
     }
 
@@ -113,10 +113,10 @@ mod tests {
         let (breaker, before) = working();
         assert!(breaker.open() && !breaker.open());
         breaker.close();
-        let Standing::Working(since) = breaker.look() else { panic!("it was closed") };
+        let BreakerState::Working(since) = breaker.look() else { panic!("it was closed") };
         assert_ne!(since, before);
         assert!((0..2 * FAILURES).all(|_| !breaker.failed(before)));
-        assert_eq!(breaker.look(), Standing::Working(since));
+        assert_eq!(breaker.look(), BreakerState::Working(since));
     }
 
     #[test]
@@ -128,18 +128,18 @@ mod tests {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(fail)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).sum()
             });
-            assert_eq!((opened, breaker.look()), (1, Standing::Open));
+            assert_eq!((opened, breaker.look()), (1, BreakerState::Open));
         }
     }
 
     #[test]
     fn without_a_store_it_is_off() {
         let breaker = Breaker::default();
-        assert_eq!(breaker.look(), Standing::Off);
+        assert_eq!(breaker.look(), BreakerState::Off);
         assert!(!breaker.open(), "nobody asked before");
-        assert_eq!(breaker.look(), Standing::Open);
+        assert_eq!(breaker.look(), BreakerState::Open);
         breaker.close();
         breaker.off();
-        assert_eq!(breaker.look(), Standing::Off);
+        assert_eq!(breaker.look(), BreakerState::Off);
     }
 }

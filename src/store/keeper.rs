@@ -21,7 +21,7 @@ use super::link::{Broken, How, Link, Put, backend};
 use super::pending::{Entry, Pending};
 use super::refusal::Refusal;
 use super::tally::{Kind, Outcome};
-use super::{Asked, Order, Shared, Standing, Wish};
+use super::{Asked, BreakerState, Order, Shared, Wish};
 use crate::clock;
 use crate::snapshot::Current;
 
@@ -126,7 +126,7 @@ impl Keeper {
         };
         self.shared.budget_us.store(access.config.budget.as_micros() as u64, Relaxed);
         self.shared.say(|said| said.place = access.config.to_string());
-        if self.shared.breaker.look() == Standing::Off {
+        if self.shared.breaker.look() == BreakerState::Off {
             self.shared.breaker.open();
         }
         self.tried.push(tried);
@@ -184,7 +184,7 @@ impl Keeper {
 
     /// The store was too slow, or said no, once too often.
     fn tripped(&mut self) {
-        if self.shared.breaker.look() == Standing::Open && self.link.is_some() {
+        if self.shared.breaker.look() == BreakerState::Open && self.link.is_some() {
             self.set_aside("five times in a row there was no good answer within the budget");
             self.next_try = Instant::now() + BEAT;
         }
@@ -235,7 +235,7 @@ impl Keeper {
 
     /// Whether the store works, as far as is known this moment; if not, what was to be learned is kept for later.
     fn send(&mut self, access: &Arc<Access>, flight: Flight) -> bool {
-        let (Some((link, _)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
+        let (Some((link, _)), BreakerState::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
             // It has opened this moment; whoever waits is told by the channel's end.
             let learned = flight.entries.into_iter().filter(|entry| entry.at_ms > 0);
             learned.for_each(|entry| self.remember(access, entry));
@@ -252,7 +252,7 @@ impl Keeper {
         let Landed { since, took_us, watched, entries, writes, put, broken } = landed;
         self.shared.tally.latency.record_us(took_us);
         if let Some(put) = &put
-            && self.shared.breaker.look() == Standing::Working(since)
+            && self.shared.breaker.look() == BreakerState::Working(since)
         {
             self.weigh(&entries, put);
         }
@@ -267,7 +267,7 @@ impl Keeper {
         let in_time = took_us <= self.shared.budget_us.load(Relaxed);
         match broken {
             Some(broken) if broken.how == How::Lost => {
-                if self.shared.breaker.look() == Standing::Working(since) {
+                if self.shared.breaker.look() == BreakerState::Working(since) {
                     self.set_aside(&broken.why);
                 }
             }
@@ -341,7 +341,8 @@ impl Keeper {
             }
         }
         self.tell_pending(if self.refusal.stands() { 1 } else { FLIGHTS });
-        let (Some((link, access)), Standing::Working(since)) = (self.link.clone(), self.shared.breaker.look()) else {
+        let (Some((link, access)), BreakerState::Working(since)) = (self.link.clone(), self.shared.breaker.look())
+        else {
             return;
         };
         let refuses = self.refusal.stands();

@@ -43,7 +43,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 pub use self::access::Access;
-pub use self::breaker::{Breaker, FAILURES, Standing};
+pub use self::breaker::{Breaker, BreakerState, FAILURES};
 pub use self::notes::Notes;
 
 use self::keeper::Keeper;
@@ -180,20 +180,20 @@ impl Store {
 
     /// Whether it is asked.
     #[inline]
-    pub fn look(&self) -> Standing {
+    pub fn look(&self) -> BreakerState {
         self.shared.breaker.look()
     }
 
     /// Asks whose a value is that nobody here knows.
     pub fn find(&self, pool: &Pool, value: &[u8]) -> Option<Waiting> {
-        let Standing::Working(since) = self.look() else { return None };
+        let BreakerState::Working(since) = self.look() else { return None };
         let (answer, waiting) = oneshot::channel();
         self.ask(pool, value, Wish::Find(answer)).then(|| self.wait(waiting, Kind::Find, since))
     }
 
     /// A backend has set this value, which nobody knew before.
     pub fn learned(&self, pool: &Pool, value: &[u8], backend: &Backend) -> Option<Waiting> {
-        let Standing::Working(since) = self.look() else {
+        let BreakerState::Working(since) = self.look() else {
             self.moved(pool, value, backend);
             return None;
         };
@@ -204,21 +204,21 @@ impl Store {
 
     /// The client that brings this value could not stay where it was. Nobody waits for that to be known.
     pub fn moved(&self, pool: &Pool, value: &[u8], backend: &Backend) {
-        if self.look() != Standing::Off {
+        if self.look() != BreakerState::Off {
             self.ask(pool, value, learn(pool, backend, None));
         }
     }
 
     /// This value is in use, and it is time to say so.
     pub fn keep(&self, pool: &Pool, value: &[u8], backend: &Backend) {
-        if matches!(self.look(), Standing::Working(_)) {
+        if matches!(self.look(), BreakerState::Working(_)) {
             self.ask(pool, value, Wish::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
         }
     }
 
     /// The application has ended this value.
     pub fn forget(&self, pool: &Pool, value: &[u8]) {
-        if self.look() != Standing::Off {
+        if self.look() != BreakerState::Off {
             self.ask(pool, value, Wish::Forget { at_ms: now_ms() });
         }
     }
@@ -226,9 +226,9 @@ impl Store {
     /// What operators see; `None` without a store.
     pub fn report(&self) -> Option<status::Store> {
         let word = match self.look() {
-            Standing::Off => return None,
-            Standing::Open => "open",
-            Standing::Working(_) => "working",
+            BreakerState::Off => return None,
+            BreakerState::Open => "open",
+            BreakerState::Working(_) => "working",
         };
         let tally = &self.shared.tally;
         let mut report = status::Store {

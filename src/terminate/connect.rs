@@ -20,7 +20,7 @@ use crate::clock::{self, Micros};
 use crate::config::Address;
 use crate::connection::unique_id;
 use crate::limits::keep_alive;
-use crate::outcome::{Cause, Ended};
+use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::proxy_protocol::{self, Announce};
 use crate::socket::{connect, connect_in_turn};
@@ -37,7 +37,7 @@ pub struct Connected {
     /// The right to use it.
     pub lease: Lease,
     /// The client had settled at another one, and why it does not get that.
-    pub broke: Option<Cause>,
+    pub broke: Option<BreakCause>,
     /// What the pool remembers.
     pub remember: Option<Remember>,
 }
@@ -165,7 +165,7 @@ impl Connector<'_> {
     }
 
     async fn attempt(&self, address: &Address) -> Result<Stream, Failure> {
-        let socket = begin(&self.pool.config().source, address, self.conversation.origin.id).map_err(meaning)?;
+        let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id).map_err(meaning)?;
         let socket = Socket::new(socket).map_err(|_| Failure::Local(Ended::NoDescriptor))?;
         if let Err(error) = socket.connected().await {
             let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
@@ -191,18 +191,18 @@ impl Connector<'_> {
     /// The PROXY header of the pool, where it wants one.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        let (origin, secured) = (&self.conversation.origin, self.secured);
+        let (client_info, secured) = (&self.conversation.client_info, self.secured);
         let agreed: Option<Vec<u8>> = secured.alpn.as_ref().map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);
             list
         });
         let announce = Announce {
-            addresses: if origin.local { None } else { origin.source.zip(origin.destination) },
+            addresses: if client_info.local { None } else { client_info.source.zip(client_info.destination) },
             alpn: agreed.as_deref(),
-            authority: origin.sni.as_ref().map(|name| name.as_str()),
-            unique_id: Some(&unique_id(origin.id)),
-            ssl: secured.tlv.as_deref().or_else(|| proxy_protocol::tlv(&origin.tlvs, proxy_protocol::TLV_SSL)),
+            authority: client_info.sni.as_ref().map(|name| name.as_str()),
+            unique_id: Some(&unique_id(client_info.id)),
+            ssl: secured.tlv.as_deref().or_else(|| proxy_protocol::tlv(&client_info.tlvs, proxy_protocol::TLV_SSL)),
         };
         let mut header = Vec::new();
         proxy_protocol::write(&mut header, proxy, &announce);

@@ -48,8 +48,8 @@ pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
 async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
-    let Carried { client, bytes, permit, origin, listener } = carried;
-    let conversation = Conversation::begin(&context, origin, permit, listener);
+    let Carried { client, bytes, permit, client_info, listener } = carried;
+    let conversation = Conversation::begin(&context, client_info, permit, listener);
     let state = Rc::clone(&conversation.state);
     let ended = tokio::select! {
         biased;
@@ -69,8 +69,8 @@ struct Routed {
 impl Routed {
     /// By the rules in force.
     fn of(conversation: &Conversation) -> Option<Self> {
-        let (origin, listener) = (&conversation.origin, conversation.listener()?);
-        let way = origin.way(&listener, origin.sni.as_ref().map(|name| name.as_str()))?;
+        let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
+        let way = client_info.way(&listener, client_info.sni.as_ref().map(|name| name.as_str()))?;
         Some(Self { termination: Arc::clone(&listener.tls), listener, way })
     }
 
@@ -87,7 +87,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> En
     let Some(place) = Routed::of(conversation) else { return Ended::NoRoute };
     conversation.state.routed(Arc::clone(place.pool().shared_name()));
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
-    let hello_until = conversation.origin.accepted + Micros::from(place.listener.hello_ms) * 1_000;
+    let hello_until = conversation.client_info.accepted + Micros::from(place.listener.hello_ms) * 1_000;
     let mut bytes = bytes;
     let (client, secured) = match place.way.tls {
         Tls::Terminate => match handshake(conversation, &place, socket, &std::mem::take(&mut bytes), hello_until).await
@@ -95,7 +95,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> En
             Ok(secure) => secure,
             Err(ended) => return ended,
         },
-        _ => (Stream::plain(socket), Secured::by_decoder(&conversation.origin, &place.listener.config)),
+        _ => (Stream::plain(socket), Secured::by_decoder(&conversation.client_info, &place.listener.config)),
     };
     if place.pool().config().http {
         return http::serve_requests(conversation, place, client, &secured, Buffer::holding(bytes), hello_until).await;
@@ -177,14 +177,14 @@ async fn plain(
 
 /// What identifies a client whose requests nobody reads.
 fn facts(conversation: &Conversation) -> Facts<'_> {
-    let origin = &conversation.origin;
-    if origin.local {
+    let client_info = &conversation.client_info;
+    if client_info.local {
         return Facts::default();
     }
     Facts {
-        source: origin.source.map(|source| source.ip()),
-        sni: origin.sni.as_ref().map(|name| name.as_str()),
-        tlvs: &origin.tlvs,
+        source: client_info.source.map(|source| source.ip()),
+        sni: client_info.sni.as_ref().map(|name| name.as_str()),
+        tlvs: &client_info.tlvs,
         cookies: &[],
     }
 }

@@ -118,7 +118,7 @@ pub async fn relay(
             return Poll::Ready(if up.truncated { Ended::ClientTruncated } else { Ended::Done });
         }
         let half_closed = up.end_seen || down.end_seen;
-        match limits.deadline(half_closed, last_active, conversation.origin.accepted) {
+        match limits.deadline(half_closed, last_active, conversation.client_info.accepted) {
             Some((at, ended)) => deadline.poll(cx, at).map(|()| ended),
             None => Poll::Pending,
         }

@@ -5,7 +5,7 @@
 
 use crate::access_log;
 use crate::config;
-use crate::connection::Origin;
+use crate::connection::ClientInfo;
 use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
 use crate::tls::{self, Facts, Identity};
@@ -35,8 +35,8 @@ impl Secured {
     }
 
     /// Behind a decoder: what its header says, or else what the listener says of all its clients.
-    pub fn by_decoder(origin: &Origin, listener: &config::Listener) -> Self {
-        let said = tlv(&origin.tlvs, TLV_SSL).and_then(Ssl::read);
+    pub fn by_decoder(client_info: &ClientInfo, listener: &config::Listener) -> Self {
+        let said = tlv(&client_info.tlvs, TLV_SSL).and_then(Ssl::read);
         let name = said.filter(|ssl| ssl.verified).and_then(|ssl| ssl.common_name);
         Self {
             tls: said.map_or(listener.client_tls, |ssl| ssl.tls),

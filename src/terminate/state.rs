@@ -14,8 +14,8 @@ use crate::access_log::{self, Message, Record};
 use crate::admission::Permit;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
-use crate::connection::{ConnectionView, Open, Origin, Wanted, Whom};
-use crate::outcome::{Cause, Ended, Reason};
+use crate::connection::{ClientInfo, ConnectionView, Open, Wanted, Whom};
+use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
 use crate::snapshot::{Listener, Snapshot};
@@ -60,11 +60,11 @@ pub struct ConversationState {
     bytes_down: Cell<u64>,
     pool: RefCell<Option<Arc<str>>>,
     backend: RefCell<Option<Arc<Backend>>>,
-    reason: Cell<Option<Reason>>,
+    reason: Cell<Option<PickReason>>,
     range: RefCell<Option<Arc<str>>>,
     attempts: Cell<u8>,
     connect_us: Cell<Option<u64>>,
-    broke: Cell<Option<Cause>>,
+    broke: Cell<Option<BreakCause>>,
     stay: RefCell<Option<Stay>>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
@@ -92,7 +92,7 @@ struct View {
 }
 
 impl ConversationState {
-    fn new(origin: &Origin, listener: Arc<str>) -> Self {
+    fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
         Self {
             stage: Cell::new(Stage::Handshake),
             last_active: Cell::new(clock::now()),
@@ -109,12 +109,12 @@ impl ConversationState {
             cancelled: Cell::new(None),
             waker: RefCell::default(),
             view: View {
-                id: origin.id,
-                accepted: origin.accepted,
-                client: origin.source,
-                local: origin.local,
+                id: client_info.id,
+                accepted: client_info.accepted,
+                client: client_info.source,
+                local: client_info.local,
                 listener,
-                sni: origin.sni.clone(),
+                sni: client_info.sni.clone(),
             },
         }
     }
@@ -151,7 +151,7 @@ impl ConversationState {
 
     /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
     /// learned cookie.
-    pub fn settled(&self, pool: &Pool, broke: Option<Cause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
+    pub fn settled(&self, pool: &Pool, broke: Option<BreakCause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
         if let Some(cause) = broke {
             pool.count_break(cause);
         }
@@ -186,7 +186,7 @@ impl ConversationState {
     }
 
     /// Why its last request got another backend than the one its client had settled at.
-    pub fn broke(&self) -> Option<Cause> {
+    pub fn broke(&self) -> Option<BreakCause> {
         self.broke.get()
     }
 
@@ -201,7 +201,7 @@ impl ConversationState {
     }
 
     /// Why that one.
-    pub fn reason(&self) -> Option<Reason> {
+    pub fn reason(&self) -> Option<PickReason> {
         self.reason.get()
     }
 
@@ -260,7 +260,7 @@ impl ConversationState {
         Some(Open {
             listener: Arc::clone(&self.view.listener),
             backend: Arc::clone(self.backend.borrow().as_ref()?),
-            by_cookie: self.reason.get() == Some(Reason::Cookie),
+            by_cookie: self.reason.get() == Some(PickReason::Cookie),
             source: self.view.client.map(|client| client.ip()),
             local: self.view.local,
             sni: self.view.sni.clone(),
@@ -276,7 +276,7 @@ impl ConversationState {
             listener: self.view.listener.to_string(),
             pool: self.pool.borrow().as_deref().map(str::to_owned),
             backend: self.backend.borrow().as_ref().map(|backend| backend.name().to_owned()),
-            reason: self.reason.get().map(Reason::word),
+            reason: self.reason.get().map(PickReason::word),
             sni: self.view.sni.as_ref().map(ToString::to_string),
             stage: self.stage.get().word(),
             age_ms: now.saturating_sub(self.view.accepted) / 1_000,
@@ -294,7 +294,7 @@ pub struct Conversation {
     /// The thread's.
     pub context: Rc<RuntimeContext>,
     /// Who the client is.
-    pub origin: Origin,
+    pub client_info: ClientInfo,
     /// Its TLS, as the log tells it.
     pub tls: Cell<Option<Box<access_log::Tls>>>,
     permit: Permit,
@@ -305,13 +305,18 @@ pub struct Conversation {
 
 impl Conversation {
     /// Puts a conversation among the thread's.
-    pub fn begin(context: &Rc<RuntimeContext>, origin: Origin, permit: Permit, listener: Arc<Listener>) -> Self {
-        let state = Rc::new(ConversationState::new(&origin, Arc::clone(&permit.listener().name)));
-        context.conversations.borrow_mut().insert(origin.id, Rc::clone(&state));
+    pub fn begin(
+        context: &Rc<RuntimeContext>,
+        client_info: ClientInfo,
+        permit: Permit,
+        listener: Arc<Listener>,
+    ) -> Self {
+        let state = Rc::new(ConversationState::new(&client_info, Arc::clone(&permit.listener().name)));
+        context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
         context.counters().conversations.add(1);
         let rules = RefCell::new(Some(listener));
         let (tls, finished) = (Cell::default(), Cell::new(false));
-        Self { state, context: Rc::clone(context), origin, tls, permit, rules, finished }
+        Self { state, context: Rc::clone(context), client_info, tls, permit, rules, finished }
     }
 
     /// The name of its listener.
@@ -344,11 +349,11 @@ impl Conversation {
         if self.finished.replace(true) {
             return;
         }
-        self.context.conversations.borrow_mut().remove(&self.origin.id);
+        self.context.conversations.borrow_mut().remove(&self.client_info.id);
         let conversations = &self.context.counters().conversations;
         conversations.set(conversations.value().saturating_sub(1));
         let counters_index = self.context.counters_index;
-        let duration_us = clock::now().saturating_sub(self.origin.accepted);
+        let duration_us = clock::now().saturating_sub(self.client_info.accepted);
         self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
         if self.state.connect_us.get().is_some()
             && let Some(backend) = &*self.state.backend.borrow()
@@ -358,23 +363,23 @@ impl Conversation {
         let snapshot = self.context.current.load();
         self.state.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
-        if log.connections && (log.level == LogLevel::Debug || !self.origin.local) {
+        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
             self.context.write(Record::Connection(self.line(ended, duration_us)));
         }
     }
 
     fn line(&self, ended: Ended, duration_us: u64) -> access_log::Connection {
-        let (state, origin) = (&self.state, &self.origin);
+        let (state, client_info) = (&self.state, &self.client_info);
         let backend = state.backend.borrow();
         access_log::Connection {
-            id: origin.id,
+            id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
-            client: origin.source,
-            peer: origin.peer,
+            client: client_info.source,
+            peer: client_info.peer,
             listener: Arc::clone(self.listener_name()),
-            sni: origin.sni.clone(),
-            ech: origin.ech,
+            sni: client_info.sni.clone(),
+            ech: client_info.ech,
             pool: state.pool.borrow().clone(),
             range: state.range.borrow().clone(),
             backend: backend.as_ref().map(|backend| backend.name_shared()),

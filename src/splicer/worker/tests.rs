@@ -60,11 +60,11 @@ fn a_conversation_leaves_the_worker_whole() {
     let carried = worker.carried().expect("a conversation");
     assert_eq!((worker.connections(), shared.admission.open()), (0, 1));
     assert_eq!(carried.bytes, b"GET / HTTP");
-    let origin = &carried.origin;
-    assert_eq!(origin.source, Some("198.51.100.7:7".parse().unwrap()));
-    assert_eq!(origin.peer, Some("192.0.2.1:1".parse().unwrap()));
-    assert_eq!(origin.destination, Some("192.0.2.9:443".parse().unwrap()));
-    assert!(origin.announced && !origin.local);
+    let client_info = &carried.client_info;
+    assert_eq!(client_info.source, Some("198.51.100.7:7".parse().unwrap()));
+    assert_eq!(client_info.peer, Some("192.0.2.1:1".parse().unwrap()));
+    assert_eq!(client_info.destination, Some("192.0.2.9:443".parse().unwrap()));
+    assert!(client_info.announced && !client_info.local);
     std::io::Write::write_all(&mut &theirs, b"/1.1").unwrap();
     worker.os.wait(&mut events, &mut raw, Some(std::time::Duration::ZERO));
     assert!(events.is_empty(), "nobody watches it any more");

@@ -281,14 +281,14 @@ impl<W: Word> Held<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendId, Origin, Place};
+    use super::super::{BackendId, EntryKind, Place};
     use super::*;
     use crate::sticky::table::entry::PlacementId;
 
     #[test]
     fn nothing_is_told_of_a_bucket_in_which_an_entry_is_half_written() {
         let buckets = Buckets::zeroed(2 * LINE_BYTES as u64).unwrap();
-        let place = Place { id: BackendId { id: 1, generation: 0 }, origin: Origin::Displaced };
+        let place = Place { id: BackendId { id: 1, generation: 0 }, kind: EntryKind::Displaced };
         let (key, data) = (KeyHash(7), Data::new(place, PlacementId::at(0), Minute::START));
         let told = || (0..2).flat_map(|bucket| buckets.entries(bucket)).collect::<Vec<_>>();
         let held = buckets.hold(key).unwrap();

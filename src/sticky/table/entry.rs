@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use super::secret::KeyHash;
-use super::{BackendId, Origin, Place, Terms};
+use super::{BackendId, EntryKind, Place, Terms};
 
 /// Minutes since a moment of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,12 +135,12 @@ impl Data {
     /// An entry of somebody who settled there at `seen`.
     #[inline]
     pub(super) fn new(place: Place, placement_id: PlacementId, seen: Minute) -> Self {
-        let flags = match place.origin {
-            Origin::Placed => u64::from(placement_id.0),
-            Origin::Outgrown | Origin::Displaced => 0,
-            Origin::Overflowed => OVERFLOWED,
-            Origin::Brought => BROUGHT,
-            Origin::Learned => LEARNED,
+        let flags = match place.kind {
+            EntryKind::Placed => u64::from(placement_id.0),
+            EntryKind::Outgrown | EntryKind::Displaced => 0,
+            EntryKind::Overflowed => OVERFLOWED,
+            EntryKind::Brought => BROUGHT,
+            EntryKind::Learned => LEARNED,
         };
         Self::with_flags(place.id, flags as u8, seen)
     }
@@ -179,17 +179,17 @@ impl Data {
 
     /// As a pool with this placement sees it.
     #[inline]
-    pub(super) fn origin(self, placement_id: PlacementId) -> Origin {
+    pub(super) fn kind(self, placement_id: PlacementId) -> EntryKind {
         if self.0 & VALUE != 0 {
-            if self.is_learned() { Origin::Learned } else { Origin::Brought }
+            if self.is_learned() { EntryKind::Learned } else { EntryKind::Brought }
         } else if self.0 & FINDER_MASK == u64::from(placement_id.0) {
-            Origin::Placed
+            EntryKind::Placed
         } else if self.0 & FINDER_MASK == OVERFLOWED {
-            Origin::Overflowed
+            EntryKind::Overflowed
         } else if self.0 & FINDER_MASK != 0 {
-            Origin::Outgrown
+            EntryKind::Outgrown
         } else {
-            Origin::Displaced
+            EntryKind::Displaced
         }
     }
 
@@ -259,12 +259,12 @@ mod tests {
     #[test]
     fn an_entry_is_findable_by_the_placement_it_was_made_under_only() {
         let (old, new) = (PlacementId::at(5), PlacementId::at(6));
-        let data = |origin| Data::new(Place { id: SEAT, origin }, old, Minute(1));
-        assert_eq!(data(Origin::Placed).origin(old), Origin::Placed);
-        assert_eq!(data(Origin::Placed).origin(new), Origin::Outgrown);
-        assert_eq!(data(Origin::Displaced).origin(PlacementId::at(0)), Origin::Displaced);
-        for value in [Origin::Brought, Origin::Learned] {
-            assert_eq!((data(value).origin(old), data(value).origin(new)), (value, value));
+        let data = |kind| Data::new(Place { id: SEAT, kind }, old, Minute(1));
+        assert_eq!(data(EntryKind::Placed).kind(old), EntryKind::Placed);
+        assert_eq!(data(EntryKind::Placed).kind(new), EntryKind::Outgrown);
+        assert_eq!(data(EntryKind::Displaced).kind(PlacementId::at(0)), EntryKind::Displaced);
+        for value in [EntryKind::Brought, EntryKind::Learned] {
+            assert_eq!((data(value).kind(old), data(value).kind(new)), (value, value));
             let flags = translated(data(value).flags(), |_| Some(new));
             assert_eq!(Data::with_flags(SEAT, flags, Minute(1)), data(value), "in another table");
         }
@@ -276,28 +276,27 @@ mod tests {
         for (remember, remember_values) in [(hour, day), (day, hour)] {
             let lifetimes = Lifetimes::new(&Terms { remember, remember_values, digest: 1 });
             let origins = [
-                (Origin::Placed, remember),
-                (Origin::Displaced, remember),
-                (Origin::Overflowed, remember),
-                (Origin::Brought, remember_values),
-                (Origin::Learned, remember_values),
+                (EntryKind::Placed, remember),
+                (EntryKind::Displaced, remember),
+                (EntryKind::Overflowed, remember),
+                (EntryKind::Brought, remember_values),
+                (EntryKind::Learned, remember_values),
             ];
-            for (origin, most) in origins {
-                let flags =
-                    Data::new(Place { id: SEAT, origin }, PlacementId::at(PLACEMENT_IDS - 1), Minute(1)).flags();
+            for (kind, most) in origins {
+                let flags = Data::new(Place { id: SEAT, kind }, PlacementId::at(PLACEMENT_IDS - 1), Minute(1)).flags();
                 let most_min = remember_min(most);
-                assert!(lifetimes.reach(flags, most_min) && !lifetimes.reach(flags, most_min + 1), "{origin:?}");
+                assert!(lifetimes.reach(flags, most_min) && !lifetimes.reach(flags, most_min + 1), "{kind:?}");
             }
         }
     }
 
     proptest! {
         #[test]
-        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, origin in 0..4_usize) {
-            let place = Place { id: BackendId { id, generation }, origin: [Origin::Placed, Origin::Displaced, Origin::Brought, Origin::Learned][origin] };
+        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, kind in 0..4_usize) {
+            let place = Place { id: BackendId { id, generation }, kind: [EntryKind::Placed, EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned][kind] };
             let (placement_id, seen) = (PlacementId::at(key as usize), Minute::of_ms(ms));
             let data = Data::new(place, placement_id, seen);
-            prop_assert_eq!((data.id(), data.origin(placement_id), data.seen()), (place.id, place.origin, seen));
+            prop_assert_eq!((data.id(), data.kind(placement_id), data.seen()), (place.id, place.kind, seen));
             prop_assert_eq!(Data::with_flags(data.id(), data.flags(), seen), data);
             let touched = Data(data.seen_at(Minute::of_ms(later)).0 | LOCK);
             prop_assert_eq!(touched.key(data.check(KeyHash(key))), KeyHash(key), "touch and lock leave the key");

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::buckets::ENTRIES;
 use super::entry::{Data, Lifetimes, Minute, PlacementId};
-use super::{BackendState, Origin, Stored};
+use super::{BackendState, EntryKind, Stored};
 
 /// What the stick table is asked under: the terms of a snapshot, and now.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,7 @@ pub(super) enum Room {
     /// To a place where nobody is missed.
     Free(usize),
     /// In place of a live entry.
-    InsteadOf(usize, Origin),
+    InsteadOf(usize, EntryKind),
     /// Nowhere.
     None,
 }
@@ -105,7 +105,7 @@ pub(super) fn find(
     let newcomer = with_age(rank(newcomer, view, |_| BackendState::Usable), newcomer);
     let at = |place: usize| with_age(ranks[place], all[place]);
     match (0..all.len()).min_by_key(|place| at(*place)) {
-        Some(place) if at(place) <= newcomer => Room::InsteadOf(place, all[place].origin(view.placement_id)),
+        Some(place) if at(place) <= newcomer => Room::InsteadOf(place, all[place].kind(view.placement_id)),
         _ => Room::None,
     }
 }
@@ -122,11 +122,11 @@ fn rank(data: Data, view: &View, state: impl Fn(Data) -> BackendState) -> Rank {
     if !view.is_live(data) {
         return Rank::Nothing;
     }
-    match (state(data), data.origin(view.placement_id)) {
+    match (state(data), data.kind(view.placement_id)) {
         (BackendState::Gone, _) => Rank::Gone,
-        (BackendState::Unusable, _) | (_, Origin::Placed) => Rank::Little,
-        (_, Origin::Outgrown | Origin::Displaced | Origin::Overflowed | Origin::Brought) => Rank::Displaced,
-        (_, Origin::Learned) => Rank::Learned,
+        (BackendState::Unusable, _) | (_, EntryKind::Placed) => Rank::Little,
+        (_, EntryKind::Outgrown | EntryKind::Displaced | EntryKind::Overflowed | EntryKind::Brought) => Rank::Displaced,
+        (_, EntryKind::Learned) => Rank::Learned,
     }
 }
 
@@ -147,12 +147,12 @@ mod tests {
         View { lifetimes, placement_id: PlacementId::at(PLACEMENT_ID), now: Minute::of_ms(1000 * 60_000) }
     }
 
-    fn entry(id: u16, origin: Origin, age_min: u32) -> Data {
-        let place = Place { id: BackendId { id, generation: 0 }, origin };
+    fn entry(id: u16, kind: EntryKind, age_min: u32) -> Data {
+        let place = Place { id: BackendId { id, generation: 0 }, kind };
         Data::new(place, PlacementId::at(PLACEMENT_ID), view().now.before(age_min))
     }
 
-    fn find(all: [Data; 8], newcomer: Origin) -> Room {
+    fn find(all: [Data; 8], newcomer: EntryKind) -> Room {
         super::find(&all, entry(1, newcomer, 0), &view(), |data| match data.id().id {
             DOWN => BackendState::Unusable,
             GONE => BackendState::Gone,
@@ -163,59 +163,59 @@ mod tests {
     #[test]
     fn the_emptier_bucket_takes_the_newcomer() {
         let mut all = [Data::EMPTY; 8];
-        assert_eq!(find(all, Origin::Placed), Room::Free(0));
-        all[0] = entry(1, Origin::Placed, 5);
-        assert_eq!(find(all, Origin::Placed), Room::Free(4));
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(0));
+        all[0] = entry(1, EntryKind::Placed, 5);
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(4));
         all[4] = all[0];
-        assert_eq!(find(all, Origin::Placed), Room::Free(1));
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(1));
     }
 
     #[test]
     fn who_was_torn_away_is_known_as_long_as_there_is_room() {
-        let mut all = [entry(GONE, Origin::Placed, 0); 8];
-        assert_eq!(find(all, Origin::Placed), Room::Free(0), "and no longer");
+        let mut all = [entry(GONE, EntryKind::Placed, 0); 8];
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(0), "and no longer");
         all[6] = Data::EMPTY;
-        assert_eq!(find(all, Origin::Placed), Room::Free(6));
-        all = [entry(1, Origin::Placed, 5); 8];
-        all[3] = entry(GONE, Origin::Learned, 0);
-        assert_eq!(find(all, Origin::Placed), Room::Free(3), "nobody who is somewhere goes for it");
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(6));
+        all = [entry(1, EntryKind::Placed, 5); 8];
+        all[3] = entry(GONE, EntryKind::Learned, 0);
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(3), "nobody who is somewhere goes for it");
     }
 
     #[test]
     fn what_is_over_or_gone_counts_as_empty() {
-        let mut all = [entry(1, Origin::Learned, 5); 8];
-        for (origin, most) in [(Origin::Displaced, 100), (Origin::Brought, 500), (Origin::Learned, 500)] {
-            all[6] = entry(1, origin, most + 1);
-            assert_eq!(find(all, Origin::Placed), Room::Free(6), "{origin:?}");
-            all[6] = entry(1, origin, most);
-            assert_eq!(find(all, Origin::Placed), Room::None, "{origin:?} is not over yet");
+        let mut all = [entry(1, EntryKind::Learned, 5); 8];
+        for (kind, most) in [(EntryKind::Displaced, 100), (EntryKind::Brought, 500), (EntryKind::Learned, 500)] {
+            all[6] = entry(1, kind, most + 1);
+            assert_eq!(find(all, EntryKind::Placed), Room::Free(6), "{kind:?}");
+            all[6] = entry(1, kind, most);
+            assert_eq!(find(all, EntryKind::Placed), Room::None, "{kind:?} is not over yet");
         }
-        all[6] = entry(GONE, Origin::Learned, 0);
-        assert_eq!(find(all, Origin::Placed), Room::Free(6));
+        all[6] = entry(GONE, EntryKind::Learned, 0);
+        assert_eq!(find(all, EntryKind::Placed), Room::Free(6));
     }
 
     #[test]
     fn the_oldest_of_least_worth_goes_first() {
-        let mut all = [entry(1, Origin::Learned, 90); 8];
-        all[2] = entry(1, Origin::Displaced, 50);
-        all[3] = entry(1, Origin::Displaced, 60);
-        assert_eq!(find(all, Origin::Displaced), Room::InsteadOf(3, Origin::Displaced));
-        all[5] = entry(1, Origin::Placed, 1);
-        all[7] = entry(DOWN, Origin::Learned, 2);
-        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(7, Origin::Learned));
-        all[7] = entry(DOWN, Origin::Learned, 0);
-        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(5, Origin::Placed));
+        let mut all = [entry(1, EntryKind::Learned, 90); 8];
+        all[2] = entry(1, EntryKind::Displaced, 50);
+        all[3] = entry(1, EntryKind::Displaced, 60);
+        assert_eq!(find(all, EntryKind::Displaced), Room::InsteadOf(3, EntryKind::Displaced));
+        all[5] = entry(1, EntryKind::Placed, 1);
+        all[7] = entry(DOWN, EntryKind::Learned, 2);
+        assert_eq!(find(all, EntryKind::Learned), Room::InsteadOf(7, EntryKind::Learned));
+        all[7] = entry(DOWN, EntryKind::Learned, 0);
+        assert_eq!(find(all, EntryKind::Learned), Room::InsteadOf(5, EntryKind::Placed));
     }
 
     #[test]
     fn nobody_goes_for_a_newcomer_of_less_worth() {
-        let mut all = [entry(1, Origin::Learned, 90); 8];
-        assert_eq!(find(all, Origin::Displaced), Room::None);
-        assert_eq!(find(all, Origin::Learned), Room::InsteadOf(0, Origin::Learned));
-        all[4] = entry(1, Origin::Displaced, 3);
-        assert_eq!(find(all, Origin::Placed), Room::None, "placement will find the newcomer");
-        assert_eq!(find(all, Origin::Displaced), Room::InsteadOf(4, Origin::Displaced));
-        let restored = super::find(&all, entry(1, Origin::Displaced, 4), &view(), |_| BackendState::Usable);
+        let mut all = [entry(1, EntryKind::Learned, 90); 8];
+        assert_eq!(find(all, EntryKind::Displaced), Room::None);
+        assert_eq!(find(all, EntryKind::Learned), Room::InsteadOf(0, EntryKind::Learned));
+        all[4] = entry(1, EntryKind::Displaced, 3);
+        assert_eq!(find(all, EntryKind::Placed), Room::None, "placement will find the newcomer");
+        assert_eq!(find(all, EntryKind::Displaced), Room::InsteadOf(4, EntryKind::Displaced));
+        let restored = super::find(&all, entry(1, EntryKind::Displaced, 4), &view(), |_| BackendState::Usable);
         assert_eq!(restored, Room::None, "nor for one that was seen longer ago");
     }
 }

@@ -81,12 +81,12 @@ pub struct Place {
     /// The backend.
     pub id: BackendId,
     /// Why there.
-    pub origin: Origin,
+    pub kind: EntryKind,
 }
 
 /// Why a key is where it is; the later, the more an entry is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum EntryKind {
     /// Placement put it there and would do so again.
     Placed,
     /// Placement put it there when the table was another one.
@@ -101,7 +101,7 @@ pub enum Origin {
     Learned,
 }
 
-impl Origin {
+impl EntryKind {
     /// Whether the key is a value of a learned cookie.
     pub fn is_value(self) -> bool {
         matches!(self, Self::Brought | Self::Learned)
@@ -114,7 +114,7 @@ pub struct Known {
     /// The backend, which may have left the configuration: [`IdMap::index`] knows.
     pub id: BackendId,
     /// Why there. An entry that another placement made is `Outgrown` until it is settled again.
-    pub origin: Origin,
+    pub kind: EntryKind,
     /// Since it was last seen, in whole minutes.
     pub age_min: u32,
 }
@@ -141,7 +141,7 @@ pub enum Stored {
     /// It is there now, and nobody is missed.
     Added,
     /// It is there now, and a live one, worth so much, is not.
-    Evicted(Origin),
+    Evicted(EntryKind),
     /// It is not: all those in its place are worth more. Never said of what is learned now.
     Refused,
     /// It is not: others were changing the same place all the time. Trying again later helps.
@@ -305,9 +305,9 @@ impl StickTable {
                 held.put(place, key, data);
                 Stored::Added
             }
-            Room::InsteadOf(place, origin) => {
+            Room::InsteadOf(place, kind) => {
                 held.put(place, key, data);
-                Stored::Evicted(origin)
+                Stored::Evicted(kind)
             }
             Room::None => Stored::Refused,
         }
@@ -315,7 +315,7 @@ impl StickTable {
 
     #[inline]
     fn known(&self, data: Data, now: Minute) -> Known {
-        Known { id: data.id(), origin: data.origin(self.placement_id), age_min: now.age_min(data.seen()) }
+        Known { id: data.id(), kind: data.kind(self.placement_id), age_min: now.age_min(data.seen()) }
     }
 
     fn view(&self, now: Minute) -> View {
@@ -331,7 +331,7 @@ impl Entry {
 
     /// As a stick-table file tells it. Its origin depends on who asks.
     fn new(key: KeyHash, id: BackendId, flags: u8, age_min: u32) -> Self {
-        Self { key, known: Known { id, origin: Origin::Displaced, age_min }, flags }
+        Self { key, known: Known { id, kind: EntryKind::Displaced, age_min }, flags }
     }
 }
 

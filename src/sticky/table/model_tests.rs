@@ -10,7 +10,7 @@ use loom::thread;
 use super::buckets::{Buckets, Word};
 use super::entry::{Data, Minute, PlacementId};
 use super::secret::KeyHash;
-use super::{BackendId, Origin, Place};
+use super::{BackendId, EntryKind, Place};
 
 const PREEMPTIONS: usize = 2;
 const A: u16 = 1;
@@ -66,7 +66,7 @@ fn key(n: u64) -> KeyHash {
 }
 
 fn entry(id: u16, minute: u64) -> Data {
-    let place = Place { id: BackendId { id, generation: 0 }, origin: Origin::Displaced };
+    let place = Place { id: BackendId { id, generation: 0 }, kind: EntryKind::Displaced };
     Data::new(place, PlacementId::at(0), Minute::of_ms(minute * 60_000))
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use ahash::AHashMap;
 
-use super::{BackendId, Minute, Origin, StickTable};
+use super::{BackendId, EntryKind, Minute, StickTable};
 
 /// Upper bounds of the ages, in minutes; what is older falls into one more.
 pub const AGES_MIN: [u32; 10] = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1_440];
@@ -34,10 +34,10 @@ impl Stats {
         for entry in table.entries(buckets, now).filter(|entry| table.remembers(entry)) {
             self.known += 1;
             self.by_age[AGES_MIN.partition_point(|bound| *bound < entry.known.age_min)] += 1;
-            *match entry.known.origin {
-                Origin::Placed => &mut self.placed,
-                Origin::Outgrown | Origin::Displaced | Origin::Overflowed => &mut self.displaced,
-                Origin::Brought | Origin::Learned => &mut self.learned,
+            *match entry.known.kind {
+                EntryKind::Placed => &mut self.placed,
+                EntryKind::Outgrown | EntryKind::Displaced | EntryKind::Overflowed => &mut self.displaced,
+                EntryKind::Brought | EntryKind::Learned => &mut self.learned,
             } += 1;
             *self.by_id.entry(entry.known.id).or_default() += 1;
         }

@@ -26,15 +26,15 @@ fn ids(table: &StickTable) -> Vec<BackendId> {
 }
 
 fn displaced(id: BackendId) -> Place {
-    Place { id, origin: Origin::Displaced }
+    Place { id, kind: EntryKind::Displaced }
 }
 
 fn learned(id: BackendId) -> Place {
-    Place { id, origin: Origin::Learned }
+    Place { id, kind: EntryKind::Learned }
 }
 
 fn brought(id: BackendId) -> Place {
-    Place { id, origin: Origin::Brought }
+    Place { id, kind: EntryKind::Brought }
 }
 
 fn usable(_: BackendId) -> BackendState {
@@ -48,7 +48,7 @@ fn a_key_is_remembered_after_its_last_connection_and_no_longer() {
     assert_eq!(table.find(key, at(0)), None);
     assert_eq!(table.settle(key, displaced(a), at(10), usable), Stored::Added);
     assert_eq!(table.refresh(key, displaced(a), at(100), usable), Stored::Known);
-    let known = Known { id: a, origin: Origin::Displaced, age_min: 180 };
+    let known = Known { id: a, kind: EntryKind::Displaced, age_min: 180 };
     assert_eq!(table.find(key, at(280)), Some(known));
     assert_eq!(table.find(key, at(281)), None, "seen in minute 100, so at least three hours ago");
     assert_eq!(table.settle(key, displaced(a), at(281), usable), Stored::Added, "as if it were new");
@@ -65,11 +65,11 @@ fn values_are_remembered_as_long_as_their_cookie_and_keys_as_long_as_the_pool_sa
         let key = KeyHash(n as u64 + 1);
         assert_eq!(table.settle(key, place, at(0), usable), Stored::Added);
         let known = |table: &StickTable, minute| table.find(key, at(minute)).is_some();
-        let (most, short) = if place.origin.is_value() { (24 * 60, 60) } else { (180, 180) };
+        let (most, short) = if place.kind.is_value() { (24 * 60, 60) } else { (180, 180) };
         assert!(known(&table, most) && !known(&table, most + 1), "{place:?}");
         assert!(known(&shorter, short) && !known(&shorter, short + 1), "{place:?}");
         assert_eq!(table.refresh(key, displaced(a), at(180), usable), Stored::Known);
-        assert_eq!(table.find(key, at(181)).map(|known| known.origin), Some(place.origin), "what it was it is");
+        assert_eq!(table.find(key, at(181)).map(|known| known.kind), Some(place.kind), "what it was it is");
     }
 }
 
@@ -90,7 +90,7 @@ fn settling_elsewhere_moves_a_key_and_refreshing_does_not() {
     assert_eq!(table.settle(key, a, at(1), usable), Stored::Added);
     assert_eq!(table.settle(key, b, at(2), usable), Stored::Moved);
     assert_eq!(table.refresh(key, a, at(5), usable), Stored::Known, "an old connection of it ends");
-    assert_eq!(table.find(key, at(5)), Some(Known { id: b.id, origin: Origin::Displaced, age_min: 0 }));
+    assert_eq!(table.find(key, at(5)), Some(Known { id: b.id, kind: EntryKind::Displaced, age_min: 0 }));
     let gone = |id| if id == b.id { BackendState::Gone } else { BackendState::Usable };
     assert_eq!(table.refresh(key, a, at(6), gone), Stored::Added, "b has left, a still serves it");
     assert_eq!(table.find(key, at(6)).map(|known| known.id), Some(a.id));
@@ -112,23 +112,23 @@ fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
 fn another_placement_makes_what_was_placed_worth_keeping() {
     let table = table(1 << 16);
     let (key, id) = (table.secret().key(b"k"), ids(&table)[0]);
-    let placed = Place { id, origin: Origin::Placed };
+    let placed = Place { id, kind: EntryKind::Placed };
     let _ = table.settle(key, placed, at(1), usable);
     let grown = table.under(Terms { digest: 2, ..TERMS });
-    let origin = |table: &StickTable| table.find(key, at(1)).map(|known| known.origin);
-    assert_eq!((origin(&table), origin(&grown)), (Some(Origin::Placed), Some(Origin::Outgrown)));
+    let kind = |table: &StickTable| table.find(key, at(1)).map(|known| known.kind);
+    assert_eq!((kind(&table), kind(&grown)), (Some(EntryKind::Placed), Some(EntryKind::Outgrown)));
     assert_eq!(grown.settle(key, placed, at(1), usable), Stored::Known);
-    assert_eq!((origin(&table), origin(&grown)), (Some(Origin::Outgrown), Some(Origin::Placed)));
+    assert_eq!((kind(&table), kind(&grown)), (Some(EntryKind::Outgrown), Some(EntryKind::Placed)));
 }
 
 #[test]
 fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
     let table = table(1 << 16);
     let (key, ids) = (table.secret().cookie(b"v"), ids(&table));
-    let _ = table.settle(key, Place { id: ids[0], origin: Origin::Learned }, at(1), usable);
+    let _ = table.settle(key, Place { id: ids[0], kind: EntryKind::Learned }, at(1), usable);
     assert_eq!(table.settle(key, displaced(ids[1]), at(1), usable), Stored::Moved);
-    let known = table.find(key, at(1)).map(|known| (known.id, known.origin));
-    assert_eq!(known, Some((ids[1], Origin::Learned)));
+    let known = table.find(key, at(1)).map(|known| (known.id, known.kind));
+    assert_eq!(known, Some((ids[1], EntryKind::Learned)));
     assert!(table.find(table.secret().key(b"v"), at(1)).is_none(), "a key of the same bytes is another one");
 }
 
@@ -136,12 +136,12 @@ fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
 fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
     let table = table(1 << 16);
     let (key, a) = (table.secret().cookie(b"v"), ids(&table)[0]);
-    let origin = || table.find(key, at(600)).map(|known| known.origin);
+    let kind = || table.find(key, at(600)).map(|known| known.kind);
     for (place, expected) in
-        [(brought(a), Origin::Brought), (learned(a), Origin::Learned), (brought(a), Origin::Learned)]
+        [(brought(a), EntryKind::Brought), (learned(a), EntryKind::Learned), (brought(a), EntryKind::Learned)]
     {
         let _ = table.settle(key, place, at(0), usable);
-        assert_eq!(origin(), Some(expected), "{place:?}");
+        assert_eq!(kind(), Some(expected), "{place:?}");
     }
 }
 
@@ -149,14 +149,14 @@ fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
 fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
     let table = table(128);
     let a = ids(&table)[0];
-    let settle = |n: u64, origin| table.settle(KeyHash(n), Place { id: a, origin }, at(n), usable);
-    assert!((1..=8).all(|n| settle(n, Origin::Displaced) == Stored::Added));
-    assert_eq!(settle(9, Origin::Placed), Stored::Refused);
-    assert_eq!(settle(9, Origin::Displaced), Stored::Evicted(Origin::Displaced));
+    let settle = |n: u64, kind| table.settle(KeyHash(n), Place { id: a, kind }, at(n), usable);
+    assert!((1..=8).all(|n| settle(n, EntryKind::Displaced) == Stored::Added));
+    assert_eq!(settle(9, EntryKind::Placed), Stored::Refused);
+    assert_eq!(settle(9, EntryKind::Displaced), Stored::Evicted(EntryKind::Displaced));
     assert_eq!(table.find(KeyHash(1), at(9)), None, "the oldest");
-    assert!((2..=9).all(|n| settle(n + 10, Origin::Learned) == Stored::Evicted(Origin::Displaced)));
-    assert_eq!(settle(30, Origin::Displaced), Stored::Refused);
-    assert_eq!(settle(30, Origin::Learned), Stored::Evicted(Origin::Learned));
+    assert!((2..=9).all(|n| settle(n + 10, EntryKind::Learned) == Stored::Evicted(EntryKind::Displaced)));
+    assert_eq!(settle(30, EntryKind::Displaced), Stored::Refused);
+    assert_eq!(settle(30, EntryKind::Learned), Stored::Evicted(EntryKind::Learned));
 }
 
 #[test]
@@ -170,9 +170,13 @@ fn a_value_that_outlives_keys_does_not_go_as_if_it_were_over() {
     let (table, a) = full_of(learned);
     assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Refused);
     assert_eq!(table.settle(KeyHash(9), brought(a), at(240), usable), Stored::Refused);
-    assert_eq!(table.settle(KeyHash(9), learned(a), at(240), usable), Stored::Evicted(Origin::Learned), "and told");
+    assert_eq!(table.settle(KeyHash(9), learned(a), at(240), usable), Stored::Evicted(EntryKind::Learned), "and told");
     let (table, a) = full_of(brought);
-    assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Evicted(Origin::Brought), "and told");
+    assert_eq!(
+        table.settle(KeyHash(9), displaced(a), at(240), usable),
+        Stored::Evicted(EntryKind::Brought),
+        "and told"
+    );
     assert!(table.find(KeyHash(2), at(240)).is_some());
     let (table, a) = full_of(displaced);
     assert_eq!(table.settle(KeyHash(9), displaced(a), at(240), usable), Stored::Added, "a key is over");
@@ -232,8 +236,8 @@ fn another_size_takes_over_values_as_long_as_their_cookie_is_remembered() {
     }
     let new = old.resized(1 << 17).expect("a table");
     assert_eq!(new.absorb(&old, at(1_000), Some), 400, "no key is as young");
-    assert_eq!(new.find(key(1), at(1_000)), Some(Known { id: a, origin: Origin::Brought, age_min: 999 }));
-    assert_eq!(new.find(key(2), at(1_000)), Some(Known { id: a, origin: Origin::Learned, age_min: 998 }));
+    assert_eq!(new.find(key(1), at(1_000)), Some(Known { id: a, kind: EntryKind::Brought, age_min: 999 }));
+    assert_eq!(new.find(key(2), at(1_000)), Some(Known { id: a, kind: EntryKind::Learned, age_min: 998 }));
     let short = old.resized(1 << 17).expect("a table").under(Terms { remember_values: TERMS.remember, ..TERMS });
     assert_eq!(short.absorb(&old, at(1_000), Some), 0);
 }
@@ -258,8 +262,8 @@ fn a_census_counts_who_lives_where_and_since_when() {
     let table = table(1 << 16);
     let ids = ids(&table);
     for n in 0..1_000_u64 {
-        let (id, origin) = if n < 300 { (ids[0], Origin::Placed) } else { (ids[1], Origin::Displaced) };
-        let _ = table.settle(table.secret().key(&n.to_be_bytes()), Place { id, origin }, at(n), usable);
+        let (id, kind) = if n < 300 { (ids[0], EntryKind::Placed) } else { (ids[1], EntryKind::Displaced) };
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), Place { id, kind }, at(n), usable);
     }
     let mut stats = Stats::default();
     for slice in (0..table.buckets()).step_by(100) {
@@ -272,7 +276,7 @@ fn a_census_counts_who_lives_where_and_since_when() {
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Settle(u8, usize, Origin),
+    Settle(u8, usize, EntryKind),
     Refresh(u8, usize),
     Forget(u8),
     Find(u8),
@@ -280,10 +284,14 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let origin =
-        prop_oneof![Just(Origin::Placed), Just(Origin::Displaced), Just(Origin::Brought), Just(Origin::Learned)];
+    let kind = prop_oneof![
+        Just(EntryKind::Placed),
+        Just(EntryKind::Displaced),
+        Just(EntryKind::Brought),
+        Just(EntryKind::Learned)
+    ];
     prop_oneof![
-        (0..40_u8, 0..3_usize, origin).prop_map(|(key, id, origin)| Step::Settle(key, id, origin)),
+        (0..40_u8, 0..3_usize, kind).prop_map(|(key, id, kind)| Step::Settle(key, id, kind)),
         (0..40_u8, 0..3_usize).prop_map(|(key, id)| Step::Refresh(key, id)),
         (0..40_u8).prop_map(Step::Forget),
         (0..40_u8).prop_map(Step::Find),
@@ -299,19 +307,19 @@ proptest! {
         let table = table(1 << 16);
         let ids = ids(&table);
         let key = |n: u8| table.secret().key(&[n]);
-        let mut plain = HashMap::<u8, (BackendId, Origin, u64)>::new();
-        let lives = |(_, origin, seen): &(BackendId, Origin, u64), now: u64| {
-            now - *seen <= if origin.is_value() { 24 * 60 } else { 180 }
+        let mut plain = HashMap::<u8, (BackendId, EntryKind, u64)>::new();
+        let lives = |(_, kind, seen): &(BackendId, EntryKind, u64), now: u64| {
+            now - *seen <= if kind.is_value() { 24 * 60 } else { 180 }
         };
         // Anywhere on the clock, its wrap included.
         let mut now = u64::from(start);
         for step in steps {
             plain.retain(|_, entry| lives(entry, now));
             match step {
-                Step::Settle(n, id, origin) => {
-                    let stored = table.settle(key(n), Place { id: ids[id], origin }, at(now), usable);
+                Step::Settle(n, id, kind) => {
+                    let stored = table.settle(key(n), Place { id: ids[id], kind }, at(now), usable);
                     let before = plain.get(&n).copied();
-                    let kept = before.filter(|(_, before, _)| *before == Origin::Learned).map_or(origin, |_| Origin::Learned);
+                    let kept = before.filter(|(_, before, _)| *before == EntryKind::Learned).map_or(kind, |_| EntryKind::Learned);
                     plain.insert(n, (ids[id], kept, now));
                     let expected = match before {
                         None => Stored::Added,
@@ -323,7 +331,7 @@ proptest! {
                 Step::Refresh(n, id) => {
                     let stored = table.refresh(key(n), displaced(ids[id]), at(now), usable);
                     prop_assert_eq!(stored, if plain.contains_key(&n) { Stored::Known } else { Stored::Added });
-                    plain.entry(n).or_insert((ids[id], Origin::Displaced, now)).2 = now;
+                    plain.entry(n).or_insert((ids[id], EntryKind::Displaced, now)).2 = now;
                 }
                 Step::Forget(n) => {
                     let forgotten = table.forget(key(n));
@@ -331,8 +339,8 @@ proptest! {
                     plain.remove(&n);
                 }
                 Step::Find(n) => {
-                    let known = plain.get(&n).map(|(id, origin, seen)| {
-                        Known { id: *id, origin: *origin, age_min: (now - seen) as u32 }
+                    let known = plain.get(&n).map(|(id, kind, seen)| {
+                        Known { id: *id, kind: *kind, age_min: (now - seen) as u32 }
                     });
                     prop_assert_eq!(table.find(key(n), at(now)), known);
                 }

@@ -44,7 +44,7 @@ fn entry(key: usize, at_ms: u64) -> Entry {
 fn close(breaker: &Breaker) -> u64 {
     breaker.open();
     breaker.close();
-    let Standing::Working(since) = breaker.look() else { panic!("it was closed") };
+    let BreakerState::Working(since) = breaker.look() else { panic!("it was closed") };
     since
 }
 

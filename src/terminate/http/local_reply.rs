@@ -99,7 +99,7 @@ impl HttpConnection<'_> {
 
     /// Under this name a request stands in the log and in what we answer.
     pub(super) fn request_id(&self) -> String {
-        let unique = u128::from_be_bytes(unique_id(self.conversation.origin.id));
+        let unique = u128::from_be_bytes(unique_id(self.conversation.client_info.id));
         format!("{unique:032x}-{}", self.count)
     }
 }

@@ -36,7 +36,7 @@ use crate::http::answer::Status;
 use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
-use crate::outcome::{Ended, Reason};
+use crate::outcome::{Ended, PickReason};
 use crate::pool::{Backend, Pick, Ties};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
@@ -174,7 +174,7 @@ impl HttpConnection<'_> {
         conversation.state.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
         settled.tell_store(&conversation.context, backend, held.lease.backend());
         let mut head = Vec::with_capacity(request.length + 512);
-        write_request(&mut head, &request, &settled, &conversation.origin, (self.secured, &place.listener.config));
+        write_request(&mut head, &request, &settled, &conversation.client_info, (self.secured, &place.listener.config));
         let (framing, length) = (request.framing, request.length);
         self.inbound.consume(length);
         let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
@@ -230,7 +230,7 @@ impl HttpConnection<'_> {
     async fn again(&self, connector: &Connector<'_>, held: &UpstreamConnection) -> Result<UpstreamConnection, Ended> {
         let backend = held.lease.backend();
         let pick = async |tried: &[_]| {
-            let reason = self.conversation.state.reason().unwrap_or(Reason::Placement);
+            let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
             let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
@@ -244,17 +244,17 @@ impl HttpConnection<'_> {
     fn place_for(&self, request: &Request<'_>) -> Result<Routed, Ended> {
         let place = Routed::of(self.conversation).ok_or(Ended::Misdirected)?;
         let same = place.way.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
-        let origin = &self.conversation.origin;
+        let client_info = &self.conversation.client_info;
         if !same {
             return Err(Ended::Misdirected);
         }
         if self.tls == Tls::Terminate
-            && origin.entry == Entry::Routed
+            && client_info.entry == Entry::Routed
             && let Some(host) = request.host()
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let way = origin.way(&place.listener, name.as_ref().map(ServerName::as_str));
+            let way = client_info.way(&place.listener, name.as_ref().map(ServerName::as_str));
             if way != Some(place.way) {
                 return Err(Ended::Misdirected);
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::config::{self, Forwarded, KeyPart};
-use crate::connection::Origin;
+use crate::connection::ClientInfo;
 use crate::counters::ConversationCounters;
 use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
@@ -17,7 +17,7 @@ use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Asked, Request, Response};
 use crate::http::set_cookie::set_cookies;
-use crate::outcome::Cause;
+use crate::outcome::BreakCause;
 use crate::pool::{Backend, Pool, Remember};
 use crate::sticky::cookie::{Mode, PREFIX_END, Rule, Verdict};
 use crate::terminate::runtime::RuntimeContext;
@@ -48,7 +48,7 @@ pub struct RequestCookie<'p> {
     /// The store was asked about it.
     pub(super) asked: bool,
     /// Why the client cannot stay where it was known here, if the store says where it is now.
-    pub(super) left: Option<Cause>,
+    pub(super) left: Option<BreakCause>,
     pub(super) now: u64,
 }
 
@@ -77,14 +77,14 @@ impl<'p> RequestCookie<'p> {
     }
 
     /// Why a client that brought it does not stay where it was.
-    pub fn cause(&self) -> Option<Cause> {
+    pub fn cause(&self) -> Option<BreakCause> {
         if self.left.is_some() {
             return self.left;
         }
         match self.verdict? {
-            Verdict::Expired => Some(Cause::Expired),
-            Verdict::Forged => Some(Cause::Forged),
-            Verdict::Removed => Some(Cause::Removed),
+            Verdict::Expired => Some(BreakCause::Expired),
+            Verdict::Forged => Some(BreakCause::Forged),
+            Verdict::Removed => Some(BreakCause::Removed),
             Verdict::Fresh { .. } | Verdict::Due { .. } | Verdict::OtherPool => None,
         }
     }
@@ -159,14 +159,14 @@ pub fn write_request(
     out: &mut Vec<u8>,
     request: &Request<'_>,
     settled: &RequestCookie<'_>,
-    origin: &Origin,
+    client_info: &ClientInfo,
     (secured, listener): (&Secured, &config::Listener),
 ) {
-    let forwarding = forwarding(origin, listener);
+    let forwarding = forwarding(client_info, listener);
     let edit = RequestEdit {
         x_forwarded: forwarding,
         forwarded: forwarding,
-        client: origin.source.filter(|_| !origin.local).map(|source| source.ip()),
+        client: client_info.source.filter(|_| !client_info.local).map(|source| source.ip()),
         secure: secured.tls,
         cookie: settled.edit(),
         close: !request.persists(),
@@ -176,8 +176,8 @@ pub fn write_request(
 }
 
 /// Whoever connects outside `trust` is believed nothing.
-fn forwarding(origin: &Origin, listener: &config::Listener) -> Forwarding {
-    let direct = listener.proxy.is_some() && !origin.announced && !origin.local;
+fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwarding {
+    let direct = listener.proxy.is_some() && !client_info.announced && !client_info.local;
     match listener.forwarded {
         Forwarded::Append if direct => Forwarding::Replace,
         Forwarded::Append => Forwarding::Append,

@@ -47,7 +47,7 @@ impl RequestLog {
 impl HttpConnection<'_> {
     /// Writes the line of a request.
     pub(super) fn log_request(&self, log: &RequestLog, status: u16, ended: Ended) {
-        let (context, origin) = (&self.conversation.context, &self.conversation.origin);
+        let (context, client_info) = (&self.conversation.context, &self.conversation.client_info);
         let rules = context.current.load().config.process.log;
         if !rules.connections {
             return;
@@ -56,11 +56,11 @@ impl HttpConnection<'_> {
         let state = &self.conversation.state;
         context.write(Record::Request(access_log::Request {
             request: self.request_id(),
-            id: origin.id,
+            id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
             listener: Arc::clone(self.conversation.listener_name()),
-            client: origin.source,
+            client: client_info.source,
             method: log.method.clone(),
             host: log.host.clone(),
             path: log.path.clone(),

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use super::request_cookie::RequestCookie;
 use crate::clock;
 use crate::config::Cookie;
-use crate::outcome::Cause;
+use crate::outcome::BreakCause;
 use crate::pool::{Backend, Pool, Ties};
 use crate::sticky::cookie::Verdict;
 use crate::sticky::table::KeyHash;
-use crate::store::Standing;
+use crate::store::BreakerState;
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::timer_fd::StoreWait;
 
 impl RuntimeContext {
     /// Tells the store that a value is in use, if it has not heard of it for a while.
     pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
-        let Standing::Working(since) = self.store.look() else { return };
+        let BreakerState::Working(since) = self.store.look() else { return };
         let Some(remember) = pool.config().cookie.as_ref().and_then(Cookie::max_idle) else { return };
         if self.notes.borrow_mut().due(pool.sticks_as(), key, since, remember, clock::now() / 1_000) {
             self.store.keep(pool, value, backend);
@@ -33,7 +33,7 @@ impl RequestCookie<'_> {
     /// Asks the store about a value that nobody here knows, or whose backend, as it is known here, cannot have it: its
     /// client may have moved already, by another instance.
     pub async fn ask_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
-        let Standing::Working(_) = context.store.look() else { return };
+        let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
         let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
         let stays = known.and_then(Verdict::backend).is_some_and(can_have);
@@ -61,7 +61,7 @@ impl RequestCookie<'_> {
     /// Why the client does not get the backend that is known here. That the store names another one is no cause: what
     /// is counted is a known key that gets another backend, by each instance of what it knew itself, just as where
     /// placement alone makes instances agree.
-    fn why_left(&self) -> Option<Cause> {
+    fn why_left(&self) -> Option<BreakCause> {
         self.backend().map_or_else(|| self.cause(), |index| Some(self.pool.why_not(index)))
     }
 
@@ -88,7 +88,8 @@ impl RequestCookie<'_> {
             return None;
         }
         let told = context.store.learned(self.pool, value, backend).map(StoreWait::new)?;
-        if let (Standing::Working(since), Some(remember)) = (context.store.look(), self.pool.remember_value(value)) {
+        if let (BreakerState::Working(since), Some(remember)) = (context.store.look(), self.pool.remember_value(value))
+        {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
             context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sticky::table::{BackendState, IdMap, KeyHash, Minute, Origin, Place, Secret, StickTable, Terms};
+use crate::sticky::table::{BackendState, EntryKind, IdMap, KeyHash, Minute, Place, Secret, StickTable, Terms};
 
 const WRITTEN_S: u64 = 1_790_000_000;
 const MINUTE: u64 = 60;
@@ -31,8 +31,8 @@ fn table() -> StickTable {
     let table = StickTable::new(1 << 16, Secret::new([7; 16]), terms()).expect("a table");
     let id_map = IdMap::new(table.ids(), NAMES);
     for n in 0..KEYS {
-        let origin = [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3];
-        let place = Place { id: id_map.id(n as usize % 3).expect("a seat"), origin };
+        let kind = [EntryKind::Placed, EntryKind::Displaced, EntryKind::Learned][n as usize / 2 % 3];
+        let place = Place { id: id_map.id(n as usize % 3).expect("a seat"), kind };
         let _ = table.settle(key(n), place, at(1_000 - n), |_| BackendState::Usable);
     }
     table
@@ -69,7 +69,7 @@ fn a_minute_later_everything_is_known_as_it_was() {
     for n in 0..KEYS {
         let known = table.find(key(n), Minute::START).expect("known");
         assert_eq!((id_map.index(known.id), known.age_min), (Some(n as usize % 3), n as u32 + 1));
-        assert_eq!(known.origin, [Origin::Placed, Origin::Displaced, Origin::Learned][n as usize / 2 % 3]);
+        assert_eq!(known.kind, [EntryKind::Placed, EntryKind::Displaced, EntryKind::Learned][n as usize / 2 % 3]);
     }
     assert_eq!(table.find(key(0), at(180)).map(|known| known.age_min), None, "and goes on growing old");
 }
@@ -87,21 +87,21 @@ fn what_is_older_than_remembered_is_dropped() {
 #[test]
 fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
     let terms = Terms { remember_values: Duration::from_secs(24 * HOUR), ..terms() };
-    let origins = [Origin::Displaced, Origin::Brought, Origin::Learned];
+    let origins = [EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned];
     let old = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
     let id = IdMap::new(old.ids(), NAMES).id(0).expect("a seat");
-    for (n, origin) in origins.into_iter().enumerate() {
-        let _ = old.settle(key(n as u64), Place { id, origin }, at(1_000 - 240), |_| BackendState::Usable);
+    for (n, kind) in origins.into_iter().enumerate() {
+        let _ = old.settle(key(n as u64), Place { id, kind }, at(1_000 - 240), |_| BackendState::Usable);
     }
     let read = |file: &[u8], now_s, terms| {
         let table = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
         let target = |_: &str| Some(Target { table: &table, hash_seed: SEED, backends: NAMES.to_vec() });
         let loaded = load(file, now_s, Minute::START, target).expect("a good file").remove(0);
-        let known = [0, 1, 2].map(|n| table.find(key(n), Minute::START).map(|known| (known.origin, known.age_min)));
+        let known = [0, 1, 2].map(|n| table.find(key(n), Minute::START).map(|known| (known.kind, known.age_min)));
         (counts(&loaded), known)
     };
     let file = written(&old, &NAMES);
-    let [_, brought, learned] = origins.map(|origin| Some((origin, 300)));
+    let [_, brought, learned] = origins.map(|kind| Some((kind, 300)));
     assert_eq!(read(&file, WRITTEN_S + HOUR, terms), ([2, 0, 0, 0], [None, brought, learned]), "the key was over");
     assert_eq!(read(&file, WRITTEN_S + 21 * HOUR, terms), ([0, 2, 0, 0], [None; 3]));
     assert_eq!(read(&file, WRITTEN_S, self::terms()), ([0, 2, 0, 0], [None; 3]), "by the terms of who reads");
@@ -267,7 +267,7 @@ fn writing_and_reading_hold_one_frame_only() {
     let table = StickTable::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
     let id = IdMap::new(table.ids(), NAMES).id(0).expect("a seat");
     for n in 0..100_000 {
-        let _ = table.settle(key(n), Place { id, origin: Origin::Displaced }, at(1_000), |_| BackendState::Usable);
+        let _ = table.settle(key(n), Place { id, kind: EntryKind::Displaced }, at(1_000), |_| BackendState::Usable);
     }
     let mut bytes = 0;
     let used = allocation_counter::measure(|| {
