@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::aim::Aim;
+use super::placement_key::PlacementKey;
 use super::{Choice, Health, Pool};
 use crate::config::KeyPart;
 use crate::outcome::PickReason;
@@ -76,34 +76,34 @@ impl Pool {
 }
 
 fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[String]) -> Explanation {
-    let aim = pool.aim(facts, || pool.shared.draws.0.load(std::sync::atomic::Ordering::Relaxed));
+    let key = pool.key(facts, || pool.shared.draws.0.load(std::sync::atomic::Ordering::Relaxed));
     let is_down = |index: usize| down.iter().any(|name| name == pool.backends[index].name());
     let health = |index: usize| if is_down(index) { Health::Down } else { Health::Usable };
     let receives = |index: usize| health(index) == Health::Usable && pool.config.backends[index].weight > 0;
-    let allowed = |index: &usize| pool.allows(aim.range, *index, receives);
+    let allowed = |index: &usize| pool.allows(key.range, *index, receives);
     let by_cookie = settled.filter(|index| health(*index) == Health::Usable).filter(allowed);
     let by_cookie =
         by_cookie.map(|index| Choice { index, reason: PickReason::Cookie, broke: None, kind: EntryKind::Placed });
-    let choice = by_cookie.or_else(|| pool.decide(&aim, health, |_| false, None));
+    let choice = by_cookie.or_else(|| pool.decide(&key, health, |_| false, None));
     let next = choice.and_then(|choice| {
         // Down, and left out even where `all_down = "try"` would try the dead.
         let health = |index: usize| if index == choice.index { Health::Down } else { health(index) };
-        pool.decide(&aim, health, |index| index == choice.index, None)
+        pool.decide(&key, health, |index| index == choice.index, None)
     });
     let name_of = |index: usize| pool.backends[index].name().to_owned();
-    let candidates = candidates(pool, &aim, is_down);
+    let candidates = candidates(pool, &key, is_down);
     let chosen =
         choice.and_then(|choice| candidates.iter().find(|row| row.backend == pool.backends[choice.index].name()));
     let alike =
         |row: &&Explained| chosen.is_some_and(|chosen| (row.usable, row.backup) == (chosen.usable, chosen.backup));
-    let any = by_cookie.is_none() && !aim.keyed && candidates.iter().filter(alike).count() > 1;
+    let any = by_cookie.is_none() && !key.keyed && candidates.iter().filter(alike).count() > 1;
     let named = |index: usize| (!any).then(|| name_of(index));
     Explanation {
         pool: pool.name().to_owned(),
         balance: pool.config.balance.word(),
-        key: aim.keyed.then(|| describe_key(pool, facts, &aim)),
-        key_hash: aim.keyed.then(|| format!("{:016x}", aim.draw)),
-        range: aim.range.map(|range| range.name.to_string()),
+        key: key.keyed.then(|| describe_key(pool, facts, &key)),
+        key_hash: key.keyed.then(|| format!("{:016x}", key.draw)),
+        range: key.range.map(|range| range.name.to_string()),
         candidates,
         choice: choice.and_then(|choice| named(choice.index)),
         any,
@@ -112,15 +112,15 @@ fn explain(pool: &Pool, settled: Option<usize>, facts: &Facts<'_>, down: &[Strin
     }
 }
 
-fn candidates(pool: &Pool, aim: &Aim<'_>, is_down: impl Fn(usize) -> bool) -> Vec<Explained> {
+fn candidates(pool: &Pool, key: &PlacementKey<'_>, is_down: impl Fn(usize) -> bool) -> Vec<Explained> {
     let leases = |index: usize| pool.backends[index].leases();
-    let ordered = pool.placement.order(aim.draw, |_| true, leases);
+    let ordered = pool.placement.order(key.draw, |_| true, leases);
     let weightless = (0..pool.backends.len()).filter(|index| pool.config.backends[*index].weight == 0);
     let mut rows: Vec<(usize, String)> = ordered.into_iter().map(|found| (found.index, found.score)).collect();
     rows.extend(weightless.map(|index| (index, String::new())));
     let row = |(index, score): (usize, String)| {
         let config = &pool.config.backends[index];
-        let outside = aim.range.filter(|_| aim.pin().is_some_and(|pin| !pin.allows(index)));
+        let outside = key.range.filter(|_| key.pin().is_some_and(|pin| !pin.allows(index)));
         let why_not = match outside {
             _ if config.weight == 0 => Some("weight 0".to_owned()),
             _ if is_down(index) => Some("down".to_owned()),
@@ -141,9 +141,9 @@ fn candidates(pool: &Pool, aim: &Aim<'_>, is_down: impl Fn(usize) -> bool) -> Ve
 }
 
 /// The parts of a key that exists.
-fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
+fn describe_key(pool: &Pool, facts: &Facts<'_>, key: &PlacementKey<'_>) -> String {
     let describe = |part: &KeyPart| match part {
-        KeyPart::Source => facts.source.map_or_else(String::new, |source| describe_source(pool, source, aim)),
+        KeyPart::Source => facts.source.map_or_else(String::new, |source| describe_source(pool, source, key)),
         KeyPart::Sni => format!("sni {}", facts.sni.unwrap_or("absent")),
         KeyPart::Tlv(kind) => match proxy_protocol::tlv(facts.tlvs, *kind) {
             Some(value) => format!("tlv 0x{kind:02x} {}", value.escape_ascii()),
@@ -160,9 +160,9 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, aim: &Aim<'_>) -> String {
     by_cookie.unwrap_or(&pool.config.key).iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
-fn describe_source(pool: &Pool, source: IpAddr, aim: &Aim<'_>) -> String {
+fn describe_source(pool: &Pool, source: IpAddr, key: &PlacementKey<'_>) -> String {
     let source = source.to_canonical();
-    match pool.source_as(aim.range) {
+    match pool.source_as(key.range) {
         SourceAs::Range(name) => format!("range {name}"),
         SourceAs::Prefix { v4, v6 } => {
             let prefix = if source.is_ipv4() { v4 } else { v6 };

@@ -41,13 +41,13 @@ struct Alike {
 impl Pool {
     /// Where a client goes that nobody knows, when all backends are up and nobody is there.
     pub fn place_unknown(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        let aim = self.aim(facts, || 0);
-        self.decide(&aim, |_| Health::Usable, |_| false, None).map(|choice| &self.backends[choice.index])
+        let key = self.key(facts, || 0);
+        self.decide(&key, |_| Health::Usable, |_| false, None).map(|choice| &self.backends[choice.index])
     }
 
     /// Whether the stick table knows the key of these facts, and a backend for it that is still there.
     pub fn knows(&self, facts: &Facts<'_>, now_ms: u64) -> bool {
-        matches!(self.recall(&self.aim(facts, || 0), now_ms), Recalled::At(..))
+        matches!(self.recall(&self.key(facts, || 0), now_ms), Recalled::At(..))
     }
 
     /// Every entry of the stick table that names a backend of this pool: that backend's index, and what becomes of the entry

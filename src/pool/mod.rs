@@ -12,14 +12,14 @@
 //! ejected for failed connections · with `all_down = "try"`, everybody. At each step a pinned range looks among its
 //! own first, and at others only when it is not strict; a strict one never tries backends that are down.
 
-mod aim;
 pub mod backend;
-mod claim;
+mod concurrent;
 pub mod drain;
 pub mod explain;
 mod foresee;
 pub mod health;
-mod steer;
+mod load;
+mod placement_key;
 pub mod table;
 
 #[cfg(test)]
@@ -43,10 +43,10 @@ pub use self::explain::Explanation;
 pub use self::foresee::Fate;
 pub use self::table::{HotKey, Remember, StickTables};
 
-use self::aim::Aim;
 use self::backend::{Shared, lock};
 use self::health::{CheckState, Peer};
-use self::steer::Steering;
+use self::load::LoadRules;
+use self::placement_key::PlacementKey;
 use self::table::PoolTable;
 use crate::config::{self, AllDown, KeyPart};
 use crate::outcome::{BreakCause, PickReason};
@@ -213,10 +213,10 @@ impl Pool {
 
     #[inline]
     fn pick_with(&self, facts: &Facts<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Pick<'_>> {
-        let aim = self.aim(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
+        let key = self.key(facts, || self.shared.draws.0.fetch_add(1, Relaxed));
         let choice = match &self.table {
-            None => self.choose(&aim, ties, now_ms)?,
-            Some(_) => self.choose_known(&aim, facts, ties, now_ms)?,
+            None => self.choose(&key, ties, now_ms)?,
+            Some(_) => self.choose_known(&key, facts, ties, now_ms)?,
         };
         if self.is_full_for(choice.index, ties) {
             return None;
@@ -224,22 +224,22 @@ impl Pool {
         Some(Pick {
             backend: &self.backends[choice.index],
             reason: choice.reason,
-            keyed: aim.keyed,
-            range: aim.range.map(|range| &range.name),
+            keyed: key.keyed,
+            range: key.range.map(|range| &range.name),
             broke: choice.broke,
-            remember: aim.table_key.map(|key| Remember { key, kind: choice.kind }),
+            remember: key.table_key.map(|key| Remember { key, kind: choice.kind }),
         })
     }
 
     /// For a client that nobody knows. Inlined with what it calls: a key's home is found in less than calls take.
     #[inline(always)]
-    fn choose(&self, aim: &Aim<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Choice> {
-        let steering = self.steering(aim, now_ms);
+    fn choose(&self, key: &PlacementKey<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Choice> {
+        let load_rules = self.load_rules(key, now_ms);
         self.decide(
-            aim,
+            key,
             |index| self.backends[index].health(now_ms),
             |index| self.is_out(index, ties),
-            steering.as_ref(),
+            load_rules.as_ref(),
         )
     }
 
@@ -320,15 +320,15 @@ impl Pool {
     #[inline(always)]
     fn decide(
         &self,
-        aim: &Aim<'_>,
+        key: &PlacementKey<'_>,
         health: impl Fn(usize) -> Health,
         tried: impl Fn(usize) -> bool,
-        steering: Option<&Steering<'_>>,
+        load_rules: Option<&LoadRules<'_>>,
     ) -> Option<Choice> {
-        if aim.pin().is_none()
-            && let Some(index) = self.placement.home(aim.draw)
+        if key.pin().is_none()
+            && let Some(index) = self.placement.home(key.draw)
             && self.takes(index, health(index), Health::Usable)
-            && steering.is_none_or(|steering| steering.admits(index))
+            && load_rules.is_none_or(|load_rules| load_rules.admits(index))
             && !tried(index)
         {
             return Some(Choice {
@@ -338,27 +338,27 @@ impl Pool {
                 kind: EntryKind::Placed,
             });
         }
-        self.decide_among(aim, health, tried, steering)
+        self.decide_among(key, health, tried, load_rules)
     }
     /// The same for all others.
     #[inline(never)]
     fn decide_among(
         &self,
-        aim: &Aim<'_>,
+        key: &PlacementKey<'_>,
         health: impl Fn(usize) -> Health,
         tried: impl Fn(usize) -> bool,
-        steering: Option<&Steering<'_>>,
+        load_rules: Option<&LoadRules<'_>>,
     ) -> Option<Choice> {
-        if steering.is_some()
-            && let Some(choice) = self.decide_at(Health::Usable, aim, &health, &tried, steering)
+        if load_rules.is_some()
+            && let Some(choice) = self.decide_at(Health::Usable, key, &health, &tried, load_rules)
         {
             return Some(choice);
         }
         for least in [Health::Usable, Health::Ejected, Health::Down] {
-            if least == Health::Down && (self.config.all_down == AllDown::Refuse || aim.strict()) {
+            if least == Health::Down && (self.config.all_down == AllDown::Refuse || key.strict()) {
                 return None;
             }
-            if let Some(choice) = self.decide_at(least, aim, &health, &tried, None) {
+            if let Some(choice) = self.decide_at(least, key, &health, &tried, None) {
                 return Some(choice);
             }
         }
@@ -369,18 +369,18 @@ impl Pool {
     fn decide_at(
         &self,
         least: Health,
-        aim: &Aim<'_>,
+        key: &PlacementKey<'_>,
         health: impl Fn(usize) -> Health,
         tried: impl Fn(usize) -> bool,
-        steering: Option<&Steering<'_>>,
+        load_rules: Option<&LoadRules<'_>>,
     ) -> Option<Choice> {
-        let admitted = |index| steering.is_none_or(|steering| steering.admits(index));
+        let admitted = |index| load_rules.is_none_or(|load_rules| load_rules.admits(index));
         let fit = |index| self.takes(index, health(index), least) && admitted(index) && !tried(index);
         // Steering chooses among a pinned range's own: rather than to others, a key goes where there is much to do.
-        let index = self.place(aim, fit, steering.is_some() || aim.strict())?;
-        let home = if aim.keyed { self.home(aim) } else { None };
+        let index = self.place(key, fit, load_rules.is_some() || key.strict())?;
+        let home = if key.keyed { self.home(key) } else { None };
         let missed = home.filter(|home| *home != index);
-        let busy = |index| steering.is_some_and(|steering| !steering.below_bound(index)) || self.is_full(index);
+        let busy = |index| load_rules.is_some_and(|load_rules| !load_rules.below_bound(index)) || self.is_full(index);
         let kind = match missed {
             None => EntryKind::Placed,
             Some(home) if self.takes(home, health(home), Health::Usable) && busy(home) => EntryKind::Overflowed,
@@ -413,17 +413,17 @@ impl Pool {
     }
 
     /// Where the key belongs. An awaited backend has never had it.
-    fn home(&self, aim: &Aim<'_>) -> Option<usize> {
-        self.place(aim, |index| self.backends[index].standing() != CheckState::Awaited, aim.strict())
+    fn home(&self, key: &PlacementKey<'_>) -> Option<usize> {
+        self.place(key, |index| self.backends[index].standing() != CheckState::Awaited, key.strict())
     }
 
     /// The first fit backend among a pinned range's own, then, unless there are to be no `others`, among all.
     #[inline]
-    fn place(&self, aim: &Aim<'_>, fit: impl Fn(usize) -> bool, no_others: bool) -> Option<usize> {
+    fn place(&self, key: &PlacementKey<'_>, fit: impl Fn(usize) -> bool, no_others: bool) -> Option<usize> {
         let leases = |index: usize| self.backends[index].leases();
-        let Some(pin) = aim.pin() else { return self.placement.place(aim.draw, fit, leases) };
-        let own = self.placement.place(aim.draw, |index| pin.allows(index) && fit(index), leases);
-        own.or_else(|| if no_others { None } else { self.placement.place(aim.draw, fit, leases) })
+        let Some(pin) = key.pin() else { return self.placement.place(key.draw, fit, leases) };
+        let own = self.placement.place(key.draw, |index| pin.allows(index) && fit(index), leases);
+        own.or_else(|| if no_others { None } else { self.placement.place(key.draw, fit, leases) })
     }
 }
 

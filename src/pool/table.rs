@@ -18,7 +18,7 @@ use crate::sticky::table::{
 };
 use crate::sticky::{Facts, cookie, key};
 
-use super::aim::Aim;
+use super::placement_key::PlacementKey;
 use super::{Backend, Choice, Pool, Ties};
 
 /// Others may be changing the same place; they are gone in no time.
@@ -148,7 +148,7 @@ impl Pool {
             OnDown::Wait(most) => most,
             OnDown::Reject => Duration::ZERO,
         };
-        let index = settled.or_else(|| match self.recall(&self.aim(facts, || 0), now_ms) {
+        let index = settled.or_else(|| match self.recall(&self.key(facts, || 0), now_ms) {
             Recalled::At(index, _) => Some(index),
             Recalled::Unknown | Recalled::Gone => None,
         })?;
@@ -159,26 +159,32 @@ impl Pool {
     }
 
     /// For a client that may be known: where it has settled, unless it cannot stay.
-    pub(super) fn choose_known(&self, aim: &Aim<'_>, facts: &Facts<'_>, ties: Ties<'_>, now_ms: u64) -> Option<Choice> {
-        let recalled = self.recall(aim, now_ms);
+    pub(super) fn choose_known(
+        &self,
+        key: &PlacementKey<'_>,
+        facts: &Facts<'_>,
+        ties: Ties<'_>,
+        now_ms: u64,
+    ) -> Option<Choice> {
+        let recalled = self.recall(key, now_ms);
         if ties.tried.is_empty() {
-            self.observe(aim, facts, now_ms);
+            self.observe(key, facts, now_ms);
         }
         let fits = |index: usize| self.can_have(index, ties, now_ms);
-        let cause = match self.stays(aim, recalled, ties, now_ms, fits) {
+        let cause = match self.stays(key, recalled, ties, now_ms, fits) {
             Ok(choice) => return Some(choice),
             Err(cause) => cause,
         };
-        let choice = self.choose(aim, ties, now_ms)?;
+        let choice = self.choose(key, ties, now_ms)?;
         Some(match recalled {
-            Recalled::Unknown => self.claim(aim, Choice { broke: None, ..choice }, now_ms, fits),
+            Recalled::Unknown => self.claim(key, Choice { broke: None, ..choice }, now_ms, fits),
             Recalled::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
             Recalled::At(..) | Recalled::Gone => Choice { broke: cause, ..choice },
         })
     }
 
-    pub(super) fn recall(&self, aim: &Aim<'_>, now_ms: u64) -> Recalled {
-        match self.table.as_ref().zip(aim.table_key) {
+    pub(super) fn recall(&self, key: &PlacementKey<'_>, now_ms: u64) -> Recalled {
+        match self.table.as_ref().zip(key.table_key) {
             Some((table, key)) => table.recall(key, Minute::of_ms(now_ms)),
             None => Recalled::Unknown,
         }
@@ -187,7 +193,7 @@ impl Pool {
     /// A client that has settled stays there, unless it cannot or a rule says otherwise: then why.
     pub(super) fn stays(
         &self,
-        aim: &Aim<'_>,
+        key: &PlacementKey<'_>,
         recalled: Recalled,
         ties: Ties<'_>,
         now_ms: u64,
@@ -198,7 +204,7 @@ impl Pool {
             Recalled::Gone => return Err(Some(BreakCause::Removed)),
             Recalled::At(index, kind) => (index, kind),
         };
-        if !self.allows(aim.range, index, |own| self.receives(own, ties, now_ms)) {
+        if !self.allows(key.range, index, |own| self.receives(own, ties, now_ms)) {
             return Err(Some(BreakCause::Range));
         }
         if !fits(index) {
@@ -213,9 +219,9 @@ impl Pool {
             _ => None,
         };
         let follows = follows.filter(|_| self.config.backends[index].weight > 0);
-        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(aim) } else { None };
+        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(key) } else { None };
         let takes_it = |home: usize| {
-            let steered = self.steering(aim, now_ms).is_some_and(|steering| !steering.admits(home));
+            let steered = self.load_rules(key, now_ms).is_some_and(|load_rules| !load_rules.admits(home));
             home != index && self.receives(home, ties, now_ms) && !steered
         };
         if follows.is_some() && home.is_some_and(takes_it) {
@@ -312,10 +318,10 @@ impl Pool {
 
     /// A client was picked for by this key.
     #[inline]
-    pub(super) fn observe(&self, aim: &Aim<'_>, facts: &Facts<'_>, now_ms: u64) {
-        if let Some((table, key)) = self.table.as_ref().zip(aim.table_key) {
-            let label = || self.with_key(facts, aim.range, Label::of).unwrap_or_default();
-            table.table.hottest().observe(key, Minute::of_ms(now_ms), label);
+    pub(super) fn observe(&self, key: &PlacementKey<'_>, facts: &Facts<'_>, now_ms: u64) {
+        if let Some((table, table_key)) = self.table.as_ref().zip(key.table_key) {
+            let label = || self.with_key(facts, key.range, Label::of).unwrap_or_default();
+            table.table.hottest().observe(table_key, Minute::of_ms(now_ms), label);
         }
     }
 

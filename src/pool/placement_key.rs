@@ -12,7 +12,7 @@ use crate::sticky::table::KeyHash;
 
 /// What placement is asked for one connection.
 #[derive(Debug)]
-pub(super) struct Aim<'a> {
+pub(super) struct PlacementKey<'a> {
     pub(super) range: Option<&'a Range>,
     /// The key's hash, or a turn.
     pub(super) draw: u64,
@@ -21,7 +21,7 @@ pub(super) struct Aim<'a> {
     pub(super) table_key: Option<KeyHash>,
 }
 
-impl<'a> Aim<'a> {
+impl<'a> PlacementKey<'a> {
     /// The backends that its range leaves it.
     pub(super) fn pin(&self) -> Option<&'a Pin> {
         pin(self.range)
@@ -36,7 +36,7 @@ impl<'a> Aim<'a> {
 impl Pool {
     /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
     #[inline]
-    pub(super) fn aim(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> Aim<'_> {
+    pub(super) fn key(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> PlacementKey<'_> {
         let range = self.range(facts);
         let hashes = |key: &[u8]| (self.placement.key_hash(key), self.table.as_ref().map(|table| table.key(key)));
         let Some((draw, table_key)) = self.with_key(facts, range, hashes) else {
@@ -44,9 +44,9 @@ impl Pool {
                 Balance::RoundRobin | Balance::LeastConnections => turn(),
                 _ => scatter(turn()),
             };
-            return Aim { range, draw, keyed: false, table_key: None };
+            return PlacementKey { range, draw, keyed: false, table_key: None };
         };
-        Aim { range, draw, keyed: true, table_key }
+        PlacementKey { range, draw, keyed: true, table_key }
     }
 
     /// The named range a client is in.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::aim::Aim;
+use super::placement_key::PlacementKey;
 use super::table::{Recalled, Remember};
 use super::{Backend, Choice, Pool};
 use crate::outcome::PickReason;
@@ -14,10 +14,16 @@ use crate::sticky::table::Minute;
 impl Pool {
     /// A new key was placed. Where the load had a say in it, that stands in the stick table before the connection does: the
     /// next connection of this key may find another load. Who was faster has chosen for both.
-    pub(super) fn claim(&self, aim: &Aim<'_>, choice: Choice, now_ms: u64, fits: impl Fn(usize) -> bool) -> Choice {
-        let Some(key) = aim.table_key.filter(|_| self.steers()) else { return choice };
-        self.refresh(Remember { key, kind: choice.kind }, &self.backends[choice.index], now_ms);
-        match self.recall(aim, now_ms) {
+    pub(super) fn claim(
+        &self,
+        key: &PlacementKey<'_>,
+        choice: Choice,
+        now_ms: u64,
+        fits: impl Fn(usize) -> bool,
+    ) -> Choice {
+        let Some(table_key) = key.table_key.filter(|_| self.has_load_rules()) else { return choice };
+        self.refresh(Remember { key: table_key, kind: choice.kind }, &self.backends[choice.index], now_ms);
+        match self.recall(key, now_ms) {
             Recalled::At(index, kind) if index != choice.index && fits(index) => {
                 Choice { index, reason: PickReason::StickTable, broke: None, kind }
             }

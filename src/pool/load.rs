@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::aim::Aim;
+use super::placement_key::PlacementKey;
 use super::{Pool, Ties};
 use crate::config::OnFull;
 use crate::outcome::Ended;
 
 /// What is known of the pool's load when a new key is placed.
-pub(super) struct Steering<'p> {
+pub(super) struct LoadRules<'p> {
     pool: &'p Pool,
     draw: u64,
     now_ms: u64,
@@ -44,17 +44,17 @@ impl Pool {
 
     /// Whether load or time has a say in where new keys go.
     #[inline]
-    pub(super) fn steers(&self) -> bool {
+    pub(super) fn has_load_rules(&self) -> bool {
         self.config.load_bound.is_some() || self.config.slow_start.is_some()
     }
 
     /// How a new key is steered; `None` where nothing is.
     #[inline]
-    pub(super) fn steering(&self, aim: &Aim<'_>, now_ms: u64) -> Option<Steering<'_>> {
-        (aim.keyed && self.steers()).then(|| self.steered(aim.draw, now_ms))
+    pub(super) fn load_rules(&self, key: &PlacementKey<'_>, now_ms: u64) -> Option<LoadRules<'_>> {
+        (key.keyed && self.has_load_rules()).then(|| self.steered(key.draw, now_ms))
     }
 
-    fn steered(&self, draw: u64, now_ms: u64) -> Steering<'_> {
+    fn steered(&self, draw: u64, now_ms: u64) -> LoadRules<'_> {
         let load = self.config.load_bound.map(|bound| {
             let up = |index: &usize| {
                 let backend = &self.backends[*index];
@@ -64,7 +64,7 @@ impl Pool {
                 (0..self.backends.len()).filter(up).map(|index| u64::from(self.config.backends[index].weight));
             (u64::from(bound), self.leases(), weights.sum::<u64>().max(1))
         });
-        Steering { pool: self, draw, now_ms, load }
+        LoadRules { pool: self, draw, now_ms, load }
     }
 
     /// Why nobody serves a client that could not be given a backend.
@@ -74,7 +74,7 @@ impl Pool {
     }
 }
 
-impl Steering<'_> {
+impl LoadRules<'_> {
     /// Whether this backend takes the new key. A backup waits until no other can.
     pub(super) fn admits(&self, index: usize) -> bool {
         !self.pool.config.backends[index].backup && self.below_bound(index) && self.below_ramp(index)
