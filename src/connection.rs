@@ -16,7 +16,7 @@ use crate::config::Tls;
 use crate::pool::Backend;
 use crate::route::RouteFacts;
 use crate::server_name::ServerName;
-use crate::snapshot::{Listener, Way};
+use crate::snapshot::{Listener, RouteTarget};
 
 /// A connection on its way to the half that converses.
 #[derive(Debug)]
@@ -75,12 +75,12 @@ pub enum Entry {
 
 impl ClientInfo {
     /// Where a connection with this server name belongs by the rules of `listener`.
-    pub fn way(&self, listener: &Listener, sni: Option<&str>) -> Option<Way> {
-        let fallback = |pool: Option<usize>| pool.map(|pool| Way { pool, route: None, tls: Tls::Off });
+    pub fn route(&self, listener: &Listener, sni: Option<&str>) -> Option<RouteTarget> {
+        let fallback = |pool: Option<usize>| pool.map(|pool| RouteTarget { pool, route: None, tls: Tls::Off });
         match self.entry {
             Entry::NotTls => fallback(listener.not_tls),
             Entry::Silent => fallback(listener.silent),
-            Entry::Routed => listener.way(&RouteFacts {
+            Entry::Routed => listener.route(&RouteFacts {
                 sni,
                 alpn: &self.alpn,
                 source: self.source.filter(|_| !self.local).map(|source| source.ip()),

@@ -131,7 +131,7 @@ impl Rings {
 
 /// Where a connection belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Way {
+pub struct RouteTarget {
     /// Index of the pool in the listener's `pools`.
     pub pool: usize,
     /// Index of the route in the listener's configuration; `None` = none of them.
@@ -265,11 +265,11 @@ impl Listener {
 
 impl Listener {
     /// Where its routes send a connection; `None` = nowhere.
-    pub fn way(&self, facts: &RouteFacts<'_>) -> Option<Way> {
+    pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
         let tls =
             found.route.and_then(|route| self.config.routes.get(route)).map_or(self.config.tls, |route| route.tls);
-        Some(Way { pool: found.pool, route: found.route, tls })
+        Some(RouteTarget { pool: found.pool, route: found.route, tls })
     }
 }
 

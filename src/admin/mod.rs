@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::metrics::{Status, status};
 use crate::plan::{Client, Plan};
-use crate::pool::{HotKey, Order};
+use crate::pool::{AdminState, HotKey};
 
 mod bounded;
 mod routes;
@@ -71,7 +71,7 @@ pub trait Control: Send + Sync + 'static {
     fn plan(&self, asked: Asked) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
     /// Tells a backend what to do; what it is then, or why nobody was told.
-    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String>;
+    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
 
     /// Makes the next step of a connection panic, so that a test can see that nobody else notices.
     #[cfg(debug_assertions)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Asked, Control, Filter, StickTableView};
 use crate::metrics::{self, Status, status};
-use crate::pool::Order;
+use crate::pool::AdminState;
 
 /// Connections shown when no `limit` is asked for.
 pub const CONNECTIONS_SHOWN: usize = 1_000;
@@ -165,9 +165,9 @@ async fn order<C: Control>(
     Path((pool, backend, order)): Path<(String, String, String)>,
 ) -> Response {
     let order = match order.as_str() {
-        "drain" => Order::Drain,
-        "close" => Order::Close,
-        "ready" => Order::Ready,
+        "drain" => AdminState::Drain,
+        "close" => AdminState::Close,
+        "ready" => AdminState::Ready,
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     match control.order(&pool, &backend, order) {

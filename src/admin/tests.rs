@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::metrics::status::{Backend, Pool};
-use crate::pool::Order;
+use crate::pool::AdminState;
 
 #[derive(Default)]
 struct Fake {
@@ -76,7 +76,7 @@ impl Control for Fake {
         }
     }
 
-    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {
+    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }
 

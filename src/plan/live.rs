@@ -245,10 +245,10 @@ impl Next<'_> {
         let here = self.pair.new.name();
         let unknown = if self.pair.new.index_of(from).is_none() { Fate::Leaves } else { Fate::Depends };
         match self.ways.of(open) {
-            Way::Nowhere => return (Fate::Leaves, Some(None)),
-            Way::Unknown => return (unknown, None),
-            Way::To(pool) if pool != here => return (Fate::Leaves, Some(Some(format!("pool {pool}")))),
-            Way::To(_) => {}
+            LiveRoute::Nowhere => return (Fate::Leaves, Some(None)),
+            LiveRoute::Unknown => return (unknown, None),
+            LiveRoute::To(pool) if pool != here => return (Fate::Leaves, Some(Some(format!("pool {pool}")))),
+            LiveRoute::To(_) => {}
         }
         let Some(facts) = self.facts(open) else { return (unknown, None) };
         let keyless = facts.source.is_none() && facts.sni.is_none() || !self.pair.new.config().balance.keyed();
@@ -295,7 +295,7 @@ struct Ways<'c> {
     routes: AHashMap<&'c str, RouteTable>,
 }
 
-enum Way<'c> {
+enum LiveRoute<'c> {
     To(&'c str),
     Nowhere,
     Unknown,
@@ -330,11 +330,11 @@ impl<'c> Ways<'c> {
     }
 
     /// The pool of its client's next connection.
-    fn of<'w>(&'w self, open: &'w Open) -> Way<'w> {
+    fn of<'w>(&'w self, open: &'w Open) -> LiveRoute<'w> {
         let before = self.old.listeners.iter().find(|before| *before.name == *open.listener);
-        let Some((before, after)) = before.zip(self.after(&open.listener)) else { return Way::Nowhere };
+        let Some((before, after)) = before.zip(self.after(&open.listener)) else { return LiveRoute::Nowhere };
         if same_ways(before, after) {
-            return Way::To(open.backend.pool_name());
+            return LiveRoute::To(open.backend.pool_name());
         }
         let falls_back =
             |listener: &Listener| listener.not_tls != Fallback::Refuse || listener.silent != Fallback::Refuse;
@@ -342,7 +342,7 @@ impl<'c> Ways<'c> {
         let protocols = after.routes.iter().any(|route| !route.alpn.is_empty());
         let unseen = protocols || names && open.sni.is_none() || falls_back(before) || falls_back(after);
         if unseen || before.proxy != after.proxy || before.tls != after.tls {
-            return Way::Unknown;
+            return LiveRoute::Unknown;
         }
         let facts = RouteFacts {
             sni: open.sni.as_ref().map(|name| name.as_str()),
@@ -350,7 +350,7 @@ impl<'c> Ways<'c> {
             source: open.source.filter(|_| !open.local),
         };
         let found = self.routes.get(&*open.listener).and_then(|routes| routes.find(&facts));
-        found.and_then(|pool| self.new.pools.get(pool)).map_or(Way::Nowhere, |pool| Way::To(&pool.name))
+        found.and_then(|pool| self.new.pools.get(pool)).map_or(LiveRoute::Nowhere, |pool| LiveRoute::To(&pool.name))
     }
 }
 

@@ -26,7 +26,7 @@ impl Drain {
 
 /// What an operator tells a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum AdminState {
     /// Take nobody new; at the deadline, nobody.
     Drain,
     /// Take nobody from now on, and close what is open.
@@ -60,12 +60,12 @@ impl Backend {
 
 impl Pool {
     /// Tells a backend; `false` if there is none of this name.
-    pub fn order(&self, backend: &str, order: Order, now_ms: u64) -> bool {
+    pub fn order(&self, backend: &str, order: AdminState, now_ms: u64) -> bool {
         let Some(backend) = self.backends().iter().find(|known| known.name() == backend) else { return false };
         let deadline_ms = match order {
-            Order::Drain => now_ms + self.config().drain_deadline.as_millis() as u64,
-            Order::Close => now_ms,
-            Order::Ready => NEVER,
+            AdminState::Drain => now_ms + self.config().drain_deadline.as_millis() as u64,
+            AdminState::Close => now_ms,
+            AdminState::Ready => NEVER,
         };
         backend.drain.deadline_ms.store(deadline_ms, Relaxed);
         true

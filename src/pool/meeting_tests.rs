@@ -190,7 +190,7 @@ fn nobody_waits_for_a_backend_that_a_drain_has_taken_from_him() {
     for when_down in [OnDown::Wait(Duration::from_secs(3)), OnDown::Reject] {
         let pool = next(&config::Pool { when_down, ..remembering(&["a", "b"], rules()) }, None);
         let home = visit(&pool, 1, 0).backend;
-        assert!(pool.order(home.name(), Order::Drain, 0));
+        assert!(pool.order(home.name(), AdminState::Drain, 0));
         mark(home, false);
         assert!(pool.waits(None, &client(1), MINUTE).is_some(), "until the deadline it is his");
         let over = 6 * MINUTE;
@@ -204,10 +204,10 @@ fn nobody_waits_for_a_backend_that_a_drain_has_taken_from_him() {
 #[test]
 fn beside_a_backend_that_is_drained_the_last_one_is_not_ejected() {
     let pool = next(&config(&["a", "b"]), None);
-    assert!(pool.order("a", Order::Drain, 0));
+    assert!(pool.order("a", AdminState::Drain, 0));
     let last = &pool.backends()[1];
     assert!((0..10).all(|_| pool.connect_failed(last, 0).is_none()));
-    assert!(pool.order("a", Order::Ready, 0));
+    assert!(pool.order("a", AdminState::Ready, 0));
     assert!(pool.connect_failed(last, 0).is_some());
 }
 
@@ -215,7 +215,7 @@ fn beside_a_backend_that_is_drained_the_last_one_is_not_ejected() {
 fn a_backend_that_is_drained_carries_none_of_the_bounded_load() {
     let file = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) };
     let pool = next(&file, None);
-    assert!(pool.order("a", Order::Drain, 0));
+    assert!(pool.order("a", AdminState::Drain, 0));
     let held: Vec<_> = (0..100).map(|low| Lease::new(visit(&pool, low, 0).backend)).collect();
     let most = |index: usize| pool.backends()[index].leases();
     assert!(most(0) == 0 && most(1) <= 63 && most(2) <= 63, "{} {}", most(1), most(2));
@@ -242,7 +242,7 @@ fn a_cookie_that_cannot_be_honoured_says_why_and_only_where_somebody_else_serves
     let home = visit(&pool, 1, 0).backend;
     let named = pool.backends().iter().position(|other| !Arc::ptr_eq(other, home)).unwrap();
     mark(home, false);
-    assert!(pool.order(pool.backends()[named].name(), Order::Close, 0));
+    assert!(pool.order(pool.backends()[named].name(), AdminState::Close, 0));
     assert_eq!(
         with_cookie(&pool, named, 1).unwrap().broke,
         Some(BreakCause::Drain),

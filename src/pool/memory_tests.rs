@@ -251,7 +251,7 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
     let file = config::Pool { drain_deadline: Duration::from_secs(300), ..remembering(&["a", "b", "c"], rules()) };
     let pool = next(&file, None);
     let before = visit_all(&pool, 0);
-    assert!(pool.order("a", Order::Drain, 0) && !pool.order("z", Order::Drain, 0));
+    assert!(pool.order("a", AdminState::Drain, 0) && !pool.order("z", AdminState::Drain, 0));
     assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0);
     for low in CLIENTS..2 * CLIENTS {
         let pick = visit(&pool, low, MINUTE);
@@ -270,7 +270,7 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
     for low in 0..CLIENTS {
         assert_eq!(visit(&pool, low, 7 * MINUTE).broke, None, "each moves once");
     }
-    assert!(pool.order("a", Order::Ready, 7 * MINUTE));
+    assert!(pool.order("a", AdminState::Ready, 7 * MINUTE));
     assert!((2 * CLIENTS..3 * CLIENTS).any(|low| visit(&pool, low, 8 * MINUTE).backend.name() == "a"));
 }
 
@@ -278,12 +278,12 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
 fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves() {
     let pool = next(&remembering(&["a", "b"], rules()), None);
     let before = visit_all(&pool, 0);
-    assert!(pool.order("a", Order::Close, 0));
+    assert!(pool.order("a", AdminState::Close, 0));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, 0);
         assert_eq!((pick.backend.name(), pick.broke), ("b", (home == "a").then_some(BreakCause::Drain)));
     }
-    assert!(pool.order("b", Order::Close, 0));
+    assert!(pool.order("b", AdminState::Close, 0));
     assert_eq!(visit(&pool, 1, 0).reason, PickReason::LastResort, "all_down = \"try\"");
 }
 
@@ -291,7 +291,7 @@ fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves()
 fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
     let pool = next(&config(&["a", "b"]), None);
     let pick = |now_ms| pool.pick_settled(Some(0), &client(1), Ties::tried(&[]), now_ms).unwrap();
-    assert!(pool.order("a", Order::Drain, 0));
+    assert!(pool.order("a", AdminState::Drain, 0));
     assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", PickReason::Cookie));
     assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(BreakCause::Drain)));
 }

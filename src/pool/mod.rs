@@ -38,7 +38,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 pub use self::backend::{Backend, Health, Lease};
-pub use self::drain::Order;
+pub use self::drain::AdminState;
 pub use self::explain::Explanation;
 pub use self::foresee::Fate;
 pub use self::table::{HotKey, Remember, StickTables};

@@ -14,7 +14,7 @@ use crate::metrics::status::{
 };
 use crate::outcome::BreakCause;
 use crate::plan::Plan;
-use crate::pool::{self, Health, Order};
+use crate::pool::{self, AdminState, Health};
 use crate::{splicer, sticky};
 
 /// So many of the hottest keys are shown.
@@ -88,7 +88,7 @@ impl Control for Server {
         self.plan_for(asked).await
     }
 
-    fn order(&self, pool: &str, backend: &str, order: Order) -> Result<String, String> {
+    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         let snapshot = self.current.load();
         let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
         let now_ms = splicer::now() / 1_000;

@@ -323,9 +323,9 @@ impl<O: Os> Flow<O> {
         let Some(known) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
         let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(way) = preread.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
-        let pool = &listener.pools[way.pool];
-        if pool.config().is_conversation(way.tls) {
+        let Some(target) = preread.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let pool = &listener.pools[target.pool];
+        if pool.config().is_conversation(target.tls) {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;

@@ -16,7 +16,7 @@ use crate::pool::{Backend, Pool, Remember};
 use crate::proxy_protocol::{self, Announce, Header};
 use crate::route::RouteFacts;
 use crate::server_name::ServerName;
-use crate::snapshot::{Listener, Way};
+use crate::snapshot::{Listener, RouteTarget};
 use crate::sticky::Facts;
 
 /// A buffer above this is not kept for the next connection.
@@ -188,7 +188,7 @@ impl Preread {
     }
 
     /// Where this connection belongs.
-    pub fn route(&self, listener: &Listener, source: Option<SocketAddr>) -> Option<Way> {
+    pub fn route(&self, listener: &Listener, source: Option<SocketAddr>) -> Option<RouteTarget> {
         let same_rules = self.listener.as_ref().is_some_and(|own| Arc::ptr_eq(&own.pools, &listener.pools));
         let pool = match self.fallback {
             Some(pool) if same_rules => pool,
@@ -196,14 +196,14 @@ impl Preread {
             Some(_) if self.bytes.is_empty() => listener.silent?,
             Some(_) => listener.not_tls?,
             None => {
-                return listener.way(&RouteFacts {
+                return listener.route(&RouteFacts {
                     sni: self.name(),
                     alpn: self.hello.as_ref().map_or(&[], |hello| &hello.alpn),
                     source: source.filter(|_| !self.local).map(|source| source.ip()),
                 });
             }
         };
-        Some(Way { pool, route: None, tls: Tls::Off })
+        Some(RouteTarget { pool, route: None, tls: Tls::Off })
     }
 
     /// What it knows of a connection that is handed over, `id` and addresses from the row.

@@ -21,7 +21,7 @@ use super::link::{Broken, How, Link, Put, backend};
 use super::pending::{Entry, Pending};
 use super::refusal::Refusal;
 use super::tally::{Kind, Outcome};
-use super::{Asked, BreakerState, Order, Shared, Wish};
+use super::{Asked, BreakerState, Reconfigure, Shared, Wish};
 use crate::clock;
 use crate::snapshot::Current;
 
@@ -35,7 +35,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     current: Arc<Current>,
     asked: mpsc::Receiver<Asked>,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<Reconfigure>,
     access: Option<Arc<Access>>,
     /// The connection in use, and the access that it was made with.
     link: Option<(Link, Arc<Access>)>,
@@ -54,7 +54,7 @@ impl Keeper {
         shared: Arc<Shared>,
         current: Arc<Current>,
         asked: mpsc::Receiver<Asked>,
-        orders: mpsc::UnboundedReceiver<Order>,
+        orders: mpsc::UnboundedReceiver<Reconfigure>,
     ) -> Self {
         Self {
             shared,
@@ -108,7 +108,7 @@ impl Keeper {
     }
 
     /// Another store, or none. The one in use is used until the new one answers.
-    fn handle(&mut self, Order { access, tried }: Order) {
+    fn handle(&mut self, Reconfigure { access, tried }: Reconfigure) {
         if access == self.access {
             let _ = tried.send(());
             return;

@@ -68,7 +68,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Store {
     shared: Arc<Shared>,
     door: mpsc::Sender<Asked>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<Reconfigure>,
     /// What the keeper needs to begin, until it does.
     keeper: Mutex<Option<Keeper>>,
 }
@@ -118,7 +118,7 @@ type Answered = Result<Option<Box<str>>, Refused>;
 struct Refused;
 
 /// Another store is to be used, or none; answered when it has been tried.
-struct Order {
+struct Reconfigure {
     access: Option<Arc<Access>>,
     tried: oneshot::Sender<()>,
 }
@@ -159,7 +159,7 @@ impl Store {
             }
         }
         let (tried, answer) = oneshot::channel();
-        if self.orders.send(Order { access, tried }).is_ok() {
+        if self.orders.send(Reconfigure { access, tried }).is_ok() {
             let _ = tokio::time::timeout(PATIENCE, answer).await;
         }
     }

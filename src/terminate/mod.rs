@@ -39,7 +39,7 @@ use crate::config::Tls;
 use crate::connection::Carried;
 use crate::outcome::Ended;
 use crate::pool::Pool;
-use crate::snapshot::{Listener, Way};
+use crate::snapshot::{Listener, RouteTarget};
 use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
@@ -63,23 +63,23 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
 struct Routed {
     listener: Arc<Listener>,
     termination: Arc<Termination>,
-    way: Way,
+    target: RouteTarget,
 }
 
 impl Routed {
     /// By the rules in force.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
-        let way = client_info.way(&listener, client_info.sni.as_ref().map(|name| name.as_str()))?;
-        Some(Self { termination: Arc::clone(&listener.tls), listener, way })
+        let target = client_info.route(&listener, client_info.sni.as_ref().map(|name| name.as_str()))?;
+        Some(Self { termination: Arc::clone(&listener.tls), listener, target })
     }
 
     fn pool(&self) -> &Arc<Pool> {
-        &self.listener.pools[self.way.pool]
+        &self.listener.pools[self.target.pool]
     }
 
     fn server(&self) -> Option<&Arc<tls::Server>> {
-        self.termination.server(&self.listener.config.name, self.way.route)
+        self.termination.server(&self.listener.config.name, self.target.route)
     }
 }
 
@@ -89,7 +89,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> En
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(place.listener.hello_ms) * 1_000;
     let mut bytes = bytes;
-    let (client, secured) = match place.way.tls {
+    let (client, secured) = match place.target.tls {
         Tls::Terminate => match handshake(conversation, &place, socket, &std::mem::take(&mut bytes), hello_until).await
         {
             Ok(secure) => secure,

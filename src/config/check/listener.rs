@@ -21,7 +21,7 @@ pub(super) struct Written<'d> {
 }
 
 /// One way from a listener to a pool.
-pub(super) struct Way<'w> {
+pub(super) struct PoolUse<'w> {
     /// Where the pool is named, and under which key.
     pub(super) section: &'w Section<'w>,
     pub(super) key: &'static str,
@@ -36,7 +36,7 @@ pub(super) struct Way<'w> {
 
 impl Written<'_> {
     /// Every way to a pool.
-    pub(super) fn ways(&self) -> impl Iterator<Item = Way<'_>> {
+    pub(super) fn pool_uses(&self) -> impl Iterator<Item = PoolUse<'_>> {
         let meant = &self.meant;
         let own = [
             ("pool", meant.pool.as_deref(), meant.tls),
@@ -44,9 +44,9 @@ impl Written<'_> {
             ("silent", fallback_pool(&meant.silent), Tls::Off),
         ];
         let own = own.into_iter().filter_map(|(key, pool, tls)| {
-            pool.map(|pool| Way { section: &self.section, key, pool, tls, silent: key == "silent", alpn: &[] })
+            pool.map(|pool| PoolUse { section: &self.section, key, pool, tls, silent: key == "silent", alpn: &[] })
         });
-        let routes = self.routes.iter().zip(&meant.routes).map(|(section, route)| Way {
+        let routes = self.routes.iter().zip(&meant.routes).map(|(section, route)| PoolUse {
             section,
             key: "pool",
             pool: &route.pool,
@@ -54,12 +54,12 @@ impl Written<'_> {
             silent: false,
             alpn: &route.alpn,
         });
-        own.chain(routes).filter(|way| !way.pool.is_empty())
+        own.chain(routes).filter(|use_| !use_.pool.is_empty())
     }
 
     /// Every pool it names: the section and key that name it, and the name.
     pub(super) fn pools(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
-        self.ways().map(|way| (way.section, way.key, way.pool))
+        self.pool_uses().map(|use_| (use_.section, use_.key, use_.pool))
     }
 
     /// Whether any handshake is made here.

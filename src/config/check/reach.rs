@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::Bad;
-use super::listener::{Way, Written as Listener};
+use super::listener::{PoolUse, Written as Listener};
 use super::pool::Written as Pool;
 use crate::config::file::Section;
 use crate::config::{self, Tls};
@@ -20,56 +20,56 @@ const HTTP: &str = "http/1.1";
 pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     let by_name: HashMap<&str, &config::Pool> =
         pools.iter().map(|pool| (pool.meant.name.as_str(), &pool.meant)).collect();
-    let pool_of = |way: &Way<'_>| by_name.get(way.pool).copied();
+    let pool_of = |use_: &PoolUse<'_>| by_name.get(use_.pool).copied();
     for listener in listeners {
-        for way in listener.ways() {
-            if let Some(pool) = pool_of(&way) {
-                can_read(&way, pool);
-                alpn_is_offered(&way, pool);
+        for use_ in listener.pool_uses() {
+            if let Some(pool) = pool_of(&use_) {
+                can_read(&use_, pool);
+                alpn_is_offered(&use_, pool);
             }
         }
-        says_nothing_idle(listener, listener.ways().any(|way| pool_of(&way).is_some_and(|pool| pool.http)));
+        says_nothing_idle(listener, listener.pool_uses().any(|use_| pool_of(&use_).is_some_and(|pool| pool.http)));
     }
     for pool in pools {
-        let mut ways = listeners.iter().flat_map(Listener::ways).filter(|way| way.pool == pool.meant.name);
-        offers_itself(pool, ways.any(|way| way.tls == Tls::Terminate));
+        let mut pool_uses = listeners.iter().flat_map(Listener::pool_uses).filter(|use_| use_.pool == pool.meant.name);
+        offers_itself(pool, pool_uses.any(|use_| use_.tls == Tls::Terminate));
     }
-    if !listeners.iter().flat_map(Listener::ways).any(|way| way.tls == Tls::Terminate) && top.has("tls") {
+    if !listeners.iter().flat_map(Listener::pool_uses).any(|use_| use_.tls == Tls::Terminate) && top.has("tls") {
         let section = top.child("tls", &config::keys::TLS);
         section.idle_keys(&["ticket_keys", "min_version"], "because nothing is terminated");
     }
 }
 
-fn can_read(way: &Way<'_>, pool: &config::Pool) {
-    let (key, name) = (way.key, way.pool);
-    if way.silent && pool.http {
+fn can_read(use_: &PoolUse<'_>, pool: &config::Pool) {
+    let (key, name) = (use_.key, use_.pool);
+    if use_.silent && pool.http {
         let why = format!("{key} \"{name}\" has http = true: its backends wait for the client, too");
-        way.section.error(key, Bad::new(why));
+        use_.section.error(key, Bad::new(why));
     }
-    if way.tls != Tls::Passthrough {
+    if use_.tls != Tls::Passthrough {
         return;
     }
     if pool.http {
         let why = format!("{key} \"{name}\" has http = true, and requests cannot be read in what is passed through");
-        way.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or http = false in the pool"));
+        use_.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or http = false in the pool"));
     } else if pool.tls.is_some() {
         let why = format!("{key} \"{name}\" has [pool.tls], and what is passed through is TLS already");
-        way.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or delete the pool's tls"));
+        use_.section.error(key, Bad::new(why).hint("write tls = \"terminate\" here, or delete the pool's tls"));
     }
 }
 
 /// A client that a route takes for the protocol it offers must not be refused for it.
-fn alpn_is_offered(way: &Way<'_>, pool: &config::Pool) {
-    if way.tls != Tls::Terminate {
+fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
+    if use_.tls != Tls::Terminate {
         return;
     }
     let offered: Vec<&str> = if pool.http { vec![HTTP] } else { pool.alpn.iter().map(String::as_str).collect() };
     // A pool that offers nothing refuses nobody.
-    for wanted in way.alpn.iter().filter(|wanted| !offered.is_empty() && !offered.contains(&wanted.as_str())) {
+    for wanted in use_.alpn.iter().filter(|wanted| !offered.is_empty() && !offered.contains(&wanted.as_str())) {
         let why = format!("alpn \"{wanted}\" is not offered by pool \"{}\", which offers only", pool.name);
         let bad = Bad::new(format!("{why} \"{}\"", offered.join("\", \"")));
         let bad = if pool.http { bad.hint("clients that offer h2 beside http/1.1 need no route") } else { bad };
-        way.section.error("alpn", bad);
+        use_.section.error("alpn", bad);
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn serve_requests(
         upstreams: Upstreams::default(),
         reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
-        tls: place.way.tls,
+        tls: place.target.tls,
         policy,
         count: 0,
         idle_since: clock::now(),
@@ -243,7 +243,7 @@ impl HttpConnection<'_> {
     /// names of a certificate (RFC 9110 §15.5.20).
     fn place_for(&self, request: &Request<'_>) -> Result<Routed, Ended> {
         let place = Routed::of(self.conversation).ok_or(Ended::Misdirected)?;
-        let same = place.way.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
+        let same = place.target.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
         let client_info = &self.conversation.client_info;
         if !same {
             return Err(Ended::Misdirected);
@@ -254,8 +254,8 @@ impl HttpConnection<'_> {
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let way = client_info.way(&place.listener, name.as_ref().map(ServerName::as_str));
-            if way != Some(place.way) {
+            let target = client_info.route(&place.listener, name.as_ref().map(ServerName::as_str));
+            if target != Some(place.target) {
                 return Err(Ended::Misdirected);
             }
         }
@@ -310,7 +310,7 @@ fn may_be_repeated(method: Method, framing: Framing) -> bool {
 /// What a route asks of its clients' certificates.
 fn policy(place: &Routed) -> Option<ClientCertificate> {
     let config = &place.listener.config;
-    match place.way.route.and_then(|route| config.routes.get(route)) {
+    match place.target.route.and_then(|route| config.routes.get(route)) {
         Some(route) => route.client_certificate.clone(),
         None => config.client_certificate.clone(),
     }
