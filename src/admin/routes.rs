@@ -82,7 +82,7 @@ async fn whole<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Status>
     aside(control, |control| Json(everything(control))).await
 }
 
-async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<status::Pool>>, StatusCode> {
+async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<status::PoolStatus>>, StatusCode> {
     aside(control, |control| Json(control.status().pools)).await
 }
 
@@ -91,7 +91,7 @@ async fn stick_table<C: Control>(State(control): State<Arc<C>>) -> Result<Json<V
 }
 
 /// `null` without one.
-async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<status::Store>>, StatusCode> {
+async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<status::StoreStatus>>, StatusCode> {
     aside(control, |control| Json(control.status().store)).await
 }
 
@@ -99,12 +99,12 @@ async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<
 struct BackendOfPool {
     pool: String,
     #[serde(flatten)]
-    backend: status::Backend,
+    backend: status::BackendStatus,
 }
 
 async fn backends<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<BackendOfPool>>, StatusCode> {
-    let of_pool = |pool: status::Pool| {
-        let status::Pool { name, backends, .. } = pool;
+    let of_pool = |pool: status::PoolStatus| {
+        let status::PoolStatus { name, backends, .. } = pool;
         backends.into_iter().map(move |backend| BackendOfPool { pool: name.clone(), backend })
     };
     aside(control, move |control| Json(control.status().pools.into_iter().flat_map(of_pool).collect())).await

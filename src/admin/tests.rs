@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::*;
-use crate::metrics::status::{Backend, Pool};
+use crate::metrics::status::{BackendStatus, PoolStatus};
 use crate::pool::AdminState;
 
 #[derive(Default)]
@@ -37,8 +37,9 @@ impl Control for Fake {
     }
 
     fn status(&self) -> Status {
-        let backends = ["a", "b"].map(|name| Backend { name: name.into(), weight: 1, ..Backend::default() });
-        let pool = Pool { name: "web".into(), backends: backends.into(), ..Pool::default() };
+        let backends =
+            ["a", "b"].map(|name| BackendStatus { name: name.into(), weight: 1, ..BackendStatus::default() });
+        let pool = PoolStatus { name: "web".into(), backends: backends.into(), ..PoolStatus::default() };
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 

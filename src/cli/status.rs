@@ -84,7 +84,7 @@ fn head(status: &metrics::Status) -> String {
     head
 }
 
-fn listeners(listeners: &[status::Listener]) -> String {
+fn listeners(listeners: &[status::ListenerStatus]) -> String {
     let mut table = Table::new(["LISTENER", "BIND", "OPEN", "ACCEPTED", "REFUSED", "ENDED BADLY"]);
     for listener in listeners {
         let ended = |wanted: fn(Ended) -> bool| {
@@ -104,7 +104,7 @@ fn listeners(listeners: &[status::Listener]) -> String {
     table.render()
 }
 
-fn pools(pools: &[status::Pool]) -> String {
+fn pools(pools: &[status::PoolStatus]) -> String {
     let mut table = Table::new([
         "POOL",
         "BALANCE",
@@ -174,7 +174,7 @@ fn hottest(stick_tables: &[StickTableView]) -> String {
     table.render()
 }
 
-fn workers(workers: &[status::Worker]) -> String {
+fn workers(workers: &[status::WorkerStatus]) -> String {
     let mut table = Table::new(["WORKER", "GENERATION", "CONNECTIONS", "ACCEPT", "PANICS", "STUCK", "LOG DROPPED"]);
     for (index, worker) in workers.iter().enumerate() {
         table.row([
@@ -222,7 +222,9 @@ fn duration(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::status::{Backend, BackendTotals, Listener, ListenerTotals, Pool, Reloads, Worker};
+    use crate::metrics::status::{
+        BackendStatus, BackendTotals, ListenerStatus, ListenerTotals, PoolStatus, Reloads, WorkerStatus,
+    };
     use crate::pool::HotKey;
 
     #[test]
@@ -245,25 +247,30 @@ mod tests {
     fn a_person_sees_what_is_wrong() {
         let ended = [("done", 5), ("no_route", 2), ("backend_reset", 1)].map(|(word, n)| (word.to_owned(), n)).into();
         let totals = ListenerTotals { accepted: 8, ended };
-        let listener =
-            Listener { name: "front".into(), bind: vec!["0.0.0.0:443".into()], totals, ..Listener::default() };
+        let listener = ListenerStatus {
+            name: "front".into(),
+            bind: vec!["0.0.0.0:443".into()],
+            totals,
+            ..ListenerStatus::default()
+        };
         let totals = BackendTotals { connections: 6, connect_us_mean: Some(412), ..BackendTotals::default() };
-        let backend = Backend {
+        let backend = BackendStatus {
             name: "a".into(),
             address: "10.0.0.1:80".into(),
             state: "down".into(),
             complaint: "connection refused".into(),
             totals,
-            ..Backend::default()
+            ..BackendStatus::default()
         };
-        let pool = Pool { name: "web".into(), balance: "hash".into(), backends: vec![backend], ..Pool::default() };
+        let pool =
+            PoolStatus { name: "web".into(), balance: "hash".into(), backends: vec![backend], ..PoolStatus::default() };
         let status = metrics::Status {
             version: "0.1.0".into(),
             digest: "00ff".into(),
             reloads: Reloads { refused: 1, problems: vec!["s.toml:1:1: no".into()], ..Reloads::default() },
             listeners: vec![listener],
             pools: vec![pool],
-            workers: vec![Worker { accept_paused_now: 1, ..Worker::default() }],
+            workers: vec![WorkerStatus { accept_paused_now: 1, ..WorkerStatus::default() }],
             ..metrics::Status::default()
         };
         let hot = |key: &str, share| HotKey { key: key.into(), share, share_error: 0.001, backend: Some("a".into()) };

@@ -19,7 +19,7 @@ pub mod status;
 mod tests;
 
 pub use status::Status;
-use status::{Backend, Conversations, Kind, Pool, Series, Worker};
+use status::{BackendStatus, MetricKind, PoolStatus, RuntimeStatus, Series, WorkerStatus};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -186,7 +186,7 @@ fn stick_tables(page: &mut Page, status: &Status) {
 }
 
 /// Name, help and number of a series that each backend has.
-type BackendSeries = (&'static str, &'static str, fn(&Backend) -> u64);
+type BackendSeries = (&'static str, &'static str, fn(&BackendStatus) -> u64);
 
 const BACKEND_COUNTERS: [BackendSeries; 4] = [
     ("sessile_backend_connections_total", "Connections that reached the backend.", |b| b.totals.connections),
@@ -204,7 +204,7 @@ const BACKEND_GAUGES: [BackendSeries; 4] = [
 
 fn backends(page: &mut Page, status: &Status) {
     let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let name = |pool: &Pool, backend: &Backend| labels([("pool", &pool.name), ("backend", &backend.name)]);
+    let name = |pool: &PoolStatus, backend: &BackendStatus| labels([("pool", &pool.name), ("backend", &backend.name)]);
     for (series, help, read) in BACKEND_COUNTERS {
         page.counter(series, help, backends().map(|(pool, backend)| (name(pool, backend), read(backend))));
     }
@@ -265,8 +265,8 @@ fn store(page: &mut Page, status: &Status) {
 }
 
 fn workers(page: &mut Page, status: &Status) {
-    by_worker(page, Worker::SERIES, &status.workers);
-    by_worker(page, Conversations::SERIES, &status.conversations);
+    by_worker(page, WorkerStatus::SERIES, &status.workers);
+    by_worker(page, RuntimeStatus::SERIES, &status.conversations);
 }
 
 fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
@@ -274,9 +274,9 @@ fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
         let samples = numbers.iter().enumerate();
         let samples = samples.map(|(index, numbers)| (labels([("worker", &index.to_string())]), (series.3)(numbers)));
         match series.1 {
-            Kind::Counter => page.counter(series.0, series.2, samples),
-            Kind::Gauge => page.gauge(series.0, series.2, samples),
-            Kind::Micros => page.level(series.0, series.2, samples.map(|(labels, us)| (labels, seconds(us)))),
+            MetricKind::Counter => page.counter(series.0, series.2, samples),
+            MetricKind::Gauge => page.gauge(series.0, series.2, samples),
+            MetricKind::Micros => page.level(series.0, series.2, samples.map(|(labels, us)| (labels, seconds(us)))),
         }
     }
 }

@@ -28,26 +28,26 @@ pub struct Status {
     /// What became of reloads.
     pub reloads: Reloads,
     /// The right to be served.
-    pub admission: Admission,
+    pub admission: AdmissionStatus,
     /// Connection log records lost because standard output failed.
     pub log_lost: u64,
     /// Descriptors of the process, where `/proc` tells.
     pub descriptors: Option<Descriptors>,
     /// Listeners, in the order of the file.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerStatus>,
     /// Pools, in the order of the file.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolStatus>,
     /// What pools remember of their clients.
     #[serde(default)]
     pub stick_tables: Vec<StickTableStatus>,
     /// The shared store, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<Store>,
+    pub store: Option<StoreStatus>,
     /// Workers, by number.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<WorkerStatus>,
     /// What each one's conversations came to.
     #[serde(default)]
-    pub conversations: Vec<Conversations>,
+    pub conversations: Vec<RuntimeStatus>,
 }
 
 /// What became of reloads.
@@ -67,7 +67,7 @@ pub struct Reloads {
 
 /// The right to be served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admission {
+pub struct AdmissionStatus {
     /// Permits held now.
     pub open: u64,
     /// Permits there are.
@@ -96,7 +96,7 @@ impl Descriptors {
 
 /// One listener.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Listener {
+pub struct ListenerStatus {
     /// Its name.
     pub name: String,
     /// The addresses it is bound to.
@@ -133,7 +133,7 @@ impl ListenerTotals {
 
 /// One pool.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Pool {
+pub struct PoolStatus {
     /// Its name.
     pub name: String,
     /// How a backend is chosen: the word in the configuration.
@@ -143,7 +143,7 @@ pub struct Pool {
     /// Known clients that got another backend, by cause.
     pub breaks: BTreeMap<String, u64>,
     /// Its backends, in the order of the file.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendStatus>,
 }
 
 /// The stick table of a pool, or of all pools of a `stick_group`.
@@ -173,7 +173,7 @@ pub struct StickTableStatus {
 
 /// The shared store of learned cookies.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Store {
+pub struct StoreStatus {
     /// Where it is; never with a user or a password.
     pub place: String,
     /// `working`, or `open`: nobody asks it until it answers in time.
@@ -202,7 +202,7 @@ pub struct Store {
 
 /// One backend.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Backend {
+pub struct BackendStatus {
     /// Its name.
     pub name: String,
     /// Where it is.
@@ -278,7 +278,7 @@ pub fn mean_us(sum: &HistogramSum) -> Option<u64> {
 
 /// Whether a number only rises, and what it is shown in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     Gauge,
     /// A gauge kept in microseconds and shown in seconds.
@@ -288,7 +288,7 @@ pub(super) enum Kind {
 /// One number: series name, kind, help, and where it stands.
 pub(super) struct Series<T>(
     pub(super) &'static str,
-    pub(super) Kind,
+    pub(super) MetricKind,
     pub(super) &'static str,
     pub(super) fn(&T) -> u64,
 );
@@ -306,14 +306,14 @@ macro_rules! numbers {
             }
 
             pub(super) const SERIES: &'static [Series<Self>] =
-                &[$(Series($series, Kind::$kind, $help, |numbers| numbers.$field),)+];
+                &[$(Series($series, MetricKind::$kind, $help, |numbers| numbers.$field),)+];
         }
     };
 }
 
 numbers! {
     /// What one worker counted.
-    Worker of WorkerCounters:
+    WorkerStatus of WorkerCounters:
     connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
     generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
     adopt_us_max = "sessile_worker_adopt_max_seconds", Micros,
@@ -338,7 +338,7 @@ numbers! {
 
 numbers! {
     /// What the conversations of one worker counted.
-    Conversations of ConversationCounters:
+    RuntimeStatus of ConversationCounters:
     conversations = "sessile_conversations", Gauge, "Terminated connections and those whose requests are read, now.";
     handshakes = "sessile_tls_handshakes_total", Counter, "TLS handshakes made with clients.";
     resumed = "sessile_tls_handshakes_resumed_total", Counter, "TLS handshakes that resumed a session.";

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::status::{
-    self, Admission, Backend, BackendTotals, Descriptors, Listener, ListenerTotals, Pool, Reloads, Worker,
+    self, AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
+    Reloads, WorkerStatus,
 };
 use super::*;
 use crate::counters::{BackendCounters, ListenerCounters, Padded};
@@ -35,7 +36,7 @@ fn parse(page: &str) -> Parsed {
     parsed
 }
 
-fn backend(name: &str) -> Backend {
+fn backend(name: &str) -> BackendStatus {
     let counters: Vec<Padded<BackendCounters>> = (0..2).map(|_| Padded::default()).collect();
     for Padded(worker) in &counters {
         worker.connections.add(2);
@@ -44,7 +45,7 @@ fn backend(name: &str) -> Backend {
         worker.duration.record_us(7_200_000_000);
     }
     let totals = BackendTotals::sum(&counters);
-    Backend { name: name.into(), up: true, weight: 3, leases: 5, totals, ..Backend::default() }
+    BackendStatus { name: name.into(), up: true, weight: 3, leases: 5, totals, ..BackendStatus::default() }
 }
 
 fn status() -> Status {
@@ -53,7 +54,7 @@ fn status() -> Status {
     counters[1].0.accepted.add(5);
     counters[1].0.ended[Ended::NoRoute as usize].add(2);
     let totals = ListenerTotals::sum(&counters);
-    let front = Listener { name: "front".into(), open: 6, max: Some(100), totals, ..Listener::default() };
+    let front = ListenerStatus { name: "front".into(), open: 6, max: Some(100), totals, ..ListenerStatus::default() };
     Status {
         version: "0.1.0".into(),
         ready: true,
@@ -61,25 +62,25 @@ fn status() -> Status {
         generations_alive: 1,
         digest: "00c0ffee".into(),
         reloads: Reloads { accepted: 2, refused: 1, last_accepted: true, ..Reloads::default() },
-        admission: Admission { open: 6, max: 1_000, sources: 0 },
+        admission: AdmissionStatus { open: 6, max: 1_000, sources: 0 },
         descriptors: Some(Descriptors { open: 20, max: 1_024 }),
         listeners: vec![front],
-        pools: vec![Pool {
+        pools: vec![PoolStatus {
             name: "web".into(),
             digest: "00ff".into(),
             breaks: [("down".to_owned(), 9)].into(),
             backends: vec![backend("a"), backend("b")],
-            ..Pool::default()
+            ..PoolStatus::default()
         }],
-        store: Some(status::Store {
+        store: Some(status::StoreStatus {
             state: "working".into(),
             pending: 13,
             requests: [("find".to_owned(), [("known".to_owned(), 14)].into())].into(),
-            ..status::Store::default()
+            ..status::StoreStatus::default()
         }),
         workers: vec![
-            Worker { wakes: 11, adopt_us_max: 250, ..Worker::default() },
-            Worker { log_dropped: 12, ..Worker::default() },
+            WorkerStatus { wakes: 11, adopt_us_max: 250, ..WorkerStatus::default() },
+            WorkerStatus { log_dropped: 12, ..WorkerStatus::default() },
         ],
         ..Status::default()
     }

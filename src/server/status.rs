@@ -9,8 +9,8 @@ use super::{Server, lock_of};
 use crate::admin::{self, Asked, Control, StickTableView, Verdict};
 use crate::connection::{ConnectionView, Wanted};
 use crate::metrics::status::{
-    Admission, Backend, BackendTotals, Conversations, Descriptors, Listener, ListenerTotals, Pool, Status,
-    StickTableStatus, Worker,
+    AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
+    RuntimeStatus, Status, StickTableStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
 use crate::plan::Plan;
@@ -31,7 +31,7 @@ impl Control for Server {
         let snapshot = self.current.load_full();
         let bound = lock_of(&self.bound).clone();
         let addresses = |name: &str| bound.iter().find(|(known, _)| known == name).map(|(_, bind)| bind.clone());
-        let listeners = snapshot.listeners.iter().map(|listener| Listener {
+        let listeners = snapshot.listeners.iter().map(|listener| ListenerStatus {
             name: listener.config.name.clone(),
             bind: addresses(&listener.config.name).unwrap_or_default(),
             open: listener.state.open() as u64,
@@ -47,7 +47,7 @@ impl Control for Server {
             generations_alive: self.current.generations_alive(),
             digest: format!("{:016x}", snapshot.digest),
             reloads: lock_of(&self.reloads).clone(),
-            admission: Admission {
+            admission: AdmissionStatus {
                 open: self.admission.open() as u64,
                 max: self.admission.connections_max() as u64,
                 sources: self.admission.sources() as u64,
@@ -58,8 +58,8 @@ impl Control for Server {
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
             stick_tables: Vec::new(),
             store: self.store.report(),
-            conversations: self.conversations.counters().iter().map(|own| Conversations::read(&own.0)).collect(),
-            workers: self.workers.counters().iter().map(|worker| Worker::read(&worker.0)).collect(),
+            conversations: self.conversations.counters().iter().map(|own| RuntimeStatus::read(&own.0)).collect(),
+            workers: self.workers.counters().iter().map(|worker| WorkerStatus::read(&worker.0)).collect(),
         }
     }
 
@@ -107,8 +107,8 @@ impl Control for Server {
     }
 }
 
-fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
-    let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| Backend {
+fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
+    let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
         name: backend.name().to_owned(),
         address: backend.address().to_string(),
         state: backend.state_word(now_ms).to_owned(),
@@ -121,7 +121,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> Pool {
         leases: backend.leases(),
         totals: BackendTotals::sum(backend.all_counters()),
     });
-    Pool {
+    PoolStatus {
         name: pool.name().to_owned(),
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),

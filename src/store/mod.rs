@@ -224,21 +224,21 @@ impl Store {
     }
 
     /// What operators see; `None` without a store.
-    pub fn report(&self) -> Option<status::Store> {
+    pub fn report(&self) -> Option<status::StoreStatus> {
         let word = match self.look() {
             BreakerState::Off => return None,
             BreakerState::Open => "open",
             BreakerState::Working(_) => "working",
         };
         let tally = &self.shared.tally;
-        let mut report = status::Store {
+        let mut report = status::StoreStatus {
             state: word.to_owned(),
             budget_us: self.shared.budget_us.load(Relaxed),
             opened: tally.opened.load(Relaxed),
             pending: tally.pending.load(Relaxed),
             reconciled: tally.reconciled.load(Relaxed),
             overflow: tally.overflow.load(Relaxed),
-            ..status::Store::default()
+            ..status::StoreStatus::default()
         };
         {
             let said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -170,7 +170,7 @@ pub(super) fn down(status: &Status, name: &str) -> bool {
     in_every_pool(status, name, |backend| !backend.up)
 }
 
-fn in_every_pool(status: &Status, name: &str, holds: impl Fn(&status::Backend) -> bool) -> bool {
-    let holds = |pool: &status::Pool| pool.backends.iter().any(|backend| backend.name == name && holds(backend));
+fn in_every_pool(status: &Status, name: &str, holds: impl Fn(&status::BackendStatus) -> bool) -> bool {
+    let holds = |pool: &status::PoolStatus| pool.backends.iter().any(|backend| backend.name == name && holds(backend));
     status.pools.iter().all(holds)
 }
