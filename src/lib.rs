@@ -9,7 +9,7 @@
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
 //! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `acceptor`, `flow`, `preread`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
-//! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`access_log`], [`socket`], [`tls`], [`connection`], [`clock`], [`changes`], [`plan`] |
+//! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`access_log`], [`socket`], [`tls`], [`connection`], [`clock`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
 //! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
 //!
@@ -19,7 +19,6 @@ pub mod access_log;
 pub mod admin;
 pub mod admission;
 pub mod attempt;
-pub mod changes;
 pub mod cli;
 pub mod client_hello;
 pub mod clock;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let (options, words): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with("--"));
     let small = options.iter().any(|option| *option == "--test") || !options.iter().any(|option| *option == "--bench");
     let scale = if small { Scale::small() } else { full() };
-    support::many::descriptors_at_least(0);
+    support::load_support::descriptors_at_least(0);
     let wanted =
         |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()) || *word == "sticky");
     println!("{}", Row::heads());

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 mod check;
 mod cookie;
+pub mod diff;
 mod file;
 pub mod keys;
 mod listener;

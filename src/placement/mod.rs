@@ -172,8 +172,6 @@ mod ring;
 mod spread;
 
 #[cfg(test)]
-mod golden_tests;
-#[cfg(test)]
 mod tests;
 
 use crate::config::Balance;

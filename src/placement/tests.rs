@@ -1,5 +1,7 @@
 //! Placement as its users see it: evenness, movement, levels, order. The numbers and tables are tested in their files.
 
+mod golden;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -16,7 +16,6 @@
 
 mod live;
 mod pair;
-mod shrunk;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use self::live::{Live, Running, Shift, Tally};
 
 use self::pair::{Pair, Sampler};
-use crate::changes;
-use crate::config::{self, Config};
+use crate::config::{self, Config, diff};
 use crate::pool::{Backend, Pool};
 use crate::sticky::Facts;
 use crate::tls::Termination;
@@ -136,7 +134,7 @@ pub struct Client {
 impl Plan {
     /// Compares two configurations.
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
-        let pools = changes::common(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
+        let pools = diff::common(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
         let removed = removed(old, new).map(PoolPlan::removed);
         Self::told(old, new, pools.chain(removed).collect())
     }
@@ -144,7 +142,7 @@ impl Plan {
     /// Compares what a process does with another configuration.
     pub fn live(running: &Running<'_>, new: &Config, ask: Ask<'_>) -> Self {
         let old = &*running.snapshot.config;
-        let pools = changes::common(old, new).map(|(before, after)| {
+        let pools = diff::common(old, new).map(|(before, after)| {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
             live::asked(plan, &sample, running, new, (after, ask.clients))
         });
@@ -163,11 +161,11 @@ impl Plan {
     }
 
     fn told(old: &Config, new: &Config, pools: Vec<PoolPlan>) -> Self {
-        let mut warnings = shrunk::shrunk(old, new);
-        warnings.extend(changes::only_at_start(old, new));
-        warnings.extend(changes::only_for_new_listeners(old, new));
-        warnings.extend(changes::renamed(old, new));
-        Self { changes: changes::changes(old, new), warnings, pools }
+        let mut warnings = diff::shrunk(old, new);
+        warnings.extend(diff::only_at_start(old, new));
+        warnings.extend(diff::only_for_new_listeners(old, new));
+        warnings.extend(diff::renamed(old, new));
+        Self { changes: diff::changes(old, new), warnings, pools }
     }
 
     /// The pools of which more than `most` of the clients would move, in words.

@@ -23,12 +23,6 @@ mod placement_key;
 pub mod table;
 
 #[cfg(test)]
-mod group_tests;
-#[cfg(test)]
-mod meeting_tests;
-#[cfg(test)]
-mod memory_tests;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

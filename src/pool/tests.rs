@@ -1,5 +1,9 @@
 //! What a pool promises, as a whole.
 
+mod concurrent_keys;
+mod stick_group;
+mod stick_table;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 

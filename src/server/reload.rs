@@ -13,9 +13,8 @@ use super::listen_sockets::{self, ListenSockets};
 use super::{Server, connections_by_descriptors, lock_of};
 use crate::admin::Verdict;
 use crate::admission::Admission;
-use crate::changes;
 use crate::clock;
-use crate::config::{self, Checked, Config};
+use crate::config::{self, Checked, Config, diff};
 use crate::plan::{Ask, Plan, Running};
 use crate::snapshot::{Loaded, Snapshot};
 use crate::splicer;
@@ -101,10 +100,10 @@ impl Server {
         .await
         .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
         let old = &before.config;
-        warnings.extend(changes::only_at_start(old, &config));
-        warnings.extend(changes::only_for_new_listeners(old, &config));
-        warnings.extend(changes::renamed(old, &config));
-        let mut changes = changes::changes(old, &config);
+        warnings.extend(diff::only_at_start(old, &config));
+        warnings.extend(diff::only_for_new_listeners(old, &config));
+        warnings.extend(diff::renamed(old, &config));
+        let mut changes = diff::changes(old, &config);
         changes.extend(loaded.tls.changes(&before.tls));
         let verdict = Verdict { accepted: true, changes, warnings, ..Verdict::default() };
         Ok(Changes { config, loaded, access, verdict })

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::backend::{Backend, listener, pool};
 use crate::support::http::{exchange, unix_get, unix_post};
-use crate::support::many::{Client, client_hello};
+use crate::support::load_support::{Client, client_hello};
 use crate::support::prometheus::Page;
 use crate::support::sessile::run;
 use crate::support::{PATIENCE, Sessile, eventually};

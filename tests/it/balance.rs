@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use crate::support::backend::{listener, pool};
-use crate::support::many::{Client, Echo, Load, Target, alone};
+use crate::support::load_support::{Client, Echo, Load, Target, alone};
 use crate::support::{Sessile, eventually};
 
 /// Connections of each worker, and how many were handed to another.

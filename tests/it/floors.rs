@@ -27,7 +27,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("access_log", 2),
     ("socket", 2),
     ("tls", 2),
-    ("changes", 2),
     ("plan", 2),
     ("probe", 3),
     ("store", 3),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::support::backend::listener;
-use crate::support::many::{Client, Echo, alone};
+use crate::support::load_support::{Client, Echo, alone};
 use crate::support::{Sessile, eventually};
 
 const RELOADS: usize = 1_000;

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::Value;
 
 use crate::support::backend::{listener, pool};
-use crate::support::many::{Client, EchoProcess, alone, at_rest, descriptors_at_least};
+use crate::support::load_support::{Client, EchoProcess, alone, at_rest, descriptors_at_least};
 use crate::support::{Sessile, eventually, skip};
 
 const HELD: usize = 9_000;

@@ -2,7 +2,6 @@
 
 mod admin;
 mod balance;
-mod carried;
 mod certificates;
 mod demo;
 mod explain;
@@ -10,9 +9,10 @@ mod faults;
 mod floors;
 mod generations;
 mod idle;
-mod leftovers;
+mod leaks;
 mod plan;
 mod reload;
+mod reload_keeps;
 mod services;
 mod smoke;
 mod stick_table;

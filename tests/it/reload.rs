@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::backend::{Backend, listener};
-use crate::support::many::{Client, Echo};
+use crate::support::load_support::{Client, Echo};
 use crate::support::sessile::run;
 use crate::support::{Sessile, eventually};
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::process::Signal;
 
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::many::Client;
+use crate::support::load_support::Client;
 use crate::support::{Sessile, eventually};
 
 const CLIENTS: u8 = 100;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::many::{Client, Echo, Load, Target, Toll, alone};
+use crate::support::load_support::{Client, Echo, Load, Target, Toll, alone};
 use crate::support::{Sessile, eventually, http};
 
 /// Connections a second, over so many threads.

@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::support::backend::{Backend, pool};
-use crate::support::many::Client;
+use crate::support::load_support::Client;
 use crate::support::{Sessile, eventually, has};
 
 /// Opens three sockets under two names and becomes the program it is told to be.

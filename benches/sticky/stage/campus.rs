@@ -11,7 +11,7 @@ use super::clients::{run as block_on, settle};
 use super::table::Table;
 use super::truth::{Truth, spread};
 use super::{Row, Scale, breaks};
-use crate::support::many::client_hello;
+use crate::support::load_support::client_hello;
 use crate::support::{Sessile, eventually};
 
 const BACKENDS: usize = 10;

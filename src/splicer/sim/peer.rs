@@ -15,7 +15,7 @@ const NAME_BYTES: usize = 8;
 
 /// What becomes of somebody; a number is of bytes sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum Script {
     /// Says all and finishes.
     Completes,
     /// Resets.
@@ -61,7 +61,7 @@ pub struct Peer {
     /// Length of the stream.
     pub total: usize,
     /// What becomes of them.
-    pub fate: Fate,
+    pub script: Script,
     /// Bytes sent, the prefix included.
     pub sent: usize,
     /// They have finished.
@@ -93,13 +93,13 @@ pub struct Peer {
 
 impl Peer {
     /// Somebody who has said nothing yet.
-    pub fn new(id: Id, source: Option<IpAddr>, total: usize, fate: Fate) -> Self {
+    pub fn new(id: Id, source: Option<IpAddr>, total: usize, script: Script) -> Self {
         Self {
             id,
             source,
             prefix: Vec::new(),
             total: total.max(NAME_BYTES),
-            fate,
+            script,
             sent: 0,
             finished: false,
             gone: false,
@@ -126,14 +126,14 @@ impl Peer {
     /// What they want to do next.
     pub fn wish(&self) -> Wish {
         let goal = self.prefix.len() + self.total;
-        let (bound, then) = match self.fate {
-            Fate::Aborts(at) => (at, Wish::Abort),
-            Fate::Vanishes(at) => (at, Wish::Vanish),
-            Fate::Leaves(at) => (at, Wish::Leave),
-            Fate::Quits(at) => (at, Wish::Finish),
-            Fate::Rests(at) => (at, Wish::Nothing),
-            Fate::AbortsAfterEnd if self.finished => (goal, Wish::Abort),
-            Fate::AbortsAfterEnd | Fate::Completes => (goal, Wish::Finish),
+        let (bound, then) = match self.script {
+            Script::Aborts(at) => (at, Wish::Abort),
+            Script::Vanishes(at) => (at, Wish::Vanish),
+            Script::Leaves(at) => (at, Wish::Leave),
+            Script::Quits(at) => (at, Wish::Finish),
+            Script::Rests(at) => (at, Wish::Nothing),
+            Script::AbortsAfterEnd if self.finished => (goal, Wish::Abort),
+            Script::AbortsAfterEnd | Script::Completes => (goal, Wish::Finish),
         };
         match bound.min(goal).saturating_sub(self.sent) {
             0 if then == Wish::Finish && (self.finished || self.waits && !self.heard_end) => Wish::Nothing,

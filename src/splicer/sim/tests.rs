@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::random::Random;
-use super::world::{Answer, Greeting, Nature, World};
+use super::world::{Answer, Greeting, Scenario, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 use crate::outcome::Ended;
 
@@ -64,7 +64,7 @@ fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
 fn replay() {
     let Ok(seed) = std::env::var("SESSILE_SIM_SEED") else { return };
     let seed: u64 = seed.parse().expect("SESSILE_SIM_SEED is a number");
-    let (steps, _) = World::new(seed, nature(seed)).run().unwrap();
+    let (steps, _) = World::new(seed, scenario(seed)).run().unwrap();
     println!("world {seed}: {steps} steps");
 }
 
@@ -80,7 +80,7 @@ fn live(first: u64, steps: u64) -> Vec<u64> {
     let (mut seed, mut done) = (first, 0);
     let mut endings = vec![0; Ended::COUNT];
     while done < steps && !FAILED.load(Relaxed) {
-        match World::new(seed, nature(seed)).run() {
+        match World::new(seed, scenario(seed)).run() {
             Ok((steps, ended)) => {
                 done += steps;
                 endings.iter_mut().zip(ended).for_each(|(sum, ended)| *sum += ended);
@@ -99,7 +99,7 @@ fn live(first: u64, steps: u64) -> Vec<u64> {
     endings
 }
 
-fn nature(seed: u64) -> Nature {
+fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(!seed);
     let hostile = seed >= HOSTILE;
     let backends = match random.below(if hostile { 14 } else { 12 }) {
@@ -136,7 +136,7 @@ fn nature(seed: u64) -> Nature {
     let connections_max = if random.one_in(4) { 1 + random.below(4) } else { usize::MAX };
     let per_source = (hostile && random.one_in(4)).then_some(3);
     let (removes_listener, pipes_max) = (random.one_in(4), random.one_of(&[1, 3, 64]));
-    Nature {
+    Scenario {
         config,
         backends,
         clients,

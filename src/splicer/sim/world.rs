@@ -2,14 +2,14 @@
 //!
 //! Knows nothing of how the worker works. Invariants it checks at every step: bytes arrive equal and in order; an end
 //! arrives only after the last byte; a reset stays a reset; nothing that can move stands still; what is held is
-//! bounded; and what `judge.rs` looks at. At the end of a world nothing is left over.
+//! bounded; and what `oracle.rs` looks at. At the end of a world nothing is left over.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::judge::Judge;
 use super::kernel::{Id, Kernel};
+use super::oracle::Oracle;
 use super::os::SimOs;
 use super::peer::Peer;
 use super::random::{Random, mix};
@@ -32,7 +32,7 @@ const TURNS_MAX: usize = 400_000;
 
 /// What kind of world.
 #[derive(Debug, Clone)]
-pub struct Nature {
+pub struct Scenario {
     /// What the worker is configured with.
     pub config: Config,
     /// How each backend answers, in the configuration's order.
@@ -84,38 +84,38 @@ pub struct World {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) worker: Worker<SimOs>,
     pub(super) shared: Arc<Shared>,
-    pub(super) nature: Nature,
+    pub(super) scenario: Scenario,
     pub(super) random: Random,
     /// Everybody, by the number of their socket.
     pub(super) people: Vec<Option<Peer>>,
     /// Those of whom more is to be expected.
     pub(super) awake: Vec<Id>,
     pub(super) to_come: usize,
-    pub(super) judge: Judge,
+    pub(super) oracle: Oracle,
     turns: usize,
     pub(super) bytes: Vec<u8>,
 }
 
 impl World {
     /// A world in which nothing has happened.
-    pub fn new(seed: u64, nature: Nature) -> Self {
+    pub fn new(seed: u64, scenario: Scenario) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let shared = Arc::new(Shared::new(nature.config.clone(), Loaded::default(), 1, nature.pipes_max));
+        let shared = Arc::new(Shared::new(scenario.config.clone(), Loaded::default(), 1, scenario.pipes_max));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), AccessLogSender::off());
         worker.add_listener(0, (), listener, false);
-        shared.admission.limit(nature.connections_max, nature.per_source, None);
+        shared.admission.limit(scenario.connections_max, scenario.per_source, None);
         let mut random = Random::new(mix(seed));
-        kernel.borrow_mut().failures = if nature.hostile { 8 } else { 0 };
-        kernel.borrow_mut().room_min = if nature.bulky { BULK } else { 1 };
-        kernel.borrow_mut().hopeless = hopeless(&nature, &mut random);
+        kernel.borrow_mut().failures = if scenario.hostile { 8 } else { 0 };
+        kernel.borrow_mut().room_min = if scenario.bulky { BULK } else { 1 };
+        kernel.borrow_mut().hopeless = hopeless(&scenario, &mut random);
         Self {
             kernel,
             worker,
             shared,
-            to_come: nature.clients,
-            judge: Judge::new(&nature),
-            nature,
+            to_come: scenario.clients,
+            oracle: Oracle::new(&scenario),
+            scenario,
             random,
             people: Vec::new(),
             awake: Vec::new(),
@@ -133,7 +133,7 @@ impl World {
             }
         }
         self.bring_to_end()?;
-        Ok((self.shared.counters[0].0.steps.value(), self.judge.counted))
+        Ok((self.shared.counters[0].0.steps.value(), self.oracle.counted))
     }
 
     fn turn(&mut self) -> Result<(), String> {
@@ -147,14 +147,14 @@ impl World {
             let id = self.random.one_of(&self.awake);
             acted |= self.act(id)?;
         }
-        if self.nature.hostile {
+        if self.scenario.hostile {
             self.trouble();
         } else if self.random.one_in(100) {
             self.quiet();
         }
         let events = self.kernel.borrow_mut().events();
         self.worker.turn(&events);
-        self.judge()?;
+        self.oracle()?;
         self.check()?;
         let (people, kernel) = (&self.people, self.kernel.borrow());
         let done =
@@ -195,7 +195,7 @@ impl World {
             0 => self.kernel.borrow_mut().now += self.random.below(4_000_000) as u64,
             1 => {
                 self.kernel.borrow_mut().panic_next = true;
-                self.judge.panics += 1;
+                self.oracle.panics += 1;
             }
             2 => {
                 self.worker.shed(&Whom::All, 1, Ended::Stopped);
@@ -203,7 +203,7 @@ impl World {
             3 | 4 => {
                 let old = self.shared.current.load_full();
                 let next = Snapshot::build(
-                    self.nature.config.clone(),
+                    self.scenario.config.clone(),
                     Loaded::default(),
                     Some(&old),
                     1,
@@ -233,7 +233,7 @@ impl World {
         if alive > 1 {
             return Err(format!("{alive} snapshots are alive"));
         }
-        if kernel.pipes > self.nature.pipes_max {
+        if kernel.pipes > self.scenario.pipes_max {
             return Err(format!("{} pipes exist", kernel.pipes));
         }
         for id in &self.awake {
@@ -291,14 +291,14 @@ impl World {
 
     /// Everybody leaves; nothing may be left over.
     fn bring_to_end(&mut self) -> Result<(), String> {
-        if !self.nature.hostile {
+        if !self.scenario.hostile {
             self.all_complete()?;
         }
         for id in 0..self.people.len() {
             self.kernel.borrow_mut().let_go(id as Id);
         }
         for _ in 0..10_000 {
-            if self.worker.connections() == 0 && (self.worker.acceptors() == 0 || !self.nature.removes_listener) {
+            if self.worker.connections() == 0 && (self.worker.acceptors() == 0 || !self.scenario.removes_listener) {
                 break;
             }
             let next = self.worker.wake_at().unwrap_or(0);
@@ -307,11 +307,11 @@ impl World {
             let events = kernel.events();
             drop(kernel);
             self.worker.turn(&events);
-            self.judge()?;
+            self.oracle()?;
         }
         self.worker.trim();
         let pool_leases: u64 = self.shared.current.load().pools.iter().map(|pool| pool.leases()).sum();
-        let acceptors = if self.nature.removes_listener { self.worker.acceptors() } else { 0 };
+        let acceptors = if self.scenario.removes_listener { self.worker.acceptors() } else { 0 };
         let left = (
             self.worker.connections(),
             self.kernel.borrow().owned(),
@@ -343,9 +343,9 @@ impl World {
 }
 
 /// Backends that some worlds refuse to connect to without asking them.
-fn hopeless(nature: &Nature, random: &mut Random) -> Vec<(Address, Broken)> {
-    let addresses = nature.config.pools[0].backends.iter().map(|backend| backend.address.clone());
-    let answers = addresses.zip(&nature.backends).filter_map(|(address, answer)| match answer {
+fn hopeless(scenario: &Scenario, random: &mut Random) -> Vec<(Address, Broken)> {
+    let addresses = scenario.config.pools[0].backends.iter().map(|backend| backend.address.clone());
+    let answers = addresses.zip(&scenario.backends).filter_map(|(address, answer)| match answer {
         Answer::Refuse => Some((address, Broken::Refused)),
         Answer::Unreachable => Some((address, Broken::Unreachable)),
         Answer::Accept | Answer::Never => None,

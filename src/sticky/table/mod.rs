@@ -31,8 +31,6 @@ mod eviction;
 mod placement_ids;
 
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod tests;
 
 use std::fmt;

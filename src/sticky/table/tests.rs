@@ -1,5 +1,7 @@
 //! The stick table as its callers see it: alone, against a plain map, and with eight threads at once.
 
+mod model;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 

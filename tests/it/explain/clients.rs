@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::configurations::Configuration;
 use crate::support::authority::{self, Authority};
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// A TLV of every client's header, where a configuration wants one: as `explain` is told of it.
 pub const TLV: &str = "0xE0=tenant-7";
@@ -31,7 +31,7 @@ pub struct Client {
 
 /// Clients that are the same in every run.
 pub fn random(seed: u64, count: usize, configuration: &Configuration) -> Vec<Client> {
-    let mut random = Dice(seed);
+    let mut random = Rng(seed);
     let networks: Vec<IpNet> =
         configuration.networks.iter().map(|network| network.parse().expect("a network")).collect();
     let one = |index: usize| {
@@ -115,14 +115,14 @@ fn hello(name: Option<&str>) -> Vec<u8> {
 }
 
 /// Any address of a network.
-fn inside(dice: &mut Dice, network: IpNet) -> IpAddr {
+fn inside(rng: &mut Rng, network: IpNet) -> IpAddr {
     match network {
         IpNet::V4(network) => {
-            let host = dice.next() as u32 & u32::from(network.hostmask());
+            let host = rng.next() as u32 & u32::from(network.hostmask());
             IpAddr::V4((u32::from(network.network()) | host).into())
         }
         IpNet::V6(network) => {
-            let random = u128::from(dice.next()) << 64 | u128::from(dice.next());
+            let random = u128::from(rng.next()) << 64 | u128::from(rng.next());
             IpAddr::V6((u128::from(network.network()) | random & u128::from(network.hostmask())).into())
         }
     }

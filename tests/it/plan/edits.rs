@@ -12,11 +12,11 @@ const NETWORKS: [&str; 7] =
 /// Backends that a file may have, each with its own address.
 pub const SLOTS: usize = 16;
 
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 /// One of these.
-fn of<T: Copy>(dice: &mut Dice, these: &[T]) -> T {
-    these[dice.below(these.len())]
+fn of<T: Copy>(rng: &mut Rng, these: &[T]) -> T {
+    these[rng.below(these.len())]
 }
 
 /// What the pools of a file may have.
@@ -75,76 +75,76 @@ enum Rule {
 }
 
 impl File {
-    pub fn new(dice: &mut Dice, kind: Kind) -> Self {
+    pub fn new(rng: &mut Rng, kind: Kind) -> Self {
         let mut file = Self { kind, pools: Vec::new() };
-        for _ in 0..1 + dice.below(2) {
-            file.add_pool(dice);
+        for _ in 0..1 + rng.below(2) {
+            file.add_pool(rng);
         }
         file
     }
 
     /// Does some of what operators do.
-    pub fn edit(&mut self, dice: &mut Dice) {
-        for _ in 0..1 + dice.below(4) {
-            let at = dice.below(self.pools.len());
-            match dice.below(14) {
-                0 if self.pools.len() > 1 && dice.below(3) == 0 => drop(self.pools.remove(at)),
-                0 if dice.below(2) == 0 => self.add_pool(dice),
-                0 | 1 => self.pools[at].listener = of(dice, &["", "max_connections = 4000\n", "backlog = 1000\n"]),
+    pub fn edit(&mut self, rng: &mut Rng) {
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(self.pools.len());
+            match rng.below(14) {
+                0 if self.pools.len() > 1 && rng.below(3) == 0 => drop(self.pools.remove(at)),
+                0 if rng.below(2) == 0 => self.add_pool(rng),
+                0 | 1 => self.pools[at].listener = of(rng, &["", "max_connections = 4000\n", "backlog = 1000\n"]),
                 2..=4 => {
-                    let backend = self.free_slot(dice).map(|slot| Backend::new(dice, slot));
+                    let backend = self.free_slot(rng).map(|slot| Backend::new(rng, slot));
                     self.pools[at].backends.extend(backend);
                 }
                 _ => {
                     let kind = self.kind;
-                    self.pools[at].edit(dice, kind);
+                    self.pools[at].edit(rng, kind);
                 }
             }
         }
     }
 
-    fn add_pool(&mut self, dice: &mut Dice) {
-        let http = self.kind == Kind::Any && dice.below(3) == 0;
-        let name = format!("p{}", dice.below(1_000));
+    fn add_pool(&mut self, rng: &mut Rng) {
+        let http = self.kind == Kind::Any && rng.below(3) == 0;
+        let name = format!("p{}", rng.below(1_000));
         let mut pool = Pool {
             name,
             http,
-            balance: of(dice, &["hash", "hash", "ring", "maglev"]),
+            balance: of(rng, &["hash", "hash", "ring", "maglev"]),
             key: "\"source\"",
-            prefix: of(dice, &[32, 32, 24, 16]),
-            seed: dice.below(2),
-            stick_table: of(dice, &["1 MiB", "1 MiB", "4 MiB", "0"]),
-            on_add: of(dice, &["stay", "stay", "move"]),
-            on_return: of(dice, &["stay", "return"]),
+            prefix: of(rng, &[32, 32, 24, 16]),
+            seed: rng.below(2),
+            stick_table: of(rng, &["1 MiB", "1 MiB", "4 MiB", "0"]),
+            on_add: of(rng, &["stay", "stay", "move"]),
+            on_return: of(rng, &["stay", "return"]),
             cookie: None,
             backends: Vec::new(),
             ranges: Vec::new(),
             listener: "",
         };
         self.pools.push(pool.clone());
-        for _ in 0..2 + dice.below(4) {
-            if let Some(slot) = self.free_slot(dice) {
-                pool.backends.push(Backend::new(dice, slot));
+        for _ in 0..2 + rng.below(4) {
+            if let Some(slot) = self.free_slot(rng) {
+                pool.backends.push(Backend::new(rng, slot));
             }
             if let Some(last) = self.pools.last_mut() {
                 *last = pool.clone();
             }
         }
-        for _ in 0..dice.below(3) {
-            pool.change_ranges(dice);
+        for _ in 0..rng.below(3) {
+            pool.change_ranges(rng);
         }
         if http {
-            pool.change_cookie(dice);
+            pool.change_cookie(rng);
         }
         if let Some(last) = self.pools.last_mut() {
             *last = pool;
         }
     }
 
-    fn free_slot(&self, dice: &mut Dice) -> Option<usize> {
+    fn free_slot(&self, rng: &mut Rng) -> Option<usize> {
         let taken = |slot: usize| self.pools.iter().flat_map(|pool| &pool.backends).any(|b| b.slot == slot);
         let free: Vec<_> = (0..SLOTS).filter(|slot| !taken(*slot)).collect();
-        (!free.is_empty()).then(|| of(dice, &free))
+        (!free.is_empty()).then(|| of(rng, &free))
     }
 
     /// The text; `address` of a slot, `keys` the file that cookies are sealed with.
@@ -164,66 +164,66 @@ impl File {
 }
 
 impl Backend {
-    fn new(dice: &mut Dice, slot: usize) -> Self {
+    fn new(rng: &mut Rng, slot: usize) -> Self {
         Self {
-            name: format!("b{slot}x{}", dice.below(100)),
+            name: format!("b{slot}x{}", rng.below(100)),
             slot,
-            weight: of(dice, &[1, 1, 1, 2, 5, 100]),
-            drains: dice.below(12) == 0,
-            location: of(dice, &["", "", "", "dc1", "dc1/h1", "dc2"]),
-            backup: dice.below(12) == 0,
+            weight: of(rng, &[1, 1, 1, 2, 5, 100]),
+            drains: rng.below(12) == 0,
+            location: of(rng, &["", "", "", "dc1", "dc1/h1", "dc2"]),
+            backup: rng.below(12) == 0,
         }
     }
 }
 
 impl Pool {
-    fn edit(&mut self, dice: &mut Dice, kind: Kind) {
-        let at = dice.below(self.backends.len());
-        match dice.below(13) {
+    fn edit(&mut self, rng: &mut Rng, kind: Kind) {
+        let at = rng.below(self.backends.len());
+        match rng.below(13) {
             0 if self.backends.len() > 1 => {
                 let gone = self.backends.remove(at).name;
                 self.rename_in_pins(&gone, None);
             }
             1 => {
                 let old = self.backends[at].name.clone();
-                let new = format!("r{}", dice.below(10_000));
+                let new = format!("r{}", rng.below(10_000));
                 self.backends[at].name.clone_from(&new);
                 self.rename_in_pins(&old, Some(&new));
             }
-            2 => self.backends[at].weight = of(dice, &[0, 1, 2, 3, 7, 256]),
+            2 => self.backends[at].weight = of(rng, &[0, 1, 2, 3, 7, 256]),
             3 => self.backends[at].drains = !self.backends[at].drains,
-            4 => self.backends[at].location = of(dice, &["", "dc1", "dc1/h1", "dc1/h2", "dc2"]),
-            5 => self.balance = of(dice, &["hash", "ring", "maglev"]),
+            4 => self.backends[at].location = of(rng, &["", "dc1", "dc1/h1", "dc1/h2", "dc2"]),
+            5 => self.balance = of(rng, &["hash", "ring", "maglev"]),
             6 if kind == Kind::Any && !self.http => {
-                self.key = of(dice, &["\"source\"", "\"sni\"", "[\"source\", \"sni\"]"]);
+                self.key = of(rng, &["\"source\"", "\"sni\"", "[\"source\", \"sni\"]"]);
             }
-            6 | 7 => self.prefix = of(dice, &[32, 28, 24, 16, 9]),
-            8 => self.seed = dice.below(3),
-            9 => self.stick_table = of(dice, &["1 MiB", "2 MiB", "4 MiB", "0"]),
-            10 => (self.on_add, self.on_return) = (of(dice, &["stay", "move"]), of(dice, &["stay", "return"])),
-            11 if self.http => self.change_cookie(dice),
-            _ => self.change_ranges(dice),
+            6 | 7 => self.prefix = of(rng, &[32, 28, 24, 16, 9]),
+            8 => self.seed = rng.below(3),
+            9 => self.stick_table = of(rng, &["1 MiB", "2 MiB", "4 MiB", "0"]),
+            10 => (self.on_add, self.on_return) = (of(rng, &["stay", "move"]), of(rng, &["stay", "return"])),
+            11 if self.http => self.change_cookie(rng),
+            _ => self.change_ranges(rng),
         }
     }
 
-    fn change_cookie(&mut self, dice: &mut Dice) {
-        self.cookie = of(dice, &[None, Some("insert"), Some("learn"), Some("prefix"), Some("route"), Some("hash")]);
+    fn change_cookie(&mut self, rng: &mut Rng) {
+        self.cookie = of(rng, &[None, Some("insert"), Some("learn"), Some("prefix"), Some("route"), Some("hash")]);
     }
 
-    fn change_ranges(&mut self, dice: &mut Dice) {
-        let network = of(dice, &NETWORKS);
+    fn change_ranges(&mut self, rng: &mut Rng) {
+        let network = of(rng, &NETWORKS);
         self.ranges.retain(|range| range.network != network);
         let own: usize = network.split('/').nth(1).and_then(|bits| bits.parse().ok()).unwrap_or(32);
-        let rule = match dice.below(5) {
+        let rule = match rng.below(5) {
             0 => return,
             1 => Rule::One,
-            2 => Rule::Prefix((own + dice.below(33 - own)).max(own)),
+            2 => Rule::Prefix((own + rng.below(33 - own)).max(own)),
             _ => {
                 let mut pinned: Vec<_> = self.backends.iter().map(|backend| backend.name.clone()).collect();
-                while pinned.len() > 1 && dice.below(3) > 0 {
-                    pinned.remove(dice.below(pinned.len()));
+                while pinned.len() > 1 && rng.below(3) > 0 {
+                    pinned.remove(rng.below(pinned.len()));
                 }
-                Rule::Pin(pinned, dice.below(3) == 0)
+                Rule::Pin(pinned, rng.below(3) == 0)
             }
         };
         self.ranges.push(Range { network, rule });
@@ -283,10 +283,10 @@ impl Pool {
 }
 
 /// Clients from a few networks, so that ranges and prefixes matter; some come twice, as do people behind one address.
-pub fn clients(dice: &mut Dice, count: usize, with_names: bool) -> Vec<Client> {
+pub fn clients(rng: &mut Rng, count: usize, with_names: bool) -> Vec<Client> {
     let client = |_| {
-        let source = IpAddr::from([127, 1 + dice.below(2) as u8, dice.below(5) as u8, 1 + dice.below(250) as u8]);
-        let sni = with_names.then(|| format!("host{}.example.org", dice.below(40)));
+        let source = IpAddr::from([127, 1 + rng.below(2) as u8, rng.below(5) as u8, 1 + rng.below(250) as u8]);
+        let sni = with_names.then(|| format!("host{}.example.org", rng.below(40)));
         Client { source, sni }
     };
     (0..count).map(client).collect()

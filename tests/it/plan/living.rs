@@ -10,8 +10,8 @@ use super::edits::{self, Kind, SLOTS};
 use super::pair;
 use crate::support::Sessile;
 use crate::support::backend::Backend;
-use crate::support::dice::Dice;
-use crate::support::many;
+use crate::support::load_support;
+use crate::support::rng::Rng;
 use crate::support::sessile::run;
 
 const EDITS: u64 = 10;
@@ -24,10 +24,10 @@ fn visit(
     client: &Client,
     front: SocketAddr,
     pool: &edits::Pool,
-    keep: &mut Vec<many::Client>,
+    keep: &mut Vec<load_support::Client>,
     kept: bool,
 ) -> Option<String> {
-    let mut connection = many::Client::connect_from(client.source, front);
+    let mut connection = load_support::Client::connect_from(client.source, front);
     let answer = connection.try_ask("who").ok()?;
     let slot: usize = answer.strip_prefix('s')?.split(' ').next()?.parse().ok()?;
     if kept {
@@ -81,10 +81,10 @@ struct Scene {
 impl Scene {
     fn new(seed: u64) -> Self {
         let backends: Vec<_> = (0..SLOTS).map(|slot| Backend::named(&format!("s{slot}"))).collect();
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let text = |file: &edits::File| file.text(|slot| backends[slot].address.to_string(), "");
-        let ((old, before), (new, after)) = pair(&mut dice, Kind::Plain, text);
-        let clients = edits::clients(&mut dice, CLIENTS, false);
+        let ((old, before), (new, after)) = pair(&mut rng, Kind::Plain, text);
+        let clients = edits::clients(&mut rng, CLIENTS, false);
         Self { sessile: Sessile::start(&before), _backends: backends, clients, old, new, texts: (before, after) }
     }
 
@@ -92,7 +92,7 @@ impl Scene {
     fn everybody(
         &self,
         file: &edits::File,
-        open: &mut Vec<many::Client>,
+        open: &mut Vec<load_support::Client>,
         keep: bool,
     ) -> BTreeMap<String, Vec<Option<String>>> {
         let of_pool = |pool: &edits::Pool| {

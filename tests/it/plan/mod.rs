@@ -1,8 +1,8 @@
 //! A plan is what then happens: for random edits of configuration files, in one process and through a running one.
 
-mod apart;
 mod edits;
 mod living;
+mod plan_split;
 
 use sessile::config::{self, Config};
 
@@ -13,14 +13,14 @@ fn checked(text: &str) -> Option<Config> {
 
 /// A file and what an edit made of it, both good.
 fn pair(
-    dice: &mut crate::support::dice::Dice,
+    rng: &mut crate::support::rng::Rng,
     kind: edits::Kind,
     text: impl Fn(&edits::File) -> String,
 ) -> ((edits::File, String), (edits::File, String)) {
     loop {
-        let old = edits::File::new(dice, kind);
+        let old = edits::File::new(rng, kind);
         let mut new = old.clone();
-        new.edit(dice);
+        new.edit(rng);
         let (before, after) = (text(&old), text(&new));
         if checked(&before).is_some() && checked(&after).is_some() {
             return ((old, before), (new, after));

@@ -2,11 +2,11 @@
 
 pub mod authority;
 pub mod backend;
-pub mod dice;
 pub mod http;
-pub mod many;
+pub mod load_support;
 pub mod program;
 pub mod prometheus;
+pub mod rng;
 pub mod sessile;
 
 use std::io::Write;

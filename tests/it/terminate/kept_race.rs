@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_local;
 
-use super::crowd::{Backends, connect, run};
+use super::load::{Backends, connect, run};
 use crate::support::Sessile;
 use crate::support::backend::{listener, pool};
-use crate::support::dice::Dice;
-use crate::support::many::alone;
+use crate::support::load_support::alone;
+use crate::support::rng::Rng;
 
 const REQUESTS: usize = 50_000;
 const CLIENTS: usize = 40;
@@ -47,18 +47,18 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
     let sessile = Sessile::start(&text);
     let (front, began) = (sessile.address("l"), Instant::now());
     let client = async move |number: usize| {
-        let (mut seen, mut dice) = (Seen::default(), Dice(number as u64));
+        let (mut seen, mut rng) = (Seen::default(), Rng(number as u64));
         let (mut line, mut next) = (connect(front).await, Instant::now());
         for count in 0..REQUESTS / CLIENTS {
             // From answer to request, or from request to request: backends count from the former.
             if number.is_multiple_of(2) {
                 next = Instant::now();
             }
-            next += KEPT - Duration::from_micros(dice.below(1_500) as u64);
+            next += KEPT - Duration::from_micros(rng.below(1_500) as u64);
             tokio::time::sleep_until(next.into()).await;
-            let (path, post) = (format!("/{number}/{count}"), dice.below(2) == 0);
+            let (path, post) = (format!("/{number}/{count}"), rng.below(2) == 0);
             let head = format!("{} {path} HTTP/1.1\r\nHost: a\r\n", if post { "POST" } else { "GET" });
-            let body = match (post, dice.below(2)) {
+            let body = match (post, rng.below(2)) {
                 (false, _) => "\r\n".to_owned(),
                 // Nothing of it is gone, and still it must not be sent twice.
                 (true, 0) => "Content-Length: 0\r\n\r\n".to_owned(),

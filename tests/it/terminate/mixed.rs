@@ -16,11 +16,11 @@ use tokio::task::spawn_local;
 
 use super::Front;
 use super::client::config;
-use super::crowd::{Asked, Backends, Head, Line, Wire, connect, connect_tls, run};
+use super::load::{Asked, Backends, Head, Line, Wire, connect, connect_tls, run};
 use crate::support::backend::{listener, pool};
-use crate::support::dice::Dice;
 use crate::support::eventually;
-use crate::support::many::alone;
+use crate::support::load_support::alone;
+use crate::support::rng::Rng;
 
 const REQUESTS: usize = 100_000;
 /// Client connections at a time; every eighth has TLS.
@@ -185,7 +185,7 @@ struct Carrier {
     front: [std::net::SocketAddr; 2],
     tls: Arc<rustls::ClientConfig>,
     users: Vec<User>,
-    dice: Dice,
+    rng: Rng,
     tally: Rc<Tally>,
 }
 
@@ -205,7 +205,7 @@ impl Carrier {
             return connect_tls(self.front[0], &self.tls).await.boxed();
         }
         let line = connect(self.front[1]).await;
-        if self.dice.below(2) == 0 {
+        if self.rng.below(2) == 0 {
             line.reset_when_dropped();
         }
         line.boxed()
@@ -213,7 +213,7 @@ impl Carrier {
 
     /// Asks once, or several times before the first answer; whether the connection goes on.
     async fn round(&mut self, line: &mut Line<Box<dyn Wire>>) -> bool {
-        let count = if self.dice.below(4) == 0 { 2 + self.dice.below(4) } else { 1 };
+        let count = if self.rng.below(4) == 0 { 2 + self.rng.below(4) } else { 1 };
         let mut asks: Vec<_> = (0..count).map(|_| self.choose()).collect();
         // Who has settled nowhere does so first, alone.
         if let Some(homeless) = self.users.iter().position(|user| user.cookie.is_none()) {
@@ -240,22 +240,22 @@ impl Carrier {
     }
 
     fn choose(&mut self) -> Ask {
-        let user = self.dice.below(USERS);
-        let kinds = if self.dice.below(8) == 0 { &BAD[..] } else { &GOOD[..] };
-        let kind = kinds[self.dice.below(kinds.len())];
+        let user = self.rng.below(USERS);
+        let kinds = if self.rng.below(8) == 0 { &BAD[..] } else { &GOOD[..] };
+        let kind = kinds[self.rng.below(kinds.len())];
         let method = match kind {
             Abort | Early => "POST",
-            UntilClose | HalfBody => ["GET", "POST"][self.dice.below(2)],
-            _ => ["GET", "GET", "HEAD", "POST", "PUT"][self.dice.below(5)],
+            UntilClose | HalfBody => ["GET", "POST"][self.rng.below(2)],
+            _ => ["GET", "GET", "HEAD", "POST", "PUT"][self.rng.below(5)],
         };
         self.ask(user, kind, method)
     }
 
     fn ask(&mut self, user: usize, kind: Kind, method: &'static str) -> Ask {
-        let path = path_of(kind, &self.users[user].name, self.dice.below(1_000_000));
+        let path = path_of(kind, &self.users[user].name, self.rng.below(1_000_000));
         let length = match (method, kind) {
             ("POST" | "PUT", Abort | Early) => 200_000,
-            ("POST" | "PUT", _) => [0, 10, 5_000, 70_000][self.dice.below(4)],
+            ("POST" | "PUT", _) => [0, 10, 5_000, 70_000][self.rng.below(4)],
             _ => 0,
         };
         let body = path.repeat(length / path.len() + 1)[..length].to_owned();
@@ -266,7 +266,7 @@ impl Carrier {
         let user = &self.users[ask.user];
         let cookie = user.cookie.as_deref().unwrap_or("none=here");
         let quoted = || cookie.split_once('=').map(|(name, value)| format!("{name}=\"{value}\"")).unwrap();
-        let cookies = match self.dice.below(4) {
+        let cookies = match self.rng.below(4) {
             0 => format!("Cookie: who={}; {cookie}\r\n", user.name),
             1 => format!("Cookie: a=b; {cookie}\r\nCookie: who={}; c=d\r\n", user.name),
             2 => format!("Cookie: SESSILE=made-up; {cookie}; who={}\r\n", user.name),
@@ -279,7 +279,7 @@ impl Carrier {
         if ask.kind == Abort {
             return format!("{head}Content-Length: {}\r\n\r\n{}", ask.body.len(), &ask.body[..ask.body.len() / 3]);
         }
-        if self.dice.below(2) == 0 || ask.body.is_empty() {
+        if self.rng.below(2) == 0 || ask.body.is_empty() {
             return format!("{head}Content-Length: {}\r\n\r\n{}", ask.body.len(), ask.body);
         }
         let mut chunked = head + "Transfer-Encoding: chunked\r\n\r\n";
@@ -366,7 +366,7 @@ fn a_hundred_thousand_mixed_requests_and_nobody_gets_anothers_answer() {
                 let user = |n| User { name: format!("u{number}-{n}"), ..User::default() };
                 let users = (0..USERS).map(user).collect();
                 let (tls, tally) = (Arc::clone(&tls), Rc::clone(&tally));
-                spawn_local(Carrier { number, front: addresses, tls, users, dice: Dice(number as u64), tally }.run())
+                spawn_local(Carrier { number, front: addresses, tls, users, rng: Rng(number as u64), tally }.run())
             })
             .collect();
         for line in lines {

@@ -17,9 +17,9 @@ use tokio::task::spawn_local;
 
 use super::Front;
 use super::client::config;
-use super::crowd::{Backends, Line, Wire, connect_small, run, secured, small_socket};
+use super::load::{Backends, Line, Wire, connect_small, run, secured, small_socket};
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::many::{alone, at_rest};
+use crate::support::load_support::{alone, at_rest};
 
 const STUCK: usize = 500;
 const STUCK_MAX_KIB: f64 = 64.0;

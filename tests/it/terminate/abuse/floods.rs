@@ -8,11 +8,11 @@ use tokio::task::spawn_local;
 use super::{Honest, ask, backend, ended, half_shaken, nothing_is_left};
 use crate::support::authority::hello;
 use crate::support::backend::{listener, pool};
-use crate::support::many::{alone, at_rest};
+use crate::support::load_support::{alone, at_rest};
 use crate::support::{Sessile, eventually};
 use crate::terminate::Front;
 use crate::terminate::client::config;
-use crate::terminate::crowd::{Backends, connect, connect_tls, run};
+use crate::terminate::load::{Backends, connect, connect_tls, run};
 
 fn front(limits: &str, backends: &Backends) -> Front {
     let tables = listener("p", "").replace("\"l\"", "\"plain\"") + &pool("p", "http = true\n", &backends.addresses);

@@ -19,7 +19,7 @@ use rustls::{ClientConfig, ClientConnection};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::crowd::{Backends, Line, Wire, connect, connect_tls};
+use super::load::{Backends, Line, Wire, connect, connect_tls};
 use crate::support::authority::hello;
 use crate::support::{Sessile, eventually};
 

@@ -9,10 +9,10 @@ use super::{Case, Honest, Played, Scene, ask, backend, case, ended, half_shaken,
 use crate::support::authority::hello;
 use crate::support::backend::{Backend, pool};
 use crate::support::eventually;
-use crate::support::many::{alone, at_rest};
+use crate::support::load_support::{alone, at_rest};
 use crate::terminate::Front;
 use crate::terminate::client::config;
-use crate::terminate::crowd::{Line, Wire, connect, connect_small, connect_tls, run};
+use crate::terminate::load::{Line, Wire, connect, connect_small, connect_tls, run};
 
 /// How many of each kind.
 const MANY: usize = 20;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use serde_json::Value;
 
 use super::client::Talk;
-use super::crowd::Backends;
+use super::load::Backends;
 use crate::support::backend::{listener, pool};
 use crate::support::{PATIENCE, Sessile, eventually};
 

@@ -7,10 +7,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
-use super::buckets::{Buckets, Word};
-use super::entry::{Data, Minute, PlacementId};
-use super::secret::KeyHash;
-use super::{BackendId, EntryKind, Place};
+use crate::sticky::table::buckets::{Buckets, Word};
+use crate::sticky::table::entry::{Data, Minute, PlacementId};
+use crate::sticky::table::secret::KeyHash;
+use crate::sticky::table::{BackendId, EntryKind, Place};
 
 const PREEMPTIONS: usize = 2;
 const A: u16 = 1;

@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::kernel::{Id, Kernel};
-use super::peer::{Fate, Peer};
+use super::peer::{Peer, Script};
 use super::socket::{Closed, Socket};
-use super::world::{Answer, Greeting, Nature, World};
+use super::world::{Answer, Greeting, Scenario, World};
 use crate::counters::Counter;
 use crate::outcome::Ended;
 use crate::splicer::os::Micros;
@@ -23,7 +23,7 @@ const TUNE_US: Micros = 15_000_000;
 
 /// What is looked at in every world.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Oracle {
     /// Steps that were made to panic.
     pub panics: u64,
     /// How connections ended, by `Ended as usize`.
@@ -42,10 +42,10 @@ struct Limits {
     budget: Micros,
 }
 
-impl Judge {
+impl Oracle {
     /// For a world of this nature.
-    pub fn new(nature: &Nature) -> Self {
-        let (limits, pool) = (&nature.config.limits, &nature.config.pools[0]);
+    pub fn new(scenario: &Scenario) -> Self {
+        let (limits, pool) = (&scenario.config.limits, &scenario.config.pools[0]);
         let us = |limit: Duration| limit.as_micros() as Micros;
         let limits = Limits {
             hello: us(limits.hello_timeout),
@@ -61,7 +61,7 @@ impl Judge {
 
 impl World {
     /// Looks at everything after a turn of the worker.
-    pub(super) fn judge(&mut self) -> Result<(), String> {
+    pub(super) fn oracle(&mut self) -> Result<(), String> {
         let closed = std::mem::take(&mut self.kernel.borrow_mut().ended);
         let ended = self.newly_ended();
         if closed.len() != ended.len() {
@@ -97,7 +97,7 @@ impl World {
     fn newly_ended(&mut self) -> Vec<Ended> {
         let snapshot = self.shared.current.load();
         let now = &snapshot.listeners[0].state.counters[0].0.ended;
-        let before = &mut self.judge.counted;
+        let before = &mut self.oracle.counted;
         let mut ended = Vec::new();
         for ((word, now), before) in Ended::ALL.iter().zip(now.iter().map(Counter::value)).zip(before) {
             ended.extend((*before..now).map(|_| *word));
@@ -108,7 +108,7 @@ impl World {
 
     /// Nobody is kept beyond a limit.
     fn not_overdue(&self, peer: &Peer, client: &Socket, accepted: Micros, kernel: &Kernel) -> Result<(), String> {
-        let (limits, now) = (&self.judge.limits, kernel.now);
+        let (limits, now) = (&self.oracle.limits, kernel.now);
         let over = |since: Micros, limit: Micros| since + limit + SLACK_US < now;
         let late = |what: &str| Err(format!("client {} is kept beyond {what}", peer.id));
         let Some(backend) = client.partner.map(|id| kernel.socket(id)) else {
@@ -149,7 +149,7 @@ impl World {
         let (Some(peer), client) = (self.peer(id), kernel.socket(id)) else { return false };
         let backend = client.partner.map(|id| kernel.socket(id));
         let other = client.partner.and_then(|id| self.peer(id));
-        let (limits, now) = (&self.judge.limits, kernel.now);
+        let (limits, now) = (&self.oracle.limits, kernel.now);
         let passed = |since: Option<Micros>, limit: Option<Micros>| {
             since.zip(limit).is_some_and(|(since, limit)| since + limit <= now)
         };
@@ -157,9 +157,10 @@ impl World {
             backend.and_then(|backend| Some(backend.established_at?.max(client.active_at()).max(backend.active_at())));
         let ended = |socket: &Socket| socket.end_read.is_some();
         let half_closed = ended(client) || backend.is_some_and(ended);
-        let gone_as = |peer: &Peer, vanished: bool| peer.gone && (matches!(peer.fate, Fate::Vanishes(_)) == vanished);
-        let answers = |answer: Answer| self.nature.backends.contains(&answer);
-        let greeting = &self.nature.greeting;
+        let gone_as =
+            |peer: &Peer, vanished: bool| peer.gone && (matches!(peer.script, Script::Vanishes(_)) == vanished);
+        let answers = |answer: Answer| self.scenario.backends.contains(&answer);
+        let greeting = &self.scenario.greeting;
         let cut = peer.sent < peer.prefix.len();
         match word {
             Ended::Done => ended(client) && backend.is_some_and(ended),
@@ -197,8 +198,8 @@ impl World {
             Ended::ConnectTimeout => {
                 passed(client.first_asked_at, Some(limits.connect)) || other.is_some_and(|other| gone_as(other, true))
             }
-            Ended::NoPort | Ended::NoDescriptor | Ended::NoMemory | Ended::LocalError => self.nature.hostile,
-            Ended::Stopped => self.nature.hostile,
+            Ended::NoPort | Ended::NoDescriptor | Ended::NoMemory | Ended::LocalError => self.scenario.hostile,
+            Ended::Stopped => self.scenario.hostile,
             Ended::SourceConnections => {
                 let alike = |other: &&Peer| other.id != id && self.counts_as(other) == self.counts_as(peer);
                 let counted = |other: &&Peer| {
@@ -206,9 +207,9 @@ impl World {
                     socket.accepted_at.is_some() && (socket.closed.is_none() || closed.contains(&other.id))
                 };
                 let others = self.people.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
-                self.nature.per_source.is_some_and(|limit| others.count() >= limit as usize)
+                self.scenario.per_source.is_some_and(|limit| others.count() >= limit as usize)
             }
-            Ended::Panicked => self.shared.counters[0].0.panics.value() <= self.judge.panics,
+            Ended::Panicked => self.shared.counters[0].0.panics.value() <= self.oracle.panics,
             _ => false,
         }
     }
@@ -216,7 +217,7 @@ impl World {
     /// The source a client counts for.
     fn counts_as(&self, peer: &Peer) -> Option<IpAddr> {
         // All PROXY headers announce the same one.
-        peer.source.filter(|_| !matches!(self.nature.greeting, Greeting::Proxy(_)))
+        peer.source.filter(|_| !matches!(self.scenario.greeting, Greeting::Proxy(_)))
     }
 
     /// Unless both ends were read, both sockets of a relay are reset.
@@ -245,7 +246,7 @@ impl World {
         let accepted = snapshot.listeners[0].state.counters[0].0.accepted.value();
         let counted =
             (sum(&|c| c.bytes_up.value()), sum(&|c| c.bytes_down.value()), sum(&|c| c.connections.value()), accepted);
-        let expected = (up as u64, down as u64, self.nature.clients as u64, self.nature.clients as u64);
+        let expected = (up as u64, down as u64, self.scenario.clients as u64, self.scenario.clients as u64);
         if counted != expected {
             return Err(format!(
                 "bytes up, bytes down, reached, accepted: counted {counted:?}, but there were {expected:?}"

@@ -1,10 +1,10 @@
 //! Rules that meet: ranges, cookies, drain, load and the policies of stick table, two or three at a time.
 
-use super::memory_tests::{CLIENTS, next, remembering, rules, visit, visit_all};
-use super::tests::{check, client, config, mark, pin, range};
-use super::*;
+use super::stick_table::{CLIENTS, next, remembering, rules, visit, visit_all};
+use super::{check, client, config, mark, pin, range};
 use crate::config::{Balance, OnAdd, OnDown, OnFull, OnMarkedDown, OnReturn};
 use crate::outcome::Ended;
+use crate::pool::*;
 
 const MINUTE: u64 = 60_000;
 const EVERYBODY: &str = "10.0.0.0/8";

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::tests::{client, config, mark, pin, range};
-use super::*;
+use super::{client, config, mark, pin, range};
 use crate::config::{OnAdd, OnDown, OnReturn};
+use crate::pool::*;
 use crate::sticky::table::Secret;
 
 pub(super) const CLIENTS: u32 = 400;
@@ -411,7 +411,7 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
         for _ in 0..4 {
             backend.checked(
                 if good { Ok(()) } else { Err("refused") },
-                &super::tests::check(),
+                &super::check(),
                 config::OnMarkedDown::Keep,
                 now_ms,
             );

@@ -1,7 +1,7 @@
 //! Pools that share their stick table, and what they take along.
 
-use super::memory_tests::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
-use super::*;
+use super::stick_table::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
+use crate::pool::*;
 use crate::sticky::cookie::Recalled;
 use crate::sticky::table::Secret;
 

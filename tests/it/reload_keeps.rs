@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::reload::{OFF, accepted, map, pool};
 use crate::support::backend::{Backend, listener};
-use crate::support::many::{Client, Echo};
+use crate::support::load_support::{Client, Echo};
 use crate::support::{Sessile, eventually};
 
 const FAST: &str = "kind = \"tcp\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1";

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::kernel::Id;
-use super::peer::{Fate, Peer, Wish};
+use super::peer::{Peer, Script, Wish};
 use super::socket::Taken;
 use super::world::{Answer, BULK, Greeting, World};
 use crate::config::Address;
@@ -15,16 +15,16 @@ use crate::splicer::os::Broken;
 impl World {
     pub(super) fn new_client(&mut self) {
         self.to_come -= 1;
-        let sources = if self.nature.per_source.is_some() { 3 } else { 200 };
+        let sources = if self.scenario.per_source.is_some() { 3 } else { 200 };
         let source = IpAddr::from([10, 0, self.random.below(4) as u8, self.random.below(sources) as u8]);
         let from = SocketAddr::new(source, 40_000);
         let id = self.kernel.borrow_mut().dial(from);
-        let prefix = match &self.nature.greeting {
+        let prefix = match &self.scenario.greeting {
             Greeting::None => Vec::new(),
             Greeting::Proxy(bytes) | Greeting::Hello(bytes) => bytes.clone(),
         };
         self.new_peer(id, prefix, Some(source));
-        if self.to_come == 0 && self.nature.removes_listener {
+        if self.to_come == 0 && self.scenario.removes_listener {
             self.worker.remove_listener(0);
         }
     }
@@ -38,29 +38,29 @@ impl World {
             3 => random.below(80_000),
             _ => random.below(300),
         };
-        let (chunk, total) = match self.nature.bulky {
+        let (chunk, total) = match self.scenario.bulky {
             false => (chunk, total.min(chunk * 200)),
             true => (BULK, random.below(BULK)),
         };
-        let fate = match self.nature.hostile.then(|| random.below(16)) {
-            Some(0 | 1) => Fate::Aborts(random.below(prefix.len() + total + 1)),
-            Some(2) => Fate::AbortsAfterEnd,
-            Some(3) => Fate::Vanishes(random.below(prefix.len() + total + 1)),
-            Some(4) => Fate::Leaves(random.below(prefix.len() + total + 1)),
-            Some(5) => Fate::Rests(random.below(prefix.len() + total + 1)),
-            Some(6) if !prefix.is_empty() => Fate::Rests(random.below(prefix.len())),
-            Some(7) if !prefix.is_empty() => Fate::Quits(random.below(prefix.len())),
-            _ => Fate::Completes,
+        let script = match self.scenario.hostile.then(|| random.below(16)) {
+            Some(0 | 1) => Script::Aborts(random.below(prefix.len() + total + 1)),
+            Some(2) => Script::AbortsAfterEnd,
+            Some(3) => Script::Vanishes(random.below(prefix.len() + total + 1)),
+            Some(4) => Script::Leaves(random.below(prefix.len() + total + 1)),
+            Some(5) => Script::Rests(random.below(prefix.len() + total + 1)),
+            Some(6) if !prefix.is_empty() => Script::Rests(random.below(prefix.len())),
+            Some(7) if !prefix.is_empty() => Script::Quits(random.below(prefix.len())),
+            _ => Script::Completes,
         };
-        let mut peer = Peer::new(id, source, total, fate);
+        let mut peer = Peer::new(id, source, total, script);
         (peer.prefix, peer.chunk) = (prefix, chunk);
-        peer.buffer = if self.nature.bulky { BULK } else { 1 + random.one_of(&[500, 40_000, 200_000]) };
+        peer.buffer = if self.scenario.bulky { BULK } else { 1 + random.one_of(&[500, 40_000, 200_000]) };
         if source.is_none() {
             peer.waits = self.random.one_in(3);
-            if let Greeting::Hello(hello) = &self.nature.greeting {
+            if let Greeting::Hello(hello) = &self.scenario.greeting {
                 peer.expected_prefix = hello.clone();
             }
-            peer.expects_header = self.nature.config.pools[0].proxy.is_some();
+            peer.expects_header = self.scenario.config.pools[0].proxy.is_some();
         }
         let at = id as usize;
         if self.people.len() <= at {
@@ -81,7 +81,7 @@ impl World {
                 continue;
             }
             self.kernel.borrow_mut().connecting.remove(at);
-            let answer = match self.nature.backends[backend_index(&address)] {
+            let answer = match self.scenario.backends[backend_index(&address)] {
                 Answer::Never => continue,
                 Answer::Refuse => Err(Broken::Refused),
                 Answer::Unreachable => Err(Broken::Unreachable),
@@ -96,7 +96,7 @@ impl World {
 
     /// One thing that somebody does. Whether they did anything.
     pub(super) fn act(&mut self, id: Id) -> Result<bool, String> {
-        let longest = if self.nature.hostile { 3_000_000 } else { 300_000 };
+        let longest = if self.scenario.hostile { 3_000_000 } else { 300_000 };
         if self.random.one_in(40) {
             let until = self.kernel.borrow().now + self.random.below(longest) as u64;
             if let Some(peer) = self.peer_mut(id) {
@@ -154,7 +154,7 @@ impl World {
         if self.stands(id) {
             return Ok(false);
         }
-        let most = 1 + self.random.below(if self.nature.bulky { BULK } else { 100_000 });
+        let most = 1 + self.random.below(if self.scenario.bulky { BULK } else { 100_000 });
         let taken = self.kernel.borrow_mut().take(id, most, &mut self.bytes);
         let Some(Some(peer)) = self.people.get_mut(id as usize) else { return Ok(false) };
         match taken {
@@ -208,7 +208,7 @@ impl World {
     fn heard_reset(&self, id: Id) -> Result<(), String> {
         let partner = self.peer(id).and_then(|peer| self.peer(peer.partner?));
         match partner {
-            Some(other) if !self.nature.hostile && !other.gone => Err(format!("peer {id}: reset for no reason")),
+            Some(other) if !self.scenario.hostile && !other.gone => Err(format!("peer {id}: reset for no reason")),
             _ => Ok(()),
         }
     }

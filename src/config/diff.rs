@@ -3,14 +3,19 @@
 //! Looks at what is written and judges nobody's placement; `plan` does. Invariant: two configurations that differ in a
 //! listener, a pool, TLS, the store or a limit never compare as the same.
 
-use crate::config::{self, Config, Pool};
-use crate::limits;
+mod limits;
+
+use super::{Config, Limits, Listener, Pool};
+
+pub use self::limits::shrunk;
 
 /// Sockets that stay keep what they were made with.
 /// A warning where that makes a difference.
 pub fn only_for_new_listeners(old: &Config, new: &Config) -> Option<String> {
-    let same_limits = limits::keep_alive(&old.limits) == limits::keep_alive(&new.limits);
-    let same = |listener: &config::Listener| {
+    let kept_by_the_kernel =
+        |limits: &Limits| (limits.keepalive, limits.keepalive_interval, limits.keepalive_count, limits.user_timeout);
+    let same_limits = kept_by_the_kernel(&old.limits) == kept_by_the_kernel(&new.limits);
+    let same = |listener: &Listener| {
         old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
     };
     (!same_limits || !new.listeners.iter().all(same)).then(|| {

@@ -19,7 +19,7 @@ use sessile::terminate::{RequestCookie, cookies_of_key};
 
 use super::edits::{self, Kind};
 use super::{checked, pair};
-use crate::support::dice::Dice;
+use crate::support::rng::Rng;
 
 const EDITS: u64 = 100;
 const CLIENTS: usize = 300;
@@ -187,13 +187,13 @@ fn a_hundred_edits_do_to_every_client_what_the_plan_says() {
     std::fs::write(&keys, KEYS).expect("a file");
     let (mut pools, mut moved, mut stayed) = (0, 0, 0);
     for seed in 0..EDITS {
-        let mut dice = Dice(seed);
+        let mut rng = Rng(seed);
         let text = |file: &edits::File| {
             file.text(|slot| format!("192.0.2.1:{}", 1_000 + slot), keys.to_str().expect("a path of words"))
         };
-        let ((_, old), (_, new)) = pair(&mut dice, Kind::Any, text);
+        let ((_, old), (_, new)) = pair(&mut rng, Kind::Any, text);
         let (old, new) = (checked(&old).expect("good"), checked(&new).expect("good"));
-        let clients = edits::clients(&mut dice, CLIENTS, true);
+        let clients = edits::clients(&mut rng, CLIENTS, true);
 
         let running = snapshot(&old, None);
         let mut visitors: Vec<_> = clients

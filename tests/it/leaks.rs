@@ -10,7 +10,7 @@ use serde_json::Value;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::backend::Backend;
-use crate::support::many::{Echo, alone, at_rest, descriptors_at_least};
+use crate::support::load_support::{Echo, alone, at_rest, descriptors_at_least};
 use crate::support::{PATIENCE, Sessile, eventually};
 
 const CONNECTIONS: usize = 2_200;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::*;
+use crate::placement::*;
 
 /// A version and the hash of its vectors. New vectors of a sealed version, or other answers, need a new version; a line
 /// here is replaced only by the line of the next version.

@@ -19,11 +19,11 @@ use tempfile::TempDir;
 use tokio::task::spawn_local;
 
 use super::client::{Talk, config, config_of, connect};
-use super::crowd::{self, Backends, Line, run};
+use super::load::{self, Backends, Line, run};
 use crate::support::authority::Authority;
 use crate::support::backend::{listener, pool};
-use crate::support::dice::Dice;
-use crate::support::many::alone;
+use crate::support::load_support::alone;
+use crate::support::rng::Rng;
 use crate::support::{Sessile, eventually};
 
 const SESSIONS: usize = 100_000;
@@ -122,7 +122,7 @@ struct Session {
 struct Carrier {
     lines: [Line<tokio::net::TcpStream>; 2],
     living: Vec<Session>,
-    dice: Dice,
+    rng: Rng,
     progress: Arc<Progress>,
 }
 
@@ -139,7 +139,7 @@ impl Carrier {
                 }
                 self.progress.followed.fetch_add(1, SeqCst);
             }
-            let first = self.dice.below(LIVING / TOGETHER) * TOGETHER;
+            let first = self.rng.below(LIVING / TOGETHER) * TOGETHER;
             self.ask(first, true).await;
         }
         // The last ones are heard, too, and nobody is waited for in vain.
@@ -152,7 +152,7 @@ impl Carrier {
         let sessions = &mut self.living[first..first + TOGETHER];
         let mut bytes = String::new();
         for session in &mut *sessions {
-            if renew && session.hops > 0 && self.dice.below(2) == 0 {
+            if renew && session.hops > 0 && self.rng.below(2) == 0 {
                 *session = Session::default();
             }
             let cookie = &session.cookie;
@@ -161,7 +161,7 @@ impl Carrier {
                 false => format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=b; {cookie}; c=d\r\n\r\n"),
             };
         }
-        let line = &mut self.lines[self.dice.below(2)];
+        let line = &mut self.lines[self.rng.below(2)];
         line.send(bytes).await.expect("a connection that is kept");
         for session in sessions {
             let head = line.head().await.expect("an answer");
@@ -194,9 +194,9 @@ fn a_hundred_thousand_sessions_hop_between_instances_while_keys_change_and_none_
         run(async {
             let mut carriers = Vec::new();
             for number in 0..CARRIERS {
-                let lines = [crowd::connect(addresses[0]).await, crowd::connect(addresses[1]).await];
+                let lines = [load::connect(addresses[0]).await, load::connect(addresses[1]).await];
                 let living = (0..LIVING).map(|_| Session::default()).collect();
-                let carrier = Carrier { lines, living, dice: Dice(number as u64), progress: Arc::clone(&known) };
+                let carrier = Carrier { lines, living, rng: Rng(number as u64), progress: Arc::clone(&known) };
                 carriers.push(spawn_local(carrier.run()));
             }
             for carrier in carriers {
@@ -245,9 +245,9 @@ fn tls_sessions_resume_on_either_instance_while_keys_change() {
             config.resumption = Resumption::in_memory_sessions(4);
             let (config, rounds) = (Arc::new(config), Arc::clone(&rounds));
             thread::spawn(move || {
-                let (mut dice, mut cookie, mut home) = (Dice(number as u64), String::new(), String::new());
+                let (mut rng, mut cookie, mut home) = (Rng(number as u64), String::new(), String::new());
                 for count in 0..HANDSHAKES {
-                    let mut talk = Talk::new(connect(addresses[dice.below(2)], &config, "a.test"));
+                    let mut talk = Talk::new(connect(addresses[rng.below(2)], &config, "a.test"));
                     let answer = talk.get("/", &cookie);
                     let kind = talk.stream.conn.handshake_kind();
                     let resumed = kind == Some(HandshakeKind::Resumed);

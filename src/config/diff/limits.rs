@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use crate::changes;
 use crate::config::{self, Config, CookieMode};
 
 /// What a limit is called, and its value before and after.
 type Row<T> = (String, T, T);
 
 /// All of them.
-pub(super) fn shrunk(old: &Config, new: &Config) -> Vec<String> {
+pub fn shrunk(old: &Config, new: &Config) -> Vec<String> {
     let mut counts = process_counts(&old.limits, &new.limits);
     for listener in &new.listeners {
         if let Some(was) = old.listeners.iter().find(|was| was.name == listener.name) {
@@ -22,7 +21,7 @@ pub(super) fn shrunk(old: &Config, new: &Config) -> Vec<String> {
     }
     let mut times = process_times(&old.limits, &new.limits);
     let mut sizes = Vec::new();
-    for (before, after) in changes::common(old, new) {
+    for (before, after) in super::common(old, new) {
         pool_counts(before, after, &mut counts);
         pool_times(before, after, &mut times);
         let bytes = |pool: &config::Pool| pool.stick_table.map_or(0, |table| table.bytes);
