@@ -8,7 +8,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use sessile::config::{self, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
-use sessile::sticky::cookie::{Insert, KeyRing, Nonce, Nonces, Verdict};
+use sessile::sticky::cookie::{CookieVerdict, Insert, KeyRing, Nonce, Nonces};
 
 const NOW: u64 = 1_800_000_000;
 const KEYS: [&str; 3] = [
@@ -23,7 +23,7 @@ fn main() {
 
 /// A pool of 100 backends whose keys are these.
 fn insert(keys: &[&str]) -> Insert {
-    let config = config::Insert {
+    let config = config::InsertRules {
         keys: "/etc/sessile/cookie.keys".into(),
         max_idle: Duration::from_secs(86_400),
         max_life: None,
@@ -90,7 +90,7 @@ fn refuse_a_changed_value(bencher: Bencher<'_, '_>) {
     let insert = insert(&KEYS);
     let mut value = insert.seal(7, NOW, NOW, nonce());
     value[70] = if value[70] == b'A' { b'B' } else { b'A' };
-    assert_eq!(insert.open(&value, NOW), Verdict::Forged);
+    assert_eq!(insert.open(&value, NOW), CookieVerdict::Forged);
     bencher.bench(|| insert.open(black_box(&value), NOW));
 }
 
@@ -98,6 +98,6 @@ fn refuse_a_changed_value(bencher: Bencher<'_, '_>) {
 fn refuse_what_no_key_is_named_by(bencher: Bencher<'_, '_>) {
     let insert = insert(&KEYS);
     let value = [b'A'; 76];
-    assert_eq!(insert.open(&value, NOW), Verdict::Forged);
+    assert_eq!(insert.open(&value, NOW), CookieVerdict::Forged);
     bencher.bench(|| insert.open(black_box(&value), NOW));
 }

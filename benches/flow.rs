@@ -14,7 +14,7 @@ use sessile::config;
 use sessile::splicer::sim::kernel::{Id, Kernel};
 use sessile::splicer::sim::os::SimOs;
 use sessile::splicer::sim::socket::Taken;
-use sessile::splicer::worker::{Shared, Worker};
+use sessile::splicer::worker::{Worker, WorkerShared};
 
 const FILE: &str = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
     [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{ name = \"b\", address = \"192.0.2.1:1\" }]\n";
@@ -37,7 +37,7 @@ impl Rig {
     fn new() -> Self {
         let checked = config::check(FILE, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(Shared::new(config, sessile::snapshot::Loaded::default(), 1, 64));
+        let shared = Arc::new(WorkerShared::new(config, sessile::snapshot::LoadedFiles::default(), 1, 64));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut kernel = Kernel::new(1);
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);

@@ -15,7 +15,7 @@ use sessile::admission::Admission;
 use sessile::config;
 use sessile::outcome::PickReason;
 use sessile::pool::{Pool, Ties};
-use sessile::snapshot::{Current, Loaded, Snapshot};
+use sessile::snapshot::{Current, LoadedFiles, Snapshot};
 use sessile::sticky::Facts;
 
 fn main() {
@@ -191,5 +191,5 @@ fn current(method: &str, backends: usize, keys: &str, tables: &str) -> Current {
     }
     let checked = config::check(&(text + tables), &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.expect("a good configuration").config;
-    Current::new(Snapshot::build(config, Loaded::default(), None, 1, &Arc::new(Admission::new(1))))
+    Current::new(Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1))))
 }

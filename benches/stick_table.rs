@@ -13,7 +13,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use sessile::sticky::table::top_keys::Label;
 use sessile::sticky::table::{
-    BackendId, BackendState, EntryKind, IdMap, KeyHash, Minute, Place, Secret, StickTable, Stored, Terms,
+    BackendId, BackendState, EntryKind, EntryValue, IdMap, KeyHash, Minute, Secret, StickTable, Stored, Terms,
 };
 
 const MIB: u64 = 1 << 20;
@@ -61,7 +61,7 @@ fn early_evictions() {
                     let (table, lost) = (&table, &lost);
                     scope.spawn(move || {
                         for key in part {
-                            let place = Place { id, kind: EntryKind::Displaced };
+                            let place = EntryValue { id, kind: EntryKind::Displaced };
                             match table.settle(*key, place, now(), |_| BackendState::Usable) {
                                 Stored::Added => {}
                                 _ => _ = lost.fetch_add(1, Relaxed),
@@ -97,7 +97,7 @@ impl Store for Ours {
     }
 
     fn settle(&self, key: KeyHash) {
-        let place = Place { id: self.1, kind: EntryKind::Displaced };
+        let place = EntryValue { id: self.1, kind: EntryKind::Displaced };
         let _ = black_box(self.0.settle(key, place, now(), |_| BackendState::Usable));
     }
 }
@@ -156,7 +156,7 @@ fn hash_and_hit_cached(bencher: Bencher<'_, '_>) {
     let (table, id) = table(16 * MIB);
     let bytes: Vec<[u8; 5]> = (0..64).map(|n| [1, 10, 0, 0, n]).collect();
     for bytes in &bytes {
-        let place = Place { id, kind: EntryKind::Displaced };
+        let place = EntryValue { id, kind: EntryKind::Displaced };
         let _ = table.settle(table.secret().key(bytes), place, now(), |_| BackendState::Usable);
     }
     let mut turn = 0;

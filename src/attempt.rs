@@ -37,7 +37,7 @@ impl Rules {
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum ConnectFailure {
     /// Nobody listens, or the connection was reset before it was established.
     Refused,
     /// No answer in time.
@@ -50,7 +50,7 @@ pub enum Failure {
     Local(Ended),
 }
 
-impl Failure {
+impl ConnectFailure {
     /// The ending of a connection whose last attempt failed so.
     pub fn ended(self) -> Ended {
         match self {
@@ -65,7 +65,7 @@ impl Failure {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAttempt {
     /// The same backend again, at this time.
     SameAt(u64),
     /// The next candidate, now.
@@ -112,23 +112,23 @@ impl Attempts {
     }
 
     /// An attempt failed. `usable`: its backend has not been marked down meanwhile.
-    pub fn failed(&mut self, failure: Failure, usable: bool, now_ms: u64) -> Next {
-        if let Failure::Local(ended) = failure {
-            return Next::GiveUp(ended);
+    pub fn failed(&mut self, failure: ConnectFailure, usable: bool, now_ms: u64) -> NextAttempt {
+        if let ConnectFailure::Local(ended) = failure {
+            return NextAttempt::GiveUp(ended);
         }
         let retry = self.retries_left > 0 && usable && !self.after_timeout;
         let at_ms = now_ms + if retry { RETRY_AFTER_MS } else { 0 };
         if at_ms >= self.ends_ms {
-            return Next::GiveUp(failure.ended());
+            return NextAttempt::GiveUp(failure.ended());
         }
-        self.after_timeout = retry && failure == Failure::TimedOut;
+        self.after_timeout = retry && failure == ConnectFailure::TimedOut;
         if retry {
             self.retries_left -= 1;
-            Next::SameAt(at_ms)
+            NextAttempt::SameAt(at_ms)
         } else {
             // Only the key's own backend is tried again.
             self.retries_left = 0;
-            Next::Another
+            NextAttempt::Another
         }
     }
 }
@@ -143,27 +143,27 @@ mod tests {
     fn a_known_key_is_tried_once_more_where_it_was() {
         let mut attempts = Attempts::new(RULES, true, 1_000);
         assert_eq!(attempts.begin(1_000), 3_000);
-        assert_eq!(attempts.failed(Failure::Refused, true, 1_000), Next::SameAt(1_200));
+        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_000), NextAttempt::SameAt(1_200));
         assert_eq!(attempts.begin(1_200), 3_200);
-        assert_eq!(attempts.failed(Failure::Refused, true, 1_200), Next::Another);
+        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
         attempts.begin(1_200);
-        assert_eq!(attempts.failed(Failure::Refused, true, 1_200), Next::Another);
+        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
         assert_eq!(attempts.made(), 3);
     }
 
     #[test]
     fn a_known_key_whose_backend_is_marked_down_moves_at_once_and_so_does_a_new_one() {
-        assert_eq!(Attempts::new(RULES, true, 0).failed(Failure::Refused, false, 0), Next::Another);
-        assert_eq!(Attempts::new(RULES, false, 0).failed(Failure::Refused, true, 0), Next::Another);
+        assert_eq!(Attempts::new(RULES, true, 0).failed(ConnectFailure::Refused, false, 0), NextAttempt::Another);
+        assert_eq!(Attempts::new(RULES, false, 0).failed(ConnectFailure::Refused, true, 0), NextAttempt::Another);
     }
 
     #[test]
     fn a_black_hole_costs_one_timeout_and_less_than_300_ms() {
         let mut attempts = Attempts::new(RULES, true, 0);
         let timed_out = attempts.begin(0);
-        let Next::SameAt(again) = attempts.failed(Failure::TimedOut, true, timed_out) else { panic!() };
+        let NextAttempt::SameAt(again) = attempts.failed(ConnectFailure::TimedOut, true, timed_out) else { panic!() };
         let timed_out = attempts.begin(again);
-        assert_eq!(attempts.failed(Failure::TimedOut, true, timed_out), Next::Another);
+        assert_eq!(attempts.failed(ConnectFailure::TimedOut, true, timed_out), NextAttempt::Another);
         assert_eq!(timed_out, 2_240);
         assert_eq!(attempts.begin(timed_out), 4_240);
     }
@@ -172,12 +172,12 @@ mod tests {
     fn the_budget_bounds_all_attempts() {
         let mut attempts = Attempts::new(RULES, false, 0);
         assert_eq!(attempts.begin(5_000), 6_000);
-        assert_eq!(attempts.failed(Failure::TimedOut, true, 6_000), Next::GiveUp(Ended::ConnectTimeout));
+        assert_eq!(attempts.failed(ConnectFailure::TimedOut, true, 6_000), NextAttempt::GiveUp(Ended::ConnectTimeout));
     }
 
     #[test]
     fn a_local_error_ends_the_connection_and_moves_nobody() {
-        let local = Failure::Local(Ended::NoPort);
-        assert_eq!(Attempts::new(RULES, true, 0).failed(local, true, 0), Next::GiveUp(Ended::NoPort));
+        let local = ConnectFailure::Local(Ended::NoPort);
+        assert_eq!(Attempts::new(RULES, true, 0).failed(local, true, 0), NextAttempt::GiveUp(Ended::NoPort));
     }
 }

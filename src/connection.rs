@@ -101,7 +101,7 @@ pub fn unique_id(id: u64) -> [u8; 16] {
 
 /// Which connections a command means.
 #[derive(Debug, Clone)]
-pub enum Whom {
+pub enum Selection {
     /// All of them.
     All,
     /// Those that use this backend.
@@ -110,7 +110,7 @@ pub enum Whom {
 
 /// Which connections somebody wants to see.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct ConnectionFilter {
     /// Those of this pool.
     pub pool: Option<String>,
     /// Those of backends of this name.
@@ -119,7 +119,7 @@ pub struct Wanted {
     pub limit: usize,
 }
 
-impl Wanted {
+impl ConnectionFilter {
     /// Whether a connection of this pool and backend is one of them.
     pub fn holds(&self, pool: Option<&str>, backend: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
@@ -129,7 +129,7 @@ impl Wanted {
 
 /// An open connection that has a backend, for plans.
 #[derive(Debug, Clone)]
-pub struct Open {
+pub struct OpenConnection {
     /// Where it came in.
     pub listener: Arc<str>,
     /// Where it is.

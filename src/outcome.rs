@@ -5,7 +5,7 @@
 
 /// Whose fault an ending is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub enum Party {
     /// Nobody's: it ran its course.
     None,
     /// The client's.
@@ -18,7 +18,7 @@ pub enum Fault {
     Us,
 }
 
-impl Fault {
+impl Party {
     /// The word in logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
@@ -48,8 +48,8 @@ macro_rules! endings {
             }
 
             /// Whose fault it is.
-            pub fn fault(self) -> Fault {
-                match self { $(Self::$name => Fault::$fault,)+ }
+            pub fn fault(self) -> Party {
+                match self { $(Self::$name => Party::$fault,)+ }
             }
 
             /// One sentence for people.

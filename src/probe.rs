@@ -123,18 +123,18 @@ async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) 
     let mut excused = false;
     for round in 1_u64.. {
         let began = Instant::now();
-        let late = |_| Err(Failure::Backend(format!("no answer within {:?}", check.timeout)));
+        let late = |_| Err(CheckFailure::Backend(format!("no answer within {:?}", check.timeout)));
         let answer = timeout(check.timeout, ask(backend.address(), &orders)).await.unwrap_or_else(late);
         match &answer {
             Ok(()) => report(&backend, Ok(()), &orders, now_ms()),
-            Err(Failure::Backend(complaint)) => report(&backend, Err(complaint), &orders, now_ms()),
-            Err(Failure::Local(error)) if !excused => {
+            Err(CheckFailure::Backend(complaint)) => report(&backend, Err(complaint), &orders, now_ms()),
+            Err(CheckFailure::Local(error)) if !excused => {
                 // Said once in a row: with no descriptors left every check of every backend comes here.
                 tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
             }
-            Err(Failure::Local(_)) => {}
+            Err(CheckFailure::Local(_)) => {}
         }
-        excused = matches!(answer, Err(Failure::Local(_)));
+        excused = matches!(answer, Err(CheckFailure::Local(_)));
         sleep_until(began + jittered(check.interval, random.hash_one(round))).await;
     }
 }
@@ -153,14 +153,14 @@ fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: 
 
 /// Why a check failed.
 #[derive(Debug)]
-enum Failure {
+enum CheckFailure {
     /// The backend did not do what it should.
     Backend(String),
     /// This machine could not ask.
     Local(io::Error),
 }
 
-impl Failure {
+impl CheckFailure {
     fn from_io(doing: &str, error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(
@@ -172,17 +172,17 @@ impl Failure {
 }
 
 /// A connection of either family, with or without TLS.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+trait CheckStream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> CheckStream for T {}
 
 /// One check.
-async fn ask(address: &Address, orders: &Orders) -> Result<(), Failure> {
-    let mut stream = connect(address, orders).await.map_err(|error| Failure::from_io("connect", error))?;
+async fn ask(address: &Address, orders: &Orders) -> Result<(), CheckFailure> {
+    let mut stream = connect(address, orders).await.map_err(|error| CheckFailure::from_io("connect", error))?;
     if let Some(proxy) = &orders.proxy {
         let mut header = Vec::new();
         // Nothing to announce: LOCAL, or UNKNOWN.
         proxy_protocol::write(&mut header, proxy, &Announce::default());
-        stream.write_all(&header).await.map_err(|error| Failure::from_io("PROXY header", error))?;
+        stream.write_all(&header).await.map_err(|error| CheckFailure::from_io("PROXY header", error))?;
     }
     match &orders.check.kind {
         CheckKind::Tcp => Ok(()),
@@ -201,12 +201,12 @@ async fn ask(address: &Address, orders: &Orders) -> Result<(), Failure> {
             if (*status_min..=*status_max).contains(&status) {
                 return Ok(());
             }
-            Err(Failure::Backend(format!("status {status}, expected {status_min}-{status_max}")))
+            Err(CheckFailure::Backend(format!("status {status}, expected {status_min}-{status_max}")))
         }
     }
 }
 
-async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Stream>> {
+async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn CheckStream>> {
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         Address::Tcp(address) => {
@@ -221,7 +221,11 @@ async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Strea
     }
 }
 
-async fn handshake(stream: Box<dyn Stream>, address: &Address, orders: &Orders) -> Result<Box<dyn Stream>, Failure> {
+async fn handshake(
+    stream: Box<dyn CheckStream>,
+    address: &Address,
+    orders: &Orders,
+) -> Result<Box<dyn CheckStream>, CheckFailure> {
     static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(tls::connector);
     let connector = match &orders.tls {
         Some(upstream) => TlsConnector::from(upstream.config(Some(b"http/1.1")).clone()),
@@ -229,13 +233,13 @@ async fn handshake(stream: Box<dyn Stream>, address: &Address, orders: &Orders) 
     };
     let name = match (&orders.check.sni, &orders.tls, address) {
         (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())
-            .map_err(|_| Failure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
+            .map_err(|_| CheckFailure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
         (None, Some(upstream), _) => upstream.name(address),
         // An address is never sent as a name.
         (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
         (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
     };
-    let stream = connector.connect(name, stream).await.map_err(|error| Failure::from_io("TLS", error))?;
+    let stream = connector.connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
     Ok(Box::new(stream))
 }
 
@@ -248,30 +252,30 @@ fn host_of(host: Option<&str>, address: &Address) -> String {
 }
 
 /// Asks and reads the status.
-async fn request(stream: &mut dyn Stream, path: &str, host: &str) -> Result<u16, Failure> {
+async fn request(stream: &mut dyn CheckStream, path: &str, host: &str) -> Result<u16, CheckFailure> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sessile\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| Failure::from_io("request", error))?;
-    stream.flush().await.map_err(|error| Failure::from_io("request", error))?;
+    stream.write_all(request.as_bytes()).await.map_err(|error| CheckFailure::from_io("request", error))?;
+    stream.flush().await.map_err(|error| CheckFailure::from_io("request", error))?;
     let mut head = Vec::with_capacity(1024);
     loop {
         match status(&head)? {
             Some(status) => return Ok(status),
-            None if head.len() > HEAD_MAX => return Err(Failure::Backend("answer: head too long".to_owned())),
+            None if head.len() > HEAD_MAX => return Err(CheckFailure::Backend("answer: head too long".to_owned())),
             None => {}
         }
-        if stream.read_buf(&mut head).await.map_err(|error| Failure::from_io("answer", error))? == 0 {
-            return Err(Failure::Backend("answer: closed before its head was complete".to_owned()));
+        if stream.read_buf(&mut head).await.map_err(|error| CheckFailure::from_io("answer", error))? == 0 {
+            return Err(CheckFailure::Backend("answer: closed before its head was complete".to_owned()));
         }
     }
 }
 
 /// The final status, once its head is complete; interim answers (1xx) are passed over.
-fn status(mut bytes: &[u8]) -> Result<Option<u16>, Failure> {
+fn status(mut bytes: &[u8]) -> Result<Option<u16>, CheckFailure> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(bytes) {
-            Err(error) => return Err(Failure::Backend(format!("answer: not HTTP: {error}"))),
+            Err(error) => return Err(CheckFailure::Backend(format!("answer: not HTTP: {error}"))),
             Ok(httparse::Status::Partial) => return Ok(None),
             Ok(httparse::Status::Complete(length)) => match response.code {
                 Some(100 | 102..=199) => bytes = &bytes[length..],

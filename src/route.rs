@@ -18,16 +18,16 @@ use crate::server_name::NamePattern;
 /// The routes of a listener, ready for look-up.
 #[derive(Debug)]
 pub struct RouteTable {
-    exact: AHashMap<Box<str>, Vec<Rule>>,
-    below: AHashMap<Box<str>, Vec<Rule>>,
-    unnamed: Vec<Rule>,
+    exact: AHashMap<Box<str>, Vec<RouteRule>>,
+    below: AHashMap<Box<str>, Vec<RouteRule>>,
+    unnamed: Vec<RouteRule>,
     default: Option<usize>,
     needs_hello: bool,
 }
 
 /// Where a connection goes, and by which rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct RouteMatch {
     /// The index of its pool.
     pub pool: usize,
     /// The route that took it, as an index into those the table was made of; `None` = the default.
@@ -47,10 +47,10 @@ pub struct RouteFacts<'a> {
 
 /// One name of one route with one of its networks: so the most precise one is the first that holds.
 #[derive(Debug, Clone)]
-struct Rule {
+struct RouteRule {
     alpn: Arc<[String]>,
     source: Option<IpNet>,
-    found: Found,
+    found: RouteMatch,
 }
 
 impl RouteTable {
@@ -64,7 +64,7 @@ impl RouteTable {
             needs_hello: routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
         };
         for (index, route) in routes.iter().enumerate() {
-            let rules = Rule::of(route, Found { pool: pool_index(&route.pool), route: Some(index) });
+            let rules = RouteRule::of(route, RouteMatch { pool: pool_index(&route.pool), route: Some(index) });
             if route.sni.is_empty() {
                 table.unnamed.extend_from_slice(&rules);
             }
@@ -89,12 +89,12 @@ impl RouteTable {
     }
 
     /// The same, with the route that says so.
-    pub fn find_route(&self, facts: &RouteFacts<'_>) -> Option<Found> {
+    pub fn find_route(&self, facts: &RouteFacts<'_>) -> Option<RouteMatch> {
         facts
             .sni
             .and_then(|name| self.find_by_name(name, facts))
             .or_else(|| first_that_holds(&self.unnamed, facts))
-            .or_else(|| self.default.map(|pool| Found { pool, route: None }))
+            .or_else(|| self.default.map(|pool| RouteMatch { pool, route: None }))
     }
 
     /// Whether any route looks at what a hello says.
@@ -103,7 +103,7 @@ impl RouteTable {
     }
 
     /// The name itself, then the domains above it, nearest first.
-    fn find_by_name(&self, name: &str, facts: &RouteFacts<'_>) -> Option<Found> {
+    fn find_by_name(&self, name: &str, facts: &RouteFacts<'_>) -> Option<RouteMatch> {
         if let Some(found) = self.exact.get(name).and_then(|rules| first_that_holds(rules, facts)) {
             return Some(found);
         }
@@ -115,9 +115,9 @@ impl RouteTable {
     }
 }
 
-impl Rule {
+impl RouteRule {
     /// A route as rules: one a network, or one alone if it has no source condition.
-    fn of(route: &config::Route, found: Found) -> Vec<Self> {
+    fn of(route: &config::Route, found: RouteMatch) -> Vec<Self> {
         let alpn: Arc<[String]> = route.alpn.clone().into();
         let rule = |source| Self { alpn: alpn.clone(), source, found };
         if route.source.is_empty() {
@@ -143,7 +143,7 @@ impl Rule {
     }
 }
 
-fn first_that_holds(rules: &[Rule], facts: &RouteFacts<'_>) -> Option<Found> {
+fn first_that_holds(rules: &[RouteRule], facts: &RouteFacts<'_>) -> Option<RouteMatch> {
     rules.iter().find(|rule| rule.holds(facts)).map(|rule| rule.found)
 }
 

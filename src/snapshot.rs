@@ -16,7 +16,7 @@ use crate::config::{self, Config, Fallback};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
-use crate::sticky::cookie::{KeyRing, Rule};
+use crate::sticky::cookie::{CookieRule, KeyRing};
 use crate::sticky::table::Secret;
 use crate::tls::Termination;
 
@@ -67,7 +67,7 @@ pub struct Listener {
 
 /// What the files say that a configuration names.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedFiles {
     /// Certificates, ticket keys, authorities.
     pub tls: Termination,
     /// Keys of cookies.
@@ -77,7 +77,7 @@ pub struct Loaded {
     pub secret: Option<Secret>,
 }
 
-impl Loaded {
+impl LoadedFiles {
     /// Reads them all: everything that is wrong, or everything that is needed.
     pub fn read(config: &Config, previous: Option<&Snapshot>) -> Result<Self, Vec<String>> {
         let tls = Termination::load(config, previous.map(|snapshot| &*snapshot.tls));
@@ -121,11 +121,11 @@ impl Rings {
     }
 
     /// A pool's cookie. Only a configuration whose files were not read lacks a ring.
-    pub fn rule(&self, pool: &config::Pool) -> Option<Rule> {
+    pub fn rule(&self, pool: &config::Pool) -> Option<CookieRule> {
         let cookie = pool.cookie.as_ref()?;
         let names = pool.backends.iter().map(|backend| backend.name.as_str());
         let ring = |path: &Path| self.of(path).cloned().ok_or(());
-        Rule::new(cookie, pool.sticks_as(), names, ring).ok()
+        CookieRule::new(cookie, pool.sticks_as(), names, ring).ok()
     }
 }
 
@@ -153,12 +153,12 @@ impl Snapshot {
     /// that holds its conversations: seats `0..workers` and `workers..2 * workers`.
     pub fn build(
         config: Config,
-        loaded: Loaded,
+        loaded: LoadedFiles,
         previous: Option<&Snapshot>,
         workers: usize,
         admission: &Arc<Admission>,
     ) -> Self {
-        let Loaded { tls, rings, secret } = loaded;
+        let LoadedFiles { tls, rings, secret } = loaded;
         let seats = 2 * workers;
         let tls = Arc::new(tls);
         let config = Arc::new(config);

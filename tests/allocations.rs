@@ -15,7 +15,7 @@ use sessile::config::{self, LogFormat};
 use sessile::outcome::Ended;
 use sessile::socket::{self, KeepAlive, Options};
 use sessile::splicer::os::Linux;
-use sessile::splicer::worker::{Shared, Worker};
+use sessile::splicer::worker::{Worker, WorkerShared};
 
 /// Connections before counting, and while counting.
 const WARM: usize = 600;
@@ -27,7 +27,7 @@ const CROWD: usize = 40;
 /// A worker, and where it listens.
 struct Rig {
     worker: Worker<Linux>,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerShared>,
     front: SocketAddr,
     _access_log: Option<AccessLog>,
 }
@@ -41,7 +41,7 @@ impl Rig {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(Shared::new(config, sessile::snapshot::Loaded::default(), 1, 64));
+        let shared = Arc::new(WorkerShared::new(config, sessile::snapshot::LoadedFiles::default(), 1, 64));
         let access_log = logs.then(|| AccessLog::start(LogFormat::Json, std::io::sink()).unwrap());
         let sender = access_log.as_ref().map_or_else(AccessLogSender::off, |access_log| access_log.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sessile::sticky::table::{BackendState, EntryKind, IdMap, Minute, Place, Secret, StickTable, Terms};
+use sessile::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, Minute, Secret, StickTable, Terms};
 
 const GIB: u64 = 1 << 30;
 
@@ -18,7 +18,7 @@ fn a_memory_of_a_gibibyte_costs_what_is_used_of_it() {
     let id = IdMap::new(table.ids(), ["a"]).id(0).expect("a seat");
     let now = Minute::of_ms(0);
     for n in 0..100_u64 {
-        let place = Place { id, kind: EntryKind::Placed };
+        let place = EntryValue { id, kind: EntryKind::Placed };
         let _ = table.settle(table.secret().key(&n.to_be_bytes()), place, now, |_| BackendState::Usable);
     }
     let grown = resident_bytes().saturating_sub(before);

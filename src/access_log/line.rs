@@ -42,16 +42,16 @@
 
 use std::fmt::{Display, Write};
 
-use super::{Connection, Request};
+use super::{ConnectionLine, RequestLine};
 use crate::outcome::BreakCause;
 
 /// Appends the line of a connection, newline included.
-pub fn write(out: &mut String, connection: &Connection, json: bool) {
+pub fn write(out: &mut String, connection: &ConnectionLine, json: bool) {
     whole(out, json, |line| fields(line, connection));
 }
 
 /// Appends the line of a request, newline included.
-pub fn write_request(out: &mut String, request: &Request, json: bool) {
+pub fn write_request(out: &mut String, request: &RequestLine, json: bool) {
     whole(out, json, |line| fields_of_request(line, request));
 }
 
@@ -64,7 +64,7 @@ fn whole(out: &mut String, json: bool, fields: impl FnOnce(&mut Line<'_>)) {
     line.out.push_str(if json { "}\n" } else { "\n" });
 }
 
-fn fields_of_request(line: &mut Line<'_>, r: &Request) {
+fn fields_of_request(line: &mut Line<'_>, r: &RequestLine) {
     line.word("time", &rfc3339(r.started_unix_us));
     line.word("request", &r.request);
     line.number("id", r.id);
@@ -93,7 +93,7 @@ fn fields_of_request(line: &mut Line<'_>, r: &Request) {
     line.word_if("moved", r.broke.map(BreakCause::word));
 }
 
-fn fields(line: &mut Line<'_>, c: &Connection) {
+fn fields(line: &mut Line<'_>, c: &ConnectionLine) {
     line.word("time", &rfc3339(c.started_unix_us));
     line.number("id", c.id);
     line.word("listener", &c.listener);
@@ -212,19 +212,19 @@ fn rfc3339(unix_us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access_log::Tls;
+    use crate::access_log::TlsLine;
     use crate::access_log::tests::connection;
     use crate::outcome::{Ended, PickReason};
     use crate::server_name::ServerName;
 
-    fn line(connection: &Connection, json: bool) -> String {
+    fn line(connection: &ConnectionLine, json: bool) -> String {
         let mut out = String::new();
         write(&mut out, connection, json);
         out
     }
 
-    fn full() -> Connection {
-        Connection {
+    fn full() -> ConnectionLine {
+        ConnectionLine {
             peer: Some("10.0.0.1:9".parse().unwrap()),
             sni: ServerName::parse("www.example.org"),
             ech: true,
@@ -234,7 +234,7 @@ mod tests {
             reason: Some(PickReason::Placement),
             attempts: 2,
             connect_us: Some(412),
-            tls: Some(Box::new(Tls {
+            tls: Some(Box::new(TlsLine {
                 version: "TLSv1.3",
                 cipher: Some("TLS_AES_128_GCM_SHA256"),
                 resumed: true,
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_left_out() {
-        let bare = Connection { client: None, ended: Ended::Silent, ..connection() };
+        let bare = ConnectionLine { client: None, ended: Ended::Silent, ..connection() };
         assert_eq!(
             line(&bare, false),
             "time=2024-02-29T23:59:59.999Z id=7 listener=front client=unix duration_us=1500 bytes_up=10 \
@@ -288,7 +288,7 @@ mod tests {
     fn no_name_can_end_a_field_or_a_line() {
         for name in ["", "a b", "a=b", "say \"hi\"", "a\nended=done", "\\", "tab\t", "\u{1}", "\u{2028}", "\u{85}", "é"]
         {
-            let odd = Connection { pool: Some(name.into()), ..connection() };
+            let odd = ConnectionLine { pool: Some(name.into()), ..connection() };
             for json in [false, true] {
                 let written = line(&odd, json);
                 assert_eq!(written.matches('\n').count(), 1, "{name:?}");

@@ -32,18 +32,18 @@ const SPENT: usize = 4;
 
 /// What a worker has to tell.
 #[derive(Debug, Clone)]
-pub enum Record {
+pub enum LogRecord {
     /// A connection ended.
-    Connection(Connection),
+    Connection(ConnectionLine),
     /// A request was answered, or was not.
-    Request(Request),
+    Request(RequestLine),
     /// Something else happened.
     Message(Message),
 }
 
 /// A connection that ended.
 #[derive(Debug, Clone)]
-pub struct Connection {
+pub struct ConnectionLine {
     /// Its number in this process.
     pub id: u64,
     /// When it was accepted, since 1970.
@@ -79,14 +79,14 @@ pub struct Connection {
     /// How it ended.
     pub ended: Ended,
     /// Its TLS, where that ended here.
-    pub tls: Option<Box<Tls>>,
+    pub tls: Option<Box<TlsLine>>,
     /// Why it got another backend than the one its client had settled at.
     pub broke: Option<BreakCause>,
 }
 
 /// What a client's TLS came to.
 #[derive(Debug, Clone)]
-pub struct Tls {
+pub struct TlsLine {
     /// `TLSv1.3`.
     pub version: &'static str,
     /// The registered name of the cipher suite.
@@ -99,7 +99,7 @@ pub struct Tls {
 
 /// A request, however it ended.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct RequestLine {
     /// Its name: what we answer ourselves carries it too.
     pub request: String,
     /// The number of its connection.
@@ -163,8 +163,8 @@ struct Common {
 
 #[derive(Debug)]
 struct Batch {
-    records: Vec<Record>,
-    home: SyncSender<Vec<Record>>,
+    records: Vec<LogRecord>,
+    home: SyncSender<Vec<LogRecord>>,
 }
 
 impl AccessLog {
@@ -212,11 +212,11 @@ impl AccessLog {
 #[derive(Debug)]
 pub struct AccessLogSender {
     connections: bool,
-    batch: Vec<Record>,
+    batch: Vec<LogRecord>,
     due_ms: Option<u64>,
     queue: SyncSender<Batch>,
-    home: SyncSender<Vec<Record>>,
-    spent: Receiver<Vec<Record>>,
+    home: SyncSender<Vec<LogRecord>>,
+    spent: Receiver<Vec<LogRecord>>,
 }
 
 impl AccessLogSender {
@@ -239,7 +239,7 @@ impl AccessLogSender {
     }
 
     /// Takes a record. Returns how many were dropped because the writer did not keep up.
-    pub fn push(&mut self, record: Record) -> usize {
+    pub fn push(&mut self, record: LogRecord) -> usize {
         if self.batch.capacity() == 0 {
             self.batch = self.spent.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_MAX));
         }
@@ -287,15 +287,15 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
         let mut lines = 0;
         for record in &records {
             match record {
-                Record::Connection(connection) => {
+                LogRecord::Connection(connection) => {
                     line::write(&mut text, connection, json);
                     lines += 1;
                 }
-                Record::Request(request) => {
+                LogRecord::Request(request) => {
                     line::write_request(&mut text, request, json);
                     lines += 1;
                 }
-                Record::Message(notice) => say(notice),
+                LogRecord::Message(notice) => say(notice),
             }
         }
         if lines > 0 && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {

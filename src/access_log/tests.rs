@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// A record with nothing optional in it.
-pub(super) fn connection() -> Connection {
-    Connection {
+pub(super) fn connection() -> ConnectionLine {
+    ConnectionLine {
         id: 7,
         started_unix_us: 1_709_251_199_999_000,
         duration_us: 1_500,
@@ -31,8 +31,8 @@ pub(super) fn connection() -> Connection {
     }
 }
 
-fn record(id: u64) -> Record {
-    Record::Connection(Connection { id, ..connection() })
+fn record(id: u64) -> LogRecord {
+    LogRecord::Connection(ConnectionLine { id, ..connection() })
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -170,7 +170,7 @@ fn notices_do_not_appear_among_the_connections() {
     let access_log = AccessLog::start(LogFormat::Text, output.clone()).unwrap();
     let mut sender = access_log.sender(false);
     assert!(!sender.logs_connections());
-    sender.push(Record::Message(Message { level: LogLevel::Warn, message: "accept paused".into() }));
+    sender.push(LogRecord::Message(Message { level: LogLevel::Warn, message: "accept paused".into() }));
     drop(sender);
     assert!(access_log.finish(PATIENCE));
     assert!(output.hold().is_empty());

@@ -15,8 +15,8 @@
 //! | `GET /stick-table` | what pools remember, with the keys that come most often |
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
-//! | `POST /reload?max_move=SHARE` | [`Verdict`]; 409 when refused; unix socket only |
-//! | `POST /plan` with [`Asked`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
+//! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
+//! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::metrics::{Status, status};
-use crate::plan::{Client, Plan};
+use crate::plan::{ListedClient, Plan};
 use crate::pool::{AdminState, HotKey};
 
 mod bounded;
@@ -65,10 +65,10 @@ pub trait Control: Send + Sync + 'static {
 
     /// Reads the configuration again and uses it if it is good, and if no more than this share of a pool's clients
     /// would move.
-    fn reload(&self, max_move: Option<f64>) -> impl Future<Output = Verdict> + Send;
+    fn reload(&self, max_move: Option<f64>) -> impl Future<Output = ReloadVerdict> + Send;
 
     /// Who would move if a text were put in force, or everything that is wrong with it.
-    fn plan(&self, asked: Asked) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
+    fn plan(&self, asked: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
     /// Tells a backend what to do; what it is then, or why nobody was told.
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
@@ -102,19 +102,19 @@ pub struct StickTableView {
 /// What a plan is wanted for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct PlanRequest {
     /// What the text is called in what is said about it.
     pub file: String,
     /// The configuration.
     pub text: String,
     /// Clients to look at one by one.
     #[serde(default)]
-    pub clients: Vec<Client>,
+    pub clients: Vec<ListedClient>,
 }
 
 /// What became of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct ReloadVerdict {
     /// Whether the new configuration is in use.
     pub accepted: bool,
     /// The generation in use now.

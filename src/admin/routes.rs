@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Control, Filter, StickTableView};
+use super::{Control, Filter, PlanRequest, StickTableView};
 use crate::metrics::{self, Status, status};
 use crate::pool::AdminState;
 
@@ -112,7 +112,7 @@ async fn backends<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct ConnectionsQuery {
     limit: Option<usize>,
     pool: Option<String>,
     backend: Option<String>,
@@ -129,7 +129,7 @@ struct Connections<T> {
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
-    Query(Wanted { limit, pool, backend }): Query<Wanted>,
+    Query(ConnectionsQuery { limit, pool, backend }): Query<ConnectionsQuery>,
 ) -> Json<Connections<C::Connection>> {
     let limit = limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX);
     let (open, connections) = control.connections(Filter { pool, backend, limit }).await;
@@ -153,7 +153,7 @@ async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_m
     }
 }
 
-async fn plan<C: Control>(State(control): State<Arc<C>>, Json(asked): Json<Asked>) -> Response {
+async fn plan<C: Control>(State(control): State<Arc<C>>, Json(asked): Json<PlanRequest>) -> Response {
     match control.plan(asked).await {
         Ok(plan) => Json(plan).into_response(),
         Err(problems) => (StatusCode::CONFLICT, Json(problems)).into_response(),

@@ -61,15 +61,15 @@ impl Control for Fake {
         (all.len(), all.into_iter().take(filter.limit).collect())
     }
 
-    async fn reload(&self, _max_move: Option<f64>) -> Verdict {
+    async fn reload(&self, _max_move: Option<f64>) -> ReloadVerdict {
         self.reloads_begun.fetch_add(1, SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
         self.reloads_done.fetch_add(1, SeqCst);
         let accepted = !self.refuse.load(SeqCst);
-        Verdict { accepted, generation: 5, digest: "00ff".into(), ..Verdict::default() }
+        ReloadVerdict { accepted, generation: 5, digest: "00ff".into(), ..ReloadVerdict::default() }
     }
 
-    async fn plan(&self, asked: Asked) -> Result<Plan, Vec<String>> {
+    async fn plan(&self, asked: PlanRequest) -> Result<Plan, Vec<String>> {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
@@ -86,7 +86,7 @@ impl Control for Fake {
 }
 
 /// The interface, served by a thread of its own.
-struct Served {
+struct TestAdmin {
     control: Arc<Fake>,
     socket: PathBuf,
     http: SocketAddr,
@@ -95,7 +95,7 @@ struct Served {
     _folder: tempfile::TempDir,
 }
 
-impl Served {
+impl TestAdmin {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
@@ -127,7 +127,7 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for TestAdmin {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         let joined = self.thread.take().unwrap().join();
@@ -148,7 +148,7 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> (u16, St
 
 #[test]
 fn both_doors_show_the_same() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     for path in
         ["/metrics", "/healthz", "/readyz", "/status", "/pools", "/backends", "/stick-table", "/connections?limit=2"]
     {
@@ -163,7 +163,7 @@ fn both_doors_show_the_same() {
 
 #[test]
 fn views_show_what_they_are_named_for() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     assert_eq!(served.json("/status")["generation"], 4);
     assert_eq!(served.json("/pools")[0]["backends"][1]["name"], "b");
     let stick_table = &served.json("/stick-table")[0];
@@ -174,7 +174,7 @@ fn views_show_what_they_are_named_for() {
 
 #[test]
 fn connections_are_filtered_counted_and_limited() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     let shown = |path: &str| {
         let answer = served.json(path);
         assert_eq!(answer["connections"].as_array().unwrap().len(), answer["shown"]);
@@ -192,7 +192,7 @@ fn connections_are_filtered_counted_and_limited() {
 
 #[test]
 fn not_ready_says_why() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     served.control.not_ready.store(true, SeqCst);
     assert_eq!(served.over_http("GET", "/readyz"), (503, "not ready: stopping\n".into()));
     assert_eq!(served.over_http("GET", "/healthz").0, 200);
@@ -200,9 +200,9 @@ fn not_ready_says_why() {
 
 #[test]
 fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     let (code, body) = served.over_unix("POST", "/reload");
-    let verdict: Verdict = serde_json::from_str(&body).unwrap();
+    let verdict: ReloadVerdict = serde_json::from_str(&body).unwrap();
     assert_eq!((code, verdict.accepted, verdict.generation), (200, true, 5));
     served.control.refuse.store(true, SeqCst);
     assert_eq!(served.over_unix("POST", "/reload").0, 409);
@@ -214,7 +214,7 @@ fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
 #[test]
 #[cfg(debug_assertions)]
 fn a_connection_is_asked_to_panic_on_the_unix_socket_only() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     assert_eq!(served.over_unix("POST", "/connections/7/panic").0, 202);
     assert_eq!(served.over_unix("POST", "/connections/seven/panic").0, 400);
     assert_eq!(served.over_unix("GET", "/connections/7/panic").0, 405);
@@ -223,7 +223,7 @@ fn a_connection_is_asked_to_panic_on_the_unix_socket_only() {
 
 #[test]
 fn a_reload_is_finished_though_its_client_goes_away() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     let mut client = UnixStream::connect(&served.socket).unwrap();
     client.write_all(b"POST /reload HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     let until = Instant::now() + Duration::from_secs(20);
@@ -239,7 +239,7 @@ fn a_reload_is_finished_though_its_client_goes_away() {
 
 #[test]
 fn a_flood_of_header_bytes_is_refused() {
-    let served = Served::start();
+    let served = TestAdmin::start();
     let mut client = UnixStream::connect(&served.socket).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let _ = client.write_all(b"GET /healthz HTTP/1.1\r\nX: ");

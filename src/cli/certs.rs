@@ -20,7 +20,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
 
-use super::Failure;
+use super::CommandError;
 use crate::server_name::NamePattern;
 
 /// What tells our authority from others.
@@ -41,11 +41,11 @@ const SECRETS: [&str; 4] = ["dev-cookie.keys", "dev-ticket.keys", "dev-store.sec
 #[derive(Debug, clap::Args)]
 pub(super) struct Certs {
     #[command(subcommand)]
-    kind: Kind,
+    kind: CertificateKind,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Kind {
+enum CertificateKind {
     /// Make an authority for this machine, certificates for a server (ECDSA and RSA) and one for a client.
     Dev(Dev),
 }
@@ -73,7 +73,7 @@ struct Made {
 }
 
 #[derive(Serialize)]
-struct Report {
+struct CertificateReport {
     authority: Made,
     /// The authority was there already.
     kept: bool,
@@ -89,8 +89,8 @@ struct Report {
 
 impl Certs {
     /// Makes and prints.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let Kind::Dev(dev) = &self.kind;
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
+        let CertificateKind::Dev(dev) = &self.kind;
         let report = dev.make()?;
         if dev.json {
             super::print_json(out, &report)?;
@@ -102,9 +102,9 @@ impl Certs {
 }
 
 impl Dev {
-    fn make(&self) -> Result<Report, Failure> {
+    fn make(&self) -> Result<CertificateReport, CommandError> {
         if let Some(name) = self.names.iter().find(|name| !is_name(name)) {
-            return Err(Failure::Usage(format!("--name {name}: neither a host name nor an address")));
+            return Err(CommandError::Usage(format!("--name {name}: neither a host name nor an address")));
         }
         fs::create_dir_all(&self.dir).map_err(|error| cannot(&self.dir, &error))?;
         let [authority, server, server_rsa, client] = ["dev-ca", "dev", "dev-rsa", "dev-client"].map(|name| Made {
@@ -129,7 +129,7 @@ impl Dev {
         let secrets = SECRETS.map(|name| self.dir.join(name));
         secrets.iter().try_for_each(|path| keep_or_make_keys(path))?;
         let [cookie_keys, ticket_keys, store_secret, store_password] = secrets;
-        Ok(Report {
+        Ok(CertificateReport {
             authority,
             kept,
             server,
@@ -148,7 +148,7 @@ struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
     /// One that an earlier run has made, and that will outlive what it signs now.
-    fn find(files: &Made) -> Result<Option<Self>, Failure> {
+    fn find(files: &Made) -> Result<Option<Self>, CommandError> {
         let Some(pem) = read(&files.cert)? else {
             return match files.key.exists() {
                 true => Err(refused(&files.key, "a key without its certificate: move it away")),
@@ -176,7 +176,7 @@ impl Authority {
         Ok(Some(Self(issuer)))
     }
 
-    fn make(files: &Made) -> Result<Self, Failure> {
+    fn make(files: &Made) -> Result<Self, CommandError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, AUTHORITY);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -194,7 +194,7 @@ impl Authority {
         common_name: &str,
         usage: ExtendedKeyUsagePurpose,
         algorithm: &'static SignatureAlgorithm,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let mut params = CertificateParams::new(files.names.clone()).map_err(|error| internal(&error))?;
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -208,7 +208,7 @@ impl Authority {
 }
 
 /// What is there was signed by our authority, or nothing is there.
-fn may_be_replaced(files: &Made) -> Result<(), Failure> {
+fn may_be_replaced(files: &Made) -> Result<(), CommandError> {
     let ours = |certificate: &X509Certificate<'_>| {
         certificate.issuer().iter_common_name().any(|name| name.as_str() == Ok(AUTHORITY)).then_some(())
     };
@@ -222,12 +222,12 @@ fn may_be_replaced(files: &Made) -> Result<(), Failure> {
 }
 
 /// A file of one key. What is there stays: cookies, tickets and hashes out there were made with it.
-fn keep_or_make_keys(path: &Path) -> Result<(), Failure> {
+fn keep_or_make_keys(path: &Path) -> Result<(), CommandError> {
     if path.exists() {
         return Ok(());
     }
     let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| Failure::Internal("no random bytes".to_owned()))?;
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| CommandError::Internal("no random bytes".to_owned()))?;
     let line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
     replace(path, 0o600, &(line + "\n"))
 }
@@ -252,7 +252,7 @@ fn lasts(params: &mut CertificateParams, days: i64) {
     }
 }
 
-fn read(path: &Path) -> Result<Option<String>, Failure> {
+fn read(path: &Path) -> Result<Option<String>, CommandError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -261,13 +261,13 @@ fn read(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 /// The key first, so that no certificate stands without it.
-fn write(files: &Made, certificate: &str, key: &KeyPair) -> Result<(), Failure> {
+fn write(files: &Made, certificate: &str, key: &KeyPair) -> Result<(), CommandError> {
     replace(&files.key, 0o600, &key.serialize_pem())?;
     replace(&files.cert, 0o644, certificate)
 }
 
 /// Whole or not at all, and never readable by more than `mode` says.
-fn replace(path: &Path, mode: u32, content: &str) -> Result<(), Failure> {
+fn replace(path: &Path, mode: u32, content: &str) -> Result<(), CommandError> {
     let unfinished = path.with_extension("new");
     let written = (|| {
         match fs::remove_file(&unfinished) {
@@ -281,21 +281,30 @@ fn replace(path: &Path, mode: u32, content: &str) -> Result<(), Failure> {
     written.map_err(|error| cannot(path, &error))
 }
 
-fn refused(path: &Path, what: &str) -> Failure {
-    Failure::Usage(format!("{}: {what}; nothing was written", path.display()))
+fn refused(path: &Path, what: &str) -> CommandError {
+    CommandError::Usage(format!("{}: {what}; nothing was written", path.display()))
 }
 
-fn cannot(path: &Path, error: &io::Error) -> Failure {
-    Failure::Usage(format!("{}: {error}", path.display()))
+fn cannot(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::Usage(format!("{}: {error}", path.display()))
 }
 
-fn internal(error: &rcgen::Error) -> Failure {
-    Failure::Internal(format!("minting failed: {error}"))
+fn internal(error: &rcgen::Error) -> CommandError {
+    CommandError::Internal(format!("minting failed: {error}"))
 }
 
-fn print(out: &mut impl Write, report: &Report) -> Result<(), Failure> {
-    let Report { authority, kept, server, server_rsa, client, cookie_keys, ticket_keys, store_secret, store_password } =
-        report;
+fn print(out: &mut impl Write, report: &CertificateReport) -> Result<(), CommandError> {
+    let CertificateReport {
+        authority,
+        kept,
+        server,
+        server_rsa,
+        client,
+        cookie_keys,
+        ticket_keys,
+        store_secret,
+        store_password,
+    } = report;
     let (ca, cert, key) = (authority.cert.display(), server.cert.display(), server.key.display());
     let was = if *kept { "kept" } else { "made" };
     writeln!(out, "{was} {ca}, an authority for this machine")?;
@@ -326,15 +335,15 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CertificateLine {
         #[command(flatten)]
         certs: Certs,
     }
 
-    fn dev(folder: &Path, more: &[&str]) -> Result<String, Failure> {
+    fn dev(folder: &Path, more: &[&str]) -> Result<String, CommandError> {
         let line = ["certs", "dev", "--dir", folder.to_str().unwrap()].into_iter().chain(more.iter().copied());
         let mut out = Vec::new();
-        Line::try_parse_from(line).unwrap().certs.run(&mut out).map(|_| String::from_utf8(out).unwrap())
+        CertificateLine::try_parse_from(line).unwrap().certs.run(&mut out).map(|_| String::from_utf8(out).unwrap())
     }
 
     fn contents(folder: &Path) -> Vec<(String, String)> {

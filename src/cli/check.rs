@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{EXIT_USAGE, Failure, load};
+use super::{CommandError, EXIT_USAGE, load};
 use crate::clock;
 use crate::config::{self, Problem};
 use crate::server::read_files;
@@ -16,7 +16,7 @@ use crate::store::Access;
 
 /// The command.
 #[derive(Debug, clap::Args)]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     /// The configuration file.
     file: PathBuf,
     /// Print one JSON object.
@@ -24,9 +24,9 @@ pub(super) struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckArgs {
     /// Checks and prints.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let found = self.found()?;
         if self.json {
             print_json(out, &self.file, &found)?;
@@ -37,8 +37,8 @@ impl Check {
     }
 
     /// Files that the text names are read only once the text is good: before, it is not known which they are.
-    fn found(&self) -> Result<Found, Failure> {
-        let refused = |in_text, in_files| Found { accepted: false, in_text, in_files };
+    fn found(&self) -> Result<CheckFindings, CommandError> {
+        let refused = |in_text, in_files| CheckFindings { accepted: false, in_text, in_files };
         Ok(match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
             Err(problems) => refused(problems, Vec::new()),
             Ok(checked) => match read_files(&checked.config, None) {
@@ -46,7 +46,7 @@ impl Check {
                 Ok((loaded, access)) => {
                     let mut in_files = loaded.tls.warnings(clock::unix_s());
                     in_files.extend(access.iter().flat_map(Access::warnings));
-                    Found { accepted: true, in_text: checked.warnings, in_files }
+                    CheckFindings { accepted: true, in_text: checked.warnings, in_files }
                 }
             },
         })
@@ -54,7 +54,7 @@ impl Check {
 }
 
 /// What is wrong, or, if it is accepted, what looks wrong.
-struct Found {
+struct CheckFindings {
     accepted: bool,
     /// In the text, each with its place.
     in_text: Vec<Problem>,
@@ -62,7 +62,7 @@ struct Found {
     in_files: Vec<String>,
 }
 
-fn print(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure> {
+fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
     let file = file.display();
     let accepted = found.accepted;
     for problem in &found.in_text {
@@ -88,15 +88,15 @@ fn print(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct CheckReport<'a> {
     file: String,
     accepted: bool,
-    problems: Vec<Row<'a>>,
-    warnings: Vec<Row<'a>>,
+    problems: Vec<CheckRow<'a>>,
+    warnings: Vec<CheckRow<'a>>,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct CheckRow<'a> {
     /// `null` for what is wrong in another file.
     line: Option<usize>,
     column: Option<usize>,
@@ -105,22 +105,22 @@ struct Row<'a> {
     hint: Option<&'a str>,
 }
 
-impl<'a> From<&'a Problem> for Row<'a> {
+impl<'a> From<&'a Problem> for CheckRow<'a> {
     fn from(problem: &'a Problem) -> Self {
         let Problem { line, column, object, message, hint } = problem;
         Self { line: Some(*line), column: Some(*column), object, message, hint: hint.as_deref() }
     }
 }
 
-impl<'a> From<&'a String> for Row<'a> {
+impl<'a> From<&'a String> for CheckRow<'a> {
     fn from(message: &'a String) -> Self {
         Self { line: None, column: None, object: "", message, hint: None }
     }
 }
 
-fn print_json(out: &mut impl Write, file: &Path, found: &Found) -> Result<(), Failure> {
-    let rows = found.in_text.iter().map(Row::from).chain(found.in_files.iter().map(Row::from)).collect();
+fn print_json(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
+    let rows = found.in_text.iter().map(CheckRow::from).chain(found.in_files.iter().map(CheckRow::from)).collect();
     let (problems, warnings) = if found.accepted { (vec![], rows) } else { (rows, vec![]) };
-    let report = Report { file: file.display().to_string(), accepted: found.accepted, problems, warnings };
+    let report = CheckReport { file: file.display().to_string(), accepted: found.accepted, problems, warnings };
     super::print_json(out, &report)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::Failure;
+use super::CommandError;
 
 const ANSWER_MAX: u64 = 256 << 20;
 /// A reload resolves names and binds sockets before it answers.
@@ -18,32 +18,33 @@ const PATIENCE: Duration = Duration::from_secs(100);
 
 /// What the admin interface answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct AdminReply {
     /// The HTTP status code.
     pub(super) code: u16,
     /// The body.
     pub(super) body: String,
 }
 
-impl Answer {
+impl AdminReply {
     /// Reads the body as JSON, if the code is one of `codes`.
-    pub(super) fn json<T: DeserializeOwned>(&self, codes: &[u16]) -> Result<T, Failure> {
+    pub(super) fn json<T: DeserializeOwned>(&self, codes: &[u16]) -> Result<T, CommandError> {
         if !codes.contains(&self.code) {
             let message = format!("the admin interface answered {}: {}", self.code, self.body.trim_end());
-            return Err(Failure::Internal(message));
+            return Err(CommandError::Internal(message));
         }
-        serde_json::from_str(&self.body)
-            .map_err(|error| Failure::Internal(format!("the admin interface sent what is not understood: {error}")))
+        serde_json::from_str(&self.body).map_err(|error| {
+            CommandError::Internal(format!("the admin interface sent what is not understood: {error}"))
+        })
     }
 }
 
 /// Asks for `path` with `method`.
-pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<Answer, Failure> {
+pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminReply, CommandError> {
     request_with(socket, method, path, "")
 }
 
 /// The same with a body, which is JSON.
-pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<Answer, Failure> {
+pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<AdminReply, CommandError> {
     let ask = || {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -61,7 +62,7 @@ pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) 
         }
         parse(&answer).ok_or_else(|| io::Error::other("that is not an HTTP answer"))
     };
-    ask().map_err(|error: io::Error| Failure::Unavailable(unavailable(socket, &error)))
+    ask().map_err(|error: io::Error| CommandError::Unavailable(unavailable(socket, &error)))
 }
 
 fn unavailable(socket: &Path, error: &io::Error) -> String {
@@ -76,7 +77,7 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
 }
 
 /// Takes a whole HTTP answer apart; `None` if it is none or was cut short.
-pub(super) fn parse(answer: &str) -> Option<Answer> {
+pub(super) fn parse(answer: &str) -> Option<AdminReply> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let length = head.lines().find_map(|line| {
@@ -84,7 +85,7 @@ pub(super) fn parse(answer: &str) -> Option<Answer> {
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
     // Shorter than announced: the server went away in the middle.
-    (length.is_none_or(|length| length == body.len())).then(|| Answer { code, body: body.to_owned() })
+    (length.is_none_or(|length| length == body.len())).then(|| AdminReply { code, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -94,7 +95,7 @@ mod tests {
     #[test]
     fn answers_are_taken_apart() {
         let answer = parse("HTTP/1.0 409 Conflict\r\nContent-Length: 3\r\n\r\n{}\n").unwrap();
-        assert_eq!(answer, Answer { code: 409, body: "{}\n".into() });
+        assert_eq!(answer, AdminReply { code: 409, body: "{}\n".into() });
         assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\n").unwrap().body, "");
         for bad in ["", "HTTP/1.0 200 OK\r\n", "HTTP/1.0 xyz\r\n\r\n", "220 ready\r\n\r\n"] {
             assert_eq!(parse(bad), None, "{bad:?}");
@@ -108,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_socket_that_is_not_there_is_named() {
-        let Err(Failure::Unavailable(message)) = request(Path::new("/nonexistent/admin.sock"), "GET", "/status") else {
+        let Err(CommandError::Unavailable(message)) = request(Path::new("/nonexistent/admin.sock"), "GET", "/status")
+        else {
             panic!("answered");
         };
         assert!(message.starts_with("admin socket /nonexistent/admin.sock: No such file"), "{message}");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{Failure, load, print_json};
+use super::{CommandError, load, print_json};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::http::Progress;
@@ -61,12 +61,12 @@ pub(super) struct Explain {
 
 impl Explain {
     /// Reads clients and prints answers.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let config = load::load(&self.config)?.config;
         let question = Question::new(self, &config)?;
         let given: Vec<_> = self.client.iter().filter(|client| *client != "-").collect();
         for client in &given {
-            self.print(out, &question.answer(&Client::parse(client, question.sni.as_ref())?))?;
+            self.print(out, &question.answer(&ExplainedClient::parse(client, question.sni.as_ref())?))?;
         }
         if given.is_empty() || given.len() < self.client.len() {
             self.answer_lines(&question, io::stdin().lock(), out)?;
@@ -74,17 +74,22 @@ impl Explain {
         Ok(0)
     }
 
-    fn answer_lines(&self, question: &Question<'_>, input: impl Read, out: &mut impl Write) -> Result<(), Failure> {
+    fn answer_lines(
+        &self,
+        question: &Question<'_>,
+        input: impl Read,
+        out: &mut impl Write,
+    ) -> Result<(), CommandError> {
         let mut input = BufReader::new(input);
         let mut line = String::new();
         for number in 1.. {
             line.clear();
-            if input.read_line(&mut line).map_err(|e| Failure::Usage(format!("standard input: {e}")))? == 0 {
+            if input.read_line(&mut line).map_err(|e| CommandError::Usage(format!("standard input: {e}")))? == 0 {
                 break;
             }
             if !line.trim().is_empty() {
-                let client = Client::parse(line.trim(), question.sni.as_ref())
-                    .map_err(|failure| Failure::Usage(format!("line {number}: {failure}")))?;
+                let client = ExplainedClient::parse(line.trim(), question.sni.as_ref())
+                    .map_err(|failure| CommandError::Usage(format!("line {number}: {failure}")))?;
                 self.print(out, &question.answer(&client))?;
             }
             if input.buffer().is_empty() {
@@ -94,7 +99,7 @@ impl Explain {
         Ok(())
     }
 
-    fn print(&self, out: &mut impl Write, answer: &Answer<'_>) -> Result<(), Failure> {
+    fn print(&self, out: &mut impl Write, answer: &ExplainReport<'_>) -> Result<(), CommandError> {
         if self.json {
             return print_json(out, answer);
         }
@@ -115,21 +120,21 @@ impl Explain {
 
 /// One client.
 #[derive(Debug, PartialEq, Eq)]
-struct Client {
+struct ExplainedClient {
     source: IpAddr,
     sni: Option<ServerName>,
 }
 
-impl Client {
+impl ExplainedClient {
     /// `ADDR [SNI]`; without a name, the one given for all.
-    fn parse(text: &str, sni: Option<&ServerName>) -> Result<Self, Failure> {
+    fn parse(text: &str, sni: Option<&ServerName>) -> Result<Self, CommandError> {
         let mut words = text.split_whitespace();
         let address = words.next().unwrap_or_default();
         let source = address.parse().or_else(|_| address.parse().map(|address: SocketAddr| address.ip()));
-        let source = source.map_err(|_| Failure::Usage(format!("client {address:?} is not an address")))?;
+        let source = source.map_err(|_| CommandError::Usage(format!("client {address:?} is not an address")))?;
         let sni = words.next().map(server_name).transpose()?.or_else(|| sni.cloned());
         match words.next() {
-            Some(more) => Err(Failure::Usage(format!("client {address}: {more:?} follows the server name"))),
+            Some(more) => Err(CommandError::Usage(format!("client {address}: {more:?} follows the server name"))),
             None => Ok(Self { source: source.to_canonical(), sni }),
         }
     }
@@ -137,7 +142,7 @@ impl Client {
 
 /// One answer; `refused` where nobody gets the client.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct ExplainReport<'a> {
     client: IpAddr,
     listener: &'a str,
     sni: Option<String>,
@@ -158,17 +163,17 @@ struct Question<'a> {
     sni: Option<ServerName>,
     alpn: Vec<u8>,
     tlvs: Vec<u8>,
-    request: Asked,
+    request: ExplainedHead,
 }
 
 /// The head of a request, read as from a client.
-struct Asked {
+struct ExplainedHead {
     bytes: Vec<u8>,
     reader: RequestReader,
 }
 
 impl<'a> Question<'a> {
-    fn new(asked: &Explain, config: &'a Config) -> Result<Self, Failure> {
+    fn new(asked: &Explain, config: &'a Config) -> Result<Self, CommandError> {
         let listener = find_listener(config, asked.listener.as_deref())?;
         let index = |name: &str| config.pools.iter().position(|pool| pool.name == name).unwrap_or(usize::MAX);
         Ok(Self {
@@ -179,11 +184,11 @@ impl<'a> Question<'a> {
             sni: asked.sni.as_deref().map(server_name).transpose()?,
             alpn: alpn(&asked.alpn)?,
             tlvs: tlvs(&asked.tlv)?,
-            request: Asked::of(&asked.cookie, &asked.header)?,
+            request: ExplainedHead::of(&asked.cookie, &asked.header)?,
         })
     }
 
-    fn answer(&self, client: &Client) -> Answer<'a> {
+    fn answer(&self, client: &ExplainedClient) -> ExplainReport<'a> {
         let (source, sni) = (Some(client.source), client.sni.as_ref().map(ServerName::as_str));
         let pool = self.routes.find(&RouteFacts { sni, alpn: &self.alpn, source });
         let explanation = pool.map(|pool| {
@@ -201,17 +206,17 @@ impl<'a> Question<'a> {
             Some(explanation) => explanation.reason.is_none().then_some(Ended::NoBackend.word()),
         };
         let sni = sni.map(str::to_owned);
-        Answer { client: client.source, listener: self.listener, sni, cookie, refused, explanation }
+        ExplainReport { client: client.source, listener: self.listener, sni, cookie, refused, explanation }
     }
 }
 
-impl Asked {
-    fn of(cookies: &[String], headers: &[String]) -> Result<Self, Failure> {
+impl ExplainedHead {
+    fn of(cookies: &[String], headers: &[String]) -> Result<Self, CommandError> {
         let mut head = "GET / HTTP/1.1\r\n".to_owned();
         for line in headers {
             let (name, value) = line
                 .split_once(':')
-                .ok_or_else(|| Failure::Usage(format!("--header {line:?} is not like Name: value")))?;
+                .ok_or_else(|| CommandError::Usage(format!("--header {line:?} is not like Name: value")))?;
             head += &format!("{name}: {}\r\n", value.trim());
         }
         if !headers.iter().any(|line| line.to_ascii_lowercase().starts_with("host:")) {
@@ -224,36 +229,38 @@ impl Asked {
         let (mut reader, bytes) = (RequestReader::new(), head.into_bytes());
         match reader.read(&bytes) {
             Progress::Done(_) => Ok(Self { bytes, reader }),
-            Progress::No(refused) => Err(Failure::Usage(format!("such a request is refused: {}", refused.meaning()))),
-            Progress::More => Err(Failure::Usage("such a request would not end".to_owned())),
+            Progress::No(refused) => {
+                Err(CommandError::Usage(format!("such a request is refused: {}", refused.meaning())))
+            }
+            Progress::More => Err(CommandError::Usage("such a request would not end".to_owned())),
         }
     }
 }
 
 /// The pools that serve. Keys of cookies are needed only by those who ask about cookies.
-fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, Failure> {
+fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
     let rings = match Rings::load(config) {
         Ok(rings) => rings,
-        Err(problems) if with_cookies => return Err(Failure::Usage(problems.join("; "))),
+        Err(problems) if with_cookies => return Err(CommandError::Usage(problems.join("; "))),
         Err(_) => Rings::default(),
     };
     let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));
     Ok(config.pools.iter().map(pool).collect())
 }
 
-fn find_listener<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a config::Listener, Failure> {
+fn find_listener<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a config::Listener, CommandError> {
     let names = || config.listeners.iter().map(|listener| listener.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, config.listeners.as_slice()) {
         (None, [only]) => Ok(only),
-        (None, _) => Err(Failure::Usage(format!("--listener is needed; there are: {}", names()))),
+        (None, _) => Err(CommandError::Usage(format!("--listener is needed; there are: {}", names()))),
         (Some(name), listeners) => listeners
             .iter()
             .find(|listener| listener.name == name)
-            .ok_or_else(|| Failure::Usage(format!("--listener {name}: no such listener; there are: {}", names()))),
+            .ok_or_else(|| CommandError::Usage(format!("--listener {name}: no such listener; there are: {}", names()))),
     }
 }
 
-fn find_down(config: &Config, wanted: &[String]) -> Result<Vec<Vec<String>>, Failure> {
+fn find_down(config: &Config, wanted: &[String]) -> Result<Vec<Vec<String>>, CommandError> {
     let mut down = vec![Vec::new(); config.pools.len()];
     for wanted in wanted {
         let (pool_name, name) = match wanted.split_once('/') {
@@ -269,23 +276,23 @@ fn find_down(config: &Config, wanted: &[String]) -> Result<Vec<Vec<String>>, Fai
             }
         }
         if !found {
-            return Err(Failure::Usage(format!("--down {wanted}: no pool has such a backend")));
+            return Err(CommandError::Usage(format!("--down {wanted}: no pool has such a backend")));
         }
     }
     Ok(down)
 }
 
-fn server_name(text: &str) -> Result<ServerName, Failure> {
-    ServerName::parse(text).ok_or_else(|| Failure::Usage(format!("server name {text:?} is not a host name")))
+fn server_name(text: &str) -> Result<ServerName, CommandError> {
+    ServerName::parse(text).ok_or_else(|| CommandError::Usage(format!("server name {text:?} is not a host name")))
 }
 
 /// The list as a ClientHello carries it: length and name, again and again.
-fn alpn(names: &[String]) -> Result<Vec<u8>, Failure> {
+fn alpn(names: &[String]) -> Result<Vec<u8>, CommandError> {
     let mut list = Vec::new();
     for name in names {
         match u8::try_from(name.len()) {
             Ok(length @ 1..) => list.push(length),
-            _ => return Err(Failure::Usage(format!("--alpn {name:?} is not 1 to 255 bytes long"))),
+            _ => return Err(CommandError::Usage(format!("--alpn {name:?} is not 1 to 255 bytes long"))),
         }
         list.extend_from_slice(name.as_bytes());
     }
@@ -293,16 +300,16 @@ fn alpn(names: &[String]) -> Result<Vec<u8>, Failure> {
 }
 
 /// The TLVs as a PROXY header carries them: kind, length, value, again and again.
-fn tlvs(written: &[String]) -> Result<Vec<u8>, Failure> {
+fn tlvs(written: &[String]) -> Result<Vec<u8>, CommandError> {
     let mut list = Vec::new();
     for tlv in written {
         let (kind, value) = tlv
             .strip_prefix("0x")
             .and_then(|tlv| tlv.split_once('='))
             .and_then(|(kind, value)| Some((u8::from_str_radix(kind, 16).ok()?, value)))
-            .ok_or_else(|| Failure::Usage(format!("--tlv {tlv:?} is not like 0xE0=value")))?;
+            .ok_or_else(|| CommandError::Usage(format!("--tlv {tlv:?} is not like 0xE0=value")))?;
         let length = u16::try_from(value.len());
-        let length = length.map_err(|_| Failure::Usage(format!("--tlv 0x{kind:02x}: the value is too long")))?;
+        let length = length.map_err(|_| CommandError::Usage(format!("--tlv 0x{kind:02x}: the value is too long")))?;
         list.push(kind);
         list.extend_from_slice(&length.to_be_bytes());
         list.extend_from_slice(value.as_bytes());
@@ -358,7 +365,7 @@ backend = [{ name = "a", address = "127.0.0.1:1" }, { name = "b", address = "127
 "#;
 
     /// What the command prints for these arguments and this input.
-    fn explain(arguments: &str, input: &str) -> Result<String, Failure> {
+    fn explain(arguments: &str, input: &str) -> Result<String, CommandError> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sessile.toml");
         std::fs::write(&file, FILE).unwrap();

@@ -5,27 +5,27 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Failure;
-use crate::config::{self, Checked};
+use super::CommandError;
+use crate::config::{self, CheckedConfig};
 
 /// Where the admin socket is unless the file says otherwise.
 pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Reads and checks a file.
-pub(super) fn load(file: &Path) -> Result<Checked, Failure> {
+pub(super) fn load(file: &Path) -> Result<CheckedConfig, CommandError> {
     config::check(&read(file)?, &crate::socket::resolve)
-        .map_err(|problems| Failure::Config { file: file.to_owned(), problems })
+        .map_err(|problems| CommandError::Config { file: file.to_owned(), problems })
 }
 
 /// Reads a file.
-pub(super) fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
+pub(super) fn read(file: &Path) -> Result<String, CommandError> {
+    std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))
 }
 
 /// How a command finds the running process.
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
-pub(super) struct Running {
+pub(super) struct RunningProcess {
     /// The admin socket [default: /run/sessile/admin.sock].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -34,9 +34,9 @@ pub(super) struct Running {
     config: Option<PathBuf>,
 }
 
-impl Running {
+impl RunningProcess {
     /// The admin socket's path.
-    pub(super) fn socket(&self) -> Result<PathBuf, Failure> {
+    pub(super) fn socket(&self) -> Result<PathBuf, CommandError> {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
             (None, Some(file)) => socket_of(file),
@@ -46,12 +46,12 @@ impl Running {
 }
 
 /// Finds the socket even in a file that would be refused: the running process shall say so, with its own words.
-fn socket_of(file: &Path) -> Result<PathBuf, Failure> {
+fn socket_of(file: &Path) -> Result<PathBuf, CommandError> {
     let socket = match load(file) {
         Ok(checked) => checked.config.process.admin.socket,
         Err(refused) => Some(socket_as_written(&read(file)?).ok_or(refused)?),
     };
-    socket.ok_or_else(|| Failure::Unavailable(format!("{}: [admin] socket is \"off\"", file.display())))
+    socket.ok_or_else(|| CommandError::Unavailable(format!("{}: [admin] socket is \"off\"", file.display())))
 }
 
 fn socket_as_written(text: &str) -> Option<PathBuf> {
@@ -66,11 +66,11 @@ fn socket_as_written(text: &str) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn socket(text: &str) -> Result<PathBuf, Failure> {
+    fn socket(text: &str) -> Result<PathBuf, CommandError> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sessile.toml");
         std::fs::write(&file, text).unwrap();
-        Running { socket: None, config: Some(file) }.socket()
+        RunningProcess { socket: None, config: Some(file) }.socket()
     }
 
     const GOOD: &str = "[[listener]]\nname = 'l'\nbind = '127.0.0.1:1'\npool = 'p'\n\
@@ -80,12 +80,12 @@ mod tests {
     fn the_socket_is_where_the_file_says_or_where_it_always_is() {
         assert_eq!(socket(GOOD).unwrap(), Path::new(DEFAULT_SOCKET));
         assert_eq!(socket(&format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap(), Path::new("/tmp/a.sock"));
-        assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(Failure::Unavailable(_))));
+        assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(CommandError::Unavailable(_))));
     }
 
     #[test]
     fn a_refused_file_still_tells_where_the_socket_is() {
         assert_eq!(socket("[admin]\nsocket = '/tmp/a.sock'\nbogus = 1\n").unwrap(), Path::new("/tmp/a.sock"));
-        assert!(matches!(socket("[admin\n"), Err(Failure::Config { .. })));
+        assert!(matches!(socket("[admin\n"), Err(CommandError::Config { .. })));
     }
 }

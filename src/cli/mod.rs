@@ -51,7 +51,7 @@ enum Command {
         config: PathBuf,
     },
     /// Report everything that is wrong with a configuration file; exit code 64 if it would be refused.
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Say where clients go, why, and who is next, without connecting anywhere.
     Explain(explain::Explain),
     /// Say who would move if a new configuration file were put in force.
@@ -65,7 +65,7 @@ enum Command {
     /// Have a backend take nobody from now on, and close what is open, evenly.
     Close(order::Order),
     /// Show what the running process is doing.
-    Status(status::Status),
+    Status(status::StatusArgs),
     /// Make certificates for trying things on this machine.
     Certs(certs::Certs),
     /// Play with three backends, the balancer before them and many clients, all on this machine.
@@ -84,7 +84,7 @@ enum Command {
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// The command was not understood, or a file cannot be read.
     Usage(String),
     /// A configuration was refused.
@@ -102,7 +102,7 @@ pub(crate) enum Failure {
     Output(io::Error),
 }
 
-impl Failure {
+impl CommandError {
     /// Tells on standard error; the exit code.
     fn report(&self) -> u8 {
         let code = self.code();
@@ -123,7 +123,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) | Self::Unavailable(message) | Self::Internal(message) => f.write_str(message),
@@ -137,7 +137,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
@@ -161,9 +161,9 @@ pub fn main(run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
 
 impl Command {
     /// Runs a command that comes to an end by itself. The exit code is not 0 when the answer is no.
-    fn print(self, out: &mut impl Write) -> Result<u8, Failure> {
+    fn print(self, out: &mut impl Write) -> Result<u8, CommandError> {
         match self {
-            Self::Run { config } => Err(Failure::Internal(format!("{} is to be served", config.display()))),
+            Self::Run { config } => Err(CommandError::Internal(format!("{} is to be served", config.display()))),
             Self::Check(check) => check.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Plan(plan) => plan.run(out),
@@ -185,14 +185,14 @@ impl Command {
     }
 }
 
-fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, Failure> {
+fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, CommandError> {
     let mut whole = Arguments::command();
     whole.build(); // names the commands "sessile-run" and so on
     let page = match command {
         None => whole,
         Some(name) => {
             let found = whole.find_subcommand(name).cloned();
-            found.ok_or_else(|| Failure::Usage(format!("man {name}: there is no such command")))?
+            found.ok_or_else(|| CommandError::Usage(format!("man {name}: there is no such command")))?
         }
     };
     clap_mangen::Man::new(page).render(out)?;
@@ -200,7 +200,7 @@ fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, Failure> {
 }
 
 /// One JSON value on a line of its own.
-fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(), Failure> {
+fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(), CommandError> {
     serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     Ok(())

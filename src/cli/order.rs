@@ -4,8 +4,8 @@
 
 use std::io::Write;
 
-use super::load::Running;
-use super::{EXIT_USAGE, Failure, client};
+use super::load::RunningProcess;
+use super::{CommandError, EXIT_USAGE, client};
 
 /// The arguments of all three.
 #[derive(Debug, clap::Args)]
@@ -14,14 +14,14 @@ pub(super) struct Order {
     #[arg(value_name = "POOL/NAME")]
     backend: String,
     #[command(flatten)]
-    running: Running,
+    running: RunningProcess,
 }
 
 impl Order {
     /// Asks and prints.
-    pub(super) fn run(&self, order: &str, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, order: &str, out: &mut impl Write) -> Result<u8, CommandError> {
         let Some((pool, backend)) = self.backend.split_once('/') else {
-            return Err(Failure::Usage(format!("{}: not like POOL/NAME", self.backend)));
+            return Err(CommandError::Usage(format!("{}: not like POOL/NAME", self.backend)));
         };
         let path = format!("/backends/{pool}/{backend}/{order}");
         let answer = client::request(&self.running.socket()?, "POST", &path)?;

@@ -10,12 +10,12 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::load::{self, Running};
-use super::{Failure, client, print_json};
-use crate::admin::Asked;
+use super::load::{self, RunningProcess};
+use super::{CommandError, client, print_json};
+use crate::admin::PlanRequest;
 use crate::clock;
-use crate::plan::{Ask, Client, Plan};
-use crate::snapshot::Loaded;
+use crate::plan::{Ask, ListedClient, Plan};
+use crate::snapshot::LoadedFiles;
 
 /// Exit code when more would move than is allowed.
 const EXIT_TOO_MUCH: u8 = 1;
@@ -31,7 +31,7 @@ pub(super) struct PlanFiles {
     #[arg(long)]
     live: bool,
     #[command(flatten)]
-    running: Running,
+    running: RunningProcess,
     /// Clients to look at one by one: a file with an address a line, and the server name behind it if there is one.
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
@@ -46,15 +46,17 @@ pub(super) struct PlanFiles {
 
 impl PlanFiles {
     /// Compares and prints.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let clients = self.clients.as_deref().map(read_clients).transpose()?.unwrap_or_default();
         let plan = match (&self.files[..], self.live) {
             ([old, new], false) => compare(old, new, &clients)?,
             ([new], true) => self.ask(new, clients)?,
             ([_], _) => {
-                return Err(Failure::Usage("plan: which file is in force? Name it first, or say --live".into()));
+                return Err(CommandError::Usage("plan: which file is in force? Name it first, or say --live".into()));
             }
-            _ => return Err(Failure::Usage("plan --live: one file; the running process is the other side".into())),
+            _ => {
+                return Err(CommandError::Usage("plan --live: one file; the running process is the other side".into()));
+            }
         };
         let too_much = self.max_move.map(|most| plan.too_much(most)).unwrap_or_default();
         if self.json {
@@ -68,24 +70,24 @@ impl PlanFiles {
         Ok(if too_much.is_empty() { 0 } else { EXIT_TOO_MUCH })
     }
 
-    fn ask(&self, file: &Path, clients: Vec<Client>) -> Result<Plan, Failure> {
-        let asked = Asked { file: file.display().to_string(), text: load::read(file)?, clients };
-        let body = serde_json::to_string(&asked).map_err(|error| Failure::Internal(error.to_string()))?;
+    fn ask(&self, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
+        let asked = PlanRequest { file: file.display().to_string(), text: load::read(file)?, clients };
+        let body = serde_json::to_string(&asked).map_err(|error| CommandError::Internal(error.to_string()))?;
         let answer = client::request_with(&self.running.socket()?, "POST", "/plan", &body)?;
         if answer.code == 409 {
             let problems: Vec<String> = answer.json(&[409])?;
-            return Err(Failure::Usage(format!("it would be refused:\n{}", problems.join("\n"))));
+            return Err(CommandError::Usage(format!("it would be refused:\n{}", problems.join("\n"))));
         }
         answer.json(&[200])
     }
 }
 
 /// Two files, and what can be read of those that they name.
-fn compare(old: &Path, new: &Path, clients: &[Client]) -> Result<Plan, Failure> {
+fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, CommandError> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
     let plan = Plan::new(&old, &new, Ask::about(clients));
     // On the machine where a plan is made there may be no keys.
-    match (Loaded::read(&old, None), Loaded::read(&new, None)) {
+    match (LoadedFiles::read(&old, None), LoadedFiles::read(&new, None)) {
         (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),
         (old, new) => {
             let mut plan = plan;
@@ -104,15 +106,15 @@ pub(super) fn share(written: &str) -> Result<f64, String> {
     share.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "not like 5% or 0.05".to_owned())
 }
 
-fn read_clients(path: &Path) -> Result<Vec<Client>, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+fn read_clients(path: &Path) -> Result<Vec<ListedClient>, CommandError> {
+    let text = fs::read_to_string(path).map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(number, line): (usize, &str)| {
         let mut words = line.split_whitespace();
         let source: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
         let sni = words.next().map(str::to_ascii_lowercase);
-        let wrong = || Failure::Usage(format!("{}:{}: not an address: {line:?}", path.display(), number + 1));
-        Ok(Client { source: source.ok_or_else(wrong)?, sni })
+        let wrong = || CommandError::Usage(format!("{}:{}: not an address: {line:?}", path.display(), number + 1));
+        Ok(ListedClient { source: source.ok_or_else(wrong)?, sni })
     };
     lines.map(read).collect()
 }
@@ -174,8 +176,8 @@ mod tests {
             let super::super::Command::Plan(plan) = super::super::tests::parse(line).unwrap() else { panic!("{line}") };
             plan.run(&mut Vec::new()).unwrap_err()
         };
-        assert!(matches!(words("sessile plan one.toml"), Failure::Usage(_)));
-        assert!(matches!(words("sessile plan --live one.toml two.toml"), Failure::Usage(_)));
+        assert!(matches!(words("sessile plan one.toml"), CommandError::Usage(_)));
+        assert!(matches!(words("sessile plan --live one.toml two.toml"), CommandError::Usage(_)));
         assert!(super::super::tests::parse("sessile plan").is_err());
     }
 

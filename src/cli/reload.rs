@@ -5,14 +5,14 @@
 
 use std::io::Write;
 
-use super::{EXIT_USAGE, Failure, client, load::Running, print_json};
-use crate::admin::Verdict;
+use super::{CommandError, EXIT_USAGE, client, load::RunningProcess, print_json};
+use crate::admin::ReloadVerdict;
 
 /// The command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reload {
     #[command(flatten)]
-    running: Running,
+    running: RunningProcess,
     /// Refuse it if more than this share of a pool's clients would move: "5%", or "0.05".
     #[arg(long, value_name = "SHARE", value_parser = super::plan::share)]
     max_move: Option<f64>,
@@ -23,10 +23,10 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Asks and prints.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let path = self.max_move.map_or("/reload".to_owned(), |most| format!("/reload?max_move={most}"));
         let answer = client::request(&self.running.socket()?, "POST", &path)?;
-        let verdict: Verdict = answer.json(&[200, 409])?;
+        let verdict: ReloadVerdict = answer.json(&[200, 409])?;
         if self.json {
             print_json(out, &verdict)?;
         } else {
@@ -36,8 +36,8 @@ impl Reload {
     }
 }
 
-fn print(out: &mut impl Write, verdict: &Verdict) -> Result<(), Failure> {
-    let Verdict { generation, digest, .. } = verdict;
+fn print(out: &mut impl Write, verdict: &ReloadVerdict) -> Result<(), CommandError> {
+    let ReloadVerdict { generation, digest, .. } = verdict;
     if verdict.accepted {
         writeln!(out, "accepted: generation {generation}, digest {digest}")?;
     } else {
@@ -55,7 +55,7 @@ fn print(out: &mut impl Write, verdict: &Verdict) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
-    fn printed(verdict: &Verdict) -> String {
+    fn printed(verdict: &ReloadVerdict) -> String {
         let mut out = Vec::new();
         print(&mut out, verdict).unwrap();
         String::from_utf8(out).unwrap()
@@ -63,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_verdict_says_what_is_in_use_and_why() {
-        let base = Verdict { generation: 5, digest: "00ff".into(), ..Verdict::default() };
+        let base = ReloadVerdict { generation: 5, digest: "00ff".into(), ..ReloadVerdict::default() };
         let accepted =
-            Verdict { accepted: true, changes: vec!["pool \"web\": backend \"c\" added".into()], ..base.clone() };
+            ReloadVerdict { accepted: true, changes: vec!["pool \"web\": backend \"c\" added".into()], ..base.clone() };
         assert_eq!(printed(&accepted), "accepted: generation 5, digest 00ff\n  pool \"web\": backend \"c\" added\n");
-        let refused = Verdict { problems: vec!["s.toml:3:1: unknown key".into()], ..base };
+        let refused = ReloadVerdict { problems: vec!["s.toml:3:1: unknown key".into()], ..base };
         assert_eq!(printed(&refused), "refused: generation 5, digest 00ff stays in use\n  s.toml:3:1: unknown key\n");
     }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 
 use super::table::Table;
-use super::{Failure, client, load::Running, print_json};
+use super::{CommandError, client, load::RunningProcess, print_json};
 use crate::admin::StickTableView;
 use crate::metrics::{self, status};
 use crate::outcome::Ended;
@@ -17,17 +17,17 @@ const HOT: f64 = 0.01;
 
 /// The command.
 #[derive(Debug, clap::Args)]
-pub(super) struct Status {
+pub(super) struct StatusArgs {
     #[command(flatten)]
-    running: Running,
+    running: RunningProcess,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-impl Status {
+impl StatusArgs {
     /// Asks and prints.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let socket = self.running.socket()?;
         let answer = client::request(&socket, "GET", "/status")?;
         if self.json {

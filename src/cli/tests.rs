@@ -11,7 +11,7 @@ pub(super) fn parse(line: &str) -> Result<Command, clap::Error> {
 }
 
 /// Runs a line as typed: what it prints, and its exit code or why it failed.
-fn run(line: &str) -> (String, Result<u8, Failure>) {
+fn run(line: &str) -> (String, Result<u8, CommandError>) {
     let mut out = Vec::new();
     let result = parse(line).unwrap().print(&mut out);
     (String::from_utf8(out).unwrap(), result)
@@ -117,7 +117,7 @@ fn nobody_answering_is_another_exit_code_than_a_refusal() {
 #[test]
 fn reload_prints_the_verdict_and_fails_when_refused() {
     let verdict = |accepted: bool| {
-        serde_json::to_string(&crate::admin::Verdict { accepted, generation: 3, ..Default::default() }).unwrap()
+        serde_json::to_string(&crate::admin::ReloadVerdict { accepted, generation: 3, ..Default::default() }).unwrap()
     };
     for (code, accepted, exit) in [("200 OK", true, 0), ("409 Conflict", false, EXIT_USAGE)] {
         let folder = tempfile::tempdir().unwrap();
@@ -158,8 +158,8 @@ fn an_answer_that_is_not_understood_is_our_failure() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    assert_eq!(Failure::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(), 0);
-    assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).code(), EXIT_INTERNAL);
+    assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe)).code(), 0);
+    assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::StorageFull)).code(), EXIT_INTERNAL);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use super::{Config, Problem};
 
 /// A configuration that may be used.
 #[derive(Debug)]
-pub struct Checked {
+pub struct CheckedConfig {
     /// What is meant.
     pub config: Config,
     /// What is allowed but looks wrong.
@@ -58,13 +58,13 @@ pub struct Checked {
 /// ));
 /// assert!(sessile::config::check(&text.replace("300", "30"), &no_names).is_ok());
 /// ```
-pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Result<Checked, Vec<Problem>> {
+pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Result<CheckedConfig, Vec<Problem>> {
     let problems = Problems::new(text);
     if !text.ends_with('\n') {
         problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
     }
     let config = as_meant(&Document::parse(text, &problems), resolve, &problems);
-    problems.finish().map(|warnings| Checked { config, warnings })
+    problems.finish().map(|warnings| CheckedConfig { config, warnings })
 }
 
 fn as_meant(

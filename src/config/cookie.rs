@@ -25,7 +25,7 @@ pub struct Cookie {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CookieMode {
     /// The balancer's own, as with HAProxy's `insert indirect nocache` and AWSALB.
-    Insert(Insert),
+    Insert(InsertRules),
     /// The application's; which value belongs to which backend is remembered, as with AWSALBAPP and nginx' `sticky learn`.
     Learn {
         /// How long after its last use a value is remembered.
@@ -65,7 +65,7 @@ impl CookieMode {
 
 /// The balancer's own cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Insert {
+pub struct InsertRules {
     /// The file with the keys that seal it.
     pub keys: PathBuf,
     /// How long it is valid after it was last sent; a client that goes on asking keeps it.

@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Keys};
+use super::keys::{self, TableKeys};
 use super::problem::{Bad, Problems};
-use super::value::Read;
+use super::value::ValueResult;
 
 /// What a table that is not written holds.
 static NOTHING: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
@@ -48,20 +48,20 @@ pub(super) struct Section<'d> {
     pub(super) start: usize,
     /// `pool "web": backend "a"`.
     pub(super) object: String,
-    keys: &'static Keys,
+    keys: &'static TableKeys,
     whole: bool,
     problems: &'d Problems<'d>,
 }
 
 impl<'d> Section<'d> {
     /// What `read` makes of the value, if it is written and understood.
-    pub(super) fn read<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<T> {
+    pub(super) fn read<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Option<T> {
         let value = self.value(key)?;
         self.understood(key, value, &read)
     }
 
     /// The same for a value that must be written.
-    pub(super) fn required<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> Read<T>) -> Option<T> {
+    pub(super) fn required<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Option<T> {
         if !self.has(key) {
             self.missing(format!("has no {key}"));
         }
@@ -69,7 +69,7 @@ impl<'d> Section<'d> {
     }
 
     /// One value, or a list of different values, each with the place where it stands.
-    pub(super) fn list<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> Read<T>) -> Vec<(usize, T)>
+    pub(super) fn list<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Vec<(usize, T)>
     where
         T: Clone + Eq + Hash,
     {
@@ -87,7 +87,7 @@ impl<'d> Section<'d> {
     }
 
     /// The same without the places.
-    pub(super) fn values<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> Read<T>) -> Vec<T>
+    pub(super) fn values<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Vec<T>
     where
         T: Clone + Eq + Hash,
     {
@@ -95,13 +95,13 @@ impl<'d> Section<'d> {
     }
 
     /// A table below this one; one that is not written reads as empty.
-    pub(super) fn child(&self, key: &'static str, keys: &'static Keys) -> Section<'d> {
+    pub(super) fn child(&self, key: &'static str, keys: &'static TableKeys) -> Section<'d> {
         let nothing = || Section::new(&NOTHING, self.start, self.below(key), keys, self.whole, self.problems);
         self.value(key).and_then(|value| self.table(key, value, keys)).unwrap_or_else(nothing)
     }
 
     /// The same, unless the word `"off"` stands in the table's place, or anything else that is no table.
-    pub(super) fn child_unless_off(&self, key: &'static str, keys: &'static Keys) -> Option<Section<'d>> {
+    pub(super) fn child_unless_off(&self, key: &'static str, keys: &'static TableKeys) -> Option<Section<'d>> {
         match self.value(key) {
             None => Some(self.child(key, keys)),
             Some(value) if value.get_ref().as_str() == Some("off") => None,
@@ -110,7 +110,7 @@ impl<'d> Section<'d> {
     }
 
     /// The tables of a list; each is an object with a name or, for want of one, a number.
-    pub(super) fn children(&self, key: &'static str, keys: &'static Keys) -> Vec<Section<'d>> {
+    pub(super) fn children(&self, key: &'static str, keys: &'static TableKeys) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let not_tables = || Bad::new("is not a list of tables").hint(format!("write {}", keys.table));
         let Some(elements) = value.get_ref().as_array() else {
@@ -180,7 +180,7 @@ impl<'d> Section<'d> {
         table: &'d DeTable<'d>,
         start: usize,
         object: String,
-        keys: &'static Keys,
+        keys: &'static TableKeys,
         whole: bool,
         problems: &'d Problems<'d>,
     ) -> Self {
@@ -197,7 +197,7 @@ impl<'d> Section<'d> {
         self.table.get(key)
     }
 
-    fn table(&self, key: &str, value: &'d Spanned<DeValue<'d>>, keys: &'static Keys) -> Option<Section<'d>> {
+    fn table(&self, key: &str, value: &'d Spanned<DeValue<'d>>, keys: &'static TableKeys) -> Option<Section<'d>> {
         let DeValue::Table(table) = value.get_ref() else {
             self.complain(key, value, Bad::new("is not a table").hint(format!("write {}", keys.table)));
             return None;
@@ -217,7 +217,7 @@ impl<'d> Section<'d> {
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,
-        read: impl Fn(&DeValue<'_>) -> Read<T>,
+        read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
     ) -> Option<T> {
         read(value.get_ref()).map_err(|bad| self.complain(key, value, bad)).ok()
     }

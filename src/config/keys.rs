@@ -5,7 +5,7 @@
 
 /// The keys of one table.
 #[derive(Debug)]
-pub struct Keys {
+pub struct TableKeys {
     /// How the table is written: `[limits]`; empty for the top level.
     pub table: &'static str,
     /// Its keys.
@@ -13,7 +13,7 @@ pub struct Keys {
 }
 
 /// What stands above the first table, and the tables themselves.
-pub static TOP: Keys = Keys {
+pub static TOP: TableKeys = TableKeys {
     table: "",
     keys: &[
         "workers",
@@ -34,13 +34,13 @@ pub static TOP: Keys = Keys {
     ],
 };
 /// The admin interface.
-pub static ADMIN: Keys = Keys { table: "[admin]", keys: &["socket", "http"] };
+pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "http"] };
 /// What is logged.
-pub static LOG: Keys = Keys { table: "[log]", keys: &["format", "connections", "level"] };
+pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
 /// Every handshake.
-pub static TLS: Keys = Keys { table: "[tls]", keys: &["ticket_keys", "min_version", "groups"] };
+pub static TLS: TableKeys = TableKeys { table: "[tls]", keys: &["ticket_keys", "min_version", "groups"] };
 /// Limits of every connection.
-pub static LIMITS: Keys = Keys {
+pub static LIMITS: TableKeys = TableKeys {
     table: "[limits]",
     keys: &[
         "max_connections",
@@ -61,7 +61,7 @@ pub static LIMITS: Keys = Keys {
     ],
 };
 /// The shared store of learned cookies.
-pub static STORE: Keys = Keys {
+pub static STORE: TableKeys = TableKeys {
     table: "[store]",
     keys: &[
         "kind",
@@ -81,7 +81,7 @@ pub static STORE: Keys = Keys {
 /// Keys whose value no problem shows.
 pub(super) static SECRET: [&str; 1] = ["password"];
 /// An address we accept on.
-pub static LISTENER: Keys = Keys {
+pub static LISTENER: TableKeys = TableKeys {
     table: "[[listener]]",
     keys: &[
         "name",
@@ -102,17 +102,18 @@ pub static LISTENER: Keys = Keys {
     ],
 };
 /// A certificate of a listener.
-pub static CERTIFICATE: Keys = Keys { table: "[[listener.certificate]]", keys: &["cert", "key", "default"] };
+pub static CERTIFICATE: TableKeys = TableKeys { table: "[[listener.certificate]]", keys: &["cert", "key", "default"] };
 /// What is asked of a listener's clients.
-pub static CLIENT_CERTIFICATE: Keys = Keys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
+pub static CLIENT_CERTIFICATE: TableKeys =
+    TableKeys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
 /// A rule of a listener.
-pub static ROUTE: Keys =
-    Keys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "tls", "client_certificate", "pool"] };
+pub static ROUTE: TableKeys =
+    TableKeys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "tls", "client_certificate", "pool"] };
 /// What is asked of a route's clients.
-pub static ROUTE_CLIENT_CERTIFICATE: Keys =
-    Keys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };
+pub static ROUTE_CLIENT_CERTIFICATE: TableKeys =
+    TableKeys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };
 /// Backends that share one rule.
-pub static POOL: Keys = Keys {
+pub static POOL: TableKeys = TableKeys {
     table: "[[pool]]",
     keys: &[
         "name",
@@ -155,23 +156,24 @@ pub static POOL: Keys = Keys {
     ],
 };
 /// One named address of a pool.
-pub static BACKEND: Keys = Keys {
+pub static BACKEND: TableKeys = TableKeys {
     table: "[[pool.backend]]",
     keys: &["name", "address", "weight", "state", "max_connections", "location", "backup"],
 };
 /// Sources that are treated alike.
-pub static RANGE: Keys = Keys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
+pub static RANGE: TableKeys =
+    TableKeys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
 /// TLS to a pool's backends.
-pub static POOL_TLS: Keys = Keys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni"] };
+pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni"] };
 /// Active health checks.
-pub static CHECK: Keys = Keys {
+pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",
     keys: &["kind", "interval", "timeout", "rise", "fall", "port", "sni", "path", "host", "status"],
 };
 /// Passive ejection.
-pub static EJECT: Keys = Keys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
+pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
 /// The cookie that says where a client settled.
-pub static COOKIE: Keys = Keys {
+pub static COOKIE: TableKeys = TableKeys {
     table: "[pool.cookie]",
     keys: &[
         "mode",
@@ -190,7 +192,7 @@ pub static COOKIE: Keys = Keys {
 };
 
 /// All tables.
-pub static ALL: [&Keys; 18] = [
+pub static ALL: [&TableKeys; 18] = [
     &TOP,
     &ADMIN,
     &LOG,
@@ -212,7 +214,7 @@ pub static ALL: [&Keys; 18] = [
 ];
 
 /// Advice for someone who wrote `unknown` in this table: the key that was probably meant, or where it belongs.
-pub(super) fn advice(keys: &Keys, unknown: &str) -> Option<String> {
+pub(super) fn advice(keys: &TableKeys, unknown: &str) -> Option<String> {
     if let Some(meant) = nearest(unknown, keys.keys.iter().copied()) {
         return Some(format!("did you mean \"{meant}\"?"));
     }

@@ -22,8 +22,8 @@ mod store;
 mod tls;
 mod value;
 
-pub use check::{Checked, check};
-pub use cookie::{Cookie, CookieMode, Insert, OWN_NAME, SameSite, Secure};
+pub use check::{CheckedConfig, check};
+pub use cookie::{Cookie, CookieMode, InsertRules, OWN_NAME, SameSite, Secure};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
@@ -31,8 +31,8 @@ pub use pool::{
 };
 pub use problem::Problem;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
-pub use store::{Hidden, Store, StoreAddress, StorePlace};
-pub use tls::{Certificate, ClientCertificate, Forwarded, Group, PoolTls, Tls, TlsRules, TlsVersion};
+pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
+pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical as canonical_network, hex32};
 
 /// Everything one file says.
@@ -45,7 +45,7 @@ pub struct Config {
     /// Limits that hold for every connection.
     pub limits: Limits,
     /// The store of learned cookies that instances share; `None` = each knows its own.
-    pub store: Option<Store>,
+    pub store: Option<StoreConfig>,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// Where connections go.

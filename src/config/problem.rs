@@ -56,7 +56,7 @@ impl Bad {
 
 /// How bad it is, and whether it can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum ProblemKind {
     Syntax,
     Error,
     Warning,
@@ -70,7 +70,7 @@ pub(super) struct Problems<'a> {
 
 struct Found {
     offset: usize,
-    kind: Kind,
+    kind: ProblemKind,
     object: String,
     bad: Bad,
 }
@@ -84,32 +84,32 @@ impl<'a> Problems<'a> {
     /// Notes a mistake of syntax at a byte offset of the text; of those in one line the first hides everything else,
     /// because the rest of such a line only echoes it.
     pub(super) fn syntax(&self, offset: usize, bad: Bad) {
-        self.note(offset, Kind::Syntax, "", bad);
+        self.note(offset, ProblemKind::Syntax, "", bad);
     }
 
     /// Notes an error at a byte offset of the text.
     pub(super) fn error(&self, offset: usize, object: &str, bad: Bad) {
-        self.note(offset, Kind::Error, object, bad);
+        self.note(offset, ProblemKind::Error, object, bad);
     }
 
     /// Notes a warning at a byte offset of the text.
     pub(super) fn warn(&self, offset: usize, object: &str, bad: Bad) {
-        self.note(offset, Kind::Warning, object, bad);
+        self.note(offset, ProblemKind::Warning, object, bad);
     }
 
     /// Ends collecting: all errors, or, if there are none, all warnings.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut found = self.found.into_inner();
-        let failed = found.iter().any(|one| one.kind < Kind::Warning);
-        found.retain(|one| failed == (one.kind < Kind::Warning));
+        let failed = found.iter().any(|one| one.kind < ProblemKind::Warning);
+        found.retain(|one| failed == (one.kind < ProblemKind::Warning));
         found.sort_by_key(|one| (one.kind, one.offset));
-        let lines = Lines::new(self.text);
+        let lines = LineStarts::new(self.text);
         let mut broken_lines = HashSet::new();
         let mut problems = Vec::new();
         for Found { offset, kind, object, bad } in found {
             let (line, column) = lines.place(offset);
             let is_echo = broken_lines.contains(&line);
-            if kind == Kind::Syntax {
+            if kind == ProblemKind::Syntax {
                 broken_lines.insert(line);
             }
             if !is_echo {
@@ -120,18 +120,18 @@ impl<'a> Problems<'a> {
         if failed { Err(problems) } else { Ok(problems) }
     }
 
-    fn note(&self, offset: usize, kind: Kind, object: &str, bad: Bad) {
+    fn note(&self, offset: usize, kind: ProblemKind, object: &str, bad: Bad) {
         self.found.borrow_mut().push(Found { offset, kind, object: object.to_owned(), bad });
     }
 }
 
 /// Where the lines of a text begin.
-struct Lines<'a> {
+struct LineStarts<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> LineStarts<'a> {
     /// Finds them.
     fn new(text: &'a str) -> Self {
         let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1);
@@ -153,12 +153,12 @@ mod tests {
 
     #[test]
     fn places_count_lines_and_characters_from_one() {
-        let lines = Lines::new("a\nüb = 1\n\nend");
+        let lines = LineStarts::new("a\nüb = 1\n\nend");
         let places = [(0, (1, 1)), (2, (2, 1)), (4, (2, 2)), (3, (2, 1)), (10, (3, 1)), (11, (4, 1)), (99, (4, 4))];
         for (offset, place) in places {
             assert_eq!(lines.place(offset), place, "offset {offset}");
         }
-        assert_eq!(Lines::new("").place(0), (1, 1));
+        assert_eq!(LineStarts::new("").place(0), (1, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The shared store of learned cookies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct StoreConfig {
     /// Where it is.
     pub place: StorePlace,
     /// Its authorities, where it is spoken to with TLS; `None` = in the clear.
@@ -72,7 +72,7 @@ impl fmt::Display for StoreAddress {
     }
 }
 
-impl fmt::Display for Store {
+impl fmt::Display for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.ca.is_some() { "rediss" } else { "redis" };
         match &self.place {

@@ -28,7 +28,7 @@ pub struct TlsRules {
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Key exchanges that are allowed, in the order in which they are offered to backends; at least one.
-    pub groups: Vec<Group>,
+    pub groups: Vec<KeyExchange>,
 }
 
 /// A version of TLS.
@@ -42,7 +42,7 @@ pub enum TlsVersion {
 
 /// A key exchange (RFC 8446 §4.2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Group {
+pub enum KeyExchange {
     /// ML-KEM-768 and X25519 together: safe against a quantum computer as long as one of them is safe.
     X25519MlKem768,
     /// RFC 7748.
@@ -53,7 +53,7 @@ pub enum Group {
     Secp384r1,
 }
 
-impl Group {
+impl KeyExchange {
     /// Every group with its word, which is its name in the registry of TLS groups; the default order.
     pub const ALL: [(&'static str, Self); 4] = [
         ("X25519MLKEM768", Self::X25519MlKem768),

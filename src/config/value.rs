@@ -17,7 +17,7 @@ use super::{Address, Bind, KeyPart, OWN_NAME};
 use crate::server_name::{NamePattern, ServerName};
 
 /// What a reader answers.
-pub(super) type Read<T> = Result<T, Bad>;
+pub(super) type ValueResult<T> = Result<T, Bad>;
 
 /// Looks a `host:port` up.
 pub(super) type Resolve<'a> = &'a dyn Fn(&str) -> io::Result<Vec<SocketAddr>>;
@@ -40,17 +40,17 @@ const LOCATION_DEPTH_MAX: usize = 8;
 const COOKIE_NAME_MAX: usize = 128;
 
 /// Text.
-pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Read<&'v str> {
+pub(super) fn text<'v>(value: &'v DeValue<'_>) -> ValueResult<&'v str> {
     value.as_str().ok_or_else(|| Bad::new("is not a string"))
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(value: &DeValue<'_>) -> Read<bool> {
+pub(super) fn boolean(value: &DeValue<'_>) -> ValueResult<bool> {
     value.as_bool().ok_or_else(|| Bad::new("is not true or false"))
 }
 
 /// A whole number in bounds; decimal, `0x`, `0o` or `0b`.
-pub(super) fn integer<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Read<T> {
+pub(super) fn integer<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> ValueResult<T> {
     move |value| {
         let number = value.as_integer().ok_or_else(|| Bad::new("is not a whole number"))?;
         let in_bounds = u64::from_str_radix(number.as_str(), number.radix()).ok().filter(|n| bounds.contains(n));
@@ -61,7 +61,7 @@ pub(super) fn integer<T: TryFrom<u64>>(bounds: RangeInclusive<u64>) -> impl Fn(&
 }
 
 /// A number with up to two decimals, as hundredths.
-pub(super) fn hundredths(bounds: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> Read<u32> {
+pub(super) fn hundredths(bounds: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> ValueResult<u32> {
     let show = |hundredths: u32| format!("{}.{:02}", hundredths / 100, hundredths % 100);
     move |value| {
         let written = match value {
@@ -83,8 +83,8 @@ pub(super) fn hundredths(bounds: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -
 /// `word` as the value's absence, anything else as the reader has it.
 pub(super) fn unless<T>(
     word: &'static str,
-    read: impl Fn(&DeValue<'_>) -> Read<T>,
-) -> impl Fn(&DeValue<'_>) -> Read<Option<T>> {
+    read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
+) -> impl Fn(&DeValue<'_>) -> ValueResult<Option<T>> {
     move |value| match value.as_str() {
         Some(text) if text == word => Ok(None),
         _ => read(value).map(Some).map_err(|bad| Bad { hint: bad.hint.or(Some(format!("or \"{word}\""))), ..bad }),
@@ -92,7 +92,7 @@ pub(super) fn unless<T>(
 }
 
 /// One of a closed list of words.
-pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Read<T> {
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> ValueResult<T> {
     move |value| {
         let written = value.as_str().unwrap_or_default();
         words.iter().find(|(word, _)| *word == written).map(|(_, meant)| *meant).ok_or_else(|| {
@@ -107,7 +107,7 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&DeValue<'_>) -> Rea
 }
 
 /// A number and one unit, in bounds: `"200ms"`, `"5s"`, `"10m"`, `"1h"`, `"7d"`; zero needs a unit, too.
-pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&DeValue<'_>) -> ValueResult<Duration> {
     move |value| {
         let not_one =
             || Bad::new("is not a duration").hint("a number and a unit: \"200ms\", \"5s\", \"10m\", \"1h\", \"7d\"");
@@ -123,13 +123,13 @@ pub(super) fn duration(least: Duration, most: Duration) -> impl Fn(&DeValue<'_>)
 }
 
 /// A name that can be a metric label: 1-64 letters, digits, `.`, `_`, `-`.
-pub(super) fn name(value: &DeValue<'_>) -> Read<String> {
+pub(super) fn name(value: &DeValue<'_>) -> ValueResult<String> {
     let written = text(value)?;
     if is_name(written) { Ok(written.to_owned()) } else { Err(Bad::new(format!("is not a name: {NAME_RULE}"))) }
 }
 
 /// Levels of names, outermost first; the empty text is no location.
-pub(super) fn location(value: &DeValue<'_>) -> Read<Vec<String>> {
+pub(super) fn location(value: &DeValue<'_>) -> ValueResult<Vec<String>> {
     let written = text(value)?;
     if written.is_empty() {
         return Ok(Vec::new());
@@ -146,7 +146,7 @@ pub(super) fn location(value: &DeValue<'_>) -> Read<Vec<String>> {
 }
 
 /// A network; a bare address is a network of one.
-pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
+pub(super) fn network(value: &DeValue<'_>) -> ValueResult<IpNet> {
     let written = text(value)?;
     let parsed = match written.parse::<IpNet>() {
         Ok(network) => network,
@@ -160,7 +160,7 @@ pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
 }
 
 /// One IP address to connect from.
-pub(super) fn local_ip(value: &DeValue<'_>) -> Read<IpAddr> {
+pub(super) fn local_ip(value: &DeValue<'_>) -> ValueResult<IpAddr> {
     let parsed = text(value)?.parse::<IpAddr>().map_err(|_| Bad::new("is not an IP address"))?;
     let address = parsed.to_canonical();
     if address.is_unspecified() || address.is_multicast() {
@@ -170,7 +170,7 @@ pub(super) fn local_ip(value: &DeValue<'_>) -> Read<IpAddr> {
 }
 
 /// A loopback address with its port.
-pub(super) fn loopback(value: &DeValue<'_>) -> Read<SocketAddr> {
+pub(super) fn loopback(value: &DeValue<'_>) -> ValueResult<SocketAddr> {
     let address = socket_address(text(value)?).ok_or_else(|| Bad::new("is not an address with a port"))?;
     if !address.ip().is_loopback() {
         return Err(Bad::new("is not a loopback address").hint(format!("\"127.0.0.1:{}\"", address.port())));
@@ -179,7 +179,7 @@ pub(super) fn loopback(value: &DeValue<'_>) -> Read<SocketAddr> {
 }
 
 /// An address to listen on.
-pub(super) fn bind(value: &DeValue<'_>) -> Read<Bind> {
+pub(super) fn bind(value: &DeValue<'_>) -> ValueResult<Bind> {
     let written = text(value)?;
     if let Some(path) = written.strip_prefix("unix:") {
         return unix_path(path).map(Bind::Unix);
@@ -192,7 +192,7 @@ pub(super) fn bind(value: &DeValue<'_>) -> Read<Bind> {
 }
 
 /// The address of a backend; a DNS name is looked up, and the least of its addresses taken, whatever their order.
-pub(super) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> Read<Address> {
+pub(super) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> ValueResult<Address> {
     move |value| {
         let written = text(value)?;
         if let Some(path) = written.strip_prefix("unix:") {
@@ -210,7 +210,7 @@ pub(super) fn address(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> Read<Add
 }
 
 /// The path of a unix socket, without the `unix:` that addresses carry.
-pub(super) fn unix_path(path: &str) -> Read<PathBuf> {
+pub(super) fn unix_path(path: &str) -> ValueResult<PathBuf> {
     if !path.starts_with('/') || path.contains('\0') {
         return Err(Bad::new("is not an absolute path"));
     }
@@ -221,38 +221,38 @@ pub(super) fn unix_path(path: &str) -> Read<PathBuf> {
 }
 
 /// The path of a file; one that is not absolute begins where the process was started.
-pub(super) fn file(value: &DeValue<'_>) -> Read<PathBuf> {
+pub(super) fn file(value: &DeValue<'_>) -> ValueResult<PathBuf> {
     let written = text(value)?;
     let good = !written.is_empty() && !written.contains('\0');
     good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
 }
 
 /// SHA-256 of a public key: `"sha256:"` and 64 hexadecimal digits.
-pub(super) fn pin(value: &DeValue<'_>) -> Read<[u8; 32]> {
+pub(super) fn pin(value: &DeValue<'_>) -> ValueResult<[u8; 32]> {
     let bad = || Bad::new("is not a pin").hint("\"sha256:\" and 64 hexadecimal digits, of the public key");
     text(value).map_err(|_| bad())?.strip_prefix("sha256:").and_then(hex32).ok_or_else(bad)
 }
 
 /// A host name.
-pub(super) fn server_name(value: &DeValue<'_>) -> Read<ServerName> {
+pub(super) fn server_name(value: &DeValue<'_>) -> ValueResult<ServerName> {
     ServerName::parse(text(value)?).ok_or_else(|| Bad::new("is not a host name"))
 }
 
 /// A host name or `*.` and a domain.
-pub(super) fn name_pattern(value: &DeValue<'_>) -> Read<NamePattern> {
+pub(super) fn name_pattern(value: &DeValue<'_>) -> ValueResult<NamePattern> {
     NamePattern::parse(text(value)?)
         .ok_or_else(|| Bad::new("is not a host name").hint("\"www.example.org\" or \"*.example.org\""))
 }
 
 /// One protocol of ALPN, 1-255 bytes.
-pub(super) fn alpn(value: &DeValue<'_>) -> Read<String> {
+pub(super) fn alpn(value: &DeValue<'_>) -> ValueResult<String> {
     let written = text(value)?;
     let fits = (1..=255).contains(&written.len());
     fits.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a protocol name of 1 to 255 bytes"))
 }
 
 /// One part of a key; `None` is `"none"`.
-pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
+pub(super) fn key_part(value: &DeValue<'_>) -> ValueResult<Option<KeyPart>> {
     /// PP2_TYPE_CRC32C and PP2_TYPE_NOOP say nothing about the client.
     const NOT_A_CLIENT: [u8; 2] = [0x03, 0x04];
     let hint = "\"source\", \"sni\", \"tlv:0xNN\", \"cookie:NAME\", \"none\", or a list of the first four";
@@ -276,7 +276,7 @@ pub(super) fn key_part(value: &DeValue<'_>) -> Read<Option<KeyPart>> {
 }
 
 /// The name of a cookie: a token (RFC 9110 §5.6.2).
-pub(super) fn cookie_name(written: &str) -> Read<&str> {
+pub(super) fn cookie_name(written: &str) -> ValueResult<&str> {
     let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let good = (1..=COOKIE_NAME_MAX).contains(&written.len()) && written.bytes().all(is_token_byte);
     let rule = "is not a cookie name: 1 to 128 letters, digits or any of !#$%&'*+-.^_`|~";
@@ -284,7 +284,7 @@ pub(super) fn cookie_name(written: &str) -> Read<&str> {
 }
 
 /// The name of a cookie that the application sets; those of balancers are none.
-pub(super) fn application_cookie(written: &str) -> Read<&str> {
+pub(super) fn application_cookie(written: &str) -> ValueResult<&str> {
     match cookie_name(written)? {
         own if own == OWN_NAME => Err(Bad::new("is the balancer's own cookie, not one of the application")),
         aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
@@ -293,7 +293,7 @@ pub(super) fn application_cookie(written: &str) -> Read<&str> {
 }
 
 /// A status, or the first and last good one: `"200-399"`.
-pub(super) fn status(value: &DeValue<'_>) -> Read<(u16, u16)> {
+pub(super) fn status(value: &DeValue<'_>) -> ValueResult<(u16, u16)> {
     let bad = || Bad::new("is not a range of HTTP statuses").hint("\"200\" or \"200-399\", from 100 to 599");
     let written = text(value).map_err(|_| bad())?;
     let (least, most) = written.split_once('-').unwrap_or((written, written));
@@ -302,21 +302,21 @@ pub(super) fn status(value: &DeValue<'_>) -> Read<(u16, u16)> {
 }
 
 /// What follows `GET`.
-pub(super) fn path(value: &DeValue<'_>) -> Read<String> {
+pub(super) fn path(value: &DeValue<'_>) -> ValueResult<String> {
     let written = text(value)?;
     let good = written.starts_with('/') && is_one_token(written);
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a path: '/' first, no spaces"))
 }
 
 /// What follows `Host:`.
-pub(super) fn host(value: &DeValue<'_>) -> Read<String> {
+pub(super) fn host(value: &DeValue<'_>) -> ValueResult<String> {
     let written = text(value)?;
     let good = is_one_token(written) && !written.contains('/');
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a host"))
 }
 
 /// A size: a whole number with `KiB`, `MiB` or `GiB`, or 0.
-pub(super) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> Read<u64> {
+pub(super) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> ValueResult<u64> {
     const UNITS: [(&str, u64); 4] = [("", 0), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
     move |value| {
         let not_one =
@@ -397,7 +397,7 @@ fn socket_address(written: &str) -> Option<SocketAddr> {
     })
 }
 
-fn look_up(written: &str, resolve: Resolve<'_>) -> Read<SocketAddr> {
+fn look_up(written: &str, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
     let hint = "\"10.0.0.1:443\", \"[2001:db8::1]:443\", \"host.example:443\" or \"unix:/run/app.sock\"";
     let not_one = || Bad::new("is not an address").hint(hint);
     let Some((host, port)) = written.rsplit_once(':') else {

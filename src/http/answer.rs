@@ -13,9 +13,9 @@ macro_rules! statuses {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $phrase:literal;)+) => {
         /// The statuses we answer with (RFC 9110 §15.5 and §15.6, RFC 6585 §5).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Status { $($(#[doc = $doc])+ $name,)+ }
+        pub enum StatusCode { $($(#[doc = $doc])+ $name,)+ }
 
-        impl Status {
+        impl StatusCode {
             /// Every one of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
@@ -56,7 +56,7 @@ statuses! {
 }
 
 /// Appends an answer. `to_head`: the request was HEAD, so the head is the same and no body follows.
-pub fn write(out: &mut Vec<u8>, status: Status, request_id: &str, to_head: bool, now_unix_s: u64) {
+pub fn write(out: &mut Vec<u8>, status: StatusCode, request_id: &str, to_head: bool, now_unix_s: u64) {
     let (code, phrase) = (status.code(), status.phrase());
     let body = format!("{code} {phrase}\nrequest {request_id}\n");
     write_text(out, &format!("HTTP/1.1 {code} {phrase}\r\nDate: "));

@@ -8,7 +8,7 @@
 //! Invariant: the answer for all bytes does not depend on how they were cut, no byte after the body is ever counted
 //! as part of it, and what was refused once is refused for ever.
 
-use super::field::{Known, is_look_alike, is_text_byte, is_token_byte};
+use super::field::{KnownField, is_look_alike, is_text_byte, is_token_byte};
 use super::{Framing, Refused};
 
 /// The longest extensions of one chunk.
@@ -247,6 +247,6 @@ impl Name {
 
     fn is_forbidden(&self) -> bool {
         let name = self.bytes.get(..self.length).unwrap_or_default();
-        Known::of(name) != Known::Other || is_look_alike(name)
+        KnownField::of(name) != KnownField::Other || is_look_alike(name)
     }
 }

@@ -4,10 +4,10 @@
 //! but HTTP itself (`h2c`, `h2`, `HTTP/…`) and TLS, both of which would go past everything that is decided here.
 //!
 //! Invariant: Connection cannot take a field away that makes the message what it is: naming Host, Content-Length or
-//! Transfer-Encoding is refused, and naming another field that [`Known`] has a rule for changes nothing.
+//! Transfer-Encoding is refused, and naming another field that [`KnownField`] has a rule for changes nothing.
 
-use super::field::{Fields, Known};
-use super::head::{Asked, Request, Response};
+use super::field::{Fields, KnownField};
+use super::head::{Request, RequestMeta, Response};
 use super::{Framing, Method, Refused, Version};
 
 /// What an HTTP connection is asked to become.
@@ -27,20 +27,20 @@ impl Request<'_> {
 
     /// Whether the client waits for 100 before it sends the body (RFC 9110 §10.1.1). HTTP/1.0 does not know of it.
     pub fn expects_continue(&self) -> bool {
-        self.version == Version::Http11 && self.fields.lists(Known::Expect, "100-continue")
+        self.version == Version::Http11 && self.fields.lists(KnownField::Expect, "100-continue")
     }
 
     /// What the connection may become. `None` where Upgrade is ignored: without `Connection: upgrade`, in HTTP/1.0
     /// (RFC 9110 §7.8), with a body, or if nothing that may pass is offered.
     pub fn upgrade(&self) -> Option<Upgrade> {
-        let asks = self.fields.has(Known::Upgrade)
+        let asks = self.fields.has(KnownField::Upgrade)
             && self.version == Version::Http11
             && self.framing.is_empty()
-            && self.fields.lists(Known::Connection, "upgrade");
+            && self.fields.lists(KnownField::Connection, "upgrade");
         if !asks {
             return None;
         }
-        let web_socket = self.method == Method::Get && self.fields.lists(Known::Upgrade, "websocket");
+        let web_socket = self.method == Method::Get && self.fields.lists(KnownField::Upgrade, "websocket");
         match web_socket {
             true => Some(Upgrade::WebSocket),
             false => protocols(self.fields).next().map(|_| Upgrade::Other),
@@ -48,8 +48,8 @@ impl Request<'_> {
     }
 
     /// What its response depends on.
-    pub fn asked(&self) -> Asked {
-        Asked { method: self.method, version: self.version, persists: self.persists(), upgrade: self.upgrade() }
+    pub fn asked(&self) -> RequestMeta {
+        RequestMeta { method: self.method, version: self.version, persists: self.persists(), upgrade: self.upgrade() }
     }
 }
 
@@ -62,7 +62,7 @@ impl Response<'_> {
 
 /// Whether the client's connection may serve another request after this response, as far as the heads say: whoever
 /// asks must also have read the whole request, and want to go on. A backend that closes its own is no reason not to.
-pub fn client_stays(asked: &Asked, response: &Response<'_>) -> bool {
+pub fn client_stays(asked: &RequestMeta, response: &Response<'_>) -> bool {
     asked.persists && !response.switches() && response.framing != Framing::UntilClose
 }
 
@@ -74,14 +74,16 @@ pub fn backend_stays(response: &Response<'_>) -> bool {
 /// `close` outweighs everything; without it HTTP/1.1 persists, and HTTP/1.0 if it says so.
 fn persists(version: Version, fields: Fields<'_>) -> bool {
     match version {
-        Version::Http11 => !fields.lists(Known::Connection, "close"),
-        Version::Http10 => fields.lists(Known::Connection, "keep-alive") && !fields.lists(Known::Connection, "close"),
+        Version::Http11 => !fields.lists(KnownField::Connection, "close"),
+        Version::Http10 => {
+            fields.lists(KnownField::Connection, "keep-alive") && !fields.lists(KnownField::Connection, "close")
+        }
     }
 }
 
 /// The protocols of Upgrade that may pass.
 pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clone {
-    fields.tokens(Known::Upgrade).filter(|protocol| {
+    fields.tokens(KnownField::Upgrade).filter(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
         !["h2c", "h2", "h3", "http", "tls"].iter().any(|barred| name.eq_ignore_ascii_case(barred.as_bytes()))
     })
@@ -89,20 +91,20 @@ pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clo
 
 /// Refuses a Connection that names what makes the message.
 pub(super) fn check(fields: Fields<'_>) -> Result<(), Refused> {
-    match fields.tokens(Known::Connection).any(|option| Known::of(option).shapes_the_message()) {
+    match fields.tokens(KnownField::Connection).any(|option| KnownField::of(option).shapes_the_message()) {
         true => Err(Refused::BadConnection),
         false => Ok(()),
     }
 }
 
 /// Whether a 101 is one that was asked for and says to what it switches (RFC 9110 §15.2.2).
-pub(super) fn check_switch(asked: Asked, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
+pub(super) fn check_switch(asked: RequestMeta, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
     let agreed = match asked.upgrade {
-        Some(Upgrade::WebSocket) => fields.lists(Known::Upgrade, "websocket"),
+        Some(Upgrade::WebSocket) => fields.lists(KnownField::Upgrade, "websocket"),
         Some(Upgrade::Other) => protocols(fields).next().is_some(),
         None => false,
     };
-    match agreed && version == Version::Http11 && fields.lists(Known::Connection, "upgrade") {
+    match agreed && version == Version::Http11 && fields.lists(KnownField::Connection, "upgrade") {
         true => Ok(()),
         false => Err(Refused::BadSwitch),
     }

@@ -8,11 +8,11 @@
 
 use memchr::memchr;
 
-use super::field::{Fields, Known, Span, split_at_byte, trim, trim_end, trim_start};
+use super::field::{Fields, KnownField, Span, split_at_byte, trim, trim_end, trim_start};
 
 /// A cookie as a client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pair<'a> {
+pub struct CookiePair<'a> {
     /// Its name; cases differ.
     pub name: &'a [u8],
     /// Its value, without the quotes that may stand around it.
@@ -22,13 +22,13 @@ pub struct Pair<'a> {
 }
 
 /// Every cookie, in order.
-pub fn pairs(fields: Fields<'_>) -> impl Iterator<Item = Pair<'_>> {
-    fields.spans(Known::Cookie).flat_map(move |line| Pairs { text: line.of(fields.bytes()), at: line.start() })
+pub fn pairs(fields: Fields<'_>) -> impl Iterator<Item = CookiePair<'_>> {
+    fields.spans(KnownField::Cookie).flat_map(move |line| Pairs { text: line.of(fields.bytes()), at: line.start() })
 }
 
 /// Every cookie of this name, in order: the one that a browser holds for the longest path comes first, and a client
 /// may send what it likes.
-pub fn find<'a>(fields: Fields<'a>, name: &[u8]) -> impl Iterator<Item = Pair<'a>> {
+pub fn find<'a>(fields: Fields<'a>, name: &[u8]) -> impl Iterator<Item = CookiePair<'a>> {
     pairs(fields).filter(move |pair| pair.name == name)
 }
 
@@ -40,9 +40,9 @@ struct Pairs<'a> {
 }
 
 impl<'a> Iterator for Pairs<'a> {
-    type Item = Pair<'a>;
+    type Item = CookiePair<'a>;
 
-    fn next(&mut self) -> Option<Pair<'a>> {
+    fn next(&mut self) -> Option<CookiePair<'a>> {
         while !self.text.is_empty() {
             let (text, rest) = split_at_byte(self.text, b';');
             let pair = trim_start(text);
@@ -51,14 +51,14 @@ impl<'a> Iterator for Pairs<'a> {
             self.text = rest.unwrap_or_default();
             let pair = trim_end(pair);
             if !pair.is_empty() {
-                return Some(Pair::read(pair, Span::new(start, start + pair.len())));
+                return Some(CookiePair::read(pair, Span::new(start, start + pair.len())));
             }
         }
         None
     }
 }
 
-impl<'a> Pair<'a> {
+impl<'a> CookiePair<'a> {
     fn read(pair: &'a [u8], place: Span) -> Self {
         let (name, value) = split(pair);
         Self { name, value: unquote(value), place }

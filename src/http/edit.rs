@@ -16,9 +16,9 @@ use std::net::IpAddr;
 
 use super::connection::protocols;
 use super::cookie::split;
-use super::field::{FieldRef, Fields, Known, folds_to, split_at_byte};
+use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte};
 use super::forwarded::{self, Forwarding};
-use super::head::{Asked, Request, Response};
+use super::head::{Request, RequestMeta, Response};
 use super::target::Target;
 use super::{Method, Version};
 
@@ -81,12 +81,12 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
             || forwarded::drops(field, edit.x_forwarded, edit.forwarded)
             || edit.set.iter().any(|(name, _)| folds_to(field.name, name));
         match field.known {
-            _ if dropped => Line::Written,
-            Known::Cookie => write_cookies(out, field, edit.cookie),
+            _ if dropped => EditedLine::Written,
+            KnownField::Cookie => write_cookies(out, field, edit.cookie),
             _ => write_framing(out, field),
         }
     });
-    let facts = forwarded::Facts { client: edit.client, secure: edit.secure, host: request.host() };
+    let facts = forwarded::ForwardedFacts { client: edit.client, secure: edit.secure, host: request.host() };
     forwarded::write_x_forwarded(out, fields, edit.x_forwarded, &facts);
     forwarded::write_forwarded(out, fields, edit.forwarded, &facts);
     for (name, value) in edit.set {
@@ -104,7 +104,7 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
 }
 
 /// Appends the head of a response for the client that asked for it.
-pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Asked, edit: &ResponseEdit<'_>) {
+pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &RequestMeta, edit: &ResponseEdit<'_>) {
     let fields = response.fields;
     let status = [100, 10, 1].map(|unit| b'0' + (response.status / unit % 10) as u8);
     push(out, &[Version::Http11.text().as_bytes(), b" ", &status, b" ", response.reason, b"\r\n"]);
@@ -113,10 +113,10 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Asked,
     copy_lines(out, fields, |out, field| {
         let dropped = field.known.is_hop_by_hop()
             || removable && is_named(fields, field)
-            || bodiless && field.known == Known::ContentLength;
+            || bodiless && field.known == KnownField::ContentLength;
         match (field.known, edit.cookie_prefix) {
-            _ if dropped => Line::Written,
-            (Known::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
+            _ if dropped => EditedLine::Written,
+            (KnownField::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
             _ => write_framing(out, field),
         }
     });
@@ -148,14 +148,14 @@ fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     }
     push(out, &[b" ", request.version.text().as_bytes(), b"\r\n"]);
     if let Target::Absolute { authority, .. } = request.target
-        && !request.fields.has(Known::Host)
+        && !request.fields.has(KnownField::Host)
     {
         push(out, &[b"Host: ", authority, b"\r\n"]);
     }
 }
 
 /// What was done with a line.
-enum Line {
+enum EditedLine {
     /// It is copied as it is.
     Kept,
     /// What there is to write of it has been written.
@@ -163,9 +163,9 @@ enum Line {
 }
 
 /// Copies the lines that are kept, and asks for each in order.
-fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut Vec<u8>, FieldRef<'_>) -> Line) {
+fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut Vec<u8>, FieldRef<'_>) -> EditedLine) {
     for (line, field) in fields.lines().iter().zip(fields.iter()) {
-        if let Line::Kept = edit(out, field) {
+        if let EditedLine::Kept = edit(out, field) {
             out.extend_from_slice(line.of(fields.bytes()));
         }
     }
@@ -175,36 +175,36 @@ fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut V
 fn removable(fields: Fields<'_>) -> bool {
     let usual = ["close", "keep-alive", "upgrade"];
     let is_usual = |option: &[u8]| usual.iter().any(|usual| option.eq_ignore_ascii_case(usual.as_bytes()));
-    fields.tokens(Known::Connection).any(|option| !is_usual(option))
+    fields.tokens(KnownField::Connection).any(|option| !is_usual(option))
 }
 
 fn is_named(fields: Fields<'_>, field: FieldRef<'_>) -> bool {
-    field.known == Known::Other
-        && fields.tokens(Known::Connection).any(|option| option.eq_ignore_ascii_case(field.name))
+    field.known == KnownField::Other
+        && fields.tokens(KnownField::Connection).any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
 /// Framing fields in their plainest spelling; any other line as it is.
-fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> Line {
+fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
     match field.known {
-        Known::TransferEncoding => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        Known::ContentLength => {
+        KnownField::TransferEncoding => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        KnownField::ContentLength => {
             let zeros = field.value.iter().take_while(|digit| **digit == b'0').count();
             let digits = &field.value[zeros.min(field.value.len() - 1)..];
             push(out, &[b"Content-Length: ", digits, b"\r\n"]);
         }
-        _ => return Line::Kept,
+        _ => return EditedLine::Kept,
     }
-    Line::Written
+    EditedLine::Written
 }
 
 /// A Cookie line without what is taken out; no line if nothing is left of it.
-fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> Line {
+fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> EditedLine {
     let name = match edit {
-        CookieEdit::Keep => return Line::Kept,
+        CookieEdit::Keep => return EditedLine::Kept,
         CookieEdit::Remove(name) | CookieEdit::CutPrefix { name, .. } => name,
     };
     if !field.value.split(|byte| *byte == b';').any(|pair| split(pair).0 == name) {
-        return Line::Kept;
+        return EditedLine::Kept;
     }
     let begin = out.len();
     push(out, &[field.name, b": "]);
@@ -228,7 +228,7 @@ fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -
     } else {
         out.extend_from_slice(b"\r\n");
     }
-    Line::Written
+    EditedLine::Written
 }
 
 /// `name=prefix~value` without `prefix~`, quotes kept.
@@ -241,17 +241,17 @@ fn cut_prefix(out: &mut Vec<u8>, pair: &[u8], separator: u8) {
 }
 
 /// A Set-Cookie line whose value gets a prefix if it is of this name and not empty.
-fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix: &str) -> Line {
+fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix: &str) -> EditedLine {
     let (pair, _) = split_at_byte(field.value, b';');
     let (this, value) = split(pair);
     if this != name || value.is_empty() {
-        return Line::Kept;
+        return EditedLine::Kept;
     }
     let (before, after) = field.value.split_at(value_start(pair));
     push(out, &[field.name, b": ", before]);
     write_value(out, prefix);
     push(out, &[after, b"\r\n"]);
-    Line::Written
+    EditedLine::Written
 }
 
 /// Where the value of `name = "value` begins, behind white space and quote.

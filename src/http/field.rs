@@ -1,6 +1,6 @@
 //! Field lines of a head: one line read strictly, and all of them seen in place.
 //!
-//! Does not know what a field means, beyond its name being one of [`Known`]. Lines are refused, never mended.
+//! Does not know what a field means, beyond its name being one of [`KnownField`]. Lines are refused, never mended.
 //!
 //! Invariant: a field's name is a token, its value has no control character but tab and no white space around it, and
 //! its line reaches from the first byte of the name to the LF.
@@ -45,18 +45,18 @@ macro_rules! known {
         /// Fields that something here has a rule for. None of them may stand in a trailer.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         #[repr(u8)]
-        pub enum Known {
+        pub enum KnownField {
             /// Any other field.
             #[default]
             Other,
             $($($(#[doc = $doc])+ $variant,)+)+
         }
 
-        impl Known {
+        impl KnownField {
             /// Every field there is a rule for.
             pub const ALL: &'static [Self] = &[$($(Self::$variant),+),+];
 
-            /// Its usual spelling; empty for [`Known::Other`].
+            /// Its usual spelling; empty for [`KnownField::Other`].
             pub fn name(self) -> &'static str {
                 match self { Self::Other => "", $($(Self::$variant => $name,)+)+ }
             }
@@ -124,7 +124,7 @@ known! {
        ProxyAuthenticationInfo = "Proxy-Authentication-Info";
 }
 
-impl Known {
+impl KnownField {
     /// Whether it concerns one connection only and is never passed on as it came (RFC 9110 §7.6.1).
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -151,7 +151,7 @@ impl Known {
     }
 }
 
-const _: () = assert!(Known::ALL.len() < 32, "the fields that a head has are kept in 32 bits");
+const _: () = assert!(KnownField::ALL.len() < 32, "the fields that a head has are kept in 32 bits");
 
 /// One field line, as offsets.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,7 +160,7 @@ pub(super) struct Field {
     pub value: Span,
     /// After the LF.
     pub end: u16,
-    pub known: Known,
+    pub known: KnownField,
 }
 
 impl Field {
@@ -184,7 +184,7 @@ impl Field {
 }
 
 /// The name a line begins with, and where its colon is.
-fn read_name(line: &[u8]) -> Result<(Known, usize), Refused> {
+fn read_name(line: &[u8]) -> Result<(KnownField, usize), Refused> {
     let mut underscore = false;
     let end = line.iter().position(|byte| {
         underscore |= *byte == b'_';
@@ -198,13 +198,13 @@ fn read_name(line: &[u8]) -> Result<(Known, usize), Refused> {
     if underscore && is_look_alike(name) {
         return Err(Refused::LookAlike);
     }
-    Ok((Known::of(name), name.len()))
+    Ok((KnownField::of(name), name.len()))
 }
 
 /// Whether an application that does not tell `_` from `-`, as CGI and all that came after it, would take the name for
 /// one of those that shape the message.
 pub(super) fn is_look_alike(name: &[u8]) -> bool {
-    let shaping = Known::ALL.iter().filter(|known| known.shapes_the_message());
+    let shaping = KnownField::ALL.iter().filter(|known| known.shapes_the_message());
     name.contains(&b'_') && shaping.into_iter().any(|known| folds_to(name, known.name()))
 }
 
@@ -226,7 +226,7 @@ pub struct Fields<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldRef<'a> {
     /// Which field it is, if there is a rule for it.
-    pub known: Known,
+    pub known: KnownField,
     /// The name as it was written.
     pub name: &'a [u8],
     /// The value without white space around it.
@@ -248,22 +248,22 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether there is a line of this field.
-    pub fn has(self, known: Known) -> bool {
+    pub fn has(self, known: KnownField) -> bool {
         self.present & known.bit() != 0
     }
 
     /// The values of every line of this field, in order.
-    pub fn all(self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone {
+    pub fn all(self, known: KnownField) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.spans(known).map(move |span| span.of(self.bytes))
     }
 
     /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1), without empty ones.
-    pub fn tokens(self, known: Known) -> impl Iterator<Item = &'a [u8]> + Clone {
+    pub fn tokens(self, known: KnownField) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.all(known).flat_map(|value| value.split(|byte| *byte == b',')).map(trim).filter(|token| !token.is_empty())
     }
 
     /// Whether one of a list's elements is this, in any case.
-    pub fn lists(self, known: Known, token: &str) -> bool {
+    pub fn lists(self, known: KnownField, token: &str) -> bool {
         self.has(known) && self.tokens(known).any(|listed| listed.eq_ignore_ascii_case(token.as_bytes()))
     }
 
@@ -273,7 +273,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Where the values of a field are.
-    pub(super) fn spans(self, known: Known) -> impl Iterator<Item = Span> + Clone {
+    pub(super) fn spans(self, known: KnownField) -> impl Iterator<Item = Span> + Clone {
         let list = if self.has(known) { self.list } else { &[] };
         list.iter().filter(move |field| field.known == known).map(|field| field.value)
     }

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::field::{FieldRef, Fields, Known, folds_to};
+use super::field::{FieldRef, Fields, KnownField, folds_to};
 use super::target::Host;
 
 /// What becomes of one of the two families of fields.
@@ -26,13 +26,13 @@ pub enum Forwarding {
 
 /// What there is to tell.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts<'a> {
+pub(super) struct ForwardedFacts<'a> {
     pub client: Option<IpAddr>,
     pub secure: bool,
     pub host: Option<Host<'a>>,
 }
 
-impl Facts<'_> {
+impl ForwardedFacts<'_> {
     fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
     }
@@ -41,11 +41,11 @@ impl Facts<'_> {
 /// Whether the client's line is dropped, because it is not to be believed or because ours holds what it says.
 pub(super) fn drops(field: FieldRef<'_>, x_forwarded: Forwarding, forwarded: Forwarding) -> bool {
     match field.known {
-        Known::XForwardedFor => x_forwarded != Forwarding::Off,
-        Known::XForwardedProto | Known::XForwardedHost => is_dropped(x_forwarded),
-        Known::Forwarded => forwarded != Forwarding::Off,
-        Known::Other if is_dropped(x_forwarded) && field.name.contains(&b'_') => {
-            let family = [Known::XForwardedFor, Known::XForwardedProto, Known::XForwardedHost];
+        KnownField::XForwardedFor => x_forwarded != Forwarding::Off,
+        KnownField::XForwardedProto | KnownField::XForwardedHost => is_dropped(x_forwarded),
+        KnownField::Forwarded => forwarded != Forwarding::Off,
+        KnownField::Other if is_dropped(x_forwarded) && field.name.contains(&b'_') => {
+            let family = [KnownField::XForwardedFor, KnownField::XForwardedProto, KnownField::XForwardedHost];
             family.iter().any(|known| folds_to(field.name, known.name()))
         }
         _ => false,
@@ -57,18 +57,23 @@ fn is_dropped(forwarding: Forwarding) -> bool {
 }
 
 /// Appends our lines of the X-Forwarded family.
-pub(super) fn write_x_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwarding: Forwarding, facts: &Facts<'_>) {
+pub(super) fn write_x_forwarded(
+    out: &mut Vec<u8>,
+    fields: Fields<'_>,
+    forwarding: Forwarding,
+    facts: &ForwardedFacts<'_>,
+) {
     let appends = forwarding == Forwarding::Append;
     if !appends && forwarding != Forwarding::Replace {
         return;
     }
     let address = facts.client.map(|client| client.to_canonical().to_string());
-    write_list(out, Known::XForwardedFor, appends.then_some(fields), address.as_deref());
-    if !(appends && fields.has(Known::XForwardedProto)) {
+    write_list(out, KnownField::XForwardedFor, appends.then_some(fields), address.as_deref());
+    if !(appends && fields.has(KnownField::XForwardedProto)) {
         push(out, &["X-Forwarded-Proto: ", facts.scheme(), "\r\n"]);
     }
     if let Some(host) = facts.host
-        && !(appends && fields.has(Known::XForwardedHost))
+        && !(appends && fields.has(KnownField::XForwardedHost))
     {
         out.extend_from_slice(b"X-Forwarded-Host: ");
         out.extend_from_slice(host.bytes);
@@ -77,7 +82,12 @@ pub(super) fn write_x_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwardin
 }
 
 /// Appends our Forwarded line (RFC 7239 §4). A client without an address is `unknown` (§6.2).
-pub(super) fn write_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwarding: Forwarding, facts: &Facts<'_>) {
+pub(super) fn write_forwarded(
+    out: &mut Vec<u8>,
+    fields: Fields<'_>,
+    forwarding: Forwarding,
+    facts: &ForwardedFacts<'_>,
+) {
     let appends = forwarding == Forwarding::Append;
     if !appends && forwarding != Forwarding::Replace {
         return;
@@ -93,11 +103,11 @@ pub(super) fn write_forwarded(out: &mut Vec<u8>, fields: Fields<'_>, forwarding:
         let quote = if host.contains([':', '[']) { "\"" } else { "" };
         element.extend([";host=", quote, host, quote]);
     }
-    write_list(out, Known::Forwarded, appends.then_some(fields), Some(&element));
+    write_list(out, KnownField::Forwarded, appends.then_some(fields), Some(&element));
 }
 
 /// One line with all that was there, if it counts, and behind it what is new.
-fn write_list<'a>(out: &mut Vec<u8>, known: Known, old: Option<Fields<'a>>, new: Option<&'a str>) {
+fn write_list<'a>(out: &mut Vec<u8>, known: KnownField, old: Option<Fields<'a>>, new: Option<&'a str>) {
     let (mut before, mut separator) = (known.name(), ": ");
     let old = old.into_iter().flat_map(|fields| fields.all(known)).filter(|value| !value.is_empty());
     for value in old.chain(new.map(str::as_bytes)) {

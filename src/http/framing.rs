@@ -7,8 +7,8 @@
 //! Invariant: an answer depends on nothing but the version, the status, what was asked, and the two framing fields,
 //! over all their lines.
 
-use super::field::{Fields, Known, is_token, split_at_byte, trim};
-use super::head::Asked;
+use super::field::{Fields, KnownField, is_token, split_at_byte, trim};
+use super::head::RequestMeta;
 use super::{Framing, Method, Refused, Version};
 
 /// How the body of a request is delimited.
@@ -18,7 +18,7 @@ pub fn of_request(version: Version, fields: Fields<'_>) -> Result<Framing, Refus
 
 /// How the body of a response is delimited. Whatever it declares is judged, also where it has no body: what says two
 /// things is not passed on for the client to choose.
-pub fn of_response(asked: Asked, version: Version, status: u16, fields: Fields<'_>) -> Result<Framing, Refused> {
+pub fn of_response(asked: RequestMeta, version: Version, status: u16, fields: Fields<'_>) -> Result<Framing, Refused> {
     let declared = declared(version, fields)?;
     // RFC 9112 §6.1: no coding in the response to a client that may not know any.
     if declared == Some(Framing::Chunked) && asked.version == Version::Http10 {
@@ -37,7 +37,7 @@ pub fn of_response(asked: Asked, version: Version, status: u16, fields: Fields<'
 
 /// What the framing fields say; `None` if there are none.
 fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Refused> {
-    match (fields.has(Known::TransferEncoding), fields.has(Known::ContentLength)) {
+    match (fields.has(KnownField::TransferEncoding), fields.has(KnownField::ContentLength)) {
         (false, false) => Ok(None),
         (false, true) => length(fields).map(|length| Some(Framing::Length(length))),
         (true, false) if version == Version::Http10 => Err(Refused::OldCoding),
@@ -48,7 +48,7 @@ fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Ref
 
 /// The one Content-Length there is.
 fn length(fields: Fields<'_>) -> Result<u64, Refused> {
-    let mut values = fields.all(Known::ContentLength);
+    let mut values = fields.all(KnownField::ContentLength);
     match (values.next(), values.next()) {
         (Some(digits), None) => number(digits),
         _ => Err(Refused::SeveralLengths),
@@ -73,7 +73,7 @@ fn number(digits: &[u8]) -> Result<u64, Refused> {
 /// `chunked` once and last, and nothing else (RFC 9112 §6.1 and §7). All lines are one list.
 fn codings(fields: Fields<'_>) -> Result<(), Refused> {
     let (mut chunked, mut unknown) = (false, false);
-    for coding in fields.all(Known::TransferEncoding).flat_map(|value| value.split(|byte| *byte == b',')) {
+    for coding in fields.all(KnownField::TransferEncoding).flat_map(|value| value.split(|byte| *byte == b',')) {
         let (name, parameters) = split_at_byte(trim(coding), b';');
         let is_chunked = name.eq_ignore_ascii_case(b"chunked");
         // Nothing may follow `chunked`, not even itself; it has no parameters; and an empty element hides something.

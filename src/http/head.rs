@@ -8,7 +8,7 @@
 
 use memchr::memchr2;
 
-use super::field::{Field, FieldList, Fields, Known, Span, is_text, is_token, is_token_byte, split_at_byte};
+use super::field::{Field, FieldList, Fields, KnownField, Span, is_text, is_token, is_token_byte, split_at_byte};
 use super::target::{Host, Target, TargetSpans};
 use super::{Framing, Method, Progress, Refused, Version, connection, framing};
 
@@ -49,7 +49,7 @@ impl Request<'_> {
     /// Which site it is for: Host, which an absolute target agrees with, or the target where there is no Host. `None`
     /// only in HTTP/1.0.
     pub fn host(&self) -> Option<Host<'_>> {
-        let bytes = match (self.fields.all(Known::Host).next(), self.target) {
+        let bytes = match (self.fields.all(KnownField::Host).next(), self.target) {
             (Some(host), _) => host,
             (None, Target::Absolute { authority, .. }) => authority,
             (None, _) => return None,
@@ -117,7 +117,7 @@ impl Default for RequestReader {
 /// RFC 9112 §3.2: exactly one valid Host in HTTP/1.1 and at most one in HTTP/1.0; and an absolute target names the
 /// same host, because a reader that prefers the other one would serve another site.
 fn check_host(target: Target<'_>, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
-    let mut hosts = fields.all(Known::Host);
+    let mut hosts = fields.all(KnownField::Host);
     match (hosts.next(), hosts.next(), target) {
         (_, Some(_), _) => Err(Refused::SeveralHosts),
         (None, _, _) if version == Version::Http11 => Err(Refused::NoHost),
@@ -169,7 +169,7 @@ fn read_version(text: &[u8], malformed: Refused) -> Result<Version, Refused> {
 
 /// What a response depends on of the request it answers. Kept while its head may already be overwritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestMeta {
     /// The method.
     pub method: Method,
     /// The client's version.
@@ -230,7 +230,7 @@ impl ResponseReader {
 
     /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
     /// began, `asked` is what it answers.
-    pub fn read(&mut self, bytes: &[u8], asked: Asked) -> Progress<usize> {
+    pub fn read(&mut self, bytes: &[u8], asked: RequestMeta) -> Progress<usize> {
         if self.lines.answer == Progress::More {
             self.lines.answer = self.go_on(bytes, asked).into();
         }
@@ -254,7 +254,7 @@ impl ResponseReader {
         }
     }
 
-    fn go_on(&mut self, bytes: &[u8], asked: Asked) -> Result<Option<usize>, Refused> {
+    fn go_on(&mut self, bytes: &[u8], asked: RequestMeta) -> Result<Option<usize>, Refused> {
         let line = &mut self.line;
         let start = |text: &[u8], at| StatusLine::read(text, at).map(|read| *line = read);
         let Some(length) = self.lines.read(bytes, Kind::Response, start)? else { return Ok(None) };

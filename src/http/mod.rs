@@ -25,7 +25,7 @@ pub mod head;
 pub mod set_cookie;
 pub mod target;
 
-use answer::Status;
+use answer::StatusCode;
 
 /// What a reader says of the bytes it was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +153,9 @@ macro_rules! refusals {
             }
 
             /// What a client is told whose own request it is. What is wrong with a backend's response is no client's
-            /// fault: then it is [`Status::BadGateway`] whatever this says.
-            pub fn status(self) -> Status {
-                match self { $(Self::$name => Status::$status,)+ }
+            /// fault: then it is [`StatusCode::BadGateway`] whatever this says.
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)+ }
             }
 
             /// One sentence for people.

@@ -7,7 +7,7 @@
 
 use super::cookie::{split, unquote};
 use super::date::read_cookie_date;
-use super::field::{Fields, Known, split_at_byte, trim};
+use super::field::{Fields, KnownField, split_at_byte, trim};
 
 /// A cookie as a response sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl SetCookie<'_> {
 
 /// Every cookie that is set, in order.
 pub fn set_cookies(fields: Fields<'_>) -> impl Iterator<Item = SetCookie<'_>> {
-    fields.all(Known::SetCookie).map(read)
+    fields.all(KnownField::SetCookie).map(read)
 }
 
 fn read(line: &[u8]) -> SetCookie<'_> {

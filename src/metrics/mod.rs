@@ -281,9 +281,9 @@ fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
     }
 }
 
-type Labels = Vec<Label>;
+type MetricLabels = Vec<Label>;
 
-fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> MetricLabels {
     pairs.into_iter().map(|(name, value)| Label::new(name, value.to_owned())).collect()
 }
 
@@ -300,7 +300,12 @@ impl Page {
         Self { recorder: PrometheusBuilder::new().build_recorder(), histograms: String::new() }
     }
 
-    fn counter(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+    fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (MetricLabels, u64)>,
+    ) {
         self.recorder.describe_counter(name.into(), None, help.into());
         for (labels, value) in samples {
             let counter: Counter = self.recorder.register_counter(&Key::from_parts(name, labels), &Self::METADATA);
@@ -308,11 +313,21 @@ impl Page {
         }
     }
 
-    fn gauge(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, u64)>) {
+    fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (MetricLabels, u64)>,
+    ) {
         self.level(name, help, samples.into_iter().map(|(labels, value)| (labels, value as f64)));
     }
 
-    fn level(&mut self, name: &'static str, help: &'static str, samples: impl IntoIterator<Item = (Labels, f64)>) {
+    fn level(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = (MetricLabels, f64)>,
+    ) {
         self.recorder.describe_gauge(name.into(), None, help.into());
         for (labels, value) in samples {
             let gauge: Gauge = self.recorder.register_gauge(&Key::from_parts(name, labels), &Self::METADATA);
@@ -324,7 +339,7 @@ impl Page {
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl Iterator<Item = (Labels, &'a HistogramSum)>,
+        samples: impl Iterator<Item = (MetricLabels, &'a HistogramSum)>,
     ) {
         let mut samples = samples.peekable();
         if samples.peek().is_none() {

@@ -38,16 +38,16 @@ impl Child {
 }
 
 #[derive(Debug)]
-struct Group {
+struct LevelGroup {
     name: Box<str>,
     /// In the order of their ranks.
     children: Box<[Child]>,
-    rule: Rule,
+    rule: LevelRule,
 }
 
 /// How a group chooses, with its table.
 #[derive(Debug)]
-enum Rule {
+enum LevelRule {
     Rendezvous {
         /// All its children weigh the same.
         even: bool,
@@ -63,7 +63,7 @@ enum Rule {
 /// Members of weight > 0; the root is the last group.
 #[derive(Debug)]
 pub(super) struct Tree {
-    groups: Box<[Group]>,
+    groups: Box<[LevelGroup]>,
     /// Indexes of members; those below any child stand together.
     leaves: Box<[u32]>,
 }
@@ -130,7 +130,7 @@ impl Tree {
         &self,
         seed: u64,
         mut draw: u64,
-        mut choose: impl FnMut(&Group, u64) -> Option<(usize, Option<u64>)>,
+        mut choose: impl FnMut(&LevelGroup, u64) -> Option<(usize, Option<u64>)>,
     ) -> Option<usize> {
         let mut group = self.groups.last()?;
         loop {
@@ -146,18 +146,24 @@ impl Tree {
 
     /// The rank that a draw belongs to by the group's rule, if that knows keys.
     #[inline(always)]
-    fn home_in(seed: u64, draw: u64, group: &Group) -> Option<usize> {
+    fn home_in(seed: u64, draw: u64, group: &LevelGroup) -> Option<usize> {
         match &group.rule {
-            Rule::Rendezvous { even } => rendezvous::home(seed, draw, &group.children, *even),
-            Rule::Ring(ring) => ring.home(draw),
-            Rule::Maglev(maglev) => Some(maglev.home(draw)),
-            Rule::RoundRobin | Rule::LeastConnections | Rule::TwoChoices | Rule::Random => None,
+            LevelRule::Rendezvous { even } => rendezvous::home(seed, draw, &group.children, *even),
+            LevelRule::Ring(ring) => ring.home(draw),
+            LevelRule::Maglev(maglev) => Some(maglev.home(draw)),
+            LevelRule::RoundRobin | LevelRule::LeastConnections | LevelRule::TwoChoices | LevelRule::Random => None,
         }
     }
 
     /// The rank the group's rule chooses and, when turns are taken, the ticket below.
     #[inline]
-    fn choose<U, L>(&self, seed: u64, draw: u64, group: &Group, ask: &Use<'_, U, L>) -> Option<(usize, Option<u64>)>
+    fn choose<U, L>(
+        &self,
+        seed: u64,
+        draw: u64,
+        group: &LevelGroup,
+        ask: &Use<'_, U, L>,
+    ) -> Option<(usize, Option<u64>)>
     where
         U: Fn(usize) -> bool,
         L: Fn(usize) -> u64,
@@ -174,34 +180,34 @@ impl Tree {
         }
         let leases = |rank: usize| self.leases(&children[rank], ask);
         let rank = match &group.rule {
-            Rule::Rendezvous { .. } | Rule::Maglev(_) => rendezvous::choose(seed, draw, children, usable),
-            Rule::Ring(ring) => ring.choose(draw, children.len(), usable),
-            Rule::RoundRobin => {
+            LevelRule::Rendezvous { .. } | LevelRule::Maglev(_) => rendezvous::choose(seed, draw, children, usable),
+            LevelRule::Ring(ring) => ring.choose(draw, children.len(), usable),
+            LevelRule::RoundRobin => {
                 return spread::round_robin(draw, children, usable).map(|(rank, ticket)| (rank, Some(ticket)));
             }
-            Rule::LeastConnections => spread::least_connections(draw, children, usable, leases),
-            Rule::TwoChoices => spread::two_choices(seed, draw, children, usable, leases),
-            Rule::Random => spread::weighted(draw, children, usable),
+            LevelRule::LeastConnections => spread::least_connections(draw, children, usable, leases),
+            LevelRule::TwoChoices => spread::two_choices(seed, draw, children, usable, leases),
+            LevelRule::Random => spread::weighted(draw, children, usable),
         };
         rank.map(|rank| (rank, None))
     }
 
     /// What the group's rule compared, for people.
-    fn score<U, L>(&self, seed: u64, draw: u64, group: &Group, rank: usize, ask: &Use<'_, U, L>) -> String
+    fn score<U, L>(&self, seed: u64, draw: u64, group: &LevelGroup, rank: usize, ask: &Use<'_, U, L>) -> String
     where
         L: Fn(usize) -> u64,
     {
         let children = &group.children;
         let child = &children[rank];
         match &group.rule {
-            Rule::Rendezvous { .. } => rendezvous::score(seed, draw, child),
-            Rule::Ring(ring) => ring.score(draw, rank),
-            Rule::Maglev(maglev) => maglev.score(seed, draw, children, rank),
-            Rule::RoundRobin => format!("ticket:{draw},weight:{}", child.weight),
-            Rule::LeastConnections | Rule::TwoChoices => {
+            LevelRule::Rendezvous { .. } => rendezvous::score(seed, draw, child),
+            LevelRule::Ring(ring) => ring.score(draw, rank),
+            LevelRule::Maglev(maglev) => maglev.score(seed, draw, children, rank),
+            LevelRule::RoundRobin => format!("ticket:{draw},weight:{}", child.weight),
+            LevelRule::LeastConnections | LevelRule::TwoChoices => {
                 format!("leases:{},weight:{}", self.leases(child, ask), child.weight)
             }
-            Rule::Random => format!("weight:{}", child.weight),
+            LevelRule::Random => format!("weight:{}", child.weight),
         }
     }
 
@@ -217,7 +223,7 @@ struct Builder<'a> {
     members: &'a [Member<'a>],
     /// Whether locations count.
     level: bool,
-    groups: Vec<Group>,
+    groups: Vec<LevelGroup>,
     leaves: Vec<u32>,
 }
 
@@ -244,7 +250,7 @@ impl Builder<'_> {
             }
         }
         let rule = self.rule(&children);
-        self.groups.push(Group { name: name.into(), children: children.into(), rule });
+        self.groups.push(LevelGroup { name: name.into(), children: children.into(), rule });
         self.groups.len() as u32 - 1
     }
 
@@ -261,18 +267,18 @@ impl Builder<'_> {
         Child::leaf(hash::leaf(self.seed, member.name), u64::from(member.weight), self.leaves.len() as u32 - 1)
     }
 
-    fn rule(&self, children: &[Child]) -> Rule {
+    fn rule(&self, children: &[Child]) -> LevelRule {
         let even = children.windows(2).all(|pair| pair[0].weight == pair[1].weight);
         match self.balance {
             // A single child needs no table.
-            Balance::Ring { .. } | Balance::Maglev { .. } if children.len() < 2 => Rule::Rendezvous { even },
-            Balance::Hash => Rule::Rendezvous { even },
-            Balance::Ring { points } => Rule::Ring(Ring::new(self.seed, children, points)),
-            Balance::Maglev { table_size } => Rule::Maglev(Maglev::new(self.seed, children, table_size)),
-            Balance::RoundRobin => Rule::RoundRobin,
-            Balance::LeastConnections => Rule::LeastConnections,
-            Balance::TwoChoices => Rule::TwoChoices,
-            Balance::Random => Rule::Random,
+            Balance::Ring { .. } | Balance::Maglev { .. } if children.len() < 2 => LevelRule::Rendezvous { even },
+            Balance::Hash => LevelRule::Rendezvous { even },
+            Balance::Ring { points } => LevelRule::Ring(Ring::new(self.seed, children, points)),
+            Balance::Maglev { table_size } => LevelRule::Maglev(Maglev::new(self.seed, children, table_size)),
+            Balance::RoundRobin => LevelRule::RoundRobin,
+            Balance::LeastConnections => LevelRule::LeastConnections,
+            Balance::TwoChoices => LevelRule::TwoChoices,
+            Balance::Random => LevelRule::Random,
         }
     }
 }

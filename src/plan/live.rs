@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::pair::Pair;
-use super::{Client, Listed, PoolPlan, Sample};
+use super::pair::PoolPair;
+use super::{Listed, ListedClient, PoolPlan, Sample};
 use crate::config::{self, Config, Fallback, KeyPart, Listener};
-use crate::connection::Open;
+use crate::connection::OpenConnection;
 use crate::pool::Fate;
 use crate::route::{RouteFacts, RouteTable};
 use crate::snapshot::Snapshot;
@@ -23,7 +23,7 @@ pub struct Running<'r> {
     /// What is in force.
     pub snapshot: &'r Snapshot,
     /// Every open connection that has a backend.
-    pub open: &'r [Open],
+    pub open: &'r [OpenConnection],
     /// On the process's clock.
     pub now_ms: u64,
 }
@@ -32,14 +32,14 @@ pub struct Running<'r> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// Clients that the pool remembers.
-    pub known: Tally,
+    pub known: MoveTally,
     /// Open connections. None is cut by the change; what is told is where their clients go next.
-    pub open: Tally,
+    pub open: MoveTally,
 }
 
 /// So many, and what becomes of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct MoveTally {
     /// How many there are.
     pub total: u64,
     /// How many certainly stay where they are.
@@ -67,7 +67,7 @@ pub struct Shift {
     pub about: bool,
 }
 
-impl Tally {
+impl MoveTally {
     /// The share that moves, the estimated ones included.
     pub fn share_moving(&self) -> f64 {
         (self.leave + self.depend_leave_about) as f64 / self.total.max(1) as f64
@@ -105,8 +105,8 @@ impl Counted {
     }
 
     /// With estimates, by the sample, of what is not known.
-    fn tally(self, sample: &Sample) -> Tally {
-        let mut tally = Tally::default();
+    fn tally(self, sample: &Sample) -> MoveTally {
+        let mut tally = MoveTally::default();
         for (from, fates) in self.0 {
             let goes = sample.known_from(&from);
             let mut rows: BTreeMap<Option<String>, (u64, bool)> = BTreeMap::new();
@@ -173,7 +173,7 @@ impl Running<'_> {
         unusable.collect()
     }
 
-    fn open_in<'o>(&'o self, pool: &'o str) -> impl Iterator<Item = &'o Open> {
+    fn open_in<'o>(&'o self, pool: &'o str) -> impl Iterator<Item = &'o OpenConnection> {
         self.open.iter().filter(move |open| open.backend.pool_name() == pool)
     }
 }
@@ -184,10 +184,10 @@ pub(super) fn asked(
     sample: &Sample,
     running: &Running<'_>,
     new: &Config,
-    (after, clients): (&config::Pool, &[Client]),
+    (after, clients): (&config::Pool, &[ListedClient]),
 ) -> PoolPlan {
     let Some(pool) = running.snapshot.pool(&plan.pool) else { return plan };
-    let pair = Pair::living(pool, after, running.now_ms);
+    let pair = PoolPair::living(pool, after, running.now_ms);
     let ways = Ways::new(&running.snapshot.config, new);
     let mut known = Counted::default();
     let ways_stay = ways.stay(pool.name());
@@ -197,13 +197,13 @@ pub(super) fn asked(
         known.add(pair.old.backends()[at].name(), fate, None);
     }
     let mut open = Counted::default();
-    let next = Next { pair: &pair, ways: &ways };
+    let next = NextPlace { pair: &pair, ways: &ways };
     for connection in running.open_in(pool.name()) {
         let (fate, to) = next.of(connection);
         open.add(connection.backend.name(), fate, to);
     }
     let listed =
-        (!clients.is_empty() && keyed(&pair)).then(|| listed(&Pair::copied(pool, after, running.now_ms), clients));
+        (!clients.is_empty() && keyed(&pair)).then(|| listed(&PoolPair::copied(pool, after, running.now_ms), clients));
     let live = Live { known: known.tally(sample), open: open.tally(sample) };
     PoolPlan { listed, live: Some(live), ..plan }
 }
@@ -222,25 +222,25 @@ pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
     PoolPlan { live: Some(Live { known: known.tally(&nobody), open: open.tally(&nobody) }), ..plan }
 }
 
-fn keyed(pair: &Pair) -> bool {
+fn keyed(pair: &PoolPair) -> bool {
     pair.old.config().balance.keyed() && pair.new.config().balance.keyed()
 }
 
 /// Clients of a list, as the process knows them.
-fn listed(pair: &Pair, clients: &[Client]) -> Listed {
+fn listed(pair: &PoolPair, clients: &[ListedClient]) -> Listed {
     let now: Vec<_> = clients.iter().map(|client| pair.look(&client.facts())).collect();
     let then: Vec<_> = clients.iter().map(|client| pair.visit_again(None, &client.facts())).collect();
     Listed::of(pair, clients, (&now, &then))
 }
 
 /// Where clients of open connections go next.
-struct Next<'n> {
-    pair: &'n Pair,
+struct NextPlace<'n> {
+    pair: &'n PoolPair,
     ways: &'n Ways<'n>,
 }
 
-impl Next<'_> {
-    fn of(&self, open: &Open) -> (Fate, Goal) {
+impl NextPlace<'_> {
+    fn of(&self, open: &OpenConnection) -> (Fate, Goal) {
         let from = open.backend.name();
         let here = self.pair.new.name();
         let unknown = if self.pair.new.index_of(from).is_none() { Fate::Leaves } else { Fate::Depends };
@@ -269,7 +269,7 @@ impl Next<'_> {
     }
 
     /// What its key is made of, if all of that is known.
-    fn facts<'o>(&self, open: &'o Open) -> Option<Facts<'o>> {
+    fn facts<'o>(&self, open: &'o OpenConnection) -> Option<Facts<'o>> {
         if open.local {
             return Some(Facts::default());
         }
@@ -330,7 +330,7 @@ impl<'c> Ways<'c> {
     }
 
     /// The pool of its client's next connection.
-    fn of<'w>(&'w self, open: &'w Open) -> LiveRoute<'w> {
+    fn of<'w>(&'w self, open: &'w OpenConnection) -> LiveRoute<'w> {
         let before = self.old.listeners.iter().find(|before| *before.name == *open.listener);
         let Some((before, after)) = before.zip(self.after(&open.listener)) else { return LiveRoute::Nowhere };
         if same_ways(before, after) {

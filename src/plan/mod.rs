@@ -25,9 +25,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::live::{Live, Running, Shift, Tally};
+pub use self::live::{Live, MoveTally, Running, Shift};
 
-use self::pair::{Pair, Sampler};
+use self::pair::{PoolPair, Sampler};
 use crate::config::{self, Config, diff};
 use crate::pool::{Backend, Pool};
 use crate::sticky::Facts;
@@ -40,7 +40,7 @@ const SAMPLE: u32 = 100_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// Clients to look at one by one.
-    pub clients: &'a [Client],
+    pub clients: &'a [ListedClient],
     /// How many keys of each pool are asked for.
     pub sample: u32,
 }
@@ -110,7 +110,7 @@ pub struct Listed {
 pub struct Foreseen {
     /// Who it is.
     #[serde(flatten)]
-    pub client: Client,
+    pub client: ListedClient,
     /// Where it is, or goes now.
     pub from: Option<String>,
     /// Where it goes then.
@@ -123,7 +123,7 @@ pub struct Foreseen {
 
 /// A client of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Client {
+pub struct ListedClient {
     /// Its address.
     pub source: IpAddr,
     /// The server name it asks for.
@@ -186,7 +186,7 @@ pub fn percent(share: f64) -> String {
 impl PoolPlan {
     fn new(before: &config::Pool, after: &config::Pool, ask: Ask<'_>) -> (Self, Sample) {
         let keyed = before.balance.keyed() && after.balance.keyed();
-        let sticks = Pair::sticks(before, after);
+        let sticks = PoolPair::sticks(before, after);
         let sample =
             if sticks && before != after { Sample::take(before, after, keyed, ask.sample) } else { Sample::default() };
         let listed = (!ask.clients.is_empty() && keyed).then(|| Listed::new(before, after, ask.clients));
@@ -222,10 +222,10 @@ impl PoolPlan {
 
 impl Listed {
     /// Every client comes, in the order of the list; then the configuration changes, and every client comes again.
-    fn new(before: &config::Pool, after: &config::Pool, clients: &[Client]) -> Self {
-        let pair = Pair::new(before, after, clients.len());
+    fn new(before: &config::Pool, after: &config::Pool, clients: &[ListedClient]) -> Self {
+        let pair = PoolPair::new(before, after, clients.len());
         let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
-        let again = |(client, from): (&Client, Served<'_>)| {
+        let again = |(client, from): (&ListedClient, Served<'_>)| {
             from.and_then(|from| pair.visit_again(pair.named(from.name()), &client.facts()))
         };
         let then: Vec<_> = clients.iter().zip(at.iter().copied()).map(again).collect();
@@ -233,8 +233,8 @@ impl Listed {
     }
 
     /// Of clients that are here now, and there then.
-    fn of(pair: &Pair, clients: &[Client], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
-        let foreseen = |(client, (from, to)): (&Client, (&Served<'_>, &Served<'_>))| {
+    fn of(pair: &PoolPair, clients: &[ListedClient], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
+        let foreseen = |(client, (from, to)): (&ListedClient, (&Served<'_>, &Served<'_>))| {
             let place = |pool: &Pool| pool.place_unknown(&client.facts()).map(|backend| backend.name().to_owned());
             let name = |served: &Served<'_>| served.map(|backend| backend.name().to_owned());
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
@@ -253,12 +253,12 @@ impl Listed {
 
 impl<'a> Ask<'a> {
     /// About these clients, and a sample that tells a share of 1 % to within 0.1 %.
-    pub fn about(clients: &'a [Client]) -> Self {
+    pub fn about(clients: &'a [ListedClient]) -> Self {
         Self { clients, sample: SAMPLE }
     }
 }
 
-impl Client {
+impl ListedClient {
     fn facts(&self) -> Facts<'_> {
         Facts { source: Some(self.source), sni: self.sni.as_deref(), ..Facts::default() }
     }
@@ -283,7 +283,7 @@ struct Sample {
 
 impl Sample {
     fn take(before: &config::Pool, after: &config::Pool, keyed: bool, size: u32) -> Self {
-        let pair = Pair::new(before, after, size as usize);
+        let pair = PoolPair::new(before, after, size as usize);
         let (olds, news) = (pair.old.backends(), pair.new.backends());
         let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
         let sampler = Sampler::new(&pair);

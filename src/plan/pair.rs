@@ -16,7 +16,7 @@ use crate::sticky::table::Secret;
 const ROOM: u64 = 256;
 
 /// Both pools, with one stick table.
-pub(super) struct Pair {
+pub(super) struct PoolPair {
     pub(super) old: Pool,
     pub(super) new: Pool,
     /// A client brings a cookie of the old pool to the new one, which understands it.
@@ -24,7 +24,7 @@ pub(super) struct Pair {
     now_ms: u64,
 }
 
-impl Pair {
+impl PoolPair {
     /// Nobody is known yet, and there is room for so many.
     pub(super) fn new(before: &config::Pool, after: &config::Pool, clients: usize) -> Self {
         let roomy = |pool: &config::Pool| {
@@ -133,7 +133,7 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub(super) fn new(pair: &Pair) -> Self {
+    pub(super) fn new(pair: &PoolPair) -> Self {
         let mut sampler = Self { sni: false, tlvs: Vec::new(), cookies: Vec::new() };
         for pool in [&pair.old, &pair.new] {
             for part in pool.config().key.iter().chain(pool.cookie().map_or(&[][..], |cookie| cookie.key())) {

@@ -13,11 +13,11 @@ use crate::config::{self, Address, Check, Eject, OnMarkedDown};
 use crate::counters::{BackendCounters, Padded};
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
-use crate::pool::health::{CheckState, Checked, Ejection};
+use crate::pool::health::{CheckHistory, CheckState, Ejection};
 
 /// What the backends of a pool share, reload after reload.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct PoolShared {
     /// The pool's name.
     pub(super) name: Arc<str>,
     /// Leases on all its backends.
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) ejecting: Mutex<()>,
 }
 
-impl Shared {
+impl PoolShared {
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -47,7 +47,7 @@ impl Shared {
 
 /// One named address of a pool. Identity is pool + name + address.
 pub struct Backend {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     name: Arc<str>,
     address: Address,
     counters: Arc<[Padded<BackendCounters>]>,
@@ -67,7 +67,7 @@ pub struct Backend {
 
 #[derive(Debug)]
 struct Checks {
-    checked: Checked,
+    checked: CheckHistory,
     /// What the last bad check found; empty after a good one.
     complaint: String,
 }
@@ -86,7 +86,7 @@ pub enum Health {
 impl Backend {
     /// `before`: who had this name, with another address; its counters go on.
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<PoolShared>,
         config: &config::Backend,
         before: Option<&Self>,
         workers: usize,
@@ -108,7 +108,7 @@ impl Backend {
             rose_ms: AtomicU64::new(0),
             drain: Drain::carried(before.map(|before| &before.drain)),
             ejection: Mutex::default(),
-            checks: Mutex::new(Checks { checked: Checked::new(standing), complaint: String::new() }),
+            checks: Mutex::new(Checks { checked: CheckHistory::new(standing), complaint: String::new() }),
             leases: Padded::default(),
         }
     }
@@ -134,7 +134,7 @@ impl Backend {
     }
 
     /// Whether it belongs to the pool that shares this.
-    pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+    pub(super) fn is_of(&self, shared: &Arc<PoolShared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
     }
 
@@ -239,7 +239,7 @@ impl Backend {
     pub fn unchecked(&self) {
         let mut checks = lock(&self.checks);
         if checks.checked.standing() != CheckState::Unchecked {
-            *checks = Checks { checked: Checked::new(CheckState::Unchecked), complaint: String::new() };
+            *checks = Checks { checked: CheckHistory::new(CheckState::Unchecked), complaint: String::new() };
             self.standing.store(CheckState::Unchecked as u8, Relaxed);
             self.closing.store(false, Relaxed);
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::placement_key::PlacementKey;
-use super::table::{Recalled, Remember};
+use super::table::{Remember, TableLookup};
 use super::{Backend, Choice, Pool};
 use crate::outcome::PickReason;
 use crate::sticky::table::Minute;
@@ -24,7 +24,7 @@ impl Pool {
         let Some(table_key) = key.table_key.filter(|_| self.has_load_rules()) else { return choice };
         self.refresh(Remember { key: table_key, kind: choice.kind }, &self.backends[choice.index], now_ms);
         match self.recall(key, now_ms) {
-            Recalled::At(index, kind) if index != choice.index && fits(index) => {
+            TableLookup::At(index, kind) if index != choice.index && fits(index) => {
                 Choice { index, reason: PickReason::StickTable, broke: None, kind }
             }
             _ => choice,
@@ -48,8 +48,8 @@ impl Pool {
     fn settled_at(&self, remember: Remember, now_ms: u64) -> Option<&Arc<Backend>> {
         let table = self.table.as_ref()?;
         match table.recall(remember.key, Minute::of_ms(now_ms)) {
-            Recalled::At(index, _) => self.backends.get(index),
-            Recalled::Unknown | Recalled::Gone => None,
+            TableLookup::At(index, _) => self.backends.get(index),
+            TableLookup::Unknown | TableLookup::Gone => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::config::KeyPart;
 use crate::outcome::PickReason;
 use crate::proxy_protocol;
 use crate::sticky::Facts;
-use crate::sticky::cookie::Rule;
+use crate::sticky::cookie::CookieRule;
 use crate::sticky::key::{Key, SourceAs, cut};
 use crate::sticky::table::EntryKind;
 
@@ -156,7 +156,7 @@ fn describe_key(pool: &Pool, facts: &Facts<'_>, key: &PlacementKey<'_>) -> Strin
         }
     };
     let by_cookie =
-        pool.cookie.as_ref().map(Rule::key).filter(|key| Key::encode(key, SourceAs::prefix(0), facts).is_some());
+        pool.cookie.as_ref().map(CookieRule::key).filter(|key| Key::encode(key, SourceAs::prefix(0), facts).is_some());
     by_cookie.unwrap_or(&pool.config.key).iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::table::Recalled;
+use super::table::TableLookup;
 use super::{Backend, Health, Pool};
 use crate::config::{self, CookieMode, KeyPart, OnAdd, OnReturn, RangeRule};
 use crate::sticky::Facts;
-use crate::sticky::table::{Entry, EntryKind, Minute};
+use crate::sticky::table::{EntryKind, Minute, TableEntry};
 
 /// What becomes of a client where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Pool {
 
     /// Whether the stick table knows the key of these facts, and a backend for it that is still there.
     pub fn knows(&self, facts: &Facts<'_>, now_ms: u64) -> bool {
-        matches!(self.recall(&self.key(facts, || 0), now_ms), Recalled::At(..))
+        matches!(self.recall(&self.key(facts, || 0), now_ms), TableLookup::At(..))
     }
 
     /// Every entry of the stick table that names a backend of this pool: that backend's index, and what becomes of the entry
@@ -57,7 +57,7 @@ impl Pool {
         let alike = Alike::of(self, next);
         let indexes: Vec<_> = self.backends.iter().map(|backend| next.index_of(backend.name())).collect();
         let everybody: Vec<_> = (0..next.backends.len()).map(|index| next.ranges.all_allow(index)).collect();
-        let fate = move |(at, entry): (usize, Entry)| match indexes[at] {
+        let fate = move |(at, entry): (usize, TableEntry)| match indexes[at] {
             None => (at, Fate::Leaves),
             Some(index) => (at, next.fate(&entry, alike, everybody[index], now)),
         };
@@ -70,16 +70,16 @@ impl Pool {
     }
 
     /// What becomes of an entry whose backend is there; `anybody`: no range shuts that out.
-    fn fate(&self, entry: &Entry, alike: Alike, anybody: bool, now: Minute) -> Fate {
+    fn fate(&self, entry: &TableEntry, alike: Alike, anybody: bool, now: Minute) -> Fate {
         let value = entry.known.kind.is_value();
         let Some(table) = self.table.as_ref().filter(|_| if value { alike.learns } else { alike.keys }) else {
             return Fate::Depends;
         };
         match table.recall(entry.key, now) {
-            Recalled::Gone => Fate::Leaves,
+            TableLookup::Gone => Fate::Leaves,
             // It was the smaller stick table's to lose, or is over under the new rules.
-            Recalled::Unknown => Fate::Depends,
-            Recalled::At(_, kind) => {
+            TableLookup::Unknown => Fate::Depends,
+            TableLookup::At(_, kind) => {
                 let follows = kind == EntryKind::Outgrown && table.rules.on_add == OnAdd::Move
                     || kind == EntryKind::Displaced && table.rules.on_return == OnReturn::Return;
                 if alike.rules || anybody && !follows { Fate::Stays } else { Fate::Depends }

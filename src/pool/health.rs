@@ -43,7 +43,7 @@ impl CheckState {
 
 /// The checks of one backend, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckHistory {
     standing: CheckState,
     /// Checks in a row that speak against the standing.
     against: u32,
@@ -53,7 +53,7 @@ pub struct Checked {
     rose_ms: Option<u64>,
 }
 
-impl Checked {
+impl CheckHistory {
     /// Starts as `Unchecked` or `Awaited`.
     pub fn new(standing: CheckState) -> Self {
         Self { standing, against: 0, damping: 1, rose_ms: None }
@@ -159,7 +159,7 @@ impl Ejection {
 
 /// One backend of a pool that could serve but for ejection: its weight is above 0 and no check speaks against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub struct EjectionPeer {
     /// Its weight.
     pub weight: u16,
     /// Whether it is a backup.
@@ -170,8 +170,8 @@ pub struct Peer {
 
 /// Whether `candidate` may be ejected beside its `others`: one of them must be left to serve, and at most half of the
 /// primaries' weight may be ejected. Backups weigh nothing here.
-pub fn may_eject(candidate: Peer, others: impl IntoIterator<Item = Peer>) -> bool {
-    let weight_of = |peer: Peer| if peer.backup { 0 } else { u64::from(peer.weight) };
+pub fn may_eject(candidate: EjectionPeer, others: impl IntoIterator<Item = EjectionPeer>) -> bool {
+    let weight_of = |peer: EjectionPeer| if peer.backup { 0 } else { u64::from(peer.weight) };
     let own = weight_of(candidate);
     let (mut total, mut ejected, mut serves) = (own, own, false);
     for peer in others {
@@ -193,7 +193,7 @@ mod tests {
     const EJECT: Eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
 
     /// Good checks needed until up, one a second from `now_ms` on.
-    fn rise_from_down(checked: &mut Checked, now_ms: &mut u64) -> u32 {
+    fn rise_from_down(checked: &mut CheckHistory, now_ms: &mut u64) -> u32 {
         for needed in 1.. {
             *now_ms += 1_000;
             if checked.observe(true, 2, 3, *now_ms) == CheckState::Up {
@@ -203,7 +203,7 @@ mod tests {
         unreachable!()
     }
 
-    fn fall_from_up(checked: &mut Checked, now_ms: u64) {
+    fn fall_from_up(checked: &mut CheckHistory, now_ms: u64) {
         for expected in [CheckState::Up, CheckState::Up, CheckState::Down] {
             assert_eq!(checked.observe(false, 2, 3, now_ms), expected);
         }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn the_first_check_decides_alone() {
-        let start = || Checked::new(CheckState::Unchecked);
+        let start = || CheckHistory::new(CheckState::Unchecked);
         assert!(start().standing().serves());
         assert_eq!(start().observe(true, 2, 3, 0), CheckState::Up);
         assert_eq!(start().observe(false, 2, 3, 0), CheckState::Down);
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn an_awaited_backend_waits_for_its_first_good_check() {
-        let mut checked = Checked::new(CheckState::Awaited);
+        let mut checked = CheckHistory::new(CheckState::Awaited);
         for _ in 0..9 {
             assert!(!checked.observe(false, 2, 3, 0).serves());
         }
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn one_good_check_between_bad_ones_starts_the_count_again() {
-        let mut checked = Checked::new(CheckState::Unchecked);
+        let mut checked = CheckHistory::new(CheckState::Unchecked);
         for good in [true, false, false, true, false, false] {
             assert_eq!(checked.observe(good, 2, 3, 0), CheckState::Up);
         }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn flapping_asks_for_more_good_checks_until_it_stops() {
-        let mut checked = Checked::new(CheckState::Unchecked);
+        let mut checked = CheckHistory::new(CheckState::Unchecked);
         let mut now_ms = 0;
         checked.observe(true, 2, 3, now_ms);
         let mut needed = Vec::new();
@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn ceilings_spare_the_last_and_the_heavier_half() {
-        let peer = |weight, ejected| Peer { weight, backup: false, ejected };
-        let backup = Peer { weight: 1, backup: true, ejected: false };
+        let peer = |weight, ejected| EjectionPeer { weight, backup: false, ejected };
+        let backup = EjectionPeer { weight: 1, backup: true, ejected: false };
         assert!(!may_eject(peer(1, false), []), "the last");
         assert!(may_eject(peer(1, false), [peer(1, false)]), "half");
         assert!(!may_eject(peer(3, false), [peer(1, false)]), "three quarters");
@@ -331,7 +331,7 @@ mod tests {
             for (index, pause_ms) in failing {
                 now_ms += pause_ms;
                 let index = index % members.len();
-                let peers: Vec<Peer> = members.iter().zip(&ejections).map(|((weight, backup), ejection)| Peer {
+                let peers: Vec<EjectionPeer> = members.iter().zip(&ejections).map(|((weight, backup), ejection)| EjectionPeer {
                     weight: *weight, backup: *backup, ejected: ejection.until_ms() > now_ms,
                 }).collect();
                 let others = peers.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, peer)| *peer);
@@ -352,7 +352,7 @@ mod tests {
             checks in proptest::collection::vec((proptest::bool::weighted(0.7), 1_u64..30_000), 1..300),
             rise in 1_u32..4, fall in 1_u32..4,
         ) {
-            let mut checked = Checked::new(CheckState::Unchecked);
+            let mut checked = CheckHistory::new(CheckState::Unchecked);
             let (mut before, mut run, mut last, mut now_ms) = (CheckState::Unchecked, 0, None, 0);
             for (good, pause_ms) in checks {
                 now_ms += pause_ms;

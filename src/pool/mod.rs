@@ -37,8 +37,8 @@ pub use self::explain::Explanation;
 pub use self::foresee::Fate;
 pub use self::table::{HotKey, Remember, StickTables};
 
-use self::backend::{Shared, lock};
-use self::health::{CheckState, Peer};
+use self::backend::{PoolShared, lock};
+use self::health::{CheckState, EjectionPeer};
 use self::load::LoadRules;
 use self::placement_key::PlacementKey;
 use self::table::PoolTable;
@@ -46,7 +46,7 @@ use crate::config::{self, AllDown, KeyPart};
 use crate::outcome::{BreakCause, PickReason};
 use crate::placement::{Member, Placement};
 use crate::sticky::Facts;
-use crate::sticky::cookie::Rule;
+use crate::sticky::cookie::CookieRule;
 use crate::sticky::range::Ranges;
 use crate::sticky::table::EntryKind;
 
@@ -57,10 +57,10 @@ pub struct Pool {
     backends: Box<[Arc<Backend>]>,
     placement: Placement,
     ranges: Ranges,
-    cookie: Option<Rule>,
+    cookie: Option<CookieRule>,
     table: Option<PoolTable>,
     sticks_as: Arc<str>,
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
 }
 
 /// Where a connection goes, and why there.
@@ -102,7 +102,7 @@ impl Pool {
     /// on, what a reload adds to a pool takes keys only after its first good check; a new name has none to keep, while a
     /// pool that is new as a whole has nobody else to send them to. `workers` is fixed for the process.
     pub fn new(config: &config::Pool, previous: Option<&Self>, workers: usize) -> Self {
-        let shared = previous.map_or_else(|| Arc::new(Shared::new(&config.name)), |pool| pool.shared.clone());
+        let shared = previous.map_or_else(|| Arc::new(PoolShared::new(&config.name)), |pool| pool.shared.clone());
         let known: AHashMap<&str, &Arc<Backend>> =
             previous.iter().flat_map(|pool| pool.backends.iter()).map(|backend| (backend.name(), backend)).collect();
         let carry = |wanted: &config::Backend| match known.get(wanted.name.as_str()) {
@@ -136,12 +136,12 @@ impl Pool {
     }
 
     /// The same pool with its cookie.
-    pub fn with_cookie(self, cookie: Option<Rule>) -> Self {
+    pub fn with_cookie(self, cookie: Option<CookieRule>) -> Self {
         Self { cookie, ..self }
     }
 
     /// Its cookie.
-    pub fn cookie(&self) -> Option<&Rule> {
+    pub fn cookie(&self) -> Option<&CookieRule> {
         self.cookie.as_ref()
     }
 
@@ -301,7 +301,11 @@ impl Pool {
         let peer = |index: usize| {
             let config::Backend { weight, backup, .. } = self.config.backends[index];
             let health = self.backends[index].health(now_ms);
-            (weight > 0 && health > Health::Down).then_some(Peer { weight, backup, ejected: health == Health::Ejected })
+            (weight > 0 && health > Health::Down).then_some(EjectionPeer {
+                weight,
+                backup,
+                ejected: health == Health::Ejected,
+            })
         };
         // Who is being drained does not serve whoever is turned away.
         let others = (0..self.backends.len()).filter(|other| *other != index && !self.backends[*other].draining());

@@ -5,7 +5,7 @@
 use super::Pool;
 use crate::config::Balance;
 use crate::sticky::Facts;
-use crate::sticky::cookie::Rule;
+use crate::sticky::cookie::CookieRule;
 use crate::sticky::key::{Key, SourceAs};
 use crate::sticky::range::{self, Pin, Range};
 use crate::sticky::table::KeyHash;
@@ -68,7 +68,7 @@ impl Pool {
             return None;
         }
         let source = || self.source_as(range);
-        let by_cookie = self.cookie.as_ref().map(Rule::key).filter(|key| !key.is_empty());
+        let by_cookie = self.cookie.as_ref().map(CookieRule::key).filter(|key| !key.is_empty());
         by_cookie
             .and_then(|key| Key::with(key, source(), facts, &then))
             .or_else(|| Key::with(&self.config.key, source(), facts, &then))

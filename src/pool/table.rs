@@ -14,7 +14,8 @@ use crate::outcome::{BreakCause, PickReason};
 use crate::sticky::table::stats::Stats;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{
-    BackendId, BackendState, Entry, EntryKind, Hot, IdMap, KeyHash, Minute, Place, Secret, StickTable, Stored, Terms,
+    BackendId, BackendState, EntryKind, EntryValue, Hot, IdMap, KeyHash, Minute, Secret, StickTable, Stored,
+    TableEntry, Terms,
 };
 use crate::sticky::{Facts, cookie, key};
 
@@ -34,7 +35,7 @@ pub(super) struct PoolTable {
 
 /// What is known of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recalled {
+pub(super) enum TableLookup {
     /// Nothing.
     Unknown,
     /// It settled at this backend, by its index.
@@ -123,16 +124,16 @@ impl PoolTable {
         self.table.secret().key(bytes)
     }
 
-    pub(super) fn recall(&self, key: KeyHash, now: Minute) -> Recalled {
+    pub(super) fn recall(&self, key: KeyHash, now: Minute) -> TableLookup {
         match self.table.find(key, now).map(|known| (self.id_map.index(known.id), known.kind)) {
-            None => Recalled::Unknown,
-            Some((Some(index), kind)) => Recalled::At(index, kind),
-            Some((None, _)) => Recalled::Gone,
+            None => TableLookup::Unknown,
+            Some((Some(index), kind)) => TableLookup::At(index, kind),
+            Some((None, _)) => TableLookup::Gone,
         }
     }
 
     /// Every entry that is not over and names a backend of the pool, with that backend's index.
-    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, Entry)> + '_ {
+    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, TableEntry)> + '_ {
         let entries = self.table.entries(0..self.table.buckets(), now);
         let entries = entries.filter(|entry| self.table.remembers(entry));
         entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
@@ -149,8 +150,8 @@ impl Pool {
             OnDown::Reject => Duration::ZERO,
         };
         let index = settled.or_else(|| match self.recall(&self.key(facts, || 0), now_ms) {
-            Recalled::At(index, _) => Some(index),
-            Recalled::Unknown | Recalled::Gone => None,
+            TableLookup::At(index, _) => Some(index),
+            TableLookup::Unknown | TableLookup::Gone => None,
         })?;
         let backend = self.backends.get(index)?;
         // Whom a drain or a range has sent away need not wait.
@@ -177,16 +178,16 @@ impl Pool {
         };
         let choice = self.choose(key, ties, now_ms)?;
         Some(match recalled {
-            Recalled::Unknown => self.claim(key, Choice { broke: None, ..choice }, now_ms, fits),
-            Recalled::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
-            Recalled::At(..) | Recalled::Gone => Choice { broke: cause, ..choice },
+            TableLookup::Unknown => self.claim(key, Choice { broke: None, ..choice }, now_ms, fits),
+            TableLookup::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
+            TableLookup::At(..) | TableLookup::Gone => Choice { broke: cause, ..choice },
         })
     }
 
-    pub(super) fn recall(&self, key: &PlacementKey<'_>, now_ms: u64) -> Recalled {
+    pub(super) fn recall(&self, key: &PlacementKey<'_>, now_ms: u64) -> TableLookup {
         match self.table.as_ref().zip(key.table_key) {
             Some((table, key)) => table.recall(key, Minute::of_ms(now_ms)),
-            None => Recalled::Unknown,
+            None => TableLookup::Unknown,
         }
     }
 
@@ -194,15 +195,15 @@ impl Pool {
     pub(super) fn stays(
         &self,
         key: &PlacementKey<'_>,
-        recalled: Recalled,
+        recalled: TableLookup,
         ties: Ties<'_>,
         now_ms: u64,
         fits: impl Fn(usize) -> bool,
     ) -> Result<Choice, Option<BreakCause>> {
         let (index, kind) = match recalled {
-            Recalled::Unknown => return Err(None),
-            Recalled::Gone => return Err(Some(BreakCause::Removed)),
-            Recalled::At(index, kind) => (index, kind),
+            TableLookup::Unknown => return Err(None),
+            TableLookup::Gone => return Err(Some(BreakCause::Removed)),
+            TableLookup::At(index, kind) => (index, kind),
         };
         if !self.allows(key.range, index, |own| self.receives(own, ties, now_ms)) {
             return Err(Some(BreakCause::Range));
@@ -255,19 +256,19 @@ impl Pool {
     }
 
     /// Nothing is written of a backend that has left the pool, not even where its name has come back.
-    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&StickTable, Place)> {
+    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&StickTable, EntryValue)> {
         let table = self.table.as_ref()?;
         let index = self.backends.iter().position(|known| known.is_same(backend))?;
-        Some((&table.table, Place { id: table.id_map.id(index)?, kind: remember.kind }))
+        Some((&table.table, EntryValue { id: table.id_map.id(index)?, kind: remember.kind }))
     }
 
     /// Where the value of the application's cookie belongs, if it is learned.
-    pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::Recalled {
-        let Some(table) = &self.table else { return cookie::Recalled::Unknown };
+    pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::RememberedValue {
+        let Some(table) = &self.table else { return cookie::RememberedValue::Unknown };
         match table.recall(table.table.secret().cookie(value), Minute::of_ms(now_ms)) {
-            Recalled::Unknown => cookie::Recalled::Unknown,
-            Recalled::At(index, _) => cookie::Recalled::At(index),
-            Recalled::Gone => cookie::Recalled::Gone,
+            TableLookup::Unknown => cookie::RememberedValue::Unknown,
+            TableLookup::At(index, _) => cookie::RememberedValue::At(index),
+            TableLookup::Gone => cookie::RememberedValue::Gone,
         }
     }
 

@@ -62,7 +62,7 @@ async fn scripted(until: &'static [u8], answer: &'static str) -> (Address, onesh
 
 async fn complaint(address: &Address, orders: &Orders) -> String {
     match ask(address, orders).await {
-        Err(Failure::Backend(complaint)) => complaint,
+        Err(CheckFailure::Backend(complaint)) => complaint,
         other => panic!("expected a complaint, got {other:?}"),
     }
 }
@@ -213,10 +213,10 @@ async fn an_https_check_reads_the_status_inside_tls() {
 #[test]
 fn local_errors_are_not_the_backends_fault() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM] {
-        assert!(matches!(Failure::from_io("connect", errno.into()), Failure::Local(_)), "{errno}");
+        assert!(matches!(CheckFailure::from_io("connect", errno.into()), CheckFailure::Local(_)), "{errno}");
     }
-    assert!(matches!(Failure::from_io("connect", Errno::CONNREFUSED.into()), Failure::Backend(_)));
-    assert!(matches!(Failure::from_io("TLS", io::Error::other("alert")), Failure::Backend(_)));
+    assert!(matches!(CheckFailure::from_io("connect", Errno::CONNREFUSED.into()), CheckFailure::Backend(_)));
+    assert!(matches!(CheckFailure::from_io("TLS", io::Error::other("alert")), CheckFailure::Backend(_)));
 }
 
 #[test]

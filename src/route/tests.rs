@@ -145,9 +145,12 @@ fn protocols_are_compared_whole() {
 fn the_route_that_decided_is_told() {
     let table = table(&[route(&["a.example"], &[], &[], 1), route(&[], &[], &["10.0.0.0/8"], 1)], Some(7));
     let source = Some("10.1.2.3".parse().unwrap());
-    assert_eq!(table.find_route(&named("a.example")), Some(Found { pool: 1, route: Some(0) }));
-    assert_eq!(table.find_route(&RouteFacts { source, ..named("b.example") }), Some(Found { pool: 1, route: Some(1) }));
-    assert_eq!(table.find_route(&named("b.example")), Some(Found { pool: 7, route: None }));
+    assert_eq!(table.find_route(&named("a.example")), Some(RouteMatch { pool: 1, route: Some(0) }));
+    assert_eq!(
+        table.find_route(&RouteFacts { source, ..named("b.example") }),
+        Some(RouteMatch { pool: 1, route: Some(1) })
+    );
+    assert_eq!(table.find_route(&named("b.example")), Some(RouteMatch { pool: 7, route: None }));
 }
 
 #[test]

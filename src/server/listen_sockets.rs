@@ -38,7 +38,7 @@ struct Bound {
 }
 
 /// What is newly bound for a configuration that is not yet in use. Dropping it gives everything back.
-pub struct Plan {
+pub struct BindPlan {
     kept: Vec<Bound>,
     opened: Vec<(Bound, Vec<Arc<OwnedFd>>, u32)>,
     closed: Vec<Bound>,
@@ -66,8 +66,8 @@ impl ListenSockets {
     }
 
     /// Binds what a configuration wants and is not bound yet; every address that cannot be is a problem.
-    pub fn plan(&mut self, config: &Config) -> Result<Plan, Vec<String>> {
-        let mut plan = Plan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
+    pub fn plan(&mut self, config: &Config) -> Result<BindPlan, Vec<String>> {
+        let mut plan = BindPlan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
         let mut problems = Vec::new();
         let keep_alive = limits::keep_alive(&config.limits);
         for listener in &config.listeners {
@@ -97,7 +97,7 @@ impl ListenSockets {
     }
 
     /// Listens on what a plan has bound.
-    pub fn listen(plan: &Plan) -> Result<(), Vec<String>> {
+    pub fn listen(plan: &BindPlan) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
         for (bound, sockets, backlog) in &plan.opened {
             if matches!(bound.bind, Bind::Systemd(_)) {
@@ -114,7 +114,7 @@ impl ListenSockets {
     }
 
     /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
-    pub fn commit(&mut self, mut plan: Plan, snapshot: &Snapshot) -> Vec<Adoption> {
+    pub fn commit(&mut self, mut plan: BindPlan, snapshot: &Snapshot) -> Vec<Adoption> {
         plan.made.clear();
         let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
         let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
@@ -153,7 +153,7 @@ impl ListenSockets {
         config: &Config,
         listener: &Listener,
         made: &mut Vec<PathBuf>,
-    ) -> Result<Vec<Group>, String> {
+    ) -> Result<Vec<SocketGroup>, String> {
         let error = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
             _ => error.to_string(),
@@ -186,10 +186,15 @@ impl ListenSockets {
 }
 
 /// The sockets of one address, one per worker or one for all, and where they are.
-type Group = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
+type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
 
 /// A duplicate each time, so that a listener that is removed and one that is added never share a descriptor.
-fn adopt_passed(socket: &OwnedFd, options: &Options, config: &Config, listener: &Listener) -> Result<Group, String> {
+fn adopt_passed(
+    socket: &OwnedFd,
+    options: &Options,
+    config: &Config,
+    listener: &Listener,
+) -> Result<SocketGroup, String> {
     let address = local_address(socket);
     match address {
         Some(_) => socket::tune_tcp(socket, options).map_err(|error| error.to_string())?,
@@ -213,7 +218,7 @@ fn adoption(snapshot: &Snapshot) -> Adoption {
     }
 }
 
-impl Drop for Plan {
+impl Drop for BindPlan {
     fn drop(&mut self) {
         for path in &self.made {
             let _ = std::fs::remove_file(path);

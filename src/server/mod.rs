@@ -22,19 +22,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::listen_sockets::ListenSockets;
-use self::reload::Read;
+use self::reload::ReadConfig;
 pub(crate) use self::reload::read_files;
 use crate::access_log::AccessLog;
 use crate::admin;
 use crate::admission::Admission;
 use crate::config::{Config, LogFormat, LogLevel};
-use crate::connection::Whom;
+use crate::connection::Selection;
 use crate::metrics::status::Reloads;
 use crate::outcome::Ended;
 use crate::pool::Backend;
 use crate::probe::Probes;
-use crate::snapshot::{Current, Loaded, Snapshot};
-use crate::splicer::worker::Shared;
+use crate::snapshot::{Current, LoadedFiles, Snapshot};
+use crate::splicer::worker::WorkerShared;
 use crate::splicer::{self, Workers};
 use crate::store::{Access, Store};
 use crate::terminate::Runtimes;
@@ -81,9 +81,9 @@ pub struct Server {
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
     bound: Mutex<Vec<(String, Vec<String>)>>,
-    stick_table_file: table_file::Keeper,
+    stick_table_file: table_file::TableFileWriter,
     /// Of the file that was read last.
-    identity: Mutex<Option<reload::Identity>>,
+    identity: Mutex<Option<reload::FileIdentity>>,
     stopping: AtomicBool,
 }
 
@@ -91,7 +91,7 @@ pub struct Server {
 pub fn run(path: &Path) -> ExitCode {
     match start(path) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refusal { code, lines }) => {
+        Err(StartError { code, lines }) => {
             for line in lines {
                 eprintln!("sessile: {line}");
             }
@@ -102,21 +102,21 @@ pub fn run(path: &Path) -> ExitCode {
 
 /// Why the process did not start.
 #[derive(Debug)]
-struct Refusal {
+struct StartError {
     code: u8,
     lines: Vec<String>,
 }
 
-impl Refusal {
+impl StartError {
     fn new(code: u8, line: impl Into<String>) -> Self {
         Self { code, lines: vec![line.into()] }
     }
 }
 
-fn start(path: &Path) -> Result<(), Refusal> {
+fn start(path: &Path) -> Result<(), StartError> {
     let identity = reload::identity(path);
-    let Read { config, mut loaded, access, .. } =
-        reload::read(path, None).map_err(|lines| Refusal { code: EXIT_CONFIG, lines })?;
+    let ReadConfig { config, mut loaded, access, .. } =
+        reload::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
     let _lock = lock(&config)?;
     loaded.secret = config.process.stick_table_file.as_deref().and_then(table_file::secret);
     say(&config);
@@ -124,32 +124,32 @@ fn start(path: &Path) -> Result<(), Refusal> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
+        .map_err(|error| StartError::new(EXIT_UNAVAILABLE, format!("cannot start: {error}")))?;
     runtime.block_on(serve(path, config, (loaded, access), identity))
 }
 
 async fn serve(
     path: &Path,
     config: Config,
-    (loaded, access): (Loaded, Option<Access>),
-    identity: Option<reload::Identity>,
-) -> Result<(), Refusal> {
+    (loaded, access): (LoadedFiles, Option<Access>),
+    identity: Option<reload::FileIdentity>,
+) -> Result<(), StartError> {
     let unavailable = |what: &str| {
         let what = what.to_owned();
-        move |error: std::io::Error| Refusal::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
+        move |error: std::io::Error| StartError::new(EXIT_UNAVAILABLE, format!("{what}: {error}"))
     };
     // Before anything is bound, so that a signal during start is not lost.
     let signals = Signals::new().map_err(unavailable("signals"))?;
     let cores = cores();
     let count = config.process.workers.unwrap_or(cores.len());
     let mut listen_sockets = ListenSockets::new(count, listen_sockets::from_systemd());
-    let plan = listen_sockets.plan(&config).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    let plan = listen_sockets.plan(&config).map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
     let sockets = admin::Sockets::bind(&config.process.admin)
-        .map_err(|error| Refusal::new(EXIT_UNAVAILABLE, format!("admin: {error}")))?;
+        .map_err(|error| StartError::new(EXIT_UNAVAILABLE, format!("admin: {error}")))?;
     let access_log = AccessLog::start(config.process.log.format, std::io::stdout()).map_err(unavailable("log"))?;
 
     let pinned = config.process.cpu_affinity.then(|| cores.clone());
-    let shared = Arc::new(Shared::new(config, loaded, count, pipes_by_descriptors(count)));
+    let shared = Arc::new(WorkerShared::new(config, loaded, count, pipes_by_descriptors(count)));
     let (current, admission) = (Arc::clone(&shared.current), Arc::clone(&shared.admission));
     if let Some(path) = &current.load().config.process.stick_table_file {
         table_file::load(path, &current.load());
@@ -166,7 +166,7 @@ async fn serve(
     if let Some(access) = access {
         store.adopt(Some(Arc::new(access))).await;
     }
-    ListenSockets::listen(&plan).map_err(|lines| Refusal { code: EXIT_UNAVAILABLE, lines })?;
+    ListenSockets::listen(&plan).map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
     let adoptions = listen_sockets.commit(plan, &current.load());
     workers.adopt(adoptions).await;
 
@@ -183,7 +183,7 @@ async fn serve(
         probes: Mutex::new(Probes::new(|| splicer::now() / 1_000)),
         reloads: Mutex::new(Reloads { last_accepted: true, last_unix_s: crate::clock::unix_s(), ..Reloads::default() }),
         bound: Mutex::default(),
-        stick_table_file: table_file::Keeper::default(),
+        stick_table_file: table_file::TableFileWriter::default(),
         identity: Mutex::new(identity),
         stopping: AtomicBool::new(false),
     });
@@ -320,12 +320,12 @@ impl Server {
         let ticks = (left.as_millis() / SHED_TICK.as_millis()).max(1) as u64;
         let share = backend.leases().div_ceil(ticks);
         if share > 0 {
-            self.shed(&Whom::Of(Arc::clone(backend)), share as usize, ended).await;
+            self.shed(&Selection::Of(Arc::clone(backend)), share as usize, ended).await;
         }
     }
 
     /// Ends at most `count` connections of both halves; answers how many it ended.
-    async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+    async fn shed(&self, whom: &Selection, count: usize, ended: Ended) -> usize {
         let first = self.conversations.shed(whom, count.div_ceil(2), ended).await;
         let passed = self.workers.shed(whom, count - first, ended).await;
         first + passed + self.conversations.shed(whom, count - first - passed, ended).await
@@ -356,10 +356,10 @@ impl Server {
 
 /// Only one process per admin socket, whatever addresses it binds: `SO_REUSEPORT` would let a second one take half of
 /// the connections. The lock goes with the process.
-fn lock(config: &Config) -> Result<Option<File>, Refusal> {
+fn lock(config: &Config) -> Result<Option<File>, StartError> {
     let Some(socket) = &config.process.admin.socket else { return Ok(None) };
     let path = socket.with_extension("lock");
-    let cannot = |why: String| Refusal::new(EXIT_UNAVAILABLE, format!("admin.socket: {}: {why}", path.display()));
+    let cannot = |why: String| StartError::new(EXIT_UNAVAILABLE, format!("admin.socket: {}: {why}", path.display()));
     let file = File::options().create(true).append(true).open(&path).map_err(|error| cannot(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -4,25 +4,25 @@
 //! changed, and while it is looked at, nothing else in force has either.
 
 use super::Server;
-use super::reload::{self, Read};
-use crate::admin::Asked;
+use super::reload::{self, ReadConfig};
+use crate::admin::PlanRequest;
 use crate::clock;
 use crate::plan::{Ask, Plan, Running};
 use crate::splicer;
 
 impl Server {
     /// Who would move, or everything that is wrong with the text.
-    pub(super) async fn plan_for(&self, asked: Asked) -> Result<Plan, Vec<String>> {
+    pub(super) async fn plan_for(&self, asked: PlanRequest) -> Result<Plan, Vec<String>> {
         // Names in the text may take the resolver a while, during which everything else goes on.
         let before = self.current.load_full();
-        let Asked { file, text, clients } = asked;
+        let PlanRequest { file, text, clients } = asked;
         let read = aside(move || reload::understand(&file, &text, Some(&before))).await?;
         let _nobody_reloads = self.listen_sockets.lock().await;
         let snapshot = self.current.load_full();
         let mut open = self.workers.opened().await;
         open.extend(self.conversations.opened().await);
         aside(move || {
-            let Read { config, loaded, warnings, .. } = read;
+            let ReadConfig { config, loaded, warnings, .. } = read;
             let running = Running { snapshot: &snapshot, open: &open, now_ms: splicer::now() / 1_000 };
             let mut plan = Plan::live(&running, &config, Ask::about(&clients));
             plan.changes.extend(loaded.tls.changes_in_full(&snapshot.tls, clock::unix_s()));

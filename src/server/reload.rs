@@ -11,12 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::listen_sockets::{self, ListenSockets};
 use super::{Server, connections_by_descriptors, lock_of};
-use crate::admin::Verdict;
+use crate::admin::ReloadVerdict;
 use crate::admission::Admission;
 use crate::clock;
-use crate::config::{self, Checked, Config, diff};
+use crate::config::{self, CheckedConfig, Config, diff};
 use crate::plan::{Ask, Plan, Running};
-use crate::snapshot::{Loaded, Snapshot};
+use crate::snapshot::{LoadedFiles, Snapshot};
 use crate::splicer;
 use crate::store::Access;
 
@@ -27,12 +27,12 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Device, inode and birth, where the file system knows it: the inode of a file that was replaced is used again at once.
-pub(super) type Identity = (u64, u64, Option<SystemTime>);
+pub(super) type FileIdentity = (u64, u64, Option<SystemTime>);
 
 /// A file that is good, with everything it names.
-pub(super) struct Read {
+pub(super) struct ReadConfig {
     pub(super) config: Config,
-    pub(super) loaded: Loaded,
+    pub(super) loaded: LoadedFiles,
     /// The way to the shared store, if there is one.
     pub(super) access: Option<Access>,
     /// What looks wrong, each with its file.
@@ -42,17 +42,17 @@ pub(super) struct Read {
 /// The same, and the verdict should nothing else be wrong.
 struct Changes {
     config: Config,
-    loaded: Loaded,
+    loaded: LoadedFiles,
     access: Option<Access>,
-    verdict: Verdict,
+    verdict: ReloadVerdict,
 }
 
 /// Everything that can fail has succeeded.
-type Prepared = (listen_sockets::Plan, Snapshot, Option<Access>, Verdict);
+type Prepared = (listen_sockets::BindPlan, Snapshot, Option<Access>, ReloadVerdict);
 
 impl Server {
     /// Reads the file again and uses it if it is good, and if no more than `max_move` of a pool's clients would move.
-    pub(super) async fn reload_file(&self, max_move: Option<f64>) -> Verdict {
+    pub(super) async fn reload_file(&self, max_move: Option<f64>) -> ReloadVerdict {
         let mut listen_sockets = self.listen_sockets.lock().await;
         let prepared = match self.read_changes(max_move).await {
             Ok(changes) => {
@@ -71,11 +71,11 @@ impl Server {
                 self.store.adopt(access.map(Arc::new)).await;
                 verdict
             }
-            Err(problems) => Verdict { problems, ..Verdict::default() },
+            Err(problems) => ReloadVerdict { problems, ..ReloadVerdict::default() },
         };
         let snapshot = self.current.load();
         let verdict =
-            Verdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
+            ReloadVerdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
         self.record(&verdict);
         verdict
     }
@@ -90,7 +90,7 @@ impl Server {
         let path = self.path.clone();
         let before = self.current.load_full();
         let in_force = Arc::clone(&before);
-        let Read { config, loaded, access, mut warnings } = tokio::task::spawn_blocking(move || {
+        let ReadConfig { config, loaded, access, mut warnings } = tokio::task::spawn_blocking(move || {
             let read = read(&path, Some(&*in_force))?;
             match max_move {
                 Some(most) => moves_at_most(most, &in_force, &read.config).map(|()| read),
@@ -105,7 +105,7 @@ impl Server {
         warnings.extend(diff::renamed(old, &config));
         let mut changes = diff::changes(old, &config);
         changes.extend(loaded.tls.changes(&before.tls));
-        let verdict = Verdict { accepted: true, changes, warnings, ..Verdict::default() };
+        let verdict = ReloadVerdict { accepted: true, changes, warnings, ..ReloadVerdict::default() };
         Ok(Changes { config, loaded, access, verdict })
     }
 
@@ -120,7 +120,7 @@ impl Server {
     }
 
     /// Nothing here can fail. Answers when every worker has adopted it.
-    async fn put_in_force(&self, listen_sockets: &mut ListenSockets, plan: listen_sockets::Plan, next: Snapshot) {
+    async fn put_in_force(&self, listen_sockets: &mut ListenSockets, plan: listen_sockets::BindPlan, next: Snapshot) {
         limit(&self.admission, &next, self.workers.len());
         if let Some(access_log) = lock_of(&self.access_log).as_ref() {
             access_log.set_format(next.config.process.log.format);
@@ -139,7 +139,7 @@ impl Server {
         drop(old);
     }
 
-    fn record(&self, verdict: &Verdict) {
+    fn record(&self, verdict: &ReloadVerdict) {
         let mut reloads = lock_of(&self.reloads);
         reloads.last_accepted = verdict.accepted;
         reloads.last_unix_s = clock::unix_s();
@@ -164,16 +164,16 @@ impl Server {
 }
 
 /// Reads and checks a file and those that it names; every problem with its place in it.
-pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<Read, Vec<String>> {
+pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{file}: {error}")])?;
     understand(&file, &text, in_force)
 }
 
 /// The same for the text of a file.
-pub(super) fn understand(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<Read, Vec<String>> {
+pub(super) fn understand(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
     let with_place = |problem: &config::Problem| format!("{file}:{problem}");
-    let Checked { config, warnings } = config::check(text, &crate::socket::resolve)
+    let CheckedConfig { config, warnings } = config::check(text, &crate::socket::resolve)
         .map_err(|problems| problems.iter().map(with_place).collect::<Vec<_>>())?;
     let without_place = |problem: String| format!("{file}: {problem}");
     let (loaded, access) = read_files(&config, in_force)
@@ -181,15 +181,15 @@ pub(super) fn understand(file: &str, text: &str, in_force: Option<&Snapshot>) ->
     let of_files = loaded.tls.warnings(clock::unix_s()).into_iter();
     let of_files = of_files.chain(access.iter().flat_map(Access::warnings)).map(without_place);
     let warnings = warnings.iter().map(with_place).chain(of_files).collect();
-    Ok(Read { config, loaded, access, warnings })
+    Ok(ReadConfig { config, loaded, access, warnings })
 }
 
 /// Every file that a configuration names.
 pub(crate) fn read_files(
     config: &Config,
     in_force: Option<&Snapshot>,
-) -> Result<(Loaded, Option<Access>), Vec<String>> {
-    let loaded = Loaded::read(config, in_force);
+) -> Result<(LoadedFiles, Option<Access>), Vec<String>> {
+    let loaded = LoadedFiles::read(config, in_force);
     let access = config.store.as_ref().map(Access::read).transpose();
     match (loaded, access) {
         (Ok(loaded), Ok(access)) => Ok((loaded, access)),
@@ -205,7 +205,7 @@ fn moves_at_most(most: f64, snapshot: &Snapshot, new: &Config) -> Result<(), Vec
 }
 
 /// Tells a file from another that has taken its place; the same file written anew stays the same.
-pub(super) fn identity(path: &Path) -> Option<Identity> {
+pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }

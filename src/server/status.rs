@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
-use crate::admin::{self, Asked, Control, StickTableView, Verdict};
-use crate::connection::{ConnectionView, Wanted};
+use crate::admin::{self, Control, PlanRequest, ReloadVerdict, StickTableView};
+use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::metrics::status::{
     AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
     RuntimeStatus, Status, StickTableStatus, WorkerStatus,
@@ -72,19 +72,19 @@ impl Control for Server {
 
     async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
         let admin::Filter { pool, backend, limit } = filter;
-        let wanted = Wanted { pool, backend, limit };
+        let wanted = ConnectionFilter { pool, backend, limit };
         let (passed, mut shown) = self.workers.connections(&wanted).await;
-        let rest = Wanted { limit: limit - shown.len(), ..wanted };
+        let rest = ConnectionFilter { limit: limit - shown.len(), ..wanted };
         let (conversing, views) = self.conversations.list(&rest).await;
         shown.extend(views);
         (passed + conversing, shown)
     }
 
-    async fn reload(&self, max_move: Option<f64>) -> Verdict {
+    async fn reload(&self, max_move: Option<f64>) -> ReloadVerdict {
         self.reload_file(max_move).await
     }
 
-    async fn plan(&self, asked: Asked) -> Result<Plan, Vec<String>> {
+    async fn plan(&self, asked: PlanRequest) -> Result<Plan, Vec<String>> {
         self.plan_for(asked).await
     }
 

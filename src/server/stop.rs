@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Server;
-use crate::connection::Whom;
+use crate::connection::Selection;
 use crate::outcome::Ended;
 
 /// What is still open at the deadline is closed over this long.
@@ -51,7 +51,7 @@ impl Server {
         while self.workers.open() > 0 && begun.elapsed() < SPREAD {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.shed(&Whom::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
+            self.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

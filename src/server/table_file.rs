@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clock;
 use crate::snapshot::Snapshot;
-use crate::sticky::table::file::{self, Loaded, Refused, Target, Writer};
+use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
 use crate::sticky::table::{Minute, Secret};
 
 /// The secret under which a good file was written; memories must be made with it to find what the file says.
@@ -30,7 +30,7 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     let target = |name: &str| {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
-        Some(Target {
+        Some(SectionTarget {
             table: pool.table()?,
             hash_seed: pool.config().hash_seed,
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
@@ -43,8 +43,8 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     }
 }
 
-fn report(section: &Loaded) {
-    let Loaded { name, kept, over, .. } = section;
+fn report(section: &LoadedSection) {
+    let LoadedSection { name, kept, over, .. } = section;
     match &section.refused {
         None => tracing::info!("{name:?} remembers {kept} clients; the time of {over} was over"),
         Some(refused) => tracing::warn!("what {name:?} remembered {refused}"),
@@ -54,9 +54,9 @@ fn report(section: &Loaded) {
 /// Whoever writes the file. All writes of a process go through one of these: they share the name of what is unfinished,
 /// so that a crash leaves one such file, which the next write removes.
 #[derive(Debug, Default)]
-pub(super) struct Keeper(Mutex<()>);
+pub(super) struct TableFileWriter(Mutex<()>);
 
-impl Keeper {
+impl TableFileWriter {
     /// Writes what is remembered now, once nobody else is writing.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
         // Whoever panicked left an unfinished file at most.
@@ -91,11 +91,11 @@ fn unfinished(path: &Path) -> PathBuf {
 }
 
 /// The file, if there is one.
-fn open(path: &Path) -> Result<Option<BufReader<File>>, Refused> {
+fn open(path: &Path) -> Result<Option<BufReader<File>>, FileRefused> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Refused::Unreadable(error)),
+        Err(error) => Err(FileRefused::Unreadable(error)),
     }
 }
 
@@ -111,8 +111,8 @@ mod tests {
     use crate::admission::Admission;
     use crate::config;
     use crate::snapshot;
-    use crate::sticky::cookie::Recalled;
-    use crate::sticky::table::{BackendState, EntryKind, IdMap, Place};
+    use crate::sticky::cookie::RememberedValue;
+    use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap};
 
     const FILE: &str = r#"
 [[listener]]
@@ -133,7 +133,7 @@ remember = "1d"
 
     fn snapshot(secret: Option<Secret>) -> Snapshot {
         let config = config::check(FILE, &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config;
-        let loaded = snapshot::Loaded { secret, ..snapshot::Loaded::default() };
+        let loaded = snapshot::LoadedFiles { secret, ..snapshot::LoadedFiles::default() };
         Snapshot::build(config, loaded, None, 1, &Arc::new(Admission::new(1)))
     }
 
@@ -146,14 +146,14 @@ remember = "1d"
         let id = IdMap::new(table.ids(), ["b"]).id(0).unwrap();
         for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let key = table.secret().cookie(value.as_bytes());
-            let _ = table.settle(key, Place { id, kind }, now().before(240), |_| BackendState::Usable);
+            let _ = table.settle(key, EntryValue { id, kind }, now().before(240), |_| BackendState::Usable);
         }
-        Keeper::default().store(&path, &before).unwrap();
+        TableFileWriter::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
         load(&path, &after);
         for value in ["set", "brought"] {
             let recalled = after.pools[0].recall_value(value.as_bytes(), clock::now() / 1_000);
-            assert_eq!(recalled, Recalled::At(1), "{value}");
+            assert_eq!(recalled, RememberedValue::At(1), "{value}");
         }
     }
 
@@ -165,7 +165,7 @@ remember = "1d"
         let snapshot = snapshot(None);
         let table = snapshot.pools[0].table().unwrap();
         let id = IdMap::new(table.ids(), ["a"]).id(0).unwrap();
-        let (keeper, begin) = (Keeper::default(), Barrier::new(2));
+        let (keeper, begin) = (TableFileWriter::default(), Barrier::new(2));
         let write = || {
             let replaced = |_: &u64| {
                 begin.wait();
@@ -178,8 +178,8 @@ remember = "1d"
             scope.spawn(|| {
                 for n in 0..100_000_u64 {
                     let key = table.secret().key(&n.to_be_bytes());
-                    let _ =
-                        table.settle(key, Place { id, kind: EntryKind::Displaced }, now(), |_| BackendState::Usable);
+                    let _ = table
+                        .settle(key, EntryValue { id, kind: EntryKind::Displaced }, now(), |_| BackendState::Usable);
                 }
             });
             let both = [scope.spawn(write), scope.spawn(write)];
@@ -200,7 +200,7 @@ remember = "1d"
             fs::set_permissions(unfinished(path), fs::Permissions::from_mode(0o644)).unwrap();
         }
         for path in &paths {
-            Keeper::default().store(path, &snapshot).unwrap();
+            TableFileWriter::default().store(path, &snapshot).unwrap();
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         assert!(paths.iter().all(|path| file::check(BufReader::new(File::open(path).unwrap())).is_ok()));

@@ -10,7 +10,7 @@ use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::{Broken, Os};
 use super::slab::Side;
-use crate::attempt::{Failure, Next};
+use crate::attempt::{ConnectFailure, NextAttempt};
 use crate::socket::connect_in_turn;
 
 impl<O: Os> Flow<O> {
@@ -95,7 +95,7 @@ impl<O: Os> Flow<O> {
         let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Relay) };
         let failure = connect_failed(why);
         let now_ms = step.now / 1_000;
-        let to_blame = !matches!(failure, Failure::Local(_));
+        let to_blame = !matches!(failure, ConnectFailure::Local(_));
         if to_blame {
             lease.counters(step.worker).connect_failures.add(1);
         }
@@ -104,17 +104,17 @@ impl<O: Os> Flow<O> {
         let next = attempts.failed(failure, lease.usable(now_ms), now_ms);
         // As long as it is to be tried again, nothing is said against it.
         if to_blame
-            && !matches!(next, Next::SameAt(_))
+            && !matches!(next, NextAttempt::SameAt(_))
             && let Some(pool) = &preread.picked
         {
             pool.connect_failed(lease.backend(), now_ms);
         }
         match next {
-            Next::SameAt(at_ms) => {
+            NextAttempt::SameAt(at_ms) => {
                 self.until = at_ms * 1_000;
                 To(Stage::Pause)
             }
-            Next::Another => {
+            NextAttempt::Another => {
                 // The lease stays until another takes its place: if none does, the log names the last one tried.
                 preread.tried.push(Arc::clone(lease.backend()));
                 if let (Some(pool), Some(remember), Some(reason)) = (&preread.picked, preread.remember, self.reason) {
@@ -122,7 +122,7 @@ impl<O: Os> Flow<O> {
                 }
                 To(Stage::Pick)
             }
-            Next::GiveUp(ended) => Stop(Verdict::End(ended)),
+            NextAttempt::GiveUp(ended) => Stop(Verdict::End(ended)),
         }
     }
 

@@ -6,12 +6,12 @@ use super::flow::{Flow, Stage, Step};
 use super::os::{Micros, Os};
 use crate::access_log;
 use crate::clock;
-use crate::connection::{ConnectionView, Open, Wanted, Whom};
+use crate::connection::{ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::Ended;
 
 /// Which connections get a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Log {
+pub enum LogRules {
     /// None.
     Off,
     /// Those of clients; not those that a balancer in front opens for itself.
@@ -22,7 +22,7 @@ pub enum Log {
 
 impl<O: Os> Flow<O> {
     /// Closes what is open, counts the ending and answers the line for the log, if there is one.
-    pub fn finish(mut self, ended: Ended, log: Log, step: &mut Step<'_, O>) -> Option<access_log::Connection> {
+    pub fn finish(mut self, ended: Ended, log: LogRules, step: &mut Step<'_, O>) -> Option<access_log::ConnectionLine> {
         let relayed = self.stage == Stage::Relay;
         self.up.close(step.tools.pipes);
         self.down.close(step.tools.pipes);
@@ -46,29 +46,29 @@ impl<O: Os> Flow<O> {
             lease.counters(step.worker).duration.record_us(duration_us);
         }
         let local = self.labels.as_ref().is_some_and(|labels| labels.local);
-        (log == Log::All || (log == Log::Clients && !local)).then(|| self.line(ended, duration_us))
+        (log == LogRules::All || (log == LogRules::Clients && !local)).then(|| self.line(ended, duration_us))
     }
 
     /// Whether a command means it.
-    pub fn uses(&self, whom: &Whom) -> bool {
+    pub fn uses(&self, whom: &Selection) -> bool {
         match whom {
-            Whom::All => true,
-            Whom::Of(backend) => {
+            Selection::All => true,
+            Selection::Of(backend) => {
                 self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend))
             }
         }
     }
 
     /// Whether somebody wants to see it.
-    pub fn wanted(&self, wanted: &Wanted) -> bool {
+    pub fn wanted(&self, wanted: &ConnectionFilter) -> bool {
         let lease = self.lease.as_ref();
         wanted.holds(lease.map(|lease| lease.pool_name()), lease.map(|lease| lease.name()))
     }
 
     /// What a plan looks at, once there is a backend.
-    pub fn open(&self) -> Option<Open> {
+    pub fn open(&self) -> Option<OpenConnection> {
         let labels = self.labels.as_deref();
-        Some(Open {
+        Some(OpenConnection {
             listener: self.permit.listener().name.clone(),
             backend: std::sync::Arc::clone(self.lease.as_ref()?.backend()),
             by_cookie: false,
@@ -101,10 +101,10 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    fn line(&self, ended: Ended, duration_us: u64) -> access_log::Connection {
+    fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
         let labels = self.labels.as_deref();
         let lease = self.lease.as_ref();
-        access_log::Connection {
+        access_log::ConnectionLine {
             id: self.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,

@@ -4,7 +4,7 @@
 
 use super::os::Broken;
 use super::relay::Pumped;
-use crate::attempt::Failure;
+use crate::attempt::ConnectFailure;
 use crate::outcome::Ended;
 
 /// The client's socket broke.
@@ -35,12 +35,12 @@ pub fn relay_broken(up: Pumped, down: Pumped) -> Option<Ended> {
 }
 
 /// Connecting failed.
-pub fn connect_failed(why: Broken) -> Failure {
+pub fn connect_failed(why: Broken) -> ConnectFailure {
     match why {
-        Broken::Refused | Broken::Reset => Failure::Refused,
-        Broken::Gone => Failure::TimedOut,
-        Broken::Unreachable => Failure::Unreachable,
-        other => Failure::Local(local(other)),
+        Broken::Refused | Broken::Reset => ConnectFailure::Refused,
+        Broken::Gone => ConnectFailure::TimedOut,
+        Broken::Unreachable => ConnectFailure::Unreachable,
+        other => ConnectFailure::Local(local(other)),
     }
 }
 

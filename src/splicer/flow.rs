@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use super::fault::{backend_broken, client_broken, local, relay_broken};
 use super::os::{Broken, Event, Io, Micros, Os};
-use super::preread::{Labels, Look, Preread, Row};
+use super::preread::{Labels, Preread, PrereadProgress, Row};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::stick::LOOK_AGAIN_US;
-use super::timer::Link;
+use super::timer::WheelLink;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, Failure, Rules};
+use crate::attempt::{Attempts, ConnectFailure, Rules};
 use crate::connection::Carried;
 use crate::counters::WorkerCounters;
 use crate::limits::{Limits, keep_alive, us};
@@ -86,7 +86,7 @@ use Go::{Stop, To};
 /// One connection.
 pub struct Flow<O: Os> {
     /// The wheel's part of the row.
-    pub link: Link,
+    pub link: WheelLink,
     /// It waits in the run queue.
     pub queued: bool,
     pub(super) stage: Stage,
@@ -111,7 +111,7 @@ pub struct Flow<O: Os> {
     limits: Limits,
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
-    pub(super) source: Option<Source>,
+    pub(super) source: Option<CompactAddress>,
     pub(super) preread: Option<Box<Preread>>,
     pub(super) labels: Option<Box<Labels>>,
     /// Names the connection in logs and headers.
@@ -120,19 +120,19 @@ pub struct Flow<O: Os> {
 
 /// A client's address without what only IPv6 sockets keep beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Source {
+pub struct CompactAddress {
     ip: IpAddr,
     port: u16,
 }
 
-impl From<SocketAddr> for Source {
+impl From<SocketAddr> for CompactAddress {
     fn from(address: SocketAddr) -> Self {
         Self { ip: address.ip(), port: address.port() }
     }
 }
 
-impl From<Source> for SocketAddr {
-    fn from(source: Source) -> Self {
+impl From<CompactAddress> for SocketAddr {
+    fn from(source: CompactAddress) -> Self {
         Self::new(source.ip, source.port)
     }
 }
@@ -156,7 +156,7 @@ impl<O: Os> Flow<O> {
     pub fn new(incoming: Incoming<O::Socket>, id: u64) -> Self {
         let limits = incoming.listener.limits;
         Self {
-            link: Link::default(),
+            link: WheelLink::default(),
             queued: false,
             stage: Stage::Preread,
             client: Some(incoming.socket),
@@ -177,7 +177,7 @@ impl<O: Os> Flow<O> {
             limits,
             permit: incoming.permit,
             lease: None,
-            source: incoming.peer.map(Source::from),
+            source: incoming.peer.map(CompactAddress::from),
             preread: None,
             labels: None,
             id,
@@ -253,15 +253,15 @@ impl<O: Os> Flow<O> {
         loop {
             let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
             match preread.look() {
-                Look::Known => return To(Stage::Pick),
-                Look::Announced(header) => {
+                PrereadProgress::Known => return To(Stage::Pick),
+                PrereadProgress::Announced(header) => {
                     if let Err(ended) = self.announced(&header, step) {
                         return Stop(Verdict::End(ended));
                     }
                     continue;
                 }
-                Look::Refused(ended) => return Stop(Verdict::End(ended)),
-                Look::More => {}
+                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
+                PrereadProgress::More => {}
             }
             if !self.up.readable && !self.up.finished {
                 return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
@@ -305,7 +305,7 @@ impl<O: Os> Flow<O> {
                 Ok(())
             }
             Header::Proxied { source, .. } => {
-                let peer = self.source.replace(Source::from(*source));
+                let peer = self.source.replace(CompactAddress::from(*source));
                 self.labels.get_or_insert_default().peer = peer.map(SocketAddr::from);
                 self.permit.hold_source(source.ip(), step.now / 1_000_000)
             }
@@ -341,7 +341,7 @@ impl<O: Os> Flow<O> {
             }
         }
         let Some(pick) = pool.pick(&preread.facts(source), &preread.tried, now_ms) else {
-            let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), Failure::ended);
+            let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended);
             self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
         };

@@ -37,9 +37,9 @@ use self::flow::Incoming;
 use self::inbox::{Inbox, Sender, inbox};
 use self::os::{Connection, Event, Linux, Os, RawEvent};
 use self::slab::Side;
-use self::worker::{Shared, Worker};
+use self::worker::{Worker, WorkerShared};
 use crate::access_log::AccessLog;
-use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
+use crate::connection::{Carried, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
@@ -65,11 +65,11 @@ pub struct Workers {
     handles: Box<[Handle]>,
     /// Who holds the conversations of each worker.
     conversations: Box<[UnboundedSender<Carried<OwnedFd>>]>,
-    shared: Arc<Shared>,
+    shared: Arc<WorkerShared>,
 }
 
 struct Handle {
-    inbox: Sender<Command>,
+    inbox: Sender<WorkerCommand>,
     acceptors: Arc<AtomicUsize>,
 }
 
@@ -90,13 +90,13 @@ pub struct Adoption {
     pub logs_local: bool,
 }
 
-enum Command {
+enum WorkerCommand {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
-    List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
-    Open(oneshot::Sender<Vec<Open>>),
+    List(ConnectionFilter, oneshot::Sender<(usize, Vec<ConnectionView>)>),
+    Open(oneshot::Sender<Vec<OpenConnection>>),
     Shed {
-        whom: Whom,
+        whom: Selection,
         count: usize,
         ended: Ended,
         done: oneshot::Sender<usize>,
@@ -111,7 +111,7 @@ impl Workers {
     /// the i-th of `conversations`.
     pub fn start(
         count: usize,
-        shared: &Arc<Shared>,
+        shared: &Arc<WorkerShared>,
         access_log: &AccessLog,
         cores: Option<&[usize]>,
         conversations: Vec<UnboundedSender<Carried<OwnedFd>>>,
@@ -170,7 +170,7 @@ impl Workers {
         let mut answers = Vec::new();
         for (handle, adoption) in self.handles.iter().zip(adoptions) {
             let (done, adopted) = oneshot::channel();
-            handle.put(Command::Adopt(adoption, done)).await;
+            handle.put(WorkerCommand::Adopt(adoption, done)).await;
             answers.push(adopted);
         }
         for adopted in answers {
@@ -179,12 +179,12 @@ impl Workers {
     }
 
     /// How many connections are wanted, and at most `limit` of them, as the workers see them.
-    pub async fn connections(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+    pub async fn connections(&self, wanted: &ConnectionFilter) -> (usize, Vec<ConnectionView>) {
         let (mut open, mut shown) = (0, Vec::new());
         for handle in &self.handles {
             let (sender, found) = oneshot::channel();
             let limit = wanted.limit - shown.len();
-            handle.put(Command::List(Wanted { limit, ..wanted.clone() }, sender)).await;
+            handle.put(WorkerCommand::List(ConnectionFilter { limit, ..wanted.clone() }, sender)).await;
             let (count, views) = found.await.unwrap_or_default();
             open += count;
             shown.extend(views);
@@ -193,11 +193,11 @@ impl Workers {
     }
 
     /// Every connection that has a backend.
-    pub async fn opened(&self) -> Vec<Open> {
+    pub async fn opened(&self) -> Vec<OpenConnection> {
         let mut all = Vec::new();
         for handle in &self.handles {
             let (sender, found) = oneshot::channel();
-            handle.put(Command::Open(sender)).await;
+            handle.put(WorkerCommand::Open(sender)).await;
             all.extend(found.await.unwrap_or_default());
         }
         all
@@ -205,12 +205,12 @@ impl Workers {
 
     /// Ends at most `count` connections, spread over the workers, the quietest of each first; answers how many it
     /// ended.
-    pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+    pub async fn shed(&self, whom: &Selection, count: usize, ended: Ended) -> usize {
         let mut total = 0;
         for (index, handle) in self.handles.iter().enumerate() {
             let share = (count - total).div_ceil(self.handles.len() - index);
             let (done, answer) = oneshot::channel();
-            handle.put(Command::Shed { whom: whom.clone(), count: share, ended, done }).await;
+            handle.put(WorkerCommand::Shed { whom: whom.clone(), count: share, ended, done }).await;
             total += answer.await.unwrap_or(0);
         }
         total
@@ -220,14 +220,14 @@ impl Workers {
     #[cfg(debug_assertions)]
     pub async fn panic(&self, id: u64) {
         if let Some(handle) = self.handles.get((id >> 48) as usize) {
-            handle.put(Command::Panic(id)).await;
+            handle.put(WorkerCommand::Panic(id)).await;
         }
     }
 
     /// Ends the threads; connections still open are reset.
     pub async fn stop(&self) {
         for handle in &self.handles {
-            handle.put(Command::Stop).await;
+            handle.put(WorkerCommand::Stop).await;
         }
     }
 
@@ -252,7 +252,7 @@ impl Workers {
 
 impl Handle {
     /// Puts a command in, waiting for room.
-    async fn put(&self, mut command: Command) {
+    async fn put(&self, mut command: WorkerCommand) {
         loop {
             match self.inbox.send(command) {
                 Ok(()) => return,
@@ -268,7 +268,7 @@ impl Handle {
 /// A worker with its thread's belongings.
 struct WorkerThread {
     worker: Worker<Linux>,
-    inbox: Inbox<Command>,
+    inbox: Inbox<WorkerCommand>,
     workers: Arc<Workers>,
     busy_poll: Option<Duration>,
     stopping: bool,
@@ -302,7 +302,7 @@ impl WorkerThread {
             self.hand_over();
             self.workers.handles[self.worker.index].acceptors.store(self.worker.acceptors(), Relaxed);
         }
-        self.worker.shed(&Whom::All, usize::MAX, Ended::Stopped);
+        self.worker.shed(&Selection::All, usize::MAX, Ended::Stopped);
         self.worker.flush();
     }
 
@@ -331,14 +331,14 @@ impl WorkerThread {
         }
     }
 
-    fn handle(&mut self, command: Command) {
+    fn handle(&mut self, command: WorkerCommand) {
         match command {
-            Command::Adopt(adoption, done) => {
+            WorkerCommand::Adopt(adoption, done) => {
                 self.adopt(adoption);
                 let _ = done.send(());
             }
-            Command::Incoming(incoming) => self.worker.admit(incoming),
-            Command::List(wanted, found) => {
+            WorkerCommand::Incoming(incoming) => self.worker.admit(incoming),
+            WorkerCommand::List(wanted, found) => {
                 let (index, now) = (self.worker.index, now());
                 let (mut open, mut shown) = (0, Vec::new());
                 self.worker.each(|flow| {
@@ -351,17 +351,17 @@ impl WorkerThread {
                 });
                 let _ = found.send((open, shown));
             }
-            Command::Open(found) => {
+            WorkerCommand::Open(found) => {
                 let mut open = Vec::new();
                 self.worker.each(|flow| open.extend(flow.open()));
                 let _ = found.send(open);
             }
-            Command::Shed { whom, count, ended, done } => {
+            WorkerCommand::Shed { whom, count, ended, done } => {
                 let _ = done.send(self.worker.shed(&whom, count, ended));
             }
             #[cfg(debug_assertions)]
-            Command::Panic(id) => self.worker.panic_at(id),
-            Command::Stop => self.stopping = true,
+            WorkerCommand::Panic(id) => self.worker.panic_at(id),
+            WorkerCommand::Stop => self.stopping = true,
         }
     }
 
@@ -386,10 +386,12 @@ impl WorkerThread {
     fn hand_over(&mut self) {
         while let Some(incoming) = self.worker.surplus() {
             let refused = match self.workers.emptier(self.worker.index, incoming.accepted) {
-                Some(handle) => handle.inbox.send(Command::Incoming(incoming)).err().map(|refused| match refused {
-                    TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
-                }),
-                None => Some(Command::Incoming(incoming)),
+                Some(handle) => {
+                    handle.inbox.send(WorkerCommand::Incoming(incoming)).err().map(|refused| match refused {
+                        TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+                    })
+                }
+                None => Some(WorkerCommand::Incoming(incoming)),
             };
             match refused {
                 None => self.worker.counters().handed_over.add(1),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::os::{Micros, Os};
-use crate::attempt::{Attempts, Failure};
+use crate::attempt::{Attempts, ConnectFailure};
 use crate::client_hello::{ClientHello, Progress, Scan};
 use crate::config::{ProxyIn, Tls, Untrusted};
 use crate::connection::{ClientInfo, Entry, unique_id};
@@ -46,7 +46,7 @@ pub struct Preread {
     /// Since when it waits for the backend it settled at.
     pub waiting_since: Option<Micros>,
     /// How the last one failed.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<ConnectFailure>,
     expects_hello: bool,
     scan: Scan,
     hello: Option<ClientHello>,
@@ -92,7 +92,7 @@ pub struct Row {
 }
 
 /// What the bytes so far come to.
-pub enum Look {
+pub enum PrereadProgress {
     /// Everything needed is known.
     Known,
     /// A PROXY header, taken off the bytes.
@@ -117,36 +117,36 @@ impl Preread {
     }
 
     /// Reads the bytes so far.
-    pub fn look(&mut self) -> Look {
+    pub fn look(&mut self) -> PrereadProgress {
         if self.expects_header {
             return self.look_for_header();
         }
         if !self.expects_hello {
-            return Look::Known;
+            return PrereadProgress::Known;
         }
-        let Some(listener) = &self.listener else { return Look::Known };
+        let Some(listener) = &self.listener else { return PrereadProgress::Known };
         let direct = listener.config.proxy.is_some() && self.destination.is_none() && !self.local;
         if direct && proxy_protocol::opens_with_signature(&self.bytes) == Some(true) {
-            return Look::Refused(Ended::ProxySpoofed);
+            return PrereadProgress::Refused(Ended::ProxySpoofed);
         }
         match self.scan.resume(&self.bytes) {
             Progress::Done(hello) => {
                 self.hello = Some(hello);
-                Look::Known
+                PrereadProgress::Known
             }
-            Progress::More => Look::More,
+            Progress::More => PrereadProgress::More,
             Progress::No(Ended::NotTls) if direct && proxy_protocol::opens_with_signature(&self.bytes).is_none() => {
-                Look::More
+                PrereadProgress::More
             }
             Progress::No(Ended::NotTls) if listener.not_tls.is_some() => {
                 self.fallback = listener.not_tls;
-                Look::Known
+                PrereadProgress::Known
             }
-            Progress::No(ended) => Look::Refused(ended),
+            Progress::No(ended) => PrereadProgress::Refused(ended),
         }
     }
 
-    fn look_for_header(&mut self) -> Look {
+    fn look_for_header(&mut self) -> PrereadProgress {
         match proxy_protocol::parse(&self.bytes) {
             Progress::Done((header, length)) => {
                 self.bytes.drain(..length);
@@ -158,10 +158,10 @@ impl Preread {
                         self.tlvs = tlvs.clone();
                     }
                 }
-                Look::Announced(header)
+                PrereadProgress::Announced(header)
             }
-            Progress::More => Look::More,
-            Progress::No(ended) => Look::Refused(ended),
+            Progress::More => PrereadProgress::More,
+            Progress::No(ended) => PrereadProgress::Refused(ended),
         }
     }
 

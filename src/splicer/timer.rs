@@ -12,20 +12,20 @@ const NIL: u32 = u32::MAX;
 
 /// The part of a row that the wheel owns.
 #[derive(Debug, Clone, Copy)]
-pub struct Link {
+pub struct WheelLink {
     previous: u32,
     next: u32,
     /// The tick it is due, 48 bits, and level × 64 + slot of the list it is on; 0 = not linked.
     due_and_list: u64,
 }
 
-impl Default for Link {
+impl Default for WheelLink {
     fn default() -> Self {
         Self { previous: NIL, next: NIL, due_and_list: 0 }
     }
 }
 
-impl Link {
+impl WheelLink {
     /// When it is due, or `None` when it is not linked.
     pub fn due(&self) -> Option<Micros> {
         (self.tick() != 0).then(|| self.tick() * TICK_US)
@@ -44,7 +44,7 @@ impl Link {
 /// Finds the links of rows.
 pub trait Links {
     /// The link of a row that exists.
-    fn link(&mut self, slot: u32) -> &mut Link;
+    fn link(&mut self, slot: u32) -> &mut WheelLink;
 }
 
 /// The lists.
@@ -136,7 +136,7 @@ impl Wheel {
         let head = std::mem::replace(&mut self.heads[level][index], slot);
         self.occupied[level] |= 1 << index;
         *links.link(slot) =
-            Link { previous: NIL, next: head, due_and_list: due << 16 | (level * SLOTS + index) as u64 };
+            WheelLink { previous: NIL, next: head, due_and_list: due << 16 | (level * SLOTS + index) as u64 };
         if head != NIL {
             links.link(head).previous = slot;
         }
@@ -157,13 +157,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    impl Links for Vec<Link> {
-        fn link(&mut self, slot: u32) -> &mut Link {
+    impl Links for Vec<WheelLink> {
+        fn link(&mut self, slot: u32) -> &mut WheelLink {
             &mut self[slot as usize]
         }
     }
 
-    fn run(wheel: &mut Wheel, links: &mut Vec<Link>, now: Micros) -> Vec<u32> {
+    fn run(wheel: &mut Wheel, links: &mut Vec<WheelLink>, now: Micros) -> Vec<u32> {
         let mut expired = Vec::new();
         wheel.expire(links, now, &mut expired);
         expired.sort_unstable();
@@ -174,7 +174,7 @@ mod tests {
     fn a_row_expires_at_its_deadline_and_not_before() {
         for distance in [1, TICK_US, 1_000_000, 3_600_000_000, 86_400_000_000, 400 * 86_400_000_000] {
             let start = 12_345_678;
-            let (mut wheel, mut links) = (Wheel::new(start), vec![Link::default(); 1]);
+            let (mut wheel, mut links) = (Wheel::new(start), vec![WheelLink::default(); 1]);
             wheel.set(&mut links, 0, start + distance);
             let mut now = start;
             let mut wakes = 0;
@@ -197,7 +197,7 @@ mod tests {
             start in 1_000_000u64..1 << 40,
             moves in prop::collection::vec((0u32..40, prop_oneof![0u64..100_000, 0u64..200_000_000, 0u64..20_000_000_000], any::<bool>()), 1..200),
         ) {
-            let (mut wheel, mut links) = (Wheel::new(start), vec![Link::default(); 40]);
+            let (mut wheel, mut links) = (Wheel::new(start), vec![WheelLink::default(); 40]);
             let mut model = [None::<u64>; 40];
             let mut now = start;
             for (slot, distance, step) in moves {

@@ -9,21 +9,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::acceptor::Acceptor;
-use super::ending::Log;
+use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::os::{Event, Micros, Os};
 use super::pipe::Pipes;
 use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
-use super::timer::{Link, Links, Wheel};
-use crate::access_log::{AccessLogSender, Message, Record};
+use super::timer::{Links, Wheel, WheelLink};
+use crate::access_log::{AccessLogSender, LogRecord, Message};
 use crate::admission::Admission;
 use crate::config::{Config, LogLevel};
-use crate::connection::{Carried, Whom};
+use crate::connection::{Carried, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
-use crate::snapshot::{Current, Loaded, Snapshot};
+use crate::snapshot::{Current, LoadedFiles, Snapshot};
 
 /// `Preread`s kept for later connections.
 const SPARE_MAX: usize = 64;
@@ -36,7 +36,7 @@ const STUCK_US: Micros = 100_000;
 
 /// What every worker of a process shares.
 #[derive(Debug)]
-pub struct Shared {
+pub struct WorkerShared {
     /// What is configured.
     pub current: Arc<Current>,
     /// Who may come in.
@@ -47,9 +47,9 @@ pub struct Shared {
     pub pipes_max: usize,
 }
 
-impl Shared {
+impl WorkerShared {
     /// For a process that begins with this configuration, and with no limit on connections yet.
-    pub fn new(config: Config, loaded: Loaded, workers: usize, pipes_max: usize) -> Self {
+    pub fn new(config: Config, loaded: LoadedFiles, workers: usize, pipes_max: usize) -> Self {
         let admission = Arc::new(Admission::new(usize::MAX));
         let snapshot = Snapshot::build(config, loaded, None, workers, &admission);
         let counters = (0..workers).map(|_| Padded::default()).collect();
@@ -80,7 +80,7 @@ pub struct Worker<O: Os> {
     /// Boxes move from here into rows and back; without the box every row would be as large as an `Preread`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Preread>>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WorkerShared>,
     access_log: AccessLogSender,
     logs_local: bool,
     accepted: u64,
@@ -89,7 +89,7 @@ pub struct Worker<O: Os> {
 
 impl<O: Os> Worker<O> {
     /// A worker without connections.
-    pub fn new(index: usize, mut os: O, shared: Arc<Shared>, access_log: AccessLogSender) -> Self {
+    pub fn new(index: usize, mut os: O, shared: Arc<WorkerShared>, access_log: AccessLogSender) -> Self {
         let now = os.now();
         let pipes = Pipes::at_most(shared.pipes_max);
         Self {
@@ -211,7 +211,7 @@ impl<O: Os> Worker<O> {
     }
 
     /// Ends at most `count` connections; answers how many it ended.
-    pub fn shed(&mut self, whom: &Whom, count: usize, ended: Ended) -> usize {
+    pub fn shed(&mut self, whom: &Selection, count: usize, ended: Ended) -> usize {
         let slots: Vec<_> = self.flows.slots().collect();
         let mut meant: Vec<_> = slots
             .into_iter()
@@ -317,9 +317,9 @@ impl<O: Os> Worker<O> {
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
         let log = match (self.access_log.logs_connections(), self.logs_local) {
-            (false, _) => Log::Off,
-            (true, false) => Log::Clients,
-            (true, true) => Log::All,
+            (false, _) => LogRules::Off,
+            (true, false) => LogRules::Clients,
+            (true, true) => LogRules::All,
         };
         let line = {
             let (_, mut step) = self.split(token);
@@ -329,7 +329,7 @@ impl<O: Os> Worker<O> {
             self.spare.truncate(SPARE_MAX);
         }
         if let Some(line) = line {
-            let dropped = self.access_log.push(Record::Connection(line));
+            let dropped = self.access_log.push(LogRecord::Connection(line));
             self.counters().log_dropped.add(dropped as u64);
         }
         if ended == Ended::NoDescriptor {
@@ -388,7 +388,7 @@ impl<O: Os> Worker<O> {
     }
 
     fn notice(&mut self, level: LogLevel, message: &str) {
-        let dropped = self.access_log.push(Record::Message(Message { level, message: message.to_owned() }));
+        let dropped = self.access_log.push(LogRecord::Message(Message { level, message: message.to_owned() }));
         self.counters().log_dropped.add(dropped as u64);
     }
 
@@ -410,7 +410,7 @@ impl<O: Os> Worker<O> {
 struct Rows<'a, O: Os>(&'a mut Slab<Flow<O>>);
 
 impl<O: Os> Links for Rows<'_, O> {
-    fn link(&mut self, slot: u32) -> &mut Link {
+    fn link(&mut self, slot: u32) -> &mut WheelLink {
         // The wheel links only rows that exist, and `end` takes them off before they go.
         &mut self.0.at(slot).expect("a linked row exists").link
     }

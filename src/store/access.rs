@@ -25,7 +25,7 @@ const NO_SECRET: &[u8] = b"sessile: learned cookies";
 /// Everything that is needed to connect and to make keys.
 pub struct Access {
     /// What the file says.
-    pub config: config::Store,
+    pub config: config::StoreConfig,
     /// The password, wherever it was written.
     pub password: Option<Hidden>,
     /// Whom TLS believes; `None` = in the clear.
@@ -43,7 +43,7 @@ impl PartialEq for Access {
 
 impl Access {
     /// Reads the files; everything that is wrong with them at once.
-    pub fn read(config: &config::Store) -> Result<Self, Vec<String>> {
+    pub fn read(config: &config::StoreConfig) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut text = |key: &str, path: Option<&Path>| {
             let text = path
@@ -120,8 +120,8 @@ mod tests {
     use super::*;
     use crate::config::{StoreAddress, StorePlace};
 
-    fn config() -> config::Store {
-        config::Store {
+    fn config() -> config::StoreConfig {
+        config::StoreConfig {
             place: StorePlace::One(StoreAddress::Tcp("127.0.0.1".into(), 6379)),
             ca: None,
             user: None,
@@ -151,7 +151,7 @@ mod tests {
         let with = |text: &str| {
             let file = dir.path().join("secret");
             fs::write(&file, text).unwrap();
-            Access::read(&config::Store { secret_file: Some(file), ..config() })
+            Access::read(&config::StoreConfig { secret_file: Some(file), ..config() })
         };
         let (one, other) = (with("0123456789abcdef\n").unwrap(), with("fedcba9876543210\n").unwrap());
         assert_eq!(one.key("p", b"v"), with("0123456789abcdef").unwrap().key("p", b"v"));
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn everything_wrong_with_its_files_comes_out_at_once() {
         let nowhere = |name: &str| Some(std::path::PathBuf::from(format!("/nowhere/{name}")));
-        let config = config::Store {
+        let config = config::StoreConfig {
             password_file: nowhere("password"),
             secret_file: nowhere("secret"),
             ca: nowhere("ca"),

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::access::Access;
 use super::flight::{BATCH, FLIGHT_MAX, given_up};
-use super::link::{Broken, Link, Put};
-use super::pending::{Entry, Pending};
+use super::link::{Link, LinkError, Put};
+use super::pending::{Pending, PendingValue};
 
 /// A connection is made within this time, sentinels included.
 const DIAL_MAX: Duration = Duration::from_secs(2);
@@ -59,16 +59,16 @@ impl Dialled {
 
 /// Asks what conversations will ask, and tells what they will tell: whether the store answers, and whether we may read. Why
 /// it would not be told, if so: that is no reason not to ask it.
-async fn probe(link: &Link, access: &Access) -> Result<Option<String>, Broken> {
+async fn probe(link: &Link, access: &Access) -> Result<Option<String>, LinkError> {
     let trial = [trial(access)];
     let (put, _) = tokio::try_join!(link.put(&trial), link.find(std::slice::from_ref(&trial[0].key)))?;
     Ok(put.iter().find_map(Put::refusal).map(str::to_owned))
 }
 
 /// An entry of nobody's, which is gone the moment that it is written.
-pub(super) fn trial(access: &Access) -> Entry {
+pub(super) fn trial(access: &Access) -> PendingValue {
     let key = format!("{}probe", access.config.prefix).into();
-    Entry { key, at_ms: 0, ttl_ms: 1, backend: Some("probe".into()) }
+    PendingValue { key, at_ms: 0, ttl_ms: 1, backend: Some("probe".into()) }
 }
 
 /// Tells the store what was learned while it was away, all of it or as far as it listens. What it would not have waits.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::link::{Broken, How, Link, Put, backend};
-use super::pending::Entry;
-use super::tally::Kind;
-use super::{Answer, Refused};
+use super::link::{How, Link, LinkError, Put, backend};
+use super::pending::PendingValue;
+use super::tally::QueryKind;
+use super::{StoreRefused, StoreReply};
 use crate::clock;
 
 /// The most that is asked in one exchange with the store; what comes together goes together.
@@ -25,15 +25,15 @@ pub(super) const FLIGHT_MAX: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Flight {
     pub(super) keys: Vec<Box<str>>,
-    pub(super) answers: Vec<Answer>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) answers: Vec<StoreReply>,
+    pub(super) entries: Vec<PendingValue>,
     pub(super) writes: Vec<Write>,
 }
 
 /// What an entry is about.
 pub(super) struct Write {
-    pub(super) kind: Kind,
-    pub(super) done: Option<Answer>,
+    pub(super) kind: QueryKind,
+    pub(super) done: Option<StoreReply>,
     /// Pool and value: if somebody else stands there, the stick table shall know.
     pub(super) of: Option<(Arc<str>, Box<[u8]>)>,
 }
@@ -44,11 +44,11 @@ pub(super) struct Landed {
     pub(super) took_us: u64,
     /// Somebody waited for all of it by his own timer.
     pub(super) watched: bool,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<PendingValue>,
     pub(super) writes: Vec<Write>,
     /// What became of each entry; `None` = nobody knows.
     pub(super) put: Option<Vec<Put>>,
-    pub(super) broken: Option<Broken>,
+    pub(super) broken: Option<LinkError>,
 }
 
 impl Flight {
@@ -75,7 +75,7 @@ impl Flight {
             for (write, put) in writes.iter_mut().zip(&put) {
                 if let Some(done) = &mut write.done {
                     let (gone, _) = oneshot::channel();
-                    let answer = if matches!(put, Put::Refused(_)) { Err(Refused) } else { Ok(None) };
+                    let answer = if matches!(put, Put::Refused(_)) { Err(StoreRefused) } else { Ok(None) };
                     let _ = std::mem::replace(done, gone).send(answer);
                 }
             }
@@ -106,6 +106,6 @@ impl Landed {
 }
 
 /// What takes so long that nobody waits any more is no answer.
-pub(super) fn given_up<T>(answer: Result<Result<T, Broken>, tokio::time::error::Elapsed>) -> Result<T, Broken> {
-    answer.unwrap_or_else(|_| Err(Broken { how: How::Missing, why: "no answer".to_owned() }))
+pub(super) fn given_up<T>(answer: Result<Result<T, LinkError>, tokio::time::error::Elapsed>) -> Result<T, LinkError> {
+    answer.unwrap_or_else(|_| Err(LinkError { how: How::Missing, why: "no answer".to_owned() }))
 }

@@ -17,11 +17,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::access::Access;
 use super::dialling::{Dialled, trial};
 use super::flight::{BATCH, FLIGHT_MAX, Flight, Landed, Write, given_up};
-use super::link::{Broken, How, Link, Put, backend};
-use super::pending::{Entry, Pending};
+use super::link::{How, Link, LinkError, Put, backend};
+use super::pending::{Pending, PendingValue};
 use super::refusal::Refusal;
-use super::tally::{Kind, Outcome};
-use super::{Asked, BreakerState, Reconfigure, Shared, Wish};
+use super::tally::{QueryKind, QueryOutcome};
+use super::{BreakerState, Reconfigure, StoreQuery, StoreShared, StoreWish};
 use crate::clock;
 use crate::snapshot::Current;
 
@@ -32,9 +32,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// The thread's own.
 pub(super) struct Keeper {
-    shared: Arc<Shared>,
+    shared: Arc<StoreShared>,
     current: Arc<Current>,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<StoreQuery>,
     orders: mpsc::UnboundedReceiver<Reconfigure>,
     access: Option<Arc<Access>>,
     /// The connection in use, and the access that it was made with.
@@ -51,9 +51,9 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<StoreShared>,
         current: Arc<Current>,
-        asked: mpsc::Receiver<Asked>,
+        asked: mpsc::Receiver<StoreQuery>,
         orders: mpsc::UnboundedReceiver<Reconfigure>,
     ) -> Self {
         Self {
@@ -202,31 +202,33 @@ impl Keeper {
     }
 
     /// Sends what has come, or keeps it for later.
-    fn serve(&mut self, batch: &mut Vec<Asked>) {
+    fn serve(&mut self, batch: &mut Vec<StoreQuery>) {
         let mut flight = Flight::default();
         // Until another store answers, the one in use is meant.
         let in_use = self.link.as_ref().map(|(_, access)| access).or(self.access.as_ref());
         let Some(access) = in_use.cloned() else { return batch.clear() };
-        for Asked { pool, value, wish } in batch.drain(..) {
+        for StoreQuery { pool, value, wish } in batch.drain(..) {
             let key = access.key(&pool, &value);
             let kind = wish.kind();
             let (entry, done) = match wish {
-                Wish::Find(answer) => {
+                StoreWish::Find(answer) => {
                     flight.keys.push(key);
                     flight.answers.push(answer);
                     continue;
                 }
-                Wish::Learn { backend, at_ms, ttl_ms, done } => {
-                    (Entry { key, at_ms, ttl_ms, backend: Some(backend) }, done)
+                StoreWish::Learn { backend, at_ms, ttl_ms, done } => {
+                    (PendingValue { key, at_ms, ttl_ms, backend: Some(backend) }, done)
                 }
-                Wish::Keep { backend, ttl_ms } => (Entry { key, at_ms: 0, ttl_ms, backend: Some(backend) }, None),
-                Wish::Forget { at_ms } => (Entry { key, at_ms, ttl_ms: 1, backend: None }, None),
+                StoreWish::Keep { backend, ttl_ms } => {
+                    (PendingValue { key, at_ms: 0, ttl_ms, backend: Some(backend) }, None)
+                }
+                StoreWish::Forget { at_ms } => (PendingValue { key, at_ms, ttl_ms: 1, backend: None }, None),
             };
             if self.link.is_some() {
                 flight.entries.push(entry);
                 flight.writes.push(Write { kind, done, of: Some((pool, value)) });
-            } else if kind != Kind::Keep {
-                self.shared.tally.count(kind, Outcome::Later);
+            } else if kind != QueryKind::Keep {
+                self.shared.tally.count(kind, QueryOutcome::Later);
                 self.remember(&access, entry);
             }
         }
@@ -278,7 +280,7 @@ impl Keeper {
     }
 
     /// Whether the store takes what it is told. One that is full lets values end and be kept: only what needs room tells.
-    fn weigh(&mut self, entries: &[Entry], put: &[Put]) {
+    fn weigh(&mut self, entries: &[PendingValue], put: &[Put]) {
         if entries.iter().zip(put).any(|(entry, put)| entry.backend.is_some() && *put == Put::Done) {
             self.refusal.written();
         }
@@ -298,24 +300,24 @@ impl Keeper {
         }
     }
 
-    fn unwritten(&mut self, access: &Access, entry: Entry, write: &Write) {
+    fn unwritten(&mut self, access: &Access, entry: PendingValue, write: &Write) {
         // What has waited was counted when it came.
         if write.done.is_none() && write.of.is_some() {
-            self.shared.tally.count(write.kind, Outcome::Failed);
+            self.shared.tally.count(write.kind, QueryOutcome::Failed);
         }
-        if write.kind != Kind::Keep {
+        if write.kind != QueryKind::Keep {
             self.remember(access, entry);
         }
     }
 
     /// An entry was written, or somebody else stands there.
-    fn written(&self, entry: &Entry, write: &Write, stands: Option<&str>) {
+    fn written(&self, entry: &PendingValue, write: &Write, stands: Option<&str>) {
         let Some((pool, value)) = &write.of else {
             self.shared.tally.reconciled.fetch_add(1, Relaxed);
             return;
         };
         if write.done.is_none() {
-            self.shared.tally.count(write.kind, Outcome::Stored);
+            self.shared.tally.count(write.kind, QueryOutcome::Stored);
         }
         let Some(name) = stands.and_then(backend) else { return };
         if entry.backend.as_deref() == Some(name) {
@@ -355,7 +357,7 @@ impl Keeper {
                 let (put, broken) = match given_up(timeout(FLIGHT_MAX, asked).await) {
                     Ok(put) => (Some(put), None),
                     // It says no, but it says it.
-                    Err(Broken { how: How::Refused, .. }) => (None, None),
+                    Err(LinkError { how: How::Refused, .. }) => (None, None),
                     Err(broken) => (None, Some(broken)),
                 };
                 (access, Landed { entries, put, broken, ..Landed::begun(since, began) })
@@ -375,7 +377,7 @@ impl Keeper {
             }
             let entries = self.pending.take(BATCH);
             let writes = entries.iter().map(|entry| {
-                let kind = if entry.backend.is_some() { Kind::Learn } else { Kind::Forget };
+                let kind = if entry.backend.is_some() { QueryKind::Learn } else { QueryKind::Forget };
                 Write { kind, done: None, of: None }
             });
             let writes = writes.collect();
@@ -386,7 +388,7 @@ impl Keeper {
     }
 
     /// Keeps for later what was to be learned; under keys of another store it is of no use.
-    fn remember(&mut self, access: &Access, entry: Entry) {
+    fn remember(&mut self, access: &Access, entry: PendingValue) {
         if !self.has_keys_of(access) || self.pending.add(entry) {
             self.shared.tally.overflow.fetch_add(1, Relaxed);
         }
@@ -397,7 +399,7 @@ impl Keeper {
     }
 }
 
-impl Shared {
+impl StoreShared {
     fn say<T>(&self, what: impl FnOnce(&mut super::Said) -> T) -> T {
         what(&mut self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }

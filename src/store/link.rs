@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::access::Access;
-use super::pending::Entry;
+use super::pending::PendingValue;
 use crate::config::{StoreAddress, StorePlace};
 
 /// For each key: time, how long it lasts, backend. No backend: the value has ended. Time 0: whoever is there stays, and
@@ -62,7 +62,7 @@ pub(super) struct Link {
 
 /// Why there was no answer, or none that is of use.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct LinkError {
     pub(super) how: How,
     /// What happened.
     pub(super) why: String,
@@ -145,8 +145,8 @@ impl Link {
         }
     }
 
-    async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, Broken> {
-        let lost = |why: String| Broken { how: How::Lost, why };
+    async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, LinkError> {
+        let lost = |why: String| LinkError { how: How::Lost, why };
         let of_io = |error: std::io::Error| lost(error.to_string());
         match (address, &access.tls) {
             (StoreAddress::Unix(path), _) => {
@@ -165,7 +165,7 @@ impl Link {
         }
     }
 
-    async fn greet<S>(access: &Access, stream: S, greeting: Greeting) -> Result<Self, Broken>
+    async fn greet<S>(access: &Access, stream: S, greeting: Greeting) -> Result<Self, LinkError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -183,7 +183,7 @@ impl Link {
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(BUFFER);
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(&who, stream, config).await.map_err(Broken::from)?;
+            MultiplexedConnection::new_with_config(&who, stream, config).await.map_err(LinkError::from)?;
         let driver = tokio::task::spawn_local(driver).abort_handle();
         Ok(Self { connection, _driver: Arc::new(Driver(driver)) })
     }
@@ -196,7 +196,7 @@ impl Link {
     }
 
     /// Writes entries; what became of each.
-    pub(super) async fn put(&self, entries: &[Entry]) -> Result<Vec<Put>, Broken> {
+    pub(super) async fn put(&self, entries: &[PendingValue]) -> Result<Vec<Put>, LinkError> {
         let mut put = cmd("EVAL");
         put.arg(PUT).arg(entries.len());
         for entry in entries {
@@ -205,16 +205,16 @@ impl Link {
         for entry in entries {
             put.arg(entry.at_ms).arg(entry.ttl_ms.max(1)).arg(entry.backend.as_deref().unwrap_or_default());
         }
-        let answers: Result<Vec<Option<String>>, Broken> = self.ask(&put).await;
+        let answers: Result<Vec<Option<String>>, LinkError> = self.ask(&put).await;
         match answers {
             Ok(answers) => answers.into_iter().map(Put::read).collect(),
-            Err(Broken { how: How::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
+            Err(LinkError { how: How::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
             Err(broken) => Err(broken),
         }
     }
 
     /// The values of keys.
-    pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Option<String>>, Broken> {
+    pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Option<String>>, LinkError> {
         let mut find = cmd("MGET");
         for key in keys {
             find.arg(&**key);
@@ -223,12 +223,12 @@ impl Link {
     }
 
     /// Asks for nothing but an answer.
-    pub(super) async fn ping(&self) -> Result<(), Broken> {
+    pub(super) async fn ping(&self) -> Result<(), LinkError> {
         self.ask(&cmd("PING")).await
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, Broken> {
-        what.query_async(&mut self.connection.clone()).await.map_err(Broken::from)
+    async fn ask<T: redis::FromRedisValue>(&self, what: &Cmd) -> Result<T, LinkError> {
+        what.query_async(&mut self.connection.clone()).await.map_err(LinkError::from)
     }
 }
 
@@ -239,11 +239,11 @@ impl Put {
     }
 
     /// What the script has answered about one entry.
-    fn read(answer: Option<String>) -> Result<Self, Broken> {
+    fn read(answer: Option<String>) -> Result<Self, LinkError> {
         let Some(answer) = answer else { return Ok(Self::Done) };
         let Some(error) = answer.strip_prefix(REFUSED) else { return Ok(Self::Other(answer)) };
         let why = plain(error).to_owned();
-        if is_elsewhere(&why) { Err(Broken { how: How::Lost, why }) } else { Ok(Self::Refused(why)) }
+        if is_elsewhere(&why) { Err(LinkError { how: How::Lost, why }) } else { Ok(Self::Refused(why)) }
     }
 }
 
@@ -270,7 +270,7 @@ pub(super) fn backend(value: &str) -> Option<&str> {
 }
 
 /// Where a sentinel says that the primary is. Sentinels often let everybody ask.
-async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Result<Option<StoreAddress>, Broken> {
+async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Result<Option<StoreAddress>, LinkError> {
     let mut which = cmd("SENTINEL");
     which.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
     let link = Link::connect(access, sentinel, Greeting::Nobody).await?;
@@ -282,7 +282,7 @@ async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Resu
     Ok(found?.map(|(host, port)| StoreAddress::Tcp(host, port)))
 }
 
-impl From<RedisError> for Broken {
+impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
         let why = error.to_string();
         if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
@@ -332,7 +332,7 @@ mod tests {
     fn an_error_that_ended_the_script_means_what_its_own_code_says() {
         let of = |line: &str| {
             let error = redis::parse_redis_value(line.as_bytes()).and_then(redis::Value::extract_error).unwrap_err();
-            Broken::from(error).how
+            LinkError::from(error).how
         };
         for elsewhere in [
             "-READONLY You can't write against a read only replica.\r\n",

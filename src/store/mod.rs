@@ -47,7 +47,7 @@ pub use self::breaker::{Breaker, BreakerState, FAILURES};
 pub use self::notes::Notes;
 
 use self::keeper::Keeper;
-use self::tally::{Kind, Outcome, Tally};
+use self::tally::{QueryKind, QueryOutcome, Tally};
 use crate::clock::{self, Micros};
 use crate::config::Cookie;
 use crate::counters::HistogramSum;
@@ -66,8 +66,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The store as conversations and the server see it; one for the process, whatever the configuration.
 pub struct Store {
-    shared: Arc<Shared>,
-    door: mpsc::Sender<Asked>,
+    shared: Arc<StoreShared>,
+    door: mpsc::Sender<StoreQuery>,
     orders: mpsc::UnboundedSender<Reconfigure>,
     /// What the keeper needs to begin, until it does.
     keeper: Mutex<Option<Keeper>>,
@@ -75,7 +75,7 @@ pub struct Store {
 
 /// What conversations and the keeper both know.
 #[derive(Debug, Default)]
-struct Shared {
+struct StoreShared {
     breaker: Breaker,
     budget_us: AtomicU64,
     tally: Tally,
@@ -92,17 +92,17 @@ struct Said {
 }
 
 /// What the keeper is asked.
-struct Asked {
+struct StoreQuery {
     pool: Arc<str>,
     value: Box<[u8]>,
-    wish: Wish,
+    wish: StoreWish,
 }
 
-enum Wish {
+enum StoreWish {
     /// The backend of a value; the answer is its name.
-    Find(Answer),
+    Find(StoreReply),
     /// A value belongs to this backend from now on.
-    Learn { backend: Arc<str>, at_ms: u64, ttl_ms: u64, done: Option<Answer> },
+    Learn { backend: Arc<str>, at_ms: u64, ttl_ms: u64, done: Option<StoreReply> },
     /// It is in use there, as far as is known here.
     Keep { backend: Arc<str>, ttl_ms: u64 },
     /// It has ended.
@@ -110,12 +110,12 @@ enum Wish {
 }
 
 /// Dropped without an answer where there is none.
-type Answer = oneshot::Sender<Answered>;
-type Answered = Result<Option<Box<str>>, Refused>;
+type StoreReply = oneshot::Sender<Answered>;
+type Answered = Result<Option<Box<str>>, StoreRefused>;
 
 /// The store is there, in time, and would not have what it was told.
 #[derive(Debug)]
-struct Refused;
+struct StoreRefused;
 
 /// Another store is to be used, or none; answered when it has been tried.
 struct Reconfigure {
@@ -126,8 +126,8 @@ struct Reconfigure {
 /// An answer that somebody waits for, until his time is over.
 pub struct Waiting {
     answer: oneshot::Receiver<Answered>,
-    shared: Arc<Shared>,
-    kind: Kind,
+    shared: Arc<StoreShared>,
+    kind: QueryKind,
     since: u64,
     /// When the budget is spent.
     pub until: Micros,
@@ -136,7 +136,7 @@ pub struct Waiting {
 impl Store {
     /// None yet. `current`: where it says what the memories shall know better.
     pub fn new(current: Arc<Current>) -> Self {
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<StoreShared>::default();
         let (door, asked) = mpsc::channel(ROOM);
         let (orders, ordered) = mpsc::unbounded_channel();
         let keeper = Keeper::new(Arc::clone(&shared), current, asked, ordered);
@@ -188,7 +188,7 @@ impl Store {
     pub fn find(&self, pool: &Pool, value: &[u8]) -> Option<Waiting> {
         let BreakerState::Working(since) = self.look() else { return None };
         let (answer, waiting) = oneshot::channel();
-        self.ask(pool, value, Wish::Find(answer)).then(|| self.wait(waiting, Kind::Find, since))
+        self.ask(pool, value, StoreWish::Find(answer)).then(|| self.wait(waiting, QueryKind::Find, since))
     }
 
     /// A backend has set this value, which nobody knew before.
@@ -199,7 +199,7 @@ impl Store {
         };
         let (done, waiting) = oneshot::channel();
         let wish = learn(pool, backend, Some(done));
-        self.ask(pool, value, wish).then(|| self.wait(waiting, Kind::Learn, since))
+        self.ask(pool, value, wish).then(|| self.wait(waiting, QueryKind::Learn, since))
     }
 
     /// The client that brings this value could not stay where it was. Nobody waits for that to be known.
@@ -212,14 +212,14 @@ impl Store {
     /// This value is in use, and it is time to say so.
     pub fn keep(&self, pool: &Pool, value: &[u8], backend: &Backend) {
         if matches!(self.look(), BreakerState::Working(_)) {
-            self.ask(pool, value, Wish::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
+            self.ask(pool, value, StoreWish::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
         }
     }
 
     /// The application has ended this value.
     pub fn forget(&self, pool: &Pool, value: &[u8]) {
         if self.look() != BreakerState::Off {
-            self.ask(pool, value, Wish::Forget { at_ms: now_ms() });
+            self.ask(pool, value, StoreWish::Forget { at_ms: now_ms() });
         }
     }
 
@@ -255,17 +255,17 @@ impl Store {
     }
 
     /// Whether there was room to ask.
-    fn ask(&self, pool: &Pool, value: &[u8], wish: Wish) -> bool {
+    fn ask(&self, pool: &Pool, value: &[u8], wish: StoreWish) -> bool {
         let kind = wish.kind();
-        let asked = Asked { pool: Arc::clone(pool.sticks_as()), value: value.into(), wish };
+        let asked = StoreQuery { pool: Arc::clone(pool.sticks_as()), value: value.into(), wish };
         let asked = self.door.try_send(asked).is_ok();
         if !asked {
-            self.shared.tally.count(kind, Outcome::Overflow);
+            self.shared.tally.count(kind, QueryOutcome::Overflow);
         }
         asked
     }
 
-    fn wait(&self, answer: oneshot::Receiver<Answered>, kind: Kind, since: u64) -> Waiting {
+    fn wait(&self, answer: oneshot::Receiver<Answered>, kind: QueryKind, since: u64) -> Waiting {
         let budget_us = self.shared.budget_us.load(Relaxed);
         let until = clock::now() + budget_us - WAKING_US.min(budget_us / 4);
         Waiting { answer, shared: Arc::clone(&self.shared), kind, since, until }
@@ -277,10 +277,10 @@ impl Waiting {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
             let outcome = match (&answered, self.kind) {
-                (Err(_) | Ok(Err(Refused)), _) => Outcome::Failed,
-                (Ok(Ok(Some(_))), Kind::Find) => Outcome::Known,
-                (Ok(Ok(None)), Kind::Find) => Outcome::Unknown,
-                (Ok(Ok(_)), _) => Outcome::Stored,
+                (Err(_) | Ok(Err(StoreRefused)), _) => QueryOutcome::Failed,
+                (Ok(Ok(Some(_))), QueryKind::Find) => QueryOutcome::Known,
+                (Ok(Ok(None)), QueryKind::Find) => QueryOutcome::Unknown,
+                (Ok(Ok(_)), _) => QueryOutcome::Stored,
             };
             match answered.is_ok() {
                 true => self.shared.breaker.succeeded(),
@@ -293,12 +293,12 @@ impl Waiting {
 
     /// Its time is over.
     pub fn late(&self) {
-        self.shared.tally.count(self.kind, Outcome::Late);
+        self.shared.tally.count(self.kind, QueryOutcome::Late);
         self.shared.failed(self.since);
     }
 }
 
-impl Shared {
+impl StoreShared {
     /// What was asked since `since` got no answer, or too late.
     fn failed(&self, since: u64) {
         if self.breaker.failed(since) {
@@ -307,19 +307,19 @@ impl Shared {
     }
 }
 
-impl Wish {
-    fn kind(&self) -> Kind {
+impl StoreWish {
+    fn kind(&self) -> QueryKind {
         match self {
-            Self::Find(_) => Kind::Find,
-            Self::Learn { .. } => Kind::Learn,
-            Self::Keep { .. } => Kind::Keep,
-            Self::Forget { .. } => Kind::Forget,
+            Self::Find(_) => QueryKind::Find,
+            Self::Learn { .. } => QueryKind::Learn,
+            Self::Keep { .. } => QueryKind::Keep,
+            Self::Forget { .. } => QueryKind::Forget,
         }
     }
 }
 
-fn learn(pool: &Pool, backend: &Backend, done: Option<Answer>) -> Wish {
-    Wish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
+fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreWish {
+    StoreWish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
 /// As long as the stick table knows it.

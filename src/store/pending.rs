@@ -14,7 +14,7 @@ pub const PENDING_MAX: usize = 65_536;
 
 /// One value of a cookie as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct PendingValue {
     /// Prefix, pool and hash.
     pub key: Box<str>,
     /// When it was learned, in milliseconds since 1970; 0 = longer ago than anything that the store knows.
@@ -26,21 +26,21 @@ pub struct Entry {
 }
 
 /// When an entry was learned, and its key.
-type Place = (u64, Box<str>);
+type QueuePlace = (u64, Box<str>);
 
 /// Entries that wait.
 #[derive(Debug, Default)]
 pub struct Pending {
-    entries: AHashMap<Box<str>, Entry>,
+    entries: AHashMap<Box<str>, PendingValue>,
     /// The place of each.
-    order: BTreeSet<Place>,
+    order: BTreeSet<QueuePlace>,
     /// The last that was taken. What comes back because nobody would have it waits for its turn.
-    taken: Option<Place>,
+    taken: Option<QueuePlace>,
 }
 
 impl Pending {
     /// Adds one; whether one had to go, the earliest.
-    pub fn add(&mut self, entry: Entry) -> bool {
+    pub fn add(&mut self, entry: PendingValue) -> bool {
         if let Some(known) = self.entries.get(&entry.key) {
             if known.at_ms > entry.at_ms {
                 return false;
@@ -62,7 +62,7 @@ impl Pending {
     }
 
     /// Takes at most so many: those that were learned next after what was taken last, and then from the earliest again.
-    pub fn take(&mut self, most: usize) -> Vec<Entry> {
+    pub fn take(&mut self, most: usize) -> Vec<PendingValue> {
         let most = most.min(self.len());
         let mut entries = Vec::with_capacity(most);
         while entries.len() < most {
@@ -86,8 +86,8 @@ impl Pending {
     }
 }
 
-impl Entry {
-    fn place(&self) -> Place {
+impl PendingValue {
+    fn place(&self) -> QueuePlace {
         (self.at_ms, self.key.clone())
     }
 }
@@ -96,8 +96,8 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn entry(key: usize, at_ms: usize) -> Entry {
-        Entry { key: format!("k{key}").into(), at_ms: at_ms as u64, ttl_ms: 1, backend: None }
+    fn entry(key: usize, at_ms: usize) -> PendingValue {
+        PendingValue { key: format!("k{key}").into(), at_ms: at_ms as u64, ttl_ms: 1, backend: None }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::counters::Histogram;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum QueryKind {
     /// Whose is this value?
     Find,
     /// A backend has set it, or its client had to move.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum QueryOutcome {
     /// Found.
     Known,
     /// Not there.
@@ -39,16 +39,16 @@ pub(super) enum Outcome {
     Overflow,
 }
 
-const KINDS: [(Kind, &str); 4] =
-    [(Kind::Find, "find"), (Kind::Learn, "learn"), (Kind::Keep, "keep"), (Kind::Forget, "forget")];
-const OUTCOMES: [(Outcome, &str); 7] = [
-    (Outcome::Known, "known"),
-    (Outcome::Unknown, "unknown"),
-    (Outcome::Stored, "stored"),
-    (Outcome::Late, "late"),
-    (Outcome::Failed, "failed"),
-    (Outcome::Later, "later"),
-    (Outcome::Overflow, "overflow"),
+const KINDS: [(QueryKind, &str); 4] =
+    [(QueryKind::Find, "find"), (QueryKind::Learn, "learn"), (QueryKind::Keep, "keep"), (QueryKind::Forget, "forget")];
+const OUTCOMES: [(QueryOutcome, &str); 7] = [
+    (QueryOutcome::Known, "known"),
+    (QueryOutcome::Unknown, "unknown"),
+    (QueryOutcome::Stored, "stored"),
+    (QueryOutcome::Late, "late"),
+    (QueryOutcome::Failed, "failed"),
+    (QueryOutcome::Later, "later"),
+    (QueryOutcome::Overflow, "overflow"),
 ];
 
 /// All counts.
@@ -68,7 +68,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&self, kind: Kind, outcome: Outcome) {
+    pub(super) fn count(&self, kind: QueryKind, outcome: QueryOutcome) {
         self.counts[kind as usize][outcome as usize].fetch_add(1, Relaxed);
     }
 

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use super::deadline::until;
 use super::secure::Secured;
 use super::socket::{Fault, Socket};
-use super::state::{Conversation, Stage};
+use super::state::{Conversation, ConversationStage};
 use super::stream::Stream;
-use crate::attempt::{Attempts, Failure, Next, Rules};
+use crate::attempt::{Attempts, ConnectFailure, NextAttempt, Rules};
 use crate::clock::{self, Micros};
 use crate::config::Address;
 use crate::connection::unique_id;
@@ -77,11 +77,11 @@ impl Connector<'_> {
     ) -> Result<Connected, Ended> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
-        let mut last_failure: Option<Failure> = None;
-        self.conversation.state.enter(Stage::Connect);
+        let mut last_failure: Option<ConnectFailure> = None;
+        self.conversation.state.enter(ConversationStage::Connect);
         'pick: loop {
             let Some(pick) = choose(&tried).await else {
-                return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), Failure::ended));
+                return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), ConnectFailure::ended));
             };
             self.conversation.state.picked(&pick);
             let rules = Rules::of(self.pool.config());
@@ -91,7 +91,8 @@ impl Connector<'_> {
             loop {
                 let began = clock::now();
                 let deadline = attempts.begin(began / 1_000) * 1_000;
-                let answer = until(deadline, self.attempt(lease.address())).await.unwrap_or(Err(Failure::TimedOut));
+                let answer =
+                    until(deadline, self.attempt(lease.address())).await.unwrap_or(Err(ConnectFailure::TimedOut));
                 let failure = match answer {
                     Ok(stream) => {
                         let took: Micros = clock::now() - began;
@@ -104,17 +105,17 @@ impl Connector<'_> {
                     Err(failure) => failure,
                 };
                 last_failure = Some(failure);
-                let to_blame = !matches!(failure, Failure::Local(_));
+                let to_blame = !matches!(failure, ConnectFailure::Local(_));
                 if to_blame {
                     counters.connect_failures.add(1);
                 }
                 let next = attempts.failed(failure, lease.usable(now_ms()), now_ms());
                 // As long as it is to be tried again, nothing is said against it.
-                if to_blame && !matches!(next, Next::SameAt(_)) {
+                if to_blame && !matches!(next, NextAttempt::SameAt(_)) {
                     self.pool.connect_failed(lease.backend(), now_ms());
                 }
                 match next {
-                    Next::SameAt(at_ms) => {
+                    NextAttempt::SameAt(at_ms) => {
                         let pause = at_ms.saturating_sub(now_ms());
                         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
                         let elsewhere = |known| self.pool.settled_elsewhere(known, lease.backend(), now_ms());
@@ -123,14 +124,14 @@ impl Connector<'_> {
                             continue 'pick;
                         }
                     }
-                    Next::Another => {
+                    NextAttempt::Another => {
                         tried.push(Arc::clone(lease.backend()));
                         if let Some(remember) = pick.remember {
                             self.pool.release(remember, pick.reason, lease.backend(), now_ms());
                         }
                         continue 'pick;
                     }
-                    Next::GiveUp(ended) => {
+                    NextAttempt::GiveUp(ended) => {
                         self.conversation.state.connected(attempts.made(), None);
                         return Err(ended);
                     }
@@ -155,7 +156,7 @@ impl Connector<'_> {
             if left.is_zero() {
                 break;
             }
-            self.conversation.state.enter(Stage::Connect);
+            self.conversation.state.enter(ConversationStage::Connect);
             tokio::select! {
                 fault = client.broken() => return Err(fault.of_client()),
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
@@ -164,9 +165,9 @@ impl Connector<'_> {
         Ok(())
     }
 
-    async fn attempt(&self, address: &Address) -> Result<Stream, Failure> {
+    async fn attempt(&self, address: &Address) -> Result<Stream, ConnectFailure> {
         let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id).map_err(meaning)?;
-        let socket = Socket::new(socket).map_err(|_| Failure::Local(Ended::NoDescriptor))?;
+        let socket = Socket::new(socket).map_err(|_| ConnectFailure::Local(Ended::NoDescriptor))?;
         if let Err(error) = socket.connected().await {
             let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
             return Err(meaning(errno));
@@ -177,14 +178,14 @@ impl Connector<'_> {
         let _ = rules.apply(&stream);
         let header = self.header();
         if !header.is_empty() {
-            write_all(&mut stream, &header).await.map_err(|_| Failure::Refused)?;
+            write_all(&mut stream, &header).await.map_err(|_| ConnectFailure::Refused)?;
         }
         let Some(upstream) = self.upstream else { return Ok(stream) };
         let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
-        let tls = upstream.connect(address, alpn).map_err(|_| Failure::Tls)?;
+        let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
         Stream::connect(stream.into_socket(), tls).await.map_err(|fault| match fault {
-            Fault::Local(ended) => Failure::Local(ended),
-            _ => Failure::Tls,
+            Fault::Local(ended) => ConnectFailure::Local(ended),
+            _ => ConnectFailure::Tls,
         })
     }
 
@@ -233,17 +234,17 @@ fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Errno> 
 }
 
 /// Whose fault it is that there is no connection.
-fn meaning(error: Errno) -> Failure {
+fn meaning(error: Errno) -> ConnectFailure {
     match error {
         Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE | Errno::NOENT | Errno::NOTCONN => {
-            Failure::Refused
+            ConnectFailure::Refused
         }
-        Errno::TIMEDOUT => Failure::TimedOut,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Failure::Unreachable,
-        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => Failure::Local(Ended::NoPort),
-        Errno::MFILE | Errno::NFILE => Failure::Local(Ended::NoDescriptor),
-        Errno::NOBUFS | Errno::NOMEM => Failure::Local(Ended::NoMemory),
-        _ => Failure::Local(Ended::LocalError),
+        Errno::TIMEDOUT => ConnectFailure::TimedOut,
+        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => ConnectFailure::Unreachable,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => ConnectFailure::Local(Ended::NoPort),
+        Errno::MFILE | Errno::NFILE => ConnectFailure::Local(Ended::NoDescriptor),
+        Errno::NOBUFS | Errno::NOMEM => ConnectFailure::Local(Ended::NoMemory),
+        _ => ConnectFailure::Local(Ended::LocalError),
     }
 }
 
@@ -254,10 +255,10 @@ mod tests {
     #[test]
     fn what_this_machine_lacks_is_held_against_no_backend() {
         for error in [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::MFILE, Errno::NOBUFS, Errno::ACCESS] {
-            assert!(matches!(meaning(error), Failure::Local(_)), "{error}");
+            assert!(matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
         }
         for error in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH] {
-            assert!(!matches!(meaning(error), Failure::Local(_)), "{error}");
+            assert!(!matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
         }
     }
 }

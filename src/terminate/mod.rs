@@ -28,7 +28,7 @@ use std::sync::Arc;
 use self::buffer::Buffer;
 use self::connect::Connector;
 use self::deadline::{Deadline, until};
-use self::relay::{Direction, relay};
+use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
 use self::socket::{Fault, Socket};
@@ -78,7 +78,7 @@ impl Routed {
         &self.listener.pools[self.target.pool]
     }
 
-    fn server(&self) -> Option<&Arc<tls::Server>> {
+    fn server(&self) -> Option<&Arc<tls::TlsServer>> {
         self.termination.server(&self.listener.config.name, self.target.route)
     }
 }
@@ -131,7 +131,7 @@ async fn handshake(
             return Err(Ended::CertificateExpired);
         }
     };
-    let facts = tls::Facts::of(connection);
+    let facts = tls::TlsFacts::of(connection);
     conversation.context.counters().handshakes.add(1);
     conversation.context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
     conversation.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
@@ -170,7 +170,7 @@ async fn plain(
     drop(place);
     conversation.forget_rules();
     let counters = connected.lease.counters(conversation.context.counters_index);
-    let directions = (Direction::holding(Buffer::holding(bytes)), Direction::default());
+    let directions = (RelayDirection::holding(Buffer::holding(bytes)), RelayDirection::default());
     relay(conversation, limits, (&mut client, &mut connected.stream), directions, counters, &mut Deadline::default())
         .await
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use super::buffer::{BUFFER, Buffer};
 use super::deadline::Deadline;
 use super::socket::Fault;
-use super::state::{Conversation, Stage};
+use super::state::{Conversation, ConversationStage};
 use super::stream::{Got, Stream};
 use crate::clock;
 use crate::counters::BackendCounters;
@@ -26,7 +26,7 @@ const ROUNDS: usize = 16;
 
 /// One direction.
 #[derive(Debug, Default)]
-pub struct Direction {
+pub struct RelayDirection {
     buffer: Buffer,
     end_seen: bool,
     end_sent: bool,
@@ -35,18 +35,18 @@ pub struct Direction {
 }
 
 /// Which side broke, and how.
-enum Broken {
+enum BrokenSide {
     Sender(Fault),
     Receiver(Fault),
 }
 
-impl Direction {
+impl RelayDirection {
     /// One that begins with bytes read earlier.
     pub fn holding(buffer: Buffer) -> Self {
         Self { buffer, ..Self::default() }
     }
 
-    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Result<(), BrokenSide> {
         for _ in 0..ROUNDS {
             if !self.buffer.is_empty() {
                 match to.poll_write(cx, self.buffer.bytes()) {
@@ -54,14 +54,14 @@ impl Direction {
                         self.buffer.consume(n);
                         self.moved += n as u64;
                     }
-                    Poll::Ready(Err(fault)) => return Err(Broken::Receiver(fault)),
+                    Poll::Ready(Err(fault)) => return Err(BrokenSide::Receiver(fault)),
                     Poll::Pending => return Ok(()),
                 }
             } else if self.end_seen {
                 if !self.end_sent {
                     match to.poll_finish(cx) {
                         Poll::Ready(Ok(())) => self.end_sent = true,
-                        Poll::Ready(Err(fault)) => return Err(Broken::Receiver(fault)),
+                        Poll::Ready(Err(fault)) => return Err(BrokenSide::Receiver(fault)),
                         Poll::Pending => {}
                     }
                 }
@@ -73,10 +73,10 @@ impl Direction {
                         self.end_seen = true;
                         self.truncated = end == Got::Truncated;
                     }
-                    Poll::Ready(Err(fault)) => return Err(Broken::Sender(fault)),
+                    Poll::Ready(Err(fault)) => return Err(BrokenSide::Sender(fault)),
                     Poll::Pending => {
                         return match to.poll_flush(cx) {
-                            Poll::Ready(Err(fault)) => Err(Broken::Receiver(fault)),
+                            Poll::Ready(Err(fault)) => Err(BrokenSide::Receiver(fault)),
                             _ => Ok(()),
                         };
                     }
@@ -93,11 +93,11 @@ pub async fn relay(
     conversation: &Conversation,
     limits: Limits,
     (client, backend): (&mut Stream, &mut Stream),
-    (mut up, mut down): (Direction, Direction),
+    (mut up, mut down): (RelayDirection, RelayDirection),
     counters: &BackendCounters,
     deadline: &mut Deadline,
 ) -> Ended {
-    conversation.state.enter(Stage::Relay);
+    conversation.state.enter(ConversationStage::Relay);
     let mut last_active = clock::now();
     let ended = poll_fn(|cx| {
         let before = (up.moved, down.moved, up.end_seen, down.end_seen);
@@ -131,10 +131,10 @@ pub async fn relay(
     ended
 }
 
-fn broken(up: &Result<(), Broken>, down: &Result<(), Broken>) -> Option<Ended> {
+fn broken(up: &Result<(), BrokenSide>, down: &Result<(), BrokenSide>) -> Option<Ended> {
     match (up, down) {
-        (Err(Broken::Sender(fault)), _) | (_, Err(Broken::Receiver(fault))) => Some(fault.of_client()),
-        (Err(Broken::Receiver(fault)), _) | (_, Err(Broken::Sender(fault))) => Some(fault.of_backend()),
+        (Err(BrokenSide::Sender(fault)), _) | (_, Err(BrokenSide::Receiver(fault))) => Some(fault.of_client()),
+        (Err(BrokenSide::Receiver(fault)), _) | (_, Err(BrokenSide::Sender(fault))) => Some(fault.of_backend()),
         (Ok(()), Ok(())) => None,
     }
 }

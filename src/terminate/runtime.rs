@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use super::handshakes::Handshakes;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
-use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, Record};
+use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord};
 use crate::clock;
-use crate::connection::{Carried, ConnectionView, Open, Wanted, Whom};
+use crate::connection::{Carried, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::counters::{ConversationCounters, Padded};
 use crate::outcome::Ended;
 use crate::snapshot::Current;
@@ -69,7 +69,7 @@ pub struct RuntimeContext {
 
 impl RuntimeContext {
     /// Writes a line; it leaves with others, soon.
-    pub fn write(self: &Rc<Self>, record: Record) {
+    pub fn write(self: &Rc<Self>, record: LogRecord) {
         self.access_log.borrow_mut().push(record);
         if !self.flushing.replace(true) {
             let context = Rc::clone(self);
@@ -97,15 +97,15 @@ impl RuntimeContext {
 
 /// All threads of conversations.
 pub struct Runtimes {
-    runtimes: Box<[UnboundedSender<Command>]>,
+    runtimes: Box<[UnboundedSender<RuntimeCommand>]>,
     carried: Vec<UnboundedSender<Carried<OwnedFd>>>,
     counters: Arc<[Padded<ConversationCounters>]>,
 }
 
-enum Command {
-    List(Wanted, oneshot::Sender<(usize, Vec<ConnectionView>)>),
-    Open(oneshot::Sender<Vec<Open>>),
-    Shed { whom: Whom, count: usize, ended: Ended, done: oneshot::Sender<usize> },
+enum RuntimeCommand {
+    List(ConnectionFilter, oneshot::Sender<(usize, Vec<ConnectionView>)>),
+    Open(oneshot::Sender<Vec<OpenConnection>>),
+    Shed { whom: Selection, count: usize, ended: Ended, done: oneshot::Sender<usize> },
     Drain,
     Stop,
 }
@@ -180,12 +180,12 @@ impl Runtimes {
     }
 
     /// How many conversations are wanted, and at most `limit` of them.
-    pub async fn list(&self, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+    pub async fn list(&self, wanted: &ConnectionFilter) -> (usize, Vec<ConnectionView>) {
         let (mut open, mut shown) = (0, Vec::new());
         for context in &self.runtimes {
             let (sender, found) = oneshot::channel();
             let limit = wanted.limit - shown.len();
-            let _ = context.send(Command::List(Wanted { limit, ..wanted.clone() }, sender));
+            let _ = context.send(RuntimeCommand::List(ConnectionFilter { limit, ..wanted.clone() }, sender));
             let (count, views) = found.await.unwrap_or_default();
             open += count;
             shown.extend(views);
@@ -194,23 +194,23 @@ impl Runtimes {
     }
 
     /// Every conversation that has a backend.
-    pub async fn opened(&self) -> Vec<Open> {
+    pub async fn opened(&self) -> Vec<OpenConnection> {
         let mut all = Vec::new();
         for context in &self.runtimes {
             let (sender, found) = oneshot::channel();
-            let _ = context.send(Command::Open(sender));
+            let _ = context.send(RuntimeCommand::Open(sender));
             all.extend(found.await.unwrap_or_default());
         }
         all
     }
 
     /// Ends at most `count` conversations, spread over the threads, the quietest of each first; answers how many.
-    pub async fn shed(&self, whom: &Whom, count: usize, ended: Ended) -> usize {
+    pub async fn shed(&self, whom: &Selection, count: usize, ended: Ended) -> usize {
         let mut total = 0;
         for (index, context) in self.runtimes.iter().enumerate() {
             let share = (count - total).div_ceil(self.runtimes.len() - index);
             let (done, answer) = oneshot::channel();
-            let _ = context.send(Command::Shed { whom: whom.clone(), count: share, ended, done });
+            let _ = context.send(RuntimeCommand::Shed { whom: whom.clone(), count: share, ended, done });
             total += answer.await.unwrap_or(0);
         }
         total
@@ -219,14 +219,14 @@ impl Runtimes {
     /// The process is about to stop: connections that are kept without a request close now, others after theirs.
     pub fn begin_drain(&self) {
         for context in &self.runtimes {
-            let _ = context.send(Command::Drain);
+            let _ = context.send(RuntimeCommand::Drain);
         }
     }
 
     /// Ends the threads; conversations still open are reset.
     pub fn stop(&self) {
         for context in &self.runtimes {
-            let _ = context.send(Command::Stop);
+            let _ = context.send(RuntimeCommand::Stop);
         }
     }
 }
@@ -234,7 +234,7 @@ impl Runtimes {
 async fn serve(
     context: Rc<RuntimeContext>,
     mut incoming: UnboundedReceiver<Carried<OwnedFd>>,
-    mut commanded: UnboundedReceiver<Command>,
+    mut commanded: UnboundedReceiver<RuntimeCommand>,
 ) {
     let mut tick = pin!(tokio::time::sleep(refresh(&context)));
     loop {
@@ -245,23 +245,23 @@ async fn serve(
                 tokio::task::spawn_local(super::serve(Rc::clone(&context), carried));
             }
             command = commanded.recv() => match command {
-                Some(Command::List(wanted, found)) => drop(found.send(list(&context, &wanted))),
-                Some(Command::Open(found)) => {
+                Some(RuntimeCommand::List(wanted, found)) => drop(found.send(list(&context, &wanted))),
+                Some(RuntimeCommand::Open(found)) => {
                     drop(found.send(context.conversations.borrow().values().filter_map(|state| state.open()).collect()));
                 }
-                Some(Command::Shed { whom, count, ended, done }) => {
+                Some(RuntimeCommand::Shed { whom, count, ended, done }) => {
                     let _ = done.send(shed(&context, &whom, count, ended));
                 }
-                Some(Command::Drain) => {
+                Some(RuntimeCommand::Drain) => {
                     context.stopping.set(true);
                     let conversations = context.conversations.borrow();
                     conversations.values().filter(|state| state.is_kept()).for_each(|state| state.cancel(Ended::Stopped));
                 }
-                Some(Command::Stop) | None => break,
+                Some(RuntimeCommand::Stop) | None => break,
             },
         }
     }
-    let all = shed(&context, &Whom::All, usize::MAX, Ended::Stopped);
+    let all = shed(&context, &Selection::All, usize::MAX, Ended::Stopped);
     // Each has its turn to say so.
     for _ in 0..=all.min(1) {
         tokio::task::yield_now().await;
@@ -283,7 +283,7 @@ fn refresh(context: &RuntimeContext) -> Duration {
     learned.min().map_or(REFRESH_MAX, |remember| (remember / 4).clamp(REFRESH_MIN, REFRESH_MAX))
 }
 
-fn list(context: &RuntimeContext, wanted: &Wanted) -> (usize, Vec<ConnectionView>) {
+fn list(context: &RuntimeContext, wanted: &ConnectionFilter) -> (usize, Vec<ConnectionView>) {
     let conversations = context.conversations.borrow();
     let now = clock::now();
     let open = conversations.values().filter(|state| state.wanted(wanted)).count();
@@ -291,7 +291,7 @@ fn list(context: &RuntimeContext, wanted: &Wanted) -> (usize, Vec<ConnectionView
     (open, shown.map(|state| state.view(context.worker, now)).collect())
 }
 
-fn shed(context: &RuntimeContext, whom: &Whom, count: usize, ended: Ended) -> usize {
+fn shed(context: &RuntimeContext, whom: &Selection, count: usize, ended: Ended) -> usize {
     let conversations = context.conversations.borrow();
     let mut meant: Vec<_> = conversations.values().filter(|state| state.uses(whom)).collect();
     meant.sort_unstable_by_key(|state| state.last_active());

@@ -8,7 +8,7 @@ use crate::config;
 use crate::connection::ClientInfo;
 use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
-use crate::tls::{self, Facts, Identity};
+use crate::tls::{self, Identity, TlsFacts};
 
 /// What is known of a client's TLS.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub struct Secured {
 
 impl Secured {
     /// After a handshake here.
-    pub fn here(facts: Option<Facts<'_>>, identity: Option<&Identity>) -> Self {
+    pub fn here(facts: Option<TlsFacts<'_>>, identity: Option<&Identity>) -> Self {
         Self {
             tls: true,
             alpn: facts.and_then(|facts| facts.alpn.map(<[u8]>::to_vec)),
@@ -47,7 +47,7 @@ impl Secured {
 }
 
 /// What the log says of a handshake here.
-pub fn told(facts: Facts<'_>, identity: Option<&Identity>) -> access_log::Tls {
-    let Facts { version, cipher, resumed, .. } = facts;
-    access_log::Tls { version, cipher, resumed, subject: identity.map(|identity| identity.subject.clone()) }
+pub fn told(facts: TlsFacts<'_>, identity: Option<&Identity>) -> access_log::TlsLine {
+    let TlsFacts { version, cipher, resumed, .. } = facts;
+    access_log::TlsLine { version, cipher, resumed, subject: identity.map(|identity| identity.subject.clone()) }
 }

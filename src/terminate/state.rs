@@ -10,20 +10,20 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::runtime::RuntimeContext;
-use crate::access_log::{self, Message, Record};
+use crate::access_log::{self, LogRecord, Message};
 use crate::admission::Permit;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
-use crate::connection::{ClientInfo, ConnectionView, Open, Wanted, Whom};
+use crate::connection::{ClientInfo, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
 use crate::snapshot::{Listener, Snapshot};
-use crate::sticky::cookie::Recalled;
+use crate::sticky::cookie::RememberedValue;
 
 /// What a conversation is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum ConversationStage {
     /// TLS with the client.
     Handshake,
     /// Waiting for the first head, or for the rest of one.
@@ -38,7 +38,7 @@ pub enum Stage {
     Relay,
 }
 
-impl Stage {
+impl ConversationStage {
     fn word(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
@@ -54,7 +54,7 @@ impl Stage {
 /// What the rest of the thread sees of a conversation.
 #[derive(Debug)]
 pub struct ConversationState {
-    stage: Cell<Stage>,
+    stage: Cell<ConversationStage>,
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
@@ -68,7 +68,7 @@ pub struct ConversationState {
     stay: RefCell<Option<Stay>>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
-    view: View,
+    view: FixedFacts,
 }
 
 /// Where its client has settled, as long as that is to be remembered.
@@ -82,7 +82,7 @@ struct Stay {
 
 /// What of a connection never changes.
 #[derive(Debug)]
-struct View {
+struct FixedFacts {
     id: u64,
     accepted: Micros,
     client: Option<SocketAddr>,
@@ -94,7 +94,7 @@ struct View {
 impl ConversationState {
     fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
         Self {
-            stage: Cell::new(Stage::Handshake),
+            stage: Cell::new(ConversationStage::Handshake),
             last_active: Cell::new(clock::now()),
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
@@ -108,7 +108,7 @@ impl ConversationState {
             stay: RefCell::default(),
             cancelled: Cell::new(None),
             waker: RefCell::default(),
-            view: View {
+            view: FixedFacts {
                 id: client_info.id,
                 accepted: client_info.accepted,
                 client: client_info.source,
@@ -120,7 +120,7 @@ impl ConversationState {
     }
 
     /// It does something else from here on.
-    pub fn enter(&self, stage: Stage) {
+    pub fn enter(&self, stage: ConversationStage) {
         self.stage.set(stage);
     }
 
@@ -175,7 +175,7 @@ impl ConversationState {
         let stay = self.stay.borrow();
         let Some(Stay { remember, backend, value }) = &*stay else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
-        let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == Recalled::Unknown;
+        let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == RememberedValue::Unknown;
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
             return;
         }
@@ -207,12 +207,12 @@ impl ConversationState {
 
     /// Whether its client is being served: a relay, or a request whose response goes on, be it for hours.
     pub fn is_serving(&self) -> bool {
-        matches!(self.stage.get(), Stage::Relay | Stage::Exchange)
+        matches!(self.stage.get(), ConversationStage::Relay | ConversationStage::Exchange)
     }
 
     /// Whether nothing is under way.
     pub fn is_kept(&self) -> bool {
-        self.stage.get() == Stage::Upstreams
+        self.stage.get() == ConversationStage::Upstreams
     }
 
     /// When its last byte moved.
@@ -221,15 +221,15 @@ impl ConversationState {
     }
 
     /// Whether a command means it.
-    pub fn uses(&self, whom: &Whom) -> bool {
+    pub fn uses(&self, whom: &Selection) -> bool {
         match whom {
-            Whom::All => true,
-            Whom::Of(backend) => self.backend.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
+            Selection::All => true,
+            Selection::Of(backend) => self.backend.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
         }
     }
 
     /// Whether somebody wants to see it.
-    pub fn wanted(&self, wanted: &Wanted) -> bool {
+    pub fn wanted(&self, wanted: &ConnectionFilter) -> bool {
         wanted.holds(self.pool.borrow().as_deref(), self.backend.borrow().as_ref().map(|backend| backend.name()))
     }
 
@@ -256,8 +256,8 @@ impl ConversationState {
     }
 
     /// What a plan looks at, once there is a backend.
-    pub fn open(&self) -> Option<Open> {
-        Some(Open {
+    pub fn open(&self) -> Option<OpenConnection> {
+        Some(OpenConnection {
             listener: Arc::clone(&self.view.listener),
             backend: Arc::clone(self.backend.borrow().as_ref()?),
             by_cookie: self.reason.get() == Some(PickReason::Cookie),
@@ -296,7 +296,7 @@ pub struct Conversation {
     /// Who the client is.
     pub client_info: ClientInfo,
     /// Its TLS, as the log tells it.
-    pub tls: Cell<Option<Box<access_log::Tls>>>,
+    pub tls: Cell<Option<Box<access_log::TlsLine>>>,
     permit: Permit,
     /// Where it came in, by the rules it was last seen under; nothing, once it needs no rules any more.
     rules: RefCell<Option<Arc<Listener>>>,
@@ -364,14 +364,14 @@ impl Conversation {
         self.state.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(Record::Connection(self.line(ended, duration_us)));
+            self.context.write(LogRecord::Connection(self.line(ended, duration_us)));
         }
     }
 
-    fn line(&self, ended: Ended, duration_us: u64) -> access_log::Connection {
+    fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
         let (state, client_info) = (&self.state, &self.client_info);
         let backend = state.backend.borrow();
-        access_log::Connection {
+        access_log::ConnectionLine {
             id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
@@ -403,7 +403,7 @@ impl Drop for Conversation {
         // Whoever does not say how it ends has panicked, or its thread has.
         if std::thread::panicking() {
             let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(Record::Message(Message { level: LogLevel::Error, message }));
+            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
             self.finish(Ended::Panicked);
         } else {
             self.finish(Ended::Stopped);

@@ -29,7 +29,7 @@ const DAY_S: i64 = 86_400;
 
 /// A chain and its key, each checked against the other.
 #[derive(Debug)]
-pub struct Certificate {
+pub struct ServerCertificate {
     /// Its file, as written.
     pub file: String,
     /// The names it is good for, sorted.
@@ -41,7 +41,7 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
 }
 
-impl Certificate {
+impl ServerCertificate {
     /// Reads the two files and holds them against each other.
     pub(super) fn load(
         config: &config::Certificate,
@@ -109,7 +109,7 @@ pub struct Index {
 
 impl Index {
     /// Builds it. `default` is an index into the certificates, of which there is at least one.
-    pub fn new(certificates: &[Arc<Certificate>], default: usize) -> Self {
+    pub fn new(certificates: &[Arc<ServerCertificate>], default: usize) -> Self {
         let mut ranked: Vec<_> = certificates.iter().collect();
         // Stable: what was written first stays first among equals.
         ranked.sort_by_key(|certificate| certificate.rank());
@@ -125,7 +125,7 @@ impl Index {
         }
         // The default's twins of other algorithms serve those who cannot verify it.
         let default = &certificates[default];
-        let serves = |other: &&&Arc<Certificate>| Arc::ptr_eq(other, default) || other.names == default.names;
+        let serves = |other: &&&Arc<ServerCertificate>| Arc::ptr_eq(other, default) || other.names == default.names;
         index.default = ranked.iter().filter(serves).map(|certificate| certificate.key.clone()).collect();
         index
     }

@@ -27,19 +27,19 @@ use ahash::{AHashMap, AHashSet};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
-pub use self::certs::{Certificate, Index};
+pub use self::certs::{Index, ServerCertificate};
 pub use self::client::Believing;
 pub use self::clients::{Identity, NoLongerGood};
-pub use self::server::{Facts, Server};
+pub use self::server::{TlsFacts, TlsServer};
 pub use self::subject::of_common_name;
 pub use self::tickets::LIFETIME_S;
 pub use self::upstream::Upstream;
 
 use self::clients::Policy;
 use self::pem::Files;
-use self::server::Common;
-use self::tickets::Keys;
-use crate::config::{self, ClientCertificate, Config, Group, Tls, TlsRules};
+use self::server::SharedTls;
+use self::tickets::TicketKeys;
+use crate::config::{self, ClientCertificate, Config, KeyExchange, Tls, TlsRules};
 use crate::server_name::NamePattern;
 
 /// Certificates that end within this time are warned of.
@@ -49,16 +49,16 @@ const SOON_S: i64 = 7 * 86_400;
 pub struct Termination {
     listeners: AHashMap<String, Servers>,
     upstreams: AHashMap<String, Arc<Upstream>>,
-    certificates: Vec<Arc<Certificate>>,
-    keys: Arc<Keys>,
+    certificates: Vec<Arc<ServerCertificate>>,
+    keys: Arc<TicketKeys>,
     files: Files,
 }
 
 /// The routes of a listener that terminate.
 #[derive(Default)]
 struct Servers {
-    default: Option<Arc<Server>>,
-    routes: Vec<Option<Arc<Server>>>,
+    default: Option<Arc<TlsServer>>,
+    routes: Vec<Option<Arc<TlsServer>>>,
 }
 
 impl Termination {
@@ -72,7 +72,7 @@ impl Termination {
         let mut loading = Loading::default();
         let keys = loading.keys(&config.tls, previous, &*clock);
         let versions = server::versions(config.tls.min_version);
-        let common = Common { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
+        let common = SharedTls { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
         let mut certificates = Vec::new();
         let mut listeners = AHashMap::new();
         for listener in config.listeners.iter().filter(|listener| listener.terminates()) {
@@ -94,7 +94,7 @@ impl Termination {
 
     /// What a route serves, by its index in the listener; `None` as an index is the default pool. `None` as an answer:
     /// it does not terminate.
-    pub fn server(&self, listener: &str, route: Option<usize>) -> Option<&Arc<Server>> {
+    pub fn server(&self, listener: &str, route: Option<usize>) -> Option<&Arc<TlsServer>> {
         let servers = self.listeners.get(listener)?;
         match route {
             None => servers.default.as_ref(),
@@ -108,7 +108,7 @@ impl Termination {
     }
 
     /// Every certificate that listeners show.
-    pub fn certificates(&self) -> &[Arc<Certificate>] {
+    pub fn certificates(&self) -> &[Arc<ServerCertificate>] {
         &self.certificates
     }
 
@@ -160,7 +160,7 @@ impl Termination {
 impl Default for Termination {
     /// Nothing is terminated.
     fn default() -> Self {
-        let keys = Arc::new(Keys::random(0));
+        let keys = Arc::new(TicketKeys::random(0));
         Self {
             listeners: AHashMap::new(),
             upstreams: AHashMap::new(),
@@ -187,28 +187,29 @@ struct Loading {
 }
 
 impl Loading {
-    fn keys(&mut self, rules: &TlsRules, previous: Option<&Termination>, clock: &dyn TimeProvider) -> Arc<Keys> {
+    fn keys(&mut self, rules: &TlsRules, previous: Option<&Termination>, clock: &dyn TimeProvider) -> Arc<TicketKeys> {
         let now_s = clock.current_time().map_or(0, |now| now.as_secs());
         let Some(path) = &rules.ticket_keys else {
-            let living = previous.map(|previous| &previous.keys).filter(|keys| matches!(***keys, Keys::Random(_)));
-            return living.cloned().unwrap_or_else(|| Arc::new(Keys::random(now_s)));
+            let living =
+                previous.map(|previous| &previous.keys).filter(|keys| matches!(***keys, TicketKeys::Random(_)));
+            return living.cloned().unwrap_or_else(|| Arc::new(TicketKeys::random(now_s)));
         };
-        let keys = Keys::load(path, &mut self.files);
-        Arc::new(self.noted("ticket_keys", keys).unwrap_or_else(|| Keys::random(now_s)))
+        let keys = TicketKeys::load(path, &mut self.files);
+        Arc::new(self.noted("ticket_keys", keys).unwrap_or_else(|| TicketKeys::random(now_s)))
     }
 
     fn listener(
         &mut self,
         listener: &config::Listener,
         config: &Config,
-        common: &Common,
-        all: &mut Vec<Arc<Certificate>>,
+        common: &SharedTls,
+        all: &mut Vec<Arc<ServerCertificate>>,
     ) -> Servers {
         let about = format!("listener \"{}\"", listener.name);
         let mut certificates = Vec::new();
         let mut default = 0;
         for written in &listener.certificates {
-            let loaded = Certificate::load(written, &mut self.files, &common.provider);
+            let loaded = ServerCertificate::load(written, &mut self.files, &common.provider);
             let Some(loaded) = self.noted(&format!("{about}: certificate"), loaded) else { continue };
             if written.default {
                 default = certificates.len();
@@ -230,7 +231,7 @@ impl Loading {
         let mut server = |tls: Tls, asked: &Option<ClientCertificate>, names: &[NamePattern], pool: &str| {
             let pool = config.pools.iter().find(|other| other.name == pool).filter(|_| tls == Tls::Terminate)?;
             let policy = self.policy(&about, asked, common)?;
-            let server = Server::new(common, index.clone(), &policy, names, server::alpn(pool.http, &pool.alpn));
+            let server = TlsServer::new(common, index.clone(), &policy, names, server::alpn(pool.http, &pool.alpn));
             self.noted(&about, server.map_err(|error| error.to_string())).map(Arc::new)
         };
         let default =
@@ -242,7 +243,7 @@ impl Loading {
         Servers { routes: routes.collect(), default }
     }
 
-    fn policy(&mut self, about: &str, asked: &Option<ClientCertificate>, common: &Common) -> Option<Policy> {
+    fn policy(&mut self, about: &str, asked: &Option<ClientCertificate>, common: &SharedTls) -> Option<Policy> {
         if let Some(policy) = self.policies.get(asked) {
             return Some(policy.clone());
         }
@@ -256,7 +257,7 @@ impl Loading {
         &mut self,
         pool: &config::Pool,
         previous: Option<&Arc<Upstream>>,
-        common: &Common,
+        common: &SharedTls,
     ) -> Option<Arc<Upstream>> {
         let tls = pool.tls.as_ref()?;
         let protocols = server::alpn(pool.http, &pool.alpn);
@@ -273,19 +274,19 @@ impl Loading {
 }
 
 /// The cryptography, with these key exchanges only.
-fn provider(groups: &[Group]) -> CryptoProvider {
-    let group = |group: &Group| -> &'static dyn SupportedKxGroup {
+fn provider(groups: &[KeyExchange]) -> CryptoProvider {
+    let group = |group: &KeyExchange| -> &'static dyn SupportedKxGroup {
         match group {
-            Group::X25519MlKem768 => aws_lc_rs::kx_group::X25519MLKEM768,
-            Group::X25519 => aws_lc_rs::kx_group::X25519,
-            Group::Secp256r1 => aws_lc_rs::kx_group::SECP256R1,
-            Group::Secp384r1 => aws_lc_rs::kx_group::SECP384R1,
+            KeyExchange::X25519MlKem768 => aws_lc_rs::kx_group::X25519MLKEM768,
+            KeyExchange::X25519 => aws_lc_rs::kx_group::X25519,
+            KeyExchange::Secp256r1 => aws_lc_rs::kx_group::SECP256R1,
+            KeyExchange::Secp384r1 => aws_lc_rs::kx_group::SECP384R1,
         }
     };
     CryptoProvider { kx_groups: groups.iter().map(group).collect(), ..aws_lc_rs::default_provider() }
 }
 
-fn warning(certificate: &Certificate, now_s: i64) -> Option<String> {
+fn warning(certificate: &ServerCertificate, now_s: i64) -> Option<String> {
     let ends_in_s = certificate.not_after_s - now_s;
     let what = if certificate.not_before_s > now_s {
         "is not good yet: clients will refuse it".to_owned()

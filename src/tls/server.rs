@@ -19,7 +19,7 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, Supp
 use super::certs::Index;
 use super::clients::{self, Identity, NoLongerGood, Policy};
 use super::pem::sha256;
-use super::tickets::{Binding, Keys, Ticketer};
+use super::tickets::{Binding, TicketKeys, Ticketer};
 use crate::config::TlsVersion;
 use crate::proxy_protocol::ssl::{Shown, Ssl};
 use crate::server_name::NamePattern;
@@ -36,10 +36,10 @@ const COMMON_NAME_MAX: usize = 256;
 const HTTP: &str = "http/1.1";
 
 /// What is the same for every route of a process.
-pub(super) struct Common {
+pub(super) struct SharedTls {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
-    pub(super) keys: Arc<Keys>,
+    pub(super) keys: Arc<TicketKeys>,
     pub(super) clock: Arc<dyn TimeProvider>,
 }
 
@@ -58,15 +58,15 @@ pub(super) fn alpn(http: bool, own: &[String]) -> Vec<Vec<u8>> {
 
 /// What one terminated route serves.
 #[derive(Debug)]
-pub struct Server {
+pub struct TlsServer {
     config: Arc<ServerConfig>,
     asks: bool,
 }
 
-impl Server {
+impl TlsServer {
     /// `names` are those that the route serves, in any order.
     pub(super) fn new(
-        common: &Common,
+        common: &SharedTls,
         certificates: Arc<Index>,
         policy: &Policy,
         names: &[NamePattern],
@@ -105,7 +105,7 @@ impl Server {
 
 /// The facts of a handshake, for the log and for backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts<'a> {
+pub struct TlsFacts<'a> {
     /// `TLSv1.3`, as OpenSSL and HAProxy write it.
     pub version: &'static str,
     /// `TLS_AES_128_GCM_SHA256`: its name in the registry of cipher suites.
@@ -116,7 +116,7 @@ pub struct Facts<'a> {
     pub resumed: bool,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> TlsFacts<'a> {
     /// Of a connection whose handshake is over; `None` before.
     pub fn of(connection: &'a ServerConnection) -> Option<Self> {
         let version = match connection.protocol_version()? {
@@ -133,7 +133,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-impl Facts<'_> {
+impl TlsFacts<'_> {
     /// The value of PP2_TYPE_SSL that tells backends.
     pub fn ssl_tlv(&self, identity: Option<&Identity>) -> Vec<u8> {
         let certificate = match (identity, self.resumed) {

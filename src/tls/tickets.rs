@@ -47,9 +47,9 @@ const TAG_LEN: usize = 16;
 const DOMAIN: &[u8] = b"sessile ticket 1";
 
 /// The keys of this process. Shared by all routes, carried over by reloads.
-pub(super) enum Keys {
+pub(super) enum TicketKeys {
     /// From a file: never changed, only replaced by another reload.
-    File(Vec<Key>),
+    File(Vec<TicketKey>),
     /// Made here. The lock is held for a look at the clock and one sealing, and for writing once in 6 hours.
     Random(RwLock<Turning>),
 }
@@ -57,10 +57,10 @@ pub(super) enum Keys {
 pub(super) struct Turning {
     /// Since when the first key seals.
     since_s: u64,
-    keys: Vec<Key>,
+    keys: Vec<TicketKey>,
 }
 
-impl Keys {
+impl TicketKeys {
     /// Reads a file: one key a line, 64 hexadecimal digits; empty lines and lines that begin with `#` do not count.
     pub(super) fn load(path: &Path, files: &mut Files) -> Result<Self, String> {
         let text = files.secrets(path)?;
@@ -78,18 +78,18 @@ impl Keys {
         }
         match secrets.len() {
             0 => Err(about(path, "there is no key in it")),
-            1..=KEYS_MAX => Ok(Self::File(secrets.iter().map(Key::new).collect())),
+            1..=KEYS_MAX => Ok(Self::File(secrets.iter().map(TicketKey::new).collect())),
             count => Err(about(path, &format!("{count} keys are too many; the most is {KEYS_MAX}"))),
         }
     }
 
     /// A key that nobody else has.
     pub(super) fn random(now_s: u64) -> Self {
-        Self::Random(RwLock::new(Turning { since_s: now_s, keys: vec![Key::random()] }))
+        Self::Random(RwLock::new(Turning { since_s: now_s, keys: vec![TicketKey::random()] }))
     }
 
     /// Does something with the keys that hold now.
-    fn with<T>(&self, now_s: u64, act: impl FnOnce(&[Key]) -> T) -> T {
+    fn with<T>(&self, now_s: u64, act: impl FnOnce(&[TicketKey]) -> T) -> T {
         let turning = match self {
             Self::File(keys) => return act(keys),
             Self::Random(turning) => turning,
@@ -106,7 +106,7 @@ impl Keys {
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File(_) => "Keys::File",
@@ -127,18 +127,18 @@ impl Turning {
         }
         let is_recent = now_s - self.since_s < 2 * TURN_S;
         self.keys.truncate(usize::from(is_recent));
-        self.keys.insert(0, Key::random());
+        self.keys.insert(0, TicketKey::random());
         self.since_s = now_s;
     }
 }
 
 /// One key, and the name by which tickets ask for it.
-pub(super) struct Key {
+pub(super) struct TicketKey {
     name: [u8; NAME_LEN],
     key: LessSafeKey,
 }
 
-impl Key {
+impl TicketKey {
     fn new(secret: &[u8; 32]) -> Self {
         let (mut name, mut key) = ([0; NAME_LEN], [0; 32]);
         derive(secret, b"name", &mut name);
@@ -198,7 +198,7 @@ impl Binding {
 
 /// Gives and takes the tickets of one route.
 pub(super) struct Ticketer {
-    pub(super) keys: Arc<Keys>,
+    pub(super) keys: Arc<TicketKeys>,
     pub(super) binding: Binding,
     pub(super) clock: Arc<dyn TimeProvider>,
 }
@@ -237,15 +237,15 @@ impl fmt::Debug for Ticketer {
 
 /// HKDF without salt.
 fn derive(secret: &[u8; 32], what: &[u8], out: &mut [u8]) {
-    struct Length(usize);
-    impl KeyType for Length {
+    struct TicketKeyLength(usize);
+    impl KeyType for TicketKeyLength {
         fn len(&self) -> usize {
             self.0
         }
     }
     let info = [DOMAIN, b" ", what];
     let pseudorandom = Salt::new(HKDF_SHA256, &[]).extract(secret);
-    let expanded = pseudorandom.expand(&info, Length(out.len())).expect("far below 255 blocks");
+    let expanded = pseudorandom.expand(&info, TicketKeyLength(out.len())).expect("far below 255 blocks");
     expanded.fill(out).expect("the length it was made for");
 }
 

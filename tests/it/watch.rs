@@ -99,7 +99,8 @@ fn digest(sessile: &Sessile) -> u64 {
     let text = fs::read_to_string(sessile.file()).unwrap();
     let checked = sessile::config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap();
     let admission = std::sync::Arc::new(sessile::admission::Admission::new(1));
-    sessile::snapshot::Snapshot::build(checked.config, sessile::snapshot::Loaded::default(), None, 1, &admission).digest
+    sessile::snapshot::Snapshot::build(checked.config, sessile::snapshot::LoadedFiles::default(), None, 1, &admission)
+        .digest
 }
 
 #[test]

@@ -23,20 +23,20 @@ const BACKLOG: i32 = 1024;
 
 /// What a backend answers to `GET /`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct DemoAnswer {
     /// The backend's name.
     pub(super) backend: String,
     /// How many times it has answered since it started; it is the only one that knows.
     pub(super) count: u64,
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for DemoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "backend {}, answer {} since it started", self.backend, self.count)
     }
 }
 
-impl Answer {
+impl DemoAnswer {
     /// Reads what `Display` wrote.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (backend, rest) = text.trim_end().strip_prefix("backend ")?.split_once(", answer ")?;
@@ -49,7 +49,7 @@ impl Answer {
 pub(super) type Application = Arc<dyn Fn(&'static str) -> Router + Send + Sync>;
 
 /// One backend, alive or dead.
-pub(super) struct Backend {
+pub(super) struct DemoBackend {
     name: &'static str,
     application: Application,
     address: SocketAddr,
@@ -65,7 +65,7 @@ struct Life {
     thread: thread::JoinHandle<io::Result<()>>,
 }
 
-impl Backend {
+impl DemoBackend {
     /// Starts one on a free port.
     pub(super) fn start(name: &'static str) -> io::Result<Self> {
         Self::with(name, Arc::new(application))
@@ -112,13 +112,13 @@ impl Backend {
     }
 }
 
-impl fmt::Debug for Backend {
+impl fmt::Debug for DemoBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Backend({} at {})", self.name, self.address)
     }
 }
 
-impl Drop for Backend {
+impl Drop for DemoBackend {
     fn drop(&mut self) {
         self.kill();
     }
@@ -160,7 +160,7 @@ fn application(name: &'static str) -> Router {
 
 async fn hello(State(memory): State<Arc<Memory>>) -> String {
     let count = memory.answers.fetch_add(1, Relaxed) + 1;
-    format!("{}\n", Answer { backend: memory.name.to_owned(), count })
+    format!("{}\n", DemoAnswer { backend: memory.name.to_owned(), count })
 }
 
 async fn upgrade(State(memory): State<Arc<Memory>>, upgrade: WebSocketUpgrade) -> Response {
@@ -189,17 +189,17 @@ mod tests {
 
     #[test]
     fn an_answer_can_be_read_back() {
-        let answer = Answer { backend: "a".into(), count: 17 };
-        assert_eq!(Answer::parse(&format!("{answer}\n")), Some(answer));
-        assert_eq!(Answer::parse("backend a"), None);
+        let answer = DemoAnswer { backend: "a".into(), count: 17 };
+        assert_eq!(DemoAnswer::parse(&format!("{answer}\n")), Some(answer));
+        assert_eq!(DemoAnswer::parse("backend a"), None);
     }
 
     #[tokio::test]
     async fn a_killed_backend_refuses_keeps_its_address_and_returns_without_its_memory() {
-        let mut backend = Backend::start("x").unwrap();
+        let mut backend = DemoBackend::start("x").unwrap();
         let address = backend.address();
         for count in 1..=3 {
-            assert_eq!(clients::ask(CLIENT, address).await.unwrap(), Answer { backend: "x".into(), count });
+            assert_eq!(clients::ask(CLIENT, address).await.unwrap(), DemoAnswer { backend: "x".into(), count });
         }
         let mut websocket = WebSocket::open(CLIENT, address).await.unwrap();
         backend.kill();
@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn a_websocket_client_that_is_not_ours_is_greeted_and_echoed() {
         use tokio_tungstenite::tungstenite;
-        let backend = Backend::start("x").unwrap();
+        let backend = DemoBackend::start("x").unwrap();
         let stream = std::net::TcpStream::connect(backend.address()).unwrap();
         let (mut socket, _) = tungstenite::client(format!("ws://{}/ws", backend.address()), stream).unwrap();
         assert_eq!(socket.read().unwrap(), tungstenite::Message::text("x"));

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::admin::Verdict;
-use crate::cli::{Failure, client};
+use crate::admin::ReloadVerdict;
+use crate::cli::{CommandError, client};
 use crate::metrics::Status;
 
 /// How long anything may take until the status shows it.
@@ -31,7 +31,7 @@ pub(super) struct Balancer {
 
 impl Balancer {
     /// Starts it with the file that is made for its folder, and waits until it answers.
-    pub(super) async fn start(text: impl FnOnce(&Folder) -> String) -> Result<Self, Failure> {
+    pub(super) async fn start(text: impl FnOnce(&Folder) -> String) -> Result<Self, CommandError> {
         let process = |folder: &Folder| -> io::Result<(PathBuf, Child)> {
             let program = std::env::current_exe()?;
             fs::write(folder.configuration(), text(folder))?;
@@ -46,7 +46,7 @@ impl Balancer {
     }
 
     /// Lets it end as its operator would, and starts it again.
-    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+    pub(super) async fn restart(&mut self) -> Result<(), CommandError> {
         let mut again = || -> io::Result<Child> {
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if it has ended already
             self.process.wait()?;
@@ -73,12 +73,12 @@ impl Balancer {
     }
 
     /// What it is doing now.
-    pub(super) fn status(&self) -> Result<Status, Failure> {
+    pub(super) fn status(&self) -> Result<Status, CommandError> {
         client::request(&self.folder.socket(), "GET", "/status")?.json(&[200])
     }
 
     /// Waits until its status is as wanted.
-    pub(super) async fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status, Failure> {
+    pub(super) async fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status, CommandError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
@@ -91,24 +91,24 @@ impl Balancer {
             if ended.is_some() || Instant::now() > deadline {
                 let said = fs::read_to_string(self.folder.log()).unwrap_or_default();
                 let how = ended.map_or("it runs".to_owned(), |ended| ended.to_string());
-                return Err(Failure::Internal(format!("the balancer does not {what} ({how}); it said:\n{said}")));
+                return Err(CommandError::Internal(format!("the balancer does not {what} ({how}); it said:\n{said}")));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Gives it a new file, and word of it.
-    pub(super) fn reload(&self, text: impl FnOnce(&Folder) -> String) -> Result<Verdict, Failure> {
+    pub(super) fn reload(&self, text: impl FnOnce(&Folder) -> String) -> Result<ReloadVerdict, CommandError> {
         let text = text(&self.folder);
         fs::write(self.folder.configuration(), text).map_err(|error| failure("configuration", &error))?;
-        let verdict: Verdict = client::request(&self.folder.socket(), "POST", "/reload")?.json(&[200, 409])?;
-        if verdict.accepted { Ok(verdict) } else { Err(Failure::Internal(verdict.problems.join("\n"))) }
+        let verdict: ReloadVerdict = client::request(&self.folder.socket(), "POST", "/reload")?.json(&[200, 409])?;
+        if verdict.accepted { Ok(verdict) } else { Err(CommandError::Internal(verdict.problems.join("\n"))) }
     }
 
     /// What `sessile explain` says about clients, one a line: the backend of each.
-    pub(super) fn explain(&self, listener: &str, clients: &str) -> Result<Vec<String>, Failure> {
+    pub(super) fn explain(&self, listener: &str, clients: &str) -> Result<Vec<String>, CommandError> {
         #[derive(Deserialize)]
-        struct Line {
+        struct LogLine {
             choice: String,
         }
         let explain = || -> io::Result<Vec<String>> {
@@ -122,7 +122,7 @@ impl Balancer {
             process.stdin.take().map(|mut input| input.write_all(clients.as_bytes())).transpose()?;
             let output = process.wait_with_output()?;
             let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            lines.map(|line| Ok(serde_json::from_slice::<Line>(line)?.choice)).collect()
+            lines.map(|line| Ok(serde_json::from_slice::<LogLine>(line)?.choice)).collect()
         };
         explain().map_err(|error| failure("explain", &error))
     }
@@ -145,8 +145,8 @@ fn spawn(program: &Path, folder: &Folder) -> io::Result<Child> {
         .spawn()
 }
 
-fn failure(what: &str, error: &io::Error) -> Failure {
-    Failure::Internal(format!("balancer: {what}: {error}"))
+fn failure(what: &str, error: &io::Error) -> CommandError {
+    CommandError::Internal(format!("balancer: {what}: {error}"))
 }
 
 /// A folder that only its owner can look into, removed when dropped.

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::backends::Answer;
-use crate::cli::{Failure, client};
+use super::backends::DemoAnswer;
+use crate::cli::{CommandError, client};
 
 /// How many clients there are: 127.0.0.2, 127.0.0.3 and so on.
 pub(super) const CLIENTS: usize = 200;
@@ -27,11 +27,11 @@ pub(super) fn all() -> impl Iterator<Item = Ipv4Addr> {
 
 /// Who answered each client, in the order of the clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Round(Vec<Answer>);
+pub(super) struct Round(Vec<DemoAnswer>);
 
 impl Round {
     /// Every client asks once.
-    pub(super) async fn of_all(address: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn of_all(address: SocketAddr) -> Result<Self, CommandError> {
         let mut answers = Vec::with_capacity(CLIENTS);
         for client in all() {
             answers.push(ask(client, address).await?);
@@ -55,22 +55,22 @@ impl Round {
     }
 
     /// The clients that another backend serves in a later round.
-    pub(super) fn moves<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = Move<'a>> {
+    pub(super) fn moves<'a>(&'a self, later: &'a Self) -> impl Iterator<Item = DemoMove<'a>> {
         let pairs = all().zip(self.backends().zip(later.backends()));
-        pairs.filter(|(_, (from, to))| from != to).map(|(client, (from, to))| Move { client, from, to })
+        pairs.filter(|(_, (from, to))| from != to).map(|(client, (from, to))| DemoMove { client, from, to })
     }
 }
 
 #[cfg(test)]
 impl<'a> FromIterator<&'a str> for Round {
     fn from_iter<T: IntoIterator<Item = &'a str>>(backends: T) -> Self {
-        Self(backends.into_iter().map(|backend| Answer { backend: backend.to_owned(), count: 1 }).collect())
+        Self(backends.into_iter().map(|backend| DemoAnswer { backend: backend.to_owned(), count: 1 }).collect())
     }
 }
 
 /// One client that did not stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Move<'a> {
+pub(super) struct DemoMove<'a> {
     /// Who moved.
     pub(super) client: Ipv4Addr,
     /// Who served it before.
@@ -80,18 +80,18 @@ pub(super) struct Move<'a> {
 }
 
 /// One question over a connection of its own.
-pub(super) async fn ask(client: Ipv4Addr, address: SocketAddr) -> Result<Answer, Failure> {
+pub(super) async fn ask(client: Ipv4Addr, address: SocketAddr) -> Result<DemoAnswer, CommandError> {
     let answered = timeout(PATIENCE, exchange(client, address)).await.unwrap_or_else(|late| Err(late.into()));
-    answered.map_err(|error| Failure::Internal(format!("client {client} at {address}: {error}")))
+    answered.map_err(|error| CommandError::Internal(format!("client {client} at {address}: {error}")))
 }
 
-async fn exchange(client: Ipv4Addr, address: SocketAddr) -> io::Result<Answer> {
+async fn exchange(client: Ipv4Addr, address: SocketAddr) -> io::Result<DemoAnswer> {
     let mut stream = connect(client, address).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").await?;
     let mut text = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut text).await?;
     let answer = client::parse(&text).filter(|answer| answer.code == 200);
-    let answer = answer.and_then(|answer| Answer::parse(&answer.body));
+    let answer = answer.and_then(|answer| DemoAnswer::parse(&answer.body));
     answer.ok_or_else(|| io::Error::other(format!("not an answer: {text:?}")))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: asks nobody. Invariant: whatever is complained of names who, from where and to where.
 
-use super::clients::{CLIENTS, Move, Round};
+use super::clients::{CLIENTS, DemoMove, Round};
 use crate::cli::table::Table;
 
 /// A pool's name, and whom its clients reached before and after something happened.
@@ -52,8 +52,8 @@ pub(super) fn astray(rounds: &[Round]) -> Option<String> {
 }
 
 /// Moves that should not have been.
-pub(super) fn unwanted<'a>(mut moves: impl Iterator<Item = Move<'a>>) -> Option<String> {
-    let Move { client, from, to } = moves.next()?;
+pub(super) fn unwanted<'a>(mut moves: impl Iterator<Item = DemoMove<'a>>) -> Option<String> {
+    let DemoMove { client, from, to } = moves.next()?;
     let others = match moves.count() {
         0 => String::new(),
         count => format!(" (and {count} more such moves)"),

@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::configuration::{HASH, RING, ROUND_ROBIN};
 use self::report::Report;
-use self::stage::Stage;
-use super::{EXIT_INTERNAL, Failure};
+use self::stage::DemoStage;
+use super::{CommandError, EXIT_INTERNAL};
 
 mod backends;
 mod balancer;
@@ -39,12 +39,12 @@ pub(super) struct Demo {
 
 impl Demo {
     /// Plays everything.
-    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, Failure> {
-        let failure = |error| Failure::Internal(format!("demo: {error}"));
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
+        let failure = |error| CommandError::Internal(format!("demo: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
         runtime.block_on(async {
             // First of all, so that from here on a signal ends the demo by dropping it.
-            let mut signals = Signals::new().map_err(failure)?;
+            let mut signals = DemoSignals::new().map_err(failure)?;
             tokio::select! {
                 biased;
                 () = signals.any() => Ok(EXIT_INTERRUPTED),
@@ -60,10 +60,10 @@ impl Demo {
     }
 
     /// The story. The stage stays set.
-    async fn play(&self, out: &mut impl Write) -> Result<(Stage, u8), Failure> {
+    async fn play(&self, out: &mut impl Write) -> Result<(DemoStage, u8), CommandError> {
         let started = Instant::now();
         let mut report = Report::new(out);
-        let mut stage = Stage::set().await?;
+        let mut stage = DemoStage::set().await?;
         report.tell(&introduction(&stage))?;
         report.tell(&to_try(&stage))?;
 
@@ -88,7 +88,7 @@ impl Demo {
     }
 }
 
-fn introduction(stage: &Stage) -> String {
+fn introduction(stage: &DemoStage) -> String {
     let backends = stage.backends().iter().map(|backend| format!("{} at {}", backend.name(), backend.address()));
     let backends: Vec<_> = backends.collect();
     let balancer = stage.balancer();
@@ -96,7 +96,7 @@ fn introduction(stage: &Stage) -> String {
     format!("Three backends: {}.\nBefore them sessile, process {id}, with {}.", backends.join(", "), file.display())
 }
 
-fn to_try(stage: &Stage) -> String {
+fn to_try(stage: &DemoStage) -> String {
     let folder = stage.balancer().folder();
     let program = from_here(stage.balancer().program());
     let (hash, ring, round_robin) = (stage.address(HASH), stage.address(RING), stage.address(ROUND_ROBIN));
@@ -123,9 +123,9 @@ fn from_here(path: &Path) -> &Path {
 }
 
 /// What ends the demo.
-struct Signals([Signal; 3]);
+struct DemoSignals([Signal; 3]);
 
-impl Signals {
+impl DemoSignals {
     fn new() -> std::io::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);

@@ -6,8 +6,8 @@ use super::clients::{self, CLIENTS, Round};
 use super::configuration::{HASH, RING, ROUND_ROBIN, STICK_TABLE};
 use super::findings::{self, Change, astray, movement, out_of_turn, percent, shares, uneven, unwanted};
 use super::report::Scene;
-use super::stage::{KEYED, NEWCOMER, Stage, VICTIM};
-use crate::cli::Failure;
+use super::stage::{DemoStage, KEYED, NEWCOMER, VICTIM};
+use crate::cli::CommandError;
 
 /// How far the share that moves may be from the theory: three standard deviations of 200 clients on 160 points.
 const TOLERANCE: f64 = 0.10;
@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.10;
 pub(super) type Homes = [Round; KEYED.len()];
 
 /// Clients come again and again, also after a reload.
-pub(super) async fn ip_hash(stage: &mut Stage) -> Result<Scene, Failure> {
+pub(super) async fn ip_hash(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let mut rounds = vec![stage.ask(HASH).await?, stage.ask(HASH).await?, stage.ask(HASH).await?];
     let generation = stage.reload()?;
     rounds.extend([stage.ask(HASH).await?, stage.ask(HASH).await?]);
@@ -38,7 +38,7 @@ pub(super) async fn ip_hash(stage: &mut Stage) -> Result<Scene, Failure> {
 }
 
 /// The same on a ring.
-pub(super) async fn ring(stage: &mut Stage) -> Result<Scene, Failure> {
+pub(super) async fn ring(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let rounds = [stage.ask(RING).await?, stage.ask(RING).await?, stage.ask(RING).await?];
     Ok(Scene::new("Consistent ring")
         .say("The same clients connect three times each to a pool whose backends own 160 points of a ring.")
@@ -47,7 +47,7 @@ pub(super) async fn ring(stage: &mut Stage) -> Result<Scene, Failure> {
 }
 
 /// A backend more: who has to move?
-pub(super) async fn one_added(stage: &mut Stage) -> Result<Scene, Failure> {
+pub(super) async fn one_added(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let before = stage.ask_keyed().await?;
     let remembered = stage.ask(STICK_TABLE).await?;
     let generation = stage.add(NEWCOMER).await?;
@@ -82,7 +82,7 @@ pub(super) async fn one_added(stage: &mut Stage) -> Result<Scene, Failure> {
 }
 
 /// Nobody has a home.
-pub(super) async fn round_robin(stage: &mut Stage) -> Result<Scene, Failure> {
+pub(super) async fn round_robin(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let round = stage.ask(ROUND_ROBIN).await?;
     let names = stage.names();
     let turn: Vec<_> = round.backends().take(names.len()).collect();
@@ -94,7 +94,7 @@ pub(super) async fn round_robin(stage: &mut Stage) -> Result<Scene, Failure> {
 }
 
 /// A backend dies: who has to move, and where to?
-pub(super) async fn one_killed(stage: &mut Stage, homes: &Homes) -> Result<Scene, Failure> {
+pub(super) async fn one_killed(stage: &mut DemoStage, homes: &Homes) -> Result<Scene, CommandError> {
     stage.kill(VICTIM).await?;
     let refuge = stage.ask_keyed().await?;
     let turns = stage.ask(ROUND_ROBIN).await?;
@@ -114,7 +114,7 @@ pub(super) async fn one_killed(stage: &mut Stage, homes: &Homes) -> Result<Scene
 }
 
 /// It returns: does everybody?
-pub(super) async fn one_back(stage: &mut Stage, homes: &Homes) -> Result<Scene, Failure> {
+pub(super) async fn one_back(stage: &mut DemoStage, homes: &Homes) -> Result<Scene, CommandError> {
     let refuge = stage.ask_keyed().await?;
     let remembered = stage.ask(STICK_TABLE).await?;
     stage.revive(VICTIM).await?;
@@ -151,7 +151,7 @@ fn stays(pool: &str, rounds: &[Round]) -> String {
     format!("{pool}: each client reached one and the same backend every time ({connections} connections)")
 }
 
-async fn websocket_stays(scene: Scene, stage: &mut Stage) -> Result<Scene, Failure> {
+async fn websocket_stays(scene: Scene, stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let websocket = stage.websocket();
     let lives = websocket.echoes().await;
     let (client, backend) = (websocket.client(), websocket.backend());

@@ -5,12 +5,12 @@
 
 use std::net::SocketAddr;
 
-use super::backends::Backend;
+use super::backends::DemoBackend;
 use super::balancer::{Balancer, Folder};
 use super::clients::{self, CLIENTS, Round};
 use super::configuration::{self, HASH, POOLS, RING};
 use super::websocket::WebSocket;
-use crate::cli::Failure;
+use crate::cli::CommandError;
 use crate::metrics::{Status, status};
 
 /// The backends there are at first.
@@ -24,18 +24,18 @@ pub(super) const KEYED: [&str; 2] = [HASH, RING];
 
 /// Backends, the balancer before them, and one client that never hangs up.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     /// Before the backends, so that it goes first.
     balancer: Balancer,
-    backends: Vec<Backend>,
+    backends: Vec<DemoBackend>,
     addresses: Vec<(&'static str, SocketAddr)>,
     websocket: WebSocket,
     connections: usize,
 }
 
-impl Stage {
+impl DemoStage {
     /// Starts everything.
-    pub(super) async fn set() -> Result<Self, Failure> {
+    pub(super) async fn set() -> Result<Self, CommandError> {
         let backends = FIRST.iter().map(|name| start(name)).collect::<Result<Vec<_>, _>>()?;
         let mut balancer = Balancer::start(|folder| text(folder, &backends)).await?;
         let status =
@@ -52,13 +52,13 @@ impl Stage {
     }
 
     /// The backends, dead ones included.
-    pub(super) fn backends(&self) -> &[Backend] {
+    pub(super) fn backends(&self) -> &[DemoBackend] {
         &self.backends
     }
 
     /// Their names.
     pub(super) fn names(&self) -> Vec<&'static str> {
-        self.backends.iter().map(Backend::name).collect()
+        self.backends.iter().map(DemoBackend::name).collect()
     }
 
     /// Their names but one.
@@ -82,23 +82,23 @@ impl Stage {
     }
 
     /// Every client asks a pool.
-    pub(super) async fn ask(&mut self, pool: &str) -> Result<Round, Failure> {
+    pub(super) async fn ask(&mut self, pool: &str) -> Result<Round, CommandError> {
         self.connections += CLIENTS;
         Round::of_all(self.address(pool)).await
     }
 
     /// Every client asks each of [`KEYED`].
-    pub(super) async fn ask_keyed(&mut self) -> Result<[Round; KEYED.len()], Failure> {
+    pub(super) async fn ask_keyed(&mut self) -> Result<[Round; KEYED.len()], CommandError> {
         Ok([self.ask(HASH).await?, self.ask(RING).await?])
     }
 
     /// Reloads the configuration; the generation now in use.
-    pub(super) fn reload(&self) -> Result<u64, Failure> {
+    pub(super) fn reload(&self) -> Result<u64, CommandError> {
         Ok(self.balancer.reload(|folder| text(folder, &self.backends))?.generation)
     }
 
     /// Starts another backend and writes it into the configuration; the generation now in use.
-    pub(super) async fn add(&mut self, name: &'static str) -> Result<u64, Failure> {
+    pub(super) async fn add(&mut self, name: &'static str) -> Result<u64, CommandError> {
         self.backends.push(start(name)?);
         let generation = self.reload()?;
         self.balancer.wait("find the new backend good", |status| up(status, name)).await?;
@@ -106,58 +106,58 @@ impl Stage {
     }
 
     /// Kills a backend.
-    pub(super) async fn kill(&mut self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn kill(&mut self, name: &str) -> Result<(), CommandError> {
         self.backend(name).kill();
         self.balancer.wait("find the dead backend down", |status| down(status, name)).await?;
         Ok(())
     }
 
     /// Brings a dead backend back.
-    pub(super) async fn revive(&mut self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn revive(&mut self, name: &str) -> Result<(), CommandError> {
         self.backend(name).revive().map_err(|error| failure(name, &error))?;
         self.balancer.wait("find the backend good again", |status| up(status, name)).await?;
         Ok(())
     }
 
-    fn backend(&mut self, name: &str) -> &mut Backend {
+    fn backend(&mut self, name: &str) -> &mut DemoBackend {
         self.backends.iter_mut().find(|backend| backend.name() == name).expect("a backend of the stage")
     }
 }
 
-fn start(name: &'static str) -> Result<Backend, Failure> {
-    Backend::start(name).map_err(|error| failure(name, &error))
+fn start(name: &'static str) -> Result<DemoBackend, CommandError> {
+    DemoBackend::start(name).map_err(|error| failure(name, &error))
 }
 
 /// What became of a backend.
-pub(super) fn failure(name: &str, error: &std::io::Error) -> Failure {
-    Failure::Internal(format!("backend {name}: {error}"))
+pub(super) fn failure(name: &str, error: &std::io::Error) -> CommandError {
+    CommandError::Internal(format!("backend {name}: {error}"))
 }
 
-fn text(folder: &Folder, backends: &[Backend]) -> String {
+fn text(folder: &Folder, backends: &[DemoBackend]) -> String {
     configuration::text(&folder.socket(), &addresses(backends))
 }
 
 /// Backends as a file names them.
-pub(super) fn addresses(backends: &[Backend]) -> Vec<(&str, SocketAddr)> {
+pub(super) fn addresses(backends: &[DemoBackend]) -> Vec<(&str, SocketAddr)> {
     backends.iter().map(|backend| (backend.name(), backend.address())).collect()
 }
 
 /// The first client whose backend will not be killed.
-async fn open_websocket(address: SocketAddr) -> Result<WebSocket, Failure> {
+async fn open_websocket(address: SocketAddr) -> Result<WebSocket, CommandError> {
     for client in clients::all() {
         let websocket = WebSocket::open(client, address).await?;
         if websocket.backend() != VICTIM {
             return Ok(websocket);
         }
     }
-    Err(Failure::Internal(format!("every client is served by backend {VICTIM}")))
+    Err(CommandError::Internal(format!("every client is served by backend {VICTIM}")))
 }
 
 /// Where a listener is, by the balancer's own word.
-pub(super) fn address(status: &Status, pool: &str) -> Result<SocketAddr, Failure> {
+pub(super) fn address(status: &Status, pool: &str) -> Result<SocketAddr, CommandError> {
     let listener = status.listeners.iter().find(|listener| listener.name == pool);
     let address = listener.and_then(|listener| listener.bind.first()?.parse().ok());
-    address.ok_or_else(|| Failure::Internal(format!("the balancer does not say where listener {pool} is")))
+    address.ok_or_else(|| CommandError::Internal(format!("the balancer does not say where listener {pool} is")))
 }
 
 /// Whether every pool has this backend and finds it good.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::clients::{self, PATIENCE};
-use crate::cli::Failure;
+use crate::cli::CommandError;
 
 /// FIN and text (RFC 6455, 5.2).
 const TEXT: u8 = 0x81;
@@ -32,10 +32,10 @@ pub(super) struct WebSocket {
 
 impl WebSocket {
     /// Opens one from `client`.
-    pub(super) async fn open(client: Ipv4Addr, address: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn open(client: Ipv4Addr, address: SocketAddr) -> Result<Self, CommandError> {
         let opened =
             timeout(PATIENCE, Self::shake_hands(client, address)).await.unwrap_or_else(|late| Err(late.into()));
-        opened.map_err(|error| Failure::Internal(format!("WebSocket of {client} at {address}: {error}")))
+        opened.map_err(|error| CommandError::Internal(format!("WebSocket of {client} at {address}: {error}")))
     }
 
     async fn shake_hands(client: Ipv4Addr, address: SocketAddr) -> io::Result<Self> {

@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
-use super::super::Failure;
+use super::super::CommandError;
 use super::super::table::Table;
-use crate::plan::{Live, Move, Plan, PoolPlan, Shift, Tally, percent};
+use crate::plan::{Live, Move, MoveTally, Plan, PoolPlan, Shift, percent};
 
 /// Rows of who goes where that are printed of a pool; JSON has them all.
 const MOVES_SHOWN: usize = 12;
@@ -16,7 +16,7 @@ const MOVES_SHOWN: usize = 12;
 const MARK: &str = "*";
 
 /// All of it.
-pub(super) fn print(out: &mut impl Write, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn print(out: &mut impl Write, plan: &Plan) -> Result<(), CommandError> {
     if plan.changes.is_empty() {
         writeln!(out, "nothing changes")?;
     }
@@ -37,7 +37,7 @@ fn paragraph(pool: &PoolPlan) -> String {
     if !pool.sticks && open == 0 {
         return String::new();
     }
-    let moving = |tally: &Tally| tally.leave + tally.depend > 0;
+    let moving = |tally: &MoveTally| tally.leave + tally.depend > 0;
     let listed = pool.listed.as_ref().is_some_and(|listed| listed.known + listed.new > 0);
     let live = pool.live.as_ref().is_some_and(|live| moving(&live.known) || moving(&live.open));
     let mut text = format!("pool {:?}: ", pool.pool);
@@ -70,8 +70,8 @@ fn paragraph(pool: &PoolPlan) -> String {
     text
 }
 
-fn tally(tally: &Tally) -> String {
-    let Tally { total, leave, depend, depend_leave_about: about, .. } = tally;
+fn tally(tally: &MoveTally) -> String {
+    let MoveTally { total, leave, depend, depend_leave_about: about, .. } = tally;
     let mut text = format!("{total}, of which {leave} move");
     if *depend > 0 {
         let _ = write!(text, "; {depend} do what their keys say, of which about {about} move");

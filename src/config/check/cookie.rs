@@ -10,8 +10,8 @@ use toml::de::DeValue;
 
 use super::Bad;
 use crate::config::file::Section;
-use crate::config::value::{self, DAY, HOUR, Read, SECOND};
-use crate::config::{Balance, Cookie, CookieMode, Insert, KeyPart, OWN_NAME, SameSite, Secure, keys};
+use crate::config::value::{self, DAY, HOUR, SECOND, ValueResult};
+use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, OWN_NAME, SameSite, Secure, keys};
 use crate::server_name::ServerName;
 
 /// The longest `max_idle`, that of AWS balancers.
@@ -94,14 +94,14 @@ fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
     }
 }
 
-fn insert(section: &Section<'_>, is_meant: bool) -> Insert {
+fn insert(section: &Section<'_>, is_meant: bool) -> InsertRules {
     if is_meant && !section.has("keys") {
         section.missing("has no keys: the file with the keys that seal the cookie");
     }
     let life = value::unless("off", whole_seconds(MAX_LIFE_MOST));
     let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
     let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
-    let insert = Insert {
+    let insert = InsertRules {
         keys: section.read("keys", file).unwrap_or_default(),
         max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MOST)).unwrap_or(DAY),
         max_life: section.read("max_life", life).unwrap_or(None),
@@ -119,7 +119,7 @@ fn insert(section: &Section<'_>, is_meant: bool) -> Insert {
 }
 
 /// What RFC 6265bis §5.6 and §4.1.3 let browsers throw away.
-fn browsers_keep_it(section: &Section<'_>, insert: &Insert) {
+fn browsers_keep_it(section: &Section<'_>, insert: &InsertRules) {
     if insert.secure == Secure::Off {
         for (key, is_so) in [("same_site", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)] {
             if is_so {
@@ -143,7 +143,7 @@ fn browsers_keep_it(section: &Section<'_>, insert: &Insert) {
 }
 
 /// Whole seconds from one to `most`.
-fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
+fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> ValueResult<Duration> {
     move |value| {
         let duration = value::duration(SECOND, most)(value)?;
         let whole = duration.subsec_nanos() == 0;
@@ -152,13 +152,13 @@ fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> Read<Duration> {
 }
 
 /// The path of a file; one that is not absolute begins where the process was started.
-fn file(value: &DeValue<'_>) -> Read<PathBuf> {
+fn file(value: &DeValue<'_>) -> ValueResult<PathBuf> {
     let written = value::text(value)?;
     let good = !written.is_empty() && !written.contains('\0');
     good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
 }
 
-fn domain(value: &DeValue<'_>) -> Read<ServerName> {
+fn domain(value: &DeValue<'_>) -> ValueResult<ServerName> {
     let written = value::text(value)?;
     let bad = || Bad::new("is not a domain");
     ServerName::parse(written).ok_or_else(|| match written.strip_prefix('.') {
@@ -168,7 +168,7 @@ fn domain(value: &DeValue<'_>) -> Read<ServerName> {
 }
 
 /// `path-value` of RFC 6265 §4.1.1, of the paths that browsers do not ignore.
-fn path(value: &DeValue<'_>) -> Read<String> {
+fn path(value: &DeValue<'_>) -> ValueResult<String> {
     let written = value::text(value)?;
     let good = written.starts_with('/') && written.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';');
     good.then(|| written.to_owned()).ok_or_else(|| Bad::new("is not a path: '/' first, no spaces, no ';'"))

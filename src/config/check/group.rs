@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 
 use super::Bad;
-use super::pool::Written;
+use super::pool::WrittenPool;
 use crate::config::{Backend, CookieMode, OnAdd, Pool};
 
 /// Checks every group.
-pub(super) fn check(pools: &[Written<'_>]) {
+pub(super) fn check(pools: &[WrittenPool<'_>]) {
     for (index, pool) in pools.iter().enumerate() {
         let Some(group) = &pool.meant.stick_group else { continue };
         let error = |why: String| pool.section.error("stick_group", Bad::new(why));
@@ -19,7 +19,7 @@ pub(super) fn check(pools: &[Written<'_>]) {
         if pool.meant.stick_table.is_none() && !own_cookie {
             error("stick_group has no use: the pool has neither a stick table nor a cookie of its own".into());
         }
-        let is_in = |other: &Written<'_>| other.meant.stick_group.as_ref() == Some(group);
+        let is_in = |other: &WrittenPool<'_>| other.meant.stick_group.as_ref() == Some(group);
         if pools.iter().any(|other| other.meant.name == *group && !is_in(other)) {
             error(format!("stick_group \"{group}\" is the name of a pool that is not in it"));
         }

@@ -7,11 +7,11 @@ use super::{Bad, tie, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
-use crate::config::value::{self, Read};
+use crate::config::value::{self, ValueResult};
 use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
 
 /// A listener and where it was written.
-pub(super) struct Written<'d> {
+pub(super) struct WrittenListener<'d> {
     pub(super) meant: Listener,
     pub(super) section: Section<'d>,
     /// Sections of its routes, in the same order.
@@ -34,7 +34,7 @@ pub(super) struct PoolUse<'w> {
     pub(super) alpn: &'w [String],
 }
 
-impl Written<'_> {
+impl WrittenListener<'_> {
     /// Every way to a pool.
     pub(super) fn pool_uses(&self) -> impl Iterator<Item = PoolUse<'_>> {
         let meant = &self.meant;
@@ -69,7 +69,7 @@ impl Written<'_> {
 }
 
 /// Reads a `[[listener]]`.
-pub(super) fn listener(section: Section<'_>) -> Written<'_> {
+pub(super) fn listener(section: Section<'_>) -> WrittenListener<'_> {
     let name = section.required("name", value::name).unwrap_or_default();
     let sections = section.children("route", &keys::ROUTE);
     binds_and_leads_somewhere(&section, &sections);
@@ -123,7 +123,7 @@ pub(super) fn listener(section: Section<'_>) -> Written<'_> {
         no_tls_rules(&section, &sections);
     }
     tie::check(&meant.routes, &sections);
-    Written { meant, section, routes: sections, binds }
+    WrittenListener { meant, section, routes: sections, binds }
 }
 
 fn binds_and_leads_somewhere(section: &Section<'_>, routes: &[Section<'_>]) {
@@ -180,7 +180,7 @@ fn proxy(section: &Section<'_>, bind: &[Bind]) -> Option<ProxyIn> {
     (section.count("trust") > 0).then_some(ProxyIn { trust, untrusted })
 }
 
-fn fallback(value: &DeValue<'_>) -> Read<Fallback> {
+fn fallback(value: &DeValue<'_>) -> ValueResult<Fallback> {
     Ok(match value::name(value)? {
         refuse if refuse == "refuse" => Fallback::Refuse,
         pool => Fallback::Pool(pool),

@@ -23,7 +23,7 @@ const MAX_V4: u8 = 32;
 const MAX_V6: u8 = 128;
 
 /// A pool and where it was written.
-pub(super) struct Written<'d> {
+pub(super) struct WrittenPool<'d> {
     pub(super) meant: Pool,
     pub(super) section: Section<'d>,
     /// Sections of its backends, in the same order.
@@ -31,7 +31,7 @@ pub(super) struct Written<'d> {
 }
 
 /// Reads a `[[pool]]`.
-pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d> {
+pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> WrittenPool<'d> {
     let sections = section.children("backend", &keys::BACKEND);
     let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
     let balance = balance(&section, &backends);
@@ -82,7 +82,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Written<'d
     if !meant.key.contains(&KeyPart::Source) {
         section.idle_keys(&["prefix_v4", "prefix_v6"], "because source is no part of the key");
     }
-    Written { meant, section, backends: sections }
+    WrittenPool { meant, section, backends: sections }
 }
 
 /// Reads the method; `None` = not understood.

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use super::Bad;
-use super::listener::{PoolUse, Written as Listener};
-use super::pool::Written as Pool;
+use super::listener::{PoolUse, WrittenListener as Listener};
+use super::pool::WrittenPool as Pool;
 use crate::config::file::Section;
 use crate::config::{self, Tls};
 

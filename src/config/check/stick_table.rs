@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::Bad;
 use crate::config::file::Section;
-use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, Read, SECOND};
+use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, SECOND, ValueResult};
 use crate::config::{Balance, Cookie, CookieMode, OnAdd, OnDown, OnReturn, StickTableRules};
 
 /// The size where none is written: room for 262,144 keys.
@@ -75,7 +75,7 @@ pub(super) fn when_down(pool: &Section<'_>) -> OnDown {
 pub(super) fn steers<T>(
     pool: &Section<'_>,
     key: &'static str,
-    read: impl Fn(&DeValue<'_>) -> Read<T>,
+    read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
     stick_table: Option<&StickTableRules>,
 ) -> Option<T> {
     let steers = pool.read(key, value::unless("off", read))??;

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 
 use super::Bad;
 use crate::config::file::Section;
-use crate::config::store::{Hidden, Store, StoreAddress, StorePlace};
-use crate::config::value::{self, MILLISECOND, Read, SECOND};
+use crate::config::store::{Hidden, StoreAddress, StoreConfig, StorePlace};
+use crate::config::value::{self, MILLISECOND, SECOND, ValueResult};
 use crate::config::{CookieMode, Pool, keys};
 
 /// A shorter budget is over before any answer can be there.
@@ -21,7 +21,7 @@ const HINT: &str = "\"redis://HOST:6379\", \"rediss://HOST:6379\" (TLS) or \"uni
 
 /// One server, as written.
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Written {
+enum WrittenServer {
     Server {
         address: StoreAddress,
         tls: bool,
@@ -31,7 +31,7 @@ enum Written {
 }
 
 /// Reads `[store]`; `None` = there is none.
-pub(super) fn store(top: &Section<'_>) -> Option<Store> {
+pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
     if !top.has("store") {
         return None;
     }
@@ -48,7 +48,7 @@ pub(super) fn store(top: &Section<'_>) -> Option<Store> {
         _ => {}
     }
     let (user, password, password_file) = credentials(&section);
-    Some(Store {
+    Some(StoreConfig {
         place: place.unwrap_or_else(|| StorePlace::One(StoreAddress::Unix("/".into()))),
         ca: ca.filter(|_| tls == Some(true)),
         user,
@@ -62,7 +62,7 @@ pub(super) fn store(top: &Section<'_>) -> Option<Store> {
 }
 
 /// Only learned cookies are kept there.
-pub(super) fn has_use<'p>(top: &Section<'_>, store: Option<&Store>, mut pools: impl Iterator<Item = &'p Pool>) {
+pub(super) fn has_use<'p>(top: &Section<'_>, store: Option<&StoreConfig>, mut pools: impl Iterator<Item = &'p Pool>) {
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
     if store.is_some() && !pools.any(learns) {
         top.warn("store", Bad::new("[store] has no use: no pool has [pool.cookie] with mode = \"learn\""));
@@ -105,10 +105,15 @@ fn place(section: &Section<'_>) -> (Option<StorePlace>, Option<bool>) {
     (master.map(|master| StorePlace::Sentinels { sentinels, master }), tls)
 }
 
-fn server_of(section: &Section<'_>, at: usize, key: &'static str, written: Written) -> Option<(StoreAddress, bool)> {
+fn server_of(
+    section: &Section<'_>,
+    at: usize,
+    key: &'static str,
+    written: WrittenServer,
+) -> Option<(StoreAddress, bool)> {
     match written {
-        Written::Server { address, tls } => Some((address, tls)),
-        Written::WithPassword => {
+        WrittenServer::Server { address, tls } => Some((address, tls)),
+        WrittenServer::WithPassword => {
             let why = format!("{key} holds a user or a password");
             section.error_at(at, Bad::new(why).hint("write user, and password or password_file"));
             None
@@ -133,13 +138,13 @@ fn credentials(section: &Section<'_>) -> (Option<String>, Option<Hidden>, Option
 }
 
 /// `redis://HOST:PORT`, `rediss://HOST:PORT`, `unix:/PATH`.
-fn server(value: &DeValue<'_>) -> Read<Written> {
+fn server(value: &DeValue<'_>) -> ValueResult<WrittenServer> {
     let written = value::text(value)?;
     if written.contains('@') {
-        return Ok(Written::WithPassword);
+        return Ok(WrittenServer::WithPassword);
     }
     if let Some(path) = written.strip_prefix("unix:") {
-        return Ok(Written::Server { address: StoreAddress::Unix(value::unix_path(path)?), tls: false });
+        return Ok(WrittenServer::Server { address: StoreAddress::Unix(value::unix_path(path)?), tls: false });
     }
     let bad = || Bad::new("is not where a store can be").hint(HINT);
     let (scheme, rest) = written.split_once("://").ok_or_else(bad)?;
@@ -149,10 +154,10 @@ fn server(value: &DeValue<'_>) -> Read<Written> {
         _ => return Err(bad()),
     };
     let (host, port) = value::host_and_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(bad)?;
-    Ok(Written::Server { address: StoreAddress::Tcp(host, port), tls })
+    Ok(WrittenServer::Server { address: StoreAddress::Tcp(host, port), tls })
 }
 
-fn prefix(value: &DeValue<'_>) -> Read<String> {
+fn prefix(value: &DeValue<'_>) -> ValueResult<String> {
     const LONGEST: usize = 64;
     let written = value::text(value)?;
     let good = (1..=LONGEST).contains(&written.len()) && written.bytes().all(|byte| byte.is_ascii_graphic());

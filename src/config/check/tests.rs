@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
-use super::{Checked, check};
+use super::{CheckedConfig, check};
 use crate::config::{Certificate, ClientCertificate, Config, Tls, keys};
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
@@ -20,7 +20,7 @@ fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn checked(text: &str) -> Checked {
+fn checked(text: &str) -> CheckedConfig {
     check(text, &resolve).unwrap_or_else(|problems| panic!("{}", shown(&problems)))
 }
 
@@ -52,7 +52,8 @@ fn examples_load_without_problem_or_warning() {
     let examples = files("config");
     assert!(examples.len() >= 12);
     for (path, text) in examples {
-        let Checked { warnings, .. } = check(&text, &resolve).unwrap_or_else(|e| panic!("{path:?}\n{}", shown(&e)));
+        let CheckedConfig { warnings, .. } =
+            check(&text, &resolve).unwrap_or_else(|e| panic!("{path:?}\n{}", shown(&e)));
         assert!(warnings.is_empty(), "{path:?}\n{}", shown(&warnings));
     }
 }

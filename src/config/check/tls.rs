@@ -7,7 +7,7 @@ use super::Bad;
 use crate::config::file::Section;
 use crate::config::value;
 use crate::config::{
-    Address, Backend, Certificate, ClientCertificate, Group, PoolTls, Tls, TlsRules, TlsVersion, keys,
+    Address, Backend, Certificate, ClientCertificate, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion, keys,
 };
 
 /// The words of `tls` on listeners and routes.
@@ -18,14 +18,14 @@ pub(super) const WORDS: [(&str, Tls); 3] =
 pub(super) fn rules(top: &Section<'_>) -> TlsRules {
     let section = top.child("tls", &keys::TLS);
     let versions = value::word(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
-    let groups = section.values("groups", value::word(&Group::ALL));
+    let groups = section.values("groups", value::word(&KeyExchange::ALL));
     if section.has("groups") && section.count("groups") == 0 {
         section.error("groups", Bad::new("groups is empty: no handshake could be made"));
     }
     TlsRules {
         ticket_keys: section.read("ticket_keys", value::unless("random", value::file)).unwrap_or(None),
         min_version: section.read("min_version", versions).unwrap_or(TlsVersion::V1_2),
-        groups: if groups.is_empty() { Group::ALL.map(|(_, group)| group).to_vec() } else { groups },
+        groups: if groups.is_empty() { KeyExchange::ALL.map(|(_, group)| group).to_vec() } else { groups },
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
 /// Reads a `client_certificate`; outside = not written, inside = `"off"`.
 pub(super) fn client_certificate(
     section: &Section<'_>,
-    keys: &'static keys::Keys,
+    keys: &'static keys::TableKeys,
 ) -> Option<Option<ClientCertificate>> {
     if !section.has("client_certificate") {
         return None;

@@ -5,8 +5,8 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::listener::Written as Listener;
-use super::pool::{Written as Pool, unique_names};
+use super::listener::WrittenListener as Listener;
+use super::pool::{WrittenPool as Pool, unique_names};
 use super::{Bad, group};
 use crate::config::file::Section;
 use crate::config::{Address, Bind, KeyPart, Process, Tls, keys};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::{self, Config, CookieMode};
 
 /// What a limit is called, and its value before and after.
-type Row<T> = (String, T, T);
+type LimitRow<T> = (String, T, T);
 
 /// All of them.
 pub fn shrunk(old: &Config, new: &Config) -> Vec<String> {
@@ -33,12 +33,12 @@ pub fn shrunk(old: &Config, new: &Config) -> Vec<String> {
     told(counts, count).chain(told(times, time)).chain(told(sizes, size)).collect()
 }
 
-fn told<T: PartialOrd>(rows: Vec<Row<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
+fn told<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
     let lower = rows.into_iter().filter(|(_, before, after)| after < before);
     lower.map(move |(name, before, after)| format!("{name} shrinks: {} to {}", show(before), show(after)))
 }
 
-fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<Row<usize>> {
+fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<usize>> {
     let small = |limit: Option<u32>| wide(limit.map(|limit| limit as usize));
     let row = |name: &str, before, after| (name.to_owned(), before, after);
     vec![
@@ -57,7 +57,7 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<Row<us
     ]
 }
 
-fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<Row<Duration>> {
+fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<Duration>> {
     let row =
         |name: &str, of: fn(&config::Limits) -> Option<Duration>| (name.to_owned(), long(of(before)), long(of(after)));
     vec![
@@ -72,7 +72,7 @@ fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<Row<Dur
     ]
 }
 
-fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<usize>>) {
+fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitRow<usize>>) {
     for backend in &after.backends {
         if let Some(was) = before.backends.iter().find(|was| was.name == backend.name) {
             let most = |backend: &config::Backend| wide(backend.max_connections.map(|most| most as usize));
@@ -85,7 +85,7 @@ fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<u
     }
 }
 
-fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<Row<Duration>>) {
+fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitRow<Duration>>) {
     let name = |what: &str| format!("pool {:?}: {what}", after.name);
     if let (Some(was), Some(table)) = (before.stick_table, after.stick_table) {
         rows.push((name("remember"), was.remember, table.remember));

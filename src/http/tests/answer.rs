@@ -1,12 +1,12 @@
 //! Our own answers, read by our own reader.
 
 use super::*;
-use crate::http::answer::{self, Status};
+use crate::http::answer::{self, StatusCode};
 
 #[test]
 fn an_answer_says_all_there_is_to_say() {
     let mut out = Vec::new();
-    answer::write(&mut out, Status::Misdirected, "7f3a", false, 784_111_777);
+    answer::write(&mut out, StatusCode::Misdirected, "7f3a", false, 784_111_777);
     let wanted = "HTTP/1.1 421 Misdirected Request\r\n\
                   Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
                   Content-Type: text/plain; charset=utf-8\r\n\
@@ -21,7 +21,7 @@ fn an_answer_says_all_there_is_to_say() {
 #[test]
 fn every_answer_is_a_whole_message_and_head_gets_no_body() {
     let id = "i".repeat(128);
-    for status in Status::ALL {
+    for status in StatusCode::ALL {
         let (mut answer, mut to_head) = (Vec::new(), Vec::new());
         answer::write(&mut answer, *status, &id, false, u64::MAX);
         answer::write(&mut to_head, *status, &id, true, u64::MAX);

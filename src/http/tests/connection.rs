@@ -28,7 +28,7 @@ fn a_client_keeps_its_connection_by_version_and_word() {
 
 #[test]
 fn connections_stay_where_the_body_ends_before_them() {
-    let old = Asked { persists: true, ..ASKED_OLD };
+    let old = RequestMeta { persists: true, ..ASKED_OLD };
     for (text, asked, client, backend) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", ASKED, true, true),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ASKED, true, true),

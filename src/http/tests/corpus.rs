@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::answer::Status;
+use crate::http::answer::StatusCode;
 
 #[path = "../../../tests/framing/corpus.rs"]
 #[allow(clippy::module_inception)]
@@ -13,7 +13,7 @@ mod corpus;
 
 use corpus::{Case, Kind, Verdict, cases};
 
-fn asked(kind: Kind) -> Option<Asked> {
+fn asked(kind: Kind) -> Option<RequestMeta> {
     match kind {
         Kind::Request => None,
         Kind::Response => Some(ASKED),
@@ -37,7 +37,7 @@ fn name_of(framing: Option<Framing>) -> String {
 fn told(case: &Case, outcome: Outcome) -> String {
     match outcome {
         Outcome::Refused(refused) => {
-            let status = if case.kind == Kind::Request { refused.status() } else { Status::BadGateway };
+            let status = if case.kind == Kind::Request { refused.status() } else { StatusCode::BadGateway };
             format!("refused {} {}", refused.word(), status.code())
         }
         Outcome::Whole(framing, end) => format!("accepted {} {}", name_of(Some(framing)), case.bytes.len() - end),

@@ -33,7 +33,7 @@ fn lines(text: &str, edit: &RequestEdit<'_>) -> String {
     lines.strip_suffix("\r\n").expect("an empty line").to_owned()
 }
 
-fn edited_response(text: &str, asked: Asked, edit: &ResponseEdit<'_>) -> String {
+fn edited_response(text: &str, asked: RequestMeta, edit: &ResponseEdit<'_>) -> String {
     let reader = read_response(text.as_bytes(), asked);
     let mut out = Vec::new();
     write_response(&mut out, &reader.response(text.as_bytes()), &asked, edit);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::field::Known;
+use crate::http::field::KnownField;
 use crate::http::head::{HEAD_MAX, REQUEST_LINE_MAX};
 use crate::http::target::{Host, Target};
 
@@ -24,7 +24,7 @@ fn a_request_is_seen_as_it_was_written() {
         [(b"host", b"A.example:8443"), (b"X-Y", b"z"), (b"X-y", b"w"), (b"Empty", b""), (b"Content-Length", b"3")];
     assert_eq!(fields, wanted);
     assert_eq!(request.fields.named("x-Y").collect::<Vec<_>>(), [b"z", b"w"]);
-    assert!(request.fields.has(Known::Host) && !request.fields.has(Known::Cookie));
+    assert!(request.fields.has(KnownField::Host) && !request.fields.has(KnownField::Cookie));
 }
 
 #[test]
@@ -53,19 +53,19 @@ fn a_response_is_seen_as_it_was_written() {
     let response = reader.response(bytes);
     assert_eq!((response.version, response.status), (Version::Http10, 404));
     assert_eq!(response.reason, b"Not \xc3\xa9 here");
-    assert_eq!(response.fields.all(Known::SetCookie).collect::<Vec<_>>(), [b"a=b", b"c=d"]);
+    assert_eq!(response.fields.all(KnownField::SetCookie).collect::<Vec<_>>(), [b"a=b", b"c=d"]);
     assert_eq!(response.length, bytes.len());
 }
 
 #[test]
 fn every_field_there_is_a_rule_for_is_found_in_any_case() {
-    for known in Known::ALL {
+    for known in KnownField::ALL {
         let name = known.name();
         for name in [name.to_owned(), name.to_uppercase(), name.to_lowercase()] {
-            assert_eq!(Known::of(name.as_bytes()), *known, "{name}");
+            assert_eq!(KnownField::of(name.as_bytes()), *known, "{name}");
         }
-        assert_eq!(Known::of(format!("{name}x").as_bytes()), Known::Other);
-        assert_eq!(Known::of(&name.as_bytes()[1..]), Known::Other);
+        assert_eq!(KnownField::of(format!("{name}x").as_bytes()), KnownField::Other);
+        assert_eq!(KnownField::of(&name.as_bytes()[1..]), KnownField::Other);
     }
 }
 
@@ -80,7 +80,7 @@ fn a_reader_reads_one_head_after_another() {
     let request = reader.request(&bytes[first..]);
     assert_eq!((request.method, request.version), (Method::Head, Version::Http10));
     assert_eq!(request.fields.iter().count(), 0);
-    assert!(!request.fields.has(Known::Cookie) && request.host().is_none());
+    assert!(!request.fields.has(KnownField::Cookie) && request.host().is_none());
 }
 
 #[test]

@@ -12,14 +12,14 @@ mod head;
 
 use super::body::Body;
 use super::connection::Upgrade;
-use super::head::{Asked, RequestReader, ResponseReader};
+use super::head::{RequestMeta, RequestReader, ResponseReader};
 use super::{Framing, Method, Progress, Refused, Version};
 
 /// What a GET in HTTP/1.1 leaves to its response.
-const ASKED: Asked = Asked { method: Method::Get, version: Version::Http11, persists: true, upgrade: None };
-const ASKED_HEAD: Asked = Asked { method: Method::Head, ..ASKED };
-const ASKED_OLD: Asked = Asked { version: Version::Http10, persists: false, ..ASKED };
-const ASKED_WEB_SOCKET: Asked = Asked { upgrade: Some(Upgrade::WebSocket), ..ASKED };
+const ASKED: RequestMeta = RequestMeta { method: Method::Get, version: Version::Http11, persists: true, upgrade: None };
+const ASKED_HEAD: RequestMeta = RequestMeta { method: Method::Head, ..ASKED };
+const ASKED_OLD: RequestMeta = RequestMeta { version: Version::Http10, persists: false, ..ASKED };
+const ASKED_WEB_SOCKET: RequestMeta = RequestMeta { upgrade: Some(Upgrade::WebSocket), ..ASKED };
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ enum Outcome {
 }
 
 /// A message that arrives in pieces which end where `stops` say, and at its end; `None` = a request.
-fn arrive(bytes: &[u8], stops: impl IntoIterator<Item = usize>, asked: Option<Asked>) -> Outcome {
+fn arrive(bytes: &[u8], stops: impl IntoIterator<Item = usize>, asked: Option<RequestMeta>) -> Outcome {
     let (mut request, mut response) = (RequestReader::new(), ResponseReader::new());
     let mut body: Option<(Framing, Body, usize)> = None;
     for stop in stops.into_iter().chain([bytes.len()]) {
@@ -79,7 +79,7 @@ fn read_request(bytes: &[u8]) -> RequestReader {
 }
 
 /// A response's reader, after a head that is whole and good.
-fn read_response(bytes: &[u8], asked: Asked) -> ResponseReader {
+fn read_response(bytes: &[u8], asked: RequestMeta) -> ResponseReader {
     let mut reader = ResponseReader::new();
     let progress = reader.read(bytes, asked);
     assert!(matches!(progress, Progress::Done(_)), "{progress:?}: {}", bytes.escape_ascii());

@@ -2,7 +2,7 @@
 
 use super::stick_table::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
 use crate::pool::*;
-use crate::sticky::cookie::Recalled;
+use crate::sticky::cookie::RememberedValue;
 use crate::sticky::table::Secret;
 
 /// Two pools of the same backends, by another name and port each.
@@ -82,7 +82,7 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
         let stats = next.stats(NOW_MS).unwrap();
         assert_eq!((stats.known, stats.learned), (2, 2), "the key was over");
         for value in [&b"set"[..], b"brought"] {
-            assert_eq!(next.recall_value(value, NOW_MS), Recalled::At(1));
+            assert_eq!(next.recall_value(value, NOW_MS), RememberedValue::At(1));
         }
         pool = next;
     }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::kernel::Id;
 use super::peer::{Peer, Script, Wish};
 use super::socket::Taken;
-use super::world::{Answer, BULK, Greeting, World};
+use super::world::{BULK, ClientGreeting, ConnectScript, World};
 use crate::config::Address;
 use crate::splicer::os::Broken;
 
@@ -20,8 +20,8 @@ impl World {
         let from = SocketAddr::new(source, 40_000);
         let id = self.kernel.borrow_mut().dial(from);
         let prefix = match &self.scenario.greeting {
-            Greeting::None => Vec::new(),
-            Greeting::Proxy(bytes) | Greeting::Hello(bytes) => bytes.clone(),
+            ClientGreeting::None => Vec::new(),
+            ClientGreeting::Proxy(bytes) | ClientGreeting::Hello(bytes) => bytes.clone(),
         };
         self.new_peer(id, prefix, Some(source));
         if self.to_come == 0 && self.scenario.removes_listener {
@@ -57,7 +57,7 @@ impl World {
         peer.buffer = if self.scenario.bulky { BULK } else { 1 + random.one_of(&[500, 40_000, 200_000]) };
         if source.is_none() {
             peer.waits = self.random.one_in(3);
-            if let Greeting::Hello(hello) = &self.scenario.greeting {
+            if let ClientGreeting::Hello(hello) = &self.scenario.greeting {
                 peer.expected_prefix = hello.clone();
             }
             peer.expects_header = self.scenario.config.pools[0].proxy.is_some();
@@ -82,10 +82,10 @@ impl World {
             }
             self.kernel.borrow_mut().connecting.remove(at);
             let answer = match self.scenario.backends[backend_index(&address)] {
-                Answer::Never => continue,
-                Answer::Refuse => Err(Broken::Refused),
-                Answer::Unreachable => Err(Broken::Unreachable),
-                Answer::Accept => Ok(()),
+                ConnectScript::Never => continue,
+                ConnectScript::Refuse => Err(Broken::Refused),
+                ConnectScript::Unreachable => Err(Broken::Unreachable),
+                ConnectScript::Accept => Ok(()),
             };
             self.kernel.borrow_mut().answer(id, answer);
             if answer.is_ok() {

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use super::bytes::Bytes;
 use super::random::Random;
-use super::socket::{Closed, Mask, Socket, Taken};
+use super::socket::{Closed, Mask, SimSocket, Taken};
 use crate::config::Address;
 use crate::splicer::os::{Broken, Event, Io, Micros};
 use crate::splicer::slab::{Side, Token};
@@ -58,7 +58,7 @@ pub struct Kernel {
     pub(super) filled: usize,
     pub(super) queue: VecDeque<(Id, SocketAddr)>,
     pub(super) listener: Option<Token>,
-    sockets: Vec<Socket>,
+    sockets: Vec<SimSocket>,
     /// Sockets that are not closed.
     open: Vec<Id>,
     /// Clients by their connection's token.
@@ -95,7 +95,7 @@ impl Kernel {
     }
 
     /// A socket that was made.
-    pub fn socket(&self, id: Id) -> &Socket {
+    pub fn socket(&self, id: Id) -> &SimSocket {
         &self.sockets[id as usize]
     }
 
@@ -251,7 +251,8 @@ impl Kernel {
 
     /// Whether `events` would have something to tell.
     pub fn restless(&self) -> bool {
-        let told = |socket: &Socket| socket.token.is_some() && (socket.pending != Mask::NONE || socket.undelivered());
+        let told =
+            |socket: &SimSocket| socket.token.is_some() && (socket.pending != Mask::NONE || socket.undelivered());
         (self.listener.is_some() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
     }
 
@@ -261,7 +262,7 @@ impl Kernel {
             let socket = self.socket(*id);
             let partner = socket.partner.map(|id| self.socket(id)).filter(|partner| partner.established_at.is_some());
             let told = socket.delivered > 0 && socket.pending == Mask::NONE && socket.token.is_some();
-            told && partner.is_some_and(Socket::is_ready)
+            told && partner.is_some_and(SimSocket::is_ready)
         };
         self.open.iter().copied().find(waits)
     }
@@ -275,7 +276,7 @@ impl Kernel {
     pub(super) fn make(&mut self, connected: bool) -> Id {
         let id = self.sockets.len() as Id;
         let (room, tells_late) = (self.room_min + self.random.below(ROOM_MORE), self.random.one_in(2));
-        self.sockets.push(Socket { connected, room, tells_late, ..Socket::default() });
+        self.sockets.push(SimSocket { connected, room, tells_late, ..SimSocket::default() });
         self.open.push(id);
         id
     }
@@ -311,7 +312,7 @@ impl Kernel {
     }
 
     /// A call under way: now and then something arrives in the middle of a step.
-    pub(super) fn call(&mut self, id: Id) -> &mut Socket {
+    pub(super) fn call(&mut self, id: Id) -> &mut SimSocket {
         self.count();
         let dice = self.random.number();
         let socket = &mut self.sockets[id as usize];

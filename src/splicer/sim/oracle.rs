@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::kernel::{Id, Kernel};
 use super::peer::{Peer, Script};
-use super::socket::{Closed, Socket};
-use super::world::{Answer, Greeting, Scenario, World};
+use super::socket::{Closed, SimSocket};
+use super::world::{ClientGreeting, ConnectScript, Scenario, World};
 use crate::counters::Counter;
 use crate::outcome::Ended;
 use crate::splicer::os::Micros;
@@ -28,12 +28,12 @@ pub struct Oracle {
     pub panics: u64,
     /// How connections ended, by `Ended as usize`.
     pub counted: Vec<u64>,
-    limits: Limits,
+    limits: OracleLimits,
 }
 
 /// In microseconds; `None` = off.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct OracleLimits {
     hello: Micros,
     idle: Option<Micros>,
     half_close: Option<Micros>,
@@ -47,7 +47,7 @@ impl Oracle {
     pub fn new(scenario: &Scenario) -> Self {
         let (limits, pool) = (&scenario.config.limits, &scenario.config.pools[0]);
         let us = |limit: Duration| limit.as_micros() as Micros;
-        let limits = Limits {
+        let limits = OracleLimits {
             hello: us(limits.hello_timeout),
             idle: limits.idle_timeout.map(us),
             half_close: limits.half_close_timeout.map(us),
@@ -107,7 +107,7 @@ impl World {
     }
 
     /// Nobody is kept beyond a limit.
-    fn not_overdue(&self, peer: &Peer, client: &Socket, accepted: Micros, kernel: &Kernel) -> Result<(), String> {
+    fn not_overdue(&self, peer: &Peer, client: &SimSocket, accepted: Micros, kernel: &Kernel) -> Result<(), String> {
         let (limits, now) = (&self.oracle.limits, kernel.now);
         let over = |since: Micros, limit: Micros| since + limit + SLACK_US < now;
         let late = |what: &str| Err(format!("client {} is kept beyond {what}", peer.id));
@@ -155,33 +155,35 @@ impl World {
         };
         let active =
             backend.and_then(|backend| Some(backend.established_at?.max(client.active_at()).max(backend.active_at())));
-        let ended = |socket: &Socket| socket.end_read.is_some();
+        let ended = |socket: &SimSocket| socket.end_read.is_some();
         let half_closed = ended(client) || backend.is_some_and(ended);
         let gone_as =
             |peer: &Peer, vanished: bool| peer.gone && (matches!(peer.script, Script::Vanishes(_)) == vanished);
-        let answers = |answer: Answer| self.scenario.backends.contains(&answer);
+        let answers = |answer: ConnectScript| self.scenario.backends.contains(&answer);
         let greeting = &self.scenario.greeting;
         let cut = peer.sent < peer.prefix.len();
         match word {
             Ended::Done => ended(client) && backend.is_some_and(ended),
             Ended::Probe => {
-                matches!(greeting, Greeting::Proxy(_))
+                matches!(greeting, ClientGreeting::Proxy(_))
                     && client.moved_at == 0
                     && (peer.finished || gone_as(peer, false))
             }
-            Ended::ClientLeft => matches!(greeting, Greeting::Hello(_)) && peer.finished && peer.sent == 0,
-            Ended::HelloTruncated => matches!(greeting, Greeting::Hello(_)) && peer.finished && cut && peer.sent > 0,
+            Ended::ClientLeft => matches!(greeting, ClientGreeting::Hello(_)) && peer.finished && peer.sent == 0,
+            Ended::HelloTruncated => {
+                matches!(greeting, ClientGreeting::Hello(_)) && peer.finished && cut && peer.sent > 0
+            }
             Ended::ProxyTruncated => {
                 let late = passed(client.accepted_at, Some(limits.hello));
-                matches!(greeting, Greeting::Proxy(_)) && ((peer.finished && cut && peer.sent > 0) || late)
+                matches!(greeting, ClientGreeting::Proxy(_)) && ((peer.finished && cut && peer.sent > 0) || late)
             }
             Ended::Silent => {
-                matches!(greeting, Greeting::Hello(_))
+                matches!(greeting, ClientGreeting::Hello(_))
                     && client.moved_at == 0
                     && passed(client.accepted_at, Some(limits.hello))
             }
             Ended::HelloTimeout => {
-                matches!(greeting, Greeting::Hello(_))
+                matches!(greeting, ClientGreeting::Hello(_))
                     && client.moved_at > 0
                     && backend.is_none()
                     && passed(client.accepted_at, Some(limits.hello))
@@ -193,8 +195,8 @@ impl World {
             Ended::IdleTimeout => passed(active, limits.idle),
             Ended::HalfCloseTimeout => half_closed && passed(active, limits.half_close),
             Ended::Lifetime => passed(client.accepted_at, limits.lifetime),
-            Ended::ConnectRefused => answers(Answer::Refuse) || other.is_some_and(|other| other.gone),
-            Ended::ConnectUnreachable => answers(Answer::Unreachable),
+            Ended::ConnectRefused => answers(ConnectScript::Refuse) || other.is_some_and(|other| other.gone),
+            Ended::ConnectUnreachable => answers(ConnectScript::Unreachable),
             Ended::ConnectTimeout => {
                 passed(client.first_asked_at, Some(limits.connect)) || other.is_some_and(|other| gone_as(other, true))
             }
@@ -217,7 +219,7 @@ impl World {
     /// The source a client counts for.
     fn counts_as(&self, peer: &Peer) -> Option<IpAddr> {
         // All PROXY headers announce the same one.
-        peer.source.filter(|_| !matches!(self.scenario.greeting, Greeting::Proxy(_)))
+        peer.source.filter(|_| !matches!(self.scenario.greeting, ClientGreeting::Proxy(_)))
     }
 
     /// Unless both ends were read, both sockets of a relay are reset.
@@ -256,6 +258,6 @@ impl World {
     }
 }
 
-fn looks_complete(socket: &Socket) -> bool {
+fn looks_complete(socket: &SimSocket) -> bool {
     socket.closed == Some(Closed::Cleanly) && !socket.gone
 }

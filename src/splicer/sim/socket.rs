@@ -74,7 +74,7 @@ pub enum Taken {
 
 /// One socket of the code under test, and the wire to whoever is at its other end.
 #[derive(Debug, Default)]
-pub struct Socket {
+pub struct SimSocket {
     /// Bytes on the wire and in the buffer; the first `delivered` can be read.
     pub(super) coming: Bytes,
     pub(super) delivered: usize,
@@ -121,7 +121,7 @@ pub struct Socket {
     pub first_asked_at: Option<Micros>,
 }
 
-impl Socket {
+impl SimSocket {
     /// All that is so now, as `poll` would say it.
     pub(super) fn level(&self) -> Mask {
         if !self.connected && !self.gone {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::random::Random;
-use super::world::{Answer, Greeting, Scenario, World};
+use super::world::{ClientGreeting, ConnectScript, Scenario, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 use crate::outcome::Ended;
 
@@ -103,17 +103,23 @@ fn scenario(seed: u64) -> Scenario {
     let mut random = Random::new(!seed);
     let hostile = seed >= HOSTILE;
     let backends = match random.below(if hostile { 14 } else { 12 }) {
-        0..3 => vec![Answer::Accept; 3],
-        3..6 => vec![Answer::Refuse, Answer::Accept, Answer::Accept],
-        6..9 => vec![Answer::Unreachable, Answer::Accept],
-        9..12 => vec![Answer::Accept, Answer::Never, Answer::Refuse],
-        12 => vec![Answer::Never; 5],
-        _ => vec![random.one_of(&[Answer::Refuse, Answer::Unreachable]); 2],
+        0..3 => vec![ConnectScript::Accept; 3],
+        3..6 => vec![ConnectScript::Refuse, ConnectScript::Accept, ConnectScript::Accept],
+        6..9 => vec![ConnectScript::Unreachable, ConnectScript::Accept],
+        9..12 => vec![ConnectScript::Accept, ConnectScript::Never, ConnectScript::Refuse],
+        12 => vec![ConnectScript::Never; 5],
+        _ => vec![random.one_of(&[ConnectScript::Refuse, ConnectScript::Unreachable]); 2],
     };
     let (listener, greeting) = match random.below(4) {
-        0 => ("trust = [\"10.0.0.0/8\"]", Greeting::Proxy(b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\n".to_vec())),
-        1 => ("tls = \"passthrough\"\n[[listener.route]]\nsni = \"*.example\"\npool = \"p\"", Greeting::Hello(hello())),
-        _ => ("", Greeting::None),
+        0 => (
+            "trust = [\"10.0.0.0/8\"]",
+            ClientGreeting::Proxy(b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\n".to_vec()),
+        ),
+        1 => (
+            "tls = \"passthrough\"\n[[listener.route]]\nsni = \"*.example\"\npool = \"p\"",
+            ClientGreeting::Hello(hello()),
+        ),
+        _ => ("", ClientGreeting::None),
     };
     let balance = random.one_of(&["hash", "ring", "round_robin", "least_connections"]);
     let backend = |n: usize| format!("[[pool.backend]]\nname = \"b{n}\"\naddress = \"192.0.2.{n}:1\"\n");
@@ -128,7 +134,7 @@ fn scenario(seed: u64) -> Scenario {
     config.limits.idle_timeout = hostile.then(|| Duration::from_secs(30));
     config.limits.half_close_timeout = (!hostile || !random.one_in(4)).then(|| Duration::from_secs(10));
     config.limits.lifetime = (hostile && random.one_in(4)).then(|| Duration::from_secs(20));
-    if greeting == Greeting::None && random.one_in(4) {
+    if greeting == ClientGreeting::None && random.one_in(4) {
         config.pools[0].proxy = Some(ProxyOut { version: ProxyVersion::V1, tlvs: Vec::new() });
     }
     let bulky = random.one_in(16);

@@ -15,11 +15,11 @@ use super::peer::Peer;
 use super::random::{Random, mix};
 use crate::access_log::AccessLogSender;
 use crate::config::{Address, Config};
-use crate::connection::Whom;
+use crate::connection::Selection;
 use crate::outcome::Ended;
-use crate::snapshot::{Loaded, Snapshot};
+use crate::snapshot::{LoadedFiles, Snapshot};
 use crate::splicer::os::{Broken, Micros};
-use crate::splicer::worker::{Shared, Worker};
+use crate::splicer::worker::{Worker, WorkerShared};
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
 const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
@@ -36,7 +36,7 @@ pub struct Scenario {
     /// What the worker is configured with.
     pub config: Config,
     /// How each backend answers, in the configuration's order.
-    pub backends: Vec<Answer>,
+    pub backends: Vec<ConnectScript>,
     /// Clients that will come.
     pub clients: usize,
     /// Connections served at once.
@@ -46,7 +46,7 @@ pub struct Scenario {
     /// Pipes that the worker may have.
     pub pipes_max: usize,
     /// Before its stream each client sends this.
-    pub greeting: Greeting,
+    pub greeting: ClientGreeting,
     /// The listener is removed when the last client has dialled.
     pub removes_listener: bool,
     /// Everybody has much to say and much room, so that the worker has more to do than a connection's share of a turn.
@@ -57,7 +57,7 @@ pub struct Scenario {
 
 /// How a backend answers a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum ConnectScript {
     /// Accepts.
     Accept,
     /// Refuses.
@@ -70,7 +70,7 @@ pub enum Answer {
 
 /// What a client sends before its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Greeting {
+pub enum ClientGreeting {
     /// Nothing.
     None,
     /// A PROXY header, which the backend does not see.
@@ -83,7 +83,7 @@ pub enum Greeting {
 pub struct World {
     pub(super) kernel: Rc<RefCell<Kernel>>,
     pub(super) worker: Worker<SimOs>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WorkerShared>,
     pub(super) scenario: Scenario,
     pub(super) random: Random,
     /// Everybody, by the number of their socket.
@@ -100,7 +100,8 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, scenario: Scenario) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let shared = Arc::new(Shared::new(scenario.config.clone(), Loaded::default(), 1, scenario.pipes_max));
+        let shared =
+            Arc::new(WorkerShared::new(scenario.config.clone(), LoadedFiles::default(), 1, scenario.pipes_max));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), AccessLogSender::off());
         worker.add_listener(0, (), listener, false);
@@ -198,13 +199,13 @@ impl World {
                 self.oracle.panics += 1;
             }
             2 => {
-                self.worker.shed(&Whom::All, 1, Ended::Stopped);
+                self.worker.shed(&Selection::All, 1, Ended::Stopped);
             }
             3 | 4 => {
                 let old = self.shared.current.load_full();
                 let next = Snapshot::build(
                     self.scenario.config.clone(),
-                    Loaded::default(),
+                    LoadedFiles::default(),
                     Some(&old),
                     1,
                     &self.shared.admission,
@@ -346,9 +347,9 @@ impl World {
 fn hopeless(scenario: &Scenario, random: &mut Random) -> Vec<(Address, Broken)> {
     let addresses = scenario.config.pools[0].backends.iter().map(|backend| backend.address.clone());
     let answers = addresses.zip(&scenario.backends).filter_map(|(address, answer)| match answer {
-        Answer::Refuse => Some((address, Broken::Refused)),
-        Answer::Unreachable => Some((address, Broken::Unreachable)),
-        Answer::Accept | Answer::Never => None,
+        ConnectScript::Refuse => Some((address, Broken::Refused)),
+        ConnectScript::Unreachable => Some((address, Broken::Unreachable)),
+        ConnectScript::Accept | ConnectScript::Never => None,
     });
     answers.filter(|_| random.one_in(2)).collect()
 }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::snapshot::Loaded;
+use crate::snapshot::LoadedFiles;
 use crate::splicer::os::{Linux, now};
 
-fn shared(listener: &str, pool: &str) -> Arc<Shared> {
+fn shared(listener: &str, pool: &str) -> Arc<WorkerShared> {
     let text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n{listener}\n\
          [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:1\" }}]\n{pool}\n"
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    Arc::new(Shared::new(config, Loaded::default(), 1, 8))
+    Arc::new(WorkerShared::new(config, LoadedFiles::default(), 1, 8))
 }
 
 /// Another worker's turn may have begun later than this one's, and what it hands over may end at once.

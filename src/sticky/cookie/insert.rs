@@ -14,10 +14,10 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::Verdict;
+use super::CookieVerdict;
 use super::key_ring::KeyRing;
 use super::names::{NameId, Names};
-use super::seal::{self, Nonce, Said, VALUE_LENGTH};
+use super::seal::{self, Nonce, SealedClaims, VALUE_LENGTH};
 use crate::config::{self, SameSite, Secure};
 
 /// How far clocks may be apart, in seconds.
@@ -45,7 +45,7 @@ pub struct Insert {
 
 impl Insert {
     /// The cookie `name` of `pool`, whose backends are `names`.
-    pub fn new(name: &str, insert: &config::Insert, pool: &str, names: Arc<Names>, ring: Arc<KeyRing>) -> Self {
+    pub fn new(name: &str, insert: &config::InsertRules, pool: &str, names: Arc<Names>, ring: Arc<KeyRing>) -> Self {
         Self {
             ring,
             names,
@@ -60,24 +60,26 @@ impl Insert {
     }
 
     /// What a value that came back is worth at `now`, in Unix seconds.
-    pub fn open(&self, value: &[u8], now: u64) -> Verdict {
-        let Some((said, is_first)) = seal::open(&self.ring, &self.additional, value) else { return Verdict::Forged };
+    pub fn open(&self, value: &[u8], now: u64) -> CookieVerdict {
+        let Some((said, is_first)) = seal::open(&self.ring, &self.additional, value) else {
+            return CookieVerdict::Forged;
+        };
         if said.pool != self.pool {
-            return Verdict::OtherPool;
+            return CookieVerdict::OtherPool;
         }
         let (issued, seen) = (u64::from(said.issued), u64::from(said.seen));
         let outlived = self.max_life_s.is_some_and(|life| now > issued + life + SKEW_S);
         if now.abs_diff(seen) > self.max_idle_s + SKEW_S || outlived {
-            return Verdict::Expired;
+            return CookieVerdict::Expired;
         }
-        let Some(backend) = self.names.by_id(said.backend) else { return Verdict::Removed };
+        let Some(backend) = self.names.by_id(said.backend) else { return CookieVerdict::Removed };
         let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
         let is_ahead = seen > now + SKEW_S;
         // What a clock that ran ahead has dated must not outlive `max_life` by as much.
         let issued = issued.min(now);
         match is_first && !is_old && !is_ahead {
-            true => Verdict::Fresh { backend, issued },
-            false => Verdict::Due { backend, issued },
+            true => CookieVerdict::Fresh { backend, issued },
+            false => CookieVerdict::Due { backend, issued },
         }
     }
 
@@ -99,14 +101,14 @@ impl Insert {
         let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
         // An index out of bounds names nobody; such a value opens as `Removed`.
         let backend = self.names.id(backend).unwrap_or(NameId(0));
-        let said = Said { pool: self.pool, backend, issued: seconds(issued), seen: seconds(now) };
+        let said = SealedClaims { pool: self.pool, backend, issued: seconds(issued), seen: seconds(now) };
         seal::seal(&self.ring, &self.additional, &said, nonce)
     }
 }
 
 /// The attributes that never change (RFC 6265 §4.1, RFC 6265bis §4.1.2.7 `SameSite`, CHIPS `Partitioned`). Browsers
 /// throw a cookie away that asks for `SameSite=None` or `Partitioned` and is not `Secure`; in the clear it goes without.
-fn attributes(insert: &config::Insert, secure: bool) -> Box<[u8]> {
+fn attributes(insert: &config::InsertRules, secure: bool) -> Box<[u8]> {
     let mut text = String::new();
     if let Some(domain) = &insert.domain {
         text += &format!("; Domain={domain}");

@@ -33,11 +33,11 @@ const DIFFERENT_MIN: usize = 16;
 
 /// Keys in the order of their file.
 pub struct KeyRing {
-    keys: Box<[Key]>,
+    keys: Box<[SealingKey]>,
 }
 
 /// What sealing and opening need of one key.
-pub(super) struct Key {
+pub(super) struct SealingKey {
     pub(super) id: [u8; ID_LENGTH],
     pub(super) aead: LessSafeKey,
 }
@@ -82,16 +82,16 @@ impl KeyRing {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Self { keys: keys.iter().map(|(_, key)| Key::new(key)).collect() })
+        Ok(Self { keys: keys.iter().map(|(_, key)| SealingKey::new(key)).collect() })
     }
 
     /// The key that seals.
-    pub(super) fn first(&self) -> &Key {
+    pub(super) fn first(&self) -> &SealingKey {
         &self.keys[0]
     }
 
     /// The keys with this id, nearly always one or none, and whether each is the first.
-    pub(super) fn named(&self, id: [u8; ID_LENGTH]) -> impl Iterator<Item = (bool, &Key)> {
+    pub(super) fn named(&self, id: [u8; ID_LENGTH]) -> impl Iterator<Item = (bool, &SealingKey)> {
         self.keys.iter().enumerate().filter(move |(_, key)| key.id == id).map(|(index, key)| (index == 0, key))
     }
 }
@@ -102,7 +102,7 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-impl Key {
+impl SealingKey {
     fn new(secret: &[u8; KEY_LENGTH]) -> Self {
         /// HKDF without salt.
         static UNSALTED: LazyLock<Salt> = LazyLock::new(|| Salt::new(HKDF_SHA256, &[]));

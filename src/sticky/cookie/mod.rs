@@ -40,7 +40,7 @@ const VALUES_MAX: usize = 8;
 
 /// One pool's cookie.
 #[derive(Debug)]
-pub struct Rule {
+pub struct CookieRule {
     name: Box<str>,
     names: Arc<Names>,
     mode: Mode,
@@ -65,7 +65,7 @@ pub enum Mode {
 
 /// What the cookie of a request says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CookieVerdict {
     /// Valid; nothing is to be sent.
     Fresh {
         /// Index of the backend in the pool.
@@ -92,7 +92,7 @@ pub enum Verdict {
 
 /// What is remembered of the value of an application's cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recalled {
+pub enum RememberedValue {
     /// Nothing.
     Unknown,
     /// It belongs to this backend, by its index.
@@ -101,7 +101,7 @@ pub enum Recalled {
     Gone,
 }
 
-impl Verdict {
+impl CookieVerdict {
     /// The backend of a valid cookie, by its index.
     pub fn backend(self) -> Option<usize> {
         match self {
@@ -123,7 +123,7 @@ impl Verdict {
     }
 }
 
-impl Rule {
+impl CookieRule {
     /// What `cookie` means for `pool`, whose backends have these names in the order of its configuration. `read_ring`
     /// is asked in `insert` mode only.
     pub fn new<'n, E>(
@@ -169,8 +169,8 @@ impl Rule {
         &self,
         values: impl IntoIterator<Item = &'v [u8]>,
         now: u64,
-        recall: impl Fn(&[u8]) -> Recalled,
-    ) -> Option<Verdict> {
+        recall: impl Fn(&[u8]) -> RememberedValue,
+    ) -> Option<CookieVerdict> {
         let mut first = None;
         for verdict in values.into_iter().take(VALUES_MAX).filter_map(|value| self.verdict(value, now, &recall)) {
             if verdict.backend().is_some() {
@@ -186,17 +186,17 @@ impl Rule {
         matches!(self.mode, Mode::Prefix).then(|| self.names.prefix(backend)).flatten()
     }
 
-    fn verdict(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> Recalled) -> Option<Verdict> {
+    fn verdict(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> RememberedValue) -> Option<CookieVerdict> {
         let known = |backend: Option<usize>| match backend {
-            Some(backend) => Verdict::Fresh { backend, issued: now },
-            None => Verdict::Removed,
+            Some(backend) => CookieVerdict::Fresh { backend, issued: now },
+            None => CookieVerdict::Removed,
         };
         match &self.mode {
             Mode::Insert(insert) => Some(insert.open(value, now)),
             Mode::Learn => match recall(value) {
-                Recalled::Unknown => None,
-                Recalled::At(backend) => Some(known(Some(backend))),
-                Recalled::Gone => Some(known(None)),
+                RememberedValue::Unknown => None,
+                RememberedValue::At(backend) => Some(known(Some(backend))),
+                RememberedValue::Gone => Some(known(None)),
             },
             Mode::Prefix => Some(known(self.names.by_name(named::prefix(value)?))),
             Mode::Route => Some(known(named::route(value, |name| self.names.by_name(name))?)),

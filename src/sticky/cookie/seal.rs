@@ -83,7 +83,7 @@ const _: () = assert!(SEALED_LENGTH * 4 == VALUE_LENGTH * 3);
 
 /// What a value says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct SealedClaims {
     /// Whose cookie it is.
     pub(super) pool: NameId,
     /// Where the client settled.
@@ -100,7 +100,7 @@ pub(super) fn additional_data(name: &str) -> Box<[u8]> {
 }
 
 /// Seals with the first key of the ring.
-pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &Said, nonce: Nonce) -> [u8; VALUE_LENGTH] {
+pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &SealedClaims, nonce: Nonce) -> [u8; VALUE_LENGTH] {
     let key = ring.first();
     let mut sealed = [0; SEALED_LENGTH];
     sealed[0] = VERSION;
@@ -118,7 +118,7 @@ pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &Said, nonce: Nonce)
 
 /// What a value says, and whether the ring's first key sealed it; `None` for everything that no key of the ring sealed
 /// for a cookie of this name.
-pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(Said, bool)> {
+pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(SealedClaims, bool)> {
     let mut sealed = [0; SEALED_LENGTH];
     if value.len() != VALUE_LENGTH || BASE64URL_NOPAD.decode_mut(value, &mut sealed).is_err() || sealed[0] != VERSION {
         return None;
@@ -130,11 +130,11 @@ pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(S
         let mut facts: [u8; FACTS_LENGTH] = part(&sealed, FACTS_AT);
         let nonce = AeadNonce::assume_unique_for_key(nonce);
         key.aead.open_in_place_separate_tag(nonce, Aad::from(additional), &tag, &mut facts).ok()?;
-        Some((Said::decode(&facts), is_first))
+        Some((SealedClaims::decode(&facts), is_first))
     })
 }
 
-impl Said {
+impl SealedClaims {
     fn encode(&self) -> [u8; FACTS_LENGTH] {
         let mut bytes = [0; FACTS_LENGTH];
         bytes[..8].copy_from_slice(&self.pool.0.to_be_bytes());

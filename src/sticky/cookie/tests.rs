@@ -10,12 +10,12 @@ const KEY: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543
 const NOW: u64 = 1_800_000_000;
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn fresh(backend: usize) -> Option<Verdict> {
-    Some(Verdict::Fresh { backend, issued: NOW })
+fn fresh(backend: usize) -> Option<CookieVerdict> {
+    Some(CookieVerdict::Fresh { backend, issued: NOW })
 }
 
 fn insert() -> CookieMode {
-    CookieMode::Insert(config::Insert {
+    CookieMode::Insert(config::InsertRules {
         keys: "/keys".into(),
         max_idle: HOUR,
         max_life: None,
@@ -28,17 +28,17 @@ fn insert() -> CookieMode {
     })
 }
 
-fn rule(mode: CookieMode) -> Rule {
+fn rule(mode: CookieMode) -> CookieRule {
     let cookie = config::Cookie { name: "SID".to_owned(), mode };
     let read_ring = |path: &Path| {
         assert_eq!(path, Path::new("/keys"));
         Ok::<_, Infallible>(Arc::new(KeyRing::parse(KEY).unwrap()))
     };
-    Rule::new(&cookie, "web", ["a", "b"], read_ring).unwrap()
+    CookieRule::new(&cookie, "web", ["a", "b"], read_ring).unwrap()
 }
 
-fn read(rule: &Rule, values: &[&str]) -> Option<Verdict> {
-    rule.read(values.iter().map(|value| value.as_bytes()), NOW, |_| Recalled::Unknown)
+fn read(rule: &CookieRule, values: &[&str]) -> Option<CookieVerdict> {
+    rule.read(values.iter().map(|value| value.as_bytes()), NOW, |_| RememberedValue::Unknown)
 }
 
 #[test]
@@ -49,10 +49,10 @@ fn every_mode_reads_its_own_kind_of_value() {
     for (rule, value, expected) in [
         (&prefix, "b~31d4", fresh(1)),
         (&prefix, "b~", fresh(1)),
-        (&prefix, "gone~31d4", Some(Verdict::Removed)),
+        (&prefix, "gone~31d4", Some(CookieVerdict::Removed)),
         (&prefix, "31d4", None),
         (&route, "31d4.b", fresh(1)),
-        (&route, "31d4.gone", Some(Verdict::Removed)),
+        (&route, "31d4.gone", Some(CookieVerdict::Removed)),
         (&route, "31d4", None),
         (&hash, "31d4", None),
     ] {
@@ -71,46 +71,46 @@ fn the_first_valid_of_several_values_counts() {
     let sealed = |backend, seen| String::from_utf8(insert.seal(backend, seen, seen, [1; 12]).to_vec()).unwrap();
     let (good, other, old) = (sealed(0, NOW), sealed(1, NOW), sealed(1, NOW - 5000));
     assert_eq!(read(&rule, &[]), None);
-    assert_eq!(read(&rule, &["", &old]), Some(Verdict::Forged), "of those that are not, the first");
+    assert_eq!(read(&rule, &["", &old]), Some(CookieVerdict::Forged), "of those that are not, the first");
     assert_eq!(read(&rule, &[&old, "x", &good, &other]), fresh(0));
     let many: Vec<_> = std::iter::repeat_n("x", VALUES_MAX).chain([good.as_str()]).collect();
-    assert_eq!(read(&rule, &many), Some(Verdict::Forged), "a client cannot make us open hundreds");
+    assert_eq!(read(&rule, &many), Some(CookieVerdict::Forged), "a client cannot make us open hundreds");
 }
 
 #[test]
 fn a_key_file_that_cannot_be_read_is_the_callers_to_tell() {
     let read_ring = |_: &Path| Err("no such file");
     let cookie = config::Cookie { name: "SESSILE".to_owned(), mode: insert() };
-    assert_eq!(Rule::new(&cookie, "web", ["a"], read_ring).unwrap_err(), "no such file");
+    assert_eq!(CookieRule::new(&cookie, "web", ["a"], read_ring).unwrap_err(), "no such file");
 }
 
 #[test]
 fn a_learned_value_means_what_is_remembered_of_it() {
     let rule = rule(CookieMode::Learn { remember: HOUR });
     let recall = |value: &[u8]| match value {
-        b"of-a" => Recalled::At(0),
-        b"of-b" => Recalled::At(1),
-        b"of-one-that-left" => Recalled::Gone,
-        _ => Recalled::Unknown,
+        b"of-a" => RememberedValue::At(0),
+        b"of-b" => RememberedValue::At(1),
+        b"of-one-that-left" => RememberedValue::Gone,
+        _ => RememberedValue::Unknown,
     };
     let read = |values: &[&str]| rule.read(values.iter().map(|value| value.as_bytes()), NOW, recall);
     assert_eq!(read(&["31d4"]), None);
     assert_eq!(read(&["31d4", "of-b", "of-a"]), fresh(1));
-    assert_eq!(read(&["of-one-that-left"]), Some(Verdict::Removed));
+    assert_eq!(read(&["of-one-that-left"]), Some(CookieVerdict::Removed));
     assert_eq!(read(&["of-one-that-left", "of-a"]), fresh(0));
 }
 
 #[test]
 fn every_verdict_has_its_word() {
     let all = [
-        Verdict::Fresh { backend: 0, issued: 0 },
-        Verdict::Due { backend: 0, issued: 0 },
-        Verdict::Expired,
-        Verdict::Forged,
-        Verdict::OtherPool,
-        Verdict::Removed,
+        CookieVerdict::Fresh { backend: 0, issued: 0 },
+        CookieVerdict::Due { backend: 0, issued: 0 },
+        CookieVerdict::Expired,
+        CookieVerdict::Forged,
+        CookieVerdict::OtherPool,
+        CookieVerdict::Removed,
     ];
     let words = ["fresh", "due", "expired", "forged", "other_pool", "removed"];
-    assert_eq!(all.map(Verdict::word), words);
+    assert_eq!(all.map(CookieVerdict::word), words);
     assert_eq!(all.map(|verdict| verdict.backend().is_some()), [true, true, false, false, false, false]);
 }

@@ -73,7 +73,7 @@ pub(super) struct Buckets<W = AtomicU64> {
 }
 
 /// An entry that a look-up found.
-pub(super) struct Found<'t, W> {
+pub(super) struct FoundEntry<'t, W> {
     word: &'t W,
     pub(super) data: Data,
 }
@@ -107,18 +107,18 @@ impl<W: Word> Buckets<W> {
 
     /// Finds a key.
     #[inline]
-    pub(super) fn find(&self, key: KeyHash) -> Option<Found<'_, W>> {
+    pub(super) fn find(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         self.first_look(key).or_else(|| self.look_surely(key))
     }
 
     /// A hit here is one; a miss is not sure, which is enough for those who take the bits next.
     #[inline]
-    pub(super) fn first_look(&self, key: KeyHash) -> Option<Found<'_, W>> {
+    pub(super) fn first_look(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         for home in self.homes(key) {
             for [word, check] in self.bucket(home).as_chunks().0 {
                 let data = Data(word.load());
                 if data.key(check.load()) == key && !data.is_empty() {
-                    return Some(Found { word, data });
+                    return Some(FoundEntry { word, data });
                 }
             }
         }
@@ -126,13 +126,13 @@ impl<W: Word> Buckets<W> {
     }
 
     /// Looks until two looks agree.
-    fn look_surely(&self, key: KeyHash) -> Option<Found<'_, W>> {
+    fn look_surely(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         let buckets = self.homes(key).map(|home| self.bucket(home));
         for _ in 0..W::LOOKS {
-            let looks = buckets.map(Look::at);
+            let looks = buckets.map(BucketRead::at);
             for (bucket, look) in buckets.into_iter().zip(&looks) {
                 if let Some((place, data)) = look.find(key) {
-                    return Some(Found { word: &bucket[2 * place], data });
+                    return Some(FoundEntry { word: &bucket[2 * place], data });
                 }
             }
             if buckets.into_iter().zip(&looks).all(|(bucket, look)| look.still_holds(bucket)) {
@@ -145,7 +145,7 @@ impl<W: Word> Buckets<W> {
 
     /// Dates an entry; whether it did. If not, somebody else has changed it just now.
     #[inline]
-    pub(super) fn touch(found: &Found<'_, W>, now: Minute) -> bool {
+    pub(super) fn touch(found: &FoundEntry<'_, W>, now: Minute) -> bool {
         found.word.replace(found.data.0, found.data.seen_at(now).0)
     }
 
@@ -163,7 +163,7 @@ impl<W: Word> Buckets<W> {
     pub(super) fn entries(&self, bucket: usize) -> impl Iterator<Item = (KeyHash, Data)> + use<W> {
         let bucket = self.bucket(bucket);
         let look = (0..W::TRIES).find_map(|_| {
-            let look = Look::at(bucket);
+            let look = BucketRead::at(bucket);
             let whole = look.still_holds(bucket);
             if !whole {
                 W::pause();
@@ -190,9 +190,9 @@ impl<W: Word> Buckets<W> {
 }
 
 /// The words of a bucket as they were read, one after another.
-struct Look([u64; WORDS]);
+struct BucketRead([u64; WORDS]);
 
-impl Look {
+impl BucketRead {
     #[inline]
     fn at<W: Word>(bucket: &[W; WORDS]) -> Self {
         Self(std::array::from_fn(|word| bucket[word].load()))
@@ -281,14 +281,14 @@ impl<W: Word> Held<'_, W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendId, EntryKind, Place};
+    use super::super::{BackendId, EntryKind, EntryValue};
     use super::*;
     use crate::sticky::table::entry::PlacementId;
 
     #[test]
     fn nothing_is_told_of_a_bucket_in_which_an_entry_is_half_written() {
         let buckets = Buckets::zeroed(2 * LINE_BYTES as u64).unwrap();
-        let place = Place { id: BackendId { id: 1, generation: 0 }, kind: EntryKind::Displaced };
+        let place = EntryValue { id: BackendId { id: 1, generation: 0 }, kind: EntryKind::Displaced };
         let (key, data) = (KeyHash(7), Data::new(place, PlacementId::at(0), Minute::START));
         let told = || (0..2).flat_map(|bucket| buckets.entries(bucket)).collect::<Vec<_>>();
         let held = buckets.hold(key).unwrap();

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use super::secret::KeyHash;
-use super::{BackendId, EntryKind, Place, Terms};
+use super::{BackendId, EntryKind, EntryValue, Terms};
 
 /// Minutes since a moment of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -134,7 +134,7 @@ impl Data {
 
     /// An entry of somebody who settled there at `seen`.
     #[inline]
-    pub(super) fn new(place: Place, placement_id: PlacementId, seen: Minute) -> Self {
+    pub(super) fn new(place: EntryValue, placement_id: PlacementId, seen: Minute) -> Self {
         let flags = match place.kind {
             EntryKind::Placed => u64::from(placement_id.0),
             EntryKind::Outgrown | EntryKind::Displaced => 0,
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn an_entry_is_findable_by_the_placement_it_was_made_under_only() {
         let (old, new) = (PlacementId::at(5), PlacementId::at(6));
-        let data = |kind| Data::new(Place { id: SEAT, kind }, old, Minute(1));
+        let data = |kind| Data::new(EntryValue { id: SEAT, kind }, old, Minute(1));
         assert_eq!(data(EntryKind::Placed).kind(old), EntryKind::Placed);
         assert_eq!(data(EntryKind::Placed).kind(new), EntryKind::Outgrown);
         assert_eq!(data(EntryKind::Displaced).kind(PlacementId::at(0)), EntryKind::Displaced);
@@ -283,7 +283,8 @@ mod tests {
                 (EntryKind::Learned, remember_values),
             ];
             for (kind, most) in origins {
-                let flags = Data::new(Place { id: SEAT, kind }, PlacementId::at(PLACEMENT_IDS - 1), Minute(1)).flags();
+                let flags =
+                    Data::new(EntryValue { id: SEAT, kind }, PlacementId::at(PLACEMENT_IDS - 1), Minute(1)).flags();
                 let most_min = remember_min(most);
                 assert!(lifetimes.reach(flags, most_min) && !lifetimes.reach(flags, most_min + 1), "{kind:?}");
             }
@@ -293,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, kind in 0..4_usize) {
-            let place = Place { id: BackendId { id, generation }, kind: [EntryKind::Placed, EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned][kind] };
+            let place = EntryValue { id: BackendId { id, generation }, kind: [EntryKind::Placed, EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned][kind] };
             let (placement_id, seen) = (PlacementId::at(key as usize), Minute::of_ms(ms));
             let data = Data::new(place, placement_id, seen);
             prop_assert_eq!((data.id(), data.kind(placement_id), data.seen()), (place.id, place.kind, seen));

@@ -12,13 +12,13 @@ use super::{BackendState, EntryKind, Stored};
 
 /// What the stick table is asked under: the terms of a snapshot, and now.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct View {
+pub(super) struct TableView {
     pub(super) lifetimes: Lifetimes,
     pub(super) placement_id: PlacementId,
     pub(super) now: Minute,
 }
 
-impl View {
+impl TableView {
     /// An entry that is there, and not over.
     #[inline]
     pub(super) fn is_live(&self, data: Data) -> bool {
@@ -50,7 +50,7 @@ impl Update {
         before: Data,
         fresh: Data,
         if_known: IfKnown,
-        view: &View,
+        view: &TableView,
         state: impl Fn(Data) -> BackendState,
     ) -> Self {
         if !view.is_live(before) || state(before) == BackendState::Gone {
@@ -94,7 +94,7 @@ pub(super) enum Room {
 pub(super) fn find(
     all: &[Data; 2 * ENTRIES],
     newcomer: Data,
-    view: &View,
+    view: &TableView,
     state: impl Fn(Data) -> BackendState,
 ) -> Room {
     let ranks = all.map(|data| rank(data, view, &state));
@@ -118,7 +118,7 @@ fn freest(ranks: &[Rank; 2 * ENTRIES], least: Rank) -> Option<usize> {
     bucket.iter().position(|rank| *rank == least).map(|place| place + offset)
 }
 
-fn rank(data: Data, view: &View, state: impl Fn(Data) -> BackendState) -> Rank {
+fn rank(data: Data, view: &TableView, state: impl Fn(Data) -> BackendState) -> Rank {
     if !view.is_live(data) {
         return Rank::Nothing;
     }
@@ -135,20 +135,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sticky::table::{BackendId, Place, Terms};
+    use crate::sticky::table::{BackendId, EntryValue, Terms};
 
     const PLACEMENT_ID: usize = 3;
     const DOWN: u16 = 8;
     const GONE: u16 = 9;
 
-    fn view() -> View {
+    fn view() -> TableView {
         let [remember, remember_values] = [100, 500].map(|minutes| Duration::from_secs(minutes * 60));
         let lifetimes = Lifetimes::new(&Terms { remember, remember_values, digest: 1 });
-        View { lifetimes, placement_id: PlacementId::at(PLACEMENT_ID), now: Minute::of_ms(1000 * 60_000) }
+        TableView { lifetimes, placement_id: PlacementId::at(PLACEMENT_ID), now: Minute::of_ms(1000 * 60_000) }
     }
 
     fn entry(id: u16, kind: EntryKind, age_min: u32) -> Data {
-        let place = Place { id: BackendId { id, generation: 0 }, kind };
+        let place = EntryValue { id: BackendId { id, generation: 0 }, kind };
         Data::new(place, PlacementId::at(PLACEMENT_ID), view().now.before(age_min))
     }
 

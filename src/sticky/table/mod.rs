@@ -45,7 +45,7 @@ pub use self::top_keys::{Hot, TopKeys};
 
 use self::buckets::Buckets;
 use self::entry::{Data, Lifetimes, PlacementId};
-use self::eviction::{IfKnown, Room, Update, View};
+use self::eviction::{IfKnown, Room, TableView, Update};
 use self::placement_ids::PlacementIds;
 
 /// The stick table of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
@@ -75,7 +75,7 @@ pub struct Terms {
 
 /// Where a key settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct EntryValue {
     /// The backend.
     pub id: BackendId,
     /// Why there.
@@ -148,7 +148,7 @@ pub enum Stored {
 
 /// One entry, for export and counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct TableEntry {
     /// Its key.
     pub key: KeyHash,
     /// What it says, as [`StickTable::find`] does. The age may be more than is remembered.
@@ -229,7 +229,13 @@ impl StickTable {
 
     /// A key has settled: its connection stands. Whatever was known of it before gives way, but what was learned from
     /// its cookie stays worth as much.
-    pub fn settle(&self, key: KeyHash, place: Place, now: Minute, state: impl Fn(BackendId) -> BackendState) -> Stored {
+    pub fn settle(
+        &self,
+        key: KeyHash,
+        place: EntryValue,
+        now: Minute,
+        state: impl Fn(BackendId) -> BackendState,
+    ) -> Stored {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Move, &self.view(now), state)
     }
 
@@ -238,7 +244,7 @@ impl StickTable {
     pub fn refresh(
         &self,
         key: KeyHash,
-        place: Place,
+        place: EntryValue,
         now: Minute,
         state: impl Fn(BackendId) -> BackendState,
     ) -> Stored {
@@ -258,19 +264,19 @@ impl StickTable {
 
     /// What stands in these buckets, while others go on changing it: an entry is as it was at some moment. Those whose
     /// time is over are included until somebody needs their place.
-    pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = Entry> + '_ {
+    pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
         let buckets = buckets.start.min(self.buckets())..buckets.end.min(self.buckets());
         let entries = buckets.flat_map(|bucket| self.buckets.entries(bucket));
-        entries.map(move |(key, data)| Entry { key, known: self.known(data, now), flags: data.flags() })
+        entries.map(move |(key, data)| TableEntry { key, known: self.known(data, now), flags: data.flags() })
     }
 
     /// Whether an entry's time is not over.
-    pub fn remembers(&self, entry: &Entry) -> bool {
+    pub fn remembers(&self, entry: &TableEntry) -> bool {
         self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
     /// Takes an entry as it was in another stick table, unless it knows better; whether its key is known now.
-    fn restore(&self, entry: &Entry, now: Minute) -> bool {
+    fn restore(&self, entry: &TableEntry, now: Minute) -> bool {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
         let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| BackendState::Usable);
         !matches!(stored, Stored::Refused | Stored::Busy)
@@ -281,7 +287,7 @@ impl StickTable {
         key: KeyHash,
         data: Data,
         if_known: IfKnown,
-        view: &View,
+        view: &TableView,
         state: impl Fn(BackendId) -> BackendState,
     ) -> Stored {
         let state = |data: Data| state(data.id());
@@ -316,12 +322,12 @@ impl StickTable {
         Known { id: data.id(), kind: data.kind(self.placement_id), age_min: now.age_min(data.seen()) }
     }
 
-    fn view(&self, now: Minute) -> View {
-        View { lifetimes: self.lifetimes, placement_id: self.placement_id, now }
+    fn view(&self, now: Minute) -> TableView {
+        TableView { lifetimes: self.lifetimes, placement_id: self.placement_id, now }
     }
 }
 
-impl Entry {
+impl TableEntry {
     /// The same in a stick table where backends have other ids and placements other numbers.
     fn at(self, id: BackendId, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> Self {
         Self { known: Known { id, ..self.known }, flags: entry::translated(self.flags, placement_id), ..self }

@@ -27,16 +27,16 @@ fn ids(table: &StickTable) -> Vec<BackendId> {
     (0..3).filter_map(|index| id_map.id(index)).collect()
 }
 
-fn displaced(id: BackendId) -> Place {
-    Place { id, kind: EntryKind::Displaced }
+fn displaced(id: BackendId) -> EntryValue {
+    EntryValue { id, kind: EntryKind::Displaced }
 }
 
-fn learned(id: BackendId) -> Place {
-    Place { id, kind: EntryKind::Learned }
+fn learned(id: BackendId) -> EntryValue {
+    EntryValue { id, kind: EntryKind::Learned }
 }
 
-fn brought(id: BackendId) -> Place {
-    Place { id, kind: EntryKind::Brought }
+fn brought(id: BackendId) -> EntryValue {
+    EntryValue { id, kind: EntryKind::Brought }
 }
 
 fn usable(_: BackendId) -> BackendState {
@@ -114,7 +114,7 @@ fn a_clock_that_is_read_out_of_order_makes_nothing_older() {
 fn another_placement_makes_what_was_placed_worth_keeping() {
     let table = table(1 << 16);
     let (key, id) = (table.secret().key(b"k"), ids(&table)[0]);
-    let placed = Place { id, kind: EntryKind::Placed };
+    let placed = EntryValue { id, kind: EntryKind::Placed };
     let _ = table.settle(key, placed, at(1), usable);
     let grown = table.under(Terms { digest: 2, ..TERMS });
     let kind = |table: &StickTable| table.find(key, at(1)).map(|known| known.kind);
@@ -127,7 +127,7 @@ fn another_placement_makes_what_was_placed_worth_keeping() {
 fn what_was_learned_stays_learned_when_its_client_is_placed_elsewhere() {
     let table = table(1 << 16);
     let (key, ids) = (table.secret().cookie(b"v"), ids(&table));
-    let _ = table.settle(key, Place { id: ids[0], kind: EntryKind::Learned }, at(1), usable);
+    let _ = table.settle(key, EntryValue { id: ids[0], kind: EntryKind::Learned }, at(1), usable);
     assert_eq!(table.settle(key, displaced(ids[1]), at(1), usable), Stored::Moved);
     let known = table.find(key, at(1)).map(|known| (known.id, known.kind));
     assert_eq!(known, Some((ids[1], EntryKind::Learned)));
@@ -151,7 +151,7 @@ fn a_value_that_was_brought_is_learned_when_a_backend_sets_it() {
 fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
     let table = table(128);
     let a = ids(&table)[0];
-    let settle = |n: u64, kind| table.settle(KeyHash(n), Place { id: a, kind }, at(n), usable);
+    let settle = |n: u64, kind| table.settle(KeyHash(n), EntryValue { id: a, kind }, at(n), usable);
     assert!((1..=8).all(|n| settle(n, EntryKind::Displaced) == Stored::Added));
     assert_eq!(settle(9, EntryKind::Placed), Stored::Refused);
     assert_eq!(settle(9, EntryKind::Displaced), Stored::Evicted(EntryKind::Displaced));
@@ -163,7 +163,7 @@ fn a_full_table_tells_what_it_loses_and_keeps_the_worthier() {
 
 #[test]
 fn a_value_that_outlives_keys_does_not_go_as_if_it_were_over() {
-    let full_of = |place: fn(BackendId) -> Place| {
+    let full_of = |place: fn(BackendId) -> EntryValue| {
         let table = table(128);
         let a = ids(&table)[0];
         assert!((1..=8).all(|n| table.settle(KeyHash(n), place(a), at(n), usable) == Stored::Added));
@@ -265,7 +265,7 @@ fn a_census_counts_who_lives_where_and_since_when() {
     let ids = ids(&table);
     for n in 0..1_000_u64 {
         let (id, kind) = if n < 300 { (ids[0], EntryKind::Placed) } else { (ids[1], EntryKind::Displaced) };
-        let _ = table.settle(table.secret().key(&n.to_be_bytes()), Place { id, kind }, at(n), usable);
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), EntryValue { id, kind }, at(n), usable);
     }
     let mut stats = Stats::default();
     for slice in (0..table.buckets()).step_by(100) {
@@ -277,7 +277,7 @@ fn a_census_counts_who_lives_where_and_since_when() {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum TableStep {
     Settle(u8, usize, EntryKind),
     Refresh(u8, usize),
     Forget(u8),
@@ -285,7 +285,7 @@ enum Step {
     Pass(u32),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TableStep> {
     let kind = prop_oneof![
         Just(EntryKind::Placed),
         Just(EntryKind::Displaced),
@@ -293,12 +293,12 @@ fn step() -> impl Strategy<Value = Step> {
         Just(EntryKind::Learned)
     ];
     prop_oneof![
-        (0..40_u8, 0..3_usize, kind).prop_map(|(key, id, kind)| Step::Settle(key, id, kind)),
-        (0..40_u8, 0..3_usize).prop_map(|(key, id)| Step::Refresh(key, id)),
-        (0..40_u8).prop_map(Step::Forget),
-        (0..40_u8).prop_map(Step::Find),
-        (0..90_u32).prop_map(Step::Pass),
-        (0..1_000_u32).prop_map(Step::Pass),
+        (0..40_u8, 0..3_usize, kind).prop_map(|(key, id, kind)| TableStep::Settle(key, id, kind)),
+        (0..40_u8, 0..3_usize).prop_map(|(key, id)| TableStep::Refresh(key, id)),
+        (0..40_u8).prop_map(TableStep::Forget),
+        (0..40_u8).prop_map(TableStep::Find),
+        (0..90_u32).prop_map(TableStep::Pass),
+        (0..1_000_u32).prop_map(TableStep::Pass),
     ]
 }
 
@@ -318,8 +318,8 @@ proptest! {
         for step in steps {
             plain.retain(|_, entry| lives(entry, now));
             match step {
-                Step::Settle(n, id, kind) => {
-                    let stored = table.settle(key(n), Place { id: ids[id], kind }, at(now), usable);
+                TableStep::Settle(n, id, kind) => {
+                    let stored = table.settle(key(n), EntryValue { id: ids[id], kind }, at(now), usable);
                     let before = plain.get(&n).copied();
                     let kept = before.filter(|(_, before, _)| *before == EntryKind::Learned).map_or(kind, |_| EntryKind::Learned);
                     plain.insert(n, (ids[id], kept, now));
@@ -330,23 +330,23 @@ proptest! {
                     };
                     prop_assert_eq!(stored, expected);
                 }
-                Step::Refresh(n, id) => {
+                TableStep::Refresh(n, id) => {
                     let stored = table.refresh(key(n), displaced(ids[id]), at(now), usable);
                     prop_assert_eq!(stored, if plain.contains_key(&n) { Stored::Known } else { Stored::Added });
                     plain.entry(n).or_insert((ids[id], EntryKind::Displaced, now)).2 = now;
                 }
-                Step::Forget(n) => {
+                TableStep::Forget(n) => {
                     let forgotten = table.forget(key(n));
                     prop_assert!(forgotten || plain.remove(&n).is_none(), "known, but not forgotten");
                     plain.remove(&n);
                 }
-                Step::Find(n) => {
+                TableStep::Find(n) => {
                     let known = plain.get(&n).map(|(id, kind, seen)| {
                         Known { id: *id, kind: *kind, age_min: (now - seen) as u32 }
                     });
                     prop_assert_eq!(table.find(key(n), at(now)), known);
                 }
-                Step::Pass(minutes) => now += u64::from(minutes),
+                TableStep::Pass(minutes) => now += u64::from(minutes),
             }
         }
         plain.retain(|_, entry| lives(entry, now));

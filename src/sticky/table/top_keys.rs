@@ -53,13 +53,13 @@ pub struct Label {
 
 #[derive(Debug, Default)]
 struct Sketch {
-    keys: Vec<Row>,
+    keys: Vec<SketchRow>,
     total: u64,
     halved: Option<Minute>,
 }
 
 #[derive(Debug, Clone)]
-struct Row {
+struct SketchRow {
     key: KeyHash,
     count: u64,
     error: u64,
@@ -99,7 +99,7 @@ impl TopKeys {
 
     /// The hottest, hottest first.
     pub fn top(&self, count: usize, now: Minute) -> Vec<Hot> {
-        let (mut keys, mut total) = (Vec::<Row>::new(), 0);
+        let (mut keys, mut total) = (Vec::<SketchRow>::new(), 0);
         for stripe in &self.stripes {
             let mut sketch = stripe.lock().unwrap_or_else(PoisonError::into_inner);
             sketch.age(now);
@@ -117,7 +117,8 @@ impl TopKeys {
         });
         keys.sort_unstable_by_key(|row| std::cmp::Reverse((row.count, row.key)));
         let share = |count: u64| count as f64 / total.max(1) as f64;
-        let hot = |row: Row| Hot { key: row.key, label: row.label, share: share(row.count), error: share(row.error) };
+        let hot =
+            |row: SketchRow| Hot { key: row.key, label: row.label, share: share(row.count), error: share(row.error) };
         keys.into_iter().take(count).map(hot).collect()
     }
 
@@ -178,9 +179,9 @@ impl Sketch {
         if let Some(row) = self.keys.iter_mut().find(|row| row.key == key) {
             row.count += 1;
         } else if self.keys.len() < KEYS {
-            self.keys.push(Row { key, count: 1, error: 0, label });
+            self.keys.push(SketchRow { key, count: 1, error: 0, label });
         } else if let Some(rarest) = self.keys.iter_mut().min_by_key(|row| row.count) {
-            *rarest = Row { key, count: rarest.count + 1, error: rarest.count, label };
+            *rarest = SketchRow { key, count: rarest.count + 1, error: rarest.count, label };
         }
     }
 

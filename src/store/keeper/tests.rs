@@ -5,7 +5,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::admission::Admission;
 use crate::config::{self, Config};
-use crate::snapshot::{Loaded, Snapshot};
+use crate::snapshot::{LoadedFiles, Snapshot};
 use crate::store::dialling::Told;
 use crate::store::pending::PENDING_MAX;
 use crate::store::{Breaker, FAILURES};
@@ -31,14 +31,14 @@ fn keeper() -> Keeper {
     let (_, asked) = mpsc::channel(1);
     let (_, orders) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(usize::MAX));
-    let snapshot = Snapshot::build(config("p:"), Loaded::default(), None, 1, &admission);
+    let snapshot = Snapshot::build(config("p:"), LoadedFiles::default(), None, 1, &admission);
     let mut keeper = Keeper::new(Arc::default(), Arc::new(Current::new(snapshot)), asked, orders);
     keeper.access = Some(access("p:"));
     keeper
 }
 
-fn entry(key: usize, at_ms: u64) -> Entry {
-    Entry { key: format!("k{key}").into(), at_ms, ttl_ms: 1, backend: None }
+fn entry(key: usize, at_ms: u64) -> PendingValue {
+    PendingValue { key: format!("k{key}").into(), at_ms, ttl_ms: 1, backend: None }
 }
 
 fn close(breaker: &Breaker) -> u64 {
@@ -106,7 +106,7 @@ fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
         let before = keeper.access.replace(access("q:")).unwrap();
         keeper.dialled(failed(&before, 30));
         assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 30));
-        let write = || Write { kind: Kind::Learn, done: None, of: None };
+        let write = || Write { kind: QueryKind::Learn, done: None, of: None };
         let (entries, writes) = (vec![entry(1, 1), entry(2, 2)], vec![write(), write()]);
         keeper.landed(&before, Landed { entries, writes, put: None, ..Landed::begun(1, clock::now()) });
         assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 32));

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use super::request_cookie::Reply;
 use super::upstreams::UpstreamConnection;
 use crate::clock::{self, Micros};
-use crate::http::answer::Status;
+use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
@@ -45,7 +45,7 @@ pub struct Failed {
     /// How the connection ends.
     pub ended: Ended,
     /// What the client may still be told: nothing of a response has been sent.
-    pub answer: Option<Status>,
+    pub answer: Option<StatusCode>,
     /// The backend closed before a byte of a response.
     pub unanswered: bool,
 }
@@ -276,13 +276,13 @@ impl Exchange<'_> {
         let UpstreamConnection { stream, answers, .. } = &mut *self.held;
         match ready!(answers.poll_read(stream, most, cx)) {
             Ok(Some(Got::Bytes(_))) => down.any = true,
-            Ok(None) => return Poll::Ready(Err(Failed::answered(Ended::ResponseRefused, Status::BadGateway))),
+            Ok(None) => return Poll::Ready(Err(Failed::answered(Ended::ResponseRefused, StatusCode::BadGateway))),
             Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
                 // As it was announced: until the end of the connection.
                 down.body = Some(Body::new(Framing::None));
             }
             Ok(Some(_)) => return Poll::Ready(Err(Failed::cut(Ended::ResponseCut, down.any))),
-            Err(Fault::Local(ended)) => return Poll::Ready(Err(Failed::answered(ended, Status::Unavailable))),
+            Err(Fault::Local(ended)) => return Poll::Ready(Err(Failed::answered(ended, StatusCode::Unavailable))),
             Err(fault) => return Poll::Ready(Err(Failed::cut(fault.of_backend(), down.any))),
         }
         Poll::Ready(Ok(None))
@@ -290,7 +290,7 @@ impl Exchange<'_> {
 
     /// Reads what the backend has sent; whether anything came of it.
     fn look(&mut self, up: &Up, down: &mut Down) -> Result<bool, Failed> {
-        let refused = |_| Failed::answered(Ended::ResponseRefused, Status::BadGateway);
+        let refused = |_| Failed::answered(Ended::ResponseRefused, StatusCode::BadGateway);
         if let Some(body) = &mut down.body {
             down.checked = body.scan(self.held.answers.bytes()).map_err(refused)?.length;
             return Ok(true);
@@ -356,10 +356,10 @@ impl Exchange<'_> {
         let (limit, late) = match (&down.last, up.done || up.refused) {
             (Some(_), _) => (self.limits.body, Failed::silent(Ended::BodyTimeout)),
             (None, true) => {
-                let late = Failed::answered(Ended::ResponseTimeout, Status::GatewayTimeout);
+                let late = Failed::answered(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
                 (self.limits.response, late)
             }
-            (None, false) => (self.limits.body, Failed::answered(Ended::BodyTimeout, Status::RequestTimeout)),
+            (None, false) => (self.limits.body, Failed::answered(Ended::BodyTimeout, StatusCode::RequestTimeout)),
         };
         Some((last_active + limit?, late))
     }
@@ -373,7 +373,7 @@ impl Down {
 }
 
 impl Failed {
-    fn answered(ended: Ended, status: Status) -> Self {
+    fn answered(ended: Ended, status: StatusCode) -> Self {
         Self { ended, answer: Some(status), unanswered: false }
     }
 
@@ -383,6 +383,6 @@ impl Failed {
 
     /// `any`: a byte of a response had come.
     fn cut(ended: Ended, any: bool) -> Self {
-        Self { ended, answer: Some(Status::BadGateway), unanswered: !any }
+        Self { ended, answer: Some(StatusCode::BadGateway), unanswered: !any }
     }
 }

@@ -8,11 +8,11 @@ use std::task::Poll;
 
 use super::HttpConnection;
 use crate::clock::{self, Micros};
-use crate::http::answer::Status;
+use crate::http::answer::StatusCode;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
-use crate::terminate::state::Stage;
+use crate::terminate::state::ConversationStage;
 use crate::terminate::stream::Got;
 
 /// What waiting for a head came to.
@@ -30,7 +30,7 @@ impl HttpConnection<'_> {
         let state = &conversation.state;
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
-        state.enter(if self.count == 0 { Stage::Head } else { Stage::Upstreams });
+        state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Upstreams });
         if self.count > 0 && conversation.context.stopping.get() && self.inbound.is_empty() {
             self.finish_and_drain().await;
             return Err(Ended::Stopped);
@@ -42,7 +42,7 @@ impl HttpConnection<'_> {
             loop {
                 if !inbound.is_empty() {
                     begun.get_or_insert_with(clock::now);
-                    state.enter(Stage::Head);
+                    state.enter(ConversationStage::Head);
                     match reader.read(inbound.bytes()) {
                         Progress::Done(_) => return Poll::Ready(Head::Whole),
                         Progress::No(refused) => return Poll::Ready(Head::Refused(refused)),
@@ -83,7 +83,7 @@ impl HttpConnection<'_> {
                 self.finish().await;
                 Err(ended)
             }
-            Head::Late if begun.is_some() => Err(self.refuse(Status::RequestTimeout, Ended::RequestTimeout).await),
+            Head::Late if begun.is_some() => Err(self.refuse(StatusCode::RequestTimeout, Ended::RequestTimeout).await),
             Head::Late => {
                 self.finish().await;
                 Err(if first { Ended::Silent } else { Ended::KeepaliveTimeout })

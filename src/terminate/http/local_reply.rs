@@ -8,13 +8,13 @@ use std::task::{Poll, ready};
 
 use super::exchange::Failed;
 use super::request_log::RequestLog;
-use super::{HttpConnection, Next};
+use super::{AfterRequest, HttpConnection};
 use crate::clock::{self, Micros};
 use crate::connection::unique_id;
 use crate::http::Method;
-use crate::http::answer::{self, Status};
-use crate::http::head::Asked;
-use crate::outcome::{Ended, Fault};
+use crate::http::answer::{self, StatusCode};
+use crate::http::head::RequestMeta;
+use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::until;
 use crate::terminate::stream::Got;
@@ -25,41 +25,47 @@ const LINGER: Micros = 1_000_000;
 
 impl HttpConnection<'_> {
     /// It was not, after a backend had been reached.
-    pub(super) async fn fail(&mut self, log: &RequestLog, asked: Asked, failed: Failed) -> Next {
+    pub(super) async fn fail(&mut self, log: &RequestLog, asked: RequestMeta, failed: Failed) -> AfterRequest {
         match failed.answer {
             Some(status) => self.decline(log, asked, status, failed.ended).await,
             None => {
                 self.log_request(log, 0, failed.ended);
-                Next::Over(failed.ended)
+                AfterRequest::Over(failed.ended)
             }
         }
     }
 
     /// No backend was reached.
-    pub(super) async fn unreached(&mut self, log: &RequestLog, asked: Asked, ended: Ended) -> Next {
+    pub(super) async fn unreached(&mut self, log: &RequestLog, asked: RequestMeta, ended: Ended) -> AfterRequest {
         let status = match ended {
-            Ended::BackendTls => Status::BadGateway,
-            _ => Status::Unavailable,
+            Ended::BackendTls => StatusCode::BadGateway,
+            _ => StatusCode::Unavailable,
         };
-        let answer = (ended.fault() != Fault::Client).then_some(status);
+        let answer = (ended.fault() != Party::Client).then_some(status);
         self.fail(log, asked, Failed { ended, answer, unanswered: false }).await
     }
 
     /// Says so to the client, and ends.
-    pub(super) async fn decline(&mut self, log: &RequestLog, asked: Asked, status: Status, ended: Ended) -> Next {
+    pub(super) async fn decline(
+        &mut self,
+        log: &RequestLog,
+        asked: RequestMeta,
+        status: StatusCode,
+        ended: Ended,
+    ) -> AfterRequest {
         self.log_request(log, status.code(), ended);
         self.answer(status, asked.method == Method::Head).await;
-        Next::Over(ended)
+        AfterRequest::Over(ended)
     }
 
     /// The same for what is no request.
-    pub(super) async fn refuse(&mut self, status: Status, ended: Ended) -> Ended {
+    pub(super) async fn refuse(&mut self, status: StatusCode, ended: Ended) -> Ended {
         self.count += 1;
         self.answer(status, false).await;
         ended
     }
 
-    async fn answer(&mut self, status: Status, to_head: bool) {
+    async fn answer(&mut self, status: StatusCode, to_head: bool) {
         self.conversation.context.counters().answers.add(1);
         self.client.socket().reset_on_drop(false);
         let mut text = Vec::new();

@@ -25,14 +25,14 @@ use super::Routed;
 use super::buffer::Buffer;
 use super::connect::Connector;
 use super::deadline::{Deadline, Timeouts};
-use super::relay::{Direction, relay};
+use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
-use super::state::{Conversation, Stage};
+use super::state::{Conversation, ConversationStage};
 use super::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::{ClientCertificate, Tls};
 use crate::connection::Entry;
-use crate::http::answer::Status;
+use crate::http::answer::StatusCode;
 use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
@@ -70,15 +70,15 @@ pub async fn serve_requests(
             return ended;
         }
         match connection.serve().await {
-            Next::Another => connection.reader.reset(),
-            Next::Over(ended) => return ended,
-            Next::Switched(held) => return connection.relay(held).await,
+            AfterRequest::Another => connection.reader.reset(),
+            AfterRequest::Over(ended) => return ended,
+            AfterRequest::Switched(held) => return connection.relay(held).await,
         }
     }
 }
 
 /// What follows a request.
-enum Next {
+enum AfterRequest {
     Another,
     Over(Ended),
     /// The pair speaks another protocol from here on.
@@ -110,7 +110,7 @@ struct RequestMessage {
 
 impl HttpConnection<'_> {
     /// Serves the request whose head stands in `inbound`.
-    async fn serve(&mut self) -> Next {
+    async fn serve(&mut self) -> AfterRequest {
         self.client.socket().reset_on_drop(true);
         let conversation = self.conversation;
         let request = self.reader.request(self.inbound.bytes());
@@ -119,7 +119,7 @@ impl HttpConnection<'_> {
         let mut log = RequestLog::of(&request);
         let place = match self.place_for(&request) {
             Ok(place) => place,
-            Err(ended) => return self.decline(&log, asked, Status::Misdirected, ended).await,
+            Err(ended) => return self.decline(&log, asked, StatusCode::Misdirected, ended).await,
         };
         let pool = Arc::clone(place.pool());
         conversation.state.routed(Arc::clone(pool.shared_name()));
@@ -143,7 +143,7 @@ impl HttpConnection<'_> {
             return self.unreached(&log, asked, ended).await;
         }
         let Some(first) = pick(settled.backend(), ties) else {
-            return self.decline(&log, asked, Status::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
+            return self.decline(&log, asked, StatusCode::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         conversation.state.picked(&first);
         let kept = self.upstreams.take(first.backend);
@@ -189,9 +189,9 @@ impl HttpConnection<'_> {
         mut held: UpstreamConnection,
         mut message: RequestMessage,
         reply: Reply<'_>,
-    ) -> Next {
+    ) -> AfterRequest {
         let (conversation, asked, limits) = (self.conversation, reply.asked, self.limits());
-        conversation.state.enter(Stage::Exchange);
+        conversation.state.enter(ConversationStage::Exchange);
         loop {
             let exchange = Exchange {
                 conversation,
@@ -216,7 +216,7 @@ impl HttpConnection<'_> {
                 // Whether it was carried out nobody can know; the client may.
                 self.log_request(&log, 0, Ended::KeptClosed);
                 self.client.socket().reset_on_drop(false);
-                return Next::Over(Ended::KeptClosed);
+                return AfterRequest::Over(Ended::KeptClosed);
             }
             match self.again(connector, &held).await {
                 Ok(fresh) => held = fresh,
@@ -235,7 +235,7 @@ impl HttpConnection<'_> {
             tried.is_empty().then_some(pick)
         };
         let connected = connector.connect_for(&self.client, pick).await?;
-        self.conversation.state.enter(Stage::Exchange);
+        self.conversation.state.enter(ConversationStage::Exchange);
         Ok(UpstreamConnection::new(connected))
     }
 
@@ -263,10 +263,10 @@ impl HttpConnection<'_> {
     }
 
     /// The exchange was carried out.
-    async fn after(&mut self, log: &RequestLog, mut held: UpstreamConnection, done: Done) -> Next {
+    async fn after(&mut self, log: &RequestLog, mut held: UpstreamConnection, done: Done) -> AfterRequest {
         self.log_request(log, done.status, Ended::Done);
         if done.switched {
-            return Next::Switched(Box::new(held));
+            return AfterRequest::Switched(Box::new(held));
         }
         if done.backend_stays && held.answers.is_empty() {
             self.upstreams.put(held, self.conversation.crowded());
@@ -276,16 +276,16 @@ impl HttpConnection<'_> {
         self.idle_since = clock::now();
         self.client.socket().reset_on_drop(false);
         if done.client_stays {
-            return Next::Another;
+            return AfterRequest::Another;
         }
         self.finish_and_drain().await;
-        Next::Over(Ended::Done)
+        AfterRequest::Over(Ended::Done)
     }
 
     /// What an accepted Upgrade has become.
     async fn relay(mut self, mut held: Box<UpstreamConnection>) -> Ended {
-        let up = Direction::holding(std::mem::take(&mut self.inbound));
-        let down = Direction::holding(std::mem::take(&mut held.answers));
+        let up = RelayDirection::holding(std::mem::take(&mut self.inbound));
+        let down = RelayDirection::holding(std::mem::take(&mut held.answers));
         // Nobody asks for requests any more.
         self.conversation.context.counters().upgrades.add(1);
         self.upstreams = Upstreams::default();

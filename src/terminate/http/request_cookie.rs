@@ -15,11 +15,11 @@ use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
-use crate::http::head::{Asked, Request, Response};
+use crate::http::head::{Request, RequestMeta, Response};
 use crate::http::set_cookie::set_cookies;
 use crate::outcome::BreakCause;
 use crate::pool::{Backend, Pool, Remember};
-use crate::sticky::cookie::{Mode, PREFIX_END, Rule, Verdict};
+use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, PREFIX_END};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::secure::Secured;
 use crate::terminate::state::Conversation;
@@ -31,7 +31,7 @@ const SUBJECT: &str = "X-Client-Certificate-Subject";
 /// The cookies of a request that its pool's key asks for.
 pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
     let own = pool.config().key.iter();
-    let names = own.chain(pool.cookie().map_or(&[][..], Rule::key)).filter_map(|part| match part {
+    let names = own.chain(pool.cookie().map_or(&[][..], CookieRule::key)).filter_map(|part| match part {
         KeyPart::Cookie(name) => Some(&**name),
         _ => None,
     });
@@ -41,8 +41,8 @@ pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &
 /// What the pool's cookie makes of one request and its response.
 pub struct RequestCookie<'p> {
     pub(super) pool: &'p Pool,
-    rule: Option<&'p Rule>,
-    pub(super) verdict: Option<Verdict>,
+    rule: Option<&'p CookieRule>,
+    pub(super) verdict: Option<CookieVerdict>,
     /// The application's value, where it is learned.
     pub(super) value: Option<Rc<[u8]>>,
     /// The store was asked about it.
@@ -68,12 +68,12 @@ impl<'p> RequestCookie<'p> {
 
     /// The backend that a valid cookie names, by its index.
     pub fn backend(&self) -> Option<usize> {
-        self.verdict.and_then(Verdict::backend)
+        self.verdict.and_then(CookieVerdict::backend)
     }
 
     /// What the cookie was, in a word.
     pub fn word(&self) -> Option<&'static str> {
-        self.verdict.map(Verdict::word)
+        self.verdict.map(CookieVerdict::word)
     }
 
     /// Why a client that brought it does not stay where it was.
@@ -82,10 +82,10 @@ impl<'p> RequestCookie<'p> {
             return self.left;
         }
         match self.verdict? {
-            Verdict::Expired => Some(BreakCause::Expired),
-            Verdict::Forged => Some(BreakCause::Forged),
-            Verdict::Removed => Some(BreakCause::Removed),
-            Verdict::Fresh { .. } | Verdict::Due { .. } | Verdict::OtherPool => None,
+            CookieVerdict::Expired => Some(BreakCause::Expired),
+            CookieVerdict::Forged => Some(BreakCause::Forged),
+            CookieVerdict::Removed => Some(BreakCause::Removed),
+            CookieVerdict::Fresh { .. } | CookieVerdict::Due { .. } | CookieVerdict::OtherPool => None,
         }
     }
 
@@ -93,11 +93,11 @@ impl<'p> RequestCookie<'p> {
     pub fn count(&self, counters: &ConversationCounters) {
         let Some(verdict) = self.verdict else { return };
         let counter = match verdict {
-            Verdict::Fresh { .. } | Verdict::Due { .. } => &counters.cookies_valid,
-            Verdict::Expired => &counters.cookies_expired,
-            Verdict::Forged => &counters.cookies_forged,
-            Verdict::OtherPool => &counters.cookies_other_pool,
-            Verdict::Removed => &counters.cookies_removed,
+            CookieVerdict::Fresh { .. } | CookieVerdict::Due { .. } => &counters.cookies_valid,
+            CookieVerdict::Expired => &counters.cookies_expired,
+            CookieVerdict::Forged => &counters.cookies_forged,
+            CookieVerdict::OtherPool => &counters.cookies_other_pool,
+            CookieVerdict::Removed => &counters.cookies_removed,
         };
         counter.add(1);
     }
@@ -119,10 +119,10 @@ impl<'p> RequestCookie<'p> {
     /// Our `Set-Cookie`, if the client has none for this backend or it is due; and always with a 101, since the
     /// browser's copy ages while what was switched to is open.
     fn own_cookie(&self, backend: usize, switches: bool, tls: bool, context: &RuntimeContext) -> Option<String> {
-        let Some(Mode::Insert(insert)) = self.rule.map(Rule::mode) else { return None };
+        let Some(Mode::Insert(insert)) = self.rule.map(CookieRule::mode) else { return None };
         let issued = match self.verdict {
-            Some(Verdict::Fresh { backend: named, issued }) if named == backend => switches.then_some(issued)?,
-            Some(Verdict::Due { backend: named, issued }) if named == backend => issued,
+            Some(CookieVerdict::Fresh { backend: named, issued }) if named == backend => switches.then_some(issued)?,
+            Some(CookieVerdict::Due { backend: named, issued }) if named == backend => issued,
             _ => self.now,
         };
         let mut line = Vec::new();
@@ -193,7 +193,7 @@ pub struct Reply<'a> {
     /// The backend, by its index in the pool.
     pub backend: usize,
     /// What was asked.
-    pub asked: Asked,
+    pub asked: RequestMeta,
     /// The client used TLS.
     pub tls: bool,
     /// Whose request it is.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::HttpConnection;
-use crate::access_log::{self, Record};
+use crate::access_log::{self, LogRecord};
 use crate::clock::{self, Micros};
 use crate::http::head::Request;
 use crate::http::target::Target;
@@ -54,7 +54,7 @@ impl HttpConnection<'_> {
         }
         let duration_us = clock::now().saturating_sub(log.began);
         let state = &self.conversation.state;
-        context.write(Record::Request(access_log::Request {
+        context.write(LogRecord::Request(access_log::RequestLine {
             request: self.request_id(),
             id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Cookie;
 use crate::outcome::BreakCause;
 use crate::pool::{Backend, Pool, Ties};
-use crate::sticky::cookie::Verdict;
+use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::table::KeyHash;
 use crate::store::BreakerState;
 use crate::terminate::runtime::RuntimeContext;
@@ -36,7 +36,7 @@ impl RequestCookie<'_> {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
         let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
-        let stays = known.and_then(Verdict::backend).is_some_and(can_have);
+        let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
         let Some(value) = self.value.clone().filter(|_| !stays && !self.asked) else { return };
         let Some(waiting) = context.store.find(self.pool, &value) else { return };
         self.asked = true;
@@ -55,7 +55,8 @@ impl RequestCookie<'_> {
         if let Some(backend) = found.and_then(|index| backends.get(index)) {
             self.pool.learn_value(&value, backend, clock::now() / 1_000);
         }
-        self.verdict = Some(found.map_or(Verdict::Removed, |backend| Verdict::Fresh { backend, issued: self.now }));
+        self.verdict =
+            Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
     }
 
     /// Why the client does not get the backend that is known here. That the store names another one is no cause: what
@@ -82,7 +83,8 @@ impl RequestCookie<'_> {
         index: usize,
         backend: &Arc<Backend>,
     ) -> Option<StoreWait> {
-        let known = self.value.as_deref() == Some(value) && self.verdict.and_then(Verdict::backend) == Some(index);
+        let known =
+            self.value.as_deref() == Some(value) && self.verdict.and_then(CookieVerdict::backend) == Some(index);
         if known {
             // It was told when it came.
             return None;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proxy_protocol::ssl::{Shown, Ssl};
-use crate::tls::{Facts, Identity, NoLongerGood};
+use crate::tls::{Identity, NoLongerGood, TlsFacts};
 
 fn asking(required: bool) -> String {
     site(&["a"], &format!("client_certificate = {{ ca = \"@/ca.pem\", required = {required} }}"))
@@ -98,11 +98,11 @@ fn the_facts_of_a_handshake_are_told() {
     let mut client = shop.client();
     client.alpn_protocols = vec![b"http/1.1".to_vec()];
     let fresh = ServerConnection::new(server.clone()).unwrap();
-    assert_eq!(Facts::of(&fresh), None);
+    assert_eq!(TlsFacts::of(&fresh), None);
     for resumed in [false, true] {
         let pair = Pair::new(&server, &client, "a.example").unwrap();
-        let facts = Facts::of(&pair.server).unwrap();
-        let expected = Facts { version: "TLSv1.3", cipher: facts.cipher, alpn: Some(b"http/1.1"), resumed };
+        let facts = TlsFacts::of(&pair.server).unwrap();
+        let expected = TlsFacts { version: "TLSv1.3", cipher: facts.cipher, alpn: Some(b"http/1.1"), resumed };
         assert_eq!(facts, expected);
         let told = facts.ssl_tlv(None);
         let told = Ssl::read(&told).unwrap();

@@ -17,11 +17,11 @@ impl TimeProvider for At {
     }
 }
 
-fn file(secrets: &[u8]) -> Arc<Keys> {
-    Arc::new(Keys::File(secrets.iter().map(|secret| Key::new(&[*secret; 32])).collect()))
+fn file(secrets: &[u8]) -> Arc<TicketKeys> {
+    Arc::new(TicketKeys::File(secrets.iter().map(|secret| TicketKey::new(&[*secret; 32])).collect()))
 }
 
-fn ticketer(keys: &Arc<Keys>, route: u8, now_s: u64) -> Ticketer {
+fn ticketer(keys: &Arc<TicketKeys>, route: u8, now_s: u64) -> Ticketer {
     Ticketer { keys: keys.clone(), binding: Binding::new([route; 32]), clock: Arc::new(At(AtomicU64::new(now_s))) }
 }
 
@@ -53,14 +53,14 @@ fn a_ticket_opens_in_its_time() {
 
 #[test]
 fn random_keys_seal_for_one_turn_and_open_for_two() {
-    let keys = Arc::new(Keys::random(0));
+    let keys = Arc::new(TicketKeys::random(0));
     let first = ticketer(&keys, 1, TURN_S - 1).encrypt(b"first").unwrap();
     let second = ticketer(&keys, 1, TURN_S).encrypt(b"second").unwrap();
     assert_ne!(first[..NAME_LEN], second[..NAME_LEN]);
     assert!(ticketer(&keys, 1, 2 * TURN_S - 1).decrypt(&first).is_some());
     assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&first).is_none());
     assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&second).is_some());
-    let Keys::Random(turning) = &*keys else { unreachable!() };
+    let TicketKeys::Random(turning) = &*keys else { unreachable!() };
     assert_eq!(turning.read().unwrap().keys.len(), 2);
     // After a long silence nothing of before is left.
     assert!(ticketer(&keys, 1, 9 * TURN_S).decrypt(&second).is_none());

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use sessile::plan::Client;
+use sessile::plan::ListedClient;
 
 /// Networks that ranges are made of.
 const NETWORKS: [&str; 7] =
@@ -283,11 +283,11 @@ impl Pool {
 }
 
 /// Clients from a few networks, so that ranges and prefixes matter; some come twice, as do people behind one address.
-pub fn clients(rng: &mut Rng, count: usize, with_names: bool) -> Vec<Client> {
+pub fn clients(rng: &mut Rng, count: usize, with_names: bool) -> Vec<ListedClient> {
     let client = |_| {
         let source = IpAddr::from([127, 1 + rng.below(2) as u8, rng.below(5) as u8, 1 + rng.below(250) as u8]);
         let sni = with_names.then(|| format!("host{}.example.org", rng.below(40)));
-        Client { source, sni }
+        ListedClient { source, sni }
     };
     (0..count).map(client).collect()
 }

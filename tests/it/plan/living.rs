@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use sessile::plan::{Client, Foreseen, Plan, PoolPlan, Tally};
+use sessile::plan::{Foreseen, ListedClient, MoveTally, Plan, PoolPlan};
 
 use super::edits::{self, Kind, SLOTS};
 use super::pair;
@@ -21,7 +21,7 @@ const OPEN: usize = 3;
 
 /// Where a client is served, by the name of the backend in this pool; the connection is kept if it is wanted.
 fn visit(
-    client: &Client,
+    client: &ListedClient,
     front: SocketAddr,
     pool: &edits::Pool,
     keep: &mut Vec<load_support::Client>,
@@ -53,7 +53,7 @@ fn check_each(what: &str, each: &[Foreseen], before: &[Option<String>], after: &
 }
 
 /// Open connections are told one by one.
-fn check_open(what: &str, open: &Tally, before: &[Option<String>], after: &[Option<String>]) {
+fn check_open(what: &str, open: &MoveTally, before: &[Option<String>], after: &[Option<String>]) {
     let (mut total, mut stay, mut moves) = (0, 0, BTreeMap::new());
     for (from, to) in before.iter().zip(after).step_by(OPEN) {
         let Some(from) = from else { continue };
@@ -72,7 +72,7 @@ fn check_open(what: &str, open: &Tally, before: &[Option<String>], after: &[Opti
 struct Scene {
     sessile: Sessile,
     _backends: Vec<Backend>,
-    clients: Vec<Client>,
+    clients: Vec<ListedClient>,
     old: edits::File,
     new: edits::File,
     texts: (String, String),
@@ -98,7 +98,7 @@ impl Scene {
         let of_pool = |pool: &edits::Pool| {
             let front = self.sessile.address(&format!("l-{}", pool.name));
             let mut one =
-                |(number, client): (usize, &Client)| visit(client, front, pool, open, keep && number % OPEN == 0);
+                |(number, client): (usize, &ListedClient)| visit(client, front, pool, open, keep && number % OPEN == 0);
             (pool.name.clone(), self.clients.iter().enumerate().map(&mut one).collect())
         };
         file.pools.iter().map(of_pool).collect()

@@ -9,9 +9,9 @@ use sessile::clock;
 use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
-use sessile::plan::{Ask, Client, Plan, PoolPlan, Running, Tally};
+use sessile::plan::{Ask, ListedClient, MoveTally, Plan, PoolPlan, Running};
 use sessile::pool::{Pool, Ties};
-use sessile::snapshot::{Loaded, Snapshot};
+use sessile::snapshot::{LoadedFiles, Snapshot};
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
 use sessile::sticky::table::KeyHash;
@@ -28,7 +28,7 @@ const SAMPLE: u32 = 500;
 const KEYS: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210\n";
 
 fn snapshot(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
-    let loaded = Loaded::read(config, previous).expect("every file can be read");
+    let loaded = LoadedFiles::read(config, previous).expect("every file can be read");
     Snapshot::build(config.clone(), loaded, previous, 1, &Arc::new(Admission::new(1)))
 }
 
@@ -38,7 +38,7 @@ fn now_ms() -> u64 {
 
 /// A client with the cookies it was given, by pool.
 struct Visitor<'c> {
-    client: &'c Client,
+    client: &'c ListedClient,
     number: usize,
     jar: HashMap<String, String>,
 }
@@ -105,12 +105,12 @@ fn names(places: &[(Option<String>, Option<KeyHash>)]) -> Vec<Option<&str>> {
 }
 
 /// Where clients go that nobody knows.
-fn strangers(config: &Config, pool: &str, clients: &[Client]) -> Vec<Option<String>> {
+fn strangers(config: &Config, pool: &str, clients: &[ListedClient]) -> Vec<Option<String>> {
     let mut config = config.clone();
     config.pools.iter_mut().for_each(|pool| pool.stick_table = None);
     let snapshot = snapshot(&config, None);
     let pool = snapshot.pool(pool).expect("the pool");
-    let place = |client: &Client| {
+    let place = |client: &ListedClient| {
         let facts = Facts { source: Some(client.source), sni: client.sni.as_deref(), ..Facts::default() };
         Some(pool.pick(&facts, &[], now_ms())?.backend.name().to_owned())
     };
@@ -118,7 +118,7 @@ fn strangers(config: &Config, pool: &str, clients: &[Client]) -> Vec<Option<Stri
 }
 
 /// What is said to be certain of what a stick table knows must be so of everybody who has the key.
-fn check_tally(what: &str, tally: &Tally, before: &[(Option<String>, Option<KeyHash>)], after: &[Option<&str>]) {
+fn check_tally(what: &str, tally: &MoveTally, before: &[(Option<String>, Option<KeyHash>)], after: &[Option<&str>]) {
     let mut place: HashMap<KeyHash, &str> = HashMap::new();
     for (at, key) in before {
         if let (Some(at), Some(key)) = (at, key) {
@@ -175,7 +175,7 @@ fn check_pool(seed: u64, plans: (&PoolPlan, &PoolPlan), configs: (&Config, &Conf
 }
 
 struct Happened<'h> {
-    clients: &'h [Client],
+    clients: &'h [ListedClient],
     before: &'h [(Option<String>, Option<KeyHash>)],
     after: Vec<Option<&'h str>>,
 }

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::service;
-use super::sessions::Shared;
+use super::sessions::SharedSessions;
 use super::{WAYS, Way};
-use crate::cli::Failure;
-use crate::cli::demo::backends::{Application, Backend};
+use crate::cli::CommandError;
+use crate::cli::demo::backends::{Application, DemoBackend};
 use crate::cli::demo::balancer::{Balancer, Folder};
 use crate::cli::demo::configuration;
 use crate::cli::demo::stage::{self, FIRST};
@@ -21,19 +21,19 @@ const KEYS: &str = "cookie.keys";
 pub(super) struct Fleet {
     /// Before the backends, so that they go first.
     balancers: Vec<Balancer>,
-    backends: Vec<Backend>,
-    shared: Shared,
+    backends: Vec<DemoBackend>,
+    shared: SharedSessions,
     application: Application,
     folder: Folder,
 }
 
 impl Fleet {
     /// Starts everything.
-    pub(super) async fn start() -> Result<Self, Failure> {
-        let local = |error| Failure::Internal(format!("demo: {error}"));
+    pub(super) async fn start() -> Result<Self, CommandError> {
+        let local = |error| CommandError::Internal(format!("demo: {error}"));
         let folder = Folder::new().map_err(local)?;
         std::fs::write(folder.file(KEYS), format!("{}\n", service::random())).map_err(local)?;
-        let shared = Shared::start(&folder.file("redis.sock")).await?;
+        let shared = SharedSessions::start(&folder.file("redis.sock")).await?;
         let sessions = shared.clone();
         let application: Application = Arc::new(move |name| service::application(name, sessions.clone()));
         let start = |name: &&'static str| start(name, &application);
@@ -48,8 +48,8 @@ impl Fleet {
     }
 
     /// Where users of a way come in.
-    pub(super) fn address(&self, way: Way) -> Result<SocketAddr, Failure> {
-        let first = self.balancers.first().ok_or_else(|| Failure::Internal("no balancer is left".into()))?;
+    pub(super) fn address(&self, way: Way) -> Result<SocketAddr, CommandError> {
+        let first = self.balancers.first().ok_or_else(|| CommandError::Internal("no balancer is left".into()))?;
         stage::address(&first.status()?, way.listener)
     }
 
@@ -59,7 +59,7 @@ impl Fleet {
     }
 
     /// A backend more.
-    pub(super) async fn add(&mut self, name: &'static str) -> Result<(), Failure> {
+    pub(super) async fn add(&mut self, name: &'static str) -> Result<(), CommandError> {
         self.backends.push(start(name, &self.application)?);
         for balancer in &self.balancers {
             balancer.reload(|folder| self.text(folder))?;
@@ -68,13 +68,13 @@ impl Fleet {
     }
 
     /// A backend dies, and its sessions with it.
-    pub(super) async fn kill(&mut self, name: &str) -> Result<(), Failure> {
-        self.backends.iter_mut().filter(|backend| backend.name() == name).for_each(Backend::kill);
+    pub(super) async fn kill(&mut self, name: &str) -> Result<(), CommandError> {
+        self.backends.iter_mut().filter(|backend| backend.name() == name).for_each(DemoBackend::kill);
         self.see("find the dead backend down", |status| stage::down(status, name)).await
     }
 
     /// It comes back without them.
-    pub(super) async fn revive(&mut self, name: &str) -> Result<(), Failure> {
+    pub(super) async fn revive(&mut self, name: &str) -> Result<(), CommandError> {
         for backend in self.backends.iter_mut().filter(|backend| backend.name() == name) {
             backend.revive().map_err(|error| stage::failure(name, &error))?;
         }
@@ -82,7 +82,7 @@ impl Fleet {
     }
 
     /// The first balancer is stopped and started.
-    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+    pub(super) async fn restart(&mut self) -> Result<(), CommandError> {
         if let Some(first) = self.balancers.first_mut() {
             first.restart().await?;
         }
@@ -94,7 +94,7 @@ impl Fleet {
         self.balancers.remove(0);
     }
 
-    async fn see(&mut self, what: &str, wanted: impl Fn(&crate::metrics::Status) -> bool) -> Result<(), Failure> {
+    async fn see(&mut self, what: &str, wanted: impl Fn(&crate::metrics::Status) -> bool) -> Result<(), CommandError> {
         for balancer in &mut self.balancers {
             balancer.wait(what, &wanted).await?;
         }
@@ -120,6 +120,6 @@ impl Fleet {
     }
 }
 
-fn start(name: &'static str, application: &Application) -> Result<Backend, Failure> {
-    Backend::with(name, Arc::clone(application)).map_err(|error| stage::failure(name, &error))
+fn start(name: &'static str, application: &Application) -> Result<DemoBackend, CommandError> {
+    DemoBackend::with(name, Arc::clone(application)).map_err(|error| stage::failure(name, &error))
 }

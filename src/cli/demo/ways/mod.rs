@@ -13,7 +13,7 @@ use self::fleet::Fleet;
 use self::users::{USERS, Users};
 use super::report::Scene;
 use super::stage::{NEWCOMER, VICTIM};
-use crate::cli::Failure;
+use crate::cli::CommandError;
 use crate::cli::table::Table;
 
 /// A way, by the listener that goes it.
@@ -68,7 +68,7 @@ const RESTART: usize = 3;
 type Losses = [[usize; EVENTS.len()]; WAYS.len()];
 
 /// Plays it.
-pub(super) async fn logged_in_users() -> Result<Scene, Failure> {
+pub(super) async fn logged_in_users() -> Result<Scene, CommandError> {
     let mut fleet = Fleet::start().await?;
     let mut users = Vec::new();
     for way in WAYS {

@@ -12,28 +12,28 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 
-use super::sessions::Shared;
+use super::sessions::SharedSessions;
 
 /// The application's cookie.
 pub(super) const COOKIE_NAME: &str = "SID";
 
 /// One process of it.
 #[derive(Clone)]
-struct Process {
+struct AppProcess {
     name: &'static str,
     own: Arc<Mutex<HashMap<String, String>>>,
-    shared: Shared,
+    shared: SharedSessions,
 }
 
 /// `/login/USER` and `/account`, and the same below `/shared` for sessions that all processes know.
-pub(super) fn application(name: &'static str, shared: Shared) -> Router {
+pub(super) fn application(name: &'static str, shared: SharedSessions) -> Router {
     Router::new()
         .route("/login/{user}", get(login))
         .route("/account", get(account))
         .route("/shared/login/{user}", get(shared_login))
         .route("/shared/account", get(shared_account))
         .route("/healthz", get(|| async { "ok\n" }))
-        .with_state(Process { name, own: Arc::default(), shared })
+        .with_state(AppProcess { name, own: Arc::default(), shared })
 }
 
 /// 32 bytes that nobody can guess, as text.
@@ -44,18 +44,18 @@ pub(super) fn random() -> String {
     data_encoding::HEXLOWER.encode(&bytes)
 }
 
-async fn login(State(process): State<Process>, Path(user): Path<String>) -> Response {
+async fn login(State(process): State<AppProcess>, Path(user): Path<String>) -> Response {
     let session = random();
     process.own.lock().unwrap_or_else(PoisonError::into_inner).insert(session.clone(), user.clone());
     welcome(process.name, &user, &session)
 }
 
-async fn account(State(process): State<Process>, headers: HeaderMap) -> Response {
+async fn account(State(process): State<AppProcess>, headers: HeaderMap) -> Response {
     let own = process.own.lock().unwrap_or_else(PoisonError::into_inner);
     greet(process.name, session(&headers).and_then(|session| own.get(session).cloned()))
 }
 
-async fn shared_login(State(process): State<Process>, Path(user): Path<String>) -> Response {
+async fn shared_login(State(process): State<AppProcess>, Path(user): Path<String>) -> Response {
     let session = random();
     match process.shared.keep(&session, &user).await {
         Ok(()) => welcome(process.name, &user, &session),
@@ -63,7 +63,7 @@ async fn shared_login(State(process): State<Process>, Path(user): Path<String>) 
     }
 }
 
-async fn shared_account(State(process): State<Process>, headers: HeaderMap) -> Response {
+async fn shared_account(State(process): State<AppProcess>, headers: HeaderMap) -> Response {
     match process.shared.user(session(&headers).unwrap_or_default()).await {
         Ok(user) => greet(process.name, user),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use redis::AsyncCommands;
 
-use crate::cli::Failure;
+use crate::cli::CommandError;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
@@ -20,31 +20,33 @@ const SESSION_S: u64 = 3_600;
 
 /// Sessions that every backend finds.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Place>);
+pub(super) struct SharedSessions(Arc<SessionPlace>);
 
-enum Place {
-    Redis { client: redis::Client, socket: PathBuf, version: String, _server: Server },
+enum SessionPlace {
+    Redis { client: redis::Client, socket: PathBuf, version: String, _server: RedisServer },
     Here(Mutex<HashMap<String, String>>),
 }
 
 /// A redis-server that keeps nothing on disk.
-struct Server(Child);
+struct RedisServer(Child);
 
-impl Drop for Server {
+impl Drop for RedisServer {
     fn drop(&mut self) {
         let _ = self.0.kill(); // fails only if it has ended already
         let _ = self.0.wait();
     }
 }
 
-impl Shared {
+impl SharedSessions {
     /// Starts a redis-server that listens on this path alone, if the program is here.
-    pub(super) async fn start(socket: &Path) -> Result<Self, Failure> {
+    pub(super) async fn start(socket: &Path) -> Result<Self, CommandError> {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(server) = spawned.map(Server) else { return Ok(Self(Arc::new(Place::Here(Mutex::default())))) };
-        let failure = |error: redis::RedisError| Failure::Internal(format!("redis-server: {error}"));
+        let Ok(server) = spawned.map(RedisServer) else {
+            return Ok(Self(Arc::new(SessionPlace::Here(Mutex::default()))));
+        };
+        let failure = |error: redis::RedisError| CommandError::Internal(format!("redis-server: {error}"));
         let client = redis::Client::open(format!("redis+unix://{}", socket.display())).map_err(failure)?;
         let deadline = Instant::now() + PATIENCE;
         let mut connection = loop {
@@ -57,33 +59,33 @@ impl Shared {
         let about: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failure)?;
         let version = about.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of some version");
         let (socket, version) = (socket.to_owned(), version.trim().to_owned());
-        Ok(Self(Arc::new(Place::Redis { client, socket, version, _server: server })))
+        Ok(Self(Arc::new(SessionPlace::Redis { client, socket, version, _server: server })))
     }
 
     /// Where the redis-server listens.
     pub(super) fn socket(&self) -> Option<&Path> {
         match &*self.0 {
-            Place::Redis { socket, .. } => Some(socket),
-            Place::Here(_) => None,
+            SessionPlace::Redis { socket, .. } => Some(socket),
+            SessionPlace::Here(_) => None,
         }
     }
 
     /// Its version.
     pub(super) fn redis(&self) -> Option<&str> {
         match &*self.0 {
-            Place::Redis { version, .. } => Some(version),
-            Place::Here(_) => None,
+            SessionPlace::Redis { version, .. } => Some(version),
+            SessionPlace::Here(_) => None,
         }
     }
 
     /// Keeps a session.
     pub(super) async fn keep(&self, session: &str, user: &str) -> redis::RedisResult<()> {
         match &*self.0 {
-            Place::Redis { client, .. } => {
+            SessionPlace::Redis { client, .. } => {
                 let mut connection = client.get_multiplexed_async_connection().await?;
                 connection.set_ex(key(session), user, SESSION_S).await
             }
-            Place::Here(table) => {
+            SessionPlace::Here(table) => {
                 let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
                 table.insert(session.to_owned(), user.to_owned());
                 Ok(())
@@ -94,11 +96,11 @@ impl Shared {
     /// Whose a session is.
     pub(super) async fn user(&self, session: &str) -> redis::RedisResult<Option<String>> {
         match &*self.0 {
-            Place::Redis { client, .. } => {
+            SessionPlace::Redis { client, .. } => {
                 let mut connection = client.get_multiplexed_async_connection().await?;
                 connection.get(key(session)).await
             }
-            Place::Here(table) => Ok(table.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()),
+            SessionPlace::Here(table) => Ok(table.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned()),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::Way;
-use crate::cli::Failure;
+use crate::cli::CommandError;
 use crate::cli::client;
 use crate::cli::demo::clients::{PATIENCE, connect};
 
@@ -32,7 +32,7 @@ struct User {
 
 impl Users {
     /// Everybody logs in.
-    pub(super) async fn log_in(way: Way, address: SocketAddr) -> Result<Self, Failure> {
+    pub(super) async fn log_in(way: Way, address: SocketAddr) -> Result<Self, CommandError> {
         let mut users = Vec::new();
         for number in 1..=USERS {
             let mut user = User { number, cookies: BTreeMap::new(), home: String::new() };
@@ -43,7 +43,7 @@ impl Users {
     }
 
     /// Everybody asks for the account; how many had to log in again.
-    pub(super) async fn come_again(&mut self, address: SocketAddr) -> Result<usize, Failure> {
+    pub(super) async fn come_again(&mut self, address: SocketAddr) -> Result<usize, CommandError> {
         let mut lost = 0;
         for user in &mut self.users {
             if user.ask(self.way, address, "account").await?.is_none() {
@@ -61,17 +61,17 @@ impl Users {
 }
 
 impl User {
-    async fn log_in(&mut self, way: Way, address: SocketAddr) -> Result<(), Failure> {
+    async fn log_in(&mut self, way: Way, address: SocketAddr) -> Result<(), CommandError> {
         let home = self.ask(way, address, &format!("login/{}", self.number)).await?;
-        self.home = home.ok_or_else(|| Failure::Internal(format!("user {} may not log in", self.number)))?;
+        self.home = home.ok_or_else(|| CommandError::Internal(format!("user {} may not log in", self.number)))?;
         Ok(())
     }
 
     /// The backend that knew the user; `None`: one that did not.
-    async fn ask(&mut self, way: Way, address: SocketAddr, what: &str) -> Result<Option<String>, Failure> {
+    async fn ask(&mut self, way: Way, address: SocketAddr, what: &str) -> Result<Option<String>, CommandError> {
         let path = if way.replicated { format!("/shared/{what}") } else { format!("/{what}") };
         let answered = timeout(PATIENCE, self.exchange(address, &path)).await.unwrap_or_else(|late| Err(late.into()));
-        answered.map_err(|error| Failure::Internal(format!("user {} at {address}: {error}", self.number)))
+        answered.map_err(|error| CommandError::Internal(format!("user {} at {address}: {error}", self.number)))
     }
 
     async fn exchange(&mut self, address: SocketAddr, path: &str) -> io::Result<Option<String>> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::{Found, Stage, Whom};
+use super::{PeerRead, ScriptStage, Whom};
 use crate::config::Address;
 use crate::splicer::os::{Broken, Event};
 use crate::splicer::sim::kernel::{Id, Kernel};
@@ -31,7 +31,7 @@ impl Imitated {
     }
 }
 
-impl Stage for Imitated {
+impl ScriptStage for Imitated {
     type Os = SimOs;
 
     fn os(&mut self) -> &mut SimOs {
@@ -79,12 +79,12 @@ impl Stage for Imitated {
         self.kernel.borrow_mut().leave(self.peer);
     }
 
-    fn read(&mut self, most: usize, _patient: bool) -> Found {
+    fn read(&mut self, most: usize, _patient: bool) -> PeerRead {
         match self.kernel.borrow_mut().take(self.peer, most, &mut Vec::new()) {
-            Taken::Bytes(n) => Found::Bytes(n),
-            Taken::End => Found::End,
-            Taken::Reset => Found::Reset,
-            Taken::Nothing => Found::Nothing,
+            Taken::Bytes(n) => PeerRead::Bytes(n),
+            Taken::End => PeerRead::End,
+            Taken::Reset => PeerRead::Reset,
+            Taken::Nothing => PeerRead::Nothing,
         }
     }
 

@@ -30,7 +30,7 @@ const PIPE_MIN: usize = 64 * 1024;
 
 /// One step of a script: something the peer does, or a call with the answers it may have.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum ScriptStep {
     /// The peer connects; its connection waits to be accepted.
     Dials,
     /// The peer sends so many bytes.
@@ -50,7 +50,7 @@ enum Step {
     /// The peer reads all that was sent so far.
     ReadsAll,
     /// The peer reads until it finds something else than bytes.
-    Finds(&'static [Found]),
+    Finds(&'static [PeerRead]),
     /// A connection is accepted.
     Accept,
     /// There is none to accept.
@@ -104,7 +104,7 @@ enum Class {
 
 /// What the peer finds when it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Found {
+enum PeerRead {
     Bytes(usize),
     End,
     Reset,
@@ -113,23 +113,23 @@ enum Found {
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Answer {
+enum StepResult {
     Done,
     Io(Class),
     Error(String),
     Told(String),
-    Found(Found),
+    Found(PeerRead),
 }
 
 /// A script: what it shows, where it can be played, its steps.
-struct Script {
+struct ConformanceScript {
     name: &'static str,
     on_unix: bool,
-    steps: &'static [Step],
+    steps: &'static [ScriptStep],
 }
 
 /// Sockets, and whoever is at the other end of them.
-trait Stage {
+trait ScriptStage {
     type Os: Os;
     fn os(&mut self) -> &mut Self::Os;
     fn listener(&self) -> <Self::Os as Os>::Listener;
@@ -144,7 +144,7 @@ trait Stage {
     fn reset(&mut self);
     fn close(&mut self);
     /// The peer reads once. `patient`: waits for something to read.
-    fn read(&mut self, most: usize, patient: bool) -> Found;
+    fn read(&mut self, most: usize, patient: bool) -> PeerRead;
     /// Waits until what the peer did has arrived: so many unread bytes, an end, a reset.
     fn settle(&mut self, socket: &<Self::Os as Os>::Socket, unread: usize, ended: bool, reset: bool);
     /// What is told. `patient`: waits a while for something.
@@ -154,7 +154,7 @@ trait Stage {
 }
 
 /// A play under way.
-struct Play<S: Stage> {
+struct Play<S: ScriptStage> {
     stage: S,
     socket: Option<<S::Os as Os>::Socket>,
     pipe: Option<(<S::Os as Os>::Pipe, usize)>,
@@ -167,14 +167,14 @@ struct Play<S: Stage> {
     sent: usize,
 }
 
-impl<S: Stage> Play<S> {
+impl<S: ScriptStage> Play<S> {
     fn new(stage: S) -> Self {
         let token = Token::special(Side::Client, 7);
         Self { stage, socket: None, pipe: None, token, unread: 0, ended: false, reset: false, sent: 0 }
     }
 
     /// Plays all steps; `Err` names the first whose answer is not allowed.
-    fn run(mut self, script: &Script) -> Result<Vec<Answer>, String> {
+    fn run(mut self, script: &ConformanceScript) -> Result<Vec<StepResult>, String> {
         let mut answers = Vec::new();
         for (number, step) in script.steps.iter().enumerate() {
             let answer = self.step(*step);
@@ -192,39 +192,41 @@ impl<S: Stage> Play<S> {
         Ok(answers)
     }
 
-    fn step(&mut self, step: Step) -> Answer {
+    fn step(&mut self, step: ScriptStep) -> StepResult {
         match step {
-            Step::Dials => self.stage.dial(),
-            Step::Sends(n) => self.peer_sends(n, false),
-            Step::Drips(n) => self.peer_sends(n, true),
-            Step::SendsUrgent => self.stage.send_urgent(),
-            Step::Finishes | Step::Closes | Step::Resets => self.peer_ends(step),
-            Step::Reads(n) => return self.peer_reads(n),
-            Step::ReadsAll => return self.peer_reads(self.sent),
-            Step::Finds(expected) => return Answer::Found(self.peer_finds(!expected.contains(&Found::Nothing))),
-            Step::Connect(whom) => return self.connect(whom),
-            Step::Told(least, _) => return Answer::Told(self.told(least, true)),
-            Step::MayTell(_) | Step::Quiet => return Answer::Told(self.told("", false)),
+            ScriptStep::Dials => self.stage.dial(),
+            ScriptStep::Sends(n) => self.peer_sends(n, false),
+            ScriptStep::Drips(n) => self.peer_sends(n, true),
+            ScriptStep::SendsUrgent => self.stage.send_urgent(),
+            ScriptStep::Finishes | ScriptStep::Closes | ScriptStep::Resets => self.peer_ends(step),
+            ScriptStep::Reads(n) => return self.peer_reads(n),
+            ScriptStep::ReadsAll => return self.peer_reads(self.sent),
+            ScriptStep::Finds(expected) => {
+                return StepResult::Found(self.peer_finds(!expected.contains(&PeerRead::Nothing)));
+            }
+            ScriptStep::Connect(whom) => return self.connect(whom),
+            ScriptStep::Told(least, _) => return StepResult::Told(self.told(least, true)),
+            ScriptStep::MayTell(_) | ScriptStep::Quiet => return StepResult::Told(self.told("", false)),
             call => return self.call(call),
         }
         self.settle();
-        Answer::Done
+        StepResult::Done
     }
 
-    fn call(&mut self, step: Step) -> Answer {
+    fn call(&mut self, step: ScriptStep) -> StepResult {
         let os = self.stage.os();
         match (step, &self.socket) {
-            (Step::Accept | Step::AcceptNobody, _) => return self.accept(),
-            (Step::Reset, _) => drop(self.socket.take().map(|socket| os.reset(socket))),
-            (Step::Drop, _) => self.socket = None,
-            (Step::Fill, _) => return self.fill(),
-            (Step::Send(n, _), _) => return self.send(n),
-            (Step::SpliceOut(_), _) => return self.splice_out(),
-            (Step::Recv(most, _), Some(socket)) => {
+            (ScriptStep::Accept | ScriptStep::AcceptNobody, _) => return self.accept(),
+            (ScriptStep::Reset, _) => drop(self.socket.take().map(|socket| os.reset(socket))),
+            (ScriptStep::Drop, _) => self.socket = None,
+            (ScriptStep::Fill, _) => return self.fill(),
+            (ScriptStep::Send(n, _), _) => return self.send(n),
+            (ScriptStep::SpliceOut(_), _) => return self.splice_out(),
+            (ScriptStep::Recv(most, _), Some(socket)) => {
                 let answer = os.recv(socket, &mut vec![0; most]);
                 return self.took(answer, most);
             }
-            (Step::SpliceIn(most, _), Some(socket)) => {
+            (ScriptStep::SpliceIn(most, _), Some(socket)) => {
                 // Like the code under test: a small pipe is not worth having.
                 let mut pipes = std::iter::repeat_with(|| os.pipe().expect("a pipe")).take(100);
                 let (pipe, held) = self.pipe.get_or_insert_with(|| {
@@ -234,13 +236,13 @@ impl<S: Stage> Play<S> {
                 *held += if let Io::Moved(n) = answer { n } else { 0 };
                 return self.took(answer, most);
             }
-            (Step::Watch, Some(socket)) => os.watch(socket, self.token).expect("watched"),
-            (Step::Unwatch, Some(socket)) => os.unwatch(socket),
-            (Step::Shutdown, Some(socket)) => os.shutdown(socket),
-            (Step::TakeError(_), Some(socket)) => return Answer::Error(word(os.take_error(socket))),
+            (ScriptStep::Watch, Some(socket)) => os.watch(socket, self.token).expect("watched"),
+            (ScriptStep::Unwatch, Some(socket)) => os.unwatch(socket),
+            (ScriptStep::Shutdown, Some(socket)) => os.shutdown(socket),
+            (ScriptStep::TakeError(_), Some(socket)) => return StepResult::Error(word(os.take_error(socket))),
             _ => panic!("{step:?} needs a socket"),
         }
-        Answer::Done
+        StepResult::Done
     }
 
     fn peer_sends(&mut self, bytes: usize, segments: bool) {
@@ -248,14 +250,14 @@ impl<S: Stage> Play<S> {
         self.unread += bytes;
     }
 
-    fn peer_ends(&mut self, step: Step) {
+    fn peer_ends(&mut self, step: ScriptStep) {
         match step {
-            Step::Finishes => self.stage.finish(),
-            Step::Closes => self.stage.close(),
+            ScriptStep::Finishes => self.stage.finish(),
+            ScriptStep::Closes => self.stage.close(),
             _ => self.stage.reset(),
         }
         self.ended = true;
-        self.reset |= matches!(step, Step::Resets);
+        self.reset |= matches!(step, ScriptStep::Resets);
     }
 
     fn settle(&mut self) {
@@ -264,90 +266,90 @@ impl<S: Stage> Play<S> {
         }
     }
 
-    fn accept(&mut self) -> Answer {
+    fn accept(&mut self) -> StepResult {
         let listener = self.stage.listener();
         match self.stage.os().accept(&listener) {
             Accepted::Connection(socket, _) => self.socket = Some(socket),
-            Accepted::Empty => return Answer::Io(Class::Later),
-            Accepted::Skip | Accepted::Exhausted(_) => return Answer::Error("not accepted".to_owned()),
+            Accepted::Empty => return StepResult::Io(Class::Later),
+            Accepted::Skip | Accepted::Exhausted(_) => return StepResult::Error("not accepted".to_owned()),
         }
         self.settle();
-        Answer::Done
+        StepResult::Done
     }
 
-    fn connect(&mut self, whom: Whom) -> Answer {
+    fn connect(&mut self, whom: Whom) -> StepResult {
         let address = self.stage.address(whom);
         match self.stage.os().connect(&address, None) {
             Ok(socket) => self.socket = Some(socket),
-            Err(why) => return Answer::Error(word(Some(why))),
+            Err(why) => return StepResult::Error(word(Some(why))),
         }
         self.stage.answer(whom);
-        Answer::Done
+        StepResult::Done
     }
 
-    fn took(&mut self, answer: Io, most: usize) -> Answer {
+    fn took(&mut self, answer: Io, most: usize) -> StepResult {
         let there = self.unread.min(most);
         if let Io::Moved(n) = answer {
             self.unread -= n;
         }
-        Answer::Io(class(answer, there))
+        StepResult::Io(class(answer, there))
     }
 
-    fn send(&mut self, bytes: usize) -> Answer {
+    fn send(&mut self, bytes: usize) -> StepResult {
         let Some(socket) = &self.socket else { panic!("no socket") };
         let mut left = bytes;
         loop {
             let answer = self.stage.os().send(socket, &vec![7; left]);
             let Io::Moved(n) = answer else {
-                return Answer::Io(if left < bytes { Class::Part } else { class(answer, 0) });
+                return StepResult::Io(if left < bytes { Class::Part } else { class(answer, 0) });
             };
             left -= n;
             self.sent += n;
             if left == 0 {
-                return Answer::Io(Class::All);
+                return StepResult::Io(Class::All);
             }
         }
     }
 
-    fn fill(&mut self) -> Answer {
+    fn fill(&mut self) -> StepResult {
         let Some(socket) = &self.socket else { panic!("no socket") };
         loop {
             match self.stage.os().send(socket, &[7; CHUNK]) {
                 Io::Moved(n) => self.sent += n,
-                other => return Answer::Io(class(other, 0)),
+                other => return StepResult::Io(class(other, 0)),
             }
         }
     }
 
-    fn splice_out(&mut self) -> Answer {
+    fn splice_out(&mut self) -> StepResult {
         let (Some(socket), Some((pipe, held))) = (&self.socket, &mut self.pipe) else { panic!("no socket or no pipe") };
         let before = *held;
         while *held > 0 {
             match self.stage.os().splice_out(pipe, socket, *held) {
                 Io::Moved(n) => (*held, self.sent) = (*held - n, self.sent + n),
-                other => return Answer::Io(if *held < before { Class::Part } else { class(other, 0) }),
+                other => return StepResult::Io(if *held < before { Class::Part } else { class(other, 0) }),
             }
         }
-        Answer::Io(Class::All)
+        StepResult::Io(Class::All)
     }
 
-    fn peer_reads(&mut self, bytes: usize) -> Answer {
+    fn peer_reads(&mut self, bytes: usize) -> StepResult {
         let mut left = bytes;
         while left > 0 {
             match self.stage.read(left, true) {
-                Found::Bytes(n) => left -= n,
-                other => return Answer::Found(other),
+                PeerRead::Bytes(n) => left -= n,
+                other => return StepResult::Found(other),
             }
         }
         self.sent -= bytes;
-        Answer::Done
+        StepResult::Done
     }
 
-    fn peer_finds(&mut self, patient: bool) -> Found {
+    fn peer_finds(&mut self, patient: bool) -> PeerRead {
         loop {
             match self.stage.read(CHUNK, patient) {
-                Found::Bytes(n) => self.sent -= n,
-                Found::End if self.sent > 0 => return Found::Bytes(self.sent),
+                PeerRead::Bytes(n) => self.sent -= n,
+                PeerRead::End if self.sent > 0 => return PeerRead::Bytes(self.sent),
                 other => return other,
             }
         }
@@ -374,20 +376,23 @@ fn letters(event: &Event) -> impl Iterator<Item = char> {
     told.into_iter().zip(['r', 'w', 'f', 'x', 'u']).filter(|(told, _)| *told).map(|(_, letter)| letter)
 }
 
-fn allowed(step: &Step, answer: &Answer) -> bool {
+fn allowed(step: &ScriptStep, answer: &StepResult) -> bool {
     let within = |told: &str, most: &str| told.chars().all(|letter| most.contains(letter));
     match (step, answer) {
         (
-            Step::Recv(_, classes) | Step::Send(_, classes) | Step::SpliceIn(_, classes) | Step::SpliceOut(classes),
-            Answer::Io(class),
+            ScriptStep::Recv(_, classes)
+            | ScriptStep::Send(_, classes)
+            | ScriptStep::SpliceIn(_, classes)
+            | ScriptStep::SpliceOut(classes),
+            StepResult::Io(class),
         ) => classes.contains(class),
-        (Step::Fill | Step::AcceptNobody, Answer::Io(class)) => *class == Class::Later,
-        (Step::TakeError(errors), Answer::Error(error)) => errors.iter().any(|known| word(*known) == *error),
-        (Step::Told(least, most), Answer::Told(told)) => within(least, told) && within(told, most),
-        (Step::MayTell(most), Answer::Told(told)) => within(told, most),
-        (Step::Quiet, Answer::Told(told)) => told.is_empty(),
-        (Step::Finds(expected), Answer::Found(found)) => expected.contains(found),
-        (_, Answer::Done) => true,
+        (ScriptStep::Fill | ScriptStep::AcceptNobody, StepResult::Io(class)) => *class == Class::Later,
+        (ScriptStep::TakeError(errors), StepResult::Error(error)) => errors.iter().any(|known| word(*known) == *error),
+        (ScriptStep::Told(least, most), StepResult::Told(told)) => within(least, told) && within(told, most),
+        (ScriptStep::MayTell(most), StepResult::Told(told)) => within(told, most),
+        (ScriptStep::Quiet, StepResult::Told(told)) => told.is_empty(),
+        (ScriptStep::Finds(expected), StepResult::Found(found)) => expected.contains(found),
+        (_, StepResult::Done) => true,
         _ => false,
     }
 }
@@ -409,11 +414,11 @@ fn word(error: Option<Broken>) -> String {
 }
 
 /// What the imitation answers, with many seeds.
-fn imitated(script: &Script) -> Result<BTreeSet<Vec<Answer>>, String> {
+fn imitated(script: &ConformanceScript) -> Result<BTreeSet<Vec<StepResult>>, String> {
     (0..IMITATED_PLAYS).map(|seed| Play::new(Imitated::new(seed)).run(script)).collect()
 }
 
-fn compare(script: &Script, real: impl Fn() -> Real) -> Result<(), String> {
+fn compare(script: &ConformanceScript, real: impl Fn() -> Real) -> Result<(), String> {
     let possible = imitated(script).map_err(|what| format!("imitated: {what}"))?;
     for _ in 0..REAL_PLAYS {
         let answers = Play::new(real()).run(script).map_err(|what| format!("real: {what}"))?;

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::{Found, Stage, Whom};
+use super::{PeerRead, ScriptStage, Whom};
 use crate::config::Address;
 use crate::splicer::os::{Connection, Event, Linux};
 
@@ -62,7 +62,7 @@ impl Real {
     }
 }
 
-impl Stage for Real {
+impl ScriptStage for Real {
     type Os = Linux;
 
     fn os(&mut self) -> &mut Linux {
@@ -141,16 +141,16 @@ impl Stage for Real {
         self.peer = None;
     }
 
-    fn read(&mut self, most: usize, patient: bool) -> Found {
+    fn read(&mut self, most: usize, patient: bool) -> PeerRead {
         let patience = if patient { PATIENCE } else { SHORTLY };
         if !ready(self.peer().as_fd(), PollFlags::IN, patience) {
-            return Found::Nothing;
+            return PeerRead::Nothing;
         }
         match rustix::net::recv(self.peer(), &mut vec![0; most], RecvFlags::empty()) {
-            Ok((_, 0)) => Found::End,
-            Ok((_, n)) => Found::Bytes(n),
-            Err(Errno::AGAIN) => Found::Nothing,
-            Err(_) => Found::Reset,
+            Ok((_, 0)) => PeerRead::End,
+            Ok((_, n)) => PeerRead::Bytes(n),
+            Err(Errno::AGAIN) => PeerRead::Nothing,
+            Err(_) => PeerRead::Reset,
         }
     }
 

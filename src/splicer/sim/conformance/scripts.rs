@@ -4,16 +4,16 @@
 //! moment, not only what has changed (`w` beside `r`); a send may be cut where memory is short.
 
 use super::Class::{All, Broken, End, Later, Part};
-use super::Step::*;
+use super::ScriptStep::*;
 use super::Whom::{Accepting, Nobody, Silent};
-use super::{Found, Script};
+use super::{ConformanceScript, PeerRead};
 use crate::splicer::os::Broken as Why;
 
 const RESET: super::Class = Broken("reset");
 const REFUSED: super::Class = Broken("refused");
 
-pub const SCRIPTS: &[Script] = &[
-    Script {
+pub const SCRIPTS: &[ConformanceScript] = &[
+    ConformanceScript {
         name: "bytes are told and read, then there are no more",
         on_unix: true,
         steps: &[
@@ -28,8 +28,12 @@ pub const SCRIPTS: &[Script] = &[
             Quiet,
         ],
     },
-    Script { name: "nobody waits to be accepted", on_unix: true, steps: &[AcceptNobody, Dials, Accept, AcceptNobody] },
-    Script {
+    ConformanceScript {
+        name: "nobody waits to be accepted",
+        on_unix: true,
+        steps: &[AcceptNobody, Dials, Accept, AcceptNobody],
+    },
+    ConformanceScript {
         name: "watching tells what is there already",
         on_unix: true,
         steps: &[
@@ -43,12 +47,12 @@ pub const SCRIPTS: &[Script] = &[
             Recv(4_096, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "two arrivals before anybody looks are told once",
         on_unix: true,
         steps: &[Dials, Accept, Watch, Told("w", "w"), Sends(10), Sends(20), Told("r", "rw"), Quiet, Recv(100, &[All])],
     },
-    Script {
+    ConformanceScript {
         name: "bytes left by a small read are not told again, the next arrival is",
         on_unix: true,
         steps: &[
@@ -66,7 +70,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(100, &[Later]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "an arrival after all was read is told, without a refused read between",
         on_unix: true,
         steps: &[
@@ -82,7 +86,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(100, &[All]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "bytes, then the end",
         on_unix: true,
         steps: &[
@@ -100,7 +104,7 @@ pub const SCRIPTS: &[Script] = &[
             Quiet,
         ],
     },
-    Script {
+    ConformanceScript {
         name: "the end alone is told once and read as often as one likes",
         on_unix: true,
         steps: &[
@@ -116,7 +120,7 @@ pub const SCRIPTS: &[Script] = &[
             Quiet,
         ],
     },
-    Script {
+    ConformanceScript {
         name: "the end is told though all bytes before it were read or told",
         on_unix: true,
         steps: &[
@@ -135,7 +139,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(100, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "after the peer's end it still takes bytes and our end",
         on_unix: true,
         steps: &[
@@ -149,10 +153,10 @@ pub const SCRIPTS: &[Script] = &[
             Send(500, &[All]),
             Reads(500),
             Shutdown,
-            Finds(&[Found::End]),
+            Finds(&[PeerRead::End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "after our end the peer's bytes still come, and its end",
         on_unix: true,
         steps: &[
@@ -161,7 +165,7 @@ pub const SCRIPTS: &[Script] = &[
             Watch,
             Told("w", "w"),
             Shutdown,
-            Finds(&[Found::End]),
+            Finds(&[PeerRead::End]),
             MayTell("w"),
             Sends(700),
             Told("r", "rw"),
@@ -172,57 +176,66 @@ pub const SCRIPTS: &[Script] = &[
             TakeError(&[None]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "shutdown: the peer finds the end after every byte",
         on_unix: true,
-        steps: &[Dials, Accept, Send(5_000, &[All]), Shutdown, Finds(&[Found::End])],
+        steps: &[Dials, Accept, Send(5_000, &[All]), Shutdown, Finds(&[PeerRead::End])],
     },
-    Script {
+    ConformanceScript {
         name: "closing: the peer finds the end after every byte",
         on_unix: true,
-        steps: &[Dials, Accept, Send(5_000, &[All]), Drop, Finds(&[Found::End])],
+        steps: &[Dials, Accept, Send(5_000, &[All]), Drop, Finds(&[PeerRead::End])],
     },
-    Script {
+    ConformanceScript {
         name: "closing after both ends is no reset",
         on_unix: true,
-        steps: &[Dials, Accept, Send(5_000, &[All]), Finishes, Recv(10, &[End]), Shutdown, Drop, Finds(&[Found::End])],
+        steps: &[
+            Dials,
+            Accept,
+            Send(5_000, &[All]),
+            Finishes,
+            Recv(10, &[End]),
+            Shutdown,
+            Drop,
+            Finds(&[PeerRead::End]),
+        ],
     },
-    Script {
+    ConformanceScript {
         name: "closing with unread bytes: the peer finds a reset",
         on_unix: true,
-        steps: &[Dials, Accept, Sends(100), Drop, Finds(&[Found::Reset])],
+        steps: &[Dials, Accept, Sends(100), Drop, Finds(&[PeerRead::Reset])],
     },
-    Script {
+    ConformanceScript {
         name: "closing with unread bytes after the peer's end: it finds a reset",
         on_unix: true,
-        steps: &[Dials, Accept, Sends(100), Finishes, Drop, Finds(&[Found::Reset])],
+        steps: &[Dials, Accept, Sends(100), Finishes, Drop, Finds(&[PeerRead::Reset])],
     },
-    Script {
+    ConformanceScript {
         name: "closing with nothing read of what was only the end is no reset",
         on_unix: true,
-        steps: &[Dials, Accept, Finishes, Drop, Finds(&[Found::End])],
+        steps: &[Dials, Accept, Finishes, Drop, Finds(&[PeerRead::End])],
     },
-    Script {
+    ConformanceScript {
         name: "reset: the peer finds a reset",
         on_unix: false,
-        steps: &[Dials, Accept, Send(5_000, &[All]), Reset, Finds(&[Found::Reset])],
+        steps: &[Dials, Accept, Send(5_000, &[All]), Reset, Finds(&[PeerRead::Reset])],
     },
-    Script {
+    ConformanceScript {
         name: "reset after our end: the peer finds the end if it has come before",
         on_unix: true,
-        steps: &[Dials, Accept, Send(500, &[All]), Shutdown, Reset, Finds(&[Found::End, Found::Reset])],
+        steps: &[Dials, Accept, Send(500, &[All]), Shutdown, Reset, Finds(&[PeerRead::End, PeerRead::Reset])],
     },
-    Script {
+    ConformanceScript {
         name: "reset after our end was found: the peer goes on finding the end",
         on_unix: true,
-        steps: &[Dials, Accept, Shutdown, Finds(&[Found::End]), Reset, Finds(&[Found::End])],
+        steps: &[Dials, Accept, Shutdown, Finds(&[PeerRead::End]), Reset, Finds(&[PeerRead::End])],
     },
-    Script {
+    ConformanceScript {
         name: "reset after the peer's end: it finds a reset",
         on_unix: false,
-        steps: &[Dials, Accept, Finishes, Recv(10, &[End]), Reset, Finds(&[Found::Reset])],
+        steps: &[Dials, Accept, Finishes, Recv(10, &[End]), Reset, Finds(&[PeerRead::Reset])],
     },
-    Script {
+    ConformanceScript {
         name: "reset by the peer",
         on_unix: false,
         steps: &[
@@ -239,7 +252,7 @@ pub const SCRIPTS: &[Script] = &[
             TakeError(&[None]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "reset by the peer, asked for the error",
         on_unix: false,
         steps: &[
@@ -255,12 +268,12 @@ pub const SCRIPTS: &[Script] = &[
             Send(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "reset by the peer, found by sending",
         on_unix: false,
         steps: &[Dials, Accept, Resets, Send(10, &[RESET]), Recv(10, &[End]), Send(10, &[RESET]), TakeError(&[None])],
     },
-    Script {
+    ConformanceScript {
         name: "bytes, then a reset: the bytes come first",
         on_unix: false,
         steps: &[
@@ -277,7 +290,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(4_096, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "the end, then a reset: reading says end and never reset",
         on_unix: false,
         steps: &[
@@ -297,7 +310,7 @@ pub const SCRIPTS: &[Script] = &[
             Send(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "bytes, the end and a reset at once: reading says bytes, then end",
         on_unix: false,
         steps: &[
@@ -315,12 +328,12 @@ pub const SCRIPTS: &[Script] = &[
             Recv(4_096, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "the end, then a reset, found by sending",
         on_unix: false,
         steps: &[Dials, Accept, Finishes, Resets, Send(10, &[RESET]), TakeError(&[None]), Recv(10, &[End])],
     },
-    Script {
+    ConformanceScript {
         name: "a reset after our end",
         on_unix: false,
         steps: &[
@@ -336,7 +349,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(10, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "a reset after both ends is no news",
         on_unix: false,
         steps: &[
@@ -345,7 +358,7 @@ pub const SCRIPTS: &[Script] = &[
             Watch,
             Told("w", "w"),
             Shutdown,
-            Finds(&[Found::End]),
+            Finds(&[PeerRead::End]),
             Finishes,
             Told("rf", "rwf"),
             Resets,
@@ -354,7 +367,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(10, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "shutdown after a reset changes nothing",
         on_unix: false,
         steps: &[
@@ -369,12 +382,12 @@ pub const SCRIPTS: &[Script] = &[
             Recv(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "a connection that was reset in the queue is accepted, and broken",
         on_unix: false,
         steps: &[Dials, Resets, Accept, Watch, Told("rwfx", "rwfx"), Recv(10, &[RESET])],
     },
-    Script {
+    ConformanceScript {
         name: "a connection that sent and was reset in the queue has its bytes",
         on_unix: false,
         steps: &[
@@ -388,17 +401,17 @@ pub const SCRIPTS: &[Script] = &[
             Recv(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "connected: writable is told, bytes go through",
         on_unix: true,
         steps: &[Connect(Accepting), Watch, Told("w", "w"), TakeError(&[None]), Send(100, &[All]), Reads(100)],
     },
-    Script {
+    ConformanceScript {
         name: "connected to one that speaks first",
         on_unix: true,
         steps: &[Connect(Accepting), Sends(50), Watch, Told("rw", "rw"), Recv(100, &[All])],
     },
-    Script {
+    ConformanceScript {
         name: "connected to one that says nothing and finishes",
         on_unix: true,
         steps: &[
@@ -411,7 +424,7 @@ pub const SCRIPTS: &[Script] = &[
             Send(10, &[All]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "connected and reset at once",
         on_unix: false,
         steps: &[
@@ -423,12 +436,12 @@ pub const SCRIPTS: &[Script] = &[
             TakeError(&[None]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "connected and reset at once, found by reading",
         on_unix: false,
         steps: &[Connect(Accepting), Resets, Watch, Told("rwfx", "rwfx"), Recv(10, &[RESET])],
     },
-    Script {
+    ConformanceScript {
         name: "connect refused",
         on_unix: false,
         steps: &[
@@ -441,17 +454,17 @@ pub const SCRIPTS: &[Script] = &[
             Send(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "connect refused, found by reading",
         on_unix: false,
         steps: &[Connect(Nobody), Watch, Told("rwfx", "rwfx"), Recv(10, &[REFUSED]), Recv(10, &[End])],
     },
-    Script {
+    ConformanceScript {
         name: "connect refused, found by sending",
         on_unix: false,
         steps: &[Connect(Nobody), Watch, Told("rwfx", "rwfx"), Send(10, &[REFUSED])],
     },
-    Script {
+    ConformanceScript {
         name: "a connect that nobody answers",
         on_unix: false,
         steps: &[
@@ -465,17 +478,17 @@ pub const SCRIPTS: &[Script] = &[
             Drop,
         ],
     },
-    Script {
+    ConformanceScript {
         name: "a socket that was full tells once when there is room",
         on_unix: true,
         steps: &[Dials, Accept, Watch, Told("w", "w"), Fill, Quiet, ReadsAll, Told("w", "w"), Quiet, Send(100, &[All])],
     },
-    Script {
+    ConformanceScript {
         name: "room is not told to one that was not refused",
         on_unix: false,
         steps: &[Dials, Accept, Watch, Told("w", "w"), Send(1_000, &[All]), Reads(1_000), Quiet],
     },
-    Script {
+    ConformanceScript {
         name: "a full socket tells arrivals, and not room",
         on_unix: true,
         steps: &[
@@ -495,12 +508,12 @@ pub const SCRIPTS: &[Script] = &[
             Send(100, &[All]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "a full socket is reset",
         on_unix: false,
         steps: &[Dials, Accept, Watch, Told("w", "w"), Fill, Resets, Told("rwfx", "rwfx"), Send(100, &[RESET])],
     },
-    Script {
+    ConformanceScript {
         name: "the peer closes, and what is sent after is answered by a reset",
         on_unix: false,
         steps: &[
@@ -518,7 +531,7 @@ pub const SCRIPTS: &[Script] = &[
             Send(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "the peer closes without reading what was sent",
         on_unix: false,
         steps: &[
@@ -532,7 +545,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(10, &[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice moves what is there",
         on_unix: true,
         steps: &[
@@ -552,7 +565,7 @@ pub const SCRIPTS: &[Script] = &[
             SpliceIn(65_536, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "more has come than the pipe has slots: a short splice is not the last",
         on_unix: false,
         steps: &[
@@ -567,7 +580,7 @@ pub const SCRIPTS: &[Script] = &[
             SpliceIn(65_536, &[All, Part, Later]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "more has come than is asked for",
         on_unix: true,
         steps: &[
@@ -583,7 +596,7 @@ pub const SCRIPTS: &[Script] = &[
             Quiet,
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice finds a reset",
         on_unix: false,
         steps: &[
@@ -598,7 +611,7 @@ pub const SCRIPTS: &[Script] = &[
             SpliceOut(&[RESET]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice finds a reset behind the bytes",
         on_unix: false,
         steps: &[
@@ -612,7 +625,7 @@ pub const SCRIPTS: &[Script] = &[
             SpliceIn(4_096, &[End]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice says end where a reset follows it",
         on_unix: false,
         steps: &[
@@ -627,7 +640,7 @@ pub const SCRIPTS: &[Script] = &[
             TakeError(&[Some(Why::Reset)]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice into a full socket waits, and room is told once",
         on_unix: true,
         steps: &[
@@ -647,7 +660,7 @@ pub const SCRIPTS: &[Script] = &[
             Reads(900),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "what is not watched tells nothing; watching again tells all",
         on_unix: true,
         steps: &[
@@ -663,7 +676,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(100, &[All]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "a read stops before an urgent byte though more has come, and nobody tells again",
         on_unix: false,
         steps: &[
@@ -681,7 +694,7 @@ pub const SCRIPTS: &[Script] = &[
             Recv(100, &[Later]),
         ],
     },
-    Script {
+    ConformanceScript {
         name: "splice never passes an urgent byte, whatever comes after it",
         on_unix: false,
         steps: &[

@@ -14,8 +14,8 @@ const NOW: u64 = 1_800_000_000;
 const IDLE: u64 = 1000;
 
 /// `max_idle` 1000 s, everything else at its default.
-fn config() -> config::Insert {
-    config::Insert {
+fn config() -> config::InsertRules {
+    config::InsertRules {
         keys: "/etc/sessile/cookie.keys".into(),
         max_idle: Duration::from_secs(IDLE),
         max_life: None,
@@ -32,7 +32,7 @@ fn ring(keys: &[&str]) -> Arc<KeyRing> {
     Arc::new(KeyRing::parse(&keys.join("\n")).unwrap())
 }
 
-fn cookie(name: &str, config: &config::Insert, pool: &str, backends: &[&str], keys: &[&str]) -> Insert {
+fn cookie(name: &str, config: &config::InsertRules, pool: &str, backends: &[&str], keys: &[&str]) -> Insert {
     Insert::new(name, config, pool, Arc::new(Names::new(backends.iter().copied())), ring(keys))
 }
 
@@ -41,14 +41,14 @@ fn instance(keys: &[&str]) -> Insert {
 }
 
 fn with_life(life_s: u64) -> Insert {
-    let config = config::Insert { max_life: Some(Duration::from_secs(life_s)), ..config() };
+    let config = config::InsertRules { max_life: Some(Duration::from_secs(life_s)), ..config() };
     cookie("SESSILE", &config, "web", &BACKENDS, &[OLD])
 }
 
 /// A small generator (splitmix64): what is random in these tests is the same in every run.
-struct Random(u64);
+struct TestRandom(u64);
 
-impl Random {
+impl TestRandom {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -82,29 +82,29 @@ fn a_value_is_what_the_reference_makes_of_the_same_facts() {
     let value = instance(&[OLD]).seal(1, NOW, NOW + 500, nonce);
     let expected = "AeXSGW4AAQIDBAUGBwgJCgsqZ0mTV1T53ztB-9Zm41fS5E7EawqvaOQQ7XmN9wB5pI15zvYNWh2b";
     assert_eq!(std::str::from_utf8(&value), Ok(expected));
-    assert_eq!(instance(&[OLD]).open(&value, NOW + 500), Verdict::Fresh { backend: 1, issued: NOW });
+    assert_eq!(instance(&[OLD]).open(&value, NOW + 500), CookieVerdict::Fresh { backend: 1, issued: NOW });
 }
 
 #[test]
 fn a_value_ages_from_fresh_to_due_to_expired() {
     let here = instance(&[OLD]);
     let value = here.seal(2, NOW, NOW, [1; 12]);
-    let fresh = |issued| Verdict::Fresh { backend: 2, issued };
-    let due = |issued| Verdict::Due { backend: 2, issued };
+    let fresh = |issued| CookieVerdict::Fresh { backend: 2, issued };
+    let due = |issued| CookieVerdict::Due { backend: 2, issued };
     for (passed, verdict) in [
         (0, fresh(NOW)),
         (99, fresh(NOW)),
         (100, due(NOW)),
         (1000, due(NOW)),
         (1060, due(NOW)),
-        (1061, Verdict::Expired),
-        (1_000_000_000, Verdict::Expired),
+        (1061, CookieVerdict::Expired),
+        (1_000_000_000, CookieVerdict::Expired),
         // Clocks that differ, and one that was set back.
         (-60, fresh(NOW - 60)),
         (-61, due(NOW - 61)),
         (-1060, due(NOW - 1060)),
-        (-1061, Verdict::Expired),
-        (-1_800_000_000, Verdict::Expired),
+        (-1061, CookieVerdict::Expired),
+        (-1_800_000_000, CookieVerdict::Expired),
     ] {
         assert_eq!(here.open(&value, NOW.saturating_add_signed(passed)), verdict, "{passed} s later");
     }
@@ -114,18 +114,18 @@ fn a_value_ages_from_fresh_to_due_to_expired() {
 fn a_clock_that_was_set_back_moves_nobody_and_leaves_no_trace() {
     let here = instance(&[OLD]);
     let ahead = here.seal(1, NOW + 900, NOW + 900, [1; 12]);
-    let Verdict::Due { backend, issued } = here.open(&ahead, NOW) else { panic!("it is due") };
+    let CookieVerdict::Due { backend, issued } = here.open(&ahead, NOW) else { panic!("it is due") };
     assert_eq!((backend, issued), (1, NOW));
     let healed = here.seal(backend, issued, NOW, [2; 12]);
-    assert_eq!(here.open(&healed, NOW), Verdict::Fresh { backend: 1, issued: NOW });
+    assert_eq!(here.open(&healed, NOW), CookieVerdict::Fresh { backend: 1, issued: NOW });
 }
 
 #[test]
 fn max_life_ends_even_a_busy_client_and_caps_max_age() {
     let here = with_life(5000);
     let verdict = |issued, seen, now| here.open(&here.seal(0, issued, seen, [3; 12]), now);
-    assert_eq!(verdict(NOW, NOW + 5000, NOW + 5060), Verdict::Fresh { backend: 0, issued: NOW });
-    assert_eq!(verdict(NOW, NOW + 5060, NOW + 5061), Verdict::Expired);
+    assert_eq!(verdict(NOW, NOW + 5000, NOW + 5060), CookieVerdict::Fresh { backend: 0, issued: NOW });
+    assert_eq!(verdict(NOW, NOW + 5060, NOW + 5061), CookieVerdict::Expired);
     for (age, max_age) in [(0, 1000), (4000, 1000), (4700, 300), (5000, 0), (6000, 0)] {
         assert!(written(&here, NOW - age, false).contains(&format!("; Max-Age={max_age};")), "{age}");
     }
@@ -135,7 +135,7 @@ fn max_life_ends_even_a_busy_client_and_caps_max_age() {
 
 #[test]
 fn a_busy_client_never_loses_it_and_an_idle_one_does() {
-    let mut random = Random(1);
+    let mut random = TestRandom(1);
     // Two instances whose clocks are 50 s apart; a client that asks at random at most nine tenths of max_idle apart.
     let instances = [(instance(&[OLD]), 0), (instance(&[OLD]), 50)];
     let mut value = instances[0].0.seal(1, NOW, NOW, random.nonce());
@@ -144,8 +144,8 @@ fn a_busy_client_never_loses_it_and_an_idle_one_does() {
         now += 1 + random.below(IDLE * 9 / 10 - 1);
         let (here, ahead) = &instances[random.below(2) as usize];
         match here.open(&value, now + ahead) {
-            Verdict::Fresh { backend: 1, .. } => {}
-            Verdict::Due { backend: 1, issued } => {
+            CookieVerdict::Fresh { backend: 1, .. } => {}
+            CookieVerdict::Due { backend: 1, issued } => {
                 value = here.seal(1, issued, now + ahead, random.nonce());
                 sent += 1;
             }
@@ -153,25 +153,33 @@ fn a_busy_client_never_loses_it_and_an_idle_one_does() {
         }
     }
     assert!(sent > 300, "{sent}");
-    assert_eq!(instances[0].0.open(&value, now + 50 + IDLE + SKEW_S + 1), Verdict::Expired);
+    assert_eq!(instances[0].0.open(&value, now + 50 + IDLE + SKEW_S + 1), CookieVerdict::Expired);
 }
 
 #[test]
 fn who_sealed_it_and_for_what_decides() {
     let here = instance(&[OLD]);
     let sealed_by = |other: &Insert| here.open(&other.seal(0, NOW, NOW, [4; 12]), NOW);
-    let fresh = Verdict::Fresh { backend: 0, issued: NOW };
+    let fresh = CookieVerdict::Fresh { backend: 0, issued: NOW };
     assert_eq!(sealed_by(&instance(&[OLD])), fresh);
-    assert_eq!(sealed_by(&instance(&[NEW])), Verdict::Forged, "a key that nobody knows here");
-    assert_eq!(sealed_by(&cookie("SESSILE", &config(), "api", &BACKENDS, &[OLD])), Verdict::OtherPool);
-    assert_eq!(sealed_by(&cookie("OTHER", &config(), "web", &BACKENDS, &[OLD])), Verdict::Forged, "another cookie");
+    assert_eq!(sealed_by(&instance(&[NEW])), CookieVerdict::Forged, "a key that nobody knows here");
+    assert_eq!(sealed_by(&cookie("SESSILE", &config(), "api", &BACKENDS, &[OLD])), CookieVerdict::OtherPool);
+    assert_eq!(
+        sealed_by(&cookie("OTHER", &config(), "web", &BACKENDS, &[OLD])),
+        CookieVerdict::Forged,
+        "another cookie"
+    );
     let reordered = cookie("SESSILE", &config(), "web", &["app-3", "app-2", "app-1"], &[OLD]);
-    assert_eq!(sealed_by(&reordered), Verdict::Fresh { backend: 2, issued: NOW }, "the name counts, not the place");
-    assert_eq!(sealed_by(&cookie("SESSILE", &config(), "web", &["app-9"], &[OLD])), Verdict::Removed);
-    assert_eq!(here.open(&here.seal(7, NOW, NOW, [4; 12]), NOW), Verdict::Removed, "an index out of bounds");
+    assert_eq!(
+        sealed_by(&reordered),
+        CookieVerdict::Fresh { backend: 2, issued: NOW },
+        "the name counts, not the place"
+    );
+    assert_eq!(sealed_by(&cookie("SESSILE", &config(), "web", &["app-9"], &[OLD])), CookieVerdict::Removed);
+    assert_eq!(here.open(&here.seal(7, NOW, NOW, [4; 12]), NOW), CookieVerdict::Removed, "an index out of bounds");
     for (pool, seen) in [("api", NOW - 5000), ("web", NOW - 5000)] {
         let old = cookie("SESSILE", &config(), pool, &["app-9"], &[OLD]).seal(0, seen, seen, [5; 12]);
-        let expected = if pool == "api" { Verdict::OtherPool } else { Verdict::Expired };
+        let expected = if pool == "api" { CookieVerdict::OtherPool } else { CookieVerdict::Expired };
         assert_eq!(here.open(&old, NOW), expected, "what holds longest is said");
     }
 }
@@ -189,20 +197,20 @@ fn keys_change_under_living_clients_and_none_breaks() {
             let value = instance(from).seal(1, NOW, NOW, [6; 12]);
             let verdict = instance(to).open(&value, NOW);
             assert_eq!(verdict.backend(), Some(1), "sealed by {from:?}, opened by {to:?}");
-            let is_due = matches!(verdict, Verdict::Due { .. });
+            let is_due = matches!(verdict, CookieVerdict::Due { .. });
             assert_eq!(is_due, from[0] != to[0], "sent again exactly if its key is not the first");
         }
     }
     let last_of_old = instance(stages[2]).open(&instance(stages[1]).seal(1, NOW, NOW, [6; 12]), NOW);
-    assert_eq!(last_of_old, Verdict::Due { backend: 1, issued: NOW });
-    assert_eq!(instance(stages[3]).open(&instance(stages[1]).seal(1, NOW, NOW, [6; 12]), NOW), Verdict::Forged);
+    assert_eq!(last_of_old, CookieVerdict::Due { backend: 1, issued: NOW });
+    assert_eq!(instance(stages[3]).open(&instance(stages[1]).seal(1, NOW, NOW, [6; 12]), NOW), CookieVerdict::Forged);
 }
 
 /// The same count in every build; it takes a second or two.
 #[test]
 fn of_a_million_cookies_with_flipped_bits_none_is_accepted() {
     let here = instance(&[OLD, NEW]);
-    let mut random = Random(2);
+    let mut random = TestRandom(2);
     let mut value = [0; VALUE_LENGTH];
     for turn in 0..1_000_000 {
         if turn % 100 == 0 {
@@ -215,7 +223,7 @@ fn of_a_million_cookies_with_flipped_bits_none_is_accepted() {
         }
         let flipped = BASE64URL_NOPAD.encode(&sealed);
         if flipped.as_bytes() != value {
-            assert_eq!(here.open(flipped.as_bytes(), NOW), Verdict::Forged, "{flipped}");
+            assert_eq!(here.open(flipped.as_bytes(), NOW), CookieVerdict::Forged, "{flipped}");
         }
     }
 }
@@ -227,19 +235,19 @@ fn no_bit_of_the_text_can_be_flipped_and_no_byte_added_or_lost() {
     for bit in 0..VALUE_LENGTH * 8 {
         let mut flipped = value;
         flipped[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(here.open(&flipped, NOW), Verdict::Forged, "bit {bit}");
+        assert_eq!(here.open(&flipped, NOW), CookieVerdict::Forged, "bit {bit}");
     }
     for length in 0..VALUE_LENGTH {
-        assert_eq!(here.open(&value[..length], NOW), Verdict::Forged);
+        assert_eq!(here.open(&value[..length], NOW), CookieVerdict::Forged);
     }
     for more in ["=", "A", " ", "\0"] {
-        assert_eq!(here.open(&[&value, more.as_bytes()].concat(), NOW), Verdict::Forged);
+        assert_eq!(here.open(&[&value, more.as_bytes()].concat(), NOW), CookieVerdict::Forged);
     }
 }
 
 #[test]
 fn a_value_gives_nothing_away() {
-    let mut random = Random(3);
+    let mut random = TestRandom(3);
     let (pool, backends) = ("storefront", ["database-east", "database-west"]);
     let here = cookie("SESSILE", &config(), pool, &backends, &[OLD]);
     let key_id = BASE64URL_NOPAD.decode(&here.seal(0, NOW, NOW, [0; 12])).unwrap()[..5].to_vec();
@@ -278,7 +286,7 @@ fn a_repeated_nonce_shows_only_whether_two_values_say_the_same() {
 fn what_goes_out_is_as_configured() {
     let plain = config();
     let value = String::from_utf8(instance(&[OLD]).seal(1, NOW, NOW, [9; 12]).to_vec()).unwrap();
-    let all = config::Insert {
+    let all = config::InsertRules {
         domain: crate::server_name::ServerName::parse("example.org"),
         path: "/shop".to_owned(),
         secure: Secure::On,
@@ -290,12 +298,16 @@ fn what_goes_out_is_as_configured() {
     for (config, tls, attributes) in [
         (plain.clone(), true, "; Path=/; Secure; HttpOnly; SameSite=Lax"),
         (plain.clone(), false, "; Path=/; HttpOnly; SameSite=Lax"),
-        (config::Insert { secure: Secure::Off, ..plain.clone() }, true, "; Path=/; HttpOnly; SameSite=Lax"),
-        (config::Insert { secure: Secure::On, ..plain.clone() }, false, "; Path=/; Secure; HttpOnly; SameSite=Lax"),
-        (config::Insert { same_site: SameSite::Strict, ..plain }, false, "; Path=/; HttpOnly; SameSite=Strict"),
+        (config::InsertRules { secure: Secure::Off, ..plain.clone() }, true, "; Path=/; HttpOnly; SameSite=Lax"),
+        (
+            config::InsertRules { secure: Secure::On, ..plain.clone() },
+            false,
+            "; Path=/; Secure; HttpOnly; SameSite=Lax",
+        ),
+        (config::InsertRules { same_site: SameSite::Strict, ..plain }, false, "; Path=/; HttpOnly; SameSite=Strict"),
         (all.clone(), false, "; Domain=example.org; Path=/shop; Secure; SameSite=None; Partitioned"),
         // What a browser would throw away for want of Secure is left out.
-        (config::Insert { secure: Secure::Auto, ..all }, false, "; Domain=example.org; Path=/shop"),
+        (config::InsertRules { secure: Secure::Auto, ..all }, false, "; Domain=example.org; Path=/shop"),
     ] {
         let here = cookie("SESSILE", &config, "web", &BACKENDS, &[OLD]);
         assert_eq!(written(&here, NOW, tls), format!("SESSILE={value}; Max-Age=1000{attributes}"));
@@ -310,7 +322,7 @@ fn reading_and_writing_allocate_nothing() {
     let used = allocation_counter::measure(|| {
         here.write(&mut out, 1, NOW, NOW, true, [9; 12]);
         assert!(here.open(&value, NOW).backend().is_some());
-        assert_eq!(here.open(b"forged", NOW), Verdict::Forged);
+        assert_eq!(here.open(b"forged", NOW), CookieVerdict::Forged);
     });
     assert_eq!(used.count_total, 0);
 }
@@ -339,14 +351,14 @@ proptest! {
         let verdict = reader.open(&writer.seal(backend, issued, issued, nonce), issued + passed);
         let is_fresh = passed < IDLE / 10 && first == 0;
         let expected =
-            if is_fresh { Verdict::Fresh { backend, issued } } else { Verdict::Due { backend, issued } };
+            if is_fresh { CookieVerdict::Fresh { backend, issued } } else { CookieVerdict::Due { backend, issued } };
         prop_assert_eq!(verdict, expected);
     }
 
     #[test]
     fn nothing_that_a_client_makes_up_is_believed(value: Vec<u8>, text in "[A-Za-z0-9_-]{76}", now: u64) {
         let here = instance(&[OLD]);
-        prop_assert_eq!(here.open(&value, now), Verdict::Forged);
-        prop_assert_eq!(here.open(text.as_bytes(), now), Verdict::Forged);
+        prop_assert_eq!(here.open(&value, now), CookieVerdict::Forged);
+        prop_assert_eq!(here.open(text.as_bytes(), now), CookieVerdict::Forged);
     }
 }

@@ -49,7 +49,7 @@ use std::{fmt, io};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-pub use self::read::{Header, Loaded, Target, check, load};
+pub use self::read::{FileHeader, LoadedSection, SectionTarget, check, load};
 pub use self::write::Writer;
 
 /// Of the format.
@@ -65,7 +65,7 @@ const RECORD_BYTES: usize = 16;
 
 /// Why a file, or a section of it, is not taken.
 #[derive(Debug)]
-pub enum Refused {
+pub enum FileRefused {
     /// It could not be read.
     Unreadable(io::Error),
     /// It ends before its end: a crash while writing, or a full disk.
@@ -84,7 +84,7 @@ pub enum Refused {
     Unknown,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for FileRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
@@ -99,7 +99,7 @@ impl fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for FileRefused {}
 
 /// What stands for a backend's name.
 fn name_hash(name: &str) -> u64 {

@@ -10,13 +10,13 @@ use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, Refused, SECTION, VERSION, frame_sum, name_hash,
+    BODY_MAX, END, ENTRIES, FileRefused, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash,
 };
-use crate::sticky::table::{BackendId, Entry, KeyHash, Minute, Secret, StickTable};
+use crate::sticky::table::{BackendId, KeyHash, Minute, Secret, StickTable, TableEntry};
 
 /// How a stick-table file begins.
 #[derive(Debug, Clone)]
-pub struct Header {
+pub struct FileHeader {
     /// Unix seconds.
     pub written_s: u64,
     /// New memories take it, or find nothing that the file says.
@@ -25,7 +25,7 @@ pub struct Header {
 
 /// The stick table for a section.
 #[derive(Debug)]
-pub struct Target<'a> {
+pub struct SectionTarget<'a> {
     /// Made with the secret of the file.
     pub table: &'a StickTable,
     /// Of the pool's placement now.
@@ -36,7 +36,7 @@ pub struct Target<'a> {
 
 /// What became of a section.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedSection {
     /// The pool or group.
     pub name: String,
     /// Entries that are remembered.
@@ -48,11 +48,11 @@ pub struct Loaded {
     /// Entries for which there was no room.
     pub crowded: u64,
     /// Why none was taken.
-    pub refused: Option<Refused>,
+    pub refused: Option<FileRefused>,
 }
 
 /// Reads the whole file and keeps nothing: whether [`load`] can be trusted with it.
-pub fn check(input: impl Read) -> Result<Header, Refused> {
+pub fn check(input: impl Read) -> Result<FileHeader, FileRefused> {
     let (mut frames, header) = Frames::open(input)?;
     let mut entries = 0;
     let mut backends = None;
@@ -60,14 +60,14 @@ pub fn check(input: impl Read) -> Result<Header, Refused> {
         match frames.next()? {
             Frame::Section(section) => backends = Some(section.backends.len()),
             Frame::Entries(records) => {
-                let backends = backends.ok_or(Refused::Absurd("entries of no section"))?;
-                if records.iter().any(|record| usize::from(Record::read(record).backend) >= backends) {
-                    return Err(Refused::Absurd("an entry of no backend"));
+                let backends = backends.ok_or(FileRefused::Absurd("entries of no section"))?;
+                if records.iter().any(|record| usize::from(FileRecord::read(record).backend) >= backends) {
+                    return Err(FileRefused::Absurd("an entry of no backend"));
                 }
                 entries += records.len() as u64;
             }
             Frame::End(said) if said == entries => return Ok(header),
-            Frame::End(_) => return Err(Refused::Absurd("a wrong number of entries")),
+            Frame::End(_) => return Err(FileRefused::Absurd("a wrong number of entries")),
         }
     }
 }
@@ -78,11 +78,11 @@ pub fn load<'a>(
     input: impl Read,
     now_s: u64,
     now: Minute,
-    mut target: impl FnMut(&str) -> Option<Target<'a>>,
-) -> Result<Vec<Loaded>, Refused> {
+    mut target: impl FnMut(&str) -> Option<SectionTarget<'a>>,
+) -> Result<Vec<LoadedSection>, FileRefused> {
     let (mut frames, header) = Frames::open(input)?;
     let elapsed_min = u32::try_from(now_s.saturating_sub(header.written_s) / 60).unwrap_or(u32::MAX);
-    let mut sections: Vec<Loaded> = Vec::new();
+    let mut sections: Vec<LoadedSection> = Vec::new();
     let mut filling = None;
     loop {
         match frames.next()? {
@@ -93,7 +93,7 @@ pub fn load<'a>(
             }
             Frame::Entries(records) => {
                 if let (Some(filling), Some(loaded)) = (&filling, sections.last_mut()) {
-                    records.iter().for_each(|record| filling.put(&Record::read(record), elapsed_min, now, loaded));
+                    records.iter().for_each(|record| filling.put(&FileRecord::read(record), elapsed_min, now, loaded));
                 }
             }
             Frame::End(_) => return Ok(sections),
@@ -109,35 +109,35 @@ struct Filling<'a> {
 }
 
 fn begin<'a>(
-    section: Section,
-    header: &Header,
-    target: impl FnOnce(&str) -> Option<Target<'a>>,
-) -> (Loaded, Option<Filling<'a>>) {
+    section: FileSection,
+    header: &FileHeader,
+    target: impl FnOnce(&str) -> Option<SectionTarget<'a>>,
+) -> (LoadedSection, Option<Filling<'a>>) {
     let target = match target(&section.name) {
-        None => Err(Refused::Unknown),
-        Some(target) if target.hash_seed != section.hash_seed => Err(Refused::OtherSeed),
+        None => Err(FileRefused::Unknown),
+        Some(target) if target.hash_seed != section.hash_seed => Err(FileRefused::OtherSeed),
         Some(target) if target.table.secret().bytes() != header.secret.bytes() => {
-            Err(Refused::Absurd("the stick table has another secret"))
+            Err(FileRefused::Absurd("the stick table has another secret"))
         }
         Some(target) => Ok(target),
     };
     let (refused, filling) = match target {
         Err(refused) => (Some(refused), None),
-        Ok(Target { table, backends, .. }) => {
+        Ok(SectionTarget { table, backends, .. }) => {
             let known: AHashMap<u64, BackendId> =
                 backends.into_iter().filter_map(|name| Some((name_hash(name), table.ids().take(name)?))).collect();
             let ids = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
             (None, Some(Filling { table, ids }))
         }
     };
-    (Loaded { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
+    (LoadedSection { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
 }
 
 impl Filling<'_> {
-    fn put(&self, record: &Record, elapsed_min: u32, now: Minute, loaded: &mut Loaded) {
+    fn put(&self, record: &FileRecord, elapsed_min: u32, now: Minute, loaded: &mut LoadedSection) {
         let age_min = record.age_min.saturating_add(elapsed_min);
         let id = self.ids.get(usize::from(record.backend)).copied().flatten();
-        let counter = match id.map(|id| Entry::new(KeyHash(record.key), id, record.flags, age_min)) {
+        let counter = match id.map(|id| TableEntry::new(KeyHash(record.key), id, record.flags, age_min)) {
             None => &mut loaded.removed,
             Some(entry) if !self.table.remembers(&entry) => &mut loaded.over,
             Some(entry) if self.table.restore(&entry, now) => &mut loaded.kept,
@@ -147,20 +147,20 @@ impl Filling<'_> {
     }
 }
 
-struct Section {
+struct FileSection {
     name: String,
     hash_seed: u64,
     backends: Vec<u64>,
 }
 
-struct Record {
+struct FileRecord {
     key: u64,
     age_min: u32,
     backend: u16,
     flags: u8,
 }
 
-impl Record {
+impl FileRecord {
     fn read(bytes: &[u8; RECORD_BYTES]) -> Self {
         let [k0, k1, k2, k3, k4, k5, k6, k7, a0, a1, a2, a3, b0, b1, flags, _] = *bytes;
         Self {
@@ -173,7 +173,7 @@ impl Record {
 }
 
 enum Frame<'f> {
-    Section(Section),
+    Section(FileSection),
     Entries(&'f [[u8; RECORD_BYTES]]),
     End(u64),
 }
@@ -187,33 +187,33 @@ struct Frames<R> {
 }
 
 impl<R: Read> Frames<R> {
-    fn open(mut input: R) -> Result<(Self, Header), Refused> {
+    fn open(mut input: R) -> Result<(Self, FileHeader), FileRefused> {
         let mut magic = [0; MAGIC.len()];
-        let length = read_up_to(&mut input, &mut magic).map_err(Refused::Unreadable)?;
+        let length = read_up_to(&mut input, &mut magic).map_err(FileRefused::Unreadable)?;
         if !MAGIC.starts_with(&magic[..length]) {
-            return Err(Refused::Foreign);
+            return Err(FileRefused::Foreign);
         }
         if length < MAGIC.len() {
-            return Err(Refused::Torn);
+            return Err(FileRefused::Torn);
         }
         let mut rest = [0; HEADER_BYTES - MAGIC.len()];
         fill(&mut input, &mut rest)?;
         let header = [&magic[..], &rest].concat();
         let sum = number(&header[HEADER_BYTES - 8..]);
         if xxh3_64(&header[..HEADER_BYTES - 8]) != sum {
-            return Err(Refused::Damaged);
+            return Err(FileRefused::Damaged);
         }
         // The sum comes first, so a flipped bit is damage, not another version; it stays in its place in all versions.
         let version = number(&header[8..12]) as u32;
         if version != VERSION {
-            return Err(Refused::Version(version));
+            return Err(FileRefused::Version(version));
         }
         let secret = header[24..40].try_into().expect("16 bytes");
-        let header = Header { written_s: number(&header[16..24]), secret: Secret::new(secret) };
+        let header = FileHeader { written_s: number(&header[16..24]), secret: Secret::new(secret) };
         Ok((Self { input, header_sum: sum, number: 0, frame: Vec::new() }, header))
     }
 
-    fn next(&mut self) -> Result<Frame<'_>, Refused> {
+    fn next(&mut self) -> Result<Frame<'_>, FileRefused> {
         self.read()?;
         let kind = number(&self.frame[..4]) as u32;
         if kind == END {
@@ -224,20 +224,20 @@ impl<R: Read> Frames<R> {
             SECTION => section(body).map(Frame::Section),
             ENTRIES => match body.as_chunks() {
                 (records, []) => Ok(Frame::Entries(records)),
-                _ => Err(Refused::Absurd("a part of an entry")),
+                _ => Err(FileRefused::Absurd("a part of an entry")),
             },
             END if body.len() == 8 => Ok(Frame::End(number(body))),
-            _ => Err(Refused::Absurd("a frame of no known kind")),
+            _ => Err(FileRefused::Absurd("a frame of no known kind")),
         }
     }
 
     /// Reads head and body of the next frame.
-    fn read(&mut self) -> Result<(), Refused> {
+    fn read(&mut self) -> Result<(), FileRefused> {
         let mut head = [0; 8];
         fill(&mut self.input, &mut head)?;
         let length = number(&head[4..]) as usize;
         if length > BODY_MAX {
-            return Err(Refused::Damaged);
+            return Err(FileRefused::Damaged);
         }
         self.frame.clear();
         self.frame.extend_from_slice(&head);
@@ -246,28 +246,28 @@ impl<R: Read> Frames<R> {
         let mut sum = [0; 8];
         fill(&mut self.input, &mut sum)?;
         if frame_sum(&self.frame, self.header_sum, self.number) != u64::from_le_bytes(sum) {
-            return Err(Refused::Damaged);
+            return Err(FileRefused::Damaged);
         }
         self.number += 1;
         Ok(())
     }
 
-    fn nothing_more(&mut self) -> Result<(), Refused> {
-        match read_up_to(&mut self.input, &mut [0]).map_err(Refused::Unreadable)? {
+    fn nothing_more(&mut self) -> Result<(), FileRefused> {
+        match read_up_to(&mut self.input, &mut [0]).map_err(FileRefused::Unreadable)? {
             0 => Ok(()),
-            _ => Err(Refused::Absurd("something after its end")),
+            _ => Err(FileRefused::Absurd("something after its end")),
         }
     }
 }
 
-fn section(body: &[u8]) -> Result<Section, Refused> {
-    const SHORT: Refused = Refused::Absurd("a section without a name");
+fn section(body: &[u8]) -> Result<FileSection, FileRefused> {
+    const SHORT: FileRefused = FileRefused::Absurd("a section without a name");
     let (fixed, rest) = body.split_at_checked(10).ok_or(SHORT)?;
     let (name, hashes) = rest.split_at_checked(number(&fixed[8..]) as usize).ok_or(SHORT)?;
-    let name = std::str::from_utf8(name).map_err(|_| Refused::Absurd("a name that is no text"))?;
-    let (hashes, []) = hashes.as_chunks::<8>() else { return Err(Refused::Absurd("a part of a backend")) };
+    let name = std::str::from_utf8(name).map_err(|_| FileRefused::Absurd("a name that is no text"))?;
+    let (hashes, []) = hashes.as_chunks::<8>() else { return Err(FileRefused::Absurd("a part of a backend")) };
     let backends = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
-    Ok(Section { name: name.to_owned(), hash_seed: number(&fixed[..8]), backends })
+    Ok(FileSection { name: name.to_owned(), hash_seed: number(&fixed[..8]), backends })
 }
 
 /// Little-endian, of up to eight bytes.
@@ -275,10 +275,10 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), Refused> {
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), FileRefused> {
     input.read_exact(buffer).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => Refused::Torn,
-        _ => Refused::Unreadable(error),
+        ErrorKind::UnexpectedEof => FileRefused::Torn,
+        _ => FileRefused::Unreadable(error),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sticky::table::{BackendState, EntryKind, IdMap, KeyHash, Minute, Place, Secret, StickTable, Terms};
+use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, KeyHash, Minute, Secret, StickTable, Terms};
 
 const WRITTEN_S: u64 = 1_790_000_000;
 const MINUTE: u64 = 60;
@@ -32,7 +32,7 @@ fn table() -> StickTable {
     let id_map = IdMap::new(table.ids(), NAMES);
     for n in 0..KEYS {
         let kind = [EntryKind::Placed, EntryKind::Displaced, EntryKind::Learned][n as usize / 2 % 3];
-        let place = Place { id: id_map.id(n as usize % 3).expect("a seat"), kind };
+        let place = EntryValue { id: id_map.id(n as usize % 3).expect("a seat"), kind };
         let _ = table.settle(key(n), place, at(1_000 - n), |_| BackendState::Usable);
     }
     table
@@ -45,19 +45,19 @@ fn written(table: &StickTable, backends: &[&str]) -> Vec<u8> {
 }
 
 /// Into a process that has just begun.
-fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (StickTable, Loaded) {
+fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (StickTable, LoadedSection) {
     let header = check(bytes).expect("a good file");
     let table = StickTable::new(1 << 15, header.secret, terms()).expect("a table");
     let target = |name: &str| {
         assert_eq!(name, "shop");
-        Some(Target { table: &table, hash_seed: SEED, backends: backends.to_vec() })
+        Some(SectionTarget { table: &table, hash_seed: SEED, backends: backends.to_vec() })
     };
     let mut loaded = load(bytes, now_s, Minute::START, target).expect("a good file");
     assert_eq!(loaded.len(), 1);
     (table.clone(), loaded.remove(0))
 }
 
-fn counts(loaded: &Loaded) -> [u64; 4] {
+fn counts(loaded: &LoadedSection) -> [u64; 4] {
     [loaded.kept, loaded.over, loaded.removed, loaded.crowded]
 }
 
@@ -91,11 +91,11 @@ fn values_are_written_and_read_as_long_as_their_cookie_is_remembered() {
     let old = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
     let id = IdMap::new(old.ids(), NAMES).id(0).expect("a seat");
     for (n, kind) in origins.into_iter().enumerate() {
-        let _ = old.settle(key(n as u64), Place { id, kind }, at(1_000 - 240), |_| BackendState::Usable);
+        let _ = old.settle(key(n as u64), EntryValue { id, kind }, at(1_000 - 240), |_| BackendState::Usable);
     }
     let read = |file: &[u8], now_s, terms| {
         let table = StickTable::new(1 << 15, Secret::new([7; 16]), terms).expect("a table");
-        let target = |_: &str| Some(Target { table: &table, hash_seed: SEED, backends: NAMES.to_vec() });
+        let target = |_: &str| Some(SectionTarget { table: &table, hash_seed: SEED, backends: NAMES.to_vec() });
         let loaded = load(file, now_s, Minute::START, target).expect("a good file").remove(0);
         let known = [0, 1, 2].map(|n| table.find(key(n), Minute::START).map(|known| (known.kind, known.age_min)));
         (counts(&loaded), known)
@@ -131,7 +131,7 @@ fn backends_that_left_take_their_entries_along() {
 fn what_does_not_fit_is_counted() {
     let file = written(&table(), &NAMES);
     let small = StickTable::new(128, Secret::new([7; 16]), terms()).expect("a table");
-    let target = |_: &str| Some(Target { table: &small, hash_seed: SEED, backends: NAMES.to_vec() });
+    let target = |_: &str| Some(SectionTarget { table: &small, hash_seed: SEED, backends: NAMES.to_vec() });
     let loaded = &load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file")[0];
     assert_eq!(loaded.kept + loaded.crowded, KEYS);
     assert!(loaded.crowded > 0);
@@ -149,16 +149,16 @@ fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
     let new = |secret| StickTable::new(1 << 15, Secret::new(secret), terms()).unwrap();
     let (shop, forum, strange) = (new([7; 16]), new([7; 16]), new([8; 16]));
     let target = |name: &str| match name {
-        "shop" => Some(Target { table: &shop, hash_seed: SEED, backends: NAMES.to_vec() }),
-        "forum" => Some(Target { table: &forum, hash_seed: 43, backends: NAMES.to_vec() }),
-        "strange" => Some(Target { table: &strange, hash_seed: SEED, backends: NAMES.to_vec() }),
+        "shop" => Some(SectionTarget { table: &shop, hash_seed: SEED, backends: NAMES.to_vec() }),
+        "forum" => Some(SectionTarget { table: &forum, hash_seed: 43, backends: NAMES.to_vec() }),
+        "strange" => Some(SectionTarget { table: &strange, hash_seed: SEED, backends: NAMES.to_vec() }),
         _ => None,
     };
     let loaded = load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file");
     assert!(loaded[0].refused.is_none() && loaded[0].kept == KEYS);
-    assert!(matches!(loaded[1].refused, Some(Refused::OtherSeed)));
-    assert!(matches!(loaded[2].refused, Some(Refused::Unknown)));
-    assert!(matches!(loaded[3].refused, Some(Refused::Absurd(_))));
+    assert!(matches!(loaded[1].refused, Some(FileRefused::OtherSeed)));
+    assert!(matches!(loaded[2].refused, Some(FileRefused::Unknown)));
+    assert!(matches!(loaded[3].refused, Some(FileRefused::Absurd(_))));
     assert_eq!(forum.entries(0..usize::MAX, Minute::START).count(), 0);
 }
 
@@ -166,7 +166,7 @@ fn every_section_finds_its_own_memory_or_is_refused_with_its_reason() {
 fn a_file_cut_anywhere_is_torn() {
     let file = written(&table(), &NAMES);
     for length in 0..file.len() {
-        assert!(matches!(check(&file[..length]), Err(Refused::Torn)), "cut at {length}");
+        assert!(matches!(check(&file[..length]), Err(FileRefused::Torn)), "cut at {length}");
     }
 }
 
@@ -178,9 +178,9 @@ fn a_flipped_bit_anywhere_is_seen() {
             file[byte] ^= 1 << bit;
             let refused = check(&file[..]).expect_err("damaged");
             match byte {
-                0..8 => assert!(matches!(refused, Refused::Foreign), "{refused} at {byte}"),
+                0..8 => assert!(matches!(refused, FileRefused::Foreign), "{refused} at {byte}"),
                 // A length may now reach behind the end.
-                _ => assert!(matches!(refused, Refused::Damaged | Refused::Torn), "{refused} at {byte}"),
+                _ => assert!(matches!(refused, FileRefused::Damaged | FileRefused::Torn), "{refused} at {byte}"),
             }
             file[byte] ^= 1 << bit;
         }
@@ -212,8 +212,8 @@ fn foreign_and_absurd_files_are_refused() {
     let record = |backend: u8| (ENTRIES, [[0; 12].to_vec(), vec![backend, 0, 0, 0]].concat());
     assert!(check(&forged(VERSION, &[shop.clone(), record(0), end(1)])[..]).is_ok());
     assert!(check(&forged(VERSION, &[end(0)])[..]).is_ok(), "of a process without a stick table");
-    assert!(matches!(check(&b"#!/bin/sh\n"[..]), Err(Refused::Foreign)));
-    assert!(matches!(check(&forged(2, &[end(0)])[..]), Err(Refused::Version(2))));
+    assert!(matches!(check(&b"#!/bin/sh\n"[..]), Err(FileRefused::Foreign)));
+    assert!(matches!(check(&forged(2, &[end(0)])[..]), Err(FileRefused::Version(2))));
     let absurd = [
         vec![shop.clone(), record(1), end(1)],
         vec![record(0), end(1)],
@@ -229,7 +229,7 @@ fn foreign_and_absurd_files_are_refused() {
     ];
     for frames in &absurd {
         let refused = check(&forged(VERSION, frames)[..]).expect_err("absurd");
-        assert!(matches!(refused, Refused::Absurd(_)), "{refused}: {frames:?}");
+        assert!(matches!(refused, FileRefused::Absurd(_)), "{refused}: {frames:?}");
     }
     let swapped = {
         let whole = forged(VERSION, &[shop.clone(), shop, end(0)]);
@@ -238,18 +238,18 @@ fn foreign_and_absurd_files_are_refused() {
         let (second, end) = rest.split_at(first.len());
         [header, second, first, end].concat()
     };
-    assert!(matches!(check(&swapped[..]), Err(Refused::Damaged)), "a frame counts only in its place");
+    assert!(matches!(check(&swapped[..]), Err(FileRefused::Damaged)), "a frame counts only in its place");
 }
 
 #[test]
 fn a_reader_that_fails_is_told_apart_from_a_bad_file() {
-    struct Broken;
-    impl io::Read for Broken {
+    struct BrokenWriter;
+    impl io::Read for BrokenWriter {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::Error::other("the disk is on fire"))
         }
     }
-    assert!(matches!(check(Broken), Err(Refused::Unreadable(_))));
+    assert!(matches!(check(BrokenWriter), Err(FileRefused::Unreadable(_))));
 }
 
 #[test]
@@ -267,7 +267,8 @@ fn writing_and_reading_hold_one_frame_only() {
     let table = StickTable::new(4 << 20, Secret::new([7; 16]), terms()).expect("a table");
     let id = IdMap::new(table.ids(), NAMES).id(0).expect("a seat");
     for n in 0..100_000 {
-        let _ = table.settle(key(n), Place { id, kind: EntryKind::Displaced }, at(1_000), |_| BackendState::Usable);
+        let _ =
+            table.settle(key(n), EntryValue { id, kind: EntryKind::Displaced }, at(1_000), |_| BackendState::Usable);
     }
     let mut bytes = 0;
     let used = allocation_counter::measure(|| {

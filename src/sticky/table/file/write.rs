@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash};
-use crate::sticky::table::{BackendId, Entry, Minute, Secret, StickTable};
+use crate::sticky::table::{BackendId, Minute, Secret, StickTable, TableEntry};
 
 /// Entries in a full frame: 64 KiB.
 const RECORDS: usize = 4_096;
@@ -110,7 +110,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn record(entry: &Entry, backend: u16) -> [u8; RECORD_BYTES] {
+fn record(entry: &TableEntry, backend: u16) -> [u8; RECORD_BYTES] {
     let mut record = [0; RECORD_BYTES];
     record[..8].copy_from_slice(&entry.key.0.to_le_bytes());
     record[8..12].copy_from_slice(&entry.known.age_min.to_le_bytes());

@@ -10,7 +10,7 @@ use loom::thread;
 use crate::sticky::table::buckets::{Buckets, Word};
 use crate::sticky::table::entry::{Data, Minute, PlacementId};
 use crate::sticky::table::secret::KeyHash;
-use crate::sticky::table::{BackendId, EntryKind, Place};
+use crate::sticky::table::{BackendId, EntryKind, EntryValue};
 
 const PREEMPTIONS: usize = 2;
 const A: u16 = 1;
@@ -66,7 +66,7 @@ fn key(n: u64) -> KeyHash {
 }
 
 fn entry(id: u16, minute: u64) -> Data {
-    let place = Place { id: BackendId { id, generation: 0 }, kind: EntryKind::Displaced };
+    let place = EntryValue { id: BackendId { id, generation: 0 }, kind: EntryKind::Displaced };
     Data::new(place, PlacementId::at(0), Minute::of_ms(minute * 60_000))
 }
 
