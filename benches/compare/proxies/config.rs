@@ -55,7 +55,7 @@ pub fn sessile(plan: &Plan<'_>) -> String {
         };
         let _ = write!(
             text,
-            "\n[[pool]]\nname = \"{name}\"\nbalance = \"hash\"\nmemory = \"0\"\n\
+            "\n[[pool]]\nname = \"{name}\"\nbalance = \"hash\"\nstick_table = \"0\"\n\
              backend = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n"
         );
     }
