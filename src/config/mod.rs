@@ -33,7 +33,7 @@ pub use problem::Problem;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
-pub use value::{canonical as canonical_network, hex32};
+pub use value::{canonical_network, hex32};
 
 /// Everything one file says.
 #[derive(Debug, Clone, PartialEq)]

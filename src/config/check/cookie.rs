@@ -3,7 +3,6 @@
 //! Opens no key file. Invariant: what browsers would refuse to keep is refused here, and every key is kept only for the
 //! mode that uses it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -102,7 +101,7 @@ fn insert(section: &Section<'_>, is_meant: bool) -> InsertRules {
     let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
     let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
     let insert = InsertRules {
-        keys: section.read("keys", file).unwrap_or_default(),
+        keys: section.read("keys", value::file).unwrap_or_default(),
         max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MOST)).unwrap_or(DAY),
         max_life: section.read("max_life", life).unwrap_or(None),
         domain: section.read("domain", domain),
@@ -149,13 +148,6 @@ fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> ValueResult<Duratio
         let whole = duration.subsec_nanos() == 0;
         whole.then_some(duration).ok_or_else(|| Bad::new("is not a number of whole seconds"))
     }
-}
-
-/// The path of a file; one that is not absolute begins where the process was started.
-fn file(value: &DeValue<'_>) -> ValueResult<PathBuf> {
-    let written = value::text(value)?;
-    let good = !written.is_empty() && !written.contains('\0');
-    good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
 }
 
 fn domain(value: &DeValue<'_>) -> ValueResult<ServerName> {
