@@ -1,6 +1,7 @@
 //! Addresses to listen on and to connect to, and networks.
 //!
-//! Opens no socket; names are resolved by the function that the caller passes. Invariant: IPv4-mapped IPv6 becomes IPv4.
+//! Opens no socket; names are resolved by the function that the caller passes. Invariant: IPv4-mapped IPv6 becomes
+//! IPv4.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,10 +1,11 @@
 //! Readers of single values. This file has the general ones: text, booleans, numbers, one word of a list.
 //!
 //! `quantity` reads durations and sizes, `address` addresses and networks, `name` names and keys, `file` paths of files
-//! and pins, `http` parts of an HTTP check. No reader knows the key or the place of its value; `file::Section` adds both.
+//! and pins, `http` parts of an HTTP check. No reader knows the key or the place of its value; `file::Section` adds
+//! both.
 //!
-//! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a complaint
-//! that completes the sentence `KEY VALUE …`.
+//! Invariant: a reader returns a value that is in bounds and in canonical form (IPv4-mapped IPv6 is IPv4), or a
+//! complaint that completes the sentence `KEY VALUE …`.
 
 mod address;
 mod file;
