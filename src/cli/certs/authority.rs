@@ -1,7 +1,7 @@
 //! The development authority: found again, made, and signing certificates.
 //!
-//! Decides which files are its own work and may be replaced. Invariant: a certificate or key that another program made is
-//! never replaced, and a found authority outlives every certificate that it signs now.
+//! Decides which files are its own work and may be replaced. Invariant: a certificate or key that another program made
+//! is never replaced, and a found authority outlives every certificate that it signs now.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

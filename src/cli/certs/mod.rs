@@ -1,8 +1,8 @@
 //! `sessile certs dev`: an authority for one machine, and certificates and keys to try things with.
 //!
-//! Not for public service: strangers trust other authorities. Prompts for nothing and installs nothing.
-//! Invariants: a file that this command did not make is never replaced; an authority of an earlier run is used again, so
-//! that clients need to be configured once; keys are readable by their owner only.
+//! Not for public service: strangers trust other authorities. Prompts for nothing and installs nothing. Invariants: a
+//! file that this command did not make is never replaced; an authority of an earlier run is used again, so that clients
+//! need to be configured once; keys are readable by their owner only.
 
 mod authority;
 mod files;
