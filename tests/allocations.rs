@@ -3,6 +3,8 @@
 //! A binary of its own, because counting replaces the allocator. The worker runs on the test's thread, over real
 //! sockets, and only this thread is counted; clients and backends have threads of their own.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;

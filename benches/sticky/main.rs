@@ -7,7 +7,7 @@
 //! scenarios. Invariant: it needs nothing but loopback and leaves no process behind.
 
 mod stage;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "the tests use more of it")]
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 

@@ -1,7 +1,7 @@
-//! `sessile check`: everything that is wrong with a file, at once.
+//! `sessile check`: reports all problems of a configuration file and of the files that it names.
 //!
-//! Judges nothing itself. Invariant: the exit code is 64 exactly if `run` and `reload` would refuse the text
-//! or a file that it names.
+//! The rules are in `config::check` and `server::read_files`. Invariant: the exit code is 64 exactly if `run` and `reload`
+//! would refuse the configuration.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::config::{self, Problem};
 use crate::server::read_files;
 use crate::store::Access;
 
-/// The command.
+/// Arguments of `sessile check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
-    /// The configuration file.
+    /// The configuration file to check.
     file: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -25,7 +25,7 @@ pub(super) struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// Checks and prints.
+    /// Checks the file and prints the findings.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let found = self.found()?;
         if self.json {
@@ -36,7 +36,7 @@ impl CheckArgs {
         Ok(if found.accepted { 0 } else { EXIT_USAGE })
     }
 
-    /// Files that the text names are read only once the text is good: before, it is not known which they are.
+    /// Checks the text, and then the files that it names; a text with errors may name the wrong ones.
     fn found(&self) -> Result<CheckFindings, CommandError> {
         let refused = |in_text, in_files| CheckFindings { accepted: false, in_text, in_files };
         Ok(match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
@@ -53,12 +53,12 @@ impl CheckArgs {
     }
 }
 
-/// What is wrong, or, if it is accepted, what looks wrong.
+/// Errors, or the warnings of an accepted configuration.
 struct CheckFindings {
     accepted: bool,
-    /// In the text, each with its place.
+    /// Problems of the text, each with line and column.
     in_text: Vec<Problem>,
-    /// In the files that the text names.
+    /// Problems of the files that the text names.
     in_files: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ struct CheckReport<'a> {
 
 #[derive(Serialize)]
 struct CheckRow<'a> {
-    /// `null` for what is wrong in another file.
+    /// Line of the configuration; `null` for a problem of another file.
     line: Option<usize>,
     column: Option<usize>,
     object: &'a str,

@@ -1,7 +1,7 @@
-//! A client for the admin socket: one request, one answer.
+//! A client for the admin socket: one request, one response.
 //!
-//! HTTP/1.0, so that an answer ends where the connection does; no other server is ever spoken to. Invariant: an
-//! answer larger than [`ANSWER_MAX`] or slower than [`PATIENCE`] is an error, never a partial result.
+//! Speaks HTTP/1.0, so that a response ends with the connection, and only to sessile's own admin interface. Invariant: a
+//! response larger than [`RESPONSE_MAX`] or slower than [`TIMEOUT`] is an error, never a partial result.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,79 +12,80 @@ use serde::de::DeserializeOwned;
 
 use super::CommandError;
 
-const ANSWER_MAX: u64 = 256 << 20;
-/// A reload resolves names and binds sockets before it answers.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// Largest response in bytes: 256 MiB.
+const RESPONSE_MAX: u64 = 256 << 20;
+/// Timeout of a read or write; a reload resolves names and binds sockets before it responds.
+const TIMEOUT: Duration = Duration::from_secs(100);
 
-/// What the admin interface answered.
+/// Response of the admin interface.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct AdminReply {
-    /// The HTTP status code.
+    /// Status code of the HTTP response.
     pub(super) code: u16,
-    /// The body.
+    /// Body of the HTTP response.
     pub(super) body: String,
 }
 
 impl AdminReply {
-    /// Reads the body as JSON, if the code is one of `codes`.
+    /// Parses the body as JSON; an error unless the code is one of `codes`.
     pub(super) fn json<T: DeserializeOwned>(&self, codes: &[u16]) -> Result<T, CommandError> {
         if !codes.contains(&self.code) {
-            let message = format!("the admin interface answered {}: {}", self.code, self.body.trim_end());
+            let message = format!("the admin interface returned {}: {}", self.code, self.body.trim_end());
             return Err(CommandError::Internal(message));
         }
         serde_json::from_str(&self.body).map_err(|error| {
-            CommandError::Internal(format!("the admin interface sent what is not understood: {error}"))
+            CommandError::Internal(format!("the response of the admin interface cannot be parsed: {error}"))
         })
     }
 }
 
-/// Asks for `path` with `method`.
+/// Sends a request without a body.
 pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminReply, CommandError> {
     request_with(socket, method, path, "")
 }
 
-/// The same with a body, which is JSON.
+/// Sends a request with a JSON body.
 pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<AdminReply, CommandError> {
-    let ask = || {
+    let exchange = || {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        // In one piece: whoever has answered and gone after the first half would break the second.
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        // One write: a server that responds and closes after the first part would make a second write fail.
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        if stream.take(ANSWER_MAX + 1).read_to_string(&mut answer)? as u64 > ANSWER_MAX {
-            return Err(io::Error::other("the answer is too large"));
+        let mut response = String::new();
+        if stream.take(RESPONSE_MAX + 1).read_to_string(&mut response)? as u64 > RESPONSE_MAX {
+            return Err(io::Error::other("the response is too large"));
         }
-        parse(&answer).ok_or_else(|| io::Error::other("that is not an HTTP answer"))
+        parse(&response).ok_or_else(|| io::Error::other("not an HTTP response"))
     };
-    ask().map_err(|error: io::Error| CommandError::Unavailable(unavailable(socket, &error)))
+    exchange().map_err(|error: io::Error| CommandError::Unavailable(unavailable(socket, &error)))
 }
 
 fn unavailable(socket: &Path, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; is sessile running, and is this its admin socket?",
-        io::ErrorKind::ConnectionRefused => "; a process that is gone has left it behind",
-        io::ErrorKind::PermissionDenied => "; its owner and group may use it",
-        io::ErrorKind::WouldBlock => "; it does not answer",
+        io::ErrorKind::ConnectionRefused => "; it is left over from a process that has ended",
+        io::ErrorKind::PermissionDenied => "; only its owner and group may use it",
+        io::ErrorKind::WouldBlock => "; no response in time",
         _ => "",
     };
     format!("admin socket {}: {error}{hint}", socket.display())
 }
 
-/// Takes a whole HTTP answer apart; `None` if it is none or was cut short.
-pub(super) fn parse(answer: &str) -> Option<AdminReply> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+/// Parses a whole HTTP response; `None`: malformed, or shorter than its `Content-Length`.
+pub(super) fn parse(response: &str) -> Option<AdminReply> {
+    let (head, body) = response.split_once("\r\n\r\n")?;
     let code = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
-    // Shorter than announced: the server went away in the middle.
+    // A body shorter than announced: the server closed in the middle.
     (length.is_none_or(|length| length == body.len())).then(|| AdminReply { code, body: body.to_owned() })
 }
 

@@ -1,41 +1,41 @@
-//! Reading a configuration file for a command.
+//! Reads a configuration file, or finds the running process, for a command.
 //!
-//! The rules are `config::check`'s. Invariant: nothing is written and nothing bound; the only thing asked of the
-//! network is what a DNS name in the file means.
+//! The rules are in `config::check`. Invariant: writes no file and binds no socket; the only use of the network is to
+//! resolve DNS names in the file.
 
 use std::path::{Path, PathBuf};
 
 use super::CommandError;
 use crate::config::{self, CheckedConfig};
 
-/// Where the admin socket is unless the file says otherwise.
+/// Default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
-/// Reads and checks a file.
+/// Reads and checks a configuration file.
 pub(super) fn load(file: &Path) -> Result<CheckedConfig, CommandError> {
     config::check(&read(file)?, &crate::socket::resolve)
         .map_err(|problems| CommandError::Config { file: file.to_owned(), problems })
 }
 
-/// Reads a file.
+/// Reads the text of a file.
 pub(super) fn read(file: &Path) -> Result<String, CommandError> {
     std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))
 }
 
-/// How a command finds the running process.
+/// Arguments by which a command finds the running process.
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
 pub(super) struct RunningProcess {
-    /// The admin socket [default: /run/sessile/admin.sock].
+    /// Path of the admin socket [default: /run/sessile/admin.sock].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The configuration file of the running process, which says where its admin socket is.
+    /// The configuration file of the running process, to find its admin socket.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 impl RunningProcess {
-    /// The admin socket's path.
+    /// Path of the admin socket; an error if the file has none or switches it off.
     pub(super) fn socket(&self) -> Result<PathBuf, CommandError> {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
@@ -45,7 +45,7 @@ impl RunningProcess {
     }
 }
 
-/// Finds the socket even in a file that would be refused: the running process shall say so, with its own words.
+/// Finds the socket also in a file with errors, so that the running process can report them.
 fn socket_of(file: &Path) -> Result<PathBuf, CommandError> {
     let socket = match load(file) {
         Ok(checked) => checked.config.process.admin.socket,

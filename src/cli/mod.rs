@@ -1,9 +1,8 @@
-//! The command line: what was asked for, who answers it, and the exit code.
+//! The command line: parses the arguments, runs a command, returns the exit code.
 //!
-//! Commands compute and print; the process itself is started by what `main.rs` passes in. Invariants: an error names
-//! the object, what was tried and why it failed, on standard error; exit codes are those of `sysexits.h`: 64 for
-//! usage and configuration, 69 when no process answers, 70 for our own failures; every command that prints data has
-//! `--json`.
+//! Commands compute and print; `run` is passed in by `main.rs`. Invariants: an error on standard error names the object,
+//! the action and the reason; exit codes are those of `sysexits.h`: 64 for usage and configuration, 69 if the process
+//! cannot be reached, 70 for internal failures; every command that prints data has `--json`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -27,14 +26,14 @@ mod reload;
 mod status;
 mod table;
 
-/// Exit code for usage and configuration.
+/// Exit code for wrong usage and refused configurations.
 const EXIT_USAGE: u8 = 64;
-/// Exit code when no process answers.
+/// Exit code if the running process cannot be reached.
 const EXIT_UNAVAILABLE: u8 = 69;
-/// Exit code for our own failures.
+/// Exit code for internal failures.
 const EXIT_INTERNAL: u8 = 70;
 
-/// A layer-4 TCP/TLS passthrough balancer whose first promise is that a client stays where it settled.
+/// A layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 #[derive(Debug, Parser)]
 #[command(name = "sessile", version, max_term_width = 120)]
 struct Arguments {
@@ -44,66 +43,66 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve what a configuration file says.
+    /// Start the balancer with a configuration file.
     Run {
-        /// The configuration file.
+        /// The configuration file to serve.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Report everything that is wrong with a configuration file; exit code 64 if it would be refused.
+    /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
-    /// Say where clients go, why, and who is next, without connecting anywhere.
+    /// Show which backend a client would get, why, and the next candidates; opens no connection.
     Explain(explain::Explain),
-    /// Say who would move if a new configuration file were put in force.
+    /// Show which clients would move if a new configuration file were loaded.
     Plan(plan::PlanFiles),
-    /// Have the running process read its configuration again; not zero if it is refused.
+    /// Reload the configuration of the running process; exit code not 0 if it is refused.
     Reload(reload::Reload),
-    /// Have a backend take nobody new, and nobody at all when its time is over.
+    /// Stop sending new clients to a backend; after drain_deadline, all clients.
     Drain(order::Order),
-    /// Have a backend that was drained take whoever comes.
+    /// Send clients to a drained or closed backend again.
     Ready(order::Order),
-    /// Have a backend take nobody from now on, and close what is open, evenly.
+    /// Stop sending any client to a backend, and close its open connections evenly over drain_over.
     Close(order::Order),
-    /// Show what the running process is doing.
+    /// Show listeners, pools, backends, stick tables and workers of the running process.
     Status(status::StatusArgs),
-    /// Make certificates for trying things on this machine.
+    /// Make certificates and keys for tests on this machine.
     Certs(certs::Certs),
-    /// Play with three backends, the balancer before them and many clients, all on this machine.
+    /// Run the balancer with three backends and 200 clients on this machine, and show what happens.
     Demo(demo::Demo),
-    /// Print the completions of a shell.
+    /// Print completions for a shell.
     Completions {
-        /// The shell.
+        /// The shell to complete for.
         shell: Shell,
     },
-    /// Print the manual page, or that of one command.
+    /// Print the manual page of sessile or of one command.
     Man {
-        /// The command.
+        /// The command to describe; all by default.
         command: Option<String>,
     },
 }
 
-/// Why a command failed.
+/// Why a command failed, with its message.
 #[derive(Debug)]
 pub(crate) enum CommandError {
-    /// The command was not understood, or a file cannot be read.
+    /// Wrong arguments, or a file that cannot be read.
     Usage(String),
-    /// A configuration was refused.
+    /// A configuration file with errors.
     Config {
-        /// The file.
+        /// Path of the file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// All errors in the file.
         problems: Vec<Problem>,
     },
-    /// No process answers.
+    /// The admin interface of the running process cannot be reached.
     Unavailable(String),
-    /// A failure of our own.
+    /// An internal failure, or an invalid response of the admin interface.
     Internal(String),
-    /// What is printed cannot be written.
+    /// Standard output cannot be written.
     Output(io::Error),
 }
 
 impl CommandError {
-    /// Tells on standard error; the exit code.
+    /// Prints the error on standard error and returns the exit code.
     fn report(&self) -> u8 {
         let code = self.code();
         if code != 0 {
@@ -117,7 +116,7 @@ impl CommandError {
             Self::Usage(_) | Self::Config { .. } => EXIT_USAGE,
             Self::Unavailable(_) => EXIT_UNAVAILABLE,
             Self::Internal(_) => EXIT_INTERNAL,
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0, // the reader has seen enough
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0, // the reader closed the pipe, as `head` does
             Self::Output(_) => EXIT_INTERNAL,
         }
     }
@@ -143,7 +142,7 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// Does what the process's arguments say. `run` serves a configuration file until it is told to stop.
+/// Runs the command in the process's arguments; `run` serves a configuration file until it is stopped.
 pub fn main(run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run { config } }) => run(&config),
@@ -153,17 +152,19 @@ pub fn main(run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
             code.unwrap_or_else(|failure| failure.report()).into()
         }
         Err(help_or_error) => {
-            let _ = help_or_error.print(); // nobody left to tell
+            let _ = help_or_error.print(); // a closed output cannot be reported anywhere
             if help_or_error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS }
         }
     }
 }
 
 impl Command {
-    /// Runs a command that comes to an end by itself. The exit code is not 0 when the answer is no.
+    /// Runs any command but `run`, and returns the exit code: not 0 if the result is negative.
     fn print(self, out: &mut impl Write) -> Result<u8, CommandError> {
         match self {
-            Self::Run { config } => Err(CommandError::Internal(format!("{} is to be served", config.display()))),
+            Self::Run { config } => {
+                Err(CommandError::Internal(format!("{}: `run` is started by main", config.display())))
+            }
             Self::Check(check) => check.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Plan(plan) => plan.run(out),
@@ -187,7 +188,7 @@ impl Command {
 
 fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, CommandError> {
     let mut whole = Arguments::command();
-    whole.build(); // names the commands "sessile-run" and so on
+    whole.build(); // gives commands their names "sessile-run" and so on
     let page = match command {
         None => whole,
         Some(name) => {
@@ -199,7 +200,7 @@ fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, CommandErro
     Ok(0)
 }
 
-/// One JSON value on a line of its own.
+/// Prints one JSON value and a line end.
 fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> Result<(), CommandError> {
     serde_json::to_writer(&mut *out, value).map_err(io::Error::from)?;
     out.write_all(b"\n")?;

@@ -1,16 +1,16 @@
-//! `sessile drain`, `ready` and `close`: tell the running process what a backend shall do.
+//! `sessile drain`, `ready` and `close`: set the state of a backend in the running process.
 //!
-//! Invariant: the exit code is 0 exactly if the backend was told.
+//! Changes no file. Invariant: the exit code is 0 exactly if the process has accepted the new state.
 
 use std::io::Write;
 
 use super::load::RunningProcess;
 use super::{CommandError, EXIT_USAGE, client};
 
-/// The arguments of all three.
+/// Arguments of the three commands.
 #[derive(Debug, clap::Args)]
 pub(super) struct Order {
-    /// The backend: POOL/NAME.
+    /// The backend, as POOL/NAME.
     #[arg(value_name = "POOL/NAME")]
     backend: String,
     #[command(flatten)]
@@ -18,10 +18,10 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// Asks and prints.
+    /// Sends the request and prints the response.
     pub(super) fn run(&self, order: &str, out: &mut impl Write) -> Result<u8, CommandError> {
         let Some((pool, backend)) = self.backend.split_once('/') else {
-            return Err(CommandError::Usage(format!("{}: not like POOL/NAME", self.backend)));
+            return Err(CommandError::Usage(format!("{}: not of the form POOL/NAME", self.backend)));
         };
         let path = format!("/backends/{pool}/{backend}/{order}");
         let answer = client::request(&self.running.socket()?, "POST", &path)?;

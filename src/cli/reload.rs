@@ -1,28 +1,28 @@
-//! `sessile reload`: asks the running process, prints its verdict.
+//! `sessile reload`: makes the running process reload its configuration, and prints the result.
 //!
-//! Reads the configuration only to find the socket; what is loaded is what the process itself reads. Invariant: the
-//! exit code is 0 exactly if the new configuration is in use.
+//! Reads the configuration only to find the admin socket; the process reads the file itself. Invariant: the exit code is
+//! 0 exactly if the new configuration is in use.
 
 use std::io::Write;
 
 use super::{CommandError, EXIT_USAGE, client, load::RunningProcess, print_json};
 use crate::admin::ReloadVerdict;
 
-/// The command.
+/// Arguments of `sessile reload`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reload {
     #[command(flatten)]
     running: RunningProcess,
-    /// Refuse it if more than this share of a pool's clients would move: "5%", or "0.05".
+    /// Refuse the reload if more than this share of a pool's clients would move: "5%" or "0.05".
     #[arg(long, value_name = "SHARE", value_parser = super::plan::share)]
     max_move: Option<f64>,
-    /// Print the verdict as one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 impl Reload {
-    /// Asks and prints.
+    /// Sends the request and prints the result.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let path = self.max_move.map_or("/reload".to_owned(), |most| format!("/reload?max_move={most}"));
         let answer = client::request(&self.running.socket()?, "POST", &path)?;

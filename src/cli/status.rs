@@ -1,6 +1,6 @@
-//! `sessile status`: what the running process is doing, as tables for people or as its own JSON.
+//! `sessile status`: state of the running process, as tables or as JSON.
 //!
-//! Computes nothing: numbers are those of the admin interface. Invariant: `--json` prints what `/status` answers; the
+//! Shows numbers of the admin interface and computes none. Invariant: `--json` prints the response of `/status`; the
 //! tables add the hottest keys of `/stick-table`.
 
 use std::fmt::Write as _;
@@ -12,10 +12,10 @@ use crate::admin::StickTableView;
 use crate::metrics::{self, status};
 use crate::outcome::Ended;
 
-/// A key with this share of all picks is worth a line.
+/// Smallest share of all picks for which a key gets a line: 1 %.
 const HOT: f64 = 0.01;
 
-/// The command.
+/// Arguments of `sessile status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct StatusArgs {
 }
 
 impl StatusArgs {
-    /// Asks and prints.
+    /// Sends the requests and prints the tables or the JSON.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let socket = self.running.socket()?;
         let answer = client::request(&socket, "GET", "/status")?;
@@ -162,7 +162,7 @@ fn stick_tables(stick_tables: &[StickTableView]) -> String {
     table.render()
 }
 
-/// Keys that alone make a difference.
+/// Keys with at least 1 % of all picks, after the error of the estimate.
 fn hottest(stick_tables: &[StickTableView]) -> String {
     let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
     for StickTableView { stick_table, hottest } in stick_tables {
@@ -190,7 +190,7 @@ fn workers(workers: &[status::WorkerStatus]) -> String {
     table.render()
 }
 
-/// `512 B`, `1.5 KiB`: three digits are enough for people.
+/// A size with three digits: `512 B`, `1.5 KiB`.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
@@ -206,7 +206,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// `412 µs`, `1.5 ms`, `3 h 12 min`.
+/// A time with two units at most: `412 µs`, `1.5 ms`, `3 h 12 min`.
 fn duration(us: u64) -> String {
     let s = us / 1_000_000;
     match us {

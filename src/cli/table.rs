@@ -1,8 +1,8 @@
-//! Tables for people: columns as wide as they must be.
+//! [`Table`]: text tables with columns as wide as their cells.
 //!
-//! Knows nothing of what it shows. Invariant: no line ends with a space.
+//! Formats no values. Invariant: no line ends with a space.
 
-/// Rows under a heading; columns of numbers are aligned right.
+/// Rows under a heading; columns of numbers are aligned to the right.
 #[derive(Debug)]
 pub(super) struct Table<const N: usize> {
     heading: [&'static str; N],
@@ -10,17 +10,17 @@ pub(super) struct Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// A table without rows.
+    /// A table with a heading and no rows.
     pub(super) fn new(heading: [&'static str; N]) -> Self {
         Self { heading, rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds one row, with a cell per column.
     pub(super) fn row(&mut self, row: [String; N]) {
         self.rows.push(row);
     }
 
-    /// The whole table; nothing if it has no rows.
+    /// The table as text; empty if it has no rows.
     pub(super) fn render(&self) -> String {
         if self.rows.is_empty() {
             return String::new();

@@ -1,28 +1,28 @@
-//! Commands as typed, and what they say back.
+//! Tests of the commands as typed: output and exit code.
 
 use std::os::unix::net::UnixListener;
 use std::thread;
 
 use super::*;
 
-/// Parses a line as typed.
+/// Parses a command line as typed.
 pub(super) fn parse(line: &str) -> Result<Command, clap::Error> {
     Arguments::try_parse_from(line.split_whitespace()).map(|arguments| arguments.command)
 }
 
-/// Runs a line as typed: what it prints, and its exit code or why it failed.
+/// Runs a command line: its output, and its exit code or error.
 fn run(line: &str) -> (String, Result<u8, CommandError>) {
     let mut out = Vec::new();
     let result = parse(line).unwrap().print(&mut out);
     (String::from_utf8(out).unwrap(), result)
 }
 
-/// Serves one canned answer and hands back the request.
+/// Serves one prepared response; the thread returns the request.
 fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
     answering_each(folder, vec![(code.to_owned(), body.to_owned())])
 }
 
-/// One answer a connection, in turn; the requests.
+/// Serves one prepared response per connection; the thread returns the requests.
 fn answering_each(folder: &Path, answers: Vec<(String, String)>) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
     let socket = folder.join("admin.sock");
     let listener = UnixListener::bind(&socket).unwrap();

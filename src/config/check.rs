@@ -1,10 +1,10 @@
-//! From what was written to what is meant: every default, every bound, every rule.
+//! [`check`]: turns the text of a file into a [`Config`], with every default, bound and rule.
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
-//! `tls`, `cookie`, `store`), with a default in the place of what cannot be read, so that the rules between them (`whole`,
-//! `reach`, `tie`) see every object and all problems come out together.
+//! `tls`, `cookie`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
+//! (`whole`, `group`, `reach`, `tie`) see every object and one run reports all problems.
 //!
-//! Invariant: a `Config` leaves here only if no error was noted.
+//! Invariant: [`check`] returns a `Config` only if it found no error.
 
 mod cookie;
 mod group;
@@ -30,16 +30,16 @@ use super::keys;
 use super::problem::{Bad, Problems};
 use super::{Config, Problem};
 
-/// A configuration that may be used.
+/// A configuration without errors, and its warnings.
 #[derive(Debug)]
 pub struct CheckedConfig {
-    /// What is meant.
+    /// The configuration, with defaults filled in.
     pub config: Config,
-    /// What is allowed but looks wrong.
+    /// Settings that are allowed but probably a mistake.
     pub warnings: Vec<Problem>,
 }
 
-/// Checks the text of a file; `resolve` looks up `host:port`. Either a configuration, or everything that is wrong.
+/// Checks the text of a file; `resolve` resolves `host:port`. Returns the configuration, or all errors in it.
 ///
 /// ```
 /// let no_names = |_: &str| Err(std::io::Error::other("not here"));
@@ -63,11 +63,11 @@ pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) 
     if !text.ends_with('\n') {
         problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
     }
-    let config = as_meant(&Document::parse(text, &problems), resolve, &problems);
+    let config = convert(&Document::parse(text, &problems), resolve, &problems);
     problems.finish().map(|warnings| CheckedConfig { config, warnings })
 }
 
-fn as_meant(
+fn convert(
     document: &Document<'_>,
     resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>,
     problems: &Problems<'_>,
@@ -83,14 +83,14 @@ fn as_meant(
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
         reach::check(&top, &listeners, &pools);
-        store::has_use(&top, store.as_ref(), pools.iter().map(|pool| &pool.meant));
+        store::check_use(&top, store.as_ref(), pools.iter().map(|pool| &pool.config));
     }
     Config {
         process,
         tls,
         limits,
         store,
-        listeners: listeners.into_iter().map(|listener| listener.meant).collect(),
-        pools: pools.into_iter().map(|pool| pool.meant).collect(),
+        listeners: listeners.into_iter().map(|listener| listener.config).collect(),
+        pools: pools.into_iter().map(|pool| pool.config).collect(),
     }
 }

@@ -1,46 +1,45 @@
-//! What `[pool.cookie]` means: whose cookie keeps a client at its backend, and how the balancer's own is sent.
+//! [`Cookie`]: the cookie that keeps a client at its backend, and the attributes of the balancer's own.
 //!
-//! Reads no cookie and no key file; `sticky::cookie` does the one, whoever loads the configuration the other.
-//! Invariant: times are whole seconds, because cookies count in those; a cookie that browsers accept only with
-//! `Secure` never has it switched off.
+//! Reads no cookie (`sticky::cookie` does) and no key file (`server` does). Invariant: times are whole seconds, as in
+//! `Max-Age`; a cookie that browsers accept only with `Secure` never has it switched off.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::server_name::ServerName;
 
-/// The name of the balancer's own cookie where none is written. No application cookie may have it.
+/// Default name of the balancer's own cookie; application cookies may not have it.
 pub const OWN_NAME: &str = "SESSILE";
 
-/// The cookie that says where a client settled.
+/// One `[pool.cookie]`: the cookie that keeps a client at its backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cookie {
-    /// Its name, a token of RFC 9110 §5.6.2, as RFC 6265 §4.1.1 wants it.
+    /// Name of the cookie, a token (RFC 6265 §4.1.1, RFC 9110 §5.6.2).
     pub name: String,
-    /// Whose cookie it is, and how it tells the backend.
+    /// Owner of the cookie, and how its value names the backend.
     pub mode: CookieMode,
 }
 
-/// Whose cookie it is, and how it tells the backend.
+/// Owner of the cookie, and how its value names the backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CookieMode {
-    /// The balancer's own, as with HAProxy's `insert indirect nocache` and AWSALB.
+    /// The balancer's own cookie, as with HAProxy's `insert indirect nocache` and AWSALB.
     Insert(InsertRules),
-    /// The application's; which value belongs to which backend is remembered, as with AWSALBAPP and nginx' `sticky learn`.
+    /// An application cookie; the stick table stores the backend of each value, as nginx' `sticky learn` does.
     Learn {
-        /// How long after its last use a value is remembered.
+        /// Time that a value is stored after its last use.
         remember: Duration,
     },
-    /// The application's, its value prefixed with the backend's name: `backend~value`, as with HAProxy's `prefix`.
+    /// An application cookie with the backend's name before the value, `backend~value`, as HAProxy's `prefix`.
     Prefix,
-    /// The application's, whose value ends in the backend's name: `value.backend`, Tomcat's `jvmRoute`.
+    /// An application cookie with the backend's name after the value, `value.backend`, as Tomcat's `jvmRoute`.
     Route,
-    /// The application's; its value is the key that placement hashes.
+    /// An application cookie with a value that is the placement key.
     Hash,
 }
 
 impl Cookie {
-    /// How long a client may be silent before this cookie is worth nothing; `None` = that is the application's affair.
+    /// Time without a request after which the cookie has no effect; `None`: no limit here.
     pub fn max_idle(&self) -> Option<Duration> {
         match &self.mode {
             CookieMode::Insert(insert) => Some(insert.max_idle),
@@ -51,7 +50,7 @@ impl Cookie {
 }
 
 impl CookieMode {
-    /// The word in the configuration.
+    /// Word of the mode in the configuration.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Insert(_) => "insert",
@@ -63,47 +62,47 @@ impl CookieMode {
     }
 }
 
-/// The balancer's own cookie.
+/// Attributes and keys of the balancer's own cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InsertRules {
-    /// The file with the keys that seal it.
+    /// File with the keys that seal the value.
     pub keys: PathBuf,
-    /// How long it is valid after it was last sent; a client that goes on asking keeps it.
+    /// Time that a value is valid after it was last sent; requests renew it.
     pub max_idle: Duration,
-    /// How long it is valid in all, however busy the client; `None` = no limit.
+    /// Time that a client may keep a cookie in all, with renewals; `None`: no limit.
     pub max_life: Option<Duration>,
-    /// `Domain`; `None` = the host that was asked and no other.
+    /// Attribute `Domain`; `None`: the cookie belongs to the requested host only.
     pub domain: Option<ServerName>,
-    /// `Path`.
+    /// Value of the attribute `Path`; `/` by default.
     pub path: String,
-    /// `Secure`.
+    /// When to send the attribute `Secure`.
     pub secure: Secure,
-    /// `HttpOnly`.
+    /// Whether to send the attribute `HttpOnly`; on by default.
     pub http_only: bool,
-    /// `SameSite`.
+    /// Value of the attribute `SameSite`; `Lax` by default.
     pub same_site: SameSite,
-    /// `Partitioned` (CHIPS): one cookie per top-level site.
+    /// Whether to send `Partitioned` (CHIPS), for a cookie per top-level site.
     pub partitioned: bool,
 }
 
-/// When a cookie is `Secure`.
+/// When a cookie has the attribute `Secure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secure {
-    /// Where the client's side is TLS.
+    /// Only to clients that use TLS.
     Auto,
-    /// Always, because somebody in front decodes.
+    /// Always, for a TLS decoder in front.
     On,
-    /// Never.
+    /// Never, also to clients that use TLS.
     Off,
 }
 
-/// `SameSite` (RFC 6265bis §5.5.7).
+/// Value of the attribute `SameSite` (RFC 6265bis §5.5.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SameSite {
-    /// Sent when the user follows a link here.
+    /// Browsers send the cookie when a link leads to the site.
     Lax,
-    /// Sent only from our own pages.
+    /// Browsers send the cookie only from pages of the site.
     Strict,
-    /// Sent from anywhere; needs `Secure`.
+    /// Browsers send the cookie from any page; needs `Secure`.
     None,
 }

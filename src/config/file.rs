@@ -1,8 +1,8 @@
-//! The file as written: tables whose values know where they stand.
+//! [`Document`] and [`Section`]: the tables of a file, each value with its place.
 //!
-//! Gives no value a meaning (that is `value.rs`) and knows no rule between values (that is `check.rs`).
-//! Invariant: reading never stops at a problem; whatever cannot be read is noted where it stands and answered as if
-//! it were not written, so that one pass finds everything.
+//! Single values are read by `value`, rules between values are in `check`. Invariant: reading never stops at an error.
+//! An unreadable value is reported at its place and returned as if it were not written, so that one pass finds all
+//! errors.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -15,18 +15,18 @@ use super::keys::{self, TableKeys};
 use super::problem::{Bad, Problems};
 use super::value::ValueResult;
 
-/// What a table that is not written holds.
-static NOTHING: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
+/// Stands in for a table that the file does not have.
+static EMPTY_TABLE: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
 
-/// A text split into tables.
+/// The text of a file, split into tables.
 pub(super) struct Document<'a> {
     top: DeTable<'a>,
-    /// Whether the syntax is whole, so that what is missing was not written.
+    /// True if there is no syntax error; otherwise a missing key may only be unreadable.
     pub(super) whole: bool,
 }
 
 impl<'a> Document<'a> {
-    /// Splits it as well as it can be split, and notes every mistake of syntax.
+    /// Splits a text into tables as far as possible, and reports every syntax error.
     pub(super) fn parse(text: &'a str, problems: &Problems<'_>) -> Self {
         let (top, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -35,18 +35,18 @@ impl<'a> Document<'a> {
         Self { top: top.into_inner(), whole: errors.is_empty() }
     }
 
-    /// The top level as a section.
+    /// The keys above the first table, as a section.
     pub(super) fn top<'d>(&'d self, problems: &'d Problems<'d>) -> Section<'d> {
         Section::new(&self.top, 0, String::new(), &keys::TOP, self.whole, problems)
     }
 }
 
-/// One table, and the object it describes.
+/// One table, with the object that it describes and the list of its known keys.
 pub(super) struct Section<'d> {
     table: &'d DeTable<'d>,
-    /// Where it begins.
+    /// Byte offset of the table in the text.
     pub(super) start: usize,
-    /// `pool "web": backend "a"`.
+    /// The object for messages: `pool "web": backend "a"`.
     pub(super) object: String,
     keys: &'static TableKeys,
     whole: bool,
@@ -54,13 +54,13 @@ pub(super) struct Section<'d> {
 }
 
 impl<'d> Section<'d> {
-    /// What `read` makes of the value, if it is written and understood.
+    /// Reads a value; `None`: not written, or reported as unreadable.
     pub(super) fn read<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Option<T> {
         let value = self.value(key)?;
-        self.understood(key, value, &read)
+        self.parse_value(key, value, &read)
     }
 
-    /// The same for a value that must be written.
+    /// Reads a value that must be written; a missing one is reported.
     pub(super) fn required<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Option<T> {
         if !self.has(key) {
             self.missing(format!("has no {key}"));
@@ -68,7 +68,7 @@ impl<'d> Section<'d> {
         self.read(key, read)
     }
 
-    /// One value, or a list of different values, each with the place where it stands.
+    /// Reads one value or a list, each with its byte offset; a value that is listed twice is reported.
     pub(super) fn list<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Vec<(usize, T)>
     where
         T: Clone + Eq + Hash,
@@ -76,17 +76,17 @@ impl<'d> Section<'d> {
         let mut seen = HashSet::new();
         let mut different = Vec::new();
         for element in self.elements(key) {
-            let Some(understood) = self.understood(key, element, &read) else { continue };
-            if seen.insert(understood.clone()) {
-                different.push((element.span().start, understood));
+            let Some(parsed) = self.parse_value(key, element, &read) else { continue };
+            if seen.insert(parsed.clone()) {
+                different.push((element.span().start, parsed));
             } else {
-                self.error_at(element.span().start, Bad::new(format!("{key} {} is there twice", show(element))));
+                self.error_at(element.span().start, Bad::new(format!("{key} {} is listed twice", show(element))));
             }
         }
         different
     }
 
-    /// The same without the places.
+    /// Reads one value or a list like [`list`](Self::list), without the offsets.
     pub(super) fn values<T>(&self, key: &'static str, read: impl Fn(&DeValue<'_>) -> ValueResult<T>) -> Vec<T>
     where
         T: Clone + Eq + Hash,
@@ -94,13 +94,13 @@ impl<'d> Section<'d> {
         self.list(key, read).into_iter().map(|(_, value)| value).collect()
     }
 
-    /// A table below this one; one that is not written reads as empty.
+    /// The table under this key; empty if it is not written.
     pub(super) fn child(&self, key: &'static str, keys: &'static TableKeys) -> Section<'d> {
-        let nothing = || Section::new(&NOTHING, self.start, self.below(key), keys, self.whole, self.problems);
+        let nothing = || Section::new(&EMPTY_TABLE, self.start, self.below(key), keys, self.whole, self.problems);
         self.value(key).and_then(|value| self.table(key, value, keys)).unwrap_or_else(nothing)
     }
 
-    /// The same, unless the word `"off"` stands in the table's place, or anything else that is no table.
+    /// The table under this key; `None`: the word "off", or a value that is reported because it is no table.
     pub(super) fn child_unless_off(&self, key: &'static str, keys: &'static TableKeys) -> Option<Section<'d>> {
         match self.value(key) {
             None => Some(self.child(key, keys)),
@@ -109,7 +109,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The tables of a list; each is an object with a name or, for want of one, a number.
+    /// The tables of a list; an object without a name is reported by its number.
     pub(super) fn children(&self, key: &'static str, keys: &'static TableKeys) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let not_tables = || Bad::new("is not a list of tables").hint(format!("write {}", keys.table));
@@ -132,44 +132,44 @@ impl<'d> Section<'d> {
         sections
     }
 
-    /// Whether the key is written.
+    /// True if the key is written, readable or not.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Values of a list as written, understood or not; one value counts as a list of itself.
+    /// Number of values in a list, readable or not; a single value counts as 1.
     pub(super) fn count(&self, key: &'static str) -> usize {
         self.elements(key).len()
     }
 
-    /// Where a value stands; the table itself if it is not written.
+    /// Byte offset of a value; of the table if the value is not written.
     pub(super) fn at(&self, key: &'static str) -> usize {
         self.value(key).map_or(self.start, |value| value.span().start)
     }
 
-    /// Notes an error at a key's value.
+    /// Reports an error at the value of a key.
     pub(super) fn error(&self, key: &'static str, bad: Bad) {
         self.error_at(self.at(key), bad);
     }
 
-    /// Notes an error at a place.
+    /// Reports an error at a byte offset.
     pub(super) fn error_at(&self, offset: usize, bad: Bad) {
         self.problems.error(offset, &self.object, bad);
     }
 
-    /// Notes a warning at a key's value.
+    /// Reports a warning at the value of a key.
     pub(super) fn warn(&self, key: &'static str, bad: Bad) {
         self.problems.warn(self.at(key), &self.object, bad);
     }
 
-    /// Notes that something is not there; not said of a broken text, where it may only be unreadable.
+    /// Reports that something is missing, unless a syntax error may hide it.
     pub(super) fn missing(&self, what: impl Into<String>) {
         if self.whole {
             self.error_at(self.start, Bad::new(what));
         }
     }
 
-    /// Warns of keys that are written but do nothing.
+    /// Reports a warning for each of these keys that is written: `KEY has no effect WHY`.
     pub(super) fn idle_keys(&self, keys: &[&'static str], why: &str) {
         for key in keys.iter().copied().filter(|key| self.has(key)) {
             self.warn(key, Bad::new(format!("{key} has no effect {why}")));
@@ -213,7 +213,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    fn understood<T>(
+    fn parse_value<T>(
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,
@@ -222,7 +222,7 @@ impl<'d> Section<'d> {
         read(value.get_ref()).map_err(|bad| self.complain(key, value, bad)).ok()
     }
 
-    /// Notes `KEY VALUE …`.
+    /// Reports `KEY VALUE …`, completed by the message.
     fn complain(&self, key: &str, value: &Spanned<DeValue<'_>>, bad: Bad) {
         let shown = if keys::SECRET.contains(&key) { "(not shown)".to_owned() } else { show(value) };
         let message = format!("{key} {shown} {}", bad.message);
@@ -234,9 +234,9 @@ impl<'d> Section<'d> {
     }
 }
 
-/// A value as people would quote it; composite ones only by kind.
+/// A value as messages quote it: at most 80 characters; lists and tables only as brackets.
 fn show(value: &Spanned<DeValue<'_>>) -> String {
-    const LONGEST: usize = 80;
+    const CHARACTERS_MAX: usize = 80;
     let shown = match value.get_ref() {
         DeValue::String(text) => format!("\"{}\"", text.escape_debug()),
         DeValue::Integer(number) => number.to_string(),
@@ -246,7 +246,7 @@ fn show(value: &Spanned<DeValue<'_>>) -> String {
         DeValue::Array(_) => "[...]".to_owned(),
         DeValue::Table(_) => "{...}".to_owned(),
     };
-    match shown.char_indices().nth(LONGEST) {
+    match shown.char_indices().nth(CHARACTERS_MAX) {
         Some((end, _)) => format!("{}...", &shown[..end]),
         None => shown,
     }

@@ -1,6 +1,6 @@
-//! Every key a configuration file may hold, table by table.
+//! [`TableKeys`]: every key that a configuration file may have, table by table.
 //!
-//! Says nothing about values. Invariant: a key is listed here exactly if `check` reads it
+//! Values are read elsewhere. Invariant: a key is listed here exactly if `check` reads it
 //! (`every_known_key_is_read_and_its_type_checked`), and `config/reference.toml` shows all of them.
 
 /// The keys of one table.
@@ -8,11 +8,11 @@
 pub struct TableKeys {
     /// How the table is written: `[limits]`; empty for the top level.
     pub table: &'static str,
-    /// Its keys.
+    /// All keys of the table.
     pub keys: &'static [&'static str],
 }
 
-/// What stands above the first table, and the tables themselves.
+/// Keys above the first table, and the names of the tables.
 pub static TOP: TableKeys = TableKeys {
     table: "",
     keys: &[
@@ -33,13 +33,13 @@ pub static TOP: TableKeys = TableKeys {
         "pool",
     ],
 };
-/// The admin interface.
+/// Keys of the admin interface.
 pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "http"] };
-/// What is logged.
+/// Keys of the log on standard output and standard error.
 pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
-/// Every handshake.
+/// Keys for every TLS handshake.
 pub static TLS: TableKeys = TableKeys { table: "[tls]", keys: &["ticket_keys", "min_version", "groups"] };
-/// Limits of every connection.
+/// Keys for limits of every connection.
 pub static LIMITS: TableKeys = TableKeys {
     table: "[limits]",
     keys: &[
@@ -60,7 +60,7 @@ pub static LIMITS: TableKeys = TableKeys {
         "user_timeout",
     ],
 };
-/// The shared store of learned cookies.
+/// Keys of the shared store of learned cookies.
 pub static STORE: TableKeys = TableKeys {
     table: "[store]",
     keys: &[
@@ -78,9 +78,9 @@ pub static STORE: TableKeys = TableKeys {
         "secret_file",
     ],
 };
-/// Keys whose value no problem shows.
+/// Keys with a secret value, which no message shows.
 pub(super) static SECRET: [&str; 1] = ["password"];
-/// An address we accept on.
+/// Keys of a listener, an address that accepts clients.
 pub static LISTENER: TableKeys = TableKeys {
     table: "[[listener]]",
     keys: &[
@@ -101,18 +101,18 @@ pub static LISTENER: TableKeys = TableKeys {
         "route",
     ],
 };
-/// A certificate of a listener.
+/// Keys of one certificate of a listener.
 pub static CERTIFICATE: TableKeys = TableKeys { table: "[[listener.certificate]]", keys: &["cert", "key", "default"] };
-/// What is asked of a listener's clients.
+/// Keys for certificates of a listener's clients.
 pub static CLIENT_CERTIFICATE: TableKeys =
     TableKeys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
-/// A rule of a listener.
+/// Keys of a route, a rule of a listener.
 pub static ROUTE: TableKeys =
     TableKeys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "tls", "client_certificate", "pool"] };
-/// What is asked of a route's clients.
+/// Keys for certificates of a route's clients.
 pub static ROUTE_CLIENT_CERTIFICATE: TableKeys =
     TableKeys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };
-/// Backends that share one rule.
+/// Keys of a pool, backends with one balancing rule.
 pub static POOL: TableKeys = TableKeys {
     table: "[[pool]]",
     keys: &[
@@ -155,24 +155,24 @@ pub static POOL: TableKeys = TableKeys {
         "cookie",
     ],
 };
-/// One named address of a pool.
+/// Keys of one backend of a pool.
 pub static BACKEND: TableKeys = TableKeys {
     table: "[[pool.backend]]",
     keys: &["name", "address", "weight", "state", "max_connections", "location", "backup"],
 };
-/// Sources that are treated alike.
+/// Keys of a named range of client addresses.
 pub static RANGE: TableKeys =
     TableKeys { table: "[[pool.range]]", keys: &["name", "cidr", "one", "prefix", "pin", "strict"] };
-/// TLS to a pool's backends.
+/// Keys for TLS to a pool's backends.
 pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verify", "ca", "pin", "sni"] };
-/// Active health checks.
+/// Keys of active health checks.
 pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",
     keys: &["kind", "interval", "timeout", "rise", "fall", "port", "sni", "path", "host", "status"],
 };
-/// Passive ejection.
+/// Keys of passive ejection.
 pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max"] };
-/// The cookie that says where a client settled.
+/// Keys of the cookie that keeps a client at its backend.
 pub static COOKIE: TableKeys = TableKeys {
     table: "[pool.cookie]",
     keys: &[
@@ -191,7 +191,7 @@ pub static COOKIE: TableKeys = TableKeys {
     ],
 };
 
-/// All tables.
+/// Every table that a file may have.
 pub static ALL: [&TableKeys; 18] = [
     &TOP,
     &ADMIN,
@@ -213,10 +213,10 @@ pub static ALL: [&TableKeys; 18] = [
     &COOKIE,
 ];
 
-/// Advice for someone who wrote `unknown` in this table: the key that was probably meant, or where it belongs.
+/// Hint for an unknown key of this table: the nearest known key, or the table that has this key.
 pub(super) fn advice(keys: &TableKeys, unknown: &str) -> Option<String> {
-    if let Some(meant) = nearest(unknown, keys.keys.iter().copied()) {
-        return Some(format!("did you mean \"{meant}\"?"));
+    if let Some(near) = nearest(unknown, keys.keys.iter().copied()) {
+        return Some(format!("did you mean \"{near}\"?"));
     }
     let elsewhere: Vec<_> = ALL.iter().filter(|other| other.keys.contains(&unknown)).collect();
     match elsewhere[..] {
@@ -226,19 +226,19 @@ pub(super) fn advice(keys: &TableKeys, unknown: &str) -> Option<String> {
     }
 }
 
-/// The word nearest to `written`, if it is near enough to have been meant: one edit in a short word, two (letters that
-/// changed places) in most, and one in three letters of a long one.
+/// The word nearest to `written`, if it is near enough for a typing mistake: one edit in a word below 4 letters, two
+/// (two swapped letters) in most words, one in three letters of a long word.
 pub(super) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = |word: &str| if word.len() < 4 { 1 } else { (word.len() / 3).max(2) };
     let near = |word: &&str| edits(written, word) <= allowed(word);
     words.into_iter().filter(|word| !word.is_empty()).filter(near).min_by_key(|word| (edits(written, word), *word))
 }
 
-/// Insertions, deletions and replacements that turn one word into the other.
-/// Long words are not compared: nobody mistypes those, and the cost grows with the product of the lengths.
+/// Levenshtein distance: insertions, deletions and replacements that turn one word into the other. Words over 64 bytes
+/// are not compared, because the cost grows with the product of the lengths.
 fn edits(from: &str, to: &str) -> usize {
-    const LONGEST: usize = 64;
-    if from.len() > LONGEST || to.len() > LONGEST {
+    const BYTES_MAX: usize = 64;
+    if from.len() > BYTES_MAX || to.len() > BYTES_MAX {
         return usize::MAX;
     }
     let to: Vec<char> = to.chars().collect();

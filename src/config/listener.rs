@@ -1,6 +1,6 @@
-//! What a listener means: where it accepts, whom it believes, and which pool gets what.
+//! [`Listener`]: its addresses, trusted peers, certificates and routes to pools.
 //!
-//! Binds nothing. Invariant: every pool that it names is in the configuration.
+//! Binds no socket. Invariant: every pool that a listener names is in the configuration.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,47 +11,47 @@ use ipnet::IpNet;
 use super::{Certificate, ClientCertificate, Forwarded, Tls};
 use crate::server_name::NamePattern;
 
-/// An address we accept on.
+/// One `[[listener]]`: addresses that accept clients, and rules for their connections.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
-    /// Its name; unique.
+    /// Name of the listener; unique in the file.
     pub name: String,
-    /// Where it binds; at least one.
+    /// Addresses to bind; at least one.
     pub bind: Vec<Bind>,
-    /// What it does about TLS where its routes say nothing else.
+    /// TLS mode of connections on a route without a mode of its own.
     pub tls: Tls,
-    /// Its certificates, as written.
+    /// Certificates in the order of the file; exactly one is the default.
     pub certificates: Vec<Certificate>,
-    /// What is asked of the clients of its default pool; `None` = no certificate.
+    /// Request for a client certificate, for the default pool; `None`: no request.
     pub client_certificate: Option<ClientCertificate>,
-    /// Something in front took TLS off, for every client that no PROXY header says otherwise of.
+    /// True if a TLS decoder stands in front; a PROXY header with TLS facts takes precedence.
     pub client_tls: bool,
-    /// How far clients are believed about where requests come from. `Append` never holds for a peer outside `trust`.
+    /// Treatment of `X-Forwarded-*` and `Forwarded` from clients. `Append` never applies to peers outside `trust`.
     pub forwarded: Forwarded,
-    /// The default pool.
+    /// Pool of connections that no route matches; `None`: they are closed.
     pub pool: Option<String>,
-    /// Open connections of this listener.
+    /// Most open connections of this listener; `None`: no limit.
     pub max_connections: Option<usize>,
-    /// Length of the kernel's accept queue.
+    /// Length of the kernel's accept queue (`listen` backlog).
     pub backlog: u32,
-    /// PROXY protocol in; `None` = no header is expected.
+    /// Rules for incoming PROXY headers; `None`: no header is expected.
     pub proxy: Option<ProxyIn>,
-    /// Bytes that are certainly not TLS.
+    /// Treatment of connections with first bytes that are not TLS.
     pub not_tls: Fallback,
-    /// Nothing received before `hello_timeout`.
+    /// Treatment of connections that send no byte within `hello_timeout`.
     pub silent: Fallback,
-    /// Routes, as written.
+    /// Routes in the order of the file; the order has no meaning.
     pub routes: Vec<Route>,
 }
 
 /// One address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {
-    /// `"0.0.0.0:443"`, `"[::]:443"`.
+    /// TCP address, as in `"0.0.0.0:443"` or `"[::]:443"`.
     Tcp(SocketAddr),
-    /// `"unix:/run/app.sock"`.
+    /// Path of a unix socket, as in `"unix:/run/app.sock"`.
     Unix(PathBuf),
-    /// `"systemd:NAME"`: descriptors passed by systemd under this `FileDescriptorName`.
+    /// Sockets passed by systemd under this `FileDescriptorName`, as in `"systemd:NAME"`.
     Systemd(String),
 }
 
@@ -65,46 +65,46 @@ impl fmt::Display for Bind {
     }
 }
 
-/// Who may and must announce a source with the PROXY protocol.
+/// Rules for incoming PROXY headers: peers that must send one, and all others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProxyIn {
-    /// Peers inside must send a header. On a unix listener every peer is trusted.
+    /// Networks of the peers that must send a header. On a unix listener every peer must.
     pub trust: Vec<IpNet>,
-    /// What happens to peers outside.
+    /// Treatment of peers outside `trust`.
     pub untrusted: Untrusted,
 }
 
-/// What happens to peers outside `trust`.
+/// Treatment of peers outside `trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Untrusted {
-    /// Closed at accept, nothing read.
+    /// Connections are closed at accept, before a byte is read.
     Refuse,
-    /// Served under their own address.
+    /// Connections are served with the peer's own address as source.
     Direct,
 }
 
-/// What to do with a connection that shows no hello.
+/// Treatment of a connection without a ClientHello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fallback {
-    /// Close it.
+    /// The connection is closed without a reply.
     Refuse,
-    /// Send it to this pool.
+    /// The connection goes to the pool of this name.
     Pool(String),
 }
 
-/// A rule that names a pool. All conditions must hold.
+/// One `[[listener.route]]`: conditions that must all hold, and the pool for such connections.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
-    /// Names; empty = any, also none.
+    /// Server names; empty: any name, or none.
     pub sni: Vec<NamePattern>,
-    /// Holds if the client offers any of these; empty = no condition.
+    /// ALPN protocols of which the client must offer one; empty: no condition.
     pub alpn: Vec<String>,
-    /// Source networks; empty = no condition.
+    /// Networks of which one must contain the client's address; empty: no condition.
     pub source: Vec<IpNet>,
-    /// What is done about TLS: its own word, or the listener's.
+    /// TLS mode; the listener's where the route has none of its own.
     pub tls: Tls,
-    /// What is asked of its clients: its own word, or the listener's; `None` unless it terminates.
+    /// Request for a client certificate, the listener's by default; `None` unless TLS ends here.
     pub client_certificate: Option<ClientCertificate>,
-    /// The pool it names.
+    /// Name of the pool for these connections.
     pub pool: String,
 }

@@ -1,9 +1,10 @@
-//! The configuration as meant: checked, immutable, defaults filled in.
+//! [`Config`]: the configuration, checked, immutable, with defaults filled in.
 //!
-//! `file.rs` reads what was written, `check.rs` turns it into these types and reports every problem at once.
-//! Nothing here reads a file, resolves a name or opens a socket: `check` is given the text and a resolver.
+//! `file` splits the text into tables, `value` reads single values, [`check()`] applies the rules and reports all
+//! errors at once. Nothing here reads a file, resolves a name or opens a socket: the caller passes the text and a
+//! resolver.
 //!
-//! Invariant: a `Config` that exists is valid; every pool name it mentions is in `pools`.
+//! Invariant: a `Config` returned by [`check()`] is valid; every pool name in it is the name of one of its pools.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,123 +34,123 @@ pub use problem::Problem;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
-pub use value::{canonical as canonical_network, hex32};
+pub use value::{canonical_network, hex32};
 
-/// Everything one file says.
+/// All settings of one configuration file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// What concerns the whole process.
+    /// Settings of the process as a whole.
     pub process: Process,
-    /// What holds for every handshake.
+    /// Settings of every TLS handshake.
     pub tls: TlsRules,
-    /// Limits that hold for every connection.
+    /// Limits and timeouts of every connection.
     pub limits: Limits,
-    /// The store of learned cookies that instances share; `None` = each knows its own.
+    /// Store of learned cookies shared by instances; `None`: each instance has only its own.
     pub store: Option<StoreConfig>,
-    /// Where clients connect.
+    /// Listeners in the order of the file; at least one.
     pub listeners: Vec<Listener>,
-    /// Where connections go.
+    /// Pools in the order of the file, each with a different name.
     pub pools: Vec<Pool>,
 }
 
-/// What concerns the whole process.
+/// Settings of the process as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
-    /// Splicer threads; `None` = one per core the process may use. Fixed at start.
+    /// Worker threads; `None`: one per core that the process may use. Fixed at start.
     pub workers: Option<usize>,
-    /// Pin worker i to the i-th core the process may use. Off by default.
+    /// Pins worker i to the i-th core that the process may use; off by default.
     pub cpu_affinity: bool,
-    /// How long a worker that has just worked looks for more before it sleeps; `None` = not at all. Fixed at start.
+    /// How long an idle worker polls for new events before it sleeps; `None`: not at all. Fixed at start.
     pub busy_poll: Option<Duration>,
-    /// Reload when another file is renamed over the configuration or a symlink to it is swapped.
+    /// Reloads when a file is renamed over the configuration, or a symlink to it is replaced.
     pub watch: bool,
-    /// SIGTERM: how long listeners go on accepting after `/readyz` fails.
+    /// After SIGTERM: how long listeners still accept while `/readyz` already fails.
     pub stop_grace: Duration,
-    /// SIGTERM: how long connections may go on after the listeners have closed.
+    /// After SIGTERM: how long connections may continue after the listeners have closed.
     pub stop_deadline: Duration,
-    /// Where memories are kept from one process to the next; `None` = nowhere.
+    /// File that keeps the stick tables over a restart; `None`: they are lost.
     pub stick_table_file: Option<PathBuf>,
-    /// How often that is written.
+    /// Time between two writes of that file.
     pub stick_table_interval: Duration,
-    /// The admin interface.
+    /// Addresses of the admin interface.
     pub admin: Admin,
-    /// What is logged, and how.
+    /// Format and level of the log.
     pub log: Log,
 }
 
-/// Where the admin interface listens.
+/// Addresses of the admin interface; either may be off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Unix socket (mode 0660); `None` when switched off. The lock file stands beside it.
+    /// Path of the unix socket (mode 0660), with its lock file beside it; `None`: off.
     pub socket: Option<PathBuf>,
-    /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; off unless asked for.
+    /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
 }
 
-/// What is logged, and how.
+/// Format and level of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Log {
-    /// Text or JSON.
+    /// Format of every log line.
     pub format: LogFormat,
-    /// One line per connection on standard output.
+    /// Writes one line per ended connection to standard output.
     pub connections: bool,
-    /// The least severe level of other messages, on standard error.
+    /// Least severe level of messages about the process, on standard error.
     pub level: LogLevel,
 }
 
-/// Form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `key=value` pairs.
+    /// `key=value` pairs on one line.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Severity of a log message.
+/// Severity of a message about the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Something failed that should not.
+    /// A failure that needs a correction.
     Error,
-    /// Something an operator should look at.
+    /// A condition that an operator should look at.
     Warn,
-    /// State changes.
+    /// Changes of state, such as a reload or a backend going down.
     Info,
-    /// Why things happened.
+    /// Details that explain other messages.
     Debug,
 }
 
-/// Limits that hold for every connection.
+/// Limits and timeouts of every connection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Client connections in total; `None` = derived from the descriptor limit.
+    /// Most client connections in total; `None`: as many as the descriptor limit allows.
     pub max_connections: Option<usize>,
-    /// Open connections of one client address; `None` = off.
+    /// Most open connections of one client address; `None`: no limit.
     pub max_connections_per_source: Option<u32>,
-    /// New connections a second of one client address; `None` = off.
+    /// Most new connections per second of one client address; `None`: no limit.
     pub connection_rate_per_source: Option<u32>,
-    /// TLS handshakes under way; `None` = off.
+    /// Most TLS handshakes at the same time; `None`: no limit.
     pub max_handshakes: Option<usize>,
-    /// From accept until PROXY header, hello, handshake and the first head of a request are read.
+    /// Time from accept until PROXY header, ClientHello, handshake and the first request head are read.
     pub hello_timeout: Duration,
-    /// A kept connection without another request.
+    /// Time that a kept connection may wait for its next request; `None`: no limit.
     pub keepalive_timeout: Option<Duration>,
-    /// From the end of a request to the head of its response.
+    /// Time from the end of a request to the head of its response; `None`: no limit.
     pub response_timeout: Option<Duration>,
-    /// No byte of a body that has begun.
+    /// Time without a byte inside a body; `None`: no limit.
     pub body_timeout: Option<Duration>,
-    /// Relay without a byte in either direction.
+    /// Time without a byte in either direction of a relay; `None`: no limit.
     pub idle_timeout: Option<Duration>,
-    /// One direction closed, no byte in the other.
+    /// Time without a byte after one direction has closed; `None`: no limit.
     pub half_close_timeout: Option<Duration>,
-    /// A connection's age; off by default.
+    /// Greatest age of a connection; `None`: no limit, the default.
     pub lifetime: Option<Duration>,
-    /// TCP keepalive on both sides: time before the first probe; `None` = off.
+    /// TCP keepalive on both sides: idle time before the first probe; `None`: off.
     pub keepalive: Option<Duration>,
-    /// Time between keepalive probes.
+    /// Time between two keepalive probes.
     pub keepalive_interval: Duration,
-    /// Unanswered probes before the connection is dead.
+    /// Unanswered probes after which the connection is closed.
     pub keepalive_count: u32,
-    /// `TCP_USER_TIMEOUT` on both sides; `None` = the kernel's default.
+    /// `TCP_USER_TIMEOUT` on both sides; `None`: the kernel's default.
     pub user_timeout: Option<Duration>,
 }

@@ -1,6 +1,6 @@
-//! What a pool means: its backends, how one is chosen, and how they are reached and checked.
+//! [`Pool`]: its backends, how one is picked, and how backends are reached and checked.
 //!
-//! Connects to nobody. Invariant: a pool has at least one backend of weight above 0.
+//! Opens no connection. Invariant: a pool has at least one backend of weight above 0.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,101 +12,101 @@ use ipnet::IpNet;
 use super::{Cookie, OnDown, OnFull, PoolTls, StickTableRules};
 use crate::server_name::ServerName;
 
-/// Backends that share one balancing rule.
+/// One `[[pool]]`: backends with one balancing rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
-    /// Its name; unique.
+    /// Name of the pool; unique in the file.
     pub name: String,
-    /// Its backends speak HTTP/1.1, and every request is placed.
+    /// True if the backends speak HTTP/1.1 and every request is placed by itself.
     pub http: bool,
-    /// Protocols offered by ALPN where TLS is terminated and `http` is off; empty = none.
+    /// ALPN protocols offered to clients where TLS ends here and `http` is off; empty: none.
     pub alpn: Vec<String>,
-    /// TLS to its backends; `None` = bytes as they are.
+    /// TLS to the backends; `None`: bytes are sent as they are.
     pub tls: Option<PoolTls>,
-    /// How a backend is chosen.
+    /// Method that picks a backend.
     pub balance: Balance,
-    /// What identifies a client; empty = `"none"`.
+    /// Parts of the placement key; empty: the word `"none"`.
     pub key: Vec<KeyPart>,
-    /// Leading bits of an IPv4 address that count.
+    /// Leading bits of an IPv4 address that enter the key, 0 to 32.
     pub prefix_v4: u8,
-    /// Leading bits of an IPv6 address that count.
+    /// Leading bits of an IPv6 address that enter the key, 0 to 128.
     pub prefix_v6: u8,
-    /// Enters every placement hash.
+    /// Seed of every placement hash; equal on balancers that must place alike.
     pub hash_seed: u64,
-    /// The stick table of where keys settled; `None` = none.
+    /// Rules of the stick table; `None`: the pool has no stick table.
     pub stick_table: Option<StickTableRules>,
-    /// Pools of one group share their stick table.
+    /// Name of a group of pools that share one stick table; `None`: the pool has its own.
     pub stick_group: Option<String>,
-    /// What a known client does whose backend is down.
+    /// Treatment of a known client while its backend is down.
     pub when_down: OnDown,
-    /// How much more than its share a backend may have before new keys go elsewhere, in hundredths; `None` = no bound.
+    /// Share of a backend, in hundredths of the mean, above which new keys go elsewhere; `None`: no bound.
     pub load_bound: Option<u32>,
-    /// What a client gets whose backend has as many connections as it may have.
+    /// Treatment of a client while its backend has `max_connections`.
     pub on_full: OnFull,
-    /// Over how long a backend that is up again gets its new keys; `None` = at once.
+    /// Time over which a backend that is up again gets more and more new keys; `None`: all at once.
     pub slow_start: Option<Duration>,
-    /// How long a backend that is drained by command serves those who know it.
+    /// Time that a backend drained by command still serves known clients.
     pub drain_deadline: Duration,
-    /// Over how long its connections are closed after that.
+    /// Time after the deadline over which open connections are closed evenly.
     pub drain_over: Duration,
-    /// Backends, as written.
+    /// Backends in the order of the file; at least one with weight above 0.
     pub backends: Vec<Backend>,
-    /// Named ranges, as written.
+    /// Named ranges in the order of the file.
     pub ranges: Vec<Range>,
-    /// When no backend is usable.
+    /// Treatment of connections while no backend is usable.
     pub all_down: AllDown,
-    /// One connect attempt.
+    /// Time limit of one attempt to connect.
     pub connect_timeout: Duration,
-    /// All attempts together.
+    /// Time limit of all attempts of one connection together.
     pub connect_budget: Duration,
-    /// More tries at a known key's backend before it moves.
+    /// Additional attempts, 200 ms apart, at the backend of a known key before the key moves.
     pub sticky_retries: u32,
-    /// Local addresses to connect from; empty = the kernel's choice.
+    /// Local addresses to connect from; empty: the kernel chooses.
     pub source: Vec<IpAddr>,
-    /// PROXY protocol out.
+    /// PROXY header sent to backends; `None`: off.
     pub proxy: Option<ProxyOut>,
-    /// Health checks; `None` = off.
+    /// Active health checks; `None`: off.
     pub check: Option<Check>,
-    /// Passive ejection; `None` = off.
+    /// Passive ejection after failed connects; `None`: off.
     pub eject: Option<Eject>,
-    /// What happens to open connections of a backend marked down.
+    /// Treatment of open connections when checks mark their backend down.
     pub on_marked_down: OnMarkedDown,
-    /// The cookie that says where a client settled; `None` = clients settle by key alone.
+    /// Cookie that keeps a client at its backend; `None`: only the key does.
     pub cookie: Option<Cookie>,
 }
 
-/// How a backend is chosen.
+/// Method that picks a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
-    /// Weighted rendezvous.
+    /// Weighted rendezvous hashing; the default.
     Hash,
-    /// Consistent ring with this many points × weight.
+    /// Consistent hash ring; a backend has `points` times its weight points.
     Ring {
-        /// Points of weight 1.
+        /// Points of a backend of weight 1.
         points: u32,
     },
-    /// Maglev table of this prime size.
+    /// Maglev hashing, by a lookup table.
     Maglev {
-        /// Entries.
+        /// Number of entries; a prime.
         table_size: u32,
     },
-    /// In turn.
+    /// Backends in turn, by weight.
     RoundRobin,
-    /// Fewest leases over weight.
+    /// Backend with the fewest leases divided by weight.
     LeastConnections,
-    /// The emptier of two random ones.
+    /// Less loaded one of two random backends.
     TwoChoices,
-    /// By weight, at random.
+    /// Random backend with probability by weight.
     Random,
 }
 
 impl Balance {
-    /// Whether a key decides.
+    /// True if the method places by a key.
     pub fn keyed(self) -> bool {
         matches!(self, Self::Hash | Self::Ring { .. } | Self::Maglev { .. })
     }
 
-    /// The word in the configuration.
+    /// Word of the method in the configuration.
     pub fn word(self) -> &'static str {
         match self {
             Self::Hash => "hash",
@@ -120,42 +120,42 @@ impl Balance {
     }
 }
 
-/// One part of a key.
+/// One part of a placement key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyPart {
-    /// `"source"`: the client address, cut to the prefix.
+    /// `"source"`: the client's address, cut to the prefix length.
     Source,
-    /// `"sni"`: the server name, lower case.
+    /// `"sni"`: the server name in lower case.
     Sni,
     /// `"tlv:0xNN"`: the value of this PROXY TLV.
     Tlv(u8),
-    /// `"cookie:NAME"`: the value of this cookie of the application.
+    /// `"cookie:NAME"`: the value of this application cookie.
     Cookie(Arc<str>),
 }
 
-/// One named address.
+/// One `[[pool.backend]]`: a named address.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backend {
-    /// Its name; unique in the pool. Identity is pool + name.
+    /// Name of the backend; unique in the pool. Pool and name are its identity.
     pub name: String,
-    /// Where it is. A DNS name was resolved when the file was loaded.
+    /// Address to connect to. A DNS name is resolved when the file is loaded.
     pub address: Address,
-    /// 0-256; 0 takes no new keys.
+    /// Weight, 0 to 256; a backend of weight 0 gets no new keys.
     pub weight: u16,
-    /// `"dc1/host3"`: levels, outermost first; empty = none.
+    /// Levels of the location, outermost first: `"dc1/host3"`; empty: none.
     pub location: Vec<String>,
-    /// Used only when no other is usable.
+    /// True if the backend is used only while no other backend is usable.
     pub backup: bool,
-    /// Connections at once; `None` = any number.
+    /// Most connections at the same time; `None`: no limit.
     pub max_connections: Option<u32>,
 }
 
-/// Where a backend is.
+/// Address of a backend, resolved at load.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// IP and port.
+    /// IP address and port; never port 0.
     Tcp(SocketAddr),
-    /// A unix path.
+    /// Path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -168,137 +168,137 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Sources that are treated alike. The longest matching prefix wins.
+/// One `[[pool.range]]`: client addresses with a rule of their own. The longest matching prefix wins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Range {
-    /// Shown in logs and `explain`; unique in the pool.
+    /// Name in the access log and in `explain`; unique in the pool.
     pub name: String,
-    /// The sources.
+    /// Network of the client addresses.
     pub cidr: IpNet,
-    /// What is different for them.
+    /// Rule for the clients of this range.
     pub rule: RangeRule,
 }
 
-/// What is different for the sources of a range.
+/// Rule for the clients of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeRule {
-    /// The whole range is one key.
+    /// The whole range is one key, placed as one client.
     One,
-    /// A finer (or coarser) prefix than the pool's.
+    /// Another prefix length than the pool's.
     Prefix(u8),
-    /// Only these backends may serve it.
+    /// Only these backends may serve the range.
     Pin {
-        /// Names of backends of the pool; at least one.
+        /// Names of backends in the pool; at least one.
         backends: Vec<String>,
-        /// All down: refuse instead of falling back to the pool.
+        /// True: refuse while all of these are down; false: use the rest of the pool.
         strict: bool,
     },
 }
 
-/// When no backend is usable.
+/// Treatment of connections while no backend is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllDown {
-    /// Placement order as if all were up.
+    /// Backends are tried in placement order as if all were up.
     Try,
-    /// Close at once.
+    /// Connections are closed at once.
     Refuse,
 }
 
-/// Version and additions of the PROXY header sent to backends.
+/// PROXY header sent to backends: version and additional fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyOut {
-    /// 1 or 2.
+    /// Version of the PROXY protocol.
     pub version: ProxyVersion,
-    /// v2 only.
+    /// Additional fields (TLVs); version 2 only.
     pub tlvs: Vec<ProxyTlv>,
 }
 
-/// PROXY protocol version.
+/// Version of the PROXY protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyVersion {
-    /// Text.
+    /// Version 1, one line of text.
     V1,
-    /// Binary.
+    /// Version 2, binary, with additional fields.
     V2,
 }
 
-/// What a v2 header carries besides addresses.
+/// Additional field (TLV) of a version 2 header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyTlv {
-    /// The protocol the client listed first (0x01).
+    /// First ALPN protocol in the client's list (type 0x01).
     Alpn,
-    /// The server name (0x02).
+    /// Server name from the ClientHello (type 0x02).
     Authority,
-    /// The connection's id (0x05).
+    /// Id of the connection in the access log (type 0x05).
     UniqueId,
-    /// The TLS facts an incoming header announced, passed on (0x20).
+    /// Facts about the client's TLS: observed here, or from an incoming header (type 0x20).
     Ssl,
-    /// Checksum (0x03).
+    /// Checksum of the header (type 0x03).
     Crc32c,
 }
 
-/// Active health check.
+/// One `[pool.check]`: active health checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    /// What is asked.
+    /// Kind of request that a check makes.
     pub kind: CheckKind,
-    /// Time between checks of one backend; each waits up to a tenth more or less.
+    /// Time between two checks of one backend, varied by up to a tenth.
     pub interval: Duration,
-    /// One check, connect included.
+    /// Time limit of one check, connect included.
     pub timeout: Duration,
-    /// Good checks in a row until up.
+    /// Good checks in a row until a backend is up.
     pub rise: u32,
-    /// Failed checks in a row until down.
+    /// Failed checks in a row until a backend is down.
     pub fall: u32,
-    /// Another port than the backend's.
+    /// Port to check; `None`: the backend's own.
     pub port: Option<u16>,
-    /// Server name sent in a TLS or HTTPS check.
+    /// Server name sent in a TLS or HTTPS check; `None`: none.
     pub sni: Option<ServerName>,
 }
 
-/// What a health check asks.
+/// Kind of request that a health check makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckKind {
-    /// Connect.
+    /// A connect that succeeds is a good check.
     Tcp,
-    /// Connect and TLS handshake, certificate not verified.
+    /// Connect and TLS handshake; the certificate is verified only as `[pool.tls]` says.
     Tls,
-    /// `GET` with a status range; over TLS when `tls`.
+    /// `GET` request; the status of the response must be in a range.
     Http {
-        /// HTTPS.
+        /// True for HTTPS, false for plain HTTP.
         tls: bool,
-        /// Path, `/` by default.
+        /// Path of the request; `/` by default.
         path: String,
-        /// `Host`; the backend's address by default.
+        /// Value of `Host`; `None`: the backend's address.
         host: Option<String>,
-        /// Lowest good status.
+        /// Lowest status of a good check.
         status_min: u16,
-        /// Highest good status.
+        /// Highest status of a good check.
         status_max: u16,
     },
 }
 
-/// Passive ejection by failed connects.
+/// One `[pool.eject]`: passive ejection after failed connects of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Eject {
-    /// Failed connects in a row.
+    /// Failed connects in a row until ejection.
     pub failures: u32,
-    /// The first ejection; doubles each time.
+    /// Time of the first ejection; doubles each time.
     pub base: Duration,
-    /// The longest.
+    /// Longest time of an ejection.
     pub max: Duration,
 }
 
-/// Open connections of a backend marked down.
+/// Treatment of open connections when checks mark their backend down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMarkedDown {
-    /// They stay.
+    /// Open connections continue until they end.
     Keep,
-    /// They are closed, paced.
+    /// Open connections are closed evenly over time.
     Close,
 }
 
-/// What a file says that says only this, for tests.
+/// Pools and backends with all defaults, for tests.
 #[cfg(test)]
 impl Pool {
     pub(crate) fn of_test(backends: Vec<Backend>) -> Self {

@@ -1,24 +1,24 @@
-//! What is wrong with a configuration file, and where.
+//! [`Problem`]: an error or warning about a configuration file, with its place.
 //!
-//! Collects; judges nothing. Invariant: problems come out in the order of the file, each with the line and column
-//! (both from 1, columns in characters) of the text it is about.
+//! Collects and sorts; the rules are in `check`. Invariant: problems are in the order of the file, each with line and
+//! column (both from 1, columns in characters).
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
-/// One thing that is wrong, or, as a warning, looks wrong.
+/// One error, or one warning about a probable mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line, from 1.
+    /// Line of the file, from 1.
     pub line: usize,
-    /// Column in characters, from 1.
+    /// Column of the line in characters, from 1.
     pub column: usize,
-    /// What it is about: `pool "web": backend "a"`; empty for the file itself.
+    /// The object: `pool "web": backend "a"`; empty for the file as a whole.
     pub object: String,
-    /// What is wrong, with the value.
+    /// The mistake, with the value as written.
     pub message: String,
-    /// What to write instead, where that is known.
+    /// What to write instead; `None` where that is not known.
     pub hint: Option<String>,
 }
 
@@ -33,28 +33,28 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a value or a rule was refused, before it is known where.
+/// Why a value was refused; the place is added by the section that read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bad {
-    /// What is wrong.
+    /// The mistake, in words that follow the key and value.
     pub(super) message: String,
-    /// What to write instead.
+    /// What to write instead; `None` where that is not known.
     pub(super) hint: Option<String>,
 }
 
 impl Bad {
-    /// A complaint without a hint.
+    /// A refusal without a hint.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    /// The same with a hint.
+    /// Adds a hint to a refusal.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 }
 
-/// How bad it is, and whether it can be trusted.
+/// Severity of a problem; a syntax error also hides other errors of its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ProblemKind {
     Syntax,
@@ -62,7 +62,7 @@ enum ProblemKind {
     Warning,
 }
 
-/// Everything found so far in one text.
+/// All problems found so far in one text.
 pub(super) struct Problems<'a> {
     text: &'a str,
     found: RefCell<Vec<Found>>,
@@ -76,28 +76,28 @@ struct Found {
 }
 
 impl<'a> Problems<'a> {
-    /// Nothing found yet.
+    /// An empty collection for this text.
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, found: RefCell::default() }
     }
 
-    /// Notes a mistake of syntax at a byte offset of the text; of those in one line the first hides everything else,
-    /// because the rest of such a line only echoes it.
+    /// Adds a syntax error at a byte offset. The first one of a line hides all other problems of that line, because
+    /// they only follow from it.
     pub(super) fn syntax(&self, offset: usize, bad: Bad) {
         self.note(offset, ProblemKind::Syntax, "", bad);
     }
 
-    /// Notes an error at a byte offset of the text.
+    /// Adds an error at a byte offset of the text.
     pub(super) fn error(&self, offset: usize, object: &str, bad: Bad) {
         self.note(offset, ProblemKind::Error, object, bad);
     }
 
-    /// Notes a warning at a byte offset of the text.
+    /// Adds a warning at a byte offset of the text.
     pub(super) fn warn(&self, offset: usize, object: &str, bad: Bad) {
         self.note(offset, ProblemKind::Warning, object, bad);
     }
 
-    /// Ends collecting: all errors, or, if there are none, all warnings.
+    /// Returns all errors, or, if there are none, all warnings.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut found = self.found.into_inner();
         let failed = found.iter().any(|one| one.kind < ProblemKind::Warning);
@@ -108,11 +108,11 @@ impl<'a> Problems<'a> {
         let mut problems = Vec::new();
         for Found { offset, kind, object, bad } in found {
             let (line, column) = lines.place(offset);
-            let is_echo = broken_lines.contains(&line);
+            let is_hidden = broken_lines.contains(&line);
             if kind == ProblemKind::Syntax {
                 broken_lines.insert(line);
             }
-            if !is_echo {
+            if !is_hidden {
                 problems.push(Problem { line, column, object, message: bad.message, hint: bad.hint });
             }
         }
@@ -125,20 +125,19 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// Where the lines of a text begin.
+/// Byte offsets of the lines of a text.
 struct LineStarts<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
 impl<'a> LineStarts<'a> {
-    /// Finds them.
     fn new(text: &'a str) -> Self {
         let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1);
         Self { text, starts: std::iter::once(0).chain(after_newlines).collect() }
     }
 
-    /// Line and column of a byte offset; one behind the text counts as its end.
+    /// Line and column of a byte offset; an offset behind the text counts as its end.
     fn place(&self, offset: usize) -> (usize, usize) {
         let offset = self.text.floor_char_boundary(offset);
         let line = self.starts.partition_point(|start| *start <= offset);

@@ -1,65 +1,66 @@
-//! What a pool's stick table of settled keys means: how large it is, how long it lasts, and what its word is worth.
+//! [`StickTableRules`]: size and lifetime of a pool's stick table, and treatment of known keys when backends change.
 //!
-//! Remembers nothing; `sticky::table` does. Invariant: a pool that hashes no key has none.
+//! Stores no entry; `sticky::table` does. Invariant: a pool that neither places by a key nor learns a cookie has no
+//! table.
 
 use std::time::Duration;
 
 use super::Pool;
 
-/// The stick table of where keys settled.
+/// Rules of a pool's stick table, which stores the backend of each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StickTableRules {
-    /// Its size; 16 bytes an entry.
+    /// Size in bytes; an entry takes 16.
     pub bytes: u64,
-    /// How long a key is remembered after its last connection has ended.
+    /// Time that an entry lives after the last connection of its key has ended.
     pub remember: Duration,
-    /// When placement changes because backends or weights were added.
+    /// Treatment of known keys when a reload changes placement.
     pub on_add: OnAdd,
-    /// When the backend that placement names is back.
+    /// Treatment of known keys when the backend that placement names is up again.
     pub on_return: OnReturn,
 }
 
 impl Pool {
-    /// Whose clients settle together: its group's, or its own.
+    /// Name of the stick table that the pool uses: its group's, or its own.
     pub fn sticks_as(&self) -> &str {
         self.stick_group.as_deref().unwrap_or(&self.name)
     }
 }
 
-/// What a known key does when a reload has changed placement.
+/// Treatment of known keys when a reload changes placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnAdd {
-    /// It stays where it is; new keys use the new placement.
+    /// Known keys stay; only new keys use the new placement.
     Stay,
-    /// It goes where the new placement says.
+    /// Known keys move to the backend of the new placement.
     Move,
 }
 
-/// What a known key does when the backend it had to leave is back.
+/// Treatment of a known key when the backend that it had to leave is up again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnReturn {
-    /// It stays at its new one.
+    /// The key stays at its new backend.
     Stay,
-    /// It goes back.
+    /// The key returns to the old backend.
     Return,
 }
 
-/// What a known client does whose backend is down.
+/// Treatment of a known client while its backend is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDown {
-    /// It gets another one.
+    /// The client gets another backend.
     Rehash,
-    /// It waits so long for its own to be back, then gets another one.
+    /// The client waits up to this long for its backend, then gets another one.
     Wait(Duration),
-    /// It is refused until its own is back.
+    /// The client is refused until its backend is up.
     Reject,
 }
 
-/// What a client gets whose backend has as many connections as it may have.
+/// Treatment of a client while its backend has `max_connections`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFull {
-    /// Another backend.
+    /// The client gets the next candidate.
     Overflow,
-    /// Nothing.
+    /// The client is refused until a place is free.
     Reject,
 }

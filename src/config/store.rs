@@ -1,58 +1,58 @@
-//! What `[store]` means: a Redis or Valkey that all instances share, and how long anybody waits for it.
+//! [`StoreConfig`]: address, credentials and budget of a Redis or Valkey that instances share.
 //!
-//! Connects to nobody and reads no file. Invariant: no `Debug` of it shows a password.
+//! Opens no connection and reads no file. Invariant: its `Debug` output shows no password.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The shared store of learned cookies.
+/// One `[store]`: the shared store of learned cookies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Where it is.
+    /// Address of the store, or of its sentinels.
     pub place: StorePlace,
-    /// Its authorities, where it is spoken to with TLS; `None` = in the clear.
+    /// PEM file of authorities for the store's certificate; `None`: no TLS.
     pub ca: Option<PathBuf>,
-    /// The ACL user; `None` = `default`.
+    /// Name of the ACL user; `None`: `default`.
     pub user: Option<String>,
-    /// The password, as written.
+    /// Password from the configuration file, if written there.
     pub password: Option<Hidden>,
-    /// The file that holds it.
+    /// File with the password in its first line.
     pub password_file: Option<PathBuf>,
-    /// The number of its database.
+    /// Number of the Redis database.
     pub database: u32,
-    /// The longest that a request or a response waits for it.
+    /// Longest time that a request or response waits for the store.
     pub budget: Duration,
-    /// What every key begins with.
+    /// Prefix of every key in the store.
     pub prefix: String,
-    /// The file whose content makes hashes of cookies unforeseeable; the same on all instances.
+    /// File with the key for hashes of cookie values; equal on all instances. `None`: an unkeyed hash.
     pub secret_file: Option<PathBuf>,
 }
 
-/// Where the store is.
+/// Address of the store, direct or by Redis Sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
-    /// There.
+    /// One server at a fixed address.
     One(StoreAddress),
-    /// Where one of these says that the primary of this name is (Redis Sentinel).
+    /// Primary found by Redis Sentinel.
     Sentinels {
-        /// Asked in this order.
+        /// Sentinels, queried in this order.
         sentinels: Vec<StoreAddress>,
-        /// The name.
+        /// Name of the primary in the sentinels.
         master: String,
     },
 }
 
-/// One server. Its name, if it has one, is looked up whenever it is connected to.
+/// Address of one server. A DNS name is resolved at every connect.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StoreAddress {
-    /// Name or address, and port.
+    /// Host name or IP address, and port.
     Tcp(String, u16),
-    /// A unix path.
+    /// Path of a unix socket.
     Unix(PathBuf),
 }
 
-/// A text that nobody is shown.
+/// Text that `Debug` output must not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hidden(pub String);
 

@@ -1,7 +1,8 @@
-//! What is said of TLS and HTTP: who terminates, with which certificates, and how backends are spoken to.
+//! TLS settings: mode of a listener, certificates of both sides, versions, and TLS to backends.
 //!
-//! Names files and reads none: `tls` does, when a configuration is put in force. Invariant: a route that terminates
-//! belongs to a listener with a certificate, and a pool that must understand its bytes is never reached by passthrough.
+//! Names files and reads none; `tls` reads them before a configuration is put in force. Invariant: a route that
+//! terminates belongs to a listener with a certificate, and a pool that must understand its bytes is never reached by
+//! passthrough.
 
 use std::path::PathBuf;
 
@@ -9,52 +10,52 @@ use crate::server_name::ServerName;
 
 use super::{Listener, Pool};
 
-/// What a listener or a route does about TLS.
+/// TLS mode of a listener or route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tls {
-    /// Bytes are opaque.
+    /// Bytes are opaque; no ClientHello is read.
     Off,
-    /// The ClientHello is read where a rule needs it and forwarded unchanged.
+    /// The ClientHello is read where a rule needs it, and forwarded unchanged.
     Passthrough,
-    /// TLS ends here.
+    /// TLS ends here, with a certificate of the listener.
     Terminate,
 }
 
-/// What holds for every handshake of the process.
+/// Settings of every TLS handshake of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsRules {
-    /// Keys that seal session tickets, shared by all instances; `None` = random ones that this process changes.
+    /// File with keys that seal session tickets; `None`: random keys, changed every 6 hours.
     pub ticket_keys: Option<PathBuf>,
-    /// The oldest version that is spoken.
+    /// Oldest TLS version that clients may use.
     pub min_version: TlsVersion,
-    /// Key exchanges that are allowed, in the order in which they are offered to backends; at least one.
+    /// Allowed key exchanges, in the order offered to backends; at least one.
     pub groups: Vec<KeyExchange>,
 }
 
-/// A version of TLS.
+/// Version of TLS, ordered by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
-    /// RFC 5246.
+    /// TLS 1.2 (RFC 5246).
     V1_2,
-    /// RFC 8446.
+    /// TLS 1.3 (RFC 8446).
     V1_3,
 }
 
-/// A key exchange (RFC 8446 §4.2.7).
+/// Key exchange group (RFC 8446 §4.2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyExchange {
-    /// ML-KEM-768 and X25519 together: safe against a quantum computer as long as one of them is safe.
+    /// ML-KEM-768 and X25519 combined, also secure against quantum computers.
     X25519MlKem768,
-    /// RFC 7748.
+    /// Curve25519 (RFC 7748).
     X25519,
-    /// NIST P-256.
+    /// NIST curve P-256 (RFC 8422).
     Secp256r1,
-    /// NIST P-384.
+    /// NIST curve P-384 (RFC 8422).
     Secp384r1,
 }
 
 impl KeyExchange {
-    /// Every group with its word, which is its name in the registry of TLS groups; the default order.
+    /// Every group with its name in IANA's registry of TLS groups, in the default order.
     pub const ALL: [(&'static str, Self); 4] = [
         ("X25519MLKEM768", Self::X25519MlKem768),
         ("x25519", Self::X25519),
@@ -63,59 +64,59 @@ impl KeyExchange {
     ];
 }
 
-/// A certificate of a listener. Its names are what its subject alternative names say.
+/// One `[[listener.certificate]]`; its subject alternative names say for which names it is used.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Certificate {
-    /// PEM: the certificate, then its chain.
+    /// PEM file with the certificate, then its chain.
     pub cert: PathBuf,
-    /// PEM: its key. The same file where none is written.
+    /// PEM file with the private key; the same file by default.
     pub key: PathBuf,
-    /// For clients that ask for a name no certificate has, or for none; exactly one of a listener's.
+    /// True for the certificate of clients with a name that no other certificate has; exactly one per listener.
     pub default: bool,
 }
 
-/// What is asked of clients beside their bytes.
+/// Request for a client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientCertificate {
-    /// PEM: the authorities whose certificates are accepted.
+    /// PEM file with the authorities of accepted certificates.
     pub ca: PathBuf,
-    /// Clients without one are refused; otherwise they are served without a subject.
+    /// True: clients without a certificate are refused; false: they are served without a subject.
     pub required: bool,
 }
 
-/// What becomes of `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239) in a request.
+/// Treatment of `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` (RFC 7239) in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// What the client wrote is kept, and what we saw is added.
+    /// Fields of the client are kept, and the connection's own facts are added.
     Append,
-    /// What the client wrote is dropped: it may be invented.
+    /// Fields of the client are replaced, because they may be false.
     Replace,
-    /// Nothing is dropped and nothing added.
+    /// Fields are neither removed nor added.
     Off,
 }
 
-/// How the backends of a pool are spoken to when they want TLS.
+/// One `[pool.tls]`: TLS to the backends of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolTls {
-    /// Off: whoever answers is believed.
+    /// False: any certificate of a backend is accepted.
     pub verify: bool,
-    /// PEM: authorities whose certificates are accepted, for the name in `sni` or else the backend's address.
+    /// PEM file with authorities; a certificate must be for the name in `sni` or else the backend's address.
     pub ca: Option<PathBuf>,
-    /// SHA-256 of SubjectPublicKeyInfo (RFC 7469 §2.4): one of these must be the key of the backend's certificate.
+    /// SHA-256 digests of accepted public keys (SubjectPublicKeyInfo, RFC 7469 §2.4); empty: no pinning.
     pub pins: Vec<[u8; 32]>,
-    /// The server name that is sent and verified; `None` = none is sent.
+    /// Server name that is sent and verified; `None`: none is sent, the address is verified.
     pub sni: Option<ServerName>,
 }
 
 impl Listener {
-    /// Whether any handshake is made here.
+    /// True if the listener or one of its routes terminates TLS.
     pub fn terminates(&self) -> bool {
         self.tls == Tls::Terminate || self.routes.iter().any(|route| route.tls == Tls::Terminate)
     }
 }
 
 impl Pool {
-    /// Whether reaching this pool takes more than moving bytes.
+    /// True if connections to this pool are conversations: TLS ends here, HTTP is read, or TLS to backends starts.
     pub fn is_conversation(&self, tls: Tls) -> bool {
         tls == Tls::Terminate || self.http || self.tls.is_some()
     }

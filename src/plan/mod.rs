@@ -134,7 +134,7 @@ pub struct ListedClient {
 impl Plan {
     /// Compares two configurations.
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
-        let pools = diff::common(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
+        let pools = diff::common_pools(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
         let removed = removed(old, new).map(PoolPlan::removed);
         Self::told(old, new, pools.chain(removed).collect())
     }
@@ -142,7 +142,7 @@ impl Plan {
     /// Compares what a process does with another configuration.
     pub fn live(running: &Running<'_>, new: &Config, ask: Ask<'_>) -> Self {
         let old = &*running.snapshot.config;
-        let pools = diff::common(old, new).map(|(before, after)| {
+        let pools = diff::common_pools(old, new).map(|(before, after)| {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
             live::asked(plan, &sample, running, new, (after, ask.clients))
         });
@@ -161,10 +161,8 @@ impl Plan {
     }
 
     fn told(old: &Config, new: &Config, pools: Vec<PoolPlan>) -> Self {
-        let mut warnings = diff::shrunk(old, new);
-        warnings.extend(diff::only_at_start(old, new));
-        warnings.extend(diff::only_for_new_listeners(old, new));
-        warnings.extend(diff::renamed(old, new));
+        let mut warnings = diff::lower_limits(old, new);
+        warnings.extend(diff::warnings(old, new));
         Self { changes: diff::changes(old, new), warnings, pools }
     }
 

@@ -100,9 +100,7 @@ impl Server {
         .await
         .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))?;
         let old = &before.config;
-        warnings.extend(diff::only_at_start(old, &config));
-        warnings.extend(diff::only_for_new_listeners(old, &config));
-        warnings.extend(diff::renamed(old, &config));
+        warnings.extend(diff::warnings(old, &config));
         let mut changes = diff::changes(old, &config);
         changes.extend(loaded.tls.changes(&before.tls));
         let verdict = ReloadVerdict { accepted: true, changes, warnings, ..ReloadVerdict::default() };

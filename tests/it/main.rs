@@ -1,5 +1,7 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod admin;
 mod balance;
 mod certificates;

@@ -1,8 +1,8 @@
-//! The backends of the demo: small HTTP servers, by default ones that say who they are and count what they answered.
+//! [`DemoBackend`]: a small HTTP server that responds with its name and a counter, unless it gets another application.
 //!
-//! A backend is a thread with a runtime of its own. Killing it drops that runtime, and with it the listener, every
-//! open connection and the counter, as when a process dies. Knows nothing of the balancer. Invariant: a backend's
-//! address stays its own while it is dead.
+//! A backend is a thread with its own runtime. Killing it drops the runtime with the listener, every open connection
+//! and the counter, as when a process ends. Depends on nothing of the balancer. Invariant: a killed backend keeps its
+//! address.
 
 use std::fmt;
 use std::io;
@@ -21,12 +21,12 @@ use tokio::sync::oneshot;
 
 const BACKLOG: i32 = 1024;
 
-/// What a backend answers to `GET /`.
+/// Response of a backend to `GET /`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DemoAnswer {
-    /// The backend's name.
+    /// Name of the backend.
     pub(super) backend: String,
-    /// How many times it has answered since it started; it is the only one that knows.
+    /// Responses since the backend started; kept in its memory only.
     pub(super) count: u64,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for DemoAnswer {
 }
 
 impl DemoAnswer {
-    /// Reads what `Display` wrote.
+    /// Parses what `Display` writes.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (backend, rest) = text.trim_end().strip_prefix("backend ")?.split_once(", answer ")?;
         let count = rest.strip_suffix(" since it started")?.parse().ok()?;
@@ -45,69 +45,68 @@ impl DemoAnswer {
     }
 }
 
-/// What a backend does; made anew whenever it starts.
+/// Makes the router of a backend; called at every start, so that state is lost.
 pub(super) type Application = Arc<dyn Fn(&'static str) -> Router + Send + Sync>;
 
-/// One backend, alive or dead.
+/// One backend, running or killed.
 pub(super) struct DemoBackend {
     name: &'static str,
     application: Application,
     address: SocketAddr,
-    /// Bound and never listening: the kernel gives its port to nobody else while the backend is dead.
-    _seat: Socket,
-    life: Option<Life>,
+    /// Bound but never listening: reserves the port while the backend is killed.
+    _reservation: Socket,
+    running: Option<RunningBackend>,
 }
 
 #[derive(Debug)]
-struct Life {
-    /// Dropped to end it.
+struct RunningBackend {
+    /// Dropping it ends the backend.
     end: oneshot::Sender<()>,
     thread: thread::JoinHandle<io::Result<()>>,
 }
 
 impl DemoBackend {
-    /// Starts one on a free port.
+    /// Starts a backend on a free port.
     pub(super) fn start(name: &'static str) -> io::Result<Self> {
         Self::with(name, Arc::new(application))
     }
 
-    /// The same with something else to do.
+    /// Starts a backend with another application.
     pub(super) fn with(name: &'static str, application: Application) -> io::Result<Self> {
-        let seat = bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        let address = seat.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let mut backend = Self { name, application, address, _seat: seat, life: None };
+        let reservation = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = reservation.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let mut backend = Self { name, application, address, _reservation: reservation, running: None };
         backend.revive()?;
         Ok(backend)
     }
 
-    /// Its name.
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Where it listens while it lives.
+    /// Address of the listener; kept while the backend is killed.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Lets it listen where it was, remembering nothing.
+    /// Starts a killed backend at its old address, with empty memory.
     pub(super) fn revive(&mut self) -> io::Result<()> {
         let socket = bind(self.address)?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let (end, ended) = oneshot::channel();
         let (name, application) = (self.name, Arc::clone(&self.application));
-        let life = move || live(|| application(name), socket.into(), ended);
-        let thread = thread::Builder::new().name(format!("backend {name}")).spawn(life);
-        self.life = Some(Life { end, thread: thread? });
+        let server = move || serve(|| application(name), socket.into(), ended);
+        let thread = thread::Builder::new().name(format!("backend {name}")).spawn(server);
+        self.running = Some(RunningBackend { end, thread: thread? });
         Ok(())
     }
 
-    /// Ends it, its connections and what it remembers.
+    /// Ends the backend with its connections and its memory.
     pub(super) fn kill(&mut self) {
-        if let Some(Life { end, thread }) = self.life.take() {
+        if let Some(RunningBackend { end, thread }) = self.running.take() {
             drop(end);
-            let _ = thread.join(); // how it ended makes no difference to the dead
+            let _ = thread.join(); // an error of the ended server has no consequence
         }
     }
 }
@@ -124,7 +123,7 @@ impl Drop for DemoBackend {
     }
 }
 
-/// Several sockets of this process may share the address as long as one of them listens at most.
+/// Binds with SO_REUSEADDR: two sockets may share the address as long as at most one of them listens.
 fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -132,7 +131,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn live(application: impl FnOnce() -> Router, listener: TcpListener, ended: oneshot::Receiver<()>) -> io::Result<()> {
+fn serve(application: impl FnOnce() -> Router, listener: TcpListener, ended: oneshot::Receiver<()>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -143,11 +142,11 @@ fn live(application: impl FnOnce() -> Router, listener: TcpListener, ended: ones
     })
 }
 
-/// What a backend remembers.
+/// State of a backend: its name and its counter.
 #[derive(Debug)]
 struct Memory {
     name: &'static str,
-    answers: AtomicU64,
+    responses: AtomicU64,
 }
 
 fn application(name: &'static str) -> Router {
@@ -155,11 +154,11 @@ fn application(name: &'static str) -> Router {
         .route("/", get(hello))
         .route("/ws", get(upgrade))
         .route("/healthz", get(|| async { "ok\n" })) // not counted
-        .with_state(Arc::new(Memory { name, answers: AtomicU64::new(0) }))
+        .with_state(Arc::new(Memory { name, responses: AtomicU64::new(0) }))
 }
 
 async fn hello(State(memory): State<Arc<Memory>>) -> String {
-    let count = memory.answers.fetch_add(1, Relaxed) + 1;
+    let count = memory.responses.fetch_add(1, Relaxed) + 1;
     format!("{}\n", DemoAnswer { backend: memory.name.to_owned(), count })
 }
 
@@ -167,7 +166,7 @@ async fn upgrade(State(memory): State<Arc<Memory>>, upgrade: WebSocketUpgrade) -
     upgrade.on_upgrade(|socket| async move { drop(echo(socket, memory.name).await) })
 }
 
-/// Says its name, then everything it hears, until the client has gone.
+/// Sends the backend's name, then echoes every message until the client closes.
 async fn echo(mut socket: WebSocket, name: &str) -> Result<(), axum::Error> {
     socket.send(Message::text(name)).await?;
     while let Some(message) = socket.recv().await {

@@ -1,7 +1,7 @@
-//! The balancer of the demo: this very binary, run and told what to do as an operator would.
+//! [`Balancer`]: this binary as a child process, operated through its admin socket and commands.
 //!
-//! A child process with a configuration file, an admin socket and its logs in a folder of its own; everything is
-//! asked through that socket or another command. Invariant: neither process nor folder outlives the [`Balancer`].
+//! The child has a folder with its configuration file, admin socket and logs. Nothing of the balancer runs inside the
+//! demo itself. Invariant: neither process nor folder outlives the [`Balancer`].
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -17,11 +17,12 @@ use crate::admin::ReloadVerdict;
 use crate::cli::{CommandError, client};
 use crate::metrics::Status;
 
-/// How long anything may take until the status shows it.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK: Duration = Duration::from_millis(5);
+/// Longest wait until the status shows a change.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Time between two requests of the status.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The running balancer.
+/// The balancer's process and its folder.
 #[derive(Debug)]
 pub(super) struct Balancer {
     program: PathBuf,
@@ -30,7 +31,7 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Starts it with the file that is made for its folder, and waits until it answers.
+    /// Starts the balancer with the file that `text` writes for its folder, and waits for its first status.
     pub(super) async fn start(text: impl FnOnce(&Folder) -> String) -> Result<Self, CommandError> {
         let process = |folder: &Folder| -> io::Result<(PathBuf, Child)> {
             let program = std::env::current_exe()?;
@@ -41,45 +42,45 @@ impl Balancer {
         let folder = Folder::new().map_err(|error| failure("folder", &error))?;
         let (program, process) = process(&folder).map_err(|error| failure("start", &error))?;
         let mut balancer = Self { program, process, folder };
-        balancer.wait("answer", |_| true).await?;
+        balancer.wait("respond", |_| true).await?;
         Ok(balancer)
     }
 
-    /// Lets it end as its operator would, and starts it again.
+    /// Stops the balancer with SIGTERM, and starts it again.
     pub(super) async fn restart(&mut self) -> Result<(), CommandError> {
         let mut again = || -> io::Result<Child> {
-            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if it has ended already
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if the process has already ended
             self.process.wait()?;
             spawn(&self.program, &self.folder)
         };
         self.process = again().map_err(|error| failure("restart", &error))?;
-        self.wait("answer", |_| true).await?;
+        self.wait("respond", |_| true).await?;
         Ok(())
     }
 
-    /// The process's number.
+    /// Process id of the balancer.
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The binary.
+    /// Path of the binary, the demo's own.
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Where its files are.
+    /// Folder of the balancer's files.
     pub(super) fn folder(&self) -> &Folder {
         &self.folder
     }
 
-    /// What it is doing now.
+    /// Response of the balancer to `/status`.
     pub(super) fn status(&self) -> Result<Status, CommandError> {
         client::request(&self.folder.socket(), "GET", "/status")?.json(&[200])
     }
 
-    /// Waits until its status is as wanted.
+    /// Waits until the status fulfils a condition; `what` names it in the error.
     pub(super) async fn wait(&mut self, what: &str, wanted: impl Fn(&Status) -> bool) -> Result<Status, CommandError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let status = self.status();
             if let Ok(status) = status
@@ -89,15 +90,15 @@ impl Balancer {
             }
             let ended = self.process.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
-                let said = fs::read_to_string(self.folder.log()).unwrap_or_default();
+                let log = fs::read_to_string(self.folder.log()).unwrap_or_default();
                 let how = ended.map_or("it runs".to_owned(), |ended| ended.to_string());
-                return Err(CommandError::Internal(format!("the balancer does not {what} ({how}); it said:\n{said}")));
+                return Err(CommandError::Internal(format!("the balancer does not {what} ({how}); its log:\n{log}")));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Gives it a new file, and word of it.
+    /// Writes a new configuration file and reloads.
     pub(super) fn reload(&self, text: impl FnOnce(&Folder) -> String) -> Result<ReloadVerdict, CommandError> {
         let text = text(&self.folder);
         fs::write(self.folder.configuration(), text).map_err(|error| failure("configuration", &error))?;
@@ -105,7 +106,7 @@ impl Balancer {
         if verdict.accepted { Ok(verdict) } else { Err(CommandError::Internal(verdict.problems.join("\n"))) }
     }
 
-    /// What `sessile explain` says about clients, one a line: the backend of each.
+    /// Backend of each client by `sessile explain`; `clients` has one address per line.
     pub(super) fn explain(&self, listener: &str, clients: &str) -> Result<Vec<String>, CommandError> {
         #[derive(Deserialize)]
         struct LogLine {
@@ -118,7 +119,7 @@ impl Balancer {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            // The question fits into a pipe, so this waits for nobody. Dropped, so that it sees the end.
+            // The input fits into the pipe, so this does not block. Dropping the pipe ends the input.
             process.stdin.take().map(|mut input| input.write_all(clients.as_bytes())).transpose()?;
             let output = process.wait_with_output()?;
             let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -130,7 +131,7 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        let _ = self.process.kill(); // fails only if it has ended already
+        let _ = self.process.kill(); // fails only if the process has already ended
         let _ = self.process.wait();
     }
 }
@@ -149,18 +150,18 @@ fn failure(what: &str, error: &io::Error) -> CommandError {
     CommandError::Internal(format!("balancer: {what}: {error}"))
 }
 
-/// A folder that only its owner can look into, removed when dropped.
+/// A folder with mode 0700, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// An empty one.
+    /// Makes an empty folder among the temporary files.
     pub(super) fn new() -> io::Result<Self> {
         let parent = std::env::temp_dir();
         for number in 0.. {
             let path = parent.join(format!("sessile-demo-{}-{number}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // of a demo that was killed
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // left over from a killed demo
                 Err(error) => return Err(io::Error::other(format!("{}: {error}", path.display()))),
                 Ok(()) => return Ok(Self(path)),
             }
@@ -168,27 +169,27 @@ impl Folder {
         unreachable!("numbers do not end")
     }
 
-    /// The configuration file.
+    /// Path of the configuration file.
     pub(super) fn configuration(&self) -> PathBuf {
         self.0.join("sessile.toml")
     }
 
-    /// The admin socket.
+    /// Path of the admin socket.
     pub(super) fn socket(&self) -> PathBuf {
         self.0.join("admin.sock")
     }
 
-    /// One line per connection.
+    /// Path of the access log, the child's standard output.
     pub(super) fn connections(&self) -> PathBuf {
         self.0.join("connections.log")
     }
 
-    /// Any other file in it.
+    /// Path of another file in the folder.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// What is not about one connection.
+    /// Path of the messages about the process, the child's standard error.
     fn log(&self) -> PathBuf {
         self.0.join("balancer.log")
     }
@@ -196,7 +197,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0); // what cannot be removed is in the folder for temporary files
+        let _ = fs::remove_dir_all(&self.0); // a rest stays among the temporary files
     }
 }
 

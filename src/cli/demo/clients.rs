@@ -1,7 +1,7 @@
-//! The clients of the demo: two hundred addresses of this machine, one connection at a time.
+//! The clients of the demo: 200 addresses of this machine, one connection at a time.
 //!
-//! One after the other, so that what a turn-taking pool does can be foretold. Judges nothing. Invariant: every question
-//! is a new connection, bound to the address of the client that asks.
+//! Clients connect one after the other, so that the result of round robin is certain. Compares no results; `findings`
+//! does. Invariant: every request uses a new connection, bound to the client's address.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,23 +14,24 @@ use tokio::time::timeout;
 use super::backends::DemoAnswer;
 use crate::cli::{CommandError, client};
 
-/// How many clients there are: 127.0.0.2, 127.0.0.3 and so on.
+/// Number of clients: 127.0.0.2, 127.0.0.3 and so on.
 pub(super) const CLIENTS: usize = 200;
-/// Whoever waits longer on one machine waits for ever.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-const ANSWER_MAX: u64 = 64 << 10;
+/// Longest wait for a response; on one machine a longer wait means a failure.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest response in bytes.
+const RESPONSE_MAX: u64 = 64 << 10;
 
-/// All clients.
+/// Addresses of all clients.
 pub(super) fn all() -> impl Iterator<Item = Ipv4Addr> {
     (2..).map(|last| Ipv4Addr::new(127, 0, 0, last)).take(CLIENTS)
 }
 
-/// Who answered each client, in the order of the clients.
+/// Responses to one request of every client, in the order of the clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Round(Vec<DemoAnswer>);
 
 impl Round {
-    /// Every client asks once.
+    /// Sends one request from every client.
     pub(super) async fn of_all(address: SocketAddr) -> Result<Self, CommandError> {
         let mut answers = Vec::with_capacity(CLIENTS);
         for client in all() {
@@ -39,17 +40,17 @@ impl Round {
         Ok(Self(answers))
     }
 
-    /// The backend of each client.
+    /// Name of the backend that served each client.
     pub(super) fn backends(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|answer| answer.backend.as_str())
     }
 
-    /// How many clients a backend served.
+    /// Number of clients that a backend served.
     pub(super) fn count(&self, backend: &str) -> usize {
         self.backends().filter(|name| *name == backend).count()
     }
 
-    /// A backend's own counter when it was last asked.
+    /// Counter in the last response of a backend; 0 without a response.
     pub(super) fn counter(&self, backend: &str) -> u64 {
         self.0.iter().rev().find(|answer| answer.backend == backend).map_or(0, |answer| answer.count)
     }
@@ -68,20 +69,20 @@ impl<'a> FromIterator<&'a str> for Round {
     }
 }
 
-/// One client that did not stay.
+/// One client that another backend served later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DemoMove<'a> {
-    /// Who moved.
+    /// Address of the client.
     pub(super) client: Ipv4Addr,
-    /// Who served it before.
+    /// Backend in the earlier round.
     pub(super) from: &'a str,
-    /// Who serves it now.
+    /// Backend in the later round.
     pub(super) to: &'a str,
 }
 
-/// One question over a connection of its own.
+/// Sends one request over a new connection.
 pub(super) async fn ask(client: Ipv4Addr, address: SocketAddr) -> Result<DemoAnswer, CommandError> {
-    let answered = timeout(PATIENCE, exchange(client, address)).await.unwrap_or_else(|late| Err(late.into()));
+    let answered = timeout(TIMEOUT, exchange(client, address)).await.unwrap_or_else(|late| Err(late.into()));
     answered.map_err(|error| CommandError::Internal(format!("client {client} at {address}: {error}")))
 }
 
@@ -89,7 +90,7 @@ async fn exchange(client: Ipv4Addr, address: SocketAddr) -> io::Result<DemoAnswe
     let mut stream = connect(client, address).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").await?;
     let mut text = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut text).await?;
+    stream.take(RESPONSE_MAX).read_to_string(&mut text).await?;
     let answer = client::parse(&text).filter(|answer| answer.code == 200);
     let answer = answer.and_then(|answer| DemoAnswer::parse(&answer.body));
     answer.ok_or_else(|| io::Error::other(format!("not an answer: {text:?}")))

@@ -1,57 +1,56 @@
-//! The configuration of the demo's balancer, as an operator would have written it.
+//! [`text`]: the configuration file of the demo's balancer.
 //!
-//! Listeners before the same backends, each with a pool of its own. Invariant: a listener and its
+//! Each listener has a pool of its own; all pools have the same backends. Starts nothing. Invariant: a listener and its
 //! pool have the same name.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Weighted rendezvous of the client's address.
+/// Pool with weighted rendezvous over the client's address.
 pub(super) const HASH: &str = "hash";
-/// A consistent ring of the client's address.
+/// Pool with a consistent ring over the client's address.
 pub(super) const RING: &str = "ring";
-/// Weighted rendezvous of the client's address, and what is remembered of it.
+/// Pool with weighted rendezvous over the client's address, and a stick table.
 pub(super) const STICK_TABLE: &str = "stick-table";
-/// In turn.
+/// Pool with round robin, without a key.
 pub(super) const ROUND_ROBIN: &str = "round_robin";
-/// All of them.
+/// Names of all pools.
 pub(super) const POOLS: [&str; 4] = [HASH, RING, STICK_TABLE, ROUND_ROBIN];
 
-/// How a pool chooses.
+/// Balancing method of a pool.
 fn method(pool: &str) -> &str {
     if pool == STICK_TABLE { HASH } else { pool }
 }
 
-/// The file, for an admin socket and the names and addresses of the backends.
+/// The file for this admin socket and these backends, by name and address.
 pub(super) fn text(socket: &Path, backends: &[(&str, SocketAddr)]) -> String {
     let mut text = admin(socket);
     for name in POOLS {
-        let alone =
-            if [HASH, RING].contains(&name) { "stick_table = \"0\" # so that placement alone is seen\n" } else { "" };
+        let alone = if [HASH, RING].contains(&name) { "stick_table = \"0\" # to show placement alone\n" } else { "" };
         text.push_str(&service(name, &format!("balance = \"{}\"\n{alone}", method(name)), backends));
     }
     text
 }
 
-/// Where it is asked and told.
+/// The table `[admin]` with this socket.
 pub(super) fn admin(socket: &Path) -> String {
     format!("[admin]\nsocket = {}\n", toml::Value::from(&*socket.to_string_lossy()))
 }
 
-/// A listener on a free port, and its pool of these backends.
+/// A listener on a free port, and its pool with these backends.
 pub(super) fn service(name: &str, options: &str, backends: &[(&str, SocketAddr)]) -> String {
     let mut text = format!("\n[[listener]]\nname = \"{name}\"\nbind = \"127.0.0.1:0\"\npool = \"{name}\"\n");
     // Writing to a String does not fail.
     let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\n{options}");
-    text.push_str("eject = \"off\" # so that checks alone say who is up\nbackend = [\n");
+    text.push_str("eject = \"off\" # only checks decide which backend is up\nbackend = [\n");
     for (backend, address) in backends {
         let _ = writeln!(text, "    {{ name = \"{backend}\", address = \"{address}\" }},");
     }
     text.push_str("]\n\n[pool.check]\nkind = \"http\"\npath = \"/healthz\"\n");
     text.push_str("interval = \"200ms\"\nrise = 1\nfall = 1\n");
     text.push_str(
-        "timeout = \"5s\" # longer than the interval: a dead backend refuses at once, a busy one gets patience\n",
+        "timeout = \"5s\" # longer than the interval: a dead backend refuses at once, a busy one needs time\n",
     );
     text
 }

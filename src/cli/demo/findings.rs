@@ -1,14 +1,14 @@
-//! What rounds of questions show: tables for people, and what is wrong if a promise was broken.
+//! Compares rounds of requests: tables, and the reason why a promise is broken.
 //!
-//! Pure: asks nobody. Invariant: whatever is complained of names who, from where and to where.
+//! Pure functions without I/O. Invariant: a reason names a client, its old and its new backend.
 
 use super::clients::{CLIENTS, DemoMove, Round};
 use crate::cli::table::Table;
 
-/// A pool's name, and whom its clients reached before and after something happened.
+/// Name of a pool, and the responses to its clients before and after an event.
 pub(super) type Change<'a> = (&'a str, &'a Round, &'a Round);
 
-/// How many clients each backend serves.
+/// Table: number of clients of each backend.
 pub(super) fn shares(backends: &[&str], round: &Round) -> Table<4> {
     let mut table = Table::new(["BACKEND", "CLIENTS", "SHARE", "ITS OWN COUNTER"]);
     for name in backends {
@@ -19,7 +19,7 @@ pub(super) fn shares(backends: &[&str], round: &Round) -> Table<4> {
     table
 }
 
-/// How many clients each backend lost and won.
+/// Table: number of clients that each backend lost and got.
 pub(super) fn movement<'a>(backends: &[&str], changes: impl IntoIterator<Item = Change<'a>>) -> Table<6> {
     let mut table = Table::new(["POOL", "BACKEND", "CLIENTS BEFORE", "LEFT IT", "CAME TO IT", "CLIENTS AFTER"]);
     for (pool, before, after) in changes {
@@ -34,24 +34,24 @@ pub(super) fn movement<'a>(backends: &[&str], changes: impl IntoIterator<Item = 
     table
 }
 
-/// Where the clients that moved have gone: "a (20), c (22)".
+/// New backends of the moved clients, with counts: "a (20), c (22)".
 pub(super) fn destinations(backends: &[&str], before: &Round, after: &Round) -> String {
     let came = |name: &&str| before.moves(after).filter(|moved| moved.to == *name).count();
     let counts = backends.iter().map(|name| (name, came(name))).filter(|(_, count)| *count > 0);
     counts.map(|(name, count)| format!("{name} ({count})")).collect::<Vec<_>>().join(", ")
 }
 
-/// For people.
+/// A share as a percentage with one decimal.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// Clients that did not reach the same backend every time.
+/// Reason if a client did not reach the same backend in every round; `None`: all did.
 pub(super) fn astray(rounds: &[Round]) -> Option<String> {
     unwanted(rounds.iter().flat_map(|round| rounds[0].moves(round)))
 }
 
-/// Moves that should not have been.
+/// Reason if there is any move in `moves`; `None`: there is none.
 pub(super) fn unwanted<'a>(mut moves: impl Iterator<Item = DemoMove<'a>>) -> Option<String> {
     let DemoMove { client, from, to } = moves.next()?;
     let others = match moves.count() {
@@ -61,7 +61,7 @@ pub(super) fn unwanted<'a>(mut moves: impl Iterator<Item = DemoMove<'a>>) -> Opt
     Some(format!("{client} moved from {from} to {to}{others}"))
 }
 
-/// The first connection that did not reach the backend whose turn it was.
+/// Reason if a connection did not reach the next backend in turn; `None`: all did.
 pub(super) fn out_of_turn(backends: &[&str], round: &Round) -> Option<String> {
     let names: Vec<_> = round.backends().collect();
     let turn = &names[..backends.len()];
@@ -74,7 +74,7 @@ pub(super) fn out_of_turn(backends: &[&str], round: &Round) -> Option<String> {
     }
 }
 
-/// Backends that serve more than one client more than others, or at all though they are not among these.
+/// Reason if counts of these backends differ by more than one, or another backend served a client; `None`: neither.
 pub(super) fn uneven(backends: &[&str], round: &Round) -> Option<String> {
     let counts: Vec<_> = backends.iter().map(|name| round.count(name)).collect();
     let spread = counts.iter().max()? - counts.iter().min()?;
@@ -89,7 +89,7 @@ mod tests {
 
     const NAMES: [&str; 3] = ["a", "b", "c"];
 
-    /// Backends in turn, but for one client.
+    /// A round with backends in turn, except for one client.
     fn round(odd: Option<(usize, &'static str)>) -> Round {
         let name = |index| odd.filter(|(client, _)| *client == index).map_or(NAMES[index % 3], |(_, name)| name);
         (0..CLIENTS).map(name).collect()

@@ -1,8 +1,8 @@
-//! `sessile demo`: backends, the balancer before them and two hundred clients, on this machine, in a few seconds.
+//! `sessile demo`: three backends, the balancer and 200 clients, on this machine, in a few seconds.
 //!
-//! The balancer is this binary as a child process, with a file, an admin socket and reloads; nothing about it is
-//! reimplemented or foretold here. Invariants: however the demo ends, no process and no file of it is left; the exit
-//! code is 0 only if every promise was kept.
+//! The balancer is this binary as a child process, with a file, an admin socket and reloads; no rule of it is repeated
+//! here. Invariants: at any end of the demo its processes end and its files are removed; the exit code is 0 only if
+//! every promise was kept.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,24 +26,24 @@ mod stage;
 mod ways;
 mod websocket;
 
-/// What shells call the end of a command by Ctrl-C.
+/// Exit code after Ctrl-C, by the convention of shells.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// The command.
+/// Arguments of `sessile demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Demo {
-    /// End after the scenarios instead of serving until Ctrl-C.
+    /// Exit after the scenarios instead of serving until Ctrl-C.
     #[arg(long)]
     once: bool,
 }
 
 impl Demo {
-    /// Plays everything.
+    /// Runs all scenarios and prints them.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let failure = |error| CommandError::Internal(format!("demo: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
         runtime.block_on(async {
-            // First of all, so that from here on a signal ends the demo by dropping it.
+            // Before anything starts: from here on a signal drops the future, which stops all processes.
             let mut signals = DemoSignals::new().map_err(failure)?;
             tokio::select! {
                 biased;
@@ -59,13 +59,13 @@ impl Demo {
         })
     }
 
-    /// The story. The stage stays set.
+    /// Runs the scenarios in order; the returned stage keeps serving until it is dropped.
     async fn play(&self, out: &mut impl Write) -> Result<(DemoStage, u8), CommandError> {
         let started = Instant::now();
         let mut report = Report::new(out);
         let mut stage = DemoStage::set().await?;
-        report.tell(&introduction(&stage))?;
-        report.tell(&to_try(&stage))?;
+        report.print(&introduction(&stage))?;
+        report.print(&to_try(&stage))?;
 
         report.scene(&scenarios::ip_hash(&mut stage).await?)?;
         report.scene(&scenarios::ring(&mut stage).await?)?;
@@ -79,10 +79,10 @@ impl Demo {
         let (promises, broken) = report.promises();
         let (connections, seconds) = (stage.connections(), started.elapsed().as_secs_f64());
         let verdict = if broken == 0 { "all kept".to_owned() } else { format!("{broken} BROKEN") };
-        report.tell(&format!("\n{connections} connections in {seconds:.1} s; {promises} promises, {verdict}."))?;
+        report.print(&format!("\n{connections} connections in {seconds:.1} s; {promises} promises, {verdict}."))?;
         if !self.once {
-            report.tell("\nThe balancer goes on serving until Ctrl-C.")?;
-            report.tell(&to_try(&stage))?;
+            report.print("\nThe balancer goes on serving until Ctrl-C.")?;
+            report.print(&to_try(&stage))?;
         }
         Ok((stage, if broken == 0 { 0 } else { EXIT_INTERNAL }))
     }
@@ -105,11 +105,11 @@ fn to_try(stage: &DemoStage) -> String {
     format!(
         "
 To try:
-  curl http://{hash}                          IP hash: you stay
-  curl --interface 127.0.0.77 http://{hash}   you as somebody else
+  curl http://{hash}                          IP hash: always the same backend
+  curl --interface 127.0.0.77 http://{hash}   the same from another address
   curl http://{ring}                          consistent ring
-  curl http://{round_robin}                          round robin: another one each time
-  websocat ws://{ring}/ws                     an echo that outlives reloads
+  curl http://{round_robin}                          round robin: another backend each time
+  websocat ws://{ring}/ws                     an echo that survives reloads
   {program} explain --config {file} --listener {HASH} --client 127.0.0.77
   {program} status --socket {socket}
   tail -f {log}
@@ -117,12 +117,12 @@ To try:
     )
 }
 
-/// A path as short as it can be typed here.
+/// A path relative to the working directory, if it is inside.
 fn from_here(path: &Path) -> &Path {
     std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
-/// What ends the demo.
+/// Signals that end the demo: SIGINT, SIGTERM, SIGHUP.
 struct DemoSignals([Signal; 3]);
 
 impl DemoSignals {

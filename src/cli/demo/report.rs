@@ -1,19 +1,19 @@
-//! How the demo tells what happened: a title, words, a table, and promises that were kept or broken.
+//! [`Report`]: prints scenes of the demo, each with a title, paragraphs, a table and promises kept or broken.
 //!
-//! Runs nothing. Invariant: colours are for terminals; without them not one byte is for a machine.
+//! Runs no scenario. Invariant: escape sequences appear only on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 use crate::cli::table::Table;
 
-/// Paragraphs are broken after this many columns, so that with their indent nothing is wider than 100.
+/// Width of a paragraph in columns; with its indent no line is wider than 100.
 const WIDTH: usize = 90;
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[1;31m";
 const BOLD: &str = "\x1b[1m";
 const PLAIN: &str = "\x1b[0m";
 
-/// What happened in one scenario.
+/// Result of one scenario.
 #[derive(Debug)]
 pub(super) struct Scene {
     title: &'static str,
@@ -25,36 +25,36 @@ pub(super) struct Scene {
 #[derive(Debug)]
 struct Promise {
     text: String,
-    /// Why it is broken.
+    /// Reason why the promise is broken; `None`: kept.
     complaint: Option<String>,
 }
 
 impl Scene {
-    /// One without contents.
+    /// A scene with a title only.
     pub(super) fn new(title: &'static str) -> Self {
         Self { title, words: Vec::new(), table: String::new(), promises: Vec::new() }
     }
 
-    /// Adds a paragraph about what was done.
-    pub(super) fn say(mut self, words: impl Into<String>) -> Self {
+    /// Adds a paragraph of text.
+    pub(super) fn text(mut self, words: impl Into<String>) -> Self {
         self.words.push(words.into());
         self
     }
 
-    /// Sets the table.
+    /// Sets the table of the scene.
     pub(super) fn show<const N: usize>(mut self, table: &Table<N>) -> Self {
         self.table = table.render();
         self
     }
 
-    /// Adds a promise, broken if there is a complaint.
+    /// Adds a promise; a complaint means that it is broken.
     pub(super) fn promise(mut self, text: impl Into<String>, complaint: Option<String>) -> Self {
         self.promises.push(Promise { text: text.into(), complaint });
         self
     }
 }
 
-/// Writes scenes, one after the other, and counts.
+/// Writes numbered scenes and counts promises.
 pub(super) struct Report<'a, W> {
     out: &'a mut W,
     colours: bool,
@@ -64,19 +64,19 @@ pub(super) struct Report<'a, W> {
 }
 
 impl<'a, W: Write> Report<'a, W> {
-    /// Writes to `out`, which is standard output.
+    /// A report that writes to `out`, which must be standard output.
     pub(super) fn new(out: &'a mut W) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self { out, colours: wanted && io::stdout().is_terminal(), scenes: 0, promises: 0, broken: 0 }
     }
 
-    /// Writes lines as they are.
-    pub(super) fn tell(&mut self, lines: &str) -> io::Result<()> {
+    /// Writes lines without indent or wrapping.
+    pub(super) fn print(&mut self, lines: &str) -> io::Result<()> {
         writeln!(self.out, "{}", lines.trim_end())?;
         self.out.flush()
     }
 
-    /// Writes what happened.
+    /// Writes one scene and flushes.
     pub(super) fn scene(&mut self, scene: &Scene) -> io::Result<()> {
         self.scenes += 1;
         let title = self.coloured(BOLD, format!("{}. {}", self.scenes, scene.title));
@@ -95,7 +95,7 @@ impl<'a, W: Write> Report<'a, W> {
         self.out.flush()
     }
 
-    /// How many promises were made and how many of them broken.
+    /// Number of promises, and of broken ones.
     pub(super) fn promises(&self) -> (usize, usize) {
         (self.promises, self.broken)
     }
@@ -116,7 +116,7 @@ impl<'a, W: Write> Report<'a, W> {
     }
 }
 
-/// A paragraph in lines.
+/// Wraps a paragraph into lines of [`WIDTH`].
 fn wrapped(words: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words.split(' ') {
@@ -135,11 +135,11 @@ fn wrapped(words: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn told(colours: bool) -> (String, (usize, usize)) {
+    fn printed(colours: bool) -> (String, (usize, usize)) {
         let mut table = Table::new(["BACKEND", "CLIENTS"]);
         table.row(["a".into(), "7".into()]);
         let scene =
-            Scene::new("Title").say("words").show(&table).promise("one", None).promise("two", Some("no".into()));
+            Scene::new("Title").text("words").show(&table).promise("one", None).promise("two", Some("no".into()));
         let mut out = Vec::new();
         let mut report = Report { colours, ..Report::new(&mut out) };
         report.scene(&scene).unwrap();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn broken_promises_stand_out_and_are_counted() {
-        let (text, promises) = told(false);
+        let (text, promises) = printed(false);
         assert_eq!(
             text,
             "\n1. Title\n   words\n\n   BACKEND  CLIENTS\n   a              7\n\n   ✓ one\n   ✗ two: BROKEN, no\n"
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn colours_are_for_terminals() {
-        assert!(told(true).0.contains(GREEN) && told(true).0.contains(RED));
-        assert!(!told(false).0.contains('\x1b'));
+        assert!(printed(true).0.contains(GREEN) && printed(true).0.contains(RED));
+        assert!(!printed(false).0.contains('\x1b'));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! The scenarios: what is done, what is seen, and what was promised.
+//! The scenarios of the demo, each with its steps, its table and its promises.
 //!
-//! Each asks, maybe changes something, asks again, and compares. Invariant: a promise is judged by what clients saw.
+//! A scenario sends requests, changes something, sends requests again, and compares. Uses no internal state of the
+//! balancer. Invariant: a promise is decided by the responses that clients received.
 
 use super::clients::{self, CLIENTS, Round};
 use super::configuration::{HASH, RING, ROUND_ROBIN, STICK_TABLE};
@@ -9,22 +10,22 @@ use super::report::Scene;
 use super::stage::{DemoStage, KEYED, NEWCOMER, VICTIM};
 use crate::cli::CommandError;
 
-/// How far the share that moves may be from the theory: three standard deviations of 200 clients on 160 points.
+/// Largest accepted distance of the moved share from theory: three standard deviations of 200 clients on 160 points.
 const TOLERANCE: f64 = 0.10;
 
-/// Whom the clients of the keyed pools reach.
+/// Responses to all clients, for each pool with a key.
 pub(super) type Homes = [Round; KEYED.len()];
 
-/// Clients come again and again, also after a reload.
+/// IP hash: clients connect several times, also after a reload.
 pub(super) async fn ip_hash(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let mut rounds = vec![stage.ask(HASH).await?, stage.ask(HASH).await?, stage.ask(HASH).await?];
     let generation = stage.reload()?;
     rounds.extend([stage.ask(HASH).await?, stage.ask(HASH).await?]);
     let lines: String = clients::all().map(|client| format!("{client}\n")).collect();
-    let foretold = stage.balancer().explain(HASH, &lines)?;
-    let differs = foretold.iter().map(String::as_str).ne(rounds[0].backends());
+    let predicted = stage.balancer().explain(HASH, &lines)?;
+    let differs = predicted.iter().map(String::as_str).ne(rounds[0].backends());
     Ok(Scene::new("IP hash")
-        .say(format!(
+        .text(format!(
             "{CLIENTS} clients, 127.0.0.2 to 127.0.0.{}, connect five times each. After the third time the balancer \
              reloads its configuration: generation {generation}.",
             CLIENTS + 1
@@ -37,16 +38,16 @@ pub(super) async fn ip_hash(stage: &mut DemoStage) -> Result<Scene, CommandError
         ))
 }
 
-/// The same on a ring.
+/// Consistent ring: clients connect several times.
 pub(super) async fn ring(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let rounds = [stage.ask(RING).await?, stage.ask(RING).await?, stage.ask(RING).await?];
     Ok(Scene::new("Consistent ring")
-        .say("The same clients connect three times each to a pool whose backends own 160 points of a ring.")
+        .text("The same clients connect three times each to a pool with 160 points per backend on a ring.")
         .show(&shares(&stage.names(), &rounds[2]))
         .promise(stays(RING, &rounds), astray(&rounds)))
 }
 
-/// A backend more: who has to move?
+/// A backend is added: compares the clients before and after.
 pub(super) async fn one_added(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let before = stage.ask_keyed().await?;
     let remembered = stage.ask(STICK_TABLE).await?;
@@ -54,9 +55,9 @@ pub(super) async fn one_added(stage: &mut DemoStage) -> Result<Scene, CommandErr
     let after = stage.ask_keyed().await?;
     let theory = 1.0 / stage.names().len() as f64;
     let mut scene = Scene::new("Consistent ring, one backend added")
-        .say(format!(
-            "Backend {NEWCOMER} is written into the file and the balancer reloads: generation {generation}. It takes \
-             clients after its first good check. The pool with the IP hash gets it, too. (A plain hash modulo the \
+        .text(format!(
+            "Backend {NEWCOMER} is added to the file and the balancer reloads: generation {generation}. It takes \
+             clients after its first good check. The pool with the IP hash gets it as well. (A plain hash modulo the \
              number of backends would move {} of the clients.)",
             percent(1.0 - theory)
         ))
@@ -67,7 +68,7 @@ pub(super) async fn one_added(stage: &mut DemoStage) -> Result<Scene, CommandErr
         let far = (share - theory).abs() > TOLERANCE;
         scene = scene
             .promise(
-                format!("{pool}: whoever moved, moved to {NEWCOMER}"),
+                format!("{pool}: every client that moved, moved to {NEWCOMER}"),
                 unwanted(before.moves(after).filter(|moved| moved.to != NEWCOMER)),
             )
             .promise(
@@ -77,30 +78,30 @@ pub(super) async fn one_added(stage: &mut DemoStage) -> Result<Scene, CommandErr
     }
     let rounds = [remembered, stage.ask(STICK_TABLE).await?];
     scene =
-        scene.promise(format!("{STICK_TABLE}: nobody moved at all, because everybody is remembered"), astray(&rounds));
+        scene.promise(format!("{STICK_TABLE}: no client moved, because all are in the stick table"), astray(&rounds));
     websocket_stays(scene, stage).await
 }
 
-/// Nobody has a home.
+/// Round robin: backends take turns.
 pub(super) async fn round_robin(stage: &mut DemoStage) -> Result<Scene, CommandError> {
     let round = stage.ask(ROUND_ROBIN).await?;
     let names = stage.names();
     let turn: Vec<_> = round.backends().take(names.len()).collect();
     Ok(Scene::new("Round robin")
-        .say("The same clients, one after the other, connect to a pool without a key.")
+        .text("The same clients connect, one after the other, to a pool without a key.")
         .show(&shares(&names, &round))
         .promise(format!("backends take turns: {}, and so on", turn.join(", ")), out_of_turn(&names, &round))
-        .promise("all serve alike", uneven(&names, &round)))
+        .promise("all serve equally many clients", uneven(&names, &round)))
 }
 
-/// A backend dies: who has to move, and where to?
+/// A backend is killed: compares the clients before and after.
 pub(super) async fn one_killed(stage: &mut DemoStage, homes: &Homes) -> Result<Scene, CommandError> {
     stage.kill(VICTIM).await?;
     let refuge = stage.ask_keyed().await?;
     let turns = stage.ask(ROUND_ROBIN).await?;
     let (names, survivors) = (stage.names(), stage.names_but(VICTIM));
     let mut scene = Scene::new("One backend killed")
-        .say(format!("Backend {VICTIM} dies with its connections and its memory; a check finds it down."))
+        .text(format!("Backend {VICTIM} is killed with its connections and its memory; a check marks it down."))
         .show(&movement(&names, changes(homes, &refuge)));
     for (pool, home, refuge) in changes(homes, &refuge) {
         let (orphans, to) = (home.count(VICTIM), findings::destinations(&names, home, refuge));
@@ -109,11 +110,11 @@ pub(super) async fn one_killed(stage: &mut DemoStage, homes: &Homes) -> Result<S
             unwanted(home.moves(refuge).filter(|moved| moved.from != VICTIM)),
         );
     }
-    scene = scene.promise(format!("{ROUND_ROBIN}: the others serve alike"), uneven(&survivors, &turns));
+    scene = scene.promise(format!("{ROUND_ROBIN}: the others serve equally many"), uneven(&survivors, &turns));
     websocket_stays(scene, stage).await
 }
 
-/// It returns: does everybody?
+/// The killed backend returns: compares the clients again.
 pub(super) async fn one_back(stage: &mut DemoStage, homes: &Homes) -> Result<Scene, CommandError> {
     let refuge = stage.ask_keyed().await?;
     let remembered = stage.ask(STICK_TABLE).await?;
@@ -123,22 +124,23 @@ pub(super) async fn one_back(stage: &mut DemoStage, homes: &Homes) -> Result<Sce
     let names = stage.names();
     let [before, now] = [homes, &back].map(|[_, ring]| ring.counter(VICTIM));
     let mut scene = Scene::new("One backend back")
-        .say(format!(
+        .text(format!(
             "Backend {VICTIM} starts again and takes clients after its first good check. Its counter stood at \
-             {before} and is at {now} now: what it had in memory is gone. That is why clients should stay where they \
-             settled."
+             {before} and is at {now} now: its memory is lost. That is why clients should stay at their \
+             backend."
         ))
         .show(&movement(&names, changes(&refuge, &back)));
     for (pool, home, back) in changes(homes, &back) {
         scene = scene.promise(
-            format!("{pool}: all {} clients of {VICTIM} are back, and nobody else moved", home.count(VICTIM)),
+            format!("{pool}: all {} clients of {VICTIM} are back, and no other client moved", home.count(VICTIM)),
             unwanted(home.moves(back)),
         );
     }
     let rounds = [remembered, stage.ask(STICK_TABLE).await?];
-    let text = format!("{STICK_TABLE}: whoever had to leave {VICTIM} stays where it went, and nobody moves twice");
+    let text =
+        format!("{STICK_TABLE}: clients that had to leave {VICTIM} stay at their new backend; no client moves twice");
     scene = scene.promise(text, astray(&rounds));
-    scene = scene.promise(format!("{ROUND_ROBIN}: all serve alike again"), uneven(&names, &turns));
+    scene = scene.promise(format!("{ROUND_ROBIN}: all serve equally many again"), uneven(&names, &turns));
     websocket_stays(scene, stage).await
 }
 
@@ -155,6 +157,6 @@ async fn websocket_stays(scene: Scene, stage: &mut DemoStage) -> Result<Scene, C
     let websocket = stage.websocket();
     let lives = websocket.echoes().await;
     let (client, backend) = (websocket.client(), websocket.backend());
-    let text = format!("a WebSocket of {client}, open from the start, still talks to {backend}");
-    Ok(scene.promise(text, (!lives).then(|| "it does not answer".into())))
+    let text = format!("a WebSocket of {client}, open from the start, is still connected to {backend}");
+    Ok(scene.promise(text, (!lives).then(|| "no echo came back".into())))
 }

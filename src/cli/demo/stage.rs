@@ -1,7 +1,7 @@
-//! Everything the demo needs, set up and running, and what can be done to it.
+//! [`DemoStage`]: backends, balancer and a WebSocket, running, and the changes that scenarios make to them.
 //!
-//! Judges nothing. Invariants: whatever changes something answers only when the balancer's status shows it; when the
-//! stage is dropped, nothing of it is left.
+//! Compares no results; `findings` does. Invariants: a change returns only when the balancer's status shows it; a
+//! dropped stage leaves no process and no file.
 
 use std::net::SocketAddr;
 
@@ -13,19 +13,19 @@ use super::websocket::WebSocket;
 use crate::cli::CommandError;
 use crate::metrics::{Status, status};
 
-/// The backends there are at first.
+/// Names of the backends at the start.
 pub(super) const FIRST: [&str; 3] = ["a", "b", "c"];
-/// The one that is killed.
+/// Name of the backend that is killed.
 pub(super) const VICTIM: &str = "b";
-/// The one that is added.
+/// Name of the backend that is added.
 pub(super) const NEWCOMER: &str = "d";
-/// The pools whose clients stay.
+/// Pools that place by a key.
 pub(super) const KEYED: [&str; 2] = [HASH, RING];
 
-/// Backends, the balancer before them, and one client that never hangs up.
+/// Backends, the balancer, and one WebSocket that stays open.
 #[derive(Debug)]
 pub(super) struct DemoStage {
-    /// Before the backends, so that it goes first.
+    /// Declared before the backends, so that it is dropped first.
     balancer: Balancer,
     backends: Vec<DemoBackend>,
     addresses: Vec<(&'static str, SocketAddr)>,
@@ -34,7 +34,7 @@ pub(super) struct DemoStage {
 }
 
 impl DemoStage {
-    /// Starts everything.
+    /// Starts backends and balancer, and opens the WebSocket.
     pub(super) async fn set() -> Result<Self, CommandError> {
         let backends = FIRST.iter().map(|name| start(name)).collect::<Result<Vec<_>, _>>()?;
         let mut balancer = Balancer::start(|folder| text(folder, &backends)).await?;
@@ -46,58 +46,57 @@ impl DemoStage {
         Ok(Self { balancer, backends, addresses, websocket, connections: 0 })
     }
 
-    /// The balancer.
     pub(super) fn balancer(&self) -> &Balancer {
         &self.balancer
     }
 
-    /// The backends, dead ones included.
+    /// All backends, also killed ones.
     pub(super) fn backends(&self) -> &[DemoBackend] {
         &self.backends
     }
 
-    /// Their names.
+    /// Names of all backends.
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.backends.iter().map(DemoBackend::name).collect()
     }
 
-    /// Their names but one.
+    /// Names of all backends except one.
     pub(super) fn names_but(&self, absent: &str) -> Vec<&'static str> {
         self.names().into_iter().filter(|name| *name != absent).collect()
     }
 
-    /// Where a pool's listener is.
+    /// Address of a pool's listener.
     pub(super) fn address(&self, pool: &str) -> SocketAddr {
         self.addresses.iter().find(|(name, _)| *name == pool).expect("one of POOLS").1
     }
 
-    /// The connection that was opened first of all, through the ring, and stays.
+    /// The WebSocket that was opened at the start, through the ring.
     pub(super) fn websocket(&mut self) -> &mut WebSocket {
         &mut self.websocket
     }
 
-    /// How often a client has asked.
+    /// Number of requests sent by clients so far.
     pub(super) fn connections(&self) -> usize {
         self.connections
     }
 
-    /// Every client asks a pool.
+    /// Sends one request from every client to a pool.
     pub(super) async fn ask(&mut self, pool: &str) -> Result<Round, CommandError> {
         self.connections += CLIENTS;
         Round::of_all(self.address(pool)).await
     }
 
-    /// Every client asks each of [`KEYED`].
+    /// Sends one request from every client to each pool in [`KEYED`].
     pub(super) async fn ask_keyed(&mut self) -> Result<[Round; KEYED.len()], CommandError> {
         Ok([self.ask(HASH).await?, self.ask(RING).await?])
     }
 
-    /// Reloads the configuration; the generation now in use.
+    /// Reloads the configuration and returns the new generation.
     pub(super) fn reload(&self) -> Result<u64, CommandError> {
         Ok(self.balancer.reload(|folder| text(folder, &self.backends))?.generation)
     }
 
-    /// Starts another backend and writes it into the configuration; the generation now in use.
+    /// Starts another backend, adds it to the configuration, and returns the new generation.
     pub(super) async fn add(&mut self, name: &'static str) -> Result<u64, CommandError> {
         self.backends.push(start(name)?);
         let generation = self.reload()?;
@@ -105,14 +104,14 @@ impl DemoStage {
         Ok(generation)
     }
 
-    /// Kills a backend.
+    /// Kills a backend and waits until checks mark it down.
     pub(super) async fn kill(&mut self, name: &str) -> Result<(), CommandError> {
         self.backend(name).kill();
         self.balancer.wait("find the dead backend down", |status| down(status, name)).await?;
         Ok(())
     }
 
-    /// Brings a dead backend back.
+    /// Starts a killed backend and waits until checks mark it up.
     pub(super) async fn revive(&mut self, name: &str) -> Result<(), CommandError> {
         self.backend(name).revive().map_err(|error| failure(name, &error))?;
         self.balancer.wait("find the backend good again", |status| up(status, name)).await?;
@@ -128,7 +127,7 @@ fn start(name: &'static str) -> Result<DemoBackend, CommandError> {
     DemoBackend::start(name).map_err(|error| failure(name, &error))
 }
 
-/// What became of a backend.
+/// Error about a backend.
 pub(super) fn failure(name: &str, error: &std::io::Error) -> CommandError {
     CommandError::Internal(format!("backend {name}: {error}"))
 }
@@ -137,12 +136,12 @@ fn text(folder: &Folder, backends: &[DemoBackend]) -> String {
     configuration::text(&folder.socket(), &addresses(backends))
 }
 
-/// Backends as a file names them.
+/// Names and addresses for the configuration file.
 pub(super) fn addresses(backends: &[DemoBackend]) -> Vec<(&str, SocketAddr)> {
     backends.iter().map(|backend| (backend.name(), backend.address())).collect()
 }
 
-/// The first client whose backend will not be killed.
+/// Opens a WebSocket from the first client at a backend that is not killed later.
 async fn open_websocket(address: SocketAddr) -> Result<WebSocket, CommandError> {
     for client in clients::all() {
         let websocket = WebSocket::open(client, address).await?;
@@ -153,19 +152,19 @@ async fn open_websocket(address: SocketAddr) -> Result<WebSocket, CommandError> 
     Err(CommandError::Internal(format!("every client is served by backend {VICTIM}")))
 }
 
-/// Where a listener is, by the balancer's own word.
+/// Address of a pool's listener, from the status.
 pub(super) fn address(status: &Status, pool: &str) -> Result<SocketAddr, CommandError> {
     let listener = status.listeners.iter().find(|listener| listener.name == pool);
     let address = listener.and_then(|listener| listener.bind.first()?.parse().ok());
-    address.ok_or_else(|| CommandError::Internal(format!("the balancer does not say where listener {pool} is")))
+    address.ok_or_else(|| CommandError::Internal(format!("the status has no address of listener {pool}")))
 }
 
-/// Whether every pool has this backend and finds it good.
+/// True if this backend is up in every pool.
 pub(super) fn up(status: &Status, name: &str) -> bool {
     in_every_pool(status, name, |backend| backend.state == "up")
 }
 
-/// Whether every pool has this backend and finds it down.
+/// True if this backend is down in every pool.
 pub(super) fn down(status: &Status, name: &str) -> bool {
     in_every_pool(status, name, |backend| !backend.up)
 }

@@ -1,7 +1,7 @@
-//! A WebSocket client, as small as the demo needs: it opens one, learns who is at the other end, and asks for an echo.
+//! [`WebSocket`]: a minimal client that opens a WebSocket, reads the backend's name, and tests an echo.
 //!
-//! Checks neither the handshake's hash nor fragments or pings: the other end is [`super::backends`]. Invariant: every
-//! frame it sends or accepts is one whole, short text.
+//! Supports neither fragments nor pings and skips the handshake's hash: the peer is always [`super::backends`].
+//! Invariant: every frame sent or accepted is one whole, short text.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,19 +10,19 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::clients::{self, PATIENCE};
+use super::clients::{self, TIMEOUT};
 use crate::cli::CommandError;
 
-/// FIN and text (RFC 6455, 5.2).
+/// First byte of a text frame with FIN (RFC 6455 §5.2).
 const TEXT: u8 = 0x81;
-/// What clients send is masked; a mask of zeros leaves it readable.
+/// Mask bit, which frames of clients need; a mask of zeros leaves the text as it is.
 const MASKED: u8 = 0x80;
 const MASK: [u8; 4] = [0; 4];
-/// Payloads up to here have their length in one byte.
+/// Longest payload with a length of one byte.
 const LENGTH_MAX: u8 = 125;
 const ECHOED: &str = "are you still there?";
 
-/// A connection that stays open.
+/// An open WebSocket of one client.
 #[derive(Debug)]
 pub(super) struct WebSocket {
     client: Ipv4Addr,
@@ -31,10 +31,9 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
-    /// Opens one from `client`.
+    /// Opens a WebSocket from the address `client`.
     pub(super) async fn open(client: Ipv4Addr, address: SocketAddr) -> Result<Self, CommandError> {
-        let opened =
-            timeout(PATIENCE, Self::shake_hands(client, address)).await.unwrap_or_else(|late| Err(late.into()));
+        let opened = timeout(TIMEOUT, Self::shake_hands(client, address)).await.unwrap_or_else(|late| Err(late.into()));
         opened.map_err(|error| CommandError::Internal(format!("WebSocket of {client} at {address}: {error}")))
     }
 
@@ -56,19 +55,19 @@ impl WebSocket {
         Ok(Self { client, stream, backend })
     }
 
-    /// Who opened it.
+    /// Address of the client.
     pub(super) fn client(&self) -> Ipv4Addr {
         self.client
     }
 
-    /// Who greeted it.
+    /// Name of the backend, from its first message.
     pub(super) fn backend(&self) -> &str {
         &self.backend
     }
 
-    /// Whether it still lives.
+    /// True if an echo comes back in time.
     pub(super) async fn echoes(&mut self) -> bool {
-        let answered = timeout(PATIENCE, self.exchange()).await;
+        let answered = timeout(TIMEOUT, self.exchange()).await;
         matches!(answered, Ok(Ok(text)) if text == ECHOED)
     }
 

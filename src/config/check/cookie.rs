@@ -1,9 +1,8 @@
-//! `[pool.cookie]`: the cookie that says where a client settled.
+//! Reads `[pool.cookie]`: the cookie that keeps a client at its backend.
 //!
-//! Opens no key file. Invariant: what browsers would refuse to keep is refused here, and every key is kept only for the
-//! mode that uses it.
+//! Opens no key file. Invariant: a cookie that browsers would reject is refused here, and a key of the table is used
+//! only by its own mode.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -14,18 +13,18 @@ use crate::config::value::{self, DAY, HOUR, SECOND, ValueResult};
 use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, OWN_NAME, SameSite, Secure, keys};
 use crate::server_name::ServerName;
 
-/// The longest `max_idle`, that of AWS balancers.
-const MAX_IDLE_MOST: Duration = Duration::from_secs(7 * 86_400);
-/// The longest `max_life`: browsers keep no cookie longer than 400 days (RFC 6265bis §5.5).
-const MAX_LIFE_MOST: Duration = Duration::from_secs(400 * 86_400);
-/// The longest `remember`.
-const REMEMBER_MOST: Duration = Duration::from_secs(30 * 86_400);
+/// Longest `max_idle`: 7 days, as AWS balancers allow.
+const MAX_IDLE_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// Longest `max_life`: browsers keep no cookie longer than 400 days (RFC 6265bis §5.5).
+const MAX_LIFE_MAX: Duration = Duration::from_secs(400 * 86_400);
+/// Longest `remember` of mode `learn`: 30 days.
+const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
 
-/// Keys of the balancer's own cookie.
-const OF_INSERT: [&str; 9] =
+/// Keys of mode `insert`, the balancer's own cookie.
+const INSERT_KEYS: [&str; 9] =
     ["keys", "max_idle", "max_life", "domain", "path", "secure", "http_only", "same_site", "partitioned"];
 
-/// Reads `[pool.cookie]`; `None` = off. `balance` is `None` where it was not understood.
+/// Reads `[pool.cookie]`; `None`: the pool has no cookie. `balance` is `None` for an unknown word.
 pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPart]) -> Option<Cookie> {
     const MODES: [&str; 5] = ["insert", "learn", "prefix", "route", "hash"];
     if !pool.has("cookie") {
@@ -34,7 +33,7 @@ pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPar
     let section = pool.child_unless_off("cookie", &keys::COOKIE)?;
     let mode = section.required("mode", value::word(&MODES.map(|mode| (mode, mode))));
     let insert = insert(&section, mode == Some("insert"));
-    let remember = section.read("remember", whole_seconds(REMEMBER_MOST)).unwrap_or(3 * HOUR);
+    let remember = section.read("remember", whole_seconds(REMEMBER_MAX)).unwrap_or(3 * HOUR);
     let name = name(&section, mode);
     let mode = match mode? {
         "insert" => CookieMode::Insert(insert),
@@ -48,18 +47,18 @@ pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPar
         && let Some(balance) = balance.filter(|balance| !balance.keyed())
     {
         let hint = "write balance = \"hash\", \"ring\" or \"maglev\" in the pool";
-        let why = format!("mode \"hash\" has no use: balance \"{}\" takes no key", balance.word());
+        let why = format!("mode \"hash\" has no effect: balance \"{}\" uses no key", balance.word());
         section.error("mode", Bad::new(why).hint(hint));
     }
     let name = name?;
     if key.iter().any(|part| matches!(part, KeyPart::Cookie(part) if **part == *name)) {
-        let why = format!("name \"{name}\" is the cookie of the pool's key, too: one of them has no use");
+        let why = format!("name \"{name}\" is also the cookie of the pool's key: only one of the two may use it");
         section.error("name", Bad::new(why));
     }
     Some(Cookie { name, mode })
 }
 
-/// Cookies are read in pools that speak HTTP and in no others.
+/// Reports cookies and cookie keys in a pool without `http = true`.
 pub(super) fn needs_http(pool: &Section<'_>, key: &[KeyPart], http: bool) {
     if http {
         return;
@@ -87,23 +86,23 @@ fn name(section: &Section<'_>, mode: Option<&str>) -> Option<String> {
 fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
     let why = format!("with mode = \"{}\"", mode.word());
     if !matches!(mode, CookieMode::Insert(_)) {
-        section.idle_keys(&OF_INSERT, &why);
+        section.idle_keys(&INSERT_KEYS, &why);
     }
     if !matches!(mode, CookieMode::Learn { .. }) {
         section.idle_keys(&["remember"], &why);
     }
 }
 
-fn insert(section: &Section<'_>, is_meant: bool) -> InsertRules {
-    if is_meant && !section.has("keys") {
+fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
+    if is_used && !section.has("keys") {
         section.missing("has no keys: the file with the keys that seal the cookie");
     }
-    let life = value::unless("off", whole_seconds(MAX_LIFE_MOST));
+    let life = value::unless("off", whole_seconds(MAX_LIFE_MAX));
     let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
     let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
     let insert = InsertRules {
-        keys: section.read("keys", file).unwrap_or_default(),
-        max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MOST)).unwrap_or(DAY),
+        keys: section.read("keys", value::file).unwrap_or_default(),
+        max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MAX)).unwrap_or(DAY),
         max_life: section.read("max_life", life).unwrap_or(None),
         domain: section.read("domain", domain),
         path: section.read("path", path).unwrap_or_else(|| "/".to_owned()),
@@ -112,18 +111,18 @@ fn insert(section: &Section<'_>, is_meant: bool) -> InsertRules {
         same_site: section.read("same_site", same_site).unwrap_or(SameSite::Lax),
         partitioned: section.read("partitioned", value::boolean).unwrap_or(false),
     };
-    if is_meant {
-        browsers_keep_it(section, &insert);
+    if is_used {
+        check_browser_rules(section, &insert);
     }
     insert
 }
 
-/// What RFC 6265bis §5.6 and §4.1.3 let browsers throw away.
-fn browsers_keep_it(section: &Section<'_>, insert: &InsertRules) {
+/// Reports combinations that browsers reject (RFC 6265bis §4.1.3 and §5.6).
+fn check_browser_rules(section: &Section<'_>, insert: &InsertRules) {
     if insert.secure == Secure::Off {
-        for (key, is_so) in [("same_site", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)] {
-            if is_so {
-                let why = format!("{key} needs a secure cookie: browsers refuse it otherwise");
+        for (key, is_set) in [("same_site", insert.same_site == SameSite::None), ("partitioned", insert.partitioned)] {
+            if is_set {
+                let why = format!("{key} needs a secure cookie: browsers reject it otherwise");
                 section.error(key, Bad::new(why).hint("write secure = \"auto\" or \"on\""));
             }
         }
@@ -142,20 +141,13 @@ fn browsers_keep_it(section: &Section<'_>, insert: &InsertRules) {
     }
 }
 
-/// Whole seconds from one to `most`.
+/// Reads a duration of whole seconds, from one second to `most`.
 fn whole_seconds(most: Duration) -> impl Fn(&DeValue<'_>) -> ValueResult<Duration> {
     move |value| {
         let duration = value::duration(SECOND, most)(value)?;
         let whole = duration.subsec_nanos() == 0;
         whole.then_some(duration).ok_or_else(|| Bad::new("is not a number of whole seconds"))
     }
-}
-
-/// The path of a file; one that is not absolute begins where the process was started.
-fn file(value: &DeValue<'_>) -> ValueResult<PathBuf> {
-    let written = value::text(value)?;
-    let good = !written.is_empty() && !written.contains('\0');
-    good.then(|| written.into()).ok_or_else(|| Bad::new("is not the path of a file"))
 }
 
 fn domain(value: &DeValue<'_>) -> ValueResult<ServerName> {
@@ -167,7 +159,7 @@ fn domain(value: &DeValue<'_>) -> ValueResult<ServerName> {
     })
 }
 
-/// `path-value` of RFC 6265 §4.1.1, of the paths that browsers do not ignore.
+/// Reads a `path-value` (RFC 6265 §4.1.1) that starts with '/', as browsers ignore others.
 fn path(value: &DeValue<'_>) -> ValueResult<String> {
     let written = value::text(value)?;
     let good = written.starts_with('/') && written.bytes().all(|byte| byte.is_ascii_graphic() && byte != b';');

@@ -1,13 +1,14 @@
-//! How a pool's backends are found to be down: checks, ejection, and the PROXY header both they and clients use.
+//! Reads `[pool.check]`, `[pool.eject]` and the PROXY header sent to backends by connections and checks.
 //!
-//! Runs no check. Invariant: a status range, path or name is kept only for the kind of check that uses it.
+//! Runs no check. Invariant: a status range, path or name is used only by the kind of check that needs it.
 
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::{Check, CheckKind, Eject, PoolTls, ProxyOut, ProxyTlv, ProxyVersion, keys};
 
-/// Reads `[pool.check]`; `None` = off. A check of a pool with TLS to its backends speaks as its clients are spoken for.
+/// Reads `[pool.check]`; `None`: off. In a pool with `[pool.tls]` a TLS check sends and verifies the pool's server
+/// name.
 pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> {
     let section = pool.child_unless_off("check", &keys::CHECK)?;
     let check = Check {
@@ -20,8 +21,8 @@ pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> 
         sni: section.read("sni", value::server_name).or_else(|| tls?.sni.clone()),
     };
     if tls.is_some() && matches!(check.kind, CheckKind::Http { tls: false, .. }) {
-        let bad = Bad::new("kind \"http\" asks in the clear, and the pool has [pool.tls]");
-        section.warn("kind", bad.hint("\"https\" asks as the pool does"));
+        let bad = Bad::new("kind \"http\" checks without TLS, but the pool has [pool.tls]");
+        section.warn("kind", bad.hint("write \"https\" to check as the pool connects"));
     }
     if check.timeout > check.interval {
         let (timeout, interval) = (value::show_duration(check.timeout), value::show_duration(check.interval));
@@ -33,7 +34,7 @@ pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> 
     Some(check)
 }
 
-/// Reads `[pool.eject]`; `None` = off.
+/// Reads `[pool.eject]`; `None`: off.
 pub(super) fn eject(pool: &Section<'_>) -> Option<Eject> {
     let section = pool.child_unless_off("eject", &keys::EJECT)?;
     let time = value::duration(10 * MILLISECOND, DAY);
@@ -46,7 +47,7 @@ pub(super) fn eject(pool: &Section<'_>) -> Option<Eject> {
     Some(Eject { failures: section.read("failures", value::integer(1..=1000)).unwrap_or(3), base, max })
 }
 
-/// Reads `send_proxy` and `send_proxy_tlvs`; `None` = off.
+/// Reads `send_proxy` and `send_proxy_tlvs`; `None`: off.
 pub(super) fn proxy(pool: &Section<'_>) -> Option<ProxyOut> {
     let versions = value::word(&[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))]);
     let kinds = value::word(&[
@@ -56,17 +57,17 @@ pub(super) fn proxy(pool: &Section<'_>) -> Option<ProxyOut> {
         ("ssl", ProxyTlv::Ssl),
         ("crc32c", ProxyTlv::Crc32c),
     ]);
-    let understood = pool.read("send_proxy", versions);
+    let parsed = pool.read("send_proxy", versions);
     let tlvs = pool.values("send_proxy_tlvs", kinds);
-    let version = understood.flatten();
-    let is_known = understood.is_some() || !pool.has("send_proxy");
+    let version = parsed.flatten();
+    let is_known = parsed.is_some() || !pool.has("send_proxy");
     if is_known && version != Some(ProxyVersion::V2) && !tlvs.is_empty() {
         pool.error("send_proxy_tlvs", Bad::new("send_proxy_tlvs needs send_proxy = \"v2\""));
     }
     version.map(|version| ProxyOut { version, tlvs })
 }
 
-/// What is asked; `None` = off.
+/// Reads the kind of a check and its keys; `None`: off.
 fn kind(check: &Section<'_>) -> Option<CheckKind> {
     const KINDS: [&str; 5] = ["off", "tcp", "tls", "http", "https"];
     let kind = check.read("kind", value::word(&KINDS.map(|kind| (kind, kind)))).unwrap_or("tcp");

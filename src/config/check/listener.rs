@@ -1,7 +1,7 @@
-//! One listener and its routes.
+//! Reads one `[[listener]]` and its routes.
 //!
-//! Whether the pools it names exist is for `whole.rs`. Invariant: a listener binds somewhere and leads somewhere, and
-//! what is said about TLS is said of a listener that looks at TLS.
+//! Whether the pools that it names exist is checked in `whole.rs`. Invariant: a listener without errors has an address
+//! to bind and a pool or route; keys about TLS appear only on a listener that looks at TLS.
 
 use super::{Bad, tie, tls};
 use toml::de::DeValue;
@@ -10,43 +10,43 @@ use crate::config::file::Section;
 use crate::config::value::{self, ValueResult};
 use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
 
-/// A listener and where it was written.
-pub(super) struct WrittenListener<'d> {
-    pub(super) meant: Listener,
+/// A listener, and the places in the file that later checks report.
+pub(super) struct ParsedListener<'d> {
+    pub(super) config: Listener,
     pub(super) section: Section<'d>,
-    /// Sections of its routes, in the same order.
+    /// Sections of the routes, in the order of `config.routes`.
     pub(super) routes: Vec<Section<'d>>,
-    /// Places of its binds, in the same order.
+    /// Byte offsets of the addresses, in the order of `config.bind`.
     pub(super) binds: Vec<usize>,
 }
 
-/// One way from a listener to a pool.
+/// One place where a listener names a pool.
 pub(super) struct PoolUse<'w> {
-    /// Where the pool is named, and under which key.
+    /// Section that names the pool; `key` is the key in it.
     pub(super) section: &'w Section<'w>,
     pub(super) key: &'static str,
     pub(super) pool: &'w str,
-    /// What is done about TLS on the way.
+    /// TLS mode of connections that reach the pool this way.
     pub(super) tls: Tls,
-    /// Only clients that wait for the server to speak.
+    /// True for `silent`: only clients that wait for the server to send first.
     pub(super) silent: bool,
-    /// Protocols that the way asks for.
+    /// ALPN condition of the route; empty: no condition.
     pub(super) alpn: &'w [String],
 }
 
-impl WrittenListener<'_> {
-    /// Every way to a pool.
+impl ParsedListener<'_> {
+    /// Every place where the listener or one of its routes names a pool.
     pub(super) fn pool_uses(&self) -> impl Iterator<Item = PoolUse<'_>> {
-        let meant = &self.meant;
+        let config = &self.config;
         let own = [
-            ("pool", meant.pool.as_deref(), meant.tls),
-            ("not_tls", fallback_pool(&meant.not_tls), Tls::Off),
-            ("silent", fallback_pool(&meant.silent), Tls::Off),
+            ("pool", config.pool.as_deref(), config.tls),
+            ("not_tls", fallback_pool(&config.not_tls), Tls::Off),
+            ("silent", fallback_pool(&config.silent), Tls::Off),
         ];
         let own = own.into_iter().filter_map(|(key, pool, tls)| {
             pool.map(|pool| PoolUse { section: &self.section, key, pool, tls, silent: key == "silent", alpn: &[] })
         });
-        let routes = self.routes.iter().zip(&meant.routes).map(|(section, route)| PoolUse {
+        let routes = self.routes.iter().zip(&config.routes).map(|(section, route)| PoolUse {
             section,
             key: "pool",
             pool: &route.pool,
@@ -57,22 +57,22 @@ impl WrittenListener<'_> {
         own.chain(routes).filter(|use_| !use_.pool.is_empty())
     }
 
-    /// Every pool it names: the section and key that name it, and the name.
+    /// Section, key and name of every pool that the listener names.
     pub(super) fn pools(&self) -> impl Iterator<Item = (&Section<'_>, &'static str, &str)> {
         self.pool_uses().map(|use_| (use_.section, use_.key, use_.pool))
     }
 
-    /// Whether any handshake is made here.
+    /// True if the listener or one of its routes terminates TLS.
     pub(super) fn terminates(&self) -> bool {
-        self.meant.terminates()
+        self.config.terminates()
     }
 }
 
-/// Reads a `[[listener]]`.
-pub(super) fn listener(section: Section<'_>) -> WrittenListener<'_> {
+/// Reads a `[[listener]]` with its routes and certificates.
+pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
     let name = section.required("name", value::name).unwrap_or_default();
     let sections = section.children("route", &keys::ROUTE);
-    binds_and_leads_somewhere(&section, &sections);
+    has_bind_and_pool(&section, &sections);
     let tls = mode(&section);
     let asked = tls::client_certificate(&section, &keys::CLIENT_CERTIFICATE);
     let client_certificate = asked.clone().flatten();
@@ -101,7 +101,7 @@ pub(super) fn listener(section: Section<'_>) -> WrittenListener<'_> {
     let (binds, bind): (Vec<_>, Vec<_>) = section.list("bind", value::bind).into_iter().unzip();
     let forwarded =
         value::word(&[("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)]);
-    let meant = Listener {
+    let config = Listener {
         name,
         tls,
         certificates,
@@ -120,13 +120,13 @@ pub(super) fn listener(section: Section<'_>) -> WrittenListener<'_> {
         bind,
     };
     if tls == Tls::Off {
-        no_tls_rules(&section, &sections);
+        no_hello_keys(&section, &sections);
     }
-    tie::check(&meant.routes, &sections);
-    WrittenListener { meant, section, routes: sections, binds }
+    tie::check(&config.routes, &sections);
+    ParsedListener { config, section, routes: sections, binds }
 }
 
-fn binds_and_leads_somewhere(section: &Section<'_>, routes: &[Section<'_>]) {
+fn has_bind_and_pool(section: &Section<'_>, routes: &[Section<'_>]) {
     if !section.has("bind") {
         section.missing("has no bind");
     } else if section.count("bind") == 0 {
@@ -137,7 +137,7 @@ fn binds_and_leads_somewhere(section: &Section<'_>, routes: &[Section<'_>]) {
     }
 }
 
-/// A word that is not understood counts as one that reads the hello, so that nothing else is complained of.
+/// Reads `tls`. An unknown word counts as "passthrough", so that it causes no further errors about the ClientHello.
 fn mode(section: &Section<'_>) -> Tls {
     let default = if section.has("tls") { Tls::Passthrough } else { Tls::Off };
     section.read("tls", value::word(&tls::WORDS)).unwrap_or(default)
@@ -147,7 +147,7 @@ fn terminates(tls: Tls, routes: &[Route]) -> bool {
     tls == Tls::Terminate || routes.iter().any(|route| route.tls == Tls::Terminate)
 }
 
-/// All of a route but what is asked of its clients.
+/// Reads a route without `client_certificate`, which the caller adds.
 fn route(section: &Section<'_>, listener: Tls) -> Route {
     if ["sni", "alpn", "source"].iter().all(|key| section.count(key) == 0) {
         let hint = "write its pool as the listener's pool";
@@ -155,7 +155,8 @@ fn route(section: &Section<'_>, listener: Tls) -> Route {
     }
     let tls = section.read("tls", value::word(&tls::WORDS)).unwrap_or(listener);
     if tls == Tls::Off && listener != Tls::Off {
-        let bad = Bad::new("tls \"off\" comes too late: the hello is read before a route is chosen");
+        let bad =
+            Bad::new("tls \"off\" is not possible on this route: the ClientHello is read before a route is chosen");
         section.error("tls", bad.hint("\"passthrough\" forwards it unchanged"));
     }
     Route {
@@ -174,7 +175,7 @@ fn proxy(section: &Section<'_>, bind: &[Bind]) -> Option<ProxyIn> {
     let trust = section.list("trust", value::unless("unix", value::network));
     let may_be_unix = bind.iter().any(|bind| !matches!(bind, Bind::Tcp(_)));
     if let Some((at, _)) = trust.iter().find(|(_, network)| network.is_none() && !may_be_unix) {
-        section.error_at(*at, Bad::new("trust \"unix\" is meant for unix sockets; this listener binds none"));
+        section.error_at(*at, Bad::new("trust \"unix\" is for unix sockets; this listener binds none"));
     }
     let trust = trust.into_iter().filter_map(|(_, network)| network).collect();
     (section.count("trust") > 0).then_some(ProxyIn { trust, untrusted })
@@ -194,15 +195,15 @@ fn fallback_pool(fallback: &Fallback) -> Option<&str> {
     }
 }
 
-/// Rules that only a listener that reads the hello can follow.
-fn no_tls_rules(listener: &Section<'_>, routes: &[Section<'_>]) {
+/// Reports keys that need the ClientHello on a listener with `tls = "off"`.
+fn no_hello_keys(listener: &Section<'_>, routes: &[Section<'_>]) {
     let keys = ["not_tls", "silent"].map(|key| (listener, key));
     let conditions = routes.iter().flat_map(|route| ["sni", "alpn"].map(|key| (route, key)));
     let modes = routes.iter().filter(|route| mode(route) != Tls::Off).map(|route| (route, "tls"));
     for (section, key) in
         keys.into_iter().chain(conditions).chain(modes).filter(|(section, key)| section.count(key) > 0)
     {
-        let bad = Bad::new(format!("{key} needs a listener that reads the hello"));
+        let bad = Bad::new(format!("{key} needs a listener that reads the ClientHello"));
         section.error(key, bad.hint("write tls = \"passthrough\" or \"terminate\" in the listener"));
     }
 }

@@ -1,7 +1,7 @@
-//! One pool: how it chooses, its backends and named ranges.
+//! Reads one `[[pool]]`: balancing method, key, backends and named ranges.
 //!
-//! Which listeners reach it is for `whole.rs`. Invariant: a pool that passes can place every key it will be asked for:
-//! it has a backend of weight above 0, and the method's table fits its backends.
+//! Which listeners reach it is checked in `whole.rs`. Invariant: a pool without errors can place every key: it has a
+//! backend of weight above 0, and the table of its method fits its backends.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::config::{
     Address, AllDown, Backend, Balance, Cookie, KeyPart, OnFull, OnMarkedDown, Pool, Range, RangeRule, keys,
 };
 
-/// Points of a ring: 16 bytes each, so at most 64 MiB a pool.
+/// Most points of a ring: 16 bytes each, so 64 MiB a pool.
 const RING_POINTS_MAX: u64 = 4_000_000;
-/// Entries of a Maglev table.
+/// Most entries of a Maglev table; a prime.
 const MAGLEV_SIZE_MAX: u64 = 5_000_011;
 const MAX_V4: u8 = 32;
 const MAX_V6: u8 = 128;
 
-/// A pool and where it was written.
-pub(super) struct WrittenPool<'d> {
-    pub(super) meant: Pool,
+/// A pool, and the places in the file that later checks report.
+pub(super) struct ParsedPool<'d> {
+    pub(super) config: Pool,
     pub(super) section: Section<'d>,
-    /// Sections of its backends, in the same order.
+    /// Sections of the backends, in the order of `config.backends`.
     pub(super) backends: Vec<Section<'d>>,
 }
 
-/// Reads a `[[pool]]`.
-pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> WrittenPool<'d> {
+/// Reads a `[[pool]]` with its backends and ranges.
+pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool<'d> {
     let sections = section.children("backend", &keys::BACKEND);
     let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
     let balance = balance(&section, &backends);
@@ -48,7 +48,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> WrittenPoo
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
-    let meant = Pool {
+    let config = Pool {
         name: section.required("name", value::name).unwrap_or_default(),
         http,
         alpn: section.values("alpn", value::alpn),
@@ -58,8 +58,8 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> WrittenPoo
         stick_table: remembered,
         stick_group: section.read("stick_group", value::name),
         when_down: stick_table::when_down(&section),
-        load_bound: stick_table::steers(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
-        slow_start: stick_table::steers(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
+        load_bound: stick_table::diverts(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
+        slow_start: stick_table::diverts(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),
         on_full: section.read("on_full", on_full).unwrap_or(OnFull::Overflow),
         drain_deadline: section.read("drain_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(5 * MINUTE),
         drain_over: section.read("drain_over", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
@@ -79,13 +79,13 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> WrittenPoo
         key,
         backends,
     };
-    if !meant.key.contains(&KeyPart::Source) {
+    if !config.key.contains(&KeyPart::Source) {
         section.idle_keys(&["prefix_v4", "prefix_v6"], "because source is no part of the key");
     }
-    WrittenPool { meant, section, backends: sections }
+    ParsedPool { config, section, backends: sections }
 }
 
-/// Reads the method; `None` = not understood.
+/// Reads the balancing method and its table size; `None`: an unknown word.
 fn balance(section: &Section<'_>, backends: &[Backend]) -> Option<Balance> {
     const METHODS: [(&str, Balance); 7] = [
         ("hash", Balance::Hash),
@@ -145,19 +145,19 @@ fn is_prime(number: u32) -> bool {
         && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
 }
 
-/// Reads the key; one that does not fit a method that was understood is an error.
+/// Reads the key, and reports one that does not fit the method; `balance` is `None` for an unknown word.
 fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
     let parts = section.list("key", value::key_part);
-    let understood = parts.len() == section.count("key");
+    let all_valid = parts.len() == section.count("key");
     let key: Vec<_> = parts.iter().filter_map(|(_, part)| part.clone()).collect();
     let keyed = balance.is_none_or(Balance::keyed);
     let method = balance.map_or("", Balance::word);
-    match (section.has("key"), understood, keyed) {
+    match (section.has("key"), all_valid, keyed) {
         (false, _, true) => return vec![KeyPart::Source],
         (false, _, false) | (_, false, _) => {}
         _ if parts.is_empty() => section.error("key", Bad::new("key is empty").hint("write \"none\" for no key")),
         _ if !key.is_empty() && key.len() < parts.len() => {
-            section.error("key", Bad::new("key names \"none\" beside others"));
+            section.error("key", Bad::new("key names \"none\" together with other parts"));
         }
         (_, _, true) if key.is_empty() && balance.is_some() => {
             let hint = "with no key, choose \"round_robin\", \"least_connections\", \"two_choices\" or \"random\"";
@@ -166,7 +166,7 @@ fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
         }
         (_, _, false) if !key.is_empty() => {
             let hint = "keys need balance = \"hash\", \"ring\" or \"maglev\"";
-            section.error("key", Bad::new(format!("key has no use: balance \"{method}\" takes none")).hint(hint));
+            section.error("key", Bad::new(format!("key has no effect: balance \"{method}\" uses no key")).hint(hint));
         }
         _ => {}
     }
@@ -186,16 +186,16 @@ fn connect_times(section: &Section<'_>) -> (Duration, Duration) {
 }
 
 fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
-    // Stands in for an address that was refused; such a configuration is never used.
-    let nowhere = || Address::Unix("/".into());
+    // Takes the place of an invalid address; a configuration with an error is never used.
+    let placeholder = || Address::Unix("/".into());
     let weight = section.read("weight", value::integer(0..=256)).unwrap_or(1);
     let drains = section.read("state", value::word(&[("active", false), ("drain", true)])).unwrap_or(false);
     if weight == 0 && !drains {
-        section.warn("weight", Bad::new("weight 0 takes no new clients").hint("state = \"drain\" says so"));
+        section.warn("weight", Bad::new("weight 0 takes no new clients").hint("write state = \"drain\" instead"));
     }
     Backend {
         name: section.required("name", value::name).unwrap_or_default(),
-        address: section.required("address", value::address(resolve)).unwrap_or_else(nowhere),
+        address: section.required("address", value::address(resolve)).unwrap_or_else(placeholder),
         weight: if drains { 0 } else { weight },
         location: section.read("location", value::location).unwrap_or_default(),
         backup: section.read("backup", value::boolean).unwrap_or(false),
@@ -205,7 +205,7 @@ fn backend(section: &Section<'_>, resolve: Resolve<'_>) -> Backend {
     }
 }
 
-/// Rules between the backends of a pool.
+/// Checks the backends of a pool together: at least one, different names, a weight above 0.
 fn check_backends(pool: &Section<'_>, sections: &[Section<'_>], backends: &[Backend]) {
     if sections.is_empty() {
         if !pool.has("backend") || pool.count("backend") == 0 {
@@ -219,7 +219,7 @@ fn check_backends(pool: &Section<'_>, sections: &[Section<'_>], backends: &[Back
     }
 }
 
-/// Notes every name that an earlier object of the same kind has.
+/// Reports every name that an earlier object of the same kind already has.
 pub(super) fn unique_names<'s, 'd: 's>(named: impl Iterator<Item = (&'s Section<'d>, &'s str)>) {
     let mut seen = HashSet::new();
     for (section, name) in named.filter(|(_, name)| !name.is_empty()) {
@@ -237,7 +237,7 @@ fn ranges(pool: &Section<'_>, key: &[KeyPart], backends: &[Backend]) -> Vec<Rang
     let mut networks = HashMap::new();
     for (section, range) in read.iter().filter(|(section, _)| section.has("cidr")) {
         if let Some(earlier) = networks.insert(range.cidr, range.name.as_str()) {
-            let why = format!("cidr \"{}\" is that of range \"{earlier}\" already", range.cidr);
+            let why = format!("cidr \"{}\" is already the network of range \"{earlier}\"", range.cidr);
             section.error("cidr", Bad::new(why));
         }
     }
@@ -253,7 +253,7 @@ fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Ra
         section.error_at(section.start, Bad::new(format!("has {count}")).hint(hint));
     }
     if section.has("strict") && !section.has("pin") {
-        section.error("strict", Bad::new("strict belongs to pin"));
+        section.error("strict", Bad::new("strict needs pin"));
     }
     if !key.contains(&KeyPart::Source) {
         section.idle_keys(&["one", "prefix"], "because source is no part of the pool's key");
@@ -267,7 +267,7 @@ fn range(section: &Section<'_>, key: &[KeyPart], backends: &HashSet<&str>) -> Ra
 
 fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>) -> RangeRule {
     if section.read("one", value::boolean) == Some(false) {
-        section.error("one", Bad::new("one false says nothing").hint("leave it out"));
+        section.error("one", Bad::new("one false has no effect").hint("delete the line"));
     }
     let strict = section.read("strict", value::boolean).unwrap_or(false);
     if section.has("pin") {
@@ -282,7 +282,7 @@ fn rule(section: &Section<'_>, cidr: Option<IpNet>, backends: &HashSet<&str>) ->
         }
         return RangeRule::Pin { backends: pins.into_iter().map(|(_, name)| name).collect(), strict };
     }
-    // A prefix shorter than the range's own would tie its clients to addresses outside it; that is what `one` avoids.
+    // A prefix shorter than the range's own would give clients inside the range the key of addresses outside it.
     let (least, most) = cidr.map_or((0, MAX_V6), |cidr| (cidr.prefix_len(), cidr.max_prefix_len()));
     let prefix = section.read("prefix", value::integer(u64::from(least)..=u64::from(most)));
     prefix.map_or(RangeRule::One, RangeRule::Prefix)

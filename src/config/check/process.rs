@@ -1,7 +1,7 @@
-//! The process itself: workers, stopping, admin interface, log, limits.
+//! Reads the keys of the process: workers, stop times, admin interface, log, limits.
 //!
-//! Rules between these and listeners are in `whole.rs`. Invariant: the defaults here are those of
-//! `config/reference.toml`.
+//! Rules between these keys and listeners are in `whole.rs`. Invariant: the defaults are those of
+//! `config/reference.toml`; a test compares them.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
 use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, Process, keys};
 
-/// A year: the longest time anything is asked to wait, far inside what timers can count.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-/// The kernel counts keepalive times to 32767 s and probes to 127.
+/// Longest timeout: a year, far below the range of the timers.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
+/// Longest keepalive time; the kernel's own bounds are 32,767 s and 127 probes.
 const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
 const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
 const WORKERS: RangeInclusive<u64> = 1..=256;
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
-/// Handshakes under way: each may hold up to 64 KiB.
+/// Default of `max_handshakes`; a handshake may hold up to 64 KiB.
 const HANDSHAKES_MAX: usize = 4096;
-/// A longer wait for a hello lets strangers hold connections for nothing.
-const HELLO_TIMEOUT_ODD: Duration = MINUTE;
+/// A longer `hello_timeout` is warned of: clients that send nothing would hold connections.
+const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 
-/// Reads what concerns the whole process.
+/// Reads the keys that hold for the whole process.
 pub(super) fn process(top: &Section<'_>) -> Process {
     Process {
         workers: top.read("workers", value::unless("auto", value::integer(WORKERS))).unwrap_or(None),
@@ -46,7 +46,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
     let limits = top.child("limits", &keys::LIMITS);
     let count = |key| limits.read(key, value::unless("off", value::integer(COUNT))).unwrap_or(None);
     let total = value::unless("auto", value::integer(COUNT));
-    let timeout = value::unless("off", value::duration(100 * MILLISECOND, LONGEST));
+    let timeout = value::unless("off", value::duration(100 * MILLISECOND, TIMEOUT_MAX));
     let keepalive = value::duration(SECOND, KEEPALIVE_LONGEST);
     let user_timeout = value::unless("off", value::duration(SECOND, DAY));
     Limits {
@@ -72,7 +72,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
 
 fn hello_timeout(limits: &Section<'_>) -> Duration {
     let timeout = limits.read("hello_timeout", value::duration(100 * MILLISECOND, HOUR)).unwrap_or(5 * SECOND);
-    if timeout > HELLO_TIMEOUT_ODD {
+    if timeout > HELLO_TIMEOUT_WARN {
         let shown = value::show_duration(timeout);
         let why = format!("hello_timeout \"{shown}\" lets clients that send nothing hold a connection for that long");
         limits.warn("hello_timeout", Bad::new(why));

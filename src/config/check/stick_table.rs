@@ -1,6 +1,6 @@
-//! Keys of a pool that say what it remembers of its clients.
+//! Reads the keys of a pool about its stick table and about known clients.
 //!
-//! Invariant: a size is kept only for a pool that has keys to remember.
+//! Builds no table; `sticky::table` does. Invariant: only a pool with entries to store gets a stick table.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::config::file::Section;
 use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, SECOND, ValueResult};
 use crate::config::{Balance, Cookie, CookieMode, OnAdd, OnDown, OnReturn, StickTableRules};
 
-/// The size where none is written: room for 262,144 keys.
+/// Default size: room for 262,144 entries.
 const DEFAULT_BYTES: u64 = 4 << 20;
-/// The longest `remember`.
-const REMEMBER_MOST: Duration = Duration::from_secs(30 * 86_400);
-/// How long a client waits where no other time is written.
-const WAIT_MAX: Duration = Duration::from_secs(3);
-/// Keys that say something about a stick table alone.
-const OF_MEMORY: [&str; 3] = ["remember", "on_add", "on_return"];
+/// Longest `remember` and `app_session_timeout`: 30 days.
+const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Default of `wait_max`: three seconds.
+const WAIT_DEFAULT: Duration = Duration::from_secs(3);
+/// Keys without effect in a pool without a stick table.
+const TABLE_KEYS: [&str; 3] = ["remember", "on_add", "on_return"];
 
-/// Reads the keys of the stick table; `None` = none. `balance` is `None` where it was not understood.
+/// Reads the keys of the stick table; `None`: the pool has none. `balance` is `None` for an unknown word.
 pub(super) fn stick_table(
     pool: &Section<'_>,
     balance: Option<Balance>,
@@ -29,7 +29,7 @@ pub(super) fn stick_table(
     let bytes = pool.read("stick_table", value::bytes(1 << 36));
     let stick_table = StickTableRules {
         bytes: bytes.unwrap_or(DEFAULT_BYTES),
-        remember: pool.read("remember", value::duration(SECOND, REMEMBER_MOST)).unwrap_or(3 * HOUR),
+        remember: pool.read("remember", value::duration(SECOND, REMEMBER_MAX)).unwrap_or(3 * HOUR),
         on_add: pool
             .read("on_add", value::word(&[("stay", OnAdd::Stay), ("move", OnAdd::Move)]))
             .unwrap_or(OnAdd::Stay),
@@ -41,7 +41,7 @@ pub(super) fn stick_table(
     if learns && stick_table.bytes == 0 {
         pool.error(
             "stick_table",
-            Bad::new("stick_table \"0\" leaves no room for what [pool.cookie] mode \"learn\" learns"),
+            Bad::new("stick_table \"0\" leaves no room for the values that [pool.cookie] mode \"learn\" stores"),
         );
     }
     let why = match balance.filter(|balance| !balance.keyed() && !learns) {
@@ -49,7 +49,7 @@ pub(super) fn stick_table(
         None if stick_table.bytes == 0 => "with stick_table = \"0\"".to_owned(),
         None => return Some(stick_table),
     };
-    pool.idle_keys(&OF_MEMORY, &why);
+    pool.idle_keys(&TABLE_KEYS, &why);
     if stick_table.bytes > 0 {
         pool.idle_keys(&["stick_table"], &why);
     }
@@ -59,7 +59,7 @@ pub(super) fn stick_table(
 /// Reads `on_down` and `wait_max`.
 pub(super) fn when_down(pool: &Section<'_>) -> OnDown {
     const WORDS: [(&str, OnDown); 3] =
-        [("rehash", OnDown::Rehash), ("wait", OnDown::Wait(WAIT_MAX)), ("reject", OnDown::Reject)];
+        [("rehash", OnDown::Rehash), ("wait", OnDown::Wait(WAIT_DEFAULT)), ("reject", OnDown::Reject)];
     let when_down = pool.read("on_down", value::word(&WORDS)).unwrap_or(OnDown::Rehash);
     let wait = pool.read("wait_max", value::duration(100 * MILLISECOND, MINUTE));
     match (when_down, wait) {
@@ -71,34 +71,39 @@ pub(super) fn when_down(pool: &Section<'_>) -> OnDown {
     }
 }
 
-/// Reads a key that steers new clients away from where placement puts them: they must be remembered, or would move back.
-pub(super) fn steers<T>(
+/// Reads a key that sends new clients elsewhere than placement does. It needs a stick table: without an entry the next
+/// connection of such a client would go to the backend that placement names.
+pub(super) fn diverts<T>(
     pool: &Section<'_>,
     key: &'static str,
     read: impl Fn(&DeValue<'_>) -> ValueResult<T>,
     stick_table: Option<&StickTableRules>,
 ) -> Option<T> {
-    let steers = pool.read(key, value::unless("off", read))??;
+    let setting = pool.read(key, value::unless("off", read))??;
     if stick_table.is_none() {
-        pool.error(key, Bad::new(format!("{key} needs a stick table: whom it steers elsewhere must be found again")));
+        pool.error(
+            key,
+            Bad::new(format!("{key} needs a stick table: clients that it sends elsewhere must stay there")),
+        );
     }
-    Some(steers)
+    Some(setting)
 }
 
-/// The longest that the application's own sessions live; `check` warns of what forgets sooner.
+/// Reads `app_session_timeout`, and warns of shorter `remember` and `max_idle`: they would forget a client too early.
 pub(super) fn app_session_timeout(
     pool: &Section<'_>,
     stick_table: Option<&StickTableRules>,
     max_idle: Option<Duration>,
 ) {
-    let Some(lives) = pool.read("app_session_timeout", value::duration(SECOND, REMEMBER_MOST)) else { return };
+    let Some(session) = pool.read("app_session_timeout", value::duration(SECOND, REMEMBER_MAX)) else { return };
     let kept = [("remember", stick_table.map(|stick_table| stick_table.remember)), ("max_idle", max_idle)];
-    for (key, time) in kept.into_iter().filter_map(|(key, time)| Some((key, time?))).filter(|(_, time)| *time < lives) {
-        let (time, lives) = (value::show_duration(time), value::show_duration(lives));
-        let why = format!("{key} \"{time}\" is shorter than the application's sessions live: \"{lives}\"");
+    for (key, time) in kept.into_iter().filter_map(|(key, time)| Some((key, time?))).filter(|(_, time)| *time < session)
+    {
+        let (time, session) = (value::show_duration(time), value::show_duration(session));
+        let why = format!("{key} \"{time}\" is shorter than app_session_timeout \"{session}\"");
         pool.warn(
             "app_session_timeout",
-            Bad::new(why).hint("clients that pause longer may lose a session that is still there"),
+            Bad::new(why).hint("a client that pauses longer may reach another backend while its session still exists"),
         );
     }
 }

@@ -1,7 +1,8 @@
-//! `[store]`: the shared store of learned cookies.
+//! Reads `[store]`: the shared store of learned cookies.
 //!
-//! Opens no file. Invariant: no problem shows what a password is, or a URL that holds one.
+//! Opens no file and no connection. Invariant: no error message shows a password, or a URL that contains one.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -12,25 +13,25 @@ use crate::config::store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 use crate::config::value::{self, MILLISECOND, SECOND, ValueResult};
 use crate::config::{CookieMode, Pool, keys};
 
-/// A shorter budget is over before any answer can be there.
-const BUDGET_LEAST: Duration = Duration::from_micros(100);
-/// The highest number of a database.
+/// Shortest budget: no reply can arrive earlier.
+const BUDGET_MIN: Duration = Duration::from_micros(100);
+/// Highest number of a database.
 const DATABASE_MAX: u64 = 65_535;
-/// What stands before a port.
-const HINT: &str = "\"redis://HOST:6379\", \"rediss://HOST:6379\" (TLS) or \"unix:/run/redis.sock\"";
+/// Hint for a malformed URL.
+const URL_HINT: &str = "\"redis://HOST:6379\", \"rediss://HOST:6379\" (TLS) or \"unix:/run/redis.sock\"";
 
-/// One server, as written.
+/// Address of one server, as read from a URL.
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum WrittenServer {
+enum ServerUrl {
     Server {
         address: StoreAddress,
         tls: bool,
     },
-    /// Not to be shown.
+    /// A URL with a user or password, which no message may show.
     WithPassword,
 }
 
-/// Reads `[store]`; `None` = there is none.
+/// Reads `[store]`; `None`: the file has none, or it is "off".
 pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
     if !top.has("store") {
         return None;
@@ -42,9 +43,12 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
     match (tls, &ca) {
         (Some(true), None) if !section.has("ca") => {
             let hint = "the bundle of the system is /etc/ssl/certs/ca-certificates.crt on Debian";
-            section.error_at(section.start, Bad::new("has no ca: whom TLS shall believe").hint(hint));
+            section.error_at(
+                section.start,
+                Bad::new("has no ca, which rediss:// needs: the authorities for the store's certificate").hint(hint),
+            );
         }
-        (Some(false), _) => section.idle_keys(&["ca"], "without rediss://, which says that TLS is spoken"),
+        (Some(false), _) => section.idle_keys(&["ca"], "without rediss://, which turns TLS on"),
         _ => {}
     }
     let (user, password, password_file) = credentials(&section);
@@ -55,27 +59,26 @@ pub(super) fn store(top: &Section<'_>) -> Option<StoreConfig> {
         password,
         password_file,
         database: section.read("database", value::integer(0..=DATABASE_MAX)).unwrap_or(0),
-        budget: section.read("budget", value::duration(BUDGET_LEAST, SECOND)).unwrap_or(2 * MILLISECOND),
+        budget: section.read("budget", value::duration(BUDGET_MIN, SECOND)).unwrap_or(2 * MILLISECOND),
         prefix: section.read("prefix", prefix).unwrap_or_else(|| "sessile:".to_owned()),
         secret_file: section.read("secret_file", value::file),
     })
 }
 
-/// Only learned cookies are kept there.
-pub(super) fn has_use<'p>(top: &Section<'_>, store: Option<&StoreConfig>, mut pools: impl Iterator<Item = &'p Pool>) {
+/// Warns of a store without a pool that learns cookies.
+pub(super) fn check_use<'p>(top: &Section<'_>, store: Option<&StoreConfig>, mut pools: impl Iterator<Item = &'p Pool>) {
     let learns = |pool: &Pool| matches!(&pool.cookie, Some(cookie) if matches!(cookie.mode, CookieMode::Learn { .. }));
     if store.is_some() && !pools.any(learns) {
-        top.warn("store", Bad::new("[store] has no use: no pool has [pool.cookie] with mode = \"learn\""));
+        top.warn("store", Bad::new("[store] has no effect: no pool has [pool.cookie] with mode = \"learn\""));
     }
 }
 
-/// Where it is, and whether TLS is spoken there.
+/// Reads the address of the store, or of its sentinels, and whether connections use TLS; `None`: unreadable.
 fn place(section: &Section<'_>) -> (Option<StorePlace>, Option<bool>) {
-    let one = section.read("url", server).and_then(|written| server_of(section, section.at("url"), "url", written));
+    let one = section.read("url", server).and_then(|url| server_of(section, section.at("url"), "url", url));
     let listed = section.list("sentinels", server).into_iter();
-    let sentinels: Vec<_> = listed
-        .filter_map(|(at, written)| server_of(section, at, "sentinels", written).map(|server| (at, server)))
-        .collect();
+    let sentinels: Vec<_> =
+        listed.filter_map(|(at, url)| server_of(section, at, "sentinels", url).map(|server| (at, server))).collect();
     let master = section.read("master", |value| match value::text(value)? {
         "" => Err(Bad::new("is not the name of a primary")),
         name => Ok(name.to_owned()),
@@ -89,31 +92,26 @@ fn place(section: &Section<'_>) -> (Option<StorePlace>, Option<bool>) {
         return (one.map(|(address, _)| StorePlace::One(address)), tls);
     }
     if section.has("url") {
-        section.error("url", Bad::new("url and sentinels are both there: one of them has no use"));
+        section.error("url", Bad::new("url and sentinels exclude each other: write one of them"));
     }
     if section.count("sentinels") == 0 {
-        section.error("sentinels", Bad::new("sentinels is empty: nobody knows where the primary is"));
+        section.error("sentinels", Bad::new("sentinels is empty: at least one is needed to find the primary"));
     }
     if !section.has("master") {
         section.missing("has no master: the name under which the sentinels know the primary");
     }
     let tls = sentinels.first().map(|(_, (_, tls))| *tls);
     for (at, _) in sentinels.iter().filter(|(_, (_, other))| Some(*other) != tls) {
-        section.error_at(*at, Bad::new("sentinels are spoken to with TLS, or without, but not with both"));
+        section.error_at(*at, Bad::new("either all sentinels use TLS, or none of them"));
     }
     let sentinels = sentinels.into_iter().map(|(_, (address, _))| address).collect();
     (master.map(|master| StorePlace::Sentinels { sentinels, master }), tls)
 }
 
-fn server_of(
-    section: &Section<'_>,
-    at: usize,
-    key: &'static str,
-    written: WrittenServer,
-) -> Option<(StoreAddress, bool)> {
-    match written {
-        WrittenServer::Server { address, tls } => Some((address, tls)),
-        WrittenServer::WithPassword => {
+fn server_of(section: &Section<'_>, at: usize, key: &'static str, url: ServerUrl) -> Option<(StoreAddress, bool)> {
+    match url {
+        ServerUrl::Server { address, tls } => Some((address, tls)),
+        ServerUrl::WithPassword => {
             let why = format!("{key} holds a user or a password");
             section.error_at(at, Bad::new(why).hint("write user, and password or password_file"));
             None
@@ -121,7 +119,7 @@ fn server_of(
     }
 }
 
-fn credentials(section: &Section<'_>) -> (Option<String>, Option<Hidden>, Option<std::path::PathBuf>) {
+fn credentials(section: &Section<'_>) -> (Option<String>, Option<Hidden>, Option<PathBuf>) {
     let user = section.read("user", |value| match value::text(value)? {
         "" => Err(Bad::new("is not a user")),
         name => Ok(name.to_owned()),
@@ -129,7 +127,7 @@ fn credentials(section: &Section<'_>) -> (Option<String>, Option<Hidden>, Option
     let password = section.read("password", |value| value::text(value).map(|text| Hidden(text.to_owned())));
     let password_file = section.read("password_file", value::file);
     if section.has("password") && section.has("password_file") {
-        section.error("password_file", Bad::new("password and password_file are both there: one of them has no use"));
+        section.error("password_file", Bad::new("password and password_file exclude each other: write one of them"));
     }
     if section.has("user") && !section.has("password") && !section.has("password_file") {
         section.error("user", Bad::new("user needs password or password_file"));
@@ -137,16 +135,16 @@ fn credentials(section: &Section<'_>) -> (Option<String>, Option<Hidden>, Option
     (user, password, password_file)
 }
 
-/// `redis://HOST:PORT`, `rediss://HOST:PORT`, `unix:/PATH`.
-fn server(value: &DeValue<'_>) -> ValueResult<WrittenServer> {
+/// Reads `redis://HOST:PORT`, `rediss://HOST:PORT` (TLS) or `unix:/PATH`.
+fn server(value: &DeValue<'_>) -> ValueResult<ServerUrl> {
     let written = value::text(value)?;
     if written.contains('@') {
-        return Ok(WrittenServer::WithPassword);
+        return Ok(ServerUrl::WithPassword);
     }
     if let Some(path) = written.strip_prefix("unix:") {
-        return Ok(WrittenServer::Server { address: StoreAddress::Unix(value::unix_path(path)?), tls: false });
+        return Ok(ServerUrl::Server { address: StoreAddress::Unix(value::unix_path(path)?), tls: false });
     }
-    let bad = || Bad::new("is not where a store can be").hint(HINT);
+    let bad = || Bad::new("is not the address of a store").hint(URL_HINT);
     let (scheme, rest) = written.split_once("://").ok_or_else(bad)?;
     let tls = match scheme {
         "redis" | "valkey" => false,
@@ -154,7 +152,7 @@ fn server(value: &DeValue<'_>) -> ValueResult<WrittenServer> {
         _ => return Err(bad()),
     };
     let (host, port) = value::host_and_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(bad)?;
-    Ok(WrittenServer::Server { address: StoreAddress::Tcp(host, port), tls })
+    Ok(ServerUrl::Server { address: StoreAddress::Tcp(host, port), tls })
 }
 
 fn prefix(value: &DeValue<'_>) -> ValueResult<String> {

@@ -1,4 +1,4 @@
-//! The checker from outside: the files under `config/` and `tests/broken/`, every known key, and damaged files.
+//! Tests of `check` as a whole: the files in `config/` and `tests/broken/`, every known key, damaged files.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ fn checked(text: &str) -> CheckedConfig {
     check(text, &resolve).unwrap_or_else(|problems| panic!("{}", shown(&problems)))
 }
 
-fn meant(text: &str) -> Config {
+fn config_of(text: &str) -> Config {
     checked(text).config
 }
 
@@ -58,7 +58,7 @@ fn examples_load_without_problem_or_warning() {
     }
 }
 
-/// Each file begins with one line per problem, in order: `# expect: ` and how the problem's line begins.
+/// Each file starts with one line per problem, in order: `# expect: ` and the start of the message.
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
@@ -77,7 +77,7 @@ fn broken_files_are_refused_with_exactly_the_expected_problems() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// Lines of the reference that hold a default, and the others.
+/// True for a line of the reference that holds a default.
 fn is_default(line: &str) -> bool {
     let assignment = !line.starts_with(['#', '[', ' ']) && line.contains(" = ");
     assignment && !line.contains(" # required") && !line.contains(" # not the default")
@@ -85,10 +85,10 @@ fn is_default(line: &str) -> bool {
 
 #[test]
 fn every_default_in_the_reference_is_the_default_of_the_code() {
-    let whole = meant(REFERENCE);
+    let whole = config_of(REFERENCE);
     let without = |gone: &dyn Fn(usize, &str) -> bool| {
         let kept = REFERENCE.lines().enumerate().filter(|(index, line)| !gone(*index, line));
-        meant(&kept.map(|(_, line)| format!("{line}\n")).collect::<String>())
+        config_of(&kept.map(|(_, line)| format!("{line}\n")).collect::<String>())
     };
     assert_eq!(without(&|_, line| is_default(line)), whole);
     for (number, line) in REFERENCE.lines().enumerate().filter(|(_, line)| is_default(line)) {
@@ -103,7 +103,7 @@ fn the_reference_shows_every_known_key_and_says_what_it_means() {
         let table = DeTable::parse(REFERENCE).unwrap().into_inner();
         let shown = keys_at(&DeValue::Table(table), &path);
         for key in keys.keys {
-            // Of two keys that exclude each other one is shown in a comment.
+            // Of two keys that exclude each other, one stands in a comment.
             let commented = REFERENCE.contains(&format!("\n# {key} = "));
             assert!(shown.contains(&(*key).to_owned()) || commented, "{} {key}", keys.table);
         }
@@ -115,7 +115,7 @@ fn the_reference_shows_every_known_key_and_says_what_it_means() {
     }
 }
 
-/// Keys of all tables at this path, through lists.
+/// Keys of all tables at this path; lists are followed.
 fn keys_at(value: &DeValue<'_>, path: &[&str]) -> Vec<String> {
     match (value, path) {
         (DeValue::Array(elements), _) => elements.iter().flat_map(|one| keys_at(one.get_ref(), path)).collect(),
@@ -131,7 +131,7 @@ fn keys_at(value: &DeValue<'_>, path: &[&str]) -> Vec<String> {
 fn every_known_key_is_read_and_its_type_checked() {
     for keys in keys::ALL {
         for key in keys.keys {
-            // A date is the value of no key.
+            // No key takes a date.
             let above = match keys.table.trim_matches(['[', ']']).split('.').collect::<Vec<_>>()[..] {
                 ["listener", "route", _] => "[[listener]]\n[[listener.route]]\n",
                 ["listener", _] => "[[listener]]\n",
@@ -160,7 +160,7 @@ backend = [{ name = "a", address = "10.0.0.1:80" }]
 
 #[test]
 fn a_small_file_is_enough() {
-    let config = meant(SMALL);
+    let config = config_of(SMALL);
     assert_eq!((config.listeners.len(), config.pools[0].backends.len()), (1, 1));
     assert_eq!(warnings(SMALL), "");
 }
@@ -173,21 +173,24 @@ fn what_looks_wrong_is_warned_of_and_allowed() {
             "10.0.0.1:80\" }",
             "10.0.0.1:80\" }, { name = \"z\", address = \"10.0.0.2:80\", weight = 0 }",
             Some(
-                "9:101: pool \"app\": backend \"z\": weight 0 takes no new clients (hint: state = \"drain\" says so)\n",
+                "9:101: pool \"app\": backend \"z\": weight 0 takes no new clients \
+                 (hint: write state = \"drain\" instead)\n",
             ),
         ),
         (
             "10.0.0.1:80",
             "127.0.0.1:8080",
             Some(
-                "9:36: pool \"app\": backend \"a\": address \"127.0.0.1:8080\" is our own listener \"web\": connections would go round\n",
+                "9:36: pool \"app\": backend \"a\": address \"127.0.0.1:8080\" is listener \"web\" \
+                 of this process: connections would loop\n",
             ),
         ),
         (
             "\n[[pool]]",
             "tls = \"passthrough\"\nsilent = \"app\"\n[[pool]]",
             Some(
-                "7:10: listener \"web\": silent has no effect because no route asks for sni or alpn and no pool is keyed by sni, so the hello is not waited for\n",
+                "7:10: listener \"web\": silent has no effect because no route has sni or alpn and no pool \
+                 has sni in its key, so the ClientHello is not read\n",
             ),
         ),
         (
@@ -222,7 +225,7 @@ fn what_looks_wrong_is_warned_of_and_allowed() {
     assert_eq!(warnings(&unnamed), "11:8: pool \"b\": no listener names this pool\n");
 }
 
-/// Terminates, with two routes that differ from it.
+/// A listener that terminates TLS, with two routes that differ from it.
 const SITE: &str = r#"
 [[listener]]
 name = "site"
@@ -253,7 +256,7 @@ backend = [{ name = "a", address = "10.0.0.1:443" }]
 
 #[test]
 fn routes_say_otherwise_or_do_as_their_listener_does() {
-    let config = meant(SITE);
+    let config = config_of(SITE);
     let listener = &config.listeners[0];
     let asked = Some(ClientCertificate { ca: "ca.pem".into(), required: false });
     let modes = listener.routes.iter().map(|route| (route.tls, route.client_certificate.clone())).collect::<Vec<_>>();
@@ -267,9 +270,9 @@ fn routes_say_otherwise_or_do_as_their_listener_does() {
 fn one_certificate_is_the_default_and_a_key_may_stand_beside_it() {
     let certificate = |cert: &str, key: &str, default| Certificate { cert: cert.into(), key: key.into(), default };
     let first = [certificate("a.pem", "a.pem", true), certificate("b.pem", "b-key.pem", false)];
-    assert_eq!(meant(SITE).listeners[0].certificates, first);
+    assert_eq!(config_of(SITE).listeners[0].certificates, first);
     let second = SITE.replace("\"b-key.pem\"", "\"b-key.pem\", default = true");
-    let defaults: Vec<_> = meant(&second).listeners[0].certificates.iter().map(|one| one.default).collect();
+    let defaults: Vec<_> = config_of(&second).listeners[0].certificates.iter().map(|one| one.default).collect();
     assert_eq!(defaults, [false, true]);
 }
 
@@ -278,11 +281,11 @@ fn checks_ask_as_the_pool_does() {
     let pin = "ab".repeat(32);
     let tls = format!("http = true\ncheck.kind = \"https\"\ntls = {{ pin = \"sha256:{pin}\", sni = \"in.example\" }}");
     let text = SITE.replace("http = true", &tls);
-    let pool = &meant(&text).pools[0];
+    let pool = &config_of(&text).pools[0];
     assert_eq!(pool.tls.as_ref().unwrap().pins, [[0xab; 32]]);
     assert_eq!(pool.check.as_ref().unwrap().sni.as_ref().unwrap().as_str(), "in.example");
     let warned = warnings(&text.replace("\"https\"", "\"http\""));
-    assert!(warned.contains("check: kind \"http\" asks in the clear, and the pool has [pool.tls]"), "{warned}");
+    assert!(warned.contains("check: kind \"http\" checks without TLS, but the pool has [pool.tls]"), "{warned}");
 }
 
 #[test]
@@ -303,7 +306,7 @@ fn what_is_said_of_tls_to_no_effect_is_warned_of() {
         assert!(found.starts_with(expected) && found.lines().count() == 1, "{text}\n{found}");
     }
     let seen = SITE.replace("tls = \"terminate\"", "tls = \"terminate\"\nclient_tls = false");
-    assert!(warnings(&seen).contains("client_tls has no effect where the listener sees for itself"));
+    assert!(warnings(&seen).contains("client_tls has no effect because tls is not"));
 }
 
 #[test]
@@ -311,14 +314,14 @@ fn port_zero_is_another_port_each_time() {
     let text = SMALL.replace("\"127.0.0.1:8080\"", "[\"127.0.0.1:0\"]");
     let again =
         text.replace("\n[[pool]]", "[[listener]]\nname = \"two\"\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[[pool]]");
-    assert_eq!(meant(&again).listeners.len(), 2);
+    assert_eq!(config_of(&again).listeners.len(), 2);
 }
 
 #[test]
 fn checks_and_ejection_can_be_switched_off() {
     let off = SMALL.replace("name = \"app\"", "name = \"app\"\ncheck.kind = \"off\"\neject = \"off\"");
     let also_off = off.replace("check.kind", "check");
-    let pools = [meant(SMALL), meant(&off), meant(&also_off)].map(|config| config.pools[0].clone());
+    let pools = [config_of(SMALL), config_of(&off), config_of(&also_off)].map(|config| config.pools[0].clone());
     assert_eq!(
         pools.map(|pool| (pool.check.is_some(), pool.eject.is_some())),
         [(true, true), (false, false), (false, false)]
@@ -328,7 +331,7 @@ fn checks_and_ejection_can_be_switched_off() {
 #[test]
 fn a_unix_listener_with_trust_may_be_keyed_by_source() {
     let unix = SMALL.replace("127.0.0.1:8080\"", "unix:/run/web.sock\"\ntrust = \"unix\"");
-    let proxy = meant(&unix).listeners[0].proxy.clone().unwrap();
+    let proxy = config_of(&unix).listeners[0].proxy.clone().unwrap();
     assert!(proxy.trust.is_empty());
 }
 
@@ -337,7 +340,7 @@ fn ten_thousand_ranges_are_checked_in_one_pass() {
     let ranges: String = (0..10_000)
         .map(|i| format!("[[pool.range]]\nname = \"r{i}\"\ncidr = \"10.{}.{}.0/24\"\none = true\n", i / 256, i % 256))
         .collect();
-    assert_eq!(meant(&format!("{SMALL}{ranges}")).pools[0].ranges.len(), 10_000);
+    assert_eq!(config_of(&format!("{SMALL}{ranges}")).pools[0].ranges.len(), 10_000);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Routes that tie: two rules of one listener of which neither is more precise.
+//! Finds routes that tie: two routes of one listener, neither of which is more precise.
 //!
-//! Precision is, in this order: the name (an exact one, a longer wildcard, a shorter one, any), the number of other
-//! conditions, the length of the network that matched. So two routes tie exactly if they share a name, have equally
-//! many conditions, and share a network or have none. ALPN values do not tell routes apart: a client may offer
-//! several. Nothing is said here of which route wins; that is `route.rs`.
+//! Precision is, in this order: the name (exact, longer wildcard, shorter wildcard, any), the number of other
+//! conditions, the length of the network. So two routes tie exactly if they share a name, have equally many conditions,
+//! and share a network or both have none. ALPN values do not make routes different: a client may offer several. Which
+//! route wins is decided in `route.rs`.
 //!
-//! Invariant: between routes that pass, no client sees a choice that the order of the file would have to make.
+//! Invariant: with routes that do not tie, the order in the file decides for no client.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,7 +17,7 @@ use crate::config::Route;
 use crate::config::file::Section;
 use crate::server_name::NamePattern;
 
-/// Notes every route that ties with an earlier one.
+/// Reports every route that ties with an earlier one.
 pub(super) fn check(routes: &[Route], sections: &[Section<'_>]) {
     let mut first: HashMap<Precision<'_>, usize> = HashMap::new();
     for (index, (route, section)) in routes.iter().zip(sections).enumerate() {
@@ -30,19 +30,20 @@ pub(super) fn check(routes: &[Route], sections: &[Section<'_>]) {
                 Entry::Occupied(earlier) => ties.push((*earlier.get(), precision)),
             }
         }
-        // One is enough: the others go away with it, or show when it has gone.
+        // One tie per route is reported: correcting it removes the others, or the next run shows them.
         if let Some((earlier, precision)) = ties.first() {
             section.error_at(section.start, tie(*earlier, precision, route));
         }
     }
 }
 
+/// Name, number of other conditions, and network: equal for two routes that tie.
 type Precision<'r> = (Option<&'r NamePattern>, usize, Option<IpNet>);
 
 fn precisions(route: &Route) -> impl Iterator<Item = Precision<'_>> {
     let conditions = usize::from(!route.alpn.is_empty()) + usize::from(!route.source.is_empty());
     let names = or_none(route.sni.iter());
-    // A route without any condition is refused for that.
+    // A route without any condition is an error of its own.
     let names = names.filter(move |name| name.is_some() || conditions > 0);
     names.flat_map(move |name| or_none(route.source.iter().copied()).map(move |network| (name, conditions, network)))
 }

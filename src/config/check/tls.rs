@@ -1,7 +1,7 @@
-//! What is written about TLS: rules of the process, certificates, client certificates, TLS to backends.
+//! Reads the keys about TLS: `[tls]`, certificates, client certificates, TLS to backends.
 //!
-//! Which pools a terminated route may reach is for `reach.rs`. Reads no file. Invariant: of a listener's certificates
-//! exactly one is the default.
+//! Which pools a terminated route may reach is checked in `reach.rs`. Reads no file. Invariant: exactly one certificate
+//! of a listener is the default.
 
 use super::Bad;
 use crate::config::file::Section;
@@ -10,11 +10,11 @@ use crate::config::{
     Address, Backend, Certificate, ClientCertificate, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion, keys,
 };
 
-/// The words of `tls` on listeners and routes.
+/// Words of the key `tls` on listeners and routes.
 pub(super) const WORDS: [(&str, Tls); 3] =
     [("off", Tls::Off), ("passthrough", Tls::Passthrough), ("terminate", Tls::Terminate)];
 
-/// Reads `[tls]`.
+/// Reads `[tls]`, the rules for every handshake.
 pub(super) fn rules(top: &Section<'_>) -> TlsRules {
     let section = top.child("tls", &keys::TLS);
     let versions = value::word(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]);
@@ -29,7 +29,7 @@ pub(super) fn rules(top: &Section<'_>) -> TlsRules {
     }
 }
 
-/// Reads `[[listener.certificate]]`.
+/// Reads all `[[listener.certificate]]` of a listener; the first is the default unless another one is.
 pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     let sections = listener.children("certificate", &keys::CERTIFICATE);
     let mut certificates: Vec<Certificate> = Vec::new();
@@ -39,13 +39,13 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
         let key = section.read("key", value::file).unwrap_or_else(|| cert.clone());
         let same = |earlier: &Certificate| earlier.cert == cert && !cert.as_os_str().is_empty();
         if let Some(earlier) = certificates.iter().position(same) {
-            let why = format!("cert \"{}\" is that of certificate #{} already", cert.display(), earlier + 1);
+            let why = format!("cert \"{}\" is already the file of certificate #{}", cert.display(), earlier + 1);
             section.error("cert", Bad::new(why));
         }
         if section.read("default", value::boolean).unwrap_or(false)
             && let Some(earlier) = default.replace(index)
         {
-            let why = format!("certificate #{} is the default already", earlier + 1);
+            let why = format!("certificate #{} is already the default", earlier + 1);
             section.error("default", Bad::new(why));
         }
         certificates.push(Certificate { cert, key, default: false });
@@ -56,7 +56,7 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     certificates
 }
 
-/// Reads a `client_certificate`; outside = not written, inside = `"off"`.
+/// Reads `client_certificate`; `None`: not written, `Some(None)`: "off".
 pub(super) fn client_certificate(
     section: &Section<'_>,
     keys: &'static keys::TableKeys,
@@ -70,7 +70,7 @@ pub(super) fn client_certificate(
     }))
 }
 
-/// Reads `[pool.tls]`; `None` = off.
+/// Reads `[pool.tls]`; `None`: not written, or "off".
 pub(super) fn of_pool(pool: &Section<'_>, backends: &[Backend]) -> Option<PoolTls> {
     if !pool.has("tls") {
         return None;
@@ -82,21 +82,21 @@ pub(super) fn of_pool(pool: &Section<'_>, backends: &[Backend]) -> Option<PoolTl
         pins: section.values("pin", value::pin),
         sni: section.read("sni", value::server_name),
     };
-    let trusts_somebody = section.has("ca") || section.count("pin") > 0;
-    if tls.verify && !trusts_somebody {
-        let hint = "write the file of an authority, the pin of a key, or verify = false to believe whoever answers";
+    let has_trust = section.has("ca") || section.count("pin") > 0;
+    if tls.verify && !has_trust {
+        let hint = "write ca (a file of authorities), pin (a public key), or verify = false to accept any certificate";
         section.error_at(section.start, Bad::new("has neither ca nor pin").hint(hint));
     }
-    if !tls.verify && trusts_somebody {
+    if !tls.verify && has_trust {
         section.error("verify", Bad::new("verify false contradicts ca and pin"));
     }
     let nameless = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_)));
     if let Some(backend) = nameless.filter(|_| section.has("ca") && !section.has("sni")) {
         let why = format!(
-            "backend \"{}\" is a unix socket, so that its certificate can be held against no address",
+            "backend \"{}\" is a unix socket: without an address its certificate can only be verified by name",
             backend.name
         );
-        section.error("ca", Bad::new(why).hint("write sni, the name in it"));
+        section.error("ca", Bad::new(why).hint("write sni, the name in the certificate"));
     }
     Some(tls)
 }

@@ -1,29 +1,29 @@
-//! Rules between objects: names that must exist or be unique, addresses used twice, keys that can never be known.
+//! Checks rules between objects: names that must exist or differ, addresses used twice, keys without a value.
 //!
-//! Invariant: runs after everything was read, on a text whose syntax is whole.
+//! Reads no value of the file. Invariant: runs after all tables are read, and only on a text without syntax errors.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::listener::WrittenListener as Listener;
-use super::pool::{WrittenPool as Pool, unique_names};
+use super::listener::ParsedListener as Listener;
+use super::pool::{ParsedPool as Pool, unique_names};
 use super::{Bad, group};
 use crate::config::file::Section;
 use crate::config::{Address, Bind, KeyPart, Process, Tls, keys};
 
-/// Checks the whole configuration.
+/// Checks listeners, pools and the admin interface together.
 pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     if !top.has("listener") || top.count("listener") == 0 {
         top.missing("the file has no [[listener]]");
     }
-    unique_names(listeners.iter().map(|listener| (&listener.section, listener.meant.name.as_str())));
-    unique_names(pools.iter().map(|pool| (&pool.section, pool.meant.name.as_str())));
+    unique_names(listeners.iter().map(|listener| (&listener.section, listener.config.name.as_str())));
+    unique_names(pools.iter().map(|pool| (&pool.section, pool.config.name.as_str())));
     named_pools_exist(listeners, pools);
     group::check(pools);
     addresses_differ(process, listeners);
     for pool in pools {
         let reaching: Vec<_> =
-            listeners.iter().filter(|listener| listener.pools().any(|(_, _, name)| name == pool.meant.name)).collect();
+            listeners.iter().filter(|listener| listener.pools().any(|(_, _, name)| name == pool.config.name)).collect();
         if reaching.is_empty() {
             pool.section.warn("name", Bad::new("no listener names this pool"));
         } else {
@@ -37,7 +37,7 @@ pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<
 }
 
 fn named_pools_exist(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
-    let names: HashSet<&str> = pools.iter().map(|pool| pool.meant.name.as_str()).collect();
+    let names: HashSet<&str> = pools.iter().map(|pool| pool.config.name.as_str()).collect();
     for (section, key, name) in listeners.iter().flat_map(Listener::pools) {
         if !names.contains(name) {
             let near = keys::nearest(name, names.iter().copied());
@@ -47,14 +47,14 @@ fn named_pools_exist(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     }
 }
 
-/// No address is bound twice. Port 0 is another port each time.
+/// Reports addresses that two listeners, or a listener and the admin interface, bind. Port 0 is a new port each time.
 fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
     let admin_socket = process.admin.socket.clone().map(Bind::Unix);
     let admin_http = process.admin.http.map(Bind::Tcp);
     let admin = [admin_socket, admin_http].into_iter().flatten().map(|bind| (bind, "the admin interface".to_owned()));
     let mut taken: HashMap<Bind, String> = admin.collect();
     for listener in listeners {
-        for (bind, at) in listener.meant.bind.iter().zip(&listener.binds) {
+        for (bind, at) in listener.config.bind.iter().zip(&listener.binds) {
             if matches!(bind, Bind::Tcp(address) if address.port() == 0) {
                 continue;
             }
@@ -65,19 +65,19 @@ fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
     }
 }
 
-/// Every part of a pool's key can be known on some listener that reaches it, and the source on all.
+/// Checks that each part of a pool's key has a value on some listener that reaches the pool, the source on all of them.
 fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
-    let name = &pool.meant.name;
-    for part in &pool.meant.key {
+    let name = &pool.config.name;
+    for part in &pool.config.key {
         let what = match part {
             KeyPart::Source => {
                 source_is_known(name, reaching);
                 continue;
             }
-            KeyPart::Sni if reaching.iter().all(|listener| listener.meant.tls == Tls::Off) => {
+            KeyPart::Sni if reaching.iter().all(|listener| listener.config.tls == Tls::Off) => {
                 "key \"sni\" is never known: every listener that reaches this pool has tls = \"off\""
             }
-            KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.meant.proxy.is_none()) => {
+            KeyPart::Tlv(_) if reaching.iter().all(|listener| listener.config.proxy.is_none()) => {
                 "key \"tlv\" is never known: no listener that reaches this pool has trust"
             }
             KeyPart::Sni | KeyPart::Tlv(_) | KeyPart::Cookie(_) => continue,
@@ -87,25 +87,25 @@ fn key_can_be_known(pool: &Pool<'_>, reaching: &[&Listener<'_>]) {
 }
 
 fn source_is_known(pool: &str, reaching: &[&Listener<'_>]) {
-    for listener in reaching.iter().filter(|listener| listener.meant.proxy.is_none()) {
-        let unix = listener.meant.bind.iter().zip(&listener.binds).find(|(bind, _)| matches!(bind, Bind::Unix(_)));
+    for listener in reaching.iter().filter(|listener| listener.config.proxy.is_none()) {
+        let unix = listener.config.bind.iter().zip(&listener.binds).find(|(bind, _)| matches!(bind, Bind::Unix(_)));
         if let Some((bind, at)) = unix {
-            let (bind, hint) = (bind, "trust = [\"unix\"] if its peers send PROXY headers, or another key");
+            let hint = "trust = [\"unix\"] if its peers send PROXY headers, or another key";
             let why = format!(
-                "bind \"{bind}\": clients of a unix socket have no address, and pool \"{pool}\" is keyed by it"
+                "bind \"{bind}\": clients of a unix socket have no address, but the key of pool \"{pool}\" needs one"
             );
             listener.section.error_at(*at, Bad::new(why).hint(hint));
         }
     }
 }
 
-/// Warns of backends that are ourselves.
+/// Warns of backends that are a listener of this process.
 fn no_loop(pool: &Pool<'_>, listeners: &[Listener<'_>]) {
-    for (backend, section) in pool.meant.backends.iter().zip(&pool.backends) {
-        let own = |listener: &&Listener<'_>| listener.meant.bind.iter().any(|bind| leads_to(&backend.address, bind));
+    for (backend, section) in pool.config.backends.iter().zip(&pool.backends) {
+        let own = |listener: &&Listener<'_>| listener.config.bind.iter().any(|bind| leads_to(&backend.address, bind));
         if let Some(listener) = listeners.iter().find(own) {
             let why = format!(
-                "address \"{}\" is our own {}: connections would go round",
+                "address \"{}\" is {} of this process: connections would loop",
                 backend.address, listener.section.object
             );
             section.warn("address", Bad::new(why));
@@ -125,18 +125,18 @@ fn leads_to(address: &Address, bind: &Bind) -> bool {
     }
 }
 
-/// Warns of words about the hello on a listener that never reads it.
+/// Warns of `not_tls` and `silent` on a listener that never waits for a ClientHello.
 fn hello_is_read(listener: &Listener<'_>, pools: &[Pool<'_>]) {
     let by_sni: HashSet<&str> = pools
         .iter()
-        .filter(|pool| pool.meant.key.contains(&KeyPart::Sni))
-        .map(|pool| pool.meant.name.as_str())
+        .filter(|pool| pool.config.key.contains(&KeyPart::Sni))
+        .map(|pool| pool.config.name.as_str())
         .collect();
-    let asks = listener.meant.routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty())
+    let reads = listener.config.routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty())
         || listener.terminates()
         || listener.pools().any(|(_, _, pool)| by_sni.contains(pool));
-    if listener.meant.tls != Tls::Off && !asks {
-        let why = "because no route asks for sni or alpn and no pool is keyed by sni, so the hello is not waited for";
+    if listener.config.tls != Tls::Off && !reads {
+        let why = "because no route has sni or alpn and no pool has sni in its key, so the ClientHello is not read";
         listener.section.idle_keys(&["not_tls", "silent"], why);
     }
 }

@@ -1,27 +1,27 @@
-//! Limits that would be lower, in words.
+//! [`lower_limits`]: every limit that a new configuration lowers.
 //!
-//! Judges none. What is above a limit already is not closed, but nothing comes after it. Invariant: every limit that a
-//! connection or a client can meet is looked at, and only those that become narrower are told.
+//! Reports them without judging: connections above a lowered limit stay open, and new ones wait or are refused.
+//! Invariant: every limit on connections and clients is compared, and only lowered ones are reported.
 
 use std::time::Duration;
 
 use crate::config::{self, Config, CookieMode};
 
-/// What a limit is called, and its value before and after.
+/// Name of a limit, and its value before and after.
 type LimitRow<T> = (String, T, T);
 
-/// All of them.
-pub fn shrunk(old: &Config, new: &Config) -> Vec<String> {
+/// Limits that are lower in the new configuration, one sentence each: `idle_timeout shrinks: 7200s to 3600s`.
+pub fn lower_limits(old: &Config, new: &Config) -> Vec<String> {
     let mut counts = process_counts(&old.limits, &new.limits);
     for listener in &new.listeners {
         if let Some(was) = old.listeners.iter().find(|was| was.name == listener.name) {
             let name = format!("listener {:?}: max_connections", listener.name);
-            counts.push((name, wide(was.max_connections), wide(listener.max_connections)));
+            counts.push((name, or_unlimited(was.max_connections), or_unlimited(listener.max_connections)));
         }
     }
     let mut times = process_times(&old.limits, &new.limits);
     let mut sizes = Vec::new();
-    for (before, after) in super::common(old, new) {
+    for (before, after) in super::common_pools(old, new) {
         pool_counts(before, after, &mut counts);
         pool_times(before, after, &mut times);
         let bytes = |pool: &config::Pool| pool.stick_table.map_or(0, |table| table.bytes);
@@ -30,19 +30,19 @@ pub fn shrunk(old: &Config, new: &Config) -> Vec<String> {
     let count = |limit: usize| if limit == usize::MAX { "no limit".to_owned() } else { limit.to_string() };
     let time = |limit: Duration| if limit == Duration::MAX { "no limit".to_owned() } else { format!("{limit:?}") };
     let size = |bytes: u64| format!("room for {} clients", bytes / 16);
-    told(counts, count).chain(told(times, time)).chain(told(sizes, size)).collect()
+    lowered(counts, count).chain(lowered(times, time)).chain(lowered(sizes, size)).collect()
 }
 
-fn told<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
+fn lowered<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) -> impl Iterator<Item = String> {
     let lower = rows.into_iter().filter(|(_, before, after)| after < before);
     lower.map(move |(name, before, after)| format!("{name} shrinks: {} to {}", show(before), show(after)))
 }
 
 fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<usize>> {
-    let small = |limit: Option<u32>| wide(limit.map(|limit| limit as usize));
+    let small = |limit: Option<u32>| or_unlimited(limit.map(|limit| limit as usize));
     let row = |name: &str, before, after| (name.to_owned(), before, after);
     vec![
-        row("max_connections", wide(before.max_connections), wide(after.max_connections)),
+        row("max_connections", or_unlimited(before.max_connections), or_unlimited(after.max_connections)),
         row(
             "max_connections_per_source",
             small(before.max_connections_per_source),
@@ -53,13 +53,14 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
             small(before.connection_rate_per_source),
             small(after.connection_rate_per_source),
         ),
-        row("max_handshakes", wide(before.max_handshakes), wide(after.max_handshakes)),
+        row("max_handshakes", or_unlimited(before.max_handshakes), or_unlimited(after.max_handshakes)),
     ]
 }
 
 fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<Duration>> {
-    let row =
-        |name: &str, of: fn(&config::Limits) -> Option<Duration>| (name.to_owned(), long(of(before)), long(of(after)));
+    let row = |name: &str, of: fn(&config::Limits) -> Option<Duration>| {
+        (name.to_owned(), or_forever(of(before)), or_forever(of(after)))
+    };
     vec![
         row("hello_timeout", |limits| Some(limits.hello_timeout)),
         row("keepalive_timeout", |limits| limits.keepalive_timeout),
@@ -75,7 +76,7 @@ fn process_times(before: &config::Limits, after: &config::Limits) -> Vec<LimitRo
 fn pool_counts(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitRow<usize>>) {
     for backend in &after.backends {
         if let Some(was) = before.backends.iter().find(|was| was.name == backend.name) {
-            let most = |backend: &config::Backend| wide(backend.max_connections.map(|most| most as usize));
+            let most = |backend: &config::Backend| or_unlimited(backend.max_connections.map(|most| most as usize));
             rows.push((
                 format!("backend \"{}/{}\": max_connections", after.name, backend.name),
                 most(was),
@@ -92,20 +93,20 @@ fn pool_times(before: &config::Pool, after: &config::Pool, rows: &mut Vec<LimitR
     }
     if let (Some(was), Some(cookie)) = (&before.cookie, &after.cookie) {
         let life = |cookie: &config::Cookie| match &cookie.mode {
-            CookieMode::Insert(insert) => long(insert.max_life),
+            CookieMode::Insert(insert) => or_forever(insert.max_life),
             _ => Duration::MAX,
         };
-        rows.push((name("cookie: max_idle"), long(was.max_idle()), long(cookie.max_idle())));
+        rows.push((name("cookie: max_idle"), or_forever(was.max_idle()), or_forever(cookie.max_idle())));
         rows.push((name("cookie: max_life"), life(was), life(cookie)));
     }
     rows.push((name("connect_timeout"), before.connect_timeout, after.connect_timeout));
     rows.push((name("connect_budget"), before.connect_budget, after.connect_budget));
 }
 
-fn wide(limit: Option<usize>) -> usize {
+fn or_unlimited(limit: Option<usize>) -> usize {
     limit.unwrap_or(usize::MAX)
 }
 
-fn long(limit: Option<Duration>) -> Duration {
+fn or_forever(limit: Option<Duration>) -> Duration {
     limit.unwrap_or(Duration::MAX)
 }

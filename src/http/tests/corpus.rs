@@ -8,7 +8,7 @@ use super::*;
 use crate::http::answer::StatusCode;
 
 #[path = "../../../tests/framing/corpus.rs"]
-#[allow(clippy::module_inception)]
+#[allow(clippy::module_inception, reason = "the shared file has the name of this one")]
 mod corpus;
 
 use corpus::{Case, Kind, Verdict, cases};

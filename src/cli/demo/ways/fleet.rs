@@ -1,6 +1,7 @@
-//! Two balancers before the same backends, and what happens to them.
+//! [`Fleet`]: two balancers with the same backends, and the events that happen to them.
 //!
-//! Users come through the first as long as it lives. Invariant: an event is over when both balancers know of it.
+//! Users connect to the first balancer as long as it runs. Counts no logins. Invariant: an event returns only when the
+//! status of both balancers shows it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use crate::cli::demo::balancer::{Balancer, Folder};
 use crate::cli::demo::configuration;
 use crate::cli::demo::stage::{self, FIRST};
 
-/// Seals the cookies of this demo; a file of its own folder.
+/// File name of the keys that seal cookies.
 const KEYS: &str = "cookie.keys";
 
-/// Everything.
+/// Balancers, backends and shared sessions, all running.
 pub(super) struct Fleet {
-    /// Before the backends, so that they go first.
+    /// Declared before the backends, so that they are dropped first.
     balancers: Vec<Balancer>,
     backends: Vec<DemoBackend>,
     shared: SharedSessions,
@@ -28,7 +29,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything.
+    /// Starts sessions, backends and both balancers.
     pub(super) async fn start() -> Result<Self, CommandError> {
         let local = |error| CommandError::Internal(format!("demo: {error}"));
         let folder = Folder::new().map_err(local)?;
@@ -47,18 +48,18 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Where users of a way come in.
+    /// Address of a way's listener at the first balancer.
     pub(super) fn address(&self, way: Way) -> Result<SocketAddr, CommandError> {
         let first = self.balancers.first().ok_or_else(|| CommandError::Internal("no balancer is left".into()))?;
         stage::address(&first.status()?, way.listener)
     }
 
-    /// The version of the Redis that takes part, if there is one.
+    /// Version of the Redis in use; `None`: there is none.
     pub(super) fn redis(&self) -> Option<&str> {
         self.shared.redis()
     }
 
-    /// A backend more.
+    /// Adds a backend to both balancers.
     pub(super) async fn add(&mut self, name: &'static str) -> Result<(), CommandError> {
         self.backends.push(start(name, &self.application)?);
         for balancer in &self.balancers {
@@ -67,13 +68,13 @@ impl Fleet {
         self.see("find the new backend good", |status| stage::up(status, name)).await
     }
 
-    /// A backend dies, and its sessions with it.
+    /// Kills a backend with its sessions.
     pub(super) async fn kill(&mut self, name: &str) -> Result<(), CommandError> {
         self.backends.iter_mut().filter(|backend| backend.name() == name).for_each(DemoBackend::kill);
         self.see("find the dead backend down", |status| stage::down(status, name)).await
     }
 
-    /// It comes back without them.
+    /// Starts a killed backend, without its sessions.
     pub(super) async fn revive(&mut self, name: &str) -> Result<(), CommandError> {
         for backend in self.backends.iter_mut().filter(|backend| backend.name() == name) {
             backend.revive().map_err(|error| stage::failure(name, &error))?;
@@ -81,7 +82,7 @@ impl Fleet {
         self.see("find the backend good again", |status| stage::up(status, name)).await
     }
 
-    /// The first balancer is stopped and started.
+    /// Stops and starts the first balancer.
     pub(super) async fn restart(&mut self) -> Result<(), CommandError> {
         if let Some(first) = self.balancers.first_mut() {
             first.restart().await?;
@@ -89,7 +90,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The first balancer is killed.
+    /// Kills the first balancer.
     pub(super) fn lose_one(&mut self) {
         self.balancers.remove(0);
     }
@@ -101,14 +102,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// The file of a balancer with this folder.
+    /// Configuration file of a balancer with this folder.
     fn text(&self, own: &Folder) -> String {
         let path = |path: std::path::PathBuf| toml::Value::from(&*path.to_string_lossy()).to_string();
         let mut text =
             format!("stick_table_file = {}\n", path(own.file("stick-table"))) + &configuration::admin(&own.socket());
         if let Some(socket) = self.shared.socket() {
             let url = toml::Value::from(format!("unix:{}", socket.display()));
-            // A machine that is busy with something else than the demo is no reason to lose anybody.
+            // A long budget, so that a busy machine does not change the result.
             text += &format!("\n[store]\nkind = \"redis\"\nurl = {url}\nbudget = \"1s\"\n");
         }
         let addresses = stage::addresses(&self.backends);

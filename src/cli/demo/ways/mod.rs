@@ -1,8 +1,8 @@
-//! Six ways to keep users logged in, and what each costs them when something happens to backends or balancers.
+//! Six ways to keep users logged in, and the logins that each loses when backends or balancers change.
 //!
-//! The users are those of an ordinary application: a login makes a session in the backend that served it, or in a store
-//! that all backends share; a cookie names it; whoever reaches a backend that does not know it has to log in again.
-//! Those logins are counted. Invariant: all ways go through the same events at the same time, before the same backends.
+//! A login makes a session in the memory of one backend, or in a store that all backends share, and a cookie names the
+//! session. A user at a backend without the session has to log in again; these logins are counted. Invariant: all ways
+//! see the same events at the same time, with the same backends.
 
 mod fleet;
 mod service;
@@ -16,18 +16,18 @@ use super::stage::{NEWCOMER, VICTIM};
 use crate::cli::CommandError;
 use crate::cli::table::Table;
 
-/// A way, by the listener that goes it.
+/// One way, with its listener and pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
     listener: &'static str,
     title: &'static str,
-    /// What its pool says.
+    /// Keys of the pool in the configuration.
     options: &'static str,
-    /// Sessions are kept where all backends find them.
+    /// True if all backends share the sessions.
     replicated: bool,
 }
 
-/// `$KEYS` is a file of keys for cookies.
+/// All ways; `$KEYS` is replaced by the path of the cookie keys.
 const WAYS: [Way; 6] = [
     Way { listener: "hash", title: "IP hash", options: "balance = \"hash\"\nstick_table = \"0\"\n", replicated: false },
     Way {
@@ -57,17 +57,17 @@ const WAYS: [Way; 6] = [
     },
 ];
 
-/// What happens, in this order.
+/// Events in their order, as headings of the table.
 const EVENTS: [&str; 5] = ["ONE ADDED", "ONE DIES", "IT RETURNS", "RESTART", "BALANCER KILLED"];
 const ADDED: usize = 0;
 const DIES: usize = 1;
 const RETURNS: usize = 2;
 const RESTART: usize = 3;
 
-/// How many had to log in again, by way and event.
+/// Number of users that had to log in again, by way and event.
 type Losses = [[usize; EVENTS.len()]; WAYS.len()];
 
-/// Plays it.
+/// Runs all events and returns the scene.
 pub(super) async fn logged_in_users() -> Result<Scene, CommandError> {
     let mut fleet = Fleet::start().await?;
     let mut users = Vec::new();
@@ -88,22 +88,22 @@ pub(super) async fn logged_in_users() -> Result<Scene, CommandError> {
             _ => fleet.lose_one(),
         }
         for (way, users) in users.iter_mut().enumerate() {
-            losses[way][event] = users.come_again(fleet.address(WAYS[way])?).await?;
+            losses[way][event] = users.request_accounts(fleet.address(WAYS[way])?).await?;
         }
     }
-    Ok(tell(&fleet, &losses, &at_victim))
+    Ok(scene(&fleet, &losses, &at_victim))
 }
 
-fn tell(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scene {
+fn scene(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scene {
     let [added, dies, returns, restart, killed] = EVENTS;
     let mut table = Table::new(["HAD TO LOG IN AGAIN", added, dies, returns, restart, killed]);
     for (way, [a, b, c, d, e]) in WAYS.iter().zip(losses.map(|row| row.map(|count| count.to_string()))) {
         table.row([way.title.to_owned(), a, b, c, d, e]);
     }
     let row = |title: &str| losses[WAYS.iter().position(|way| way.title == title).unwrap_or(0)];
-    let nobody = |counts: &[usize]| {
+    let none_lost = |counts: &[usize]| {
         let lost = counts.iter().sum::<usize>();
-        (lost > 0).then(|| format!("{lost} did"))
+        (lost > 0).then(|| format!("{lost} lost"))
     };
     let orphans = WAYS.iter().zip(losses).zip(at_victim).filter(|((way, _), _)| !way.replicated);
     let others = orphans
@@ -113,33 +113,34 @@ fn tell(fleet: &Fleet, losses: &Losses, at_victim: &[usize; WAYS.len()]) -> Scen
     let [stick_table, insert, learn] = ["ring with stick table", "balancer's cookie", "learned cookie"].map(row);
     let store = match fleet.redis() {
         Some(version) => {
-            format!("A Redis {version} keeps the replicated sessions, and what the balancers learn from cookies.")
+            format!("A Redis {version} keeps the replicated sessions, and the learned cookies of the balancers.")
         }
-        None => {
-            "There is no redis-server here: replicated sessions are kept beside the backends, and the balancers do \
-                 not tell each other what they learn."
-                .to_owned()
-        }
+        None => "There is no redis-server on this machine: replicated sessions are in the demo's own memory, and the \
+                 balancers do not share learned cookies."
+            .to_owned(),
     };
     let scene = Scene::new("Six ways to keep users logged in")
-        .say(format!(
+        .text(format!(
             "{USERS} users each log in through the first of two balancers. A backend is added, one dies with its \
-             sessions, it returns without them, the balancer is restarted, and at last killed, so that everybody comes \
-             through the second, which knows nobody. {store}"
+             sessions, it returns without them, the balancer is restarted, and at last killed, so that all users come \
+             through the second one, with an empty stick table. {store}"
         ))
         .show(&table)
-        .promise("whoever is remembered or has a cookie stays when a backend is added or returns", {
-            nobody(&[stick_table, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
+        .promise("users in a stick table or with a cookie stay when a backend is added or returns", {
+            none_lost(&[stick_table, insert, learn].map(|row| row[ADDED] + row[RETURNS]))
         })
         .promise(
             "a backend takes only its own users' sessions with it",
             (!others.is_empty()).then(|| others.join(", ")),
         )
-        .promise("a restart costs nobody a session", nobody(&losses.map(|row| row[RESTART])))
-        .promise("the balancer's cookie is good at the other balancer", nobody(&insert[RESTART..]))
-        .promise("with replicated sessions nobody notices anything", nobody(&row("replicated sessions")));
+        .promise("a restart loses no session", none_lost(&losses.map(|row| row[RESTART])))
+        .promise("the balancer's cookie is good at the other balancer", none_lost(&insert[RESTART..]))
+        .promise("with replicated sessions no login is lost", none_lost(&row("replicated sessions")));
     match fleet.redis() {
-        Some(_) => scene.promise("so is a learned one, by the store that both share", nobody(&learn[RESTART..])),
+        Some(_) => scene.promise(
+            "a learned cookie is good at the other balancer, through the shared store",
+            none_lost(&learn[RESTART..]),
+        ),
         None => scene,
     }
 }

@@ -1,6 +1,6 @@
-//! An application with a login, as there are many: a session in memory or in a store, and a cookie that names it.
+//! A web application with a login: a session in memory or in a shared store, and a cookie that names it.
 //!
-//! Knows nothing of balancers. Invariant: a session in memory is known to the process that made it, and to no other.
+//! Depends on nothing of the balancer. Invariant: a session in memory exists only in the process that made it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +14,10 @@ use axum::routing::get;
 
 use super::sessions::SharedSessions;
 
-/// The application's cookie.
+/// Name of the application's cookie.
 pub(super) const COOKIE_NAME: &str = "SID";
 
-/// One process of it.
+/// State of one application process.
 #[derive(Clone)]
 struct AppProcess {
     name: &'static str,
@@ -25,7 +25,7 @@ struct AppProcess {
     shared: SharedSessions,
 }
 
-/// `/login/USER` and `/account`, and the same below `/shared` for sessions that all processes know.
+/// Routes `/login/USER` and `/account`, and both below `/shared` for sessions that all processes share.
 pub(super) fn application(name: &'static str, shared: SharedSessions) -> Router {
     Router::new()
         .route("/login/{user}", get(login))
@@ -36,10 +36,10 @@ pub(super) fn application(name: &'static str, shared: SharedSessions) -> Router 
         .with_state(AppProcess { name, own: Arc::default(), shared })
 }
 
-/// 32 bytes that nobody can guess, as text.
+/// 32 random bytes as hexadecimal digits.
 pub(super) fn random() -> String {
     let mut bytes = [0; 32];
-    // Without random bytes everybody has the same session, and the demo says that promises are broken.
+    // Without random bytes all users have the same session, and the demo reports broken promises.
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     data_encoding::HEXLOWER.encode(&bytes)
 }
@@ -78,7 +78,7 @@ fn welcome(name: &str, user: &str, session: &str) -> Response {
 fn greet(name: &str, user: Option<String>) -> Response {
     match user {
         Some(user) => hello(name, &user).into_response(),
-        None => (StatusCode::UNAUTHORIZED, "who are you?\n").into_response(),
+        None => (StatusCode::UNAUTHORIZED, "not logged in\n").into_response(),
     }
 }
 

@@ -1,7 +1,7 @@
-//! Where backends that replicate their sessions keep them: a redis-server of the demo's own, if this machine has one.
+//! [`SharedSessions`]: sessions that all backends share, in a redis-server that the demo starts.
 //!
-//! Without one a table beside the backends stands for it, which the demo says. Invariant: no redis-server outlives the
-//! demo.
+//! On a machine without redis-server a map in memory replaces it, and the demo prints so. Expires nothing in that map.
+//! Invariant: no redis-server outlives the demo.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,14 @@ use redis::AsyncCommands;
 
 use crate::cli::CommandError;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(5);
-/// A session that nobody uses is forgotten.
+/// Longest wait for the redis-server to start.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two attempts to connect.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Lifetime of an unused session in seconds.
 const SESSION_S: u64 = 3_600;
 
-/// Sessions that every backend finds.
+/// Sessions of all backends, by session id.
 #[derive(Clone)]
 pub(super) struct SharedSessions(Arc<SessionPlace>);
 
@@ -27,18 +29,18 @@ enum SessionPlace {
     Here(Mutex<HashMap<String, String>>),
 }
 
-/// A redis-server that keeps nothing on disk.
+/// A redis-server process without files, killed when dropped.
 struct RedisServer(Child);
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // fails only if it has ended already
+        let _ = self.0.kill(); // fails only if the process has already ended
         let _ = self.0.wait();
     }
 }
 
 impl SharedSessions {
-    /// Starts a redis-server that listens on this path alone, if the program is here.
+    /// Starts a redis-server on this unix socket; without the program, sessions stay in memory.
     pub(super) async fn start(socket: &Path) -> Result<Self, CommandError> {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(socket);
@@ -48,12 +50,12 @@ impl SharedSessions {
         };
         let failure = |error: redis::RedisError| CommandError::Internal(format!("redis-server: {error}"));
         let client = redis::Client::open(format!("redis+unix://{}", socket.display())).map_err(failure)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut connection = loop {
             match client.get_multiplexed_async_connection().await {
                 Ok(connection) => break connection,
                 Err(error) if Instant::now() > deadline => return Err(failure(error)),
-                Err(_) => tokio::time::sleep(LOOK).await,
+                Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         };
         let about: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failure)?;
@@ -62,7 +64,7 @@ impl SharedSessions {
         Ok(Self(Arc::new(SessionPlace::Redis { client, socket, version, _server: server })))
     }
 
-    /// Where the redis-server listens.
+    /// Unix socket of the redis-server; `None`: there is none.
     pub(super) fn socket(&self) -> Option<&Path> {
         match &*self.0 {
             SessionPlace::Redis { socket, .. } => Some(socket),
@@ -70,7 +72,7 @@ impl SharedSessions {
         }
     }
 
-    /// Its version.
+    /// Version of the redis-server; `None`: there is none.
     pub(super) fn redis(&self) -> Option<&str> {
         match &*self.0 {
             SessionPlace::Redis { version, .. } => Some(version),
@@ -78,7 +80,7 @@ impl SharedSessions {
         }
     }
 
-    /// Keeps a session.
+    /// Stores the user of a session.
     pub(super) async fn keep(&self, session: &str, user: &str) -> redis::RedisResult<()> {
         match &*self.0 {
             SessionPlace::Redis { client, .. } => {
@@ -93,7 +95,7 @@ impl SharedSessions {
         }
     }
 
-    /// Whose a session is.
+    /// User of a session; `None`: unknown session.
     pub(super) async fn user(&self, session: &str) -> redis::RedisResult<Option<String>> {
         match &*self.0 {
             SessionPlace::Redis { client, .. } => {

@@ -1,6 +1,7 @@
-//! Users with an address and a browser that keeps cookies.
+//! [`Users`]: 100 users of one way, each with an address and cookies.
 //!
-//! Judges nothing. Invariant: every request is a new connection, and a user who is not known logs in again at once.
+//! Compares no results. Invariant: every request uses a new connection, and a user without a session logs in again at
+//! once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,9 +13,9 @@ use tokio::time::timeout;
 use super::Way;
 use crate::cli::CommandError;
 use crate::cli::client;
-use crate::cli::demo::clients::{PATIENCE, connect};
+use crate::cli::demo::clients::{TIMEOUT, connect};
 
-/// Users of each way: 127.0.1.1, 127.0.1.2 and so on.
+/// Number of users of each way: 127.0.1.1, 127.0.1.2 and so on.
 pub(super) const USERS: u8 = 100;
 
 /// The users of one way.
@@ -26,12 +27,12 @@ pub(super) struct Users {
 struct User {
     number: u8,
     cookies: BTreeMap<String, String>,
-    /// The backend that made the session.
+    /// Name of the backend that made the session.
     home: String,
 }
 
 impl Users {
-    /// Everybody logs in.
+    /// Logs in every user.
     pub(super) async fn log_in(way: Way, address: SocketAddr) -> Result<Self, CommandError> {
         let mut users = Vec::new();
         for number in 1..=USERS {
@@ -42,8 +43,8 @@ impl Users {
         Ok(Self { way, users })
     }
 
-    /// Everybody asks for the account; how many had to log in again.
-    pub(super) async fn come_again(&mut self, address: SocketAddr) -> Result<usize, CommandError> {
+    /// Requests every user's account; returns the number of users that had to log in again.
+    pub(super) async fn request_accounts(&mut self, address: SocketAddr) -> Result<usize, CommandError> {
         let mut lost = 0;
         for user in &mut self.users {
             if user.ask(self.way, address, "account").await?.is_none() {
@@ -54,7 +55,7 @@ impl Users {
         Ok(lost)
     }
 
-    /// How many have their session at this backend.
+    /// Number of users with a session at this backend.
     pub(super) fn at(&self, backend: &str) -> usize {
         self.users.iter().filter(|user| user.home == backend).count()
     }
@@ -67,10 +68,10 @@ impl User {
         Ok(())
     }
 
-    /// The backend that knew the user; `None`: one that did not.
+    /// Sends a request; returns the backend that had the session, or `None` if it had none.
     async fn ask(&mut self, way: Way, address: SocketAddr, what: &str) -> Result<Option<String>, CommandError> {
         let path = if way.replicated { format!("/shared/{what}") } else { format!("/{what}") };
-        let answered = timeout(PATIENCE, self.exchange(address, &path)).await.unwrap_or_else(|late| Err(late.into()));
+        let answered = timeout(TIMEOUT, self.exchange(address, &path)).await.unwrap_or_else(|late| Err(late.into()));
         answered.map_err(|error| CommandError::Internal(format!("user {} at {address}: {error}", self.number)))
     }
 

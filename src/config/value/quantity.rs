@@ -1,0 +1,96 @@
+//! Durations and sizes: a number and one unit.
+//!
+//! Bounds come from the caller. Invariant: [`show_duration`] writes a duration as [`duration`] reads it.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::{ValueResult, text};
+use crate::config::problem::Bad;
+
+/// The unit of the shortest times, for bounds and defaults.
+pub(in crate::config) const MICROSECOND: Duration = Duration::from_micros(1);
+pub(in crate::config) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(in crate::config) const SECOND: Duration = Duration::from_secs(1);
+pub(in crate::config) const MINUTE: Duration = Duration::from_secs(60);
+pub(in crate::config) const HOUR: Duration = Duration::from_secs(3600);
+pub(in crate::config) const DAY: Duration = Duration::from_secs(86_400);
+
+/// Units of durations, in microseconds, ascending.
+const UNITS: [(&str, u64); 6] =
+    [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
+
+/// Reads a number and one unit, in bounds: `"200ms"`, `"5s"`, `"10m"`, `"1h"`, `"7d"`; zero needs a unit, too.
+pub(in crate::config) fn duration(least: Duration, most: Duration) -> impl Fn(&DeValue<'_>) -> ValueResult<Duration> {
+    move |value| {
+        let malformed =
+            || Bad::new("is not a duration").hint("a number and a unit: \"200ms\", \"5s\", \"10m\", \"1h\", \"7d\"");
+        // Only a key with a lower bound in microseconds has timers that precise; elsewhere "us" would be cut silently.
+        let has_microseconds = !least.is_zero() && least < MILLISECOND;
+        let whole = |duration: &Duration| has_microseconds || duration.subsec_micros().is_multiple_of(1_000);
+        let duration = value.as_str().and_then(parse_duration).filter(whole).ok_or_else(malformed)?;
+        let in_bounds = (least..=most).contains(&duration);
+        in_bounds
+            .then_some(duration)
+            .ok_or_else(|| Bad::new(format!("is not between {} and {}", show_duration(least), show_duration(most))))
+    }
+}
+
+/// Reads a size in bytes: a whole number with `KiB`, `MiB` or `GiB`, or `"0"`.
+pub(in crate::config) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> ValueResult<u64> {
+    const UNITS: [(&str, u64); 4] = [("", 0), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    move |value| {
+        let malformed =
+            || Bad::new("is not a size").hint("a number and a unit: \"512 KiB\", \"4 MiB\", \"1 GiB\", or \"0\"");
+        let written = text(value)?;
+        let (number, unit) = written.split_at(written.bytes().take_while(u8::is_ascii_digit).count());
+        let number: u64 = number.parse().map_err(|_| malformed())?;
+        let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).ok_or_else(malformed)?;
+        let bytes = number.checked_mul(*unit).filter(|bytes| *unit > 0 || (number == 0 && *bytes == 0));
+        let bytes = bytes.ok_or_else(malformed)?;
+        if bytes > most { Err(Bad::new(format!("is more than {} GiB", most >> 30))) } else { Ok(bytes) }
+    }
+}
+
+/// Writes a duration in the largest unit that divides it.
+pub(in crate::config) fn show_duration(duration: Duration) -> String {
+    let us = duration.as_micros();
+    let fitting = UNITS.iter().rev().find(|(_, unit)| us > 0 && us.is_multiple_of(u128::from(*unit)));
+    fitting.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", us / u128::from(*unit)))
+}
+
+fn parse_duration(written: &str) -> Option<Duration> {
+    let digits = written.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = written.split_at(digits);
+    let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*unit).map(Duration::from_micros)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(text: &str) -> DeValue<'_> {
+        DeValue::String(text.into())
+    }
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        let any = duration(Duration::ZERO, Duration::MAX);
+        for (written, ms) in [("0s", 0), ("200ms", 200), ("5s", 5000), ("10m", 600_000), ("1h", 3_600_000)] {
+            assert_eq!(any(&string(written)), Ok(Duration::from_millis(ms)), "{written}");
+        }
+        for written in ["", "5", "s", "5 s", "-5s", "1.5s", "5S", "1h30m", "999999999999d", "5ns"] {
+            assert!(any(&string(written)).is_err(), "{written}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for written in ["0s", "1ms", "1500ms", "5s", "90s", "10m", "1h", "36h", "7d"] {
+            let read = parse_duration(written).unwrap();
+            assert_eq!(show_duration(read), written);
+        }
+    }
+}
