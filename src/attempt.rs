@@ -4,6 +4,7 @@
 //! budget is spent, and a local error never leads to another backend.
 
 use crate::config;
+use crate::fault::ConnectFailure;
 use crate::outcome::Ended;
 
 /// A known key's backend is tried again after this long.
@@ -31,34 +32,6 @@ impl Rules {
             timeout_ms: pool.connect_timeout.as_millis() as u64,
             budget_ms: pool.connect_budget.as_millis() as u64,
             sticky_retries: pool.sticky_retries,
-        }
-    }
-}
-
-/// How an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Nobody listens, or the connection was reset before it was established.
-    Refused,
-    /// No answer in time.
-    TimedOut,
-    /// No way leads there.
-    Unreachable,
-    /// It is connected, and its TLS is not to be had or not to be believed.
-    Tls,
-    /// This machine's fault, not the backend's.
-    Local(Ended),
-}
-
-impl ConnectFailure {
-    /// The ending of a connection whose last attempt failed so.
-    pub fn ended(self) -> Ended {
-        match self {
-            Self::Refused => Ended::ConnectRefused,
-            Self::TimedOut => Ended::ConnectTimeout,
-            Self::Unreachable => Ended::ConnectUnreachable,
-            Self::Tls => Ended::BackendTls,
-            Self::Local(ended) => ended,
         }
     }
 }

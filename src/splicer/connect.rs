@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::fault::connect_failed;
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
-use super::os::{Broken, Os};
+use super::os::Os;
 use super::slab::Side;
-use crate::attempt::{ConnectFailure, NextAttempt};
+use crate::attempt::NextAttempt;
+use crate::fault::{ConnectFailure, Fault};
 use crate::socket::connect_in_turn;
 
 impl<O: Os> Flow<O> {
@@ -25,13 +25,12 @@ impl<O: Os> Flow<O> {
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
         let sources = preread.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
         let to = backend.address();
-        let no_port = |why: &Broken| *why == Broken::NoPort;
-        let socket = match connect_in_turn(sources, to, self.id, no_port, |from| step.tools.os.connect(to, from)) {
+        let socket = match connect_in_turn(sources, to, self.id, |from| step.tools.os.connect(to, from)) {
             Ok(socket) => socket,
-            Err(why) => return self.attempt_failed(why, step),
+            Err(fault) => return self.attempt_failed(fault.connect_failure(), step),
         };
-        if let Err(why) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
-            return self.attempt_failed(why, step);
+        if let Err(fault) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
+            return self.attempt_failed(fault.connect_failure(), step);
         }
         self.backend = Some(socket);
         To(Stage::Connecting)
@@ -44,12 +43,12 @@ impl<O: Os> Flow<O> {
         }
         let Some(backend) = &self.backend else { return To(Stage::Attempt) };
         if self.backend_failed {
-            let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
-            return self.attempt_failed(why, step);
+            let fault = step.tools.os.take_error(backend).unwrap_or(Fault::Reset);
+            return self.attempt_failed(fault.connect_failure(), step);
         }
         if !self.up.writable {
             return match step.now >= self.until {
-                true => self.attempt_failed(Broken::Gone, step),
+                true => self.attempt_failed(ConnectFailure::TimedOut, step),
                 false => Stop(Verdict::Wait),
             };
         }
@@ -88,10 +87,9 @@ impl<O: Os> Flow<O> {
         step.spare.push(preread);
     }
 
-    fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
+    fn attempt_failed(&mut self, failure: ConnectFailure, step: &mut Step<'_, O>) -> Go {
         self.backend = None;
         let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Relay) };
-        let failure = connect_failed(why);
         let now_ms = step.now / 1_000;
         let to_blame = !matches!(failure, ConnectFailure::Local(_));
         if to_blame {

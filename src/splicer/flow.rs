@@ -9,17 +9,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::fault::{backend_broken, client_broken, local, relay_broken};
-use super::os::{Broken, Event, Io, Micros, Os};
+use super::os::{Event, Io, Micros, Os};
 use super::preread::{Labels, Preread, PrereadProgress};
-use super::relay::{Direction, Pumped, Tools};
+use super::relay::{Direction, Pumped, Tools, broken};
 use super::slab::{Side, Token};
 use super::stick::LOOK_AGAIN_US;
 use super::timer::WheelLink;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, ConnectFailure, Rules};
+use crate::attempt::{Attempts, Rules};
 use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
+use crate::fault::{ConnectFailure, Endpoint, Fault};
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
 use crate::pool::Lease;
@@ -201,9 +201,9 @@ impl<O: Os> Flow<O> {
             return Verdict::End(ended);
         }
         if let Some(client) = &self.client
-            && let Err(why) = step.tools.os.watch(client, step.token)
+            && let Err(fault) = step.tools.os.watch(client, step.token)
         {
-            return Verdict::End(local(why));
+            return Verdict::End(fault.ending(Endpoint::Client));
         }
         self.step(step)
     }
@@ -281,10 +281,10 @@ impl<O: Os> Flow<O> {
                 }
                 Io::End => return Stop(Verdict::End(preread.cut_short())),
                 // Health checks of balancers in front of us end so.
-                Io::Broken(Broken::Reset) if preread.cut_short() == Ended::Probe => {
+                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
                     return Stop(Verdict::End(Ended::Probe));
                 }
-                Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
+                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
             }
         }
     }
@@ -375,7 +375,7 @@ impl<O: Os> Flow<O> {
                 counters.bytes_down.add(self.down.bytes - down_bytes);
             }
         }
-        if let Some(ended) = relay_broken(up, down).or_else(|| self.silent_failure(step)) {
+        if let Some(ended) = broken(up, down).or_else(|| self.silent_failure(step)) {
             return Stop(Verdict::End(ended));
         }
         if self.up.end_seen && self.down.end_seen {
@@ -396,14 +396,14 @@ impl<O: Os> Flow<O> {
         }
         let failed = std::mem::take(&mut self.backend_failed);
         let backend = self.backend.as_ref().filter(|_| failed)?;
-        step.tools.os.take_error(backend).map(backend_broken)
+        step.tools.os.take_error(backend).map(|fault| fault.ending(Endpoint::Backend))
     }
 
     /// How the client's socket broke, if an event said that it did.
     pub(super) fn client_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
         let failed = std::mem::take(&mut self.client_failed);
         let client = self.client.as_ref().filter(|_| failed)?;
-        step.tools.os.take_error(client).map(client_broken)
+        step.tools.os.take_error(client).map(|fault| fault.ending(Endpoint::Client))
     }
 
     /// Passes an end on once everything before it is delivered.

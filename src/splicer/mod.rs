@@ -8,7 +8,6 @@
 mod acceptor;
 mod connect;
 pub mod ending;
-mod fault;
 pub mod flow;
 mod inbox;
 pub mod os;

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::os::Micros;
-use crate::attempt::{Attempts, ConnectFailure};
+use crate::attempt::Attempts;
 use crate::client_hello::{Progress, Scan};
 use crate::config::{ProxyIn, Untrusted};
 use crate::connection::{ClientInfo, Entry};
+use crate::fault::ConnectFailure;
 use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Pool, Remember};
 use crate::proxy_protocol;

@@ -8,16 +8,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::deadline::until;
 use super::secure::Secured;
-use super::socket::{Fault, Socket};
+use super::socket::Socket;
 use super::state::{Conversation, ConversationStage};
 use super::stream::Stream;
-use crate::attempt::{Attempts, ConnectFailure, NextAttempt, Rules};
+use crate::attempt::{Attempts, NextAttempt, Rules};
 use crate::clock::{self, Micros};
 use crate::config::Address;
+use crate::fault::{ConnectFailure, Endpoint, Fault};
 use crate::limits::keep_alive;
 use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
@@ -64,7 +63,7 @@ impl Connector<'_> {
         tokio::select! {
             biased;
             connected = connect => connected,
-            fault = client.broken() => Err(fault.of_client()),
+            fault = client.broken() => Err(fault.ending(Endpoint::Client)),
         }
     }
 
@@ -156,7 +155,7 @@ impl Connector<'_> {
             }
             self.conversation.state.enter(ConversationStage::Connect);
             tokio::select! {
-                fault = client.broken() => return Err(fault.of_client()),
+                fault = client.broken() => return Err(fault.ending(Endpoint::Client)),
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
             }
         }
@@ -164,12 +163,10 @@ impl Connector<'_> {
     }
 
     async fn attempt(&self, address: &Address) -> Result<Stream, ConnectFailure> {
-        let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id).map_err(meaning)?;
+        let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id)
+            .map_err(Fault::connect_failure)?;
         let socket = Socket::new(socket).map_err(|_| ConnectFailure::Local(Ended::NoDescriptor))?;
-        if let Err(error) = socket.connected().await {
-            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-            return Err(meaning(errno));
-        }
+        socket.connected().await.map_err(|error| Fault::of_io(&error).connect_failure())?;
         let mut stream = Stream::plain(socket);
         let rules = keep_alive(&self.conversation.context.current.load().config.limits);
         // Best effort: a unix socket has none of these.
@@ -181,10 +178,9 @@ impl Connector<'_> {
         let Some(upstream) = self.upstream else { return Ok(stream) };
         let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
         let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
-        Stream::connect(stream.into_socket(), tls).await.map_err(|fault| match fault {
-            Fault::Local(ended) => ConnectFailure::Local(ended),
-            _ => ConnectFailure::Tls,
-        })
+        Stream::connect(stream.into_socket(), tls)
+            .await
+            .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))
     }
 
     /// The PROXY header of the pool, where it wants one.
@@ -216,37 +212,6 @@ fn now_ms() -> u64 {
 }
 
 /// Begins to connect from one of the pool's addresses.
-fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Errno> {
-    let no_port = |error: &Errno| matches!(*error, Errno::ADDRNOTAVAIL | Errno::ADDRINUSE);
-    connect_in_turn(sources, to, turn, no_port, |from| connect(to, from))
-}
-
-/// Whose fault it is that there is no connection.
-fn meaning(error: Errno) -> ConnectFailure {
-    match error {
-        Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE | Errno::NOENT | Errno::NOTCONN => {
-            ConnectFailure::Refused
-        }
-        Errno::TIMEDOUT => ConnectFailure::TimedOut,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => ConnectFailure::Unreachable,
-        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => ConnectFailure::Local(Ended::NoPort),
-        Errno::MFILE | Errno::NFILE => ConnectFailure::Local(Ended::NoDescriptor),
-        Errno::NOBUFS | Errno::NOMEM => ConnectFailure::Local(Ended::NoMemory),
-        _ => ConnectFailure::Local(Ended::LocalError),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_machine_lacks_is_held_against_no_backend() {
-        for error in [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::MFILE, Errno::NOBUFS, Errno::ACCESS] {
-            assert!(matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
-        }
-        for error in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH] {
-            assert!(!matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
-        }
-    }
+fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Fault> {
+    connect_in_turn(sources, to, turn, |from| connect(to, from))
 }

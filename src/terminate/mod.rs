@@ -31,12 +31,13 @@ use self::deadline::{Deadline, until};
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
-use self::socket::{Fault, Socket};
+use self::socket::Socket;
 use self::state::Conversation;
 use self::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
+use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 use crate::pool::Pool;
 use crate::snapshot::{Listener, RouteTarget};
@@ -120,7 +121,7 @@ async fn handshake(
     let mut client = made.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
         Fault::Tls => Ended::HandshakeFailed,
         Fault::Cut => Ended::HandshakeCut,
-        other => other.of_client(),
+        other => other.ending(Endpoint::Client),
     })?;
     let Some(connection) = client.server() else { return Err(Ended::LocalError) };
     let identity = match server.identity(connection, clock::unix_s()) {
