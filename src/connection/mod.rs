@@ -17,7 +17,8 @@ pub use self::select::{ConnectionFilter, Selection};
 use crate::admission::Permit;
 use crate::client_hello::ClientHello;
 use crate::clock::Micros;
-use crate::config::{self, ProxyOut, Tls};
+use crate::config::{self, ProxyOut, Tls, Untrusted};
+use crate::outcome::Ended;
 use crate::proxy_protocol::{self, Announce, Header};
 use crate::route::RouteFacts;
 use crate::server_name::ServerName;
@@ -116,6 +117,25 @@ impl ClientInfo {
         }
     }
 
+    /// Returns the listener whose rules judge this connection: `in_force` if it would have read of the client exactly what
+    /// was read by `read_by`, else `read_by`. So rules about reading and routes never come from two generations: a verdict
+    /// "not TLS" or "silent", a PROXY header or "no hello needed" meets only routes of a configuration that agrees.
+    pub fn judged_by<'l>(&self, in_force: Option<&'l Arc<Listener>>, read_by: &'l Arc<Listener>) -> &'l Arc<Listener> {
+        in_force.filter(|listener| self.would_be_read_by(listener, &read_by.config)).unwrap_or(read_by)
+    }
+
+    fn would_be_read_by(&self, listener: &Listener, read_by: &config::Listener) -> bool {
+        let peer = if self.announced { self.peer } else { self.source };
+        let same_header = expects_proxy_header(&listener.config, peer) == Ok(self.announced || self.local)
+            && listener.config.proxy.is_some() == read_by.proxy.is_some();
+        let same_verdict = match self.entry {
+            Entry::Routed => self.hello_read == listener.needs_hello,
+            Entry::NotTls => listener.needs_hello && listener.not_tls.is_some(),
+            Entry::Silent => listener.needs_hello && listener.silent.is_some(),
+        };
+        same_header && same_verdict
+    }
+
     /// Returns what the conditions of routes look at.
     pub fn route_facts(&self) -> RouteFacts<'_> {
         RouteFacts { sni: self.name(), alpn: &self.alpn, source: self.key_source() }
@@ -159,6 +179,16 @@ impl ClientInfo {
     }
 }
 
+/// True if the first bytes of this peer must be a PROXY header; an error if the listener refuses the peer. A unix peer is
+/// trusted, because the permissions of the socket's file say which process may connect.
+pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr>) -> Result<bool, Ended> {
+    let Some(proxy) = &listener.proxy else { return Ok(false) };
+    if peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip()))) {
+        return Ok(true);
+    }
+    if proxy.untrusted == Untrusted::Refuse { Err(Ended::Untrusted) } else { Ok(false) }
+}
+
 /// Names a connection among those of all processes and machines.
 pub fn unique_id(id: u64) -> [u8; 16] {
     static INSTANCE: OnceLock<u64> = OnceLock::new();
@@ -168,3 +198,6 @@ pub fn unique_id(id: u64) -> [u8; 16] {
     unique[8..].copy_from_slice(&id.to_be_bytes());
     unique
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,20 +9,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::os::{Event, Io, Micros, Os};
-use super::preread::{Labels, Preread, PrereadProgress};
+use super::os::{Event, Micros, Os};
+use super::preread::{Labels, Picked, Preread};
 use super::relay::{Direction, Pumped, Tools, broken};
 use super::slab::{Side, Token};
-use super::stick::LOOK_AGAIN_US;
 use super::timer::WheelLink;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, Rules};
+use crate::attempt::{KnownWait, wait_for_known};
 use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
-use crate::fault::{ConnectFailure, Endpoint, Fault};
+use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::Lease;
+use crate::pool::{Lease, Pick};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -61,17 +60,17 @@ pub enum Verdict {
 pub(super) enum Stage {
     /// Reading what the listener's rules need.
     Preread,
-    /// Everything needed is known: route and pick.
+    /// Everything needed is read: the connection is routed, and a backend is picked.
     Pick,
-    /// A backend is chosen: begin to connect.
-    Attempt,
-    /// Waiting for the backend's answer.
+    /// A backend is picked: an attempt to connect begins.
+    Connect,
+    /// The backend has not replied to the attempt yet.
     Connecting,
-    /// Waiting to try the same backend again.
-    Pause,
-    /// Waiting for the backend it has settled at, which is down.
-    Await,
-    /// Moving bytes.
+    /// The same backend is tried again after a pause.
+    RetryPause,
+    /// The backend at which the client is known is down, and the client waits for it.
+    WaitForBackend,
+    /// Both sides are connected, and bytes move.
     Relay,
 }
 
@@ -214,10 +213,10 @@ impl<O: Os> Flow<O> {
             let go = match self.stage {
                 Stage::Preread => self.preread(step),
                 Stage::Pick => self.pick(step),
-                Stage::Attempt => self.attempt(step),
+                Stage::Connect => self.connect(step),
                 Stage::Connecting => self.connecting(step),
-                Stage::Pause => self.pause(step),
-                Stage::Await => self.await_settled(step),
+                Stage::RetryPause => self.retry_pause(step),
+                Stage::WaitForBackend => self.wait_for_backend(step),
                 Stage::Relay => self.relay(step),
             };
             match go {
@@ -250,69 +249,6 @@ impl<O: Os> Flow<O> {
         [limit, tune, self.refresh_at()].into_iter().flatten().min()
     }
 
-    fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
-        loop {
-            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
-            match preread.look() {
-                PrereadProgress::Known => return To(Stage::Pick),
-                PrereadProgress::Announced => {
-                    if let Err(ended) = self.announced(step) {
-                        return Stop(Verdict::End(ended));
-                    }
-                    continue;
-                }
-                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
-                PrereadProgress::More => {}
-            }
-            if !self.up.readable && !self.up.finished {
-                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-            }
-            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
-            let answer = step.tools.os.recv(client, step.tools.scratch);
-            match answer {
-                Io::Moved(n) => {
-                    self.up.bytes += n as u64;
-                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
-                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
-                }
-                Io::Later => {
-                    self.up.readable = false;
-                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-                }
-                Io::End => return Stop(Verdict::End(preread.cut_short())),
-                // Health checks of balancers in front of us end so.
-                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
-                    return Stop(Verdict::End(Ended::Probe));
-                }
-                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
-            }
-        }
-    }
-
-    fn preread_timed_out(&mut self) -> Go {
-        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
-            Ok(()) => To(Stage::Pick),
-            Err(ended) => Stop(Verdict::End(ended)),
-        }
-    }
-
-    /// A trusted peer has sent a PROXY header. Its bytes are not the client's and do not count.
-    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
-        let Some(preread) = &self.preread else { return Ok(()) };
-        self.up.bytes = preread.bytes.len() as u64;
-        let client_info = &preread.client_info;
-        let labels = self.labels.get_or_insert_default();
-        (labels.local, labels.peer) = (client_info.local, client_info.peer);
-        self.source = client_info.source.map(CompactAddress::from);
-        match client_info.key_source() {
-            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
-            None => {
-                step.counters.keyless.add(1);
-                Ok(())
-            }
-        }
-    }
-
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
         let client_info = &preread.client_info;
@@ -321,42 +257,42 @@ impl<O: Os> Flow<O> {
             (labels.sni, labels.ech) = (client_info.sni.clone(), client_info.ech);
         }
         let snapshot = step.current.load();
-        let Some(known) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
-        // A listener removed meanwhile still serves what it accepted, by the rules it had.
-        let listener = snapshot.listener_of(&known.state).unwrap_or(known);
+        let Some(read_by) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
+        // A listener that a reload has removed serves what it accepted, by its own rules.
+        let listener = client_info.judged_by(snapshot.listener_of(&read_by.state), read_by);
         let Some(target) = client_info.route(listener) else { return Stop(Verdict::End(Ended::NoRoute)) };
         let pool = &listener.pools[target.pool];
         if pool.config().is_conversation(target.tls) {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;
-        if let Some(most) = pool.waits(None, &client_info.facts(), now_ms) {
-            let since = *preread.waiting_since.get_or_insert(step.now);
-            if most.is_zero() {
-                self.labels.get_or_insert_default().pool = Some(pool.name().into());
-                return Stop(Verdict::End(Ended::SettledDown));
+        let facts = client_info.facts();
+        let pick = match wait_for_known(pool, None, &facts, &mut preread.waiting_since_ms, now_ms) {
+            KnownWait::LookAgainAt(at_ms) => {
+                self.until = at_ms * 1_000;
+                return To(Stage::WaitForBackend);
             }
-            if step.now < since + most.as_micros() as Micros {
-                self.until = step.now + LOOK_AGAIN_US;
-                return To(Stage::Await);
-            }
-        }
-        let Some(pick) = pool.pick(&client_info.facts(), &preread.tried, now_ms) else {
-            let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended);
-            self.labels.get_or_insert_default().pool = Some(pool.name().into());
-            return Stop(Verdict::End(ended));
+            KnownWait::Refuse => Err(Ended::SettledDown),
+            KnownWait::Pick => pool
+                .pick(&facts, preread.attempts.tried(), now_ms)
+                .ok_or_else(|| preread.attempts.no_backend(pool, now_ms)),
         };
-        if preread.attempts.is_none() {
-            preread.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
-        }
-        (preread.broke, preread.remember) = (pick.broke, pick.remember);
-        preread.picked = Some(Arc::clone(pool));
+        let pick = match pick {
+            Ok(pick) => pick,
+            Err(ended) => {
+                self.labels.get_or_insert_default().pool = Some(Arc::clone(pool.shared_name()));
+                return Stop(Verdict::End(ended));
+            }
+        };
+        preread.attempts.picked(pool.config(), pick.keyed, now_ms);
+        let Pick { reason, broke, remember, .. } = pick;
+        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, broke, remember });
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
-        To(Stage::Attempt)
+        To(Stage::Connect)
     }
 
     fn relay(&mut self, step: &mut Step<'_, O>) -> Go {

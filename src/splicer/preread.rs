@@ -6,14 +6,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::os::Micros;
-use crate::attempt::Attempts;
+use super::flow::Go::{self, Stop, To};
+use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
+use super::os::{Io, Micros, Os};
+use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
-use crate::config::{ProxyIn, Untrusted};
-use crate::connection::{ClientInfo, Entry};
-use crate::fault::ConnectFailure;
-use crate::outcome::{BreakCause, Ended};
-use crate::pool::{Backend, Pool, Remember};
+use crate::connection::{ClientInfo, Entry, expects_proxy_header};
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::pool::{Lease, Pool, Remember};
 use crate::proxy_protocol;
 use crate::server_name::ServerName;
 use crate::snapshot::Listener;
@@ -31,25 +32,39 @@ pub struct Preread {
     /// A PROXY header has to come first.
     pub expects_header: bool,
     /// Attempts to connect, from the first pick on.
-    pub attempts: Option<Attempts>,
-    /// When the attempt under way began.
+    pub attempts: Attempts,
+    /// Begin of the attempt under way.
     pub attempt_began: Micros,
-    /// Backends that failed in this connection.
-    pub tried: Vec<Arc<Backend>>,
-    /// The pool of the last pick: its rules hold until the connection stands, whatever is reloaded meanwhile.
-    pub picked: Option<Arc<Pool>>,
-    /// The client had settled at another backend, and why it does not get that.
-    pub broke: Option<BreakCause>,
-    /// What the pool remembers once the connection stands.
-    pub remember: Option<Remember>,
-    /// Since when it waits for the backend it settled at.
-    pub waiting_since: Option<Micros>,
-    /// How the last one failed.
-    pub last_failure: Option<ConnectFailure>,
+    /// The last pick.
+    pub picked: Option<Picked>,
+    /// Begin of the wait for the backend at which the client is known, in milliseconds.
+    pub waiting_since_ms: Option<u64>,
     /// What is read of the client, from accept on.
     pub client_info: ClientInfo,
     expects_hello: bool,
     scan: Scan,
+}
+
+/// A pick whose backend is being connected. The rules of its pool hold until the connection stands, whatever a reload
+/// changes meanwhile.
+#[derive(Debug)]
+pub struct Picked {
+    /// Pool that picked the backend.
+    pub pool: Arc<Pool>,
+    /// Step of the chain that chose the backend.
+    pub reason: PickReason,
+    /// Why the client got another backend than the one it was known at.
+    pub broke: Option<BreakCause>,
+    /// Entry that the stick table gets once the connection stands.
+    pub remember: Option<Remember>,
+}
+
+impl Picked {
+    /// Returns the target of an attempt at the backend of `lease`, counted by this worker.
+    pub fn target<'t>(&'t self, lease: &'t Lease, worker: usize) -> AttemptTarget<'t> {
+        let Self { pool, reason, remember, .. } = self;
+        AttemptTarget { pool, lease, reason: *reason, remember: *remember, counters_index: worker }
+    }
 }
 
 /// What only some connections have, for the log.
@@ -87,11 +102,7 @@ impl Preread {
     /// Begins with a connection that `listener` accepted; `client_info` has its number, time and address.
     pub fn begin(&mut self, listener: Arc<Listener>, client_info: ClientInfo) -> Result<(), Ended> {
         self.expects_hello = listener.needs_hello;
-        match &listener.config.proxy {
-            Some(proxy) if trusts(proxy, client_info.source) => self.expects_header = true,
-            Some(ProxyIn { untrusted: Untrusted::Refuse, .. }) => return Err(Ended::Untrusted),
-            _ => {}
-        }
+        self.expects_header = expects_proxy_header(&listener.config, client_info.source)?;
         self.client_info = client_info;
         self.listener = Some(listener);
         Ok(())
@@ -168,7 +179,9 @@ impl Preread {
     /// Writes the PROXY header that the backend receives before anything else, where its pool has `proxy` set.
     /// `destination` is the address of the client's own socket.
     pub fn proxy_header(&mut self, destination: impl FnOnce() -> Option<SocketAddr>) -> Vec<u8> {
-        let Some(proxy) = self.picked.as_ref().and_then(|pool| pool.config().proxy.as_ref()) else { return Vec::new() };
+        let Some(proxy) = self.picked.as_ref().and_then(|picked| picked.pool.config().proxy.as_ref()) else {
+            return Vec::new();
+        };
         let client_info = &mut self.client_info;
         client_info.destination = client_info.destination.or_else(destination);
         client_info.proxy_header(proxy, Some(&client_info.alpn), None)
@@ -177,9 +190,7 @@ impl Preread {
     /// Makes it ready for another connection.
     pub fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut tried = std::mem::take(&mut self.tried);
-        tried.clear();
-        *self = Self { tried, ..Self::default() };
+        *self = Self::default();
         if bytes.capacity() <= SPARE_BYTES_MAX {
             self.bytes = bytes;
             self.bytes.clear();
@@ -187,7 +198,68 @@ impl Preread {
     }
 }
 
-/// A unix peer is trusted: the file's permissions say who may connect.
-fn trusts(proxy: &ProxyIn, peer: Option<SocketAddr>) -> bool {
-    peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip())))
+impl<O: Os> Flow<O> {
+    /// Reads until the listener's rules have what they need, or the client's time is over.
+    pub(super) fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
+        loop {
+            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
+            match preread.look() {
+                PrereadProgress::Known => return To(Stage::Pick),
+                PrereadProgress::Announced => {
+                    if let Err(ended) = self.announced(step) {
+                        return Stop(Verdict::End(ended));
+                    }
+                    continue;
+                }
+                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
+                PrereadProgress::More => {}
+            }
+            if !self.up.readable && !self.up.finished {
+                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+            }
+            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
+            let answer = step.tools.os.recv(client, step.tools.scratch);
+            match answer {
+                Io::Moved(n) => {
+                    self.up.bytes += n as u64;
+                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
+                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                }
+                Io::Later => {
+                    self.up.readable = false;
+                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+                }
+                Io::End => return Stop(Verdict::End(preread.cut_short())),
+                // Health checks of balancers in front of us end so.
+                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
+                    return Stop(Verdict::End(Ended::Probe));
+                }
+                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
+            }
+        }
+    }
+
+    fn preread_timed_out(&mut self) -> Go {
+        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
+            Ok(()) => To(Stage::Pick),
+            Err(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    /// A trusted peer has sent a PROXY header. Its bytes are not the client's and do not count.
+    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
+        let Some(preread) = &self.preread else { return Ok(()) };
+        self.up.bytes = preread.bytes.len() as u64;
+        let client_info = &preread.client_info;
+        let labels = self.labels.get_or_insert_default();
+        (labels.local, labels.peer) = (client_info.local, client_info.peer);
+        self.source = client_info.source.map(CompactAddress::from);
+        match client_info.key_source() {
+            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
+            None => {
+                step.counters.keyless.add(1);
+                Ok(())
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 use super::runtime::RuntimeContext;
 use crate::access_log::{self, LogRecord, Message};
 use crate::admission::Permit;
+use crate::attempt;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
 use crate::connection::{ClientInfo, ConnectionRecord};
@@ -156,16 +157,10 @@ impl ConversationState {
     /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
     /// learned cookie.
     pub fn settled(&self, pool: &Pool, broke: Option<BreakCause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
-        if let Some(cause) = broke {
-            pool.count_break(cause);
-        }
         self.broke.set(broke);
-        let stay = remember.zip(self.backend.borrow().clone());
-        let stay = stay.map(|(remember, backend)| Stay { remember, backend, value });
-        if let Some(stay) = &stay {
-            pool.settle(stay.remember, &stay.backend, clock::now() / 1_000);
-        }
-        *self.stay.borrow_mut() = stay;
+        let Some(backend) = self.backend.borrow().clone() else { return };
+        attempt::settle(pool, &backend, broke, remember, clock::now() / 1_000);
+        *self.stay.borrow_mut() = remember.map(|remember| Stay { remember, backend, value });
     }
 
     /// The application has ended the value by which its client had settled.
@@ -313,10 +308,11 @@ impl Conversation {
     /// Where it came in, by the rules in force. A listener that was removed meanwhile still serves what it accepted, by
     /// the rules it had last.
     pub fn listener(&self) -> Option<Arc<Listener>> {
+        let snapshot = self.context.current.load();
+        let in_force = snapshot.listener_of(self.permit.listener());
         let mut rules = self.rules.borrow_mut();
-        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
-            *rules = Some(Arc::clone(listener));
-        }
+        let judges = rules.as_ref().map_or(in_force, |read_by| Some(self.client_info.judged_by(in_force, read_by)));
+        *rules = judges.cloned();
         rules.clone()
     }
 
