@@ -1,124 +1,142 @@
-//! What a failed connect means: try the same backend again, try the next, or give up.
+//! [`Attempts`]: what a failed connect means (the same backend again, the next one, or the end), and what its pool
+//! learns of it.
 //!
-//! Opens nothing and knows no clock: time is an argument, in milliseconds. Invariant: no attempt begins after the
-//! budget is spent, and a local error never leads to another backend.
+//! Opens no socket and reads no clock: time is an argument, in milliseconds. Both halves call this file and only wait
+//! for sockets and time themselves. Invariant: no attempt begins after `connect_budget` is spent, and a failure of this
+//! process or host is counted against no backend and leads to no other.
+
+use std::sync::Arc;
 
 use crate::config;
-use crate::outcome::Ended;
+use crate::fault::ConnectFailure;
+use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::pool::{Backend, Lease, Pool, Remember};
+use crate::sticky::Facts;
 
-/// A known key's backend is tried again after this long.
+/// Pause before the backend of a known key is tried again.
 const RETRY_AFTER_MS: u64 = 200;
 
-/// How long that second try may take after the first timed out: it only has to catch a backend that is back, and the
-/// client has waited for a whole `connect_timeout` already. With the pause before it well below 300 ms.
+/// Timeout of that second attempt where the first timed out. It only has to find a backend that is back, and the client
+/// has waited for a whole `connect_timeout` already; together with the pause it stays well below 300 ms.
 const RETRY_AFTER_TIMEOUT_MS: u64 = 40;
 
-/// The pool's rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// One attempt.
-    pub timeout_ms: u64,
-    /// All attempts.
-    pub budget_ms: u64,
-    /// More tries at a known key's backend.
-    pub sticky_retries: u32,
-}
+/// Interval at which a client that waits for its backend looks whether it is back.
+const LOOK_AGAIN_MS: u64 = 100;
 
-impl Rules {
-    /// Those of a pool.
-    pub fn of(pool: &config::Pool) -> Self {
-        Self {
-            timeout_ms: pool.connect_timeout.as_millis() as u64,
-            budget_ms: pool.connect_budget.as_millis() as u64,
-            sticky_retries: pool.sticky_retries,
-        }
-    }
-}
-
-/// How an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectFailure {
-    /// Nobody listens, or the connection was reset before it was established.
-    Refused,
-    /// No answer in time.
-    TimedOut,
-    /// No way leads there.
-    Unreachable,
-    /// It is connected, and its TLS is not to be had or not to be believed.
-    Tls,
-    /// This machine's fault, not the backend's.
-    Local(Ended),
-}
-
-impl ConnectFailure {
-    /// The ending of a connection whose last attempt failed so.
-    pub fn ended(self) -> Ended {
-        match self {
-            Self::Refused => Ended::ConnectRefused,
-            Self::TimedOut => Ended::ConnectTimeout,
-            Self::Unreachable => Ended::ConnectUnreachable,
-            Self::Tls => Ended::BackendTls,
-            Self::Local(ended) => ended,
-        }
-    }
-}
-
-/// What to do next.
+/// The next step after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAttempt {
-    /// The same backend again, at this time.
+    /// The same backend is tried again at this time.
     SameAt(u64),
-    /// The next candidate, now.
+    /// The next candidate is picked now.
     Another,
-    /// Nothing: the connection ends.
+    /// The connection ends.
     GiveUp(Ended),
 }
 
-/// The attempts of one connection.
-#[derive(Debug, Clone, Copy)]
+/// The attempts of one connection, from its first pick until it has a backend.
+#[derive(Debug, Default)]
 pub struct Attempts {
-    rules: Rules,
-    ends_ms: u64,
+    timeout_ms: u64,
+    /// End of `connect_budget`; `None` before the first pick.
+    ends_ms: Option<u64>,
     retries_left: u32,
     after_timeout: bool,
     made: u8,
+    tried: Vec<Arc<Backend>>,
+    last_failure: Option<ConnectFailure>,
+}
+
+/// The backend of an attempt, with what its pool needs to learn of the result.
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptTarget<'t> {
+    /// Pool that picked the backend.
+    pub pool: &'t Pool,
+    /// Lease on the backend.
+    pub lease: &'t Lease,
+    /// Step of the chain that chose the backend.
+    pub reason: PickReason,
+    /// Entry that the stick table gets once the connection stands.
+    pub remember: Option<Remember>,
+    /// Index of this thread's counters.
+    pub counters_index: usize,
 }
 
 impl Attempts {
-    /// Before the first. `keyed`: the backend was chosen by a key, which should not move lightly.
-    pub fn new(rules: Rules, keyed: bool, now_ms: u64) -> Self {
-        let retries_left = if keyed { rules.sticky_retries } else { 0 };
-        Self { rules, ends_ms: now_ms + rules.budget_ms, retries_left, after_timeout: false, made: 0 }
+    /// Notes a pick. The rules of the first pick's pool hold for all attempts of the connection; a backend chosen by a
+    /// key (`keyed`) is tried again before the key moves.
+    pub fn picked(&mut self, pool: &config::Pool, keyed: bool, now_ms: u64) {
+        if self.ends_ms.is_none() {
+            self.timeout_ms = pool.connect_timeout.as_millis() as u64;
+            self.ends_ms = Some(now_ms + pool.connect_budget.as_millis() as u64);
+            self.retries_left = if keyed { pool.sticky_retries } else { 0 };
+        }
     }
 
-    /// Begins an attempt; answers its deadline.
+    /// Begins an attempt and returns its deadline.
     pub fn begin(&mut self, now_ms: u64) -> u64 {
         self.made = self.made.saturating_add(1);
         let timeout_ms = match self.after_timeout {
-            true => self.rules.timeout_ms.min(RETRY_AFTER_TIMEOUT_MS),
-            false => self.rules.timeout_ms,
+            true => self.timeout_ms.min(RETRY_AFTER_TIMEOUT_MS),
+            false => self.timeout_ms,
         };
-        (now_ms + timeout_ms).min(self.ends_ms)
+        (now_ms + timeout_ms).min(self.ends_ms.unwrap_or(now_ms))
     }
 
-    /// The next one is at another backend, where another connection of the key has gone.
-    pub fn elsewhere(&mut self) {
-        self.after_timeout = false;
-    }
-
-    /// How many were begun.
+    /// Number of attempts that were begun.
     pub fn made(&self) -> u8 {
         self.made
     }
 
-    /// An attempt failed. `usable`: its backend has not been marked down meanwhile.
-    pub fn failed(&mut self, failure: ConnectFailure, usable: bool, now_ms: u64) -> NextAttempt {
+    /// Backends that failed this connection and are not picked again.
+    pub fn tried(&self) -> &[Arc<Backend>] {
+        &self.tried
+    }
+
+    /// Returns the ending of a connection for which the pool has no backend, or no other one.
+    pub fn no_backend(&self, pool: &Pool, now_ms: u64) -> Ended {
+        self.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended)
+    }
+
+    /// Decides what a failed attempt leads to, and applies the failure to the pool: it is counted, the backend may be
+    /// ejected, and the key's entry is released if the key moves on.
+    pub fn failed(&mut self, failure: ConnectFailure, target: &AttemptTarget<'_>, now_ms: u64) -> NextAttempt {
+        let AttemptTarget { pool, lease, reason, remember, counters_index } = *target;
+        self.last_failure = Some(failure);
+        let next = self.next(failure, lease.usable(now_ms), now_ms);
+        if matches!(failure, ConnectFailure::Local(_)) {
+            return next;
+        }
+        lease.counters(counters_index).connect_failures.add(1);
+        if !matches!(next, NextAttempt::SameAt(_)) {
+            pool.connect_failed(lease.backend(), now_ms);
+        }
+        if next == NextAttempt::Another {
+            self.tried.push(Arc::clone(lease.backend()));
+            if let Some(remember) = remember {
+                pool.release(remember, reason, lease.backend(), now_ms);
+            }
+        }
+        next
+    }
+
+    /// True if another connection of the same key has moved it to another backend while this one paused before a retry:
+    /// then the key's new backend is picked.
+    pub fn key_moved(&mut self, target: &AttemptTarget<'_>, now_ms: u64) -> bool {
+        let elsewhere = |remember| target.pool.settled_elsewhere(remember, target.lease.backend(), now_ms);
+        let moved = target.remember.is_some_and(elsewhere);
+        self.after_timeout &= !moved;
+        moved
+    }
+
+    /// `usable`: the backend has not been marked down since it was picked.
+    fn next(&mut self, failure: ConnectFailure, usable: bool, now_ms: u64) -> NextAttempt {
         if let ConnectFailure::Local(ended) = failure {
             return NextAttempt::GiveUp(ended);
         }
         let retry = self.retries_left > 0 && usable && !self.after_timeout;
         let at_ms = now_ms + if retry { RETRY_AFTER_MS } else { 0 };
-        if at_ms >= self.ends_ms {
+        if self.ends_ms.is_none_or(|ends_ms| at_ms >= ends_ms) {
             return NextAttempt::GiveUp(failure.ended());
         }
         self.after_timeout = retry && failure == ConnectFailure::TimedOut;
@@ -126,58 +144,160 @@ impl Attempts {
             self.retries_left -= 1;
             NextAttempt::SameAt(at_ms)
         } else {
-            // Only the key's own backend is tried again.
+            // Only the backend of the key is tried twice, not the candidates after it.
             self.retries_left = 0;
             NextAttempt::Another
         }
     }
 }
 
+impl AttemptTarget<'_> {
+    /// Applies a successful attempt to the backend and its counters.
+    pub fn succeeded(&self, connect_us: u64) {
+        let counters = self.lease.counters(self.counters_index);
+        counters.connections.add(1);
+        counters.connect_time.record_us(connect_us);
+        self.pool.connect_succeeded(self.lease.backend());
+    }
+}
+
+/// Applies to the pool that a client is served by `backend` from now on: the stick table gets its entry, and a client
+/// that was known at another backend is counted by cause.
+pub fn settle(pool: &Pool, backend: &Arc<Backend>, broke: Option<BreakCause>, remember: Option<Remember>, now_ms: u64) {
+    if let Some(cause) = broke {
+        pool.count_break(cause);
+    }
+    if let Some(remember) = remember {
+        pool.settle(remember, backend, now_ms);
+    }
+}
+
+/// The decision for a client that may be known at a backend which cannot serve now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownWait {
+    /// The client does not wait, or no longer: a backend is picked.
+    Pick,
+    /// The client waits, and this function is called again at this time.
+    LookAgainAt(u64),
+    /// The pool has `on_down = "reject"`: the connection is refused.
+    Refuse,
+}
+
+/// Decides whether a client waits for its backend (`on_down`). `known` is the index of the backend that a cookie names;
+/// `since_ms` keeps when the wait began.
+pub fn wait_for_known(
+    pool: &Pool,
+    known: Option<usize>,
+    facts: &Facts<'_>,
+    since_ms: &mut Option<u64>,
+    now_ms: u64,
+) -> KnownWait {
+    let Some(most) = pool.waits(known, facts, now_ms) else { return KnownWait::Pick };
+    if most.is_zero() {
+        return KnownWait::Refuse;
+    }
+    let ends_ms = *since_ms.get_or_insert(now_ms) + most.as_millis() as u64;
+    if now_ms >= ends_ms { KnownWait::Pick } else { KnownWait::LookAgainAt((now_ms + LOOK_AGAIN_MS).min(ends_ms)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Eject;
+    use std::time::Duration;
 
-    const RULES: Rules = Rules { timeout_ms: 2_000, budget_ms: 6_000, sticky_retries: 1 };
+    /// Two backends; one failure ejects.
+    fn pool(more: &str) -> Pool {
+        let text = format!(
+            "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
+             [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}, \
+             {{ name = \"b\", address = \"127.0.0.1:2\" }}]\n{more}\n"
+        );
+        let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let eject = config.pools[0].eject.clone().map(|eject| Eject { failures: 1, ..eject });
+        Pool::new(&config::Pool { eject, ..config.pools[0].clone() }, None, 1)
+    }
+
+    fn attempts(keyed: bool, now_ms: u64) -> Attempts {
+        let mut attempts = Attempts::default();
+        let rules = config::Pool {
+            connect_timeout: Duration::from_secs(2),
+            connect_budget: Duration::from_secs(6),
+            sticky_retries: 1,
+            ..pool("").config().clone()
+        };
+        attempts.picked(&rules, keyed, now_ms);
+        attempts
+    }
 
     #[test]
     fn a_known_key_is_tried_once_more_where_it_was() {
-        let mut attempts = Attempts::new(RULES, true, 1_000);
+        let mut attempts = attempts(true, 1_000);
         assert_eq!(attempts.begin(1_000), 3_000);
-        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_000), NextAttempt::SameAt(1_200));
+        assert_eq!(attempts.next(ConnectFailure::Refused, true, 1_000), NextAttempt::SameAt(1_200));
         assert_eq!(attempts.begin(1_200), 3_200);
-        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
+        assert_eq!(attempts.next(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
         attempts.begin(1_200);
-        assert_eq!(attempts.failed(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
+        assert_eq!(attempts.next(ConnectFailure::Refused, true, 1_200), NextAttempt::Another);
         assert_eq!(attempts.made(), 3);
     }
 
     #[test]
     fn a_known_key_whose_backend_is_marked_down_moves_at_once_and_so_does_a_new_one() {
-        assert_eq!(Attempts::new(RULES, true, 0).failed(ConnectFailure::Refused, false, 0), NextAttempt::Another);
-        assert_eq!(Attempts::new(RULES, false, 0).failed(ConnectFailure::Refused, true, 0), NextAttempt::Another);
+        assert_eq!(attempts(true, 0).next(ConnectFailure::Refused, false, 0), NextAttempt::Another);
+        assert_eq!(attempts(false, 0).next(ConnectFailure::Refused, true, 0), NextAttempt::Another);
     }
 
     #[test]
     fn a_black_hole_costs_one_timeout_and_less_than_300_ms() {
-        let mut attempts = Attempts::new(RULES, true, 0);
+        let mut attempts = attempts(true, 0);
         let timed_out = attempts.begin(0);
-        let NextAttempt::SameAt(again) = attempts.failed(ConnectFailure::TimedOut, true, timed_out) else { panic!() };
+        let NextAttempt::SameAt(again) = attempts.next(ConnectFailure::TimedOut, true, timed_out) else { panic!() };
         let timed_out = attempts.begin(again);
-        assert_eq!(attempts.failed(ConnectFailure::TimedOut, true, timed_out), NextAttempt::Another);
+        assert_eq!(attempts.next(ConnectFailure::TimedOut, true, timed_out), NextAttempt::Another);
         assert_eq!(timed_out, 2_240);
         assert_eq!(attempts.begin(timed_out), 4_240);
     }
 
     #[test]
-    fn the_budget_bounds_all_attempts() {
-        let mut attempts = Attempts::new(RULES, false, 0);
+    fn the_budget_bounds_all_attempts_and_later_picks_do_not_renew_it() {
+        let mut attempts = attempts(false, 0);
+        attempts.picked(pool("").config(), true, 4_000);
         assert_eq!(attempts.begin(5_000), 6_000);
-        assert_eq!(attempts.failed(ConnectFailure::TimedOut, true, 6_000), NextAttempt::GiveUp(Ended::ConnectTimeout));
+        assert_eq!(attempts.next(ConnectFailure::TimedOut, true, 6_000), NextAttempt::GiveUp(Ended::ConnectTimeout));
     }
 
     #[test]
-    fn a_local_error_ends_the_connection_and_moves_nobody() {
+    fn a_failure_is_counted_and_ejects_and_leads_to_the_next_candidate_unless_it_is_local() {
+        let pool = pool("");
+        let pick = |tried: &[_]| pool.pick(&Facts::default(), tried, 0).map(|pick| Lease::new(pick.backend));
+        let lease = pick(&[]).unwrap();
+        let (reason, remember) = (PickReason::Placement, None);
+        let target = AttemptTarget { pool: &pool, lease: &lease, reason, remember, counters_index: 0 };
+        let mut attempts = attempts(false, 0);
         let local = ConnectFailure::Local(Ended::NoPort);
-        assert_eq!(Attempts::new(RULES, true, 0).failed(local, true, 0), NextAttempt::GiveUp(Ended::NoPort));
+        assert_eq!(attempts.failed(local, &target, 0), NextAttempt::GiveUp(Ended::NoPort));
+        assert_eq!((lease.counters(0).connect_failures.value(), lease.usable(0)), (0, true));
+        assert_eq!(attempts.failed(ConnectFailure::Unreachable, &target, 0), NextAttempt::Another);
+        assert_eq!((lease.counters(0).connect_failures.value(), lease.usable(0)), (1, false));
+        let other = pick(attempts.tried()).unwrap();
+        assert_ne!(other.name(), lease.name());
+        let target = AttemptTarget { lease: &other, ..target };
+        assert_eq!(attempts.failed(ConnectFailure::Refused, &target, 0), NextAttempt::Another);
+        assert!(pick(attempts.tried()).is_none());
+        assert_eq!(attempts.no_backend(&pool, 0), Ended::ConnectRefused);
+    }
+
+    #[test]
+    fn a_retry_of_the_same_backend_is_counted_and_ejects_nothing() {
+        let pool = pool("");
+        let lease = Lease::new(&pool.backends()[0]);
+        let (reason, remember) = (PickReason::Placement, None);
+        let target = AttemptTarget { pool: &pool, lease: &lease, reason, remember, counters_index: 0 };
+        assert_eq!(attempts(true, 0).failed(ConnectFailure::Refused, &target, 0), NextAttempt::SameAt(200));
+        assert_eq!((lease.counters(0).connect_failures.value(), lease.usable(0)), (1, true));
+        target.succeeded(5);
+        assert_eq!(lease.counters(0).connections.value(), 1);
     }
 }

@@ -25,6 +25,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod counters;
+pub mod fault;
 pub mod http;
 pub mod limits;
 pub mod metrics;

@@ -11,7 +11,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
-use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
@@ -20,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
+use crate::fault::Fault;
 use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
@@ -162,10 +162,8 @@ enum CheckFailure {
 
 impl CheckFailure {
     fn from_io(doing: &str, error: io::Error) -> Self {
-        match Errno::from_io_error(&error) {
-            Some(
-                Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::NOBUFS | Errno::NOMEM,
-            ) => Self::Local(error),
+        match Fault::of_io(&error) {
+            Fault::NoPort | Fault::NoDescriptor | Fault::NoMemory => Self::Local(error),
             _ => Self::Backend(format!("{doing}: {error}")),
         }
     }

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
 use crate::config::Address;
+use crate::fault::Fault;
 
 /// When a silent peer counts as gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,54 +144,72 @@ pub fn bind_without_port(socket: &impl AsFd, from: IpAddr) -> Result<(), Errno> 
     rustix::net::bind(socket, &SocketAddr::new(from, 0))
 }
 
-/// Begins to connect. `ECONNREFUSED`: nobody listens, or a unix socket's backlog is full, which has no queue to wait
-/// in. `EADDRNOTAVAIL`: no local port is left; an address that is not ours at all is `EIO`.
-pub fn connect(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Errno> {
+/// Begins to connect to a backend, from this address where one is given.
+///
+/// What is about this process or host is a fault that is [`Fault::local`]; any other is about the destination.
+pub fn connect(to: &Address, from: Option<IpAddr>) -> Result<OwnedFd, Fault> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (family, protocol) = match to {
         Address::Tcp(SocketAddr::V4(_)) => (AddressFamily::INET, Some(rustix::net::ipproto::TCP)),
         Address::Tcp(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(rustix::net::ipproto::TCP)),
         Address::Unix(_) => (AddressFamily::UNIX, None),
     };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, flags, protocol).map_err(|error| match error {
+            // A kernel without IPv6 has no route to such a destination.
+            Errno::AFNOSUPPORT => Fault::Unreachable,
+            error => Fault::own(error),
+        })?;
     let answer = match to {
         Address::Tcp(address) => {
-            sockopt::set_tcp_nodelay(&socket, true)?;
+            sockopt::set_tcp_nodelay(&socket, true).map_err(Fault::own)?;
             if let Some(from) = from {
-                // No port is chosen here, so it is the address that is not to be had.
-                bind_without_port(&socket, from)
-                    .map_err(|error| if error == Errno::ADDRNOTAVAIL { Errno::IO } else { error })?;
+                // No port is chosen here, so EADDRNOTAVAIL is about the address: it is not this host's.
+                bind_without_port(&socket, from).map_err(|_| Fault::Local)?;
             }
             rustix::net::connect(&socket, address)
         }
-        Address::Unix(path) => rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?),
+        Address::Unix(path) => {
+            SocketAddrUnix::new(path.as_path()).and_then(|path| rustix::net::connect(&socket, &path))
+        }
     };
-    match answer {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(Errno::AGAIN) if family == AddressFamily::UNIX => Err(Errno::CONNREFUSED),
-        // TCP says EAGAIN where the local ports have run out (connect(2)).
-        Err(Errno::AGAIN) => Err(Errno::ADDRNOTAVAIL),
-        Err(Errno::NOENT) => Err(Errno::CONNREFUSED),
-        Err(error) => Err(error),
+    match (answer, to) {
+        (Ok(()) | Err(Errno::INPROGRESS), _) => Ok(socket),
+        // The queue of a unix socket is full, and there is nothing to wait for (connect(2)).
+        (Err(Errno::AGAIN), Address::Unix(_)) => Err(Fault::Refused),
+        // The routing cache or the local ports have run out (connect(2)).
+        (Err(Errno::AGAIN), Address::Tcp(_)) => Err(Fault::NoPort),
+        (Err(Errno::ADDRNOTAVAIL), Address::Tcp(to)) if from.is_none() && !has_source_for(to) => {
+            Err(Fault::Unreachable)
+        }
+        (Err(error), _) => Err(Fault::of(error)),
     }
+}
+
+/// True if this host has an address from which to reach the destination. Where it has none (IPv6 is switched off, or an
+/// interface has no address), connect(2) fails with EADDRNOTAVAIL, as it does where no port is left. Connecting a UDP
+/// socket selects the source address in the same way, sends nothing and does not share TCP's ports.
+fn has_source_for(to: &SocketAddr) -> bool {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.and_then(|socket| rustix::net::connect(&socket, to)) != Err(Errno::ADDRNOTAVAIL)
 }
 
 /// Connects from one of these addresses, in turn so that each one's ports are used alike; from the others only while
 /// the ones before have no port.
-pub fn connect_in_turn<T, E>(
+pub fn connect_in_turn<T>(
     sources: &[IpAddr],
     to: &Address,
     turn: u64,
-    no_port: impl Fn(&E) -> bool,
-    mut connect: impl FnMut(Option<IpAddr>) -> Result<T, E>,
-) -> Result<T, E> {
+    mut connect: impl FnMut(Option<IpAddr>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
     let fits = |source: &IpAddr| matches!(to, Address::Tcp(to) if to.is_ipv4() == source.is_ipv4());
     let fitting = || sources.iter().copied().filter(fits);
     let count = fitting().count();
     let mut turns = fitting().cycle().skip(turn as usize % count.max(1)).take(count);
     let mut answer = connect(turns.next());
     for from in turns {
-        if !answer.as_ref().is_err_and(&no_port) {
+        if !matches!(answer, Err(Fault::NoPort)) {
             break;
         }
         answer = connect(Some(from));

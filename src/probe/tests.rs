@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixListener as StdUnixListener;
 
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 

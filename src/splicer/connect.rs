@@ -1,81 +1,66 @@
-//! The part of a connection's story between the pick and the relay: attempts to connect.
+//! The stages between the pick and the relay: attempts to connect, and the waits between them.
 //!
-//! What a failure means is decided by `attempt.rs`, whose fault it is by `fault.rs`. Invariant: a connection holds a
-//! lease from the moment its backend is picked, and at most one socket towards a backend.
+//! Picks no backend. What a failure means is decided by `attempt.rs`, whose failure it is by `fault.rs`. Invariant: a
+//! connection holds a lease from the moment its backend is picked, and at most one socket towards a backend.
 
-use std::sync::Arc;
-
-use super::fault::connect_failed;
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
-use super::os::{Broken, Os};
+use super::os::Os;
 use super::slab::Side;
-use crate::attempt::{ConnectFailure, NextAttempt};
+use crate::attempt::{self, NextAttempt};
+use crate::fault::{ConnectFailure, Fault};
 use crate::socket::connect_in_turn;
 
 impl<O: Os> Flow<O> {
     /// Begins to connect to the backend that was picked.
-    pub(super) fn attempt(&mut self, step: &mut Step<'_, O>) -> Go {
+    pub(super) fn connect(&mut self, step: &mut Step<'_, O>) -> Go {
         let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Pick) };
-        let Some(attempts) = &mut preread.attempts else { return To(Stage::Pick) };
-        self.until = attempts.begin(step.now / 1_000) * 1_000;
-        self.attempts_made = attempts.made();
+        self.until = preread.attempts.begin(step.now / 1_000) * 1_000;
+        self.attempts_made = preread.attempts.made();
         preread.attempt_began = step.now;
-        let backend = Arc::clone(lease.backend());
+        // What an earlier attempt's socket has reported is not about this one.
         (self.up.writable, self.down.readable, self.down.finished, self.backend_failed) = (false, false, false, false);
-        let sources = preread.picked.as_ref().map_or(&[][..], |pool| &pool.config().source);
-        let to = backend.address();
-        let no_port = |why: &Broken| *why == Broken::NoPort;
-        let socket = match connect_in_turn(sources, to, self.id, no_port, |from| step.tools.os.connect(to, from)) {
+        let sources = preread.picked.as_ref().map_or(&[][..], |picked| &picked.pool.config().source);
+        let to = lease.address();
+        let socket = match connect_in_turn(sources, to, self.id, |from| step.tools.os.connect(to, from)) {
             Ok(socket) => socket,
-            Err(why) => return self.attempt_failed(why, step),
+            Err(fault) => return self.attempt_failed(fault.connect_failure(), step),
         };
-        if let Err(why) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
-            return self.attempt_failed(why, step);
+        if let Err(fault) = step.tools.os.watch(&socket, step.token.with_side(Side::Backend)) {
+            return self.attempt_failed(fault.connect_failure(), step);
         }
         self.backend = Some(socket);
         To(Stage::Connecting)
     }
 
-    /// Waits for the backend's answer: writable is yes, an error no.
+    /// Waits for the backend's reply: a writable socket is connected, an error is a failed attempt.
     pub(super) fn connecting(&mut self, step: &mut Step<'_, O>) -> Go {
         if let Some(ended) = self.client_failure(step) {
             return Stop(Verdict::End(ended));
         }
-        let Some(backend) = &self.backend else { return To(Stage::Attempt) };
+        let Some(backend) = &self.backend else { return To(Stage::Connect) };
         if self.backend_failed {
-            let why = step.tools.os.take_error(backend).unwrap_or(Broken::Reset);
-            return self.attempt_failed(why, step);
+            let fault = step.tools.os.take_error(backend).unwrap_or(Fault::Reset);
+            return self.attempt_failed(fault.connect_failure(), step);
         }
-        if !self.up.writable {
-            return match step.now >= self.until {
-                true => self.attempt_failed(Broken::Gone, step),
-                false => Stop(Verdict::Wait),
-            };
+        if self.up.writable {
+            self.established(step);
+            return To(Stage::Relay);
         }
-        self.established(step);
-        To(Stage::Relay)
+        if step.now < self.until {
+            return Stop(Verdict::Wait);
+        }
+        self.attempt_failed(ConnectFailure::TimedOut, step)
     }
 
+    /// The backend is connected: the preread bytes go to it first, behind a PROXY header where its pool wants one.
     fn established(&mut self, step: &mut Step<'_, O>) {
-        let source = self.source();
         let (Some(mut preread), Some(lease), Some(client)) = (self.preread.take(), &self.lease, &self.client) else {
             return;
         };
         self.connect_us = (step.now - preread.attempt_began).min(u32::MAX.into()) as u32;
-        let counters = lease.counters(step.worker);
-        counters.connections.add(1);
-        counters.bytes_up.add(self.up.bytes);
-        counters.connect_time.record_us(self.connect_us.into());
-        let mut header = Vec::new();
-        if let Some(pool) = &preread.picked {
-            pool.connect_succeeded(lease.backend());
-            if let Some(cause) = preread.broke {
-                pool.count_break(cause);
-                self.labels.get_or_insert_default().broke = Some(cause);
-            }
-            header = preread.announce(source, client, self.id, step.tools.os);
-        }
+        lease.counters(step.worker).bytes_up.add(self.up.bytes);
+        let mut header = preread.proxy_header(|| step.tools.os.local_address(client));
         if header.is_empty() {
             self.up.owe(&preread.bytes);
         } else {
@@ -83,74 +68,58 @@ impl<O: Os> Flow<O> {
             self.up.owe(&header);
         }
         self.last_active = step.now;
-        if let (Some(pool), Some(remember)) = (&preread.picked, preread.remember) {
-            self.settle(pool, remember, step.now);
+        if let Some(picked) = preread.picked.take() {
+            picked.target(lease, step.worker).succeeded(self.connect_us.into());
+            attempt::settle(&picked.pool, lease.backend(), picked.broke, picked.remember, step.now / 1_000);
+            if picked.broke.is_some() {
+                self.labels.get_or_insert_default().broke = picked.broke;
+            }
+            if let Some(remember) = picked.remember {
+                self.keep_entry(&picked.pool, remember, step.now);
+            }
         }
         preread.clear();
         step.spare.push(preread);
     }
 
-    fn attempt_failed(&mut self, why: Broken, step: &mut Step<'_, O>) -> Go {
+    fn attempt_failed(&mut self, failure: ConnectFailure, step: &mut Step<'_, O>) -> Go {
         self.backend = None;
         let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Relay) };
-        let failure = connect_failed(why);
-        let now_ms = step.now / 1_000;
-        let to_blame = !matches!(failure, ConnectFailure::Local(_));
-        if to_blame {
-            lease.counters(step.worker).connect_failures.add(1);
-        }
-        let Some(attempts) = &mut preread.attempts else { return Stop(Verdict::End(failure.ended())) };
-        preread.last_failure = Some(failure);
-        let next = attempts.failed(failure, lease.usable(now_ms), now_ms);
-        // As long as it is to be tried again, nothing is said against it.
-        if to_blame
-            && !matches!(next, NextAttempt::SameAt(_))
-            && let Some(pool) = &preread.picked
-        {
-            pool.connect_failed(lease.backend(), now_ms);
-        }
-        match next {
+        let Some(picked) = &preread.picked else { return Stop(Verdict::End(failure.ended())) };
+        match preread.attempts.failed(failure, &picked.target(lease, step.worker), step.now / 1_000) {
             NextAttempt::SameAt(at_ms) => {
                 self.until = at_ms * 1_000;
-                To(Stage::Pause)
+                To(Stage::RetryPause)
             }
-            NextAttempt::Another => {
-                // The lease stays until another takes its place: if none does, the log names the last one tried.
-                preread.tried.push(Arc::clone(lease.backend()));
-                if let (Some(pool), Some(remember), Some(reason)) = (&preread.picked, preread.remember, self.reason) {
-                    pool.release(remember, reason, lease.backend(), now_ms);
-                }
-                To(Stage::Pick)
-            }
+            // The lease stays until another takes its place: if none does, the log names the last backend tried.
+            NextAttempt::Another => To(Stage::Pick),
             NextAttempt::GiveUp(ended) => Stop(Verdict::End(ended)),
         }
     }
 
     /// Waits to try the same backend again.
-    pub(super) fn pause(&mut self, step: &mut Step<'_, O>) -> Go {
-        if let Some(ended) = self.client_failure(step) {
-            return Stop(Verdict::End(ended));
+    pub(super) fn retry_pause(&mut self, step: &mut Step<'_, O>) -> Go {
+        if let Some(wait) = self.wait(step) {
+            return wait;
         }
-        if step.now < self.until {
-            return Stop(Verdict::Wait);
-        }
-        match self.settled_elsewhere(step) {
+        let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return To(Stage::Relay) };
+        let Some(picked) = &preread.picked else { return To(Stage::Pick) };
+        match preread.attempts.key_moved(&picked.target(lease, step.worker), step.now / 1_000) {
             true => To(Stage::Pick),
-            false => To(Stage::Attempt),
+            false => To(Stage::Connect),
         }
     }
 
-    /// Whether another connection of the same client did not wait, and has taken it to another backend.
-    fn settled_elsewhere(&mut self, step: &Step<'_, O>) -> bool {
-        let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return false };
-        let (Some(pool), Some(remember), Some(attempts)) = (&preread.picked, preread.remember, &mut preread.attempts)
-        else {
-            return false;
-        };
-        let elsewhere = pool.settled_elsewhere(remember, lease.backend(), step.now / 1_000);
-        if elsewhere {
-            attempts.elsewhere();
+    /// Waits for the backend at which the client is known; the pick decides whether the wait is over.
+    pub(super) fn wait_for_backend(&mut self, step: &mut Step<'_, O>) -> Go {
+        self.wait(step).unwrap_or(To(Stage::Pick))
+    }
+
+    /// Waits until the stage's time; `None` when it has come.
+    fn wait(&mut self, step: &mut Step<'_, O>) -> Option<Go> {
+        if let Some(ended) = self.client_failure(step) {
+            return Some(Stop(Verdict::End(ended)));
         }
-        elsewhere
+        (step.now < self.until).then_some(Stop(Verdict::Wait))
     }
 }

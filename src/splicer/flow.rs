@@ -9,21 +9,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::fault::{backend_broken, client_broken, local, relay_broken};
-use super::os::{Broken, Event, Io, Micros, Os};
-use super::preread::{Labels, Preread, PrereadProgress, Row};
-use super::relay::{Direction, Pumped, Tools};
+use super::os::{Event, Micros, Os};
+use super::preread::{Labels, Picked, Preread};
+use super::relay::{Direction, Pumped, Tools, broken};
 use super::slab::{Side, Token};
-use super::stick::LOOK_AGAIN_US;
 use super::timer::WheelLink;
 use crate::admission::Permit;
-use crate::attempt::{Attempts, ConnectFailure, Rules};
-use crate::connection::Carried;
+use crate::attempt::{KnownWait, wait_for_known};
+use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
+use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::Lease;
-use crate::proxy_protocol::Header;
+use crate::pool::{Lease, Pick};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -62,17 +60,17 @@ pub enum Verdict {
 pub(super) enum Stage {
     /// Reading what the listener's rules need.
     Preread,
-    /// Everything needed is known: route and pick.
+    /// Everything needed is read: the connection is routed, and a backend is picked.
     Pick,
-    /// A backend is chosen: begin to connect.
-    Attempt,
-    /// Waiting for the backend's answer.
+    /// A backend is picked: an attempt to connect begins.
+    Connect,
+    /// The backend has not replied to the attempt yet.
     Connecting,
-    /// Waiting to try the same backend again.
-    Pause,
-    /// Waiting for the backend it has settled at, which is down.
-    Await,
-    /// Moving bytes.
+    /// The same backend is tried again after a pause.
+    RetryPause,
+    /// The backend at which the client is known is down, and the client waits for it.
+    WaitForBackend,
+    /// Both sides are connected, and bytes move.
     Relay,
 }
 
@@ -187,7 +185,9 @@ impl<O: Os> Flow<O> {
     /// The first step: who may come in, and what they have to say first.
     pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
         let mut preread = step.spare.pop().unwrap_or_default();
-        let welcome = preread.begin(listener, self.source());
+        let client_info =
+            ClientInfo { id: self.id, accepted: self.started, source: self.source(), ..ClientInfo::default() };
+        let welcome = preread.begin(listener, client_info);
         let expects_header = preread.expects_header;
         self.preread = Some(preread);
         if let Err(ended) = welcome {
@@ -200,9 +200,9 @@ impl<O: Os> Flow<O> {
             return Verdict::End(ended);
         }
         if let Some(client) = &self.client
-            && let Err(why) = step.tools.os.watch(client, step.token)
+            && let Err(fault) = step.tools.os.watch(client, step.token)
         {
-            return Verdict::End(local(why));
+            return Verdict::End(fault.ending(Endpoint::Client));
         }
         self.step(step)
     }
@@ -213,10 +213,10 @@ impl<O: Os> Flow<O> {
             let go = match self.stage {
                 Stage::Preread => self.preread(step),
                 Stage::Pick => self.pick(step),
-                Stage::Attempt => self.attempt(step),
+                Stage::Connect => self.connect(step),
                 Stage::Connecting => self.connecting(step),
-                Stage::Pause => self.pause(step),
-                Stage::Await => self.await_settled(step),
+                Stage::RetryPause => self.retry_pause(step),
+                Stage::WaitForBackend => self.wait_for_backend(step),
                 Stage::Relay => self.relay(step),
             };
             match go {
@@ -249,113 +249,50 @@ impl<O: Os> Flow<O> {
         [limit, tune, self.refresh_at()].into_iter().flatten().min()
     }
 
-    fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
-        loop {
-            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
-            match preread.look() {
-                PrereadProgress::Known => return To(Stage::Pick),
-                PrereadProgress::Announced(header) => {
-                    if let Err(ended) = self.announced(&header, step) {
-                        return Stop(Verdict::End(ended));
-                    }
-                    continue;
-                }
-                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
-                PrereadProgress::More => {}
-            }
-            if !self.up.readable && !self.up.finished {
-                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-            }
-            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
-            let answer = step.tools.os.recv(client, step.tools.scratch);
-            match answer {
-                Io::Moved(n) => {
-                    self.up.bytes += n as u64;
-                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
-                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
-                }
-                Io::Later => {
-                    self.up.readable = false;
-                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-                }
-                Io::End => return Stop(Verdict::End(preread.cut_short())),
-                // Health checks of balancers in front of us end so.
-                Io::Broken(Broken::Reset) if preread.cut_short() == Ended::Probe => {
-                    return Stop(Verdict::End(Ended::Probe));
-                }
-                Io::Broken(why) => return Stop(Verdict::End(client_broken(why))),
-            }
-        }
-    }
-
-    fn preread_timed_out(&mut self) -> Go {
-        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
-            Ok(()) => To(Stage::Pick),
-            Err(ended) => Stop(Verdict::End(ended)),
-        }
-    }
-
-    /// A trusted peer has said whom it speaks for. The header is not the client's, so its bytes do not count.
-    fn announced(&mut self, header: &Header, step: &Step<'_, O>) -> Result<(), Ended> {
-        self.up.bytes = self.preread.as_ref().map_or(0, |preread| preread.bytes.len() as u64);
-        match header {
-            Header::Local => {
-                step.counters.keyless.add(1);
-                self.labels.get_or_insert_default().local = true;
-                Ok(())
-            }
-            Header::Proxied { source, .. } => {
-                let peer = self.source.replace(CompactAddress::from(*source));
-                self.labels.get_or_insert_default().peer = peer.map(SocketAddr::from);
-                self.permit.hold_source(source.ip(), step.now / 1_000_000)
-            }
-        }
-    }
-
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
-        let source = self.source();
         let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
-        if let Some((sni, ech)) = preread.names() {
+        let client_info = &preread.client_info;
+        if client_info.sni.is_some() || client_info.ech {
             let labels = self.labels.get_or_insert_default();
-            (labels.sni, labels.ech) = (sni, ech);
+            (labels.sni, labels.ech) = (client_info.sni.clone(), client_info.ech);
         }
         let snapshot = step.current.load();
-        let Some(known) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
-        // A listener removed meanwhile still serves what it accepted, by the rules it had.
-        let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(target) = preread.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(read_by) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
+        // A listener that a reload has removed serves what it accepted, by its own rules.
+        let listener = client_info.judged_by(snapshot.listener_of(&read_by.state), read_by);
+        let Some(target) = client_info.route(listener) else { return Stop(Verdict::End(Ended::NoRoute)) };
         let pool = &listener.pools[target.pool];
         if pool.config().is_conversation(target.tls) {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;
-        if let Some(most) = pool.waits(None, &preread.facts(source), now_ms) {
-            let since = *preread.waiting_since.get_or_insert(step.now);
-            if most.is_zero() {
-                self.labels.get_or_insert_default().pool = Some(pool.name().into());
-                return Stop(Verdict::End(Ended::SettledDown));
+        let facts = client_info.facts();
+        let pick = match wait_for_known(pool, None, &facts, &mut preread.waiting_since_ms, now_ms) {
+            KnownWait::LookAgainAt(at_ms) => {
+                self.until = at_ms * 1_000;
+                return To(Stage::WaitForBackend);
             }
-            if step.now < since + most.as_micros() as Micros {
-                self.until = step.now + LOOK_AGAIN_US;
-                return To(Stage::Await);
-            }
-        }
-        let Some(pick) = pool.pick(&preread.facts(source), &preread.tried, now_ms) else {
-            let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended);
-            self.labels.get_or_insert_default().pool = Some(pool.name().into());
-            return Stop(Verdict::End(ended));
+            KnownWait::Refuse => Err(Ended::SettledDown),
+            KnownWait::Pick => pool
+                .pick(&facts, preread.attempts.tried(), now_ms)
+                .ok_or_else(|| preread.attempts.no_backend(pool, now_ms)),
         };
-        if preread.attempts.is_none() {
-            preread.attempts = Some(Attempts::new(Rules::of(pool.config()), pick.keyed, now_ms));
-        }
-        (preread.broke, preread.remember) = (pick.broke, pick.remember);
-        preread.picked = Some(Arc::clone(pool));
+        let pick = match pick {
+            Ok(pick) => pick,
+            Err(ended) => {
+                self.labels.get_or_insert_default().pool = Some(Arc::clone(pool.shared_name()));
+                return Stop(Verdict::End(ended));
+            }
+        };
+        preread.attempts.picked(pool.config(), pick.keyed, now_ms);
+        let Pick { reason, broke, remember, .. } = pick;
+        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, broke, remember });
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }
         self.reason = Some(pick.reason);
         self.lease = Some(Lease::new(pick.backend));
-        To(Stage::Attempt)
+        To(Stage::Connect)
     }
 
     fn relay(&mut self, step: &mut Step<'_, O>) -> Go {
@@ -374,7 +311,7 @@ impl<O: Os> Flow<O> {
                 counters.bytes_down.add(self.down.bytes - down_bytes);
             }
         }
-        if let Some(ended) = relay_broken(up, down).or_else(|| self.silent_failure(step)) {
+        if let Some(ended) = broken(up, down).or_else(|| self.silent_failure(step)) {
             return Stop(Verdict::End(ended));
         }
         if self.up.end_seen && self.down.end_seen {
@@ -395,14 +332,14 @@ impl<O: Os> Flow<O> {
         }
         let failed = std::mem::take(&mut self.backend_failed);
         let backend = self.backend.as_ref().filter(|_| failed)?;
-        step.tools.os.take_error(backend).map(backend_broken)
+        step.tools.os.take_error(backend).map(|fault| fault.ending(Endpoint::Backend))
     }
 
     /// How the client's socket broke, if an event said that it did.
     pub(super) fn client_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
         let failed = std::mem::take(&mut self.client_failed);
         let client = self.client.as_ref().filter(|_| failed)?;
-        step.tools.os.take_error(client).map(client_broken)
+        step.tools.os.take_error(client).map(|fault| fault.ending(Endpoint::Client))
     }
 
     /// Passes an end on once everything before it is delivered.
@@ -437,18 +374,12 @@ impl<O: Os> Flow<O> {
     pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Preread>>) -> Option<Carried<O::Socket>> {
         let client = self.client.take()?;
         os.unwatch(&client);
-        let row = Row {
-            id: self.id,
-            accepted: self.started,
-            source: self.source(),
-            peer: self.labels.as_ref().and_then(|labels| labels.peer),
-            destination: os.local_address(&client),
-        };
         let mut preread = self.preread.take()?;
-        let known = preread.carry(&row);
+        let (bytes, listener) = (std::mem::take(&mut preread.bytes), preread.listener.take()?);
+        let mut client_info = std::mem::take(&mut preread.client_info);
+        client_info.destination = client_info.destination.or_else(|| os.local_address(&client));
         preread.clear();
         spare.push(preread);
-        let (bytes, client_info, listener) = known?;
         Some(Carried { client, bytes, permit: self.permit, client_info, listener })
     }
 

@@ -6,18 +6,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::os::{Micros, Os};
-use crate::attempt::{Attempts, ConnectFailure};
-use crate::client_hello::{ClientHello, Progress, Scan};
-use crate::config::{ProxyIn, Tls, Untrusted};
-use crate::connection::{ClientInfo, Entry, unique_id};
-use crate::outcome::{BreakCause, Ended};
-use crate::pool::{Backend, Pool, Remember};
-use crate::proxy_protocol::{self, Announce, Header};
-use crate::route::RouteFacts;
+use super::flow::Go::{self, Stop, To};
+use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
+use super::os::{Io, Micros, Os};
+use crate::attempt::{AttemptTarget, Attempts};
+use crate::client_hello::{Progress, Scan};
+use crate::connection::{ClientInfo, Entry, expects_proxy_header};
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::pool::{Lease, Pool, Remember};
+use crate::proxy_protocol;
 use crate::server_name::ServerName;
-use crate::snapshot::{Listener, RouteTarget};
-use crate::sticky::Facts;
+use crate::snapshot::Listener;
 
 /// A buffer above this is not kept for the next connection.
 const SPARE_BYTES_MAX: usize = 4 * 1024;
@@ -32,30 +32,39 @@ pub struct Preread {
     /// A PROXY header has to come first.
     pub expects_header: bool,
     /// Attempts to connect, from the first pick on.
-    pub attempts: Option<Attempts>,
-    /// When the attempt under way began.
+    pub attempts: Attempts,
+    /// Begin of the attempt under way.
     pub attempt_began: Micros,
-    /// Backends that failed in this connection.
-    pub tried: Vec<Arc<Backend>>,
-    /// The pool of the last pick: its rules hold until the connection stands, whatever is reloaded meanwhile.
-    pub picked: Option<Arc<Pool>>,
-    /// The client had settled at another backend, and why it does not get that.
-    pub broke: Option<BreakCause>,
-    /// What the pool remembers once the connection stands.
-    pub remember: Option<Remember>,
-    /// Since when it waits for the backend it settled at.
-    pub waiting_since: Option<Micros>,
-    /// How the last one failed.
-    pub last_failure: Option<ConnectFailure>,
+    /// The last pick.
+    pub picked: Option<Picked>,
+    /// Begin of the wait for the backend at which the client is known, in milliseconds.
+    pub waiting_since_ms: Option<u64>,
+    /// What is read of the client, from accept on.
+    pub client_info: ClientInfo,
     expects_hello: bool,
     scan: Scan,
-    hello: Option<ClientHello>,
-    /// A PROXY header said LOCAL or UNKNOWN: served keyless.
-    local: bool,
-    destination: Option<SocketAddr>,
-    tlvs: Box<[u8]>,
-    /// Decided without a route.
-    fallback: Option<usize>,
+}
+
+/// A pick whose backend is being connected. The rules of its pool hold until the connection stands, whatever a reload
+/// changes meanwhile.
+#[derive(Debug)]
+pub struct Picked {
+    /// Pool that picked the backend.
+    pub pool: Arc<Pool>,
+    /// Step of the chain that chose the backend.
+    pub reason: PickReason,
+    /// Why the client got another backend than the one it was known at.
+    pub broke: Option<BreakCause>,
+    /// Entry that the stick table gets once the connection stands.
+    pub remember: Option<Remember>,
+}
+
+impl Picked {
+    /// Returns the target of an attempt at the backend of `lease`, counted by this worker.
+    pub fn target<'t>(&'t self, lease: &'t Lease, worker: usize) -> AttemptTarget<'t> {
+        let Self { pool, reason, remember, .. } = self;
+        AttemptTarget { pool, lease, reason: *reason, remember: *remember, counters_index: worker }
+    }
 }
 
 /// What only some connections have, for the log.
@@ -77,26 +86,12 @@ pub struct Labels {
     pub broke: Option<BreakCause>,
 }
 
-/// What the row of a connection knows of it.
-pub struct Row {
-    /// Its number.
-    pub id: u64,
-    /// When it was accepted.
-    pub accepted: Micros,
-    /// The client.
-    pub source: Option<SocketAddr>,
-    /// Who connected for it.
-    pub peer: Option<SocketAddr>,
-    /// Where the client's socket ends.
-    pub destination: Option<SocketAddr>,
-}
-
 /// What the bytes so far come to.
 pub enum PrereadProgress {
     /// Everything needed is known.
     Known,
-    /// A PROXY header, taken off the bytes.
-    Announced(Header),
+    /// A PROXY header was complete; it is removed from the bytes.
+    Announced,
     /// More bytes are needed.
     More,
     /// The connection is refused.
@@ -104,14 +99,11 @@ pub enum PrereadProgress {
 }
 
 impl Preread {
-    /// For a connection that came in here.
-    pub fn begin(&mut self, listener: Arc<Listener>, peer: Option<SocketAddr>) -> Result<(), Ended> {
+    /// Begins with a connection that `listener` accepted; `client_info` has its number, time and address.
+    pub fn begin(&mut self, listener: Arc<Listener>, client_info: ClientInfo) -> Result<(), Ended> {
         self.expects_hello = listener.needs_hello;
-        match &listener.config.proxy {
-            Some(proxy) if trusts(proxy, peer) => self.expects_header = true,
-            Some(ProxyIn { untrusted: Untrusted::Refuse, .. }) => return Err(Ended::Untrusted),
-            _ => {}
-        }
+        self.expects_header = expects_proxy_header(&listener.config, client_info.source)?;
+        self.client_info = client_info;
         self.listener = Some(listener);
         Ok(())
     }
@@ -125,13 +117,13 @@ impl Preread {
             return PrereadProgress::Known;
         }
         let Some(listener) = &self.listener else { return PrereadProgress::Known };
-        let direct = listener.config.proxy.is_some() && self.destination.is_none() && !self.local;
+        let direct = self.client_info.is_direct(&listener.config);
         if direct && proxy_protocol::opens_with_signature(&self.bytes) == Some(true) {
             return PrereadProgress::Refused(Ended::ProxySpoofed);
         }
         match self.scan.resume(&self.bytes) {
             Progress::Done(hello) => {
-                self.hello = Some(hello);
+                self.client_info.learn_hello(hello);
                 PrereadProgress::Known
             }
             Progress::More => PrereadProgress::More,
@@ -139,7 +131,7 @@ impl Preread {
                 PrereadProgress::More
             }
             Progress::No(Ended::NotTls) if listener.not_tls.is_some() => {
-                self.fallback = listener.not_tls;
+                self.client_info.entry = Entry::NotTls;
                 PrereadProgress::Known
             }
             Progress::No(ended) => PrereadProgress::Refused(ended),
@@ -151,14 +143,8 @@ impl Preread {
             Progress::Done((header, length)) => {
                 self.bytes.drain(..length);
                 self.expects_header = false;
-                match &header {
-                    Header::Local => self.local = true,
-                    Header::Proxied { destination, tlvs, .. } => {
-                        self.destination = Some(*destination);
-                        self.tlvs = tlvs.clone();
-                    }
-                }
-                PrereadProgress::Announced(header)
+                self.client_info.learn_header(header);
+                PrereadProgress::Announced
             }
             Progress::More => PrereadProgress::More,
             Progress::No(ended) => PrereadProgress::Refused(ended),
@@ -183,103 +169,97 @@ impl Preread {
         if !self.bytes.is_empty() {
             return Err(Ended::HelloTimeout);
         }
-        self.fallback = self.listener.as_ref().and_then(|listener| listener.silent);
-        self.fallback.map(|_| ()).ok_or(Ended::Silent)
-    }
-
-    /// Where this connection belongs.
-    pub fn route(&self, listener: &Listener, source: Option<SocketAddr>) -> Option<RouteTarget> {
-        let same_rules = self.listener.as_ref().is_some_and(|own| Arc::ptr_eq(&own.pools, &listener.pools));
-        let pool = match self.fallback {
-            Some(pool) if same_rules => pool,
-            // Reloaded since: what the new rules say of such bytes.
-            Some(_) if self.bytes.is_empty() => listener.silent?,
-            Some(_) => listener.not_tls?,
-            None => {
-                return listener.route(&RouteFacts {
-                    sni: self.name(),
-                    alpn: self.hello.as_ref().map_or(&[], |hello| &hello.alpn),
-                    source: source.filter(|_| !self.local).map(|source| source.ip()),
-                });
-            }
-        };
-        Some(RouteTarget { pool, route: None, tls: Tls::Off })
-    }
-
-    /// What it knows of a connection that is handed over, `id` and addresses from the row.
-    pub fn carry(&mut self, row: &Row) -> Option<(Vec<u8>, ClientInfo, Arc<Listener>)> {
-        let listener = self.listener.take()?;
-        let entry = match self.fallback {
-            None => Entry::Routed,
-            Some(_) if self.bytes.is_empty() => Entry::Silent,
-            Some(_) => Entry::NotTls,
-        };
-        let hello = self.hello.take();
-        let client_info = ClientInfo {
-            id: row.id,
-            accepted: row.accepted,
-            entry,
-            source: row.source,
-            peer: row.peer,
-            destination: self.destination.or(row.destination),
-            announced: self.destination.is_some(),
-            local: self.local,
-            tlvs: std::mem::take(&mut self.tlvs),
-            ech: hello.as_ref().is_some_and(|hello| hello.ech),
-            sni: hello.as_ref().and_then(|hello| hello.server_name.clone()),
-            alpn: hello.map(|hello| hello.alpn).unwrap_or_default(),
-        };
-        Some((std::mem::take(&mut self.bytes), client_info, listener))
-    }
-
-    /// What identifies the client.
-    pub fn facts(&self, source: Option<SocketAddr>) -> Facts<'_> {
-        if self.local {
-            return Facts { source: None, sni: None, tlvs: &[], cookies: &[] };
+        if self.listener.as_ref().is_none_or(|listener| listener.silent.is_none()) {
+            return Err(Ended::Silent);
         }
-        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
+        self.client_info.entry = Entry::Silent;
+        Ok(())
     }
 
-    /// What the hello adds to the log.
-    pub fn names(&self) -> Option<(Option<ServerName>, bool)> {
-        let hello = self.hello.as_ref()?;
-        (hello.server_name.is_some() || hello.ech).then(|| (hello.server_name.clone(), hello.ech))
-    }
-
-    /// Writes the PROXY header that the backend gets before anything else, where its pool wants one.
-    pub fn announce<O: Os>(&self, source: Option<SocketAddr>, client: &O::Socket, id: u64, os: &mut O) -> Vec<u8> {
-        let Some(proxy) = self.picked.as_ref().and_then(|pool| pool.config().proxy.as_ref()) else { return Vec::new() };
-        let destination = self.destination.or_else(|| os.local_address(client));
-        let announce = Announce {
-            addresses: if self.local { None } else { source.zip(destination) },
-            alpn: self.hello.as_ref().map(|hello| &*hello.alpn),
-            authority: self.name(),
-            unique_id: Some(&unique_id(id)),
-            ssl: proxy_protocol::tlv(&self.tlvs, proxy_protocol::TLV_SSL),
+    /// Writes the PROXY header that the backend receives before anything else, where its pool has `proxy` set.
+    /// `destination` is the address of the client's own socket.
+    pub fn proxy_header(&mut self, destination: impl FnOnce() -> Option<SocketAddr>) -> Vec<u8> {
+        let Some(proxy) = self.picked.as_ref().and_then(|picked| picked.pool.config().proxy.as_ref()) else {
+            return Vec::new();
         };
-        let mut header = Vec::new();
-        proxy_protocol::write(&mut header, proxy, &announce);
-        header
+        let client_info = &mut self.client_info;
+        client_info.destination = client_info.destination.or_else(destination);
+        client_info.proxy_header(proxy, Some(&client_info.alpn), None)
     }
 
     /// Makes it ready for another connection.
     pub fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
-        let mut tried = std::mem::take(&mut self.tried);
-        tried.clear();
-        *self = Self { tried, ..Self::default() };
+        *self = Self::default();
         if bytes.capacity() <= SPARE_BYTES_MAX {
             self.bytes = bytes;
             self.bytes.clear();
         }
     }
-
-    fn name(&self) -> Option<&str> {
-        self.hello.as_ref()?.server_name.as_ref().map(ServerName::as_str)
-    }
 }
 
-/// A unix peer is trusted: the file's permissions say who may connect.
-fn trusts(proxy: &ProxyIn, peer: Option<SocketAddr>) -> bool {
-    peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip())))
+impl<O: Os> Flow<O> {
+    /// Reads until the listener's rules have what they need, or the client's time is over.
+    pub(super) fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
+        loop {
+            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
+            match preread.look() {
+                PrereadProgress::Known => return To(Stage::Pick),
+                PrereadProgress::Announced => {
+                    if let Err(ended) = self.announced(step) {
+                        return Stop(Verdict::End(ended));
+                    }
+                    continue;
+                }
+                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
+                PrereadProgress::More => {}
+            }
+            if !self.up.readable && !self.up.finished {
+                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+            }
+            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
+            let answer = step.tools.os.recv(client, step.tools.scratch);
+            match answer {
+                Io::Moved(n) => {
+                    self.up.bytes += n as u64;
+                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
+                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                }
+                Io::Later => {
+                    self.up.readable = false;
+                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+                }
+                Io::End => return Stop(Verdict::End(preread.cut_short())),
+                // Health checks of balancers in front of us end so.
+                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
+                    return Stop(Verdict::End(Ended::Probe));
+                }
+                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
+            }
+        }
+    }
+
+    fn preread_timed_out(&mut self) -> Go {
+        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
+            Ok(()) => To(Stage::Pick),
+            Err(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    /// A trusted peer has sent a PROXY header. Its bytes are not the client's and do not count.
+    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
+        let Some(preread) = &self.preread else { return Ok(()) };
+        self.up.bytes = preread.bytes.len() as u64;
+        let client_info = &preread.client_info;
+        let labels = self.labels.get_or_insert_default();
+        (labels.local, labels.peer) = (client_info.local, client_info.peer);
+        self.source = client_info.source.map(CompactAddress::from);
+        match client_info.key_source() {
+            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
+            None => {
+                step.counters.keyless.add(1);
+                Ok(())
+            }
+        }
+    }
 }

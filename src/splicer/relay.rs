@@ -4,8 +4,10 @@
 //! read is written, once and in order, before anything after it is read; the end is passed on only after the last
 //! byte; at rest a direction holds neither a buffer nor a pipe unless its receiver is slow.
 
-use super::os::{Broken, Io, Os};
+use super::os::{Io, Os};
 use super::pipe::{Filled, Pipes};
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::Ended;
 
 /// A fast pair gives way to others after so many rounds.
 const ROUNDS: u32 = 16;
@@ -78,9 +80,18 @@ pub enum Pumped {
     /// More could be done; others first.
     Again,
     /// The sender's socket broke.
-    SenderBroken(Broken),
+    SenderBroken(Fault),
     /// The receiver's socket broke.
-    ReceiverBroken(Broken),
+    ReceiverBroken(Fault),
+}
+
+/// The ending of a connection where a socket broke while bytes were moved; the client's comes first.
+pub fn broken(up: Pumped, down: Pumped) -> Option<Ended> {
+    match (up, down) {
+        (Pumped::SenderBroken(fault), _) | (_, Pumped::ReceiverBroken(fault)) => Some(fault.ending(Endpoint::Client)),
+        (Pumped::ReceiverBroken(fault), _) | (_, Pumped::SenderBroken(fault)) => Some(fault.ending(Endpoint::Backend)),
+        _ => None,
+    }
 }
 
 impl<P> Default for Direction<P> {

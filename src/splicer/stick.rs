@@ -2,22 +2,15 @@
 //!
 //! Chooses nothing; the pool does. Invariant: only a connection that stands, or stood, is remembered.
 
-use super::flow::Go::{self, Stop, To};
-use super::flow::{Flow, Stage, Step, Verdict};
+use super::flow::{Flow, Step};
 use super::os::{Micros, Os};
 use crate::pool::{Pool, Remember};
 
-/// A client that waits for its backend looks so often whether that is back.
-pub const LOOK_AGAIN_US: Micros = 100_000;
-
 impl<O: Os> Flow<O> {
-    /// Its connection stands: from here on its client is remembered.
-    pub(super) fn settle(&mut self, pool: &Pool, remember: Remember, now: Micros) {
-        if let Some(lease) = &self.lease {
-            pool.settle(remember, lease.backend(), now / 1_000);
-            (self.key, self.settled) = (remember.key, Some(remember.kind));
-            self.next_refresh(pool, now);
-        }
+    /// Keeps the entry of a connection that has just been established, to refresh it.
+    pub(super) fn keep_entry(&mut self, pool: &Pool, remember: Remember, now: Micros) {
+        (self.key, self.settled) = (remember.key, Some(remember.kind));
+        self.next_refresh(pool, now);
     }
 
     /// When the entry is to be refreshed, if ever.
@@ -44,13 +37,5 @@ impl<O: Os> Flow<O> {
             Some(every) => self.until = now + Micros::from(every) * 1_000,
             None => self.settled = None,
         }
-    }
-
-    /// Waits for the backend it has settled at.
-    pub(super) fn await_settled(&mut self, step: &mut Step<'_, O>) -> Go {
-        if let Some(ended) = self.client_failure(step) {
-            return Stop(Verdict::End(ended));
-        }
-        if step.now >= self.until { To(Stage::Pick) } else { Stop(Verdict::Wait) }
     }
 }

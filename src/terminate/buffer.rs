@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 use std::task::{Context, Poll, ready};
 
-use super::socket::Fault;
 use super::stream::{Got, Stream};
+use crate::fault::Fault;
 
 /// One read takes at most so much: a TLS record.
 pub const BUFFER: usize = 16 * 1024;

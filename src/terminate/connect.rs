@@ -8,27 +8,21 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use super::deadline::until;
 use super::secure::Secured;
-use super::socket::{Fault, Socket};
+use super::socket::Socket;
 use super::state::{Conversation, ConversationStage};
 use super::stream::Stream;
-use crate::attempt::{Attempts, ConnectFailure, NextAttempt, Rules};
+use crate::attempt::{self, AttemptTarget, Attempts, KnownWait, NextAttempt};
 use crate::clock::{self, Micros};
 use crate::config::Address;
-use crate::connection::unique_id;
+use crate::fault::{ConnectFailure, Endpoint, Fault};
 use crate::limits::keep_alive;
 use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
-use crate::proxy_protocol::{self, Announce};
 use crate::socket::{connect, connect_in_turn};
 use crate::sticky::Facts;
 use crate::tls::Upstream;
-
-/// A client that waits for its backend looks so often whether that is back.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A backend that can be spoken to.
 pub struct Connected {
@@ -66,7 +60,7 @@ impl Connector<'_> {
         tokio::select! {
             biased;
             connected = connect => connected,
-            fault = client.broken() => Err(fault.of_client()),
+            fault = client.broken() => Err(fault.ending(Endpoint::Client)),
         }
     }
 
@@ -75,103 +69,92 @@ impl Connector<'_> {
         &self,
         mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Connected, Ended> {
-        let mut tried = Vec::new();
-        let mut attempts: Option<Attempts> = None;
-        let mut last_failure: Option<ConnectFailure> = None;
+        let mut attempts = Attempts::default();
         self.conversation.state.enter(ConversationStage::Connect);
-        'pick: loop {
-            let Some(pick) = choose(&tried).await else {
-                return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), ConnectFailure::ended));
+        loop {
+            let Some(pick) = choose(attempts.tried()).await else {
+                return Err(attempts.no_backend(self.pool, now_ms()));
             };
             self.conversation.state.picked(&pick);
-            let rules = Rules::of(self.pool.config());
-            let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
+            attempts.picked(self.pool.config(), pick.keyed, now_ms());
             let lease = Lease::new(pick.backend);
-            let counters = lease.counters(self.conversation.context.counters_index);
-            loop {
-                let began = clock::now();
-                let deadline = attempts.begin(began / 1_000) * 1_000;
-                let answer =
-                    until(deadline, self.attempt(lease.address())).await.unwrap_or(Err(ConnectFailure::TimedOut));
-                let failure = match answer {
-                    Ok(stream) => {
-                        let took: Micros = clock::now() - began;
-                        self.conversation.state.connected(attempts.made(), Some(took));
-                        counters.connections.add(1);
-                        counters.connect_time.record_us(took);
-                        self.pool.connect_succeeded(lease.backend());
-                        return Ok(Connected { stream, lease, broke: pick.broke, remember: pick.remember });
-                    }
-                    Err(failure) => failure,
-                };
-                last_failure = Some(failure);
-                let to_blame = !matches!(failure, ConnectFailure::Local(_));
-                if to_blame {
-                    counters.connect_failures.add(1);
+            if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
+                return Ok(Connected { stream, lease, broke: pick.broke, remember: pick.remember });
+            }
+        }
+    }
+
+    /// Tries one backend, a known key's also twice; `None` = another one is to be picked.
+    async fn connect_to(
+        &self,
+        pick: &Pick<'_>,
+        lease: &Lease,
+        attempts: &mut Attempts,
+    ) -> Result<Option<Stream>, Ended> {
+        let target = AttemptTarget {
+            pool: self.pool,
+            lease,
+            reason: pick.reason,
+            remember: pick.remember,
+            counters_index: self.conversation.context.counters_index,
+        };
+        loop {
+            let began = clock::now();
+            let deadline = attempts.begin(began / 1_000) * 1_000;
+            let answer = until(deadline, self.attempt(lease.address())).await;
+            let failure = match answer.unwrap_or(Err(ConnectFailure::TimedOut)) {
+                Ok(stream) => {
+                    let connect_us: Micros = clock::now() - began;
+                    self.conversation.state.connected(attempts.made(), Some(connect_us));
+                    target.succeeded(connect_us);
+                    return Ok(Some(stream));
                 }
-                let next = attempts.failed(failure, lease.usable(now_ms()), now_ms());
-                // As long as it is to be tried again, nothing is said against it.
-                if to_blame && !matches!(next, NextAttempt::SameAt(_)) {
-                    self.pool.connect_failed(lease.backend(), now_ms());
+                Err(failure) => failure,
+            };
+            match attempts.failed(failure, &target, now_ms()) {
+                NextAttempt::SameAt(at_ms) => {
+                    tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(now_ms()))).await;
+                    if attempts.key_moved(&target, now_ms()) {
+                        return Ok(None);
+                    }
                 }
-                match next {
-                    NextAttempt::SameAt(at_ms) => {
-                        let pause = at_ms.saturating_sub(now_ms());
-                        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-                        let elsewhere = |known| self.pool.settled_elsewhere(known, lease.backend(), now_ms());
-                        if pick.remember.is_some_and(elsewhere) {
-                            attempts.elsewhere();
-                            continue 'pick;
-                        }
-                    }
-                    NextAttempt::Another => {
-                        tried.push(Arc::clone(lease.backend()));
-                        if let Some(remember) = pick.remember {
-                            self.pool.release(remember, pick.reason, lease.backend(), now_ms());
-                        }
-                        continue 'pick;
-                    }
-                    NextAttempt::GiveUp(ended) => {
-                        self.conversation.state.connected(attempts.made(), None);
-                        return Err(ended);
-                    }
+                NextAttempt::Another => return Ok(None),
+                NextAttempt::GiveUp(ended) => {
+                    self.conversation.state.connected(attempts.made(), None);
+                    return Err(ended);
                 }
             }
         }
     }
 
-    /// Waits for the backend that the client has settled at, where the pool says so, and refuses it where it says that.
+    /// Waits for the backend at which the client is known, as long as the pool says (`on_down`).
     pub async fn wait_for_settled(
         &self,
         client: &Stream,
         settled: Option<usize>,
         facts: &Facts<'_>,
     ) -> Result<(), Ended> {
-        let began = clock::now();
-        while let Some(most) = self.pool.waits(settled, facts, now_ms()) {
-            if most.is_zero() {
-                return Err(Ended::SettledDown);
-            }
-            let left = most.saturating_sub(Duration::from_micros(clock::now() - began));
-            if left.is_zero() {
-                break;
-            }
+        let mut since_ms = None;
+        loop {
+            let now_ms = now_ms();
+            let at_ms = match attempt::wait_for_known(self.pool, settled, facts, &mut since_ms, now_ms) {
+                KnownWait::Pick => return Ok(()),
+                KnownWait::Refuse => return Err(Ended::SettledDown),
+                KnownWait::LookAgainAt(at_ms) => at_ms,
+            };
             self.conversation.state.enter(ConversationStage::Connect);
             tokio::select! {
-                fault = client.broken() => return Err(fault.of_client()),
-                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+                fault = client.broken() => return Err(fault.ending(Endpoint::Client)),
+                () = tokio::time::sleep(Duration::from_millis(at_ms - now_ms)) => {}
             }
         }
-        Ok(())
     }
 
     async fn attempt(&self, address: &Address) -> Result<Stream, ConnectFailure> {
-        let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id).map_err(meaning)?;
+        let socket = begin(&self.pool.config().source, address, self.conversation.client_info.id)
+            .map_err(Fault::connect_failure)?;
         let socket = Socket::new(socket).map_err(|_| ConnectFailure::Local(Ended::NoDescriptor))?;
-        if let Err(error) = socket.connected().await {
-            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-            return Err(meaning(errno));
-        }
+        socket.connected().await.map_err(|error| Fault::of_io(&error).connect_failure())?;
         let mut stream = Stream::plain(socket);
         let rules = keep_alive(&self.conversation.context.current.load().config.limits);
         // Best effort: a unix socket has none of these.
@@ -183,31 +166,20 @@ impl Connector<'_> {
         let Some(upstream) = self.upstream else { return Ok(stream) };
         let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
         let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
-        Stream::connect(stream.into_socket(), tls).await.map_err(|fault| match fault {
-            Fault::Local(ended) => ConnectFailure::Local(ended),
-            _ => ConnectFailure::Tls,
-        })
+        Stream::connect(stream.into_socket(), tls)
+            .await
+            .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))
     }
 
     /// The PROXY header of the pool, where it wants one.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        let (client_info, secured) = (&self.conversation.client_info, self.secured);
-        let agreed: Option<Vec<u8>> = secured.alpn.as_ref().map(|name| {
+        let agreed: Option<Vec<u8>> = self.secured.alpn.as_ref().map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);
             list
         });
-        let announce = Announce {
-            addresses: if client_info.local { None } else { client_info.source.zip(client_info.destination) },
-            alpn: agreed.as_deref(),
-            authority: client_info.sni.as_ref().map(|name| name.as_str()),
-            unique_id: Some(&unique_id(client_info.id)),
-            ssl: secured.tlv.as_deref().or_else(|| proxy_protocol::tlv(&client_info.tlvs, proxy_protocol::TLV_SSL)),
-        };
-        let mut header = Vec::new();
-        proxy_protocol::write(&mut header, proxy, &announce);
-        header
+        self.conversation.client_info.proxy_header(proxy, agreed.as_deref(), self.secured.tlv.as_deref())
     }
 }
 
@@ -228,37 +200,6 @@ fn now_ms() -> u64 {
 }
 
 /// Begins to connect from one of the pool's addresses.
-fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Errno> {
-    let no_port = |error: &Errno| matches!(*error, Errno::ADDRNOTAVAIL | Errno::ADDRINUSE);
-    connect_in_turn(sources, to, turn, no_port, |from| connect(to, from))
-}
-
-/// Whose fault it is that there is no connection.
-fn meaning(error: Errno) -> ConnectFailure {
-    match error {
-        Errno::CONNREFUSED | Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE | Errno::NOENT | Errno::NOTCONN => {
-            ConnectFailure::Refused
-        }
-        Errno::TIMEDOUT => ConnectFailure::TimedOut,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => ConnectFailure::Unreachable,
-        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => ConnectFailure::Local(Ended::NoPort),
-        Errno::MFILE | Errno::NFILE => ConnectFailure::Local(Ended::NoDescriptor),
-        Errno::NOBUFS | Errno::NOMEM => ConnectFailure::Local(Ended::NoMemory),
-        _ => ConnectFailure::Local(Ended::LocalError),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_machine_lacks_is_held_against_no_backend() {
-        for error in [Errno::ADDRNOTAVAIL, Errno::AGAIN, Errno::MFILE, Errno::NOBUFS, Errno::ACCESS] {
-            assert!(matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
-        }
-        for error in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH] {
-            assert!(!matches!(meaning(error), ConnectFailure::Local(_)), "{error}");
-        }
-    }
+fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Fault> {
+    connect_in_turn(sources, to, turn, |from| connect(to, from))
 }

@@ -31,16 +31,16 @@ use self::deadline::{Deadline, until};
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
-use self::socket::{Fault, Socket};
+use self::socket::Socket;
 use self::state::Conversation;
 use self::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
+use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 use crate::pool::Pool;
 use crate::snapshot::{Listener, RouteTarget};
-use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
 pub use self::http::{RequestCookie, cookies_of_key};
@@ -70,7 +70,7 @@ impl Routed {
     /// By the rules in force.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
-        let target = client_info.route(&listener, client_info.sni.as_ref().map(|name| name.as_str()))?;
+        let target = client_info.route(&listener)?;
         Some(Self { termination: Arc::clone(&listener.tls), listener, target })
     }
 
@@ -121,7 +121,7 @@ async fn handshake(
     let mut client = made.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
         Fault::Tls => Ended::HandshakeFailed,
         Fault::Cut => Ended::HandshakeCut,
-        other => other.of_client(),
+        other => other.ending(Endpoint::Client),
     })?;
     let Some(connection) = client.server() else { return Err(Ended::LocalError) };
     let identity = match server.identity(connection, clock::unix_s()) {
@@ -150,7 +150,7 @@ async fn plain(
     let pool = place.pool();
     let upstream = place.termination.upstream(pool.name());
     let connector = Connector { conversation, pool, upstream, secured };
-    let facts = facts(conversation);
+    let facts = conversation.client_info.facts();
     if let Err(ended) = connector.wait_for_settled(&client, None, &facts).await {
         client.socket().reset_on_drop(false);
         return ended;
@@ -173,18 +173,4 @@ async fn plain(
     let directions = (RelayDirection::holding(Buffer::holding(bytes)), RelayDirection::default());
     relay(conversation, limits, (&mut client, &mut connected.stream), directions, counters, &mut Deadline::default())
         .await
-}
-
-/// What identifies a client whose requests nobody reads.
-fn facts(conversation: &Conversation) -> Facts<'_> {
-    let client_info = &conversation.client_info;
-    if client_info.local {
-        return Facts::default();
-    }
-    Facts {
-        source: client_info.source.map(|source| source.ip()),
-        sni: client_info.sni.as_ref().map(|name| name.as_str()),
-        tlvs: &client_info.tlvs,
-        cookies: &[],
-    }
 }

@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 
 use super::buffer::{BUFFER, Buffer};
 use super::deadline::Deadline;
-use super::socket::Fault;
 use super::state::{Conversation, ConversationStage};
 use super::stream::{Got, Stream};
 use crate::clock;
 use crate::counters::BackendCounters;
+use crate::fault::{Endpoint, Fault};
 use crate::limits::Limits;
 use crate::outcome::Ended;
 
@@ -133,8 +133,12 @@ pub async fn relay(
 
 fn broken(up: &Result<(), BrokenSide>, down: &Result<(), BrokenSide>) -> Option<Ended> {
     match (up, down) {
-        (Err(BrokenSide::Sender(fault)), _) | (_, Err(BrokenSide::Receiver(fault))) => Some(fault.of_client()),
-        (Err(BrokenSide::Receiver(fault)), _) | (_, Err(BrokenSide::Sender(fault))) => Some(fault.of_backend()),
+        (Err(BrokenSide::Sender(fault)), _) | (_, Err(BrokenSide::Receiver(fault))) => {
+            Some(fault.ending(Endpoint::Client))
+        }
+        (Err(BrokenSide::Receiver(fault)), _) | (_, Err(BrokenSide::Sender(fault))) => {
+            Some(fault.ending(Endpoint::Backend))
+        }
         (Ok(()), Ok(())) => None,
     }
 }

@@ -14,59 +14,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::outcome::Ended;
-
-/// Why a stream is of no more use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Reset by the peer.
-    Reset,
-    /// The peer stopped answering.
-    Gone,
-    /// The peer closed in the middle of a handshake.
-    Cut,
-    /// The peer sent what is not TLS, or an alert.
-    Tls,
-    /// This machine's fault.
-    Local(Ended),
-}
-
-impl Fault {
-    /// What a system call's error means for a connection that stands.
-    pub fn of(error: &io::Error) -> Self {
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN | Errno::CONNREFUSED) => {
-                Self::Reset
-            }
-            Some(Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN) => {
-                Self::Gone
-            }
-            Some(Errno::MFILE | Errno::NFILE) => Self::Local(Ended::NoDescriptor),
-            Some(Errno::NOBUFS | Errno::NOMEM) => Self::Local(Ended::NoMemory),
-            _ => Self::Local(Ended::LocalError),
-        }
-    }
-
-    /// The ending of a connection whose client did this.
-    pub fn of_client(self) -> Ended {
-        match self {
-            Self::Reset | Self::Cut => Ended::ClientReset,
-            Self::Gone => Ended::ClientGone,
-            Self::Tls => Ended::ClientTls,
-            Self::Local(ended) => ended,
-        }
-    }
-
-    /// The same of a backend.
-    pub fn of_backend(self) -> Ended {
-        match self {
-            Self::Reset | Self::Cut => Ended::BackendReset,
-            Self::Gone => Ended::BackendGone,
-            Self::Tls => Ended::BackendTls,
-            Self::Local(ended) => ended,
-        }
-    }
-}
+use crate::fault::Fault;
 
 /// A stream socket.
 #[derive(Debug)]
@@ -87,14 +35,12 @@ impl Socket {
 
     /// Waits until the peer resets, or is known to be gone; reads nothing.
     pub async fn broken(&self) -> Fault {
-        let error = match self.socket.ready(Interest::ERROR).await {
-            Ok(_) => sockopt::socket_error(self.socket.get_ref()).map_err(io::Error::from),
-            Err(error) => Err(error),
-        };
-        match error {
-            Ok(Err(errno)) => Fault::of(&errno.into()),
-            Err(error) => Fault::of(&error),
-            // Somebody was told of it before.
+        if let Err(error) = self.socket.ready(Interest::ERROR).await {
+            return Fault::of_io(&error);
+        }
+        match sockopt::socket_error(self.socket.get_ref()) {
+            Ok(Err(error)) | Err(error) => Fault::of(error),
+            // An earlier call has taken the error: the kernel reports each once.
             Ok(Ok(())) => Fault::Reset,
         }
     }

@@ -12,9 +12,10 @@ use std::task::{Poll, Waker};
 use super::runtime::RuntimeContext;
 use crate::access_log::{self, LogRecord, Message};
 use crate::admission::Permit;
+use crate::attempt;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
-use crate::connection::{ClientInfo, ConnectionFilter, ConnectionView, OpenConnection, Selection};
+use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
@@ -86,9 +87,11 @@ struct FixedFacts {
     id: u64,
     accepted: Micros,
     client: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
     local: bool,
     listener: Arc<str>,
     sni: Option<ServerName>,
+    ech: bool,
 }
 
 impl ConversationState {
@@ -112,9 +115,11 @@ impl ConversationState {
                 id: client_info.id,
                 accepted: client_info.accepted,
                 client: client_info.source,
+                peer: client_info.peer,
                 local: client_info.local,
                 listener,
                 sni: client_info.sni.clone(),
+                ech: client_info.ech,
             },
         }
     }
@@ -152,16 +157,10 @@ impl ConversationState {
     /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
     /// learned cookie.
     pub fn settled(&self, pool: &Pool, broke: Option<BreakCause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
-        if let Some(cause) = broke {
-            pool.count_break(cause);
-        }
         self.broke.set(broke);
-        let stay = remember.zip(self.backend.borrow().clone());
-        let stay = stay.map(|(remember, backend)| Stay { remember, backend, value });
-        if let Some(stay) = &stay {
-            pool.settle(stay.remember, &stay.backend, clock::now() / 1_000);
-        }
-        *self.stay.borrow_mut() = stay;
+        let Some(backend) = self.backend.borrow().clone() else { return };
+        attempt::settle(pool, &backend, broke, remember, clock::now() / 1_000);
+        *self.stay.borrow_mut() = remember.map(|remember| Stay { remember, backend, value });
     }
 
     /// The application has ended the value by which its client had settled.
@@ -220,19 +219,6 @@ impl ConversationState {
         self.last_active.get()
     }
 
-    /// Whether a command means it.
-    pub fn uses(&self, whom: &Selection) -> bool {
-        match whom {
-            Selection::All => true,
-            Selection::Of(backend) => self.backend.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
-        }
-    }
-
-    /// Whether somebody wants to see it.
-    pub fn wanted(&self, wanted: &ConnectionFilter) -> bool {
-        wanted.holds(self.pool.borrow().as_deref(), self.backend.borrow().as_ref().map(|backend| backend.name()))
-    }
-
     /// Ends it; the first to do so says why.
     pub fn cancel(&self, ended: Ended) {
         if self.cancelled.get().is_none() {
@@ -255,35 +241,30 @@ impl ConversationState {
         .await
     }
 
-    /// What a plan looks at, once there is a backend.
-    pub fn open(&self) -> Option<OpenConnection> {
-        Some(OpenConnection {
-            listener: Arc::clone(&self.view.listener),
-            backend: Arc::clone(self.backend.borrow().as_ref()?),
-            by_cookie: self.reason.get() == Some(PickReason::Cookie),
-            source: self.view.client.map(|client| client.ip()),
-            local: self.view.local,
-            sni: self.view.sni.clone(),
-        })
-    }
-
-    /// What the admin interface shows.
-    pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
-        ConnectionView {
+    /// Lends what others see of the conversation.
+    pub fn record<T>(&self, look: impl FnOnce(&ConnectionRecord<'_>) -> T) -> T {
+        let (pool, backend, range) = (self.pool.borrow(), self.backend.borrow(), self.range.borrow());
+        look(&ConnectionRecord {
             id: self.view.id,
-            worker,
-            client: self.view.client.map(|client| client.to_string()),
-            listener: self.view.listener.to_string(),
-            pool: self.pool.borrow().as_deref().map(str::to_owned),
-            backend: self.backend.borrow().as_ref().map(|backend| backend.name().to_owned()),
-            reason: self.reason.get().map(PickReason::word),
-            sni: self.view.sni.as_ref().map(ToString::to_string),
+            accepted: self.view.accepted,
+            last_active: self.last_active.get(),
+            client: self.view.client,
+            peer: self.view.peer,
+            local: self.view.local,
+            listener: &self.view.listener,
+            sni: self.view.sni.as_ref(),
+            ech: self.view.ech,
             stage: self.stage.get().word(),
-            age_ms: now.saturating_sub(self.view.accepted) / 1_000,
-            idle_ms: now.saturating_sub(self.last_active.get()) / 1_000,
+            pool: pool.as_ref(),
+            range: range.as_ref(),
+            backend: backend.as_ref(),
+            reason: self.reason.get(),
+            attempts: self.attempts.get(),
+            connect_us: self.connect_us.get(),
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
-        }
+            broke: self.broke.get(),
+        })
     }
 }
 
@@ -327,10 +308,11 @@ impl Conversation {
     /// Where it came in, by the rules in force. A listener that was removed meanwhile still serves what it accepted, by
     /// the rules it had last.
     pub fn listener(&self) -> Option<Arc<Listener>> {
+        let snapshot = self.context.current.load();
+        let in_force = snapshot.listener_of(self.permit.listener());
         let mut rules = self.rules.borrow_mut();
-        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
-            *rules = Some(Arc::clone(listener));
-        }
+        let judges = rules.as_ref().map_or(in_force, |read_by| Some(self.client_info.judged_by(in_force, read_by)));
+        *rules = judges.cloned();
         rules.clone()
     }
 
@@ -364,33 +346,8 @@ impl Conversation {
         self.state.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(LogRecord::Connection(self.line(ended, duration_us)));
-        }
-    }
-
-    fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
-        let (state, client_info) = (&self.state, &self.client_info);
-        let backend = state.backend.borrow();
-        access_log::ConnectionLine {
-            id: client_info.id,
-            started_unix_us: clock::unix_us().saturating_sub(duration_us),
-            duration_us,
-            client: client_info.source,
-            peer: client_info.peer,
-            listener: Arc::clone(self.listener_name()),
-            sni: client_info.sni.clone(),
-            ech: client_info.ech,
-            pool: state.pool.borrow().clone(),
-            range: state.range.borrow().clone(),
-            backend: backend.as_ref().map(|backend| backend.name_shared()),
-            reason: state.reason.get(),
-            attempts: state.attempts.get(),
-            connect_us: state.connect_us.get(),
-            bytes_up: state.bytes_up.get(),
-            bytes_down: state.bytes_down.get(),
-            ended,
-            tls: self.tls.take(),
-            broke: state.broke.get(),
+            let line = self.state.record(|record| record.line(ended, duration_us, self.tls.take()));
+            self.context.write(LogRecord::Connection(line));
         }
     }
 }

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
-use super::socket::{Fault, Socket};
+use super::socket::Socket;
+use crate::fault::Fault;
 
 /// What rustls may hold for a peer that does not read: one write of ours in records.
 pub const UNSENT_MAX: usize = 32 * 1024;
@@ -104,7 +105,7 @@ impl Stream {
         let got = |n| if n == 0 { Got::End } else { Got::Bytes(n) };
         loop {
             let Some(tls) = &mut self.tls else {
-                return self.socket.poll_recv(cx, into).map_ok(got).map_err(|error| Fault::of(&error));
+                return self.socket.poll_recv(cx, into).map_ok(got).map_err(|error| Fault::of_io(&error));
             };
             match tls.reader().read(into) {
                 Ok(n) => return Poll::Ready(Ok(got(n))),
@@ -119,7 +120,7 @@ impl Stream {
     /// Writes some; the rest of it, and what TLS holds back, is for `poll_flush`.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
         if self.tls.is_none() {
-            return self.socket.poll_send(cx, from).map_err(|error| Fault::of(&error));
+            return self.socket.poll_send(cx, from).map_err(|error| Fault::of_io(&error));
         }
         ready!(self.poll_flush(cx))?;
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
@@ -137,7 +138,7 @@ impl Stream {
             match tls.write_tls(&mut Wire { socket: &self.socket, cx }) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(Fault::of(&error))),
+                Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
             }
         }
         Poll::Ready(Ok(()))
@@ -184,7 +185,7 @@ impl Stream {
                 }
                 return Poll::Pending;
             }
-            Err(error) => return Poll::Ready(Err(Fault::of(&error))),
+            Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
         };
         if tls.process_new_packets().is_err() {
             // The alert that says why, as far as there is room for it; the peer shall read it, so no reset.

@@ -9,6 +9,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 0),
     ("server_name", 0),
     ("outcome", 0),
+    ("fault", 0),
     ("counters", 0),
     ("route", 1),
     ("attempt", 1),

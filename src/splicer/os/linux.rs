@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, sockopt};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use super::{Accepted, Broken, Event, Io, Micros, Os};
+use super::{Accepted, Event, Io, Micros, Os};
 use crate::clock::now;
 use crate::config::Address;
+use crate::fault::Fault;
 use crate::proxy_protocol::canonical;
 use crate::socket::KeepAlive;
 use crate::splicer::slab::{Side, Token};
@@ -113,7 +114,7 @@ impl Os for Linux {
             }
             Err(Errno::AGAIN) => Accepted::Empty,
             Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                Accepted::Exhausted(broken(error))
+                Accepted::Exhausted(Fault::own(error))
             }
             // accept(2): errors of the new connection itself are to be treated like EAGAIN, by trying again.
             Err(_) => Accepted::Skip,
@@ -142,27 +143,27 @@ impl Os for Linux {
     fn splice_out(&mut self, pipe: &Pipe, socket: &Connection, most: usize) -> Io {
         match rustix::pipe::splice(&pipe.read, None, &socket.0, None, most, splice_flags()) {
             // The pipe is never empty here, so a zero would be a broken promise of the kernel's.
-            Ok(0) => Io::Broken(Broken::Other),
+            Ok(0) => Io::Broken(Fault::Other),
             other => moved(other),
         }
     }
 
-    fn pipe(&mut self) -> Result<(Pipe, usize), Broken> {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(broken)?;
+    fn pipe(&mut self) -> Result<(Pipe, usize), Fault> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(Fault::own)?;
         // An unprivileged user who is out of pipe pages is refused here and keeps the small pipe.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
-        let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(broken)?;
+        let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(Fault::own)?;
         Ok((Pipe { read, write }, size))
     }
 
-    fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Connection, Broken> {
-        crate::socket::connect(to, from).map(Connection).map_err(broken)
+    fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Connection, Fault> {
+        crate::socket::connect(to, from).map(Connection)
     }
 
-    fn take_error(&mut self, socket: &Connection) -> Option<Broken> {
+    fn take_error(&mut self, socket: &Connection) -> Option<Fault> {
         match sockopt::socket_error(&socket.0) {
             Ok(Ok(())) => None,
-            Ok(Err(error)) | Err(error) => Some(broken(error)),
+            Ok(Err(error)) | Err(error) => Some(Fault::of(error)),
         }
     }
 
@@ -175,20 +176,20 @@ impl Os for Linux {
         let _ = sockopt::set_socket_linger(&socket.0, Some(Duration::ZERO));
     }
 
-    fn watch(&mut self, socket: &Connection, token: Token) -> Result<(), Broken> {
+    fn watch(&mut self, socket: &Connection, token: Token) -> Result<(), Fault> {
         use epoll::EventFlags as Flags;
         let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::PRI | Flags::ET;
-        epoll::add(&self.epoll, &socket.0, epoll::EventData::new_u64(token.to_bits()), flags).map_err(broken)
+        epoll::add(&self.epoll, &socket.0, epoll::EventData::new_u64(token.to_bits()), flags).map_err(Fault::own)
     }
 
     fn unwatch(&mut self, socket: &Connection) {
         let _ = epoll::delete(&self.epoll, &socket.0);
     }
 
-    fn watch_listener(&mut self, listener: &Arc<OwnedFd>, token: Token, shared: bool) -> Result<(), Broken> {
+    fn watch_listener(&mut self, listener: &Arc<OwnedFd>, token: Token, shared: bool) -> Result<(), Fault> {
         let exclusive = if shared { epoll::EventFlags::EXCLUSIVE } else { epoll::EventFlags::empty() };
         let data = epoll::EventData::new_u64(token.to_bits());
-        epoll::add(&self.epoll, listener, data, epoll::EventFlags::IN | exclusive).map_err(broken)
+        epoll::add(&self.epoll, listener, data, epoll::EventFlags::IN | exclusive).map_err(Fault::own)
     }
 
     fn unwatch_listener(&mut self, listener: &Arc<OwnedFd>) {
@@ -229,19 +230,6 @@ fn moved(answer: rustix::io::Result<usize>) -> Io {
 fn failure(error: Errno) -> Io {
     match error {
         Errno::AGAIN | Errno::INTR => Io::Later,
-        other => Io::Broken(broken(other)),
-    }
-}
-
-fn broken(error: Errno) -> Broken {
-    match error {
-        Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => Broken::Reset,
-        Errno::TIMEDOUT => Broken::Gone,
-        Errno::CONNREFUSED => Broken::Refused,
-        Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Broken::Unreachable,
-        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Broken::NoPort,
-        Errno::MFILE | Errno::NFILE => Broken::NoDescriptor,
-        Errno::NOBUFS | Errno::NOMEM => Broken::NoMemory,
-        _ => Broken::Other,
+        other => Io::Broken(Fault::of(other)),
     }
 }

@@ -9,11 +9,13 @@ mod linux;
 pub use linux::{Connection, Linux, Pipe, RawEvent};
 
 pub use crate::clock::{Micros, now};
+pub use crate::fault::Fault as Broken;
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::slab::Token;
 use crate::config::Address;
+use crate::fault::Fault;
 use crate::socket::KeepAlive;
 
 /// What moving bytes came to.
@@ -26,28 +28,7 @@ pub enum Io {
     /// Nothing now; an event will tell.
     Later,
     /// The socket is of no more use.
-    Broken(Broken),
-}
-
-/// Why a socket is of no more use, or why there is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
-    /// Reset by the peer.
-    Reset,
-    /// The peer stopped answering.
-    Gone,
-    /// Nobody listens there.
-    Refused,
-    /// No way leads there.
-    Unreachable,
-    /// No free local port.
-    NoPort,
-    /// No free descriptor.
-    NoDescriptor,
-    /// No memory for sockets.
-    NoMemory,
-    /// Anything else.
-    Other,
+    Broken(Fault),
 }
 
 /// What accepting came to.
@@ -58,7 +39,7 @@ pub enum Accepted<S> {
     /// The queue is empty.
     Empty,
     /// No descriptor or no memory: pause.
-    Exhausted(Broken),
+    Exhausted(Fault),
     /// That connection died in the queue; the next may be well.
     Skip,
 }
@@ -100,21 +81,21 @@ pub trait Os {
     /// Moves bytes from a pipe to a socket.
     fn splice_out(&mut self, pipe: &Self::Pipe, socket: &Self::Socket, most: usize) -> Io;
     /// Makes a pipe and says how much it holds.
-    fn pipe(&mut self) -> Result<(Self::Pipe, usize), Broken>;
+    fn pipe(&mut self) -> Result<(Self::Pipe, usize), Fault>;
     /// Begins to connect.
-    fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Self::Socket, Broken>;
+    fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Self::Socket, Fault>;
     /// Takes the pending error of a socket.
-    fn take_error(&mut self, socket: &Self::Socket) -> Option<Broken>;
+    fn take_error(&mut self, socket: &Self::Socket) -> Option<Fault>;
     /// Finishes sending.
     fn shutdown(&mut self, socket: &Self::Socket);
     /// Closes so that the peer sees a reset.
     fn reset(&mut self, socket: Self::Socket);
     /// Asks for events, edge-triggered.
-    fn watch(&mut self, socket: &Self::Socket, token: Token) -> Result<(), Broken>;
+    fn watch(&mut self, socket: &Self::Socket, token: Token) -> Result<(), Fault>;
     /// Ends that, before the socket leaves this worker.
     fn unwatch(&mut self, socket: &Self::Socket);
     /// Asks for events of a listener, level-triggered; `shared` when several workers watch the same socket.
-    fn watch_listener(&mut self, listener: &Self::Listener, token: Token, shared: bool) -> Result<(), Broken>;
+    fn watch_listener(&mut self, listener: &Self::Listener, token: Token, shared: bool) -> Result<(), Fault>;
     /// Ends that.
     fn unwatch_listener(&mut self, listener: &Self::Listener);
     /// Lets no new handshake begin on a listener; those under way complete.

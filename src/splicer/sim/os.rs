@@ -137,7 +137,7 @@ impl Os for SimOs {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
         if kernel.fails() {
-            return Err(kernel.random.one_of(&[Broken::NoPort, Broken::NoDescriptor, Broken::NoMemory, Broken::Other]));
+            return Err(kernel.random.one_of(&[Broken::NoPort, Broken::NoDescriptor, Broken::NoMemory, Broken::Local]));
         }
         if let Some((_, why)) = kernel.hopeless.iter().find(|(address, _)| address == to) {
             return Err(*why);

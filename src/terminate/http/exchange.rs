@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 use super::request_cookie::Reply;
 use super::upstreams::UpstreamConnection;
 use crate::clock::{self, Micros};
+use crate::fault::{Endpoint, Fault};
 use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Version};
-use crate::outcome::Ended;
+use crate::outcome::{Ended, Party};
 use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::terminate::deadline::{Deadline, Timeouts};
-use crate::terminate::socket::Fault;
 use crate::terminate::state::Conversation;
 use crate::terminate::stream::{Got, Stream};
 use crate::terminate::timer_fd::StoreWait;
@@ -138,7 +138,11 @@ impl Exchange<'_> {
                 && watching
                 && let Err(fault) = self.watch_client(&mut watching, cx)
             {
-                return Poll::Ready(Err(Failed { ended: fault.of_client(), answer: None, unanswered: false }));
+                return Poll::Ready(Err(Failed {
+                    ended: fault.ending(Endpoint::Client),
+                    answer: None,
+                    unanswered: false,
+                }));
             }
             match self.deadline(&up, &down, last_active) {
                 Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.failed(late))),
@@ -220,7 +224,7 @@ impl Exchange<'_> {
             Ok(Some(Got::Bytes(_)) | None) => Ok(()),
             // The request is not whole, and never will be.
             Ok(Some(_)) => Err(Failed::silent(Ended::ClientLeft)),
-            Err(fault) => Err(Failed::silent(fault.of_client())),
+            Err(fault) => Err(Failed::silent(fault.ending(Endpoint::Client))),
         })
     }
 
@@ -236,7 +240,7 @@ impl Exchange<'_> {
     }
 
     fn step_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Option<Done>, Failed>> {
-        let of_client = |fault: Fault| Failed::silent(fault.of_client());
+        let of_client = |fault: Fault| Failed::silent(fault.ending(Endpoint::Client));
         if let Some(told) = &mut down.held_for {
             ready!(told.poll(&self.conversation.context, cx));
             down.held_for = None;
@@ -282,8 +286,16 @@ impl Exchange<'_> {
                 down.body = Some(Body::new(Framing::None));
             }
             Ok(Some(_)) => return Poll::Ready(Err(Failed::cut(Ended::ResponseCut, down.any))),
-            Err(Fault::Local(ended)) => return Poll::Ready(Err(Failed::answered(ended, StatusCode::Unavailable))),
-            Err(fault) => return Poll::Ready(Err(Failed::cut(fault.of_backend(), down.any))),
+            Err(fault) => {
+                let ended = fault.ending(Endpoint::Backend);
+                let ours = ended.fault() == Party::Us;
+                let failed = || Failed::cut(ended, down.any);
+                return Poll::Ready(Err(if ours {
+                    Failed::answered(ended, StatusCode::Unavailable)
+                } else {
+                    failed()
+                }));
+            }
         }
         Poll::Ready(Ok(None))
     }

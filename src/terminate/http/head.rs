@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::HttpConnection;
 use crate::clock::{self, Micros};
+use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
@@ -59,7 +60,7 @@ impl HttpConnection<'_> {
                         };
                         return Poll::Ready(Head::Over(ended));
                     }
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Head::Over(fault.of_client())),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(Head::Over(fault.ending(Endpoint::Client))),
                     Poll::Pending => break,
                 }
             }

@@ -130,7 +130,7 @@ impl HttpConnection<'_> {
         log.cookie = settled.word();
         settled.count(conversation.context.counters());
         let cookies = cookies_of_key(&pool, request.fields);
-        let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
+        let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let pick =
             |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
         let connector = Connector {
@@ -254,7 +254,7 @@ impl HttpConnection<'_> {
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let target = client_info.route(&place.listener, name.as_ref().map(ServerName::as_str));
+            let target = client_info.route_by_name(&place.listener, name.as_ref().map(ServerName::as_str));
             if target != Some(place.target) {
                 return Err(Ended::Misdirected);
             }

@@ -1,0 +1,76 @@
+//! One generation of rules judges a connection.
+
+use super::*;
+use crate::admission::Admission;
+use crate::snapshot::{LoadedFiles, Snapshot};
+
+/// The listener of a file with these keys and the pools `p` and `q`.
+fn listener(keys: &str) -> Arc<Listener> {
+    let text = format!(
+        "[[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:1\" }}]\n\
+         [[pool]]\nname = \"q\"\ncheck = \"off\"\nbackend = [{{ name = \"b\", address = \"127.0.0.1:2\" }}]\n\
+         [[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\n{keys}\n"
+    );
+    let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+    let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+    let admission = Arc::new(Admission::new(8));
+    Arc::clone(&Snapshot::build(config, LoadedFiles::default(), None, 1, &admission).listeners[0])
+}
+
+const OFF: &str = "pool = \"p\"";
+const SNI: &str = "tls = \"passthrough\"\nroute = [{ sni = [\"a.test\"], pool = \"q\" }]\n";
+
+fn client() -> ClientInfo {
+    ClientInfo { source: Some("192.0.2.1:7".parse().unwrap()), ..ClientInfo::default() }
+}
+
+/// True if the rules in force judge a client that was read by others.
+fn in_force_judges(client: &ClientInfo, read_by: &str, in_force: &str) -> bool {
+    let (read_by, in_force) = (listener(read_by), listener(in_force));
+    let judge = client.judged_by(Some(&in_force), &read_by);
+    assert!(Arc::ptr_eq(judge, &in_force) || Arc::ptr_eq(judge, &read_by));
+    assert!(client.route(judge).is_some() || client.route(&read_by).is_none(), "no client is lost by a reload");
+    Arc::ptr_eq(judge, &in_force)
+}
+
+#[test]
+fn routes_by_name_judge_only_a_connection_whose_hello_was_read() {
+    assert!(!in_force_judges(&client(), OFF, SNI));
+    let named = ClientInfo { hello_read: true, sni: ServerName::parse("a.test"), ..client() };
+    assert!(in_force_judges(&named, SNI, &SNI.replace("\"q\"", "\"p\"")));
+    assert!(!in_force_judges(&named, SNI, OFF), "its name would count in the key of a pool that reads none");
+    assert!(in_force_judges(&client(), OFF, "pool = \"q\""));
+}
+
+#[test]
+fn a_verdict_meets_only_rules_that_have_a_pool_for_it() {
+    for (entry, key) in [(Entry::Silent, "silent"), (Entry::NotTls, "not_tls")] {
+        let client = ClientInfo { entry, ..client() };
+        let (with, without) = (format!("{SNI}{key} = \"p\"\n"), SNI);
+        assert!(in_force_judges(&client, &with, &with.replace("= \"p\"", "= \"q\"")), "{key}");
+        assert!(!in_force_judges(&client, &with, without), "{key}");
+        assert!(!in_force_judges(&client, &with, OFF), "{key}: nothing is read ahead there");
+    }
+}
+
+#[test]
+fn a_proxy_header_meets_only_rules_that_would_have_read_it() {
+    let trust = |network: &str| format!("{OFF}\ntrust = [\"{network}\"]\nuntrusted = \"direct\"\n");
+    let (decoder, other) = (trust("192.0.2.0/24"), trust("198.51.100.0/24"));
+    let mut announced = client();
+    announced.learn_header(Header::Proxied {
+        source: "203.0.113.5:9".parse().unwrap(),
+        destination: "203.0.113.1:443".parse().unwrap(),
+        tlvs: Box::default(),
+    });
+    let mut local = client();
+    local.learn_header(Header::Local);
+    for client in [announced, local] {
+        assert!(in_force_judges(&client, &decoder, &decoder));
+        assert!(!in_force_judges(&client, &decoder, &other));
+        assert!(!in_force_judges(&client, &decoder, OFF));
+    }
+    assert!(in_force_judges(&client(), &other, &trust("203.0.113.0/24")), "direct before and after");
+    assert!(!in_force_judges(&client(), OFF, &other), "its first bytes were not looked at for a signature");
+    assert!(!in_force_judges(&client(), OFF, &decoder));
+}
