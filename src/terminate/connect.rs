@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::conversation::Conversation;
 use super::deadline::until;
 use super::secure::Secured;
 use super::socket::{Fault, Socket};
-use super::state::{Conversation, ConversationStage};
+use super::state::ConversationStage;
 use super::stream::Stream;
 use crate::attempt::{Attempts, ConnectFailure, NextAttempt, Rules};
 use crate::clock::{self, Micros};
@@ -78,12 +79,11 @@ impl Connector<'_> {
         let mut tried = Vec::new();
         let mut attempts: Option<Attempts> = None;
         let mut last_failure: Option<ConnectFailure> = None;
-        self.conversation.state.enter(ConversationStage::Connect);
         'pick: loop {
             let Some(pick) = choose(&tried).await else {
                 return Err(last_failure.map_or_else(|| self.pool.why_nobody(now_ms()), ConnectFailure::ended));
             };
-            self.conversation.state.picked(&pick);
+            self.conversation.state.enter(ConversationStage::Connect { pick: &pick });
             let rules = Rules::of(self.pool.config());
             let attempts = attempts.get_or_insert_with(|| Attempts::new(rules, pick.keyed, now_ms()));
             let lease = Lease::new(pick.backend);
@@ -96,7 +96,9 @@ impl Connector<'_> {
                 let failure = match answer {
                     Ok(stream) => {
                         let took: Micros = clock::now() - began;
-                        self.conversation.state.connected(attempts.made(), Some(took));
+                        self.conversation
+                            .state
+                            .enter(ConversationStage::Connected { attempts: attempts.made(), connect_us: took });
                         counters.connections.add(1);
                         counters.connect_time.record_us(took);
                         self.pool.connect_succeeded(lease.backend());
@@ -132,7 +134,7 @@ impl Connector<'_> {
                         continue 'pick;
                     }
                     NextAttempt::GiveUp(ended) => {
-                        self.conversation.state.connected(attempts.made(), None);
+                        self.conversation.state.enter(ConversationStage::ConnectFailed { attempts: attempts.made() });
                         return Err(ended);
                     }
                 }
@@ -156,7 +158,7 @@ impl Connector<'_> {
             if left.is_zero() {
                 break;
             }
-            self.conversation.state.enter(ConversationStage::Connect);
+            self.conversation.state.enter(ConversationStage::Wait);
             tokio::select! {
                 fault = client.broken() => return Err(fault.of_client()),
                 () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}

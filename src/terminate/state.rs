@@ -1,6 +1,8 @@
-//! A conversation's state: what others may see of it, how they end it, and how its end is counted and told.
+//! [`ConversationState`]: the stage of a terminated connection, what its stages have brought so far, and how a command
+//! sees or ends it.
 //!
-//! Decides nothing. Invariant: every conversation is counted here once, with one ending; one whose task panicked too.
+//! Decides nothing and owns no socket. Invariant: whatever others see of a conversation was set by entering a
+//! [`ConversationStage`], so that list, plan and access log tell of one order of events.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -10,74 +12,114 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::runtime::RuntimeContext;
-use crate::access_log::{self, LogRecord, Message};
-use crate::admission::Permit;
+use crate::access_log;
 use crate::clock::{self, Micros};
-use crate::config::LogLevel;
 use crate::connection::{ClientInfo, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::server_name::ServerName;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::sticky::cookie::RememberedValue;
 
-/// What a conversation is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConversationStage {
-    /// TLS with the client.
-    Handshake,
-    /// Waiting for the first head, or for the rest of one.
+/// A stage of a conversation, with what is known from there on.
+///
+/// With requests: `Handshake` → `Secured` → `Head` → `Route` → (`Wait`) → `Connect` → `Connected` → `Placed` →
+/// `Exchange` → `Kept` → `Head` …; a connection that is kept to the picked backend makes it `Reuse` instead of
+/// `Connect` and `Connected`. Without requests, and after an Upgrade, the last stage is `Relay`.
+#[derive(Debug)]
+pub enum ConversationStage<'a> {
+    /// The connection is routed to this pool; TLS with the client comes first, if the route terminates it.
+    Handshake { pool: &'a Arc<str> },
+    /// TLS with the client stands; what the access log tells of it.
+    Secured { tls: Option<Box<access_log::TlsLine>> },
+    /// Waits for the first head, or for the rest of one.
     Head,
-    /// Connecting.
-    Connect,
-    /// A request and its response.
+    /// A head is complete and its request belongs to this pool.
+    Route { pool: &'a Arc<str> },
+    /// Waits for the client's backend, which is down.
+    Wait,
+    /// Uses a connection that is kept to the picked backend.
+    Reuse { pick: &'a Pick<'a> },
+    /// Connects to the picked backend; once more for each further pick.
+    Connect { pick: &'a Pick<'a> },
+    /// No attempt succeeded, and there will be no other.
+    ConnectFailed { attempts: u8 },
+    /// The last attempt succeeded, and took this many microseconds.
+    Connected { attempts: u8, connect_us: Micros },
+    /// The backend is final: counts a broken placement, and stores the new one.
+    Placed(Placed<'a>),
+    /// A request and its response are under way.
     Exchange,
-    /// Nothing is under way: the connection is kept.
-    Upstreams,
-    /// Moving bytes.
+    /// Nothing is under way: the connection waits for another request.
+    Kept,
+    /// Bytes pass both ways until the end.
     Relay,
 }
 
-impl ConversationStage {
-    fn word(self) -> &'static str {
+/// How a client came to its backend, and what is stored of that.
+#[derive(Debug)]
+pub struct Placed<'a> {
+    /// Pool of the backend.
+    pub pool: &'a Pool,
+    /// Why a known client gets another backend than before; `None`: it does not.
+    pub broke: Option<BreakCause>,
+    /// Entry for the pool's stick table; `None`: the pool keeps none for this client.
+    pub remember: Option<Remember>,
+    /// Value of a learned cookie, if that names the entry.
+    pub value: Option<Rc<[u8]>>,
+}
+
+/// What lists of connections call the stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StageWord {
+    Handshake,
+    Head,
+    Connect,
+    Exchange,
+    Kept,
+    Relay,
+}
+
+impl StageWord {
+    fn of(stage: &ConversationStage<'_>) -> Self {
+        match stage {
+            ConversationStage::Handshake { .. } | ConversationStage::Secured { .. } => Self::Handshake,
+            ConversationStage::Head | ConversationStage::Route { .. } => Self::Head,
+            ConversationStage::Wait
+            | ConversationStage::Reuse { .. }
+            | ConversationStage::Connect { .. }
+            | ConversationStage::ConnectFailed { .. }
+            | ConversationStage::Connected { .. }
+            | ConversationStage::Placed(_) => Self::Connect,
+            ConversationStage::Exchange => Self::Exchange,
+            ConversationStage::Kept => Self::Kept,
+            ConversationStage::Relay => Self::Relay,
+        }
+    }
+
+    fn text(self) -> &'static str {
         match self {
             Self::Handshake => "handshake",
             Self::Head => "head",
             Self::Connect => "connect",
             Self::Exchange => "exchange",
-            Self::Upstreams => "kept",
+            Self::Kept => "kept",
             Self::Relay => "relay",
         }
     }
 }
 
-/// What the rest of the thread sees of a conversation.
+/// State of one conversation, shared between its task and the thread's commands.
 #[derive(Debug)]
 pub struct ConversationState {
-    stage: Cell<ConversationStage>,
+    fixed: FixedFacts,
+    stage: Cell<StageWord>,
+    facts: RefCell<StageFacts>,
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
-    pool: RefCell<Option<Arc<str>>>,
-    backend: RefCell<Option<Arc<Backend>>>,
-    reason: Cell<Option<PickReason>>,
-    range: RefCell<Option<Arc<str>>>,
-    attempts: Cell<u8>,
-    connect_us: Cell<Option<u64>>,
-    broke: Cell<Option<BreakCause>>,
-    stay: RefCell<Option<Stay>>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
-    view: FixedFacts,
-}
-
-/// Where its client has settled, as long as that is to be remembered.
-#[derive(Debug)]
-struct Stay {
-    remember: Remember,
-    backend: Arc<Backend>,
-    /// The value of a learned cookie.
-    value: Option<Rc<[u8]>>,
 }
 
 /// What of a connection never changes.
@@ -91,24 +133,37 @@ struct FixedFacts {
     sni: Option<ServerName>,
 }
 
+/// What the stages so far have brought.
+#[derive(Debug, Default)]
+struct StageFacts {
+    tls: Option<Box<access_log::TlsLine>>,
+    pool: Option<Arc<str>>,
+    /// Backend of the last pick.
+    backend: Option<Arc<Backend>>,
+    reason: Option<PickReason>,
+    range: Option<Arc<str>>,
+    /// Connect attempts of all requests together.
+    attempts: u8,
+    /// Duration of the last successful connect.
+    connect_us: Option<Micros>,
+    broke: Option<BreakCause>,
+    stored: Option<StoredPlacement>,
+}
+
+/// A client's entry in a stick table, to be refreshed while the conversation lasts.
+#[derive(Debug)]
+struct StoredPlacement {
+    remember: Remember,
+    backend: Arc<Backend>,
+    /// Value of a learned cookie, if that names the entry.
+    value: Option<Rc<[u8]>>,
+}
+
 impl ConversationState {
-    fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
+    /// State of a connection that was just handed over.
+    pub fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
         Self {
-            stage: Cell::new(ConversationStage::Handshake),
-            last_active: Cell::new(clock::now()),
-            bytes_up: Cell::new(0),
-            bytes_down: Cell::new(0),
-            pool: RefCell::default(),
-            backend: RefCell::default(),
-            reason: Cell::new(None),
-            range: RefCell::default(),
-            attempts: Cell::new(0),
-            connect_us: Cell::new(None),
-            broke: Cell::new(None),
-            stay: RefCell::default(),
-            cancelled: Cell::new(None),
-            waker: RefCell::default(),
-            view: FixedFacts {
+            fixed: FixedFacts {
                 id: client_info.id,
                 accepted: client_info.accepted,
                 client: client_info.source,
@@ -116,64 +171,59 @@ impl ConversationState {
                 listener,
                 sni: client_info.sni.clone(),
             },
+            stage: Cell::new(StageWord::Handshake),
+            facts: RefCell::default(),
+            last_active: Cell::new(clock::now()),
+            bytes_up: Cell::new(0),
+            bytes_down: Cell::new(0),
+            cancelled: Cell::new(None),
+            waker: RefCell::default(),
         }
     }
 
-    /// It does something else from here on.
-    pub fn enter(&self, stage: ConversationStage) {
-        self.stage.set(stage);
+    /// Enters a stage and stores what it brings.
+    pub fn enter(&self, stage: ConversationStage<'_>) {
+        self.stage.set(StageWord::of(&stage));
+        let mut facts = self.facts.borrow_mut();
+        match stage {
+            ConversationStage::Handshake { pool } | ConversationStage::Route { pool } => {
+                facts.pool = Some(Arc::clone(pool));
+            }
+            ConversationStage::Secured { tls } => facts.tls = tls,
+            ConversationStage::Reuse { pick } | ConversationStage::Connect { pick } => facts.pick(pick),
+            ConversationStage::ConnectFailed { attempts } => facts.count(attempts),
+            ConversationStage::Connected { attempts, connect_us } => {
+                facts.count(attempts);
+                facts.connect_us = Some(connect_us);
+            }
+            ConversationStage::Placed(placed) => facts.place(placed),
+            ConversationStage::Head
+            | ConversationStage::Wait
+            | ConversationStage::Exchange
+            | ConversationStage::Kept
+            | ConversationStage::Relay => {}
+        }
     }
 
-    /// Bytes have moved.
+    /// Counts bytes that have moved.
     pub fn moved(&self, up: u64, down: u64, now: Micros) {
         self.bytes_up.set(self.bytes_up.get() + up);
         self.bytes_down.set(self.bytes_down.get() + down);
         self.last_active.set(now);
     }
 
-    /// It belongs to this pool.
-    pub fn routed(&self, pool: Arc<str>) {
-        *self.pool.borrow_mut() = Some(pool);
+    /// Stops refreshing the stick table: the application has ended the cookie's value.
+    pub fn forget_placement(&self) {
+        self.facts.borrow_mut().stored = None;
     }
 
-    /// A backend was picked.
-    pub fn picked(&self, pick: &Pick<'_>) {
-        *self.backend.borrow_mut() = Some(Arc::clone(pick.backend));
-        self.reason.set(Some(pick.reason));
-        *self.range.borrow_mut() = pick.range.cloned();
-    }
-
-    /// Attempts to connect were made, and the last took so long, if it succeeded.
-    pub fn connected(&self, attempts: u8, connect_us: Option<u64>) {
-        self.attempts.set(self.attempts.get().saturating_add(attempts));
-        self.connect_us.set(connect_us.or(self.connect_us.get()));
-    }
-
-    /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
-    /// learned cookie.
-    pub fn settled(&self, pool: &Pool, broke: Option<BreakCause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
-        if let Some(cause) = broke {
-            pool.count_break(cause);
-        }
-        self.broke.set(broke);
-        let stay = remember.zip(self.backend.borrow().clone());
-        let stay = stay.map(|(remember, backend)| Stay { remember, backend, value });
-        if let Some(stay) = &stay {
-            pool.settle(stay.remember, &stay.backend, clock::now() / 1_000);
-        }
-        *self.stay.borrow_mut() = stay;
-    }
-
-    /// The application has ended the value by which its client had settled.
-    pub fn forgets(&self) {
-        self.stay.take();
-    }
-
-    /// Its client is still where it has settled. Where nothing is under way, a value that nobody knows any more was ended
-    /// by its application on another connection, and others are told of none: they may know of such an end.
+    /// Refreshes the client's entry in the stick table, and in the store while a request or a relay is under way.
+    ///
+    /// Outside of these, a learned value that the table has lost was ended by its application on another connection:
+    /// it stays lost, and the store is not written, because another instance may have ended a value as well.
     pub fn refresh(&self, snapshot: &Snapshot, context: &RuntimeContext) {
-        let stay = self.stay.borrow();
-        let Some(Stay { remember, backend, value }) = &*stay else { return };
+        let facts = self.facts.borrow();
+        let Some(StoredPlacement { remember, backend, value }) = &facts.stored else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
         let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == RememberedValue::Unknown;
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
@@ -185,55 +235,56 @@ impl ConversationState {
         }
     }
 
-    /// Why its last request got another backend than the one its client had settled at.
+    /// Why the last request got another backend than its client had before.
     pub fn broke(&self) -> Option<BreakCause> {
-        self.broke.get()
+        self.facts.borrow().broke
     }
 
-    /// The pool it belongs to.
+    /// Name of the pool; `None` before the first route.
     pub fn pool(&self) -> Option<Arc<str>> {
-        self.pool.borrow().clone()
+        self.facts.borrow().pool.clone()
     }
 
-    /// The backend that was picked last.
+    /// Name of the backend that was picked last.
     pub fn backend_name(&self) -> Option<Arc<str>> {
-        self.backend.borrow().as_ref().map(|backend| backend.name_shared())
+        self.facts.borrow().backend.as_ref().map(|backend| backend.name_shared())
     }
 
-    /// Why that one.
+    /// Why the last pick chose its backend.
     pub fn reason(&self) -> Option<PickReason> {
-        self.reason.get()
+        self.facts.borrow().reason
     }
 
-    /// Whether its client is being served: a relay, or a request whose response goes on, be it for hours.
+    /// True during a relay, and during an exchange, which may last for hours too.
     pub fn is_serving(&self) -> bool {
-        matches!(self.stage.get(), ConversationStage::Relay | ConversationStage::Exchange)
+        matches!(self.stage.get(), StageWord::Relay | StageWord::Exchange)
     }
 
-    /// Whether nothing is under way.
+    /// True while the connection is kept without a request.
     pub fn is_kept(&self) -> bool {
-        self.stage.get() == ConversationStage::Upstreams
+        self.stage.get() == StageWord::Kept
     }
 
-    /// When its last byte moved.
+    /// Time of the last byte in either direction.
     pub fn last_active(&self) -> Micros {
         self.last_active.get()
     }
 
-    /// Whether a command means it.
-    pub fn uses(&self, whom: &Selection) -> bool {
-        match whom {
+    /// True if a command for this selection of connections includes this one.
+    pub fn uses(&self, selection: &Selection) -> bool {
+        match selection {
             Selection::All => true,
-            Selection::Of(backend) => self.backend.borrow().as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
+            Selection::Of(backend) => self.facts.borrow().backend.as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
         }
     }
 
-    /// Whether somebody wants to see it.
-    pub fn wanted(&self, wanted: &ConnectionFilter) -> bool {
-        wanted.holds(self.pool.borrow().as_deref(), self.backend.borrow().as_ref().map(|backend| backend.name()))
+    /// True if a list with this filter includes this connection.
+    pub fn wanted(&self, filter: &ConnectionFilter) -> bool {
+        let facts = self.facts.borrow();
+        filter.holds(facts.pool.as_deref(), facts.backend.as_ref().map(|backend| backend.name()))
     }
 
-    /// Ends it; the first to do so says why.
+    /// Ends the conversation at its next turn; the first call decides the outcome.
     pub fn cancel(&self, ended: Ended) {
         if self.cancelled.get().is_none() {
             self.cancelled.set(Some(ended));
@@ -243,7 +294,7 @@ impl ConversationState {
         }
     }
 
-    /// Waits until somebody ends it.
+    /// Waits until [`Self::cancel`] was called.
     pub async fn cancelled(&self) -> Ended {
         poll_fn(|cx| match self.cancelled.get() {
             Some(ended) => Poll::Ready(ended),
@@ -255,158 +306,92 @@ impl ConversationState {
         .await
     }
 
-    /// What a plan looks at, once there is a backend.
+    /// What `plan` needs of an open connection; `None` before the first pick.
     pub fn open(&self) -> Option<OpenConnection> {
+        let (fixed, facts) = (&self.fixed, self.facts.borrow());
         Some(OpenConnection {
-            listener: Arc::clone(&self.view.listener),
-            backend: Arc::clone(self.backend.borrow().as_ref()?),
-            by_cookie: self.reason.get() == Some(PickReason::Cookie),
-            source: self.view.client.map(|client| client.ip()),
-            local: self.view.local,
-            sni: self.view.sni.clone(),
+            listener: Arc::clone(&fixed.listener),
+            backend: Arc::clone(facts.backend.as_ref()?),
+            by_cookie: facts.reason == Some(PickReason::Cookie),
+            source: fixed.client.map(|client| client.ip()),
+            local: fixed.local,
+            sni: fixed.sni.clone(),
         })
     }
 
-    /// What the admin interface shows.
+    /// The row that the admin interface shows.
     pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
+        let (fixed, facts) = (&self.fixed, self.facts.borrow());
         ConnectionView {
-            id: self.view.id,
+            id: fixed.id,
             worker,
-            client: self.view.client.map(|client| client.to_string()),
-            listener: self.view.listener.to_string(),
-            pool: self.pool.borrow().as_deref().map(str::to_owned),
-            backend: self.backend.borrow().as_ref().map(|backend| backend.name().to_owned()),
-            reason: self.reason.get().map(PickReason::word),
-            sni: self.view.sni.as_ref().map(ToString::to_string),
-            stage: self.stage.get().word(),
-            age_ms: now.saturating_sub(self.view.accepted) / 1_000,
+            client: fixed.client.map(|client| client.to_string()),
+            listener: fixed.listener.to_string(),
+            pool: facts.pool.as_deref().map(str::to_owned),
+            backend: facts.backend.as_ref().map(|backend| backend.name().to_owned()),
+            reason: facts.reason.map(PickReason::word),
+            sni: fixed.sni.as_ref().map(ToString::to_string),
+            stage: self.stage.get().text(),
+            age_ms: now.saturating_sub(fixed.accepted) / 1_000,
             idle_ms: now.saturating_sub(self.last_active.get()) / 1_000,
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
         }
     }
-}
 
-/// A conversation while it lives.
-pub struct Conversation {
-    /// What others see.
-    pub state: Rc<ConversationState>,
-    /// The thread's.
-    pub context: Rc<RuntimeContext>,
-    /// Who the client is.
-    pub client_info: ClientInfo,
-    /// Its TLS, as the log tells it.
-    pub tls: Cell<Option<Box<access_log::TlsLine>>>,
-    permit: Permit,
-    /// Where it came in, by the rules it was last seen under; nothing, once it needs no rules any more.
-    rules: RefCell<Option<Arc<Listener>>>,
-    finished: Cell<bool>,
-}
-
-impl Conversation {
-    /// Puts a conversation among the thread's.
-    pub fn begin(
-        context: &Rc<RuntimeContext>,
-        client_info: ClientInfo,
-        permit: Permit,
-        listener: Arc<Listener>,
-    ) -> Self {
-        let state = Rc::new(ConversationState::new(&client_info, Arc::clone(&permit.listener().name)));
-        context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
-        context.counters().conversations.add(1);
-        let rules = RefCell::new(Some(listener));
-        let (tls, finished) = (Cell::default(), Cell::new(false));
-        Self { state, context: Rc::clone(context), client_info, tls, permit, rules, finished }
+    /// Backend of the last pick, if any connect has succeeded.
+    pub fn connected_backend(&self) -> Option<Arc<Backend>> {
+        let facts = self.facts.borrow();
+        facts.backend.clone().filter(|_| facts.connect_us.is_some())
     }
 
-    /// The name of its listener.
-    pub fn listener_name(&self) -> &Arc<str> {
-        &self.permit.listener().name
-    }
-
-    /// Where it came in, by the rules in force. A listener that was removed meanwhile still serves what it accepted, by
-    /// the rules it had last.
-    pub fn listener(&self) -> Option<Arc<Listener>> {
-        let mut rules = self.rules.borrow_mut();
-        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
-            *rules = Some(Arc::clone(listener));
-        }
-        rules.clone()
-    }
-
-    /// Whether it should hold no descriptor that it can do without.
-    pub fn crowded(&self) -> bool {
-        self.permit.crowded()
-    }
-
-    /// From here on it needs no rules: those of a configuration that is gone shall not stay in stick table for days.
-    pub fn forget_rules(&self) {
-        self.rules.take();
-    }
-
-    /// Counts the ending and tells it.
-    pub fn finish(&self, ended: Ended) {
-        if self.finished.replace(true) {
-            return;
-        }
-        self.context.conversations.borrow_mut().remove(&self.client_info.id);
-        let conversations = &self.context.counters().conversations;
-        conversations.set(conversations.value().saturating_sub(1));
-        let counters_index = self.context.counters_index;
-        let duration_us = clock::now().saturating_sub(self.client_info.accepted);
-        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
-        if self.state.connect_us.get().is_some()
-            && let Some(backend) = &*self.state.backend.borrow()
-        {
-            backend.counters(counters_index).duration.record_us(duration_us);
-        }
-        let snapshot = self.context.current.load();
-        self.state.refresh(&snapshot, &self.context);
-        let log = snapshot.config.process.log;
-        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(LogRecord::Connection(self.line(ended, duration_us)));
-        }
-    }
-
-    fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
-        let (state, client_info) = (&self.state, &self.client_info);
-        let backend = state.backend.borrow();
+    /// The line of the access log, once the conversation is over.
+    pub fn line(&self, client_info: &ClientInfo, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
+        let mut facts = self.facts.borrow_mut();
         access_log::ConnectionLine {
             id: client_info.id,
             started_unix_us: clock::unix_us().saturating_sub(duration_us),
             duration_us,
             client: client_info.source,
             peer: client_info.peer,
-            listener: Arc::clone(self.listener_name()),
+            listener: Arc::clone(&self.fixed.listener),
             sni: client_info.sni.clone(),
             ech: client_info.ech,
-            pool: state.pool.borrow().clone(),
-            range: state.range.borrow().clone(),
-            backend: backend.as_ref().map(|backend| backend.name_shared()),
-            reason: state.reason.get(),
-            attempts: state.attempts.get(),
-            connect_us: state.connect_us.get(),
-            bytes_up: state.bytes_up.get(),
-            bytes_down: state.bytes_down.get(),
+            pool: facts.pool.clone(),
+            range: facts.range.clone(),
+            backend: facts.backend.as_ref().map(|backend| backend.name_shared()),
+            reason: facts.reason,
+            attempts: facts.attempts,
+            connect_us: facts.connect_us,
+            bytes_up: self.bytes_up.get(),
+            bytes_down: self.bytes_down.get(),
             ended,
-            tls: self.tls.take(),
-            broke: state.broke.get(),
+            tls: facts.tls.take(),
+            broke: facts.broke,
         }
     }
 }
 
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        if self.finished.get() {
-            return;
+impl StageFacts {
+    fn pick(&mut self, pick: &Pick<'_>) {
+        self.backend = Some(Arc::clone(pick.backend));
+        self.reason = Some(pick.reason);
+        self.range = pick.range.cloned();
+    }
+
+    fn count(&mut self, attempts: u8) {
+        self.attempts = self.attempts.saturating_add(attempts);
+    }
+
+    fn place(&mut self, placed: Placed<'_>) {
+        let Placed { pool, broke, remember, value } = placed;
+        if let Some(cause) = broke {
+            pool.count_break(cause);
         }
-        // Whoever does not say how it ends has panicked, or its thread has.
-        if std::thread::panicking() {
-            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
-            self.finish(Ended::Panicked);
-        } else {
-            self.finish(Ended::Stopped);
-        }
+        self.broke = broke;
+        self.stored = remember.zip(self.backend.clone()).map(|(remember, backend)| {
+            pool.settle(remember, &backend, clock::now() / 1_000);
+            StoredPlacement { remember, backend, value }
+        });
     }
 }
