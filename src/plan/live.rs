@@ -13,7 +13,7 @@ use super::{Listed, ListedClient, PoolPlan, Sample};
 use crate::config::{self, Config, Fallback, KeyPart, Listener};
 use crate::connection::OpenConnection;
 use crate::pool::Fate;
-use crate::route::{RouteFacts, RouteTable};
+use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
 
@@ -270,21 +270,20 @@ impl NextPlace<'_> {
 
     /// What its key is made of, if all of that is known.
     fn facts<'o>(&self, open: &'o OpenConnection) -> Option<Facts<'o>> {
-        if open.local {
-            return Some(Facts::default());
+        let client = &open.client_info;
+        if client.local {
+            return Some(client.facts());
         }
         let pools = [&self.pair.old, &self.pair.new];
         let by_cookie = pools.iter().flat_map(|pool| pool.cookie().map_or(&[][..], |cookie| cookie.key()));
         let parts = || pools.iter().flat_map(|pool| pool.config().key.iter()).chain(by_cookie.clone());
         let is_known = |part: &KeyPart| match part {
             KeyPart::Source => true,
-            KeyPart::Sni => open.sni.is_some(),
+            KeyPart::Sni => client.sni.is_some(),
             KeyPart::Tlv(_) | KeyPart::Cookie(_) => false,
         };
         let placed = pools.iter().any(|pool| pool.config().balance.keyed());
-        let sni = open.sni.as_ref().map(|name| name.as_str());
-        let facts = || Facts { source: open.source, sni, ..Facts::default() };
-        (!placed || parts().all(is_known)).then(facts)
+        (!placed || parts().all(is_known)).then(|| client.facts())
     }
 }
 
@@ -340,16 +339,11 @@ impl<'c> Ways<'c> {
             |listener: &Listener| listener.not_tls != Fallback::Refuse || listener.silent != Fallback::Refuse;
         let names = after.routes.iter().any(|route| !route.sni.is_empty());
         let protocols = after.routes.iter().any(|route| !route.alpn.is_empty());
-        let unseen = protocols || names && open.sni.is_none() || falls_back(before) || falls_back(after);
+        let unseen = protocols || names && open.client_info.sni.is_none() || falls_back(before) || falls_back(after);
         if unseen || before.proxy != after.proxy || before.tls != after.tls {
             return LiveRoute::Unknown;
         }
-        let facts = RouteFacts {
-            sni: open.sni.as_ref().map(|name| name.as_str()),
-            alpn: &[],
-            source: open.source.filter(|_| !open.local),
-        };
-        let found = self.routes.get(&*open.listener).and_then(|routes| routes.find(&facts));
+        let found = self.routes.get(&*open.listener).and_then(|routes| routes.find(&open.client_info.route_facts()));
         found.and_then(|pool| self.new.pools.get(pool)).map_or(LiveRoute::Nowhere, |pool| LiveRoute::To(&pool.name))
     }
 }

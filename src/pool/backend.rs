@@ -129,8 +129,8 @@ impl Backend {
     }
 
     /// Its pool's name, to be kept.
-    pub fn pool_name_shared(&self) -> Arc<str> {
-        Arc::clone(&self.shared.name)
+    pub fn pool_name_shared(&self) -> &Arc<str> {
+        &self.shared.name
     }
 
     /// Whether it belongs to the pool that shares this.

@@ -58,7 +58,6 @@ impl<O: Os> Flow<O> {
     }
 
     fn established(&mut self, step: &mut Step<'_, O>) {
-        let source = self.source();
         let (Some(mut preread), Some(lease), Some(client)) = (self.preread.take(), &self.lease, &self.client) else {
             return;
         };
@@ -67,15 +66,14 @@ impl<O: Os> Flow<O> {
         counters.connections.add(1);
         counters.bytes_up.add(self.up.bytes);
         counters.connect_time.record_us(self.connect_us.into());
-        let mut header = Vec::new();
         if let Some(pool) = &preread.picked {
             pool.connect_succeeded(lease.backend());
             if let Some(cause) = preread.broke {
                 pool.count_break(cause);
                 self.labels.get_or_insert_default().broke = Some(cause);
             }
-            header = preread.announce(source, client, self.id, step.tools.os);
         }
+        let mut header = preread.proxy_header(|| step.tools.os.local_address(client));
         if header.is_empty() {
             self.up.owe(&preread.bytes);
         } else {

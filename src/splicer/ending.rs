@@ -3,10 +3,9 @@
 //! Decides nothing. Invariant: every connection that was accepted is counted here once, with one ending.
 
 use super::flow::{Flow, Stage, Step};
-use super::os::{Micros, Os};
+use super::os::Os;
 use crate::access_log;
-use crate::clock;
-use crate::connection::{ConnectionFilter, ConnectionView, OpenConnection, Selection};
+use crate::connection::ConnectionRecord;
 use crate::outcome::Ended;
 
 /// Which connections get a line.
@@ -46,83 +45,37 @@ impl<O: Os> Flow<O> {
             lease.counters(step.worker).duration.record_us(duration_us);
         }
         let local = self.labels.as_ref().is_some_and(|labels| labels.local);
-        (log == LogRules::All || (log == LogRules::Clients && !local)).then(|| self.line(ended, duration_us))
+        (log == LogRules::All || (log == LogRules::Clients && !local))
+            .then(|| self.record().line(ended, duration_us, None))
     }
 
-    /// Whether a command means it.
-    pub fn uses(&self, whom: &Selection) -> bool {
-        match whom {
-            Selection::All => true,
-            Selection::Of(backend) => {
-                self.lease.as_ref().is_some_and(|lease| std::sync::Arc::ptr_eq(lease.backend(), backend))
-            }
-        }
-    }
-
-    /// Whether somebody wants to see it.
-    pub fn wanted(&self, wanted: &ConnectionFilter) -> bool {
-        let lease = self.lease.as_ref();
-        wanted.holds(lease.map(|lease| lease.pool_name()), lease.map(|lease| lease.name()))
-    }
-
-    /// What a plan looks at, once there is a backend.
-    pub fn open(&self) -> Option<OpenConnection> {
+    /// What others see of the connection.
+    pub fn record(&self) -> ConnectionRecord<'_> {
         let labels = self.labels.as_deref();
-        Some(OpenConnection {
-            listener: self.permit.listener().name.clone(),
-            backend: std::sync::Arc::clone(self.lease.as_ref()?.backend()),
-            by_cookie: false,
-            source: self.source().map(|source| source.ip()),
-            local: labels.is_some_and(|labels| labels.local),
-            sni: labels.and_then(|labels| labels.sni.clone()),
-        })
-    }
-
-    /// What the admin interface shows.
-    pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
-        ConnectionView {
+        let lease = self.lease.as_ref();
+        ConnectionRecord {
             id: self.id,
-            worker,
-            client: self.source().map(|source| source.to_string()),
-            listener: self.permit.listener().name.to_string(),
-            pool: self.lease.as_ref().map(|lease| lease.pool_name().to_owned()),
-            backend: self.lease.as_ref().map(|lease| lease.name().to_owned()),
-            reason: self.reason.map(|reason| reason.word()),
-            sni: self.labels.as_ref().and_then(|labels| Some(labels.sni.as_ref()?.to_string())),
+            accepted: self.started,
+            last_active: self.last_active,
+            client: self.source(),
+            peer: labels.and_then(|labels| labels.peer),
+            local: labels.is_some_and(|labels| labels.local),
+            listener: &self.permit.listener().name,
+            sni: labels.and_then(|labels| labels.sni.as_ref()),
+            ech: labels.is_some_and(|labels| labels.ech),
             stage: match self.stage {
                 Stage::Preread => "preread",
                 Stage::Relay => "relay",
                 _ => "connect",
             },
-            age_ms: now.saturating_sub(self.started) / 1_000,
-            idle_ms: now.saturating_sub(self.last_active) / 1_000,
-            bytes_up: self.up.bytes,
-            bytes_down: self.down.bytes,
-        }
-    }
-
-    fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
-        let labels = self.labels.as_deref();
-        let lease = self.lease.as_ref();
-        access_log::ConnectionLine {
-            id: self.id,
-            started_unix_us: clock::unix_us().saturating_sub(duration_us),
-            duration_us,
-            client: self.source(),
-            peer: labels.and_then(|labels| labels.peer),
-            listener: self.permit.listener().name.clone(),
-            sni: labels.and_then(|labels| labels.sni.clone()),
-            ech: labels.is_some_and(|labels| labels.ech),
-            pool: lease.map(|lease| lease.pool_name_shared()).or_else(|| labels.and_then(|labels| labels.pool.clone())),
-            range: labels.and_then(|labels| labels.range.clone()),
-            backend: lease.map(|lease| lease.name_shared()),
+            pool: lease.map(|lease| lease.pool_name_shared()).or(labels.and_then(|labels| labels.pool.as_ref())),
+            range: labels.and_then(|labels| labels.range.as_ref()),
+            backend: lease.map(|lease| lease.backend()),
             reason: self.reason,
             attempts: self.attempts_made,
             connect_us: (self.stage == Stage::Relay).then_some(self.connect_us.into()),
             bytes_up: self.up.bytes,
             bytes_down: self.down.bytes,
-            ended,
-            tls: None,
             broke: labels.and_then(|labels| labels.broke),
         }
     }

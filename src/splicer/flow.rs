@@ -11,19 +11,18 @@ use std::sync::Arc;
 
 use super::fault::{backend_broken, client_broken, local, relay_broken};
 use super::os::{Broken, Event, Io, Micros, Os};
-use super::preread::{Labels, Preread, PrereadProgress, Row};
+use super::preread::{Labels, Preread, PrereadProgress};
 use super::relay::{Direction, Pumped, Tools};
 use super::slab::{Side, Token};
 use super::stick::LOOK_AGAIN_US;
 use super::timer::WheelLink;
 use crate::admission::Permit;
 use crate::attempt::{Attempts, ConnectFailure, Rules};
-use crate::connection::Carried;
+use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
 use crate::pool::Lease;
-use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -187,7 +186,9 @@ impl<O: Os> Flow<O> {
     /// The first step: who may come in, and what they have to say first.
     pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
         let mut preread = step.spare.pop().unwrap_or_default();
-        let welcome = preread.begin(listener, self.source());
+        let client_info =
+            ClientInfo { id: self.id, accepted: self.started, source: self.source(), ..ClientInfo::default() };
+        let welcome = preread.begin(listener, client_info);
         let expects_header = preread.expects_header;
         self.preread = Some(preread);
         if let Err(ended) = welcome {
@@ -254,8 +255,8 @@ impl<O: Os> Flow<O> {
             let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
             match preread.look() {
                 PrereadProgress::Known => return To(Stage::Pick),
-                PrereadProgress::Announced(header) => {
-                    if let Err(ended) = self.announced(&header, step) {
+                PrereadProgress::Announced => {
+                    if let Err(ended) = self.announced(step) {
                         return Stop(Verdict::End(ended));
                     }
                     continue;
@@ -295,41 +296,41 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// A trusted peer has said whom it speaks for. The header is not the client's, so its bytes do not count.
-    fn announced(&mut self, header: &Header, step: &Step<'_, O>) -> Result<(), Ended> {
-        self.up.bytes = self.preread.as_ref().map_or(0, |preread| preread.bytes.len() as u64);
-        match header {
-            Header::Local => {
+    /// A trusted peer has sent a PROXY header. Its bytes are not the client's and do not count.
+    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
+        let Some(preread) = &self.preread else { return Ok(()) };
+        self.up.bytes = preread.bytes.len() as u64;
+        let client_info = &preread.client_info;
+        let labels = self.labels.get_or_insert_default();
+        (labels.local, labels.peer) = (client_info.local, client_info.peer);
+        self.source = client_info.source.map(CompactAddress::from);
+        match client_info.key_source() {
+            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
+            None => {
                 step.counters.keyless.add(1);
-                self.labels.get_or_insert_default().local = true;
                 Ok(())
-            }
-            Header::Proxied { source, .. } => {
-                let peer = self.source.replace(CompactAddress::from(*source));
-                self.labels.get_or_insert_default().peer = peer.map(SocketAddr::from);
-                self.permit.hold_source(source.ip(), step.now / 1_000_000)
             }
         }
     }
 
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
-        let source = self.source();
         let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
-        if let Some((sni, ech)) = preread.names() {
+        let client_info = &preread.client_info;
+        if client_info.sni.is_some() || client_info.ech {
             let labels = self.labels.get_or_insert_default();
-            (labels.sni, labels.ech) = (sni, ech);
+            (labels.sni, labels.ech) = (client_info.sni.clone(), client_info.ech);
         }
         let snapshot = step.current.load();
         let Some(known) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener removed meanwhile still serves what it accepted, by the rules it had.
         let listener = snapshot.listener_of(&known.state).unwrap_or(known);
-        let Some(target) = preread.route(listener, source) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(target) = client_info.route(listener) else { return Stop(Verdict::End(Ended::NoRoute)) };
         let pool = &listener.pools[target.pool];
         if pool.config().is_conversation(target.tls) {
             return Stop(Verdict::HandOver);
         }
         let now_ms = step.now / 1_000;
-        if let Some(most) = pool.waits(None, &preread.facts(source), now_ms) {
+        if let Some(most) = pool.waits(None, &client_info.facts(), now_ms) {
             let since = *preread.waiting_since.get_or_insert(step.now);
             if most.is_zero() {
                 self.labels.get_or_insert_default().pool = Some(pool.name().into());
@@ -340,7 +341,7 @@ impl<O: Os> Flow<O> {
                 return To(Stage::Await);
             }
         }
-        let Some(pick) = pool.pick(&preread.facts(source), &preread.tried, now_ms) else {
+        let Some(pick) = pool.pick(&client_info.facts(), &preread.tried, now_ms) else {
             let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended);
             self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));
@@ -437,18 +438,12 @@ impl<O: Os> Flow<O> {
     pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Preread>>) -> Option<Carried<O::Socket>> {
         let client = self.client.take()?;
         os.unwatch(&client);
-        let row = Row {
-            id: self.id,
-            accepted: self.started,
-            source: self.source(),
-            peer: self.labels.as_ref().and_then(|labels| labels.peer),
-            destination: os.local_address(&client),
-        };
         let mut preread = self.preread.take()?;
-        let known = preread.carry(&row);
+        let (bytes, listener) = (std::mem::take(&mut preread.bytes), preread.listener.take()?);
+        let mut client_info = std::mem::take(&mut preread.client_info);
+        client_info.destination = client_info.destination.or_else(|| os.local_address(&client));
         preread.clear();
         spare.push(preread);
-        let (bytes, client_info, listener) = known?;
         Some(Carried { client, bytes, permit: self.permit, client_info, listener })
     }
 

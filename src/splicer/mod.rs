@@ -342,10 +342,11 @@ impl WorkerThread {
                 let (index, now) = (self.worker.index, now());
                 let (mut open, mut shown) = (0, Vec::new());
                 self.worker.each(|flow| {
-                    if flow.wanted(&wanted) {
+                    let record = flow.record();
+                    if record.matches(&wanted) {
                         open += 1;
                         if shown.len() < wanted.limit {
-                            shown.push(flow.view(index, now));
+                            shown.push(record.view(index, now));
                         }
                     }
                 });
@@ -353,7 +354,7 @@ impl WorkerThread {
             }
             WorkerCommand::Open(found) => {
                 let mut open = Vec::new();
-                self.worker.each(|flow| open.extend(flow.open()));
+                self.worker.each(|flow| open.extend(flow.record().open()));
                 let _ = found.send(open);
             }
             WorkerCommand::Shed { whom, count, ended, done } => {

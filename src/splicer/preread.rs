@@ -6,18 +6,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::os::{Micros, Os};
+use super::os::Micros;
 use crate::attempt::{Attempts, ConnectFailure};
-use crate::client_hello::{ClientHello, Progress, Scan};
-use crate::config::{ProxyIn, Tls, Untrusted};
-use crate::connection::{ClientInfo, Entry, unique_id};
+use crate::client_hello::{Progress, Scan};
+use crate::config::{ProxyIn, Untrusted};
+use crate::connection::{ClientInfo, Entry};
 use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Pool, Remember};
-use crate::proxy_protocol::{self, Announce, Header};
-use crate::route::RouteFacts;
+use crate::proxy_protocol;
 use crate::server_name::ServerName;
-use crate::snapshot::{Listener, RouteTarget};
-use crate::sticky::Facts;
+use crate::snapshot::Listener;
 
 /// A buffer above this is not kept for the next connection.
 const SPARE_BYTES_MAX: usize = 4 * 1024;
@@ -47,15 +45,10 @@ pub struct Preread {
     pub waiting_since: Option<Micros>,
     /// How the last one failed.
     pub last_failure: Option<ConnectFailure>,
+    /// What is read of the client, from accept on.
+    pub client_info: ClientInfo,
     expects_hello: bool,
     scan: Scan,
-    hello: Option<ClientHello>,
-    /// A PROXY header said LOCAL or UNKNOWN: served keyless.
-    local: bool,
-    destination: Option<SocketAddr>,
-    tlvs: Box<[u8]>,
-    /// Decided without a route.
-    fallback: Option<usize>,
 }
 
 /// What only some connections have, for the log.
@@ -77,26 +70,12 @@ pub struct Labels {
     pub broke: Option<BreakCause>,
 }
 
-/// What the row of a connection knows of it.
-pub struct Row {
-    /// Its number.
-    pub id: u64,
-    /// When it was accepted.
-    pub accepted: Micros,
-    /// The client.
-    pub source: Option<SocketAddr>,
-    /// Who connected for it.
-    pub peer: Option<SocketAddr>,
-    /// Where the client's socket ends.
-    pub destination: Option<SocketAddr>,
-}
-
 /// What the bytes so far come to.
 pub enum PrereadProgress {
     /// Everything needed is known.
     Known,
-    /// A PROXY header, taken off the bytes.
-    Announced(Header),
+    /// A PROXY header was complete; it is removed from the bytes.
+    Announced,
     /// More bytes are needed.
     More,
     /// The connection is refused.
@@ -104,14 +83,15 @@ pub enum PrereadProgress {
 }
 
 impl Preread {
-    /// For a connection that came in here.
-    pub fn begin(&mut self, listener: Arc<Listener>, peer: Option<SocketAddr>) -> Result<(), Ended> {
+    /// Begins with a connection that `listener` accepted; `client_info` has its number, time and address.
+    pub fn begin(&mut self, listener: Arc<Listener>, client_info: ClientInfo) -> Result<(), Ended> {
         self.expects_hello = listener.needs_hello;
         match &listener.config.proxy {
-            Some(proxy) if trusts(proxy, peer) => self.expects_header = true,
+            Some(proxy) if trusts(proxy, client_info.source) => self.expects_header = true,
             Some(ProxyIn { untrusted: Untrusted::Refuse, .. }) => return Err(Ended::Untrusted),
             _ => {}
         }
+        self.client_info = client_info;
         self.listener = Some(listener);
         Ok(())
     }
@@ -125,13 +105,13 @@ impl Preread {
             return PrereadProgress::Known;
         }
         let Some(listener) = &self.listener else { return PrereadProgress::Known };
-        let direct = listener.config.proxy.is_some() && self.destination.is_none() && !self.local;
+        let direct = self.client_info.is_direct(&listener.config);
         if direct && proxy_protocol::opens_with_signature(&self.bytes) == Some(true) {
             return PrereadProgress::Refused(Ended::ProxySpoofed);
         }
         match self.scan.resume(&self.bytes) {
             Progress::Done(hello) => {
-                self.hello = Some(hello);
+                self.client_info.learn_hello(hello);
                 PrereadProgress::Known
             }
             Progress::More => PrereadProgress::More,
@@ -139,7 +119,7 @@ impl Preread {
                 PrereadProgress::More
             }
             Progress::No(Ended::NotTls) if listener.not_tls.is_some() => {
-                self.fallback = listener.not_tls;
+                self.client_info.entry = Entry::NotTls;
                 PrereadProgress::Known
             }
             Progress::No(ended) => PrereadProgress::Refused(ended),
@@ -151,14 +131,8 @@ impl Preread {
             Progress::Done((header, length)) => {
                 self.bytes.drain(..length);
                 self.expects_header = false;
-                match &header {
-                    Header::Local => self.local = true,
-                    Header::Proxied { destination, tlvs, .. } => {
-                        self.destination = Some(*destination);
-                        self.tlvs = tlvs.clone();
-                    }
-                }
-                PrereadProgress::Announced(header)
+                self.client_info.learn_header(header);
+                PrereadProgress::Announced
             }
             Progress::More => PrereadProgress::More,
             Progress::No(ended) => PrereadProgress::Refused(ended),
@@ -183,83 +157,20 @@ impl Preread {
         if !self.bytes.is_empty() {
             return Err(Ended::HelloTimeout);
         }
-        self.fallback = self.listener.as_ref().and_then(|listener| listener.silent);
-        self.fallback.map(|_| ()).ok_or(Ended::Silent)
-    }
-
-    /// Where this connection belongs.
-    pub fn route(&self, listener: &Listener, source: Option<SocketAddr>) -> Option<RouteTarget> {
-        let same_rules = self.listener.as_ref().is_some_and(|own| Arc::ptr_eq(&own.pools, &listener.pools));
-        let pool = match self.fallback {
-            Some(pool) if same_rules => pool,
-            // Reloaded since: what the new rules say of such bytes.
-            Some(_) if self.bytes.is_empty() => listener.silent?,
-            Some(_) => listener.not_tls?,
-            None => {
-                return listener.route(&RouteFacts {
-                    sni: self.name(),
-                    alpn: self.hello.as_ref().map_or(&[], |hello| &hello.alpn),
-                    source: source.filter(|_| !self.local).map(|source| source.ip()),
-                });
-            }
-        };
-        Some(RouteTarget { pool, route: None, tls: Tls::Off })
-    }
-
-    /// What it knows of a connection that is handed over, `id` and addresses from the row.
-    pub fn carry(&mut self, row: &Row) -> Option<(Vec<u8>, ClientInfo, Arc<Listener>)> {
-        let listener = self.listener.take()?;
-        let entry = match self.fallback {
-            None => Entry::Routed,
-            Some(_) if self.bytes.is_empty() => Entry::Silent,
-            Some(_) => Entry::NotTls,
-        };
-        let hello = self.hello.take();
-        let client_info = ClientInfo {
-            id: row.id,
-            accepted: row.accepted,
-            entry,
-            source: row.source,
-            peer: row.peer,
-            destination: self.destination.or(row.destination),
-            announced: self.destination.is_some(),
-            local: self.local,
-            tlvs: std::mem::take(&mut self.tlvs),
-            ech: hello.as_ref().is_some_and(|hello| hello.ech),
-            sni: hello.as_ref().and_then(|hello| hello.server_name.clone()),
-            alpn: hello.map(|hello| hello.alpn).unwrap_or_default(),
-        };
-        Some((std::mem::take(&mut self.bytes), client_info, listener))
-    }
-
-    /// What identifies the client.
-    pub fn facts(&self, source: Option<SocketAddr>) -> Facts<'_> {
-        if self.local {
-            return Facts { source: None, sni: None, tlvs: &[], cookies: &[] };
+        if self.listener.as_ref().is_none_or(|listener| listener.silent.is_none()) {
+            return Err(Ended::Silent);
         }
-        Facts { source: source.map(|source| source.ip()), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
+        self.client_info.entry = Entry::Silent;
+        Ok(())
     }
 
-    /// What the hello adds to the log.
-    pub fn names(&self) -> Option<(Option<ServerName>, bool)> {
-        let hello = self.hello.as_ref()?;
-        (hello.server_name.is_some() || hello.ech).then(|| (hello.server_name.clone(), hello.ech))
-    }
-
-    /// Writes the PROXY header that the backend gets before anything else, where its pool wants one.
-    pub fn announce<O: Os>(&self, source: Option<SocketAddr>, client: &O::Socket, id: u64, os: &mut O) -> Vec<u8> {
+    /// Writes the PROXY header that the backend receives before anything else, where its pool has `proxy` set.
+    /// `destination` is the address of the client's own socket.
+    pub fn proxy_header(&mut self, destination: impl FnOnce() -> Option<SocketAddr>) -> Vec<u8> {
         let Some(proxy) = self.picked.as_ref().and_then(|pool| pool.config().proxy.as_ref()) else { return Vec::new() };
-        let destination = self.destination.or_else(|| os.local_address(client));
-        let announce = Announce {
-            addresses: if self.local { None } else { source.zip(destination) },
-            alpn: self.hello.as_ref().map(|hello| &*hello.alpn),
-            authority: self.name(),
-            unique_id: Some(&unique_id(id)),
-            ssl: proxy_protocol::tlv(&self.tlvs, proxy_protocol::TLV_SSL),
-        };
-        let mut header = Vec::new();
-        proxy_protocol::write(&mut header, proxy, &announce);
-        header
+        let client_info = &mut self.client_info;
+        client_info.destination = client_info.destination.or_else(destination);
+        client_info.proxy_header(proxy, Some(&client_info.alpn), None)
     }
 
     /// Makes it ready for another connection.
@@ -272,10 +183,6 @@ impl Preread {
             self.bytes = bytes;
             self.bytes.clear();
         }
-    }
-
-    fn name(&self) -> Option<&str> {
-        self.hello.as_ref()?.server_name.as_ref().map(ServerName::as_str)
     }
 }
 

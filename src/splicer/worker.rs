@@ -217,7 +217,7 @@ impl<O: Os> Worker<O> {
             .into_iter()
             .filter_map(|slot| {
                 let flow = self.flows.at(slot)?;
-                flow.uses(whom).then_some((flow.last_active, slot))
+                flow.record().is_selected(whom).then_some((flow.last_active, slot))
             })
             .collect();
         // Quietest first.

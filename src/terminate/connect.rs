@@ -19,11 +19,9 @@ use super::stream::Stream;
 use crate::attempt::{Attempts, ConnectFailure, NextAttempt, Rules};
 use crate::clock::{self, Micros};
 use crate::config::Address;
-use crate::connection::unique_id;
 use crate::limits::keep_alive;
 use crate::outcome::{BreakCause, Ended};
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
-use crate::proxy_protocol::{self, Announce};
 use crate::socket::{connect, connect_in_turn};
 use crate::sticky::Facts;
 use crate::tls::Upstream;
@@ -194,22 +192,12 @@ impl Connector<'_> {
     /// The PROXY header of the pool, where it wants one.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
-        let (client_info, secured) = (&self.conversation.client_info, self.secured);
-        let agreed: Option<Vec<u8>> = secured.alpn.as_ref().map(|name| {
+        let agreed: Option<Vec<u8>> = self.secured.alpn.as_ref().map(|name| {
             let mut list = vec![name.len() as u8];
             list.extend_from_slice(name);
             list
         });
-        let announce = Announce {
-            addresses: if client_info.local { None } else { client_info.source.zip(client_info.destination) },
-            alpn: agreed.as_deref(),
-            authority: client_info.sni.as_ref().map(|name| name.as_str()),
-            unique_id: Some(&unique_id(client_info.id)),
-            ssl: secured.tlv.as_deref().or_else(|| proxy_protocol::tlv(&client_info.tlvs, proxy_protocol::TLV_SSL)),
-        };
-        let mut header = Vec::new();
-        proxy_protocol::write(&mut header, proxy, &announce);
-        header
+        self.conversation.client_info.proxy_header(proxy, agreed.as_deref(), self.secured.tlv.as_deref())
     }
 }
 

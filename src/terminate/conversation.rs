@@ -24,7 +24,7 @@ pub struct Conversation {
     /// Context of the thread's runtime.
     pub context: Rc<RuntimeContext>,
     /// Facts of the client that the worker has collected.
-    pub client_info: ClientInfo,
+    pub client_info: Rc<ClientInfo>,
     permit: Permit,
     /// Its listener by the rules it last saw; `None` once it needs no rules any more.
     rules: RefCell<Option<Arc<Listener>>>,
@@ -39,7 +39,9 @@ impl Conversation {
         permit: Permit,
         listener: Arc<Listener>,
     ) -> Self {
-        let state = Rc::new(ConversationState::new(&client_info, Arc::clone(&permit.listener().name)));
+        let client_info = Rc::new(client_info);
+        let listener_name = Arc::clone(&permit.listener().name);
+        let state = Rc::new(ConversationState::new(Rc::clone(&client_info), listener_name));
         context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
         context.counters().conversations.add(1);
         let rules = RefCell::new(Some(listener));
@@ -89,7 +91,7 @@ impl Conversation {
         self.state.refresh(&snapshot, &self.context);
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(LogRecord::Connection(self.state.line(&self.client_info, ended, duration_us)));
+            self.context.write(LogRecord::Connection(self.state.line(ended, duration_us)));
         }
     }
 }

@@ -42,7 +42,6 @@ use crate::connection::Carried;
 use crate::outcome::Ended;
 use crate::pool::Pool;
 use crate::snapshot::{Listener, RouteTarget};
-use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
 pub use self::http::{RequestCookie, cookies_of_key};
@@ -95,7 +94,7 @@ impl Routed {
     /// Routes the connection by the rules in force; `None`: no route, and no default pool.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
-        let target = client_info.route(&listener, client_info.sni.as_ref().map(|name| name.as_str()))?;
+        let target = client_info.route(&listener)?;
         Some(Self { termination: Arc::clone(&listener.tls), listener, target })
     }
 
@@ -180,22 +179,8 @@ async fn connect(
 ) -> Result<Connected, Ended> {
     let pool = routed.pool();
     let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
-    let facts = facts(conversation);
+    let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;
     let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
     connector.connect_for(client, choose).await
-}
-
-/// Facts that the pool's key is made of, without cookies; none if the connection is the PROXY peer's own.
-fn facts(conversation: &Conversation) -> Facts<'_> {
-    let client_info = &conversation.client_info;
-    if client_info.local {
-        return Facts::default();
-    }
-    Facts {
-        source: client_info.source.map(|source| source.ip()),
-        sni: client_info.sni.as_ref().map(|name| name.as_str()),
-        tlvs: &client_info.tlvs,
-        cookies: &[],
-    }
 }

@@ -247,7 +247,7 @@ async fn serve(
             command = commanded.recv() => match command {
                 Some(RuntimeCommand::List(wanted, found)) => drop(found.send(list(&context, &wanted))),
                 Some(RuntimeCommand::Open(found)) => {
-                    drop(found.send(context.conversations.borrow().values().filter_map(|state| state.open()).collect()));
+                    drop(found.send(context.conversations.borrow().values().filter_map(|state| state.record(|record| record.open())).collect()));
                 }
                 Some(RuntimeCommand::Shed { whom, count, ended, done }) => {
                     let _ = done.send(shed(&context, &whom, count, ended));
@@ -286,14 +286,16 @@ fn refresh(context: &RuntimeContext) -> Duration {
 fn list(context: &RuntimeContext, wanted: &ConnectionFilter) -> (usize, Vec<ConnectionView>) {
     let conversations = context.conversations.borrow();
     let now = clock::now();
-    let open = conversations.values().filter(|state| state.wanted(wanted)).count();
-    let shown = conversations.values().filter(|state| state.wanted(wanted)).take(wanted.limit);
-    (open, shown.map(|state| state.view(context.worker, now)).collect())
+    let matches = |state: &&Rc<ConversationState>| state.record(|record| record.matches(wanted));
+    let shown = conversations.values().filter(matches).take(wanted.limit);
+    let shown = shown.map(|state| state.record(|record| record.view(context.worker, now))).collect();
+    (conversations.values().filter(matches).count(), shown)
 }
 
 fn shed(context: &RuntimeContext, whom: &Selection, count: usize, ended: Ended) -> usize {
     let conversations = context.conversations.borrow();
-    let mut meant: Vec<_> = conversations.values().filter(|state| state.uses(whom)).collect();
+    let mut meant: Vec<_> =
+        conversations.values().filter(|state| state.record(|record| record.is_selected(whom))).collect();
     meant.sort_unstable_by_key(|state| state.last_active());
     meant.iter().take(count).for_each(|state| state.cancel(ended));
     meant.len().min(count)

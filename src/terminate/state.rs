@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -14,10 +13,9 @@ use std::task::{Poll, Waker};
 use super::runtime::RuntimeContext;
 use crate::access_log;
 use crate::clock::{self, Micros};
-use crate::connection::{ClientInfo, ConnectionFilter, ConnectionView, OpenConnection, Selection};
+use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
-use crate::server_name::ServerName;
 use crate::snapshot::Snapshot;
 use crate::sticky::cookie::RememberedValue;
 
@@ -112,7 +110,8 @@ impl StageWord {
 /// State of one conversation, shared between its task and the thread's commands.
 #[derive(Debug)]
 pub struct ConversationState {
-    fixed: FixedFacts,
+    client_info: Rc<ClientInfo>,
+    listener: Arc<str>,
     stage: Cell<StageWord>,
     facts: RefCell<StageFacts>,
     last_active: Cell<Micros>,
@@ -120,17 +119,6 @@ pub struct ConversationState {
     bytes_down: Cell<u64>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
-}
-
-/// What of a connection never changes.
-#[derive(Debug)]
-struct FixedFacts {
-    id: u64,
-    accepted: Micros,
-    client: Option<SocketAddr>,
-    local: bool,
-    listener: Arc<str>,
-    sni: Option<ServerName>,
 }
 
 /// What the stages so far have brought.
@@ -161,16 +149,10 @@ struct StoredPlacement {
 
 impl ConversationState {
     /// State of a connection that was just handed over.
-    pub fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
+    pub fn new(client_info: Rc<ClientInfo>, listener: Arc<str>) -> Self {
         Self {
-            fixed: FixedFacts {
-                id: client_info.id,
-                accepted: client_info.accepted,
-                client: client_info.source,
-                local: client_info.local,
-                listener,
-                sni: client_info.sni.clone(),
-            },
+            client_info,
+            listener,
             stage: Cell::new(StageWord::Handshake),
             facts: RefCell::default(),
             last_active: Cell::new(clock::now()),
@@ -270,20 +252,6 @@ impl ConversationState {
         self.last_active.get()
     }
 
-    /// True if a command for this selection of connections includes this one.
-    pub fn uses(&self, selection: &Selection) -> bool {
-        match selection {
-            Selection::All => true,
-            Selection::Of(backend) => self.facts.borrow().backend.as_ref().is_some_and(|own| Arc::ptr_eq(own, backend)),
-        }
-    }
-
-    /// True if a list with this filter includes this connection.
-    pub fn wanted(&self, filter: &ConnectionFilter) -> bool {
-        let facts = self.facts.borrow();
-        filter.holds(facts.pool.as_deref(), facts.backend.as_ref().map(|backend| backend.name()))
-    }
-
     /// Ends the conversation at its next turn; the first call decides the outcome.
     pub fn cancel(&self, ended: Ended) {
         if self.cancelled.get().is_none() {
@@ -306,37 +274,30 @@ impl ConversationState {
         .await
     }
 
-    /// What `plan` needs of an open connection; `None` before the first pick.
-    pub fn open(&self) -> Option<OpenConnection> {
-        let (fixed, facts) = (&self.fixed, self.facts.borrow());
-        Some(OpenConnection {
-            listener: Arc::clone(&fixed.listener),
-            backend: Arc::clone(facts.backend.as_ref()?),
-            by_cookie: facts.reason == Some(PickReason::Cookie),
-            source: fixed.client.map(|client| client.ip()),
-            local: fixed.local,
-            sni: fixed.sni.clone(),
-        })
-    }
-
-    /// The row that the admin interface shows.
-    pub fn view(&self, worker: usize, now: Micros) -> ConnectionView {
-        let (fixed, facts) = (&self.fixed, self.facts.borrow());
-        ConnectionView {
-            id: fixed.id,
-            worker,
-            client: fixed.client.map(|client| client.to_string()),
-            listener: fixed.listener.to_string(),
-            pool: facts.pool.as_deref().map(str::to_owned),
-            backend: facts.backend.as_ref().map(|backend| backend.name().to_owned()),
-            reason: facts.reason.map(PickReason::word),
-            sni: fixed.sni.as_ref().map(ToString::to_string),
+    /// Lends what others see of the conversation.
+    pub fn record<T>(&self, look: impl FnOnce(&ConnectionRecord<'_>) -> T) -> T {
+        let (client_info, facts) = (&*self.client_info, self.facts.borrow());
+        look(&ConnectionRecord {
+            id: client_info.id,
+            accepted: client_info.accepted,
+            last_active: self.last_active.get(),
+            client: client_info.source,
+            peer: client_info.peer,
+            local: client_info.local,
+            listener: &self.listener,
+            sni: client_info.sni.as_ref(),
+            ech: client_info.ech,
             stage: self.stage.get().text(),
-            age_ms: now.saturating_sub(fixed.accepted) / 1_000,
-            idle_ms: now.saturating_sub(self.last_active.get()) / 1_000,
+            pool: facts.pool.as_ref(),
+            range: facts.range.as_ref(),
+            backend: facts.backend.as_ref(),
+            reason: facts.reason,
+            attempts: facts.attempts,
+            connect_us: facts.connect_us,
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
-        }
+            broke: facts.broke,
+        })
     }
 
     /// Backend of the last pick, if any connect has succeeded.
@@ -345,30 +306,10 @@ impl ConversationState {
         facts.backend.clone().filter(|_| facts.connect_us.is_some())
     }
 
-    /// The line of the access log, once the conversation is over.
-    pub fn line(&self, client_info: &ClientInfo, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
-        let mut facts = self.facts.borrow_mut();
-        access_log::ConnectionLine {
-            id: client_info.id,
-            started_unix_us: clock::unix_us().saturating_sub(duration_us),
-            duration_us,
-            client: client_info.source,
-            peer: client_info.peer,
-            listener: Arc::clone(&self.fixed.listener),
-            sni: client_info.sni.clone(),
-            ech: client_info.ech,
-            pool: facts.pool.clone(),
-            range: facts.range.clone(),
-            backend: facts.backend.as_ref().map(|backend| backend.name_shared()),
-            reason: facts.reason,
-            attempts: facts.attempts,
-            connect_us: facts.connect_us,
-            bytes_up: self.bytes_up.get(),
-            bytes_down: self.bytes_down.get(),
-            ended,
-            tls: facts.tls.take(),
-            broke: facts.broke,
-        }
+    /// The line of the access log for a conversation that has just ended.
+    pub fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
+        let tls = self.facts.borrow_mut().tls.take();
+        self.record(|record| record.line(ended, duration_us, tls))
     }
 }
 

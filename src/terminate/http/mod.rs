@@ -140,7 +140,7 @@ impl HttpConnection<'_> {
         log.cookie = cookie.word();
 
         let cookies = cookies_of_key(pool, request.fields);
-        let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
+        let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
@@ -189,7 +189,7 @@ impl HttpConnection<'_> {
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let target = client_info.route(&routed.listener, name.as_ref().map(ServerName::as_str));
+            let target = client_info.route_by_name(&routed.listener, name.as_ref().map(ServerName::as_str));
             if target != Some(routed.target) {
                 return None;
             }

@@ -167,7 +167,7 @@ pub fn write_request(
     let edit = RequestEdit {
         x_forwarded: forwarding,
         forwarded: forwarding,
-        client: client_info.source.filter(|_| !client_info.local).map(|source| source.ip()),
+        client: client_info.key_source(),
         secure: secured.tls,
         cookie: cookie.edit(),
         close: !request.persists(),
@@ -179,9 +179,8 @@ pub fn write_request(
 /// How `Forwarded` and `X-Forwarded-*` are written. Those of a client that connected directly, though the listener
 /// expects a trusted PROXY peer, are replaced, never continued.
 fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwarding {
-    let direct = listener.proxy.is_some() && !client_info.announced && !client_info.local;
     match listener.forwarded {
-        Forwarded::Append if direct => Forwarding::Replace,
+        Forwarded::Append if client_info.is_direct(listener) => Forwarding::Replace,
         Forwarded::Append => Forwarding::Append,
         Forwarded::Replace => Forwarding::Replace,
         Forwarded::Off => Forwarding::Off,

@@ -1,0 +1,36 @@
+//! Which connections a command or a request of the admin interface is about.
+//!
+//! Ends and lists nothing: each half does that with its own connections. Invariant: a selection compares backends by
+//! identity, because a name may belong to another backend after a reload; a filter compares names, as it was written.
+
+use std::sync::Arc;
+
+use crate::pool::Backend;
+
+/// The connections that a command ends.
+#[derive(Debug, Clone)]
+pub enum Selection {
+    /// Every connection of the process.
+    All,
+    /// The connections that use this backend.
+    Of(Arc<Backend>),
+}
+
+/// The connections that the admin interface lists.
+#[derive(Debug, Clone)]
+pub struct ConnectionFilter {
+    /// Name of the pool; `None` = any pool.
+    pub pool: Option<String>,
+    /// Name of the backend; `None` = any backend.
+    pub backend: Option<String>,
+    /// The list holds at most this many.
+    pub limit: usize,
+}
+
+impl ConnectionFilter {
+    /// True for a connection of this pool and backend; `None` = it has no pool or backend yet.
+    pub fn matches(&self, pool: Option<&str>, backend: Option<&str>) -> bool {
+        let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));
+        is(&self.pool, pool) && is(&self.backend, backend)
+    }
+}
