@@ -26,7 +26,7 @@ pub struct Conversation {
     /// Facts of the client that the worker has collected.
     pub client_info: Rc<ClientInfo>,
     permit: Permit,
-    /// Its listener by the rules it last saw; `None` once it needs no rules any more.
+    /// Listener by the rules last seen; `None` once no rules are needed any more.
     rules: RefCell<Option<Arc<Listener>>>,
     finished: Cell<bool>,
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Permits for handshakes.
+/// Permits for handshakes, shared by all threads.
 #[derive(Debug)]
 pub struct Handshakes {
     permits: Semaphore,

@@ -57,7 +57,7 @@ pub enum ConversationStage<'a> {
 /// How a client came to its backend, and what is stored of that.
 #[derive(Debug)]
 pub struct Placed<'a> {
-    /// Pool of the backend.
+    /// Pool that the backend was picked from.
     pub pool: &'a Pool,
     /// Why a known client gets another backend than before; `None`: it does not.
     pub broke: Option<BreakCause>,
@@ -65,46 +65,6 @@ pub struct Placed<'a> {
     pub remember: Option<Remember>,
     /// Value of a learned cookie, if that names the entry.
     pub value: Option<Rc<[u8]>>,
-}
-
-/// What lists of connections call the stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StageWord {
-    Handshake,
-    Head,
-    Connect,
-    Exchange,
-    Kept,
-    Relay,
-}
-
-impl StageWord {
-    fn of(stage: &ConversationStage<'_>) -> Self {
-        match stage {
-            ConversationStage::Handshake { .. } | ConversationStage::Secured { .. } => Self::Handshake,
-            ConversationStage::Head | ConversationStage::Route { .. } => Self::Head,
-            ConversationStage::Wait
-            | ConversationStage::Reuse { .. }
-            | ConversationStage::Connect { .. }
-            | ConversationStage::ConnectFailed { .. }
-            | ConversationStage::Connected { .. }
-            | ConversationStage::Placed(_) => Self::Connect,
-            ConversationStage::Exchange => Self::Exchange,
-            ConversationStage::Kept => Self::Kept,
-            ConversationStage::Relay => Self::Relay,
-        }
-    }
-
-    fn text(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Head => "head",
-            Self::Connect => "connect",
-            Self::Exchange => "exchange",
-            Self::Kept => "kept",
-            Self::Relay => "relay",
-        }
-    }
 }
 
 /// State of one conversation, shared between its task and the thread's commands.
@@ -119,32 +79,6 @@ pub struct ConversationState {
     bytes_down: Cell<u64>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
-}
-
-/// What the stages so far have brought.
-#[derive(Debug, Default)]
-struct StageFacts {
-    tls: Option<Box<access_log::TlsLine>>,
-    pool: Option<Arc<str>>,
-    /// Backend of the last pick.
-    backend: Option<Arc<Backend>>,
-    reason: Option<PickReason>,
-    range: Option<Arc<str>>,
-    /// Connect attempts of all requests together.
-    attempts: u8,
-    /// Duration of the last successful connect.
-    connect_us: Option<Micros>,
-    broke: Option<BreakCause>,
-    stored: Option<StoredPlacement>,
-}
-
-/// A client's entry in a stick table, to be refreshed while the conversation lasts.
-#[derive(Debug)]
-struct StoredPlacement {
-    remember: Remember,
-    backend: Arc<Backend>,
-    /// Value of a learned cookie, if that names the entry.
-    value: Option<Rc<[u8]>>,
 }
 
 impl ConversationState {
@@ -313,6 +247,23 @@ impl ConversationState {
     }
 }
 
+/// What the stages so far have brought.
+#[derive(Debug, Default)]
+struct StageFacts {
+    tls: Option<Box<access_log::TlsLine>>,
+    pool: Option<Arc<str>>,
+    /// Backend of the last pick.
+    backend: Option<Arc<Backend>>,
+    reason: Option<PickReason>,
+    range: Option<Arc<str>>,
+    /// Connect attempts of all requests together.
+    attempts: u8,
+    /// Duration of the last successful connect.
+    connect_us: Option<Micros>,
+    broke: Option<BreakCause>,
+    stored: Option<StoredPlacement>,
+}
+
 impl StageFacts {
     fn pick(&mut self, pick: &Pick<'_>) {
         self.backend = Some(Arc::clone(pick.backend));
@@ -334,5 +285,54 @@ impl StageFacts {
             pool.settle(remember, &backend, clock::now() / 1_000);
             StoredPlacement { remember, backend, value }
         });
+    }
+}
+
+/// A client's entry in a stick table, to be refreshed while the conversation lasts.
+#[derive(Debug)]
+struct StoredPlacement {
+    remember: Remember,
+    backend: Arc<Backend>,
+    /// Value of a learned cookie, if that names the entry.
+    value: Option<Rc<[u8]>>,
+}
+
+/// What lists of connections call the stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StageWord {
+    Handshake,
+    Head,
+    Connect,
+    Exchange,
+    Kept,
+    Relay,
+}
+
+impl StageWord {
+    fn of(stage: &ConversationStage<'_>) -> Self {
+        match stage {
+            ConversationStage::Handshake { .. } | ConversationStage::Secured { .. } => Self::Handshake,
+            ConversationStage::Head | ConversationStage::Route { .. } => Self::Head,
+            ConversationStage::Wait
+            | ConversationStage::Reuse { .. }
+            | ConversationStage::Connect { .. }
+            | ConversationStage::ConnectFailed { .. }
+            | ConversationStage::Connected { .. }
+            | ConversationStage::Placed(_) => Self::Connect,
+            ConversationStage::Exchange => Self::Exchange,
+            ConversationStage::Kept => Self::Kept,
+            ConversationStage::Relay => Self::Relay,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Head => "head",
+            Self::Connect => "connect",
+            Self::Exchange => "exchange",
+            Self::Kept => "kept",
+            Self::Relay => "relay",
+        }
     }
 }

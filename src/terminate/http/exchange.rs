@@ -47,7 +47,7 @@ pub struct Exchange<'a, C> {
     pub conversation: &'a Conversation,
     /// Where the request's body comes from and the response goes.
     pub client: &'a mut C,
-    /// Connection to the backend.
+    /// Connection to the backend that the request was placed at.
     pub upstream: &'a mut UpstreamConnection,
     /// The head for the backend; emptied once it cannot be needed again.
     pub head: &'a mut Vec<u8>,
@@ -57,9 +57,9 @@ pub struct Exchange<'a, C> {
     pub framing: Framing,
     /// Writes the response's head for the client.
     pub writer: &'a ResponseWriter<'a>,
-    /// Timeouts of this exchange.
+    /// Timeouts by the configuration in force when the exchange begins.
     pub limits: Timeouts,
-    /// The conversation's timer.
+    /// Timer of the conversation, shared with the wait for a head.
     pub deadline: &'a mut Deadline,
 }
 

@@ -189,7 +189,7 @@ fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwardi
 
 /// Writes heads of responses as the client gets them.
 pub struct ResponseWriter<'a> {
-    /// The request's cookie.
+    /// The pool's cookie in the request.
     pub cookie: &'a RequestCookie<'a>,
     /// Index of the backend in its pool.
     pub backend: usize,
