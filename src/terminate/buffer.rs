@@ -1,7 +1,7 @@
 //! [`Buffer`]: bytes that were read from one stream and not yet written to the other.
 //!
-//! Decides nothing about them. Memory comes from the thread's free list when bytes arrive and returns to it when the last
-//! byte has left, so that idle conversations hold none. Invariant: bytes leave in the order in which they came.
+//! Decides nothing about them. Memory comes from the thread's free list when bytes arrive and returns to it when the
+//! last byte has left, so that idle conversations hold none. Invariant: bytes leave in the order in which they came.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll, ready};

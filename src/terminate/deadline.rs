@@ -1,8 +1,8 @@
 //! [`Deadline`]: the only timer of a conversation, and [`Timeouts`], copied from the configuration.
 //!
 //! Arriving bytes do not touch the timer: each poll passes the deadline that holds now; the timer sleeps until the
-//! earliest one so far and compares again when it wakes. Invariant: it fires at a deadline or up to two milliseconds after
-//! it, never before.
+//! earliest one so far and compares again when it wakes. Invariant: it fires at a deadline or up to two milliseconds
+//! after it, never before.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,8 +1,8 @@
 //! [`Handshakes`]: the limit `max_handshakes` on TLS handshakes that run at once in the process.
 //!
-//! Measures nothing and refuses no client: a conversation without a permit waits, within `hello_timeout`, in the order of
-//! arrival. Invariant: a permit is released by dropping it. Each request for a permit sets the limit, so that a reload
-//! holds for all handshakes that begin after it.
+//! Measures nothing and refuses no client: a conversation without a permit waits, within `hello_timeout`, in the order
+//! of arrival. Invariant: a permit is released by dropping it. Each request for a permit sets the limit, so that a
+//! reload holds for all handshakes that begin after it.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,9 +1,9 @@
-//! The terminated connection, from the hand-over to its end: route → TLS with the client → one backend for all bytes, or
-//! requests one by one.
+//! The terminated connection, from the hand-over to its end: route → TLS with the client → one backend for all bytes,
+//! or requests one by one.
 //!
 //! What `splicer/flow.rs` is for a passthrough connection. Both use the same routes, the same
-//! [`Pool::pick`](crate::pool::Pool), the same attempts and the same closed list of outcomes. A conversation is one task
-//! on the thread beside the worker that accepted the connection; `runtime.rs` holds the threads.
+//! [`Pool::pick`](crate::pool::Pool), the same attempts and the same closed list of outcomes. A conversation is one
+//! task on the thread beside the worker that accepted the connection; `runtime.rs` holds the threads.
 //!
 //! Invariant: a conversation ends with one outcome; its client's stream ends with a FIN only after everything was sent,
 //! and with a reset otherwise; sockets, permit and leases are released by dropping them.

@@ -89,6 +89,7 @@ struct ResponseProgress {
     checked: usize,
     /// Result of the exchange, once the final head is complete.
     exchanged: Option<Exchanged>,
+    /// A byte of a response has come.
     any: bool,
     moved: u64,
 }
@@ -96,25 +97,7 @@ struct ResponseProgress {
 impl<C: ClientSide> Exchange<'_, C> {
     /// Runs the exchange until the response is complete, or cannot become so.
     pub async fn run(mut self) -> Result<Exchanged, RequestFailure> {
-        let mut up = RequestProgress {
-            head_sent: 0,
-            body: Body::new(self.framing),
-            checked: 0,
-            done: false,
-            refused: false,
-            moved: 0,
-        };
-        let mut down = ResponseProgress {
-            reader: Box::new(ResponseReader::new()),
-            out: Vec::new(),
-            out_sent: 0,
-            store_wait: None,
-            body: None,
-            checked: 0,
-            exchanged: None,
-            any: false,
-            moved: 0,
-        };
+        let (mut up, mut down) = (RequestProgress::new(self.framing), ResponseProgress::new());
         let mut last_active = clock::now();
         let mut watching = true;
         poll_fn(|cx| {
@@ -136,7 +119,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 && watching
                 && let Err(fault) = self.watch_client(&mut watching, cx)
             {
-                return Poll::Ready(Err(RequestFailure::without_reply(fault.of_client())));
+                return Poll::Ready(Err(of_client(fault)));
             }
             match self.deadline(&up, &down, last_active) {
                 Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.limit_reply(late))),
@@ -219,7 +202,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(Some(Got::Bytes(_)) | None) => Ok(()),
             // The client has closed inside its request.
             Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
-            Err(fault) => Err(RequestFailure::without_reply(fault.of_client())),
+            Err(fault) => Err(of_client(fault)),
         })
     }
 
@@ -239,14 +222,36 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// Makes one step: waits for the store, writes to the client, checks the backend's bytes, or reads more of them.
+    /// Makes one step: writes to the client, checks the backend's bytes, or reads more of them.
     fn step_response(
         &mut self,
         up: &RequestProgress,
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Exchanged>, RequestFailure>> {
-        let of_client = |fault: Fault| RequestFailure::without_reply(fault.of_client());
+        if down.out_sent < down.out.len() || down.checked > 0 {
+            return self.write_response(down, cx).map_ok(|()| None);
+        }
+        let complete = down.exchanged.filter(|end| end.switched || down.body.as_ref().is_some_and(Body::complete));
+        if let Some(exchanged) = complete {
+            return self.client.poll_flush(cx).map_ok(|()| Some(exchanged)).map_err(of_client);
+        }
+        if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
+            return Poll::Ready(Ok(None));
+        }
+        // Bytes written so far reach the client before a wait for the backend begins.
+        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
+            return Poll::Ready(Err(of_client(fault)));
+        }
+        self.receive(down, cx).map_ok(|()| None)
+    }
+
+    /// Writes `out`, once the store has the cookie's new backend, and checked bytes behind it.
+    fn write_response(
+        &mut self,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestFailure>> {
         if let Some(store_wait) = &mut down.store_wait {
             ready!(store_wait.poll(&self.conversation.context, cx));
             down.store_wait = None;
@@ -257,49 +262,37 @@ impl<C: ClientSide> Exchange<'_, C> {
             down.moved += n as u64;
             if down.out_sent == down.out.len() {
                 // Frees the memory too: the rest may wait long for a client that does not read.
-                down.out = Vec::new();
-                down.out_sent = 0;
+                (down.out, down.out_sent) = (Vec::new(), 0);
             }
-            return Poll::Ready(Ok(None));
-        }
-        if down.checked > 0 {
+        } else {
             let bytes = &self.upstream.unread.bytes()[..down.checked];
             let n = ready!(self.client.poll_write(cx, bytes)).map_err(of_client)?;
             self.upstream.unread.consume(n);
             down.checked -= n;
             down.moved += n as u64;
-            return Poll::Ready(Ok(None));
         }
-        let complete = down.exchanged.filter(|end| end.switched || down.body.as_ref().is_some_and(Body::complete));
-        if let Some(exchanged) = complete {
-            ready!(self.client.poll_flush(cx)).map_err(of_client)?;
-            return Poll::Ready(Ok(Some(exchanged)));
-        }
-        if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
-            return Poll::Ready(Ok(None));
-        }
-        // Bytes written so far reach the client before a wait for the backend begins.
-        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
-            return Poll::Ready(Err(of_client(fault)));
-        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more bytes from the backend.
+    fn receive(&mut self, down: &mut ResponseProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
         let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
         let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
-        match ready!(unread.poll_read(stream, most, cx)) {
-            Ok(Some(Got::Bytes(_))) => down.any = true,
-            Ok(None) => {
-                return Poll::Ready(Err(RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway)));
+        Poll::Ready(match ready!(unread.poll_read(stream, most, cx)) {
+            Ok(Some(Got::Bytes(_))) => {
+                down.any = true;
+                Ok(())
             }
+            Ok(None) => Err(RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway)),
             Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
-                // The body was delimited by the end of the connection (RFC 9112 section 6.3).
+                // The end of the connection delimits this body (RFC 9112 §6.3).
                 down.body = Some(Body::new(Framing::None));
+                Ok(())
             }
-            Ok(Some(_)) => return Poll::Ready(Err(RequestFailure::cut(Ended::ResponseCut, down.any))),
-            Err(Fault::Local(ended)) => {
-                return Poll::Ready(Err(RequestFailure::with_reply(ended, StatusCode::Unavailable)));
-            }
-            Err(fault) => return Poll::Ready(Err(RequestFailure::cut(fault.of_backend(), down.any))),
-        }
-        Poll::Ready(Ok(None))
+            Ok(Some(_)) => Err(RequestFailure::cut(Ended::ResponseCut, down.any)),
+            Err(Fault::Local(ended)) => Err(RequestFailure::with_reply(ended, StatusCode::Unavailable)),
+            Err(fault) => Err(RequestFailure::cut(fault.of_backend(), down.any)),
+        })
     }
 
     /// Reads a head or a piece of a body from the backend's bytes; false if they are too few.
@@ -386,9 +379,33 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 }
 
+impl RequestProgress {
+    fn new(framing: Framing) -> Self {
+        Self { head_sent: 0, body: Body::new(framing), checked: 0, done: false, refused: false, moved: 0 }
+    }
+}
+
 impl ResponseProgress {
+    fn new() -> Self {
+        Self {
+            reader: Box::new(ResponseReader::new()),
+            out: Vec::new(),
+            out_sent: 0,
+            store_wait: None,
+            body: None,
+            checked: 0,
+            exchanged: None,
+            any: false,
+            moved: 0,
+        }
+    }
+
     /// Removes the local reply from a failure if bytes of a response were sent or a final head was taken for sending.
     fn limit_reply(&self, failure: RequestFailure) -> RequestFailure {
         RequestFailure { reply: failure.reply.filter(|_| self.exchanged.is_none() && self.out_sent == 0), ..failure }
     }
+}
+
+fn of_client(fault: Fault) -> RequestFailure {
+    RequestFailure::without_reply(fault.of_client())
 }

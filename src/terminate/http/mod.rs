@@ -2,9 +2,9 @@
 //! reuse → send → the next head.
 //!
 //! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
-//! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused connection
-//! turned out to be closed and the request changes nothing. Invariant: the next head is not read before the request and
-//! the response before it are both complete; otherwise the connection ends behind that response.
+//! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
+//! connection turned out to be closed and the request changes nothing. Invariant: the next head is not read before the
+//! request and the response before it are both complete; otherwise the connection ends behind that response.
 
 mod client_side;
 mod exchange;

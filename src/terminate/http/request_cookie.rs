@@ -131,8 +131,8 @@ impl<'p> RequestCookie<'p> {
         String::from_utf8(line).ok()
     }
 
-    /// Stores the value that the backend sets, here and in the store, before the client can use it. Returns the wait for
-    /// the store, if that has to end before the response goes on.
+    /// Stores the value that the backend sets, here and in the store, before the client can use it. Returns the wait
+    /// for the store, if that has to end before the response goes on.
     fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;

@@ -1,6 +1,7 @@
 //! [`RequestLog`]: the line of a request in the access log.
 //!
-//! Writes no line of a connection. //! Invariant: one line for each request that was read, also where it was refused; never a query or the value of a cookie.
+//! Writes no line of a connection. Invariant: one line for each request that was read, also where it was refused;
+//! never a query or the value of a cookie.
 
 use std::sync::Arc;
 

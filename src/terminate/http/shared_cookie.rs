@@ -1,8 +1,8 @@
 //! A request's cookie in the shared store: when a value is read from it, and when it is written.
 //!
-//! `request_cookie.rs` reads the cookie and decides what it is worth. Invariant: a request reads the store at most once,
-//! and only for a value that is unknown here or whose backend cannot serve it; each wait ends with the store's budget;
-//! without a store, or while its circuit breaker is open, a request costs one atomic load.
+//! `request_cookie.rs` reads the cookie and decides what it is worth. Invariant: a request reads the store at most
+//! once, and only for a value that is unknown here or that its backend here cannot serve; each wait ends with the
+//! store's budget; without a store, or while its circuit breaker is open, a request costs one atomic load.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ impl RuntimeContext {
 }
 
 impl RequestCookie<'_> {
-    /// Reads the value's backend from the store, if the value is unknown here, or if the backend known here cannot serve
-    /// it: another instance may have moved the client already.
+    /// Reads the value's backend from the store, if the value is unknown here, or if the backend known here cannot
+    /// serve it: another instance may have moved the client already.
     pub async fn look_up_in_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;

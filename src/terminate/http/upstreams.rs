@@ -1,7 +1,7 @@
 //! [`Upstreams`]: connections to backends that one client connection keeps for its next requests.
 //!
-//! Decides about no request. Invariant: no other client connection ever uses them; there is at most one for each backend
-//! and [`KEPT_MAX`] altogether; and one that is taken out has received no byte since it was put in.
+//! Decides about no request. Invariant: no other client connection ever uses them; there is at most one for each
+//! backend and [`KEPT_MAX`] altogether; and one that is taken out has received no byte since it was put in.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -52,7 +52,7 @@ impl Upstreams {
         self.0.iter().any(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))
     }
 
-    /// Keeps a connection whose response is complete. `crowded`: descriptors are scarce, so the others are closed.
+    /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed.
     pub fn put(&mut self, mut upstream: UpstreamConnection, crowded: bool) {
         upstream.stream.socket().reset_on_drop(false);
         let others = if crowded { 0 } else { KEPT_MAX - 1 };

@@ -1,4 +1,4 @@
-//! More handshakes than `max_handshakes`, and handshakes whose client does not wait.
+//! More handshakes than `max_handshakes`, and handshakes that their client gives up.
 
 use std::time::{Duration, Instant};
 

@@ -41,7 +41,7 @@ impl Inside {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// A listener whose pool connects to nginx by TLS, by these rules.
+    /// A listener with a pool that connects to nginx by TLS, by these rules.
     fn front(&self, rules: &str) -> Front {
         Front::start("", &format!("http = true\ntls = {{ {rules} }}\n"), &[self.address])
     }

@@ -19,7 +19,7 @@ fn ask(front: &Front, sessile: &Sessile, version: &str, options: &[&str]) -> Str
     client.args(["-ign_eof", "-connect", &sessile.address("l").to_string(), "-CAfile"]).arg(front.file("ca.pem"));
     client.args(options).current_dir(front.dir.path());
     let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A client whose handshake fails closes without reading its input.
+    // A client closes after a failed handshake without reading its input.
     let _ = child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
     let said = child.wait_with_output().unwrap();
     String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)

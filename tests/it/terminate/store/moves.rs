@@ -11,7 +11,7 @@ use crate::support::{Sessile, eventually};
 /// Number of logins, after which the turns of the two instances differ.
 const LOGINS: usize = 42;
 
-/// Users whose values both instances have.
+/// Users with values that both instances have.
 fn known(one: &mut Visitor, other: &mut Visitor) -> Vec<User> {
     let users: Vec<_> = (0..LOGINS).map(|_| one.login()).collect();
     other.finds(&users);
