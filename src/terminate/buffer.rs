@@ -1,7 +1,7 @@
-//! Bytes on their way: what was read from one stream and not yet taken by the other.
+//! [`Buffer`]: bytes that were read from one stream and not yet written to the other.
 //!
-//! Decides nothing about them. Memory comes from the thread's store when bytes arrive and goes back when the last one
-//! has left, so that who is idle holds none. Invariant: bytes leave in the order in which they came.
+//! Decides nothing about them. Memory comes from the thread's free list when bytes arrive and returns to it when the
+//! last byte has left, so that idle conversations hold none. Invariant: bytes leave in the order in which they came.
 
 use std::cell::RefCell;
 use std::task::{Context, Poll, ready};
@@ -9,17 +9,17 @@ use std::task::{Context, Poll, ready};
 use super::stream::{Got, Stream};
 use crate::fault::Fault;
 
-/// One read takes at most so much: a TLS record.
+/// Usual size of a buffer, and the most that one read takes: the longest TLS record (RFC 8446 §5.1).
 pub const BUFFER: usize = 16 * 1024;
 
-/// Free buffers that a thread keeps.
+/// Longest free list of a thread, in buffers.
 const FREE_MAX: usize = 64;
 
 thread_local! {
     static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes on their way.
+/// A first-in, first-out buffer that holds memory only while it holds bytes.
 #[derive(Debug, Default)]
 pub struct Buffer {
     memory: Box<[u8]>,
@@ -28,38 +28,37 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// One that begins with bytes read earlier.
+    /// A buffer that begins with bytes read earlier.
     pub fn holding(bytes: Vec<u8>) -> Self {
         let end = bytes.len();
         Self { memory: bytes.into(), start: 0, end }
     }
 
-    /// What is there.
+    /// All bytes, the oldest first.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..self.end]
     }
 
-    /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// The first `count` bytes have left.
+    /// Removes the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
         debug_assert!(self.start <= self.end);
         if self.is_empty() {
-            self.rest();
+            self.free_memory();
         } else if self.memory.len() > BUFFER && self.end - self.start <= BUFFER {
-            // A long head has left; what follows it may have to wait, and shall not hold its room meanwhile.
-            let mut smaller = free();
+            // A long head has left. The bytes behind it may wait for long, and need only the usual size meanwhile.
+            let mut smaller = usual_memory();
             let held = self.end - self.start;
             smaller[..held].copy_from_slice(self.bytes());
             (self.memory, self.start, self.end) = (smaller, 0, held);
         }
     }
 
-    /// Reads what fits behind what is there, up to `most` bytes altogether. `None`: it is full.
+    /// Reads bytes behind those it holds, up to `most` in total. `None`: the buffer is full.
     pub fn poll_read(
         &mut self,
         stream: &mut Stream,
@@ -74,13 +73,13 @@ impl Buffer {
             self.end += n;
         }
         if self.is_empty() {
-            self.rest();
+            self.free_memory();
         }
         Poll::Ready(Ok(Some(ready!(got)?)))
     }
 
-    /// Gives the memory back.
-    fn rest(&mut self) {
+    /// Returns the memory to the free list.
+    fn free_memory(&mut self) {
         (self.start, self.end) = (0, 0);
         let memory = std::mem::take(&mut self.memory);
         if memory.len() == BUFFER {
@@ -92,9 +91,11 @@ impl Buffer {
         }
     }
 
+    /// Makes room for at least one more byte: moves the bytes to the front, or doubles the memory. False: `most` bytes
+    /// are there.
     fn make_room(&mut self, most: usize) -> bool {
         if self.memory.is_empty() {
-            self.memory = free();
+            self.memory = usual_memory();
             return true;
         }
         if self.end < self.memory.len() {
@@ -119,14 +120,14 @@ impl Buffer {
     }
 }
 
-/// Room of the usual size.
-fn free() -> Box<[u8]> {
+/// Memory of the usual size, from the free list if it has any.
+fn usual_memory() -> Box<[u8]> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into())
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.rest();
+        self.free_memory();
     }
 }
 

@@ -1,7 +1,8 @@
-//! The one timer of a conversation.
+//! [`Deadline`]: the only timer of a conversation, and [`Timeouts`], copied from the configuration.
 //!
-//! Bytes do not touch it: it is asked with the deadline of the moment, sleeps until the first one it was asked for, and
-//! looks again when it wakes. Invariant: it fires at a deadline or up to two milliseconds after it, never before.
+//! Arriving bytes do not touch the timer: each poll passes the deadline that holds now; the timer sleeps until the
+//! earliest one so far and compares again when it wakes. Invariant: it fires at a deadline or up to two milliseconds
+//! after it, never before.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,21 +14,21 @@ use tokio::time::{Instant, Sleep};
 use crate::clock::{self, Micros};
 use crate::config;
 
-/// The limits of a conversation, copied so that nobody holds a configuration while waiting.
+/// Timeouts of requests, in microseconds, copied so that no conversation holds a configuration while it waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// From the first byte of a head to its last.
+    /// From the first byte of a request's head to its last: `hello_timeout`.
     pub head: Micros,
-    /// A kept connection without another request.
+    /// From the end of a response to the next request: `keepalive_timeout`.
     pub kept: Option<Micros>,
-    /// From the end of a request to the head of its response.
+    /// From the end of a request to the head of its response: `response_timeout`.
     pub response: Option<Micros>,
-    /// No byte of a body that has begun.
+    /// Between two bytes of a body: `body_timeout`.
     pub body: Option<Micros>,
 }
 
 impl Timeouts {
-    /// Those of a configuration.
+    /// Converts the timeouts of a configuration.
     pub fn of(limits: &config::Limits) -> Self {
         let us = |limit: Option<Duration>| limit.map(|limit| limit.as_micros() as Micros);
         Self {
@@ -39,7 +40,7 @@ impl Timeouts {
     }
 }
 
-/// A timer that moves only when it has to.
+/// A timer that is set only for the first deadline, for an earlier one, and when it wakes too early.
 #[derive(Debug, Default)]
 pub struct Deadline {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -47,7 +48,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Ready once `deadline` has passed.
+    /// Ready once `deadline` has passed; each poll may pass another deadline.
     pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Micros) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| {
             self.set_to = deadline;
@@ -72,7 +73,7 @@ fn instant(deadline: Micros) -> Instant {
     Instant::now() + Duration::from_micros(deadline.saturating_sub(clock::now()))
 }
 
-/// Lets something take until `deadline` at most.
-pub async fn until<T>(deadline: Micros, what: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout_at(instant(deadline), what).await.ok()
+/// Runs a future until `deadline` at most; `None`: it was not ready by then.
+pub async fn until<T>(deadline: Micros, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout_at(instant(deadline), future).await.ok()
 }

@@ -1,44 +1,44 @@
-//! Turns for handshakes: how many may be under way in the process at once.
+//! [`Handshakes`]: the limit `max_handshakes` on TLS handshakes that run at once in the process.
 //!
-//! Measures nothing and refuses nobody: who finds no turn waits, inside its `hello_timeout`, in the order of coming.
-//! Invariant: a turn is given back by dropping it. The limit is looked at for each turn, so that a reload holds for
-//! those that come after it.
+//! Measures nothing and refuses no client: a conversation without a permit waits, within `hello_timeout`, in the order
+//! of arrival. Invariant: a permit is released by dropping it. Each request for a permit sets the limit, so that a
+//! reload holds for all handshakes that begin after it.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Handshakes under way, and who waits.
+/// Permits for handshakes, shared by all threads.
 #[derive(Debug)]
 pub struct Handshakes {
-    turns: Semaphore,
-    /// How many turns there are altogether.
-    most: Mutex<usize>,
+    permits: Semaphore,
+    /// Permits in total: those held by handshakes, and free ones.
+    total: Mutex<usize>,
 }
 
 impl Default for Handshakes {
     fn default() -> Self {
-        Self { turns: Semaphore::new(0), most: Mutex::new(0) }
+        Self { permits: Semaphore::new(0), total: Mutex::new(0) }
     }
 }
 
 impl Handshakes {
-    /// Waits for a turn; `None` as a limit is none.
-    pub async fn turn(&self, most: Option<usize>) -> Option<SemaphorePermit<'_>> {
-        let most = most?.min(Semaphore::MAX_PERMITS);
-        self.allow(most);
+    /// Waits for a permit; returns `None` at once if there is no limit.
+    pub async fn permit(&self, limit: Option<usize>) -> Option<SemaphorePermit<'_>> {
+        let limit = limit?.min(Semaphore::MAX_PERMITS);
+        self.set_limit(limit);
         // The semaphore is never closed.
-        self.turns.acquire().await.ok()
+        self.permits.acquire().await.ok()
     }
 
-    fn allow(&self, wanted: usize) {
-        let mut most = self.most.lock().unwrap_or_else(PoisonError::into_inner);
-        if *most < wanted {
-            self.turns.add_permits(wanted - *most);
-            *most = wanted;
-        } else if *most > wanted {
-            // Those that are taken are given back first; the next turn looks again.
-            *most -= self.turns.forget_permits(*most - wanted);
+    fn set_limit(&self, limit: usize) {
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        if *total < limit {
+            self.permits.add_permits(limit - *total);
+            *total = limit;
+        } else if *total > limit {
+            // Only free permits can be removed. The next call removes those that were held until then.
+            *total -= self.permits.forget_permits(*total - limit);
         }
     }
 }
@@ -52,16 +52,16 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let handshakes = Handshakes::default();
-            let first = handshakes.turn(Some(2)).await;
-            let second = handshakes.turn(Some(2)).await;
-            assert_eq!(handshakes.turns.available_permits(), 0);
-            assert!(handshakes.turn(None).await.is_none());
+            let first = handshakes.permit(Some(2)).await;
+            let second = handshakes.permit(Some(2)).await;
+            assert_eq!(handshakes.permits.available_permits(), 0);
+            assert!(handshakes.permit(None).await.is_none());
             drop(first);
-            handshakes.allow(1);
-            assert_eq!((handshakes.turns.available_permits(), *handshakes.most.lock().unwrap()), (0, 1));
+            handshakes.set_limit(1);
+            assert_eq!((handshakes.permits.available_permits(), *handshakes.total.lock().unwrap()), (0, 1));
             drop(second);
-            let _third = handshakes.turn(Some(1)).await;
-            assert_eq!(handshakes.turns.available_permits(), 0);
+            let _third = handshakes.permit(Some(1)).await;
+            assert_eq!(handshakes.permits.available_permits(), 0);
         });
     }
 }

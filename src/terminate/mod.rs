@@ -1,15 +1,16 @@
-//! The conversation, from the hand-over to its end: TLS with the client → who it is → a plain relay, or requests one by
-//! one.
+//! The terminated connection, from the hand-over to its end: route → TLS with the client → one backend for all bytes,
+//! or requests one by one.
 //!
-//! What `splicer/flow.rs` is to bytes that only pass. Both ask the same routes, the same [`Pool::pick`](crate::pool::Pool),
-//! the same attempts, and end in the same closed list of outcomes. A conversation is one task on the thread beside the
-//! worker that accepted it; `context.rs` holds the threads.
+//! What `splicer/flow.rs` is for a passthrough connection. Both use the same routes, the same
+//! [`Pool::pick`](crate::pool::Pool), the same attempts and the same closed list of outcomes. A conversation is one
+//! task on the thread beside the worker that accepted the connection; `runtime.rs` holds the threads.
 //!
-//! Invariant: a conversation ends with one outcome, its client's stream ends cleanly only if everything that was to be
-//! said on it was said, and what it holds (sockets, permit, leases) is given back by dropping it.
+//! Invariant: a conversation ends with one outcome; its client's stream ends with a FIN only after everything was sent,
+//! and with a reset otherwise; sockets, permit and leases are released by dropping them.
 
 mod buffer;
 mod connect;
+mod conversation;
 mod deadline;
 mod handshakes;
 mod http;
@@ -26,13 +27,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use self::buffer::Buffer;
-use self::connect::Connector;
+use self::connect::{Connected, Connector};
+use self::conversation::Conversation;
 use self::deadline::{Deadline, until};
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
 use self::socket::Socket;
-use self::state::Conversation;
+use self::state::{ConversationStage, Placed};
 use self::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
@@ -46,7 +48,7 @@ use crate::tls::{self, Termination};
 pub use self::http::{RequestCookie, cookies_of_key};
 pub use self::runtime::Runtimes;
 
-/// A conversation that was handed over.
+/// Serves a connection that a worker has handed over, until it ends or a command cancels it.
 async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     let Carried { client, bytes, permit, client_info, listener } = carried;
     let conversation = Conversation::begin(&context, client_info, permit, listener);
@@ -59,7 +61,30 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     conversation.finish(ended);
 }
 
-/// Where a connection belongs now, with what that needs.
+/// The whole story: route → TLS with the client → requests, or a relay.
+async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>) -> Ended {
+    let Some(routed) = Routed::of(conversation) else { return Ended::NoRoute };
+    conversation.state.enter(ConversationStage::Handshake { pool: routed.pool().shared_name() });
+    let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
+    let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
+    let (client, secured, unread) = match routed.target.tls {
+        Tls::Terminate => match handshake(conversation, &routed, socket, preread, hello_until).await {
+            Ok((client, secured)) => (client, secured, Buffer::default()),
+            Err(ended) => return ended,
+        },
+        Tls::Passthrough | Tls::Off => {
+            let secured = Secured::by_decoder(&conversation.client_info, &routed.listener.config);
+            (Stream::plain(socket), secured, Buffer::holding(preread))
+        }
+    };
+    if routed.pool().config().http {
+        http::serve_requests(conversation, routed, client, &secured, unread, hello_until).await
+    } else {
+        serve_bytes(conversation, routed, client, &secured, unread).await
+    }
+}
+
+/// Route of a connection or of a request, with the rules that gave it.
 struct Routed {
     listener: Arc<Listener>,
     termination: Arc<Termination>,
@@ -67,7 +92,7 @@ struct Routed {
 }
 
 impl Routed {
-    /// By the rules in force.
+    /// Routes the connection by the rules in force; `None`: no route, and no default pool.
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
         let target = client_info.route(&listener)?;
@@ -83,47 +108,26 @@ impl Routed {
     }
 }
 
-async fn run(conversation: &Conversation, client: OwnedFd, bytes: Vec<u8>) -> Ended {
-    let Some(place) = Routed::of(conversation) else { return Ended::NoRoute };
-    conversation.state.routed(Arc::clone(place.pool().shared_name()));
-    let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
-    let hello_until = conversation.client_info.accepted + Micros::from(place.listener.hello_ms) * 1_000;
-    let mut bytes = bytes;
-    let (client, secured) = match place.target.tls {
-        Tls::Terminate => match handshake(conversation, &place, socket, &std::mem::take(&mut bytes), hello_until).await
-        {
-            Ok(secure) => secure,
-            Err(ended) => return ended,
-        },
-        _ => (Stream::plain(socket), Secured::by_decoder(&conversation.client_info, &place.listener.config)),
-    };
-    if place.pool().config().http {
-        return http::serve_requests(conversation, place, client, &secured, Buffer::holding(bytes), hello_until).await;
-    }
-    plain(conversation, place, client, &secured, bytes).await
-}
-
-/// TLS with the client, inside what is left of `hello_timeout`, when it is its turn.
+/// TLS with the client, once `max_handshakes` allows it and within what is left of `hello_timeout`.
 async fn handshake(
     conversation: &Conversation,
-    place: &Routed,
+    routed: &Routed,
     socket: Socket,
-    preread: &[u8],
+    preread: Vec<u8>,
     deadline: Micros,
 ) -> Result<(Stream, Secured), Ended> {
-    // A route that terminates has a server: its certificates were read when it was put in force.
-    let server = place.server().ok_or(Ended::LocalError)?;
-    let most = conversation.context.current.load().config.limits.max_handshakes;
-    let Some(_turn) = until(deadline, conversation.context.handshakes.turn(most)).await else {
-        return Err(Ended::HandshakeLimit);
-    };
-    let made = until(deadline, Stream::accept(socket, server.config(), preread)).await;
-    let mut client = made.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
+    let context = &conversation.context;
+    // A route that terminates has a server: its certificates were read when the snapshot was built.
+    let server = routed.server().ok_or(Ended::LocalError)?;
+    let limit = context.current.load().config.limits.max_handshakes;
+    let _permit = until(deadline, context.handshakes.permit(limit)).await.ok_or(Ended::HandshakeLimit)?;
+    let accepted = until(deadline, Stream::accept(socket, server.config(), &preread)).await;
+    let mut client = accepted.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
         Fault::Tls => Ended::HandshakeFailed,
         Fault::Cut => Ended::HandshakeCut,
         other => other.ending(Endpoint::Client),
     })?;
-    let Some(connection) = client.server() else { return Err(Ended::LocalError) };
+    let connection = client.server().ok_or(Ended::LocalError)?;
     let identity = match server.identity(connection, clock::unix_s()) {
         Ok(identity) => identity,
         Err(tls::NoLongerGood) => {
@@ -132,45 +136,52 @@ async fn handshake(
         }
     };
     let facts = tls::TlsFacts::of(connection);
-    conversation.context.counters().handshakes.add(1);
-    conversation.context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
-    conversation.tls.set(facts.map(|facts| Box::new(secure::told(facts, identity.as_ref()))));
-    let secured = Secured::here(facts, identity.as_ref());
+    context.counters().handshakes.add(1);
+    context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    let tls = facts.map(|facts| Box::new(secure::tls_line(facts, identity.as_ref())));
+    conversation.state.enter(ConversationStage::Secured { tls });
+    let secured = Secured::by_handshake(facts, identity.as_ref());
     Ok((client, secured))
 }
 
-/// A pool whose bytes are nobody's business: one backend, both ways.
-async fn plain(
+/// Serves a pool without `http`: pick → connect → relay of all bytes.
+async fn serve_bytes(
     conversation: &Conversation,
-    place: Routed,
+    routed: Routed,
     mut client: Stream,
     secured: &Secured,
-    bytes: Vec<u8>,
+    unread: Buffer,
 ) -> Ended {
-    let pool = place.pool();
-    let upstream = place.termination.upstream(pool.name());
-    let connector = Connector { conversation, pool, upstream, secured };
-    let facts = conversation.client_info.facts();
-    if let Err(ended) = connector.wait_for_settled(&client, None, &facts).await {
-        client.socket().reset_on_drop(false);
-        return ended;
-    }
-    let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
-    let connected = connector.connect_for(&client, choose).await;
-    let mut connected = match connected {
+    let mut backend = match connect(conversation, &routed, &client, secured).await {
         Ok(connected) => connected,
         Err(ended) => {
-            // Nothing was begun that could look cut.
+            // The client was sent nothing that a FIN could make look complete.
             client.socket().reset_on_drop(false);
             return ended;
         }
     };
-    conversation.state.settled(pool, connected.broke, connected.remember, None);
-    let limits = place.listener.limits;
-    drop(place);
+    let (broke, remember) = (backend.broke, backend.remember);
+    let placed = Placed { pool: routed.pool(), broke, remember, value: None };
+    conversation.state.enter(ConversationStage::Placed(placed));
+    let limits = routed.listener.limits;
+    drop(routed);
     conversation.forget_rules();
-    let counters = connected.lease.counters(conversation.context.counters_index);
-    let directions = (RelayDirection::holding(Buffer::holding(bytes)), RelayDirection::default());
-    relay(conversation, limits, (&mut client, &mut connected.stream), directions, counters, &mut Deadline::default())
-        .await
+    let counters = backend.lease.counters(conversation.context.counters_index);
+    let streams = (&mut client, &mut backend.stream);
+    let directions = (RelayDirection::holding(unread), RelayDirection::default());
+    relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await
+}
+
+async fn connect(
+    conversation: &Conversation,
+    routed: &Routed,
+    client: &Stream,
+    secured: &Secured,
+) -> Result<Connected, Ended> {
+    let pool = routed.pool();
+    let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
+    let facts = conversation.client_info.facts();
+    connector.wait_for_settled(client, None, &facts).await?;
+    let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
+    connector.connect_for(client, choose).await
 }

@@ -12,8 +12,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::buffer::{BUFFER, Buffer};
+use super::conversation::Conversation;
 use super::deadline::Deadline;
-use super::state::{Conversation, ConversationStage};
+use super::state::ConversationStage;
 use super::stream::{Got, Stream};
 use crate::clock;
 use crate::counters::BackendCounters;

@@ -1,7 +1,7 @@
-//! What is known of a client's TLS, whoever ended it: we, or a decoder in front that tells of it in a PROXY header.
+//! [`Secured`]: what is known of a client's TLS, whether this process terminated it or a proxy in front of it.
 //!
-//! Makes no handshake. Invariant: the subject of a certificate is told to backends only if it was verified, here or by
-//! a peer that is trusted to say so.
+//! Makes no handshake. Invariant: backends get the subject of a certificate only if it was verified, here or by a
+//! trusted PROXY peer.
 
 use crate::access_log;
 use crate::config;
@@ -10,22 +10,22 @@ use crate::proxy_protocol::ssl::Ssl;
 use crate::proxy_protocol::{TLV_SSL, tlv};
 use crate::tls::{self, Identity, TlsFacts};
 
-/// What is known of a client's TLS.
+/// A client's TLS, as backends may learn of it.
 #[derive(Debug, Default)]
 pub struct Secured {
-    /// The client used it.
+    /// True if the client used TLS.
     pub tls: bool,
-    /// The protocol that was agreed on.
+    /// Protocol agreed on by ALPN in a handshake here.
     pub alpn: Option<Vec<u8>>,
-    /// The value of PP2_TYPE_SSL, where TLS ended here.
+    /// Value of the PP2_TYPE_SSL TLV; `None` if TLS did not end here.
     pub tlv: Option<Vec<u8>>,
-    /// The subject of its certificate, in printable ASCII.
+    /// Subject of the client's certificate, in printable ASCII; `None`: it showed none.
     pub subject: Option<String>,
 }
 
 impl Secured {
-    /// After a handshake here.
-    pub fn here(facts: Option<TlsFacts<'_>>, identity: Option<&Identity>) -> Self {
+    /// Describes a handshake of this process.
+    pub fn by_handshake(facts: Option<TlsFacts<'_>>, identity: Option<&Identity>) -> Self {
         Self {
             tls: true,
             alpn: facts.and_then(|facts| facts.alpn.map(<[u8]>::to_vec)),
@@ -34,20 +34,20 @@ impl Secured {
         }
     }
 
-    /// Behind a decoder: what its header says, or else what the listener says of all its clients.
+    /// Describes TLS that a proxy in front terminated: by its PROXY header, or else by `client_tls` of the listener.
     pub fn by_decoder(client_info: &ClientInfo, listener: &config::Listener) -> Self {
-        let said = tlv(&client_info.tlvs, TLV_SSL).and_then(Ssl::read);
-        let name = said.filter(|ssl| ssl.verified).and_then(|ssl| ssl.common_name);
+        let announced = tlv(&client_info.tlvs, TLV_SSL).and_then(Ssl::read);
+        let name = announced.filter(|ssl| ssl.verified).and_then(|ssl| ssl.common_name);
         Self {
-            tls: said.map_or(listener.client_tls, |ssl| ssl.tls),
+            tls: announced.map_or(listener.client_tls, |ssl| ssl.tls),
             subject: name.map(tls::of_common_name),
             ..Self::default()
         }
     }
 }
 
-/// What the log says of a handshake here.
-pub fn told(facts: TlsFacts<'_>, identity: Option<&Identity>) -> access_log::TlsLine {
+/// The handshake's part of the access log's line.
+pub fn tls_line(facts: TlsFacts<'_>, identity: Option<&Identity>) -> access_log::TlsLine {
     let TlsFacts { version, cipher, resumed, .. } = facts;
     access_log::TlsLine { version, cipher, resumed, subject: identity.map(|identity| identity.subject.clone()) }
 }

@@ -1,178 +1,145 @@
-//! A conversation's state: what others may see of it, how they end it, and how its end is counted and told.
+//! [`ConversationState`]: the stage of a terminated connection, what its stages have brought so far, and how a command
+//! sees or ends it.
 //!
-//! Decides nothing. Invariant: every conversation is counted here once, with one ending; one whose task panicked too.
+//! Decides nothing and owns no socket. Invariant: whatever others see of a conversation was set by entering a
+//! [`ConversationStage`], so that list, plan and access log tell of one order of events.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::runtime::RuntimeContext;
-use crate::access_log::{self, LogRecord, Message};
-use crate::admission::Permit;
-use crate::attempt;
+use crate::access_log;
 use crate::clock::{self, Micros};
-use crate::config::LogLevel;
 use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
-use crate::server_name::ServerName;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::sticky::cookie::RememberedValue;
 
-/// What a conversation is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConversationStage {
-    /// TLS with the client.
-    Handshake,
-    /// Waiting for the first head, or for the rest of one.
+/// A stage of a conversation, with what is known from there on.
+///
+/// With requests: `Handshake` → `Secured` → `Head` → `Route` → (`Wait`) → `Connect` → `Connected` → `Placed` →
+/// `Exchange` → `Kept` → `Head` …; a connection that is kept to the picked backend makes it `Reuse` instead of
+/// `Connect` and `Connected`. Without requests, and after an Upgrade, the last stage is `Relay`.
+#[derive(Debug)]
+pub enum ConversationStage<'a> {
+    /// The connection is routed to this pool; TLS with the client comes first, if the route terminates it.
+    Handshake { pool: &'a Arc<str> },
+    /// TLS with the client stands; what the access log tells of it.
+    Secured { tls: Option<Box<access_log::TlsLine>> },
+    /// Waits for the first head, or for the rest of one.
     Head,
-    /// Connecting.
-    Connect,
-    /// A request and its response.
+    /// A head is complete and its request belongs to this pool.
+    Route { pool: &'a Arc<str> },
+    /// Waits for the client's backend, which is down.
+    Wait,
+    /// Uses a connection that is kept to the picked backend.
+    Reuse { pick: &'a Pick<'a> },
+    /// Connects to the picked backend; once more for each further pick.
+    Connect { pick: &'a Pick<'a> },
+    /// No attempt succeeded, and there will be no other.
+    ConnectFailed { attempts: u8 },
+    /// The last attempt succeeded, and took this many microseconds.
+    Connected { attempts: u8, connect_us: Micros },
+    /// The backend is final: counts a broken placement, and stores the new one.
+    Placed(Placed<'a>),
+    /// A request and its response are under way.
     Exchange,
-    /// Nothing is under way: the connection is kept.
-    Upstreams,
-    /// Moving bytes.
+    /// Nothing is under way: the connection waits for another request.
+    Kept,
+    /// Bytes pass both ways until the end.
     Relay,
 }
 
-impl ConversationStage {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Handshake => "handshake",
-            Self::Head => "head",
-            Self::Connect => "connect",
-            Self::Exchange => "exchange",
-            Self::Upstreams => "kept",
-            Self::Relay => "relay",
-        }
-    }
+/// How a client came to its backend, and what is stored of that.
+#[derive(Debug)]
+pub struct Placed<'a> {
+    /// Pool that the backend was picked from.
+    pub pool: &'a Pool,
+    /// Why a known client gets another backend than before; `None`: it does not.
+    pub broke: Option<BreakCause>,
+    /// Entry for the pool's stick table; `None`: the pool keeps none for this client.
+    pub remember: Option<Remember>,
+    /// Value of a learned cookie, if that names the entry.
+    pub value: Option<Rc<[u8]>>,
 }
 
-/// What the rest of the thread sees of a conversation.
+/// State of one conversation, shared between its task and the thread's commands.
 #[derive(Debug)]
 pub struct ConversationState {
-    stage: Cell<ConversationStage>,
+    client_info: Rc<ClientInfo>,
+    listener: Arc<str>,
+    stage: Cell<StageWord>,
+    facts: RefCell<StageFacts>,
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
-    pool: RefCell<Option<Arc<str>>>,
-    backend: RefCell<Option<Arc<Backend>>>,
-    reason: Cell<Option<PickReason>>,
-    range: RefCell<Option<Arc<str>>>,
-    attempts: Cell<u8>,
-    connect_us: Cell<Option<u64>>,
-    broke: Cell<Option<BreakCause>>,
-    stay: RefCell<Option<Stay>>,
     cancelled: Cell<Option<Ended>>,
     waker: RefCell<Option<Waker>>,
-    view: FixedFacts,
-}
-
-/// Where its client has settled, as long as that is to be remembered.
-#[derive(Debug)]
-struct Stay {
-    remember: Remember,
-    backend: Arc<Backend>,
-    /// The value of a learned cookie.
-    value: Option<Rc<[u8]>>,
-}
-
-/// What of a connection never changes.
-#[derive(Debug)]
-struct FixedFacts {
-    id: u64,
-    accepted: Micros,
-    client: Option<SocketAddr>,
-    peer: Option<SocketAddr>,
-    local: bool,
-    listener: Arc<str>,
-    sni: Option<ServerName>,
-    ech: bool,
 }
 
 impl ConversationState {
-    fn new(client_info: &ClientInfo, listener: Arc<str>) -> Self {
+    /// State of a connection that was just handed over.
+    pub fn new(client_info: Rc<ClientInfo>, listener: Arc<str>) -> Self {
         Self {
-            stage: Cell::new(ConversationStage::Handshake),
+            client_info,
+            listener,
+            stage: Cell::new(StageWord::Handshake),
+            facts: RefCell::default(),
             last_active: Cell::new(clock::now()),
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
-            pool: RefCell::default(),
-            backend: RefCell::default(),
-            reason: Cell::new(None),
-            range: RefCell::default(),
-            attempts: Cell::new(0),
-            connect_us: Cell::new(None),
-            broke: Cell::new(None),
-            stay: RefCell::default(),
             cancelled: Cell::new(None),
             waker: RefCell::default(),
-            view: FixedFacts {
-                id: client_info.id,
-                accepted: client_info.accepted,
-                client: client_info.source,
-                peer: client_info.peer,
-                local: client_info.local,
-                listener,
-                sni: client_info.sni.clone(),
-                ech: client_info.ech,
-            },
         }
     }
 
-    /// It does something else from here on.
-    pub fn enter(&self, stage: ConversationStage) {
-        self.stage.set(stage);
+    /// Enters a stage and stores what it brings.
+    pub fn enter(&self, stage: ConversationStage<'_>) {
+        self.stage.set(StageWord::of(&stage));
+        let mut facts = self.facts.borrow_mut();
+        match stage {
+            ConversationStage::Handshake { pool } | ConversationStage::Route { pool } => {
+                facts.pool = Some(Arc::clone(pool));
+            }
+            ConversationStage::Secured { tls } => facts.tls = tls,
+            ConversationStage::Reuse { pick } | ConversationStage::Connect { pick } => facts.pick(pick),
+            ConversationStage::ConnectFailed { attempts } => facts.count(attempts),
+            ConversationStage::Connected { attempts, connect_us } => {
+                facts.count(attempts);
+                facts.connect_us = Some(connect_us);
+            }
+            ConversationStage::Placed(placed) => facts.place(placed),
+            ConversationStage::Head
+            | ConversationStage::Wait
+            | ConversationStage::Exchange
+            | ConversationStage::Kept
+            | ConversationStage::Relay => {}
+        }
     }
 
-    /// Bytes have moved.
+    /// Counts bytes that have moved.
     pub fn moved(&self, up: u64, down: u64, now: Micros) {
         self.bytes_up.set(self.bytes_up.get() + up);
         self.bytes_down.set(self.bytes_down.get() + down);
         self.last_active.set(now);
     }
 
-    /// It belongs to this pool.
-    pub fn routed(&self, pool: Arc<str>) {
-        *self.pool.borrow_mut() = Some(pool);
+    /// Stops refreshing the stick table: the application has ended the cookie's value.
+    pub fn forget_placement(&self) {
+        self.facts.borrow_mut().stored = None;
     }
 
-    /// A backend was picked.
-    pub fn picked(&self, pick: &Pick<'_>) {
-        *self.backend.borrow_mut() = Some(Arc::clone(pick.backend));
-        self.reason.set(Some(pick.reason));
-        *self.range.borrow_mut() = pick.range.cloned();
-    }
-
-    /// Attempts to connect were made, and the last took so long, if it succeeded.
-    pub fn connected(&self, attempts: u8, connect_us: Option<u64>) {
-        self.attempts.set(self.attempts.get().saturating_add(attempts));
-        self.connect_us.set(connect_us.or(self.connect_us.get()));
-    }
-
-    /// It stands at a backend of this pool: what is counted, told and remembered of that, and by which value of a
-    /// learned cookie.
-    pub fn settled(&self, pool: &Pool, broke: Option<BreakCause>, remember: Option<Remember>, value: Option<Rc<[u8]>>) {
-        self.broke.set(broke);
-        let Some(backend) = self.backend.borrow().clone() else { return };
-        attempt::settle(pool, &backend, broke, remember, clock::now() / 1_000);
-        *self.stay.borrow_mut() = remember.map(|remember| Stay { remember, backend, value });
-    }
-
-    /// The application has ended the value by which its client had settled.
-    pub fn forgets(&self) {
-        self.stay.take();
-    }
-
-    /// Its client is still where it has settled. Where nothing is under way, a value that nobody knows any more was ended
-    /// by its application on another connection, and others are told of none: they may know of such an end.
+    /// Refreshes the client's entry in the stick table, and in the store while a request or a relay is under way.
+    ///
+    /// Outside of these, a learned value that the table has lost was ended by its application on another connection:
+    /// it stays lost, and the store is not written, because another instance may have ended a value as well.
     pub fn refresh(&self, snapshot: &Snapshot, context: &RuntimeContext) {
-        let stay = self.stay.borrow();
-        let Some(Stay { remember, backend, value }) = &*stay else { return };
+        let facts = self.facts.borrow();
+        let Some(StoredPlacement { remember, backend, value }) = &facts.stored else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
         let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == RememberedValue::Unknown;
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
@@ -184,42 +151,42 @@ impl ConversationState {
         }
     }
 
-    /// Why its last request got another backend than the one its client had settled at.
+    /// Why the last request got another backend than its client had before.
     pub fn broke(&self) -> Option<BreakCause> {
-        self.broke.get()
+        self.facts.borrow().broke
     }
 
-    /// The pool it belongs to.
+    /// Name of the pool; `None` before the first route.
     pub fn pool(&self) -> Option<Arc<str>> {
-        self.pool.borrow().clone()
+        self.facts.borrow().pool.clone()
     }
 
-    /// The backend that was picked last.
+    /// Name of the backend that was picked last.
     pub fn backend_name(&self) -> Option<Arc<str>> {
-        self.backend.borrow().as_ref().map(|backend| backend.name_shared())
+        self.facts.borrow().backend.as_ref().map(|backend| backend.name_shared())
     }
 
-    /// Why that one.
+    /// Why the last pick chose its backend.
     pub fn reason(&self) -> Option<PickReason> {
-        self.reason.get()
+        self.facts.borrow().reason
     }
 
-    /// Whether its client is being served: a relay, or a request whose response goes on, be it for hours.
+    /// True during a relay, and during an exchange, which may last for hours too.
     pub fn is_serving(&self) -> bool {
-        matches!(self.stage.get(), ConversationStage::Relay | ConversationStage::Exchange)
+        matches!(self.stage.get(), StageWord::Relay | StageWord::Exchange)
     }
 
-    /// Whether nothing is under way.
+    /// True while the connection is kept without a request.
     pub fn is_kept(&self) -> bool {
-        self.stage.get() == ConversationStage::Upstreams
+        self.stage.get() == StageWord::Kept
     }
 
-    /// When its last byte moved.
+    /// Time of the last byte in either direction.
     pub fn last_active(&self) -> Micros {
         self.last_active.get()
     }
 
-    /// Ends it; the first to do so says why.
+    /// Ends the conversation at its next turn; the first call decides the outcome.
     pub fn cancel(&self, ended: Ended) {
         if self.cancelled.get().is_none() {
             self.cancelled.set(Some(ended));
@@ -229,7 +196,7 @@ impl ConversationState {
         }
     }
 
-    /// Waits until somebody ends it.
+    /// Waits until [`Self::cancel`] was called.
     pub async fn cancelled(&self) -> Ended {
         poll_fn(|cx| match self.cancelled.get() {
             Some(ended) => Poll::Ready(ended),
@@ -243,127 +210,129 @@ impl ConversationState {
 
     /// Lends what others see of the conversation.
     pub fn record<T>(&self, look: impl FnOnce(&ConnectionRecord<'_>) -> T) -> T {
-        let (pool, backend, range) = (self.pool.borrow(), self.backend.borrow(), self.range.borrow());
+        let (client_info, facts) = (&*self.client_info, self.facts.borrow());
         look(&ConnectionRecord {
-            id: self.view.id,
-            accepted: self.view.accepted,
+            id: client_info.id,
+            accepted: client_info.accepted,
             last_active: self.last_active.get(),
-            client: self.view.client,
-            peer: self.view.peer,
-            local: self.view.local,
-            listener: &self.view.listener,
-            sni: self.view.sni.as_ref(),
-            ech: self.view.ech,
-            stage: self.stage.get().word(),
-            pool: pool.as_ref(),
-            range: range.as_ref(),
-            backend: backend.as_ref(),
-            reason: self.reason.get(),
-            attempts: self.attempts.get(),
-            connect_us: self.connect_us.get(),
+            client: client_info.source,
+            peer: client_info.peer,
+            local: client_info.local,
+            listener: &self.listener,
+            sni: client_info.sni.as_ref(),
+            ech: client_info.ech,
+            stage: self.stage.get().text(),
+            pool: facts.pool.as_ref(),
+            range: facts.range.as_ref(),
+            backend: facts.backend.as_ref(),
+            reason: facts.reason,
+            attempts: facts.attempts,
+            connect_us: facts.connect_us,
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
-            broke: self.broke.get(),
+            broke: facts.broke,
         })
     }
-}
 
-/// A conversation while it lives.
-pub struct Conversation {
-    /// What others see.
-    pub state: Rc<ConversationState>,
-    /// The thread's.
-    pub context: Rc<RuntimeContext>,
-    /// Who the client is.
-    pub client_info: ClientInfo,
-    /// Its TLS, as the log tells it.
-    pub tls: Cell<Option<Box<access_log::TlsLine>>>,
-    permit: Permit,
-    /// Where it came in, by the rules it was last seen under; nothing, once it needs no rules any more.
-    rules: RefCell<Option<Arc<Listener>>>,
-    finished: Cell<bool>,
-}
-
-impl Conversation {
-    /// Puts a conversation among the thread's.
-    pub fn begin(
-        context: &Rc<RuntimeContext>,
-        client_info: ClientInfo,
-        permit: Permit,
-        listener: Arc<Listener>,
-    ) -> Self {
-        let state = Rc::new(ConversationState::new(&client_info, Arc::clone(&permit.listener().name)));
-        context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
-        context.counters().conversations.add(1);
-        let rules = RefCell::new(Some(listener));
-        let (tls, finished) = (Cell::default(), Cell::new(false));
-        Self { state, context: Rc::clone(context), client_info, tls, permit, rules, finished }
+    /// Backend of the last pick, if any connect has succeeded.
+    pub fn connected_backend(&self) -> Option<Arc<Backend>> {
+        let facts = self.facts.borrow();
+        facts.backend.clone().filter(|_| facts.connect_us.is_some())
     }
 
-    /// The name of its listener.
-    pub fn listener_name(&self) -> &Arc<str> {
-        &self.permit.listener().name
-    }
-
-    /// Where it came in, by the rules in force. A listener that was removed meanwhile still serves what it accepted, by
-    /// the rules it had last.
-    pub fn listener(&self) -> Option<Arc<Listener>> {
-        let snapshot = self.context.current.load();
-        let in_force = snapshot.listener_of(self.permit.listener());
-        let mut rules = self.rules.borrow_mut();
-        let judges = rules.as_ref().map_or(in_force, |read_by| Some(self.client_info.judged_by(in_force, read_by)));
-        *rules = judges.cloned();
-        rules.clone()
-    }
-
-    /// Whether it should hold no descriptor that it can do without.
-    pub fn crowded(&self) -> bool {
-        self.permit.crowded()
-    }
-
-    /// From here on it needs no rules: those of a configuration that is gone shall not stay in stick table for days.
-    pub fn forget_rules(&self) {
-        self.rules.take();
-    }
-
-    /// Counts the ending and tells it.
-    pub fn finish(&self, ended: Ended) {
-        if self.finished.replace(true) {
-            return;
-        }
-        self.context.conversations.borrow_mut().remove(&self.client_info.id);
-        let conversations = &self.context.counters().conversations;
-        conversations.set(conversations.value().saturating_sub(1));
-        let counters_index = self.context.counters_index;
-        let duration_us = clock::now().saturating_sub(self.client_info.accepted);
-        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
-        if self.state.connect_us.get().is_some()
-            && let Some(backend) = &*self.state.backend.borrow()
-        {
-            backend.counters(counters_index).duration.record_us(duration_us);
-        }
-        let snapshot = self.context.current.load();
-        self.state.refresh(&snapshot, &self.context);
-        let log = snapshot.config.process.log;
-        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            let line = self.state.record(|record| record.line(ended, duration_us, self.tls.take()));
-            self.context.write(LogRecord::Connection(line));
-        }
+    /// The line of the access log for a conversation that has just ended.
+    pub fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
+        let tls = self.facts.borrow_mut().tls.take();
+        self.record(|record| record.line(ended, duration_us, tls))
     }
 }
 
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        if self.finished.get() {
-            return;
+/// What the stages so far have brought.
+#[derive(Debug, Default)]
+struct StageFacts {
+    tls: Option<Box<access_log::TlsLine>>,
+    pool: Option<Arc<str>>,
+    /// Backend of the last pick.
+    backend: Option<Arc<Backend>>,
+    reason: Option<PickReason>,
+    range: Option<Arc<str>>,
+    /// Connect attempts of all requests together.
+    attempts: u8,
+    /// Duration of the last successful connect.
+    connect_us: Option<Micros>,
+    broke: Option<BreakCause>,
+    stored: Option<StoredPlacement>,
+}
+
+impl StageFacts {
+    fn pick(&mut self, pick: &Pick<'_>) {
+        self.backend = Some(Arc::clone(pick.backend));
+        self.reason = Some(pick.reason);
+        self.range = pick.range.cloned();
+    }
+
+    fn count(&mut self, attempts: u8) {
+        self.attempts = self.attempts.saturating_add(attempts);
+    }
+
+    fn place(&mut self, placed: Placed<'_>) {
+        let Placed { pool, broke, remember, value } = placed;
+        if let Some(cause) = broke {
+            pool.count_break(cause);
         }
-        // Whoever does not say how it ends has panicked, or its thread has.
-        if std::thread::panicking() {
-            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
-            self.finish(Ended::Panicked);
-        } else {
-            self.finish(Ended::Stopped);
+        self.broke = broke;
+        self.stored = remember.zip(self.backend.clone()).map(|(remember, backend)| {
+            pool.settle(remember, &backend, clock::now() / 1_000);
+            StoredPlacement { remember, backend, value }
+        });
+    }
+}
+
+/// A client's entry in a stick table, to be refreshed while the conversation lasts.
+#[derive(Debug)]
+struct StoredPlacement {
+    remember: Remember,
+    backend: Arc<Backend>,
+    /// Value of a learned cookie, if that names the entry.
+    value: Option<Rc<[u8]>>,
+}
+
+/// What lists of connections call the stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StageWord {
+    Handshake,
+    Head,
+    Connect,
+    Exchange,
+    Kept,
+    Relay,
+}
+
+impl StageWord {
+    fn of(stage: &ConversationStage<'_>) -> Self {
+        match stage {
+            ConversationStage::Handshake { .. } | ConversationStage::Secured { .. } => Self::Handshake,
+            ConversationStage::Head | ConversationStage::Route { .. } => Self::Head,
+            ConversationStage::Wait
+            | ConversationStage::Reuse { .. }
+            | ConversationStage::Connect { .. }
+            | ConversationStage::ConnectFailed { .. }
+            | ConversationStage::Connected { .. }
+            | ConversationStage::Placed(_) => Self::Connect,
+            ConversationStage::Exchange => Self::Exchange,
+            ConversationStage::Kept => Self::Kept,
+            ConversationStage::Relay => Self::Relay,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Head => "head",
+            Self::Connect => "connect",
+            Self::Exchange => "exchange",
+            Self::Kept => "kept",
+            Self::Relay => "relay",
         }
     }
 }

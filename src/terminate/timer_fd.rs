@@ -1,7 +1,8 @@
-//! Short waits that end on time: one timer descriptor for all conversations of a thread.
+//! [`TimerFd`]: short waits that end on time, by one timer descriptor for all conversations of a thread; and
+//! [`StoreWait`], which uses it.
 //!
-//! The runtime's own timers count in milliseconds and ring up to two of them late, which is most of what a shared store
-//! may cost. Invariant: whoever waits is woken at his time and not before; while nobody waits nothing is armed.
+//! The runtime's own timers count in milliseconds and fire up to two of them late, which is most of the time that the
+//! store may take. Invariant: a task is woken at its time and not before; while no task waits, the timer is off.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,28 +20,28 @@ use super::runtime::RuntimeContext;
 use crate::clock::{self, Micros};
 use crate::store::Waiting;
 
-/// Wakes whoever waits.
+/// Timer descriptor with the tasks that wait for it.
 pub struct TimerFd {
     timer: AsyncFd<OwnedFd>,
-    /// Sorted by time.
+    /// Tasks to wake, sorted by time.
     waiting: RefCell<VecDeque<(Micros, Waker)>>,
 }
 
-/// One wait for the store, which ends with its answer or when its time is over.
+/// One wait for the store, which ends with its reply or when the store's budget is spent.
 pub struct StoreWait {
     waiting: Waiting,
     armed: bool,
 }
 
 impl TimerFd {
-    /// Needs a runtime.
+    /// Makes the descriptor; must run inside of a runtime.
     #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
     pub fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Self { timer: AsyncFd::with_interest(timer, Interest::READABLE)?, waiting: RefCell::default() })
     }
 
-    /// Wakes whoever's time is over; to be awaited again and again.
+    /// Waits until the timer fires, and wakes the tasks that are due. The thread awaits it in a loop.
     pub async fn expired(&self) {
         match self.timer.readable().await {
             Ok(mut ready) => {
@@ -51,8 +52,8 @@ impl TimerFd {
         }
         let mut waiting = self.waiting.borrow_mut();
         let now = clock::now();
-        let over = waiting.partition_point(|(until, _)| *until <= now);
-        waiting.drain(..over).for_each(|(_, waker)| waker.wake());
+        let due = waiting.partition_point(|(until, _)| *until <= now);
+        waiting.drain(..due).for_each(|(_, waker)| waker.wake());
         if let Some((until, _)) = waiting.front() {
             self.arm(*until);
         }
@@ -68,22 +69,22 @@ impl TimerFd {
     }
 
     fn arm(&self, until: Micros) {
-        // Zero would disarm it.
+        // Zero would switch the timer off.
         let left = until.saturating_sub(clock::now()).max(1);
         let it_value = Timespec { tv_sec: (left / 1_000_000) as i64, tv_nsec: (left % 1_000_000 * 1_000) as i64 };
         let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Fails for no value that can be made here.
+        // Fails only for values that cannot arise here: negative ones, or a billion nanoseconds.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value });
     }
 }
 
 impl StoreWait {
-    /// As long as the store's budget lasts.
+    /// Begins to wait, until the budget of `waiting` is spent.
     pub fn new(waiting: Waiting) -> Self {
         Self { waiting, armed: false }
     }
 
-    /// The store's answer, or none.
+    /// Ready with the store's reply; `None`: the store has no value, refuses, or is late.
     pub fn poll(&mut self, context: &RuntimeContext, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         if let Poll::Ready(answer) = self.waiting.poll(cx) {
             return Poll::Ready(answer);
@@ -130,7 +131,7 @@ mod tests {
                 let [a, b, c, d] = waits;
                 let times = tokio::join!(a, b, c, d);
                 assert!(clock::now() >= times.0 && times.0 > times.2);
-                // And once more, when nobody was left.
+                // One more wait, after the timer was switched off.
                 let until = wait(&timer_fd, 300).await;
                 assert!(clock::now() >= until);
             };

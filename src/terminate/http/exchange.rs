@@ -1,13 +1,15 @@
-//! One request and its response: the head and body up, interim heads, the head and body down, all at once.
+//! [`Exchange`]: one request and its response, head and body up, interim heads, head and body down, all at once.
 //!
-//! Chooses no backend and repeats nothing; says what happened, and `http/mod.rs` decides. Bodies pass as they are,
-//! in the framing in which they come, no further than they have been checked. Invariant: not a byte is forwarded that
-//! was not read as part of this exchange's messages; what a reader holds back costs at most one buffer a direction.
+//! Chooses no backend and repeats nothing; returns what happened, and `http/mod.rs` decides. Bodies pass as they are,
+//! in the framing in which they come, no further than they have been checked. Invariant: no byte is forwarded that was
+//! not read as part of this exchange's messages; a peer that does not read costs at most one buffer a direction.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::request_cookie::Reply;
+use super::client_side::ClientSide;
+use super::local_reply::RequestFailure;
+use super::request_cookie::ResponseWriter;
 use super::upstreams::UpstreamConnection;
 use crate::clock::{self, Micros};
 use crate::fault::{Endpoint, Fault};
@@ -16,182 +18,158 @@ use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Version};
-use crate::outcome::{Ended, Party};
-use crate::terminate::buffer::{BUFFER, Buffer};
+use crate::outcome::Ended;
+use crate::terminate::buffer::BUFFER;
+use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
-use crate::terminate::state::Conversation;
-use crate::terminate::stream::{Got, Stream};
+use crate::terminate::stream::Got;
 use crate::terminate::timer_fd::StoreWait;
 
-/// What is added to the head of a response, our cookie with all its attributes included, rarely is longer.
+/// Room for what is added to the head of a response, our cookie with all its attributes included.
 const ADDED: usize = 320;
 
-/// What a whole exchange leaves behind.
+/// What a complete exchange leaves behind.
 #[derive(Debug, Clone, Copy)]
-pub struct Done {
-    /// The response's status.
+pub struct Exchanged {
+    /// Status code of the final response.
     pub status: u16,
-    /// The pair speaks another protocol from here on.
+    /// The backend has accepted an Upgrade: both connections carry another protocol from here on.
     pub switched: bool,
-    /// The client's connection may serve another request.
+    /// The client's connection may carry another request.
     pub client_stays: bool,
-    /// The backend's too.
+    /// The backend's connection may carry another request.
     pub backend_stays: bool,
 }
 
-/// Why an exchange did not end well.
-#[derive(Debug, Clone, Copy)]
-pub struct Failed {
-    /// How the connection ends.
-    pub ended: Ended,
-    /// What the client may still be told: nothing of a response has been sent.
-    pub answer: Option<StatusCode>,
-    /// The backend closed before a byte of a response.
-    pub unanswered: bool,
-}
-
-/// One exchange.
-pub struct Exchange<'a> {
-    /// Whose.
+/// One exchange, with everything that it uses.
+pub struct Exchange<'a, C> {
+    /// Conversation that the request belongs to.
     pub conversation: &'a Conversation,
-    /// The client.
-    pub client: &'a mut Stream,
-    /// What it has sent behind the head.
-    pub inbound: &'a mut Buffer,
-    /// The backend.
-    pub held: &'a mut UpstreamConnection,
-    /// The head for the backend; taken away once nobody needs it any more.
+    /// Where the request's body comes from and the response goes.
+    pub client: &'a mut C,
+    /// Connection to the backend that the request was placed at.
+    pub upstream: &'a mut UpstreamConnection,
+    /// The head for the backend; emptied once it cannot be needed again.
     pub head: &'a mut Vec<u8>,
-    /// It may be sent once more, on another connection, as long as no byte of a response has come.
+    /// The request may be sent on another connection, as long as no byte of a response has come.
     pub repeatable: bool,
     /// How the request's body is delimited.
     pub framing: Framing,
-    /// What the response becomes.
-    pub reply: &'a Reply<'a>,
-    /// Deadlines.
+    /// Writes the response's head for the client.
+    pub writer: &'a ResponseWriter<'a>,
+    /// Timeouts by the configuration in force when the exchange begins.
     pub limits: Timeouts,
-    /// The timer.
+    /// Timer of the conversation, shared with the wait for a head.
     pub deadline: &'a mut Deadline,
 }
 
-/// The request, as far as it has gone.
-struct Up {
+/// How much of the request was sent.
+struct RequestProgress {
     head_sent: usize,
     body: Body,
-    /// Bytes of `inbound` that are checked and may go.
+    /// Bytes of the client that are checked and may be sent.
     checked: usize,
     done: bool,
-    /// The backend takes no more of it; what it says may still be an answer.
+    /// The backend takes no more of the request; its response may still come.
     refused: bool,
     moved: u64,
 }
 
-/// The response, as far as it has come.
-struct Down {
+/// How much of the response has come, and was sent.
+struct ResponseProgress {
     reader: Box<ResponseReader>,
-    /// For the client, before what is checked of the backend's bytes.
+    /// Bytes for the client, before those of the backend that are checked.
     out: Vec<u8>,
     out_sent: usize,
-    /// What the client shall not see before: others know where it has settled.
-    held_for: Option<StoreWait>,
+    /// `out` is held back until this is over: the store then has the cookie's new backend.
+    store_wait: Option<StoreWait>,
+    /// Body of the final response; `None` before its head is complete.
     body: Option<Body>,
+    /// Bytes of the backend that are checked and may be sent.
     checked: usize,
-    last: Option<Done>,
+    /// Result of the exchange, once the final head is complete.
+    exchanged: Option<Exchanged>,
+    /// A byte of a response has come.
     any: bool,
     moved: u64,
 }
 
-impl Exchange<'_> {
-    /// Carries it out.
-    pub async fn run(mut self) -> Result<Done, Failed> {
-        let mut up =
-            Up { head_sent: 0, body: Body::new(self.framing), checked: 0, done: false, refused: false, moved: 0 };
-        let mut down = Down {
-            reader: Box::new(ResponseReader::new()),
-            out: Vec::new(),
-            out_sent: 0,
-            held_for: None,
-            body: None,
-            checked: 0,
-            last: None,
-            any: false,
-            moved: 0,
-        };
+impl<C: ClientSide> Exchange<'_, C> {
+    /// Runs the exchange until the response is complete, or cannot become so.
+    pub async fn run(mut self) -> Result<Exchanged, RequestFailure> {
+        let (mut up, mut down) = (RequestProgress::new(self.framing), ResponseProgress::new());
         let mut last_active = clock::now();
         let mut watching = true;
         poll_fn(|cx| {
             let before = (up.moved, down.moved, up.done, down.any);
-            let sent = self.poll_up(&mut up, cx);
-            let came = self.poll_down(&up, &mut down, cx);
+            let request = self.poll_request(&mut up, cx);
+            let response = self.poll_response(&up, &mut down, cx);
             self.forget_head(&mut up, &down);
             if before != (up.moved, down.moved, up.done, down.any) {
                 last_active = clock::now();
-                self.account(up.moved - before.0, down.moved - before.1, last_active);
+                self.count(up.moved - before.0, down.moved - before.1, last_active);
             }
-            if let Poll::Ready(result) = came {
+            if let Poll::Ready(result) = response {
                 return Poll::Ready(result);
             }
-            if let Err(failed) = sent {
-                return Poll::Ready(Err(down.failed(failed)));
+            if let Err(failure) = request {
+                return Poll::Ready(Err(down.limit_reply(failure)));
             }
             if up.done
                 && watching
                 && let Err(fault) = self.watch_client(&mut watching, cx)
             {
-                return Poll::Ready(Err(Failed {
-                    ended: fault.ending(Endpoint::Client),
-                    answer: None,
-                    unanswered: false,
-                }));
+                return Poll::Ready(Err(of_client(fault)));
             }
             match self.deadline(&up, &down, last_active) {
-                Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.failed(late))),
+                Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.limit_reply(late))),
                 None => Poll::Pending,
             }
         })
         .await
     }
 
-    fn account(&self, up: u64, down: u64, now: Micros) {
+    fn count(&self, up: u64, down: u64, now: Micros) {
         self.conversation.state.moved(up, down, now);
-        let counters = self.held.lease.counters(self.conversation.context.counters_index);
+        let counters = self.upstream.lease.counters(self.conversation.context.counters_index);
         counters.bytes_up.add(up);
         counters.bytes_down.add(down);
     }
 
-    /// A head that has been sent goes, unless it may have to be sent again: the rest of the exchange may wait for long.
-    fn forget_head(&mut self, up: &mut Up, down: &Down) {
+    /// Frees the head once it was sent and cannot be sent again: the rest of the exchange may take hours.
+    fn forget_head(&mut self, up: &mut RequestProgress, down: &ResponseProgress) {
         if up.head_sent == self.head.len() && (down.any || !self.repeatable) {
             (*self.head, up.head_sent) = (Vec::new(), 0);
         }
     }
 
-    /// Moves the request on as far as it goes.
-    fn poll_up(&mut self, up: &mut Up, cx: &mut Context<'_>) -> Result<(), Failed> {
+    /// Sends as much of the request as its backend takes now.
+    fn poll_request(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Result<(), RequestFailure> {
         while !up.done && !up.refused {
-            match self.step_up(up, cx) {
+            match self.step_request(up, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(failed)) => return Err(failed),
+                Poll::Ready(Err(failure)) => return Err(failure),
                 Poll::Pending => break,
             }
         }
         Ok(())
     }
 
-    fn step_up(&mut self, up: &mut Up, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
-        let backend = &mut self.held.stream;
+    /// Makes one step: writes the head or checked bytes, checks bytes of the body, or reads more of it.
+    fn step_request(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
+        let backend = &mut self.upstream.stream;
         if up.head_sent < self.head.len() || up.checked > 0 {
             let sending_head = up.head_sent < self.head.len();
-            let bytes = if sending_head { &self.head[up.head_sent..] } else { &self.inbound.bytes()[..up.checked] };
+            let bytes = if sending_head { &self.head[up.head_sent..] } else { &self.client.bytes()[..up.checked] };
             match ready!(backend.poll_write(cx, bytes)) {
-                // An answer that made the backend stop reading may be there already.
+                // The backend may have sent its response and then stopped reading.
                 Err(_) => up.refused = true,
                 Ok(n) if sending_head => {
                     up.head_sent += n;
                     up.moved += n as u64;
                 }
                 Ok(n) => {
-                    self.inbound.consume(n);
+                    self.client.consume(n);
                     up.checked -= n;
                     up.moved += n as u64;
                 }
@@ -205,155 +183,174 @@ impl Exchange<'_> {
             }
             return Poll::Ready(Ok(()));
         }
-        if !self.inbound.is_empty() {
-            let scanned = up.body.scan(self.inbound.bytes());
+        if !self.client.bytes().is_empty() {
+            let scanned = up.body.scan(self.client.bytes());
             return Poll::Ready(match scanned {
                 Ok(scanned) => {
                     up.checked = scanned.length;
                     Ok(())
                 }
-                Err(refused) => Err(Failed::answered(Ended::RequestRefused, refused.status())),
+                Err(refused) => Err(RequestFailure::with_reply(Ended::RequestRefused, refused.status())),
             });
         }
-        // What is held back so far must not wait for what may never come.
+        // Bytes held back so far must not wait for more, which may never come.
         if let Poll::Ready(Err(_)) = backend.poll_flush(cx) {
             up.refused = true;
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(match ready!(self.inbound.poll_read(self.client, BUFFER, cx)) {
+        Poll::Ready(match ready!(self.client.poll_read(cx)) {
             Ok(Some(Got::Bytes(_)) | None) => Ok(()),
-            // The request is not whole, and never will be.
-            Ok(Some(_)) => Err(Failed::silent(Ended::ClientLeft)),
-            Err(fault) => Err(Failed::silent(fault.ending(Endpoint::Client))),
+            // The client has closed inside its request.
+            Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
+            Err(fault) => Err(of_client(fault)),
         })
     }
 
-    /// Moves the response on as far as it goes; ready when it is whole, or never will be.
-    fn poll_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Done, Failed>> {
+    /// Passes on as much of the response as has come; ready when it is complete, or cannot become so.
+    fn poll_response(
+        &mut self,
+        up: &RequestProgress,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Exchanged, RequestFailure>> {
         loop {
-            match ready!(self.step_down(up, down, cx)) {
+            match ready!(self.step_response(up, down, cx)) {
                 Ok(None) => {}
-                Ok(Some(done)) => return Poll::Ready(Ok(done)),
-                Err(failed) => return Poll::Ready(Err(down.failed(failed))),
+                Ok(Some(exchanged)) => return Poll::Ready(Ok(exchanged)),
+                Err(failure) => return Poll::Ready(Err(down.limit_reply(failure))),
             }
         }
     }
 
-    fn step_down(&mut self, up: &Up, down: &mut Down, cx: &mut Context<'_>) -> Poll<Result<Option<Done>, Failed>> {
-        let of_client = |fault: Fault| Failed::silent(fault.ending(Endpoint::Client));
-        if let Some(told) = &mut down.held_for {
-            ready!(told.poll(&self.conversation.context, cx));
-            down.held_for = None;
+    /// Makes one step: writes to the client, checks the backend's bytes, or reads more of them.
+    fn step_response(
+        &mut self,
+        up: &RequestProgress,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Exchanged>, RequestFailure>> {
+        if down.out_sent < down.out.len() || down.checked > 0 {
+            return self.write_response(down, cx).map_ok(|()| None);
+        }
+        let complete = down.exchanged.filter(|end| end.switched || down.body.as_ref().is_some_and(Body::complete));
+        if let Some(exchanged) = complete {
+            return self.client.poll_flush(cx).map_ok(|()| Some(exchanged)).map_err(of_client);
+        }
+        if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
+            return Poll::Ready(Ok(None));
+        }
+        // Bytes written so far reach the client before a wait for the backend begins.
+        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
+            return Poll::Ready(Err(of_client(fault)));
+        }
+        self.receive(down, cx).map_ok(|()| None)
+    }
+
+    /// Writes `out`, once the store has the cookie's new backend, and checked bytes behind it.
+    fn write_response(
+        &mut self,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestFailure>> {
+        if let Some(store_wait) = &mut down.store_wait {
+            ready!(store_wait.poll(&self.conversation.context, cx));
+            down.store_wait = None;
         }
         if down.out_sent < down.out.len() {
             let n = ready!(self.client.poll_write(cx, &down.out[down.out_sent..])).map_err(of_client)?;
             down.out_sent += n;
             down.moved += n as u64;
             if down.out_sent == down.out.len() {
-                // Its room goes, too: what follows may wait for a client that does not read.
-                down.out = Vec::new();
-                down.out_sent = 0;
+                // Frees the memory too: the rest may wait long for a client that does not read.
+                (down.out, down.out_sent) = (Vec::new(), 0);
             }
-            return Poll::Ready(Ok(None));
-        }
-        if down.checked > 0 {
-            let bytes = &self.held.answers.bytes()[..down.checked];
+        } else {
+            let bytes = &self.upstream.unread.bytes()[..down.checked];
             let n = ready!(self.client.poll_write(cx, bytes)).map_err(of_client)?;
-            self.held.answers.consume(n);
+            self.upstream.unread.consume(n);
             down.checked -= n;
             down.moved += n as u64;
-            return Poll::Ready(Ok(None));
         }
-        let whole = down.last.filter(|done| done.switched || down.body.as_ref().is_some_and(Body::complete));
-        if let Some(done) = whole {
-            ready!(self.client.poll_flush(cx)).map_err(of_client)?;
-            return Poll::Ready(Ok(Some(done)));
-        }
-        if !self.held.answers.is_empty() && self.look(up, down)? {
-            return Poll::Ready(Ok(None));
-        }
-        // Whatever the client has been given shall reach it before we wait.
-        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
-            return Poll::Ready(Err(of_client(fault)));
-        }
-        let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
-        let UpstreamConnection { stream, answers, .. } = &mut *self.held;
-        match ready!(answers.poll_read(stream, most, cx)) {
-            Ok(Some(Got::Bytes(_))) => down.any = true,
-            Ok(None) => return Poll::Ready(Err(Failed::answered(Ended::ResponseRefused, StatusCode::BadGateway))),
-            Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
-                // As it was announced: until the end of the connection.
-                down.body = Some(Body::new(Framing::None));
-            }
-            Ok(Some(_)) => return Poll::Ready(Err(Failed::cut(Ended::ResponseCut, down.any))),
-            Err(fault) => {
-                let ended = fault.ending(Endpoint::Backend);
-                let ours = ended.fault() == Party::Us;
-                let failed = || Failed::cut(ended, down.any);
-                return Poll::Ready(Err(if ours {
-                    Failed::answered(ended, StatusCode::Unavailable)
-                } else {
-                    failed()
-                }));
-            }
-        }
-        Poll::Ready(Ok(None))
+        Poll::Ready(Ok(()))
     }
 
-    /// Reads what the backend has sent; whether anything came of it.
-    fn look(&mut self, up: &Up, down: &mut Down) -> Result<bool, Failed> {
-        let refused = |_| Failed::answered(Ended::ResponseRefused, StatusCode::BadGateway);
+    /// Reads more bytes from the backend.
+    fn receive(&mut self, down: &mut ResponseProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
+        let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
+        let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
+        Poll::Ready(match ready!(unread.poll_read(stream, most, cx)) {
+            Ok(Some(Got::Bytes(_))) => {
+                down.any = true;
+                Ok(())
+            }
+            Ok(None) => Err(RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway)),
+            Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
+                // The end of the connection delimits this body (RFC 9112 §6.3).
+                down.body = Some(Body::new(Framing::None));
+                Ok(())
+            }
+            Ok(Some(_)) => Err(RequestFailure::cut(Ended::ResponseCut, down.any)),
+            Err(fault) if fault.local().is_some() => {
+                Err(RequestFailure::with_reply(fault.ending(Endpoint::Backend), StatusCode::Unavailable))
+            }
+            Err(fault) => Err(RequestFailure::cut(fault.ending(Endpoint::Backend), down.any)),
+        })
+    }
+
+    /// Reads a head or a piece of a body from the backend's bytes; false if they are too few.
+    fn read_response(&mut self, up: &RequestProgress, down: &mut ResponseProgress) -> Result<bool, RequestFailure> {
+        let refused = |_| RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway);
         if let Some(body) = &mut down.body {
-            down.checked = body.scan(self.held.answers.bytes()).map_err(refused)?.length;
+            down.checked = body.scan(self.upstream.unread.bytes()).map_err(refused)?.length;
             return Ok(true);
         }
-        let asked = self.reply.asked;
-        match down.reader.read(self.held.answers.bytes(), asked) {
+        let request = self.writer.request;
+        match down.reader.read(self.upstream.unread.bytes(), request) {
             Progress::More => return Ok(false),
             Progress::No(why) => return Err(refused(why)),
             Progress::Done(_) => {}
         }
-        let response = down.reader.response(self.held.answers.bytes());
+        let response = down.reader.response(self.upstream.unread.bytes());
         let length = response.length;
         if response.is_interim() {
-            if asked.version == Version::Http11 {
-                self.reply.interim(&mut down.out, &response);
+            if request.version == Version::Http11 {
+                self.writer.write_interim(&mut down.out, &response);
             }
-            self.held.answers.consume(length);
+            self.upstream.unread.consume(length);
             down.reader.reset();
             return Ok(true);
         }
         let switched = response.switches();
-        let client_stays = client_stays(&asked, &response)
+        let client_stays = client_stays(&request, &response)
             && up.done
-            && asked.upgrade.is_none()
+            && request.upgrade.is_none()
             && !self.conversation.context.stopping.get();
-        let done = Done {
+        let exchanged = Exchanged {
             status: response.status,
             switched,
             client_stays,
-            backend_stays: backend_stays(&response) && asked.persists && up.done,
+            backend_stays: backend_stays(&response) && request.persists && up.done,
         };
-        let behind = self.held.answers.bytes().len() - length;
+        let behind = self.upstream.unread.bytes().len() - length;
         down.out.reserve_exact(length + ADDED + behind.min(BUFFER));
-        down.held_for = self.reply.last(&mut down.out, &response, !client_stays && !switched);
+        down.store_wait = self.writer.write_final(&mut down.out, &response, !client_stays && !switched);
         let mut body = Body::new(if switched { Framing::None } else { response.framing });
-        self.held.answers.consume(length);
-        // With the head, what of the body has come with it: one write, one record.
-        let scanned = body.scan(self.held.answers.bytes()).map_err(refused)?;
+        self.upstream.unread.consume(length);
+        // The head and the part of the body that came with it leave in one write, and so in one TLS record.
+        let scanned = body.scan(self.upstream.unread.bytes()).map_err(refused)?;
         let first = scanned.length.min(BUFFER.saturating_sub(down.out.len()));
-        down.out.extend_from_slice(&self.held.answers.bytes()[..first]);
-        self.held.answers.consume(first);
+        down.out.extend_from_slice(&self.upstream.unread.bytes()[..first]);
+        self.upstream.unread.consume(first);
         down.checked = scanned.length - first;
-        (down.body, down.last) = (Some(body), Some(done));
+        (down.body, down.exchanged) = (Some(body), Some(exchanged));
         Ok(true)
     }
 
-    /// The request is out: does the client still want its answer? What else it sends is kept for later, as far as a
-    /// buffer goes. Having finished sending is no sign of having gone.
+    /// Notices a client that has gone while its response is due. Further bytes are kept for the next request, up to one
+    /// buffer. A FIN does not end the exchange: the client may still read.
     fn watch_client(&mut self, watching: &mut bool, cx: &mut Context<'_>) -> Result<(), Fault> {
         while *watching {
-            match self.inbound.poll_read(self.client, BUFFER, cx) {
+            match self.client.poll_read(cx) {
                 Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
                 Poll::Ready(Ok(_)) => *watching = false,
                 Poll::Ready(Err(fault)) => return Err(fault),
@@ -363,38 +360,54 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// The limit that runs now.
-    fn deadline(&self, up: &Up, down: &Down, last_active: Micros) -> Option<(Micros, Failed)> {
-        let (limit, late) = match (&down.last, up.done || up.refused) {
-            (Some(_), _) => (self.limits.body, Failed::silent(Ended::BodyTimeout)),
+    /// The deadline that holds now, and the failure when it passes; `None`: no limit is set.
+    fn deadline(
+        &self,
+        up: &RequestProgress,
+        down: &ResponseProgress,
+        last_active: Micros,
+    ) -> Option<(Micros, RequestFailure)> {
+        let (limit, late) = match (&down.exchanged, up.done || up.refused) {
+            (Some(_), _) => (self.limits.body, RequestFailure::without_reply(Ended::BodyTimeout)),
             (None, true) => {
-                let late = Failed::answered(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
+                let late = RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
                 (self.limits.response, late)
             }
-            (None, false) => (self.limits.body, Failed::answered(Ended::BodyTimeout, StatusCode::RequestTimeout)),
+            (None, false) => {
+                (self.limits.body, RequestFailure::with_reply(Ended::BodyTimeout, StatusCode::RequestTimeout))
+            }
         };
         Some((last_active + limit?, late))
     }
 }
 
-impl Down {
-    /// Once a final head is on its way, or in the middle of an interim one, nothing else can be said.
-    fn failed(&self, failed: Failed) -> Failed {
-        Failed { answer: failed.answer.filter(|_| self.last.is_none() && self.out_sent == 0), ..failed }
+impl RequestProgress {
+    fn new(framing: Framing) -> Self {
+        Self { head_sent: 0, body: Body::new(framing), checked: 0, done: false, refused: false, moved: 0 }
     }
 }
 
-impl Failed {
-    fn answered(ended: Ended, status: StatusCode) -> Self {
-        Self { ended, answer: Some(status), unanswered: false }
+impl ResponseProgress {
+    fn new() -> Self {
+        Self {
+            reader: Box::new(ResponseReader::new()),
+            out: Vec::new(),
+            out_sent: 0,
+            store_wait: None,
+            body: None,
+            checked: 0,
+            exchanged: None,
+            any: false,
+            moved: 0,
+        }
     }
 
-    fn silent(ended: Ended) -> Self {
-        Self { ended, answer: None, unanswered: false }
+    /// Removes the local reply from a failure if bytes of a response were sent or a final head was taken for sending.
+    fn limit_reply(&self, failure: RequestFailure) -> RequestFailure {
+        RequestFailure { reply: failure.reply.filter(|_| self.exchanged.is_none() && self.out_sent == 0), ..failure }
     }
+}
 
-    /// `any`: a byte of a response had come.
-    fn cut(ended: Ended, any: bool) -> Self {
-        Self { ended, answer: Some(StatusCode::BadGateway), unanswered: !any }
-    }
+fn of_client(fault: Fault) -> RequestFailure {
+    RequestFailure::without_reply(fault.ending(Endpoint::Client))
 }

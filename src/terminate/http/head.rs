@@ -1,12 +1,13 @@
-//! Waiting for the head of the next request.
+//! The wait for the head of the next request.
 //!
-//! Looks at no request. Invariant: a head is waited for no longer than its limit allows from its first byte, and a
-//! connection that is merely kept no longer than `keepalive_timeout`.
+//! Looks at no request. Invariant: a head is complete within its timeout after the first byte, and a connection is kept
+//! without a request for at most `keepalive_timeout`.
 
 use std::future::poll_fn;
 use std::task::Poll;
 
 use super::HttpConnection;
+use super::client_side::Http1Client;
 use crate::clock::{self, Micros};
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
@@ -16,51 +17,51 @@ use crate::outcome::Ended;
 use crate::terminate::state::ConversationStage;
 use crate::terminate::stream::Got;
 
-/// What waiting for a head came to.
-enum Head {
-    Whole,
+/// Result of the wait for a head.
+enum HeadWait {
+    Complete,
     Refused(Refused),
-    Late,
+    TimedOut,
     Over(Ended),
 }
 
 impl HttpConnection<'_> {
-    /// Waits for a whole head.
+    /// Waits for a complete head; the first one is due at `first_until`.
     pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<(), Ended> {
         let conversation = self.conversation;
         let state = &conversation.state;
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
-        state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Upstreams });
-        if self.count > 0 && conversation.context.stopping.get() && self.inbound.is_empty() {
+        state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
+        if self.count > 0 && conversation.context.stopping.get() && self.client.unread.is_empty() {
             self.finish_and_drain().await;
             return Err(Ended::Stopped);
         }
         let mut begun = None;
-        let (first, inbound, client) = (self.count == 0, &mut self.inbound, &mut self.client);
+        let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
         let (reader, deadline) = (&mut self.reader, &mut self.deadline);
-        let what = poll_fn(|cx| {
+        let result = poll_fn(|cx| {
             loop {
-                if !inbound.is_empty() {
+                if !unread.is_empty() {
                     begun.get_or_insert_with(clock::now);
                     state.enter(ConversationStage::Head);
-                    match reader.read(inbound.bytes()) {
-                        Progress::Done(_) => return Poll::Ready(Head::Whole),
-                        Progress::No(refused) => return Poll::Ready(Head::Refused(refused)),
+                    match reader.read(unread.bytes()) {
+                        Progress::Done(_) => return Poll::Ready(HeadWait::Complete),
+                        Progress::No(refused) => return Poll::Ready(HeadWait::Refused(refused)),
                         Progress::More => {}
                     }
                 }
-                match inbound.poll_read(client, HEAD_MAX, cx) {
+                match unread.poll_read(stream, HEAD_MAX, cx) {
                     Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
-                    Poll::Ready(Ok(None)) => return Poll::Ready(Head::Refused(Refused::HeadTooLong)),
+                    Poll::Ready(Ok(None)) => return Poll::Ready(HeadWait::Refused(Refused::HeadTooLong)),
                     Poll::Ready(Ok(Some(_))) => {
                         let ended = match (begun, first) {
                             (None, false) => Ended::Done,
                             _ => Ended::ClientLeft,
                         };
-                        return Poll::Ready(Head::Over(ended));
+                        return Poll::Ready(HeadWait::Over(ended));
                     }
-                    Poll::Ready(Err(fault)) => return Poll::Ready(Head::Over(fault.ending(Endpoint::Client))),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(HeadWait::Over(fault.ending(Endpoint::Client))),
                     Poll::Pending => break,
                 }
             }
@@ -70,26 +71,28 @@ impl HttpConnection<'_> {
                 (None, false) => kept_until,
             };
             match at {
-                Some(at) => deadline.poll(cx, at).map(|()| Head::Late),
+                Some(at) => deadline.poll(cx, at).map(|()| HeadWait::TimedOut),
                 None => Poll::Pending,
             }
         })
         .await;
-        match what {
-            Head::Whole => {
+        match result {
+            HeadWait::Complete => {
                 self.count += 1;
                 Ok(())
             }
-            Head::Over(ended) => {
+            HeadWait::Over(ended) => {
                 self.finish().await;
                 Err(ended)
             }
-            Head::Late if begun.is_some() => Err(self.refuse(StatusCode::RequestTimeout, Ended::RequestTimeout).await),
-            Head::Late => {
+            HeadWait::TimedOut if begun.is_some() => {
+                Err(self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout).await)
+            }
+            HeadWait::TimedOut => {
                 self.finish().await;
                 Err(if first { Ended::Silent } else { Ended::KeepaliveTimeout })
             }
-            Head::Refused(refused) => Err(self.refuse(refused.status(), Ended::RequestRefused).await),
+            HeadWait::Refused(refused) => Err(self.refuse_head(refused.status(), Ended::RequestRefused).await),
         }
     }
 }

@@ -1,87 +1,103 @@
-//! What a client is still told where a request is not carried out, and how its connection is finished.
+//! [`RequestFailure`]: a request without a response of a backend, the local reply to it, and how the client's
+//! connection is finished.
 //!
-//! Decides no request's fate; `http/mod.rs` and `head.rs` do. Invariant: whoever was told something can read it:
-//! nothing resets a connection on which our last words are under way.
+//! Decides about no request; `http/mod.rs`, `exchange.rs` and `head.rs` do. Invariant: a client can read every local
+//! reply: no reset follows while the reply is under way.
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
-use super::exchange::Failed;
 use super::request_log::RequestLog;
 use super::{AfterRequest, HttpConnection};
 use crate::clock::{self, Micros};
 use crate::connection::unique_id;
 use crate::http::Method;
 use crate::http::answer::{self, StatusCode};
-use crate::http::head::RequestMeta;
 use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::until;
 use crate::terminate::stream::Got;
 
-/// How long a client that still sends is listened to after our last word, so that it can read that: a reset would take
-/// it from its buffer.
+/// How long bytes of a client are read and dropped after the last byte to it: a reset would remove that from its buffer
+/// unread.
 const LINGER: Micros = 1_000_000;
 
-impl HttpConnection<'_> {
-    /// It was not, after a backend had been reached.
-    pub(super) async fn fail(&mut self, log: &RequestLog, asked: RequestMeta, failed: Failed) -> AfterRequest {
-        match failed.answer {
-            Some(status) => self.decline(log, asked, status, failed.ended).await,
-            None => {
-                self.log_request(log, 0, failed.ended);
-                AfterRequest::Over(failed.ended)
-            }
-        }
+/// Why a request got no complete response.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFailure {
+    /// Outcome of the request and of its connection.
+    pub ended: Ended,
+    /// Status of the local reply; `None`: the client gets none.
+    pub reply: Option<StatusCode>,
+    /// The backend closed before a byte of a response.
+    pub no_response: bool,
+}
+
+impl RequestFailure {
+    /// A failure that the client learns from a local reply.
+    pub fn with_reply(ended: Ended, status: StatusCode) -> Self {
+        Self { ended, reply: Some(status), no_response: false }
     }
 
-    /// No backend was reached.
-    pub(super) async fn unreached(&mut self, log: &RequestLog, asked: RequestMeta, ended: Ended) -> AfterRequest {
+    /// A failure that only closes the client's connection.
+    pub fn without_reply(ended: Ended) -> Self {
+        Self { ended, reply: None, no_response: false }
+    }
+
+    /// The backend has closed or reset; `any`: after bytes of a response.
+    pub fn cut(ended: Ended, any: bool) -> Self {
+        Self { ended, reply: Some(StatusCode::BadGateway), no_response: !any }
+    }
+
+    /// No backend could be picked or connected.
+    pub fn not_connected(ended: Ended) -> Self {
         let status = match ended {
             Ended::BackendTls => StatusCode::BadGateway,
             _ => StatusCode::Unavailable,
         };
-        let answer = (ended.fault() != Party::Client).then_some(status);
-        self.fail(log, asked, Failed { ended, answer, unanswered: false }).await
+        Self { ended, reply: (ended.fault() != Party::Client).then_some(status), no_response: false }
     }
 
-    /// Says so to the client, and ends.
-    pub(super) async fn decline(
-        &mut self,
-        log: &RequestLog,
-        asked: RequestMeta,
-        status: StatusCode,
-        ended: Ended,
-    ) -> AfterRequest {
-        self.log_request(log, status.code(), ended);
-        self.answer(status, asked.method == Method::Head).await;
-        AfterRequest::Over(ended)
+    /// The request does not belong on this connection (RFC 9110 §15.5.20).
+    pub fn misdirected() -> Self {
+        Self::with_reply(Ended::Misdirected, StatusCode::Misdirected)
+    }
+}
+
+impl HttpConnection<'_> {
+    /// Logs a failed request, and replies to the client if the failure says so.
+    pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
+        self.log_request(log, failure.reply.map_or(0, StatusCode::code), failure.ended);
+        if let Some(status) = failure.reply {
+            self.write_reply(status, log.meta.method == Method::Head).await;
+        }
+        AfterRequest::Over(failure.ended)
     }
 
-    /// The same for what is no request.
-    pub(super) async fn refuse(&mut self, status: StatusCode, ended: Ended) -> Ended {
+    /// Replies to bytes that are not a request, or not a whole one.
+    pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended) -> Ended {
         self.count += 1;
-        self.answer(status, false).await;
+        self.write_reply(status, false).await;
         ended
     }
 
-    async fn answer(&mut self, status: StatusCode, to_head: bool) {
+    async fn write_reply(&mut self, status: StatusCode, to_head: bool) {
         self.conversation.context.counters().answers.add(1);
-        self.client.socket().reset_on_drop(false);
+        self.client.stream.socket().reset_on_drop(false);
         let mut text = Vec::new();
         answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
         let deadline = clock::now() + LINGER;
-        if let Some(Ok(())) = until(deadline, write_all(&mut self.client, &text)).await {
+        if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, &text)).await {
             self.conversation.state.moved(0, text.len() as u64, clock::now());
             self.finish_and_drain().await;
         }
     }
 
-    /// Finishes, and lets the client read what it was told while it may still be sending.
+    /// Finishes sending, and reads until the client closes or the linger time is over.
     pub(super) async fn finish_and_drain(&mut self) {
-        let client = &mut self.client;
-        let quiet = poll_fn(|cx| {
-            // Not held by the conversation while it waits.
+        let client = &mut self.client.stream;
+        let drained = poll_fn(|cx| {
+            // On the stack of this poll, so that a waiting conversation does not hold it.
             let mut scrap = [0; 4096];
             if ready!(client.poll_finish(cx)).is_err() {
                 return Poll::Ready(());
@@ -89,13 +105,13 @@ impl HttpConnection<'_> {
             while let Ok(Got::Bytes(_)) = ready!(client.poll_read(cx, &mut scrap)) {}
             Poll::Ready(())
         });
-        let _ = until(clock::now() + LINGER, quiet).await;
-        self.client.socket().reset_on_drop(false);
+        let _ = until(clock::now() + LINGER, drained).await;
+        self.client.stream.socket().reset_on_drop(false);
     }
 
-    /// Finishes; there is nobody to wait for.
+    /// Finishes sending without waiting for the client.
     pub(super) async fn finish(&mut self) {
-        let client = &mut self.client;
+        let client = &mut self.client.stream;
         poll_fn(|cx| {
             let _ = client.poll_finish(cx);
             Poll::Ready(())
@@ -103,7 +119,7 @@ impl HttpConnection<'_> {
         .await;
     }
 
-    /// Under this name a request stands in the log and in what we answer.
+    /// Names the request in the access log and in local replies.
     pub(super) fn request_id(&self) -> String {
         let unique = u128::from_be_bytes(unique_id(self.conversation.client_info.id));
         format!("{unique:032x}-{}", self.count)

@@ -1,10 +1,12 @@
-//! Requests, one after another on one client connection: head → is it for us → where → exchange → the next one.
+//! [`HttpConnection`]: requests, one after another on one client connection: head → route → cookie → pick → connect or
+//! reuse → send → the next head.
 //!
-//! Each is placed by itself, by the configuration in force when its head is complete. What may be tried again: another
-//! backend, as long as nothing was sent; the same backend once more, where a kept connection turned out to be closed
-//! and the request is one that may be sent twice; nothing else. Invariant: the next head is not looked at before the
+//! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
+//! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
+//! connection turned out to be closed and the request changes nothing. Invariant: the next head is not read before the
 //! request and the response before it are both complete; otherwise the connection ends behind that response.
 
+mod client_side;
 mod exchange;
 mod head;
 mod local_reply;
@@ -15,24 +17,24 @@ mod upstreams;
 
 use std::sync::Arc;
 
-use self::exchange::{Done, Exchange};
-use self::request_cookie::{Reply, index_of, write_request};
-
-pub use self::request_cookie::{RequestCookie, cookies_of_key};
+use self::client_side::{ClientSide, Http1Client};
+use self::exchange::{Exchange, Exchanged};
+use self::local_reply::RequestFailure;
+use self::request_cookie::{ResponseWriter, index_of, write_request};
 use self::request_log::RequestLog;
 use self::upstreams::{UpstreamConnection, Upstreams};
 use super::Routed;
 use super::buffer::Buffer;
-use super::connect::Connector;
+use super::connect::{Connected, Connector};
+use super::conversation::Conversation;
 use super::deadline::{Deadline, Timeouts};
 use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
-use super::state::{Conversation, ConversationStage};
+use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
 use crate::clock::{self, Micros};
-use crate::config::{ClientCertificate, Tls};
+use crate::config::{self, ClientCertificate, Tls};
 use crate::connection::Entry;
-use crate::http::answer::StatusCode;
 use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
@@ -41,27 +43,28 @@ use crate::pool::{Backend, Pick, Ties};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
-/// Serves the requests of a client.
+pub use self::request_cookie::{RequestCookie, cookies_of_key};
+
+/// Serves the requests of a client; the first head is due at `first_until`.
 pub async fn serve_requests(
     conversation: &Conversation,
-    place: Routed,
-    mut client: Stream,
+    routed: Routed,
+    mut stream: Stream,
     secured: &Secured,
-    inbound: Buffer,
+    unread: Buffer,
     first_until: Micros,
 ) -> Ended {
-    client.socket().reset_on_drop(false);
-    let policy = policy(&place);
+    stream.socket().reset_on_drop(false);
+    let certificate_rule = certificate_rule(&routed);
     let mut connection = HttpConnection {
         conversation,
         secured,
-        client,
-        inbound,
+        client: Http1Client { stream, unread },
         upstreams: Upstreams::default(),
         reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
-        tls: place.target.tls,
-        policy,
+        tls: routed.target.tls,
+        certificate_rule,
         count: 0,
         idle_since: clock::now(),
     };
@@ -70,183 +73,115 @@ pub async fn serve_requests(
             return ended;
         }
         match connection.serve().await {
-            AfterRequest::Another => connection.reader.reset(),
+            AfterRequest::NextHead => connection.reader.reset(),
             AfterRequest::Over(ended) => return ended,
-            AfterRequest::Switched(held) => return connection.relay(held).await,
+            AfterRequest::Switched(upstream) => return connection.relay_upgraded(upstream).await,
         }
     }
 }
 
-/// What follows a request.
+/// What the client's connection does after a request.
 enum AfterRequest {
-    Another,
+    NextHead,
     Over(Ended),
-    /// The pair speaks another protocol from here on.
+    /// The backend has accepted an Upgrade.
     Switched(Box<UpstreamConnection>),
 }
 
-/// One client's requests.
+/// A client connection and the connections to backends that it keeps.
 struct HttpConnection<'a> {
     conversation: &'a Conversation,
     secured: &'a Secured,
-    client: Stream,
-    inbound: Buffer,
+    client: Http1Client,
     upstreams: Upstreams,
     reader: Box<RequestReader>,
     deadline: Deadline,
     tls: Tls,
-    /// What was asked of the client in its handshake.
-    policy: Option<ClientCertificate>,
-    /// Requests so far, this one included.
+    /// The rule about client certificates that held in the handshake.
+    certificate_rule: Option<ClientCertificate>,
+    /// Requests so far, the current one included.
     count: u64,
     idle_since: Micros,
 }
 
-/// A request on its way to a backend.
+/// A request as its backend gets it.
 struct RequestMessage {
     head: Vec<u8>,
     framing: Framing,
 }
 
 impl HttpConnection<'_> {
-    /// Serves the request whose head stands in `inbound`.
+    /// Serves the request behind the head that was read, and logs it.
     async fn serve(&mut self) -> AfterRequest {
-        self.client.socket().reset_on_drop(true);
-        let conversation = self.conversation;
-        let request = self.reader.request(self.inbound.bytes());
-        let asked = request.asked();
-        conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&request);
-        let place = match self.place_for(&request) {
-            Ok(place) => place,
-            Err(ended) => return self.decline(&log, asked, StatusCode::Misdirected, ended).await,
-        };
-        let pool = Arc::clone(place.pool());
-        conversation.state.routed(Arc::clone(pool.shared_name()));
-        let mut settled = RequestCookie::read(&pool, request.fields, clock::unix_s());
+        self.client.stream.socket().reset_on_drop(true);
+        self.conversation.context.counters().requests.add(1);
+        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()));
+        match self.forward(&mut log).await {
+            Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
+            Err(failure) => self.reply_locally(&log, failure).await,
+        }
+    }
+
+    /// Forwards a request: route → cookie → pick → connect or reuse → send.
+    async fn forward(&mut self, log: &mut RequestLog) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
+        let (conversation, secured) = (self.conversation, self.secured);
+        let context = &conversation.context;
+        let request = self.reader.request(self.client.bytes());
+
+        let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
+        let pool = routed.pool();
+        conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
+
+        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s());
         let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
         let ties = Ties { tried: &[], holds: &holds };
-        settled.ask_store(&conversation.context, ties).await;
-        log.cookie = settled.word();
-        settled.count(conversation.context.counters());
-        let cookies = cookies_of_key(&pool, request.fields);
+        cookie.look_up_in_store(context, ties).await;
+        cookie.count(context.counters());
+        log.cookie = cookie.word();
+
+        let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
-        let pick =
-            |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
-        let connector = Connector {
-            conversation,
-            pool: &pool,
-            upstream: place.termination.upstream(pool.name()),
-            secured: self.secured,
-        };
-        if let Err(ended) = connector.wait_for_settled(&self.client, settled.backend(), &facts).await {
-            return self.unreached(&log, asked, ended).await;
-        }
-        let Some(first) = pick(settled.backend(), ties) else {
-            return self.decline(&log, asked, StatusCode::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
-        };
-        conversation.state.picked(&first);
-        let kept = self.upstreams.take(first.backend);
-        log.reused = kept.is_some();
-        conversation.context.counters().reused.add(log.reused.into());
-        let (mut broke, mut remember) = (first.broke, first.remember);
-        let held = match kept {
-            Some(held) => held,
+        let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
+        let client = &self.client.stream;
+        connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
+        let pick = pool.pick_settled(cookie.backend(), &facts, ties, now_ms());
+        let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(now_ms())))?;
+
+        let (upstream, broke, remember) = match self.upstreams.take(pick.backend) {
+            Some(kept) => {
+                log.reused = true;
+                context.counters().reused.add(1);
+                conversation.state.enter(ConversationStage::Reuse { pick: &pick });
+                (kept, pick.broke, pick.remember)
+            }
             None => {
-                let mut first = Some(first);
-                let choose = async |tried: &[_]| {
-                    if first.is_none() {
-                        settled.ask_store(&conversation.context, Ties::tried(tried)).await;
-                    }
-                    first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
-                };
-                match connector.connect_for(&self.client, choose).await {
-                    Ok(connected) => {
-                        (broke, remember) = (connected.broke, connected.remember);
-                        UpstreamConnection::new(connected)
-                    }
-                    Err(ended) => return self.unreached(&log, asked, ended).await,
-                }
+                let connected = connect(&connector, client, &mut cookie, &facts, pick).await;
+                let connected = connected.map_err(RequestFailure::not_connected)?;
+                let (broke, remember) = (connected.broke, connected.remember);
+                (UpstreamConnection::new(connected), broke, remember)
             }
         };
-        let backend = index_of(&pool, held.lease.backend());
-        let broke = broke.or(settled.cause());
-        conversation.state.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
-        settled.tell_store(&conversation.context, backend, held.lease.backend());
-        let mut head = Vec::with_capacity(request.length + 512);
-        write_request(&mut head, &request, &settled, &conversation.client_info, (self.secured, &place.listener.config));
-        let (framing, length) = (request.framing, request.length);
-        self.inbound.consume(length);
-        let reply = Reply { settled: &settled, backend, asked, tls: self.secured.tls, conversation };
-        self.carry_out(&connector, log, held, RequestMessage { head, framing }, reply).await
+
+        let (broke, remember) = (broke.or(cookie.break_cause()), cookie.remember().or(remember));
+        let placed = Placed { pool, broke, remember, value: cookie.value.clone() };
+        conversation.state.enter(ConversationStage::Placed(placed));
+        let backend = index_of(pool, upstream.lease.backend());
+        cookie.update_store(context, backend, upstream.lease.backend());
+
+        let message = self.message(&request, &cookie, &routed.listener.config);
+        self.client.consume(request.length);
+        let writer = ResponseWriter { cookie: &cookie, backend, request: log.meta, tls: secured.tls, conversation };
+        self.send(&connector, log, upstream, message, &writer).await
     }
 
-    /// Sends the request and passes the response on; on a fresh connection once more, if the kept one was closed.
-    async fn carry_out(
-        &mut self,
-        connector: &Connector<'_>,
-        mut log: RequestLog,
-        mut held: UpstreamConnection,
-        mut message: RequestMessage,
-        reply: Reply<'_>,
-    ) -> AfterRequest {
-        let (conversation, asked, limits) = (self.conversation, reply.asked, self.limits());
-        conversation.state.enter(ConversationStage::Exchange);
-        loop {
-            let exchange = Exchange {
-                conversation,
-                client: &mut self.client,
-                inbound: &mut self.inbound,
-                held: &mut held,
-                head: &mut message.head,
-                repeatable: log.reused && may_be_repeated(asked.method, message.framing),
-                framing: message.framing,
-                reply: &reply,
-                limits,
-                deadline: &mut self.deadline,
-            };
-            let failed = match exchange.run().await {
-                Ok(done) => return self.after(&log, held, done).await,
-                Err(failed) => failed,
-            };
-            if !(failed.unanswered && log.reused) {
-                return self.fail(&log, asked, failed).await;
-            }
-            if !may_be_repeated(asked.method, message.framing) {
-                // Whether it was carried out nobody can know; the client may.
-                self.log_request(&log, 0, Ended::KeptClosed);
-                self.client.socket().reset_on_drop(false);
-                return AfterRequest::Over(Ended::KeptClosed);
-            }
-            match self.again(connector, &held).await {
-                Ok(fresh) => held = fresh,
-                Err(ended) => return self.unreached(&log, asked, ended).await,
-            }
-            log.reused = false;
-        }
-    }
-
-    /// A fresh connection to the same backend, and to no other.
-    async fn again(&self, connector: &Connector<'_>, held: &UpstreamConnection) -> Result<UpstreamConnection, Ended> {
-        let backend = held.lease.backend();
-        let pick = async |tried: &[_]| {
-            let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
-            tried.is_empty().then_some(pick)
-        };
-        let connected = connector.connect_for(&self.client, pick).await?;
-        self.conversation.state.enter(ConversationStage::Exchange);
-        Ok(UpstreamConnection::new(connected))
-    }
-
-    /// Where a request belongs now. It must be where its connection belongs: a browser may use one connection for all
-    /// names of a certificate (RFC 9110 §15.5.20).
-    fn place_for(&self, request: &Request<'_>) -> Result<Routed, Ended> {
-        let place = Routed::of(self.conversation).ok_or(Ended::Misdirected)?;
-        let same = place.target.tls == self.tls && place.pool().config().http && policy(&place) == self.policy;
+    /// Routes a request; `None`: it is misdirected. It must belong where its connection belongs, because a browser may
+    /// use one connection for all names of a certificate (RFC 9110 §15.5.20).
+    fn route(&self, request: &Request<'_>) -> Option<Routed> {
+        let routed = Routed::of(self.conversation)?;
         let client_info = &self.conversation.client_info;
-        if !same {
-            return Err(Ended::Misdirected);
+        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule;
+        if !same_rules || !routed.pool().config().http {
+            return None;
         }
         if self.tls == Tls::Terminate
             && client_info.entry == Entry::Routed
@@ -254,64 +189,162 @@ impl HttpConnection<'_> {
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
-            let target = client_info.route_by_name(&place.listener, name.as_ref().map(ServerName::as_str));
-            if target != Some(place.target) {
-                return Err(Ended::Misdirected);
+            let target = client_info.route_by_name(&routed.listener, name.as_ref().map(ServerName::as_str));
+            if target != Some(routed.target) {
+                return None;
             }
         }
-        Ok(place)
+        Some(routed)
     }
 
-    /// The exchange was carried out.
-    async fn after(&mut self, log: &RequestLog, mut held: UpstreamConnection, done: Done) -> AfterRequest {
-        self.log_request(log, done.status, Ended::Done);
-        if done.switched {
-            return AfterRequest::Switched(Box::new(held));
+    fn message(
+        &self,
+        request: &Request<'_>,
+        cookie: &RequestCookie<'_>,
+        listener: &config::Listener,
+    ) -> RequestMessage {
+        let mut head = Vec::with_capacity(request.length + 512);
+        write_request(&mut head, request, cookie, &self.conversation.client_info, (self.secured, listener));
+        RequestMessage { head, framing: request.framing }
+    }
+
+    /// Sends the request and passes the response on; once more on a fresh connection, if the reused one was closed.
+    async fn send(
+        &mut self,
+        connector: &Connector<'_>,
+        log: &mut RequestLog,
+        mut upstream: UpstreamConnection,
+        mut message: RequestMessage,
+        writer: &ResponseWriter<'_>,
+    ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
+        let (conversation, limits) = (self.conversation, self.limits());
+        let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
+        conversation.state.enter(ConversationStage::Exchange);
+        loop {
+            let exchange = Exchange {
+                conversation,
+                client: &mut self.client,
+                upstream: &mut upstream,
+                head: &mut message.head,
+                repeatable: log.reused && may_be_repeated,
+                framing: message.framing,
+                writer,
+                limits,
+                deadline: &mut self.deadline,
+            };
+            let failure = match exchange.run().await {
+                Ok(exchanged) => return Ok((upstream, exchanged)),
+                Err(failure) => failure,
+            };
+            if !(failure.no_response && log.reused) {
+                return Err(failure);
+            }
+            if !may_be_repeated {
+                // The backend may have processed the request before it closed. Only the client can decide to repeat it.
+                self.client.stream.socket().reset_on_drop(false);
+                return Err(RequestFailure::without_reply(Ended::KeptClosed));
+            }
+            upstream = self.reconnect(connector, &upstream).await.map_err(RequestFailure::not_connected)?;
+            log.reused = false;
         }
-        if done.backend_stays && held.answers.is_empty() {
-            self.upstreams.put(held, self.conversation.crowded());
+    }
+
+    /// Makes a fresh connection to the same backend, and to no other.
+    async fn reconnect(
+        &self,
+        connector: &Connector<'_>,
+        upstream: &UpstreamConnection,
+    ) -> Result<UpstreamConnection, Ended> {
+        let backend = upstream.lease.backend();
+        let choose = async |tried: &[_]| {
+            let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
+            let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
+            tried.is_empty().then_some(pick)
+        };
+        let connected = connector.connect_for(&self.client.stream, choose).await?;
+        self.conversation.state.enter(ConversationStage::Exchange);
+        Ok(UpstreamConnection::new(connected))
+    }
+
+    /// Logs a complete exchange, and keeps or closes both connections.
+    async fn after_exchange(
+        &mut self,
+        log: &RequestLog,
+        mut upstream: UpstreamConnection,
+        exchanged: Exchanged,
+    ) -> AfterRequest {
+        self.log_request(log, exchanged.status, Ended::Done);
+        if exchanged.switched {
+            return AfterRequest::Switched(Box::new(upstream));
+        }
+        if exchanged.backend_stays && upstream.unread.is_empty() {
+            self.upstreams.put(upstream, self.conversation.crowded());
         } else {
-            held.stream.socket().reset_on_drop(false);
+            upstream.stream.socket().reset_on_drop(false);
         }
         self.idle_since = clock::now();
-        self.client.socket().reset_on_drop(false);
-        if done.client_stays {
-            return AfterRequest::Another;
+        self.client.stream.socket().reset_on_drop(false);
+        if exchanged.client_stays {
+            return AfterRequest::NextHead;
         }
         self.finish_and_drain().await;
         AfterRequest::Over(Ended::Done)
     }
 
-    /// What an accepted Upgrade has become.
-    async fn relay(mut self, mut held: Box<UpstreamConnection>) -> Ended {
-        let up = RelayDirection::holding(std::mem::take(&mut self.inbound));
-        let down = RelayDirection::holding(std::mem::take(&mut held.answers));
-        // Nobody asks for requests any more.
+    /// Relays all bytes after an accepted Upgrade. Other kept connections are closed: no request follows.
+    async fn relay_upgraded(mut self, mut upstream: Box<UpstreamConnection>) -> Ended {
+        let up = RelayDirection::holding(std::mem::take(&mut self.client.unread));
+        let down = RelayDirection::holding(std::mem::take(&mut upstream.unread));
         self.conversation.context.counters().upgrades.add(1);
         self.upstreams = Upstreams::default();
         let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.conversation.forget_rules();
-        let counters = held.lease.counters(self.conversation.context.counters_index);
-        let streams = (&mut self.client, &mut held.stream);
+        let counters = upstream.lease.counters(self.conversation.context.counters_index);
+        let streams = (&mut self.client.stream, &mut upstream.stream);
         relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await
     }
 
-    /// The limits in force.
+    /// Timeouts of the configuration in force.
     fn limits(&self) -> Timeouts {
         Timeouts::of(&self.conversation.context.current.load().config.limits)
     }
 }
 
-/// A request that may be sent twice: it changes nothing, and none of it is gone.
+/// Connects to the backend of `first`, and to that of another pick each time a backend fails. The store may have moved
+/// the client meanwhile.
+async fn connect<'p>(
+    connector: &Connector<'p>,
+    client: &Stream,
+    cookie: &mut RequestCookie<'p>,
+    facts: &Facts<'_>,
+    first: Pick<'p>,
+) -> Result<Connected, Ended> {
+    let mut first = Some(first);
+    let choose = async |tried: &[_]| {
+        if first.is_some() {
+            return first.take();
+        }
+        let ties = Ties::tried(tried);
+        cookie.look_up_in_store(&connector.conversation.context, ties).await;
+        connector.pool.pick_settled(cookie.backend(), facts, ties, now_ms())
+    };
+    connector.connect_for(client, choose).await
+}
+
+/// True for a request that may be sent twice: it changes nothing, and it has no body that is gone.
 fn may_be_repeated(method: Method, framing: Framing) -> bool {
     method.may_be_sent_again() && framing.is_empty()
 }
 
-/// What a route asks of its clients' certificates.
-fn policy(place: &Routed) -> Option<ClientCertificate> {
-    let config = &place.listener.config;
-    match place.target.route.and_then(|route| config.routes.get(route)) {
+/// The rule of a route about client certificates.
+fn certificate_rule(routed: &Routed) -> Option<ClientCertificate> {
+    let config = &routed.listener.config;
+    match routed.target.route.and_then(|route| config.routes.get(route)) {
         Some(route) => route.client_certificate.clone(),
         None => config.client_certificate.clone(),
     }
+}
+
+fn now_ms() -> u64 {
+    clock::now() / 1_000
 }

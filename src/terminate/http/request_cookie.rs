@@ -1,8 +1,8 @@
-//! Where a request goes by what it says, and what it and its response say of that to the other side.
+//! [`RequestCookie`]: what the pool's cookie says of a request, and the heads of request and response as the other side
+//! gets them.
 //!
-//! The chain: the request's cookie (`share.rs` asks others whose it is), then placement, then the last resort. Moves no
-//! byte. Invariant: a client is sent our cookie for the backend that answers it, and for no other; a backend never sees
-//! it.
+//! Moves no byte and picks no backend; `shared_cookie.rs` asks the store for cookies of other instances. Invariant: a
+//! client gets our cookie only for the backend that serves its request, and backends never see it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::http::set_cookie::set_cookies;
 use crate::outcome::BreakCause;
 use crate::pool::{Backend, Pool, Remember};
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, PREFIX_END};
+use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::secure::Secured;
-use crate::terminate::state::Conversation;
 use crate::terminate::timer_fd::StoreWait;
 
-/// The field that tells backends whose certificate the client has shown. Nobody else can write it.
+/// Header field with the subject of the client's certificate; a field of this name from the client is removed.
 const SUBJECT: &str = "X-Client-Certificate-Subject";
 
-/// The cookies of a request that its pool's key asks for.
+/// Cookies of a request that are part of its pool's key, as name and value.
 pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
     let own = pool.config().key.iter();
     let names = own.chain(pool.cookie().map_or(&[][..], CookieRule::key)).filter_map(|part| match part {
@@ -38,25 +38,26 @@ pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &
     names.filter_map(|name| Some((name, cookie::find(fields, name.as_bytes()).next()?.value))).collect()
 }
 
-/// What the pool's cookie makes of one request and its response.
+/// The pool's cookie in one request and its response.
 pub struct RequestCookie<'p> {
     pub(super) pool: &'p Pool,
     rule: Option<&'p CookieRule>,
     pub(super) verdict: Option<CookieVerdict>,
-    /// The application's value, where it is learned.
+    /// Value of a cookie that the application sets and the pool learns.
     pub(super) value: Option<Rc<[u8]>>,
-    /// The store was asked about it.
-    pub(super) asked: bool,
-    /// Why the client cannot stay where it was known here, if the store says where it is now.
-    pub(super) left: Option<BreakCause>,
+    /// The store was asked for the value; once a request is enough.
+    pub(super) looked_up: bool,
+    /// Why the client cannot keep the backend known here, if the store names another one.
+    pub(super) store_break: Option<BreakCause>,
+    /// Time of the request in seconds since 1970.
     pub(super) now: u64,
 }
 
 impl<'p> RequestCookie<'p> {
-    /// Reads the request's cookie; `now` is in seconds since 1970.
+    /// Reads the cookie of a request; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
         let rule = pool.cookie();
-        let unread = Self { pool, rule, verdict: None, value: None, asked: false, left: None, now };
+        let unread = Self { pool, rule, verdict: None, value: None, looked_up: false, store_break: None, now };
         let Some(known) = rule else { return unread };
         let name = known.name().as_bytes();
         let values = || cookie::find(fields, name).map(|pair| pair.value);
@@ -66,20 +67,20 @@ impl<'p> RequestCookie<'p> {
         Self { verdict, value, ..unread }
     }
 
-    /// The backend that a valid cookie names, by its index.
+    /// Index of the backend that a valid cookie names.
     pub fn backend(&self) -> Option<usize> {
         self.verdict.and_then(CookieVerdict::backend)
     }
 
-    /// What the cookie was, in a word.
+    /// Word of the access log for what the cookie was worth; `None`: no cookie.
     pub fn word(&self) -> Option<&'static str> {
         self.verdict.map(CookieVerdict::word)
     }
 
-    /// Why a client that brought it does not stay where it was.
-    pub fn cause(&self) -> Option<BreakCause> {
-        if self.left.is_some() {
-            return self.left;
+    /// Why a client with this cookie does not keep its backend; `None`: the cookie is no reason.
+    pub fn break_cause(&self) -> Option<BreakCause> {
+        if self.store_break.is_some() {
+            return self.store_break;
         }
         match self.verdict? {
             CookieVerdict::Expired => Some(BreakCause::Expired),
@@ -89,7 +90,7 @@ impl<'p> RequestCookie<'p> {
         }
     }
 
-    /// Counts what it was.
+    /// Counts the cookie by its verdict.
     pub fn count(&self, counters: &ConversationCounters) {
         let Some(verdict) = self.verdict else { return };
         let counter = match verdict {
@@ -102,12 +103,12 @@ impl<'p> RequestCookie<'p> {
         counter.add(1);
     }
 
-    /// What the pool remembers of a value that it learns, once the request has its backend.
+    /// Entry for the stick table once the request has its backend; `None`: the pool learns no value of this request.
     pub fn remember(&self) -> Option<Remember> {
         self.pool.remember_value(self.value.as_deref()?)
     }
 
-    /// What the backend does not see of the client's cookies.
+    /// How the cookies of the request change for the backend.
     fn edit(&self) -> CookieEdit<'p> {
         match self.rule.map(|rule| (rule.name().as_bytes(), rule.mode())) {
             Some((name, Mode::Insert(_))) => CookieEdit::Remove(name),
@@ -116,8 +117,8 @@ impl<'p> RequestCookie<'p> {
         }
     }
 
-    /// Our `Set-Cookie`, if the client has none for this backend or it is due; and always with a 101, since the
-    /// browser's copy ages while what was switched to is open.
+    /// Our `Set-Cookie` line, if the client has no cookie for this backend or a renewal is due; always with a 101,
+    /// because the browser's copy ages while the upgraded connection is open.
     fn own_cookie(&self, backend: usize, switches: bool, tls: bool, context: &RuntimeContext) -> Option<String> {
         let Some(Mode::Insert(insert)) = self.rule.map(CookieRule::mode) else { return None };
         let issued = match self.verdict {
@@ -130,35 +131,35 @@ impl<'p> RequestCookie<'p> {
         String::from_utf8(line).ok()
     }
 
-    /// Lets what the backend sets be known before the client can use it, here and, where it answers, in the store: that
-    /// is what to wait for.
+    /// Stores the value that the backend sets, here and in the store, before the client can use it. Returns the wait
+    /// for the store, if that has to end before the response goes on.
     fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
-        let mut told = None;
+        let mut store_wait = None;
         for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
                     self.pool.learn_value(set.value, backend, now_ms());
-                    told = self.tell_learned(&conversation.context, set.value, index, backend).or(told);
+                    store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
                 }
                 (true, Some(value)) => {
                     self.pool.forget_value(value);
-                    conversation.state.forgets();
+                    conversation.state.forget_placement();
                     conversation.context.store.forget(self.pool, value);
                 }
                 (true, None) => {}
             }
         }
-        told
+        store_wait
     }
 }
 
-/// Everything that is changed in the head of a request.
+/// Writes the head of a request as the backend gets it.
 pub fn write_request(
     out: &mut Vec<u8>,
     request: &Request<'_>,
-    settled: &RequestCookie<'_>,
+    cookie: &RequestCookie<'_>,
     client_info: &ClientInfo,
     (secured, listener): (&Secured, &config::Listener),
 ) {
@@ -168,14 +169,15 @@ pub fn write_request(
         forwarded: forwarding,
         client: client_info.key_source(),
         secure: secured.tls,
-        cookie: settled.edit(),
+        cookie: cookie.edit(),
         close: !request.persists(),
         set: &[(SUBJECT, secured.subject.as_deref())],
     };
     crate::http::edit::write_request(out, request, &edit);
 }
 
-/// Whoever connects outside `trust` is believed nothing.
+/// How `Forwarded` and `X-Forwarded-*` are written. Those of a client that connected directly, though the listener
+/// expects a trusted PROXY peer, are replaced, never continued.
 fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwarding {
     match listener.forwarded {
         Forwarded::Append if client_info.is_direct(listener) => Forwarding::Replace,
@@ -185,46 +187,45 @@ fn forwarding(client_info: &ClientInfo, listener: &config::Listener) -> Forwardi
     }
 }
 
-/// What is written in the place of a backend's response head.
-pub struct Reply<'a> {
-    /// What the request's cookie said.
-    pub settled: &'a RequestCookie<'a>,
-    /// The backend, by its index in the pool.
+/// Writes heads of responses as the client gets them.
+pub struct ResponseWriter<'a> {
+    /// The pool's cookie in the request.
+    pub cookie: &'a RequestCookie<'a>,
+    /// Index of the backend in its pool.
     pub backend: usize,
-    /// What was asked.
-    pub asked: RequestMeta,
-    /// The client used TLS.
+    /// The request, as far as its response depends on it.
+    pub request: RequestMeta,
+    /// True if the client used TLS: our cookie is then `Secure`.
     pub tls: bool,
-    /// Whose request it is.
+    /// Conversation that the request belongs to.
     pub conversation: &'a Conversation,
 }
 
-impl Reply<'_> {
-    /// Appends an interim head.
-    pub fn interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
-        write_response(out, response, &self.asked, &ResponseEdit::default());
+impl ResponseWriter<'_> {
+    /// Appends the head of an interim response (1xx).
+    pub fn write_interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
+        write_response(out, response, &self.request, &ResponseEdit::default());
     }
 
-    /// Appends the final head; `close`: nothing follows on the client's connection. What is to be waited for before the
-    /// client sees any of it.
-    pub fn last(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
-        let told = self.settled.learn(self.backend, response.fields, self.conversation);
-        let own = self.settled.own_cookie(self.backend, response.switches(), self.tls, &self.conversation.context);
+    /// Appends the head of the final response; `close`: the client's connection ends behind it. Returns a wait that has
+    /// to end before the client may see the head.
+    pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
+        let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
+        let own = self.cookie.own_cookie(self.backend, response.switches(), self.tls, &self.conversation.context);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),
         };
-        let rule = self.settled.rule;
+        let rule = self.cookie.rule;
         let prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
         let edit = ResponseEdit { close, add: &lines, cookie_prefix: prefix };
-        write_response(out, response, &self.asked, &edit);
-        told
+        write_response(out, response, &self.request, &edit);
+        store_wait
     }
 }
 
-/// A backend's place in its pool.
+/// Index of a backend in the pool that it was picked from.
 pub fn index_of(pool: &Pool, backend: &Arc<Backend>) -> usize {
-    // It was picked from this pool.
     pool.backends().iter().position(|known| Arc::ptr_eq(known, backend)).unwrap_or(usize::MAX)
 }
 

@@ -1,31 +1,36 @@
-//! The log line of a request.
+//! [`RequestLog`]: the line of a request in the access log.
 //!
-//! Invariant: one line for each request that was read, also where it was refused; never a query or the value of a cookie.
+//! Writes no line of a connection. Invariant: one line for each request that was read, also where it was refused;
+//! never a query or the value of a cookie.
 
 use std::sync::Arc;
 
 use super::HttpConnection;
 use crate::access_log::{self, LogRecord};
 use crate::clock::{self, Micros};
-use crate::http::head::Request;
+use crate::http::head::{Request, RequestMeta};
 use crate::http::target::Target;
 use crate::outcome::Ended;
 
-/// A path in the log is cut here; what it asks, behind `?`, is not logged.
+/// Longest path in the log, in bytes. The query behind `?` is never logged.
 const PATH_MAX: usize = 256;
 
-/// What is told of a request when it is over.
+/// What the line of a request needs of its head and of its way to a backend.
 pub(super) struct RequestLog {
     began: Micros,
     method: String,
     host: Option<String>,
     path: String,
+    /// Method, version and persistence, also for the response.
+    pub meta: RequestMeta,
+    /// The word for what the cookie was worth.
     pub cookie: Option<&'static str>,
+    /// The request uses a connection that was kept.
     pub reused: bool,
 }
 
 impl RequestLog {
-    /// Begins with what its head says.
+    /// Begins the line with what the head holds.
     pub fn of(request: &Request<'_>) -> Self {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let path = match request.target {
@@ -38,6 +43,7 @@ impl RequestLog {
             method: text(&request.method_name[..request.method_name.len().min(32)]),
             host: request.host().map(|host| text(&host.bytes[..host.bytes.len().min(PATH_MAX)])),
             path: text(&path[..path.len().min(PATH_MAX)]),
+            meta: request.asked(),
             cookie: None,
             reused: false,
         }
@@ -45,7 +51,7 @@ impl RequestLog {
 }
 
 impl HttpConnection<'_> {
-    /// Writes the line of a request.
+    /// Writes the line of a request; `status` 0: the client got no response.
     pub(super) fn log_request(&self, log: &RequestLog, status: u16, ended: Ended) {
         let (context, client_info) = (&self.conversation.context, &self.conversation.client_info);
         let rules = context.current.load().config.process.log;

@@ -1,8 +1,8 @@
-//! What a conversation has to do with the shared store: asking whose a value is, saying whose it has become.
+//! A request's cookie in the shared store: when a value is read from it, and when it is written.
 //!
-//! `request_cookie.rs` decides by the cookie, this decides when the store is asked or told. Invariant: what is asked for, once a
-//! request, is known to nobody here, or known at a backend that cannot have it; what is waited for ends with the store's
-//! budget; without a store, or while it is away, a request pays one look at a number.
+//! `request_cookie.rs` reads the cookie and decides what it is worth. Invariant: a request reads the store at most
+//! once, and only for a value that is unknown here or that its backend here cannot serve; each wait ends with the
+//! store's budget; without a store, or while its circuit breaker is open, a request costs one atomic load.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::timer_fd::StoreWait;
 
 impl RuntimeContext {
-    /// Tells the store that a value is in use, if it has not heard of it for a while.
+    /// Renews a value in the store while it is in use, a few times within the cookie's lifetime.
     pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
         let BreakerState::Working(since) = self.store.look() else { return };
         let Some(remember) = pool.config().cookie.as_ref().and_then(Cookie::max_idle) else { return };
@@ -30,16 +30,16 @@ impl RuntimeContext {
 }
 
 impl RequestCookie<'_> {
-    /// Asks the store about a value that nobody here knows, or whose backend, as it is known here, cannot have it: its
-    /// client may have moved already, by another instance.
-    pub async fn ask_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
+    /// Reads the value's backend from the store, if the value is unknown here, or if the backend known here cannot
+    /// serve it: another instance may have moved the client already.
+    pub async fn look_up_in_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
         let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
         let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
-        let Some(value) = self.value.clone().filter(|_| !stays && !self.asked) else { return };
+        let Some(value) = self.value.clone().filter(|_| !stays && !self.looked_up) else { return };
         let Some(waiting) = context.store.find(self.pool, &value) else { return };
-        self.asked = true;
+        self.looked_up = true;
         let mut store_wait = StoreWait::new(waiting);
         let Some(name) = poll_fn(|cx| store_wait.poll(context, cx)).await else { return };
         let backends = self.pool.backends();
@@ -47,10 +47,10 @@ impl RequestCookie<'_> {
         if known.is_some() {
             let elsewhere = found.filter(|index| self.backend() != Some(*index) && can_have(*index));
             if elsewhere.is_none() {
-                // Nobody knows better: it is placed anew, and that is told.
+                // The store names no usable backend either: the pick places the client anew, `update_store` writes it.
                 return;
             }
-            self.left = self.why_left();
+            self.store_break = self.why_moved();
         }
         if let Some(backend) = found.and_then(|index| backends.get(index)) {
             self.pool.learn_value(&value, backend, clock::now() / 1_000);
@@ -59,15 +59,14 @@ impl RequestCookie<'_> {
             Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
     }
 
-    /// Why the client does not get the backend that is known here. That the store names another one is no cause: what
-    /// is counted is a known key that gets another backend, by each instance of what it knew itself, just as where
-    /// placement alone makes instances agree.
-    fn why_left(&self) -> Option<BreakCause> {
-        self.backend().map_or_else(|| self.cause(), |index| Some(self.pool.why_not(index)))
+    /// Why the client does not get the backend known here. Another backend in the store is no cause by itself: each
+    /// instance counts the keys that it knew and that get another backend, as it does without a store.
+    fn why_moved(&self) -> Option<BreakCause> {
+        self.backend().map_or_else(|| self.break_cause(), |index| Some(self.pool.why_not(index)))
     }
 
-    /// The request has its backend: does the store know?
-    pub fn tell_store(&self, context: &RuntimeContext, index: usize, backend: &Arc<Backend>) {
+    /// Writes the backend of the request to the store: as a move if it is a new one, else as a renewal.
+    pub fn update_store(&self, context: &RuntimeContext, index: usize, backend: &Arc<Backend>) {
         let Some((value, remember)) = self.value.as_deref().zip(self.remember()) else { return };
         match self.verdict {
             Some(verdict) if verdict.backend() != Some(index) => context.store.moved(self.pool, value, backend),
@@ -75,8 +74,9 @@ impl RequestCookie<'_> {
         }
     }
 
-    /// The backend has set a value; what is to be waited for before the client hears of it.
-    pub(super) fn tell_learned(
+    /// Writes a value that the backend has set. Returns the wait for the write, which ends before the client gets the
+    /// value; `None`: the store has it already, or is not used.
+    pub(super) fn store_learned(
         &self,
         context: &RuntimeContext,
         value: &[u8],
@@ -86,15 +86,15 @@ impl RequestCookie<'_> {
         let known =
             self.value.as_deref() == Some(value) && self.verdict.and_then(CookieVerdict::backend) == Some(index);
         if known {
-            // It was told when it came.
+            // The request came with it, and `update_store` has written it.
             return None;
         }
-        let told = context.store.learned(self.pool, value, backend).map(StoreWait::new)?;
+        let store_wait = context.store.learned(self.pool, value, backend).map(StoreWait::new)?;
         if let (BreakerState::Working(since), Some(remember)) = (context.store.look(), self.pool.remember_value(value))
         {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
             context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
         }
-        Some(told)
+        Some(store_wait)
     }
 }

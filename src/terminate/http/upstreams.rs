@@ -1,7 +1,7 @@
-//! Connections to backends that one client's connection keeps for its next requests.
+//! [`Upstreams`]: connections to backends that one client connection keeps for its next requests.
 //!
-//! Decides about no request. Invariant: they belong to this one client connection and are never seen by another, at
-//! most one for each backend and [`KEPT_MAX`] altogether; and what is taken out is as quiet as it was put in.
+//! Decides about no request. Invariant: no other client connection ever uses them; there is at most one for each
+//! backend and [`KEPT_MAX`] altogether; and one that is taken out has received no byte since it was put in.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -11,52 +11,52 @@ use crate::terminate::buffer::Buffer;
 use crate::terminate::connect::Connected;
 use crate::terminate::stream::Stream;
 
-/// More backends than a client uses at once; each costs a socket.
+/// Most connections that one client keeps. Clients rarely use more backends at once, and each costs a socket.
 const KEPT_MAX: usize = 4;
 
-/// A connection to a backend.
+/// A connection to a backend, with the lease that counts it.
 pub struct UpstreamConnection {
-    /// The way there.
+    /// The connection, with TLS or without.
     pub stream: Stream,
-    /// What it has sent and nobody has looked at.
-    pub answers: Buffer,
-    /// The right to use it.
+    /// Bytes that were read and not consumed.
+    pub unread: Buffer,
+    /// Counts the connection at its backend.
     pub lease: Lease,
 }
 
 impl UpstreamConnection {
-    /// One that nothing has been said on.
+    /// A connection that has carried no request yet.
     pub fn new(connected: Connected) -> Self {
-        Self { stream: connected.stream, answers: Buffer::default(), lease: connected.lease }
+        Self { stream: connected.stream, unread: Buffer::default(), lease: connected.lease }
     }
 }
 
-/// Those that are kept, the one used last at the end.
+/// Kept connections, the one used last at the end.
 #[derive(Default)]
 pub struct Upstreams(Vec<UpstreamConnection>);
 
 impl Upstreams {
-    /// The one to this backend, if it is there and still good as far as can be seen.
+    /// Takes out the connection to this backend; `None`: there is none, or it is closed or out of step.
     pub fn take(&mut self, backend: &Arc<Backend>) -> Option<UpstreamConnection> {
-        let index = self.0.iter().position(|held| Arc::ptr_eq(held.lease.backend(), backend))?;
-        let mut held = self.0.remove(index);
+        let index = self.0.iter().position(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))?;
+        let mut upstream = self.0.remove(index);
         let mut byte = [0];
-        // Whatever it says now, nobody has asked: it has closed, or it is out of step.
-        let silent = held.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending();
-        held.stream.socket().reset_on_drop(true);
-        (silent && !backend.closing()).then_some(held)
+        // No response is due: an end or a byte now means that it has closed, or is out of step.
+        let quiet = upstream.stream.poll_read(&mut Context::from_waker(Waker::noop()), &mut byte).is_pending();
+        upstream.stream.socket().reset_on_drop(true);
+        (quiet && !backend.closing()).then_some(upstream)
     }
 
-    /// Whether one to this backend is there.
+    /// True if a connection to this backend is kept.
     pub fn holds(&self, backend: &Arc<Backend>) -> bool {
-        self.0.iter().any(|held| Arc::ptr_eq(held.lease.backend(), backend))
+        self.0.iter().any(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))
     }
 
-    /// Keeps one whose response is complete; it alone, where descriptors are getting scarce.
-    pub fn put(&mut self, mut held: UpstreamConnection, crowded: bool) {
-        held.stream.socket().reset_on_drop(false);
+    /// Keeps a connection after a complete response. `crowded`: descriptors are scarce, so the others are closed.
+    pub fn put(&mut self, mut upstream: UpstreamConnection, crowded: bool) {
+        upstream.stream.socket().reset_on_drop(false);
         let others = if crowded { 0 } else { KEPT_MAX - 1 };
         self.0.drain(..self.0.len().saturating_sub(others));
-        self.0.push(held);
+        self.0.push(upstream);
     }
 }

@@ -1,4 +1,4 @@
-//! A backend that speaks HTTP and remembers every byte that reached it.
+//! An HTTP backend that records every byte it receives.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::backend::Backend;
 
-/// A backend that records.
+/// A backend that records its connections.
 pub struct Recorder {
     backend: Backend,
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -15,13 +15,13 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Answers every request with 200 and a body of text: its name, the number of the connection, the number of the
-    /// request on it, and the head as it came.
+    /// Replies to each request with 200 and a text: its name, the number of the connection, the number of the request
+    /// on the connection, and the head as received.
     pub fn named(name: &'static str) -> Self {
         Self::answering(name, |_| None)
     }
 
-    /// The same, but what `answer` makes of a head is sent instead, as it is; an answer that is empty closes.
+    /// Replies to each head with the bytes that `answer` returns, unchanged; no bytes close the connection.
     pub fn answering(name: &'static str, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let answered: Arc<AtomicUsize> = Arc::default();
@@ -62,12 +62,12 @@ impl Recorder {
         self.backend.address
     }
 
-    /// Every byte of every connection so far.
+    /// All bytes of all connections so far.
     pub fn seen(&self) -> Vec<Vec<u8>> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// Requests that were whole.
+    /// Number of complete requests.
     pub fn answered(&self) -> usize {
         self.answered.load(Relaxed)
     }
@@ -77,7 +77,7 @@ impl Recorder {
     }
 }
 
-/// Reads requests until the end; `answer` says whether to go on.
+/// Reads requests until the end, or until `answer` returns false.
 fn serve(mut stream: &TcpStream, note: impl Fn(&[u8]), mut answer: impl FnMut(&str, &[u8], usize) -> bool) {
     let (mut bytes, mut piece) = (Vec::new(), [0; 16 * 1024]);
     for count in 0.. {

@@ -1,4 +1,4 @@
-//! A TLS client that speaks HTTP as told, byte by byte.
+//! A TLS client that sends HTTP byte by byte as the test wants it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::support::authority::Authority;
 
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-/// A client of both versions.
+/// Configuration of a client with TLS 1.2 and 1.3.
 pub fn config(authority: &Authority) -> Arc<ClientConfig> {
     Arc::new(authority.client(&[&TLS13, &TLS12], &[kx_group::X25519]))
 }
@@ -24,7 +24,7 @@ pub fn config_of(authority: &Authority, old: bool) -> Arc<ClientConfig> {
     Arc::new(authority.client(&[version], &[kx_group::X25519]))
 }
 
-/// Connects and makes the handshake when the first byte is written.
+/// Connects; the handshake is made with the first write.
 pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> Tls {
     let stream = TcpStream::connect(address).expect("the listener accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -33,7 +33,7 @@ pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, name: &str) -> T
     StreamOwned::new(ClientConnection::new(Arc::clone(config), name).expect("a client"), stream)
 }
 
-/// A response as it came.
+/// A response, head and body as received.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -42,7 +42,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The value of the first field of this name.
+    /// Value of the first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (known, value) = line.split_once(':')?;
@@ -55,7 +55,7 @@ impl Response {
     }
 }
 
-/// One client connection.
+/// One client connection, with TLS.
 pub struct Talk<S> {
     pub stream: S,
     rest: Vec<u8>,
@@ -77,13 +77,13 @@ impl<S: Read + Write> Talk<S> {
         self.stream.flush().expect("the stream takes bytes");
     }
 
-    /// A GET with more fields, each with its line end.
+    /// Sends a GET with further fields, each with its line end, and reads the response.
     pub fn get(&mut self, path: &str, fields: &str) -> Response {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"));
         self.response().expect("a response")
     }
 
-    /// The next head and its body; `None`: the stream ended first, or broke.
+    /// Reads the next head and its body; `None`: the stream ended or broke before.
     pub fn response(&mut self) -> Option<Response> {
         self.response_to("GET")
     }
@@ -150,7 +150,7 @@ impl<S: Read + Write> Talk<S> {
         }
     }
 
-    /// Everything until the end; whether that was a clean one.
+    /// Reads all bytes until the end; true if that was a clean one.
     pub fn end(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = std::mem::take(&mut self.rest);
         let clean = self.stream.read_to_end(&mut bytes).is_ok();

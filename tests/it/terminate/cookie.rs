@@ -1,4 +1,4 @@
-//! Requests placed by their cookies.
+//! Requests that their cookies place.
 
 use std::collections::HashSet;
 
@@ -30,7 +30,7 @@ fn every_request_on_one_connection_goes_where_its_own_cookie_says() {
     let addresses: Vec<_> = backends.iter().map(Recorder::address).collect();
     let front = Front::start("", INSERT, &addresses);
     let mut talk = Talk::with(&front);
-    // Three users behind one proxy, which sends all of them over one connection.
+    // Three users behind one proxy, which sends the requests of all over one connection.
     let users: Vec<_> = (0..3)
         .map(|_| {
             let response = talk.get("/", "");
@@ -50,9 +50,9 @@ fn every_request_on_one_connection_goes_where_its_own_cookie_says() {
     crate::support::eventually("a line of each request that obeyed a cookie", || {
         (front.requests().into_iter().filter(told).count() == 30).then_some(())
     });
-    // One connection to each, all this client's.
+    // One connection to each backend, all of this client connection.
     assert_eq!(backends.iter().map(Recorder::connections).sum::<usize>(), 3);
-    // Nobody can write one, and nothing in one names a backend.
+    // A cookie cannot be forged, and does not name a backend.
     let forged = talk.get("/", &format!("Cookie: {}x\r\n", users[0].1));
     cookie_of(&forged);
     assert!(!users[0].1.contains("b0"));
@@ -91,7 +91,7 @@ fn a_cookie_for_a_backend_that_is_down_is_placed_anew_and_issued_again() {
     drop(talk);
     let address = gone.address();
     drop(gone);
-    // The listener is gone once its last accept has returned.
+    // The listening socket closes once its last accept has returned.
     crate::support::eventually("the backend to be gone", || {
         std::net::TcpStream::connect(address).is_err().then_some(())
     });
@@ -141,7 +141,7 @@ fn what_the_application_has_ended_is_not_known_again_when_connections_end() {
     let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     let front = Front::start("", options, &[backend.address()]);
     let known = || front.sessile.json("/stick-table")[0]["known"].as_u64();
-    // A browser has more than one connection.
+    // A browser has several connections.
     let [mut one, mut other] = [Talk::with(&front), Talk::with(&front)];
     one.get("/login", "");
     other.get("/", "Cookie: SID=secret\r\n");

@@ -1,4 +1,4 @@
-//! Malformed and ambiguous messages through the front door: nothing ambiguous ever reaches a backend.
+//! Malformed and ambiguous messages through the whole product: none of them ever reaches a backend.
 
 #[path = "../../framing/corpus.rs"]
 mod corpus;
@@ -15,7 +15,7 @@ use super::client::{Response, Talk};
 use crate::support::backend::{Backend, listener, pool};
 use crate::support::{PATIENCE, Sessile};
 
-/// A listener in front of one backend that remembers every byte.
+/// A listener in front of one backend that records every byte.
 fn front() -> (Recorder, Sessile) {
     let backend = Recorder::named("b");
     let text = "[limits]\nhello_timeout = \"2s\"\nbody_timeout = \"1s\"\n".to_owned()
@@ -24,18 +24,18 @@ fn front() -> (Recorder, Sessile) {
     (backend, Sessile::start(&text))
 }
 
-/// Sends the bytes, finishes, and reads the first answer.
+/// Sends the bytes, finishes sending, and reads the first response.
 fn ask(sessile: &Sessile, bytes: &[u8]) -> Option<Response> {
     let stream = TcpStream::connect(sessile.address("l")).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut talk = Talk::new(stream);
-    // A refusal may come before the last byte is taken.
+    // The local reply may come before the last byte is sent.
     let _ = talk.stream.write_all(bytes);
     let _ = talk.stream.shutdown(Shutdown::Write);
     talk.response_to(if bytes.starts_with(b"HEAD") { "HEAD" } else { "GET" })
 }
 
-/// Requests that are refused, by where that can be seen: in the head, or only in the body.
+/// Requests that are refused, by the part that shows why: the head, or only the body.
 fn refused(in_body: bool) -> impl Iterator<Item = (Case, u16)> {
     let head_is_whole = |bytes: &[u8]| matches!(RequestReader::new().read(bytes), Progress::Done(_));
     cases().into_iter().filter(|case| case.kind == Kind::Request).filter_map(move |case| match case.verdict {
@@ -58,7 +58,7 @@ fn of_a_head_that_is_refused_not_a_byte_reaches_a_backend() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(count > 100, "{count}");
-    // Behind all of them in the backend's queue.
+    // This connection is behind all others in the backend's accept queue.
     assert_eq!(ask(&sessile, b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().status, 200);
     let seen = backend.seen();
     assert!(seen.len() == 1 && seen[0].starts_with(b"GET /last "), "{seen:?}");

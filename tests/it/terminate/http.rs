@@ -1,4 +1,4 @@
-//! Requests on connections that are kept.
+//! Requests on client connections that are kept.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -241,7 +241,7 @@ fn a_decoder_in_front_says_who_comes_and_how() {
         &(listener("p", "trust = [\"127.0.0.0/8\"]\n")
             + &pool("p", "http = true\nbalance = \"hash\"\n", &[backend.address()])),
     );
-    // A client with TLS 1.3.
+    // A client that offers TLS 1.3.
     let mut talk = Talk::new(announced(&sessile, b"\x01\x00\x00\x00\x01\x21\x00\x07TLSv1.3"));
     let text = talk.get("/", "").text();
     assert!(
@@ -259,13 +259,13 @@ fn a_common_name_that_a_decoder_tells_cannot_pass_for_more() {
     let sessile = Sessile::start(
         &(listener("p", "trust = [\"127.0.0.0/8\"]\n") + &pool("p", "http = true\n", &[backend.address()])),
     );
-    // Verified, in this connection and in this session.
+    // PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS, with `verify` 0.
     let mut talk = Talk::new(announced(&sessile, b"\x07\x00\x00\x00\x00\x22\x00\x0bann,O=Other"));
     let text = talk.get("/", "X-Client-Certificate-Subject: CN=eve\r\n").text();
     assert!(text.contains("X-Client-Certificate-Subject: CN=ann\\,O\\=Other\r\n") && !text.contains("eve"), "{text}");
 }
 
-/// A connection from a decoder that says this of its client's TLS.
+/// A connection of a trusted proxy that has terminated the client's TLS, with this SSL TLV.
 fn announced(sessile: &Sessile, ssl: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(sessile.address("l")).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,4 +1,4 @@
-//! Connections to backends that are kept: whose they are, and what happens when a backend closes one.
+//! Kept connections to backends: each serves one client connection only, and a backend may close it.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::client::Talk;
 use super::cookie::{cookie_of, name_of};
 use crate::support::backend::{Backend, pool};
 
-/// A backend that answers one request a connection, says that it keeps it, and closes it when the next one comes.
+/// A backend that keeps the connection by its response, and closes it when the next request comes.
 fn forgetful() -> (Backend, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let (asked, posts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (count, posted) = (Arc::clone(&asked), Arc::clone(&posts));
@@ -47,7 +47,7 @@ fn what_may_be_sent_twice_is_sent_once_more_to_the_same_backend() {
     for _ in 0..4 {
         assert_eq!(talk.get("/", "").status, 200);
     }
-    // The first, and for each other one that failed and one that did not.
+    // One connection for the first request; two for each other one, of which one was closed.
     assert_eq!(asked.load(Relaxed), 7);
 }
 

@@ -1,8 +1,8 @@
-//! The race for kept connections, lost and won thousands of times: backends close after 5 ms what clients use again
+//! The race for kept connections, thousands of times: backends close them after 5 ms, and clients send the next request
 //! after 5 ms.
 //!
-//! Invariant: no client is ever told of the race: what may be sent twice is answered, what may not is delivered at most
-//! once and answered or left without an answer.
+//! Invariant: no client gets an error by the race: a request that may be sent twice is served, any other is delivered
+//! at most once and served, or its connection ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ const REQUESTS: usize = 50_000;
 const CLIENTS: usize = 40;
 const KEPT: Duration = Duration::from_millis(5);
 
-/// What one client saw.
+/// Results of one client.
 #[derive(Default)]
 struct Seen {
     answered: usize,
@@ -50,7 +50,7 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
         let (mut seen, mut rng) = (Seen::default(), Rng(number as u64));
         let (mut line, mut next) = (connect(front).await, Instant::now());
         for count in 0..REQUESTS / CLIENTS {
-            // From answer to request, or from request to request: backends count from the former.
+            // Time from response to request, or from request to request: backends count from the former.
             if number.is_multiple_of(2) {
                 next = Instant::now();
             }
@@ -60,7 +60,7 @@ fn fifty_thousand_requests_race_with_backends_that_close_and_no_client_notices()
             let head = format!("{} {path} HTTP/1.1\r\nHost: a\r\n", if post { "POST" } else { "GET" });
             let body = match (post, rng.below(2)) {
                 (false, _) => "\r\n".to_owned(),
-                // Nothing of it is gone, and still it must not be sent twice.
+                // A POST without a body: it may not be sent twice all the same.
                 (true, 0) => "Content-Length: 0\r\n\r\n".to_owned(),
                 (true, _) => format!("Content-Length: {}\r\n\r\n{path}", path.len()),
             };

@@ -1,6 +1,6 @@
-//! Many clients and backends at once, each a task: all clients of a test on one thread, all backends on another.
+//! Many clients and backends at once, each a task: all clients of a test on one thread, all backends on another one.
 //!
-//! Speaks HTTP as far as these tests need it and forgives nothing on the way. Invariant: no read waits for ever.
+//! Reads HTTP as far as these tests need it, and fails on every deviation. Invariant: no read waits for ever.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -19,34 +19,34 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::PATIENCE;
 
-/// Runs tasks of one thread to the end of the first.
+/// Runs the tasks of one thread until the first one ends.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     LocalSet::new().block_on(&runtime, work)
 }
 
-/// How long a backend that has closed a kept connection still hears what comes.
+/// Time for which a backend reads from a kept connection after closing it.
 const DEAF_EAR: Duration = Duration::from_millis(3);
 
-/// A TCP stream, or TLS on one.
+/// A TCP stream, with TLS or without.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire for S {}
 
-/// One side of an HTTP connection.
+/// One end of an HTTP connection, client's or backend's.
 pub struct Line<S> {
     pub stream: S,
-    /// For whoever holds it.
+    /// Free for the test's own use.
     pub owner: String,
     rest: Vec<u8>,
 }
 
-/// A request or a response up to its empty line.
+/// Head of a request or a response, up to its empty line.
 #[derive(Debug)]
 pub struct Head(pub String);
 
 impl Head {
-    /// The n-th word of the first line.
+    /// Returns the n-th word of the first line.
     pub fn word(&self, n: usize) -> &str {
         self.0.split([' ', '\r']).nth(n).unwrap_or_default()
     }
@@ -55,7 +55,7 @@ impl Head {
         self.word(1).parse().unwrap_or_else(|_| panic!("no status: {self:?}"))
     }
 
-    /// The value of the first field of this name.
+    /// Returns the value of the first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields(name).next()
     }
@@ -67,13 +67,13 @@ impl Head {
         })
     }
 
-    /// Of a request: the value of a cookie, whichever field it stands in.
+    /// Returns the value of a request's cookie, from whichever field.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let pairs = self.fields("cookie").flat_map(|line| line.split("; "));
         pairs.filter_map(|pair| pair.split_once('=')).find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// Of a response: what a cookie is set to, as `name=value`.
+    /// Returns the `name=value` by which a response sets a cookie.
     pub fn set_cookie(&self) -> Option<String> {
         Some(self.field("set-cookie")?.split(';').next()?.to_owned())
     }
@@ -83,19 +83,19 @@ impl Head {
     }
 }
 
-/// A TCP connection to `to`.
+/// Opens a TCP connection to `to`.
 pub async fn connect(to: SocketAddr) -> Line<TcpStream> {
     let stream = within(TcpStream::connect(to)).await.expect("the listener accepts");
     stream.set_nodelay(true).expect("a socket");
     Line::new(stream)
 }
 
-/// The same with TLS on it.
+/// Opens a TCP connection to `to`, with TLS.
 pub async fn connect_tls(to: SocketAddr, config: &Arc<ClientConfig>) -> Line<TlsStream<TcpStream>> {
     secured(connect(to).await, config).await
 }
 
-/// A socket whose segments and buffers are small, so that little is on its way when one side stops reading.
+/// A socket with small segments and buffers, so that few bytes are under way when one side stops reading.
 pub fn small_socket() -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_tcp_mss(1_400).expect("a socket");
@@ -104,7 +104,7 @@ pub fn small_socket() -> Socket {
     socket
 }
 
-/// A TCP connection to `to` with such a socket.
+/// Opens a TCP connection to `to` with small segments and buffers.
 pub fn connect_small(to: SocketAddr) -> Line<TcpStream> {
     let socket = small_socket();
     socket.connect(&to.into()).expect("the listener accepts");
@@ -112,14 +112,14 @@ pub fn connect_small(to: SocketAddr) -> Line<TcpStream> {
     Line::new(TcpStream::from_std(socket.into()).expect("a runtime"))
 }
 
-/// TLS on a connection, for `a.test`.
+/// Makes a TLS handshake for `a.test` on a connection.
 pub async fn secured(tcp: Line<TcpStream>, config: &Arc<ClientConfig>) -> Line<TlsStream<TcpStream>> {
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
     let name = "a.test".try_into().expect("a name");
     Line::new(within(connector.connect(name, tcp.stream)).await.expect("a handshake"))
 }
 
-/// Waits for something, but not for ever.
+/// Waits for a future, and fails after a while.
 pub async fn within<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match tokio::time::timeout(PATIENCE, what).await {
         Ok(answer) => answer,
@@ -128,7 +128,7 @@ pub async fn within<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<
 }
 
 impl Line<TcpStream> {
-    /// Whoever drops it resets it.
+    /// Makes the connection end by a reset when it is dropped.
     pub fn reset_when_dropped(&self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
     }
@@ -139,7 +139,7 @@ impl<S: Wire> Line<S> {
         Self { stream, owner: String::new(), rest: Vec::new() }
     }
 
-    /// The same, whatever it is made of.
+    /// Wraps an end of a connection, with TLS or without.
     pub fn boxed<'a>(self) -> Line<Box<dyn Wire + 'a>>
     where
         S: 'a,
@@ -181,12 +181,12 @@ impl<S: Wire> Line<S> {
         Ok(self.rest.drain(..length).collect())
     }
 
-    /// The next head.
+    /// Reads the next head.
     pub async fn head(&mut self) -> io::Result<Head> {
         Ok(Head(String::from_utf8(self.until(b"\r\n\r\n").await?).expect("a head of text")))
     }
 
-    /// The body behind a head that has one.
+    /// Reads the body behind a head that has one.
     pub async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         if let Some(length) = head.field("content-length") {
             return self.exactly(length.parse().expect("a length")).await;
@@ -208,7 +208,7 @@ impl<S: Wire> Line<S> {
         Ok(body)
     }
 
-    /// Everything until the end, which must be a clean one.
+    /// Reads all bytes until the end, which must be a clean one.
     pub async fn end(&mut self) -> io::Result<Vec<u8>> {
         loop {
             match self.more().await {
@@ -220,7 +220,7 @@ impl<S: Wire> Line<S> {
     }
 }
 
-/// A request as a backend got it.
+/// A request as a backend has received it.
 #[derive(Debug)]
 pub struct Asked {
     pub head: Head,
@@ -237,7 +237,7 @@ impl Asked {
     }
 }
 
-/// Backends; they end when dropped.
+/// Several backends; dropping them ends them.
 pub struct Backends {
     pub addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
@@ -245,8 +245,8 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// `play` is told which of them was asked what and answers; `false` closes the connection. `kept`: so long a
-    /// connection waits for another request; what comes then finds an end, and can no longer be answered.
+    /// Starts them. `play` gets the number of the backend and the request, and replies; false closes the connection.
+    /// `kept`: how long a connection waits for another request before it is closed.
     pub fn start<P>(count: usize, kept: Option<Duration>, play: P) -> Self
     where
         P: AsyncFn(usize, &mut Line<TcpStream>, &Asked) -> io::Result<bool> + Send + 'static,
@@ -283,7 +283,7 @@ where
                 let play = Rc::clone(&play);
                 spawn_local(async move {
                     let _ = stream.set_nodelay(true);
-                    // Whatever breaks a connection, the client finds out.
+                    // Errors of a connection show at its client.
                     let _ = serve(number, Line::new(stream), kept, &*play).await;
                 });
             }
@@ -305,7 +305,7 @@ where
             && line.rest.is_empty()
             && tokio::time::timeout(kept, line.stream.readable()).await.is_err()
         {
-            // What comes too late is heard and never answered: nobody but the backend knows that it was.
+            // A request that comes too late is read and never served: only the backend sees it.
             line.stream.shutdown().await?;
             if let Ok(asked) = tokio::time::timeout(DEAF_EAR, request(&mut line)).await {
                 play(number, &mut line, &asked?).await?;
@@ -315,7 +315,7 @@ where
     }
 }
 
-/// The next request. It is waited for without patience: a client may be silent for as long as its test runs.
+/// Reads the next request, without a limit: a client may be silent for as long as its test runs.
 async fn request(line: &mut Line<TcpStream>) -> io::Result<Asked> {
     if line.rest.is_empty() {
         line.stream.readable().await?;

@@ -1,8 +1,8 @@
-//! Many users at once, several behind each connection, while everything goes wrong that can: whoever is answered is
-//! answered with his own answer, from his own backend.
+//! Many users at once, several behind each connection, among failures of every kind: each response belongs to its
+//! request, and comes from the user's own backend.
 //!
-//! Each request names its user and itself, in its path, in a cookie and in its body; a backend says all three back.
-//! Invariant: every byte that a client reads is compared with what this one request has to be answered with.
+//! Each request names its user and itself, in its path, in a cookie and in its body; the backend repeats all three.
+//! Invariant: every byte that a client reads is compared with the only right response to its request.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,13 +23,13 @@ use crate::support::load_support::alone;
 use crate::support::rng::Rng;
 
 const REQUESTS: usize = 100_000;
-/// Client connections at a time; every eighth has TLS.
+/// Client connections at a time; each eighth one has TLS.
 const LINES: usize = 48;
-/// Users behind each, who take turns on it.
+/// Users behind each connection, in turn.
 const USERS: usize = 3;
 const BACKENDS: usize = 4;
 
-/// What is asked for, and what it does to those who carry it.
+/// The kind of a request, and what it does to its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
@@ -40,20 +40,20 @@ enum Kind {
     NotModified,
     UntilClose,
     Fails,
-    /// Answers, says that it keeps the connection, and closes it.
+    /// The backend replies, keeps the connection by its response, and closes it.
     Leaves,
-    /// Answers before it has read the body, and closes.
+    /// The backend replies before it has read the body, and closes.
     Early,
-    /// Answers, and goes on with an answer that nobody has asked for.
+    /// The backend replies, and sends another response without a request.
     Babbles,
-    /// Closes without an answer.
+    /// The backend closes without a response.
     Silent,
     Resets,
-    /// Closes inside the head, or the body, of its answer.
+    /// The backend closes inside the head, or the body, of its response.
     HalfHead,
     HalfBody,
     Nonsense,
-    /// The client goes: in the middle of its body, or before its answer.
+    /// The client closes in the middle of its body, or before its response.
     Abort,
     Leave,
 }
@@ -63,13 +63,13 @@ use Kind::{
     NotModified, Plain, Resets, Silent, UntilClose,
 };
 
-/// What may happen to anybody, most of the time.
+/// Most requests are of these kinds.
 const GOOD: [Kind; 9] = [Plain, Chunked, Interim, Late, Empty, NotModified, Fails, Plain, Chunked];
-/// What ends a connection.
+/// Kinds that end a connection.
 const BAD: [Kind; 11] =
     [UntilClose, Leaves, Early, Babbles, Silent, Resets, HalfHead, HalfBody, Nonsense, Abort, Leave];
 
-/// One request.
+/// One request that was sent.
 struct Ask {
     kind: Kind,
     method: &'static str,
@@ -78,7 +78,7 @@ struct Ask {
     body: String,
 }
 
-/// What a whole answer's body is: it can be mistaken for no other one.
+/// Body of a complete response, unique among all responses.
 fn text(path: &str, user: &str, body: usize) -> String {
     let line = format!("{path} of {user} with {body}\n");
     let number: usize = path.rsplit('/').next().unwrap().parse().unwrap();
@@ -89,7 +89,7 @@ fn path_of(kind: Kind, user: &str, number: usize) -> String {
     format!("/{kind:?}/{user}/{number}")
 }
 
-/// How a backend answers.
+/// Replies as the backend that the request has reached.
 async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::Result<bool> {
     let path = asked.path();
     let mut words = path.split('/').skip(1);
@@ -97,7 +97,7 @@ async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::
     let own = asked.head.cookie("who") == Some(user)
         && asked.head.fields("cookie").all(|cookies| !cookies.contains("SESSILE"))
         && asked.body.chunks(path.len()).all(|part| path.as_bytes().starts_with(part));
-    // A connection to a backend is one client's.
+    // A connection to a backend serves one client connection only.
     let carrier = asked.head.field("x-line").expect("a line");
     if line.owner.is_empty() {
         line.owner = carrier.to_owned();
@@ -158,7 +158,7 @@ async fn play(backend: usize, line: &mut Line<TcpStream>, asked: &Asked) -> io::
     Ok(true)
 }
 
-/// A user: who he is, and where he settled.
+/// One user: name, cookie and backend.
 #[derive(Default)]
 struct User {
     name: String,
@@ -166,7 +166,7 @@ struct User {
     home: Option<String>,
 }
 
-/// What became of all requests.
+/// Counts of what has become of all requests.
 #[derive(Default)]
 struct Tally {
     sent: Cell<usize>,
@@ -179,7 +179,7 @@ impl Tally {
     }
 }
 
-/// One client connection after the other, with the same users behind each.
+/// Opens one client connection after the other, with the same users behind each.
 struct Carrier {
     number: usize,
     front: [std::net::SocketAddr; 2],
@@ -211,15 +211,15 @@ impl Carrier {
         line.boxed()
     }
 
-    /// Asks once, or several times before the first answer; whether the connection goes on.
+    /// Sends one request, or several before the first response; returns whether the connection goes on.
     async fn round(&mut self, line: &mut Line<Box<dyn Wire>>) -> bool {
         let count = if self.rng.below(4) == 0 { 2 + self.rng.below(4) } else { 1 };
         let mut asks: Vec<_> = (0..count).map(|_| self.choose()).collect();
-        // Who has settled nowhere does so first, alone.
+        // A user without a backend gets one first, by a single request.
         if let Some(homeless) = self.users.iter().position(|user| user.cookie.is_none()) {
             asks = vec![self.ask(homeless, Plain, "GET")];
         }
-        // Behind a client that has gone nothing follows.
+        // No request follows after the client has closed.
         if let Some(last) = asks.iter().position(|ask| matches!(ask.kind, Abort | Leave)) {
             asks.truncate(last + 1);
         }
@@ -289,14 +289,14 @@ impl Carrier {
         chunked + "0\r\n\r\n"
     }
 
-    /// Reads what becomes of a request; whether its connection goes on.
+    /// Reads the response to a request; returns whether the connection goes on.
     async fn hear(&mut self, line: &mut Line<Box<dyn Wire>>, ask: &Ask) -> bool {
         let head = loop {
             match line.head().await {
                 Ok(head) if head.status() == 103 => assert_eq!(head.field("x-who"), Some(&*ask.path)),
                 Ok(head) => break head,
                 Err(error) => {
-                    // What may not be sent twice is not: its connection to a backend may have been closed meanwhile.
+                    // A request that may not be sent twice fails if its kept connection was closed meanwhile.
                     let may_be_lost = matches!(ask.method, "POST" | "PUT") || ask.kind == Early;
                     assert!(may_be_lost, "{} {} was not answered: {error}", ask.method, ask.path);
                     self.tally.count("closed without an answer");
@@ -336,7 +336,7 @@ impl Carrier {
         true
     }
 
-    /// Where the answer comes from is where this user lives.
+    /// Compares the backend of a response with the user's own.
     fn settle(&mut self, ask: &Ask, head: &Head) {
         let user = &mut self.users[ask.user];
         let backend = head.field("x-backend").expect("a backend");

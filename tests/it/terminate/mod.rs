@@ -1,4 +1,4 @@
-//! Connections that end here: TLS with clients, plain relays, requests placed one by one.
+//! Terminated connections: TLS with clients, relays, requests placed one by one.
 
 mod abuse;
 mod backend;
@@ -25,7 +25,7 @@ use crate::support::Sessile;
 use crate::support::authority::Authority;
 use crate::support::backend::pool;
 
-/// A listener `l` that terminates for `a.test` and everything below it, in front of one pool.
+/// An instance with a listener `l` that terminates TLS for `a.test` and all names below it, in front of one pool.
 pub struct Front {
     pub sessile: Sessile,
     pub authority: Authority,
@@ -33,17 +33,17 @@ pub struct Front {
 }
 
 impl Front {
-    /// `options` are the pool's; the text in front of the tables is `top`.
+    /// Starts it; `options` are keys of the pool, `top` is the text in front of all tables.
     pub fn start(top: &str, options: &str, backends: &[SocketAddr]) -> Self {
         Self::with(top, "pool = \"p\"\n", &pool("p", options, backends))
     }
 
-    /// The same with more said about the listener, and any pools.
+    /// Starts it with further keys of the listener, and any pools.
     pub fn with(top: &str, listener: &str, pools: &str) -> Self {
         let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a scratch directory"));
         authority.mint("a.test").write(dir.path(), "a");
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).expect("the file is written");
-        // Clients whose certificates are of the authority that is believed, and of another.
+        // Client certificates of the trusted authority, and of another one.
         let clients = Authority::new();
         std::fs::write(dir.path().join("clients.pem"), clients.pem()).expect("the file is written");
         clients.mint("ann").write(dir.path(), "ann");
@@ -63,20 +63,20 @@ impl Front {
         self.dir.path().join(name)
     }
 
-    /// What conversations have counted, all threads together.
+    /// Value of a counter of conversations, over all threads.
     pub fn counted(&self, what: &str) -> u64 {
         let status = self.sessile.status();
         let threads = status["conversations"].as_array().expect("threads").iter();
         threads.map(|thread| thread[what].as_u64().expect("a number")).sum()
     }
 
-    /// Lines of requests, in order.
+    /// Lines of requests in the access log, in order.
     pub fn requests(&self) -> Vec<serde_json::Value> {
         self.sessile.lines().into_iter().filter(|line| line["request"].is_string()).collect()
     }
 }
 
-/// The whole text; `$FILES` is the directory of certificates and keys.
+/// The whole configuration; `$FILES` is the directory of certificates and keys.
 pub fn config(dir: &TempDir, top: &str, listener: &str, pools: &str) -> String {
     format!(
         "{top}\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\ntls = \"terminate\"\n{listener}\n\

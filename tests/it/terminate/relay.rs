@@ -1,4 +1,4 @@
-//! Pools that speak no HTTP behind TLS that ends here.
+//! Pools without `http` behind TLS that sessile terminates.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -92,10 +92,10 @@ fn a_client_that_leaves_without_a_word_or_talks_nonsense_is_told_apart() {
     let backend = Backend::named("b");
     let front = Front::start("", "", &[backend.address]);
     let mut client = connect(front.address(), &config(&front.authority), "a.test");
-    // Past the handshake, which it would spoil otherwise.
+    // Sent after the handshake, which would fail otherwise.
     client.write_all(b"x\n").unwrap();
     client.read_exact(&mut [0; 4]).unwrap();
-    // A record of application data that no key opens.
+    // A record of application data that does not decrypt.
     client.sock.write_all(&[[0x17, 3, 3, 0, 40].as_slice(), &[7; 40]].concat()).unwrap();
     assert!(client.read(&mut [0; 16]).is_err());
     front.sessile.ended("l", "client_tls");
@@ -160,22 +160,22 @@ fn much_goes_both_ways_at_once_unchanged() {
 #[test]
 fn handshakes_that_fail_drip_or_stop_end_in_their_named_outcomes() {
     let front = Front::start("[limits]\nhello_timeout = \"1s\"\n", "", &["127.0.0.1:1".parse().unwrap()]);
-    // A hello, then nothing.
+    // A ClientHello, then silence.
     let (_, hello) = crate::support::authority::hello(&config(&front.authority), "a.test");
     let mut stream = TcpStream::connect(front.address()).unwrap();
     stream.write_all(&hello).unwrap();
     front.sessile.ended("l", "handshake_timeout");
-    // A hello, then an end.
+    // A ClientHello, then FIN.
     let stopped = TcpStream::connect(front.address()).unwrap();
     (&stopped).write_all(&hello).unwrap();
     stopped.shutdown(Shutdown::Write).unwrap();
     front.sessile.ended("l", "handshake_cut");
-    // A hello, then what is not TLS.
+    // A ClientHello, then bytes that are not TLS.
     let mut rude = TcpStream::connect(front.address()).unwrap();
     rude.write_all(&hello).unwrap();
     rude.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     front.sessile.ended("l", "handshake_failed");
-    // No hello.
+    // No ClientHello at all.
     let mut plain = TcpStream::connect(front.address()).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     front.sessile.ended("l", "not_tls");

@@ -1,7 +1,7 @@
-//! What connections cost that are stuck, and those that are merely open.
+//! Memory per connection, for stuck connections and for idle ones.
 //!
-//! Sockets towards the process under test are kept small, so that what it can get rid of is soon in the kernel's hands
-//! and the rest is its own. Invariant: numbers are differences between moments at which nothing moved.
+//! Buffers of sockets towards sessile are small, so that the kernel soon takes no more and the rest is sessile's own
+//! memory. Invariant: numbers are differences between moments without traffic.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ const STUCK_MAX_KIB: f64 = 64.0;
 const IDLE: usize = 1_000;
 const IDLE_MAX_KIB: f64 = 24.0;
 
-/// A client, with TLS or without.
+/// A client connection, with TLS or without.
 async fn connect(to: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Line<Box<dyn Wire>> {
     let line = connect_small(to);
     match tls {
@@ -35,7 +35,7 @@ async fn connect(to: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Line<Box<dy
     }
 }
 
-/// Takes connections and never reads from one.
+/// A backend that accepts connections and never reads.
 fn deaf() -> (SocketAddr, TcpListener) {
     let socket = small_socket();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
@@ -44,7 +44,7 @@ fn deaf() -> (SocketAddr, TcpListener) {
     (listener.local_addr().expect("an address"), listener)
 }
 
-/// Sends without end whatever it is asked; counts what it got rid of.
+/// A backend that sends without end to each request, and counts the bytes.
 fn endless(sent: &Arc<AtomicU64>) -> Backend {
     let sent = Arc::clone(sent);
     Backend::serving(move |mut stream| {
@@ -57,7 +57,7 @@ fn endless(sent: &Arc<AtomicU64>) -> Backend {
     })
 }
 
-/// Waits until a number has not changed for a while.
+/// Waits until a number stays the same for a while.
 async fn settled(look: impl Fn() -> u64) {
     let (mut last, mut since) = (look(), Instant::now());
     while since.elapsed() < Duration::from_millis(250) {
@@ -69,7 +69,7 @@ async fn settled(look: impl Fn() -> u64) {
     }
 }
 
-/// KiB of each of so many connections.
+/// Memory of sessile per connection, in KiB.
 fn each(before: usize, after: usize, count: usize) -> f64 {
     after.saturating_sub(before) as f64 / count as f64
 }
@@ -79,7 +79,7 @@ fn front(options: &str, backend: SocketAddr) -> Front {
     Front::with("[log]\nformat = \"json\"\nconnections = false\n", "pool = \"p\"\n", &tables)
 }
 
-/// What each of many clients costs that ask for what has no end and read nothing of it.
+/// Memory per client that requests an endless response and reads nothing of it.
 fn of_clients_that_read_nothing(options: &str, with_tls: bool) -> f64 {
     let sent = Arc::new(AtomicU64::new(0));
     let backend = endless(&sent);
@@ -92,7 +92,7 @@ fn of_clients_that_read_nothing(options: &str, with_tls: bool) -> f64 {
             line.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.expect("a connection");
             line
         };
-        // Code and tables are loaded by the first.
+        // The first clients load code and tables.
         let _first = ask().await;
         settled(|| sent.load(Relaxed)).await;
         let before = at_rest(|| front.sessile.pss_kib());
@@ -105,7 +105,7 @@ fn of_clients_that_read_nothing(options: &str, with_tls: bool) -> f64 {
     })
 }
 
-/// What each of many uploads costs that no backend reads; `fields` are in their heads.
+/// Memory per upload that its backend does not read; `fields` are part of each head.
 fn of_uploads_that_nobody_reads(options: &str, with_tls: bool, fields: &str) -> f64 {
     let (address, _listener) = deaf();
     let front = front(options, address);
@@ -135,7 +135,7 @@ fn of_uploads_that_nobody_reads(options: &str, with_tls: bool, fields: &str) -> 
     })
 }
 
-/// What each of many clients costs that stop in the middle of a long head.
+/// Memory per client that stops in the middle of a long head.
 fn of_heads_that_stop(with_tls: bool) -> f64 {
     let front = front("http = true\n", ([127, 0, 0, 1], 1).into());
     let (tls, to) = (config(&front.authority), if with_tls { front.address() } else { front.sessile.address("plain") });
@@ -159,7 +159,7 @@ fn of_heads_that_stop(with_tls: bool) -> f64 {
     })
 }
 
-/// Nearly as long as a head may be.
+/// Nearly the longest head that is allowed.
 fn long_fields() -> String {
     (0..4).map(|n| format!("X-Long-{n}: {}\r\n", "x".repeat(8_000))).collect()
 }

@@ -1,8 +1,8 @@
-//! Two instances that share cookie keys and ticket keys, and nothing else: sessions hop between them at random.
+//! Two instances that share only cookie keys and ticket keys: sessions change between them at random.
 //!
 //! The instances place in turn, each for itself, and list the backends in another order, so that only its cookie can
-//! keep a session where it settled. Invariant: every answer says which backend gave it, and every one is compared with
-//! the first of its session.
+//! keep a session at its backend. Invariant: each response names its backend, and is compared with the first one of its
+//! session.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -28,17 +28,17 @@ use crate::support::{Sessile, eventually};
 
 const SESSIONS: usize = 100_000;
 const CARRIERS: usize = 32;
-/// Sessions that one carrier has at a time, and requests that it sends together.
+/// Sessions that one task has at a time, and requests that it sends together.
 const LIVING: usize = 64;
 const TOGETHER: usize = 8;
 const BACKENDS: usize = 5;
-/// What the backends are called, before their number.
+/// Prefix of the backends' names, before their number.
 const NAME: &str = "warehouse-";
 
 const OLD: &str = "0123456789abcdef5a69788796a5b4c3fedcba98765432100f1e2d3c4b5a6978";
 const NEW: &str = "8796a5b4c3d2e1f00123456789abcdef5a69788796a5b4c3fedcba9876543210";
 
-/// The instances, and the files that both read.
+/// Two instances, and the files that both read.
 struct Fleet {
     instances: [Sessile; 2],
     texts: [String; 2],
@@ -65,7 +65,7 @@ impl Fleet {
         self.instances.each_ref().map(|instance| instance.address(listener))
     }
 
-    /// Gives every instance these keys, one after the other; in between they differ.
+    /// Gives these keys to one instance after the other; in between they differ.
     fn rotate(&self, keys: &[&str], mut between: impl FnMut()) {
         write_keys(&self.dir, keys);
         for (instance, text) in self.instances.iter().zip(&self.texts) {
@@ -76,7 +76,7 @@ impl Fleet {
     }
 }
 
-/// Cookies and tickets are sealed with these; each kind of file derives its own keys.
+/// Secrets that seal cookies and tickets; each kind of file derives its own keys.
 fn write_keys(dir: &TempDir, keys: &[&str]) {
     for file in ["cookie.keys", "ticket.keys"] {
         std::fs::write(dir.path().join(file), keys.join("\n") + "\n").expect("the file is written");
@@ -100,7 +100,7 @@ fn text(dir: &TempDir, backends: &[SocketAddr], reversed: bool) -> String {
         .replace("$FILES", dir.path().to_str().expect("a path of words"))
 }
 
-/// How far the keys have been changed, how many carriers have followed, how many sessions have begun.
+/// Number of key changes, of tasks that have seen the last one, and of sessions.
 #[derive(Default)]
 struct Progress {
     rotation: AtomicUsize,
@@ -110,7 +110,7 @@ struct Progress {
     requests: AtomicUsize,
 }
 
-/// A session of a user.
+/// One session, with its cookie and its backend.
 #[derive(Default)]
 struct Session {
     cookie: String,
@@ -118,7 +118,7 @@ struct Session {
     hops: usize,
 }
 
-/// Sessions that share connections, one to each instance.
+/// Sessions that share one connection to each instance.
 struct Carrier {
     lines: [Line<tokio::net::TcpStream>; 2],
     living: Vec<Session>,
@@ -133,7 +133,7 @@ impl Carrier {
             let rotation = self.progress.rotation.load(SeqCst);
             if rotation > followed {
                 followed = rotation;
-                // Before an old key may go, everybody who lives has to have come once.
+                // An old key may be removed only after each living session has sent a request.
                 for chunk in 0..LIVING / TOGETHER {
                     self.ask(chunk * TOGETHER, false).await;
                 }
@@ -142,12 +142,12 @@ impl Carrier {
             let first = self.rng.below(LIVING / TOGETHER) * TOGETHER;
             self.ask(first, true).await;
         }
-        // The last ones are heard, too, and nobody is waited for in vain.
+        // Counts the task as following, so that the test does not wait for one that has ended.
         self.ask(0, false).await;
         self.progress.followed.fetch_add(100, SeqCst);
     }
 
-    /// One request of each of some sessions, sent together; sessions that have hopped enough make room for new ones.
+    /// Sends one request of each of some sessions together; sessions with enough requests make room for new ones.
     async fn ask(&mut self, first: usize, renew: bool) {
         let sessions = &mut self.living[first..first + TOGETHER];
         let mut bytes = String::new();
@@ -225,12 +225,12 @@ fn a_hundred_thousand_sessions_hop_between_instances_while_keys_change_and_none_
     println!("{requests} requests in {:.1?}, {resealed} sealed anew, old key gone at {at_drop}", began.elapsed());
     assert!(at_drop < SESSIONS * 9 / 10, "keys changed too late to be noticed: {at_drop}");
     assert!(resealed >= CARRIERS, "{resealed}");
-    // Whoever comes with the key that is gone is placed anew, and told so.
+    // A client with a cookie under the removed key is placed anew, and gets a new cookie.
     let forged = fleet.instances.iter().map(|instance| instance.metric("sessile_cookies_total{verdict=\"forged\"}"));
     assert_eq!(forged.sum::<f64>(), 0.0);
 }
 
-/// Tickets of one instance resume on the other, too, also while their keys change.
+/// Tickets of one instance resume on the other too, also while the keys change.
 #[test]
 fn tls_sessions_resume_on_either_instance_while_keys_change() {
     const CHAINS: usize = 4;
@@ -240,7 +240,7 @@ fn tls_sessions_resume_on_either_instance_while_keys_change() {
     let (addresses, rounds) = (fleet.addresses("l"), Arc::new([const { AtomicUsize::new(0) }; CHAINS]));
     let chains: Vec<_> = (0..CHAINS)
         .map(|number| {
-            // One of them speaks TLS 1.2.
+            // One client offers only TLS 1.2.
             let mut config = (*config_of(&fleet.authority, number == 0)).clone();
             config.resumption = Resumption::in_memory_sessions(4);
             let (config, rounds) = (Arc::new(config), Arc::clone(&rounds));
@@ -285,7 +285,7 @@ fn tls_sessions_resume_on_either_instance_while_keys_change() {
     println!("{} handshakes in {:.1?}", CHAINS * HANDSHAKES, began.elapsed());
 }
 
-/// What a client is given says nothing of the backends to somebody without the key.
+/// Cookies reveal nothing of the backends without the key.
 #[test]
 fn a_cookie_names_no_backend() {
     let fleet = Fleet::start();
@@ -315,7 +315,7 @@ fn a_cookie_names_no_backend() {
                 form.reverse();
             }
         }
-        // Version and key are the same in all of them; of what follows no eight bytes ever come again.
+        // Version and key number are the same in all cookies; no eight bytes behind them ever repeat.
         for part in decoded[5..].windows(8) {
             assert!(seen.insert(part.to_vec()), "{value}");
         }

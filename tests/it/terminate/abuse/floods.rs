@@ -1,4 +1,4 @@
-//! More handshakes than there are turns for, and handshakes that nobody waits for.
+//! More handshakes than `max_handshakes`, and handshakes that their client gives up.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ fn front(limits: &str, backends: &Backends) -> Front {
     Front::with(&format!("{log}[limits]\n{limits}"), "pool = \"p\"\n", &tables)
 }
 
-/// The first so many hold their turns until their limit, the others wait for one; who comes later is served as soon as
-/// they are gone, and nobody who needs no handshake waits at all.
+/// The first clients hold all permits until their timeout, the others wait. A later client is served as soon as permits
+/// are free, and a client that needs no handshake does not wait at all.
 #[test]
 fn more_handshakes_than_allowed_wait_for_their_turn_and_end_at_their_limit() {
     const TURNS: usize = 8;

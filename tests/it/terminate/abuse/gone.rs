@@ -1,4 +1,4 @@
-//! Those who go without a word: no FIN, no reset, nothing but silence from a host that was there a moment ago.
+//! Peers that vanish without FIN or reset, as a host does that loses its power.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,12 +13,12 @@ use crate::support::authority::{Authority, hello};
 use crate::support::backend::{Backend, pool};
 use crate::terminate::client::{Talk, Tls, config};
 
-/// From 127.0.0.1, where everything here is.
+/// Address on 127.0.0.1, as all sockets of these tests have.
 fn here(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Serves as it is asked; tells of `/vanish` from where that was asked.
+/// Replies as the path says, and reports the peer's address of a request for `/vanish`.
 fn serving(address: SocketAddr, asked: mpsc::Sender<u16>) -> Backend {
     let asked = std::sync::Mutex::new(asked);
     Backend::on(address, move |mut stream| {
@@ -52,7 +52,7 @@ fn whoever_goes_without_a_word_is_noticed_within_the_limits() {
     let (authority, dir) = (Authority::new(), tempfile::tempdir().expect("a scratch directory"));
     authority.mint("a.test").write(dir.path(), "a");
     let tls = "tls = \"terminate\"\ncertificate = [{ cert = \"$FILES/a.pem\", key = \"$FILES/a.key\" }]\n";
-    // Name and pool of each listener, and how its one connection ends.
+    // Name and pool of each listener, and the outcome of its one connection.
     let listeners = [
         ("kept", "web", tls, "client_gone"),
         ("answered", "web", tls, "client_gone"),

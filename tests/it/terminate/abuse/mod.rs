@@ -1,8 +1,8 @@
 //! Clients and backends that are slow, silent or gone, many of each kind at once: each ends in its named outcome at its
-//! limit, not before it and not long after it, and others do not notice.
+//! limit, not before it and not long after it, and other clients do not notice.
 //!
-//! A kind has a listener of its own, named like it, so that its endings can be counted. Invariant: when a test is over,
-//! nothing of any of them is left.
+//! Each kind has its own listener of the same name, so that its outcomes can be counted. Invariant: after a test, no
+//! connection and no descriptor of any kind is left.
 
 mod floods;
 mod gone;
@@ -23,15 +23,15 @@ use super::load::{Backends, Line, Wire, connect, connect_tls};
 use crate::support::authority::hello;
 use crate::support::{Sessile, eventually};
 
-/// What a nuisance needs to know.
+/// What an abusive peer needs for its part.
 #[derive(Clone)]
 struct Scene {
     front: SocketAddr,
     tls: Arc<ClientConfig>,
 }
 
-/// A moment before its clock began, one after it, and what it was told last. The clock is the other side's, and begins
-/// somewhere between: with what was done then, seen from here.
+/// The part of an abusive peer that is over: a moment before the timeout of sessile began, a moment after it, and the
+/// last bytes the peer got.
 struct Played {
     before: Instant,
     after: Instant,
@@ -39,7 +39,7 @@ struct Played {
 }
 
 impl Played {
-    /// Now it begins.
+    /// The timeout began between `before` and now.
     fn since(before: Instant) -> Self {
         Self { before, after: Instant::now(), told: Vec::new() }
     }
@@ -49,25 +49,25 @@ impl Played {
     }
 }
 
-/// A nuisance at work.
+/// The task of one abusive peer.
 type Playing = Pin<Box<dyn Future<Output = Played>>>;
 
-/// One way to be a nuisance.
+/// One kind of abuse, with its expected outcome.
 struct Case {
     name: &'static str,
-    /// TLS ends at its listener.
+    /// The listener of this kind terminates TLS.
     tls: bool,
     pool: &'static str,
-    /// How its connections end.
+    /// Outcome of its connections, as in metrics.
     ended: &'static str,
-    /// How long after its clock began.
+    /// Time from the start of the timeout to the end.
     limit: Duration,
-    /// What it is told then.
+    /// Start of the last bytes that it gets; empty: none.
     status: Option<u16>,
     play: Box<dyn Fn(Scene) -> Playing>,
 }
 
-/// In the clear, with the backend that serves; nothing is told.
+/// A kind without TLS in front of the serving backend; its peers get no bytes.
 fn case<P>(name: &'static str, ended: &'static str, limit: Duration, play: P) -> Case
 where
     P: AsyncFn(Scene) -> Played + 'static,
@@ -93,7 +93,7 @@ impl Case {
         Self { pool, ..self }
     }
 
-    /// Its listener.
+    /// Name and address of its listener.
     fn listener(&self) -> String {
         let tls = "tls = \"terminate\"\ncertificate = [{ cert = \"$FILES/a.pem\", key = \"$FILES/a.key\" }]\n";
         let (name, pool, tls) = (self.name, self.pool, if self.tls { tls } else { "" });
@@ -101,14 +101,14 @@ impl Case {
     }
 }
 
-/// A client that asks as long as others misbehave.
+/// A well-behaved client that sends requests meanwhile.
 struct Honest {
     stop: Rc<Cell<bool>>,
     task: JoinHandle<(usize, Duration)>,
 }
 
 impl Honest {
-    /// `fresh`: another connection for each request.
+    /// Starts the client; `fresh`: each request has its own connection.
     fn start(front: SocketAddr, tls: Option<&Arc<ClientConfig>>, fresh: bool) -> Self {
         let stop = Rc::new(Cell::new(false));
         let (stopped, tls) = (Rc::clone(&stop), tls.cloned());
@@ -132,21 +132,21 @@ impl Honest {
         Self { stop, task }
     }
 
-    /// How often it was served, and the longest that took.
+    /// Number of its requests, and the longest time of one.
     async fn stop(self) -> (usize, Duration) {
         self.stop.set(true);
         self.task.await.expect("a client that is content")
     }
 }
 
-/// A request that is answered.
+/// Sends a request and reads its response.
 async fn ask(line: &mut Line<impl Wire>) {
     line.send("GET /fine HTTP/1.1\r\nHost: a.test\r\n\r\n").await.expect("a connection");
     let head = line.head().await.expect("an answer");
     assert_eq!((head.status(), line.body(&head).await.expect("a body").len()), (200, 5));
 }
 
-/// A backend that answers, or does not, as it is asked.
+/// A backend that replies, or does not, as the request's path says.
 fn backend() -> Backends {
     Backends::start(1, None, async |_, line, asked| {
         match asked.path() {
@@ -158,7 +158,7 @@ fn backend() -> Backends {
             "/endless" => {
                 let piece = vec![b'x'; 64 * 1024];
                 line.send("HTTP/1.1 200 OK\r\n\r\n").await?;
-                // Whoever asks for it may take it as slowly as he likes.
+                // The client may read the endless body as slowly as it likes.
                 while tokio::io::AsyncWriteExt::write_all(&mut line.stream, &piece).await.is_ok() {}
                 return Ok(false);
             }
@@ -168,7 +168,7 @@ fn backend() -> Backends {
     })
 }
 
-/// A connection on which the hello was sent and its answer read, and the bytes that would end the handshake.
+/// A connection after ClientHello and ServerHello, with the bytes that would complete the handshake.
 async fn half_shaken(front: SocketAddr, tls: &Arc<ClientConfig>) -> (Line<TcpStream>, Vec<u8>) {
     let (mut handshake, first): (ClientConnection, _) = hello(tls, "a.test");
     let mut line = connect(front).await;
@@ -184,7 +184,7 @@ async fn half_shaken(front: SocketAddr, tls: &Arc<ClientConfig>) -> (Line<TcpStr
     (line, last)
 }
 
-/// How many connections of a listener have ended so.
+/// Number of connections of a listener with this outcome.
 fn ended(sessile: &Sessile, listener: &str, outcome: &str) -> u64 {
     let status = sessile.status();
     let listeners = status["listeners"].as_array().expect("listeners");
@@ -192,7 +192,7 @@ fn ended(sessile: &Sessile, listener: &str, outcome: &str) -> u64 {
     known["ended"][outcome].as_u64().unwrap_or(0)
 }
 
-/// Waits until no connection is open and no descriptor more than `before` is held.
+/// Waits until no connection is open and at most `before` descriptors are.
 fn nothing_is_left(sessile: &Sessile, before: usize) {
     eventually("every connection to be gone", || (sessile.status()["admission"]["open"] == 0).then_some(()));
     eventually("every descriptor to be closed", || (sessile.descriptors() <= before).then_some(()));

@@ -1,4 +1,4 @@
-//! Those who are slow or silent, on either side.
+//! Slow and silent clients, and slow and silent backends.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use crate::terminate::Front;
 use crate::terminate::client::config;
 use crate::terminate::load::{Line, Wire, connect, connect_small, connect_tls, run};
 
-/// How many of each kind.
+/// Peers of each kind at once.
 const MANY: usize = 20;
-/// A limit may be found passed so much later, on a machine that has other things to do.
+/// Most that an outcome may be late, on a busy machine.
 const LATE: Duration = Duration::from_millis(900);
-/// Between two bytes of whoever drips.
+/// Time between two bytes of a peer that sends byte by byte.
 const DRIP: Duration = Duration::from_millis(40);
 
 const HELLO: Duration = Duration::from_millis(1_000);
@@ -31,7 +31,7 @@ const LIMITS: &str = "[log]\nformat = \"json\"\nconnections = false\n[limits]\nh
                       keepalive_timeout = \"1500ms\"\nresponse_timeout = \"1200ms\"\nbody_timeout = \"1100ms\"\n\
                       idle_timeout = \"1300ms\"\n";
 
-/// Sends a byte at a time until the other side has had enough; what it said.
+/// Sends one byte at a time until the other side closes; returns what that has sent.
 async fn drip(line: Line<impl Wire>, bytes: Vec<u8>) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(line.stream);
     let dripping = async {
@@ -51,7 +51,7 @@ async fn drip(line: Line<impl Wire>, bytes: Vec<u8>) -> Vec<u8> {
     said
 }
 
-/// Reads until an end of any kind; what came.
+/// Reads until an end of any kind; returns the bytes.
 async fn rest(mut line: Line<impl Wire>) -> Vec<u8> {
     let mut said = Vec::new();
     let _ = line.stream.read_to_end(&mut said).await;
@@ -62,12 +62,12 @@ fn head(path: &str, fields: &str) -> Vec<u8> {
     format!("POST {path} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n").into_bytes()
 }
 
-/// A head that takes minutes.
+/// A head that takes minutes, byte by byte.
 fn endless() -> Vec<u8> {
     [&b"GET /fine HTTP/1.1\r\nHost: a.test\r\nX-Filler: "[..], &[b'x'; 4_000]].concat()
 }
 
-/// Before a request has begun: the clock begins at accept.
+/// Clients without a complete first head: the timeout begins at accept.
 fn at_the_door() -> Vec<Case> {
     vec![
         case("says-nothing", "silent", HELLO, async |scene: Scene| {
@@ -117,13 +117,13 @@ fn at_the_door() -> Vec<Case> {
     ]
 }
 
-/// Clients that are slow later.
+/// Clients that become slow behind their first head.
 fn clients() -> Vec<Case> {
     vec![
         case("drips-its-second-head", "request_timeout", HELLO, async |scene: Scene| {
             let mut line = connect(scene.front).await;
             ask(&mut line).await;
-            // Its clock begins with the first byte, however long it was silent before.
+            // The timeout begins with the first byte, however long the client was silent before.
             tokio::time::sleep(KEPT / 2).await;
             Played::since(Instant::now()).told(drip(line, endless()).await)
         })
@@ -149,7 +149,7 @@ fn clients() -> Vec<Case> {
         })
         .with_tls()
         .told(408),
-        // Slow is not silent: every byte begins another `body_timeout`.
+        // Each byte restarts `body_timeout`, so a slow body passes.
         case("drips-its-body", "done", 50 * DRIP, async |scene: Scene| {
             let (mut line, before) = (connect(scene.front).await, Instant::now());
             line.send(head("/fine", "Connection: close\r\nContent-Length: 50")).await.expect("a connection");
@@ -160,14 +160,14 @@ fn clients() -> Vec<Case> {
             let (mut line, before) = (connect_small(scene.front), Instant::now());
             line.send("GET /endless HTTP/1.1\r\nHost: a.test\r\n\r\n").await.expect("a connection");
             let played = Played::since(before);
-            // There is always something to read; only the reset is waited for.
+            // The client never reads to the end; only the reset ends it.
             line.stream.ready(Interest::ERROR).await.expect("a socket");
             played
         }),
     ]
 }
 
-/// Backends that are.
+/// Backends that are slow or silent.
 fn behind() -> Vec<Case> {
     vec![
         case("is-not-answered", "response_timeout", RESPONSE, async |scene: Scene| {

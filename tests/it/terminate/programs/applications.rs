@@ -1,5 +1,5 @@
-//! Applications that keep their sessions to themselves, and the standard libraries of Python and Node as their users:
-//! whoever is sent elsewhere is not known there, and the test fails.
+//! Applications that share no sessions, with the standard libraries of Python and Node as their users: a request that
+//! reaches another backend finds no session, and the test fails.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ fn application(interpreter: &Path, file: &str, name: &str) -> (Program, SocketAd
     (Program::start(tempfile::tempdir().unwrap(), command, address), address)
 }
 
-/// Lets users do what they do, all at once; who served each of them.
+/// Runs all users at once; returns which backends served each of them.
 fn visit(front: &Front, interpreter: &Path, file: &str) -> Vec<String> {
     let mut client = run(interpreter, file);
     client.arg(front.address().port().to_string()).arg(front.file("ca.pem"));
@@ -58,7 +58,7 @@ fn our_own_cookie_keeps_python_and_node_where_they_were() {
     let (Some(python), Some(node)) = (python(test, "ssl, http.cookiejar"), node(test)) else { return };
     let Some(program) = find(test, "nginx") else { return };
     let [one, two] = ["one", "two"].map(|name| application(&python, "application.py", name));
-    // Behind nginx, as many are.
+    // Applications often run behind nginx.
     let sites = [free_address(), free_address()];
     let server = |site: SocketAddr, application: SocketAddr| {
         format!(

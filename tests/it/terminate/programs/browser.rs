@@ -1,5 +1,5 @@
-//! Chromium loads a page again and again, each time with the cookies it has and a WebSocket, while certificate, ticket
-//! keys and configuration change: it is always the same backend that answers.
+//! Chromium reloads a page with its cookies and a WebSocket, again and again, while certificate, ticket keys and
+//! configuration change: the same backend serves every load.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use crate::terminate::{Front, config};
 
 const LOADS: usize = 50;
 
-/// Reloads in that time.
+/// Number of reloads of sessile meanwhile.
 const CHANGES: usize = 8;
 
 #[test]
@@ -57,7 +57,7 @@ fn chromium_stays_where_it_is_while_everything_changes() {
     for (change, certificate) in certificates.iter().enumerate().skip(1) {
         eventually("more visits", || (seen.pages.load(Relaxed) > change * LOADS / (CHANGES + 1)).then_some(()));
         certificate.write(front.dir.path(), "a");
-        // No session is taken up again: each certificate is really seen.
+        // No TLS session is resumed, so the browser sees each certificate.
         std::fs::write(front.file("ticket.keys"), format!("{change:064x}\n")).unwrap();
         let verdict = front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2 + change)));
         assert_eq!(verdict["accepted"], true, "{verdict}");
@@ -75,14 +75,14 @@ fn chromium_stays_where_it_is_while_everything_changes() {
     assert!(elsewhere.is_none(), "{elsewhere:?}");
 }
 
-/// What the applications have seen, all together.
+/// Counts of all applications together.
 #[derive(Default)]
 struct Seen {
     pages: AtomicUsize,
     result: Mutex<Option<Value>>,
 }
 
-/// Serves the page, and counts its visits by a cookie of its own. Ends when dropped.
+/// An application that serves the page and counts visits by its own cookie; dropping it ends it.
 struct Application {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -150,14 +150,14 @@ fn session(headers: &HeaderMap) -> Option<String> {
     cookies.flat_map(|value| value.split("; ")).find_map(|pair| pair.strip_prefix("SID=")).map(str::to_owned)
 }
 
-/// A browser without a window, with all its processes; killed when dropped.
+/// A headless browser with all its processes; dropping it kills them.
 struct Chromium {
     child: Child,
     home: tempfile::TempDir,
 }
 
 impl Chromium {
-    /// Opens the page, and believes these certificates and no other. It finds `a.test` and nothing else.
+    /// Opens the page. The browser trusts only these certificates and resolves only `a.test`.
     fn start(program: &Path, address: SocketAddr, certificates: &[Minted]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let keys: Vec<_> = certificates.iter().map(key_hash).collect();

@@ -1,4 +1,4 @@
-//! curl: kept connections, uploads, 100-continue, much at once, and what it does in HTTP/2 where that is to be had.
+//! curl: kept connections, uploads, 100-continue, parallel transfers, and HTTP/2 where curl has it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
@@ -95,7 +95,7 @@ fn http2_is_spoken_where_tls_passes_through_and_not_where_it_ends() {
         assert_eq!(ask("a.test", "--http2"), format!("HTTP/1.1 {} 1.1", inside.port()));
         assert_eq!(ask("through.a.test", "--http1.1"), format!("HTTP/1.1 {} 1.1", behind.port()));
     }
-    // Who speaks nothing else is told so in the handshake, not later.
+    // A client that offers no other protocol fails in the handshake, not later.
     let mut only = std::process::Command::new("openssl");
     only.args(["s_client", "-alpn", "h2", "-servername", "a.test", "-connect", &front.address().to_string()]);
     let said = only.stdin(Stdio::null()).output().unwrap();
@@ -136,7 +136,7 @@ fn a_tunnel_is_refused() {
     assert_eq!(backend.connections(), 0);
 }
 
-/// A backend that hands out a gibibyte, and tells length and checksum of what it gets in chunks.
+/// A backend that sends a gibibyte, and replies with length and checksum of a chunked upload.
 fn warehouse() -> Backend {
     Backend::serving(|stream| {
         let mut reader = BufReader::with_capacity(1 << 16, stream.try_clone()?);
@@ -172,7 +172,7 @@ fn warehouse() -> Backend {
     })
 }
 
-/// Pieces of which no two follow each other, so that one that is lost, doubled or out of its place is noticed.
+/// Pieces that differ from their neighbours, so that a lost, doubled or misplaced one is noticed.
 fn pieces() -> impl Iterator<Item = Vec<u8>> {
     const PIECE: usize = 1 << 16;
     let noise: Vec<u8> = (0..2 * PIECE as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -191,7 +191,7 @@ fn sum_of_a_gibibyte() -> u32 {
     pieces().fold(0, |sum, piece| crc32c::crc32c_append(sum, &piece))
 }
 
-/// Length and checksum of everything up to the end.
+/// Length and checksum of all bytes up to the end.
 fn summed(from: &mut impl Read) -> (usize, u32) {
     let (mut length, mut sum, mut piece) = (0, 0, vec![0; 1 << 16]);
     loop {

@@ -1,4 +1,4 @@
-//! HAProxy as the decoder in front of us, and as the receiver of what we have decoded.
+//! HAProxy as the proxy that terminates TLS in front of sessile, and as a backend behind it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{Sessile, has};
 use crate::terminate::Front;
 use crate::terminate::backend::Recorder;
 
-/// HAProxy with these sections, which listens at `address` among others.
+/// Starts HAProxy with these sections; one of them listens at `address`.
 fn haproxy(program: &Path, address: SocketAddr, sections: &str) -> Program {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("haproxy.cfg");
@@ -22,7 +22,7 @@ fn haproxy(program: &Path, address: SocketAddr, sections: &str) -> Program {
     Program::start(dir, command, address)
 }
 
-/// A certificate and its key in one file, as HAProxy wants them.
+/// Writes a certificate and its key into one file, the form that HAProxy reads.
 fn bundle(front: &Front) -> String {
     let parts = ["a.pem", "a.key"].map(|name| std::fs::read_to_string(front.file(name)).unwrap());
     std::fs::write(front.file("bundle.pem"), parts.concat()).unwrap();
@@ -35,7 +35,7 @@ fn haproxy_decodes_in_front_and_tells_who_comes_with_which_certificate() {
     let Some(program) = find(test, "haproxy").filter(|_| has(test, "curl")) else { return };
     let backends = [Recorder::named("x"), Recorder::named("y")];
     let addresses = backends.each_ref().map(Recorder::address);
-    // Only its certificates are used.
+    // This instance is only there for its certificates.
     let front = Front::start("", "", &addresses);
     let keys = front.file("cookie.keys").display().to_string();
     let cookie = format!("cookie = {{ mode = \"insert\", keys = \"{keys}\" }}\n");
@@ -70,7 +70,7 @@ fn haproxy_decodes_in_front_and_tells_who_comes_with_which_certificate() {
     let line = sessile.line("a request", |line| line["subject"] == "CN=ann");
     assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
 
-    // Each request goes where its cookie says, whoever else is on the connection.
+    // Each request goes to the backend of its cookie, whichever other users share the connection.
     let name = |said: &str| said.split("\r\n\r\n").nth(1).unwrap().split(' ').next().unwrap().to_owned();
     let cookie = set.split(';').next().unwrap();
     for _ in 0..6 {
@@ -79,7 +79,7 @@ fn haproxy_decodes_in_front_and_tells_who_comes_with_which_certificate() {
         assert!(!again.contains("X-Client-Certificate-Subject"), "{again}");
     }
 
-    // Without TLS there is nothing that only TLS may see.
+    // Without TLS, no cookie is marked Secure.
     let mut curl = curl(&front);
     let said = output(curl.arg("--include").arg(format!("http://{plain}/")));
     assert!(said.contains("X-Forwarded-Proto: http\r\n") && said.contains("Set-Cookie: SESSILE="), "{said}");

@@ -1,4 +1,4 @@
-//! Clients, backends and decoders that others have written.
+//! Widely used programs as clients, as backends, and as TLS terminators in front of sessile.
 
 mod applications;
 mod browser;
@@ -16,7 +16,7 @@ use super::Front;
 use crate::support::program::find;
 use crate::support::skip;
 
-/// A client that knows the authority of the listener, and its name `a.test`.
+/// A curl that trusts the listener's authority and resolves `a.test` to it.
 fn curl(front: &Front) -> Command {
     let mut curl = Command::new("curl");
     let port = front.address().port();
@@ -25,7 +25,7 @@ fn curl(front: &Front) -> Command {
     curl
 }
 
-/// What clients call the listener.
+/// URL of the listener, without a path.
 fn base(front: &Front) -> String {
     format!("https://a.test:{}", front.address().port())
 }
@@ -45,15 +45,15 @@ fn node(test: &str) -> Option<PathBuf> {
     find(test, "node")
 }
 
-/// A script that stands beside these tests, run by its interpreter.
+/// A command that runs a script of the folder `scripts`.
 fn run(interpreter: &Path, file: &str) -> Command {
     let mut command = Command::new(interpreter);
-    // Python would leave compiled modules beside them.
+    // Python would write compiled modules into the folder.
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(file));
     command
 }
 
-/// A file that stands beside these tests.
+/// Path of a file in the folder `scripts`.
 fn script(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/it/terminate/programs/scripts", name].iter().collect()
 }

@@ -1,4 +1,4 @@
-//! nginx as a backend that wants TLS again: it must prove who it is, and is asked by the name that it expects.
+//! nginx as a backend with TLS: its certificate is verified, and the handshake carries the server name it expects.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::support::has;
 use crate::support::program::{Program, find, free_address, nginx, output};
 use crate::terminate::Front;
 
-/// The authority of backends, and what it has signed.
+/// Certificate authority of the backends, with the certificates it has signed.
 struct Inside {
     dir: tempfile::TempDir,
     address: SocketAddr,
@@ -41,12 +41,12 @@ impl Inside {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// A listener that encrypts again, by these rules.
+    /// A listener with a pool that connects to nginx by TLS, by these rules.
     fn front(&self, rules: &str) -> Front {
         Front::start("", &format!("http = true\ntls = {{ {rules} }}\n"), &[self.address])
     }
 
-    /// The public key as configurations name it, told by openssl.
+    /// The public key's pin in the form of a configuration, computed by openssl.
     fn pin(&self) -> String {
         let script = "openssl x509 -in \"$0\" -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256";
         let said = output(Command::new("sh").args(["-c", script]).arg(self.file("inside.pem")));
@@ -70,7 +70,7 @@ fn backends_that_prove_who_they_are_are_spoken_to_in_tls() {
         let lines: Vec<_> = said.lines().collect();
         let expected = ["1", "2", "3"].map(|count| format!("inside.test TLSv1.3 . {count}"));
         assert_eq!(lines, expected, "one connection, kept: {rules}");
-        // Another client has another connection, whose handshake is a short one.
+        // The next client's connection to the backend resumes the TLS session.
         assert_eq!(output(curl(&front).arg(&url)), "inside.test TLSv1.3 r 1\n", "{rules}");
     }
 }
@@ -83,7 +83,7 @@ fn backends_that_prove_nothing_are_told_nothing() {
     for rules in [
         format!("ca = \"{other}\", sni = \"inside.test\""),
         format!("ca = \"{ca}\", sni = \"elsewhere.test\""),
-        // The certificate has no address in it.
+        // The certificate names no IP address.
         format!("ca = \"{ca}\""),
         format!("pin = \"{wrong}\""),
         format!("ca = \"{other}\", sni = \"inside.test\", pin = \"{pin}\""),

@@ -1,5 +1,4 @@
-//! openssl s_client: both versions, sessions that are taken up again here and on another instance, certificates of
-//! clients.
+//! openssl s_client: TLS 1.2 and 1.3, sessions resumed here and on another instance, certificates of clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -13,14 +12,14 @@ use crate::terminate::backend::Recorder;
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
-/// What a client that asks one request has to say, both of the connection and of the answer.
+/// Output of a client that sends one request: its report of the connection, and the response.
 fn ask(front: &Front, sessile: &Sessile, version: &str, options: &[&str]) -> String {
     let mut client = Command::new("openssl");
     client.args(["s_client", "-verify_return_error", "-servername", "a.test", "-verify_hostname", "a.test", version]);
     client.args(["-ign_eof", "-connect", &sessile.address("l").to_string(), "-CAfile"]).arg(front.file("ca.pem"));
     client.args(options).current_dir(front.dir.path());
     let mut child = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Whoever is refused has no use for it.
+    // A client closes after a failed handshake without reading its input.
     let _ = child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
     let said = child.wait_with_output().unwrap();
     String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr)
@@ -65,7 +64,7 @@ fn a_session_is_taken_up_again_by_every_instance_that_has_the_ticket_keys_and_by
         assert_answered(&ask(&front, &first, version, &["-sess_out", "session"]), "New");
         assert_answered(&ask(&front, &second, version, &["-sess_in", "session", "-sess_out", "next"]), "Reused");
         assert_answered(&ask(&front, &stranger, version, &["-sess_in", "session"]), "New");
-        // And by the one that comes after it.
+        // The session is resumed after a restart of the instance too.
         first.signal(rustix::process::Signal::KILL);
         first.wait();
         first.restart();
@@ -88,7 +87,7 @@ fn keys_may_change_in_the_middle() {
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut said = BufReader::new(said);
     for round in 0..3 {
-        // New ones for what it sends, and a demand for new ones for what it gets.
+        // A key update of its own, with a request for one of the peer (RFC 8446 §4.6.3).
         keys.write_all(b"K\n").unwrap();
         await_line(&mut errors, "KEYUPDATE");
         keys.write_all(format!("{round}\n").as_bytes()).unwrap();
@@ -99,7 +98,7 @@ fn keys_may_change_in_the_middle() {
     front.sessile.ended("l", "done");
 }
 
-/// Reads up to this line.
+/// Reads until this line has come.
 fn await_line(lines: &mut impl BufRead, wanted: &str) {
     let mut line = String::new();
     while line.trim_end() != wanted {
@@ -108,7 +107,7 @@ fn await_line(lines: &mut impl BufRead, wanted: &str) {
     }
 }
 
-/// A listener that asks for certificates.
+/// A listener with a rule about client certificates.
 fn asking(required: bool, options: &str, backend: SocketAddr) -> Front {
     let ask = format!("pool = \"p\"\nclient_certificate = {{ ca = \"$FILES/clients.pem\", required = {required} }}\n");
     Front::with("", &ask, &pool("p", &format!("http = true\n{options}"), &[backend]))
@@ -129,7 +128,7 @@ fn a_certificate_that_is_required_is_verified_and_its_subject_told() {
         let said = ask(&front, &front.sessile, version, &[&ANN[..], &["-sess_out", "session"]].concat());
         assert_answered(&said, "New");
         assert!(said.contains("X-Client-Certificate-Subject: CN=ann"), "{said}");
-        // The subject comes back with the session.
+        // A resumed session carries the subject of the certificate.
         let said = ask(&front, &front.sessile, version, &[&ANN[..], &["-sess_in", "session"]].concat());
         assert_answered(&said, "Reused");
         assert!(said.contains("X-Client-Certificate-Subject: CN=ann"), "{said}");
@@ -196,7 +195,7 @@ fn a_backend_that_wants_a_proxy_header_finds_the_clients_tls_and_certificate_in_
             assert_eq!(value(&tlvs, 0x02), Some(&b"a.test"[..]), "PP2_TYPE_AUTHORITY");
             let ssl = value(&tlvs, 0x20).expect("PP2_TYPE_SSL");
             let shown = !certificate.is_empty();
-            // TLS; a certificate in this connection, and in this session.
+            // PP2_CLIENT_SSL, PP2_CLIENT_CERT_CONN and PP2_CLIENT_CERT_SESS.
             assert_eq!(ssl[0], if shown { 0x07 } else { 0x01 });
             assert_eq!(ssl[1..5] == [0; 4], shown, "verified");
             let inside = split(&ssl[5..]);
@@ -206,7 +205,7 @@ fn a_backend_that_wants_a_proxy_header_finds_the_clients_tls_and_certificate_in_
     }
 }
 
-/// TLVs, kind and value.
+/// TLVs of a PROXY header, as kind and value.
 fn split(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut found = Vec::new();
     while let [kind, high, low, rest @ ..] = bytes {

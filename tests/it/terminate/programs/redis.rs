@@ -26,11 +26,11 @@ fn redis_cli_speaks_tls_with_a_server_that_does_not() {
         cli
     };
 
-    // A client that comes back finds what it left, though the two servers know nothing of each other.
+    // A client that comes back finds its data, although the two servers share none.
     assert_eq!(output(&mut cli(&["set", "left", "here"])), "OK\n");
     assert_eq!(output(&mut cli(&["get", "left"])), "here\n");
 
-    // Thousands of exchanges on one connection, then values that are larger than any buffer here.
+    // Thousands of exchanges on one connection, then values that are larger than any buffer of sessile.
     assert_eq!(output(&mut cli(&["-r", "5000", "incr", "count"])).lines().last(), Some("5000"));
     let value = "0123456789abcdef".repeat(1 << 18);
     let input = front.file("value");
@@ -39,7 +39,7 @@ fn redis_cli_speaks_tls_with_a_server_that_does_not() {
     assert_eq!(output(cli(&["-x", "set", "long"]).stdin(Stdio::from(file))), "OK\n");
     assert!(output(&mut cli(&["get", "long"])).trim_end() == value);
 
-    // The server speaks whenever it wants to.
+    // The server sends messages without a request.
     let mut listening = cli(&["--csv", "subscribe", "news"]).stdout(Stdio::piped()).spawn().unwrap();
     crate::support::eventually("a subscriber", || {
         (output(&mut cli(&["publish", "news", "hello"])) == "1\n").then_some(())

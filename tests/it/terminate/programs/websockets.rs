@@ -1,5 +1,5 @@
-//! A WebSocket library's client and its server: what both see of each other, frame by frame, is the same through us as
-//! without us.
+//! A WebSocket library's client and server see the same of each other, frame by frame, with sessile between them and
+//! without it.
 
 use super::{base, python, run};
 use crate::support::program::{Program, free_address, output};
@@ -29,6 +29,6 @@ fn a_websocket_library_sees_no_difference() {
     for what in ["binary \"server\"", "fragments \"client\"", "deflate \"agreed\"", "closes ", "breaks \"server\""] {
         assert!(direct.lines().any(|line| line.starts_with(what)), "{what} is missing: {direct}");
     }
-    // Each of them, and those that ask what the server has seen.
+    // The WebSocket requests, and the requests for what the server has seen.
     assert_eq!(front.counted("upgrades"), 17);
 }

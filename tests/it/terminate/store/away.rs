@@ -13,7 +13,7 @@ fn logins(visitor: &mut Visitor, count: usize) -> Vec<User> {
     (0..count).map(|_| visitor.login()).collect()
 }
 
-/// Requests with values that nobody knows.
+/// Sends requests with unknown values.
 fn strangers(visitor: &mut Visitor, who: &str, count: usize) {
     for n in 0..count {
         visitor.get("/", &format!("SID={who}-{n}"));
@@ -49,7 +49,7 @@ fn what_was_learned_while_the_store_was_away_is_told_when_it_is_back_and_empty()
         (Some(0), Some(100))
     );
     other.finds(&meanwhile);
-    // What was known before is told again as soon as it is used.
+    // Values known before are written again as soon as they are used.
     one.finds(&before);
     let all = before.len() + meanwhile.len();
     eventually("the store to know", || (redis.dump().len() >= all).then_some(()));
@@ -70,7 +70,7 @@ fn a_frozen_store_costs_five_budgets_and_then_nothing() {
     redis.program().signal(Signal::STOP);
     strangers(&mut visitor, "frozen", 50);
     stands(&instance, "open");
-    // What is waited for one after the other fails five times at most; the keeper may have failed itself.
+    // Waits one after the other fail five times at most; the keeper's own queries may have failed too.
     let late = count(&instance, "find", "late");
     assert!(late <= FAILURES && seen(&instance)["opened"] == 1, "{late}");
     visitor.finds(&before);

@@ -1,4 +1,4 @@
-//! What is held open for longer than it is remembered: a response that goes on, and a connection that is merely kept.
+//! Connections that last longer than a cookie's entry: a response that goes on, and a kept connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use super::redis::Redis;
 use super::{AMPLE, Visitor, application, stands, store, text};
 use crate::support::{PATIENCE, Sessile, eventually};
 
-/// A response that does not end; its head has come.
+/// Requests a response that does not end, and reads its head.
 fn stream(instance: &Sessile, cookie: &str) -> TcpStream {
     let mut stream = TcpStream::connect(instance.address("l")).expect("the listener accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -34,7 +34,7 @@ fn a_client_that_holds_only_a_stream_of_events_is_known_as_long_as_it_is_connect
     let [mut one, mut other] = instances.each_ref().map(Visitor::to);
     let listener = one.login();
     let held = stream(&instances[0], &listener.cookie);
-    // Later than that, and its connection stays open, too.
+    // Later than the entry's end, while the connection stays open.
     let idle = one.login();
     assert_eq!(redis.dump().len(), 2);
     eventually("the store to forget who is idle", || (redis.dump().len() < 2).then_some(()));

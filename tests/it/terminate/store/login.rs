@@ -61,7 +61,7 @@ fn a_crash_and_a_restart_without_a_memory_file_break_no_learned_cookie() {
         instance.signal(Signal::KILL);
         instance.wait();
         instance.restart();
-        // The very first request already.
+        // Already the first request after the restart finds its backend.
         Visitor::to(&instance).finds(&users);
         assert_eq!(count(&instance, "find", "known"), 50);
     }
@@ -75,18 +75,18 @@ fn what_ends_moves_or_was_placed_is_known_to_all() {
     let instances = [Sessile::start(&text), Sessile::start(&text)];
     let [mut one, mut other] = instances.each_ref().map(Visitor::to);
 
-    // A value that no backend is known to have set stays where the first instance has placed it.
+    // A value that no backend has set stays at the backend that the first instance has picked.
     let placed = User { cookie: "SID=from-before".into(), home: one.get("/", "SID=from-before") };
     eventually("it to be told", || (redis.dump().len() == 1).then_some(()));
     other.finds(std::slice::from_ref(&placed));
 
-    // Logged out: the store forgets, too.
+    // A logout removes the value from the store too.
     let user = one.login();
     other.finds(std::slice::from_ref(&user));
     other.get("/logout", &user.cookie);
     eventually("it to be forgotten", || (redis.dump().len() == 1).then_some(()));
 
-    // A backend that leaves the pool takes its entries with it: elsewhere, told as removed, and known there by all.
+    // Values of a backend that leaves the pool move, are logged as removed, and have the new backend in all instances.
     let users: Vec<_> = (0..20).map(|_| one.login()).collect();
     let fewer = text.replace("name = \"b0\"", "name = \"z0\"");
     let moved: Vec<_> = users.iter().filter(|user| user.home == "b0").collect();
@@ -103,14 +103,14 @@ fn what_ends_moves_or_was_placed_is_known_to_all() {
 fn an_instance_that_knows_less_is_told_better() {
     let Some(redis) = Redis::start("an_instance_that_knows_less_is_told_better") else { return };
     let application = application();
-    // Told of what is in use every 100 ms.
+    // Values in use are written every 100 ms.
     let text = text(&store(&redis.url(), AMPLE), &application.addresses)
         .replace("name = \"SID\"", "name = \"SID\", remember = \"1s\"");
     let instances = [Sessile::start(&text), Sessile::start(&text)];
     let [mut one, mut other] = instances.each_ref().map(Visitor::to);
     let user = one.login();
     other.finds(std::slice::from_ref(&user));
-    // Somebody has the last word, and it is not this instance.
+    // A later write of another instance wins.
     let (key, ..) = redis.dump().remove(0);
     let elsewhere = format!("b{}", (user.home[1..].parse::<usize>().unwrap() + 1) % super::BACKENDS);
     let said = format!("{} {elsewhere}", 4_000_000_000_000_u64);

@@ -1,7 +1,7 @@
-//! Learned cookies that several instances know together: real instances, a real redis-server, and what can happen to it.
+//! Learned cookies in the shared store: several real instances, a real redis-server, and its failures.
 //!
-//! Every instance places in turn over five backends, so that a value that is not known lands elsewhere four times of
-//! five. Invariant: every answer says which backend gave it, and every client compares it with that of its login.
+//! Each instance places in turn over five backends, so that an unknown value reaches another backend four times out of
+//! five. Invariant: each response names its backend, and each client compares it with that of its login.
 
 mod away;
 mod held;
@@ -23,7 +23,7 @@ use crate::support::backend::{listener, pool};
 use crate::support::{PATIENCE, Sessile, eventually};
 
 const BACKENDS: usize = 5;
-/// So much that a slow machine is no slow store.
+/// A budget that a slow machine does not exceed.
 const AMPLE: &str = "1s";
 
 /// An application that sets a session cookie at login.
@@ -31,7 +31,7 @@ fn application() -> Backends {
     part_of_application(0, BACKENDS, &Arc::default())
 }
 
-/// So many backends of one from the `first` on; they share the number of its logins.
+/// `count` backends of one application from number `first` on; all share its number of logins.
 fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) -> Backends {
     let logins = Arc::clone(logins);
     Backends::start(count, None, async move |backend, line, asked| {
@@ -43,7 +43,7 @@ fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) ->
         };
         if asked.path() == "/events" {
             line.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await?;
-            // Until the other side leaves.
+            // Lasts until the other side closes.
             return line.end().await.map(|_| false);
         }
         line.send(format!("HTTP/1.1 200 OK\r\n{cookie}X-Backend: b{backend}\r\nContent-Length: 0\r\n\r\n")).await?;
@@ -51,25 +51,25 @@ fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) ->
     })
 }
 
-/// What stands in `[store]`.
+/// Keys of the table `[store]`.
 fn store(url: &str, budget: &str) -> String {
     format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\nbudget = \"{budget}\"\n")
 }
 
-/// The text of an instance with this `[store]`.
+/// Configuration of an instance with this `[store]`.
 fn text(store: &str, backends: &[SocketAddr]) -> String {
     let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     store.to_owned() + &listener("p", "") + &pool("p", options, backends)
 }
 
-/// A user with a session: the cookie, and where it lives.
+/// A user with a session: the cookie, and the backend that has it.
 #[derive(Debug, Clone)]
 struct User {
     cookie: String,
     home: String,
 }
 
-/// A client's connection to an instance.
+/// A client connection to one instance.
 struct Visitor(Talk<TcpStream>);
 
 impl Visitor {
@@ -87,7 +87,7 @@ impl Visitor {
         User { cookie, home: response.field("x-backend").expect("a backend").to_owned() }
     }
 
-    /// Where a request of this user's is served.
+    /// Sends a request of this user; returns the backend.
     fn ask(&mut self, user: &User) -> String {
         self.get("/", &user.cookie)
     }
@@ -98,14 +98,14 @@ impl Visitor {
         response.field("x-backend").expect("a backend").to_owned()
     }
 
-    /// Asserts that all of them are served where they live.
+    /// Asserts that each user is served by the backend of its session.
     fn finds(&mut self, users: &[User]) {
         let lost: Vec<_> = users.iter().filter(|user| self.ask(user) != user.home).collect();
         assert!(lost.is_empty(), "{} of {} moved: {:?}", lost.len(), users.len(), lost.first());
     }
 }
 
-/// What an instance says of its store.
+/// The store as `status` of an instance shows it.
 fn seen(instance: &Sessile) -> Value {
     instance.json("/store")
 }
@@ -114,12 +114,12 @@ fn count(instance: &Sessile, kind: &str, outcome: &str) -> u64 {
     seen(instance)["requests"][kind][outcome].as_u64().expect("a number")
 }
 
-/// Waits until the breaker stands so.
+/// Waits until the circuit breaker has this state.
 fn stands(instance: &Sessile, state: &str) {
     eventually(&format!("the store to be {state}"), || (seen(instance)["state"] == state).then_some(()));
 }
 
-/// Nobody was told of an error that is not the client's own.
+/// Asserts that each error was the client's own fault.
 fn nobody_was_refused(instance: &Sessile) {
     let lines = instance.lines();
     let bad: Vec<_> = lines

@@ -1,4 +1,4 @@
-//! Clients whose backend is gone: they move once, whichever instance they come by afterwards.
+//! Clients of a backend that is gone: each moves once, by whichever instance its next requests come.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::{
 };
 use crate::support::{Sessile, eventually};
 
-/// So many that the two instances' turns differ.
+/// Number of logins, after which the turns of the two instances differ.
 const LOGINS: usize = 42;
 
-/// Users that both instances know.
+/// Users with values that both instances have.
 fn known(one: &mut Visitor, other: &mut Visitor) -> Vec<User> {
     let users: Vec<_> = (0..LOGINS).map(|_| one.login()).collect();
     other.finds(&users);
     users
 }
 
-/// Asserts that those of `b0`, which cannot serve any more, move by the first instance, and that the other one follows
-/// and says why.
+/// Asserts that the users of `b0`, which cannot serve any more, move by the first instance, and that the other instance
+/// follows and logs why.
 fn move_once(redis: &Redis, instances: &[Sessile; 2], [one, other]: [&mut Visitor; 2], users: &[User], cause: &str) {
     let left: Vec<_> = users.iter().filter(|user| user.home == "b0").collect();
     assert!(left.len() >= LOGINS / BACKENDS);
@@ -29,23 +29,23 @@ fn move_once(redis: &Redis, instances: &[Sessile; 2], [one, other]: [&mut Visito
     eventually("the store to be told", || {
         redis.dump().iter().all(|(_, value, _)| !value.ends_with(" b0")).then_some(())
     });
-    // In another order, so that their turns would send them elsewhere.
+    // Another order, so that the turns of placement would send the users to other backends.
     moved.reverse();
     for _ in 0..2 {
         other.finds(&moved);
         one.finds(&moved);
     }
-    // Each counts those that it knew elsewhere.
+    // Each instance counts the users that it knew at another backend.
     let series = format!("sessile_sticky_breaks_total{{pool=\"p\",cause=\"{cause}\"}}");
     let breaks = instances.each_ref().map(|instance| instance.metric(&series));
     assert_eq!(breaks, [left.len() as f64; 2]);
-    // Nobody else has moved.
+    // No other user has moved.
     let stay: Vec<_> = users.iter().filter(|user| user.home != "b0").cloned().collect();
     other.finds(&stay);
     instances.iter().for_each(nobody_was_refused);
 }
 
-/// The backends' first, `b0`, goes; `checks` tell the instances, or the clients' own connections do.
+/// Stops the first backend, `b0`; the instances learn of it by `checks`, or by connections of clients.
 fn the_first_goes_down(test: &str, checks: Option<&str>) {
     let Some(redis) = Redis::start(test) else { return };
     let logins = Arc::default();

@@ -1,4 +1,4 @@
-//! redis-server as a test wants it: stopped, frozen, slow, watched by a sentinel.
+//! redis-server for tests: stopped, frozen, slow, or watched by a sentinel.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::support::backend::Backend;
 use crate::support::program::{self, Program, find, free_address};
 
-/// A server of a test's own.
+/// A redis-server of one test.
 pub struct Redis {
     pub address: SocketAddr,
     pub program: Option<Program>,
@@ -19,7 +19,7 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// `None` where there is none on this machine, which is said.
+    /// Starts it; `None`: it is not installed, and the test says that it skips.
     pub fn start(test: &str) -> Option<Self> {
         let server = find(test, "redis-server")?;
         find(test, "redis-cli")?;
@@ -28,7 +28,7 @@ impl Redis {
         Some(redis)
     }
 
-    /// Starts it, empty, where it was.
+    /// Starts it again, empty, on its old port.
     pub fn run(&mut self, more: &[&str]) {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let mut command = Command::new(&self.server);
@@ -49,13 +49,13 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
-    /// What redis-cli prints.
+    /// Runs redis-cli; returns what it prints.
     pub fn cli(&self, words: &[&str]) -> String {
         let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
         program::output(Command::new("redis-cli").args(["-h", &host, "-p", &port, "--raw"]).args(words))
     }
 
-    /// Every key with its value and the milliseconds that it lasts.
+    /// Each key with its value and its time to live in milliseconds.
     pub fn dump(&self) -> Vec<(String, String, i64)> {
         const ALL: &str = "local all = {} for _, key in ipairs(redis.call('KEYS', '*')) do \
             all[#all + 1] = key .. '|' .. redis.call('GET', key) .. '|' .. redis.call('PTTL', key) end return all";
@@ -69,7 +69,7 @@ impl Redis {
     }
 }
 
-/// A sentinel that watches one primary.
+/// A sentinel with one primary.
 pub fn sentinel(test: &str, primary: &Redis) -> Option<(Program, SocketAddr)> {
     let server = find(test, "redis-server")?;
     let (dir, address) = (tempfile::tempdir().expect("a scratch directory"), free_address());
@@ -87,7 +87,7 @@ pub fn sentinel(test: &str, primary: &Redis) -> Option<(Program, SocketAddr)> {
     Some((Program::start(dir, command, address), address))
 }
 
-/// Stands in front of a server and passes its answers on after a while.
+/// A proxy in front of a server that delays its replies.
 pub struct Slow {
     proxy: Backend,
     delay_ms: Arc<AtomicU64>,

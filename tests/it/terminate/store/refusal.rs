@@ -1,4 +1,4 @@
-//! A store that answers and does not take what it is told: full, a key of somebody else's, a replica.
+//! A store that replies with errors: it is full, a key has another type, it is a replica.
 
 use super::redis::{Redis, Slow};
 use super::{AMPLE, User, Visitor, application, count, nobody_was_refused, seen, stands, store, text};
@@ -9,13 +9,13 @@ fn logins(visitor: &mut Visitor, count: usize) -> Vec<User> {
     (0..count).map(|_| visitor.login()).collect()
 }
 
-/// Waits until the store is complained of so.
+/// Waits until status shows this complaint about the store.
 fn complains(instance: &Sessile, of: &str) {
     let told = || seen(instance)["complaint"].as_str().is_some_and(|why| why.contains(of)).then_some(());
     eventually(&format!("a complaint of {of}"), told);
 }
 
-/// Waits until nobody complains and nothing waits.
+/// Waits until status shows no complaint and no pending write.
 fn is_well(instance: &Sessile) {
     eventually("the complaint to end", || {
         let seen = seen(instance);
@@ -34,14 +34,14 @@ fn a_full_store_is_still_asked_and_is_told_when_it_has_room() {
     let before = logins(&mut one, 20);
     redis.cli(&["config", "set", "maxmemory-policy", "noeviction"]);
     redis.cli(&["config", "set", "maxmemory", "1"]);
-    // More than goes in one exchange.
+    // More values than one pipeline holds.
     let meanwhile = logins(&mut one, 150);
     one.finds(&meanwhile);
     other.finds(&before);
     complains(&instances[0], "does not take what is learned: OOM");
     eventually("it all to wait", || (seen(&instances[0])["pending"] == 150).then_some(()));
     assert_eq!((count(&instances[1], "find", "known"), count(&instances[0], "learn", "failed")), (20, 150));
-    // What has ended takes no room.
+    // An ended value takes no memory.
     other.get("/logout", &before[0].cookie);
     eventually("it to be forgotten", || (redis.dump().len() == 19).then_some(()));
     for instance in &instances {

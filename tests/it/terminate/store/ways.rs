@@ -107,11 +107,11 @@ fn a_store_behind_tls_and_acl_is_used_and_its_password_shown_to_nobody() {
     instances.iter().for_each(|instance| stands(instance, "working"));
     let users: Vec<_> = (0..20).map(|_| one.login()).collect();
     other.finds(&users);
-    // What is in use and what ends needs no more rights.
+    // Values that are renewed and values that end need no further rights.
     other.get("/logout", &users[0].cookie);
     eventually("it to be forgotten", || (redis.cli(&["-n", "3", "dbsize"]).trim() == "19").then_some(()));
 
-    // Another password, another authority: no error to anybody.
+    // Another password, another authority: no client gets an error.
     std::fs::write(&password, "wrong\n").unwrap();
     assert_eq!(instances[0].reload(&text)["accepted"], true);
     stands(&instances[0], "open");
@@ -164,11 +164,11 @@ fn a_reload_changes_the_store_and_drops_no_client() {
     assert_eq!((seen(&instance)["state"].as_str(), seen(&instance)["place"].as_str()), (Some("working"), Some(&*url)));
     visitor.finds(&users);
     let more: Vec<_> = (0..10).map(|_| visitor.login()).collect();
-    // Those in use before are told to the new one, too.
+    // Values in use before the reload are written to the new store too.
     eventually("the second store to know", || (second.dump().len() == 20).then_some(()));
     assert_eq!(first.dump().len(), 10);
 
-    // A store that cannot be used refuses nothing, a file that cannot be read does.
+    // A store that is unusable does not fail the reload; a file that is unreadable does.
     let refused = instance.reload(&with(&url).replace("[store]", "[store]\npassword_file = \"/nowhere\""));
     assert!(refused["accepted"] == false && refused["problems"].to_string().contains("/nowhere"), "{refused}");
     assert_eq!(seen(&instance)["state"], "working");
@@ -177,7 +177,7 @@ fn a_reload_changes_the_store_and_drops_no_client() {
     visitor.finds(&more);
     assert!(instance.reload(&text("", &application.addresses))["changes"].to_string().contains("store removed"));
     assert!(seen(&instance).is_null());
-    // All on one connection.
+    // All queries use one connection.
     visitor.finds(&users);
     nobody_was_refused(&instance);
 }

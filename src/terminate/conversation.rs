@@ -1,0 +1,113 @@
+//! [`Conversation`]: a terminated connection with all that it owns, from the hand-over to its end.
+//!
+//! Decides nothing; `state.rs` holds what changes on the way. Invariant: every conversation is counted here once, with
+//! one ending, also if its task panicked.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::runtime::RuntimeContext;
+use super::state::ConversationState;
+use crate::access_log::{LogRecord, Message};
+use crate::admission::Permit;
+use crate::clock;
+use crate::config::LogLevel;
+use crate::connection::ClientInfo;
+use crate::outcome::Ended;
+use crate::snapshot::Listener;
+
+/// A terminated connection, from the hand-over to its end.
+pub struct Conversation {
+    /// State that the thread's commands see too.
+    pub state: Rc<ConversationState>,
+    /// Context of the thread's runtime.
+    pub context: Rc<RuntimeContext>,
+    /// Facts of the client that the worker has collected.
+    pub client_info: Rc<ClientInfo>,
+    permit: Permit,
+    /// Listener by the rules last seen; `None` once no rules are needed any more.
+    rules: RefCell<Option<Arc<Listener>>>,
+    finished: Cell<bool>,
+}
+
+impl Conversation {
+    /// Begins a conversation and adds it to those of the thread.
+    pub fn begin(
+        context: &Rc<RuntimeContext>,
+        client_info: ClientInfo,
+        permit: Permit,
+        listener: Arc<Listener>,
+    ) -> Self {
+        let client_info = Rc::new(client_info);
+        let listener_name = Arc::clone(&permit.listener().name);
+        let state = Rc::new(ConversationState::new(Rc::clone(&client_info), listener_name));
+        context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
+        context.counters().conversations.add(1);
+        let rules = RefCell::new(Some(listener));
+        Self { state, context: Rc::clone(context), client_info, permit, rules, finished: Cell::new(false) }
+    }
+
+    /// Name of the listener that accepted the connection.
+    pub fn listener_name(&self) -> &Arc<str> {
+        &self.permit.listener().name
+    }
+
+    /// The listener by the rules in force. A listener that a reload removed keeps its last rules for the connections
+    /// that it accepted. `None` after [`Self::forget_rules`].
+    pub fn listener(&self) -> Option<Arc<Listener>> {
+        let mut rules = self.rules.borrow_mut();
+        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
+            *rules = Some(Arc::clone(listener));
+        }
+        rules.clone()
+    }
+
+    /// True if descriptors are scarce: the conversation then holds none that it can do without.
+    pub fn crowded(&self) -> bool {
+        self.permit.crowded()
+    }
+
+    /// Drops the rules: a relay needs none, and would keep those of an old configuration in memory for days.
+    pub fn forget_rules(&self) {
+        self.rules.take();
+    }
+
+    /// Counts the ending and writes the line of the access log; a second call does nothing.
+    pub fn finish(&self, ended: Ended) {
+        if self.finished.replace(true) {
+            return;
+        }
+        self.context.conversations.borrow_mut().remove(&self.client_info.id);
+        let conversations = &self.context.counters().conversations;
+        conversations.set(conversations.value().saturating_sub(1));
+        let counters_index = self.context.counters_index;
+        let duration_us = clock::now().saturating_sub(self.client_info.accepted);
+        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
+        if let Some(backend) = self.state.connected_backend() {
+            backend.counters(counters_index).duration.record_us(duration_us);
+        }
+        let snapshot = self.context.current.load();
+        self.state.refresh(&snapshot, &self.context);
+        let log = snapshot.config.process.log;
+        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
+            self.context.write(LogRecord::Connection(self.state.line(ended, duration_us)));
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if self.finished.get() {
+            return;
+        }
+        // Dropped without an ending: its task panicked, or its thread stops.
+        if std::thread::panicking() {
+            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
+            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
+            self.finish(Ended::Panicked);
+        } else {
+            self.finish(Ended::Stopped);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! [`ClientSide`]: where the rest of a request comes from and its response goes, and [`Http1Client`], the HTTP/1 one.
+//!
+//! Reads no message. An exchange knows its client only by this trait, so that a stream of another version of HTTP can
+//! take the place of a connection; calls are dispatched statically. Invariant: bytes leave in the order in which they
+//! came, and none is lost between one exchange and the next.
+
+use std::task::{Context, Poll};
+
+use crate::terminate::buffer::{BUFFER, Buffer};
+use crate::fault::Fault;
+use crate::terminate::stream::{Got, Stream};
+
+/// The client of one exchange. Bytes are HTTP/1 messages in both directions.
+pub trait ClientSide {
+    /// Bytes behind those that were consumed: the rest of the request, and perhaps the next one.
+    fn bytes(&self) -> &[u8];
+
+    /// Removes the first `count` bytes.
+    fn consume(&mut self, count: usize);
+
+    /// Reads more bytes. `None`: the buffer is full.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>>;
+
+    /// Writes bytes of the response; returns how many were taken.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>>;
+
+    /// Passes on what earlier writes have left in buffers.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+}
+
+/// A client connection that carries requests one after another.
+pub struct Http1Client {
+    /// The connection, with TLS or without.
+    pub stream: Stream,
+    /// Bytes that were read and not consumed.
+    pub unread: Buffer,
+}
+
+impl ClientSide for Http1Client {
+    fn bytes(&self) -> &[u8] {
+        self.unread.bytes()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.unread.consume(count);
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>> {
+        self.unread.poll_read(&mut self.stream, BUFFER, cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>> {
+        self.stream.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.stream.poll_flush(cx)
+    }
+}
