@@ -1,7 +1,7 @@
-//! From a pick to a backend that can be spoken to: connect, PROXY header, TLS, and what a failure of any of them means.
+//! [`Connector`]: from a pick to a backend that is ready for requests: connect, PROXY header, TLS.
 //!
-//! What a failure means is decided by `attempt.rs`, who is picked by whoever asks. Invariant: a lease is held from the
-//! pick on, no byte of a client's is sent here, and so every failure may go on to another backend.
+//! Only waits: the caller picks, and `attempt.rs` decides what a failure means. Invariant: a lease is held from the
+//! pick on, and no byte of the client is sent here, so that another backend may follow every failure.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -24,38 +24,38 @@ use crate::socket::{connect, connect_in_turn};
 use crate::sticky::Facts;
 use crate::tls::Upstream;
 
-/// A backend that can be spoken to.
+/// A connection to a backend, ready for the client's bytes.
 pub struct Connected {
-    /// The way there.
+    /// Stream to the backend, behind any handshake.
     pub stream: Stream,
-    /// The right to use it.
+    /// Lease that counts the connection at its backend.
     pub lease: Lease,
-    /// The client had settled at another one, and why it does not get that.
+    /// Why the client got another backend than the one it was known at.
     pub broke: Option<BreakCause>,
-    /// What the pool remembers.
+    /// Entry that the stick table gets for the client.
     pub remember: Option<Remember>,
 }
 
-/// How backends of one pool are reached for one client.
+/// Connects one client to backends of one pool.
 pub struct Connector<'a> {
-    /// For whom.
+    /// Conversation that needs a backend.
     pub conversation: &'a Conversation,
-    /// Where.
+    /// Pool that picks the backends.
     pub pool: &'a Pool,
-    /// TLS to its backends.
+    /// TLS towards the pool's backends; `None` = plain.
     pub upstream: Option<&'a Arc<Upstream>>,
-    /// What is known of the client's TLS.
+    /// Facts of the client's own TLS.
     pub secured: &'a Secured,
 }
 
 impl Connector<'_> {
-    /// The same as [`Self::connect`] as long as the client is there.
+    /// Does the same as [`Self::connect`], but ends as soon as the client's socket fails.
     pub async fn connect_for<'p>(
         &self,
         client: &Stream,
         choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
     ) -> Result<Connected, Ended> {
-        // Boxed, so that it costs nothing while the conversation only waits, which is most of its life.
+        // The box keeps the task small while the conversation only relays or waits, which is most of its life.
         let connect = Box::pin(self.connect(choose));
         tokio::select! {
             biased;
@@ -64,7 +64,8 @@ impl Connector<'_> {
         }
     }
 
-    /// Connects to whom `choose` picks, and on to the next where that fails. `choose` is told who failed already.
+    /// Connects to the backend that `choose` picks, and to the next after a failure. `choose` gets the backends that
+    /// have failed.
     pub async fn connect<'p>(
         &self,
         mut choose: impl AsyncFnMut(&[Arc<Backend>]) -> Option<Pick<'p>>,
@@ -84,7 +85,7 @@ impl Connector<'_> {
         }
     }
 
-    /// Tries one backend, a known key's also twice; `None` = another one is to be picked.
+    /// Tries one backend, that of a known key also twice; `None` = another backend is to be picked.
     async fn connect_to(
         &self,
         pick: &Pick<'_>,
@@ -127,7 +128,7 @@ impl Connector<'_> {
         }
     }
 
-    /// Waits for the backend at which the client is known, as long as the pool says (`on_down`).
+    /// Waits for the backend at which the client is known, for as long as the pool's `on_down` wants.
     pub async fn wait_for_settled(
         &self,
         client: &Stream,
@@ -171,7 +172,7 @@ impl Connector<'_> {
             .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))
     }
 
-    /// The PROXY header of the pool, where it wants one.
+    /// Returns the PROXY header for the backend; empty where the pool sends none.
     fn header(&self) -> Vec<u8> {
         let Some(proxy) = &self.pool.config().proxy else { return Vec::new() };
         let agreed: Option<Vec<u8>> = self.secured.alpn.as_ref().map(|name| {
@@ -183,7 +184,7 @@ impl Connector<'_> {
     }
 }
 
-/// Writes all of it.
+/// Writes all bytes and flushes them.
 pub async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> Result<(), Fault> {
     std::future::poll_fn(|cx| {
         while !bytes.is_empty() {
@@ -199,7 +200,7 @@ fn now_ms() -> u64 {
     clock::now() / 1_000
 }
 
-/// Begins to connect from one of the pool's addresses.
+/// Begins to connect to a backend from one of the pool's addresses.
 fn begin(sources: &[IpAddr], to: &Address, turn: u64) -> Result<OwnedFd, Fault> {
     connect_in_turn(sources, to, turn, |from| connect(to, from))
 }
