@@ -30,7 +30,7 @@ pub enum NextAttempt {
     SameAt(u64),
     /// The next candidate is picked now.
     Another,
-    /// The connection ends.
+    /// No attempt follows: the connection ends.
     GiveUp(Ended),
 }
 
@@ -52,7 +52,7 @@ pub struct Attempts {
 pub struct AttemptTarget<'t> {
     /// Pool that picked the backend.
     pub pool: &'t Pool,
-    /// Lease on the backend.
+    /// Lease that counts the connection at its backend.
     pub lease: &'t Lease,
     /// Step of the chain that chose the backend.
     pub reason: PickReason,

@@ -1,7 +1,7 @@
-//! [`Fault`]: what the error of a system call means for a connection, and whose failure that is.
+//! [`Fault`]: what the error of a system call means for a connection, and which side is at fault.
 //!
-//! Makes no system call. The one table from errno (errno(3), connect(2), tcp(7)) to a closed list, the one function from
-//! a fault to the ending of an established connection, and the one from a failed connect to [`ConnectFailure`].
+//! Makes no system call. The one table from errno (errno(3), connect(2), tcp(7)) to a closed list, the one function
+//! from a fault to the ending of an established connection, and the one from a failed connect to [`ConnectFailure`].
 //! Invariant: what this process or host lacks (descriptors, ports, memory) is never held against a client or a backend,
 //! and any other answer of connect(2) is the backend's failure.
 
@@ -38,7 +38,7 @@ pub enum Fault {
     Other,
 }
 
-/// The side of an established connection whose socket failed.
+/// The side of an established connection on which a socket failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// The socket towards the client.
@@ -101,7 +101,7 @@ impl Fault {
         }
     }
 
-    /// The ending of an established connection whose socket on this side failed.
+    /// The ending of an established connection after its socket on this side failed.
     pub fn ending(self, side: Endpoint) -> Ended {
         let (reset, gone, tls) = match side {
             Endpoint::Client => (Ended::ClientReset, Ended::ClientGone, Ended::ClientTls),
@@ -129,7 +129,7 @@ impl Fault {
 }
 
 impl ConnectFailure {
-    /// The ending of a connection whose last attempt failed in this way.
+    /// The ending of a connection after its last attempt failed in this way.
     pub fn ended(self) -> Ended {
         match self {
             Self::Refused => Ended::ConnectRefused,

@@ -7,11 +7,11 @@
 //! | floor | what | modules |
 //! |---|---|---|
 //! | 5 process | start, reload, stop, commands | [`cli`], [`server`] |
-//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `acceptor`, `flow`, `preread`, `connect`, `account`), [`terminate`] (`mod`, `conversation`), [`admin`] |
-//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox,blame}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
+//! | 4 flow | who does what in which order | [`splicer`] (`mod`, `worker`, `flow`, `preread`, `read_ahead`, `connect`, `ending`), [`terminate`] (`mod`, `conversation`), [`admin`] |
+//! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`access_log`], [`socket`], [`tls`], [`connection`], [`clock`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
-//! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`counters`] |
+//! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`fault`], [`counters`] |
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 

@@ -1,6 +1,6 @@
-//! How long a connection may do what: the limits of `[limits]`, in the small form that every connection copies.
+//! [`Limits`]: the timeouts of `[limits]` in the small form that every connection copies.
 //!
-//! Reads no clock and ends nobody. Invariant: both halves ask the same deadline, and a limit of 0 never passes.
+//! Reads no clock and ends no connection. Invariant: both halves use the same deadline, and a limit of 0 never passes.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use crate::config;
 use crate::outcome::Ended;
 use crate::socket::KeepAlive;
 
-/// A backend's socket is tuned no later than this.
+/// Latest age of a connection at which its backend's socket is tuned.
 const TUNE_MS: u32 = 15_000;
 
 /// The limits of one connection, in milliseconds; 0 = off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Relay without a byte.
+    /// Relay without a byte in either direction.
     pub idle_ms: u32,
-    /// One side closed, no byte.
+    /// Relay without a byte after one side has closed.
     pub half_close_ms: u32,
-    /// Age.
+    /// Age of the connection, from accept.
     pub lifetime_ms: u32,
-    /// The age at which the backend's socket gets keepalive and user timeout: most connections never reach it.
+    /// Age at which the backend's socket gets keepalive and user timeout; most connections end before it.
     pub tune_ms: u32,
 }
 
 impl Limits {
-    /// As written.
+    /// Converts the limits of the configuration.
     pub fn new(limits: &config::Limits) -> Self {
         let ms = |limit: Option<Duration>| limit.map_or(0, millis);
         Self {
@@ -37,7 +37,7 @@ impl Limits {
         }
     }
 
-    /// The nearest limit of an established pair, and what its passing is called.
+    /// Returns the nearest limit of an established pair and its ending; `None` = all limits are off.
     pub fn deadline(&self, half_closed: bool, last_active: Micros, accepted: Micros) -> Option<(Micros, Ended)> {
         let after = |since: Micros, ms: u32, ended| (ms > 0).then(|| (since + us(ms), ended));
         let half = half_closed.then(|| after(last_active, self.half_close_ms, Ended::HalfCloseTimeout)).flatten();
@@ -47,7 +47,7 @@ impl Limits {
     }
 }
 
-/// The part of the limits that the kernel keeps.
+/// Returns the limits that the kernel enforces on a socket.
 pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
     let seconds = |duration: Duration| duration.as_secs().clamp(1, 32_767) as u32;
     KeepAlive {
@@ -58,18 +58,18 @@ pub fn keep_alive(limits: &config::Limits) -> KeepAlive {
     }
 }
 
-/// Half of the shorter one: the kernel counts from the last answer, not from when it is told to.
+/// Returns half of the shorter limit: the kernel counts from the last acknowledgement, not from the call that sets it.
 fn tune_ms(rules: &KeepAlive) -> u32 {
     let set = [rules.idle_s.saturating_mul(1_000), rules.user_timeout_ms].into_iter().filter(|ms| *ms > 0);
     set.map(|ms| ms / 2).fold(TUNE_MS, u32::min)
 }
 
-/// Milliseconds as the clock counts.
+/// Converts milliseconds to the clock's microseconds.
 pub fn us(ms: u32) -> Micros {
     Micros::from(ms) * 1_000
 }
 
-/// At least one: 0 is off.
+/// Converts to milliseconds, at least one, because 0 means off.
 pub fn millis(duration: Duration) -> u32 {
     duration.as_millis().clamp(1, u32::MAX.into()) as u32
 }

@@ -1,25 +1,25 @@
-//! How a connection ended, and why it went where it did: the closed lists behind metric labels, log words and docs.
+//! [`Ended`], [`PickReason`] and [`BreakCause`]: the closed lists behind metric labels, log words and documentation.
 //!
-//! Counts nothing and writes nothing. Invariant: every `Ended` has one word, one fault and one line of documentation,
-//! and appears in `Ended::ALL` at the index `as usize` gives.
+//! Counts nothing and writes nothing. Invariant: every [`Ended`] has one word, one party at fault and one sentence of
+//! documentation, and stands in [`Ended::ALL`] at the index that `as usize` gives.
 
-/// Whose fault an ending is.
+/// The party at fault for an ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Party {
-    /// Nobody's: it ran its course.
+    /// No party: the connection ran its course.
     None,
-    /// The client's.
+    /// The client caused the ending.
     Client,
-    /// The backend's.
+    /// The backend caused the ending.
     Backend,
-    /// A configured limit.
+    /// A configured limit was reached.
     Limit,
-    /// Ours or this machine's.
+    /// This process or this machine failed.
     Us,
 }
 
 impl Party {
-    /// The word in logs and metrics.
+    /// Returns the word for logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -33,26 +33,26 @@ impl Party {
 
 macro_rules! endings {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $fault:ident;)+) => {
-        /// How a connection ended.
+        /// How a connection ended; see [`Ended::meaning`] for each.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Ended { $($(#[doc = $doc])+ $name,)+ }
 
         impl Ended {
-            /// Every ending, in order.
+            /// Every ending, in the order of its number.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The word in logs, metrics and the admin interface.
+            /// Returns the word for logs, metrics and the admin interface.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
             }
 
-            /// Whose fault it is.
+            /// Returns the party at fault.
             pub fn fault(self) -> Party {
                 match self { $(Self::$name => Party::$fault,)+ }
             }
 
-            /// One sentence for people.
+            /// Returns the documentation, one sentence.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
             }
@@ -69,7 +69,7 @@ endings! {
     ClientLeft = "client_left", Client;
     /// The client reset the connection; the backend's side was reset too.
     ClientReset = "client_reset", Client;
-    /// The client stopped answering (keepalive or `user_timeout`).
+    /// The client stopped acknowledging (keepalive or `user_timeout`).
     ClientGone = "client_gone", Client;
     /// A peer outside `trust` was refused at accept.
     Untrusted = "untrusted", Client;
@@ -85,7 +85,7 @@ endings! {
     ProxyTruncated = "proxy_truncated", Client;
     /// The bytes are certainly not TLS and `not_tls = "refuse"`.
     NotTls = "not_tls", Client;
-    /// Nothing was received before `hello_timeout` and `silent = "refuse"`.
+    /// No byte was received before `hello_timeout` and `silent = "refuse"`.
     Silent = "silent", Client;
     /// A ClientHello was begun but not complete before `hello_timeout`.
     HelloTimeout = "hello_timeout", Client;
@@ -99,9 +99,10 @@ endings! {
     HandshakeTimeout = "handshake_timeout", Client;
     /// `max_handshakes` were under way until `hello_timeout`.
     HandshakeLimit = "handshake_limit", Limit;
-    /// The TLS handshake failed: nothing in common, a certificate that is refused on either side, or bytes that are wrong.
+    /// The TLS handshake failed: nothing in common, a certificate that is refused on either side, or bytes that are
+    /// wrong.
     HandshakeFailed = "handshake_failed", Client;
-    /// The client resumed a session whose client certificate has expired since.
+    /// The client resumed a TLS session, and its certificate has expired since the session began.
     CertificateExpired = "certificate_expired", Client;
     /// The client closed inside the TLS handshake.
     HandshakeCut = "handshake_cut", Client;
@@ -109,15 +110,15 @@ endings! {
     ClientTls = "client_tls", Client;
     /// The client closed without close_notify (RFC 8446 §6.1), in the middle of what it was sending or being sent.
     ClientTruncated = "client_truncated", Client;
-    /// A request's head or body did not come in time; it was answered with 408.
+    /// A request's head or body did not come in time; the reply was 408.
     RequestTimeout = "request_timeout", Client;
-    /// A request was malformed or ambiguous (RFC 9112) and was answered so.
+    /// A request was malformed or ambiguous (RFC 9112) and was refused.
     RequestRefused = "request_refused", Client;
-    /// A request was for a host that is another route than the connection's server name; it was answered with 421.
+    /// A request was for a host on another route than the connection's server name; the reply was 421.
     Misdirected = "misdirected", Client;
-    /// A kept connection had no other request for `keepalive_timeout`.
+    /// A kept connection received no further request within `keepalive_timeout`.
     KeepaliveTimeout = "keepalive_timeout", Limit;
-    /// The head of the response did not come within `response_timeout`; the request was answered with 504.
+    /// The head of the response did not come within `response_timeout`; the reply was 504.
     ResponseTimeout = "response_timeout", Backend;
     /// No byte of a body came or was taken for `body_timeout`.
     BodyTimeout = "body_timeout", Limit;
@@ -125,9 +126,9 @@ endings! {
     ResponseRefused = "response_refused", Backend;
     /// The backend closed before its response was complete; 502, or a reset if it had begun.
     ResponseCut = "response_cut", Backend;
-    /// A kept connection to the backend closed while a request that may not be sent twice was on it; no answer.
+    /// A kept connection to the backend closed while it carried a request that must not be sent twice; no reply.
     KeptClosed = "kept_closed", Backend;
-    /// The backend's TLS cannot be had or is not believed.
+    /// The TLS handshake with the backend failed, or its certificate is not trusted.
     BackendTls = "backend_tls", Backend;
     /// No route matches and the listener has no default pool.
     NoRoute = "no_route", Client;
@@ -137,29 +138,29 @@ endings! {
     SourceRate = "source_rate", Limit;
     /// No backend is usable and `all_down = "refuse"`, or a strict range has none.
     NoBackend = "no_backend", Backend;
-    /// Every backend that could serve has as many connections as it may have, or its own has and `on_full = "reject"`.
+    /// Every usable backend has `max_connections`, or the client's own backend has and `on_full = "reject"`.
     BackendFull = "backend_full", Limit;
-    /// Its own backend is down, and `on_down = "reject"`.
+    /// The client's own backend is down, and `on_down = "reject"`.
     SettledDown = "settled_down", Backend;
     /// The last backend tried refused the connection.
     ConnectRefused = "connect_refused", Backend;
-    /// The last backend tried did not answer within `connect_timeout`, or `connect_budget` ran out.
+    /// The last backend tried did not reply within `connect_timeout`, or `connect_budget` ran out.
     ConnectTimeout = "connect_timeout", Backend;
-    /// The last backend tried is unreachable.
+    /// The last backend tried is unreachable, or a rule of this host or the network forbids the connection.
     ConnectUnreachable = "connect_unreachable", Backend;
     /// The backend reset the connection; the client's side was reset too.
     BackendReset = "backend_reset", Backend;
-    /// The backend stopped answering (keepalive or `user_timeout`).
+    /// The backend stopped acknowledging (keepalive or `user_timeout`).
     BackendGone = "backend_gone", Backend;
     /// The backend was marked down and `on_marked_down = "close"`.
     BackendDown = "backend_down", Backend;
-    /// The backend was drained, and its time was over.
+    /// The backend was drained, and `drain_deadline` had passed.
     Drained = "drained", None;
-    /// No byte for `idle_timeout`.
+    /// No byte came in either direction for `idle_timeout`.
     IdleTimeout = "idle_timeout", Limit;
     /// One side had closed and no byte came for `half_close_timeout`.
     HalfCloseTimeout = "half_close_timeout", Limit;
-    /// The connection reached `lifetime`.
+    /// The connection reached its `lifetime`.
     Lifetime = "lifetime", Limit;
     /// Closed because the process stops.
     Stopped = "stopped", Us;
@@ -167,7 +168,7 @@ endings! {
     NoPort = "no_port", Us;
     /// This process has no free descriptor.
     NoDescriptor = "no_descriptor", Us;
-    /// The kernel has no stick table for sockets.
+    /// The kernel has no memory for sockets.
     NoMemory = "no_memory", Us;
     /// A local error that is none of the above.
     LocalError = "local_error", Us;
@@ -176,10 +177,10 @@ endings! {
 }
 
 impl Ended {
-    /// How many endings there are.
+    /// Number of endings, for arrays of counters.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Whether the connection was turned away before any backend was tried.
+    /// True if the connection was turned away before any backend was tried.
     pub fn refused(self) -> bool {
         use Ended::*;
         matches!(
@@ -216,18 +217,18 @@ impl Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PickReason {
-    /// The request's cookie.
+    /// A valid cookie of the request names the backend.
     Cookie,
-    /// Where the key has settled.
+    /// The stick table has an entry for the key.
     StickTable,
-    /// Placement among the usable backends.
+    /// The balancing method placed the key among the usable backends.
     Placement,
-    /// Nothing usable was left but a backup, or all are down and `all_down = "try"`.
+    /// Only a backup was usable, or all backends are down and `all_down = "try"`.
     LastResort,
 }
 
 impl PickReason {
-    /// The word in logs and `explain`.
+    /// Returns the word for logs and `explain`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Cookie => "cookie",
@@ -238,39 +239,39 @@ impl PickReason {
     }
 }
 
-/// Why a client that had settled somewhere got another backend.
+/// Why a client that was known at one backend got another.
 ///
-/// Counted is what the balancer knows: a client that its stick table had to forget, or lost with the process, is found by
-/// placement or breaks uncounted. Clients known by a cookie are counted by the request: one that brings the same bad
-/// cookie again, although it was sent a good one, is counted again, since nothing tells it from another client.
+/// Only a client that is still known is counted. A client with an entry that was evicted, or lost with the process, is
+/// placed as a new one and not counted. Clients known by a cookie are counted per request: a client that sends the same
+/// bad cookie again, although it received a good one, is counted again, because it cannot be told from another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BreakCause {
-    /// Its backend is down, ejected, or could not be connected to.
+    /// The client's backend is down, ejected, or could not be connected.
     Down,
-    /// Its backend was drained.
+    /// The client's backend was drained.
     Drain,
-    /// Its backend has left the pool.
+    /// The client's backend has left the pool.
     Removed,
-    /// Its named range no longer allows that backend.
+    /// The client's named range no longer allows that backend.
     Range,
-    /// The table has changed, and `on_add = "move"`.
+    /// The list of backends has changed, and `on_add = "move"`.
     Moved,
-    /// The backend it once had to leave is back, and `on_return = "return"`.
+    /// The backend that the client once had to leave is back, and `on_return = "return"`.
     Returned,
-    /// Its backend has as many connections as it may have.
+    /// The client's backend has `max_connections`.
     Full,
-    /// Its cookie was too old.
+    /// The client's cookie was too old.
     Expired,
-    /// Its cookie was not one of ours.
+    /// The client's cookie was not sealed by this pool.
     Forged,
-    /// What was known of it was lost with the process. Always 0 so far: a lost stick table leaves nothing by which a client
-    /// could be known to have settled before, and cookies outlive the process.
+    /// The client's entry was lost with the process. Always 0: after a stick table is lost, no client is known to have
+    /// had an entry, and cookies outlive the process.
     Restart,
 }
 
 impl BreakCause {
-    /// All of them, by number.
+    /// Every cause, in the order of its number.
     pub const ALL: [Self; 10] = [
         Self::Down,
         Self::Drain,
@@ -284,7 +285,7 @@ impl BreakCause {
         Self::Restart,
     ];
 
-    /// The word in logs and metrics.
+    /// Returns the word for logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Down => "down",

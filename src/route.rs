@@ -1,10 +1,11 @@
-//! Which pool a connection goes to: the most precise route whose conditions all hold, else the default.
+//! [`RouteTable`]: finds the pool of a connection, by the most precise route with all conditions true, else the
+//! default.
 //!
-//! Does not refuse ties (`config::check` does) and does not know pools, only their indexes. Precision, first to last:
-//! exact name, longest `*.` wildcard, routes without names, the default; under the same name, more conditions, then
-//! the longer CIDR. A failed condition goes on to the next less precise rule.
+//! Does not refuse ties (`config::check` does) and has no pools, only their indexes. Precision, first to last: exact
+//! name, longest `*.` wildcard, routes without names, the default; under the same name, more conditions, then the
+//! longer CIDR. Where a condition is false, the next less precise rule is looked at.
 //!
-//! Invariant: the order of writing never decides between routes that are not tied, and a look-up allocates nothing.
+//! Invariant: the order in the file never decides between routes that are not tied, and a look-up allocates nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,27 +26,27 @@ pub struct RouteTable {
     needs_hello: bool,
 }
 
-/// Where a connection goes, and by which rule.
+/// The pool of a connection, and the route that chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteMatch {
-    /// The index of its pool.
+    /// Index of the pool among those the table was made with.
     pub pool: usize,
-    /// The route that took it, as an index into those the table was made of; `None` = the default.
+    /// Index of the route among those the table was made of; `None` = the default pool.
     pub route: Option<usize>,
 }
 
-/// What routes look at.
+/// The facts of a connection that conditions of routes compare.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RouteFacts<'a> {
     /// The server name in canonical form (`ServerName::as_str`).
     pub sni: Option<&'a str>,
     /// The protocols offered: a raw, checked ProtocolNameList body (`ClientHello::alpn`).
     pub alpn: &'a [u8],
-    /// The client, canonical; `None` where nobody knows it, and then no source condition holds.
+    /// Address of the client, canonical; `None` = unknown, and then no source condition is true.
     pub source: Option<IpAddr>,
 }
 
-/// One name of one route with one of its networks: so the most precise one is the first that holds.
+/// One name of one route with one of its networks: in a sorted list the first rule that is true is the most precise.
 #[derive(Debug, Clone)]
 struct RouteRule {
     alpn: Arc<[String]>,
@@ -54,7 +55,7 @@ struct RouteRule {
 }
 
 impl RouteTable {
-    /// Builds the table. `pool_index` turns the names of pools into what [`find`](Self::find) answers.
+    /// Builds the table. `pool_index` turns the name of a pool into the index that [`find`](Self::find) returns.
     pub fn new(routes: &[config::Route], default: Option<&str>, pool_index: impl Fn(&str) -> usize) -> Self {
         let mut table = Self {
             exact: AHashMap::new(),
@@ -83,12 +84,12 @@ impl RouteTable {
         table
     }
 
-    /// The pool for a connection; `None` = no route matches and there is no default.
+    /// Returns the pool of a connection; `None` = no route matches and there is no default.
     pub fn find(&self, facts: &RouteFacts<'_>) -> Option<usize> {
         self.find_route(facts).map(|found| found.pool)
     }
 
-    /// The same, with the route that says so.
+    /// Returns the pool of a connection with the route that chose it.
     pub fn find_route(&self, facts: &RouteFacts<'_>) -> Option<RouteMatch> {
         facts
             .sni
@@ -97,12 +98,12 @@ impl RouteTable {
             .or_else(|| self.default.map(|pool| RouteMatch { pool, route: None }))
     }
 
-    /// Whether any route looks at what a hello says.
+    /// True if a condition of a route needs the ClientHello.
     pub fn needs_hello(&self) -> bool {
         self.needs_hello
     }
 
-    /// The name itself, then the domains above it, nearest first.
+    /// Looks up the name itself, then the domains above it, nearest first.
     fn find_by_name(&self, name: &str, facts: &RouteFacts<'_>) -> Option<RouteMatch> {
         if let Some(found) = self.exact.get(name).and_then(|rules| first_that_holds(rules, facts)) {
             return Some(found);
@@ -116,7 +117,7 @@ impl RouteTable {
 }
 
 impl RouteRule {
-    /// A route as rules: one a network, or one alone if it has no source condition.
+    /// Makes one rule for each network of a route, or one rule if it has no source condition.
     fn of(route: &config::Route, found: RouteMatch) -> Vec<Self> {
         let alpn: Arc<[String]> = route.alpn.clone().into();
         let rule = |source| Self { alpn: alpn.clone(), source, found };
@@ -126,8 +127,8 @@ impl RouteRule {
         route.source.iter().map(|network| rule(Some(*network))).collect()
     }
 
-    /// How many conditions, then how long a CIDR. Networks of two families never hold for the same source, so it
-    /// does not matter that their lengths are compared, too.
+    /// Returns the number of conditions, then the length of the CIDR. Networks of two families never contain the same
+    /// source, so comparing their lengths does no harm.
     fn precision(&self) -> (usize, Option<u8>) {
         let conditions = usize::from(!self.alpn.is_empty()) + usize::from(self.source.is_some());
         (conditions, self.source.map(|network| network.prefix_len()))
@@ -147,12 +148,12 @@ fn first_that_holds(rules: &[RouteRule], facts: &RouteFacts<'_>) -> Option<Route
     rules.iter().find(|rule| rule.holds(facts)).map(|rule| rule.found)
 }
 
-/// The domain a name lies in.
+/// Returns the domain above a name.
 fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, domain)| domain)
 }
 
-/// Whether a ProtocolNameList body holds this name.
+/// True if a ProtocolNameList body (RFC 7301 §3.1) contains this name.
 fn offers(mut list: &[u8], wanted: &[u8]) -> bool {
     while let Some((length, names)) = list.split_first() {
         let Some((name, rest)) = names.split_at_checked(usize::from(*length)) else { return false };

@@ -1,7 +1,7 @@
-//! Sockets made: listening ones, bound and told apart from another process's, and connecting ones.
+//! Makes sockets: listening sockets, bound beside no other process, and connecting sockets.
 //!
-//! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT` has shown that no
-//! other process listens there, and nothing listens before everything is bound.
+//! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT`
+//! has shown that no other process listens there, and nothing listens before everything is bound.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,21 +17,21 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use crate::config::Address;
 use crate::fault::Fault;
 
-/// When a silent peer counts as gone.
+/// When the kernel takes a silent peer for gone (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeepAlive {
     /// Seconds of silence before the first probe; 0 = no probes.
     pub idle_s: u32,
-    /// Seconds between probes.
+    /// Seconds between two unanswered probes.
     pub interval_s: u32,
-    /// Unanswered probes.
+    /// Number of unanswered probes after which the peer is gone.
     pub count: u32,
     /// Milliseconds that sent bytes may stay unacknowledged; 0 = the kernel's default.
     pub user_timeout_ms: u32,
 }
 
 impl KeepAlive {
-    /// Sets it on a TCP socket; accepted sockets inherit it from their listener.
+    /// Sets the options on a TCP socket; accepted sockets inherit them from their listener.
     pub fn apply(&self, socket: impl AsFd) -> io::Result<()> {
         if self.idle_s > 0 {
             sockopt::set_socket_keepalive(&socket, true)?;
@@ -46,16 +46,16 @@ impl KeepAlive {
     }
 }
 
-/// How a listening socket behaves.
+/// Options of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Length of the accept queue.
+    /// Length of the accept queue, in connections.
     pub backlog: u32,
-    /// Inherited by accepted sockets.
+    /// Keepalive options that accepted sockets inherit.
     pub keep_alive: KeepAlive,
 }
 
-/// Fails when somebody listens on the address already, whatever options they set.
+/// Fails if any process listens on the address already, whatever options its socket has.
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     prepare(&socket, address)?;
@@ -72,13 +72,13 @@ pub fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Sets what accepted sockets inherit.
+/// Sets the options that accepted sockets inherit.
 pub fn tune_tcp(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
     options.keep_alive.apply(socket)
 }
 
-/// Binds a unix socket; a file that a dead process left is replaced, a living one is an error.
+/// Binds a unix socket. A file that a dead process left is replaced; one that a process listens on is an error.
 pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -86,7 +86,7 @@ pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Removes a unix socket that nobody listens on, and nothing else.
+/// Removes the file of a unix socket that no process listens on, and nothing else.
 pub fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -103,24 +103,24 @@ pub fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Connects without waiting: a process that hangs, its queue full, is still there.
+/// Connects to a unix socket without waiting. `WouldBlock`: a process listens, but its queue is full.
 pub(crate) fn knock(path: &Path) -> io::Result<()> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
 }
 
-/// Looks up `host:port`, which may take as long as the resolver likes.
+/// Looks up `host:port`; blocks for as long as the resolver does.
 pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(name.to_socket_addrs()?.collect())
 }
 
-/// Begins to listen.
+/// Begins to listen on a bound socket.
 pub fn listen(socket: impl AsFd, backlog: u32) -> io::Result<()> {
     Ok(rustix::net::listen(socket, backlog.min(i32::MAX as u32) as i32)?)
 }
 
-/// Lets no new handshake begin on a listening TCP socket, while those under way complete: a packet filter drops every
-/// segment with SYN and without ACK, so the client's kernel tries again after a second, by when the port is closed or
-/// another process's.
+/// Lets no new handshake begin on a listening TCP socket, while handshakes under way complete. A packet filter drops
+/// every segment with SYN and without ACK; the client's kernel repeats it after a second, when the port is closed or
+/// belongs to another process.
 pub fn refuse_new(socket: &OwnedFd) -> io::Result<()> {
     const FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
@@ -195,8 +195,8 @@ fn has_source_for(to: &SocketAddr) -> bool {
     socket.and_then(|socket| rustix::net::connect(&socket, to)) != Err(Errno::ADDRNOTAVAIL)
 }
 
-/// Connects from one of these addresses, in turn so that each one's ports are used alike; from the others only while
-/// the ones before have no port.
+/// Connects from one of these addresses, in turn by connection, so that the ports of all are used alike. Where the
+/// first has no free port, the others follow.
 pub fn connect_in_turn<T>(
     sources: &[IpAddr],
     to: &Address,
@@ -221,7 +221,7 @@ fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // Whatever the system's default: `[::]:443` never takes IPv4 clients, so that `0.0.0.0:443` can stand beside it.
+        // Whatever the system's default is: `[::]:443` never takes IPv4 clients, so `0.0.0.0:443` can stand beside it.
         socket.set_only_v6(true)?;
     }
     Ok(())

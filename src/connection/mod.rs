@@ -1,4 +1,4 @@
-//! [`Carried`] and [`ClientInfo`]: a connection as both halves of the product know it.
+//! [`Carried`] and [`ClientInfo`]: a connection in the form that both halves of the product share.
 //!
 //! Reads no socket and picks no backend. `record.rs` is what others see of a connection, `select.rs` which connections
 //! a command is about. Invariant: a [`Carried`] owns its socket and its permit; dropping it closes the socket and gives
@@ -117,9 +117,10 @@ impl ClientInfo {
         }
     }
 
-    /// Returns the listener whose rules judge this connection: `in_force` if it would have read of the client exactly what
-    /// was read by `read_by`, else `read_by`. So rules about reading and routes never come from two generations: a verdict
-    /// "not TLS" or "silent", a PROXY header or "no hello needed" meets only routes of a configuration that agrees.
+    /// Returns the listener that judges this connection: `in_force` if it would have read of the client exactly what
+    /// was read by `read_by`, else `read_by`. So rules about reading and routes never come from two generations: a
+    /// verdict "not TLS" or "silent", a PROXY header or "no hello needed" meets only routes of a configuration that
+    /// agrees.
     pub fn judged_by<'l>(&self, in_force: Option<&'l Arc<Listener>>, read_by: &'l Arc<Listener>) -> &'l Arc<Listener> {
         in_force.filter(|listener| self.would_be_read_by(listener, &read_by.config)).unwrap_or(read_by)
     }
@@ -149,7 +150,7 @@ impl ClientInfo {
         Facts { source: self.key_source(), sni: self.name(), tlvs: &self.tlvs, cookies: &[] }
     }
 
-    /// Returns the PROXY header for a backend whose pool has `proxy` set. `alpn` is a ProtocolNameList body; `ssl` is
+    /// Returns the PROXY header for a backend of a pool with `send_proxy`. `alpn` is a ProtocolNameList body; `ssl` is
     /// the value of PP2_TYPE_SSL where TLS was terminated here, else the client's own header is passed on.
     pub fn proxy_header(&self, proxy: &ProxyOut, alpn: Option<&[u8]>, ssl: Option<&[u8]>) -> Vec<u8> {
         let announce = Announce {
@@ -179,8 +180,8 @@ impl ClientInfo {
     }
 }
 
-/// True if the first bytes of this peer must be a PROXY header; an error if the listener refuses the peer. A unix peer is
-/// trusted, because the permissions of the socket's file say which process may connect.
+/// True if the first bytes of this peer must be a PROXY header; an error if the listener refuses the peer. A unix peer
+/// is trusted, because the permissions of the socket's file say which process may connect.
 pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr>) -> Result<bool, Ended> {
     let Some(proxy) = &listener.proxy else { return Ok(false) };
     if peer.is_none_or(|peer| proxy.trust.iter().any(|network| network.contains(&peer.ip()))) {

@@ -141,7 +141,7 @@ impl ConnectionRecord<'_> {
 pub struct OpenConnection {
     /// Name of the listener that accepted it.
     pub listener: Arc<str>,
-    /// Backend that serves it.
+    /// Backend that serves the connection.
     pub backend: Arc<Backend>,
     /// A valid cookie of the request chose this backend.
     pub by_cookie: bool,
@@ -154,7 +154,7 @@ pub struct OpenConnection {
 pub struct ConnectionView {
     /// Number of the connection in this process.
     pub id: u64,
-    /// Worker that holds the connection, or whose runtime holds the conversation.
+    /// Worker that holds the connection, or the worker beside the conversation's runtime.
     pub worker: usize,
     /// Address of the client, announced or seen; absent for a unix peer.
     pub client: Option<String>,
@@ -170,7 +170,7 @@ pub struct ConnectionView {
     pub sni: Option<String>,
     /// `preread`, `connect` or `relay`; of conversations also `handshake`, `head`, `exchange`, `kept`.
     pub stage: &'static str,
-    /// Milliseconds since accept.
+    /// Age in milliseconds, since accept.
     pub age_ms: u64,
     /// Milliseconds since the last byte.
     pub idle_ms: u64,

@@ -1,7 +1,7 @@
 //! The stages between the pick and the relay: attempts to connect, and the waits between them.
 //!
-//! Picks no backend. What a failure means is decided by `attempt.rs`, whose failure it is by `fault.rs`. Invariant: a
-//! connection holds a lease from the moment its backend is picked, and at most one socket towards a backend.
+//! Picks no backend. What a failure means is decided by `attempt.rs`, which side is at fault by `fault.rs`. Invariant:
+//! a connection holds a lease from the moment its backend is picked, and at most one socket towards a backend.
 
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};

@@ -1,6 +1,6 @@
-//! The end of a connection, and what can be told of it while it lives.
+//! The end of a passthrough connection, and its record while it is open.
 //!
-//! Decides nothing. Invariant: every connection that was accepted is counted here once, with one ending.
+//! Decides nothing. Invariant: every accepted connection that is not handed over is counted here once, with one ending.
 
 use super::flow::{Flow, Stage, Step};
 use super::os::Os;
@@ -8,19 +8,19 @@ use crate::access_log;
 use crate::connection::ConnectionRecord;
 use crate::outcome::Ended;
 
-/// Which connections get a line.
+/// Selects the connections that get a line in the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogRules {
-    /// None.
+    /// No connection gets a line.
     Off,
-    /// Those of clients; not those that a balancer in front opens for itself.
+    /// Connections of clients get a line, but not those that a balancer in front opens for itself (PROXY LOCAL).
     Clients,
-    /// All of them.
+    /// Every connection gets a line.
     All,
 }
 
 impl<O: Os> Flow<O> {
-    /// Closes what is open, counts the ending and answers the line for the log, if there is one.
+    /// Closes sockets and pipes, counts the ending and returns the line for the access log, if the rules want one.
     pub fn finish(mut self, ended: Ended, log: LogRules, step: &mut Step<'_, O>) -> Option<access_log::ConnectionLine> {
         let relayed = self.stage == Stage::Relay;
         self.up.close(step.tools.pipes);
@@ -49,7 +49,7 @@ impl<O: Os> Flow<O> {
             .then(|| self.record().line(ended, duration_us, None))
     }
 
-    /// What others see of the connection.
+    /// Returns what the admin interface, plans and the access log see of the connection.
     pub fn record(&self) -> ConnectionRecord<'_> {
         let labels = self.labels.as_deref();
         let lease = self.lease.as_ref();

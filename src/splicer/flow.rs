@@ -1,10 +1,11 @@
-//! The passthrough connection, from accept to close: preread → route → pick → attempt → relay → end.
+//! [`Flow`]: the passthrough connection, from accept to close: preread → route → pick → connect → relay → end.
 //!
-//! A state machine without I/O of its own: it asks an [`Os`], changes only its own row, and answers what the worker
-//! shall do. It touches neither slab nor timers nor run queue, and it holds no snapshot once it is connected.
+//! A state machine without I/O of its own: it calls an [`Os`], changes only its own row, and returns a [`Verdict`] for
+//! the worker. It touches neither slab nor timers nor run queue, and it holds no snapshot once it is connected.
+//! `read_ahead.rs`, `connect.rs` and `ending.rs` hold the other stages.
 //!
-//! Invariant: whatever the row owns (sockets, pipes, permit, lease) is given back when the row is dropped, whichever
-//! way it ended; and bytes a client sent before a backend was chosen reach exactly one backend, unchanged.
+//! Invariant: sockets, pipes, permit and lease of a row are given back when the row is dropped, however the connection
+//! ended; and bytes that a client sent before a backend was picked reach exactly one backend, unchanged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,40 +26,41 @@ use crate::pool::{Lease, Pick};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
-/// What a step may use besides its own row.
+/// The parts of a worker that a step may use besides its own row.
 pub struct Step<'a, O: Os> {
     /// The operating system, pipes and scratch buffer.
     pub tools: Tools<'a, O>,
-    /// When this turn began.
+    /// Begin of the worker's turn, on the monotonic clock.
     pub now: Micros,
-    /// The row's own token.
+    /// Token of the row, for the client's side.
     pub token: Token,
-    /// The worker's number.
+    /// Number of the worker, from 0.
     pub worker: usize,
-    /// What is configured.
+    /// Snapshot in force, loaded once for each decision.
     pub current: &'a Current,
-    /// The worker's counters.
+    /// Counters that only this worker writes.
     pub counters: &'a WorkerCounters,
-    /// `Preread`s to use again.
+    /// Cleared `Preread`s, kept to save allocations.
     pub spare: &'a mut Vec<Box<Preread>>,
 }
 
-/// What the worker shall do after a step.
+/// What the worker does with the row after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Wait for an event or the deadline.
+    /// Step the row at its next event or deadline.
     Wait,
-    /// Step again when others have had their turn.
+    /// Step the row again after the other rows of the run queue.
     Again,
-    /// Take the row out, whole: it is a conversation.
+    /// Take the row out and hand it to the runtime: it is a conversation.
     HandOver,
-    /// Take the row out.
+    /// Take the row out and count this ending.
     End(Ended),
 }
 
+/// The stage of a connection; each is a method of [`Flow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Reading what the listener's rules need.
+    /// Bytes are read ahead, as many as the listener's rules need.
     Preread,
     /// Everything needed is read: the connection is routed, and a backend is picked.
     Pick,
@@ -74,6 +76,7 @@ pub(super) enum Stage {
     Relay,
 }
 
+/// What a stage leads to: another stage, in the same step, or the end of the step.
 pub(super) enum Go {
     To(Stage),
     Stop(Verdict),
@@ -81,11 +84,11 @@ pub(super) enum Go {
 
 use Go::{Stop, To};
 
-/// One connection.
+/// The row of one passthrough connection.
 pub struct Flow<O: Os> {
-    /// The wheel's part of the row.
+    /// Entry of the row on the worker's timer wheel.
     pub link: WheelLink,
-    /// It waits in the run queue.
+    /// The row waits in the run queue.
     pub queued: bool,
     pub(super) stage: Stage,
     pub(super) client: Option<O::Socket>,
@@ -94,17 +97,18 @@ pub struct Flow<O: Os> {
     pub(super) down: Direction<O::Pipe>,
     pub(super) client_failed: bool,
     pub(super) backend_failed: bool,
+    /// The backend's socket has keepalive and user timeout.
     tuned: bool,
     pub(super) attempts_made: u8,
     pub(super) reason: Option<PickReason>,
-    /// Deadline of the stage before relay; in relay, when what is remembered of the client is refreshed.
+    /// Before relay the deadline of the stage; in relay the time at which the stick table's entry is refreshed.
     pub(super) until: Micros,
     pub(super) started: Micros,
     pub(super) last_active: Micros,
     pub(super) connect_us: u32,
-    /// The key that the pool remembers, and
+    /// Key in the stick table; meaningless where `settled` is `None`.
     pub(super) key: KeyHash,
-    /// why it is where it is; nothing: nothing is remembered.
+    /// Kind of the entry in the stick table; `None` = the connection has no entry.
     pub(super) settled: Option<EntryKind>,
     limits: Limits,
     pub(super) permit: Permit,
@@ -112,11 +116,11 @@ pub struct Flow<O: Os> {
     pub(super) source: Option<CompactAddress>,
     pub(super) preread: Option<Box<Preread>>,
     pub(super) labels: Option<Box<Labels>>,
-    /// Names the connection in logs and headers.
+    /// Number of the connection in this process, in logs and headers.
     pub id: u64,
 }
 
-/// A client's address without what only IPv6 sockets keep beside it.
+/// A client's address without the flow label and scope of an IPv6 socket address, which would make the row larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactAddress {
     ip: IpAddr,
@@ -135,22 +139,22 @@ impl From<CompactAddress> for SocketAddr {
     }
 }
 
-/// What was accepted.
+/// A connection that was accepted and has no row yet.
 pub struct Incoming<S> {
-    /// The client's socket, not yet watched.
+    /// Socket of the client, not yet watched by an epoll.
     pub socket: S,
-    /// Its address; a unix peer has none.
+    /// Address of the peer; `None` for a unix peer.
     pub peer: Option<SocketAddr>,
-    /// Where it came in.
+    /// Listener that accepted it, with the rules in force then.
     pub listener: Arc<Listener>,
-    /// Its place.
+    /// Permit that counts the connection until it is dropped.
     pub permit: Permit,
-    /// When it was accepted.
+    /// Time of accept, on the monotonic clock.
     pub accepted: Micros,
 }
 
 impl<O: Os> Flow<O> {
-    /// A row for what was accepted.
+    /// Makes the row of a connection that was accepted.
     pub fn new(incoming: Incoming<O::Socket>, id: u64) -> Self {
         let limits = incoming.listener.limits;
         Self {
@@ -182,7 +186,7 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// The first step: who may come in, and what they have to say first.
+    /// Makes the first step: refuses untrusted peers and sources above their limit, and begins to read ahead.
     pub fn begin(&mut self, listener: Arc<Listener>, step: &mut Step<'_, O>) -> Verdict {
         let mut preread = step.spare.pop().unwrap_or_default();
         let client_info =
@@ -207,7 +211,7 @@ impl<O: Os> Flow<O> {
         self.step(step)
     }
 
-    /// Goes on as far as it can.
+    /// Runs stages until one has to wait, or the connection ends.
     pub fn step(&mut self, step: &mut Step<'_, O>) -> Verdict {
         loop {
             let go = match self.stage {
@@ -226,7 +230,7 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Takes note of an event.
+    /// Notes an event; the next step acts on it.
     pub fn event(&mut self, event: &Event) {
         let (from, to, failed) = match event.token.side() {
             Side::Client => (&mut self.up, &mut self.down, &mut self.client_failed),
@@ -239,7 +243,7 @@ impl<O: Os> Flow<O> {
         *failed |= event.failed;
     }
 
-    /// When the row wants to be stepped at the latest.
+    /// Returns the latest time of the next step; `None` = events alone.
     pub fn deadline(&self) -> Option<Micros> {
         if self.stage != Stage::Relay {
             return Some(self.until);
@@ -249,6 +253,7 @@ impl<O: Os> Flow<O> {
         [limit, tune, self.refresh_at()].into_iter().flatten().min()
     }
 
+    /// Routes the connection and picks a backend of its pool; also called again after a failed attempt.
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
         let client_info = &preread.client_info;
@@ -295,6 +300,7 @@ impl<O: Os> Flow<O> {
         To(Stage::Connect)
     }
 
+    /// Moves bytes both ways, passes ends on, and watches the limits.
     fn relay(&mut self, step: &mut Step<'_, O>) -> Go {
         let (Some(client), Some(backend)) = (&self.client, &self.backend) else {
             return Stop(Verdict::End(Ended::LocalError));
@@ -325,7 +331,7 @@ impl<O: Os> Flow<O> {
         Stop(if again { Verdict::Again } else { Verdict::Wait })
     }
 
-    /// A side that has sent everything may still be reset, and reading would not show it.
+    /// Returns the ending of a socket that failed after its end was read: reading would not show it any more.
     fn silent_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
         if let Some(ended) = self.client_failure(step) {
             return Some(ended);
@@ -335,14 +341,14 @@ impl<O: Os> Flow<O> {
         step.tools.os.take_error(backend).map(|fault| fault.ending(Endpoint::Backend))
     }
 
-    /// How the client's socket broke, if an event said that it did.
+    /// Returns the ending of the client's socket, if an event has reported an error.
     pub(super) fn client_failure(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
         let failed = std::mem::take(&mut self.client_failed);
         let client = self.client.as_ref().filter(|_| failed)?;
         step.tools.os.take_error(client).map(|fault| fault.ending(Endpoint::Client))
     }
 
-    /// Passes an end on once everything before it is delivered.
+    /// Passes an end on after every byte before it is delivered.
     fn pass_ends(&mut self, step: &mut Step<'_, O>) {
         for (direction, to) in [(&mut self.up, &self.backend), (&mut self.down, &self.client)] {
             if direction.end_seen
@@ -355,7 +361,8 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Whether a limit has passed; also the moment to look after an old connection's socket, and its entry.
+    /// Returns the ending of a limit that has passed. Also refreshes the stick table's entry and tunes the backend's
+    /// socket when these are due.
     fn overdue(&mut self, step: &mut Step<'_, O>) -> Option<Ended> {
         if self.refresh_at().is_some_and(|at| step.now >= at) {
             self.refresh(step);
@@ -369,8 +376,8 @@ impl<O: Os> Flow<O> {
         self.limit().filter(|(at, _)| step.now >= *at).map(|(_, ended)| ended)
     }
 
-    /// What it is when it leaves this worker: unwatched first, because epoll goes on delivering for a descriptor that
-    /// lives on elsewhere.
+    /// Turns the row into a [`Carried`] for the runtime. The socket leaves epoll first, because epoll goes on
+    /// delivering events of a descriptor that another thread keeps open.
     pub fn carry(mut self, os: &mut O, spare: &mut Vec<Box<Preread>>) -> Option<Carried<O::Socket>> {
         let client = self.client.take()?;
         os.unwatch(&client);
@@ -383,12 +390,12 @@ impl<O: Os> Flow<O> {
         Some(Carried { client, bytes, permit: self.permit, client_info, listener })
     }
 
-    /// The client's address.
+    /// Returns the client's address, announced or seen.
     pub(super) fn source(&self) -> Option<SocketAddr> {
         self.source.map(SocketAddr::from)
     }
 
-    /// The limit that passes first.
+    /// Returns the limit that passes first, and its ending.
     fn limit(&self) -> Option<(Micros, Ended)> {
         self.limits.deadline(self.up.end_seen || self.down.end_seen, self.last_active, self.started)
     }
@@ -397,12 +404,12 @@ impl<O: Os> Flow<O> {
         self.started + us(self.limits.tune_ms)
     }
 
-    /// Changes whenever a byte was read or taken, and when an end was read.
+    /// Returns a value that differs after any byte was read or written, or an end was read.
     fn moved(&self) -> (u64, u64, usize, usize, bool, bool) {
         let (up, down) = (&self.up, &self.down);
         (up.bytes, down.bytes, up.held(), down.held(), up.end_seen, down.end_seen)
     }
 }
 
-/// An idle connection costs a row, and what the kernel keeps.
+/// An idle connection costs one row, besides the memory of the kernel.
 const _: () = assert!(size_of::<Option<(u32, Flow<super::os::Linux>)>>() <= 256);

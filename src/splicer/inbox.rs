@@ -1,6 +1,6 @@
-//! How others reach a worker: a bounded queue and an eventfd that wakes it.
+//! [`Inbox`]: how other threads reach a worker, a bounded queue and an eventfd that wakes it.
 //!
-//! Carries out nothing. Invariant: a command put in is seen by the worker, and the eventfd is written only when the
+//! Executes no command. Invariant: a command put in is seen by the worker, and the eventfd is written only when the
 //! worker may be asleep, so a burst of commands costs one system call.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Commands that may wait. Connections handed over by other workers are the only ones that come in numbers.
+/// Number of commands that may wait. Only connections from other workers come in large numbers.
 const QUEUE: usize = 1024;
 
-/// The sending end.
+/// The sending end of an inbox.
 #[derive(Debug)]
 pub struct Sender<C> {
     queue: SyncSender<C>,
@@ -26,7 +26,7 @@ impl<C> Clone for Sender<C> {
     }
 }
 
-/// The worker's end.
+/// The worker's end of an inbox.
 #[derive(Debug)]
 pub struct Inbox<C> {
     queue: Receiver<C>,
@@ -36,10 +36,11 @@ pub struct Inbox<C> {
 #[derive(Debug)]
 struct Wakeup {
     eventfd: OwnedFd,
+    /// The eventfd was written since the worker last read it.
     rung: AtomicBool,
 }
 
-/// Both ends of a new inbox.
+/// Makes a new inbox and returns both ends.
 pub fn inbox<C>() -> std::io::Result<(Sender<C>, Inbox<C>)> {
     let (sender, receiver) = sync_channel(QUEUE);
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -48,7 +49,7 @@ pub fn inbox<C>() -> std::io::Result<(Sender<C>, Inbox<C>)> {
 }
 
 impl<C> Sender<C> {
-    /// Puts a command in, or hands it back when the worker is gone or does not keep up.
+    /// Puts a command in. The error hands it back: the queue is full, or the worker has ended.
     pub fn send(&self, command: C) -> Result<(), TrySendError<C>> {
         self.queue.try_send(command)?;
         if !self.wakeup.rung.swap(true, Ordering::SeqCst) {
@@ -59,13 +60,13 @@ impl<C> Sender<C> {
 }
 
 impl<C> Inbox<C> {
-    /// Makes it quiet; what is put in from now on rings again. To be followed by `next` until it has nothing.
+    /// Resets the eventfd; the next command writes it again. To be followed by `next` until the queue is empty.
     pub fn hush(&self) {
         let _ = rustix::io::read(&self.wakeup.eventfd, &mut [0; 8]);
         self.wakeup.rung.swap(false, Ordering::SeqCst);
     }
 
-    /// The next command.
+    /// Takes the next command; `None` = the queue is empty.
     pub fn next(&self) -> Option<C> {
         self.queue.try_recv().ok()
     }

@@ -5,7 +5,6 @@
 //! talk to them. Terminated TLS, health and configuration are not its business. Invariant: a connection is touched by
 //! the one worker that holds it.
 
-mod acceptor;
 mod connect;
 pub mod ending;
 pub mod flow;
@@ -13,6 +12,7 @@ mod inbox;
 pub mod os;
 mod pipe;
 mod preread;
+mod read_ahead;
 mod relay;
 pub mod sim;
 mod slab;

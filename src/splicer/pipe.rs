@@ -1,31 +1,32 @@
-//! A worker's pipes: made when a direction turns bulky, given back when it pauses.
+//! [`Pipes`]: a worker's pipes for splice(2), taken while a direction moves bulk, given back when it pauses.
 //!
-//! Decides nothing about when to splice. Invariant: a pipe in the pool is empty. One that still holds bytes is closed,
-//! never pooled: it would carry one client's bytes into another's connection.
+//! Does not decide when to splice. Invariant: a free pipe is empty. A pipe that still holds bytes is closed, because it
+//! would carry the bytes of one client into the connection of another.
 
 use super::os::Os;
 
-/// Free pipes kept per worker; a pipe costs microseconds to make.
+/// Number of free pipes kept per worker; making a pipe costs microseconds.
 const POOLED_MAX: usize = 64;
 
-/// A smaller pipe moves no more at a time than copying does, and means that this user is out of pipe pages.
+/// A smaller pipe moves no more per call than a copy does; the kernel gives one where the user's pipe pages are used up
+/// (pipe(7)).
 const BYTES_MIN: usize = 64 * 1024;
 
-/// After a pipe could not be had, so many directions copy before another is tried.
+/// After a refused pipe, this many requests for one copy instead before the kernel is asked again.
 const REFUSALS_SKIPPED: u32 = 256;
 
-/// A pipe in use, and what it holds.
+/// A pipe in use, with the number of bytes in it.
 #[derive(Debug)]
 pub struct Filled<P> {
-    /// Its two ends.
+    /// Both ends of the pipe.
     pub ends: P,
-    /// Bytes it can take.
+    /// Number of bytes the pipe can take.
     pub capacity: u32,
-    /// Bytes in it.
+    /// Number of bytes in the pipe now.
     pub held: u32,
 }
 
-/// Free pipes.
+/// The pipes of one worker.
 pub struct Pipes<O: Os> {
     free: Vec<(O::Pipe, u32)>,
     in_use: usize,
@@ -34,17 +35,17 @@ pub struct Pipes<O: Os> {
 }
 
 impl<O: Os> Pipes<O> {
-    /// None yet, and never more than `most`: descriptors are for connections first.
+    /// Begins without a pipe and never has more than `most`, because connections need the descriptors first.
     pub fn at_most(most: usize) -> Self {
         Self { free: Vec::new(), in_use: 0, skip: 0, most }
     }
 
-    /// Whether there are pipes, and nobody uses one.
+    /// True if there are free pipes and no pipe is in use.
     pub fn idle(&self) -> bool {
         self.in_use == 0 && !self.free.is_empty()
     }
 
-    /// An empty pipe; `None` when there is none worth having, and copying is right.
+    /// Returns an empty pipe; `None` = no pipe is worth having, and the caller copies.
     pub fn take(&mut self, os: &mut O) -> Option<Filled<O::Pipe>> {
         let (ends, capacity) = match self.free.pop() {
             Some(pipe) => pipe,
@@ -65,7 +66,7 @@ impl<O: Os> Pipes<O> {
         Some(Filled { ends, capacity, held: 0 })
     }
 
-    /// Takes a pipe back.
+    /// Takes a pipe back, and closes it unless it is empty.
     pub fn give(&mut self, pipe: Filled<O::Pipe>) {
         self.in_use -= 1;
         if pipe.held == 0 && self.free.len() < POOLED_MAX {
@@ -73,17 +74,17 @@ impl<O: Os> Pipes<O> {
         }
     }
 
-    /// Pipes that somebody uses.
+    /// Number of pipes that directions hold now.
     pub fn in_use(&self) -> usize {
         self.in_use
     }
 
-    /// Pipes that exist.
+    /// Number of pipes, in use and free.
     pub fn count(&self) -> usize {
         self.in_use + self.free.len()
     }
 
-    /// Closes the free ones, when there is nothing to do.
+    /// Closes the free pipes, after a time without use.
     pub fn trim(&mut self) {
         self.free = Vec::new();
     }

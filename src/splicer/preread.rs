@@ -1,52 +1,50 @@
-//! What a connection needs only until its backend is connected: preread bytes, what they say, and the attempts.
+//! [`Preread`]: the part of a connection that is needed only until its backend is connected: bytes read ahead, the
+//! facts in them, and the attempts to connect.
 //!
-//! Reads no socket; the flow hands it bytes. Invariant: `bytes` are exactly what the client sent after any PROXY
-//! header, in order, and they are never looked at again once a pool is chosen.
+//! Reads no socket (`read_ahead.rs` does), routes nothing and picks nothing. Invariant: `bytes` are exactly what the
+//! client sent after any PROXY header, in order, and they are not looked at again after a pool is chosen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::flow::Go::{self, Stop, To};
-use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
-use super::os::{Io, Micros, Os};
+use super::os::Micros;
 use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
 use crate::connection::{ClientInfo, Entry, expects_proxy_header};
-use crate::fault::{Endpoint, Fault};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Lease, Pool, Remember};
 use crate::proxy_protocol;
 use crate::server_name::ServerName;
 use crate::snapshot::Listener;
 
-/// A buffer above this is not kept for the next connection.
+/// Largest buffer that is kept for the next connection.
 const SPARE_BYTES_MAX: usize = 4 * 1024;
 
-/// A connection before its backend.
+/// State of a connection before its backend is connected.
 #[derive(Debug, Default)]
 pub struct Preread {
-    /// Where it came in.
+    /// Listener that accepted the connection, with the rules it is read by.
     pub listener: Option<Arc<Listener>>,
-    /// Read and not yet sent to anybody.
+    /// Bytes read from the client and not sent to any backend.
     pub bytes: Vec<u8>,
-    /// A PROXY header has to come first.
+    /// The next bytes have to be a PROXY header.
     pub expects_header: bool,
     /// Attempts to connect, from the first pick on.
     pub attempts: Attempts,
     /// Begin of the attempt under way.
     pub attempt_began: Micros,
-    /// The last pick.
+    /// Last pick; `None` before the first.
     pub picked: Option<Picked>,
     /// Begin of the wait for the backend at which the client is known, in milliseconds.
     pub waiting_since_ms: Option<u64>,
-    /// What is read of the client, from accept on.
+    /// Facts about the client, filled from accept on.
     pub client_info: ClientInfo,
     expects_hello: bool,
     scan: Scan,
 }
 
-/// A pick whose backend is being connected. The rules of its pool hold until the connection stands, whatever a reload
-/// changes meanwhile.
+/// A pick with a backend that is being connected. The rules of its pool hold until the connection stands, whatever a
+/// reload changes meanwhile.
 #[derive(Debug)]
 pub struct Picked {
     /// Pool that picked the backend.
@@ -67,34 +65,34 @@ impl Picked {
     }
 }
 
-/// What only some connections have, for the log.
+/// Facts for the access log that only some connections have; boxed to keep the row small.
 #[derive(Debug, Default, Clone)]
 pub struct Labels {
-    /// The server name.
+    /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// Encrypted ClientHello was offered.
+    /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
-    /// The named range the client is in.
+    /// Named range of the pool that contains the client.
     pub range: Option<Arc<str>>,
-    /// Who connected, where a PROXY header announced somebody else.
+    /// Address of the socket's peer where a PROXY header announced another client.
     pub peer: Option<SocketAddr>,
-    /// Served for the peer itself (PROXY LOCAL or UNKNOWN): logged at debug only.
+    /// A PROXY header said LOCAL or UNKNOWN: the connection is logged at level debug only.
     pub local: bool,
-    /// The pool, where it had no backend to offer.
+    /// Name of the pool, where it had no backend for the connection.
     pub pool: Option<Arc<str>>,
-    /// Why it got another backend than the one it had settled at.
+    /// Why the client got another backend than the one it was known at.
     pub broke: Option<BreakCause>,
 }
 
-/// What the bytes so far come to.
+/// Result of reading the bytes so far.
 pub enum PrereadProgress {
-    /// Everything needed is known.
+    /// The rules have everything they need.
     Known,
     /// A PROXY header was complete; it is removed from the bytes.
     Announced,
-    /// More bytes are needed.
+    /// The rules need more bytes.
     More,
-    /// The connection is refused.
+    /// The connection is refused, with this ending.
     Refused(Ended),
 }
 
@@ -151,7 +149,7 @@ impl Preread {
         }
     }
 
-    /// The client finished before it had said enough.
+    /// Returns the ending of a client that closed before the rules had what they need.
     pub fn cut_short(&self) -> Ended {
         match (self.expects_header, self.bytes.is_empty()) {
             (true, true) => Ended::Probe,
@@ -161,7 +159,7 @@ impl Preread {
         }
     }
 
-    /// `hello_timeout` has passed. `Ok`: the listener serves silent clients.
+    /// Applies `hello_timeout`. `Ok`: the client was silent, and the listener has a pool for silent clients.
     pub fn timed_out(&mut self) -> Result<(), Ended> {
         if self.expects_header {
             return Err(Ended::ProxyTruncated);
@@ -187,79 +185,13 @@ impl Preread {
         client_info.proxy_header(proxy, Some(&client_info.alpn), None)
     }
 
-    /// Makes it ready for another connection.
+    /// Clears everything for another connection, but keeps a small buffer.
     pub fn clear(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         *self = Self::default();
         if bytes.capacity() <= SPARE_BYTES_MAX {
             self.bytes = bytes;
             self.bytes.clear();
-        }
-    }
-}
-
-impl<O: Os> Flow<O> {
-    /// Reads until the listener's rules have what they need, or the client's time is over.
-    pub(super) fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
-        loop {
-            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
-            match preread.look() {
-                PrereadProgress::Known => return To(Stage::Pick),
-                PrereadProgress::Announced => {
-                    if let Err(ended) = self.announced(step) {
-                        return Stop(Verdict::End(ended));
-                    }
-                    continue;
-                }
-                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
-                PrereadProgress::More => {}
-            }
-            if !self.up.readable && !self.up.finished {
-                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-            }
-            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
-            let answer = step.tools.os.recv(client, step.tools.scratch);
-            match answer {
-                Io::Moved(n) => {
-                    self.up.bytes += n as u64;
-                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
-                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
-                }
-                Io::Later => {
-                    self.up.readable = false;
-                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
-                }
-                Io::End => return Stop(Verdict::End(preread.cut_short())),
-                // Health checks of balancers in front of us end so.
-                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
-                    return Stop(Verdict::End(Ended::Probe));
-                }
-                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
-            }
-        }
-    }
-
-    fn preread_timed_out(&mut self) -> Go {
-        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
-            Ok(()) => To(Stage::Pick),
-            Err(ended) => Stop(Verdict::End(ended)),
-        }
-    }
-
-    /// A trusted peer has sent a PROXY header. Its bytes are not the client's and do not count.
-    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
-        let Some(preread) = &self.preread else { return Ok(()) };
-        self.up.bytes = preread.bytes.len() as u64;
-        let client_info = &preread.client_info;
-        let labels = self.labels.get_or_insert_default();
-        (labels.local, labels.peer) = (client_info.local, client_info.peer);
-        self.source = client_info.source.map(CompactAddress::from);
-        match client_info.key_source() {
-            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
-            None => {
-                step.counters.keyless.add(1);
-                Ok(())
-            }
         }
     }
 }

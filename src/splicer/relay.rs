@@ -1,7 +1,7 @@
-//! Moving bytes one way: copy while messages are small, splice while they are bulk.
+//! [`Direction`]: moves the bytes of a connection one way, by copy while messages are small and by splice(2) in bulk.
 //!
-//! Does not know which way it is, opens and closes nothing but pipes, and never looks at bytes. Invariant: every byte
-//! read is written, once and in order, before anything after it is read; the end is passed on only after the last
+//! Does not depend on which way it is, opens and closes nothing but pipes, and never looks at bytes. Invariant: every
+//! byte read is written, once and in order, before anything after it is read; the end is passed on only after the last
 //! byte; at rest a direction holds neither a buffer nor a pipe unless its receiver is slow.
 
 use super::os::{Io, Os};
@@ -9,60 +9,61 @@ use super::pipe::{Filled, Pipes};
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 
-/// A fast pair gives way to others after so many rounds.
+/// Number of rounds after which a fast connection gives way to others.
 const ROUNDS: u32 = 16;
 
-/// A read of at least this much counts as bulk.
+/// Smallest read that counts as bulk, in bytes.
 const BULK_BYTES: usize = 32 * 1024;
 
-/// So many bulk reads in a row turn copying into splicing.
+/// Number of bulk reads in a row that turn copying into splicing.
 const BULK_READS: u8 = 3;
 
-/// So many reads in a row below half of `BULK_BYTES` turn it back.
+/// Number of reads below half of `BULK_BYTES` in a row that turn splicing into copying.
 const SMALL_READS: u8 = 5;
 
-/// Bytes one copy moves at most: the size of a worker's scratch buffer.
+/// Most bytes that one copy moves: the size of a worker's scratch buffer.
 pub const COPY_BYTES: usize = 64 * 1024;
 
-/// What a relay may use besides its own row.
+/// The parts of a worker that a relay may use besides its own row.
 pub struct Tools<'a, O: Os> {
-    /// The operating system.
+    /// Operating system, or its simulation.
     pub os: &'a mut O,
-    /// The worker's pipes.
+    /// Pipes of the worker, for splicing.
     pub pipes: &'a mut Pipes<O>,
-    /// The worker's buffer.
+    /// Buffer of the worker, for copying.
     pub scratch: &'a mut [u8],
     /// Bytes moved by splice, for the worker's counter.
     pub spliced: u64,
 }
 
-/// One way of a connection.
+/// One direction of a connection, from a sender to a receiver.
 #[derive(Debug)]
 pub struct Direction<P> {
     /// Bytes read and not yet taken by the receiver.
     rest: Option<Box<Rest>>,
     pipe: Option<Filled<P>>,
-    /// Bytes read so far.
+    /// Number of bytes read from the sender.
     pub bytes: u64,
-    /// The sender may have something.
+    /// The sender's socket may have bytes to read.
     pub readable: bool,
-    /// The receiver may have room.
+    /// The receiver's socket may have room to write.
     pub writable: bool,
-    /// The sender is known to have finished: read until the end.
+    /// An event reported the sender's end: read until it is reached.
     pub finished: bool,
-    /// An urgent byte was told (RFC 6093): a read stops before it though more has come, and splice never passes it.
+    /// An event reported an urgent byte (RFC 6093): a read stops before it though more has come, and splice cannot pass
+    /// it.
     pub urgent: bool,
     /// The end was read, and every byte before it was taken: nothing is read while anything is owed.
     pub end_seen: bool,
-    /// The end was passed on.
+    /// The end was passed on to the receiver.
     pub end_sent: bool,
     bulk: u8,
     small: u8,
     splicing: bool,
     /// The receiver has refused bytes since the pipe was filled.
     blocked: bool,
-    /// The receiver took the last filling at once: the next may be as large as the pipe. So a receiver that stalls
-    /// finds little in its pipe, and a swift one much.
+    /// The receiver took the last filling of the pipe at once: the next may be as large as the pipe. A slow receiver
+    /// thus has few bytes in its pipe, and a fast one many.
     swift: bool,
 }
 
@@ -72,20 +73,20 @@ struct Rest {
     sent: usize,
 }
 
-/// Where a round of moving bytes stopped.
+/// Reason why moving bytes stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pumped {
-    /// Nothing more to do until an event.
+    /// No byte can be moved before the next event.
     Idle,
-    /// More could be done; others first.
+    /// More bytes could be moved, after other connections had their turn.
     Again,
-    /// The sender's socket broke.
+    /// The socket of the sender failed.
     SenderBroken(Fault),
-    /// The receiver's socket broke.
+    /// The socket of the receiver failed.
     ReceiverBroken(Fault),
 }
 
-/// The ending of a connection where a socket broke while bytes were moved; the client's comes first.
+/// Returns the ending of a connection after a socket failed while bytes were moved; the client's failure comes first.
 pub fn broken(up: Pumped, down: Pumped) -> Option<Ended> {
     match (up, down) {
         (Pumped::SenderBroken(fault), _) | (_, Pumped::ReceiverBroken(fault)) => Some(fault.ending(Endpoint::Client)),
@@ -116,12 +117,12 @@ impl<P> Default for Direction<P> {
 }
 
 impl<P> Direction<P> {
-    /// One whose receiver is there and has room.
+    /// Makes a direction with a receiver that is connected and has room.
     pub fn writable() -> Self {
         Self { writable: true, ..Self::default() }
     }
 
-    /// Leaves bytes to be written before anything else; for what was read before there was a receiver.
+    /// Stores bytes to be written before anything else, because they were read before there was a receiver.
     pub fn owe(&mut self, bytes: &[u8]) {
         debug_assert!(self.rest.is_none());
         if !bytes.is_empty() {
@@ -129,13 +130,13 @@ impl<P> Direction<P> {
         }
     }
 
-    /// Bytes read and not yet taken.
+    /// Number of bytes that are read and not yet written.
     pub fn held(&self) -> usize {
         let rest = self.rest.as_ref().map_or(0, |rest| rest.bytes.len() - rest.sent);
         rest + self.pipe.as_ref().map_or(0, |pipe| pipe.held as usize)
     }
 
-    /// Moves what can be moved from one socket to the other.
+    /// Moves as many bytes as possible from one socket to the other.
     pub fn pump<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
         let pumped = self.rounds(from, to, tools);
         if pumped != Pumped::Again {
@@ -214,7 +215,7 @@ impl<P> Direction<P> {
         }
     }
 
-    /// One read and one write through the scratch buffer. A short read means that there is nothing more.
+    /// Makes one read and one write through the scratch buffer. After a short read the socket is empty.
     fn copy<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
         let n = match self.account(tools.os.recv(from, tools.scratch)) {
             Ok(n) => n,
@@ -233,7 +234,7 @@ impl<P> Direction<P> {
         None
     }
 
-    /// Fills the empty pipe once. A short splice may only mean that the pipe is out of slots.
+    /// Fills the empty pipe once. After a short splice the socket may hold more, because a pipe also runs out of slots.
     fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
         if self.pipe.is_none() {
             self.pipe = tools.pipes.take(tools.os);
@@ -251,7 +252,8 @@ impl<P> Direction<P> {
         self.account(answer).err().flatten()
     }
 
-    /// Keeps the books on a read. `Err` when nothing was read, with where to stop unless the end was seen.
+    /// Notes the result of a read and returns the number of bytes. `Err`: nothing was read; the reason to stop, or
+    /// `None` at the end.
     fn account(&mut self, answer: Io) -> Result<usize, Option<Pumped>> {
         match answer {
             Io::Moved(n) => {
@@ -283,7 +285,7 @@ impl<P> Direction<P> {
         }
     }
 
-    /// At rest no pipe is held, unless it still owes bytes.
+    /// Gives the pipe back when the direction rests, unless it still holds bytes.
     fn rest_idle<O: Os<Pipe = P>>(&mut self, tools: &mut Tools<'_, O>) {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.held == 0)
             && let Some(pipe) = self.pipe.take()

@@ -1,48 +1,49 @@
-//! Where a worker keeps its connections: rows in a few large chunks, lowest free row first, empty chunks given back.
+//! [`Slab`]: the rows of a worker in a few large chunks, lowest free row first, empty chunks given back.
 //!
-//! Knows nothing of what a row is. Invariant: a token finds the row it was made for or nothing, and a row freed
-//! during a batch of events is not used again before `settle`.
+//! Does not depend on what a row is. Invariant: a [`Token`] finds the row it was made for or nothing, and a row that is
+//! freed during a batch of events is not used again before [`Slab::settle`].
 
-/// Rows of the first chunk, and of any other.
+/// Number of rows of the first chunk, and of any other.
 const FIRST_ROWS: usize = 512;
 const ROWS: usize = 16_384;
 
-/// At least so much is mapped by itself: the GNU C library's largest threshold (mallopt(3), `M_MMAP_THRESHOLD`).
+/// Smallest allocation that is mapped by itself: the largest threshold of the GNU C library (mallopt(3),
+/// `M_MMAP_THRESHOLD`).
 const MAPPED_BYTES: usize = 33 << 20;
 
-/// Room for rows freed in one batch that is kept.
+/// Capacity of the list of freed rows that is kept after a batch.
 const FREED_KEPT: usize = 512;
 
-/// Which side of a connection an event concerns.
+/// The side of a connection that an event is about, or another source of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Side {
-    /// The client's socket.
+    /// Socket towards the client of a connection.
     Client = 0,
-    /// The backend's socket.
+    /// Socket towards the backend of a connection.
     Backend = 1,
-    /// Not a connection: a listener, by number.
+    /// A listening socket; the slot is its number.
     Listener = 2,
-    /// Not a connection: the inbox.
+    /// The eventfd of the worker's inbox.
     Inbox = 3,
 }
 
-/// Names a socket of a connection to the kernel: slot 32 bits, generation 30, side 2.
+/// Names a socket in epoll events: slot 32 bits, generation 30, side 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(u64);
 
 impl Token {
-    /// A token for something that is not a connection.
+    /// Makes a token for a source of events that is not a connection.
     pub fn special(side: Side, number: u32) -> Self {
         Self(u64::from(number) << 32 | side as u64)
     }
 
-    /// The row.
+    /// Returns the number of the row.
     pub fn slot(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// The side.
+    /// Returns the side, or the other source of events.
     pub fn side(self) -> Side {
         match self.0 & 3 {
             0 => Side::Client,
@@ -52,17 +53,17 @@ impl Token {
         }
     }
 
-    /// The same connection's other or same side.
+    /// Returns the token of a side of the same connection.
     pub fn with_side(self, side: Side) -> Self {
         Self(self.0 & !3 | side as u64)
     }
 
-    /// As the kernel keeps it.
+    /// Encodes the token for epoll_ctl(2).
     pub fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// As the kernel gave it.
+    /// Decodes a token that epoll_wait(2) returned.
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -76,12 +77,12 @@ impl Token {
     }
 }
 
-/// Rows with places of their own, taken lowest first.
+/// A fixed number of rows, taken lowest first.
 struct Chunk<T> {
-    /// As many as were ever used together.
+    /// Rows that were ever used; later ones are reserved.
     rows: Vec<Option<(u32, T)>>,
     most: usize,
-    /// A set bit is a row that may be taken again.
+    /// A set bit is a free row below `rows.len()`.
     free: Vec<u64>,
     free_count: usize,
     /// No word of `free` below this one has a set bit.
@@ -89,9 +90,9 @@ struct Chunk<T> {
 }
 
 impl<T> Chunk<T> {
-    /// The first stays for good, so that a quiet worker asks for no memory. Any other reserves more than an allocator
-    /// serves from its heap, where a small block behind it would keep it from the system for ever: it is mapped by
-    /// itself, costs what is touched of it, and is gone when it is dropped.
+    /// The first chunk stays for good, so that a quiet worker allocates nothing. Any other chunk reserves more than an
+    /// allocator serves from its heap, where a small block behind it would keep it from the system for ever. A chunk
+    /// that is mapped by itself costs only the pages that are touched, and is unmapped when it is dropped.
     fn new(index: usize) -> Self {
         let most = if index == 0 { FIRST_ROWS } else { ROWS };
         let reserved = if index == 0 { FIRST_ROWS } else { ROWS.max(MAPPED_BYTES / size_of::<Option<(u32, T)>>()) };
@@ -106,7 +107,7 @@ impl<T> Chunk<T> {
         self.free_count == self.rows.len()
     }
 
-    /// The lowest free row; there is one.
+    /// Takes the lowest free row of a chunk that is not full.
     fn take(&mut self) -> usize {
         if self.free_count == 0 {
             self.rows.push(None);
@@ -131,12 +132,12 @@ impl<T> Chunk<T> {
     }
 }
 
-/// Rows in chunks.
+/// The rows of one worker, in chunks.
 pub struct Slab<T> {
     chunks: Vec<Option<Chunk<T>>>,
     /// No chunk below this one has a free row.
     lowest: usize,
-    /// Rows freed since `settle`.
+    /// Slots of the rows freed since the last `settle`.
     freed: Vec<u32>,
     generation: u32,
     live: usize,
@@ -149,12 +150,12 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// Rows in use.
+    /// Number of rows in use.
     pub fn len(&self) -> usize {
         self.live
     }
 
-    /// Puts a row, made with the token it will have, into the lowest free place.
+    /// Puts a row into the lowest free place; `make` gets its token.
     pub fn insert_with(&mut self, make: impl FnOnce(Token) -> T) -> Token {
         while self.chunks.get(self.lowest).is_some_and(|chunk| chunk.as_ref().is_some_and(Chunk::is_full)) {
             self.lowest += 1;
@@ -171,7 +172,7 @@ impl<T> Slab<T> {
         token
     }
 
-    /// The row of a token, unless it is gone.
+    /// Returns the row of a token; `None` = the row is gone.
     pub fn find(&mut self, token: Token) -> Option<&mut T> {
         match self.row(token.slot())? {
             Some((generation, value)) if *generation == token.generation() => Some(value),
@@ -179,17 +180,17 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The row at a slot.
+    /// Returns the row at a slot, if one is there.
     pub fn at(&mut self, slot: u32) -> Option<&mut T> {
         self.row(slot)?.as_mut().map(|(_, value)| value)
     }
 
-    /// The token of the row at a slot.
+    /// Returns the token of the row at a slot.
     pub fn token(&mut self, slot: u32) -> Option<Token> {
         self.row(slot)?.as_ref().map(|(generation, _)| Token::new(slot, *generation))
     }
 
-    /// Takes the row at a slot out.
+    /// Takes the row at a slot out; the slot is free after `settle`.
     pub fn remove(&mut self, slot: u32) -> Option<T> {
         let (_, value) = self.row(slot)?.take()?;
         self.live -= 1;
@@ -197,7 +198,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// Makes the rows freed since the last call available again, and gives empty chunks back.
+    /// Makes the slots freed since the last call available again, and drops empty chunks.
     pub fn settle(&mut self) {
         while let Some(slot) = self.freed.pop() {
             let (index, row) = (slot as usize / ROWS, slot as usize % ROWS);
@@ -216,7 +217,7 @@ impl<T> Slab<T> {
         }
     }
 
-    /// Every slot in use, in order.
+    /// Returns every slot in use, in ascending order.
     pub fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         let chunks = self.chunks.iter().enumerate().filter_map(|(index, chunk)| Some((index, chunk.as_ref()?)));
         chunks.flat_map(|(index, chunk)| {

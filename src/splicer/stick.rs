@@ -1,6 +1,6 @@
-//! What a connection keeps of where its client has settled: written when it stands, while it does, and when it ends.
+//! The stick table's entry of a connection: refreshed while the connection is established, and when it ends.
 //!
-//! Chooses nothing; the pool does. Invariant: only a connection that stands, or stood, is remembered.
+//! Picks nothing; the pool does. Invariant: only a connection that is or was established refreshes an entry.
 
 use super::flow::{Flow, Step};
 use super::os::{Micros, Os};
@@ -13,12 +13,12 @@ impl<O: Os> Flow<O> {
         self.next_refresh(pool, now);
     }
 
-    /// When the entry is to be refreshed, if ever.
+    /// Returns the time of the next refresh; `None` = the connection has no entry.
     pub(super) fn refresh_at(&self) -> Option<Micros> {
         self.settled.map(|_| self.until)
     }
 
-    /// Refreshes the entry by the rules in force.
+    /// Refreshes the entry, by the rules in force.
     pub(super) fn refresh(&mut self, step: &Step<'_, O>) {
         let (Some(kind), Some(lease)) = (self.settled, &self.lease) else { return };
         let snapshot = step.current.load();
@@ -31,7 +31,7 @@ impl<O: Os> Flow<O> {
         }
     }
 
-    /// Nothing more, if the pool has no stick table any more.
+    /// Sets the time of the next refresh; no refresh follows where the pool has no stick table any more.
     fn next_refresh(&mut self, pool: &Pool, now: Micros) {
         match pool.refresh_every_ms() {
             Some(every) => self.until = now + Micros::from(every) * 1_000,

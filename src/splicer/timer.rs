@@ -1,6 +1,7 @@
-//! One timer wheel per worker: hierarchical, 5 levels of 64 slots, tick 8 ms (Varghese & Lauck 1987, scheme 7).
+//! [`Wheel`]: one timer wheel per worker, hierarchical, 5 levels of 64 slots, tick 8 ms (Varghese & Lauck 1987, scheme
+//! 7).
 //!
-//! Knows no clock: time is an argument. The entries live in the rows themselves, so an idle connection costs no
+//! Reads no clock: time is an argument. The entries live in the rows themselves, so an idle connection costs no
 //! memory here. Invariant: a linked row is on exactly one list, and never expires before its deadline.
 
 use super::os::Micros;
@@ -15,7 +16,7 @@ const NIL: u32 = u32::MAX;
 pub struct WheelLink {
     previous: u32,
     next: u32,
-    /// The tick it is due, 48 bits, and level × 64 + slot of the list it is on; 0 = not linked.
+    /// Tick of the deadline, 48 bits, and level × 64 + slot of the list, 16 bits; 0 = not linked.
     due_and_list: u64,
 }
 
@@ -26,7 +27,7 @@ impl Default for WheelLink {
 }
 
 impl WheelLink {
-    /// When it is due, or `None` when it is not linked.
+    /// Returns the deadline, rounded up to a tick; `None` = the row is not linked.
     pub fn due(&self) -> Option<Micros> {
         (self.tick() != 0).then(|| self.tick() * TICK_US)
     }
@@ -43,22 +44,22 @@ impl WheelLink {
 
 /// Finds the links of rows.
 pub trait Links {
-    /// The link of a row that exists.
+    /// Returns the link of an existing row.
     fn link(&mut self, slot: u32) -> &mut WheelLink;
 }
 
-/// The lists.
+/// The lists of rows by deadline, and the current tick.
 #[derive(Debug)]
 pub struct Wheel {
     heads: [[u32; SLOTS]; LEVELS],
-    /// A set bit is a list that is not empty.
+    /// A set bit marks a list that is not empty.
     occupied: [u64; LEVELS],
-    /// Every tick up to this one has been looked at.
+    /// Last tick that `expire` has handled.
     tick: u64,
 }
 
 impl Wheel {
-    /// An empty wheel.
+    /// Makes an empty wheel that begins at this time.
     pub fn new(now: Micros) -> Self {
         Self { heads: [[NIL; SLOTS]; LEVELS], occupied: [0; LEVELS], tick: now / TICK_US }
     }
@@ -90,7 +91,7 @@ impl Wheel {
         }
     }
 
-    /// When `expire` has something to do next; `None` = never.
+    /// Returns the next time at which `expire` has work; `None` = the wheel is empty.
     pub fn next(&self) -> Option<Micros> {
         (0..LEVELS).filter_map(|level| self.next_on(level)).min().map(|tick| tick * TICK_US)
     }
@@ -110,7 +111,7 @@ impl Wheel {
         self.tick = self.tick.max(target);
     }
 
-    /// Moves a list whose time has come: what is due is handed out, the rest goes to lower levels.
+    /// Empties a list at its time: rows that are due are handed out, the others go to lower levels.
     fn empty(&mut self, links: &mut impl Links, level: usize, index: usize, into: &mut Vec<u32>) {
         let mut slot = std::mem::replace(&mut self.heads[level][index], NIL);
         self.occupied[level] &= !(1 << index);
@@ -142,7 +143,7 @@ impl Wheel {
         }
     }
 
-    /// The next tick at which a list of this level is to be emptied.
+    /// Returns the next tick at which a list of this level is emptied.
     fn next_on(&self, level: usize) -> Option<u64> {
         let width = 6 * level as u32;
         let here = self.tick >> width;

@@ -1,14 +1,16 @@
-//! One worker: its connections, timers, run queue and listeners, over any [`Os`].
+//! [`Worker`]: the connections, timers, run queue and listeners of one thread, over any [`Os`].
 //!
-//! Has no thread and never sleeps: whoever drives it hands it events. Invariants: every event of a batch is noted
-//! before any connection is stepped, so none can meet a socket that was opened later; a panic costs the connection
-//! whose step it was, by reset, and no other.
+//! Has no thread and never sleeps: the caller hands it events. Invariants: every event of a batch is noted before any
+//! connection is stepped, so no event reaches a socket that was opened after it; a panic in a step costs that
+//! connection, by reset, and no other.
+
+mod acceptor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::acceptor::Acceptor;
+use self::acceptor::Acceptor;
 use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::os::{Event, Micros, Os};
@@ -25,25 +27,25 @@ use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
 
-/// `Preread`s kept for later connections.
+/// Number of `Preread`s kept for later connections.
 const SPARE_MAX: usize = 64;
 
-/// Free pipes that nobody has used for this long are closed.
+/// Free pipes are closed after this time without use.
 const TRIM_US: Micros = 5_000_000;
 
-/// A turn that takes longer is counted and told.
+/// A turn that takes longer is counted and logged.
 const STUCK_US: Micros = 100_000;
 
-/// What every worker of a process shares.
+/// State that all workers of a process share.
 #[derive(Debug)]
 pub struct WorkerShared {
-    /// What is configured.
+    /// Snapshot in force, behind one pointer.
     pub current: Arc<Current>,
-    /// Who may come in.
+    /// Limits on connections, and their counts.
     pub admission: Arc<Admission>,
-    /// What each worker counts.
+    /// Counters of each worker, by its number.
     pub counters: Box<[Padded<WorkerCounters>]>,
-    /// Pipes that one worker may have; beyond them it copies.
+    /// Most pipes of one worker; a direction without a pipe copies.
     pub pipes_max: usize,
 }
 
@@ -57,38 +59,38 @@ impl WorkerShared {
     }
 }
 
-/// One worker.
+/// One worker, without its thread.
 pub struct Worker<O: Os> {
-    /// Its number.
+    /// Number of the worker, from 0.
     pub index: usize,
-    /// Its operating system.
+    /// Operating system, or its simulation.
     pub os: O,
-    /// Connections accepted while it holds so many are not taken in but left in `surplus`.
+    /// Limit on connections, above which newly accepted ones go to `surplus` for other workers.
     pub keep_below: usize,
-    pub(super) surplus: Vec<Incoming<O::Socket>>,
-    /// Connections that are conversations, for whoever holds those.
+    surplus: Vec<Incoming<O::Socket>>,
+    /// Connections that are conversations, to be handed to the runtime.
     carried: Vec<Carried<O::Socket>>,
-    pub(super) flows: Slab<Flow<O>>,
+    flows: Slab<Flow<O>>,
     wheel: Wheel,
     queue: VecDeque<u32>,
     expired: Vec<u32>,
-    pub(super) acceptors: BTreeMap<u32, Acceptor<O>>,
-    pub(super) pipes: Pipes<O>,
-    /// When free pipes are closed, unless they are used before.
+    acceptors: BTreeMap<u32, Acceptor<O>>,
+    pipes: Pipes<O>,
+    /// Time at which free pipes are closed, unless one is used before.
     trim_at: Option<Micros>,
     scratch: Box<[u8]>,
-    /// Boxes move from here into rows and back; without the box every row would be as large as an `Preread`.
+    /// Boxes move from here into rows and back; without the box every row would be as large as a `Preread`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Preread>>,
-    pub(super) shared: Arc<WorkerShared>,
+    shared: Arc<WorkerShared>,
     access_log: AccessLogSender,
     logs_local: bool,
     accepted: u64,
-    pub(super) now: Micros,
+    now: Micros,
 }
 
 impl<O: Os> Worker<O> {
-    /// A worker without connections.
+    /// Makes a worker that has no connections yet.
     pub fn new(index: usize, mut os: O, shared: Arc<WorkerShared>, access_log: AccessLogSender) -> Self {
         let now = os.now();
         let pipes = Pipes::at_most(shared.pipes_max);
@@ -115,22 +117,22 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Its pipes.
+    /// Returns the pipes, for counters and tests.
     pub fn pipes(&self) -> &Pipes<O> {
         &self.pipes
     }
 
-    /// Connections it holds.
+    /// Number of connections that the worker holds.
     pub fn connections(&self) -> usize {
         self.flows.len()
     }
 
-    /// Listening sockets it holds, those being closed included.
+    /// Number of listening sockets, including those that are being removed.
     pub fn acceptors(&self) -> usize {
         self.acceptors.len()
     }
 
-    /// When it has something to do without an event: `Some(0)` at once, `None` never.
+    /// Returns the time of the next work without an event: `Some(0)` = at once, `None` = never.
     pub fn wake_at(&mut self) -> Option<Micros> {
         if !self.queue.is_empty() {
             return Some(0);
@@ -140,7 +142,7 @@ impl<O: Os> Worker<O> {
         acceptors.chain(self.wheel.next()).chain(access_log).chain(self.trim_at).min()
     }
 
-    /// Handles a batch of events and everything that is due.
+    /// Handles a batch of events, the run queue, and every deadline that has passed.
     pub fn turn(&mut self, events: &[Event]) {
         self.now = self.os.now();
         self.counters().wakes.add(1);
@@ -164,7 +166,7 @@ impl<O: Os> Worker<O> {
         self.settle();
     }
 
-    /// Takes a connection in.
+    /// Gives an accepted connection a row and makes its first step.
     pub fn admit(&mut self, incoming: Incoming<O::Socket>) {
         // Another worker may have accepted it after this turn began; nothing is older than now.
         self.now = self.now.max(incoming.accepted);
@@ -175,12 +177,12 @@ impl<O: Os> Worker<O> {
         self.advance(token.slot(), |flow, step| flow.begin(listener, step));
     }
 
-    /// A connection that another worker should take.
+    /// Takes a connection that another worker should serve.
     pub fn surplus(&mut self) -> Option<Incoming<O::Socket>> {
         self.surplus.pop()
     }
 
-    /// A connection that is a conversation and no more this worker's.
+    /// Takes a connection that is a conversation, for the runtime.
     pub fn carried(&mut self) -> Option<Carried<O::Socket>> {
         self.carried.pop()
     }
@@ -194,7 +196,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// What the log shall say from now on; `local`: also what a balancer in front opens for itself.
+    /// Sets whether connections are logged; `local`: also those that a balancer in front opens for itself.
     pub fn set_logs_connections(&mut self, on: bool, local: bool) {
         self.access_log.set_logs_connections(on);
         self.logs_local = local;
@@ -210,26 +212,26 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Ends at most `count` connections; answers how many it ended.
-    pub fn shed(&mut self, whom: &Selection, count: usize, ended: Ended) -> usize {
+    /// Ends at most `count` of the selected connections, the quietest first, and returns how many were ended.
+    pub fn shed(&mut self, selection: &Selection, count: usize, ended: Ended) -> usize {
         let slots: Vec<_> = self.flows.slots().collect();
-        let mut meant: Vec<_> = slots
+        let mut selected: Vec<_> = slots
             .into_iter()
             .filter_map(|slot| {
                 let flow = self.flows.at(slot)?;
-                flow.record().is_selected(whom).then_some((flow.last_active, slot))
+                flow.record().is_selected(selection).then_some((flow.last_active, slot))
             })
             .collect();
         // Quietest first.
-        meant.sort_unstable();
-        for (_, slot) in meant.iter().take(count) {
+        selected.sort_unstable();
+        for (_, slot) in selected.iter().take(count) {
             self.end(*slot, ended);
         }
         self.settle();
-        meant.len().min(count)
+        selected.len().min(count)
     }
 
-    /// Hands over what is left for the log.
+    /// Sends the buffered lines to the access log.
     pub fn flush(&mut self) {
         let dropped = self.access_log.flush();
         self.counters().log_dropped.add(dropped as u64);
@@ -240,7 +242,7 @@ impl<O: Os> Worker<O> {
         &self.shared.counters[self.index].0
     }
 
-    /// Closes free pipes.
+    /// Closes the free pipes of the worker.
     pub fn trim(&mut self) {
         self.pipes.trim();
         self.trim_at = None;
@@ -265,7 +267,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// One step of one connection, and what follows from it.
+    /// Makes one step of one connection and acts on its verdict.
     fn advance(&mut self, slot: u32, go: impl FnOnce(&mut Flow<O>, &mut Step<'_, O>) -> Verdict) {
         let Some(token) = self.flows.token(slot) else { return };
         self.counters().steps.add(1);
@@ -300,7 +302,8 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// The entry on the wheel moves only forward in time by expiring, so that bytes cost no timer.
+    /// Puts a row on the wheel at its deadline. An entry that is due too early stays there and moves when it expires,
+    /// so that moving bytes costs no timer.
     fn arm(&mut self, slot: u32) {
         let Some(flow) = self.flows.at(slot) else { return };
         let (due, deadline) = (flow.link.due(), flow.deadline());
@@ -335,7 +338,7 @@ impl<O: Os> Worker<O> {
         if ended == Ended::NoDescriptor {
             return self.pause_accepting();
         }
-        // Whatever ran out may be there again.
+        // The descriptor or place that a listener waits for may be free now.
         for acceptor in self.acceptors.values_mut() {
             if let Some(until) = &mut acceptor.paused {
                 *until = self.now;
@@ -343,7 +346,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Takes a row out whole: its socket is watched by nobody when it leaves.
+    /// Takes the row of a conversation out; its socket leaves epoll with it.
     fn carry(&mut self, slot: u32) {
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };

@@ -1,10 +1,10 @@
-//! Moves the bytes of a terminated connection both ways: plain relays, and what an accepted Upgrade has become.
+//! Moves the bytes of a terminated connection both ways: plain relays, and connections after an accepted Upgrade.
 //!
-//! Looks into nothing. What the splicer's relay promises holds here too: half-close passes both ways (as close_notify
-//! where there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer a
-//! direction, and the limits are the same. A client that closes its socket without close_notify has its end passed on as
-//! an end, as HAProxy and nginx do, because a reset could take bytes from the backend that it has not read yet; the
-//! outcome says so. A backend that does so is taken for cut.
+//! Reads no protocol. The promises are those of the splicer's relay: half-close passes both ways (as close_notify where
+//! there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer a direction, and
+//! the limits are the same. A client that closes its socket without close_notify has its end passed on as an end, as in
+//! HAProxy and nginx, because a reset could destroy bytes that the backend has not read yet; the outcome is
+//! `client_truncated`. A backend that does the same counts as cut.
 //!
 //! Invariant: an end is passed on only behind every byte before it.
 
@@ -22,10 +22,10 @@ use crate::fault::{Endpoint, Fault};
 use crate::limits::Limits;
 use crate::outcome::Ended;
 
-/// A direction may move so many buffers before others have a turn.
+/// Number of buffers that a direction moves before other tasks have a turn.
 const ROUNDS: usize = 16;
 
-/// One direction.
+/// One direction of a relay, from a sender to a receiver.
 #[derive(Debug, Default)]
 pub struct RelayDirection {
     buffer: Buffer,
@@ -35,14 +35,14 @@ pub struct RelayDirection {
     moved: u64,
 }
 
-/// Which side broke, and how.
+/// The side of a direction that failed, and its fault.
 enum BrokenSide {
     Sender(Fault),
     Receiver(Fault),
 }
 
 impl RelayDirection {
-    /// One that begins with bytes read earlier.
+    /// Makes a direction that begins with bytes read earlier.
     pub fn holding(buffer: Buffer) -> Self {
         Self { buffer, ..Self::default() }
     }
@@ -89,7 +89,7 @@ impl RelayDirection {
     }
 }
 
-/// Moves bytes until both sides have finished, one breaks or a limit passes. Streams are left to be dropped.
+/// Moves bytes until both sides have finished, one fails or a limit passes. The caller drops the streams.
 pub async fn relay(
     conversation: &Conversation,
     limits: Limits,

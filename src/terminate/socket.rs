@@ -1,7 +1,7 @@
-//! A socket of a conversation: any stream socket, non-blocking, driven by the runtime.
+//! [`Socket`]: a stream socket of a conversation, non-blocking, driven by the runtime.
 //!
-//! Speaks no protocol. One method is one system call, as the splicer's are. Invariant: a socket that is dropped before
-//! [`Socket::reset_on_drop`]`(false)` is reset, so that a stream which was cut never looks complete, whatever cut it.
+//! Speaks no protocol. One method is one system call, as in the splicer's `Os`. Invariant: a socket that is dropped
+//! before [`Socket::reset_on_drop`]`(false)` is reset, so that a stream which was cut never looks complete.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -16,12 +16,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::fault::Fault;
 
-/// A stream socket.
+/// A connected stream socket of the runtime.
 #[derive(Debug)]
 pub struct Socket {
     socket: AsyncFd<OwnedFd>,
     reset_on_drop: bool,
-    /// The last write found no room, and the kernel has not told of any since.
+    /// The last write found no room, and the kernel has reported none since.
     full: Cell<bool>,
 }
 
@@ -33,7 +33,7 @@ impl Socket {
         Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, reset_on_drop: true, full: Cell::new(false) })
     }
 
-    /// Waits until the peer resets, or is known to be gone; reads nothing.
+    /// Waits until the socket fails, by a reset or a timeout of the kernel; reads nothing.
     pub async fn broken(&self) -> Fault {
         if let Err(error) = self.socket.ready(Interest::ERROR).await {
             return Fault::of_io(&error);
@@ -45,13 +45,13 @@ impl Socket {
         }
     }
 
-    /// Reads; 0 is the end.
+    /// Reads into the buffer; 0 bytes mean the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.socket.poll_read_ready(cx))?;
             match rustix::net::recv(self.socket.get_ref(), &mut *into, RecvFlags::empty()) {
                 Ok((_, n)) => {
-                    // Whatever comes after a short read makes an event of its own.
+                    // Bytes that come after a short read make an event of their own.
                     if n > 0 && n < into.len() {
                         guard.clear_ready();
                     }
@@ -64,12 +64,12 @@ impl Socket {
         }
     }
 
-    /// Writes.
+    /// Writes from one buffer and returns the number of bytes.
     pub fn poll_send(&self, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_out(cx, |socket| rustix::net::send(socket, from, SendFlags::NOSIGNAL))
     }
 
-    /// Writes several pieces. SIGPIPE is ignored in this process.
+    /// Writes from several buffers with one writev(2). SIGPIPE is ignored in this process.
     pub fn poll_send_all(&self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.poll_out(cx, |socket| rustix::io::writev(socket, from))
     }
@@ -80,9 +80,9 @@ impl Socket {
         write: impl Fn(&OwnedFd) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            // There nearly always is room, also where the runtime has not been told of it yet. Once there was none, it
-            // is waited for: whoever looks in between, because time has passed, would find the odd byte and take it
-            // for a peer that reads.
+            // There nearly always is room, also before the runtime has seen an event. After a write that found none,
+            // the event is waited for: a caller that tries again because time has passed would find room for a few
+            // bytes and take a peer that does not read for one that does.
             let guard = if self.full.get() { Some(ready!(self.socket.poll_write_ready(cx))?) } else { None };
             let answer = write(self.socket.get_ref());
             self.full.set(matches!(answer, Err(Errno::AGAIN)));
@@ -99,20 +99,20 @@ impl Socket {
         }
     }
 
-    /// Waits for the answer to a connect.
+    /// Waits until a connect is complete, and returns its error.
     pub async fn connected(&self) -> io::Result<()> {
         drop(self.socket.writable().await?);
         Ok(sockopt::socket_error(self.socket.get_ref())??)
     }
 
-    /// Finishes sending.
+    /// Finishes sending, so that the peer reads the end.
     pub fn shutdown(&self) {
-        // Fails only where the peer has reset meanwhile, which the next call tells.
+        // Fails only where the peer has reset meanwhile, which the next call reports.
         let _ = rustix::net::shutdown(self.socket.get_ref(), Shutdown::Write);
     }
 
-    /// Whether a drop resets the connection. True from the start, so that a stream that was cut never looks complete;
-    /// false once everything was sent, or while nothing is under way.
+    /// Sets whether a drop resets the connection. True from the start; to be set to false after everything was sent, or
+    /// while nothing is under way.
     pub fn reset_on_drop(&mut self, reset: bool) {
         self.reset_on_drop = reset;
     }

@@ -1,8 +1,8 @@
-//! A stream of a conversation, towards a client or a backend: a socket, with TLS on it or not.
+//! [`Stream`]: a stream of a conversation, towards a client or a backend: a socket with or without TLS.
 //!
-//! Drives rustls over the socket's own calls; wraps nothing and hides no bytes that were read before. Knows no protocol
-//! inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS did not
-//! announce is never reported as a clean one.
+//! Drives rustls over the socket's own calls; wraps no stream and hides no bytes that were read before. Reads no
+//! protocol inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS
+//! did not announce is never reported as a clean one.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsFd;
@@ -14,21 +14,21 @@ use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 use super::socket::Socket;
 use crate::fault::Fault;
 
-/// What rustls may hold for a peer that does not read: one write of ours in records.
+/// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
 pub const UNSENT_MAX: usize = 32 * 1024;
 
-/// What reading came to.
+/// Result of reading from a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Got {
-    /// So many bytes, at least one.
+    /// This many bytes were read, at least one.
     Bytes(usize),
     /// The peer has finished sending.
     End,
-    /// The peer's socket has finished, its TLS has not (RFC 8446 §6.1): what came may not be all.
+    /// The peer closed its socket without close_notify (RFC 8446 §6.1): the bytes may be incomplete.
     Truncated,
 }
 
-/// A stream.
+/// A socket with or without TLS.
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<Connection>>,
@@ -36,23 +36,23 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// One without TLS.
+    /// Makes a stream that has no TLS.
     pub fn plain(socket: Socket) -> Self {
         Self { socket, tls: None, closing: false }
     }
 
-    /// Makes the handshake with a client; `preread` is what it has sent already.
+    /// Makes the handshake with a client; `preread` are the bytes that the worker has read.
     pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: &[u8]) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Tls)?;
         tls.set_buffer_limit(Some(UNSENT_MAX));
         let mut stream = Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false };
-        // All of it, before the first read of the socket: a client that has sent everything waits for us.
+        // All preread bytes come before the first read of the socket: a client that has sent everything waits now.
         let mut rest = preread;
         while !rest.is_empty() {
             let Some(tls) = &mut stream.tls else { break };
             tls.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
             if tls.process_new_packets().is_err() {
-                stream.say_why().await;
+                stream.send_alert().await;
                 return Err(Fault::Tls);
             }
         }
@@ -85,14 +85,14 @@ impl Stream {
         .await
     }
 
-    /// The alert that tells the peer what was wrong.
-    async fn say_why(&mut self) {
+    /// Sends the alert of a failed handshake, and closes without a reset so that the peer can read it.
+    async fn send_alert(&mut self) {
         let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
         self.socket.shutdown();
         self.socket.reset_on_drop(false);
     }
 
-    /// The connection with a client, where there is TLS.
+    /// Returns the TLS connection with a client; `None` = no TLS, or a backend's stream.
     pub fn server(&self) -> Option<&ServerConnection> {
         match self.tls.as_deref()? {
             Connection::Server(server) => Some(server),
@@ -100,7 +100,7 @@ impl Stream {
         }
     }
 
-    /// Reads.
+    /// Reads decrypted bytes into the buffer.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
         let got = |n| if n == 0 { Got::End } else { Got::Bytes(n) };
         loop {
@@ -112,12 +112,12 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(Got::Truncated)),
                 Err(_) => {}
             }
-            // 0 is the socket's end, which the next look at the reader tells from a clean one.
+            // 0 is the socket's end; the reader then returns a clean end or `UnexpectedEof`.
             ready!(self.poll_fill(cx))?;
         }
     }
 
-    /// Writes some; the rest of it, and what TLS holds back, is for `poll_flush`.
+    /// Writes some of the bytes; `poll_flush` sends what TLS holds back.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
         if self.tls.is_none() {
             return self.socket.poll_send(cx, from).map_err(|error| Fault::of_io(&error));
@@ -131,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Gives the socket what TLS holds back.
+    /// Writes the records that TLS holds back to the socket.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
         while tls.wants_write() {
@@ -144,7 +144,7 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more comes: close_notify, then FIN.
+    /// Ends sending: close_notify, then FIN.
     pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         if !std::mem::replace(&mut self.closing, true)
             && let Some(tls) = &mut self.tls
@@ -156,28 +156,28 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the peer resets; reads nothing.
+    /// Waits until the socket fails; reads nothing.
     pub async fn broken(&self) -> Fault {
         self.socket.broken().await
     }
 
-    /// The socket: whether it may be dropped, and what the kernel shall do with it.
+    /// Returns the socket, to set whether a drop resets it.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
 
-    /// The socket alone, of a stream without TLS.
+    /// Returns the socket of a stream without TLS.
     pub fn into_socket(self) -> Socket {
         self.socket
     }
 
-    /// Reads from the socket and lets TLS look at it. 0 is the socket's end.
+    /// Reads from the socket and processes the TLS records. 0 is the socket's end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
         let n = match tls.read_tls(&mut Wire { socket: &self.socket, cx }) {
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // What a handshake or a change of keys makes us say waits for nobody.
+                // Records of a handshake or a key update are sent now, because no later write may follow.
                 if tls.wants_write()
                     && let Poll::Ready(Err(fault)) = self.poll_flush(cx)
                 {
@@ -188,7 +188,7 @@ impl Stream {
             Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
         };
         if tls.process_new_packets().is_err() {
-            // The alert that says why, as far as there is room for it; the peer shall read it, so no reset.
+            // The alert goes out as far as there is room. A reset could destroy it before the peer reads it.
             if self.poll_flush(cx).is_ready() {
                 self.socket.shutdown();
                 self.socket.reset_on_drop(false);
@@ -205,7 +205,7 @@ impl AsFd for Stream {
     }
 }
 
-/// The socket as rustls wants to see it.
+/// The socket as `Read` and `Write`, for rustls.
 struct Wire<'a, 'c, 'w> {
     socket: &'a Socket,
     cx: &'c mut Context<'w>,

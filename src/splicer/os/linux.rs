@@ -1,4 +1,4 @@
-//! The real operating system: Linux, non-blocking sockets, edge-triggered epoll.
+//! [`Linux`]: the real operating system, with non-blocking sockets and edge-triggered epoll.
 //!
 //! Holds no connection and decides nothing. Invariant: one method makes one system call, but for `pipe`, `connect`,
 //! `reset` and `keep_alive`, which cannot.
@@ -21,13 +21,13 @@ use crate::proxy_protocol::canonical;
 use crate::socket::KeepAlive;
 use crate::splicer::slab::{Side, Token};
 
-/// An event as the kernel tells it.
+/// An event as epoll_wait(2) returns it.
 pub type RawEvent = epoll::Event;
 
-/// A pipe holds this much, so that one round of splice moves as much as sixteen of copying.
+/// Size of a pipe: one splice moves as much as four copies.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// One client's or backend's socket.
+/// Socket of a client or a backend.
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
@@ -56,25 +56,25 @@ pub struct Pipe {
     write: OwnedFd,
 }
 
-/// One worker's epoll and clock.
+/// The epoll and the clock of one worker.
 #[derive(Debug)]
 pub struct Linux {
     epoll: OwnedFd,
 }
 
 impl Linux {
-    /// An epoll of its own.
+    /// Makes the epoll of a worker.
     pub fn new() -> std::io::Result<Self> {
         Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
-    /// Watches the inbox.
+    /// Watches the eventfd of the worker's inbox.
     pub fn watch_inbox(&mut self, eventfd: impl AsFd) -> std::io::Result<()> {
         let token = epoll::EventData::new_u64(Token::special(Side::Inbox, 0).to_bits());
         Ok(epoll::add(&self.epoll, eventfd, token, epoll::EventFlags::IN)?)
     }
 
-    /// Sleeps until something happens, at most `timeout`; `None` = for ever. Events replace what `into` held.
+    /// Sleeps until an event, at most `timeout`; `None` = for ever. The events replace the content of `into`.
     pub fn wait(&mut self, into: &mut Vec<Event>, raw: &mut Vec<RawEvent>, timeout: Option<Duration>) {
         into.clear();
         raw.clear();
@@ -94,7 +94,7 @@ impl Linux {
                 }
             })),
             Err(Errno::INTR) => {}
-            // Nothing else can happen to an epoll of ours; sleeping keeps even that calm.
+            // No other error is possible for this epoll; the pause keeps even that from spinning.
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
@@ -150,7 +150,7 @@ impl Os for Linux {
 
     fn pipe(&mut self) -> Result<(Pipe, usize), Fault> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(Fault::own)?;
-        // An unprivileged user who is out of pipe pages is refused here and keeps the small pipe.
+        // Where an unprivileged user's pipe pages are used up, this fails and the pipe stays small.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
         let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(Fault::own)?;
         Ok((Pipe { read, write }, size))
@@ -168,7 +168,7 @@ impl Os for Linux {
     }
 
     fn shutdown(&mut self, socket: &Connection) {
-        // Fails only where the peer has reset meanwhile, which the next event tells.
+        // Fails only where the peer has reset meanwhile, which the next event reports.
         let _ = rustix::net::shutdown(&socket.0, Shutdown::Write);
     }
 

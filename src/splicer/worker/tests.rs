@@ -21,7 +21,7 @@ fn config(listener: &str, pool: &str) -> Config {
     checked.unwrap_or_else(|problems| panic!("{problems:?}")).config
 }
 
-/// Another worker's turn may have begun later than this one's, and what it hands over may end at once.
+/// Another worker's turn may have begun later than this worker's, and a connection it hands over may end at once.
 #[test]
 fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
     let shared = shared("trust = [\"192.0.2.0/24\"]", "");
@@ -40,7 +40,7 @@ fn a_connection_accepted_after_this_turn_began_is_taken_in_like_any_other() {
     assert_eq!(shared.admission.open(), 0);
 }
 
-/// Whoever holds it next has its socket, its place and what it said; the worker has nothing of it.
+/// The runtime gets the socket, the permit and the bytes; the worker keeps nothing of the conversation.
 #[test]
 fn a_conversation_leaves_the_worker_whole() {
     let shared = shared("trust = [\"192.0.2.0/24\"]", "http = true");

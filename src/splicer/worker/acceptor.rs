@@ -1,26 +1,25 @@
-//! A worker's listening sockets: accept, pause when a limit is reached, close without losing anybody.
+//! [`Acceptor`]: a worker's listening socket, which accepts, pauses at a limit, and closes without losing a connection.
 //!
 //! Binds nothing. Invariants: accepting pauses and always resumes; a socket that is being removed serves every
-//! connection whose handshake completed before it closes.
+//! connection that completed its handshake before the close.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::flow::Incoming;
-use super::os::{Accepted, Micros, Os};
-use super::slab::{Side, Token};
-use super::worker::Worker;
+use super::Worker;
 use crate::admission::Permit;
 use crate::snapshot::Listener;
+use crate::splicer::flow::Incoming;
+use crate::splicer::os::{Accepted, Micros, Os};
+use crate::splicer::slab::{Side, Token};
 
 /// Accepts per wake while the queue is long.
 const BATCH_MAX: u32 = 64;
 
-/// How long accepting pauses when a limit is reached or descriptors are out; a close ends the pause early.
+/// Pause of accepting after a limit is reached or no descriptor is free; the next close of a connection ends it early.
 const PAUSE_US: Micros = 50_000;
 
-/// How long a listener that is being removed still takes handshakes that had begun: longer than the round trip to
-/// the far side of the world.
+/// Time for which a removed listener still completes handshakes that had begun: longer than the longest round trip.
 const LINGER_US: Micros = 300_000;
 
 /// A listening socket and its rules.
@@ -28,23 +27,23 @@ pub(super) struct Acceptor<O: Os> {
     socket: O::Listener,
     listener: Arc<Listener>,
     shared: bool,
-    /// Accepts at the next wake.
+    /// Number of accepts at the next wake.
     batch: u32,
-    /// Not watched until then: a limit is reached or descriptors are out.
+    /// End of a pause, in which the socket is not watched; `None` = it accepts.
     pub(super) paused: Option<Micros>,
-    /// Being removed: closes when nothing is queued any more, but not before then.
+    /// Earliest close of a socket that is being removed; it also closes only with an empty queue.
     closing: Option<Micros>,
 }
 
 impl<O: Os> Acceptor<O> {
-    /// When it wants to be looked at without an event.
+    /// Returns the time at which the socket needs attention without an event.
     pub(super) fn due(&self) -> Option<Micros> {
         self.paused.or(self.closing)
     }
 }
 
 impl<O: Os> Worker<O> {
-    /// Begins to accept on a socket. Numbers are the caller's, and unique.
+    /// Begins to accept on a socket. The caller chooses unique numbers; `shared` = several workers watch the socket.
     pub fn add_listener(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
         let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
         let paused = (!watched).then_some(self.now + PAUSE_US);
@@ -58,7 +57,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Serves what is queued on a socket, then closes it.
+    /// Serves the connections that are queued on a socket, then closes it.
     pub fn remove_listener(&mut self, number: u32) {
         let until = self.os.now() + LINGER_US;
         if let Some(acceptor) = self.acceptors.get_mut(&number) {
@@ -69,7 +68,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Takes a batch from the queue, or all of it where the acceptor closes.
+    /// Takes a batch from the queue, or the whole queue of a socket that closes.
     pub(super) fn accept(&mut self, number: u32) {
         let Some(acceptor) = self.acceptors.get(&number) else { return };
         let (batch, closing) = (acceptor.batch, acceptor.closing.is_some());
@@ -86,7 +85,7 @@ impl<O: Os> Worker<O> {
         let counters = &self.shared.counters[self.index].0;
         let Some(acceptor) = self.acceptors.get_mut(&number) else { return };
         match stop {
-            // Found the whole batch: the queue is long.
+            // The queue held the whole batch, so it is long.
             Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(BATCH_MAX),
             Stop::Empty => acceptor.batch = taken.clamp(1, BATCH_MAX),
             Stop::Full => {
@@ -101,7 +100,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// What was accepted could not be connected for want of a descriptor: others had better wait in the queue.
+    /// Pauses all listeners, because no descriptor was free to connect to a backend: clients wait in the queue instead.
     pub(super) fn pause_accepting(&mut self) {
         self.counters().accept_paused_descriptors.add(1);
         self.pipes.trim();
@@ -111,7 +110,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Stops accepting for a while.
+    /// Pauses one listener for [`PAUSE_US`].
     fn pause(&mut self, number: u32) {
         if let Some(acceptor) = self.acceptors.get_mut(&number)
             && acceptor.paused.is_none()
@@ -148,7 +147,7 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Resumes what paused long enough, and closes what has served its queue.
+    /// Resumes listeners after their pause, and closes removed ones that have served their queue.
     pub(super) fn poll_listeners(&mut self) {
         for (number, acceptor) in &mut self.acceptors {
             if acceptor.paused.is_some_and(|until| until <= self.now) {
@@ -173,7 +172,7 @@ impl<O: Os> Worker<O> {
     }
 }
 
-/// Why accepting stopped.
+/// Reason why a round of accepting stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     Batch,

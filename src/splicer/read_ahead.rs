@@ -1,0 +1,77 @@
+//! The first stage of a connection: bytes are read ahead, until the listener's rules have what they need.
+//!
+//! Understands no bytes (`preread.rs` does) and routes nothing. Invariant: every byte that is read goes to `Preread`,
+//! and no more is read than one buffer beyond what the rules need.
+
+use super::flow::Go::{self, Stop, To};
+use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
+use super::os::{Io, Os};
+use super::preread::PrereadProgress;
+use crate::fault::{Endpoint, Fault};
+use crate::outcome::Ended;
+
+impl<O: Os> Flow<O> {
+    /// Reads until the listener's rules have what they need, or the client's time is over.
+    pub(super) fn preread(&mut self, step: &mut Step<'_, O>) -> Go {
+        loop {
+            let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
+            match preread.look() {
+                PrereadProgress::Known => return To(Stage::Pick),
+                PrereadProgress::Announced => {
+                    if let Err(ended) = self.announced(step) {
+                        return Stop(Verdict::End(ended));
+                    }
+                    continue;
+                }
+                PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
+                PrereadProgress::More => {}
+            }
+            if !self.up.readable && !self.up.finished {
+                return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+            }
+            let Some(client) = &self.client else { return Stop(Verdict::Wait) };
+            let answer = step.tools.os.recv(client, step.tools.scratch);
+            match answer {
+                Io::Moved(n) => {
+                    self.up.bytes += n as u64;
+                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
+                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                }
+                Io::Later => {
+                    self.up.readable = false;
+                    return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
+                }
+                Io::End => return Stop(Verdict::End(preread.cut_short())),
+                // The health checks of many balancers in front end in this way.
+                Io::Broken(Fault::Reset) if preread.cut_short() == Ended::Probe => {
+                    return Stop(Verdict::End(Ended::Probe));
+                }
+                Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
+            }
+        }
+    }
+
+    fn preread_timed_out(&mut self) -> Go {
+        match self.preread.as_mut().map_or(Ok(()), |preread| preread.timed_out()) {
+            Ok(()) => To(Stage::Pick),
+            Err(ended) => Stop(Verdict::End(ended)),
+        }
+    }
+
+    /// Applies a PROXY header to the row. Its bytes are the peer's, not the client's, and do not count.
+    fn announced(&mut self, step: &Step<'_, O>) -> Result<(), Ended> {
+        let Some(preread) = &self.preread else { return Ok(()) };
+        self.up.bytes = preread.bytes.len() as u64;
+        let client_info = &preread.client_info;
+        let labels = self.labels.get_or_insert_default();
+        (labels.local, labels.peer) = (client_info.local, client_info.peer);
+        self.source = client_info.source.map(CompactAddress::from);
+        match client_info.key_source() {
+            Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
+            None => {
+                step.counters.keyless.add(1);
+                Ok(())
+            }
+        }
+    }
+}
