@@ -7,6 +7,7 @@
 mod backend;
 mod client;
 mod config;
+mod destination;
 mod instance;
 mod limits;
 mod local;
@@ -68,6 +69,10 @@ const TABLE: &[(&str, &str)] = &[
     ("backends-of-a-strict-range-are-down", "no_backend"),
     ("backends-of-a-range-are-down", "done"),
     ("one-of-three-refuses-and-one-is-a-blackhole", "done"),
+    ("backend-behind-a-blackhole-route", "done"),
+    ("backend-behind-a-prohibit-route", "done"),
+    ("backend-behind-an-unreachable-route", "done"),
+    ("backend-behind-a-forbidden-socket", "done"),
     // Limits.
     ("nobody-says-anything", "idle_timeout"),
     ("somebody-says-something", "done"),
@@ -318,6 +323,7 @@ fn every_row_of_the_table_is_played_once() {
     let sources = [
         include_str!("backend.rs"),
         include_str!("client.rs"),
+        include_str!("destination.rs"),
         include_str!("limits.rs"),
         include_str!("local.rs"),
         include_str!("proxy.rs"),

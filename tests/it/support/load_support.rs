@@ -99,7 +99,7 @@ impl EchoProcess {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let file = dir.path().join("port");
         let child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "support::many::an_echo_for_another_process", "--ignored"])
+            .args(["--exact", "support::load_support::an_echo_for_another_process", "--ignored"])
             .env(PORT_FILE, &file)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
