@@ -48,7 +48,7 @@ fn routed(what: &str, name: &'static str, prepare: &str) {
     assert_ejected(&sessile);
 }
 
-/// The folder of the socket is closed to everybody, and the process is an ordinary user's.
+/// The folder of the socket has no permissions, and the process runs as an ordinary user.
 #[test]
 fn a_forbidden_unix_socket_beside_a_good_backend() {
     let test = "a_forbidden_unix_socket_beside_a_good_backend";
@@ -96,7 +96,7 @@ fn greet(stream: &std::net::TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The bad backend failed and is ejected; the good one served everybody.
+/// Asserts that the bad backend failed and is ejected, and that the good one served every client.
 fn assert_ejected(sessile: &Sessile) {
     let bad = backend_status(sessile, "app", "b0");
     assert_eq!((&bad["ejected"], &bad["connections"]), (&true.into(), &0.into()), "{bad}");

@@ -224,7 +224,7 @@ fn assert_endings(sessile: &Sessile, listener: &str, expected: &BTreeMap<&'stati
     assert_eq!(shown, owned(expected), "{listener}: /status");
 }
 
-/// The endings of a listener in `/metrics` that happened, whose fault labels are right and whose refusals are counted.
+/// Endings of a listener in `/metrics` above 0; checks their fault labels and the counters of refusals.
 fn counted(sessile: &Sessile, listener: &str) -> BTreeMap<String, u64> {
     let page = sessile.metrics();
     let of = |series: &str| -> Vec<(String, u64)> {

@@ -110,7 +110,7 @@ impl Names {
         self.find_import(at, first, &[&import[..], rest].concat(), depth + 1)
     }
 
-    /// Follows an import, whose first name is a child or a path from the root, never the import itself.
+    /// Follows an import; its first name is a child, an item or the start of a path, never the import itself.
     fn find_import(&self, at: &[String], name: &str, path: &[String], depth: usize) -> Option<Found<'_>> {
         let module = self.0.get(at)?;
         if path.first().is_some_and(|first| first == name) && !module.children.contains(name) {

@@ -49,7 +49,7 @@ fn functions(code: &str) -> Vec<(&str, usize)> {
     starts.filter_map(function).collect()
 }
 
-/// Where the body of a function begins, whose signature a text starts in; `None` for a signature without a body.
+/// Where the body of a function begins in a text that starts in its signature; `None` if it has no body.
 fn body_start(text: &str) -> Option<usize> {
     let mut depth = 0;
     for (at, mark) in text.match_indices(['(', ')', '[', ']', '{', ';']) {

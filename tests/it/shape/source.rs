@@ -36,7 +36,7 @@ impl Source {
         sources
     }
 
-    /// The same without unit tests.
+    /// Every Rust file of `src/` but unit tests, by path.
     pub fn product() -> Vec<Self> {
         Self::all().into_iter().filter(|source| !source.is_test).collect()
     }
@@ -60,7 +60,7 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Files in a folder and below whose names have an extension.
+/// Files with an extension in a folder and below.
 pub fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
@@ -120,7 +120,7 @@ fn literal(text: &str, before: Option<char>) -> Option<usize> {
         return Some(text.find("*/").map_or(text.len(), |end| end + 2));
     }
     if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
-        return None; // inside a word, whose last letter may be a `b` or an `r`
+        return None; // inside a word, which may end in `b` or `r`
     }
     let prefix = text.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
     let (letters, body) = text.split_at(prefix);

@@ -32,7 +32,7 @@ impl Sessile {
         sessile
     }
 
-    /// The same by way of a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
+    /// Starts the process in a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
     pub fn start_in_shell(program: &[&str], script: &str, config: &str) -> Self {
         let mut words: Vec<_> = program.iter().chain(&["sh", "-ec", script]).copied().collect();
         let mut shell = Command::new(words.remove(0));
