@@ -41,6 +41,24 @@ impl Source {
         Self::all().into_iter().filter(|source| !source.is_test).collect()
     }
 
+    /// Every Rust file that is part of the library: no unit tests and no module that only tests compile.
+    pub fn shipped() -> Vec<Self> {
+        let product = Self::product();
+        let hidden: Vec<_> = product.iter().flat_map(Self::test_modules).collect();
+        let is_hidden = |path: &str| hidden.iter().any(|module| belongs(path, module));
+        product.into_iter().filter(|source| !is_hidden(&source.path)).collect()
+    }
+
+    /// Modules below this file that only tests compile, as paths without `.rs`.
+    fn test_modules(&self) -> Vec<String> {
+        let path = self.path.trim_end_matches(".rs");
+        let folder =
+            ["mod", "lib"].iter().find_map(|name| path.strip_suffix(name)).map_or(format!("{path}/"), str::to_owned);
+        let items = self.text.split(TEST_MARK).skip(1).filter_map(|item| item.split_once(';'));
+        let names = items.filter_map(|(item, _)| item.trim_start().trim_start_matches("pub ").strip_prefix("mod "));
+        names.filter(|name| name.chars().all(is_word)).map(|name| format!("{folder}{name}")).collect()
+    }
+
     fn read(root: &Path, file: &Path) -> Self {
         let text = fs::read_to_string(file).expect("a text");
         let path = file.strip_prefix(root).expect("a path below src").to_str().expect("UTF-8").to_owned();
@@ -53,6 +71,13 @@ impl Source {
     pub fn tokens(&self) -> Vec<Token<'_>> {
         tokens(&self.code)
     }
+}
+
+const TEST_MARK: &str = "#[cfg(test)]";
+
+/// True for `a.rs`, `a/mod.rs` and everything below `a/` where the module is `a`.
+pub fn belongs(file: &str, module: &str) -> bool {
+    file.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 /// The folder of the repository.
@@ -77,9 +102,8 @@ pub fn files_below(folder: &Path, extension: &str) -> Vec<PathBuf> {
 fn tokens(code: &str) -> Vec<Token<'_>> {
     let (mut tokens, mut line, mut rest) = (Vec::new(), 1, code);
     while let Some(first) = rest.chars().next() {
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
         let length = match first {
-            _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            _ if is_word(first) => rest.find(|c: char| !is_word(c)).unwrap_or(rest.len()),
             ':' if rest.starts_with("::") => 2,
             _ => first.len_utf8(),
         };
@@ -91,6 +115,10 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
         rest = after;
     }
     tokens
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// The text with everything but line ends of comments and literals as blanks.
@@ -119,7 +147,7 @@ fn literal(text: &str, before: Option<char>) -> Option<usize> {
     if text.starts_with("/*") {
         return Some(text.find("*/").map_or(text.len(), |end| end + 2));
     }
-    if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+    if before.is_some_and(is_word) {
         return None; // inside a word, which may end in `b` or `r`
     }
     let prefix = text.find(|c| !matches!(c, 'b' | 'c' | 'r'))?;
@@ -155,10 +183,9 @@ fn quoted(text: &str, quote: char) -> usize {
 
 /// The code without its items for tests only, and how many lines those have.
 fn without_tests(code: &str) -> (String, usize) {
-    const MARK: &str = "#[cfg(test)]";
     let mut product = String::with_capacity(code.len());
     let (mut lines, mut rest) = (0, code);
-    while let Some(at) = rest.find(MARK) {
+    while let Some(at) = rest.find(TEST_MARK) {
         let (before, item) = rest.split_at(at);
         product.push_str(before);
         let (hidden, after) = item.split_at(item_length(item));
