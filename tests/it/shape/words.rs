@@ -69,7 +69,7 @@ fn comments_stand_alone() {
 fn comments_do_not_take_things_for_persons() {
     let mut found = Vec::new();
     for source in product() {
-        let comments = source.text.lines().zip(source.code.lines()).enumerate();
+        let comments = without_tests(&source).lines().zip(source.code.lines()).enumerate();
         for (index, (line, code)) in comments {
             // What is a comment in the text is blank in the code; a literal may hold the mark of one.
             let comment = line.find("//").filter(|at| code.get(*at..).is_none_or(|code| code.trim().is_empty()));
@@ -129,12 +129,16 @@ fn product() -> Vec<Source> {
     Source::product().into_iter().filter(|source| !other(source)).collect()
 }
 
+/// The text of a file before its inline tests.
+fn without_tests(source: &Source) -> &str {
+    source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default()
+}
+
 /// Blocks of `///` lines, each as one line of text.
 fn doc_comments(source: &Source) -> Vec<Comment> {
     let mut comments: Vec<Comment> = Vec::new();
     let mut goes_on = false;
-    let product = source.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    for (index, line) in product.lines().enumerate() {
+    for (index, line) in without_tests(source).lines().enumerate() {
         let text = line.trim_start().strip_prefix("///").map(str::trim);
         match (text, comments.last_mut().filter(|_| goes_on)) {
             (Some(text), Some(comment)) => comment.text += &format!(" {text}"),
