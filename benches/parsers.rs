@@ -167,7 +167,7 @@ fn proxy_v2_write_with_tlvs_and_checksum(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// So many exact names and a tenth as many wildcards.
+/// A table of `count` exact names and a tenth as many wildcards.
 fn table(names: usize) -> RouteTable {
     let route = |name: String, pool: usize| Route {
         sni: vec![NamePattern::parse(&name).expect("a pattern")],

@@ -1,4 +1,4 @@
-//! What a passthrough connection costs the allocator once a worker is warm: nothing.
+//! A warm worker serves passthrough connections without an allocation, and HTTP heads are read and written without one.
 //!
 //! A binary of its own, because counting replaces the allocator. The worker runs on the test's thread, over real
 //! sockets, and only this thread is counted; clients and backends have threads of their own.
@@ -19,14 +19,14 @@ use sessile::socket::{self, KeepAlive, Options};
 use sessile::splicer::os::Linux;
 use sessile::splicer::worker::{Worker, WorkerShared};
 
-/// Connections before counting, and while counting.
+/// Connections that warm the worker, and connections that are counted.
 const WARM: usize = 600;
 const COUNTED: usize = 2_000;
 
-/// At once, where there are many. When more of them are connecting than ever before, more is kept from then on.
-const CROWD: usize = 40;
+/// Clients at once in the tests with many. A new peak of connecting clients may allocate once.
+const MANY: usize = 40;
 
-/// A worker, and where it listens.
+/// A worker with one listener, and the address of it.
 struct Rig {
     worker: Worker<Linux>,
     shared: Arc<WorkerShared>,
@@ -35,7 +35,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// In front of one backend.
+    /// Starts a worker in front of one backend.
     fn new(listener: &str, pool: &str, backend: SocketAddr, logs: bool) -> Self {
         let text = format!(
             "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"p\"\n{listener}\n\
@@ -48,15 +48,15 @@ impl Rig {
         let sender = access_log.as_ref().map_or_else(AccessLogSender::off, |access_log| access_log.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);
         let options = Options { backlog: 4_096, keep_alive: KeepAlive::default() };
-        let door = Arc::new(socket::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap());
-        socket::listen(&door, options.backlog).unwrap();
-        let front = rustix::net::getsockname(&door).unwrap().try_into().unwrap();
+        let accepting = Arc::new(socket::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap());
+        socket::listen(&accepting, options.backlog).unwrap();
+        let front = rustix::net::getsockname(&accepting).unwrap().try_into().unwrap();
         let rules = Arc::clone(&shared.current.load().listeners[0]);
-        worker.add_listener(0, door, rules, false);
+        worker.add_listener(0, accepting, rules, false);
         Self { worker, shared, front, _access_log: access_log }
     }
 
-    /// Works until the clients are done and gone.
+    /// Runs the worker until the clients have finished and every connection has ended.
     fn work(&mut self, clients: impl FnOnce(SocketAddr) + Send + 'static) {
         let (done, front) = (Arc::new(AtomicBool::new(false)), self.front);
         let finished = Arc::clone(&done);
@@ -73,20 +73,20 @@ impl Rig {
         thread.join().unwrap();
     }
 
-    /// Allocations of the worker while so many clients live, after as many others have warmed it.
+    /// Counts the allocations of the worker under `threads` clients at once, after as many others have warmed it.
     fn count(mut self, threads: usize, client: fn(SocketAddr)) -> u64 {
-        let crowd = move |number: usize| {
+        let clients = move |number: usize| {
             move |front: SocketAddr| {
                 let one = |_| thread::spawn(move || (0..number / threads).for_each(|_| client(front)));
                 let all: Vec<_> = (0..threads).map(one).collect();
                 all.into_iter().for_each(|thread| thread.join().unwrap());
             }
         };
-        self.work(crowd(WARM));
+        self.work(clients(WARM));
         let before = self.done();
-        // The thread that brings the clients, and the buffers for events, are not the worker's.
+        // What the thread of the clients and the buffers for events cost is taken off.
         let harness = allocation_counter::measure(|| self.work(|_| ())).count_total;
-        let counted = allocation_counter::measure(|| self.work(crowd(COUNTED))).count_total;
+        let counted = allocation_counter::measure(|| self.work(clients(COUNTED))).count_total;
         assert_eq!(self.done() - before, (COUNTED / threads * threads) as u64, "every connection is served");
         counted.saturating_sub(harness)
     }
@@ -96,7 +96,7 @@ impl Rig {
     }
 }
 
-/// Echoes, one thread a connection.
+/// An echo server with one thread for each connection.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,7 +111,7 @@ fn echo() -> SocketAddr {
     address
 }
 
-fn say(front: SocketAddr, bytes: &[u8], echoed: usize) {
+fn exchange(front: SocketAddr, bytes: &[u8], echoed: usize) {
     let mut stream = TcpStream::connect(front).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(bytes).unwrap();
@@ -119,45 +119,45 @@ fn say(front: SocketAddr, bytes: &[u8], echoed: usize) {
 }
 
 fn line(front: SocketAddr) {
-    say(front, b"hello\n", 6);
+    exchange(front, b"hello\n", 6);
 }
 
 #[test]
 fn a_warm_worker_allocates_nothing_for_connections_one_after_the_other() {
-    // The first time that one is let in before the last has ended, what a second needs is made and kept.
+    // Where a connection is accepted before the last one has ended, memory for a second one is allocated once and kept.
     let count = Rig::new("", "", echo(), false).count(1, line);
     assert!(count <= 4, "{count} allocations in {COUNTED} connections");
 }
 
 #[test]
 fn a_warm_worker_allocates_nothing_for_many_connections_at_once() {
-    let count = Rig::new("", "", echo(), false).count(CROWD, line);
-    assert!(count <= 2 * CROWD as u64, "{count} allocations in {COUNTED} connections");
+    let count = Rig::new("", "", echo(), false).count(MANY, line);
+    assert!(count <= 2 * MANY as u64, "{count} allocations in {COUNTED} connections");
 }
 
-/// Batches of records go round between worker and writer; only a writer that does not keep up makes it take another.
+/// Batches of records go round between worker and writer; the worker allocates another only if the writer is late.
 #[test]
 fn a_line_in_the_log_costs_nothing_either() {
     let count = Rig::new("", "", echo(), true).count(4, line);
     assert!(count <= COUNTED as u64 / 20, "{count} allocations in {COUNTED} connections");
 }
 
-/// What is known of such a connection outlives its hello: the name in the log, and the rest that is owed to a backend.
+/// What preread has found outlives the hello: the name for the log, and the bytes for the backend.
 #[test]
 fn reading_ahead_costs_a_few_small_ones() {
     let sni = "tls = \"passthrough\"\n[[listener.route]]\nsni = \"*.example\"\npool = \"p\"";
     let hello = Rig::new(sni, "", echo(), false).count(4, |front| {
         let hello = client_hello("www.example");
-        say(front, &hello, hello.len());
+        exchange(front, &hello, hello.len());
     });
     let proxied = Rig::new("trust = [\"127.0.0.0/8\"]", "", echo(), false)
-        .count(4, |front| say(front, b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\nhello\n", 6));
+        .count(4, |front| exchange(front, b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\nhello\n", 6));
     let announced =
-        Rig::new("", "send_proxy = \"v2\"", echo(), false).count(4, |front| say(front, b"hello\n", HEADER + 6));
+        Rig::new("", "send_proxy = \"v2\"", echo(), false).count(4, |front| exchange(front, b"hello\n", HEADER + 6));
     for (what, count, most) in [("a hello", hello, 6), ("PROXY in", proxied, 3), ("PROXY out", announced, 5)] {
         println!("{what}: {:.2} allocations a connection", count as f64 / COUNTED as f64);
         assert!(
-            count <= most * COUNTED as u64 + 2 * CROWD as u64,
+            count <= most * COUNTED as u64 + 2 * MANY as u64,
             "{what}: {count} allocations in {COUNTED} connections"
         );
     }
@@ -166,7 +166,7 @@ fn reading_ahead_costs_a_few_small_ones() {
 /// A PROXY v2 header for IPv4 without TLVs.
 const HEADER: usize = 28;
 
-/// A ClientHello for a name.
+/// A ClientHello for a name, in one record.
 fn client_hello(name: &str) -> Vec<u8> {
     let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let entry = [&[0], &sized(name.as_bytes())[..]].concat();
@@ -176,7 +176,7 @@ fn client_hello(name: &str) -> Vec<u8> {
     [&[22, 3, 1], &sized(&message)[..]].concat()
 }
 
-/// Reading a terminated request and its response, and writing both anew into buffers that are there already.
+/// Reads a request and its response and writes both heads anew, into buffers that exist already.
 #[test]
 fn http_heads_and_bodies_cost_nothing() {
     use sessile::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_request, write_response};
@@ -185,7 +185,7 @@ fn http_heads_and_bodies_cost_nothing() {
 
     let asks = b"POST /a HTTP/1.1\r\nHost: a\r\nCookie: a=b; SESSILE=c\r\nTransfer-Encoding: chunked\r\n\r\n2;e\r\nhi\r\n0\r\n\r\n";
     let answers = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Max-Age=5\r\nContent-Length: 2\r\n\r\nhi";
-    // An address has to become text first, so forwarding is off: that costs one.
+    // Forwarding is off: the text of an address costs one allocation.
     let edit = RequestEdit {
         x_forwarded: Forwarding::Remove,
         forwarded: Forwarding::Remove,

@@ -84,13 +84,13 @@ pub struct Scale {
 /// Everything that decides a run.
 #[derive(Debug)]
 pub struct Settings {
-    /// How much.
+    /// How large and long the scenarios are.
     pub scale: Scale,
-    /// Who races, sessile first.
+    /// The proxies that race, sessile first.
     pub contestants: Vec<Contestant>,
-    /// What is asked.
+    /// The scenarios to run.
     pub scenarios: Vec<&'static Scenario>,
-    /// Where every round is kept.
+    /// The folder for one file of figures per scenario.
     pub out: Option<PathBuf>,
     /// Whether system calls are counted.
     pub strace: bool,

@@ -21,9 +21,9 @@ pub const BACKEND: &str = "backend";
 /// The cores of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Cores {
-    /// Of the proxy, alone.
+    /// The core of the proxy alone.
     pub proxy: usize,
-    /// Of clients and backends; the same where there is only one.
+    /// The core of clients and backends; the same as `proxy` on a machine with one core.
     pub others: usize,
     /// How many there are.
     pub usable: usize,

@@ -2,7 +2,7 @@
 //!
 //! | where | what |
 //! |---|---|
-//! | `cli` | what was asked for, and on what scale |
+//! | `cli` | which contestants, which scenarios, and on what scale |
 //! | `proxies/` | the contestants: configurations of equal meaning, start, reload, stop |
 //! | `backends/` | what they balance to: small servers in processes of their own |
 //! | `load/` | the clients: single-threaded, non-blocking, cheaper than what they measure |
@@ -20,7 +20,7 @@
 //! A full run wants an hour of an otherwise idle machine and says beforehand how long it takes; with
 //! `--out results` every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps
 //! the others. Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs
-//! it) every scenario runs once, small, with sessile alone; `--smoke` does the same with whoever is installed.
+//! it) every scenario runs once, small, with sessile alone; `--smoke` does the same with every contestant that is installed.
 //! Invariant: it leaves no process behind.
 
 mod backends;

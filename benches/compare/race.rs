@@ -1,8 +1,8 @@
 //! The order of a run: for each scenario, round by round, each contestant is started, has its turn and is stopped.
 //!
 //! A process keeps the luck of where its memory lies as long as it lives, and that moves its figures by several percent:
-//! so every turn has a fresh one. Every order is followed by its reverse, and who begins moves on, so that nobody always
-//! follows the same rival. Invariant: at any time one contestant is on the machine.
+//! so every turn has a fresh one. Every order is followed by its reverse, and the first place moves on, so that no
+//! contestant always follows the same rival. Invariant: at any time one contestant is on the machine.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Race<'_> {
     }
 }
 
-/// Turns of a round: every order is followed by its reverse, then who begins moves on.
+/// Turns of a round: every order is followed by its reverse, then the first place moves on.
 fn order(contestants: usize, round: usize) -> Vec<usize> {
     let mut order: Vec<_> = (0..contestants).map(|turn| (round / 2 + turn) % contestants).collect();
     if round % 2 == 1 {

@@ -1,7 +1,7 @@
 //! Proves stickiness against what the backends themselves have written down: `cargo bench --bench sticky`.
 //!
 //! The scenarios are in `stage/`: a hundred thousand clients from addresses of their own, in 127.0.0.0/8, come to the real
-//! binary, whose backends log who came to whom; what `sticky_breaks_total` counts, by cause, is held against that log.
+//! binary, whose backends log each client; what `sticky_breaks_total` counts, by cause, is held against that log.
 //! One table at the end; the exit code says whether every promise was kept. A full run takes about ten minutes; with
 //! `-- --test`, or run by `cargo test --benches`, everything is small and takes seconds. Words on the command line choose
 //! scenarios. Invariant: it needs nothing but loopback and leaves no process behind.
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// As the promises are written.
+/// The scenarios, in the order of their promises.
 fn full() -> Scale {
     Scale {
         clients: 100_000,

@@ -175,7 +175,7 @@ fn the_status_command_shows_it_to_people_and_to_programs() {
     assert!(text(output.stderr).contains("admin.sock"));
 }
 
-/// Clients who say whatever they like, at every door that listens to what they say.
+/// Clients that send labels, names and cookies of their own choice to every listener that reads them.
 fn strange_clients(sessile: &Sessile) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     let say = |listener: &str, bytes: &[u8]| {

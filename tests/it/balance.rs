@@ -1,4 +1,4 @@
-//! Two workers share the work, whoever the kernel wakes.
+//! Two workers share the connections, whichever of them the kernel wakes.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -40,7 +40,7 @@ fn a_worker_whose_connections_stay_hands_new_ones_to_the_one_whose_leave() {
     for _ in 0..15 {
         held.extend((0..20).map(|_| Client::connect(front)));
         held.iter_mut().for_each(|client| assert_eq!(client.ask("x"), "x"));
-        // Everybody who came to the second worker leaves again.
+        // All clients of the second worker leave again.
         let views = sessile.json("/connections");
         let views = views["connections"].as_array().unwrap();
         let stays = |client: &Client| {
@@ -99,7 +99,7 @@ fn both_workers_take_their_part_in_a_crowd_that_comes_and_goes() {
     let sessile = Sessile::start(&config);
     let tcp = Target::Tcp(sessile.address("l"));
     let unix = Target::Unix(sessile.dir.path().join("front.sock"));
-    // One socket for both goes to whoever wakes first, so only a crowd that keeps one of them busy reaches the other.
+    // The worker that wakes first accepts from a shared socket, so only many clients at once reach both.
     for (listener, target, rate, least) in [("l", tcp, 2_000, 30), ("u", unix, 100_000, 10)] {
         let load = Load::start(&target, 16, rate);
         load.warm(2_000);

@@ -39,7 +39,7 @@ struct Table {
 }
 
 impl Table {
-    /// Another one, that nobody has seen before.
+    /// Loads a table that differs from all tables before.
     fn reload(&mut self) {
         self.number += 1;
         let verdict = self.sessile.reload(&config(self.number, &self.echoes));

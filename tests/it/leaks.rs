@@ -122,14 +122,14 @@ fn live(kind: usize, doors: &Doors) -> std::io::Result<()> {
             to_the_end(stream)?;
         }
         4 => {
-            // As much as fits, reading nothing, and away.
+            // Sends until the buffers are full, reads nothing, and closes.
             let mut stream = to(doors.plain)?;
             let block = vec![b'x'; 64 << 10];
             let flooded = (0..32).try_for_each(|_| stream.write_all(&block));
             reset(stream);
             flooded?;
         }
-        // Silent until somebody else ends it.
+        // Sends nothing until the other side ends the connection.
         5 => to_the_end(to(doors.plain)?)?,
         6 => drop(to(doors.plain)?),
         7 => {

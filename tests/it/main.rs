@@ -1,27 +1,30 @@
 //! The product through its front door: the real binary, real sockets, hostile clients and backends.
+//!
+//! A test belongs beside what it provokes. What a parser, a rule or one module decides is tested in `src/`.
 
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-mod admin;
-mod balance;
-mod certificates;
-mod demo;
-mod explain;
-mod faults;
-mod floors;
-mod generations;
-mod idle;
-mod leaks;
-mod plan;
-mod reload;
-mod reload_keeps;
-mod services;
-mod smoke;
-mod stick_table;
-mod sticky;
-mod stop;
-mod support;
-mod systemd;
-mod terminate;
-mod watch;
-mod websocket;
+mod admin; // the admin interface and the commands that use it
+mod balance; // how workers share connections
+mod certificates; // files of certificates and keys: made, checked, refused
+mod demo; // `sessile demo`: what it promises and what it leaves behind
+mod explain; // `sessile explain` against what the running process picks
+mod faults; // every ending of a passthrough connection, in log, metrics and status
+mod generations; // memory and generations after a thousand reloads
+mod idle; // thousands of connections that do nothing, and the memory they cost
+mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod one_generation; // bytes that were read before a reload and judged after it
+mod plan; // `sessile plan` against where clients really move
+mod reload; // a reload as a whole: accepted or refused, and what it says
+mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections
+mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
+mod shape; // the sources themselves: floors, cycles, sizes, words
+mod smoke; // one client comes back to its backend
+mod stick_table; // the stick table of passthrough pools and its file
+mod sticky; // the scenarios of `benches/sticky`, small
+mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
+mod support; // no tests: the process under test, backends, clients, waiting
+mod systemd; // listening sockets that systemd passes
+mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+mod watch; // `watch = true`
+mod websocket; // a WebSocket and requests through a hundred reloads

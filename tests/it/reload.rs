@@ -1,4 +1,4 @@
-//! Another configuration, wholly or not at all, and nobody who is served notices.
+//! A reload is accepted as a whole or not at all, and open connections do not notice it.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -42,7 +42,7 @@ pub fn accepted(verdict: &Value) -> &Value {
     verdict
 }
 
-/// An address to listen on later, whose port neither the kernel gives to anybody nor this function twice.
+/// An address to listen on later. Its port is outside the range that the kernel chooses from, and is returned once.
 fn to_be_bound() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + (std::process::id() % 10_000) as u16;
@@ -99,7 +99,7 @@ fn the_command_says_what_changed_and_its_exit_code_tells_the_verdict() {
     assert_eq!(verdict["problems"].as_array().unwrap().len(), 2, "{said}");
     assert!(verdict["problems"][0].as_str().unwrap().starts_with(file.to_str().unwrap()), "{said}");
 
-    // Nobody there.
+    // No process listens on this socket.
     let output = run(&["reload", "--socket", "/nonexistent/admin.sock"]);
     assert_eq!(output.status.code(), Some(69));
 }
@@ -149,7 +149,7 @@ fn listeners_come_and_go_and_the_others_keep_their_sockets() {
     assert_eq!((sessile.address("l"), old.ask("still")), (front, "a still".to_owned()));
 }
 
-/// A door that closes is still bound for a moment; whoever wants the address back need not know.
+/// A listener that was removed is bound for a moment longer; adding its address again works at once.
 #[test]
 fn a_listener_that_is_removed_may_come_back_at_once() {
     let backend = Backend::named("a");

@@ -1,4 +1,4 @@
-//! What a reload leaves as it was: living backends, their keys, and who is connected to them.
+//! What a reload leaves as it was: backends that stay, their keys, and open connections.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ fn backend(sessile: &Sessile, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no backend {name}: {backends}")).clone()
 }
 
-/// An address where nobody listens until somebody does.
+/// A bound socket that does not listen yet, and its address.
 fn reserved() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -126,7 +126,7 @@ fn a_backend_added_by_a_reload_takes_keys_after_its_first_good_check() {
     let old = ["a", "b"].map(Backend::named);
     let (socket, address) = reserved();
     let members = [("a", old[0].address), ("b", old[1].address), ("new", address)];
-    // Whoever is remembered would stay.
+    // A stick table would keep clients where they are.
     let config = |members: &[(&str, SocketAddr)]| listener("p", "") + &pool("p", "stick_table = \"0\"", members, FAST);
     let sessile = Sessile::start(&config(&members[..2]));
     let front = sessile.address("l");

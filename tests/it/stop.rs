@@ -1,4 +1,4 @@
-//! Going away: a door that shuts turns nobody away who was let in, and a process that stops leaves on time.
+//! Stopping: a listener that is removed serves its backlog, and a process that stops ends on time.
 
 use std::fmt::Write as _;
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ const THREADS: u32 = 8;
 /// Connections that are served before anything happens.
 const WARM: usize = 1_500;
 
-/// A pool whose clients need no address.
+/// A pool that places clients without an address.
 fn keyless(echo: &Echo) -> String {
     pool("p", "balance = \"random\"", &[echo.address])
 }

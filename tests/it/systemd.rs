@@ -1,4 +1,4 @@
-//! Sockets that somebody else has opened, passed as systemd passes them (sd_listen_fds(3)).
+//! Listening sockets that another process has opened and passes as systemd does (sd_listen_fds(3)).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +34,7 @@ os.environ.update(LISTEN_FDS="3", LISTEN_FDNAMES="front:front:local", LISTEN_PID
 os.execv(sys.argv[3], sys.argv[3:])
 "#;
 
-/// Starts the process behind that; `pid_off` makes the sockets somebody else's.
+/// Starts the process with these sockets; `pid_off` names another process as their receiver.
 fn spawn(config: &str, local: &Path, pid_off: u32) -> Sessile {
     Sessile::spawn(config, |command| {
         let file = PathBuf::from(command.get_args().last().unwrap());

@@ -14,7 +14,7 @@ use crate::support::{Sessile, eventually};
 /// Longer than it takes to see a change.
 const LONG_ENOUGH: Duration = Duration::from_millis(1_300);
 
-/// A configuration whose digest tells its number.
+/// A configuration with a digest of its own for each number.
 fn config(watch: bool, number: u32) -> String {
     let pool = pool("p", &format!("hash_seed = {number}"), &["127.0.0.1:1".parse().unwrap()]);
     format!("watch = {watch}\n{}{pool}", listener("p", ""))
@@ -119,7 +119,7 @@ fn a_symlink_that_is_swapped_reloads_also_where_it_is_a_directory_above() {
     reaches(&sessile, 2);
     swap_link(&file, &versions[1].join("sessile.toml"));
     reaches(&sessile, 3);
-    // As an orchestrator lays out its volumes: the file is a link into a folder that is a link.
+    // The file is a link into a folder that is itself a link, as orchestrators lay out volumes.
     let current = dir.join("current");
     symlink(&versions[1], &current).unwrap();
     swap_link(&file, Path::new("current/sessile.toml"));

@@ -62,10 +62,13 @@ fn a_websocket_and_every_request_survive_a_hundred_reloads() {
     assert_eq!(after["generation"].as_u64(), before["generation"].as_u64().map(|first| first + RELOADS));
     assert!(after["generations_alive"].as_u64() <= Some(2), "{after}");
     assert_eq!(stream_connection(&sessile), connection, "the stream is the connection it was");
+    let mut done = 0;
     for listener in after["listeners"].as_array().unwrap() {
         let endings = listener["ended"].as_object().unwrap();
         assert!(endings.keys().all(|ended| ended == "done"), "{listener}");
+        done += endings.get("done").and_then(Value::as_u64).unwrap_or(0);
     }
+    assert!(done >= RELOADS, "only {done} connections have ended: {after}");
 
     for (wrk, at_least) in [(kept_alive, 1_000), (closing, RELOADS * CONNECTIONS_BETWEEN)] {
         let said = wrk.finish();
@@ -85,7 +88,7 @@ fn a_websocket_and_every_request_survive_a_hundred_reloads() {
 }
 
 /// The table after so many reloads. In turn a weight changes; a backend comes or goes; a listener comes or goes; and
-/// backends come or go, the one of the stream among them, whose connection stays open all the same.
+/// backends come or go, the one of the stream among them; its connection stays open all the same.
 fn table(step: u64, sites: &[SocketAddr; 4], socket: SocketAddr) -> String {
     let weight = 1 + step.div_ceil(4) % 5;
     let [third, extra, other] = [2, 1, 0].map(|ahead| (step + ahead) / 4 % 2 == 1);
@@ -114,7 +117,7 @@ fn table(step: u64, sites: &[SocketAddr; 4], socket: SocketAddr) -> String {
     text + &pool("streams", "check = \"off\"", &streams)
 }
 
-/// Every site closes its connections now and then, so that even those who keep theirs come in anew.
+/// Sites close their connections now and then, so that clients with kept connections connect anew, too.
 fn servers(sites: &[SocketAddr]) -> String {
     let site = |address| {
         format!("server {{ listen {address}; keepalive_requests 20; location / {{ return 200 'here'; }} }}\n")

@@ -25,7 +25,7 @@ pub enum Next {
     Read,
     /// Room to write.
     Write,
-    /// Nothing more.
+    /// The connection has ended.
     Close,
 }
 
@@ -58,7 +58,7 @@ impl Conversation {
         Ok(Self { socket, kind, read: Vec::new(), backend })
     }
 
-    /// Its socket.
+    /// The socket, for epoll.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }

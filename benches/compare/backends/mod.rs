@@ -39,10 +39,10 @@ pub enum Service {
 }
 
 impl Service {
-    /// Every one.
+    /// All services, in one order.
     pub const ALL: [Self; 5] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https];
 
-    /// Its name in configurations.
+    /// The name of the service in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",

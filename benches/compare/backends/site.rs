@@ -101,7 +101,7 @@ impl Site {
     }
 }
 
-/// The request whose head has come whole, if one has.
+/// The first request with a whole head; `None` before its last line.
 fn parse(read: &[u8]) -> Result<Option<Asked>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);

@@ -20,7 +20,7 @@ const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r
                        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nBackend: ";
 /// Bytes of a message.
 const MESSAGE: usize = 64;
-/// Of its frame from the client, and the mask in it.
+/// Bytes of a masked frame from the client: two of the header, four of the mask, the message.
 const MASKED: usize = 6 + MESSAGE;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// A whole binary message.
@@ -52,13 +52,13 @@ fn plain(message: impl Iterator<Item = u8>) -> Vec<u8> {
 pub struct Frames {
     secure: Secure,
     count: u64,
-    /// Nothing before the Upgrade is granted.
+    /// True once the Upgrade was accepted.
     granted: bool,
     reply: Reply,
     read: Vec<u8>,
 }
 
-/// So many clients.
+/// Prepares this many clients.
 pub fn load(
     target: SocketAddr,
     clients: usize,

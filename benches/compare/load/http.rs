@@ -23,7 +23,7 @@ pub const COOKIE: &str = "SRV=";
 /// How many exchanges a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// As many as it can.
+    /// As many exchanges as fit the time.
     Kept,
     /// One.
     Once,
@@ -59,7 +59,7 @@ impl Answer {
         self.received == ANSWER.len() + 1 + 4 + 64
     }
 
-    /// Who answered.
+    /// The number of the backend that answered.
     pub fn backend(&self) -> usize {
         self.backend
     }
@@ -84,7 +84,7 @@ impl Plain {
     }
 }
 
-/// So many clients.
+/// Prepares this many clients.
 pub fn load(
     target: SocketAddr,
     clients: usize,
@@ -93,7 +93,7 @@ pub fn load(
     Load::new(clients, move || Plain::open(target, None, manner))
 }
 
-/// The same with one exchange a connection, each from the next loopback address.
+/// Prepares clients with one exchange a connection, each connection from the next loopback address.
 pub fn load_from_everywhere(
     target: SocketAddr,
     clients: usize,

@@ -1,4 +1,4 @@
-//! Visitors of a site whose TLS ends at the proxy: they keep the cookie that they are given, and some their ticket.
+//! Visitors of a site behind a proxy that terminates TLS: they keep the cookie that they are given, and some their ticket.
 //!
 //! A visitor that comes again does so with the cookie, and if it may resume with the ticket, of its last visit.
 //! Invariant: an exchange counts only if its handshake was of the kind that is measured, its answer whole, and the
@@ -23,13 +23,13 @@ use crate::Result;
 /// Tickets that a visitor keeps.
 const TICKETS: usize = 4;
 
-/// Those who visit.
+/// The visitors of the site.
 pub struct Visitors {
     identity: Identity,
     exchange: Exchange,
-    /// For those who never come again.
+    /// The identity of strangers: visitors with one visit.
     stranger: Arc<ClientConfig>,
-    /// Those who may come again, while they are away; none if all are strangers.
+    /// Visitors that may come again, while they are away; empty if all are strangers.
     away: Option<RefCell<Vec<Visitor>>>,
 }
 
@@ -48,7 +48,7 @@ impl Visitors {
         Ok(Rc::new(Self { identity: identity.clone(), exchange, stranger, away: None }))
     }
 
-    /// The same ones come again and again: every handshake but a visitor's first is resumed.
+    /// Known visitors come again and again: every handshake but a visitor's first is resumed.
     pub fn returning(identity: &Identity, exchange: Exchange) -> Result<Rc<Self>> {
         let mut visitors = Self::strangers(identity, exchange)?;
         if let Some(visitors) = Rc::get_mut(&mut visitors) {
@@ -57,7 +57,7 @@ impl Visitors {
         Ok(visitors)
     }
 
-    /// One who verifies everything, and comes once.
+    /// A visitor that verifies everything and visits once.
     pub fn suspicious(identity: &Identity, exchange: Exchange) -> Result<Rc<Self>> {
         let stranger = identity.client(exchange)?;
         Ok(Rc::new(Self { identity: identity.clone(), exchange, stranger, away: None }))
@@ -82,11 +82,11 @@ pub struct Https {
     visitors: Rc<Visitors>,
     visitor: Option<Visitor>,
     reply: Reply,
-    /// Nothing but answers comes any more.
+    /// The request was sent; only the answer is awaited.
     settled: bool,
 }
 
-/// So many clients.
+/// Prepares this many clients.
 pub fn load(
     target: SocketAddr,
     clients: usize,
@@ -143,7 +143,7 @@ impl Https {
 
 impl Drop for Https {
     fn drop(&mut self) {
-        // Whoever was not served well is not asked again.
+        // A visitor after a bad answer does not come again.
         if let (true, Some(away), Some(visitor)) = (self.settled, &self.visitors.away, self.visitor.take()) {
             away.borrow_mut().push(visitor);
         }

@@ -28,9 +28,9 @@ const SUITE: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
 /// How a client exchanges keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exchange {
-    /// As every contestant can.
+    /// X25519, which every contestant supports.
     X25519,
-    /// As browsers do where the server can.
+    /// X25519MLKEM768, as browsers prefer it.
     PostQuantum,
 }
 
@@ -118,7 +118,7 @@ impl Identity {
     }
 }
 
-/// Believes one certificate, and whoever shows it.
+/// Trusts one certificate under any name.
 #[derive(Debug)]
 struct Pinned(CertificateDer<'static>);
 

@@ -32,7 +32,7 @@ pub fn hold_visitors(target: SocketAddr, count: usize, identity: &Identity) -> R
 /// What became of them.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Survivors {
-    /// Those that still answer.
+    /// Connections that still answer.
     pub alive: usize,
     /// The longest that one took.
     pub longest: Duration,

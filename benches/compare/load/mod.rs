@@ -98,7 +98,7 @@ struct Slot<S> {
 }
 
 impl<S: Session, F: FnMut() -> io::Result<S>> Load<S, F> {
-    /// So many clients, none of which has begun.
+    /// This many clients, none of which has begun.
     pub fn new(clients: usize, open: F) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Self {

@@ -19,9 +19,9 @@ pub struct Reply {
 /// What a head says.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// Its status.
+    /// The status of the response.
     pub status: u16,
-    /// Who answered.
+    /// The number of the backend that answered.
     pub backend: usize,
     /// The cookie that sticks the client, as it is sent back.
     pub cookie: Option<Vec<u8>>,

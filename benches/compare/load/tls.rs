@@ -18,7 +18,7 @@ pub struct Tls {
     answer: Answer,
 }
 
-/// So many clients, each with one exchange a connection.
+/// Prepares this many clients, each with one exchange a connection.
 pub fn load(
     target: SocketAddr,
     clients: usize,

@@ -33,7 +33,7 @@ use crate::measure;
 /// How long a proxy may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who races.
+/// A proxy in one configuration that takes part in a race.
 #[derive(Debug, Clone)]
 pub struct Contestant {
     /// Name in tables.
@@ -114,12 +114,12 @@ impl Contestant {
         ]
     }
 
-    /// The same, but looking for more before it sleeps.
+    /// sessile with busy polling: it looks for more work before it sleeps.
     pub fn busy(&self) -> Self {
         Self { name: "busy", busy_poll: "100us", ..self.clone() }
     }
 
-    /// The same, but with the key exchange that a quantum computer does not break.
+    /// sessile with X25519MLKEM768, the post-quantum key exchange.
     pub fn post_quantum(&self) -> Self {
         Self { name: "post-quantum", exchange: Exchange::PostQuantum, ..self.clone() }
     }
@@ -166,7 +166,7 @@ impl Contestant {
 /// A running proxy, and its backends.
 #[derive(Debug)]
 pub struct Proxy {
-    /// Who it is.
+    /// The contestant that this process is.
     pub contestant: Contestant,
     process: Child,
     addresses: Vec<(Service, SocketAddr)>,
@@ -181,12 +181,12 @@ impl Proxy {
         Ok(found.ok_or_else(|| format!("no front for {}", service.name()))?.1)
     }
 
-    /// Its processes.
+    /// Ids of its processes.
     pub fn family(&self) -> Vec<u32> {
         measure::family(self.process.id())
     }
 
-    /// Its folder.
+    /// The folder with its configuration and files.
     pub fn folder(&self) -> &Path {
         self.dir.path()
     }
@@ -272,7 +272,7 @@ fn answers(service: Service, front: SocketAddr, identity: &Identity, exchange: E
     tally.first_error.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// In memory where that is possible, so that writing logs to a disk is nobody's cost.
+/// In memory where that is possible, so that no contestant pays for writing logs to a disk.
 pub fn scratch() -> Result<TempDir> {
     Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
 }

@@ -2,7 +2,7 @@
 //! clients offer no other); each new client goes to the next backend and stays there by a cookie of the proxy's; backends
 //! are told client, scheme and host; one line of access log per request.
 //!
-//! nginx as packaged has no sticky cookie: its clients get a random one, by whose hash they are placed. What would make
+//! nginx as packaged has no sticky cookie: its clients get a random one and are placed by its hash. What would make
 //! a peer slower by its default and has no counterpart here is turned off: answers spooled to files, uploads read whole
 //! before they are sent on, an end to kept connections after so many requests, a connection to a backend for every
 //! request. Invariant: no peer is asked for more than sessile is.

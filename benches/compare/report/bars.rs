@@ -1,8 +1,8 @@
 //! The bars: what sessile has promised of each scenario, and whether the rounds hold it.
 //!
 //! A bar of 1.00 is a promise to be no worse, which two equal programs would miss half the time; it gives way as far as
-//! sessile differs from itself, to the upper quartile of the null check. Invariant: a bar whose figure was not measured
-//! is neither passed nor missed.
+//! sessile differs from itself, to the upper quartile of the null check. Invariant: a bar without a measured figure is
+//! neither passed nor missed.
 
 use std::fmt::{self, Display, Formatter};
 

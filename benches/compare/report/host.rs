@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::Settings;
 use crate::launch::Cores;
 
-/// How figures come about, for whoever finds them in a file.
+/// The host and the programs behind the figures, as a file shows them.
 const METHOD: &str = "One thread each, the proxy on a core of its own, clients and two backends on another. In every \
 round each contestant has one turn; every order is followed by its reverse. CPU time is the scheduler's account of all \
 threads of the proxy. A ratio is between two samples of one round. 'null' is a second process of the same sessile.";
@@ -36,7 +36,7 @@ pub fn about(settings: &Settings, cores: Cores) -> Value {
     })
 }
 
-/// The same in a few lines, for the reader.
+/// The host and the programs in a few lines of text.
 pub fn heading(about: &Value) -> String {
     let text = |name: &str| about[name].as_str().unwrap_or("?").to_owned();
     let versions = about["versions"].as_object().into_iter().flatten();

@@ -75,14 +75,14 @@ impl Round {
 pub struct Results {
     scenario: &'static Scenario,
     contestants: Vec<&'static str>,
-    /// Those that are not sessile.
+    /// Contestants other than sessile.
     peers: Vec<&'static str>,
     /// In order.
     pub rounds: Vec<Round>,
 }
 
 impl Results {
-    /// None yet.
+    /// A report without samples.
     pub fn new(scenario: &'static Scenario, contestants: &[Contestant]) -> Self {
         Self {
             scenario,
@@ -125,7 +125,7 @@ impl Results {
         }))
     }
 
-    /// The one among some that is hardest to beat: whose median cost is lower, or whose median rate is higher.
+    /// The contestant among some with the lowest median cost, or the highest median rate.
     fn best(&self, among: &[&'static str], figure: &str) -> Option<&'static str> {
         let sign = if figure.ends_with("/s") { -1.0 } else { 1.0 };
         let median = |who: &str| self.spread(who, figure).map(|spread| spread.median * sign);

@@ -1,5 +1,5 @@
-//! S4 and S5i: what a connection costs that does nothing, and what is left when all have gone; one whose bytes only
-//! pass, and one whose TLS ends at the proxy, after a request.
+//! S4 and S5i: what a connection costs that does nothing, and what is left when all have gone: passed through
+//! (S4), and with TLS terminated at the proxy, after a request (S5i).
 //!
 //! User memory is the proxy's alone; the kernel's slab is the whole machine's, with the sockets of client and backend.
 //! Invariant: every connection has carried bytes both ways before it is counted as idle.
@@ -22,14 +22,14 @@ pub fn run(turn: &Turn<'_>) -> Result<Sample> {
     sample(turn, &Crowd { count: turn.scale.idle, left: 0, open })
 }
 
-/// S5i. A proxy may keep connections to backends for whoever comes next.
+/// S5i. A proxy may keep connections to backends for later clients.
 pub fn over_tls(turn: &Turn<'_>) -> Result<Sample> {
     let count = turn.scale.visitors;
     let open = || hold_visitors(turn.proxy.front(Service::Https)?, count, turn.identity);
     sample(turn, &Crowd { count, left: count as u64, open })
 }
 
-/// Who is idle.
+/// Idle connections of one kind.
 struct Crowd<F> {
     count: usize,
     /// Descriptors that may stay when all have gone.
@@ -91,7 +91,7 @@ fn fill<T>(turn: &Turn<'_>, family: &[u32], crowd: &Crowd<impl Fn() -> Result<T>
     Ok(Fill { memory: each(0), descriptors: each(1), slab: each(2), busy, left: measure::memory(family)? })
 }
 
-/// Lets everybody finish what they were about.
+/// Waits until proxy, clients and backends have finished their work.
 fn settle(turn: &Turn<'_>) {
     std::thread::sleep(turn.scale.window / 2);
 }

@@ -30,11 +30,11 @@ const START: Duration = Duration::from_millis(400);
 pub struct Scenario {
     /// Short name, for the command line.
     pub name: &'static str,
-    /// What is asked.
+    /// The question, as the heading of its table.
     pub title: &'static str,
     /// What stands behind the proxies.
     pub services: &'static [Service],
-    /// Who is asked.
+    /// The contestants that take part.
     pub field: Field,
     /// Takes a sample.
     pub run: fn(&Turn<'_>) -> Result<Sample>,
@@ -42,32 +42,32 @@ pub struct Scenario {
     pub takes: (f64, f64),
 }
 
-/// Who is asked, and how.
+/// The contestants of a scenario, and how often each has its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Everyone, but no proxy twice.
+    /// Every proxy in one configuration.
     Usual,
-    /// Also one that only differs where bytes are spliced.
+    /// Also the configuration that differs only where bytes are spliced.
     Splicing,
-    /// Everyone, but few times: memory does not jitter.
+    /// Every proxy, in fewer rounds: memory does not vary.
     Few,
-    /// Everyone, and sessile that looks for more before it sleeps.
+    /// Every proxy, and sessile with busy polling.
     Waking,
-    /// Everyone, and sessile with a key exchange that peers may not have.
+    /// Every proxy, and sessile with X25519MLKEM768.
     Handshakes,
-    /// Sessile with one worker and with two. Only when it is asked for by name.
+    /// Sessile with one worker and with two; runs by name only.
     Workers,
 }
 
 /// One contestant's turn.
 pub struct Turn<'a> {
-    /// Who is under load.
+    /// The proxy under load.
     pub proxy: &'a Proxy,
     /// How much.
     pub scale: &'a Scale,
     /// The certificate behind TLS fronts.
     pub identity: &'a Identity,
-    /// Its number.
+    /// The number of the sample.
     pub round: usize,
     /// Whether system calls are counted after the measurement.
     pub count_calls: bool,
@@ -213,7 +213,7 @@ static ALL: [Scenario; 17] = [
     },
 ];
 
-/// Those that are asked for; if none is, all that need not be.
+/// Scenarios named on the command line; without names, all but those that run by name only.
 pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>> {
     if let Some(unknown) = names.iter().find(|name| !ALL.iter().any(|known| known.name.eq_ignore_ascii_case(name))) {
         let known: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
@@ -232,7 +232,7 @@ impl Scenario {
         if self.field == Field::Few { scale.rounds.min(3) } else { scale.rounds }
     }
 
-    /// Who is asked, of all that are there.
+    /// The contestants of a scenario, of all that are installed.
     pub fn contestants(&self, all: &[Contestant]) -> Vec<Contestant> {
         match self.field {
             Field::Workers => all.first().map_or(Vec::new(), Contestant::with_workers),

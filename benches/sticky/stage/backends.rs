@@ -1,4 +1,4 @@
-//! Backends on one thread that write down who came to whom.
+//! Backends on one thread that write down which client came to which backend.
 //!
 //! They read the PROXY v2 header that the balancer sends and then what the client says. A first byte of `b` is answered
 //! with the backend's own and the end; anything else with the backend's own, and from then on everything comes back.
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle as Task;
 /// One client at one backend.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Its address.
+    /// The address of the backend.
     pub source: u32,
     /// The number in the server name it asked for; 0 without one.
     pub name: u16,
@@ -37,7 +37,7 @@ pub struct Arrival {
 pub struct Log(Mutex<Vec<Arrival>>);
 
 impl Log {
-    /// Everybody who came after the first `seen`.
+    /// Every visit after the first `seen`.
     pub fn after(&self, seen: usize) -> Vec<Arrival> {
         self.rows()[seen..].to_vec()
     }
@@ -152,7 +152,7 @@ impl Town {
                 let accepted = tokio::select! {
                     biased;
                     accepted = listener.accept() => accepted,
-                    // Only when nobody is waiting any more: who was accepted by the kernel is served.
+                    // Only with an empty backlog: a connection that the kernel has accepted is served.
                     _ = &mut told => return,
                 };
                 if let Ok((stream, _)) = accepted {

@@ -1,8 +1,8 @@
 //! Many connections from few keys, in front of ten backends with a load bound: how evenly they can be spread, and that
-//! nobody moves for it.
+//! no client moves for it.
 //!
 //! All of them are open at the same time, so a backend's share is what it holds. The bar is the load bound plus the
-//! connections of the most frequent key, over the mean. Then everything is closed and everybody comes once more.
+//! connections of the most frequent key, over the mean. Then everything is closed and every client comes once more.
 
 use std::collections::HashMap;
 
@@ -169,7 +169,7 @@ impl Draw {
         (0..count).map(|_| if self.below(10) < 6 { one(self) } else { other(self) }).collect()
     }
 
-    /// Keys whose frequency falls with the 1.1th power of their rank.
+    /// Keys with a frequency that falls with the 1.1th power of their rank.
     fn zipf(&mut self, count: u32, keys: u32) -> Vec<Call> {
         let mut sums = Vec::new();
         let total = (1..=keys).fold(0.0, |sum, rank| {

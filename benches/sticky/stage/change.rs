@@ -1,11 +1,11 @@
 //! Everything about a table changes under active clients: backends come, go and come back, weights, a hundred reloads,
 //! the size of the stick table.
 //!
-//! Where the stick table has room for all (to half of its places) nobody moves but whose backend is gone, and what the
-//! balancer counts is what the logs say. Where it has not, it cannot know a client that it has forgotten: such a client
+//! Where the stick table has room for all (to half of its places) only clients of a backend that is gone move, and what
+//! the balancer counts is what the logs say. Where it has not, it cannot know a client that it has forgotten: such a client
 //! goes where placement finds it, and its break is in the logs alone. Then the rows say how many were forgotten, and
-//! hold that the balancer counted no break that was none, and that nobody went where neither stick table nor placement
-//! would send it.
+//! hold that the balancer counted no break that was none, and that no client went where neither stick table nor
+//! placement would send it.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -28,7 +28,7 @@ const KIB: u64 = 1 << 10;
 struct Scene<'a> {
     scale: &'a Scale,
     name: String,
-    /// The stick table has room for everybody.
+    /// A run with a stick table that has room for every client.
     roomy: bool,
     sessile: Sessile,
     truth: Truth,
@@ -39,7 +39,7 @@ struct Scene<'a> {
     rows: Vec<Row>,
 }
 
-/// With a stick table whose places are filled so far, in percent, by the active clients alone.
+/// A run with a stick table that the active clients alone fill to this percentage.
 pub fn run(scale: &Scale, fill: u64) -> Vec<Row> {
     let backends = Backends::start(FIRST + MORE[2]);
     let kib = u64::from(scale.clients) * ENTRY * 100 / fill / KIB;
@@ -71,7 +71,7 @@ impl Scene<'_> {
         self.sessile.address("l")
     }
 
-    /// All who have ever come.
+    /// Every client so far.
     fn everybody(&self) -> std::ops::Range<u32> {
         self.scale.sources().start..self.scale.fresh_sources(self.groups).start
     }
@@ -105,7 +105,7 @@ impl Scene<'_> {
         row.must(counted <= by_logs, || "more counted than there were".into());
         row.must(row.counted.keys().all(|known| Some(known.as_str()) == cause), || "another cause".into());
         row.note = format!("{} forgotten", by_logs.saturating_sub(counted));
-        // While reloads follow each other nobody outside knows which table was in force.
+        // While reloads follow each other no observer can see which table was in force.
         if !self.changing {
             let placement = self.table.placement();
             let astray = step.breaks.iter().filter(|(key, _, to)| placement(*key) != *to).count();
@@ -113,7 +113,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Clients that nobody knows, right after a change: whether they spread from the first second on.
+    /// New clients right after a change: whether they spread from the first second on.
     fn newcomers(&mut self, began: Instant) -> (Toll, (f64, f64)) {
         let sources = self.scale.fresh_sources(self.groups);
         self.groups += 1;
@@ -148,7 +148,7 @@ impl Scene<'_> {
             let began = self.change(table.clone());
             let (newcomers, spreads) = self.newcomers(began);
             let visits = match what {
-                // Nobody else has anything to say: where they are has not changed.
+                // The other backends are not asked: their clients have not changed.
                 "removed again" => self.visit(leaving.iter().copied()),
                 _ => self.visit(self.everybody()),
             };

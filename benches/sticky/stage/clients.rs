@@ -24,11 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What became of many visits.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Toll {
-    /// Those that were answered.
+    /// Clients that were answered.
     pub served: u64,
     /// Tries that were cut.
     pub cut: u64,
-    /// Those that never were answered.
+    /// Clients without an answer.
     pub lost: u64,
 }
 
@@ -88,7 +88,7 @@ impl Load {
         crate::support::eventually("the load to go on", || (self.toll.read().served >= goal).then_some(()));
     }
 
-    /// Ends it, when everybody who came is served.
+    /// Ends the load once every client is served.
     pub fn stop(mut self) -> Toll {
         self.stop.store(true, Relaxed);
         self.thread.take().map(JoinHandle::join).expect("it runs").expect("no panic");

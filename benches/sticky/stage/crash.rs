@@ -1,8 +1,8 @@
 //! kill -9 under load: what the stick-table file does not know yet is found by placement, or lost.
 //!
-//! The balancer cannot count who it has forgotten, so the logs alone say what broke: of the clients that came or moved
-//! within the last interval, newcomers that placement would put elsewhere, and those whom the file still has where they
-//! were before they moved.
+//! The balancer cannot count clients that it has forgotten, so the logs alone say what broke: of the
+//! clients that came or moved within the last interval, new ones that placement would put elsewhere, and those that the
+//! file has at the backend that they have left.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,7 +1,7 @@
-//! A backend is drained by command: it serves those who know it until the deadline, and what is still open then is
+//! A backend is drained by command: it serves its known clients until the deadline, and what is still open then is
 //! closed evenly, the quietest first.
 //!
-//! Everybody settles while it is alone; then others come, so that all connections are its own.
+//! All clients settle while it is alone; then others come, so that all connections are its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -59,7 +59,7 @@ fn relays(scale: &Scale) -> Row {
         tokio::task::yield_now().await;
         let drained = Instant::now();
         tell(&sessile, 0, "drain");
-        // Who knows it is served there until the deadline.
+        // Known clients are served there until the deadline.
         let mut known = 0;
         for source in sources.iter().take(20) {
             known += u32::from(settle(*source, front, b"h").await.is_ok_and(|(_, home)| home == 0));
@@ -87,7 +87,7 @@ fn relays(scale: &Scale) -> Row {
     row
 }
 
-/// Nothing before the deadline, evenly after it, the quietest first.
+/// Closes: none before the deadline, evenly after it, the quietest first.
 fn judge(row: &mut Row, mut closings: Vec<Closing>, drained: Instant, scale: &Scale) {
     closings.sort_by_key(|closing| closing.at);
     let deadline = drained + DEADLINE;

@@ -1,6 +1,6 @@
 //! A backend goes and comes back, again and again, by its checks.
 //!
-//! Half of the clients come all the time: whoever comes while it is away moves, once, and is counted. The other half
+//! Half of the clients come all the time: a client that comes while it is away moves, once, and is counted. The other half
 //! never notices, and is where it was.
 
 use super::backends::Backends;

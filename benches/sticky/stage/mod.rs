@@ -1,11 +1,11 @@
 //! A stage on which stickiness is proved: the real binary between clients from addresses of their own and backends that
-//! write down who came.
+//! write down every visit.
 //!
 //! | file | what |
 //! |---|---|
 //! | `backends` | one thread that serves all backends and keeps their log |
 //! | `clients` | short visits, loads in the background, connections that are held |
-//! | `truth` | what the log says: who is at home where, and who was torn away |
+//! | `truth` | what the log says: the home of each client, and each break |
 //! | `table` | configurations, and what placement alone would do |
 //! | `row` | a line of the report with its verdict |
 //! | `scale` | how many of everything |

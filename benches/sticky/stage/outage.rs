@@ -1,4 +1,4 @@
-//! A backend is restarted and refuses connections for 150 ms, under the load of everybody: nobody moves.
+//! A backend is restarted and refuses connections for 150 ms, under full load: no client moves.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::{Sessile, eventually};
 
 const BACKENDS: usize = 10;
 const AWAY: Duration = Duration::from_millis(150);
-/// Back for so long before the next time: who was refused is served.
+/// Time between two outages, in which refused clients are served.
 const BACK: Duration = Duration::from_millis(600);
 
 /// As often as the scale says.

@@ -62,7 +62,7 @@ impl Table {
         text + &self.after
     }
 
-    /// Where placement alone puts clients: a pool without stick table, all of whose backends are up.
+    /// Where placement alone puts clients: a pool without stick table, with all its backends up.
     pub fn placement(&self) -> impl Fn(u64) -> u8 + use<> {
         let checked = sessile::config::check(&self.text(), &|_| Ok(Vec::new())).expect("a good file");
         let pool = Pool::new(&checked.config.pools[0], None, 1);

@@ -1,6 +1,6 @@
-//! What the backends' log says: who is at home where, and who was torn away.
+//! What the backends' log says: the home of each client, and each break.
 //!
-//! Asks nobody else. Invariant: a client whose backend differs from that of the visit before is a break, whatever the
+//! Reads no other source. Invariant: a client whose backend differs from that of the visit before is a break, whatever the
 //! balancer thinks of it.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::backends::{Arrival, Log};
 
-/// Everybody's home so far.
+/// The home of every client so far.
 pub struct Truth {
     log: Arc<Log>,
     seen: usize,
@@ -30,9 +30,9 @@ pub struct Home {
 /// What happened between two looks at the log.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// Who was torn away, from where and where to.
+    /// Clients that changed their backend: from where, to where.
     pub breaks: Vec<(u64, u8, u8)>,
-    /// Who came for the first time, in their order.
+    /// Clients that came for the first time, in their order.
     pub fresh: Vec<Arrival>,
     /// All of them.
     pub arrivals: Vec<Arrival>,
@@ -49,7 +49,7 @@ impl Truth {
         Self { log: Arc::clone(log), seen: 0, homes: HashMap::new(), key }
     }
 
-    /// Who has come since the last step, which this is not.
+    /// Visits since the last step; does not begin another one.
     pub fn peek(&self) -> Vec<Arrival> {
         self.log.after(self.seen)
     }
@@ -82,7 +82,7 @@ impl Truth {
         self.homes.get(&key).copied()
     }
 
-    /// Who is at home there.
+    /// Clients with their home at a backend.
     pub fn at(&self, backend: u8) -> impl Iterator<Item = u32> + Clone + '_ {
         self.homes.iter().filter(move |(_, home)| home.backend == backend).map(|(key, _)| *key as u32)
     }
@@ -105,7 +105,7 @@ pub fn spread(arrivals: &[Arrival], weights: &[u16]) -> (f64, f64) {
     shares.fold((0.0, 0.0), |(largest, most), (share, chance)| (share.max(largest), chance.max(most)))
 }
 
-/// Those of the first second.
+/// Visits of the first second.
 pub fn first_second(arrivals: &[Arrival], began: Instant) -> &[Arrival] {
     let end = arrivals.partition_point(|arrival| arrival.at < began + Duration::from_secs(1));
     &arrivals[..end]

@@ -126,7 +126,7 @@ fn backends_that_break_off() {
     run(&tables, cases);
 }
 
-/// One backend: gone, everybody is refused; back, everybody is served.
+/// A pool of one backend: while the backend is away every client is refused, once it is back every client is served.
 #[test]
 fn a_backend_goes_and_returns_20_times() {
     const ROUNDS: u64 = 20;
@@ -160,7 +160,7 @@ fn a_backend_goes_and_returns_20_times_beside_another() {
     const ROUNDS: u64 = 20;
     let stays = Backend::named("b0");
     let comes_and_goes = Refusing::on(own_address(2));
-    // By placement alone: whoever is remembered would stay where it went.
+    // Without a stick table, which would keep clients at the backend that they moved to.
     let tables = pool("app", "eject = \"off\"\nstick_table = \"0\"", &[stays.address, comes_and_goes.address]);
     let cases = vec![
         case("backend-goes-beside-another", "pool = \"app\"", |scene| {
@@ -197,8 +197,8 @@ fn a_backend_goes_and_returns_20_times_beside_another() {
     run(&tables, cases);
 }
 
-/// One of three refuses, one answers nobody: every client is served, and none waits longer than one `connect_timeout`
-/// and 0.3 s; whether or not bad backends are set aside.
+/// Of three backends one refuses and one never answers: every client is served within one `connect_timeout` and 0.3 s,
+/// with and without ejection.
 #[test]
 fn every_client_is_served_while_one_of_three_serves() {
     let (good, refusing, blackhole) = (Backend::named("b0"), Refusing::new(), Blackhole::new());
@@ -206,7 +206,7 @@ fn every_client_is_served_while_one_of_three_serves() {
     let limits = Duration::from_secs(1)..=Duration::from_millis(1_300);
     for keys in ["eject = \"off\"", "", "balance = \"ring\"", "balance = \"maglev\"\neject = \"off\""] {
         let tables = pool("app", &format!("connect_timeout = \"1s\"\n{keys}"), &addresses);
-        // A busy machine wakes everybody late, but not every time.
+        // A busy machine delays all clients of a try, but not of three tries.
         let mut worst = Vec::new();
         let kept = (0..3).any(|_| {
             worst.push(worst_wait(&tables));

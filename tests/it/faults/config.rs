@@ -170,7 +170,7 @@ fn a_reload_of_a_broken_file_changes_nothing_and_shows_everywhere() {
     assert_eq!(ask(&living, "hi").unwrap(), "b0 hi\n");
 }
 
-/// The same by the other two ways to ask for a reload; the file is broken.
+/// A broken file is refused by SIGHUP and by the command, too.
 fn refused_for_command_and_signal(sessile: &Sessile, refused: u64) {
     let socket = sessile.admin().display().to_string();
     let output = run(&["reload", "--socket", &socket]);

@@ -1,4 +1,4 @@
-//! Addresses that somebody holds already: a second instance, a stranger, a file that was left behind.
+//! Addresses that are taken: by a second instance, by another program, by a socket file of an earlier process.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -69,7 +69,7 @@ fn a_second_instance_with_the_same_admin_socket_is_refused() {
     assert_eq!(first.status()["ready"], true);
 }
 
-/// A unix socket that somebody listens on is refused, a file that was left behind is replaced.
+/// A unix socket with a listening process is refused, a socket file of a process that has ended is replaced.
 #[test]
 fn a_unix_socket_of_somebody_is_refused() {
     let app = Backend::named("b0");
@@ -88,7 +88,7 @@ fn a_unix_socket_of_somebody_is_refused() {
     assert!(UnixStream::connect(&path).is_ok(), "what was left behind is replaced");
 }
 
-/// A reload that wants an address of somebody else's changes nothing at all.
+/// A reload that adds an address of another process changes nothing at all.
 #[test]
 fn a_reload_on_an_address_of_others_is_refused() {
     let app = Backend::named("b0");

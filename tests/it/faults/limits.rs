@@ -95,7 +95,7 @@ fn age_has_a_limit() {
     run(&tables, cases);
 }
 
-/// At a limit nothing is accepted: clients wait in the backlog, a gauge says so, and nobody is turned away.
+/// At a limit nothing is accepted: clients wait in the backlog, a gauge says so, and no client is turned away.
 #[test]
 fn clients_wait_in_the_backlog_at_a_limit() {
     let app = Backend::named("b0");
@@ -191,7 +191,7 @@ fn a_source_has_so_many_connections() {
         .besides("done", 5),
         case("announced-source-opens-too-many", "pool = \"app\"\ntrust = [\"127.0.0.0/8\"]", |scene| {
             let held = opens(scene.address, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
-            // Who announces nobody is not limited.
+            // A header without an address (`LOCAL`) is not limited.
             let local: Vec<_> = (0..6).map(|_| connect(scene.address)).collect();
             for stream in &local {
                 say(stream, "PROXY UNKNOWN\r\n");

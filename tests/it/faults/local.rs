@@ -127,7 +127,7 @@ fn local_ports_run_out() {
     });
 }
 
-/// An address to connect from that this host does not have is nobody's fault but the configuration's.
+/// A `source` address that this host does not have is a fault of the configuration, not of a backend.
 #[test]
 fn an_address_of_others_is_no_source() {
     let app = Backend::named("b0");
@@ -226,8 +226,8 @@ fn ask_aside(stream: &TcpStream, line: &str) -> String {
     })
 }
 
-/// Started with few descriptors, an odd or an even number, and flooded: accept pauses, what is served lives and can be
-/// seen, and everybody is served in the end.
+/// Started with few descriptors, an odd or an even number, and flooded: accept pauses, open connections go on and
+/// are shown, and every client is served in the end.
 #[test]
 fn descriptors_are_few() {
     let app = Backend::named("b0");

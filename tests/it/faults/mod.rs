@@ -7,6 +7,7 @@
 mod backend;
 mod client;
 mod config;
+mod destination;
 mod instance;
 mod limits;
 mod local;
@@ -68,6 +69,10 @@ const TABLE: &[(&str, &str)] = &[
     ("backends-of-a-strict-range-are-down", "no_backend"),
     ("backends-of-a-range-are-down", "done"),
     ("one-of-three-refuses-and-one-is-a-blackhole", "done"),
+    ("backend-behind-a-blackhole-route", "done"),
+    ("backend-behind-a-prohibit-route", "done"),
+    ("backend-behind-an-unreachable-route", "done"),
+    ("backend-behind-a-forbidden-socket", "done"),
     // Limits.
     ("nobody-says-anything", "idle_timeout"),
     ("somebody-says-something", "done"),
@@ -219,7 +224,7 @@ fn assert_endings(sessile: &Sessile, listener: &str, expected: &BTreeMap<&'stati
     assert_eq!(shown, owned(expected), "{listener}: /status");
 }
 
-/// The endings of a listener in `/metrics` that happened, whose fault labels are right and whose refusals are counted.
+/// Endings of a listener in `/metrics` above 0; checks their fault labels and the counters of refusals.
 fn counted(sessile: &Sessile, listener: &str) -> BTreeMap<String, u64> {
     let page = sessile.metrics();
     let of = |series: &str| -> Vec<(String, u64)> {
@@ -318,6 +323,7 @@ fn every_row_of_the_table_is_played_once() {
     let sources = [
         include_str!("backend.rs"),
         include_str!("client.rs"),
+        include_str!("destination.rs"),
         include_str!("limits.rs"),
         include_str!("local.rs"),
         include_str!("proxy.rs"),

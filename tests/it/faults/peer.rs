@@ -89,7 +89,7 @@ pub fn own_address(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 1 + high % 250, low, n)
 }
 
-/// An address where nobody listens unless asked to, and where nobody else can.
+/// A bound address that refuses connections until it is told to listen.
 pub struct Refusing {
     pub address: SocketAddr,
     socket: Socket,
@@ -115,17 +115,17 @@ impl Refusing {
         Self { address, socket }
     }
 
-    /// From now on somebody listens.
+    /// Accepts connections from now on.
     pub fn listen(&self) {
         self.socket.listen(64).expect("a bound socket");
     }
 
-    /// From now on nobody does.
+    /// Refuses connections from now on.
     pub fn refuse(&self) {
         self.socket.shutdown(std::net::Shutdown::Read).expect("a listening socket");
     }
 
-    /// Takes a connection, if somebody listens.
+    /// Takes a connection; an error while the address refuses.
     pub fn accept(&self) -> std::io::Result<TcpStream> {
         let (socket, _) = self.socket.accept()?;
         let stream = TcpStream::from(socket);
@@ -134,7 +134,7 @@ impl Refusing {
     }
 }
 
-/// An address that answers nobody: a backlog without room, which nothing is ever taken from.
+/// An address that never answers a connect: its backlog is full and nothing is accepted from it.
 pub struct Blackhole {
     pub address: SocketAddr,
     _listener: Socket,
@@ -167,7 +167,7 @@ impl Holding {
         let held = Arc::new(Mutex::new(Vec::new()));
         let holder = Arc::clone(&held);
         let backend = Backend::on(address, move |mut stream| {
-            // Whoever has heard the greeting finds it held.
+            // The connection is in the list before its client reads the greeting.
             let mut held = holder.lock().expect("no panic");
             stream.write_all(b"welcome\n")?;
             held.push(stream);

@@ -28,7 +28,7 @@ fn proxied(tlvs: &[u8]) -> Vec<u8> {
     v2(0x21, 0x11, &[&addresses[..], tlvs].concat())
 }
 
-/// The same with a checksum, off by `damage`.
+/// A v2 header with a CRC32C TLV, which is wrong by `damage`.
 fn checked(damage: u32) -> Vec<u8> {
     let mut bytes = proxied(&[3, 0, 4, 0, 0, 0, 0]);
     let sum = crc32c(&bytes).wrapping_add(damage);
@@ -254,7 +254,7 @@ fn strangers() {
             }
         })
         .times(8),
-        // Where nothing is read, the backend gets the bytes as they are, from whom they are.
+        // Without preread the backend receives the bytes unchanged, under the address of the peer.
         case("proxy-header-from-a-stranger-unread", &direct, |scene| {
             let stream = connect(scene.address);
             let own: SocketAddr = stream.local_addr().unwrap();

@@ -161,7 +161,7 @@ impl Site {
         Arc::new(config)
     }
 
-    /// A whole visit, whose hello is sent in pieces.
+    /// A whole visit with a ClientHello that is sent in pieces.
     fn visit(&self, config: &Arc<ClientConfig>, name: &str, cut: Cut) -> Visit {
         let (connection, bytes) = hello(config, name);
         let mut stream = self.connect();
@@ -198,7 +198,7 @@ impl Site {
     }
 }
 
-/// A client that trusts `ca.pem` and prints who answered, for which name, in which version of HTTP.
+/// A client that trusts `ca.pem` and prints the answering site, the name it asked for, and the version of HTTP.
 pub fn curl(name: &str, address: SocketAddr, dir: &Path) -> Command {
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "20", "--cacert"]).arg(dir.join("ca.pem"));
@@ -244,7 +244,7 @@ enum Cut {
     Whole,
     /// One write a byte.
     Bytes,
-    /// That many TLS records.
+    /// A hello split into this many TLS records.
     Records(usize),
 }
 

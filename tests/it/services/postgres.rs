@@ -34,7 +34,7 @@ fn pgbench_and_psql_work_as_without_us() {
         assert!(said.contains("number of failed transactions: 0 "), "{said}");
     }
 
-    // The same rows, through us and not.
+    // A query returns the same rows through sessile and directly.
     let rows = "select i, md5(i::text) from generate_series(1, 100000) i";
     let [through, direct] = [address, backend].map(|address| ask(address, rows));
     assert!(through.len() > 3_000_000);
@@ -87,7 +87,7 @@ pub fn postgres(test: &str) -> Option<(Program, SocketAddr)> {
     Some((Program::start(dir, command, address).stopped_by(Signal::QUIT), address))
 }
 
-/// For root: user and group of the server, to whom the directory is given.
+/// User and group of the server when the test runs as root; the directory then belongs to them.
 fn owner(test: &str, dir: &Path) -> Option<Option<(u32, u32)>> {
     if !rustix::process::geteuid().is_root() {
         return Some(None);

@@ -1,4 +1,4 @@
-//! OpenSSH, whose server speaks first.
+//! OpenSSH: a protocol in which the server speaks first.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -40,7 +40,7 @@ fn a_login_carries_a_stream_both_ways() {
     sessile.ended("l", "done");
 }
 
-/// A server for the user who runs the test.
+/// An SSH server for the user of the test.
 pub struct Server {
     pub address: SocketAddr,
     /// Kind and key.

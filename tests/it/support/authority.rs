@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and TLS clients that trust nobody else.
+//! A certificate authority for one test, and TLS clients that trust it alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};

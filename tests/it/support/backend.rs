@@ -27,12 +27,12 @@ impl Backend {
         })
     }
 
-    /// Does with every connection what it is told.
+    /// Serves every connection as told, on a free port.
     pub fn serving(serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0".parse().expect("an address"), serve)
     }
 
-    /// The same on a given address.
+    /// Serves every connection as told, on a given address.
     pub fn on(address: SocketAddr, serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).expect("a free port");
         // The standard library's 128 overflow in a burst, and what the kernel then drops is sent again a second later.

@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// Status and body of a GET over a unix socket; `None` when nobody answers.
+/// Status and body of a GET over a unix socket; `None` without a whole answer.
 pub fn unix_get(socket: &Path, path: &str) -> Option<(u16, String)> {
     exchange(UnixStream::connect(socket).ok()?, "GET", path)
 }
 
-/// The same for POST.
+/// Status and body of a POST over a unix socket; `None` without a whole answer.
 pub fn unix_post(socket: &Path, path: &str) -> Option<(u16, String)> {
     exchange(UnixStream::connect(socket).ok()?, "POST", path)
 }

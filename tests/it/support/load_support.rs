@@ -99,7 +99,7 @@ impl EchoProcess {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let file = dir.path().join("port");
         let child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "support::many::an_echo_for_another_process", "--ignored"])
+            .args(["--exact", "support::load_support::an_echo_for_another_process", "--ignored"])
             .env(PORT_FILE, &file)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -113,7 +113,7 @@ impl EchoProcess {
 
 impl Drop for EchoProcess {
     fn drop(&mut self) {
-        // It ends when its standard input does, also where nobody gets this far.
+        // The process ends with its standard input, also where this is never reached.
         drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
@@ -177,7 +177,7 @@ impl Client {
         ask(&mut self.0, line)
     }
 
-    /// The same where nothing may go wrong.
+    /// Sends a line and returns the one that comes back; panics without one.
     pub fn ask(&mut self, line: &str) -> String {
         self.try_ask(line).unwrap_or_else(|error| panic!("{line:?} was not answered: {error}"))
     }
@@ -228,7 +228,7 @@ pub struct Toll {
 }
 
 impl Load {
-    /// So many a second over so many threads.
+    /// Starts `rate` connections a second over `threads` threads.
     pub fn start(target: &Target, threads: u32, rate: u32) -> Self {
         let (served, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let begun = Instant::now();

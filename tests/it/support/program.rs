@@ -86,8 +86,8 @@ pub fn find(test: &str, program: &str) -> Option<PathBuf> {
     found
 }
 
-/// An address for a program that cannot be told to take a free port: a loopback host of this process alone, and a port
-/// that is used once and that the kernel gives to nobody.
+/// An address for a program that cannot choose a free port itself: a loopback host of this process alone, and a port
+/// outside the range that the kernel chooses from, which is returned once.
 pub fn free_address() -> SocketAddr {
     static PORT: AtomicU16 = AtomicU16::new(10_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();

@@ -32,7 +32,7 @@ impl Sessile {
         sessile
     }
 
-    /// The same by way of a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
+    /// Starts the process in a shell script, which has to end in `exec "$0" "$@"`; `program` runs the shell.
     pub fn start_in_shell(program: &[&str], script: &str, config: &str) -> Self {
         let mut words: Vec<_> = program.iter().chain(&["sh", "-ec", script]).copied().collect();
         let mut shell = Command::new(words.remove(0));
@@ -112,9 +112,21 @@ impl Sessile {
         write_config(self.dir.path(), config);
     }
 
-    /// Writes the file anew and asks for a reload; the verdict.
+    /// Puts another file in the place of this one by a rename and requests a reload; the verdict.
+    pub fn replace(&self, config: &str) -> Value {
+        let beside = self.dir.path().join("sessile.new");
+        std::fs::write(&beside, whole_config(self.dir.path(), config)).expect("the file is written");
+        std::fs::rename(&beside, self.file()).expect("the file is replaced");
+        self.request_reload()
+    }
+
+    /// Writes the file anew in place and requests a reload; the verdict.
     pub fn reload(&self, config: &str) -> Value {
         self.rewrite(config);
+        self.request_reload()
+    }
+
+    fn request_reload(&self) -> Value {
         let (_, body) = http::unix_post(&self.admin(), "/reload").expect("the admin socket answers");
         serde_json::from_str(&body).expect("JSON")
     }
@@ -192,9 +204,13 @@ fn launch(dir: &Path, mut command: Command, prepare: impl FnOnce(&mut Command)) 
     command.spawn().expect("the binary starts")
 }
 
-/// Every test has its admin socket and JSON lines; a configuration may say more about both by naming the tables itself.
-/// `$DIR` is the test's own directory.
 fn write_config(dir: &Path, config: &str) {
+    std::fs::write(dir.join("sessile.toml"), whole_config(dir, config)).expect("the file is written");
+}
+
+/// A configuration with the admin socket of this test and JSON lines, unless it has the tables for them itself. `$DIR`
+/// stands for the test's own directory.
+fn whole_config(dir: &Path, config: &str) -> String {
     let mut text = String::new();
     if !config.contains("[admin]") {
         text += &format!("[admin]\nsocket = \"{}\"\n", dir.join("admin.sock").display());
@@ -204,7 +220,7 @@ fn write_config(dir: &Path, config: &str) {
     }
     let config = &config.replace("$DIR", dir.to_str().expect("a path of words"));
     let (top, tables) = config.split_at(config.find('[').unwrap_or(config.len()));
-    std::fs::write(dir.join("sessile.toml"), format!("{top}\n{text}{tables}\n")).expect("the file is written");
+    format!("{top}\n{text}{tables}\n")
 }
 
 fn read(path: &Path) -> String {
