@@ -15,7 +15,8 @@ pub mod os;
 mod pipe;
 mod preread;
 mod relay;
-pub mod sim;
+#[cfg(test)]
+mod sim;
 mod slab;
 mod stick;
 mod timer;

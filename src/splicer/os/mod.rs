@@ -8,11 +8,11 @@ mod linux;
 
 pub use linux::{Connection, Linux, Pipe, RawEvent};
 
+pub use super::slab::{Side, Token};
 pub use crate::clock::{Micros, now};
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::slab::Token;
 use crate::config::Address;
 use crate::socket::KeepAlive;
 

@@ -82,7 +82,7 @@ impl World {
         {
             return Err(format!("client {id} was not refused by reset"));
         }
-        for peer in self.people.iter().flatten().filter(|peer| peer.is_client()) {
+        for peer in self.peers.iter().flatten().filter(|peer| peer.is_client()) {
             let client = kernel.socket(peer.id);
             if client.closed.is_none()
                 && let Some(accepted) = client.accepted_at
@@ -208,7 +208,7 @@ impl World {
                     let socket = kernel.socket(other.id);
                     socket.accepted_at.is_some() && (socket.closed.is_none() || closed.contains(&other.id))
                 };
-                let others = self.people.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
+                let others = self.peers.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
                 self.scenario.per_source.is_some_and(|limit| others.count() >= limit as usize)
             }
             Ended::Panicked => self.shared.counters[0].0.panics.value() <= self.oracle.panics,
@@ -241,7 +241,7 @@ impl World {
         let sum = |count: &dyn Fn(&crate::counters::BackendCounters) -> u64| -> u64 {
             snapshot.pools[0].backends().iter().map(|backend| count(backend.counters(0))).sum()
         };
-        let clients = || self.people.iter().flatten().filter(|peer| peer.is_client());
+        let clients = || self.peers.iter().flatten().filter(|peer| peer.is_client());
         let partners = || clients().filter_map(|peer| self.peer(peer.partner?));
         let up: usize = partners().map(|peer| peer.expected_prefix.len() + peer.heard()).sum();
         let down: usize = clients().map(Peer::heard).sum();

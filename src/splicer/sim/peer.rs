@@ -34,7 +34,7 @@ pub enum Script {
 
 /// What somebody wants to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum NextAction {
     /// Nothing.
     Nothing,
     /// Send bytes, at most so many.
@@ -124,21 +124,21 @@ impl Peer {
     }
 
     /// What they want to do next.
-    pub fn wish(&self) -> Wish {
+    pub fn next_action(&self) -> NextAction {
         let goal = self.prefix.len() + self.total;
         let (bound, then) = match self.script {
-            Script::Aborts(at) => (at, Wish::Abort),
-            Script::Vanishes(at) => (at, Wish::Vanish),
-            Script::Leaves(at) => (at, Wish::Leave),
-            Script::Quits(at) => (at, Wish::Finish),
-            Script::Rests(at) => (at, Wish::Nothing),
-            Script::AbortsAfterEnd if self.finished => (goal, Wish::Abort),
-            Script::AbortsAfterEnd | Script::Completes => (goal, Wish::Finish),
+            Script::Aborts(at) => (at, NextAction::Abort),
+            Script::Vanishes(at) => (at, NextAction::Vanish),
+            Script::Leaves(at) => (at, NextAction::Leave),
+            Script::Quits(at) => (at, NextAction::Finish),
+            Script::Rests(at) => (at, NextAction::Nothing),
+            Script::AbortsAfterEnd if self.finished => (goal, NextAction::Abort),
+            Script::AbortsAfterEnd | Script::Completes => (goal, NextAction::Finish),
         };
         match bound.min(goal).saturating_sub(self.sent) {
-            0 if then == Wish::Finish && (self.finished || self.waits && !self.heard_end) => Wish::Nothing,
+            0 if then == NextAction::Finish && (self.finished || self.waits && !self.heard_end) => NextAction::Nothing,
             0 => then,
-            left => Wish::Send(left.min(self.chunk)),
+            left => NextAction::Send(left.min(self.chunk)),
         }
     }
 
@@ -164,11 +164,6 @@ impl Peer {
     /// Of their stream, how much they have sent.
     pub fn said(&self) -> usize {
         self.sent.saturating_sub(self.prefix.len())
-    }
-
-    /// All bytes they have heard.
-    pub fn heard_in_all(&self) -> usize {
-        self.received + self.header.len()
     }
 
     /// They hear bytes.

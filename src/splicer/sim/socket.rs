@@ -4,8 +4,7 @@
 
 use super::bytes::Bytes;
 use super::kernel::Id;
-use crate::splicer::os::{Broken, Event, Micros};
-use crate::splicer::slab::Token;
+use crate::splicer::os::{Broken, Event, Micros, Token};
 
 /// What an event tells, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,9 +58,9 @@ pub enum Closed {
     Reset,
 }
 
-/// What the other end finds when it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+/// What the far end finds when it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerRead {
     /// So many bytes.
     Bytes(usize),
     /// The end.

@@ -87,7 +87,7 @@ pub struct World {
     pub(super) scenario: Scenario,
     pub(super) random: Random,
     /// Everybody, by the number of their socket.
-    pub(super) people: Vec<Option<Peer>>,
+    pub(super) peers: Vec<Option<Peer>>,
     /// Those of whom more is to be expected.
     pub(super) awake: Vec<Id>,
     pub(super) to_come: usize,
@@ -118,7 +118,7 @@ impl World {
             oracle: Oracle::new(&scenario),
             scenario,
             random,
-            people: Vec::new(),
+            peers: Vec::new(),
             awake: Vec::new(),
             turns: 0,
             bytes: Vec::new(),
@@ -157,16 +157,16 @@ impl World {
         self.worker.turn(&events);
         self.oracle()?;
         self.check()?;
-        let (people, kernel) = (&self.people, self.kernel.borrow());
+        let (peers, kernel) = (&self.peers, self.kernel.borrow());
         let done =
-            |id: &Id| people[*id as usize].as_ref().is_none_or(|peer| peer.done(kernel.socket(*id).closed.is_some()));
+            |id: &Id| peers[*id as usize].as_ref().is_none_or(|peer| peer.done(kernel.socket(*id).closed.is_some()));
         self.awake.retain(|id| !done(id));
         drop(kernel);
         self.pass_time(acted)
     }
 
     fn waiting(&self) -> Vec<&Peer> {
-        self.awake.iter().filter_map(|id| self.people[*id as usize].as_ref()).collect()
+        self.awake.iter().filter_map(|id| self.peers[*id as usize].as_ref()).collect()
     }
 
     fn over(&self) -> bool {
@@ -174,11 +174,11 @@ impl World {
     }
 
     pub(super) fn peer(&self, id: Id) -> Option<&Peer> {
-        self.people.get(id as usize)?.as_ref()
+        self.peers.get(id as usize)?.as_ref()
     }
 
     pub(super) fn peer_mut(&mut self, id: Id) -> Option<&mut Peer> {
-        self.people.get_mut(id as usize)?.as_mut()
+        self.peers.get_mut(id as usize)?.as_mut()
     }
 
     /// Nobody says anything for longer than a half-closed connection may be quiet; none is half-closed yet.
@@ -295,7 +295,7 @@ impl World {
         if !self.scenario.hostile {
             self.all_complete()?;
         }
-        for id in 0..self.people.len() {
+        for id in 0..self.peers.len() {
             self.kernel.borrow_mut().let_go(id as Id);
         }
         for _ in 0..10_000 {
@@ -327,7 +327,7 @@ impl World {
     }
 
     fn all_complete(&self) -> Result<(), String> {
-        for client in self.people.iter().flatten().filter(|peer| peer.is_client()) {
+        for client in self.peers.iter().flatten().filter(|peer| peer.is_client()) {
             let id = client.id;
             let Some(backend) = client.partner.and_then(|partner| self.peer(partner)) else {
                 return Err(format!("client {id}: never reached a backend"));
