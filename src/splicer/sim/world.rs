@@ -51,7 +51,7 @@ pub struct Scenario {
     pub removes_listener: bool,
     /// Everybody has much to say and much room, so that the worker has more to do than a connection's share of a turn.
     pub bulky: bool,
-    /// Peers reset, calls fail, time jumps, steps panic, connections are shed. Otherwise every connection must complete.
+    /// Peers reset, calls fail, time jumps, steps panic, connections are shed. If false, every connection completes.
     pub hostile: bool,
 }
 
