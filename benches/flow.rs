@@ -1,7 +1,7 @@
 //! What a step of a connection costs besides the kernel: a worker over imitated sockets.
 //!
-//! The imitation copies bytes and throws dice, and is part of what is measured: compare one build with another. Real
-//! sockets are raced in `benches/compare`. Invariant: every byte said is heard.
+//! The imitation copies bytes and draws random numbers, and is part of the measurement: compare one build with another.
+//! Real sockets are raced in `benches/compare`. Invariant: every byte sent is received.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ mod sim {
 const FILE: &str = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
     [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{ name = \"b\", address = \"192.0.2.1:1\" }]\n";
 
-/// Said and heard at once.
+/// Message of one send and one receive.
 const MESSAGE: [u8; 100] = [7; 100];
 
 fn main() {
@@ -77,7 +77,7 @@ impl Rig {
         (client, backend)
     }
 
-    /// One says something; the other hears it.
+    /// Sends a message from one end and receives it at the other.
     fn say(&mut self, from: Id, to: Id) {
         self.kernel.borrow_mut().send(from, &MESSAGE, usize::MAX);
         while self.kernel.borrow_mut().take(to, usize::MAX, &mut self.heard) == PeerRead::Nothing {

@@ -1,7 +1,7 @@
 //! What clients and backends do, each at a moment of their own.
 //!
-//! Knows nothing of the worker. Invariant: what somebody hears is held at once against what was said, and an end or a
-//! reset against what its sender did.
+//! Knows nothing of the worker. Invariant: received bytes are compared at once with the bytes sent, and an end or a
+//! reset with what its sender did.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// One thing that somebody does. Whether they did anything.
+    /// One action of a peer; false if there was none to take.
     pub(super) fn act(&mut self, id: Id) -> Result<bool, String> {
         let longest = if self.scenario.hostile { 3_000_000 } else { 300_000 };
         if self.random.one_in(40) {
@@ -177,7 +177,7 @@ impl World {
         Ok(true)
     }
 
-    /// Whose bytes somebody hears must hear theirs.
+    /// The sender of received bytes must receive from this peer, and from no other.
     fn meet(&mut self, id: Id) -> Result<(), String> {
         let Some((partner, is_client)) = self.peer(id).and_then(|peer| Some((peer.partner?, peer.is_client()))) else {
             return Ok(());

@@ -40,11 +40,11 @@ pub struct Kernel {
     pub panic_next: bool,
     /// Broken promises of the code under test.
     pub violations: Vec<String>,
-    /// Connects that nobody has answered.
+    /// Connects without an answer yet.
     pub connecting: Vec<(Id, Address)>,
     /// Connects that fail at once.
     pub hopeless: Vec<(Address, Broken)>,
-    /// Accepted sockets that were closed, until somebody takes note.
+    /// Accepted sockets that were closed since the oracle last looked.
     pub ended: Vec<Id>,
     /// Calls answered.
     pub calls: u64,
@@ -140,7 +140,7 @@ impl Kernel {
         (self.listener.is_some() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
     }
 
-    /// A socket that was told to have bytes, whose reader has room for them and waits for nothing.
+    /// A socket with bytes that were reported and not read, although the other side has room for them.
     pub fn neglected(&self) -> Option<Id> {
         let waits = |id: &Id| {
             let socket = self.socket(*id);

@@ -1,8 +1,8 @@
 //! Whether each connection ends when it must, with the right word and in the right way.
 //!
-//! Knows limits and what the peers did, not how the worker keeps time. Invariants it checks at every turn: nobody is
-//! kept beyond a limit; nobody is ended before it; every accepted connection is counted once, under an ending that fits
-//! what happened; a stream that is cut does not look complete.
+//! Knows limits and what the peers did, not how the worker keeps time. Invariants it checks at every turn: no
+//! connection is kept beyond a limit, none is ended before it; every accepted connection is counted once, under an
+//! ending that fits what happened; a stream that is cut does not look complete.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -106,7 +106,7 @@ impl World {
         ended
     }
 
-    /// Nobody is kept beyond a limit.
+    /// Checks that the connection is not kept beyond a limit.
     fn not_overdue(&self, peer: &Peer, client: &SimSocket, accepted: Micros, kernel: &Kernel) -> Result<(), String> {
         let (limits, now) = (&self.oracle.limits, kernel.now);
         let over = |since: Micros, limit: Micros| since + limit + SLACK_US < now;

@@ -1,4 +1,4 @@
-//! Somebody at the other end of a socket: what they say, what they hear, and what they must not hear.
+//! The peer at the far end of a socket: the bytes that it sends, and a check of the bytes that it receives.
 //!
 //! Knows nothing of sockets. Invariants it checks: what is heard is what one other said, from its beginning and in
 //! order, after what was announced to come first.
@@ -10,10 +10,10 @@ use super::kernel::Id;
 use super::random::mix;
 use crate::splicer::os::Micros;
 
-/// Every stream begins with its number, so that whoever hears it knows whose it is.
+/// Every stream begins with its peer's number, so that its receiver can identify it.
 const NAME_BYTES: usize = 8;
 
-/// What becomes of somebody; a number is of bytes sent before.
+/// How a peer ends; the number is of bytes sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     /// Says all and finishes.
@@ -32,7 +32,7 @@ pub enum Script {
     Rests(usize),
 }
 
-/// What somebody wants to do next.
+/// The next action of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAction {
     /// Nothing.
@@ -49,10 +49,10 @@ pub enum NextAction {
     Leave,
 }
 
-/// Somebody.
+/// A client or a backend.
 #[derive(Debug)]
 pub struct Peer {
-    /// The number of the socket at whose other end they are.
+    /// Number of the socket at whose far end the peer is.
     pub id: Id,
     /// Where they dialled from; a backend was dialled.
     pub source: Option<IpAddr>,
@@ -80,7 +80,7 @@ pub struct Peer {
     pub expects_header: bool,
     /// What comes before the stream they hear.
     pub expected_prefix: Vec<u8>,
-    /// Whose stream they hear.
+    /// The peer that sends the stream received here.
     pub partner: Option<Id>,
     /// They have heard the end.
     pub heard_end: bool,
@@ -92,7 +92,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Somebody who has said nothing yet.
+    /// A peer that has sent nothing yet.
     pub fn new(id: Id, source: Option<IpAddr>, total: usize, script: Script) -> Self {
         Self {
             id,
@@ -202,7 +202,7 @@ impl Peer {
     }
 }
 
-/// Calls with each piece of part of somebody's stream: their number, then a part of the pattern that is their own.
+/// Calls `each` with the pieces of a part of a peer's stream: its number, then a part of the pattern chosen by it.
 fn stream(id: Id, from: usize, count: usize, mut each: impl FnMut(&[u8])) {
     let pattern = pattern();
     let offset = mix(id.into()) as usize % pattern.len();

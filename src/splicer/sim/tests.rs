@@ -133,7 +133,7 @@ fn scenario(seed: u64) -> Scenario {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let mut config = checked.unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
-    // In a calm world nobody is so slow that a limit should end his connection, though all may be quiet for long.
+    // In a calm world no peer is so slow that a limit ends its connection, though all may be quiet for long.
     config.limits.idle_timeout = hostile.then(|| Duration::from_secs(30));
     config.limits.half_close_timeout = (!hostile || !random.one_in(4)).then(|| Duration::from_secs(10));
     config.limits.lifetime = (hostile && random.one_in(4)).then(|| Duration::from_secs(20));

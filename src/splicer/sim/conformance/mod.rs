@@ -164,7 +164,7 @@ impl<S: ScriptStage> Play<S> {
         Self { stage, socket: None, pipe: None, token, unread: 0, ended: false, reset: false, sent: 0 }
     }
 
-    /// Plays all steps; `Err` names the first whose answer is not allowed.
+    /// Plays all steps; `Err` names the first step with an answer that is not allowed.
     fn run(mut self, script: &ConformanceScript) -> Result<Vec<StepResult>, String> {
         let mut answers = Vec::new();
         for (number, step) in script.steps.iter().enumerate() {

@@ -118,7 +118,7 @@ impl ScriptStage for Real {
             match rustix::net::send(self.peer(), &vec![7; chunk.min(left)], SendFlags::NOSIGNAL) {
                 Ok(n) => left -= n,
                 Err(Errno::AGAIN) => wait(self.peer().as_fd(), PollFlags::OUT),
-                // Whoever is reset already learns it so.
+                // The connection was reset already; the peer learns it from this error.
                 Err(_) => return,
             }
         }

@@ -120,7 +120,7 @@ impl Kernel {
     /// Finishes sending.
     pub(in super::super) fn shutdown(&mut self, id: Id) {
         let socket = self.call(id);
-        // This wakes whoever watches the socket.
+        // Epoll reports the socket to its watcher then.
         socket.pending.add(Mask::WOKEN);
         if std::mem::replace(&mut socket.end_sent, true) {
             self.violations.push(format!("socket {id}: shut down twice"));

@@ -37,7 +37,7 @@ impl Kernel {
             return bytes.len();
         }
         if socket.closed.is_some() {
-            // Nobody is there any more to take it, which the sender learns by a reset.
+            // The socket is closed, so the sender gets a reset.
             if !socket.sent.is_empty() {
                 socket.closed = Some(Closed::Reset);
                 socket.lose(lost);
@@ -106,7 +106,7 @@ impl Kernel {
         PeerRead::Bytes(n)
     }
 
-    /// The other end is done with a socket that nobody has accepted.
+    /// The far end gives up a socket that was not accepted.
     pub fn let_go(&mut self, id: Id) {
         if let Some(at) = self.queue.iter().position(|(queued, _)| *queued == id) {
             self.queue.remove(at);

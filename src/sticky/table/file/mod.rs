@@ -27,7 +27,7 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 section | placement's hash seed 8 · length of the name 2 · name of the pool or group · XXH3-64 of each backend 8 |
+//! | 1 section | placement's hash seed 8 · length of the name 2 · name of pool or group · XXH3-64 of each backend 8 |
 //! | 2 entries | of the section, each: key 8 · age in minutes 4 · number of its backend there 2 · flags 1 · zero 1 |
 //! | 3 end | number of entries in the file 8; nothing follows |
 //!
