@@ -1,4 +1,4 @@
-//! What the balancer's own cookie costs: `cargo bench --bench cookie`.
+//! Cost of the balancer's own cookie: `cargo bench --bench cookie`.
 //!
 //! Measures no head. Invariant: every case is checked once, before it is timed, to answer what its name says.
 
@@ -21,7 +21,7 @@ fn main() {
     divan::main();
 }
 
-/// A pool of 100 backends whose keys are these.
+/// The cookie of a pool of 100 backends, with these keys.
 fn insert(keys: &[&str]) -> Insert {
     let config = config::InsertRules {
         keys: "/etc/sessile/cookie.keys".into(),

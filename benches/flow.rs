@@ -1,7 +1,7 @@
 //! What a step of a connection costs besides the kernel: a worker over imitated sockets.
 //!
-//! The imitation copies bytes and throws dice, and is part of what is measured: compare one build with another. Real
-//! sockets are raced in `benches/compare`. Invariant: every byte said is heard.
+//! The imitation copies bytes and draws random numbers, and is part of the measurement: compare one build with another.
+//! Real sockets are raced in `benches/compare`. Invariant: every byte sent is received.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -10,16 +10,28 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use sessile::access_log::AccessLogSender;
-use sessile::config;
-use sessile::splicer::sim::kernel::{Id, Kernel};
-use sessile::splicer::sim::os::SimOs;
-use sessile::splicer::sim::socket::Taken;
 use sessile::splicer::worker::{Worker, WorkerShared};
+use sessile::{config, socket, splicer};
+
+use self::sim::kernel::{Id, Kernel};
+use self::sim::os::SimOs;
+use self::sim::socket::PeerRead;
+
+/// The imitated kernel of the library's tests, compiled for this bench: the library that ships does not contain it.
+#[path = "../src/splicer/sim"]
+#[allow(dead_code, reason = "the bench uses a part of the imitation")]
+mod sim {
+    mod bytes;
+    pub mod kernel;
+    pub mod os;
+    mod random;
+    pub mod socket;
+}
 
 const FILE: &str = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
     [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{ name = \"b\", address = \"192.0.2.1:1\" }]\n";
 
-/// Said and heard at once.
+/// Message of one send and one receive.
 const MESSAGE: [u8; 100] = [7; 100];
 
 fn main() {
@@ -65,10 +77,10 @@ impl Rig {
         (client, backend)
     }
 
-    /// One says something; the other hears it.
+    /// Sends a message from one end and receives it at the other.
     fn say(&mut self, from: Id, to: Id) {
         self.kernel.borrow_mut().send(from, &MESSAGE, usize::MAX);
-        while self.kernel.borrow_mut().take(to, usize::MAX, &mut self.heard) == Taken::Nothing {
+        while self.kernel.borrow_mut().take(to, usize::MAX, &mut self.heard) == PeerRead::Nothing {
             self.turn();
         }
         assert_eq!(self.heard.len(), MESSAGE.len());

@@ -1,7 +1,8 @@
-//! What remembering costs: `cargo bench --bench table`.
+//! Cost of the stick table: `cargo bench --bench stick_table`.
 //!
 //! First it prints how many keys a 16 MiB table loses early at each fill, then it times the table beside a locked map
-//! and a sharded one. Keys are hashed before the clock starts where the name does not say otherwise. Invariant: all three are asked the same, in the same order.
+//! and a sharded one. Keys are hashed before the clock starts where the name does not say otherwise. Invariant: all
+//! three get the same operations in the same order.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -37,7 +38,7 @@ fn table(bytes: u64) -> (StickTable, BackendId) {
     let remember = Duration::from_secs(10_800);
     let terms = Terms { remember, remember_values: remember, digest: 1 };
     let table = StickTable::new(bytes, Secret::new([7; 16]), terms).expect("there is memory");
-    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("a seat");
+    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("an id");
     (table, id)
 }
 
@@ -46,7 +47,7 @@ fn keys(count: usize) -> Vec<KeyHash> {
     (0..count as u64).map(|n| secret.key(&n.to_be_bytes())).collect()
 }
 
-/// Every key comes once; who was there before and had to go was lost early.
+/// Every key comes once; an entry that gives way to another one is lost early.
 fn early_evictions() {
     let filled = FILLS.map(|percent| (format!("{percent} %"), SLOTS * percent / 100));
     let goal = ("goal: < 0.5 %".to_owned(), 700_000);

@@ -1,8 +1,8 @@
-//! What the shared store costs: `cargo bench --bench store`, `-- --test` for a small run. Needs redis-server.
+//! Cost of the shared store: `cargo bench --bench store`, `-- --test` for a small run. Needs redis-server.
 //!
-//! Real instances, a real redis-server, clients that ask one request after the other. Judges nothing but breaks: of each
-//! pair both figures and their ratio are printed. Invariant: what is compared was measured in turns, a round of one and a
-//! round of the other.
+//! Real instances, a real redis-server, clients that send one request after the other. Judges nothing but breaks: of
+//! each pair both figures and their ratio are printed. Invariant: compared figures were measured in
+//! turns, a round of one and a round of the other.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,10 +18,10 @@ use tempfile::TempDir;
 
 const BACKENDS: usize = 5;
 
-/// The usual budget.
+/// Default `budget` of the store, in microseconds.
 const BUDGET_US: f64 = 2_000.0;
 
-/// How much is measured.
+/// Size of a run, full or small.
 struct Size {
     rounds: usize,
     requests: usize,
@@ -52,7 +52,7 @@ fn main() {
     open(&size, &redis, &plain, &one);
 }
 
-/// Known cookies: nobody asks the store, and somebody tells it now and then.
+/// Known cookies: the store is never read, and written now and then.
 fn known(size: &Size, plain: &Instance, stored: &Instance) {
     let mut sides = [plain, stored].map(|instance| {
         let mut client = Client::to(instance.address);
@@ -92,7 +92,7 @@ fn logins(size: &Size, plain: &Instance, pairs: [[&Instance; 2]; 2]) {
     println!("  of as many logins without a store {stops} took longer than 2 ms");
 }
 
-/// What a value costs that nobody knows while the store is frozen and the breaker has not seen it yet.
+/// Cost of an unknown value while the store is frozen and the breaker is still closed.
 fn frozen(size: &Size, redis: &Redis, plain: &Instance, stored: &Instance) {
     let mut clients = [plain, stored].map(|instance| Client::to(instance.address));
     let (mut without, mut frozen) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What a stick table costs before anybody is remembered: pages come when they are used.
+//! Memory of a stick table without entries: pages are taken when they are used.
 //!
 //! A binary of its own, because other tests' allocators and pages would be counted. Invariant: the system's allocator.
 
@@ -15,7 +15,7 @@ fn a_memory_of_a_gibibyte_costs_what_is_used_of_it() {
     let terms = Terms { remember, remember_values: remember, digest: 1 };
     let table = StickTable::new(GIB, Secret::new([7; 16]), terms).expect("a table");
     assert_eq!(table.bytes(), GIB);
-    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("a seat");
+    let id = IdMap::new(table.ids(), ["a"]).id(0).expect("an id");
     let now = Minute::of_ms(0);
     for n in 0..100_u64 {
         let place = EntryValue { id, kind: EntryKind::Placed };

@@ -1,4 +1,4 @@
-//! What a line of the connection log looks like, version 1.
+//! The lines of the access log, version 1.
 //!
 //! One line per connection, written when it has ended; text is `key=value` separated by spaces, JSON one object with
 //! the same keys in the same order. A field that is absent is left out, in both forms. New fields may be added at the
@@ -10,35 +10,35 @@
 //! | `id` | its number in this process, as in the admin interface | never |
 //! | `listener` | name of the listener | never |
 //! | `client` | client address and port, announced or seen; `unix` for a unix peer | never |
-//! | `peer` | who really connected | when the PROXY protocol announced no other client |
+//! | `peer` | address of the TCP peer | when the PROXY protocol announced no other client |
 //! | `sni` | server name of the ClientHello | no hello was read, or it has none |
 //! | `ech` | `true`: the hello offers ECH and `sni` is its outer name | it does not |
 //! | `pool` | name of the pool | it was never routed |
 //! | `range` | named range of the pool that the client is in | in none |
 //! | `backend` | name of the backend last tried | none was tried |
-//! | `reason` | step of the chain that chose it: a word of [`PickReason`](crate::outcome::Reason) | none was tried |
+//! | `reason` | step of the pick that chose it: a word of [`PickReason`](crate::outcome::PickReason) | none was tried |
 //! | `attempts` | connect attempts begun | none was begun |
 //! | `connect_us` | microseconds the successful attempt took | no attempt succeeded |
 //! | `duration_us` | microseconds from accept to end | never |
 //! | `bytes_up` | bytes from the client to the backend | never |
 //! | `bytes_down` | bytes from the backend to the client | never |
 //! | `ended` | how it ended: a word of [`Ended`](crate::outcome::Ended) | never |
-//! | `fault` | whose fault: `none`, `client`, `backend`, `limit`, `us` | never |
+//! | `fault` | side at fault: `none`, `client`, `backend`, `limit`, `us` | never |
 //! | `tls` | version of TLS, as `TLSv1.3` | TLS did not end here, or its handshake was not completed |
 //! | `cipher` | cipher suite, as `TLS_AES_128_GCM_SHA256` | as `tls` |
 //! | `resumed` | `true`: the session was begun earlier | it was not |
 //! | `subject` | subject of the client's verified certificate | none was shown |
-//! | `moved` | why it got another backend than the one its client had settled at: a word of [`BreakCause`] | it did not |
+//! | `moved` | why the client lost the backend where it had settled: a word of [`BreakCause`] | it did not |
 //!
-//! A request on a terminated connection has a line of its own, written when its response is complete or never will be:
-//! `time` (its head was complete), `request` (its name, which our own answers carry as X-Request-Id), `id` (of its
-//! connection), `listener`, `client`, `method`, `host`, `path` (without what follows `?`), `status` (absent: no response
-//! was begun), `pool`, `backend`, `reason`, `cookie` (what its cookie was), `reused` (`true`: over a connection to the
-//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`. What is
-//! absent is left out.
+//! A request on a terminated connection has a line of its own, written when its response is complete or has failed:
+//! `time` (its head was complete), `request` (its id, which local replies carry as X-Request-Id), `id` (of its
+//! connection), `listener`, `client`, `method`, `host`, `path` (without the query), `status` (absent: no response was
+//! begun), `pool`, `backend`, `reason`, `cookie` (verdict on its cookie), `reused` (`true`: over a connection to the
+//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`. An
+//! absent field is left out.
 //!
-//! Does not write anywhere. Invariant: both forms come from one list of fields, and a value never ends a line or a field early,
-//! whatever bytes a name is made of.
+//! Formats and does not write. Invariant: both forms come from one list of fields, and no value ends a line or a field
+//! early, whatever bytes a name is made of.
 
 use std::fmt::{Display, Write};
 
@@ -174,7 +174,7 @@ fn needs_quotes(value: &str) -> bool {
     value.is_empty() || value.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '=' | '\\'))
 }
 
-/// A JSON string, which serves as quoted text too.
+/// Appends a JSON string, which is also the form of a quoted value in text.
 fn quote(out: &mut String, value: &str) {
     out.push('"');
     for c in value.chars() {
@@ -184,7 +184,7 @@ fn quote(out: &mut String, value: &str) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // U+2028 and U+2029 end a line for some readers.
+            // Some readers end a line at U+2028 and U+2029.
             c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }

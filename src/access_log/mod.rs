@@ -1,9 +1,9 @@
-//! The connection log: workers hand over batches of records, one thread formats and writes them.
+//! The access log: workers hand over batches of records, one thread formats and writes them.
 //!
-//! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped and its
-//! length returned, to be counted by whoever owns the counter. Invariant: a worker makes at most one non-blocking
-//! hand-over per [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because spent batches
-//! come back to it. What the lines look like is documented in [`mod@line`].
+//! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped, and its
+//! length is returned for the caller to count. Invariant: a worker makes at most one non-blocking hand-over per
+//! [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because written batches come back to
+//! it. The format of the lines is documented in [`mod@line`].
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -21,129 +21,129 @@ pub mod line;
 #[cfg(test)]
 mod tests;
 
-/// A batch of this many records is handed over at once.
+/// Records in a full batch, which is handed over at once.
 pub const BATCH_MAX: usize = 256;
-/// A batch is handed over this long after the turn that began it.
+/// Longest time that a batch waits after the turn that began it, in milliseconds.
 pub const BATCH_MS: u64 = 50;
 /// Batches that may wait for the writer; with [`BATCH_MAX`] this bounds the log's memory to a few MiB.
 const QUEUE: usize = 64;
 /// Empty batches that may wait for their worker.
 const SPENT: usize = 4;
 
-/// What a worker has to tell.
+/// A record for the log.
 #[derive(Debug, Clone)]
 pub enum LogRecord {
-    /// A connection ended.
+    /// A connection that has ended.
     Connection(ConnectionLine),
-    /// A request was answered, or was not.
+    /// A request that was answered or has failed.
     Request(RequestLine),
-    /// Something else happened.
+    /// A message for the program's own log.
     Message(Message),
 }
 
-/// A connection that ended.
+/// Line of a connection that has ended.
 #[derive(Debug, Clone)]
 pub struct ConnectionLine {
-    /// Its number in this process.
+    /// Number of the connection in this process.
     pub id: u64,
-    /// When it was accepted, since 1970.
+    /// When it was accepted, in microseconds since 1970.
     pub started_unix_us: u64,
-    /// From accept to end.
+    /// Microseconds from accept to end.
     pub duration_us: u64,
-    /// The client address, announced or seen; `None` for a unix peer.
+    /// Address of the client, announced or seen; `None` for a unix peer.
     pub client: Option<SocketAddr>,
-    /// Who really connected, where the PROXY protocol announced another client.
+    /// Address of the TCP peer, where the PROXY protocol announced another client.
     pub peer: Option<SocketAddr>,
-    /// The listener's name.
+    /// Name of the listener that accepted it.
     pub listener: Arc<str>,
-    /// The server name of the ClientHello.
+    /// Server name of the ClientHello, if there was one.
     pub sni: Option<ServerName>,
-    /// The hello offered ECH: `sni` is the outer name.
+    /// True if the hello offered ECH: `sni` is the outer name.
     pub ech: bool,
-    /// The pool, once routed.
+    /// Name of the pool; `None` if it was not routed.
     pub pool: Option<Arc<str>>,
-    /// The named range of the pool that the client is in.
+    /// Named range of the pool that contains the client.
     pub range: Option<Arc<str>>,
-    /// The backend last tried.
+    /// Name of the backend that was tried last.
     pub backend: Option<Arc<str>>,
-    /// Why that backend.
+    /// Step of the pick that chose the backend.
     pub reason: Option<PickReason>,
-    /// Connect attempts begun.
+    /// Number of connect attempts that were begun.
     pub attempts: u8,
-    /// Time of the attempt that succeeded.
+    /// Microseconds that the successful connect attempt took.
     pub connect_us: Option<u64>,
     /// Bytes from the client to the backend.
     pub bytes_up: u64,
     /// Bytes from the backend to the client.
     pub bytes_down: u64,
-    /// How it ended.
+    /// Ending of the connection.
     pub ended: Ended,
-    /// Its TLS, where that ended here.
+    /// TLS of the client's side, where it ended here.
     pub tls: Option<Box<TlsLine>>,
-    /// Why it got another backend than the one its client had settled at.
+    /// Why the client lost the backend where it had settled; `None` if it did not.
     pub broke: Option<BreakCause>,
 }
 
-/// What a client's TLS came to.
+/// Result of a client's TLS handshake.
 #[derive(Debug, Clone)]
 pub struct TlsLine {
-    /// `TLSv1.3`.
+    /// Version of the protocol, as `TLSv1.3`.
     pub version: &'static str,
-    /// The registered name of the cipher suite.
+    /// Registered name of the cipher suite.
     pub cipher: Option<&'static str>,
-    /// The session is one that was begun earlier.
+    /// True if an earlier session was resumed.
     pub resumed: bool,
-    /// The subject of the client's certificate.
+    /// Subject of the client's verified certificate.
     pub subject: Option<String>,
 }
 
-/// A request, however it ended.
+/// Line of a request, answered or failed.
 #[derive(Debug, Clone)]
 pub struct RequestLine {
-    /// Its name: what we answer ourselves carries it too.
+    /// Id of the request, which local replies carry as X-Request-Id.
     pub request: String,
-    /// The number of its connection.
+    /// Number of its connection in this process.
     pub id: u64,
-    /// When its head was complete, since 1970.
+    /// When its head was complete, in microseconds since 1970.
     pub started_unix_us: u64,
-    /// From then to its end.
+    /// Microseconds from there to the end of the response.
     pub duration_us: u64,
-    /// The listener's name.
+    /// Name of the listener that accepted the connection.
     pub listener: Arc<str>,
-    /// The client address, announced or seen; `None` for a unix peer.
+    /// Address of the client, announced or seen; `None` for a unix peer.
     pub client: Option<SocketAddr>,
-    /// Its method.
+    /// Method of the request line.
     pub method: String,
-    /// The host it is for.
+    /// Host that the request is for.
     pub host: Option<String>,
-    /// Its path, without what follows `?`.
+    /// Path of the request without the query.
     pub path: String,
-    /// The status of the response, if there was one.
+    /// Status of the response; `None` if no response was begun.
     pub status: Option<u16>,
-    /// The pool.
+    /// Name of the pool; `None` if it was not routed.
     pub pool: Option<Arc<str>>,
-    /// The backend last tried.
+    /// Name of the backend that was tried last.
     pub backend: Option<Arc<str>>,
-    /// Why that backend.
+    /// Step of the pick that chose the backend.
     pub reason: Option<PickReason>,
-    /// What its cookie was.
+    /// Verdict on its cookie, as a word.
     pub cookie: Option<&'static str>,
-    /// It went over a connection to the backend that an earlier request had opened.
+    /// True if it went over a backend connection that an earlier request had opened.
     pub reused: bool,
-    /// The subject of the client's certificate.
+    /// Subject of the client's verified certificate.
     pub subject: Option<String>,
-    /// How it ended.
+    /// Ending of the request.
     pub ended: Ended,
-    /// Why it got another backend than the one its client had settled at.
+    /// Why the client lost the backend where it had settled; `None` if it did not.
     pub broke: Option<BreakCause>,
 }
 
-/// What a worker wants to say besides connections, as that a step panicked.
+/// A message of a worker, as that a step panicked.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Its severity.
+    /// Severity of the message.
     pub level: LogLevel,
-    /// The sentence.
+    /// Text of the message, one sentence.
     pub message: String,
 }
 
@@ -168,7 +168,7 @@ struct Batch {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes to `out`, which is standard output but in tests.
+    /// Starts the thread that writes to `out`: standard output, or a buffer in tests.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Common::default());
         let (queue, batches) = sync_channel(QUEUE);
@@ -189,18 +189,18 @@ impl AccessLog {
         AccessLogSender { connections, batch: Vec::new(), due_ms: None, queue: self.queue.clone(), home, spent }
     }
 
-    /// Text or JSON, from the next batch on.
+    /// Switches to text or JSON, from the next batch on.
     pub fn set_format(&self, format: LogFormat) {
         self.shared.json.store(format == LogFormat::Json, Relaxed);
     }
 
-    /// Records that could not be written because `out` failed.
+    /// Number of records that could not be written because `out` failed.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Relaxed)
     }
 
-    /// Writes what was handed over and ends the thread; all senders must be gone. Waits no longer than `patience`,
-    /// since whoever reads our standard output may have stopped. Returns whether everything was written.
+    /// Writes the batches handed over and ends the thread; all senders must be gone. Waits no longer than `patience`,
+    /// since the reader of our standard output may have stopped. Returns whether everything was written.
     pub fn finish(self, patience: Duration) -> bool {
         drop(self.queue);
         let ended = !matches!(self.finished.recv_timeout(patience), Err(RecvTimeoutError::Timeout));
@@ -208,7 +208,7 @@ impl AccessLog {
     }
 }
 
-/// One worker's end: a batch of its own that nobody else touches.
+/// The sending side of one worker, with a batch of its own.
 #[derive(Debug)]
 pub struct AccessLogSender {
     connections: bool,
@@ -220,25 +220,25 @@ pub struct AccessLogSender {
 }
 
 impl AccessLogSender {
-    /// One that leads nowhere, for a worker without a access log.
+    /// A sender that leads nowhere, for a worker without an access log.
     pub fn off() -> Self {
         let (queue, _) = sync_channel(1);
         let (home, spent) = sync_channel(1);
         Self { connections: false, batch: Vec::new(), due_ms: None, queue, home, spent }
     }
 
-    /// Whether connections are logged: asked before a record is made, so that off costs one branch.
+    /// Whether connections are logged; checked before a record is made, so that a log that is off costs one branch.
     #[inline]
     pub fn logs_connections(&self) -> bool {
         self.connections
     }
 
-    /// Switches the logging of connections, as a new snapshot says.
+    /// Switches the logging of connections on or off, as a new snapshot says.
     pub fn set_logs_connections(&mut self, on: bool) {
         self.connections = on;
     }
 
-    /// Takes a record. Returns how many were dropped because the writer did not keep up.
+    /// Adds a record to the batch. Returns the number of records dropped because the writer did not keep up.
     pub fn push(&mut self, record: LogRecord) -> usize {
         if self.batch.capacity() == 0 {
             self.batch = self.spent.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_MAX));
@@ -247,7 +247,7 @@ impl AccessLogSender {
         if self.batch.len() >= BATCH_MAX { self.flush() } else { 0 }
     }
 
-    /// Hands over what is there. Returns how many records were dropped because the writer did not keep up.
+    /// Hands the batch over. Returns the number of records dropped because the writer did not keep up.
     pub fn flush(&mut self) -> usize {
         self.due_ms = None;
         if self.batch.is_empty() {
@@ -265,7 +265,8 @@ impl AccessLogSender {
         }
     }
 
-    /// When the batch must be flushed; asked once a turn, before going to sleep. `None`: nothing waits.
+    /// When the batch must be flushed, in milliseconds; read once a turn, before the worker sleeps. `None`: the batch
+    /// is empty.
     pub fn due(&mut self, now_ms: u64) -> Option<u64> {
         if self.batch.is_empty() {
             return None;
@@ -295,7 +296,7 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
                     line::write_request(&mut text, request, json);
                     lines += 1;
                 }
-                LogRecord::Message(notice) => say(notice),
+                LogRecord::Message(message) => log(message),
             }
         }
         if lines > 0 && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
@@ -307,9 +308,9 @@ fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write
     }
 }
 
-fn say(notice: &Message) {
-    let message = notice.message.as_str();
-    match notice.level {
+fn log(message: &Message) {
+    let Message { level, message } = message;
+    match level {
         LogLevel::Error => tracing::error!("{message}"),
         LogLevel::Warn => tracing::warn!("{message}"),
         LogLevel::Info => tracing::info!("{message}"),

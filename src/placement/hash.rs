@@ -1,39 +1,39 @@
-//! The numbers under every method: XXH3-64 with the pool's seed, and −log2 in fixed point.
+//! Hashes and logarithms of every method: XXH3-64 with the pool's seed, and −log2 in fixed point.
 //!
-//! Knows nothing of members or keys. Invariant: part of the wire format; a change here changes `VERSION`.
+//! Handles neither members nor keys. Invariant: part of the wire format; a change here changes `VERSION`.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Tags in front of what is hashed, so that a leaf, a group and a deeper draw never hash the same bytes.
+/// Tags before hashed bytes, so that a leaf, a group and a deeper draw never hash the same bytes.
 const LEAF: u8 = 1;
 const GROUP: u8 = 2;
 const DEEPER: u8 = 3;
 
-/// `H(bytes)`.
+/// The hash `H(bytes)` of the wire format.
 #[inline]
 pub(super) fn bytes(seed: u64, bytes: &[u8]) -> u64 {
     xxh3_64_with_seed(bytes, seed)
 }
 
-/// `P(a, b)`: the hash of two numbers.
+/// The hash `P(a, b)` of two numbers.
 #[inline]
 pub(super) fn pair(seed: u64, a: u64, b: u64) -> u64 {
     let both = (u128::from(a) << 64) | u128::from(b);
     xxh3_64_with_seed(&both.to_be_bytes(), seed)
 }
 
-/// The hash of a leaf's name.
+/// The child hash of a leaf, by its name.
 pub(super) fn leaf(seed: u64, name: &str) -> u64 {
     bytes(seed, &[&[LEAF], name.as_bytes()].concat())
 }
 
-/// The hash of a group's own level name.
+/// The child hash of a group, by its own level name.
 pub(super) fn group(seed: u64, name: &str) -> u64 {
     bytes(seed, &[&[GROUP], name.as_bytes()].concat())
 }
 
-/// The draw inside a group, independent of the one that chose it: without that a group's members would share only the
-/// part of the ring, table or scores that made the group win.
+/// The draw inside a group, independent of the one that chose the group: with the same draw, members of a group would
+/// share only the part of the ring, table or scores that made the group win.
 #[cold]
 pub(super) fn deeper(seed: u64, draw: u64, group: u64) -> u64 {
     let mut input = [DEEPER; 17];
@@ -48,7 +48,7 @@ pub(super) fn scale(hash: u64, n: u64) -> u64 {
     high(hash, n)
 }
 
-/// The upper half of the product.
+/// The upper 64 bits of the product.
 #[inline]
 fn high(a: u64, b: u64) -> u64 {
     ((u128::from(a) * u128::from(b)) >> 64) as u64
@@ -57,26 +57,33 @@ fn high(a: u64, b: u64) -> u64 {
 /// Fraction bits of [`negative_log2`].
 pub(super) const FRACTION_BITS: u32 = 57;
 
-/// −log2(hash / 2^64) in units of 2^-57: never rises with the hash, 1 at least, 2^63 at most, good to 2^-40.
+/// −log2(hash / 2^64) in units of 2^-57. Never rises with the hash; at least 1, at most 2^63; exact to 2^-40.
+///
+/// The steps are those of "Logarithm" in the module's documentation; integers only, so that every machine agrees.
 #[inline]
 pub(super) fn negative_log2(hash: u64) -> u64 {
+    // Step 1: hash = mantissa / 2^exponent, with the mantissa in 2^63 ..= 2^64 − 1. The lowest bit excludes hash 0.
     let odd = hash | 1;
     let exponent = odd.leading_zeros();
     let mantissa = odd << exponent;
-    let above = (mantissa >> 55) as usize & 0xff; // without its top bit, which is always set
+    // Step 2: the eight bits below the top bit, which is always set, choose the table's entry; the rest is
+    // interpolated.
+    let above = (mantissa >> 55) as usize & 0xff;
     let rest = mantissa & ((1 << 55) - 1);
+    // Step 3: how far the mantissa lies above the table's entry, relative to it, in units of 2^-64: below 2^-8.
     let relative = high(rest << 9, RECIPROCAL[above]);
-    // log2(1 + relative) by its series; truncated where it stays below the truth, so that the steps of the table never
-    // cross.
+    // Step 4: log2(1 + relative) by four terms of its series. It is cut after a negative term, so
+    // the sum stays below the true value and the next entry of the table: the logarithm never rises across an edge.
     let [c1, c2, c3, c4] = SERIES;
     let series = high(relative, c1 - high(relative, c2 - high(relative, c3 - high(relative, c4))));
+    // Step 5: the entry and the series are in units of 2^-63, the result in units of 2^-57.
     (u64::from(exponent + 1) << FRACTION_BITS) - ((LOG2[above] + series) >> 6)
 }
 
-/// 2^63 × log2(e) / k for k = 1 to 4.
+/// Coefficients of the series: 2^63 × log2(e) / k for k = 1 to 4, rounded down.
 const SERIES: [u64; 4] = [0xb8aa3b295c17f0bb, 0x5c551d94ae0bf85d, 0x3d8e13b87407fae9, 0x2e2a8eca5705fc2e];
 
-/// 2^64 / j for j = 256 to 511.
+/// Reciprocals 2^64 / j for j = 256 to 511, rounded down.
 const RECIPROCAL: [u64; 256] = {
     let mut table = [0; 256];
     let mut index = 0;
@@ -87,7 +94,7 @@ const RECIPROCAL: [u64; 256] = {
     table
 };
 
-/// 2^63 × log2(j / 256) for j = 256 to 511, rounded down.
+/// Logarithms 2^63 × log2(j / 256) for j = 256 to 511, rounded down.
 #[rustfmt::skip]
 const LOG2: [u64; 256] = [
     0x0000000000000000, 0x00b84e236bd563ba, 0x016fe50b6ef08517, 0x0226c622f52f6189, 0x02dcf2d0b85a4531,
@@ -148,7 +155,7 @@ const LOG2: [u64; 256] = [
 mod tests {
     use super::*;
 
-    /// atanh(a / b) × 2^108 by its series, in integers.
+    /// Computes atanh(a / b) × 2^108 by its series, in integers.
     fn atanh(a: u128, b: u128) -> u128 {
         let mut power = (a << 108) / b;
         let mut sum = 0;
@@ -161,7 +168,7 @@ mod tests {
         sum
     }
 
-    /// ln(j / 256) / ln(2) × 2^63, rounded down, by long division.
+    /// Computes ln(j / 256) / ln(2) × 2^63, rounded down, by long division.
     fn log2(j: u128) -> u64 {
         let ln_2 = atanh(1, 3);
         let mut rest = atanh(j - 256, j + 256);
@@ -185,7 +192,8 @@ mod tests {
     fn the_series_constants_are_what_integers_compute() {
         let ln_2 = 2 * atanh(1, 3);
         for (index, committed) in SERIES.iter().enumerate() {
-            // committed ≤ 2^63 / (k × ln 2) < committed + 1; ln 2 cut to 64 bits bounds it from both sides.
+            // By definition committed ≤ 2^63 / (k × ln 2) < committed + 1; ln 2 cut to 64 bits bounds it from both
+            // sides.
             let divisor = (index as u128 + 1) * (ln_2 >> 44);
             let quotient = (1_u128 << 127) / divisor;
             assert!(quotient.abs_diff(u128::from(*committed)) <= 2, "C{}: {quotient:x}", index + 1);
@@ -217,7 +225,7 @@ mod tests {
     #[test]
     fn the_logarithm_is_exact_at_powers_of_two_and_bounded() {
         for exponent in 1..64_u64 {
-            // The lowest bit is set first, which a small power feels.
+            // The lowest bit is set first, which matters for small powers.
             let error = negative_log2(1 << (64 - exponent)).abs_diff(exponent << FRACTION_BITS);
             assert!(error <= 3 << (FRACTION_BITS as u64).saturating_sub(64 - exponent), "2^-{exponent}: {error}");
         }
@@ -228,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_logarithm_is_good_to_forty_bits() {
-        // Against repeated squaring: each square doubles the logarithm, and its carry is the next bit.
+        // Repeated squaring: each square doubles the logarithm, and its carry is the next bit.
         fn by_squaring(hash: u64) -> u64 {
             let exponent = hash.leading_zeros();
             let mut x = u128::from(hash << exponent);

@@ -1,7 +1,7 @@
 //! Levels: members sorted into a tree of locations, and the walk from the root to one of them.
 //!
-//! Which child a group chooses is the methods' affair. Invariant: weights, ranks and tables come from the configuration
-//! alone; who is usable matters only while walking, so a dead member hands its keys to its siblings and to nobody else.
+//! The methods choose the child of a group. Invariant: weights, ranks and tables come from the configuration alone;
+//! health matters only while walking, so the keys of an unusable member go to its siblings and to no other group.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::ring::Ring;
 use super::{Member, hash, rendezvous, spread};
 use crate::config::Balance;
 
-/// What the caller says about members, by index.
+/// State of the members, by index, as the caller provides it.
 pub(super) struct Use<'a, U, L> {
     pub(super) usable: &'a U,
     pub(super) leases: &'a L,
@@ -21,17 +21,17 @@ pub(super) struct Use<'a, U, L> {
 pub(super) struct Child {
     pub(super) hash: u64,
     pub(super) weight: u64,
-    /// The leaves below, in [`Tree::leaves`]; of a leaf, itself.
+    /// Range of the leaves below, in [`Tree::leaves`]; of a leaf, only itself.
     first: u32,
     end: u32,
-    /// The group, [`NONE`] for a leaf.
+    /// Index of the group, [`NONE`] for a leaf.
     group: u32,
 }
 
 const NONE: u32 = u32::MAX;
 
 impl Child {
-    /// The leaf that stands at `first`.
+    /// A leaf at this position in [`Tree::leaves`].
     pub(super) fn leaf(hash: u64, weight: u64, first: u32) -> Self {
         Self { hash, weight, first, end: first + 1, group: NONE }
     }
@@ -40,16 +40,16 @@ impl Child {
 #[derive(Debug)]
 struct LevelGroup {
     name: Box<str>,
-    /// In the order of their ranks.
+    /// Children in the order of their ranks.
     children: Box<[Child]>,
     rule: LevelRule,
 }
 
-/// How a group chooses, with its table.
+/// Method of a group, with its table.
 #[derive(Debug)]
 enum LevelRule {
     Rendezvous {
-        /// All its children weigh the same.
+        /// True if all children have one weight.
         even: bool,
     },
     Ring(Ring),
@@ -60,16 +60,16 @@ enum LevelRule {
     Random,
 }
 
-/// Members of weight > 0; the root is the last group.
+/// Tree of the members with a weight above 0; the root is the last group.
 #[derive(Debug)]
 pub(super) struct Tree {
     groups: Box<[LevelGroup]>,
-    /// Indexes of members; those below any child stand together.
+    /// Indexes of members; the leaves below any child are adjacent.
     leaves: Box<[u32]>,
 }
 
 impl Tree {
-    /// The tree of the primary members or of the backups.
+    /// Builds the tree of the primary members or of the backups.
     pub(super) fn new(balance: Balance, seed: u64, members: &[Member<'_>], backup: bool) -> Self {
         let level = !matches!(balance, Balance::LeastConnections | Balance::TwoChoices);
         let mut builder = Builder { balance, seed, members, level, groups: Vec::new(), leaves: Vec::new() };
@@ -83,7 +83,7 @@ impl Tree {
         self.leaves.iter().max().map_or(0, |index| *index as usize + 1)
     }
 
-    /// Where a draw belongs, whoever is usable: the first member in candidate order. `None` for methods without a key.
+    /// The first member in candidate order, usable or not. `None` for methods without a key.
     #[inline(always)]
     pub(super) fn home(&self, seed: u64, draw: u64) -> Option<usize> {
         self.walk(seed, draw, |group, draw| Some((Self::home_in(seed, draw, group)?, None)))
@@ -96,12 +96,13 @@ impl Tree {
         U: Fn(usize) -> bool,
         L: Fn(usize) -> u64,
     {
-        // The search afterwards finds somebody only if a member came or went during the walk.
+        // The walk finds no member if the last usable one of a group went down meanwhile; then any usable member
+        // serves.
         self.walk(seed, draw, |group, draw| self.choose(seed, draw, group, ask))
             .or_else(|| self.leaves.iter().map(|index| *index as usize).find(|index| (ask.usable)(*index)))
     }
 
-    /// The same with its score.
+    /// The first usable member with its score, one word per level.
     pub(super) fn explain<U, L>(&self, seed: u64, draw: u64, ask: &Use<'_, U, L>) -> Option<(usize, String)>
     where
         U: Fn(usize) -> bool,
@@ -124,7 +125,7 @@ impl Tree {
         Some((index, score))
     }
 
-    /// From the root to a leaf. `choose` tells a rank in a group and, when turns are taken, the ticket below.
+    /// Walks from the root to a leaf. `choose` returns the rank in a group and, for `round_robin`, the subticket.
     #[inline(always)]
     fn walk(
         &self,
@@ -139,12 +140,13 @@ impl Tree {
             if child.group == NONE {
                 return Some(self.leaves[child.first as usize] as usize);
             }
+            // The subticket of `round_robin` counts the turns inside the group; other methods need a new draw there.
             draw = ticket.unwrap_or_else(|| hash::deeper(seed, draw, child.hash));
             group = &self.groups[child.group as usize];
         }
     }
 
-    /// The rank that a draw belongs to by the group's rule, if that knows keys.
+    /// The rank of a draw by a keyed rule, usable or not; `None` for the other rules.
     #[inline(always)]
     fn home_in(seed: u64, draw: u64, group: &LevelGroup) -> Option<usize> {
         match &group.rule {
@@ -155,7 +157,7 @@ impl Tree {
         }
     }
 
-    /// The rank the group's rule chooses and, when turns are taken, the ticket below.
+    /// The rank that the group's rule chooses among usable children and, for `round_robin`, the subticket.
     #[inline]
     fn choose<U, L>(
         &self,
@@ -173,6 +175,7 @@ impl Tree {
             let child = &children[rank];
             self.leaves[child.first as usize..child.end as usize].iter().any(|index| (ask.usable)(*index as usize))
         };
+        // Nearly always the first child in candidate order is usable, and no other needs to be looked at.
         if let Some(home) = Self::home_in(seed, draw, group)
             && usable(home)
         {
@@ -192,7 +195,7 @@ impl Tree {
         rank.map(|rank| (rank, None))
     }
 
-    /// What the group's rule compared, for people.
+    /// Numbers that the group's rule compared, for display.
     fn score<U, L>(&self, seed: u64, draw: u64, group: &LevelGroup, rank: usize, ask: &Use<'_, U, L>) -> String
     where
         L: Fn(usize) -> u64,
@@ -211,7 +214,7 @@ impl Tree {
         }
     }
 
-    /// Only ever asked of leaves: the methods by leases ignore locations.
+    /// Leases of a leaf; the methods by leases ignore locations, so every child is a leaf.
     fn leases<U, L: Fn(usize) -> u64>(&self, child: &Child, ask: &Use<'_, U, L>) -> u64 {
         (ask.leases)(self.leaves[child.first as usize] as usize)
     }
@@ -221,17 +224,17 @@ struct Builder<'a> {
     balance: Balance,
     seed: u64,
     members: &'a [Member<'a>],
-    /// Whether locations count.
+    /// Whether locations make levels; not for the methods by leases.
     level: bool,
     groups: Vec<LevelGroup>,
     leaves: Vec<u32>,
 }
 
 impl Builder<'_> {
-    /// Adds the group of these members, whose outer `depth` levels are behind us, after the groups inside it.
+    /// Adds the group of these members, which share their first `depth` levels, after the groups inside it.
     fn group(&mut self, name: &str, depth: usize, indexes: &[usize]) -> u32 {
         let members = self.members;
-        // Sorted as ranks are: by name, a leaf (false) before a group of the same name.
+        // In the order of ranks: by name, a leaf (false) before a group of the same name.
         let mut sorted: BTreeMap<(&str, bool), Vec<usize>> = BTreeMap::new();
         for &index in indexes {
             let member = &members[index];

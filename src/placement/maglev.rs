@@ -1,20 +1,20 @@
-//! Maglev's table: children take turns at filling a table of prime size, a key belongs to the owner of its entry.
+//! Maglev's table: children take turns at filling a table of prime size; a key belongs to the owner of its entry.
 //!
-//! Does not know who is usable when it is built: health never rebuilds a table. Invariant: every entry has an owner,
-//! and the numbers of entries of equal weights differ by one at most.
+//! Built without health, which never changes a table. Invariant: every entry has an owner, and the numbers of entries
+//! of equal weights differ by one at most.
 
 use super::levels::Child;
 use super::{hash, rendezvous};
 
-/// Owners by entry.
+/// Rank of the owner of each entry.
 #[derive(Debug)]
 pub(super) struct Maglev(Box<[u32]>);
 
-/// An entry without an owner, while filling.
+/// Mark of an entry without an owner, while filling.
 const FREE: u32 = u32::MAX;
 
 impl Maglev {
-    /// Fills a table of `size` entries, a prime.
+    /// Fills a table of `size` entries, a prime number.
     pub(super) fn new(seed: u64, children: &[Child], size: u32) -> Self {
         let size = u64::from(size);
         let mut walks: Vec<Walk> = children.iter().map(|child| Walk::new(seed, child, size)).collect();
@@ -33,7 +33,7 @@ impl Maglev {
         Self(owners.into())
     }
 
-    /// The entry, or the score that decides behind it, for people.
+    /// The entry, or the score that decided when its owner was not usable, for display.
     pub(super) fn score(&self, seed: u64, draw: u64, children: &[Child], rank: usize) -> String {
         if self.home(draw) == rank {
             format!("entry:{}", self.entry(draw))
@@ -47,13 +47,13 @@ impl Maglev {
         hash::scale(draw, self.0.len() as u64) as usize
     }
 
-    /// The rank of the owner of the draw's entry. Where that is not usable, rendezvous decides.
+    /// The rank of the owner of the draw's entry. Where that child is not usable, rendezvous decides.
     #[inline]
     pub(super) fn home(&self, draw: u64) -> usize {
         self.0[self.entry(draw)] as usize
     }
 
-    /// Entries of each child.
+    /// Number of entries of each child.
     #[cfg(test)]
     pub(super) fn shares(&self, children: usize) -> Vec<usize> {
         let mut shares = vec![0; children];
@@ -62,7 +62,7 @@ impl Maglev {
     }
 }
 
-/// A child's way through the table: its own permutation of the entries.
+/// A child's order of visits: its own permutation of the entries.
 struct Walk {
     position: u64,
     skip: u64,
@@ -77,7 +77,7 @@ impl Walk {
         Self { position, skip, size, credit: 0 }
     }
 
-    /// The heaviest child has a turn in every round, the others by their weight.
+    /// Adds a round's credit; the heaviest child has a turn in every round, the others in proportion to their weight.
     fn has_turn(&mut self, weight: u64, heaviest: u64) -> bool {
         self.credit += weight;
         let turn = self.credit >= heaviest;
@@ -85,7 +85,7 @@ impl Walk {
         turn
     }
 
-    /// Ends because the size is prime: the walk meets every entry.
+    /// The next free entry in this order. The loop ends because the size is prime, so the visits meet every entry.
     fn next_free(&mut self, owners: &[u32]) -> usize {
         loop {
             let entry = self.position as usize;

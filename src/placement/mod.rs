@@ -6,9 +6,9 @@
 //!
 //! # The wire format, version 1
 //!
-//! Everything below is normative: whoever follows it places as this module does. A change of any of it that can
-//! change a choice changes [`VERSION`]. `tests/placement_reference.py` is a second implementation, written from this
-//! page alone; its answers are committed in `tests/golden/`.
+//! Everything below is normative: another implementation of it places as this module does. A change of any of it that
+//! can change a choice changes [`VERSION`]. `tests/placement_reference.py` is a second implementation, written from
+//! this page alone; its answers are committed in `tests/golden/`.
 //!
 //! ## Conventions
 //!
@@ -95,17 +95,17 @@
 //!
 //! In each group, child number `rank` with weight `w` owns the points `i = 0 .. points × w − 1`, each at position
 //! `P(child hash, i) >> 24` (40 bits). Points are sorted by position, then by rank. The draw's position is
-//! `draw >> 24`. Starting with the first point whose position is at least that, clockwise, round once through position 0: the
+//! `draw >> 24`. Starting with the first point at or after that position, clockwise, round once through position 0: the
 //! first point with a usable owner decides.
 //!
 //! ## `maglev`: prime table
 //!
 //! In each group, with the table size `M` (a prime): child `c` has `offset = scale(P(c, 0), M)` and
 //! `skip = 1 + scale(P(c, 1), M − 1)` (`c` its child hash), and visits the entries `offset, offset + skip,
-//! offset + 2 skip, …` mod M. The table is filled in rounds. In a round, each child in rank order adds its weight to its credit (0 before the
-//! first round); if the credit has then reached the largest weight in the group, that weight is taken off it and the
-//! child takes a turn: it goes on along its visits, from where its last turn stopped, to the first entry that is still
-//! free, and owns it. When all M entries are owned, filling ends at once.
+//! offset + 2 skip, …` mod M. The table is filled in rounds. In a round, each child in rank order adds its weight to
+//! its credit (0 before the first round); if the credit has then reached the largest weight in the group, that weight
+//! is taken off it and the child takes a turn: it goes on along its visits, from where its last turn stopped, to the
+//! first entry that is still free, and owns it. When all M entries are owned, filling ends at once.
 //!
 //! The draw's entry is `scale(draw, M)`. If its owner is usable, it is chosen; else the usable child that `hash` would
 //! choose from the same draw.
@@ -161,8 +161,8 @@
 //!   and for each of its levels, outermost first: `u32 length ‖ level name`.
 //!
 //! Methods: 1 `hash`, 2 `ring` (parameter: points), 3 `maglev` (parameter: table size), 4 `round_robin`,
-//! 5 `least_connections`, 6 `two_choices`, 7 `random`; parameter 0 where none is named. Lengths are in bytes. Shown as 16
-//! hexadecimal digits.
+//! 5 `least_connections`, 6 `two_choices`, 7 `random`; parameter 0 where none is named. Lengths are in bytes. Shown as
+//! 16 hexadecimal digits.
 
 mod hash;
 mod levels;
@@ -177,19 +177,19 @@ mod tests;
 use crate::config::Balance;
 use levels::{Tree, Use};
 
-/// Version of the wire format. Enters every digest.
+/// Version of the wire format, which enters every digest.
 pub const VERSION: u32 = 1;
 
-/// What placement knows of a backend.
+/// A backend as placement uses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
-    /// Unique in the pool.
+    /// Name of the backend, unique in the pool.
     pub name: &'a str,
-    /// 0 is never placed.
+    /// Weight of the backend; 0 is never placed.
     pub weight: u16,
-    /// Levels, outermost first.
+    /// Level names of its location, outermost first.
     pub location: &'a [String],
-    /// Placed only when no other is usable.
+    /// True: placed only when no primary member is usable.
     pub backup: bool,
 }
 
@@ -202,12 +202,12 @@ pub struct Placement {
     backup: Tree,
 }
 
-/// One step of the candidate order.
+/// One member in the candidate order, with its score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Index into the members given to [`Placement::new`].
     pub index: usize,
-    /// What the method compared, for people; one word per level.
+    /// Numbers that the method compared, for display; one word per level.
     pub score: String,
 }
 
@@ -218,8 +218,8 @@ impl Placement {
         Self { seed, digest: digest(balance, seed, members), primary: tree(false), backup: tree(true) }
     }
 
-    /// Equal digests place alike. Covers the version, method, parameters, seed, names, weights, locations and backup;
-    /// not addresses, not the order of members.
+    /// Digest of everything that a choice depends on: version, method, parameters, seed, names, weights, locations and
+    /// backup; not addresses, not the order of members. Instances with equal digests place alike.
     pub fn digest(&self) -> u64 {
         self.digest
     }
@@ -230,19 +230,19 @@ impl Placement {
         hash::bytes(self.seed, key)
     }
 
-    /// Where a key belongs: the first member in its candidate order, usable or not. `None` without members, and for
-    /// methods without a key.
+    /// The first member in a key's candidate order, usable or not. `None` without members, and for methods without a
+    /// key.
     #[inline(always)]
     pub fn home(&self, draw: u64) -> Option<usize> {
         self.primary.home(self.seed, draw).or_else(|| self.backup.home(self.seed, draw))
     }
 
-    /// The first usable member in candidate order; `None` when none is usable.
+    /// The first usable member in candidate order; `None` when no member is usable.
     ///
     /// `draw` is the key hash for keyed methods, a counter for `round_robin` and `least_connections`, a random number
-    /// for `random` and `two_choices`. `leases` is asked only by `least_connections` and `two_choices`. Allocates
-    /// nothing, takes no lock. `usable` may change its mind during the call: the answer is then some member that was
-    /// usable a moment ago.
+    /// for `random` and `two_choices`. `leases` is called by `least_connections` and `two_choices` only. Allocates
+    /// nothing, takes no lock. `usable` may change during the call: the result is then a member that was usable a
+    /// moment ago.
     #[inline]
     pub fn place(&self, draw: u64, usable: impl Fn(usize) -> bool, leases: impl Fn(usize) -> u64) -> Option<usize> {
         let ask = Use { usable: &usable, leases: &leases };
@@ -250,7 +250,7 @@ impl Placement {
     }
 
     /// The whole candidate order of the usable members with scores: repeated [`Placement::place`] with the earlier
-    /// answers made unusable. For `explain`, not for the data plane: it allocates and takes quadratic time.
+    /// results made unusable. For `explain`, not for the data plane: it allocates and takes quadratic time.
     pub fn order(&self, draw: u64, usable: impl Fn(usize) -> bool, leases: impl Fn(usize) -> u64) -> Vec<Candidate> {
         let mut order: Vec<Candidate> = Vec::new();
         for tree in [&self.primary, &self.backup] {
@@ -268,7 +268,7 @@ impl Placement {
     }
 }
 
-/// The bytes are in the module's documentation, "Digest".
+/// The digest; its bytes are specified under "Digest" above.
 fn digest(balance: Balance, seed: u64, members: &[Member<'_>]) -> u64 {
     fn text(bytes: &mut Vec<u8>, text: &str) {
         bytes.extend((text.len() as u32).to_be_bytes());

@@ -1,15 +1,15 @@
-//! Weighted rendezvous: every child draws a score from the key, the best wins.
+//! Weighted rendezvous: every child gets a score from the draw; the best score wins.
 //!
-//! Keeps no table. Invariant: a score depends on the draw and on that child alone, so no other child's coming or going
-//! can change who wins among the rest.
+//! Keeps no table. Invariant: a score depends on the draw and on that child alone, so a child that comes or goes does
+//! not change the winner among the others.
 
 use std::cmp::Ordering;
 
 use super::hash;
 use super::levels::Child;
 
-/// The rank of the best child. `even`: all weigh the same, so that no logarithm can be needed; the best is then found
-/// without a branch that nobody can foresee.
+/// The rank of the best child. `even`: all weights are equal, so no logarithm is needed; the maximum is then found
+/// without a branch that the processor cannot predict.
 #[inline(always)]
 pub(super) fn home(seed: u64, draw: u64, children: &[Child], even: bool) -> Option<usize> {
     if !even {
@@ -31,7 +31,7 @@ pub(super) fn choose(seed: u64, draw: u64, children: &[Child], usable: impl Fn(u
     for (rank, child) in children.iter().enumerate() {
         let hash = hash::pair(seed, draw, child.hash);
         let better = best.is_none_or(|(_, best_hash, best_weight)| beats(hash, child.weight, best_hash, best_weight));
-        // Asked last: few children beat the best so far, and a group is asked leaf by leaf.
+        // Health comes last: few children beat the best so far, and a group's health needs a look at every leaf.
         if better && usable(rank) {
             best = Some((rank, hash, child.weight));
         }
@@ -41,7 +41,8 @@ pub(super) fn choose(seed: u64, draw: u64, children: &[Child], usable: impl Fn(u
 
 /// Whether one score is better than another: smaller, or equal with the greater hash.
 ///
-/// The logarithm never rises with the hash, so it is needed only where hash and weight disagree: never among equals.
+/// The logarithm never rises with the hash, so it is needed only where hash and weight disagree: never among equal
+/// weights.
 #[inline]
 fn beats(hash: u64, weight: u64, other: u64, other_weight: u64) -> bool {
     if hash > other && weight >= other_weight {
@@ -60,7 +61,7 @@ pub(super) fn compare(a: u64, a_weight: u64, b: u64, b_weight: u64) -> Ordering 
     (u128::from(a) * u128::from(b_weight)).cmp(&(u128::from(b) * u128::from(a_weight)))
 }
 
-/// The score as a decimal number with six places, for people.
+/// The score as a decimal number with six places, for display.
 pub(super) fn score(seed: u64, draw: u64, child: &Child) -> String {
     let cost = u128::from(hash::negative_log2(hash::pair(seed, draw, child.hash)));
     let millionths = (cost * 1_000_000 / u128::from(child.weight)) >> hash::FRACTION_BITS;
@@ -85,7 +86,8 @@ mod tests {
             hash: u64, near in 0..300_u64, far: u64, close: bool, weight in 1..5_u64, other_weight in 1..5_u64,
         ) {
             let other = if close { hash.saturating_add(near) } else { far };
-            for (a, a_weight, b, b_weight) in [(hash, weight, other, other_weight), (other, other_weight, hash, weight)] {
+            let pairs = [(hash, weight, other, other_weight), (other, other_weight, hash, weight)];
+            for (a, a_weight, b, b_weight) in pairs {
                 let scores = compare(hash::negative_log2(a), a_weight, hash::negative_log2(b), b_weight);
                 prop_assert_eq!(beats(a, a_weight, b, b_weight), scores.then(b.cmp(&a)) == Ordering::Less);
             }

@@ -1,22 +1,23 @@
-//! The consistent ring: every child owns points, a key belongs to the next point clockwise.
+//! The consistent ring: every child owns points; a key belongs to the next point clockwise.
 //!
-//! Knows nothing of levels. Invariant: a point's position depends on its child alone, so a child that comes or goes
-//! moves only the keys in front of its own points.
+//! Handles one group, no levels. Invariant: a point's position depends on its child alone, so a child that comes or
+//! goes moves only the keys in front of its own points.
 
 use super::hash;
 use super::levels::Child;
 
-/// Low bits of a word: the rank of the point's owner. The position above keeps 40 bits, so that a point is one word.
+/// Low bits of a word, which hold the rank of the point's owner; the upper 40 bits hold the position.
 const RANK_BITS: u32 = 24;
 
-/// One sorted array of points and an index into it; 12 to 16 bytes a point.
+/// Points in one sorted array, with an index into it; 12 to 16 bytes a point.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Position and rank; ascending.
+    /// Points as position and rank, in rising order.
     words: Box<[u64]>,
-    /// Where the words of each equal slice of the ring begin; as many slices as points, up to a power of two.
+    /// Index of the first word in each slice of the ring; there are as many equal slices as points, up to a power of
+    /// two.
     slices: Box<[u32]>,
-    /// Moves a position down to its slice.
+    /// Number of bits by which a position is shifted to give its slice.
     shift: u32,
 }
 
@@ -50,14 +51,14 @@ impl Ring {
 
     /// The rank of the first usable owner clockwise.
     pub(super) fn choose(&self, draw: u64, children: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        // Rather than walk the whole ring to learn that nobody is there.
+        // Without a usable child the search would walk the whole ring.
         if !(0..children).any(&usable) {
             return None;
         }
         self.clockwise(draw).map(owner).find(|rank| usable(*rank))
     }
 
-    /// How far the child's nearest point lies clockwise, in parts of the ring, for people.
+    /// Distance clockwise to the child's nearest point, as a part of the ring, for display.
     pub(super) fn score(&self, draw: u64, rank: usize) -> String {
         let distance = self
             .clockwise(draw)
@@ -85,13 +86,13 @@ impl Ring {
     }
 }
 
-/// A hash or word without its lowest bits.
+/// The position of a hash or word: all but its lowest bits.
 #[inline]
 fn position(word: u64) -> u64 {
     word >> RANK_BITS << RANK_BITS
 }
 
-/// The rank in a word.
+/// The rank of the owner in a word.
 #[inline]
 fn owner(word: u64) -> usize {
     (word & ((1 << RANK_BITS) - 1)) as usize

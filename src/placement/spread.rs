@@ -1,7 +1,7 @@
 //! Methods without a key: in turn, at random, by leases.
 //!
-//! Keeps no turn and makes no random number: the draw brings both. Invariant: with equal leases each child is chosen in
-//! proportion to its weight, of those that are usable.
+//! Keeps no counter and makes no random number: the draw brings both. Invariant: with equal leases each usable child is
+//! chosen in proportion to its weight.
 
 use std::cmp::Ordering;
 
@@ -9,10 +9,10 @@ use super::hash;
 use super::levels::Child;
 use super::rendezvous::compare;
 
-/// 2^64 divided by the golden ratio: steps of that part of a circle fall as far from each other as can be.
+/// 2^64 divided by the golden ratio: with steps of this part of a circle, points stay as far apart as possible.
 const GOLDEN: u64 = 0x9e3779b97f4a7c15;
 
-/// In turn: the rank and, should it be a group, the ticket inside it.
+/// Chooses in turn: the rank and, for a group, the subticket inside it.
 pub(super) fn round_robin(ticket: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<(usize, u64)> {
     let weights = || weights(children, &usable);
     let divisor = weights().fold(0, |divisor, (_, weight)| common_divisor(weight, divisor));
@@ -32,7 +32,7 @@ pub(super) fn round_robin(ticket: u64, children: &[Child], usable: impl Fn(usize
     None
 }
 
-/// At random, by weight.
+/// Chooses at random, in proportion to the weights.
 pub(super) fn weighted(draw: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<usize> {
     let weights = || weights(children, &usable);
     let mut place = hash::scale(draw, weights().map(|(_, weight)| weight).sum());
@@ -45,7 +45,7 @@ pub(super) fn weighted(draw: u64, children: &[Child], usable: impl Fn(usize) -> 
     None
 }
 
-/// The less loaded of two random ones.
+/// Chooses the less loaded of two random children.
 pub(super) fn two_choices(
     seed: u64,
     draw: u64,
@@ -60,7 +60,7 @@ pub(super) fn two_choices(
     second.filter(better).or(Some(first))
 }
 
-/// The least loaded; of equals the first in turn.
+/// Chooses the least loaded child; among equals the first from the ticket's rank on.
 pub(super) fn least_connections(
     ticket: u64,
     children: &[Child],
@@ -78,7 +78,7 @@ pub(super) fn least_connections(
     best.map(|(rank, _)| rank)
 }
 
-/// Whether `a` under this load weighs less than `b` under that.
+/// Whether `a` with its load is less loaded for its weight than `b` with its own.
 fn lighter(a: &Child, load: u64, b: &Child, b_load: u64) -> bool {
     compare(load, a.weight, b_load, b.weight) == Ordering::Less
 }
@@ -88,7 +88,7 @@ fn weights<'a>(children: &'a [Child], usable: &'a impl Fn(usize) -> bool) -> imp
     children.iter().enumerate().filter(|(rank, _)| usable(*rank)).map(|(rank, child)| (rank, child.weight))
 }
 
-/// The first number from the golden part of `sum` on that shares no divisor with it.
+/// The first number from the golden part of `sum` on that has no common divisor with it.
 fn step(sum: u64) -> u64 {
     let mut step = hash::scale(GOLDEN, sum).max(1);
     while common_divisor(sum, step) != 1 {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn unequal_weights_do_not_bunch() {
-        // Three of four turns at most in a row, as 3:1 must; a list by weight would give 192 in a row.
+        // At 3:1, three turns in a row are right and four the most; an order by weight would give 192 in a row.
         let turns = turns(&[192, 64], 1024);
         let longest = turns.chunk_by(|a, b| a == b).map(<[usize]>::len).max();
         assert!(longest <= Some(4), "{longest:?} in a row");

@@ -1,4 +1,4 @@
-//! Placement as its users see it: evenness, movement, levels, order. The numbers and tables are tested in their files.
+//! Placement as its callers use it: evenness, movement, levels, order. Numbers and tables are tested in their files.
 
 mod golden;
 
@@ -25,7 +25,7 @@ impl Owned {
     }
 }
 
-/// `"dc1/h1/name"` with a weight.
+/// Parses `"dc1/h1/name"` and adds a weight.
 fn owned(path: &str, weight: u16) -> Owned {
     let mut location: Vec<String> = path.split('/').map(str::to_owned).collect();
     let name = location.pop().unwrap();
@@ -41,7 +41,7 @@ fn build(balance: Balance, seed: u64, pool: &[Owned]) -> Placement {
     Placement::new(balance, seed, &members)
 }
 
-/// Where keys 0..count go, by name, with everybody usable but `down`.
+/// Names of the members that keys 0..count go to, with all members usable but `down`.
 fn homes<'a>(balance: Balance, pool: &'a [Owned], count: u64, down: &[&str]) -> Vec<&'a str> {
     let placement = build(balance, 7, pool);
     let usable = |index: usize| !down.contains(&pool[index].name.as_str());
@@ -56,7 +56,7 @@ fn count(homes: &[&str], name: &str) -> usize {
     homes.iter().filter(|home| **home == name).count()
 }
 
-/// Largest share over mean, keys over members of equal weight.
+/// Largest share divided by the mean, for keys over members of equal weight.
 fn largest_over_mean(balance: Balance, members: usize, keys: u64) -> f64 {
     let pool = equal(members);
     let homes = homes(balance, &pool, keys, &[]);
@@ -129,7 +129,7 @@ fn shares_follow_weights() {
     }
 }
 
-/// Keys whose home differs, as (from, to).
+/// Keys with another home, as (from, to).
 fn moves<'a>(balance: Balance, old: &'a [Owned], new: &'a [Owned]) -> Vec<(&'a str, &'a str)> {
     let pairs = homes(balance, old, 50_000, &[]).into_iter().zip(homes(balance, new, 50_000, &[]));
     pairs.filter(|(from, to)| from != to).collect()
@@ -183,8 +183,8 @@ fn a_member_that_is_down_moves_no_key_of_others() {
         let pool = equal(10);
         let (up, down) = (homes(balance, &pool, KEYS, &[]), homes(balance, &pool, KEYS, &["backend-4"]));
         assert!(up.iter().zip(&down).all(|(up, down)| if *up == "backend-4" { down != up } else { down == up }));
-        // Its own keys spread. On a ring they are 160 stretches of uneven length, about 18 for each of nine: a relative
-        // deviation of sqrt(2 / 18) = 1/3, of which three are allowed.
+        // The keys of the member that went down must spread. On a ring they are 160 stretches of uneven length, about
+        // 18 for each of nine: a relative deviation of sqrt(2 / 18) = 1/3, of which three are allowed.
         let taken = |name: &str| count(&down, name) - count(&up, name);
         let most = pool.iter().filter(|m| m.name != "backend-4").map(|m| taken(&m.name)).max().unwrap();
         let share = count(&up, "backend-4") as f64 / 9.0;
@@ -266,7 +266,7 @@ fn turns_stay_even_on_every_level() {
 
 #[test]
 fn one_name_on_two_levels_does_not_tie_their_draws() {
-    // Were the draw the same on both levels, the key that chose group `a` would choose `a` again inside it.
+    // With one draw on both levels, a key that chose group `a` would choose `a` again inside it.
     let pool = [owned("a/a/x", 1), owned("a/b/y", 1), owned("b/a/z", 1), owned("b/b/w", 1)];
     for balance in KEYED {
         let homes = homes(balance, &pool, KEYS, &[]);
@@ -345,7 +345,7 @@ fn any_balance() -> impl Strategy<Value = Balance> {
     ]
 }
 
-/// Names that meet location names, all weights, up to three levels.
+/// Members with names equal to level names, all weights, up to three levels.
 fn any_pool() -> impl Strategy<Value = Vec<Owned>> {
     let level = prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("m3".to_owned())];
     let weight = prop_oneof![Just(0), Just(1), 1..5_u16, 0..=256_u16];
@@ -412,8 +412,10 @@ proptest! {
     }
 
     #[test]
-    fn a_member_that_changes_its_mind_does_not_lose_the_others(balance in any_balance(), draw: u64, late in 0..12_usize) {
-        // Member 0 says yes until it has been asked `late` times; member 1 always does.
+    fn a_member_that_changes_its_mind_does_not_lose_the_others(
+        balance in any_balance(), draw: u64, late in 0..12_usize,
+    ) {
+        // Member 0 is usable until `late` calls were made; member 1 is usable all the time.
         let pool = [owned("h/a", 3), owned("h/b", 1), owned("k/c", 2)];
         let asked = std::cell::Cell::new(0);
         let usable = |index: usize| match index {
@@ -425,7 +427,7 @@ proptest! {
     }
 }
 
-/// `cargo test --release --lib placement -- --ignored --nocapture` prints nanoseconds a placement.
+/// Prints nanoseconds a placement: `cargo test --release --lib placement -- --ignored --nocapture`.
 #[test]
 #[ignore = "a stopwatch, not a test"]
 fn stopwatch() {

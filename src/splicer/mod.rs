@@ -14,7 +14,8 @@ mod pipe;
 mod preread;
 mod read_ahead;
 mod relay;
-pub mod sim;
+#[cfg(test)]
+mod sim;
 mod slab;
 mod stick;
 mod timer;

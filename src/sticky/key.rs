@@ -1,4 +1,4 @@
-//! Turns the facts of a connection into the bytes that placement hashes.
+//! The key of a connection: its facts as the bytes that placement hashes.
 //!
 //! Hashes nothing itself. Invariant: two different lists of part values never give the same bytes, and a key of up to
 //! [`INLINE`] bytes touches no heap.
@@ -25,7 +25,7 @@ use super::Facts;
 use crate::config::KeyPart;
 use crate::proxy_protocol;
 
-/// Keys up to this length live on the stack: a source and a server name of any length fit.
+/// Keys up to this length need no heap: a source and a server name of any length fit.
 pub const INLINE: usize = 320;
 
 const ABSENT: u8 = 0;
@@ -36,39 +36,39 @@ const TLV: u8 = 4;
 const RANGE: u8 = 5;
 const COOKIE: u8 = 6;
 
-/// How the source enters the key.
+/// Form in which the source enters the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceAs<'a> {
-    /// Cut to this many leading bits.
+    /// The address cut to this many leading bits.
     Prefix {
-        /// Of an IPv4 address.
+        /// Bits of an IPv4 address, 0 to 32.
         v4: u8,
-        /// Of an IPv6 address.
+        /// Bits of an IPv6 address, 0 to 128.
         v6: u8,
     },
-    /// As the name of the range it lies in.
+    /// The name of the range that contains the address.
     Range(&'a str),
 }
 
 impl SourceAs<'_> {
-    /// Cut to this many leading bits; those of a range, which has one family.
+    /// One prefix length for both families; a range has one family only.
     pub fn prefix(bits: u8) -> Self {
         Self::Prefix { v4: bits, v6: bits }
     }
 }
 
-/// The bytes of one client's key.
+/// Bytes of one client's key.
 #[derive(Debug, Clone)]
 pub struct Key {
     inline: [u8; INLINE],
     length: usize,
-    /// Holds the whole key once it is longer than `inline`.
+    /// The whole key if it is longer than `inline`, else empty.
     spilled: Vec<u8>,
 }
 
 impl Key {
-    /// Hands the bytes of `parts` to `then`; `None` if none of them is present. A source alone, the usual key, is made
-    /// where it is used: nothing with room for a server name is filled or moved.
+    /// Calls `then` with the bytes of `parts`; `None` if no part is present. The usual key, a source alone, is built on
+    /// the spot: the buffer with room for a server name is neither filled nor moved.
     #[inline]
     pub fn with<T>(
         parts: &[KeyPart],
@@ -81,7 +81,7 @@ impl Key {
         };
         Some(match facts.source?.to_canonical() {
             IpAddr::V4(address) => {
-                // Written as one word: whoever hashes it reads several bytes at once, and would wait for single ones.
+                // Written as one word: the hash reads several bytes at once, and would wait for single stores.
                 let address = u64::from(cut_v4(address, v4).to_bits());
                 let word = u64::from(SOURCE_V4) << 56 | address << 24;
                 then(&word.to_be_bytes()[..5])
@@ -94,7 +94,7 @@ impl Key {
         })
     }
 
-    /// Encodes `parts`; `None` if none of them is present.
+    /// Encodes `parts`; `None` if no part is present.
     pub fn encode(parts: &[KeyPart], source_as: SourceAs<'_>, facts: &Facts<'_>) -> Option<Self> {
         let mut key = Self { inline: [0; INLINE], length: 0, spilled: Vec::new() };
         let mut present = false;
@@ -121,7 +121,7 @@ impl Key {
         present.then_some(key)
     }
 
-    /// What placement hashes.
+    /// The bytes that placement hashes.
     pub fn as_bytes(&self) -> &[u8] {
         if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
     }
@@ -140,7 +140,7 @@ impl Key {
         }
     }
 
-    /// A value longer than 65,535 bytes cannot come from a hello, a TLV or a head; a longer one would be cut.
+    /// Appends tag, length and value. No hello, TLV or head has a value above 65,535 bytes; a longer one would be cut.
     fn push_counted(&mut self, tag: u8, value: &[u8]) {
         let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
         let [high, low] = length.to_be_bytes();
@@ -164,8 +164,8 @@ impl Key {
     }
 }
 
-/// A key for people, as far as its bytes go; a cookie's value stays secret, and nothing of a client's making reaches a
-/// terminal as it is.
+/// Text of a key for display, as far as its bytes go. A cookie's value stays secret, and bytes that a client chose are
+/// escaped, so that none controls a terminal.
 pub fn show(mut bytes: &[u8]) -> String {
     let mut parts = Vec::new();
     while let Some((tag, rest)) = bytes.split_first() {
@@ -190,14 +190,14 @@ pub fn show(mut bytes: &[u8]) -> String {
     parts.join(" ")
 }
 
-/// A counted value, as far as it is there, and the bytes that it takes with its length.
+/// A value with a length before it, as far as it is there, and the number of bytes that both take.
 fn counted(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let (length, value) = bytes.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_be_bytes(*length));
     Some((&value[..length.min(value.len())], 2 + length))
 }
 
-/// The value of the first cookie of this name that has one.
+/// The first cookie of this name that has a value.
 fn cookie<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a [u8]> {
     facts.cookies.iter().find(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| *value)
 }

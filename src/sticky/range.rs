@@ -1,8 +1,8 @@
 //! Named ranges of source addresses: the longest matching prefix wins.
 //!
-//! Ranges of addresses nest and never overlap otherwise, so each family is flattened once into a sorted list of
-//! addresses at which the answer changes; a look-up is one binary search. Does not place anybody. Invariant: a look-up
-//! gives the range with the longest prefix among all that contain the address, and allocates nothing.
+//! Ranges nest or are disjoint, so each family is flattened once into a sorted list of addresses at which the answer
+//! changes; a look-up is one binary search. Places no client. Invariant: a look-up gives the range with the longest
+//! prefix among all that contain the address, and allocates nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use ipnet::IpNet;
 
 use crate::config;
 
-/// Sources that are treated alike.
+/// Sources that have a rule of their own.
 #[derive(Debug, Clone)]
 pub struct Range {
-    /// Shown in logs and `explain`.
+    /// Name of the range, for logs and `explain`.
     pub name: Arc<str>,
-    /// The sources.
+    /// Network of the sources, in canonical form.
     pub cidr: IpNet,
-    /// What is different for them.
+    /// Rule that applies to these sources.
     pub rule: Rule,
 }
 
-/// What is different for the sources of a range; backends as indexes into the pool's.
+/// Rules for the sources of a range; backends are indexes into the pool.
 #[derive(Debug, Clone)]
 pub enum Rule {
-    /// The whole range is one key.
+    /// All sources of the range share one key.
     One,
-    /// Another prefix than the pool's.
+    /// The source is cut to this prefix instead of the pool's.
     Prefix(u8),
-    /// Only these backends may serve it.
+    /// Only these backends may serve the range.
     Pin(Pin),
 }
 
-/// The backends a range is pinned to.
+/// Backends that a range is pinned to.
 #[derive(Debug, Clone)]
 pub struct Pin {
-    /// Sorted, for binary search.
+    /// Indexes in rising order, for binary search.
     backends: Box<[usize]>,
-    /// None of them can serve: nobody else may.
+    /// True: if none of the backends can serve, no other may.
     pub strict: bool,
 }
 
@@ -50,7 +50,7 @@ impl Pin {
     }
 }
 
-/// All ranges of a pool.
+/// All ranges of a pool, ready for look-ups.
 #[derive(Debug, Default)]
 pub struct Ranges {
     ranges: Box<[Range]>,
@@ -59,9 +59,9 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// `index_of` finds a backend of the pool by name; names it does not know are left out.
+    /// Prepares the ranges. `index_of` finds a backend of the pool by name; unknown names are left out.
     pub fn new(ranges: &[config::Range], index_of: impl Fn(&str) -> Option<usize>) -> Self {
-        let ranges: Box<[Range]> = ranges.iter().map(|range| meant(range, &index_of)).collect();
+        let ranges: Box<[Range]> = ranges.iter().map(|range| prepared(range, &index_of)).collect();
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for (index, range) in ranges.iter().enumerate() {
@@ -73,7 +73,7 @@ impl Ranges {
         Self { v4: Steps::new(v4, |last| last.checked_add(1)), v6: Steps::new(v6, |last| last.checked_add(1)), ranges }
     }
 
-    /// Whether no range is pinned to others than the backend at this index.
+    /// Whether the backend at this index may serve every range.
     pub fn all_allow(&self, index: usize) -> bool {
         self.ranges.iter().all(|range| match &range.rule {
             Rule::Pin(pin) => pin.allows(index),
@@ -92,20 +92,20 @@ impl Ranges {
     }
 }
 
-/// One family: from each address on, until the next, the innermost range is this one (or none).
+/// Ranges of one family: from each address on, up to the next one, this range is the innermost (or there is none).
 #[derive(Debug, Default)]
 struct Steps<A>(Box<[(A, Option<usize>)]>);
 
 impl<A: Ord + Copy> Steps<A> {
-    /// `spans` are (first, last, index), nested or disjoint. Of two equal ones the first written wins.
+    /// Flattens spans (first, last, index) that nest or are disjoint. Of two equal spans the first one written wins.
     fn new(mut spans: Vec<(A, A, usize)>, next: impl Fn(A) -> Option<A>) -> Self {
-        // Outer before inner, so that a span's parent is open when it is met.
+        // Outer spans before inner ones, so that a span's parent is open when the span comes.
         spans.sort_by_key(|(first, last, index)| (*first, std::cmp::Reverse(*last), *index));
         spans.dedup_by_key(|(first, last, _)| (*first, *last));
         let mut steps: Vec<(A, Option<usize>)> = Vec::with_capacity(2 * spans.len());
         let mut open: Vec<(A, usize)> = Vec::new();
         for span in spans.into_iter().map(Some).chain([None]) {
-            // Whatever ends before this span begins gives way to what it lies in.
+            // A span that ends before this one begins gives way to the span around it.
             while let Some((last, _)) = open.pop_if(|(last, _)| span.is_none_or(|(first, ..)| *last < first)) {
                 if let Some(after) = next(last) {
                     steps.push((after, open.last().map(|(_, index)| *index)));
@@ -116,7 +116,7 @@ impl<A: Ord + Copy> Steps<A> {
                 open.push((last, index));
             }
         }
-        // Of several steps at one address the last one holds.
+        // Of several steps at one address the last one is valid.
         steps.dedup_by(|later, earlier| {
             let same = later.0 == earlier.0;
             if same {
@@ -134,7 +134,7 @@ impl<A: Ord + Copy> Steps<A> {
     }
 }
 
-fn meant(range: &config::Range, index_of: &impl Fn(&str) -> Option<usize>) -> Range {
+fn prepared(range: &config::Range, index_of: &impl Fn(&str) -> Option<usize>) -> Range {
     let rule = match &range.rule {
         config::RangeRule::One => Rule::One,
         config::RangeRule::Prefix(prefix) => Rule::Prefix(*prefix),

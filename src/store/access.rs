@@ -1,6 +1,6 @@
-//! How the store is reached: what `[store]` says and what the files hold that it names.
+//! Address and credentials of the store: what `[store]` configures, and the contents of the files that it names.
 //!
-//! Connects to nobody. Invariant: what makes hashes unforeseeable and what opens the store's door is never printed.
+//! Opens no connection. Invariant: neither the password nor the secret of the hashes is ever printed.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,22 +13,22 @@ use data_encoding::BASE64URL_NOPAD;
 use crate::config::{self, Hidden};
 use crate::tls::Believing;
 
-/// Bytes of a hash that are kept: 128 bits.
+/// Bytes of the hash in a key: 128 bits.
 const HASH: usize = 16;
-/// A secret is at least so long.
+/// Least length of the secret, in bytes.
 const SECRET_LEAST: usize = 16;
-/// Nobody has a longer password.
+/// Most bytes of a secret file that are read.
 const FILE_MAX: u64 = 4_096;
-/// Hashes under this where there is no secret: who reads the store can try guesses, and no more than that.
+/// Key of the hashes without `secret_file`: a reader of the store can then verify guesses of values.
 const NO_SECRET: &[u8] = b"sessile: learned cookies";
 
-/// Everything that is needed to connect and to make keys.
+/// Settings needed to connect and to make keys.
 pub struct Access {
-    /// What the file says.
+    /// The `[store]` section as checked.
     pub config: config::StoreConfig,
-    /// The password, wherever it was written.
+    /// The password, from `password` or `password_file`.
     pub password: Option<Hidden>,
-    /// Whom TLS believes; `None` = in the clear.
+    /// Trusted authorities for TLS; `None` = the connection is in the clear.
     pub tls: Option<Believing>,
     secret: Vec<u8>,
     hasher: hmac::Key,
@@ -42,7 +42,7 @@ impl PartialEq for Access {
 }
 
 impl Access {
-    /// Reads the files; everything that is wrong with them at once.
+    /// Reads the files. An error names every problem of every file.
     pub fn read(config: &config::StoreConfig) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut text = |key: &str, path: Option<&Path>| {
@@ -79,7 +79,7 @@ impl Access {
         })
     }
 
-    /// Files with secrets that every user of this machine can read.
+    /// One warning for each secret file that every user of this machine can read.
     pub fn warnings(&self) -> Vec<String> {
         const OTHERS: u32 = 0o007;
         let files = [&self.config.password_file, &self.config.secret_file].into_iter().flatten();
@@ -87,8 +87,8 @@ impl Access {
         exposed.map(|path| format!("file \"{}\" holds a secret, and every user can read it", path.display())).collect()
     }
 
-    /// The key under which the store knows the value of a pool's cookie: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool
-    /// and value, cut to 128 bits.
+    /// Key of a cookie's value in the store: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool and value, cut to 128
+    /// bits.
     pub fn key(&self, pool: &str, value: &[u8]) -> Box<str> {
         let mut context = hmac::Context::with_key(&self.hasher);
         context.update(pool.as_bytes());
@@ -98,7 +98,7 @@ impl Access {
         format!("{}{pool}:{hash}", self.config.prefix).into()
     }
 
-    /// Whether both know a value under the same key, in the same store.
+    /// Whether both make the same key of a value, in the same store.
     pub fn same_keys(&self, other: &Self) -> bool {
         (&self.config.prefix, &self.secret, &self.config.place, self.config.database)
             == (&other.config.prefix, &other.secret, &other.config.place, other.config.database)

@@ -1,11 +1,11 @@
-//! Whether the store is asked at all.
+//! The circuit breaker of the store.
 //!
-//! Knows no store and no clock. Invariant: whoever looks pays one atomic load; five failures in a row leave the store
-//! alone, and only [`close`](Breaker::close) has it asked again.
+//! Uses no connection and no clock. Invariant: a look costs one atomic load; five failures in a row open the breaker,
+//! and only [`close`](Breaker::close) closes it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Failures in a row after which the store is left alone.
+/// Failures in a row that open the breaker.
 pub const FAILURES: u32 = 5;
 
 const OFF: u64 = 0;
@@ -13,27 +13,27 @@ const OPEN: u64 = 1;
 const WORKING: u64 = 2;
 const BITS: u64 = 2;
 
-/// What everybody looks at before asking.
+/// State and period in one atomic word.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// Times it was closed, and in the lowest two bits how it stands.
+    /// Number of times it was closed, and in the lowest two bits the state.
     word: AtomicU64,
     failures: AtomicU32,
 }
 
-/// How it stands.
+/// States of the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// There is no store.
+    /// There is no store configured.
     Off,
-    /// There is one, and nobody asks it.
+    /// No request is sent to the store.
     Open,
-    /// It is asked. The number is another one each time that this begins.
+    /// Requests are sent. The number is that of the working period, which grows with each close.
     Working(u64),
 }
 
 impl Breaker {
-    /// How it stands now.
+    /// The state now, for one atomic load.
     #[inline]
     pub fn look(&self) -> BreakerState {
         let word = self.word.load(Relaxed);
@@ -44,14 +44,14 @@ impl Breaker {
         }
     }
 
-    /// What was asked since `since` has failed; whether that was once too often.
+    /// Counts a failure of the working period `since`; true if it has opened the breaker.
     pub fn failed(&self, since: u64) -> bool {
         self.look() == BreakerState::Working(since)
             && self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES
             && self.change(since << BITS | WORKING, since << BITS | OPEN)
     }
 
-    /// It was answered in time.
+    /// Counts a reply in time: failures before it do not count any more.
     #[inline]
     pub fn succeeded(&self) {
         if self.failures.load(Relaxed) > 0 {
@@ -59,20 +59,20 @@ impl Breaker {
         }
     }
 
-    /// Nobody asks any more; whether somebody did before.
+    /// Opens it; true if it was closed before.
     pub fn open(&self) -> bool {
         let before = self.word.load(Relaxed);
         before & OPEN == 0 && self.change(before, before & !(OPEN | WORKING) | OPEN) && before & WORKING == WORKING
     }
 
-    /// It is asked again.
+    /// Closes it and begins the next working period.
     pub fn close(&self) {
         self.failures.store(0, Relaxed);
         let before = self.word.load(Relaxed);
         self.word.store(((before >> BITS) + 1) << BITS | WORKING, Relaxed);
     }
 
-    /// There is no store any more.
+    /// Switches it off: there is no store any more.
     pub fn off(&self) {
         let before = self.word.load(Relaxed);
         self.word.store(before >> BITS << BITS | OFF, Relaxed);
@@ -136,7 +136,7 @@ mod tests {
     fn without_a_store_it_is_off() {
         let breaker = Breaker::default();
         assert_eq!(breaker.look(), BreakerState::Off);
-        assert!(!breaker.open(), "nobody asked before");
+        assert!(!breaker.open(), "it was not closed before");
         assert_eq!(breaker.look(), BreakerState::Open);
         breaker.close();
         breaker.off();

@@ -1,11 +1,11 @@
-//! A connection to the store, and the three things that are said on it.
+//! A connection to Redis and the three commands that are sent over it.
 //!
-//! Waits for as long as it takes (`keeper.rs` does not) and repeats nothing. Invariants: an entry is written only over an
-//! earlier one: what is compared and what is written is one step of the store's; an entry that the store refuses costs
-//! no other one.
+//! Sets no time limit (`task.rs` does) and repeats nothing. Invariants: an entry is written only over an older one, and
+//! the comparison and the write are one atomic step of the store (a Lua script); an entry that the store refuses costs
+//! no other entry of the same command.
 //!
 //! ```text
-//! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which lasts as long as the cookie is remembered
+//! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which expires with the cookie's `max_idle`
 //! ```
 
 use std::sync::Arc;
@@ -22,9 +22,10 @@ use super::access::Access;
 use super::pending::PendingValue;
 use crate::config::{StoreAddress, StorePlace};
 
-/// For each key: time, how long it lasts, backend. No backend: the value has ended. Time 0: whoever is there stays, and
-/// stays as long as it would from now. Answers who stands there instead, where it is not what was to be written, or, behind
-/// a mark that no such answer begins with, why nothing was done (`redis.pcall`: the others are written).
+/// The script of a write. Arguments for each key: time, time to live in milliseconds, backend. An empty backend deletes
+/// the value. Time 0 prolongs: an entry that is there stays and gets the time to live anew. The reply for each key is
+/// false if it was done, the entry that is kept instead, or `!` and the error (`redis.pcall`: the other keys are
+/// written).
 const PUT: &str = r"
 local answers = {}
 for i, key in ipairs(KEYS) do
@@ -47,61 +48,61 @@ for i, key in ipairs(KEYS) do
 end
 return answers";
 
-/// What an answer begins with that says why nothing was done; what stands there begins with a number.
+/// First character of a reply that is an error; an entry begins with a digit.
 const REFUSED: char = '!';
 
-/// Commands that may be on their way at once; more wait here.
+/// Commands that may be under way at once; more wait for room.
 const BUFFER: usize = 256;
 
-/// A connection that may be used by many at once; ends with the last of them.
+/// A connection that is shared by its clones; closed when the last clone is dropped.
 #[derive(Clone)]
 pub(super) struct Link {
     connection: MultiplexedConnection,
     _driver: Arc<Driver>,
 }
 
-/// Why there was no answer, or none that is of use.
+/// Why a command got no usable reply.
 #[derive(Debug)]
 pub(super) struct LinkError {
-    pub(super) how: How,
-    /// What happened.
+    pub(super) kind: FailureKind,
+    /// Description of the failure, for the log.
     pub(super) why: String,
 }
 
-/// What no answer means.
+/// Kinds of a failure, by what has to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// Nothing more will come on this connection, or not from whoever is behind it.
+pub(super) enum FailureKind {
+    /// The connection is dead, or its far end is not the primary: connect again.
     Lost,
-    /// The store is there and says no.
+    /// The store replied with an error.
     Refused,
-    /// Too late, or not to be understood.
+    /// The reply came too late or could not be read.
     Missing,
 }
 
-/// What became of an entry.
+/// Result of writing one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Put {
-    /// It is as it was to be.
+    /// The entry was written as requested.
     Done,
-    /// This stands there instead.
+    /// A newer entry was kept instead, as text.
     Other(String),
-    /// The store would not have it, and says why.
+    /// The store refused the write, with its error.
     Refused(String),
 }
 
-/// What is said first.
+/// Commands that open a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Greeting {
-    /// Nothing.
-    Nobody,
-    /// Who we are.
+    /// No AUTH and no SELECT.
+    Anonymous,
+    /// AUTH with the configured user and password.
     User,
-    /// That, and which database is meant.
+    /// AUTH as for `User`, then SELECT of the database.
     Database,
 }
 
-/// Moves the connection's bytes.
+/// The task that reads and writes the socket; aborted on drop.
 struct Driver(AbortHandle);
 
 impl Drop for Driver {
@@ -111,7 +112,7 @@ impl Drop for Driver {
 }
 
 impl Link {
-    /// Connects to the store, or to what the sentinels say it is.
+    /// Connects to the store, or to the primary that one of the sentinels names.
     pub(super) async fn dial(access: &Access) -> Result<Self, String> {
         let (sentinels, master) = match &access.config.place {
             StorePlace::One(address) => {
@@ -135,7 +136,7 @@ impl Link {
         Err(complaints.join("; "))
     }
 
-    /// What a sentinel says may be a moment old.
+    /// Connects to a primary and checks its ROLE, because a sentinel's view may be a moment old.
     async fn connect_to_primary(access: &Access, address: &StoreAddress) -> Result<Self, String> {
         let link = Self::connect(access, address, Greeting::Database).await.map_err(|broken| broken.why)?;
         let role: Vec<redis::Value> = link.ask(&cmd("ROLE")).await.map_err(|broken| broken.why)?;
@@ -146,7 +147,7 @@ impl Link {
     }
 
     async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, LinkError> {
-        let lost = |why: String| LinkError { how: How::Lost, why };
+        let lost = |why: String| LinkError { kind: FailureKind::Lost, why };
         let of_io = |error: std::io::Error| lost(error.to_string());
         match (address, &access.tls) {
             (StoreAddress::Unix(path), _) => {
@@ -169,33 +170,33 @@ impl Link {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut who = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let mut login = RedisConnectionInfo::default().set_skip_set_lib_name();
         if greeting == Greeting::Database {
-            who = who.set_db(access.config.database.into());
+            login = login.set_db(access.config.database.into());
         }
-        if greeting != Greeting::Nobody {
+        if greeting != Greeting::Anonymous {
             if let Some(password) = &access.password {
-                who = who.set_password(&password.0);
+                login = login.set_password(&password.0);
             }
             if let Some(user) = &access.config.user {
-                who = who.set_username(user);
+                login = login.set_username(user);
             }
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(BUFFER);
         let (connection, driver) =
-            MultiplexedConnection::new_with_config(&who, stream, config).await.map_err(LinkError::from)?;
+            MultiplexedConnection::new_with_config(&login, stream, config).await.map_err(LinkError::from)?;
         let driver = tokio::task::spawn_local(driver).abort_handle();
         Ok(Self { connection, _driver: Arc::new(Driver(driver)) })
     }
 
-    /// To somebody who never says anything; ends with the other end.
+    /// A connection to a far end that never replies.
     #[cfg(test)]
     pub(super) async fn to_nobody(access: &Access) -> (Self, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        (Self::greet(access, ours, Greeting::Nobody).await.expect("nothing is said"), theirs)
+        (Self::greet(access, ours, Greeting::Anonymous).await.expect("no command is sent"), theirs)
     }
 
-    /// Writes entries; what became of each.
+    /// Writes entries; one result for each, in order.
     pub(super) async fn put(&self, entries: &[PendingValue]) -> Result<Vec<Put>, LinkError> {
         let mut put = cmd("EVAL");
         put.arg(PUT).arg(entries.len());
@@ -208,12 +209,12 @@ impl Link {
         let answers: Result<Vec<Option<String>>, LinkError> = self.ask(&put).await;
         match answers {
             Ok(answers) => answers.into_iter().map(Put::read).collect(),
-            Err(LinkError { how: How::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
+            Err(LinkError { kind: FailureKind::Refused, why }) => Ok(vec![Put::Refused(why); entries.len()]),
             Err(broken) => Err(broken),
         }
     }
 
-    /// The values of keys.
+    /// Reads the entries of keys; `None` for a key that has none.
     pub(super) async fn find(&self, keys: &[Box<str>]) -> Result<Vec<Option<String>>, LinkError> {
         let mut find = cmd("MGET");
         for key in keys {
@@ -222,7 +223,7 @@ impl Link {
         self.ask(&find).await
     }
 
-    /// Asks for nothing but an answer.
+    /// Checks that the store replies.
     pub(super) async fn ping(&self) -> Result<(), LinkError> {
         self.ask(&cmd("PING")).await
     }
@@ -233,22 +234,22 @@ impl Link {
 }
 
 impl Put {
-    /// Why the store would not have it.
+    /// The store's error, if the write was refused.
     pub(super) fn refusal(&self) -> Option<&str> {
         if let Self::Refused(why) = self { Some(why) } else { None }
     }
 
-    /// What the script has answered about one entry.
+    /// Reads the script's reply for one entry.
     fn read(answer: Option<String>) -> Result<Self, LinkError> {
         let Some(answer) = answer else { return Ok(Self::Done) };
         let Some(error) = answer.strip_prefix(REFUSED) else { return Ok(Self::Other(answer)) };
         let why = plain(error).to_owned();
-        if is_elsewhere(&why) { Err(LinkError { how: How::Lost, why }) } else { Ok(Self::Refused(why)) }
+        if is_elsewhere(&why) { Err(LinkError { kind: FailureKind::Lost, why }) } else { Ok(Self::Refused(why)) }
     }
 }
 
-/// An error of the store's from its code on, as in `OOM command not allowed`. Redis 6 says before it where in the script
-/// it was, and both have `ERR` before the code of an error that ends a script.
+/// The text of an error from its code on, as in `OOM command not allowed`. Redis 6 puts the position in the script
+/// before the code, and both versions put `ERR` before the code of an error that ends a script.
 fn plain(error: &str) -> &str {
     let is_code = |word: &&str| word.len() > 2 && *word != "ERR" && word.bytes().all(|byte| byte.is_ascii_uppercase());
     let word = error.split_ascii_whitespace().map(|word| word.trim_start_matches('-')).find(is_code);
@@ -256,24 +257,24 @@ fn plain(error: &str) -> &str {
     error.get(begins..).unwrap_or(error).trim()
 }
 
-/// Whether the store is not, or not yet, whoever is behind this connection.
+/// Whether the error means that the far end of this connection is no primary, or not yet.
 fn is_elsewhere(plain: &str) -> bool {
     let code = plain.split_ascii_whitespace().next().unwrap_or_default();
-    // What Redis 7 tells a script on a replica that may not even be read.
+    // Redis 7 replies so to a script on a replica that may not be read either.
     matches!(code, "READONLY" | "MASTERDOWN" | "LOADING") || plain.contains("on a stale replica")
 }
 
-/// The backend that an entry names.
+/// The backend that an entry names; `None` if the text is not an entry.
 pub(super) fn backend(value: &str) -> Option<&str> {
     let (at, backend) = value.split_once(' ')?;
     (at.bytes().all(|byte| byte.is_ascii_digit()) && !backend.is_empty()).then_some(backend)
 }
 
-/// Where a sentinel says that the primary is. Sentinels often let everybody ask.
+/// Requests the address of the primary from a sentinel, first without a password: sentinels often have none.
 async fn primary(access: &Access, sentinel: &StoreAddress, master: &str) -> Result<Option<StoreAddress>, LinkError> {
     let mut which = cmd("SENTINEL");
     which.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let link = Link::connect(access, sentinel, Greeting::Nobody).await?;
+    let link = Link::connect(access, sentinel, Greeting::Anonymous).await?;
     let mut found: Result<Option<(String, u16)>, _> = link.ask(&which).await;
     if found.is_err() && access.password.is_some() {
         let link = Link::connect(access, sentinel, Greeting::User).await?;
@@ -287,11 +288,11 @@ impl From<RedisError> for LinkError {
         let why = error.to_string();
         if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
             let is_lost = error.is_io_error() || error.is_unrecoverable_error();
-            return Self { how: if is_lost { How::Lost } else { How::Missing }, why };
+            return Self { kind: if is_lost { FailureKind::Lost } else { FailureKind::Missing }, why };
         }
-        let said = format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default());
-        let why = plain(&said).to_owned();
-        Self { how: if is_elsewhere(&why) { How::Lost } else { How::Refused }, why }
+        let text = format!("{} {}", error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+        let why = plain(&text).to_owned();
+        Self { kind: if is_elsewhere(&why) { FailureKind::Lost } else { FailureKind::Refused }, why }
     }
 }
 
@@ -309,7 +310,7 @@ mod tests {
     }
     #[test]
     fn a_refusal_is_told_from_what_stands_there_and_from_a_store_that_is_elsewhere() {
-        let read = |answer: &str| Put::read(Some(answer.to_owned())).map_err(|broken| broken.how);
+        let read = |answer: &str| Put::read(Some(answer.to_owned())).map_err(|broken| broken.kind);
         assert_eq!(Put::read(None).unwrap(), Put::Done);
         assert_eq!(read("1700000000000 b1").unwrap(), Put::Other("1700000000000 b1".into()));
         let oom = Put::Refused("OOM command not allowed when used memory > 'maxmemory'.".into());
@@ -324,7 +325,7 @@ mod tests {
             "!@user_script: 15: -READONLY You can't write against a read only replica.\r\n",
             "!MASTERDOWN Link with MASTER is down",
         ] {
-            assert_eq!(read(elsewhere), Err(How::Lost), "{elsewhere}");
+            assert_eq!(read(elsewhere), Err(FailureKind::Lost), "{elsewhere}");
         }
     }
 
@@ -332,17 +333,17 @@ mod tests {
     fn an_error_that_ended_the_script_means_what_its_own_code_says() {
         let of = |line: &str| {
             let error = redis::parse_redis_value(line.as_bytes()).and_then(redis::Value::extract_error).unwrap_err();
-            LinkError::from(error).how
+            LinkError::from(error).kind
         };
         for elsewhere in [
             "-READONLY You can't write against a read only replica.\r\n",
             "-LOADING Redis is loading the dataset in memory\r\n",
             "-ERR Error running script (call to f_0a): @user_script:8: @user_script: 8: -READONLY You can't write\r\n",
         ] {
-            assert_eq!(of(elsewhere), How::Lost, "{elsewhere}");
+            assert_eq!(of(elsewhere), FailureKind::Lost, "{elsewhere}");
         }
         for refused in ["-NOPERM User sessile has no permissions to run the 'eval' command\r\n", "-ERR no\r\n"] {
-            assert_eq!(of(refused), How::Refused, "{refused}");
+            assert_eq!(of(refused), FailureKind::Refused, "{refused}");
         }
     }
 }

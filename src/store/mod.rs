@@ -1,36 +1,36 @@
-//! The shared store: which value of a learned cookie belongs to which backend, known to all instances.
+//! The shared store: the backend of each value of a learned cookie, shared by all instances.
 //!
-//! Holds learned cookies and nothing else; no passthrough connection knows of it. The stick table stays the place where values
-//! are looked up: the store is asked for what is not there, and told what was learned. One thread (`keeper`) speaks to
-//! it; conversations hand it what they want over a bounded channel and wait for the answer, if at all, no longer than
-//! `budget`, by a timer of their own. Reads no request.
+//! Holds learned cookies and nothing else; no passthrough connection uses it. Values are looked up in the stick table
+//! first: the store is read only for values that the table does not have, and every learned value is written to it. One
+//! thread (`task`) owns the connection; conversations send their requests over a bounded channel and wait for a reply,
+//! if at all, no longer than `budget`, by a timer of their own.
 //!
 //! | file | what |
 //! |---|---|
-//! | `breaker` | whether the store is asked at all |
-//! | `notes` | when it hears again of a value in use |
-//! | `pending` | what was learned while it was away |
-//! | `refusal` | whether it takes what it is told |
-//! | `keeper` | the thread: connection, batches, probes, reconciliation |
-//! | `dialling` | a new connection, and what it is told first |
-//! | `flight` | one exchange |
-//! | `link` | what is said to Redis |
+//! | `breaker` | circuit breaker: whether requests are sent to the store at all |
+//! | `recent_writes` | when a value in use is written again |
+//! | `pending` | values learned while the store was away |
+//! | `refusal` | whether the store accepts writes |
+//! | `task` | the thread: connection, batches, probes, reconciliation |
+//! | `dial` | a new connection, and what is written over it first |
+//! | `batch` | one exchange |
+//! | `link` | the commands of Redis |
 //! | `access` | addresses, passwords, hashes of values |
-//! | `tally` | what became of it all |
+//! | `counters` | the outcome of every request |
 //!
-//! Invariants: with the breaker open, or without a store, whoever looks pays one atomic load; nothing that a store does
-//! or fails to do is an error to a client; no value of a cookie leaves the process.
+//! Invariants: with the breaker open, or without a store, a look-up costs one atomic load; no failure of the store is
+//! an error to a client; no value of a cookie leaves the process.
 
 mod access;
+mod batch;
 mod breaker;
-mod dialling;
-mod flight;
-mod keeper;
+mod counters;
+mod dial;
 mod link;
-mod notes;
 mod pending;
+mod recent_writes;
 mod refusal;
-mod tally;
+mod task;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,10 +44,10 @@ use tokio::task::LocalSet;
 
 pub use self::access::Access;
 pub use self::breaker::{Breaker, BreakerState, FAILURES};
-pub use self::notes::Notes;
+pub use self::recent_writes::RecentWrites;
 
-use self::keeper::Keeper;
-use self::tally::{QueryKind, QueryOutcome, Tally};
+use self::counters::{QueryKind, QueryOutcome, StoreCounters};
+use self::task::StoreTask;
 use crate::clock::{self, Micros};
 use crate::config::Cookie;
 use crate::counters::HistogramSum;
@@ -55,121 +55,121 @@ use crate::metrics::status;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Current;
 
-/// Requests that may wait for the keeper; more are not asked for.
+/// Requests that may wait for the task; a request beyond that is dropped and counted as `overflow`.
 const ROOM: usize = 1_024;
 
-/// Whoever's time is over runs a little later, and that is part of what may be waited.
+/// A timer fires a little late; the budget is shortened by this much, in microseconds.
 const WAKING_US: u64 = 150;
 
-/// How long a start, or a reload that changes the store, waits for the first connection.
+/// A start, or a reload that changes the store, waits so long for the first connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The store as conversations and the server see it; one for the process, whatever the configuration.
+/// The store as conversations and the server use it; one for the process, whatever the configuration.
 pub struct Store {
     shared: Arc<StoreShared>,
-    door: mpsc::Sender<StoreQuery>,
-    orders: mpsc::UnboundedSender<Reconfigure>,
-    /// What the keeper needs to begin, until it does.
-    keeper: Mutex<Option<Keeper>>,
+    requests: mpsc::Sender<StoreRequest>,
+    reconfigure: mpsc::UnboundedSender<Reconfigure>,
+    /// The task that is not started yet; `None` once its thread runs.
+    task: Mutex<Option<StoreTask>>,
 }
 
-/// What conversations and the keeper both know.
+/// State that conversations and the task share.
 #[derive(Debug, Default)]
 struct StoreShared {
     breaker: Breaker,
     budget_us: AtomicU64,
-    tally: Tally,
-    /// Tells the keeper that the breaker has opened.
-    tripped: Notify,
-    /// Where the store is, and what it was complained of last.
-    said: Mutex<Said>,
+    counters: StoreCounters,
+    /// Wakes the task when the breaker has opened.
+    breaker_opened: Notify,
+    /// Address of the store and its last error, for operators.
+    status_text: Mutex<StatusText>,
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct StatusText {
     place: String,
     complaint: String,
 }
 
-/// What the keeper is asked.
-struct StoreQuery {
+/// One request to the task.
+struct StoreRequest {
     pool: Arc<str>,
     value: Box<[u8]>,
-    wish: StoreWish,
+    operation: StoreOperation,
 }
 
-enum StoreWish {
-    /// The backend of a value; the answer is its name.
+enum StoreOperation {
+    /// Read the backend of a value; the reply is its name.
     Find(StoreReply),
-    /// A value belongs to this backend from now on.
+    /// Write that a value belongs to this backend from now on.
     Learn { backend: Arc<str>, at_ms: u64, ttl_ms: u64, done: Option<StoreReply> },
-    /// It is in use there, as far as is known here.
+    /// Prolong a value that is in use at this backend.
     Keep { backend: Arc<str>, ttl_ms: u64 },
-    /// It has ended.
+    /// Delete a value that has ended.
     Forget { at_ms: u64 },
 }
 
-/// Dropped without an answer where there is none.
-type StoreReply = oneshot::Sender<Answered>;
-type Answered = Result<Option<Box<str>>, StoreRefused>;
+/// Channel for the reply; dropped without one when the exchange failed.
+type StoreReply = oneshot::Sender<StoreReplyResult>;
+type StoreReplyResult = Result<Option<Box<str>>, StoreRefused>;
 
-/// The store is there, in time, and would not have what it was told.
+/// The store replied in time and refused the write.
 #[derive(Debug)]
 struct StoreRefused;
 
-/// Another store is to be used, or none; answered when it has been tried.
+/// Use another store, or none. `tried` is signalled once the first connection was tried.
 struct Reconfigure {
     access: Option<Arc<Access>>,
     tried: oneshot::Sender<()>,
 }
 
-/// An answer that somebody waits for, until his time is over.
+/// A reply to wait for until the budget is spent.
 pub struct Waiting {
-    answer: oneshot::Receiver<Answered>,
+    answer: oneshot::Receiver<StoreReplyResult>,
     shared: Arc<StoreShared>,
     kind: QueryKind,
     since: u64,
-    /// When the budget is spent.
+    /// End of the budget, on the process's clock.
     pub until: Micros,
 }
 
 impl Store {
-    /// None yet. `current`: where it says what the memories shall know better.
+    /// A store without configuration. `current`: the snapshot in force, with the stick tables that learn from it.
     pub fn new(current: Arc<Current>) -> Self {
         let shared = Arc::<StoreShared>::default();
-        let (door, asked) = mpsc::channel(ROOM);
-        let (orders, ordered) = mpsc::unbounded_channel();
-        let keeper = Keeper::new(Arc::clone(&shared), current, asked, ordered);
-        Self { shared, door, orders, keeper: Mutex::new(Some(keeper)) }
+        let (requests, received) = mpsc::channel(ROOM);
+        let (reconfigure, reconfigurations) = mpsc::unbounded_channel();
+        let task = StoreTask::new(Arc::clone(&shared), current, received, reconfigurations);
+        Self { shared, requests, reconfigure, task: Mutex::new(Some(task)) }
     }
 
-    /// Uses this store from now on, or none. Waits a moment for the first connection, so that nobody whose cookie the
-    /// store knows comes before it can be asked; one that cannot be reached is no error.
+    /// Uses this store from now on, or none. Waits a moment for the first connection, so that requests of clients known
+    /// only to the store find it connected. A store that cannot be reached is no error.
     pub async fn adopt(&self, access: Option<Arc<Access>>) {
         {
-            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-            if access.is_none() && keeper.is_some() {
-                // There never was one.
+            let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+            if access.is_none() && task.is_some() {
+                // Without a store there is no thread to stop.
                 return;
             }
-            if let Some(keeper) = keeper.take()
-                && let Err(error) = self.start(keeper)
+            if let Some(task) = task.take()
+                && let Err(error) = self.start(task)
             {
                 tracing::error!("the shared store is not used: {error}");
             }
         }
         let (tried, answer) = oneshot::channel();
-        if self.orders.send(Reconfigure { access, tried }).is_ok() {
+        if self.reconfigure.send(Reconfigure { access, tried }).is_ok() {
             let _ = tokio::time::timeout(PATIENCE, answer).await;
         }
     }
 
-    /// A thread of its own: what else the control side does may take longer than anybody waits for the store.
-    fn start(&self, keeper: Keeper) -> std::io::Result<()> {
+    /// Starts the thread. The control runtime is not used: its other work may take longer than the budget of a request.
+    fn start(&self, task: StoreTask) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::clone(&self.shared);
         thread::Builder::new().name("store".into()).spawn(move || {
-            let run = || LocalSet::new().block_on(&runtime, keeper.run());
+            let run = || LocalSet::new().block_on(&runtime, task.run());
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 shared.breaker.off();
                 tracing::error!("the shared store is not used any more: its thread has failed");
@@ -178,94 +178,95 @@ impl Store {
         Ok(())
     }
 
-    /// Whether it is asked.
+    /// Whether requests are sent to the store.
     #[inline]
     pub fn look(&self) -> BreakerState {
         self.shared.breaker.look()
     }
 
-    /// Asks whose a value is that nobody here knows.
+    /// Requests the backend of a value that the stick table does not have. `None`: the breaker is open, or there is no
+    /// room.
     pub fn find(&self, pool: &Pool, value: &[u8]) -> Option<Waiting> {
         let BreakerState::Working(since) = self.look() else { return None };
         let (answer, waiting) = oneshot::channel();
-        self.ask(pool, value, StoreWish::Find(answer)).then(|| self.wait(waiting, QueryKind::Find, since))
+        self.ask(pool, value, StoreOperation::Find(answer)).then(|| self.wait(waiting, QueryKind::Find, since))
     }
 
-    /// A backend has set this value, which nobody knew before.
+    /// Writes a value that a backend has set and that was not known before.
     pub fn learned(&self, pool: &Pool, value: &[u8], backend: &Backend) -> Option<Waiting> {
         let BreakerState::Working(since) = self.look() else {
             self.moved(pool, value, backend);
             return None;
         };
         let (done, waiting) = oneshot::channel();
-        let wish = learn(pool, backend, Some(done));
-        self.ask(pool, value, wish).then(|| self.wait(waiting, QueryKind::Learn, since))
+        let operation = learn(pool, backend, Some(done));
+        self.ask(pool, value, operation).then(|| self.wait(waiting, QueryKind::Learn, since))
     }
 
-    /// The client that brings this value could not stay where it was. Nobody waits for that to be known.
+    /// Writes the new backend of a client that could not stay where it was. No reply is awaited.
     pub fn moved(&self, pool: &Pool, value: &[u8], backend: &Backend) {
         if self.look() != BreakerState::Off {
             self.ask(pool, value, learn(pool, backend, None));
         }
     }
 
-    /// This value is in use, and it is time to say so.
+    /// Prolongs a value in use; called when [`RecentWrites::due`] says that it is time.
     pub fn keep(&self, pool: &Pool, value: &[u8], backend: &Backend) {
         if matches!(self.look(), BreakerState::Working(_)) {
-            self.ask(pool, value, StoreWish::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
+            self.ask(pool, value, StoreOperation::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
         }
     }
 
-    /// The application has ended this value.
+    /// Deletes a value that the application has ended.
     pub fn forget(&self, pool: &Pool, value: &[u8]) {
         if self.look() != BreakerState::Off {
-            self.ask(pool, value, StoreWish::Forget { at_ms: now_ms() });
+            self.ask(pool, value, StoreOperation::Forget { at_ms: now_ms() });
         }
     }
 
-    /// What operators see; `None` without a store.
+    /// The state for operators; `None` without a store.
     pub fn report(&self) -> Option<status::StoreStatus> {
         let word = match self.look() {
             BreakerState::Off => return None,
             BreakerState::Open => "open",
             BreakerState::Working(_) => "working",
         };
-        let tally = &self.shared.tally;
+        let counters = &self.shared.counters;
         let mut report = status::StoreStatus {
             state: word.to_owned(),
             budget_us: self.shared.budget_us.load(Relaxed),
-            opened: tally.opened.load(Relaxed),
-            pending: tally.pending.load(Relaxed),
-            reconciled: tally.reconciled.load(Relaxed),
-            overflow: tally.overflow.load(Relaxed),
+            opened: counters.opened.load(Relaxed),
+            pending: counters.pending.load(Relaxed),
+            reconciled: counters.reconciled.load(Relaxed),
+            overflow: counters.overflow.load(Relaxed),
             ..status::StoreStatus::default()
         };
         {
-            let said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
-            (report.place, report.complaint) = (said.place.clone(), said.complaint.clone());
+            let status_text = self.shared.status_text.lock().unwrap_or_else(PoisonError::into_inner);
+            (report.place, report.complaint) = (status_text.place.clone(), status_text.complaint.clone());
         }
-        for (kind, outcome, count) in tally.all() {
+        for (kind, outcome, count) in counters.all() {
             report.requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
         }
         let mut latency = HistogramSum::default();
-        tally.latency.add_to(&mut latency);
+        counters.latency.add_to(&mut latency);
         report.latency_us_mean = status::mean_us(&latency);
         report.latency = latency;
         Some(report)
     }
 
-    /// Whether there was room to ask.
-    fn ask(&self, pool: &Pool, value: &[u8], wish: StoreWish) -> bool {
-        let kind = wish.kind();
-        let asked = StoreQuery { pool: Arc::clone(pool.sticks_as()), value: value.into(), wish };
-        let asked = self.door.try_send(asked).is_ok();
-        if !asked {
-            self.shared.tally.count(kind, QueryOutcome::Overflow);
+    /// Sends a request to the task; false if the channel is full.
+    fn ask(&self, pool: &Pool, value: &[u8], operation: StoreOperation) -> bool {
+        let kind = operation.kind();
+        let requests = StoreRequest { pool: Arc::clone(pool.sticks_as()), value: value.into(), operation };
+        let requests = self.requests.try_send(requests).is_ok();
+        if !requests {
+            self.shared.counters.count(kind, QueryOutcome::Overflow);
         }
-        asked
+        requests
     }
 
-    fn wait(&self, answer: oneshot::Receiver<Answered>, kind: QueryKind, since: u64) -> Waiting {
+    fn wait(&self, answer: oneshot::Receiver<StoreReplyResult>, kind: QueryKind, since: u64) -> Waiting {
         let budget_us = self.shared.budget_us.load(Relaxed);
         let until = clock::now() + budget_us - WAKING_US.min(budget_us / 4);
         Waiting { answer, shared: Arc::clone(&self.shared), kind, since, until }
@@ -273,7 +274,7 @@ impl Store {
 }
 
 impl Waiting {
-    /// The answer: the name of a backend, where one was asked for and is known.
+    /// The reply: the name of a backend, for a find that found one.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
             let outcome = match (&answered, self.kind) {
@@ -286,28 +287,28 @@ impl Waiting {
                 true => self.shared.breaker.succeeded(),
                 false => self.shared.failed(self.since),
             }
-            self.shared.tally.count(self.kind, outcome);
+            self.shared.counters.count(self.kind, outcome);
             answered.ok().and_then(Result::ok).flatten()
         })
     }
 
-    /// Its time is over.
+    /// Counts a request that got no reply within its budget.
     pub fn late(&self) {
-        self.shared.tally.count(self.kind, QueryOutcome::Late);
+        self.shared.counters.count(self.kind, QueryOutcome::Late);
         self.shared.failed(self.since);
     }
 }
 
 impl StoreShared {
-    /// What was asked since `since` got no answer, or too late.
+    /// Counts a failure of a request that was sent in the working period `since`.
     fn failed(&self, since: u64) {
         if self.breaker.failed(since) {
-            self.tripped.notify_one();
+            self.breaker_opened.notify_one();
         }
     }
 }
 
-impl StoreWish {
+impl StoreOperation {
     fn kind(&self) -> QueryKind {
         match self {
             Self::Find(_) => QueryKind::Find,
@@ -318,11 +319,11 @@ impl StoreWish {
     }
 }
 
-fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreWish {
-    StoreWish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
+fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreOperation {
+    StoreOperation::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
-/// As long as the stick table knows it.
+/// How long the stick table remembers a value, in milliseconds.
 fn ttl_ms(pool: &Pool) -> u64 {
     pool.config().cookie.as_ref().and_then(Cookie::max_idle).map_or(1, |remember| remember.as_millis() as u64)
 }

@@ -1,7 +1,7 @@
-//! What was learned and not yet told.
+//! Values that were learned and are not written to the store yet.
 //!
-//! Tells nobody; `keeper.rs` does. Invariant: at most [`PENDING_MAX`] entries, one for each key and of each the latest;
-//! what does not fit is what was learned first, whatever came when, and it is counted.
+//! Writes nothing; `task.rs` does. Invariant: at most [`PENDING_MAX`] entries, one for each key, the latest; beyond
+//! that the entry that was learned first is dropped, in whatever order they came, and counted.
 
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -9,37 +9,37 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-/// The most that is kept: some 10 MiB.
+/// Most entries that wait, about 10 MiB.
 pub const PENDING_MAX: usize = 65_536;
 
-/// One value of a cookie as the store knows it.
+/// One value of a cookie as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingValue {
-    /// Prefix, pool and hash.
+    /// Prefix, pool and hash of the value.
     pub key: Box<str>,
-    /// When it was learned, in milliseconds since 1970; 0 = longer ago than anything that the store knows.
+    /// When it was learned, in milliseconds since 1970; 0 only prolongs and never replaces an entry.
     pub at_ms: u64,
-    /// How long it lasts from when it is written.
+    /// Time to live from the moment of the write, in milliseconds.
     pub ttl_ms: u64,
-    /// Its backend; `None` = it has ended.
+    /// The backend's name; `None` deletes the value.
     pub backend: Option<Arc<str>>,
 }
 
 /// When an entry was learned, and its key.
 type QueuePlace = (u64, Box<str>);
 
-/// Entries that wait.
+/// The entries that wait, in the order in which they were learned.
 #[derive(Debug, Default)]
 pub struct Pending {
     entries: AHashMap<Box<str>, PendingValue>,
-    /// The place of each.
+    /// Position of each entry in the queue.
     order: BTreeSet<QueuePlace>,
-    /// The last that was taken. What comes back because nobody would have it waits for its turn.
+    /// The entry that was taken last. A refused entry that comes back waits until all others were tried.
     taken: Option<QueuePlace>,
 }
 
 impl Pending {
-    /// Adds one; whether one had to go, the earliest.
+    /// Adds an entry, unless a later one of its key waits. True if the earliest entry was dropped for it.
     pub fn add(&mut self, entry: PendingValue) -> bool {
         if let Some(known) = self.entries.get(&entry.key) {
             if known.at_ms > entry.at_ms {
@@ -56,12 +56,12 @@ impl Pending {
         over
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Takes at most so many: those that were learned next after what was taken last, and then from the earliest again.
+    /// Takes at most `most` entries: from the one learned next after the last that was taken, and round to the
+    /// earliest.
     pub fn take(&mut self, most: usize) -> Vec<PendingValue> {
         let most = most.min(self.len());
         let mut entries = Vec::with_capacity(most);
@@ -78,7 +78,7 @@ impl Pending {
         entries
     }
 
-    /// Forgets all; how many they were.
+    /// Drops all entries and returns their number.
     pub fn clear(&mut self) -> usize {
         let count = self.len();
         *self = Self::default();
@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_untold_drives_out_nothing_that_was_learned_later() {
+    fn what_comes_back_unwritten_drives_out_nothing_that_was_learned_later() {
         let mut pending = Pending::default();
         (0..PENDING_MAX).for_each(|at| assert!(!pending.add(entry(at, at))));
-        let untold = pending.take(usize::MAX);
+        let unwritten = pending.take(usize::MAX);
         (PENDING_MAX..PENDING_MAX + 1_000).for_each(|at| assert!(!pending.add(entry(at, at))));
-        assert_eq!(untold.into_iter().filter(|entry| pending.add(entry.clone())).count(), 1_000);
+        assert_eq!(unwritten.into_iter().filter(|entry| pending.add(entry.clone())).count(), 1_000);
         let mut kept: Vec<_> = pending.take(usize::MAX).iter().map(|entry| entry.at_ms as usize).collect();
         kept.sort_unstable();
         assert!(kept.into_iter().eq(1_000..PENDING_MAX + 1_000));

@@ -1,42 +1,41 @@
-//! Whether the store takes what it is told.
+//! Whether the store refuses writes although it replies.
 //!
-//! A store may answer and write nothing: it is full, cannot save, has too few replicas, or may not be written to by us.
-//! It can still be read, so it is asked and told as before; only what it would not have is told again no faster than it
-//! is tried. Knows no store and no clock: a beat is an argument. Invariant: a complaint stands from the first refusal
-//! until a beat has passed in which something was written and nothing refused.
+//! A Redis that is full, cannot save, has too few replicas, or gives us no right to write still serves reads. So it
+//! stays in use, and a refused entry is tried again once a tick. Uses no connection and no clock: a tick is a call.
+//! Invariant: a complaint lasts from the first refusal to the first tick before which something was written and nothing
+//! refused.
 
-/// What the beats have seen.
+/// Refusals and writes since the last tick, and the complaint.
 #[derive(Debug, Default)]
 pub struct Refusal {
-    stands: bool,
-    /// Since the last beat.
+    active: bool,
+    /// A write was refused since the last tick.
     refused: bool,
-    /// The same.
+    /// A write was accepted since the last tick.
     written: bool,
 }
 
 impl Refusal {
-    /// An entry was refused; whether it is the first of this beat.
+    /// Takes note of a refused write; true for the first since the last tick.
     pub fn refused(&mut self) -> bool {
-        self.stands = true;
+        self.active = true;
         !std::mem::replace(&mut self.refused, true)
     }
 
-    /// An entry was written that takes room.
+    /// Takes note of an accepted SET; commands that need no memory prove nothing.
     pub fn written(&mut self) {
         self.written = true;
     }
 
-    /// A beat has passed; whether the complaint is over with it.
-    pub fn beat(&mut self) -> bool {
-        let is_over = self.stands && self.written && !self.refused;
-        *self = Self { stands: self.stands && !is_over, ..Self::default() };
+    /// Ends the tick; true if the complaint is over with it.
+    pub fn tick(&mut self) -> bool {
+        let is_over = self.active && self.written && !self.refused;
+        *self = Self { active: self.active && !is_over, ..Self::default() };
         is_over
     }
 
-    /// Whether there is a complaint.
-    pub fn stands(&self) -> bool {
-        self.stands
+    pub fn is_active(&self) -> bool {
+        self.active
     }
 }
 
@@ -48,16 +47,16 @@ mod tests {
     fn a_complaint_stands_until_a_beat_in_which_only_something_was_written() {
         let mut refusal = Refusal::default();
         refusal.written();
-        assert!(!refusal.beat() && !refusal.stands());
+        assert!(!refusal.tick() && !refusal.is_active());
         assert!(refusal.refused() && !refusal.refused());
         for _ in 0..3 {
             refusal.written();
-            assert!(!refusal.beat(), "one key is refused, the others are written");
-            assert!(refusal.stands() && refusal.refused());
+            assert!(!refusal.tick(), "one key is refused, the others are written");
+            assert!(refusal.is_active() && refusal.refused());
         }
-        assert!(!refusal.beat());
-        assert!(!refusal.beat() && refusal.stands(), "nothing was told");
+        assert!(!refusal.tick());
+        assert!(!refusal.tick() && refusal.is_active(), "nothing was written");
         refusal.written();
-        assert!(refusal.beat() && !refusal.stands());
+        assert!(refusal.tick() && !refusal.is_active());
     }
 }

@@ -30,7 +30,7 @@ use crate::counters::{ConversationCounters, Padded};
 use crate::outcome::Ended;
 use crate::snapshot::Current;
 use crate::sticky::cookie::{Nonce, Nonces};
-use crate::store::{Notes, Store};
+use crate::store::{RecentWrites, Store};
 
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
@@ -62,7 +62,7 @@ pub struct RuntimeContext {
     /// What instances know together.
     pub store: Arc<Store>,
     /// What this thread has told it lately.
-    pub notes: RefCell<Notes>,
+    pub notes: RefCell<RecentWrites>,
     /// Ends waits for it.
     pub timer_fd: TimerFd,
 }

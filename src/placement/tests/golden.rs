@@ -1,7 +1,4 @@
-//! Reads the answers of an independent implementation from `tests/golden/` and places every line anew.
-//!
-//! Makes no vectors: `tests/placement_reference.py` does. Invariant: a version, once sealed here, answers for ever what
-//! its vectors say. The form of the files is in `tests/golden/README.md`.
+//! Reads the results of an independent implementation from `tests/golden/` and places every line anew.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -109,7 +106,7 @@ impl Case {
         }
     }
 
-    /// The beginning of the candidate order, as long as the vector's, joined by `>`.
+    /// The first names of the candidate order, as many as the vector has, joined by `>`.
     fn choice(&self, placement: &Placement, draw: u64, leases: &[u64], length: usize) -> String {
         let mut chosen: Vec<usize> = Vec::new();
         while chosen.len() < length {
@@ -121,7 +118,7 @@ impl Case {
         if names.is_empty() { "-".to_owned() } else { names.join(">") }
     }
 
-    /// Places every line; how many there were.
+    /// Places every line; returns the number of lines.
     fn check(&self) -> usize {
         let placement = self.placement();
         assert_eq!(placement.digest(), number(&self.digest), "{}: digest", self.name);
@@ -187,8 +184,8 @@ fn the_vectors_change_only_with_the_version() {
     let found = (VERSION, hash::bytes(0, all.as_bytes()));
     assert!(
         found == SEAL,
-        "tests/golden/ is not what version {} was sealed with; if placement has changed, raise VERSION, make new vectors \
-         and seal them: SEAL = ({}, 0x{:016x})",
+        "tests/golden/ is not what version {} was sealed with; if placement has changed, raise VERSION, make new \
+         vectors and seal them: SEAL = ({}, 0x{:016x})",
         SEAL.0,
         found.0,
         found.1

@@ -8,12 +8,12 @@ mod linux;
 
 pub use linux::{Connection, Linux, Pipe, RawEvent};
 
+pub use super::slab::{Side, Token};
 pub use crate::clock::{Micros, now};
 pub use crate::fault::Fault as Broken;
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::slab::Token;
 use crate::config::Address;
 use crate::fault::Fault;
 use crate::socket::KeepAlive;

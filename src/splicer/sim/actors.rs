@@ -1,13 +1,13 @@
 //! What clients and backends do, each at a moment of their own.
 //!
-//! Knows nothing of the worker. Invariant: what somebody hears is held at once against what was said, and an end or a
-//! reset against what its sender did.
+//! Knows nothing of the worker. Invariant: received bytes are compared at once with the bytes sent, and an end or a
+//! reset with what its sender did.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::kernel::Id;
-use super::peer::{Peer, Script, Wish};
-use super::socket::Taken;
+use super::peer::{NextAction, Peer, Script};
+use super::socket::PeerRead;
 use super::world::{BULK, ClientGreeting, ConnectScript, World};
 use crate::config::Address;
 use crate::splicer::os::Broken;
@@ -63,10 +63,10 @@ impl World {
             peer.expects_header = self.scenario.config.pools[0].proxy.is_some();
         }
         let at = id as usize;
-        if self.people.len() <= at {
-            self.people.resize_with(at + 1, || None);
+        if self.peers.len() <= at {
+            self.peers.resize_with(at + 1, || None);
         }
-        self.people[at] = Some(peer);
+        self.peers[at] = Some(peer);
         self.awake.push(id);
     }
 
@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    /// One thing that somebody does. Whether they did anything.
+    /// One action of a peer; false if there was none to take.
     pub(super) fn act(&mut self, id: Id) -> Result<bool, String> {
         let longest = if self.scenario.hostile { 3_000_000 } else { 300_000 };
         if self.random.one_in(40) {
@@ -116,11 +116,11 @@ impl World {
         if self.stands(id) {
             return false;
         }
-        let Some(Some(peer)) = self.people.get_mut(id as usize) else { return false };
+        let Some(Some(peer)) = self.peers.get_mut(id as usize) else { return false };
         let mut kernel = self.kernel.borrow_mut();
-        match peer.wish() {
-            Wish::Nothing => return false,
-            Wish::Send(most) => {
+        match peer.next_action() {
+            NextAction::Nothing => return false,
+            NextAction::Send(most) => {
                 let n = 1 + self.random.below(most);
                 peer.say(n, &mut self.bytes);
                 let taken = kernel.send(id, &self.bytes, peer.buffer);
@@ -130,19 +130,19 @@ impl World {
                 }
                 return taken > 0;
             }
-            Wish::Finish => {
+            NextAction::Finish => {
                 peer.finished = true;
                 kernel.finish(id);
             }
-            Wish::Abort => {
+            NextAction::Abort => {
                 peer.gone = true;
                 kernel.abort(id, Broken::Reset);
             }
-            Wish::Vanish => {
+            NextAction::Vanish => {
                 peer.gone = true;
                 kernel.abort(id, Broken::Gone);
             }
-            Wish::Leave => {
+            NextAction::Leave => {
                 (peer.gone, peer.finished) = (true, kernel.in_flight(id).1 == 0);
                 kernel.leave(id);
             }
@@ -156,20 +156,20 @@ impl World {
         }
         let most = 1 + self.random.below(if self.scenario.bulky { BULK } else { 100_000 });
         let taken = self.kernel.borrow_mut().take(id, most, &mut self.bytes);
-        let Some(Some(peer)) = self.people.get_mut(id as usize) else { return Ok(false) };
+        let Some(Some(peer)) = self.peers.get_mut(id as usize) else { return Ok(false) };
         match taken {
-            Taken::Nothing => return Ok(false),
-            Taken::Bytes(_) => {
+            PeerRead::Nothing => return Ok(false),
+            PeerRead::Bytes(_) => {
                 peer.hear(&self.bytes)?;
                 self.meet(id)?;
             }
-            Taken::End => {
+            PeerRead::End => {
                 if std::mem::replace(&mut peer.heard_end, true) {
                     return Ok(false);
                 }
                 self.heard_end(id)?;
             }
-            Taken::Reset => {
+            PeerRead::Reset => {
                 peer.heard_reset = true;
                 self.heard_reset(id)?;
             }
@@ -177,7 +177,7 @@ impl World {
         Ok(true)
     }
 
-    /// Whose bytes somebody hears must hear theirs.
+    /// The sender of received bytes must receive from this peer, and from no other.
     fn meet(&mut self, id: Id) -> Result<(), String> {
         let Some((partner, is_client)) = self.peer(id).and_then(|peer| Some((peer.partner?, peer.is_client()))) else {
             return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! Invariant: bytes come out in the order in which they went in.
 
-/// Taken bytes are kept up to here before the rest is moved to the front.
+/// PeerRead bytes are kept up to here before the rest is moved to the front.
 const SLACK: usize = 64 * 1024;
 
 /// The queue.

@@ -5,21 +5,19 @@
 //! middle of a step. It imitates classes of answers, not TCP: the conformance test holds it against real sockets.
 //! Invariant: an answer depends on the seed and the calls alone, and a promise the code under test breaks is noted.
 
+mod calls;
+mod remote;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::bytes::Bytes;
 use super::random::Random;
-use super::socket::{Closed, Mask, SimSocket, Taken};
+use super::socket::{Mask, SimSocket};
 use crate::config::Address;
-use crate::splicer::os::{Broken, Event, Io, Micros};
-use crate::splicer::slab::{Side, Token};
+use crate::splicer::os::{Broken, Event, Micros, Token};
 
 /// A turn with more calls than this never ends.
 const CALLS_MAX: u64 = 100_000;
-
-/// Reads of one socket in one turn; one that reads on and on starves others.
-const READS_MAX: u32 = 20;
 
 /// What a new socket may have room for beyond the least.
 const ROOM_MORE: usize = 60_000;
@@ -42,11 +40,11 @@ pub struct Kernel {
     pub panic_next: bool,
     /// Broken promises of the code under test.
     pub violations: Vec<String>,
-    /// Connects that nobody has answered.
+    /// Connects without an answer yet.
     pub connecting: Vec<(Id, Address)>,
     /// Connects that fail at once.
     pub hopeless: Vec<(Address, Broken)>,
-    /// Accepted sockets that were closed, until somebody takes note.
+    /// Accepted sockets that were closed since the oracle last looked.
     pub ended: Vec<Id>,
     /// Calls answered.
     pub calls: u64,
@@ -99,120 +97,6 @@ impl Kernel {
         &self.sockets[id as usize]
     }
 
-    /// A client connects: its socket waits to be accepted.
-    pub fn dial(&mut self, from: SocketAddr) -> Id {
-        let id = self.make(true);
-        self.queue.push_back((id, from));
-        id
-    }
-
-    /// Answers a connect.
-    pub fn answer(&mut self, id: Id, answer: Result<(), Broken>) {
-        let socket = &mut self.sockets[id as usize];
-        match answer {
-            Ok(()) => {
-                socket.connected = true;
-                socket.pending.add(Mask::WRITABLE);
-            }
-            Err(why) => socket.broken(why),
-        }
-    }
-
-    /// The other end sends; as much is taken as fits into the receive buffer.
-    pub fn send(&mut self, id: Id, bytes: &[u8], buffer: usize) -> usize {
-        let lost = self.lost();
-        let socket = &mut self.sockets[id as usize];
-        if socket.gone {
-            return bytes.len();
-        }
-        if socket.closed.is_some() {
-            // Nobody is there any more to take it, which the sender learns by a reset.
-            if !socket.sent.is_empty() {
-                socket.closed = Some(Closed::Reset);
-                socket.lose(lost);
-            }
-            return bytes.len();
-        }
-        let n = bytes.len().min(buffer.saturating_sub(socket.coming.len()));
-        socket.coming.push(&bytes[..n]);
-        n
-    }
-
-    /// The other end sends an urgent byte, which is not part of the stream. One at a time: a second would make the
-    /// first an ordinary byte.
-    pub fn send_urgent(&mut self, id: Id) {
-        let socket = &mut self.sockets[id as usize];
-        if socket.urgent_at.is_none() && !socket.end_coming && !socket.gone {
-            socket.urgent_at = Some(socket.coming.len());
-        }
-    }
-
-    /// The other end finishes.
-    pub fn finish(&mut self, id: Id) {
-        self.sockets[id as usize].end_coming = true;
-    }
-
-    /// The other end resets, or is found to be gone.
-    pub fn abort(&mut self, id: Id, why: Broken) {
-        let careless = self.random.one_in(2);
-        let socket = &mut self.sockets[id as usize];
-        // After both ends nothing is left to be reset, once the last byte was acknowledged.
-        let over = socket.end_delivered && socket.end_sent && (socket.sent.is_empty() || careless);
-        if !socket.gone && !over {
-            socket.reset_coming = Some(why);
-        }
-    }
-
-    /// The other end closes: with bytes unread, that is a reset.
-    pub fn leave(&mut self, id: Id) {
-        if self.sockets[id as usize].sent.is_empty() {
-            self.sockets[id as usize].peer_left = true;
-            self.finish(id);
-        } else {
-            self.abort(id, Broken::Reset);
-        }
-    }
-
-    /// The other end reads.
-    pub fn take(&mut self, id: Id, most: usize, into: &mut Vec<u8>) -> Taken {
-        into.clear();
-        let socket = &mut self.sockets[id as usize];
-        if socket.sent.is_empty() {
-            return match socket.closed {
-                _ if socket.end_sent => Taken::End,
-                Some(Closed::Cleanly) => Taken::End,
-                Some(Closed::Reset) => Taken::Reset,
-                None => Taken::Nothing,
-            };
-        }
-        let n = most.min(socket.sent.len());
-        into.extend_from_slice(socket.sent.front(n));
-        socket.sent.skip(n);
-        if socket.wants_room && socket.has_room() {
-            socket.wants_room = false;
-            socket.pending.add(Mask::WRITABLE);
-        }
-        Taken::Bytes(n)
-    }
-
-    /// The other end is done with a socket that nobody has accepted.
-    pub fn let_go(&mut self, id: Id) {
-        if let Some(at) = self.queue.iter().position(|(queued, _)| *queued == id) {
-            self.queue.remove(at);
-            self.open.retain(|open| *open != id);
-        }
-    }
-
-    /// What the other end did arrives.
-    pub fn settle(&mut self, id: Id) {
-        self.sockets[id as usize].deliver(true);
-    }
-
-    /// Bytes on their way to the code under test or not read by it, and bytes sent and not taken.
-    pub fn in_flight(&self, id: Id) -> (usize, usize) {
-        (self.socket(id).coming.len(), self.socket(id).sent.len())
-    }
-
     /// Sockets and pipes that the code under test still owns.
     pub fn owned(&self) -> (usize, usize) {
         (self.open.len() - self.queue.len(), self.pipes)
@@ -256,7 +140,7 @@ impl Kernel {
         (self.listener.is_some() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
     }
 
-    /// A socket that was told to have bytes, whose reader has room for them and waits for nothing.
+    /// A socket with bytes that were reported and not read, although the other side has room for them.
     pub fn neglected(&self) -> Option<Id> {
         let waits = |id: &Id| {
             let socket = self.socket(*id);
@@ -279,36 +163,6 @@ impl Kernel {
         self.sockets.push(SimSocket { connected, room, tells_late, ..SimSocket::default() });
         self.open.push(id);
         id
-    }
-
-    /// A socket that begins to connect.
-    pub(super) fn connect(&mut self, to: &Address) -> Id {
-        let id = self.make(false);
-        self.sockets[id as usize].asked_at = Some(self.now);
-        self.connecting.push((id, to.clone()));
-        id
-    }
-
-    /// The code under test closes a socket.
-    pub(super) fn close(&mut self, id: Id, how: Closed) {
-        let lost = self.lost();
-        let socket = &mut self.sockets[id as usize];
-        if socket.closed.is_some() {
-            return;
-        }
-        // Closing with unread bytes tells the other end so (RFC 1122 §4.2.2.13).
-        let unread = !socket.coming.is_empty() && !socket.gone;
-        socket.closed = Some(if unread { Closed::Reset } else { how });
-        socket.token = None;
-        if socket.closed == Some(Closed::Reset) {
-            socket.lose(lost);
-        }
-        socket.coming = Bytes::default();
-        if socket.accepted_at.is_some() {
-            self.ended.push(id);
-        }
-        self.open.retain(|open| *open != id);
-        self.connecting.retain(|(connecting, _)| *connecting != id);
     }
 
     /// A call under way: now and then something arrives in the middle of a step.
@@ -334,129 +188,5 @@ impl Kernel {
 
     pub(super) fn fails(&mut self) -> bool {
         self.failures > 0 && self.random.below(1024) < self.failures as usize
-    }
-
-    /// Takes up to `most` bytes from a socket.
-    pub(super) fn read(&mut self, id: Id, most: usize, passes_urgent: bool, into: impl FnOnce(&[u8])) -> Io {
-        let (now, turn, scripted) = (self.now, self.turn, self.scripted);
-        let socket = self.call(id);
-        let n = most.min(socket.readable(passes_urgent));
-        if n > 0 {
-            socket.read(n, into);
-            socket.moved_at = now;
-            let reads = if socket.reads.0 == turn { socket.reads.1 + 1 } else { 1 };
-            socket.reads = (turn, reads);
-            if reads > READS_MAX {
-                self.violations.push(format!("socket {id}: read {reads} times in one turn"));
-            }
-            return Io::Moved(n);
-        }
-        // The end comes before the error: reading never shows a reset that followed it.
-        if socket.end_delivered && socket.delivered == 0 {
-            socket.end_read.get_or_insert(now);
-            return Io::End;
-        }
-        if let Some(why) = socket.error.take() {
-            return Io::Broken(why);
-        }
-        if socket.gone && socket.delivered == 0 {
-            return Io::End;
-        }
-        if std::mem::replace(&mut socket.refused_read, true) && !scripted {
-            self.violations.push(format!("socket {id}: read again though nothing was told"));
-        }
-        Io::Later
-    }
-
-    /// Gives bytes to a socket.
-    pub(super) fn write(&mut self, id: Id, bytes: &[u8]) -> Io {
-        let (now, scripted, short_of_memory) = (self.now, self.scripted, self.random.one_in(8) && !self.scripted);
-        let socket = self.call(id);
-        if socket.end_sent {
-            self.violations.push(format!("socket {id}: sent after shutdown"));
-            return Io::Broken(Broken::Reset);
-        }
-        if let Some(why) = socket.error.take() {
-            return Io::Broken(why);
-        }
-        if socket.gone {
-            return Io::Broken(Broken::Reset);
-        }
-        if socket.peer_left && socket.connected {
-            socket.reset_coming = Some(Broken::Reset);
-            socket.moved_at = now;
-            return Io::Moved(bytes.len());
-        }
-        let mut n = if socket.connected { bytes.len().min(socket.room.saturating_sub(socket.sent.len())) } else { 0 };
-        if n > 1 && short_of_memory {
-            // What room is there is told at once.
-            n /= 2;
-        }
-        socket.sent.push(&bytes[..n]);
-        if n < bytes.len() && socket.connected {
-            let full = socket.sent.len() >= socket.room;
-            socket.wants_room |= full;
-            socket.pending.add(Mask::WRITABLE.when(!full));
-        }
-        if n > 0 {
-            socket.moved_at = now;
-            return Io::Moved(n);
-        }
-        if std::mem::replace(&mut socket.refused_write, true) && !scripted {
-            self.violations.push(format!("socket {id}: sent again though no room was told"));
-        }
-        Io::Later
-    }
-
-    /// Finishes sending.
-    pub(super) fn shutdown(&mut self, id: Id) {
-        let socket = self.call(id);
-        // This wakes whoever watches the socket.
-        socket.pending.add(Mask::WOKEN);
-        if std::mem::replace(&mut socket.end_sent, true) {
-            self.violations.push(format!("socket {id}: shut down twice"));
-        }
-    }
-
-    /// Takes the pending error.
-    pub(super) fn take_error(&mut self, id: Id) -> Option<Broken> {
-        self.call(id).error.take()
-    }
-
-    /// Watches a socket; what is there already is told.
-    pub(super) fn watch(&mut self, id: Id, token: Token) {
-        let now = self.now;
-        let connection = token.with_side(Side::Client).to_bits();
-        let partner = match token.side() {
-            Side::Client => self.clients.insert(connection, id).filter(|_| false),
-            _ => self.clients.get(&connection).copied(),
-        };
-        if let Some(partner) = partner {
-            let client = &mut self.sockets[partner as usize];
-            client.partner = Some(id);
-            client.first_asked_at.get_or_insert(now);
-        }
-        let socket = self.call(id);
-        socket.token = Some(token);
-        socket.partner = partner;
-        socket.pending = socket.level();
-        socket.wants_room |= socket.connected && !socket.has_room();
-    }
-
-    /// Ends that.
-    pub(super) fn unwatch(&mut self, id: Id) {
-        self.call(id).token = None;
-    }
-
-    /// Switches keepalive on.
-    pub(super) fn keep_alive(&mut self, id: Id) {
-        self.call(id).kept_alive = true;
-    }
-
-    /// A connection is accepted.
-    pub(super) fn accept(&mut self) -> Option<(Id, SocketAddr)> {
-        let (id, from) = self.queue.pop_front()?;
-        self.sockets[id as usize].accepted_at = Some(self.now);
-        Some((id, from))
     }
 }

@@ -1,8 +1,8 @@
 //! Whether each connection ends when it must, with the right word and in the right way.
 //!
-//! Knows limits and what the peers did, not how the worker keeps time. Invariants it checks at every turn: nobody is
-//! kept beyond a limit; nobody is ended before it; every accepted connection is counted once, under an ending that fits
-//! what happened; a stream that is cut does not look complete.
+//! Knows limits and what the peers did, not how the worker keeps time. Invariants it checks at every turn: no
+//! connection is kept beyond a limit, none is ended before it; every accepted connection is counted once, under an
+//! ending that fits what happened; a stream that is cut does not look complete.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl World {
         {
             return Err(format!("client {id} was not refused by reset"));
         }
-        for peer in self.people.iter().flatten().filter(|peer| peer.is_client()) {
+        for peer in self.peers.iter().flatten().filter(|peer| peer.is_client()) {
             let client = kernel.socket(peer.id);
             if client.closed.is_none()
                 && let Some(accepted) = client.accepted_at
@@ -106,7 +106,7 @@ impl World {
         ended
     }
 
-    /// Nobody is kept beyond a limit.
+    /// Checks that the connection is not kept beyond a limit.
     fn not_overdue(&self, peer: &Peer, client: &SimSocket, accepted: Micros, kernel: &Kernel) -> Result<(), String> {
         let (limits, now) = (&self.oracle.limits, kernel.now);
         let over = |since: Micros, limit: Micros| since + limit + SLACK_US < now;
@@ -208,7 +208,7 @@ impl World {
                     let socket = kernel.socket(other.id);
                     socket.accepted_at.is_some() && (socket.closed.is_none() || closed.contains(&other.id))
                 };
-                let others = self.people.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
+                let others = self.peers.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
                 self.scenario.per_source.is_some_and(|limit| others.count() >= limit as usize)
             }
             Ended::Panicked => self.shared.counters[0].0.panics.value() <= self.oracle.panics,
@@ -241,7 +241,7 @@ impl World {
         let sum = |count: &dyn Fn(&crate::counters::BackendCounters) -> u64| -> u64 {
             snapshot.pools[0].backends().iter().map(|backend| count(backend.counters(0))).sum()
         };
-        let clients = || self.people.iter().flatten().filter(|peer| peer.is_client());
+        let clients = || self.peers.iter().flatten().filter(|peer| peer.is_client());
         let partners = || clients().filter_map(|peer| self.peer(peer.partner?));
         let up: usize = partners().map(|peer| peer.expected_prefix.len() + peer.heard()).sum();
         let down: usize = clients().map(Peer::heard).sum();

@@ -12,8 +12,7 @@ use super::kernel::{Id, Kernel};
 use super::socket::Closed;
 use crate::config::Address;
 use crate::socket::KeepAlive;
-use crate::splicer::os::{Accepted, Broken, Io, Micros, Os};
-use crate::splicer::slab::{Side, Token};
+use crate::splicer::os::{Accepted, Broken, Io, Micros, Os, Side, Token};
 
 /// Bytes one slot of a pipe takes.
 const SLOT_BYTES: usize = 4096;

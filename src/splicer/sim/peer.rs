@@ -1,4 +1,4 @@
-//! Somebody at the other end of a socket: what they say, what they hear, and what they must not hear.
+//! The peer at the far end of a socket: the bytes that it sends, and a check of the bytes that it receives.
 //!
 //! Knows nothing of sockets. Invariants it checks: what is heard is what one other said, from its beginning and in
 //! order, after what was announced to come first.
@@ -10,10 +10,10 @@ use super::kernel::Id;
 use super::random::mix;
 use crate::splicer::os::Micros;
 
-/// Every stream begins with its number, so that whoever hears it knows whose it is.
+/// Every stream begins with its peer's number, so that its receiver can identify it.
 const NAME_BYTES: usize = 8;
 
-/// What becomes of somebody; a number is of bytes sent before.
+/// How a peer ends; the number is of bytes sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     /// Says all and finishes.
@@ -32,9 +32,9 @@ pub enum Script {
     Rests(usize),
 }
 
-/// What somebody wants to do next.
+/// The next action of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum NextAction {
     /// Nothing.
     Nothing,
     /// Send bytes, at most so many.
@@ -49,10 +49,10 @@ pub enum Wish {
     Leave,
 }
 
-/// Somebody.
+/// A client or a backend.
 #[derive(Debug)]
 pub struct Peer {
-    /// The number of the socket at whose other end they are.
+    /// Number of the socket at whose far end the peer is.
     pub id: Id,
     /// Where they dialled from; a backend was dialled.
     pub source: Option<IpAddr>,
@@ -80,7 +80,7 @@ pub struct Peer {
     pub expects_header: bool,
     /// What comes before the stream they hear.
     pub expected_prefix: Vec<u8>,
-    /// Whose stream they hear.
+    /// The peer that sends the stream received here.
     pub partner: Option<Id>,
     /// They have heard the end.
     pub heard_end: bool,
@@ -92,7 +92,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Somebody who has said nothing yet.
+    /// A peer that has sent nothing yet.
     pub fn new(id: Id, source: Option<IpAddr>, total: usize, script: Script) -> Self {
         Self {
             id,
@@ -124,21 +124,21 @@ impl Peer {
     }
 
     /// What they want to do next.
-    pub fn wish(&self) -> Wish {
+    pub fn next_action(&self) -> NextAction {
         let goal = self.prefix.len() + self.total;
         let (bound, then) = match self.script {
-            Script::Aborts(at) => (at, Wish::Abort),
-            Script::Vanishes(at) => (at, Wish::Vanish),
-            Script::Leaves(at) => (at, Wish::Leave),
-            Script::Quits(at) => (at, Wish::Finish),
-            Script::Rests(at) => (at, Wish::Nothing),
-            Script::AbortsAfterEnd if self.finished => (goal, Wish::Abort),
-            Script::AbortsAfterEnd | Script::Completes => (goal, Wish::Finish),
+            Script::Aborts(at) => (at, NextAction::Abort),
+            Script::Vanishes(at) => (at, NextAction::Vanish),
+            Script::Leaves(at) => (at, NextAction::Leave),
+            Script::Quits(at) => (at, NextAction::Finish),
+            Script::Rests(at) => (at, NextAction::Nothing),
+            Script::AbortsAfterEnd if self.finished => (goal, NextAction::Abort),
+            Script::AbortsAfterEnd | Script::Completes => (goal, NextAction::Finish),
         };
         match bound.min(goal).saturating_sub(self.sent) {
-            0 if then == Wish::Finish && (self.finished || self.waits && !self.heard_end) => Wish::Nothing,
+            0 if then == NextAction::Finish && (self.finished || self.waits && !self.heard_end) => NextAction::Nothing,
             0 => then,
-            left => Wish::Send(left.min(self.chunk)),
+            left => NextAction::Send(left.min(self.chunk)),
         }
     }
 
@@ -164,11 +164,6 @@ impl Peer {
     /// Of their stream, how much they have sent.
     pub fn said(&self) -> usize {
         self.sent.saturating_sub(self.prefix.len())
-    }
-
-    /// All bytes they have heard.
-    pub fn heard_in_all(&self) -> usize {
-        self.received + self.header.len()
     }
 
     /// They hear bytes.
@@ -207,7 +202,7 @@ impl Peer {
     }
 }
 
-/// Calls with each piece of part of somebody's stream: their number, then a part of the pattern that is their own.
+/// Calls `each` with the pieces of a part of a peer's stream: its number, then a part of the pattern chosen by it.
 fn stream(id: Id, from: usize, count: usize, mut each: impl FnMut(&[u8])) {
     let pattern = pattern();
     let offset = mix(id.into()) as usize % pattern.len();

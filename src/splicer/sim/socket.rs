@@ -1,11 +1,10 @@
-//! One imitated socket, the wire to whoever is at its other end, and what epoll would say of it.
+//! One imitated socket, the wire to its far end, and the events that epoll would report of it.
 //!
 //! Invariant: bytes are read in the order in which they were sent, and the end only after them.
 
 use super::bytes::Bytes;
 use super::kernel::Id;
-use crate::splicer::os::{Broken, Event, Micros};
-use crate::splicer::slab::Token;
+use crate::splicer::os::{Broken, Event, Micros, Token};
 
 /// What an event tells, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,7 +17,7 @@ impl Mask {
     pub(super) const FINISHED: Self = Self(4);
     pub(super) const FAILED: Self = Self(8);
     pub(super) const URGENT: Self = Self(16);
-    /// Somebody was woken for nothing that he asked about.
+    /// The watcher was woken without an event that it watches.
     pub(super) const WOKEN: Self = Self(32);
     pub(super) const BROKEN: Self = Self(15);
 
@@ -59,9 +58,9 @@ pub enum Closed {
     Reset,
 }
 
-/// What the other end finds when it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+/// What the far end finds when it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerRead {
     /// So many bytes.
     Bytes(usize),
     /// The end.
@@ -72,7 +71,7 @@ pub enum Taken {
     Nothing,
 }
 
-/// One socket of the code under test, and the wire to whoever is at its other end.
+/// One socket of the code under test, and the wire to its far end.
 #[derive(Debug, Default)]
 pub struct SimSocket {
     /// Bytes on the wire and in the buffer; the first `delivered` can be read.
@@ -140,7 +139,7 @@ impl SimSocket {
         if self.tells_late { self.sent.len() * 3 <= self.room * 2 } else { self.sent.len() < self.room }
     }
 
-    /// Whether it would take a byte, and nobody who owns it waits to hear so.
+    /// Whether it would take a byte, and its owner does not wait for an event that says so.
     pub(super) fn is_ready(&self) -> bool {
         let open = self.closed.is_none() && !self.gone && !self.end_sent && !self.peer_left;
         open && self.pending == Mask::NONE && !self.refused_write && self.has_room()

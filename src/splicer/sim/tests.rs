@@ -59,10 +59,12 @@ fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
     assert!(unseen.is_empty() || steps() < STEPS || FAILED.load(Relaxed), "no world came to {unseen:?}");
 }
 
-/// Lives the one world of `SESSILE_SIM_SEED`.
+/// Runs one world again, with all that it prints:
+/// `SESSILE_SIM_SEED=<seed> cargo test --lib sim::tests::replay -- --ignored --nocapture`.
 #[test]
+#[ignore = "needs SESSILE_SIM_SEED, the number of a world"]
 fn replay() {
-    let Ok(seed) = std::env::var("SESSILE_SIM_SEED") else { return };
+    let seed = std::env::var("SESSILE_SIM_SEED").expect("SESSILE_SIM_SEED is set");
     let seed: u64 = seed.parse().expect("SESSILE_SIM_SEED is a number");
     let (steps, _) = World::new(seed, scenario(seed)).run().unwrap();
     println!("world {seed}: {steps} steps");
@@ -88,7 +90,8 @@ fn live(first: u64, steps: u64) -> Vec<u64> {
             Err(what) => {
                 FAILED.store(true, Relaxed);
                 panic!(
-                    "world {seed}: {what}\nreplay: SESSILE_SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"
+                    "world {seed}: {what}\n\
+                     replay: SESSILE_SIM_SEED={seed} cargo test --lib sim::tests::replay -- --ignored --nocapture"
                 );
             }
         }
@@ -130,7 +133,7 @@ fn scenario(seed: u64) -> Scenario {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let mut config = checked.unwrap_or_else(|problems| panic!("{problems:?}\n{text}")).config;
-    // In a calm world nobody is so slow that a limit should end his connection, though all may be quiet for long.
+    // In a calm world no peer is so slow that a limit ends its connection, though all may be quiet for long.
     config.limits.idle_timeout = hostile.then(|| Duration::from_secs(30));
     config.limits.half_close_timeout = (!hostile || !random.one_in(4)).then(|| Duration::from_secs(10));
     config.limits.lifetime = (hostile && random.one_in(4)).then(|| Duration::from_secs(20));

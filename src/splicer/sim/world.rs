@@ -24,7 +24,7 @@ use crate::splicer::worker::{Worker, WorkerShared};
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
 const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
 
-/// In a bulky world: bytes that somebody has to say at most, may send at once, and has room for.
+/// In a bulky world: most bytes of a peer's stream, of one send, and of its buffer.
 pub(super) const BULK: usize = 4_000_000;
 
 /// A world that takes more turns than this never ends.
@@ -49,9 +49,9 @@ pub struct Scenario {
     pub greeting: ClientGreeting,
     /// The listener is removed when the last client has dialled.
     pub removes_listener: bool,
-    /// Everybody has much to say and much room, so that the worker has more to do than a connection's share of a turn.
+    /// Streams and buffers are large, so that the worker has more to do than a connection's share of a turn.
     pub bulky: bool,
-    /// Peers reset, calls fail, time jumps, steps panic, connections are shed. Otherwise every connection must complete.
+    /// Peers reset, calls fail, time jumps, steps panic, connections are shed. If false, every connection completes.
     pub hostile: bool,
 }
 
@@ -86,9 +86,9 @@ pub struct World {
     pub(super) shared: Arc<WorkerShared>,
     pub(super) scenario: Scenario,
     pub(super) random: Random,
-    /// Everybody, by the number of their socket.
-    pub(super) people: Vec<Option<Peer>>,
-    /// Those of whom more is to be expected.
+    /// Peers by the number of the socket at whose far end they are.
+    pub(super) peers: Vec<Option<Peer>>,
+    /// Peers from which more is to be expected.
     pub(super) awake: Vec<Id>,
     pub(super) to_come: usize,
     pub(super) oracle: Oracle,
@@ -118,7 +118,7 @@ impl World {
             oracle: Oracle::new(&scenario),
             scenario,
             random,
-            people: Vec::new(),
+            peers: Vec::new(),
             awake: Vec::new(),
             turns: 0,
             bytes: Vec::new(),
@@ -157,16 +157,16 @@ impl World {
         self.worker.turn(&events);
         self.oracle()?;
         self.check()?;
-        let (people, kernel) = (&self.people, self.kernel.borrow());
+        let (peers, kernel) = (&self.peers, self.kernel.borrow());
         let done =
-            |id: &Id| people[*id as usize].as_ref().is_none_or(|peer| peer.done(kernel.socket(*id).closed.is_some()));
+            |id: &Id| peers[*id as usize].as_ref().is_none_or(|peer| peer.done(kernel.socket(*id).closed.is_some()));
         self.awake.retain(|id| !done(id));
         drop(kernel);
         self.pass_time(acted)
     }
 
     fn waiting(&self) -> Vec<&Peer> {
-        self.awake.iter().filter_map(|id| self.people[*id as usize].as_ref()).collect()
+        self.awake.iter().filter_map(|id| self.peers[*id as usize].as_ref()).collect()
     }
 
     fn over(&self) -> bool {
@@ -174,14 +174,14 @@ impl World {
     }
 
     pub(super) fn peer(&self, id: Id) -> Option<&Peer> {
-        self.people.get(id as usize)?.as_ref()
+        self.peers.get(id as usize)?.as_ref()
     }
 
     pub(super) fn peer_mut(&mut self, id: Id) -> Option<&mut Peer> {
-        self.people.get_mut(id as usize)?.as_mut()
+        self.peers.get_mut(id as usize)?.as_mut()
     }
 
-    /// Nobody says anything for longer than a half-closed connection may be quiet; none is half-closed yet.
+    /// All peers are quiet for longer than a half-closed connection may be; no connection is half-closed yet.
     fn quiet(&mut self) {
         let settled = self.waiting().iter().all(|peer| peer.partner.is_some() && !peer.finished);
         let mut kernel = self.kernel.borrow_mut();
@@ -250,7 +250,7 @@ impl World {
         Ok(())
     }
 
-    /// Time passes a little; when all stand still, until somebody can move. Nobody ever: a stall.
+    /// Lets a little time pass; when all peers stand still, as much as until one can move. If none ever can: a stall.
     fn pass_time(&mut self, mut acted: bool) -> Result<(), String> {
         for at in 0..self.awake.len() {
             if acted {
@@ -269,7 +269,7 @@ impl World {
         Ok(())
     }
 
-    /// Nobody can move. Answers when somebody will; nobody ever is a stall.
+    /// No peer can move. Returns the time when one will; an error if none ever will.
     fn stand_still(&mut self) -> Result<Option<Micros>, String> {
         self.worker.trim();
         let wake_at = self.worker.wake_at();
@@ -290,12 +290,12 @@ impl World {
         }
     }
 
-    /// Everybody leaves; nothing may be left over.
+    /// All peers leave; no socket, pipe, permit or lease may be left.
     fn bring_to_end(&mut self) -> Result<(), String> {
         if !self.scenario.hostile {
             self.all_complete()?;
         }
-        for id in 0..self.people.len() {
+        for id in 0..self.peers.len() {
             self.kernel.borrow_mut().let_go(id as Id);
         }
         for _ in 0..10_000 {
@@ -327,7 +327,7 @@ impl World {
     }
 
     fn all_complete(&self) -> Result<(), String> {
-        for client in self.people.iter().flatten().filter(|peer| peer.is_client()) {
+        for client in self.peers.iter().flatten().filter(|peer| peer.is_client()) {
             let id = client.id;
             let Some(backend) = client.partner.and_then(|partner| self.peer(partner)) else {
                 return Err(format!("client {id}: never reached a backend"));

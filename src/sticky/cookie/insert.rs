@@ -1,15 +1,16 @@
-//! The balancer's own cookie: what a value that came back is worth, and the `Set-Cookie` that goes out.
+//! The balancer's own cookie: the verdict on a value that came back, and the `Set-Cookie` of a response.
 //!
-//! Reads no head, no clock and no file. Invariants: a value is believed only if this pool sealed it, for a backend that
-//! the pool has, at a time that can be; a client that asks at least once in nine tenths of `max_idle` never loses it.
+//! Reads no head, no clock and no file. Invariants: a value is believed only if it was sealed for this pool, for a
+//! backend that the pool has, at a possible time; a client with a request at least every nine tenths of `max_idle`
+//! never loses it.
 //!
 //! # Time
 //!
-//! The wall clocks of instances differ; 60 s of that is nobody's fault. A value is `Expired` when it was last sent more
-//! than `max_idle` and 60 s ago, or first sent more than `max_life` and 60 s ago. One that was sent in the future
-//! says that a clock was set back, not that the client was idle: within `max_idle` and 60 s it is believed and, beyond
-//! the 60 s, due, so that it is replaced by one of the present; what lies further ahead is `Expired`, too.
-//! `Max-Age` is `max_idle`, or the rest of `max_life` where that is shorter: browsers forget when we do.
+//! The wall clocks of instances may differ by 60 s. A value is `Expired` when it was last sent more than `max_idle` and
+//! 60 s ago, or first sent more than `max_life` and 60 s ago. A value from the future means that a clock was set back,
+//! not that the client was idle: within `max_idle` and 60 s it is believed and, beyond the 60 s, `Due`, so that a value
+//! of the present replaces it; further ahead it is `Expired`, too. `Max-Age` is `max_idle`, or the rest of `max_life`
+//! where that is shorter: browsers forget the cookie when it expires here.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use super::names::{NameId, Names};
 use super::seal::{self, Nonce, SealedClaims, VALUE_LENGTH};
 use crate::config::{self, SameSite, Secure};
 
-/// How far clocks may be apart, in seconds.
+/// Tolerated difference between clocks, in seconds.
 pub const SKEW_S: u64 = 60;
-/// A value is sent again when this part of `max_idle` has passed.
+/// A value is sent again after `max_idle` divided by this number.
 const REFRESH_PART: u64 = 10;
-/// Longer than `; Max-Age=` and its number.
+/// Bytes reserved for `; Max-Age=` and its number.
 const MAX_AGE_LENGTH: usize = 30;
 
 /// The cookie of one pool, ready to be read and written.
@@ -36,15 +37,15 @@ pub struct Insert {
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
-    /// `NAME=`.
+    /// Beginning of the field's value, `NAME=`.
     head: Box<[u8]>,
-    /// The attributes behind `Max-Age`, to a client in the clear and to one with TLS.
+    /// Attributes after `Max-Age` for a client without TLS; `with_tls` for one with it.
     in_clear: Box<[u8]>,
     with_tls: Box<[u8]>,
 }
 
 impl Insert {
-    /// The cookie `name` of `pool`, whose backends are `names`.
+    /// The cookie `name` of `pool`, which has these backends.
     pub fn new(name: &str, insert: &config::InsertRules, pool: &str, names: Arc<Names>, ring: Arc<KeyRing>) -> Self {
         Self {
             ring,
@@ -59,7 +60,7 @@ impl Insert {
         }
     }
 
-    /// What a value that came back is worth at `now`, in Unix seconds.
+    /// The verdict on a value that came back at `now`, in Unix seconds.
     pub fn open(&self, value: &[u8], now: u64) -> CookieVerdict {
         let Some((said, is_first)) = seal::open(&self.ring, &self.additional, value) else {
             return CookieVerdict::Forged;
@@ -75,7 +76,7 @@ impl Insert {
         let Some(backend) = self.names.by_id(said.backend) else { return CookieVerdict::Removed };
         let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
         let is_ahead = seen > now + SKEW_S;
-        // What a clock that ran ahead has dated must not outlive `max_life` by as much.
+        // A value dated by a clock that ran ahead must not outlive `max_life` by that lead.
         let issued = issued.min(now);
         match is_first && !is_old && !is_ahead {
             true => CookieVerdict::Fresh { backend, issued },
@@ -83,8 +84,8 @@ impl Insert {
         }
     }
 
-    /// Appends the value of a `Set-Cookie` field that keeps the client at the backend of this index. `issued` is what
-    /// [`open`](Self::open) said, `now` for a client newly placed; `tls`: the client's side is encrypted.
+    /// Appends the value of a `Set-Cookie` field that keeps the client at the backend of this index. `issued` comes
+    /// from [`open`](Self::open), or is `now` for a client newly placed; `tls`: the client's side is encrypted.
     pub fn write(&self, out: &mut Vec<u8>, backend: usize, issued: u64, now: u64, tls: bool, nonce: Nonce) {
         let attributes = if tls { &self.with_tls } else { &self.in_clear };
         out.reserve(self.head.len() + VALUE_LENGTH + MAX_AGE_LENGTH + attributes.len());
@@ -96,18 +97,18 @@ impl Insert {
         out.extend_from_slice(attributes);
     }
 
-    /// The value alone.
+    /// The sealed value without name and attributes.
     pub fn seal(&self, backend: usize, issued: u64, now: u64, nonce: Nonce) -> [u8; VALUE_LENGTH] {
         let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
-        // An index out of bounds names nobody; such a value opens as `Removed`.
+        // No backend has id 0; a value with an index out of bounds opens as `Removed`.
         let backend = self.names.id(backend).unwrap_or(NameId(0));
         let said = SealedClaims { pool: self.pool, backend, issued: seconds(issued), seen: seconds(now) };
         seal::seal(&self.ring, &self.additional, &said, nonce)
     }
 }
 
-/// The attributes that never change (RFC 6265 §4.1, RFC 6265bis §4.1.2.7 `SameSite`, CHIPS `Partitioned`). Browsers
-/// throw a cookie away that asks for `SameSite=None` or `Partitioned` and is not `Secure`; in the clear it goes without.
+/// The attributes that never change (RFC 6265 §4.1, RFC 6265bis §4.1.2.7 `SameSite`, CHIPS `Partitioned`). A browser
+/// drops a cookie with `SameSite=None` or `Partitioned` that is not `Secure`, so without TLS these two are left out.
 fn attributes(insert: &config::InsertRules, secure: bool) -> Box<[u8]> {
     let mut text = String::new();
     if let Some(domain) = &insert.domain {

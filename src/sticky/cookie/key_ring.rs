@@ -1,7 +1,7 @@
 //! The keys that seal the balancer's own cookie: the first one seals, all of them open.
 //!
-//! Is given the text of the key file and opens no file; says nothing about what is sealed (that is `seal`). Invariant:
-//! neither a key nor a part of one is ever shown, in a message or by `Debug`; a ring has at least one key.
+//! Parses the text of the key file and opens no file; `seal` decides what is sealed. Invariant: neither a key nor a
+//! part of one is ever shown, in a message or by `Debug`; a ring has at least one key.
 //!
 //! # The file
 //!
@@ -9,11 +9,11 @@
 //! begins a comment, empty lines are skipped. To change keys without moving a client, put the new key last on every
 //! instance, then first on every instance, and drop the old one when `max_idle` has passed.
 //!
-//! # What is made of a key
+//! # Derived keys
 //!
 //! HKDF-SHA256 (RFC 5869, no salt) of the 32 bytes: with info `sessile cookie 1 seal` the AEAD's key, with info
-//! `sessile cookie 1 id` the four bytes by which a value names its key. The id tells that two values were sealed with
-//! one key and nothing about that key. Another use of the same file would need another info.
+//! `sessile cookie 1 id` the four bytes by which a value names its key. The id shows that two values were sealed with
+//! one key, and nothing about that key. Another use of the file would need another info.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -22,32 +22,32 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, LessSafeKey, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 
-/// Bytes of a key.
+/// Length of a key in the file, in bytes.
 const KEY_LENGTH: usize = 32;
-/// Bytes by which a value names its key.
+/// Length of the id by which a value names its key, in bytes.
 pub(super) const ID_LENGTH: usize = 4;
-/// Most keys of a ring: a rotation needs two.
+/// Most keys of a ring; a rotation needs two.
 const KEYS_MAX: usize = 64;
-/// Fewest different bytes in a key. Of 32 random ones about 30 differ; fewer than 16 come once in 10^18 keys.
+/// Fewest different bytes in a key. Of 32 random bytes about 30 differ; fewer than 16 differ once in 10^18 keys.
 const DIFFERENT_MIN: usize = 16;
 
-/// Keys in the order of their file.
+/// Sealing keys in the order of their file.
 pub struct KeyRing {
     keys: Box<[SealingKey]>,
 }
 
-/// What sealing and opening need of one key.
+/// Id and cipher of one key.
 pub(super) struct SealingKey {
     pub(super) id: [u8; ID_LENGTH],
     pub(super) aead: LessSafeKey,
 }
 
-/// Why a key file was refused.
+/// A problem of a key file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyProblem {
-    /// The line, from 1; `None` for the file as a whole.
+    /// Line of the problem, from 1; `None` for the file as a whole.
     pub line: Option<usize>,
-    /// What is wrong with it; never with a byte of it.
+    /// Description of the problem, without a byte of the key.
     pub message: String,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for KeyProblem {
 }
 
 impl KeyRing {
-    /// Reads the text of a key file: a ring, or everything that is wrong.
+    /// Parses the text of a key file. An error lists every problem.
     pub fn parse(text: &str) -> Result<Self, Vec<KeyProblem>> {
         let mut problems = Vec::new();
         let mut keys: Vec<(usize, [u8; KEY_LENGTH])> = Vec::new();
@@ -90,7 +90,7 @@ impl KeyRing {
         &self.keys[0]
     }
 
-    /// The keys with this id, nearly always one or none, and whether each is the first.
+    /// The keys with this id, nearly always one or none, and whether each is the first of the ring.
     pub(super) fn named(&self, id: [u8; ID_LENGTH]) -> impl Iterator<Item = (bool, &SealingKey)> {
         self.keys.iter().enumerate().filter(move |(_, key)| key.id == id).map(|(index, key)| (index == 0, key))
     }
@@ -104,7 +104,7 @@ impl fmt::Debug for KeyRing {
 
 impl SealingKey {
     fn new(secret: &[u8; KEY_LENGTH]) -> Self {
-        /// HKDF without salt.
+        /// HKDF with an empty salt.
         static UNSALTED: LazyLock<Salt> = LazyLock::new(|| Salt::new(HKDF_SHA256, &[]));
         let secret = UNSALTED.extract(secret);
         let aead = expand::<KEY_LENGTH>(&secret, "sessile cookie 1 seal");
@@ -153,7 +153,7 @@ fn parse_key(written: &str) -> Result<[u8; KEY_LENGTH], String> {
     }
 }
 
-/// Either alphabet, padded or not.
+/// Decodes either alphabet, padded or not.
 fn decode_base64(written: &str) -> Option<Vec<u8>> {
     let bare = written.trim_end_matches('=');
     let padded = bare.len() < written.len();
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(problems(&many), ["holds 65 keys; the most is 64"]);
     }
 
-    /// `tests/cookie_reference.py` says the same.
+    /// `tests/cookie_reference.py` computes the same id.
     #[test]
     fn an_id_depends_on_the_key_alone() {
         let id = |text: &str| KeyRing::parse(text).unwrap().first().id;

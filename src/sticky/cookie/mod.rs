@@ -1,17 +1,17 @@
-//! The cookie that says where a client settled: one pool's `[pool.cookie]`, ready for requests.
+//! The cookie that names a client's backend: one pool's `[pool.cookie]`, ready for requests.
 //!
-//! Finds no cookie in a head and writes no head (that is `http`): it is given values, without the quotes that may stand
-//! round them, and answers with verdicts and bytes. Reads no clock (times are Unix seconds), draws no random bytes and
-//! opens no file; all three are handed in. Invariant: what a client sends can choose among the pool's backends and do
-//! nothing else.
+//! Finds no cookie in a head and writes no head (`http` does): it is given values, without the quotes around them, and
+//! returns verdicts and bytes. Reads no clock (times are Unix seconds), draws no random bytes and opens no file; all
+//! three are arguments. Invariant: a value that a client sends can choose among the pool's backends and do nothing
+//! else.
 //!
-//! | mode | whose cookie | says the backend by | request | response |
+//! | mode | cookie of | backend named by | request | response |
 //! |---|---|---|---|---|
-//! | [`insert`] | ours | a sealed hash of its name | taken out | `Set-Cookie` when new or due |
-//! | learn | the application's | the pool's [`table`](super::stick table) | unchanged | read |
-//! | prefix ([`named`]) | the application's | `backend~` before the value | prefix taken out | prefix written in |
-//! | route ([`named`]) | the application's | `.backend` behind the value | unchanged | unchanged |
-//! | hash | the application's | nothing; its value is the key | unchanged | unchanged |
+//! | [`insert`] | the balancer | a sealed hash of its name | taken out | `Set-Cookie` when new or due |
+//! | learn | the application | the pool's stick [`table`](super::table) | unchanged | read |
+//! | prefix ([`named`]) | the application | `backend~` before the value | prefix taken out | prefix written in |
+//! | route ([`named`]) | the application | `.backend` behind the value | unchanged | unchanged |
+//! | hash | the application | nothing; its value is the key | unchanged | unchanged |
 //!
 //! The application ends stickiness by expiring its cookie, in every mode but the first.
 
@@ -35,74 +35,75 @@ pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 use self::names::Names;
 use crate::config::{self, CookieMode, KeyPart};
 
-/// Values of one name that are looked at; browsers send more than one only where paths or domains overlap.
+/// Most values of one name that are looked at; browsers send more than one only where paths or domains overlap.
 const VALUES_MAX: usize = 8;
 
-/// One pool's cookie.
+/// Cookie of one pool: name, mode and backends.
 #[derive(Debug)]
 pub struct CookieRule {
     name: Box<str>,
     names: Arc<Names>,
     mode: Mode,
-    /// In `hash` mode the cookie, else empty.
+    /// Key parts that come before the pool's own: the cookie in `hash` mode, else none.
     key: Vec<KeyPart>,
 }
 
-/// How the cookie tells the backend.
+/// Modes of a cookie, by how it names the backend.
 #[derive(Debug)]
 pub enum Mode {
-    /// The balancer's own.
+    /// The balancer's own cookie, sealed.
     Insert(Insert),
-    /// The application's, remembered.
+    /// A cookie of the application, looked up in the stick table.
     Learn,
-    /// `backend~value`.
+    /// A cookie of the application, as `backend~value`.
     Prefix,
-    /// `value.backend`.
+    /// A cookie of the application, as `value.backend`.
     Route,
-    /// The value is the key.
+    /// A cookie of the application that is the key of placement.
     Hash,
 }
 
-/// What the cookie of a request says.
+/// Verdict on the cookie of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CookieVerdict {
-    /// Valid; nothing is to be sent.
+    /// The cookie is valid, and no new one is sent.
     Fresh {
         /// Index of the backend in the pool.
         backend: usize,
-        /// When the client was placed there, in Unix seconds; of cookies of the application, which carry no date: now.
+        /// When the client was placed there, in Unix seconds; now for a cookie of the application, which carries no
+        /// date.
         issued: u64,
     },
-    /// Valid, and to be sent again: a tenth of its time has passed, or its key is not the first any more.
+    /// The cookie is valid and is sent again: a tenth of its time has passed, or its key is not the first any more.
     Due {
         /// Index of the backend in the pool.
         backend: usize,
-        /// When the client was placed there, in Unix seconds; it stays so in what is sent.
+        /// When the client was placed there, in Unix seconds; the new cookie keeps this date.
         issued: u64,
     },
-    /// Too long unused, or too old.
+    /// The cookie was unused for too long, or is too old.
     Expired,
-    /// Nobody who holds a key has written it, or not for a cookie of this name.
+    /// The cookie was not sealed by a key of the ring for this name.
     Forged,
-    /// Of another pool with the same keys.
+    /// The cookie was sealed for another pool with the same keys.
     OtherPool,
-    /// For a backend that the pool does not have (any more).
+    /// The cookie names a backend that the pool does not have, or not any more.
     Removed,
 }
 
-/// What is remembered of the value of an application's cookie.
+/// Entry of the stick table for the value of an application's cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RememberedValue {
-    /// Nothing.
+    /// The stick table does not have the value.
     Unknown,
-    /// It belongs to this backend, by its index.
+    /// The value belongs to the backend at this index.
     At(usize),
-    /// It belongs to a backend that the pool does not have any more.
+    /// The value belongs to a backend that has left the pool.
     Gone,
 }
 
 impl CookieVerdict {
-    /// The backend of a valid cookie, by its index.
+    /// Index of the backend of a valid cookie.
     pub fn backend(self) -> Option<usize> {
         match self {
             Self::Fresh { backend, .. } | Self::Due { backend, .. } => Some(backend),
@@ -110,7 +111,7 @@ impl CookieVerdict {
         }
     }
 
-    /// The word in logs and metrics.
+    /// The verdict as a word in logs and metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Fresh { .. } => "fresh",
@@ -124,8 +125,8 @@ impl CookieVerdict {
 }
 
 impl CookieRule {
-    /// What `cookie` means for `pool`, whose backends have these names in the order of its configuration. `read_ring`
-    /// is asked in `insert` mode only.
+    /// The rule of `pool`, with its backends in the order of the configuration. `read_ring` is called in `insert` mode
+    /// only.
     pub fn new<'n, E>(
         cookie: &config::Cookie,
         pool: &str,
@@ -152,19 +153,19 @@ impl CookieRule {
         &self.name
     }
 
-    /// How it tells the backend.
+    /// The cookie's mode, with what it needs.
     pub fn mode(&self) -> &Mode {
         &self.mode
     }
 
-    /// What placement is keyed by if the request has it, before the pool's own key: the cookie in `hash` mode.
+    /// Key of placement before the pool's own, if the request has it: the cookie in `hash` mode, else empty.
     pub fn key(&self) -> &[KeyPart] {
         &self.key
     }
 
-    /// What the values of this cookie, in the order of the head, say: the first valid one counts; if there is none, the
-    /// first that says anything. `None`: no word of any backend. `recall` is asked in `learn` mode only: what is
-    /// remembered of a value.
+    /// The verdict on the values of this cookie, in the order of the head: the first valid one, or else the first with
+    /// any verdict. `None`: no value names a backend. `recall` looks a value up in the stick table, in `learn` mode
+    /// only.
     pub fn read<'v>(
         &self,
         values: impl IntoIterator<Item = &'v [u8]>,
@@ -181,7 +182,7 @@ impl CookieRule {
         first
     }
 
-    /// In `prefix` mode, what is written before every value that this backend sets: its name and `~`.
+    /// In `prefix` mode, the text before every value that this backend sets: its name and `~`.
     pub fn prefix(&self, backend: usize) -> Option<&str> {
         matches!(self.mode, Mode::Prefix).then(|| self.names.prefix(backend)).flatten()
     }

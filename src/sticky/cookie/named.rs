@@ -1,33 +1,33 @@
-//! Cookies of the application whose value names the backend: `backend~value` (prefix) and `value.backend` (route).
+//! Values of application cookies that name the backend: `backend~value` (prefix) and `value.backend` (route).
 //!
-//! Cuts nothing out and writes nothing in (that is `http`), and knows no pool. Invariant: a value costs a bounded number
-//! of look-ups, whatever is in it.
+//! Changes no value (`http` does), and uses no pool. Invariant: a value costs a bounded number of look-ups, whatever
+//! its bytes.
 
-/// What separates the backend's name from the value in `prefix` mode. No name holds it, and cookie values may.
+/// Byte between the backend's name and the value in `prefix` mode. No name has it, but cookie values may.
 pub const PREFIX_END: u8 = b'~';
-/// Longest name of a backend.
+/// Longest name of a backend, in bytes.
 const NAME_MAX: usize = 64;
-/// Tails of a value that are looked at: names hold few dots.
+/// Most tails of a value that are looked up: names have few dots.
 const TAILS_MAX: usize = 8;
 
-/// The backend that a value names before its first `~`, as HAProxy writes it; `None` without `~`.
+/// The backend's name before the first `~`, as HAProxy writes it; `None` without `~`.
 pub fn prefix(value: &[u8]) -> Option<&[u8]> {
     let end = value.iter().position(|byte| *byte == PREFIX_END)?;
     Some(&value[..end])
 }
 
-/// The backend that a value names behind a `.`, as Tomcat's `jvmRoute` writes it: `None` without a `.`, `Some(None)`
-/// if there is a route and `find` knows no backend of that name. Names may hold dots, and so may the application's
-/// part: of the last eight tails behind a `.` the longest that `find` knows counts.
+/// The backend named behind a `.`, as Tomcat's `jvmRoute` writes it: `None` without a `.`, `Some(None)` if there is a
+/// route and `find` has no backend of that name. Names may hold dots, and so may the application's part: of the last
+/// eight tails behind a `.` the longest that `find` has counts.
 ///
-/// Only the cookie is read; Tomcat's `;jsessionid=` in the path, for browsers without cookies, is not.
+/// Reads the cookie only; Tomcat's `;jsessionid=` in the path, for browsers without cookies, is not supported.
 pub fn route(value: &[u8], find: impl Fn(&[u8]) -> Option<usize>) -> Option<Option<usize>> {
     let dots = value.iter().enumerate().rev().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
     let mut route = None;
     for tail in dots.take(TAILS_MAX).map(|at| &value[at + 1..]).take_while(|tail| tail.len() <= NAME_MAX) {
         route = Some(find(tail).or(route.flatten()));
     }
-    // A dot further ahead than any name is long names nobody, but it is there.
+    // A dot further ahead than any name is long still makes a route, of an unknown backend.
     route.or_else(|| value.contains(&b'.').then_some(None))
 }
 

@@ -1,25 +1,25 @@
-//! The backends of one pool, found by what a cookie says of them: a name, or the hash of one.
+//! The backends of one pool, found by name or by the hash of a name, as cookies carry them.
 //!
-//! Knows no address and no health. Invariant: an id depends on the name alone, so that it means the same backend on
-//! every instance, in every snapshot and after a restart, and never a successor under another name.
+//! Handles no address and no health. Invariant: an id depends on the name alone, so it means the same backend on every
+//! instance, in every snapshot and after a restart, and never a successor under another name.
 
 use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::named::PREFIX_END;
 
-/// A name as 64 bits: XXH3-64 without seed, over its bytes. Part of the sealed cookie's wire format.
+/// Hash of a backend's or pool's name: XXH3-64 without seed. Part of the sealed cookie's wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameId(pub u64);
 
 impl NameId {
-    /// The id of a name.
+    /// The id of a name, which may be any bytes.
     pub fn of(name: &[u8]) -> Self {
         Self(xxh3_64(name))
     }
 }
 
-/// The backends of one pool, in the order of its configuration.
+/// Names of one pool's backends, in the order of its configuration.
 #[derive(Debug)]
 pub struct Names {
     ids: Box<[NameId]>,
@@ -37,7 +37,7 @@ impl Names {
         Self { ids: ids.into(), indexes, prefixes: prefixes.into() }
     }
 
-    /// The id of the backend at this index; `None` if there is none.
+    /// The id of the backend at this index; `None` out of bounds.
     pub fn id(&self, index: usize) -> Option<NameId> {
         self.ids.get(index).copied()
     }
@@ -53,7 +53,7 @@ impl Names {
             .filter(|index| self.prefixes[*index].as_bytes().strip_suffix(&[PREFIX_END]) == Some(name))
     }
 
-    /// The name of the backend at this index with [`PREFIX_END`] behind it; `None` if there is none.
+    /// The name of the backend at this index with [`PREFIX_END`] behind it; `None` out of bounds.
     pub fn prefix(&self, index: usize) -> Option<&str> {
         self.prefixes.get(index).map(AsRef::as_ref)
     }

@@ -1,30 +1,30 @@
 //! The value of the balancer's own cookie: four facts under a seal, as 76 characters.
 //!
-//! Judges no time and knows no backend (that is `insert`). Invariants: every value has the same length, every bit of it
-//! is under the seal, and what opens was sealed by somebody who holds the key, for a cookie of this name.
+//! Judges no time and resolves no backend (`insert` does). Invariants: every value has the same length, every bit of it
+//! is under the seal, and a value that opens was sealed with a key of the ring, for a cookie of this name.
 //!
 //! # Wire format, version 1
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version, 1 |
-//! | 4 | which key, see [`key_ring`](super::key_ring) |
+//! | 4 | id of the key, see [`key_ring`](super::key_ring) |
 //! | 12 | nonce, random |
-//! | 24 | sealed: pool's id, backend's id (XXH3-64 of the names, big-endian), issued, last seen (Unix seconds, u32 big-endian) |
+//! | 24 | sealed: pool's id, backend's id (XXH3-64, big-endian), issued, last seen (Unix seconds, u32 big-endian) |
 //! | 16 | tag |
 //!
-//! 57 bytes, as base64 for URLs (RFC 4648 §5): 76 characters without padding and without a bit left over, so a value
-//! cannot be written in two ways. The additional data are `sessile cookie 1 ` and the cookie's name: a value
-//! means nothing under another name. The pool stands inside the seal and not in the additional data, so that a value
-//! of a neighbouring pool can be told from a forged one. Seconds end in 2106.
+//! 57 bytes, as base64 for URLs (RFC 4648 §5): 76 characters without padding and without a spare bit, so a value has
+//! one spelling. The additional data are `sessile cookie 1 ` and the cookie's name: a value is invalid under another
+//! name. The pool is inside the seal and not in the additional data, so that a value of a neighbouring pool can be told
+//! from a forged one. Seconds end in 2106.
 //!
 //! # Why AES-256-GCM-SIV (RFC 8452)
 //!
 //! Many instances seal under one key and share nothing but that key, so nonces can only be random, and 96 bits repeat
 //! with probability n² / 2^97: 2^-33 after 2^32 cookies, nearly surely after 2^49. Under AES-GCM one repetition gives
 //! the authentication key away, which is why SP 800-38D §8.3 ends a key's life at 2^32 random nonces: five days of a
-//! busy fleet. Under GCM-SIV a repetition says no more than whether the two values say the same. So a key needs no
-//! count of its uses; it is changed when people who knew it leave. A value made up without the key opens with a
+//! busy site. Under GCM-SIV a repetition only shows whether the two values hold the same facts. So a key needs no count
+//! of its uses; it is changed when people with access to it leave. A value made up without the key opens with a
 //! probability below 2^-120.
 
 use aws_lc_rs::aead::{Aad, Nonce as AeadNonce};
@@ -33,14 +33,14 @@ use data_encoding::BASE64URL_NOPAD;
 use super::key_ring::{ID_LENGTH, KeyRing};
 use super::names::NameId;
 
-/// Characters of a value.
+/// Length of a value, in characters.
 pub const VALUE_LENGTH: usize = 76;
 
-/// Twelve random bytes, fresh for every value.
+/// Nonce of the AEAD: twelve random bytes, fresh for every value.
 pub type Nonce = [u8; NONCE_LENGTH];
 
-/// Nonces drawn in advance: a draw of many random bytes costs little more than one of twelve, and that costs more than
-/// to seal. One per thread; not for a process that forks.
+/// Nonces drawn in advance: one draw of many random bytes costs little more than a draw of twelve, and that costs more
+/// than sealing. One for each thread; not for a process that forks.
 #[derive(Debug)]
 pub struct Nonces {
     drawn: Box<[Nonce; NONCES]>,
@@ -48,12 +48,12 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// Nothing drawn yet.
+    /// An empty store; the first [`next`](Self::next) draws.
     pub fn new() -> Self {
         Self { drawn: Box::new([Nonce::default(); NONCES]), left: 0 }
     }
 
-    /// The next one; `fill` is asked for random bytes when none is left.
+    /// The next nonce; `fill` draws random bytes when none is left.
     pub fn next<E>(&mut self, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Nonce, E> {
         if self.left == 0 {
             fill(self.drawn.as_flattened_mut())?;
@@ -72,7 +72,7 @@ impl Default for Nonces {
 
 const VERSION: u8 = 1;
 const NONCE_LENGTH: usize = 12;
-/// Nonces drawn at once.
+/// Number of nonces in one draw.
 const NONCES: usize = 64;
 const FACTS_LENGTH: usize = 24;
 const NONCE_AT: usize = 1 + ID_LENGTH;
@@ -81,16 +81,16 @@ const TAG_AT: usize = FACTS_AT + FACTS_LENGTH;
 const SEALED_LENGTH: usize = TAG_AT + 16;
 const _: () = assert!(SEALED_LENGTH * 4 == VALUE_LENGTH * 3);
 
-/// What a value says.
+/// The four facts under the seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SealedClaims {
-    /// Whose cookie it is.
+    /// Id of the pool that the cookie is for.
     pub(super) pool: NameId,
-    /// Where the client settled.
+    /// Id of the backend where the client settled.
     pub(super) backend: NameId,
     /// When the client was placed there, in Unix seconds.
     pub(super) issued: u32,
-    /// When this value was written.
+    /// When this value was written, in Unix seconds.
     pub(super) seen: u32,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn additional_data(name: &str) -> Box<[u8]> {
     format!("sessile cookie {VERSION} {name}").into_bytes().into()
 }
 
-/// Seals with the first key of the ring.
+/// Seals the facts with the first key of the ring.
 pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &SealedClaims, nonce: Nonce) -> [u8; VALUE_LENGTH] {
     let key = ring.first();
     let mut sealed = [0; SEALED_LENGTH];
@@ -116,8 +116,8 @@ pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &SealedClaims, nonce
     value
 }
 
-/// What a value says, and whether the ring's first key sealed it; `None` for everything that no key of the ring sealed
-/// for a cookie of this name.
+/// The facts of a value, and whether the first key of the ring sealed it; `None` unless a key of the ring sealed the
+/// value for a cookie of this name.
 pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(SealedClaims, bool)> {
     let mut sealed = [0; SEALED_LENGTH];
     if value.len() != VALUE_LENGTH || BASE64URL_NOPAD.decode_mut(value, &mut sealed).is_err() || sealed[0] != VERSION {
@@ -154,7 +154,7 @@ impl SealedClaims {
     }
 }
 
-/// The bytes of a field that begins at `at`.
+/// Copies the bytes of a field that begins at `at`.
 fn part<const LENGTH: usize>(bytes: &[u8], at: usize) -> [u8; LENGTH] {
     let mut field = [0; LENGTH];
     field.copy_from_slice(&bytes[at..at + LENGTH]);

@@ -1,36 +1,36 @@
-//! Which number stands for which backend in a stick table.
+//! Numbers for backends in the entries of a stick table.
 //!
-//! Knows names and numbers, not backends. Invariant: two backends never have the same id, even one after the other:
-//! a number whose backend has left the configuration comes back with another generation.
+//! Handles names and numbers, not backends. Invariant: two backends never have the same id, even one after the other: a
+//! number that is free again is given out with another generation.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::{AHashMap, AHashSet};
 
-/// A backend in the entries of a stick table.
+/// Number of a backend in the entries of a stick table; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId {
     pub(super) id: u16,
     pub(super) generation: u16,
 }
 
-/// Who sits where. Asked when a snapshot is built and after it is in force, never for a connection.
+/// Ids by backend name. Used when a snapshot is built and when it is in force, never for a connection.
 #[derive(Debug, Default)]
 pub struct BackendIds(Mutex<Book>);
 
 #[derive(Debug, Default)]
 struct Book {
     taken: AHashMap<Box<str>, BackendId>,
-    /// The longest free first, so that a generation comes round after billions of removals.
+    /// Free ids, longest free first, so that a generation wraps after billions of removals only.
     free: VecDeque<BackendId>,
-    /// Ids ever given; 0 is nobody's.
+    /// Ids ever given; id 0 is never given.
     given: u16,
 }
 
 impl BackendIds {
-    /// The id of a name, a new one if it has none; `None` when 65,535 are taken. A id given for a configuration
-    /// that is then refused stands idle until the next [`retire_all_but`](Self::retire_all_but).
+    /// The id of a name, a new one if it has none; `None` when 65,535 are taken. An id taken for a configuration that
+    /// is then refused stays unused until the next [`retire_all_but`](Self::retire_all_but).
     pub fn take(&self, name: &str) -> Option<BackendId> {
         let mut book = self.book();
         if let Some(id) = book.taken.get(name) {
@@ -47,12 +47,13 @@ impl BackendIds {
         Some(id)
     }
 
-    /// The id of a name that has one.
+    /// The id of a name; `None` if it has none.
     pub fn find(&self, name: &str) -> Option<BackendId> {
         self.book().taken.get(name).copied()
     }
 
-    /// These are the backends of the snapshot now in force: all others have left, and their entries name nobody.
+    /// Retires the ids of all backends but these, which are those of the snapshot in force; entries of a retired id
+    /// name no backend any more.
     pub fn retire_all_but<'n>(&self, names: impl IntoIterator<Item = &'n str>) {
         let stay: AHashSet<&str> = names.into_iter().collect();
         let mut book = self.book();
@@ -66,22 +67,22 @@ impl BackendIds {
         });
     }
 
-    /// Every step leaves the book whole.
+    /// Locks the book. A poisoned lock is taken as well: every step leaves the book consistent.
     fn book(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The ids of one pool's backends, as one snapshot sees them.
+/// Ids of one pool's backends in one snapshot.
 #[derive(Debug, Default)]
 pub struct IdMap {
     ids: Box<[Option<BackendId>]>,
-    /// By id.
+    /// Generation and index in the pool, by id.
     indexes: Box<[Option<(u16, u32)>]>,
 }
 
 impl IdMap {
-    /// Of these backends, in the order of the pool.
+    /// Ids of these backends, which are named in the order of the pool.
     pub fn new<'n>(ids: &BackendIds, names: impl IntoIterator<Item = &'n str>) -> Self {
         let ids: Box<[_]> = names.into_iter().map(|name| ids.take(name)).collect();
         let most = ids.iter().flatten().map(|id| usize::from(id.id) + 1).max();
@@ -94,13 +95,13 @@ impl IdMap {
         Self { ids, indexes }
     }
 
-    /// Where this backend sits; `None` only in a pool of more than 65,535.
+    /// The id of the backend at this index; `None` in a pool of more than 65,535 backends.
     #[inline]
     pub fn id(&self, index: usize) -> Option<BackendId> {
         self.ids.get(index).copied().flatten()
     }
 
-    /// Which backend sits there; `None` if it is not of this pool, or no longer.
+    /// The index of the backend with this id; `None` if it is not in this pool, or no longer.
     #[inline]
     pub fn index(&self, id: BackendId) -> Option<usize> {
         let (generation, index) = (*self.indexes.get(usize::from(id.id))?)?;

@@ -1,17 +1,17 @@
-//! The words themselves: buckets of one cache line, read without waiting, changed under a bit of their own.
+//! Buckets of one cache line each, read without waiting and changed under a lock bit of their own.
 //!
-//! Knows of keys and entries, not of what an entry is worth. Invariants: a look-up ends after a bounded number of
-//! reads whoever is doing what; a key stands in at most one place; who changes holds the bits of both buckets.
+//! Handles keys and entries, not the worth of an entry. Invariants: a look-up ends after a bounded number of reads,
+//! whatever other threads do; a key stands in at most one place; a writer holds the lock bits of both buckets.
 //!
-//! # How it stays right without locks for readers
+//! # Why readers need no lock
 //!
-//! - A *hit* needs no proof: the two words of an entry only give the key if they belong together.
-//! - A *miss* is believed when two looks at both buckets saw the same words and no bit set. Whoever saw half a change
-//!   has seen a word that was written after the bit was set, so its next look sees the bit or the whole change. After
-//!   [`Word::LOOKS`] looks at a bucket that keeps changing the miss is believed as well: nobody waits.
-//! - A *touch* is one compare-exchange on the data word, so it never brings back what was overwritten.
-//! - The bit stands in the data word of the first entry of a bucket. Bits are taken in the order of the buckets and
-//!   each is tried [`Word::TRIES`] times; who fails changes nothing.
+//! - A *hit* needs no proof: the two words of an entry give the key only if they belong together.
+//! - A *miss* is believed when two looks at both buckets saw the same words and no lock bit. A look that saw half a
+//! change has read a word written after the lock bit was set, so its second look sees the bit or the whole change.
+//! After [`Word::LOOKS`] looks at a bucket that keeps changing the miss is believed as well: no reader waits.
+//! - A *touch* is one compare-exchange on the data word, so it never brings back an entry that was overwritten.
+//! - The lock bit stands in the data word of a bucket's first entry. Bits are taken in the order of the buckets, which
+//! excludes deadlock, and each is tried [`Word::TRIES`] times; a writer that fails has changed nothing.
 
 use std::hint;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,21 +21,21 @@ use zerocopy::FromZeros;
 use super::entry::{Data, LOCK, Minute};
 use super::secret::KeyHash;
 
-/// Entries in a bucket: a cache line.
+/// Entries in a bucket, which is one cache line.
 pub(super) const ENTRIES: usize = 4;
 const WORDS: usize = 2 * ENTRIES;
 const LINE_BYTES: usize = WORDS * size_of::<u64>();
 
-/// What an atomic word can do, so that a model of one can take its place.
+/// Operations of an atomic word, so that the loom model can take its place.
 pub(super) trait Word {
     fn load(&self) -> u64;
     fn store(&self, value: u64);
     fn replace(&self, old: u64, new: u64) -> bool;
     fn clear(&self, bits: u64);
     fn pause();
-    /// Tries for the bit of one bucket: some microseconds.
+    /// Attempts to take the lock bit of one bucket: some microseconds.
     const TRIES: usize = 256;
-    /// Looks before a miss in a bucket that keeps changing is believed.
+    /// Looks after which a miss is believed although the bucket keeps changing.
     const LOOKS: usize = 8;
 }
 
@@ -64,26 +64,26 @@ impl Word for AtomicU64 {
     }
 }
 
-/// Buckets of entries.
+/// All buckets, in one block of words.
 pub(super) struct Buckets<W = AtomicU64> {
     words: Box<[W]>,
-    /// The first word of a cache line.
+    /// Index of the first word that begins a cache line.
     start: usize,
     buckets: usize,
 }
 
-/// An entry that a look-up found.
+/// An entry that a look-up found, with its word for a touch.
 pub(super) struct FoundEntry<'t, W> {
     word: &'t W,
     pub(super) data: Data,
 }
 
 impl Buckets {
-    /// Of at most this many bytes; `None` below two buckets or if there is no stick table. The system hands out zeroed pages
-    /// when they are first touched, as long as no alignment beyond the words' own is asked for; hence `start`.
+    /// Empty buckets of at most this many bytes; `None` below two buckets or if the system has no memory. The system
+    /// provides zeroed pages on first use only if no alignment beyond that of the words is requested; hence `start`.
     pub(super) fn zeroed(bytes: u64) -> Option<Self> {
         let buckets = usize::try_from(bytes).ok()? / LINE_BYTES;
-        // The halves of a hash tell apart so many.
+        // Half a hash, 32 bits, chooses a bucket.
         let buckets = buckets.min(u32::MAX as usize);
         let words = <[AtomicU64]>::new_box_zeroed_with_elems(buckets.checked_add(1)? * WORDS).ok()?;
         (buckets >= 2).then(|| Self::over(words, buckets))
@@ -91,7 +91,7 @@ impl Buckets {
 }
 
 impl<W: Word> Buckets<W> {
-    /// Over words that are all zero; with one bucket more than asked for, buckets are cache lines.
+    /// Buckets over words that are all zero. With words for one bucket more, the buckets are aligned to cache lines.
     pub(super) fn over(words: Box<[W]>, buckets: usize) -> Self {
         let start = words.as_ptr().align_offset(LINE_BYTES).min(words.len() - buckets * WORDS);
         Self { words, start, buckets }
@@ -105,17 +105,18 @@ impl<W: Word> Buckets<W> {
         (self.buckets * LINE_BYTES) as u64
     }
 
-    /// Finds a key.
+    /// Finds the entry of a key, with a proof if there is none.
     #[inline]
     pub(super) fn find(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         self.first_look(key).or_else(|| self.look_surely(key))
     }
 
-    /// A hit here is one; a miss is not sure, which is enough for those who take the bits next.
+    /// Looks once, without a proof of a miss: enough before the lock bits are taken.
     #[inline]
     pub(super) fn first_look(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         for home in self.homes(key) {
             for [word, check] in self.bucket(home).as_chunks().0 {
+                // The two loads may see two different entries; the key then fits neither of them.
                 let data = Data(word.load());
                 if data.key(check.load()) == key && !data.is_empty() {
                     return Some(FoundEntry { word, data });
@@ -125,7 +126,7 @@ impl<W: Word> Buckets<W> {
         None
     }
 
-    /// Looks until two looks agree.
+    /// Looks until two looks agree, so that a key in motion between the buckets is not missed.
     fn look_surely(&self, key: KeyHash) -> Option<FoundEntry<'_, W>> {
         let buckets = self.homes(key).map(|home| self.bucket(home));
         for _ in 0..W::LOOKS {
@@ -143,14 +144,15 @@ impl<W: Word> Buckets<W> {
         None
     }
 
-    /// Dates an entry; whether it did. If not, somebody else has changed it just now.
+    /// Sets the minute of an entry; false if another thread has changed the entry meanwhile.
     #[inline]
     pub(super) fn touch(found: &FoundEntry<'_, W>, now: Minute) -> bool {
         found.word.replace(found.data.0, found.data.seen_at(now).0)
     }
 
-    /// Takes both buckets of a key; `None` if somebody else has one of them for long.
+    /// Takes the lock bits of both buckets of a key; `None` if another thread keeps one of them for long.
     pub(super) fn hold(&self, key: KeyHash) -> Option<Held<'_, W>> {
+        // Always in ascending order: two writers with the same two buckets cannot wait for each other.
         let homes = self.homes(key);
         let (low, high) = (homes[0].min(homes[1]), homes[0].max(homes[1]));
         let low = Bit::take(&self.bucket(low)[0])?;
@@ -158,8 +160,8 @@ impl<W: Word> Buckets<W> {
         Some(Held { buckets: homes.map(|home| self.bucket(home)), _bits: [low, high] })
     }
 
-    /// What stands in a bucket: keys and entries that belong together. Of one that somebody is changing for long,
-    /// nothing: half an entry would be one of a key that nobody has.
+    /// Entries of one bucket, each whole. A bucket that stays locked gives none: half an entry would carry a key that
+    /// does not exist.
     pub(super) fn entries(&self, bucket: usize) -> impl Iterator<Item = (KeyHash, Data)> + use<W> {
         let bucket = self.bucket(bucket);
         let look = (0..W::TRIES).find_map(|_| {
@@ -174,7 +176,7 @@ impl<W: Word> Buckets<W> {
         entries.filter(|(_, data)| !data.is_empty())
     }
 
-    /// The buckets in which a key may stand, never the same twice.
+    /// The two buckets of a key, never the same one twice.
     #[inline]
     fn homes(&self, key: KeyHash) -> [usize; 2] {
         let share = |half: u32| ((u64::from(half) * self.buckets as u64) >> 32) as usize;
@@ -189,7 +191,7 @@ impl<W: Word> Buckets<W> {
     }
 }
 
-/// The words of a bucket as they were read, one after another.
+/// The words of a bucket as read one after another.
 struct BucketRead([u64; WORDS]);
 
 impl BucketRead {
@@ -198,7 +200,7 @@ impl BucketRead {
         Self(std::array::from_fn(|word| bucket[word].load()))
     }
 
-    /// Whether nothing has changed since, and nobody is changing it.
+    /// Whether no word has changed since, and the bucket was not locked.
     #[inline]
     fn still_holds<W: Word>(&self, bucket: &[W; WORDS]) -> bool {
         let changed = bucket.iter().zip(&self.0).fold(0, |changed, (word, seen)| changed | (word.load() ^ seen));
@@ -219,7 +221,7 @@ impl BucketRead {
     }
 }
 
-/// The bit of a bucket, given back when dropped.
+/// The lock bit of a bucket, cleared when dropped.
 struct Bit<'t, W: Word>(&'t W);
 
 impl<'t, W: Word> Bit<'t, W> {
@@ -241,19 +243,19 @@ impl<W: Word> Drop for Bit<'_, W> {
     }
 }
 
-/// Both buckets of a key, to be changed by nobody else. Places count through both.
+/// Both buckets of a key, locked. Places count through both: 0 to 7.
 pub(super) struct Held<'t, W: Word> {
     buckets: [&'t [W; WORDS]; 2],
     _bits: [Bit<'t, W>; 2],
 }
 
 impl<W: Word> Held<'_, W> {
-    /// All entries.
+    /// Data words of all eight places.
     pub(super) fn all(&self) -> [Data; 2 * ENTRIES] {
         std::array::from_fn(|place| Data(self.word(place, 0).load()))
     }
 
-    /// Where the key stands.
+    /// Place of the key's entry, if it has one.
     pub(super) fn place_of(&self, key: KeyHash) -> Option<usize> {
         (0..2 * ENTRIES).find(|place| {
             let data = Data(self.word(*place, 0).load());
@@ -261,15 +263,15 @@ impl<W: Word> Held<'_, W> {
         })
     }
 
-    /// Overwrites a place.
+    /// Overwrites one place. A reader between the two stores sees a pair that gives neither key.
     pub(super) fn put(&self, place: usize, key: KeyHash, data: Data) {
-        // The bit of the bucket stays set.
+        // The first word of each bucket keeps its lock bit until `Bit` is dropped.
         let lock = if place.is_multiple_of(ENTRIES) { LOCK } else { 0 };
         self.word(place, 0).store(data.0 | lock);
         self.word(place, 1).store(data.check(key));
     }
 
-    /// Empties a place.
+    /// Empties one place of the two buckets.
     pub(super) fn empty(&self, place: usize) {
         self.put(place, KeyHash(0), Data::EMPTY);
     }

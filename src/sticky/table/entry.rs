@@ -1,46 +1,46 @@
 //! One entry as two words, and the minute that dates it.
 //!
-//! Touches no shared stick table. Invariant: the check word binds the key to everything in the data word but minutes and
-//! lock, so the halves of two different entries, read together, name a key that nobody has.
+//! Touches no shared memory. Invariant: the check word binds the key to everything in the data word but minutes and
+//! lock, so the halves of two different entries, read together, give a key that does not exist.
 //!
 //! ```text
 //! data   backend id 16 | generation 16 | minutes 24 | lock 1 | value 1 | placement 6
 //! check  key ^ (data without minutes and lock)
 //! ```
 //!
-//! Id 0 is nobody: a place of zeros is empty. Minutes go round every 31 years. *Placement* names the placement that
-//! would find the same backend, by a remainder of its digest, or is 0: so when a reload changes placement, everything
-//! remembered before counts as worth remembering until its client comes again. *Value* is set where the key is a value
-//! of a learned cookie, which lives by a time of its own; placement is then 0 if a backend is known to have set it.
+//! Id 0 is no backend: a place of zeros is empty. Minutes wrap after 31 years. *Placement* is the number of the
+//! placement that would find the same backend (a remainder of its digest), or 0: so when a reload changes placement,
+//! every older entry counts as worth keeping until its client comes again. *Value* is set where the key is a value of a
+//! learned cookie, which has a lifetime of its own; placement is then 0 if a backend is known to have set the value.
 
 use std::time::Duration;
 
 use super::secret::KeyHash;
 use super::{BackendId, EntryKind, EntryValue, Terms};
 
-/// Minutes since a moment of the process.
+/// Minutes on the process's clock, modulo 2^24.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Minute(u32);
 
-/// Those that an entry keeps.
+/// Largest minute, 24 bits.
 const MINUTES: u32 = 0xff_ffff;
 
 impl Minute {
-    /// When the clock began.
+    /// First minute of the process's clock.
     pub const START: Self = Self(0);
 
-    /// The minute of a moment of the process's clock.
+    /// The minute of a time on the process's clock, in milliseconds.
     #[inline]
     pub fn of_ms(now_ms: u64) -> Self {
         Self((now_ms / 60_000) as u32 & MINUTES)
     }
 
-    /// So many minutes earlier, which may be before the clock began.
+    /// The minute so much earlier, which may lie before the start of the clock.
     pub fn before(self, age_min: u32) -> Self {
         Self(self.0.wrapping_sub(age_min) & MINUTES)
     }
 
-    /// How long ago `seen` was. What lies ahead was seen by a thread whose clock was read a little later: just now.
+    /// Minutes since `seen`. A minute ahead comes from a thread that read the clock a little later, and counts as 0.
     #[inline]
     pub fn age_min(self, seen: Self) -> u32 {
         let age = self.0.wrapping_sub(seen.0) & MINUTES;
@@ -48,16 +48,15 @@ impl Minute {
     }
 }
 
-/// The most minutes that an entry is kept for.
+/// Most minutes that an entry can live: half the range, so that ages stay unambiguous.
 const REMEMBER_MAX: u64 = (MINUTES / 2 - 1) as u64;
 
-/// Entries older than this are over. They are dated by the minute, so it is never less than asked, and up to two
-/// minutes more.
+/// Age in minutes at which an entry is over, rounded up: never less than asked, up to two minutes more.
 fn remember_min(remember: Duration) -> u32 {
     remember.as_secs().div_ceil(60).min(REMEMBER_MAX) as u32
 }
 
-/// How old entries get, each by its kind.
+/// Greatest ages of entries, in minutes, by kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lifetimes {
     keys_min: u32,
@@ -76,63 +75,63 @@ impl Lifetimes {
     }
 }
 
-/// Placements that entries can tell apart.
+/// Number of placements that entries can tell apart.
 pub(super) const PLACEMENT_IDS: usize = 62;
 
-/// Which placement would find an entry again: 1 to [`PLACEMENT_IDS`].
+/// Number of the placement that would find an entry's backend: 1 to [`PLACEMENT_IDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PlacementId(u8);
 
 impl PlacementId {
-    /// The one with this place in a list of them.
+    /// The id of a position in the list of placements, modulo its length.
     pub(super) fn at(place: usize) -> Self {
         Self(1 + (place % PLACEMENT_IDS) as u8)
     }
 
-    /// Its place.
+    /// Position in the list of placements, from 0.
     pub(super) fn place(self) -> usize {
         usize::from(self.0) - 1
     }
 
-    /// The one that an entry's flags name.
+    /// The id in an entry's flags; `None` for the values that name no placement.
     fn of_flags(flags: u64) -> Option<Self> {
-        let number = (flags & FINDER_MASK) as u8;
+        let number = (flags & PLACEMENT_MASK) as u8;
         (1..=PLACEMENT_IDS as u8).contains(&number).then_some(Self(number))
     }
 }
 
-/// The flags of an entry of another stick table, in which placements have other numbers.
+/// Flags of an entry of another table, with the placement's number of this one; 0 where it has none.
 pub(super) fn translated(flags: u8, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> u8 {
     let flags = u64::from(flags);
     match PlacementId::of_flags(flags) {
-        Some(there) => (flags & !FINDER_MASK) as u8 | placement_id(there).map_or(0, |here| here.0),
+        Some(there) => (flags & !PLACEMENT_MASK) as u8 | placement_id(there).map_or(0, |here| here.0),
         None => flags as u8,
     }
 }
 
-/// The data word.
+/// Data word of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Data(pub(super) u64);
 
 const MINUTES_SHIFT: u32 = 8;
 const MINUTES_MASK: u64 = (MINUTES as u64) << MINUTES_SHIFT;
 const VALUE: u64 = 1 << 6;
-const FINDER_MASK: u64 = VALUE - 1;
-const FLAGS_MASK: u64 = VALUE | FINDER_MASK;
-/// No placement.
-const OVERFLOWED: u64 = FINDER_MASK;
+const PLACEMENT_MASK: u64 = VALUE - 1;
+const FLAGS_MASK: u64 = VALUE | PLACEMENT_MASK;
+/// Value of the placement bits that is no placement: the key stays elsewhere for load.
+const OVERFLOWED: u64 = PLACEMENT_MASK;
 const LEARNED: u64 = VALUE;
-/// No placement either.
-const BROUGHT: u64 = VALUE | FINDER_MASK;
+/// Value of the flags for a value of a learned cookie without a known setter.
+const BROUGHT: u64 = VALUE | PLACEMENT_MASK;
 
-/// Set in the first entry of a bucket while somebody changes the bucket.
+/// Lock bit of a bucket, in the data word of its first entry.
 pub(super) const LOCK: u64 = 1 << 7;
 
 impl Data {
-    /// A place where nobody is.
+    /// Data word of an empty place.
     pub(super) const EMPTY: Self = Self(0);
 
-    /// An entry of somebody who settled there at `seen`.
+    /// An entry for a key seen at this minute; `placement_id` enters only an entry of kind `Placed`.
     #[inline]
     pub(super) fn new(place: EntryValue, placement_id: PlacementId, seen: Minute) -> Self {
         let flags = match place.kind {
@@ -145,7 +144,7 @@ impl Data {
         Self::with_flags(place.id, flags as u8, seen)
     }
 
-    /// An entry with the flags of another one.
+    /// An entry with flags as [`flags`](Self::flags) returns them.
     pub(super) fn with_flags(id: BackendId, flags: u8, seen: Minute) -> Self {
         let id = u64::from(id.id) << 48 | u64::from(id.generation) << 32;
         Self(id | u64::from(seen.0) << MINUTES_SHIFT | u64::from(flags) & FLAGS_MASK)
@@ -171,35 +170,35 @@ impl Data {
         Minute((self.0 >> MINUTES_SHIFT) as u32 & MINUTES)
     }
 
-    /// What is kept besides id and minute.
+    /// The bits besides id, minute and lock.
     #[inline]
     pub(super) fn flags(self) -> u8 {
         (self.0 & FLAGS_MASK) as u8
     }
 
-    /// As a pool with this placement sees it.
+    /// The kind, as seen by a pool with this placement.
     #[inline]
     pub(super) fn kind(self, placement_id: PlacementId) -> EntryKind {
         if self.0 & VALUE != 0 {
             if self.is_learned() { EntryKind::Learned } else { EntryKind::Brought }
-        } else if self.0 & FINDER_MASK == u64::from(placement_id.0) {
+        } else if self.0 & PLACEMENT_MASK == u64::from(placement_id.0) {
             EntryKind::Placed
-        } else if self.0 & FINDER_MASK == OVERFLOWED {
+        } else if self.0 & PLACEMENT_MASK == OVERFLOWED {
             EntryKind::Overflowed
-        } else if self.0 & FINDER_MASK != 0 {
+        } else if self.0 & PLACEMENT_MASK != 0 {
             EntryKind::Outgrown
         } else {
             EntryKind::Displaced
         }
     }
 
-    /// The same entry, seen at another minute.
+    /// This entry with another minute.
     #[inline]
     pub(super) fn seen_at(self, seen: Minute) -> Self {
         Self(self.0 & !MINUTES_MASK | u64::from(seen.0) << MINUTES_SHIFT)
     }
 
-    /// Learned if the other one is.
+    /// This entry as `Learned`, if the other one is.
     #[inline]
     pub(super) fn as_learned_as(self, other: Self) -> Self {
         if other.is_learned() { Self(self.0 & !FLAGS_MASK | LEARNED) } else { self }
@@ -210,19 +209,19 @@ impl Data {
         self.0 & FLAGS_MASK == LEARNED
     }
 
-    /// Everything that the check word binds.
+    /// The bits that the check word binds.
     #[inline]
     pub(super) fn bound(self) -> u64 {
         self.0 & !(MINUTES_MASK | LOCK)
     }
 
-    /// The check word.
+    /// The check word for this entry under a key.
     #[inline]
     pub(super) fn check(self, key: KeyHash) -> u64 {
         key.0 ^ self.bound()
     }
 
-    /// The key of a pair of words.
+    /// The key of this data word and a check word, which exists only if both belong together.
     #[inline]
     pub(super) fn key(self, check: u64) -> KeyHash {
         KeyHash(check ^ self.bound())
@@ -293,8 +292,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pair_of_words_gives_back_what_made_it(id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, kind in 0..4_usize) {
-            let place = EntryValue { id: BackendId { id, generation }, kind: [EntryKind::Placed, EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned][kind] };
+        fn a_pair_of_words_gives_back_what_made_it(
+            id in 1u16.., generation: u16, ms: u64, later: u64, key: u64, kind in 0..4_usize,
+        ) {
+            let kinds = [EntryKind::Placed, EntryKind::Displaced, EntryKind::Brought, EntryKind::Learned];
+            let place = EntryValue { id: BackendId { id, generation }, kind: kinds[kind] };
             let (placement_id, seen) = (PlacementId::at(key as usize), Minute::of_ms(ms));
             let data = Data::new(place, placement_id, seen);
             prop_assert_eq!((data.id(), data.kind(placement_id), data.seen()), (place.id, place.kind, seen));

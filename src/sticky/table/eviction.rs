@@ -1,8 +1,8 @@
-//! Who gives way to whom: the entry of a key to a new one of the same key, and others to a newcomer.
+//! Which entry gives way: an entry to a new one of the same key, and entries of other keys to a newcomer.
 //!
-//! Looks at copies of entries and changes nothing. Invariant: nobody goes for a newcomer that is worth less or was
-//! seen longer ago, and nobody who is worth something goes while there is somebody worth nothing. An entry whose backend
-//! has left is worth only this: as long as there is room, its client is known to have been torn away.
+//! Works on copies of entries and changes nothing. Invariant: no entry goes for a newcomer that is worth less or was
+//! seen longer ago, and none of worth goes while there is one of no worth. An entry of a backend that left the
+//! configuration takes no room from others; while there is room, it records that its client lost a backend.
 
 use std::cmp::Reverse;
 
@@ -10,7 +10,7 @@ use super::buckets::ENTRIES;
 use super::entry::{Data, Lifetimes, Minute, PlacementId};
 use super::{BackendState, EntryKind, Stored};
 
-/// What the stick table is asked under: the terms of a snapshot, and now.
+/// Terms of a snapshot and the time, for one operation on the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TableView {
     pub(super) lifetimes: Lifetimes,
@@ -19,25 +19,25 @@ pub(super) struct TableView {
 }
 
 impl TableView {
-    /// An entry that is there, and not over.
+    /// Whether an entry exists and has not outlived its time.
     #[inline]
     pub(super) fn is_live(&self, data: Data) -> bool {
         !data.is_empty() && self.lifetimes.reach(data.flags(), self.now.age_min(data.seen()))
     }
 }
 
-/// What happens to a live entry when the same key comes again.
+/// What happens to a live entry when its key comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfKnown {
-    /// It goes where the new one says.
+    /// The new entry's backend replaces the old one.
     Move,
-    /// It stays where it is, and is as young as the new one.
+    /// The old backend stays; the date becomes the younger of both.
     Keep,
-    /// The younger one counts.
+    /// The younger of the two entries counts.
     Newest,
 }
 
-/// What an entry becomes when the same key comes again.
+/// An entry after its key came again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Update {
     pub(super) after: Data,
@@ -53,44 +53,46 @@ impl Update {
         view: &TableView,
         state: impl Fn(Data) -> BackendState,
     ) -> Self {
+        // An entry of a backend that left gives way entirely: its `Learned` kind does not pass on.
         if !view.is_live(before) || state(before) == BackendState::Gone {
             return Self { after: fresh, stored: Stored::Added };
         }
         let age_min = |data: Data| view.now.age_min(data.seen());
         let stays = if_known == IfKnown::Keep || if_known == IfKnown::Newest && age_min(before) <= age_min(fresh);
+        // The date never goes back, whichever backend counts.
         let younger = if age_min(fresh) < age_min(before) { fresh } else { before };
         let after = if stays { before } else { fresh.as_learned_as(before) }.seen_at(younger.seen());
         Self { after, stored: if after.id() == before.id() { Stored::Known } else { Stored::Moved } }
     }
 }
 
-/// What an entry is worth, least first.
+/// Worth of an entry, least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// Empty or over.
+    /// An empty place, or an entry that has outlived its time.
     Nothing,
-    /// Of a backend that is gone.
+    /// An entry of a backend that has left the configuration.
     Gone,
-    /// Placement would find it anyway, or its backend is of no use now.
+    /// An entry that placement would find anyway, or one of a backend that takes no connection now.
     Little,
-    /// Only stick table knows it.
+    /// An entry that only the stick table has.
     Displaced,
-    /// The application said so.
+    /// An entry that the application has set with its cookie.
     Learned,
 }
 
-/// Where a newcomer goes.
+/// Place for a newcomer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// To a place where nobody is missed.
+    /// A place without a live entry of a present backend.
     Free(usize),
-    /// In place of a live entry.
+    /// The place of a live entry of this kind, which goes.
     InsteadOf(usize, EntryKind),
-    /// Nowhere.
+    /// No place: every entry is worth more.
     None,
 }
 
-/// Looks for a place in both buckets of a key.
+/// Chooses a place in both buckets of a key.
 pub(super) fn find(
     all: &[Data; 2 * ENTRIES],
     newcomer: Data,
@@ -101,7 +103,9 @@ pub(super) fn find(
     if let Some(place) = freest(&ranks, Rank::Nothing).or_else(|| freest(&ranks, Rank::Gone)) {
         return Room::Free(place);
     }
+    // Order of leaving: least worth first, and among equals the one seen longest ago.
     let with_age = |rank: Rank, data: Data| (rank, Reverse(view.now.age_min(data.seen())));
+    // The backend of a newcomer has just taken its connection.
     let newcomer = with_age(rank(newcomer, view, |_| BackendState::Usable), newcomer);
     let at = |place: usize| with_age(ranks[place], all[place]);
     match (0..all.len()).min_by_key(|place| at(*place)) {
@@ -110,7 +114,8 @@ pub(super) fn find(
     }
 }
 
-/// The first place of this worth in the bucket that has more of them: what keeps few keys from ever finding both full.
+/// The first place of this rank in the bucket that has more of them. The emptier of two buckets fills last, so that few
+/// keys ever find both full.
 fn freest(ranks: &[Rank; 2 * ENTRIES], least: Rank) -> Option<usize> {
     let (first, second) = ranks.split_at(ENTRIES);
     let free = |bucket: &[Rank]| bucket.iter().filter(|rank| **rank == least).count();
@@ -118,6 +123,7 @@ fn freest(ranks: &[Rank; 2 * ENTRIES], least: Rank) -> Option<usize> {
     bucket.iter().position(|rank| *rank == least).map(|place| place + offset)
 }
 
+// Worth of an entry: what would be lost if it went.
 fn rank(data: Data, view: &TableView, state: impl Fn(Data) -> BackendState) -> Rank {
     if !view.is_live(data) {
         return Rank::Nothing;

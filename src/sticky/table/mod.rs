@@ -1,23 +1,23 @@
-//! Remembers where an active key settled: a table of fixed size that all workers read and write without a lock.
+//! The stick table: where an active key settled, in a table of fixed size that all workers read and write without a
+//! lock.
 //!
-//! Chooses no backend and knows none; reads no clock; does no I/O. Invariants: a look-up never waits and never
-//! allocates; an entry answers only for the key and the backend it was made for; what is lost, is lost because there
-//! was no room, and the caller is told.
+//! Chooses no backend and reads no clock; does no I/O. Invariants: a look-up never waits and never allocates; an entry
+//! is found only under the key, and names only the backend, that it was made for; an entry is lost only for lack of
+//! room, and the caller learns that from [`Stored`].
 //!
 //! | file | what |
 //! |---|---|
 //! | `entry` | two words, 16 bytes: backend, minute, flags, key |
 //! | `buckets` | buckets of four entries, one cache line; the only file that touches shared words |
-//! | `eviction` | who gives way to whom |
-//! | [`secret`] | what makes the hash of a key unforeseeable |
+//! | `eviction` | which entry gives way to a new one |
+//! | [`secret`] | the keyed hash of a key |
 //! | `placement_ids` | placements as numbers |
-//! | [`ids`] | backend names as numbers that are never used twice |
-//! | [`stats`] | how many keys, where, how old |
-//! | [`hottest`] | which keys come most often |
-//! | [`mod@file`] | all of it as bytes |
+//! | [`backend_ids`] | backend names as numbers that are never used twice |
+//! | [`stats`] | counts of keys by backend and age |
+//! | [`top_keys`] | the keys that come most often |
+//! | [`mod@file`] | the stick-table file |
 //!
-//! A key has two buckets to stand in and goes to the emptier one; so a table filled to two thirds loses some 2 keys in
-//! 1,000 early.
+//! A key has two buckets and goes to the emptier one; so a table filled to two thirds loses some 2 keys in 1,000 early.
 
 pub mod backend_ids;
 pub mod file;
@@ -48,8 +48,8 @@ use self::entry::{Data, Lifetimes, PlacementId};
 use self::eviction::{IfKnown, Room, TableView, Update};
 use self::placement_ids::PlacementIds;
 
-/// The stick table of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones are the same
-/// table.
+/// The stick table of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones share the
+/// entries.
 #[derive(Clone)]
 pub struct StickTable {
     buckets: Arc<Buckets>,
@@ -61,41 +61,42 @@ pub struct StickTable {
     placement_id: PlacementId,
 }
 
-/// What a snapshot says about a stick table.
+/// Settings of a stick table that a snapshot brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// How long an entry lives after its key's last connection ended. Entries are dated by the minute: it lives at
-    /// least this long and at most two minutes longer.
+    /// Time that an entry lives after its key's last connection ended. Entries are dated by the minute: an entry lives
+    /// at least this long and at most two minutes longer.
     pub remember: Duration,
-    /// The same for an entry whose key is a value of a learned cookie.
+    /// Time that an entry lives if its key is a value of a learned cookie.
     pub remember_values: Duration,
-    /// The digest of the pool's placement: entries that another placement made are not known to be found by this one.
+    /// Digest of the pool's placement. An entry made under another placement does not count as one that placement finds
+    /// anyway.
     pub digest: u64,
 }
 
-/// Where a key settles.
+/// Value of an entry: where its key settles, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryValue {
-    /// The backend.
+    /// Id of the backend in this table.
     pub id: BackendId,
-    /// Why there.
+    /// Reason for that backend.
     pub kind: EntryKind,
 }
 
-/// Why a key is where it is; the later, the more an entry is worth.
+/// Why a key is at its backend. A later kind is worth more when entries give way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntryKind {
-    /// Placement put it there and would do so again.
+    /// Placement chose this backend and would choose it again.
     Placed,
-    /// Placement put it there when the table was another one.
+    /// Placement chose this backend under an earlier digest.
     Outgrown,
-    /// Placement would put it elsewhere, where it could not be served.
+    /// Placement would choose another backend, which could not serve the key.
     Displaced,
-    /// Placement would put it elsewhere, and it stays: there was too much to do, or the pool has grown since.
+    /// Placement would choose another backend, but the key stays: that one was overloaded, or the pool has grown since.
     Overflowed,
     /// The key is a value of a learned cookie that a client brought: no backend is known to have set it.
     Brought,
-    /// The backend set the cookie to this value. Stays so when the key moves.
+    /// The key is a value of a learned cookie that the backend set. The kind stays when the key moves.
     Learned,
 }
 
@@ -106,59 +107,59 @@ impl EntryKind {
     }
 }
 
-/// What an entry says about its key.
+/// An entry as a look-up returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// The backend, which may have left the configuration: [`IdMap::index`] knows.
+    /// Id of the backend, which may have left the configuration: [`IdMap::index`] is then `None`.
     pub id: BackendId,
-    /// Why there. An entry that another placement made is `Outgrown` until it is settled again.
+    /// Reason for the backend. An entry made under another placement is `Outgrown` until it is settled again.
     pub kind: EntryKind,
-    /// Since it was last seen, in whole minutes.
+    /// Whole minutes since the key was last seen.
     pub age_min: u32,
 }
 
-/// Who sits on a id, as whoever makes an entry sees it.
+/// State of the backend that an existing entry names, when a new entry needs room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendState {
-    /// Nobody: the backend has left the configuration.
+    /// The backend has left the configuration.
     Gone,
-    /// A backend that takes no connection now.
+    /// The backend takes no connection now.
     Unusable,
-    /// A backend that does.
+    /// The backend takes connections.
     Usable,
 }
 
-/// What became of an entry that was to be made.
+/// Outcome of storing an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Stored {
-    /// It was there.
+    /// The key had an entry that named this backend already.
     Known,
-    /// It was there and named another backend.
+    /// The key had an entry that named another backend.
     Moved,
-    /// It is there now, and nobody is missed.
+    /// The entry is new and took a free place.
     Added,
-    /// It is there now, and a live one, worth so much, is not.
+    /// The entry is new and took the place of a live one of this kind.
     Evicted(EntryKind),
-    /// It is not: all those in its place are worth more. Never said of what is learned now.
+    /// The entry was not stored: all entries in its buckets are worth more. A value learned just now is never refused.
     Refused,
-    /// It is not: others were changing the same place all the time. Trying again later helps.
+    /// The entry was not stored: other threads kept changing its buckets. Trying again later helps.
     Busy,
 }
 
-/// One entry, for export and counting.
+/// One entry with its key, for export and counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableEntry {
-    /// Its key.
+    /// Hash of the entry's key.
     pub key: KeyHash,
-    /// What it says, as [`StickTable::find`] does. The age may be more than is remembered.
+    /// The entry as [`StickTable::find`] returns it, except that it may have outlived its time.
     pub known: Known,
     flags: u8,
 }
 
 impl StickTable {
-    /// An empty one of at most `bytes`; `None` below 128 (`stick_table = "0"`) or if the system has no room. Its pages cost
-    /// nothing until they are used.
+    /// An empty table of at most `bytes`; `None` below 128 (`stick_table = "0"`) or if the system has no memory. Pages
+    /// are taken from the system when they are first used.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
         let placement_ids = Arc::<PlacementIds>::default();
         Some(Self {
@@ -172,21 +173,22 @@ impl StickTable {
         })
     }
 
-    /// The same one under the terms of another snapshot, or of another pool of the group. What is shared has a number
-    /// for its placement from now on, and is the same otherwise.
+    /// This table under the terms of another snapshot, or of another pool of the group. Only the lifetimes and the
+    /// number of the placement differ; the entries are shared.
     #[must_use]
     pub fn under(&self, terms: Terms) -> Self {
         Self { lifetimes: Lifetimes::new(&terms), placement_id: self.placement_ids.of(terms.digest), ..self.clone() }
     }
 
-    /// An empty one of another size with the same secret and ids, to [`absorb`](Self::absorb) this one.
+    /// An empty table of another size with this one's secret and ids, to [`absorb`](Self::absorb) it.
     pub fn resized(&self, bytes: u64) -> Option<Self> {
         Some(Self { buckets: Arc::new(Buckets::zeroed(bytes)?), ..self.clone() })
     }
 
-    /// Takes over what stands in another stick table of the same secret, unless it knows better; how many entries there
-    /// were. `id`: where a backend of the other stick table sits in this one. A reload that gives a pool another table does
-    /// so before the new snapshot is in force and again when nobody uses the old one, for what was written in between.
+    /// Copies the live entries of another table with the same secret, unless there is a younger one here. Returns the
+    /// number of keys known here afterwards. `id` maps the other table's ids to ids of this one. A reload that gives a
+    /// pool another table does so before the new snapshot is in force, and again when the old one is no longer used,
+    /// for entries written in between.
     pub fn absorb(&self, from: &Self, now: Minute, id: impl Fn(BackendId) -> Option<BackendId>) -> u64 {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
         let placement_id = self.placement_ids.translate(&from.placement_ids);
@@ -194,32 +196,32 @@ impl StickTable {
         here.filter(|entry| self.restore(entry, now)).count() as u64
     }
 
-    /// Its size.
+    /// Size of the entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.buckets.bytes()
     }
 
-    /// Whether both are one table, under whatever terms.
+    /// Whether both share their entries, under whatever terms.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.buckets, &other.buckets)
     }
 
-    /// Hashes keys for this stick table.
+    /// The secret that hashes keys for this table.
     pub fn secret(&self) -> &Secret {
         &self.secret
     }
 
-    /// Who sits where.
+    /// Ids of the backends in this table.
     pub fn ids(&self) -> &BackendIds {
         &self.ids
     }
 
-    /// Which keys come most often.
+    /// Sketch of the keys that come most often.
     pub fn hottest(&self) -> &TopKeys {
         &self.hottest
     }
 
-    /// Where a key settled, unless that is over.
+    /// The entry of a key; `None` if there is none or its time is over.
     #[inline]
     pub fn find(&self, key: KeyHash, now: Minute) -> Option<Known> {
         let data = self.buckets.find(key)?.data;
@@ -227,8 +229,8 @@ impl StickTable {
         self.lifetimes.reach(data.flags(), known.age_min).then_some(known)
     }
 
-    /// A key has settled: its connection stands. Whatever was known of it before gives way, but what was learned from
-    /// its cookie stays worth as much.
+    /// Stores the backend of a key when its connection stands. An older entry of the key gives way, but a value that
+    /// was `Learned` stays so.
     pub fn settle(
         &self,
         key: KeyHash,
@@ -239,8 +241,8 @@ impl StickTable {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Move, &self.view(now), state)
     }
 
-    /// A connection of a key goes on, or has just ended: its entry lives on, wherever the key is by now. One that was
-    /// lost is made again.
+    /// Dates the entry of a key anew while its connection goes on, and when it has ended. The entry keeps its backend,
+    /// wherever the key is by now; an entry that was lost is made again.
     pub fn refresh(
         &self,
         key: KeyHash,
@@ -251,31 +253,31 @@ impl StickTable {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Keep, &self.view(now), state)
     }
 
-    /// Drops what is known of a key; whether that was done. `false`: nothing was known, or the place was busy.
+    /// Removes the entry of a key. False: there was none, or the bucket was busy.
     pub fn forget(&self, key: KeyHash) -> bool {
         let held = self.buckets.find(key).and_then(|_| self.buckets.hold(key));
         held.is_some_and(|held| held.place_of(key).map(|place| held.empty(place)).is_some())
     }
 
-    /// Into how many slices it can be cut.
+    /// Number of buckets, for [`entries`](Self::entries) in slices.
     pub fn buckets(&self) -> usize {
         self.buckets.buckets()
     }
 
-    /// What stands in these buckets, while others go on changing it: an entry is as it was at some moment. Those whose
-    /// time is over are included until somebody needs their place.
+    /// Entries of these buckets while other threads go on changing them: each is as it was at some moment. An entry
+    /// that has outlived its time is included until its place is needed.
     pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
         let buckets = buckets.start.min(self.buckets())..buckets.end.min(self.buckets());
         let entries = buckets.flat_map(|bucket| self.buckets.entries(bucket));
         entries.map(move |(key, data)| TableEntry { key, known: self.known(data, now), flags: data.flags() })
     }
 
-    /// Whether an entry's time is not over.
+    /// Whether an entry has not outlived its time.
     pub fn remembers(&self, entry: &TableEntry) -> bool {
         self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
-    /// Takes an entry as it was in another stick table, unless it knows better; whether its key is known now.
+    /// Stores an entry of another table, unless there is a younger one; false if there was no room.
     fn restore(&self, entry: &TableEntry, now: Minute) -> bool {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
         let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| BackendState::Usable);
@@ -291,6 +293,7 @@ impl StickTable {
         state: impl Fn(BackendId) -> BackendState,
     ) -> Stored {
         let state = |data: Data| state(data.id());
+        // A change of the date alone needs no lock: one compare-exchange, which fails if anything else changed.
         let succeed = |before: Data| Update::new(before, data, if_known, view, state);
         if let Some(found) = self.buckets.first_look(key) {
             let Update { after, stored } = succeed(found.data);
@@ -298,6 +301,8 @@ impl StickTable {
                 return stored;
             }
         }
+        // Everything else happens under the bits of both buckets, so the key is looked for again: it may have moved
+        // meanwhile.
         let Some(held) = self.buckets.hold(key) else { return Stored::Busy };
         if let Some(place) = held.place_of(key) {
             let Update { after, stored } = succeed(held.all()[place]);
@@ -328,12 +333,12 @@ impl StickTable {
 }
 
 impl TableEntry {
-    /// The same in a stick table where backends have other ids and placements other numbers.
+    /// This entry with the id and the placement's number of another table.
     fn at(self, id: BackendId, placement_id: impl Fn(PlacementId) -> Option<PlacementId>) -> Self {
         Self { known: Known { id, ..self.known }, flags: entry::translated(self.flags, placement_id), ..self }
     }
 
-    /// As a stick-table file tells it. Its origin depends on who asks.
+    /// An entry of a stick-table file. Its kind follows from the flags once it is in a table.
     fn new(key: KeyHash, id: BackendId, flags: u8, age_min: u32) -> Self {
         Self { key, known: Known { id, kind: EntryKind::Displaced, age_min }, flags }
     }

@@ -1,13 +1,13 @@
-//! Which number stands for which placement in the entries of a stick table.
+//! Numbers for placements in the entries of a stick table.
 //!
-//! Knows digests and numbers, not placements. Invariant: two placements that a stick table has seen never have the same
-//! number, as long as there were no more than [`PLACEMENT_IDS`] of them.
+//! Handles digests and numbers, not placements. Invariant: two placements of a stick table never share a number, as
+//! long as there were no more than [`PLACEMENT_IDS`] of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::entry::{PLACEMENT_IDS, PlacementId};
 
-/// The digests that have a number. Asked when a snapshot is built, never for a connection.
+/// Digests by number. Used when a snapshot is built, never for a connection.
 #[derive(Debug)]
 pub(super) struct PlacementIds(Mutex<[Option<u64>; PLACEMENT_IDS]>);
 
@@ -18,8 +18,8 @@ impl Default for PlacementIds {
 }
 
 impl PlacementIds {
-    /// The number of a digest: that which it would have in any other process, or the next that is free. When none is,
-    /// it takes its own from whoever has it.
+    /// The number of a digest: its remainder, which is equal in every process, or else the next free number. When no
+    /// number is free, the digest takes the number of its remainder from another one.
     pub(super) fn of(&self, digest: u64) -> PlacementId {
         let mut digests = self.digests();
         let own = (digest % PLACEMENT_IDS as u64) as usize;
@@ -29,14 +29,14 @@ impl PlacementIds {
         PlacementId::at(place)
     }
 
-    /// The numbers here of those that have one there, by their number there.
+    /// Maps numbers of another table to numbers of this one; `None` for a number without a placement there.
     pub(super) fn translate(&self, there: &Self) -> impl Fn(PlacementId) -> Option<PlacementId> + use<> {
         let digests = *there.digests();
         let here = digests.map(|digest| digest.map(|digest| self.of(digest)));
         move |placement_id| here[placement_id.place()]
     }
 
-    /// Every step leaves the list whole.
+    /// Locks the list. A poisoned lock is taken as well: every step leaves the list consistent.
     fn digests(&self) -> MutexGuard<'_, [Option<u64>; PLACEMENT_IDS]> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,25 +1,25 @@
-//! The hash by which the stick table knows a key: SipHash-1-3 under a secret of 128 bits.
+//! The hash of a key in the stick table: SipHash-1-3 under a secret of 128 bits.
 //!
-//! Keeps no key and makes no randomness. Invariant: without the secret nobody can tell which keys share a bucket, nor
-//! make two that are taken for one.
+//! Stores no key and makes no random number. Invariant: without the secret it is not possible to find keys that share a
+//! bucket, or two keys with one hash.
 //!
 //! # Why 64 bits
 //!
-//! The whole hash stands in the entry and both buckets follow from it, so a stick table can change its size and a stick table
-//! file outlives it. A new key is taken for one of n known ones with probability n / 2⁶⁴: with a million of them, at
-//! ten thousand new keys a second, once in 56 years, and then one client is sent where another one lives. 128 bits
-//! would cost three more rounds in every pick.
+//! The whole hash stands in the entry and both buckets follow from it, so a table can change its size and can be
+//! written to a file. A new key has the hash of one of n known keys with probability n / 2⁶⁴: with a million of them,
+//! at ten thousand new keys a second, once in 56 years, and then one client goes to the backend of another. 128 bits
+//! would cost three more rounds of SipHash in every pick.
 
 use std::fmt;
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-/// A key as the stick table knows it.
+/// Hash of a key in the stick table.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub(super) u64);
 
-/// What makes hashes of keys unforeseeable; one for all memories of a process and for its stick-table file.
+/// Secret of the hashes, which makes them unpredictable; one for all stick tables of a process and for its file.
 #[derive(Clone)]
 pub struct Secret {
     bytes: [u8; 16],
@@ -28,10 +28,10 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// `bytes` are random, or come from the stick-table file.
+    /// A secret of 16 bytes, random or from the stick-table file.
     pub fn new(bytes: [u8; 16]) -> Self {
         let keys = SipHasher13::new_with_key(&bytes);
-        // Keys of connections and values of cookies may be the same bytes; they are not the same client.
+        // The key of a connection and the value of a cookie may be the same bytes, but belong to different clients.
         let part = |half: u8| {
             let mut hasher = keys;
             hasher.write(&[b'c', half]);
@@ -40,19 +40,19 @@ impl Secret {
         Self { bytes, keys, cookies: SipHasher13::new_with_keys(part(0), part(1)) }
     }
 
-    /// Of the bytes of a connection's key, as [`sticky::key`](crate::sticky::key) encodes them.
+    /// Hashes the bytes of a connection's key, as [`sticky::key`](crate::sticky::key) encodes them.
     #[inline]
     pub fn key(&self, key: &[u8]) -> KeyHash {
         KeyHash(self.keys.hash(key))
     }
 
-    /// Of the value of an application's cookie.
+    /// Hashes the value of an application's cookie.
     #[inline]
     pub fn cookie(&self, value: &[u8]) -> KeyHash {
         KeyHash(self.cookies.hash(value))
     }
 
-    /// For the stick-table file.
+    /// The 16 bytes, for the stick-table file.
     pub(super) fn bytes(&self) -> [u8; 16] {
         self.bytes
     }

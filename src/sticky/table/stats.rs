@@ -1,7 +1,7 @@
-//! How many keys a stick table knows, where they live and how long ago they came.
+//! Counts of the entries of a stick table, by backend, kind and age.
 //!
-//! Takes nothing from the table and stops nobody: slices are counted one after another while others write.
-//! Invariant: every entry counted was live at some moment of the count.
+//! Changes nothing and blocks no thread: the table is counted slice by slice while others write. Invariant: every entry
+//! that is counted was live at some moment of the count.
 
 use std::ops::Range;
 
@@ -9,27 +9,27 @@ use ahash::AHashMap;
 
 use super::{BackendId, EntryKind, Minute, StickTable};
 
-/// Upper bounds of the ages, in minutes; what is older falls into one more.
+/// Upper bounds of the age classes, in minutes; one more class holds everything older.
 pub const AGES_MIN: [u32; 10] = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1_440];
 
-/// A count of live entries. Whoever counts takes a slice, lets others work, and takes the next.
+/// Counts of live entries. The table is counted in slices, with other work in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sessions known.
+    /// Number of live entries.
     pub known: u64,
-    /// By age, see [`AGES_MIN`].
+    /// Entries by age class, see [`AGES_MIN`].
     pub by_age: [u64; AGES_MIN.len() + 1],
-    /// Those that placement would find anyway.
+    /// Entries that placement would find anyway.
     pub placed: u64,
-    /// Those that it would not.
+    /// Entries that only the stick table has.
     pub displaced: u64,
-    /// Those that are values of an application's cookie.
+    /// Entries for values of a learned cookie.
     pub learned: u64,
     by_id: AHashMap<BackendId, u64>,
 }
 
 impl Stats {
-    /// Adds what lives in these of the stick table's buckets.
+    /// Adds the live entries of these buckets.
     pub fn count(&mut self, table: &StickTable, buckets: Range<usize>, now: Minute) {
         for entry in table.entries(buckets, now).filter(|entry| table.remembers(entry)) {
             self.known += 1;
@@ -43,13 +43,13 @@ impl Stats {
         }
     }
 
-    /// How many there are of each age: at most so many minutes, then all older ones.
+    /// Count of each age class with its name: its upper bound, or `older`.
     pub fn ages(&self) -> impl Iterator<Item = (String, u64)> + '_ {
         let names = AGES_MIN.iter().map(|bound| format!("{bound}m")).chain(["older".to_owned()]);
         names.zip(self.by_age)
     }
 
-    /// How many live with this backend.
+    /// Number of live entries of this backend.
     pub fn of(&self, id: BackendId) -> u64 {
         self.by_id.get(&id).copied().unwrap_or(0)
     }

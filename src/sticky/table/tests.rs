@@ -321,7 +321,8 @@ proptest! {
                 TableStep::Settle(n, id, kind) => {
                     let stored = table.settle(key(n), EntryValue { id: ids[id], kind }, at(now), usable);
                     let before = plain.get(&n).copied();
-                    let kept = before.filter(|(_, before, _)| *before == EntryKind::Learned).map_or(kind, |_| EntryKind::Learned);
+                    let learned = before.is_some_and(|(_, before, _)| before == EntryKind::Learned);
+                    let kept = if learned { EntryKind::Learned } else { kind };
                     plain.insert(n, (ids[id], kept, now));
                     let expected = match before {
                         None => Stored::Added,
@@ -356,8 +357,8 @@ proptest! {
     }
 }
 
-/// A small table, more keys than places, everything at once. A key may only ever be found with one of the two backends
-/// that it is settled with, and those that nobody settles never.
+/// A small table with more keys than places, used by all threads at once. A key may only be found with one of the two
+/// backends that it is settled with, and a key that is never settled must not be found.
 #[test]
 fn a_crowd_finds_nothing_that_nobody_said() {
     let table = table(1 << 14);

@@ -1,11 +1,11 @@
-//! Which keys come most often, and what share of all picks is theirs.
+//! The keys that come most often, and their share of all picks.
 //!
-//! Estimates from a sample; counts nothing exactly and forgets with time. Invariant: never more than [`KEYS`] keys a
-//! stripe, whoever sends what; a pick that is not in the sample costs a thread-local decrement, and none ever waits.
+//! Estimates from a sample; counts nothing exactly and forgets with time. Invariant: at most [`KEYS`] keys a stripe,
+//! whatever clients send; a pick outside the sample costs one thread-local decrement, and no pick ever waits.
 //!
-//! The sketch is *space-saving* (Metwally, Agrawal, El Abbadi 2005): a newcomer takes the place of the rarest key
-//! together with its count, which bounds its error. Every key with more than 1 in [`KEYS`] of the sample is there.
-//! Counts are halved every [`HALF_LIFE_MIN`] minutes, so shares speak of about the last twenty.
+//! The sketch is *space-saving* (Metwally, Agrawal, El Abbadi 2005): a new key takes the place of the rarest one
+//! together with its count, which bounds its error. Every key with more than 1 in [`KEYS`] of the sample is in the
+//! sketch. Counts are halved every [`HALF_LIFE_MIN`] minutes, so a share covers about the last twenty minutes.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,38 +13,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::{KeyHash, Minute};
 
-/// Keys in one sketch.
+/// Number of keys in one sketch.
 pub const KEYS: usize = 64;
-/// One pick in so many is looked at.
+/// On average one pick in this many enters the sample.
 pub const EVERY: u32 = 64;
-/// After so many minutes a pick counts half.
+/// Minutes after which a pick counts half.
 pub const HALF_LIFE_MIN: u32 = 10;
-/// Bytes of a key that are kept to show it.
+/// Bytes of a key that are kept for display.
 pub const LABEL_BYTES: usize = 64;
 
-/// Threads write to different ones.
+/// Number of sketches; threads are spread over them.
 const STRIPES: usize = 16;
 
-/// The keys that come most often.
+/// Sketches of the keys that come most often.
 #[derive(Debug)]
 pub struct TopKeys {
     stripes: Box<[Mutex<Sketch>]>,
 }
 
-/// One of them.
+/// A key that comes often, for display.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hot {
-    /// The key.
+    /// Hash of the key in the stick table.
     pub key: KeyHash,
-    /// What was said of it when it was seen first.
+    /// Text of the key when it first entered the sketch.
     pub label: Label,
-    /// Its share of all picks, 0 to 1.
+    /// Share of all picks that were for this key, 0 to 1.
     pub share: f64,
-    /// By how much `share` may be too high.
+    /// Amount by which `share` may be too high.
     pub error: f64,
 }
 
-/// The first bytes of a key, to show it.
+/// First bytes of a key, for display.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
     bytes: [u8; LABEL_BYTES],
@@ -66,7 +66,7 @@ struct SketchRow {
     label: Label,
 }
 
-/// A thread's part in the sample.
+/// A thread's position in its sample.
 struct Turn {
     left: Cell<u32>,
     random: Cell<u32>,
@@ -84,7 +84,7 @@ impl Default for TopKeys {
 }
 
 impl TopKeys {
-    /// A key was picked for. `label` says what people will be shown of it; it is asked only if this pick is in the sample.
+    /// Counts a pick for a key, if it is in the sample; `label` is only called then.
     #[inline]
     pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce() -> Label) {
         let sampled = TURN.with(|turn| {
@@ -97,7 +97,7 @@ impl TopKeys {
         }
     }
 
-    /// The hottest, hottest first.
+    /// The keys with the greatest shares, greatest first, at most `count`.
     pub fn top(&self, count: usize, now: Minute) -> Vec<Hot> {
         let (mut keys, mut total) = (Vec::<SketchRow>::new(), 0);
         for stripe in &self.stripes {
@@ -131,14 +131,14 @@ impl TopKeys {
 }
 
 impl Label {
-    /// Of these bytes, as far as there is room.
+    /// The first [`LABEL_BYTES`] of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut label = Self { length: bytes.len().min(LABEL_BYTES), ..Self::default() };
         label.bytes[..label.length].copy_from_slice(&bytes[..label.length]);
         label
     }
 
-    /// What is kept.
+    /// The bytes that were kept.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
@@ -151,8 +151,8 @@ impl Default for Label {
 }
 
 impl Turn {
-    /// Draws after how many picks the next is looked at: between 1 and twice the mean, or a pattern in the traffic could
-    /// hide from the sample. The thread's stripe.
+    /// Draws the number of picks until the next in the sample: between 1 and twice the mean, because a fixed step could
+    /// miss a pattern in the traffic. Returns the thread's stripe.
     fn next(&self) -> usize {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         if self.random.get() == 0 {
@@ -202,7 +202,7 @@ impl Sketch {
     }
 }
 
-/// Unless somebody else has it: a sample more or less does not matter.
+/// Locks a stripe unless another thread has it: a lost sample does not matter.
 fn try_lock(stripe: &Mutex<Sketch>) -> Option<MutexGuard<'_, Sketch>> {
     match stripe.try_lock() {
         Ok(sketch) => Some(sketch),

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use super::{PeerRead, ScriptStage, Whom};
+use super::{ConnectTarget, ScriptStage};
 use crate::config::Address;
 use crate::splicer::os::{Broken, Event};
 use crate::splicer::sim::kernel::{Id, Kernel};
 use crate::splicer::sim::os::{SimOs, SimSocket};
-use crate::splicer::sim::socket::Taken;
+use crate::splicer::sim::socket::PeerRead;
 
 /// The least room of a socket that scripts count on.
 const ROOM: usize = 8 * 1024;
@@ -40,18 +40,18 @@ impl ScriptStage for Imitated {
 
     fn listener(&self) {}
 
-    fn address(&mut self, _whom: Whom) -> Address {
+    fn address(&mut self, _target: ConnectTarget) -> Address {
         Address::Tcp(SocketAddr::from(([192, 0, 2, 1], 1)))
     }
 
-    fn answer(&mut self, whom: Whom) {
+    fn answer(&mut self, target: ConnectTarget) {
         let mut kernel = self.kernel.borrow_mut();
         let Some((id, _)) = kernel.connecting.pop() else { return };
         self.peer = id;
-        match whom {
-            Whom::Accepting => kernel.answer(id, Ok(())),
-            Whom::Nobody => kernel.answer(id, Err(Broken::Refused)),
-            Whom::Silent => {}
+        match target {
+            ConnectTarget::Accepting => kernel.answer(id, Ok(())),
+            ConnectTarget::Closed => kernel.answer(id, Err(Broken::Refused)),
+            ConnectTarget::Silent => {}
         }
     }
 
@@ -80,12 +80,7 @@ impl ScriptStage for Imitated {
     }
 
     fn read(&mut self, most: usize, _patient: bool) -> PeerRead {
-        match self.kernel.borrow_mut().take(self.peer, most, &mut Vec::new()) {
-            Taken::Bytes(n) => PeerRead::Bytes(n),
-            Taken::End => PeerRead::End,
-            Taken::Reset => PeerRead::Reset,
-            Taken::Nothing => PeerRead::Nothing,
-        }
+        self.kernel.borrow_mut().take(self.peer, most, &mut Vec::new())
     }
 
     fn settle(&mut self, socket: &SimSocket, _unread: usize, _ended: bool, _reset: bool) {

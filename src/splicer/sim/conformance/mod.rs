@@ -13,10 +13,10 @@ use std::collections::BTreeSet;
 
 use self::imitated::Imitated;
 use self::real::Real;
-use self::scripts::SCRIPTS;
+use self::scripts::scripts;
+use super::socket::PeerRead;
 use crate::config::Address;
-use crate::splicer::os::{Accepted, Broken, Event, Io, Os};
-use crate::splicer::slab::{Side, Token};
+use crate::splicer::os::{Accepted, Broken, Event, Io, Os, Side, Token};
 
 /// Plays of one script on the kernel, and on the imitation with a seed each.
 const REAL_PLAYS: usize = 3;
@@ -53,10 +53,10 @@ enum ScriptStep {
     Finds(&'static [PeerRead]),
     /// A connection is accepted.
     Accept,
-    /// There is none to accept.
-    AcceptNobody,
+    /// No connection waits to be accepted.
+    AcceptEmpty,
     /// Begins to connect.
-    Connect(Whom),
+    Connect(ConnectTarget),
     Watch,
     Unwatch,
     Recv(usize, &'static [Class]),
@@ -72,23 +72,23 @@ enum ScriptStep {
     Reset,
     Drop,
     TakeError(&'static [Option<Broken>]),
-    /// Events tell at least the first, and nothing beyond the second: `r`eadable, `w`ritable, `f`inished,
+    /// Events report at least the first letters, and nothing beyond the second: `r`eadable, `w`ritable, `f`inished,
     /// `x` failed, `u`rgent.
-    Told(&'static str, &'static str),
-    /// Events may tell these; none need come.
-    MayTell(&'static str),
+    Events(&'static str, &'static str),
+    /// Events may report these letters; no event need come.
+    EventsAtMost(&'static str),
     /// No event.
-    Quiet,
+    NoEvent,
 }
 
-/// Whom a connect meets.
+/// The listener that a connect reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whom {
-    /// Somebody who accepts.
+enum ConnectTarget {
+    /// A listener that accepts.
     Accepting,
-    /// Nobody listens there.
-    Nobody,
-    /// Somebody whose queue is full, so that no answer comes.
+    /// An address without a listener.
+    Closed,
+    /// A listener with a full queue, so that no answer comes.
     Silent,
 }
 
@@ -102,22 +102,13 @@ enum Class {
     Broken(&'static str),
 }
 
-/// What the peer finds when it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum PeerRead {
-    Bytes(usize),
-    End,
-    Reset,
-    Nothing,
-}
-
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum StepResult {
     Done,
     Io(Class),
     Error(String),
-    Told(String),
+    Events(String),
     Found(PeerRead),
 }
 
@@ -128,14 +119,14 @@ struct ConformanceScript {
     steps: &'static [ScriptStep],
 }
 
-/// Sockets, and whoever is at the other end of them.
+/// Sockets, and the peer at the far end of them.
 trait ScriptStage {
     type Os: Os;
     fn os(&mut self) -> &mut Self::Os;
     fn listener(&self) -> <Self::Os as Os>::Listener;
-    fn address(&mut self, whom: Whom) -> Address;
+    fn address(&mut self, target: ConnectTarget) -> Address;
     /// The peer answers a connect.
-    fn answer(&mut self, whom: Whom);
+    fn answer(&mut self, target: ConnectTarget);
     fn dial(&mut self);
     /// All of it arrives, at once or in segments.
     fn send(&mut self, bytes: usize, segments: bool);
@@ -147,7 +138,7 @@ trait ScriptStage {
     fn read(&mut self, most: usize, patient: bool) -> PeerRead;
     /// Waits until what the peer did has arrived: so many unread bytes, an end, a reset.
     fn settle(&mut self, socket: &<Self::Os as Os>::Socket, unread: usize, ended: bool, reset: bool);
-    /// What is told. `patient`: waits a while for something.
+    /// Events that have come. `patient`: waits a while for one.
     fn events(&mut self, patient: bool) -> Vec<Event>;
     /// Broken promises that the stage has noticed.
     fn complaint(&self) -> Option<String>;
@@ -173,7 +164,7 @@ impl<S: ScriptStage> Play<S> {
         Self { stage, socket: None, pipe: None, token, unread: 0, ended: false, reset: false, sent: 0 }
     }
 
-    /// Plays all steps; `Err` names the first whose answer is not allowed.
+    /// Plays all steps; `Err` names the first step with an answer that is not allowed.
     fn run(mut self, script: &ConformanceScript) -> Result<Vec<StepResult>, String> {
         let mut answers = Vec::new();
         for (number, step) in script.steps.iter().enumerate() {
@@ -204,9 +195,11 @@ impl<S: ScriptStage> Play<S> {
             ScriptStep::Finds(expected) => {
                 return StepResult::Found(self.peer_finds(!expected.contains(&PeerRead::Nothing)));
             }
-            ScriptStep::Connect(whom) => return self.connect(whom),
-            ScriptStep::Told(least, _) => return StepResult::Told(self.told(least, true)),
-            ScriptStep::MayTell(_) | ScriptStep::Quiet => return StepResult::Told(self.told("", false)),
+            ScriptStep::Connect(target) => return self.connect(target),
+            ScriptStep::Events(least, _) => return StepResult::Events(self.collect_events(least, true)),
+            ScriptStep::EventsAtMost(_) | ScriptStep::NoEvent => {
+                return StepResult::Events(self.collect_events("", false));
+            }
             call => return self.call(call),
         }
         self.settle();
@@ -216,7 +209,7 @@ impl<S: ScriptStage> Play<S> {
     fn call(&mut self, step: ScriptStep) -> StepResult {
         let os = self.stage.os();
         match (step, &self.socket) {
-            (ScriptStep::Accept | ScriptStep::AcceptNobody, _) => return self.accept(),
+            (ScriptStep::Accept | ScriptStep::AcceptEmpty, _) => return self.accept(),
             (ScriptStep::Reset, _) => drop(self.socket.take().map(|socket| os.reset(socket))),
             (ScriptStep::Drop, _) => self.socket = None,
             (ScriptStep::Fill, _) => return self.fill(),
@@ -277,13 +270,13 @@ impl<S: ScriptStage> Play<S> {
         StepResult::Done
     }
 
-    fn connect(&mut self, whom: Whom) -> StepResult {
-        let address = self.stage.address(whom);
+    fn connect(&mut self, target: ConnectTarget) -> StepResult {
+        let address = self.stage.address(target);
         match self.stage.os().connect(&address, None) {
             Ok(socket) => self.socket = Some(socket),
             Err(why) => return StepResult::Error(word(Some(why))),
         }
-        self.stage.answer(whom);
+        self.stage.answer(target);
         StepResult::Done
     }
 
@@ -355,7 +348,7 @@ impl<S: ScriptStage> Play<S> {
         }
     }
 
-    fn told(&mut self, least: &str, patient: bool) -> String {
+    fn collect_events(&mut self, least: &str, patient: bool) -> String {
         let mut told = BTreeSet::new();
         loop {
             let events = self.stage.events(patient);
@@ -386,11 +379,11 @@ fn allowed(step: &ScriptStep, answer: &StepResult) -> bool {
             | ScriptStep::SpliceOut(classes),
             StepResult::Io(class),
         ) => classes.contains(class),
-        (ScriptStep::Fill | ScriptStep::AcceptNobody, StepResult::Io(class)) => *class == Class::Later,
+        (ScriptStep::Fill | ScriptStep::AcceptEmpty, StepResult::Io(class)) => *class == Class::Later,
         (ScriptStep::TakeError(errors), StepResult::Error(error)) => errors.iter().any(|known| word(*known) == *error),
-        (ScriptStep::Told(least, most), StepResult::Told(told)) => within(least, told) && within(told, most),
-        (ScriptStep::MayTell(most), StepResult::Told(told)) => within(told, most),
-        (ScriptStep::Quiet, StepResult::Told(told)) => told.is_empty(),
+        (ScriptStep::Events(least, most), StepResult::Events(told)) => within(least, told) && within(told, most),
+        (ScriptStep::EventsAtMost(most), StepResult::Events(told)) => within(told, most),
+        (ScriptStep::NoEvent, StepResult::Events(told)) => told.is_empty(),
         (ScriptStep::Finds(expected), StepResult::Found(found)) => expected.contains(found),
         (_, StepResult::Done) => true,
         _ => false,
@@ -433,13 +426,13 @@ fn compare(script: &ConformanceScript, real: impl Fn() -> Real) -> Result<(), St
 
 #[test]
 fn tcp_answers_as_the_imitation_can() {
-    let failures: Vec<_> = SCRIPTS.iter().filter_map(|script| compare(script, Real::tcp).err()).collect();
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), SCRIPTS.len(), failures.join("\n"));
+    let failures: Vec<_> = scripts().filter_map(|script| compare(script, Real::tcp).err()).collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), scripts().count(), failures.join("\n"));
 }
 
 #[test]
 fn unix_sockets_answer_as_the_imitation_can() {
-    let scripts = || SCRIPTS.iter().filter(|script| script.on_unix);
-    let failures: Vec<_> = scripts().filter_map(|script| compare(script, Real::unix).err()).collect();
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), scripts().count(), failures.join("\n"));
+    let on_unix = || scripts().filter(|script| script.on_unix);
+    let failures: Vec<_> = on_unix().filter_map(|script| compare(script, Real::unix).err()).collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), on_unix().count(), failures.join("\n"));
 }

@@ -11,9 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use super::{PeerRead, ScriptStage, Whom};
+use super::{ConnectTarget, ScriptStage};
 use crate::config::Address;
 use crate::splicer::os::{Connection, Event, Linux};
+use crate::splicer::sim::socket::PeerRead;
 
 /// How long the kernel may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -73,18 +74,18 @@ impl ScriptStage for Real {
         Arc::clone(&self.listener)
     }
 
-    fn address(&mut self, whom: Whom) -> Address {
+    fn address(&mut self, target: ConnectTarget) -> Address {
         let path = |name: &str| self.folder.as_ref().map(|folder| folder.path().join(name));
-        match whom {
-            Whom::Accepting => self.address.clone(),
-            Whom::Nobody => {
+        match target {
+            ConnectTarget::Accepting => self.address.clone(),
+            ConnectTarget::Closed => {
                 let path = path("nobody");
                 let shut = bound(path.as_deref());
                 let address = path.map_or_else(|| Address::Tcp(name(&shut)), Address::Unix);
                 self.others.push(shut);
                 address
             }
-            Whom::Silent => {
+            ConnectTarget::Silent => {
                 let full = bound(None);
                 rustix::net::listen(&full, 0).expect("listening");
                 let address = name(&full);
@@ -97,8 +98,8 @@ impl ScriptStage for Real {
         }
     }
 
-    fn answer(&mut self, whom: Whom) {
-        if whom == Whom::Accepting {
+    fn answer(&mut self, target: ConnectTarget) {
+        if target == ConnectTarget::Accepting {
             wait(self.listener.as_fd(), PollFlags::IN);
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             self.peer = Some(rustix::net::accept_with(&*self.listener, flags).expect("accepted"));
@@ -117,7 +118,7 @@ impl ScriptStage for Real {
             match rustix::net::send(self.peer(), &vec![7; chunk.min(left)], SendFlags::NOSIGNAL) {
                 Ok(n) => left -= n,
                 Err(Errno::AGAIN) => wait(self.peer().as_fd(), PollFlags::OUT),
-                // Whoever is reset already learns it so.
+                // The connection was reset already; the peer learns it from this error.
                 Err(_) => return,
             }
         }

@@ -136,7 +136,7 @@ fn max_life_ends_even_a_busy_client_and_caps_max_age() {
 #[test]
 fn a_busy_client_never_loses_it_and_an_idle_one_does() {
     let mut random = TestRandom(1);
-    // Two instances whose clocks are 50 s apart; a client that asks at random at most nine tenths of max_idle apart.
+    // Two instances with clocks 50 s apart; a client with requests at random, at most nine tenths of max_idle apart.
     let instances = [(instance(&[OLD]), 0), (instance(&[OLD]), 50)];
     let mut value = instances[0].0.seal(1, NOW, NOW, random.nonce());
     let (mut now, mut sent) = (NOW, 0);

@@ -1,7 +1,7 @@
-//! The stick-table file: all memories of a process as bytes, and back.
+//! The stick-table file: all stick tables of a process as bytes, and back.
 //!
-//! Opens no file and knows no clock: bytes, minutes and Unix seconds are arguments. Invariant: a file is taken as it
-//! was written or not at all; whatever is wrong with it costs nothing but the stick table.
+//! Opens no file and reads no clock: bytes, minutes and Unix seconds are arguments. Invariant: a file is read as it was
+//! written or not at all; a bad file costs its entries and nothing else.
 //!
 //! # Format, version 1
 //!
@@ -23,21 +23,23 @@
 //! | body | |
 //! | XXH3-64 of the above, seeded with the header's sum plus the number of the frame | 8 |
 //!
-//! So a frame counts only in its own file and place.
+//! So a frame is valid only in its own file and position.
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 section: one stick table | hash seed of its placement 8 · length of its name 2 · name of the pool or group · for each backend XXH3-64 of its name 8 |
-//! | 2 entries of the section | each: key 8 · age in minutes 4 · number of the backend in the section 2 · flags 1 · zero 1 |
+//! | 1 section | placement's hash seed 8 · length of the name 2 · name of pool or group · XXH3-64 of each backend 8 |
+//! | 2 entries | of the section, each: key 8 · age in minutes 4 · number of its backend there 2 · flags 1 · zero 1 |
 //! | 3 end | number of entries in the file 8; nothing follows |
 //!
-//! The file holds no address and no cookie, only hashes; but the secret turns guesses into certainty, so it is written
-//! for its owner's eyes (mode 0600).
+//! A section is one stick table; the hash of a backend is that of its name.
+//!
+//! The file holds no address and no cookie, only hashes; but the secret allows guesses to be verified, so only the
+//! owner may read it (mode 0600).
 //!
 //! # Time
 //!
-//! An age grows by what the wall clock says has passed since the file was written, and by nothing if it says less than
-//! nothing. From then on only the process's own clock counts.
+//! An age grows by the time that has passed on the wall clock since the file was written; a wall clock that went back
+//! adds nothing. From then on only the process's own clock counts.
 
 mod read;
 mod write;
@@ -52,7 +54,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 pub use self::read::{FileHeader, LoadedSection, SectionTarget, check, load};
 pub use self::write::Writer;
 
-/// Of the format.
+/// Version of the format, in the header.
 pub const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"\x89SESMEM\n";
@@ -63,20 +65,20 @@ const ENTRIES: u32 = 2;
 const END: u32 = 3;
 const RECORD_BYTES: usize = 16;
 
-/// Why a file, or a section of it, is not taken.
+/// Reasons to refuse a file or a section of it.
 #[derive(Debug)]
 pub enum FileRefused {
-    /// It could not be read.
+    /// The file could not be read.
     Unreadable(io::Error),
-    /// It ends before its end: a crash while writing, or a full disk.
+    /// The file ends before its end frame: a crash while writing, or a full disk.
     Torn,
-    /// It is no stick-table file.
+    /// The first bytes are not those of a stick-table file.
     Foreign,
-    /// It is of another version.
+    /// The file has another version of the format.
     Version(u32),
-    /// A sum does not agree with its bytes.
+    /// A checksum does not fit its bytes.
     Damaged,
-    /// Its sums agree, but it says what no stick-table file says.
+    /// The checksums fit, but the contents contradict the format.
     Absurd(&'static str),
     /// The section was written under another `hash_seed`: the operator wants clients placed anew.
     OtherSeed,
@@ -101,12 +103,12 @@ impl fmt::Display for FileRefused {
 
 impl std::error::Error for FileRefused {}
 
-/// What stands for a backend's name.
+/// Hash that stands for a backend's name.
 fn name_hash(name: &str) -> u64 {
     xxh3_64(name.as_bytes())
 }
 
-/// Of a frame's head and body.
+/// Checksum of a frame's head and body.
 fn frame_sum(frame: &[u8], header_sum: u64, number: u64) -> u64 {
     xxh3_64_with_seed(frame, header_sum.wrapping_add(number))
 }

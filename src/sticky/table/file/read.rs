@@ -1,8 +1,7 @@
-//! Reads a stick-table file, a frame at a time.
+//! Reads a stick-table file, one frame at a time.
 //!
-//! Believes nothing that its sum does not cover and asks for no more stick table than one frame. Invariant: `load` puts an
-//! entry into a stick table only after `check` would have found the frame good; whoever checks the whole file first loads
-//! all or nothing.
+//! Uses only bytes that a checksum covers, and needs no more memory than one frame. Invariant: `load` puts an entry
+//! into a stick table only if its frame is good; after `check` of the whole file, `load` loads all or nothing.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -14,44 +13,44 @@ use super::{
 };
 use crate::sticky::table::{BackendId, KeyHash, Minute, Secret, StickTable, TableEntry};
 
-/// How a stick-table file begins.
+/// Header of a stick-table file.
 #[derive(Debug, Clone)]
 pub struct FileHeader {
-    /// Unix seconds.
+    /// When the file was written, in Unix seconds.
     pub written_s: u64,
-    /// New memories take it, or find nothing that the file says.
+    /// Secret of the entries; a stick table with another secret would not find them.
     pub secret: Secret,
 }
 
-/// The stick table for a section.
+/// The stick table that a section is loaded into.
 #[derive(Debug)]
 pub struct SectionTarget<'a> {
-    /// Made with the secret of the file.
+    /// The table, made with the secret of the file.
     pub table: &'a StickTable,
-    /// Of the pool's placement now.
+    /// `hash_seed` of the pool's placement now.
     pub hash_seed: u64,
-    /// The backends configured now.
+    /// Names of the backends configured now.
     pub backends: Vec<&'a str>,
 }
 
-/// What became of a section.
+/// Result of loading a section.
 #[derive(Debug)]
 pub struct LoadedSection {
-    /// The pool or group.
+    /// Name of the pool or group.
     pub name: String,
-    /// Entries that are remembered.
+    /// Entries that were loaded.
     pub kept: u64,
-    /// Entries whose time was over.
+    /// Entries that have outlived their time.
     pub over: u64,
     /// Entries of backends that are no longer configured.
     pub removed: u64,
     /// Entries for which there was no room.
     pub crowded: u64,
-    /// Why none was taken.
+    /// Reason to refuse the section; `None` if it was loaded.
     pub refused: Option<FileRefused>,
 }
 
-/// Reads the whole file and keeps nothing: whether [`load`] can be trusted with it.
+/// Reads the whole file and keeps nothing: [`load`] will succeed on the same bytes.
 pub fn check(input: impl Read) -> Result<FileHeader, FileRefused> {
     let (mut frames, header) = Frames::open(input)?;
     let mut entries = 0;
@@ -72,8 +71,8 @@ pub fn check(input: impl Read) -> Result<FileHeader, FileRefused> {
     }
 }
 
-/// Fills memories from a file that was checked. `now_s`: Unix seconds; `now`: the same moment on the process's clock.
-/// `target`: the stick table for a section's name, if there is one.
+/// Loads a file that was checked. `now_s`: Unix seconds; `now`: the same moment on the process's clock. `target`: the
+/// stick table for a section's name, if there is one.
 pub fn load<'a>(
     input: impl Read,
     now_s: u64,
@@ -101,10 +100,10 @@ pub fn load<'a>(
     }
 }
 
-/// A section whose entries are wanted.
+/// A section that is being loaded.
 struct Filling<'a> {
     table: &'a StickTable,
-    /// By the section's numbers.
+    /// Ids of the section's backends by their number there.
     ids: Vec<Option<BackendId>>,
 }
 
@@ -178,7 +177,7 @@ enum Frame<'f> {
     End(u64),
 }
 
-/// The frames of a file, each after its sum was found good.
+/// Frames of a file, each verified by its checksum.
 struct Frames<R> {
     input: R,
     header_sum: u64,
@@ -203,7 +202,8 @@ impl<R: Read> Frames<R> {
         if xxh3_64(&header[..HEADER_BYTES - 8]) != sum {
             return Err(FileRefused::Damaged);
         }
-        // The sum comes first, so a flipped bit is damage, not another version; it stays in its place in all versions.
+        // The checksum comes first, so a flipped bit is damage and not another version; it has the same position in all
+        // versions.
         let version = number(&header[8..12]) as u32;
         if version != VERSION {
             return Err(FileRefused::Version(version));
@@ -231,7 +231,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Reads head and body of the next frame.
+    /// Reads head, body and checksum of the next frame.
     fn read(&mut self) -> Result<(), FileRefused> {
         let mut head = [0; 8];
         fill(&mut self.input, &mut head)?;
@@ -270,7 +270,7 @@ fn section(body: &[u8]) -> Result<FileSection, FileRefused> {
     Ok(FileSection { name: name.to_owned(), hash_seed: number(&fixed[..8]), backends })
 }
 
-/// Little-endian, of up to eight bytes.
+/// A little-endian number of up to eight bytes.
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
@@ -282,7 +282,7 @@ fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<(), FileRefused> {
     })
 }
 
-/// As much as there is.
+/// Reads until the buffer is full or the input ends.
 fn read_up_to(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;
     while length < buffer.len() {

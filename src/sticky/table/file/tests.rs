@@ -1,4 +1,4 @@
-//! stick-table files of all ages, whole, torn, foreign and damaged.
+//! Stick-table files of all ages, whole, torn, foreign and damaged.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn written(table: &StickTable, backends: &[&str]) -> Vec<u8> {
     writer.finish().expect("memory takes everything")
 }
 
-/// Into a process that has just begun.
+/// Loads a file into a process that has just started.
 fn load_at(bytes: &[u8], now_s: u64, backends: &[&'static str]) -> (StickTable, LoadedSection) {
     let header = check(bytes).expect("a good file");
     let table = StickTable::new(1 << 15, header.secret, terms()).expect("a table");

@@ -1,7 +1,7 @@
-//! Writes a stick-table file, a frame at a time.
+//! Writes a stick-table file, one frame at a time.
 //!
-//! Holds no more than one frame, whatever the size of the table, and stops nobody who uses it. Invariant: what has no
-//! end frame was not finished.
+//! Holds one frame in memory, whatever the size of the table, and blocks no user of the table. Invariant: a file
+//! without an end frame is unfinished.
 
 use std::io::{self, Write};
 
@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash};
 use crate::sticky::table::{BackendId, Minute, Secret, StickTable, TableEntry};
 
-/// Entries in a full frame: 64 KiB.
+/// Entries of a full frame: 64 KiB.
 const RECORDS: usize = 4_096;
 const FRAME_HEAD: usize = 8;
 
@@ -27,7 +27,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file of memories with this secret, at `written_s`, in Unix seconds.
+    /// Begins a file with this secret, written at `written_s` in Unix seconds.
     pub fn new(mut out: W, secret: &Secret, written_s: u64) -> io::Result<Self> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend_from_slice(&MAGIC);
@@ -41,8 +41,8 @@ impl<W: Write> Writer<W> {
         Ok(Self { out, header_sum, frames: 0, entries: 0, frame: Vec::new() })
     }
 
-    /// Writes what a stick table holds under the name of its pool or group; how many entries. Those of other backends than
-    /// the ones named are left out.
+    /// Writes the live entries of a stick table under the name of its pool or group; returns their number. Entries of
+    /// backends that are not among `backends` are left out.
     pub fn section<'n>(
         &mut self,
         name: &str,
@@ -67,7 +67,7 @@ impl<W: Write> Writer<W> {
         self.records(&numbers, table, now)
     }
 
-    /// Ends the file and hands back what it was written to.
+    /// Writes the end frame and returns the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.open(END);
         self.frame.extend_from_slice(&self.entries.to_le_bytes());

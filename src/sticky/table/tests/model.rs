@@ -1,7 +1,7 @@
-//! The table under every interleaving that matters: loom runs small programs over model words, with the stick table
-//! orders the table asks for, and tries every schedule with up to [`PREEMPTIONS`] forced switches.
+//! The table under every interleaving that matters: loom runs small programs over model words, with the memory orders
+//! that the table uses, and tries every schedule with up to [`PREEMPTIONS`] forced switches.
 //!
-//! The programs use two buckets, so that every key has the same two and everybody meets.
+//! The programs use two buckets, so that every key has the same two buckets and all threads meet there.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,9 @@ const PREEMPTIONS: usize = 2;
 const A: u16 = 1;
 const B: u16 = 2;
 
-/// Loom leaves out schedules that it takes for equal, and there it forgets a thread's read when another one reads the
-/// same word before writing it. So each step first takes a turn on a word common to all, without ordering anything:
-/// then no two schedules are equal.
+/// A word of the model. Loom skips schedules that it considers equal, and forgets then a read of one thread if another
+/// one reads the same word before it writes it. So each step first writes a word common to all threads, without
+/// ordering anything: no two schedules are equal then.
 struct Modelled {
     turn: Arc<AtomicU64>,
     word: AtomicU64,
@@ -40,8 +40,8 @@ impl Word for Modelled {
     }
 
     fn store(&self, value: u64) {
-        // Loom would let a plain store slip between a compare-exchange and what that has read, which the stick table model
-        // forbids.
+        // Loom would let a plain store slip between a compare-exchange and the value that it read, which the memory
+        // model forbids.
         self.turn().swap(value, Ordering::Release);
     }
 
@@ -60,7 +60,7 @@ impl Word for Modelled {
 
 type Model = Buckets<Modelled>;
 
-/// The halves of a hash choose the buckets: 0 and 1 for all of these.
+/// A key with buckets 0 and 1, by the halves of its hash.
 fn key(n: u64) -> KeyHash {
     KeyHash(n << 32 | 0xffff_ff00 | n)
 }
@@ -70,7 +70,7 @@ fn entry(id: u16, minute: u64) -> Data {
     Data::new(place, PlacementId::at(0), Minute::of_ms(minute * 60_000))
 }
 
-/// Runs a program in every way.
+/// Runs a program under every schedule.
 fn explore(program: impl Fn(Arc<Model>) + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(PREEMPTIONS);
@@ -87,7 +87,7 @@ fn explore(program: impl Fn(Arc<Model>) + Sync + Send + 'static) {
     assert!(runs > 200, "{runs} ways are too few to be all");
 }
 
-/// What `StickTable` does, without its policy: in place if known, else in this place.
+/// Stores an entry as `StickTable` does, without its policy: at the key's place, or else at this one.
 fn put(buckets: &Model, key: KeyHash, place: usize, data: Data) -> bool {
     let Some(held) = buckets.hold(key) else { return false };
     held.put(held.place_of(key).unwrap_or(place), key, data);
@@ -98,7 +98,7 @@ fn find(buckets: &Model, key: KeyHash) -> Option<(u16, Minute)> {
     buckets.find(key).map(|found| (found.data.id().id, found.data.seen()))
 }
 
-/// Every key stands once, and no bit is left set.
+/// Asserts that every key stands once and no lock bit is set.
 fn assert_whole(buckets: &Model) {
     let mut keys: Vec<_> = (0..2).flat_map(|bucket| buckets.entries(bucket)).collect();
     assert!(keys.iter().all(|(_, data)| !data.is_locked()));
@@ -122,7 +122,7 @@ fn a_key_that_moves_is_never_missed_and_never_elsewhere() {
     });
 }
 
-/// While key 2 takes the place of key 1, somebody asks for a key.
+/// Looks a key up while key 2 takes the place of key 1.
 fn evict_while_asking_for(asked: u64, allowed: Option<u16>) {
     explore(move |buckets| {
         assert!(put(&buckets, key(1), 0, entry(A, 1)));
@@ -204,7 +204,7 @@ fn touches_neither_break_the_bit_nor_each_other() {
             let buckets = buckets.clone();
             thread::spawn(move || touch(&buckets))
         };
-        // The touched word holds the bit of the bucket in which another key is put.
+        // The touched word holds the lock bit of the bucket in which another key is put.
         let added = put(&buckets, key(2), 1, entry(B, 2));
         toucher.join().unwrap();
         assert_whole(&buckets);
@@ -230,7 +230,7 @@ fn a_forgotten_key_is_gone_and_its_neighbour_is_not() {
         assert!(matches!(find(&buckets, key(1)).map(|(id, _)| id), None | Some(A)));
         assert_eq!(find(&buckets, key(2)).map(|(id, _)| id), Some(B));
         let exported: Vec<_> = buckets.entries(0).map(|(key, _)| key).collect();
-        // Nothing, where it was being changed all the time.
+        // No entry, where the bucket was locked all the time.
         assert!(
             matches!(exported.as_slice(), [] | [_] | [_, _]) && exported.iter().all(|k| [key(1), key(2)].contains(k))
         );
@@ -241,7 +241,7 @@ fn a_forgotten_key_is_gone_and_its_neighbour_is_not() {
 
 #[test]
 fn loom_finds_the_mistake_that_it_is_here_for() {
-    // A look-up that believes the first look misses a key that only moves: the proof that the programs above see.
+    // A look-up that believes its first look misses a key that moves: this shows that the programs above can fail.
     let found = std::panic::catch_unwind(|| {
         explore(|buckets| {
             assert!(put(&buckets, key(1), 1, entry(A, 1)));

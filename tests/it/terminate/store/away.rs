@@ -55,7 +55,7 @@ fn what_was_learned_while_the_store_was_away_is_told_when_it_is_back_and_empty()
     eventually("the store to know", || (redis.dump().len() >= all).then_some(()));
     other.finds(&before);
     let said = instances[0].said();
-    assert_eq!(said.matches("nobody asks it until it answers").count(), 2, "once for each reason: {said}");
+    assert_eq!(said.matches("no request is sent to it until it answers").count(), 2, "once for each reason: {said}");
     instances.iter().for_each(nobody_was_refused);
 }
 
@@ -108,7 +108,7 @@ fn a_store_that_is_not_there_at_the_start_is_no_error() {
     let application = application();
     let instance = Sessile::start(&text(&store(&redis.url(), AMPLE), &application.addresses));
     assert_eq!(seen(&instance)["state"], "open");
-    assert!(instance.said().contains("nobody asks it until it answers"), "{}", instance.said());
+    assert!(instance.said().contains("no request is sent to it until it answers"), "{}", instance.said());
     let mut visitor = Visitor::to(&instance);
     let users = logins(&mut visitor, 10);
     visitor.finds(&users);

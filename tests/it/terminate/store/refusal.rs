@@ -38,7 +38,7 @@ fn a_full_store_is_still_asked_and_is_told_when_it_has_room() {
     let meanwhile = logins(&mut one, 150);
     one.finds(&meanwhile);
     other.finds(&before);
-    complains(&instances[0], "does not take what is learned: OOM");
+    complains(&instances[0], "refuses writes: OOM");
     eventually("it all to wait", || (seen(&instances[0])["pending"] == 150).then_some(()));
     assert_eq!((count(&instances[1], "find", "known"), count(&instances[0], "learn", "failed")), (20, 150));
     // An ended value takes no memory.
@@ -54,7 +54,7 @@ fn a_full_store_is_still_asked_and_is_told_when_it_has_room() {
     other.finds(&meanwhile);
     assert_eq!(seen(&instances[0])["reconciled"], 150);
     let said = instances[0].said();
-    assert_eq!(said.matches("does not take what is learned").count(), 1, "{said}");
+    assert_eq!(said.matches("refuses writes").count(), 1, "{said}");
     for instance in &instances {
         assert_eq!(seen(instance)["opened"], 0);
         nobody_was_refused(instance);

@@ -1,41 +1,41 @@
-//! What was asked of the store, and what became of it.
+//! Counters of the requests to the store, by kind and outcome.
 //!
-//! Invariant: everything asked is counted once, when it is known what became of it; what nobody asked because the
-//! breaker is open is counted only where something was to be written.
+//! Invariant: every request is counted once, when its outcome is known; a request that is not sent because the breaker
+//! is open is counted only if it is a write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::counters::Histogram;
 
-/// What is asked.
+/// Kinds of requests, in the order of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueryKind {
-    /// Whose is this value?
+    /// Read the backend of a value.
     Find,
-    /// A backend has set it, or its client had to move.
+    /// Write the backend of a value that was set, or of a client that moved.
     Learn,
-    /// It is in use.
+    /// Prolong a value that is in use.
     Keep,
-    /// It has ended.
+    /// Delete a value that has ended.
     Forget,
 }
 
-/// What became of it.
+/// Outcomes of a request, in the order of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueryOutcome {
-    /// Found.
+    /// The value was found in the store.
     Known,
-    /// Not there.
+    /// The store does not have the value.
     Unknown,
-    /// Written, or somebody's later word stands there.
+    /// Written, or a newer entry was kept.
     Stored,
-    /// No answer within the budget.
+    /// No reply came within the budget.
     Late,
-    /// The store, or the way there, said no. What was to be learned is told again.
+    /// The connection or the store failed; a value to be learned is tried again.
     Failed,
-    /// The store was away; it will be told.
+    /// The store was away; the value waits in `pending`.
     Later,
-    /// No room.
+    /// The channel to the task was full.
     Overflow,
 }
 
@@ -51,28 +51,28 @@ const OUTCOMES: [(QueryOutcome, &str); 7] = [
     (QueryOutcome::Overflow, "overflow"),
 ];
 
-/// All counts.
+/// All counters of the store.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct StoreCounters {
     counts: [[AtomicU64; OUTCOMES.len()]; KINDS.len()],
-    /// Times the breaker has opened.
+    /// Times that the breaker has opened.
     pub(super) opened: AtomicU64,
-    /// Learned while the store was away, or refused by it, and waiting.
+    /// Entries that wait now, learned while the store was away or refused by it.
     pub(super) pending: AtomicU64,
-    /// The same, and lost for want of room.
+    /// Entries that were lost because the queue was full.
     pub(super) overflow: AtomicU64,
-    /// Entries that the store was told of when it was back.
+    /// Pending entries that were written after all.
     pub(super) reconciled: AtomicU64,
-    /// From asking to the answer; the keeper's alone.
+    /// Duration of the exchanges, in microseconds; written by the task alone.
     pub(super) latency: Histogram,
 }
 
-impl Tally {
+impl StoreCounters {
     pub(super) fn count(&self, kind: QueryKind, outcome: QueryOutcome) {
         self.counts[kind as usize][outcome as usize].fetch_add(1, Relaxed);
     }
 
-    /// Every count with its two words.
+    /// Every counter with its labels, kind and outcome.
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         KINDS.iter().flat_map(move |(kind, word)| {
             let of_kind = &self.counts[*kind as usize];

@@ -6,11 +6,11 @@ use super::*;
 use crate::admission::Admission;
 use crate::config::{self, Config};
 use crate::snapshot::{LoadedFiles, Snapshot};
-use crate::store::dialling::Told;
+use crate::store::dial::Reconciled;
 use crate::store::pending::PENDING_MAX;
 use crate::store::{Breaker, FAILURES};
 
-/// A store with keys that begin so.
+/// A configuration with a store; its keys have this prefix.
 fn config(prefix: &str) -> Config {
     let text = format!(
         "[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nprefix = \"{prefix}\"\n\
@@ -26,15 +26,15 @@ fn access(prefix: &str) -> Arc<Access> {
     Arc::new(Access::read(config(prefix).store.as_ref().unwrap()).unwrap())
 }
 
-/// A keeper that nobody asks anything and that has no connection.
-fn keeper() -> Keeper {
-    let (_, asked) = mpsc::channel(1);
-    let (_, orders) = mpsc::unbounded_channel();
+/// A task without a connection and without requests.
+fn task() -> StoreTask {
+    let (_, requests) = mpsc::channel(1);
+    let (_, reconfigure) = mpsc::unbounded_channel();
     let admission = Arc::new(Admission::new(usize::MAX));
     let snapshot = Snapshot::build(config("p:"), LoadedFiles::default(), None, 1, &admission);
-    let mut keeper = Keeper::new(Arc::default(), Arc::new(Current::new(snapshot)), asked, orders);
-    keeper.access = Some(access("p:"));
-    keeper
+    let mut task = StoreTask::new(Arc::default(), Arc::new(Current::new(snapshot)), requests, reconfigure);
+    task.access = Some(access("p:"));
+    task
 }
 
 fn entry(key: usize, at_ms: u64) -> PendingValue {
@@ -48,7 +48,7 @@ fn close(breaker: &Breaker) -> u64 {
     since
 }
 
-/// Runs what a thread of its own would run, and fails if that does not end.
+/// Runs a future on a thread of its own and fails if it does not end.
 fn ends<F: Future<Output = ()>>(what: impl FnOnce() -> F + Send + 'static) {
     let (ended, end) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -62,53 +62,58 @@ fn ends<F: Future<Output = ()>>(what: impl FnOnce() -> F + Send + 'static) {
 #[test]
 fn what_is_still_to_be_told_waits_when_the_breaker_opens_under_a_connection() {
     ends(|| async {
-        let mut keeper = keeper();
-        let access = keeper.access.clone().unwrap();
+        let mut task = task();
+        let access = task.access.clone().unwrap();
         let (link, _other_end) = Link::to_nobody(&access).await;
-        keeper.link = Some((link, Arc::clone(&access)));
+        task.link = Some((link, Arc::clone(&access)));
         let count = 3 * BATCH;
-        (0..count).for_each(|key| keeper.remember(&access, entry(key, 1)));
-        let since = close(&keeper.shared.breaker);
-        assert_eq!((0..FAILURES).filter(|_| keeper.shared.breaker.failed(since)).count(), 1, "conversations open it");
-        keeper.tell_pending(FLIGHTS);
-        keeper.beat();
-        assert_eq!((keeper.flights.len(), keeper.pending.len()), (0, count));
-        close(&keeper.shared.breaker);
-        keeper.tell_pending(FLIGHTS);
-        assert_eq!((keeper.flights.len(), keeper.pending.len()), (3, 0));
+        (0..count).for_each(|key| task.keep_pending(&access, entry(key, 1)));
+        let since = close(&task.shared.breaker);
+        assert_eq!((0..FAILURES).filter(|_| task.shared.breaker.failed(since)).count(), 1, "conversations open it");
+        task.write_pending(BATCHES_MAX);
+        task.tick();
+        assert_eq!((task.batches.len(), task.pending.len()), (0, count));
+        close(&task.shared.breaker);
+        task.write_pending(BATCHES_MAX);
+        assert_eq!((task.batches.len(), task.pending.len()), (3, 0));
     });
 }
 
-/// What comes back from a dial that failed, of which there were so many entries to be told.
-fn failed(access: &Arc<Access>, untold: usize) -> Dialled {
+/// Result of a dial that failed and returned so many unwritten entries.
+fn failed(access: &Arc<Access>, unwritten: usize) -> DialResult {
     let mut pending = Pending::default();
-    (0..untold).for_each(|at| assert!(!pending.add(entry(at, at as u64 + 1))));
-    Dialled { access: Arc::clone(access), link: Err("nobody there".into()), pending, told: Told::default() }
+    (0..unwritten).for_each(|at| assert!(!pending.add(entry(at, at as u64 + 1))));
+    DialResult {
+        access: Arc::clone(access),
+        link: Err("nobody there".into()),
+        pending,
+        reconciled: Reconciled::default(),
+    }
 }
 
 #[test]
 fn in_a_long_outage_what_was_learned_last_is_kept() {
-    let mut keeper = keeper();
-    let access = keeper.access.clone().unwrap();
+    let mut task = task();
+    let access = task.access.clone().unwrap();
     const FRESH: usize = 1_000;
-    (PENDING_MAX..PENDING_MAX + FRESH).for_each(|at| keeper.remember(&access, entry(at, at as u64 + 1)));
-    keeper.dialled(failed(&access, PENDING_MAX));
-    let mut kept: Vec<_> = keeper.pending.take(usize::MAX).iter().map(|entry| entry.at_ms as usize).collect();
+    (PENDING_MAX..PENDING_MAX + FRESH).for_each(|at| task.keep_pending(&access, entry(at, at as u64 + 1)));
+    task.dialled(failed(&access, PENDING_MAX));
+    let mut kept: Vec<_> = task.pending.take(usize::MAX).iter().map(|entry| entry.at_ms as usize).collect();
     kept.sort_unstable();
     assert!(kept.into_iter().eq(FRESH + 1..=PENDING_MAX + FRESH));
-    assert_eq!(keeper.shared.tally.overflow.load(Relaxed), FRESH as u64);
+    assert_eq!(task.shared.counters.overflow.load(Relaxed), FRESH as u64);
 }
 
 #[test]
 fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
     ends(|| async {
-        let mut keeper = keeper();
-        let before = keeper.access.replace(access("q:")).unwrap();
-        keeper.dialled(failed(&before, 30));
-        assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 30));
+        let mut task = task();
+        let before = task.access.replace(access("q:")).unwrap();
+        task.dialled(failed(&before, 30));
+        assert_eq!((task.pending.len(), task.shared.counters.overflow.load(Relaxed)), (0, 30));
         let write = || Write { kind: QueryKind::Learn, done: None, of: None };
         let (entries, writes) = (vec![entry(1, 1), entry(2, 2)], vec![write(), write()]);
-        keeper.landed(&before, Landed { entries, writes, put: None, ..Landed::begun(1, clock::now()) });
-        assert_eq!((keeper.pending.len(), keeper.shared.tally.overflow.load(Relaxed)), (0, 32));
+        task.finished(&before, BatchResult { entries, writes, put: None, ..BatchResult::begun(1, clock::now()) });
+        assert_eq!((task.pending.len(), task.shared.counters.overflow.load(Relaxed)), (0, 32));
     });
 }

@@ -1,7 +1,7 @@
-//! A new connection: it is made, the store answers within the budget, and is told what was learned meanwhile.
+//! A new connection: connect, probe within the budget, then write what was learned meanwhile.
 //!
-//! Decides nothing; `keeper.rs` sees what became of it. Invariant: what was not told comes back, and so does what the
-//! store would not have.
+//! Decides nothing; `task.rs` handles the result. Invariant: an entry that was not written, or was refused, comes back
+//! with the result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,82 +9,82 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::access::Access;
-use super::flight::{BATCH, FLIGHT_MAX, given_up};
+use super::batch::{BATCH, BATCH_TIMEOUT, or_no_answer};
 use super::link::{Link, LinkError, Put};
 use super::pending::{Pending, PendingValue};
 
-/// A connection is made within this time, sentinels included.
+/// Time limit for connecting, sentinels included.
 const DIAL_MAX: Duration = Duration::from_secs(2);
 
-/// What became of a connection.
-pub(super) struct Dialled {
-    /// What it was made with.
+/// Result of an attempt to connect.
+pub(super) struct DialResult {
+    /// Access that the connection was made with.
     pub(super) access: Arc<Access>,
-    /// The connection, or why there is none.
+    /// The connection, or the reason for the failure.
     pub(super) link: Result<Link, String>,
-    /// Entries that it was not told.
+    /// Entries that were not written.
     pub(super) pending: Pending,
-    /// What it was told.
-    pub(super) told: Told,
+    /// Entries that were written, and a refusal.
+    pub(super) reconciled: Reconciled,
 }
 
-/// What became of what a new connection was told.
+/// Result of writing the pending entries over a new connection.
 #[derive(Default)]
-pub(super) struct Told {
-    /// Entries that it has now.
+pub(super) struct Reconciled {
+    /// Number of entries that were written.
     pub(super) written: u64,
-    /// Why the store would not have something.
+    /// Error of the first refused write; `None` if the store accepts writes.
     pub(super) refused: Option<String>,
 }
 
-impl Dialled {
-    /// Connects, has the store answer within the budget, and tells it what was learned meanwhile.
+impl DialResult {
+    /// Connects, probes the store within the budget, and writes the pending entries.
     pub(super) async fn dial(access: Arc<Access>, mut pending: Pending) -> Self {
-        let mut told = Told::default();
+        let mut reconciled = Reconciled::default();
         let made = timeout(DIAL_MAX, Link::dial(&access)).await;
         let link = match made.unwrap_or_else(|_| Err("no connection in time".to_owned())) {
             Ok(link) => match timeout(access.config.budget, probe(&link, &access)).await {
                 Ok(Ok(refused)) => {
-                    told.refused = refused;
-                    reconcile(link, &mut pending, &mut told).await
+                    reconciled.refused = refused;
+                    reconcile(link, &mut pending, &mut reconciled).await
                 }
                 Ok(Err(broken)) => Err(broken.why),
                 Err(_) => Err("no answer within the budget".to_owned()),
             },
             Err(why) => Err(why),
         };
-        Self { access, link, pending, told }
+        Self { access, link, pending, reconciled }
     }
 }
 
-/// Asks what conversations will ask, and tells what they will tell: whether the store answers, and whether we may read. Why
-/// it would not be told, if so: that is no reason not to ask it.
+/// Reads and writes once, as conversations will. The refusal of the write is returned and is no failure: a store that
+/// refuses writes can still be read.
 async fn probe(link: &Link, access: &Access) -> Result<Option<String>, LinkError> {
     let trial = [trial(access)];
     let (put, _) = tokio::try_join!(link.put(&trial), link.find(std::slice::from_ref(&trial[0].key)))?;
     Ok(put.iter().find_map(Put::refusal).map(str::to_owned))
 }
 
-/// An entry of nobody's, which is gone the moment that it is written.
+/// An entry under a key that no cookie has, gone after a millisecond.
 pub(super) fn trial(access: &Access) -> PendingValue {
     let key = format!("{}probe", access.config.prefix).into();
     PendingValue { key, at_ms: 0, ttl_ms: 1, backend: Some("probe".into()) }
 }
 
-/// Tells the store what was learned while it was away, all of it or as far as it listens. What it would not have waits.
-async fn reconcile(link: Link, pending: &mut Pending, told: &mut Told) -> Result<Link, String> {
+/// Writes the pending entries in batches until the first failure. Refused and unwritten entries go back to `pending`.
+async fn reconcile(link: Link, pending: &mut Pending, reconciled: &mut Reconciled) -> Result<Link, String> {
     let mut back = Vec::new();
     let mut end = Ok(());
     while pending.len() > 0 && end.is_ok() {
         let entries = pending.take(BATCH);
-        match given_up(timeout(FLIGHT_MAX, link.put(&entries)).await) {
+        match or_no_answer(timeout(BATCH_TIMEOUT, link.put(&entries)).await) {
             Ok(put) => {
                 for (entry, put) in entries.into_iter().zip(put) {
                     let Put::Refused(why) = put else {
-                        told.written += 1;
+                        reconciled.written += 1;
                         continue;
                     };
-                    told.refused.get_or_insert(why);
+                    reconciled.refused.get_or_insert(why);
                     back.push(entry);
                 }
             }
@@ -95,7 +95,7 @@ async fn reconcile(link: Link, pending: &mut Pending, told: &mut Told) -> Result
         }
     }
     for entry in back {
-        // It was there before: there is room.
+        // The entry was taken from there, so there is room.
         pending.add(entry);
     }
     end.map(|()| link)

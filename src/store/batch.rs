@@ -1,7 +1,7 @@
-//! One exchange with the store: what came together is asked together.
+//! One exchange with the store: requests that came together are sent together.
 //!
-//! Decides nothing; `keeper.rs` sees what became of it. Invariant: whoever waits is answered the moment that the answer is
-//! there, or finds the channel closed.
+//! Decides nothing; `task.rs` handles the result. Invariant: a waiting conversation gets its reply as soon as it is
+//! there, or finds its channel closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,51 +9,52 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::link::{How, Link, LinkError, Put, backend};
+use super::counters::QueryKind;
+use super::link::{FailureKind, Link, LinkError, Put, backend};
 use super::pending::PendingValue;
-use super::tally::QueryKind;
 use super::{StoreRefused, StoreReply};
 use crate::clock;
 
-/// The most that is asked in one exchange with the store; what comes together goes together.
+/// Most keys read, and most entries written, in one exchange.
 pub(super) const BATCH: usize = 128;
 
-/// An exchange that takes longer is given up, whoever waited for it is long gone.
-pub(super) const FLIGHT_MAX: Duration = Duration::from_secs(1);
+/// An exchange that takes longer is given up; its conversations stopped waiting long before.
+pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is asked of the store at once.
+/// Reads and writes of one exchange.
 #[derive(Default)]
-pub(super) struct Flight {
+pub(super) struct StoreBatch {
     pub(super) keys: Vec<Box<str>>,
     pub(super) answers: Vec<StoreReply>,
     pub(super) entries: Vec<PendingValue>,
     pub(super) writes: Vec<Write>,
 }
 
-/// What an entry is about.
+/// A write's origin, beside its entry.
 pub(super) struct Write {
     pub(super) kind: QueryKind,
     pub(super) done: Option<StoreReply>,
-    /// Pool and value: if somebody else stands there, the stick table shall know.
+    /// Pool and value, to update the stick table if another entry is kept instead; `None` for an entry that was
+    /// pending.
     pub(super) of: Option<(Arc<str>, Box<[u8]>)>,
 }
 
-/// What became of a flight.
-pub(super) struct Landed {
+/// Result of an exchange.
+pub(super) struct BatchResult {
     pub(super) since: u64,
     pub(super) took_us: u64,
-    /// Somebody waited for all of it by his own timer.
+    /// Conversations wait for all of it, and report failures to the breaker themselves.
     pub(super) watched: bool,
     pub(super) entries: Vec<PendingValue>,
     pub(super) writes: Vec<Write>,
-    /// What became of each entry; `None` = nobody knows.
+    /// Result of each write; `None` if the exchange failed and the results are unknown.
     pub(super) put: Option<Vec<Put>>,
     pub(super) broken: Option<LinkError>,
 }
 
-impl Flight {
-    /// Asks, and answers whoever waits as soon as the answer is there.
-    pub(super) async fn fly(self, link: Link, since: u64) -> Landed {
+impl StoreBatch {
+    /// Sends the requests and passes each reply on as soon as it is there.
+    pub(super) async fn run(self, link: Link, since: u64) -> BatchResult {
         let Self { keys, answers, entries, mut writes } = self;
         let began = clock::now();
         let watched = writes.iter().all(|write| write.done.is_some());
@@ -61,7 +62,7 @@ impl Flight {
             if keys.is_empty() {
                 return Ok(());
             }
-            let found = given_up(timeout(FLIGHT_MAX, link.find(&keys)).await)?;
+            let found = or_no_answer(timeout(BATCH_TIMEOUT, link.find(&keys)).await)?;
             for (answer, found) in answers.into_iter().zip(found) {
                 let _ = answer.send(Ok(found.as_deref().and_then(backend).map(Into::into)));
             }
@@ -71,7 +72,7 @@ impl Flight {
             if entries.is_empty() {
                 return Ok(Vec::new());
             }
-            let put = given_up(timeout(FLIGHT_MAX, link.put(&entries)).await)?;
+            let put = or_no_answer(timeout(BATCH_TIMEOUT, link.put(&entries)).await)?;
             for (write, put) in writes.iter_mut().zip(&put) {
                 if let Some(done) = &mut write.done {
                     let (gone, _) = oneshot::channel();
@@ -86,12 +87,12 @@ impl Flight {
             Ok(put) => (Some(put), found.err()),
             Err(broken) => (None, Some(broken)),
         };
-        Landed { watched, entries, writes, put, broken, ..Landed::begun(since, began) }
+        BatchResult { watched, entries, writes, put, broken, ..BatchResult::begun(since, began) }
     }
 }
 
-impl Landed {
-    /// Nothing but the time.
+impl BatchResult {
+    /// An exchange without requests that began at this time.
     pub(super) fn begun(since: u64, began: clock::Micros) -> Self {
         Self {
             since,
@@ -105,7 +106,9 @@ impl Landed {
     }
 }
 
-/// What takes so long that nobody waits any more is no answer.
-pub(super) fn given_up<T>(answer: Result<Result<T, LinkError>, tokio::time::error::Elapsed>) -> Result<T, LinkError> {
-    answer.unwrap_or_else(|_| Err(LinkError { how: How::Missing, why: "no answer".to_owned() }))
+/// Turns a timeout into a failure without a reply.
+pub(super) fn or_no_answer<T>(
+    answer: Result<Result<T, LinkError>, tokio::time::error::Elapsed>,
+) -> Result<T, LinkError> {
+    answer.unwrap_or_else(|_| Err(LinkError { kind: FailureKind::Missing, why: "no answer".to_owned() }))
 }
