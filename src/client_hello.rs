@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use crate::outcome::Ended;
+pub use crate::progress::Progress;
 use crate::server_name::ServerName;
 
 /// The longest hello that is read: the whole handshake message with its 4-byte header, without record headers.
@@ -30,17 +31,6 @@ const SERVER_NAME: u16 = 0x0000;
 const ALPN: u16 = 0x0010;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// What a parser says of the bytes it was shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress<T> {
-    /// Here it is.
-    Done(T),
-    /// So far so good, but not whole.
-    More,
-    /// Certainly not, and no further byte can change it.
-    No(Ended),
-}
-
 /// What routing needs to know of a hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
@@ -58,7 +48,7 @@ pub struct ClientHello {
 ///
 /// `No` is `NotTls` (the first bytes are no TLS handshake record), `HelloMalformed` or `HelloTooLong`.
 /// Incomplete input costs one step a record and allocates nothing.
-pub fn parse(bytes: &[u8]) -> Progress<ClientHello> {
+pub fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
     Scan::default().resume(bytes)
 }
 
@@ -76,45 +66,41 @@ pub struct Scan {
 
 impl Scan {
     /// Goes on where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
-    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello> {
-        match self.find_end(bytes) {
-            Progress::Done(length) => match read(&self.message(bytes, length)[MESSAGE_HEADER..]) {
-                Ok(hello) => Progress::Done(hello),
-                Err(ended) => Progress::No(ended),
-            },
-            Progress::More => Progress::More,
-            Progress::No(ended) => Progress::No(ended),
-        }
+    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, Ended> {
+        self.go_on(bytes).into()
+    }
+
+    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, Ended> {
+        let Some(length) = self.find_end(bytes)? else { return Ok(None) };
+        read(&self.message(bytes, length)[MESSAGE_HEADER..]).map(Some)
     }
 
     /// Walks records until the message is whole; its length.
-    fn find_end(&mut self, bytes: &[u8]) -> Progress<usize> {
+    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Ended> {
         loop {
-            let (declared, payload) = match open_record(bytes.get(self.record..).unwrap_or_default()) {
-                Progress::Done(record) => record,
-                Progress::More => return Progress::More,
-                Progress::No(_) if self.record > 0 => return Progress::No(Ended::HelloMalformed),
-                Progress::No(ended) => return Progress::No(ended),
-            };
+            let rest = bytes.get(self.record..).unwrap_or_default();
+            // Only the first record can show that the connection does not speak TLS.
+            let record = open_record(rest).map_err(|ended| if self.record > 0 { Ended::HelloMalformed } else { ended });
+            let Some((declared, payload)) = record? else { return Ok(None) };
             for (slot, byte) in self.header.iter_mut().skip(self.passed).zip(payload) {
                 *slot = *byte;
             }
             let seen = self.passed + payload.len();
             if seen > 0 && self.header[0] != CLIENT_HELLO {
-                return Progress::No(Ended::HelloMalformed);
+                return Err(Ended::HelloMalformed);
             }
             if seen >= MESSAGE_HEADER {
                 let [_, high, middle, low] = self.header;
                 let length = MESSAGE_HEADER + u32::from_be_bytes([0, high, middle, low]) as usize;
                 if length > HANDSHAKE_MAX {
-                    return Progress::No(Ended::HelloTooLong);
+                    return Err(Ended::HelloTooLong);
                 }
                 if seen >= length {
-                    return Progress::Done(length);
+                    return Ok(Some(length));
                 }
             }
             if payload.len() < declared {
-                return Progress::More;
+                return Ok(None);
             }
             self.record += RECORD_HEADER + declared;
             self.passed += declared;
@@ -127,7 +113,7 @@ impl Scan {
             return Cow::Borrowed(&bytes[RECORD_HEADER..RECORD_HEADER + length]);
         }
         let mut message = Vec::with_capacity(length);
-        while let Progress::Done((_, payload)) = open_record(bytes)
+        while let Ok(Some((_, payload))) = open_record(bytes)
             && message.len() < length
         {
             message.extend_from_slice(&payload[..payload.len().min(length - message.len())]);
@@ -137,19 +123,19 @@ impl Scan {
     }
 }
 
-/// One record: the length it declares, and as much of its payload as is there.
-fn open_record(bytes: &[u8]) -> Progress<(usize, &[u8])> {
+/// One record: the length it declares, and as much of its payload as is there. `None`: its header is not whole.
+fn open_record(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, Ended> {
     // The minor version is not looked at: RFC 8446 §5.1 says to ignore it, and clients in the field differ.
     if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) || bytes.get(1).is_some_and(|major| *major != MAJOR_VERSION)
     {
-        return Progress::No(Ended::NotTls);
+        return Err(Ended::NotTls);
     }
-    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Progress::More };
+    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Ok(None) };
     let declared = usize::from(u16::from_be_bytes([header[3], header[4]]));
     if declared == 0 || declared > RECORD_MAX {
-        return Progress::No(Ended::HelloMalformed);
+        return Err(Ended::HelloMalformed);
     }
-    Progress::Done((declared, &rest[..declared.min(rest.len())]))
+    Ok(Some((declared, &rest[..declared.min(rest.len())])))
 }
 
 /// Reads the body of a whole ClientHello message.

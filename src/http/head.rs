@@ -71,7 +71,7 @@ impl RequestReader {
 
     /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
     /// began. One empty line before it is passed over (RFC 9112 §2.2).
-    pub fn read(&mut self, bytes: &[u8]) -> Progress<usize> {
+    pub fn read(&mut self, bytes: &[u8]) -> Progress<usize, Refused> {
         if self.lines.answer == Progress::More {
             self.lines.answer = self.go_on(bytes).into();
         }
@@ -230,7 +230,7 @@ impl ResponseReader {
 
     /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
     /// began, `asked` is what it answers.
-    pub fn read(&mut self, bytes: &[u8], asked: RequestMeta) -> Progress<usize> {
+    pub fn read(&mut self, bytes: &[u8], asked: RequestMeta) -> Progress<usize, Refused> {
         if self.lines.answer == Progress::More {
             self.lines.answer = self.go_on(bytes, asked).into();
         }
@@ -319,7 +319,7 @@ struct Lines {
     started: bool,
     fields: FieldList,
     /// The last answer. Any but `More` is final.
-    answer: Progress<usize>,
+    answer: Progress<usize, Refused>,
 }
 
 impl Lines {

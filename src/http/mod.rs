@@ -25,28 +25,9 @@ pub mod head;
 pub mod set_cookie;
 pub mod target;
 
+pub use crate::progress::Progress;
+
 use answer::StatusCode;
-
-/// What a reader says of the bytes it was shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress<T> {
-    /// Here it is.
-    Done(T),
-    /// So far so good, but not whole.
-    More,
-    /// Not one that is let through, and no further byte can change it.
-    No(Refused),
-}
-
-impl<T> From<Result<Option<T>, Refused>> for Progress<T> {
-    fn from(result: Result<Option<T>, Refused>) -> Self {
-        match result {
-            Ok(Some(done)) => Self::Done(done),
-            Ok(None) => Self::More,
-            Err(refused) => Self::No(refused),
-        }
-    }
-}
 
 /// The versions spoken here (RFC 9112 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

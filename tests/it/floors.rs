@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("server_name", 0),
     ("outcome", 0),
     ("counters", 0),
+    ("progress", 0),
     ("route", 1),
     ("attempt", 1),
     ("pool", 1),
