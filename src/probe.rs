@@ -5,15 +5,18 @@
 //! Invariants: one task per checked backend, holding the backend and never a pool or snapshot; one timeout covers a
 //! whole check; what this machine lacks (descriptors, ports, memory) is never held against a backend.
 
+mod any_certificate;
+mod http;
+
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -27,11 +30,6 @@ use crate::tls::{Termination, Upstream};
 
 /// First checks are spread over this time at most, so that a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
-/// A longer response head is a failed check.
-const HEAD_MAX: usize = 16 * 1024;
-/// More headers are a failed check.
-const HEADERS_MAX: usize = 128;
-
 /// All checks that run.
 pub struct Probes {
     now_ms: fn() -> u64,
@@ -196,7 +194,7 @@ async fn ask(address: &Address, orders: &Orders) -> Result<(), CheckFailure> {
             if *tls {
                 stream = handshake(stream, address, orders).await?;
             }
-            let status = request(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
+            let status = http::get(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
             stream.shutdown().await.ok();
             if (*status_min..=*status_max).contains(&status) {
                 return Ok(());
@@ -226,10 +224,9 @@ async fn handshake(
     address: &Address,
     orders: &Orders,
 ) -> Result<Box<dyn CheckStream>, CheckFailure> {
-    static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(tls::connector);
-    let connector = match &orders.tls {
-        Some(upstream) => TlsConnector::from(upstream.config(Some(b"http/1.1")).clone()),
-        None => CONNECTOR.clone(),
+    let config = match &orders.tls {
+        Some(upstream) => upstream.config(Some(b"http/1.1")).clone(),
+        None => any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {error}")))?,
     };
     let name = match (&orders.check.sni, &orders.tls, address) {
         (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())
@@ -239,7 +236,8 @@ async fn handshake(
         (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
         (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
     };
-    let stream = connector.connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
+    let stream =
+        TlsConnector::from(config).connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
     Ok(Box::new(stream))
 }
 
@@ -251,40 +249,6 @@ fn host_of(host: Option<&str>, address: &Address) -> String {
     }
 }
 
-/// Asks and reads the status.
-async fn request(stream: &mut dyn CheckStream, path: &str, host: &str) -> Result<u16, CheckFailure> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sessile\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| CheckFailure::from_io("request", error))?;
-    stream.flush().await.map_err(|error| CheckFailure::from_io("request", error))?;
-    let mut head = Vec::with_capacity(1024);
-    loop {
-        match status(&head)? {
-            Some(status) => return Ok(status),
-            None if head.len() > HEAD_MAX => return Err(CheckFailure::Backend("answer: head too long".to_owned())),
-            None => {}
-        }
-        if stream.read_buf(&mut head).await.map_err(|error| CheckFailure::from_io("answer", error))? == 0 {
-            return Err(CheckFailure::Backend("answer: closed before its head was complete".to_owned()));
-        }
-    }
-}
-
-/// The final status, once its head is complete; interim answers (1xx) are passed over.
-fn status(mut bytes: &[u8]) -> Result<Option<u16>, CheckFailure> {
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        match response.parse(bytes) {
-            Err(error) => return Err(CheckFailure::Backend(format!("answer: not HTTP: {error}"))),
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Ok(httparse::Status::Complete(length)) => match response.code {
-                Some(100 | 102..=199) => bytes = &bytes[length..],
-                code => return Ok(code),
-            },
-        }
-    }
-}
-
 /// The interval, up to a tenth more or less.
 fn jittered(interval: Duration, random: u64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * share(random))
@@ -293,70 +257,6 @@ fn jittered(interval: Duration, random: u64) -> Duration {
 /// From 0 up to, not including, 1.
 fn share(random: u64) -> f64 {
     (random >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// A client that completes the handshake with whoever answers.
-mod tls {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::client::{ClientConfig, Resumption};
-    use rustls::crypto::{CryptoProvider, aws_lc_rs};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use tokio_rustls::TlsConnector;
-
-    pub(super) fn connector() -> TlsConnector {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("the provider offers the versions it was built with")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-            .with_no_client_auth();
-        // Each check is a full handshake, as a new client's is.
-        config.resumption = Resumption::disabled();
-        TlsConnector::from(Arc::new(config))
-    }
-
-    /// Nothing secret is sent, and behind passthrough the clients verify.
-    #[derive(Debug)]
-    struct AcceptAny(Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for AcceptAny {
-        fn verify_server_cert(
-            &self,
-            _end_entity: &CertificateDer<'_>,
-            _intermediates: &[CertificateDer<'_>],
-            _server_name: &ServerName<'_>,
-            _ocsp_response: &[u8],
-            _now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _certificate: &CertificateDer<'_>,
-            _signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _message: &[u8],
-            _certificate: &CertificateDer<'_>,
-            _signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Checks against real sockets on loopback.
 
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::LazyLock;
 
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -116,17 +118,16 @@ async fn an_http_check_asks_properly_and_reads_the_status() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_whole_http_answer_fails() {
-    for (answer, expected) in
-        [("SSH-2.0-OpenSSH_9.9\r\n", "not HTTP"), ("HTTP/1.1 200 OK\r\nserver", "closed before"), ("", "closed before")]
-    {
-        let (address, _) = scripted(b"\r\n\r\n", answer).await;
+async fn what_is_not_a_whole_http_response_fails() {
+    for (response, expected) in [
+        ("SSH-2.0-OpenSSH_9.9\r\n", "response refused: bad_status_line: "),
+        ("HTTP/1.1 200 OK\r\nserver", "response: closed before"),
+        ("", "response: closed before"),
+    ] {
+        let (address, _) = scripted(b"\r\n\r\n", response).await;
         let complaint = complaint(&address, &orders(HTTP)).await;
-        assert!(complaint.contains(expected), "{complaint}");
+        assert!(complaint.starts_with(expected), "{complaint}");
     }
-    let endless = "HTTP/1.1 200 OK\r\na: ".to_owned() + &"b".repeat(2 * HEAD_MAX);
-    let (address, _) = scripted(b"\r\n\r\n", endless.leak()).await;
-    assert!(complaint(&address, &orders(HTTP)).await.contains("too long"));
 }
 
 #[tokio::test]
