@@ -1,11 +1,11 @@
-//! Reads a TLS ClientHello as far as routing needs it: server name, ALPN, whether ECH is offered.
+//! [`ClientHello`]: the parts of a TLS ClientHello that routing needs: server name, ALPN, and whether ECH is offered.
 //!
 //! Does not read from sockets, does not judge versions, ciphers or any extension but those three, and never changes
 //! or keeps the bytes. Handshake messages may be cut into any number of records (RFC 8446 §5.1); they are joined here,
 //! because tls-parser reads only whole messages.
 //!
-//! Invariant: an answer is final. Once some bytes are `Done` or `No`, more bytes after them never change it, and
-//! at [`WIRE_MAX`] bytes it is never `More`.
+//! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
+//! [`WIRE_MAX`] bytes it is never `More`.
 
 use std::borrow::Cow;
 
@@ -31,16 +31,16 @@ const SERVER_NAME: u16 = 0x0000;
 const ALPN: u16 = 0x0010;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// What routing needs to know of a hello.
+/// The parts of a hello that routing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
     /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds an IP address:
-    /// RFC 6066 §3 forbids that, but real clients do it, and they mean "no name".
+    /// RFC 6066 §3 forbids that, but real clients do it and mean "no name".
     pub server_name: Option<ServerName>,
     /// The protocols offered, in the client's order: a raw, checked ProtocolNameList body (length byte, name)*.
     /// Empty without the extension.
     pub alpn: Box<[u8]>,
-    /// Encrypted ClientHello is offered. A client that only pretends to (GREASE) cannot be told apart, by design.
+    /// True if Encrypted ClientHello is offered. GREASE looks the same, by design.
     pub ech: bool,
 }
 
@@ -52,20 +52,20 @@ pub fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
     Scan::default().resume(bytes)
 }
 
-/// [`parse`] for bytes that arrive bit by bit: records already passed are not walked again, so a hello sent one byte
-/// at a time in records of one byte costs as little as any other.
+/// [`parse`] for bytes that arrive in pieces: complete records are not read again, so a hello sent byte by byte in
+/// records of one byte costs as little as any other.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scan {
-    /// Where the first record that is not complete begins.
+    /// The offset of the first record that is not complete.
     record: usize,
     /// Message bytes in the complete records.
     passed: usize,
-    /// The message's type and length, as far as seen.
+    /// The type and length of the message, as far as they have arrived.
     header: [u8; MESSAGE_HEADER],
 }
 
 impl Scan {
-    /// Goes on where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
+    /// Continues where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
     pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, Ended> {
         self.go_on(bytes).into()
     }
@@ -75,7 +75,7 @@ impl Scan {
         read(&self.message(bytes, length)[MESSAGE_HEADER..]).map(Some)
     }
 
-    /// Walks records until the message is whole; its length.
+    /// Walks records until the message is whole. Returns its length, `None` if bytes are missing.
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Ended> {
         loop {
             let rest = bytes.get(self.record..).unwrap_or_default();
@@ -186,8 +186,8 @@ fn server_name(extension: &[u8]) -> Result<Option<ServerName>, Ended> {
     host.map_or(Ok(None), host_name)
 }
 
-/// A host name as clients write it. One trailing dot is forgiven: it is the same name in DNS, and clients that are
-/// given an absolute name pass it on.
+/// A host name as clients write it. One trailing dot is allowed: DNS treats it as equal, and clients that get an
+/// absolute name send it.
 fn host_name(name: &[u8]) -> Result<Option<ServerName>, Ended> {
     let name = std::str::from_utf8(name).map_err(|_| Ended::HelloMalformed)?;
     let name = name.strip_suffix('.').unwrap_or(name);

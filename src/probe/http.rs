@@ -2,7 +2,8 @@
 //!
 //! [`ResponseReader`], the reader of the data path, judges the response: a head for which a client would get a 502
 //! fails the check, and the complaint has the reader's word. Interim responses (1xx) are skipped, as they are there.
-//! Does not read the body, does not judge the status, and keeps no time: the caller has one timeout for the whole check.
+//! Does not read the body, does not judge the status, and keeps no time: the caller has one timeout for the whole
+//! check.
 //!
 //! Invariant: the buffer holds at most one head of [`HEAD_MAX`](crate::http::head::HEAD_MAX) bytes and one read behind
 //! it, because the reader never needs more bytes than that.

@@ -1,9 +1,10 @@
 //! Parses PROXY headers, to the letter of the specification.
 //!
-//! Repairs nothing: what does not match exactly is malformed. The contents of TLVs are not judged, except CRC32C.
+//! Repairs nothing: a header that does not match exactly is malformed. The values of TLVs are not checked, except
+//! CRC32C.
 //!
-//! Invariant: an answer is final. Once some bytes are `Done` or `No`, more bytes after them never change it, and
-//! at [`HEADER_MAX`] bytes it is never `More`.
+//! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
+//! [`HEADER_MAX`] bytes it is never `More`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -18,7 +19,7 @@ use crate::progress::Progress;
 /// The longest v1 line with its CRLF: UNKNOWN with two IPv6 addresses written out.
 const V1_MAX: usize = 107;
 
-/// Reads a header from the first bytes of a connection; also the header's length.
+/// Reads a header from the first bytes of a connection. `Done` holds the header and its length.
 ///
 /// `No` is `ProxyMalformed`, `ProxyChecksum` or `ProxyTooLong`. Nothing is allocated but the TLVs of a whole header.
 pub fn parse(bytes: &[u8]) -> Progress<(Header, usize), Ended> {
@@ -44,7 +45,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(Header, usize)>, Ended> {
     }
 }
 
-/// A v1 line without its CRLF.
+/// Reads a v1 line without its CRLF.
 fn read_line(line: &[u8]) -> Option<Header> {
     let line = line.strip_prefix(b"PROXY ")?;
     if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
@@ -122,7 +123,7 @@ where
     Some((address(source, source_port), address(destination, destination_port), tlvs))
 }
 
-/// Checks that the TLVs at the end of `header` fill their room exactly, and the checksum where there is one.
+/// Checks that the TLVs at the end of `header` fill its length exactly, and the checksum if there is one.
 fn check_tlvs(header: &[u8], mut tlvs: &[u8]) -> Result<(), Ended> {
     let mut checksum = None;
     while !tlvs.is_empty() {

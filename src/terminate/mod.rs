@@ -126,7 +126,7 @@ async fn handshake(
     let Some(connection) = client.server() else { return Err(Ended::LocalError) };
     let identity = match server.identity(connection, clock::unix_s()) {
         Ok(identity) => identity,
-        Err(tls::NoLongerGood) => {
+        Err(tls::CertificateExpired) => {
             client.socket().reset_on_drop(false);
             return Err(Ended::CertificateExpired);
         }

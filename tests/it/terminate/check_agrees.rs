@@ -1,4 +1,4 @@
-//! The HTTP check and the data path give every response one verdict: a response that clients get as 502 fails the check.
+//! The HTTP check and the data path give every response one verdict: a check fails where clients get a 502.
 //!
 //! Takes the responses of the corpus to a GET in HTTP/1.1, but for those that are refused only in their body, which no
 //! check reads.
