@@ -1,15 +1,16 @@
-//! Reads a TLS ClientHello as far as routing needs it: server name, ALPN, whether ECH is offered.
+//! [`ClientHello`]: the parts of a TLS ClientHello that routing needs: server name, ALPN, and whether ECH is offered.
 //!
 //! Does not read from sockets, does not judge versions, ciphers or any extension but those three, and never changes
 //! or keeps the bytes. Handshake messages may be cut into any number of records (RFC 8446 §5.1); they are joined here,
 //! because tls-parser reads only whole messages.
 //!
-//! Invariant: an answer is final. Once some bytes are `Done` or `No`, more bytes after them never change it, and
-//! at [`WIRE_MAX`] bytes it is never `More`.
+//! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
+//! [`WIRE_MAX`] bytes it is never `More`.
 
 use std::borrow::Cow;
 
 use crate::outcome::Ended;
+pub use crate::progress::Progress;
 use crate::server_name::ServerName;
 
 /// The longest hello that is read: the whole handshake message with its 4-byte header, without record headers.
@@ -30,27 +31,16 @@ const SERVER_NAME: u16 = 0x0000;
 const ALPN: u16 = 0x0010;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// What a parser says of the bytes it was shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress<T> {
-    /// Here it is.
-    Done(T),
-    /// So far so good, but not whole.
-    More,
-    /// Certainly not, and no further byte can change it.
-    No(Ended),
-}
-
-/// What routing needs to know of a hello.
+/// The parts of a hello that routing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
     /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds an IP address:
-    /// RFC 6066 §3 forbids that, but real clients do it, and they mean "no name".
+    /// RFC 6066 §3 forbids that, but real clients do it and mean "no name".
     pub server_name: Option<ServerName>,
     /// The protocols offered, in the client's order: a raw, checked ProtocolNameList body (length byte, name)*.
     /// Empty without the extension.
     pub alpn: Box<[u8]>,
-    /// Encrypted ClientHello is offered. A client that only pretends to (GREASE) cannot be told apart, by design.
+    /// True if Encrypted ClientHello is offered. GREASE looks the same, by design.
     pub ech: bool,
 }
 
@@ -58,63 +48,59 @@ pub struct ClientHello {
 ///
 /// `No` is `NotTls` (the first bytes are no TLS handshake record), `HelloMalformed` or `HelloTooLong`.
 /// Incomplete input costs one step a record and allocates nothing.
-pub fn parse(bytes: &[u8]) -> Progress<ClientHello> {
+pub fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
     Scan::default().resume(bytes)
 }
 
-/// [`parse`] for bytes that arrive bit by bit: records already passed are not walked again, so a hello sent one byte
-/// at a time in records of one byte costs as little as any other.
+/// [`parse`] for bytes that arrive in pieces: complete records are not read again, so a hello sent byte by byte in
+/// records of one byte costs as little as any other.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scan {
-    /// Where the first record that is not complete begins.
+    /// The offset of the first record that is not complete.
     record: usize,
     /// Message bytes in the complete records.
     passed: usize,
-    /// The message's type and length, as far as seen.
+    /// The type and length of the message, as far as they have arrived.
     header: [u8; MESSAGE_HEADER],
 }
 
 impl Scan {
-    /// Goes on where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
-    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello> {
-        match self.find_end(bytes) {
-            Progress::Done(length) => match read(&self.message(bytes, length)[MESSAGE_HEADER..]) {
-                Ok(hello) => Progress::Done(hello),
-                Err(ended) => Progress::No(ended),
-            },
-            Progress::More => Progress::More,
-            Progress::No(ended) => Progress::No(ended),
-        }
+    /// Continues where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
+    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, Ended> {
+        self.go_on(bytes).into()
     }
 
-    /// Walks records until the message is whole; its length.
-    fn find_end(&mut self, bytes: &[u8]) -> Progress<usize> {
+    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, Ended> {
+        let Some(length) = self.find_end(bytes)? else { return Ok(None) };
+        read(&self.message(bytes, length)[MESSAGE_HEADER..]).map(Some)
+    }
+
+    /// Walks records until the message is whole. Returns its length, `None` if bytes are missing.
+    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Ended> {
         loop {
-            let (declared, payload) = match open_record(bytes.get(self.record..).unwrap_or_default()) {
-                Progress::Done(record) => record,
-                Progress::More => return Progress::More,
-                Progress::No(_) if self.record > 0 => return Progress::No(Ended::HelloMalformed),
-                Progress::No(ended) => return Progress::No(ended),
-            };
+            let rest = bytes.get(self.record..).unwrap_or_default();
+            // Only the first record can show that the connection does not speak TLS.
+            let record = open_record(rest).map_err(|ended| if self.record > 0 { Ended::HelloMalformed } else { ended });
+            let Some((declared, payload)) = record? else { return Ok(None) };
             for (slot, byte) in self.header.iter_mut().skip(self.passed).zip(payload) {
                 *slot = *byte;
             }
             let seen = self.passed + payload.len();
             if seen > 0 && self.header[0] != CLIENT_HELLO {
-                return Progress::No(Ended::HelloMalformed);
+                return Err(Ended::HelloMalformed);
             }
             if seen >= MESSAGE_HEADER {
                 let [_, high, middle, low] = self.header;
                 let length = MESSAGE_HEADER + u32::from_be_bytes([0, high, middle, low]) as usize;
                 if length > HANDSHAKE_MAX {
-                    return Progress::No(Ended::HelloTooLong);
+                    return Err(Ended::HelloTooLong);
                 }
                 if seen >= length {
-                    return Progress::Done(length);
+                    return Ok(Some(length));
                 }
             }
             if payload.len() < declared {
-                return Progress::More;
+                return Ok(None);
             }
             self.record += RECORD_HEADER + declared;
             self.passed += declared;
@@ -127,7 +113,7 @@ impl Scan {
             return Cow::Borrowed(&bytes[RECORD_HEADER..RECORD_HEADER + length]);
         }
         let mut message = Vec::with_capacity(length);
-        while let Progress::Done((_, payload)) = open_record(bytes)
+        while let Ok(Some((_, payload))) = open_record(bytes)
             && message.len() < length
         {
             message.extend_from_slice(&payload[..payload.len().min(length - message.len())]);
@@ -137,19 +123,19 @@ impl Scan {
     }
 }
 
-/// One record: the length it declares, and as much of its payload as is there.
-fn open_record(bytes: &[u8]) -> Progress<(usize, &[u8])> {
+/// One record: the length it declares, and as much of its payload as is there. `None`: its header is not whole.
+fn open_record(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, Ended> {
     // The minor version is not looked at: RFC 8446 §5.1 says to ignore it, and clients in the field differ.
     if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) || bytes.get(1).is_some_and(|major| *major != MAJOR_VERSION)
     {
-        return Progress::No(Ended::NotTls);
+        return Err(Ended::NotTls);
     }
-    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Progress::More };
+    let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Ok(None) };
     let declared = usize::from(u16::from_be_bytes([header[3], header[4]]));
     if declared == 0 || declared > RECORD_MAX {
-        return Progress::No(Ended::HelloMalformed);
+        return Err(Ended::HelloMalformed);
     }
-    Progress::Done((declared, &rest[..declared.min(rest.len())]))
+    Ok(Some((declared, &rest[..declared.min(rest.len())])))
 }
 
 /// Reads the body of a whole ClientHello message.
@@ -200,8 +186,8 @@ fn server_name(extension: &[u8]) -> Result<Option<ServerName>, Ended> {
     host.map_or(Ok(None), host_name)
 }
 
-/// A host name as clients write it. One trailing dot is forgiven: it is the same name in DNS, and clients that are
-/// given an absolute name pass it on.
+/// A host name as clients write it. One trailing dot is allowed: DNS treats it as equal, and clients that get an
+/// absolute name send it.
 fn host_name(name: &[u8]) -> Result<Option<ServerName>, Ended> {
     let name = std::str::from_utf8(name).map_err(|_| Ended::HelloMalformed)?;
     let name = name.strip_suffix('.').unwrap_or(name);

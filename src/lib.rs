@@ -11,7 +11,7 @@
 //! | 3 stages | one step each, own deadline | `splicer/{os,relay,pipe,timer,slab,inbox}`, `terminate/{stream,relay,exchange,connect,kept}`, [`probe`], [`store`] |
 //! | 2 state | shared, swapped or counted | [`snapshot`], [`limits`], [`admission`], [`metrics`], [`access_log`], [`socket`], [`tls`], [`connection`], [`clock`], [`plan`] |
 //! | 1 rules | pure decisions | [`route`], [`attempt`], [`http`], [`pool`], [`placement`], [`sticky`], [`client_hello`], [`proxy_protocol`] |
-//! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`fault`], [`counters`] |
+//! | 0 words | plain data | [`config`], [`server_name`], [`outcome`], [`fault`], [`counters`], [`progress`] |
 //!
 //! Floors 0 and 1 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 
@@ -34,6 +34,7 @@ pub mod placement;
 pub mod plan;
 pub mod pool;
 pub mod probe;
+pub mod progress;
 pub mod proxy_protocol;
 pub mod route;
 pub mod server;

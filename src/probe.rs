@@ -1,18 +1,21 @@
-//! Active health checks: asks every backend again and again whether it can serve, and tells it the answer.
+//! [`Probes`]: the active health checks, one task per checked backend.
 //!
-//! Decides nothing: `pool::health` counts the answers. Verifies certificates where the pool says whom it believes; behind
-//! passthrough the client does.
-//! Invariants: one task per checked backend, holding the backend and never a pool or snapshot; one timeout covers a
-//! whole check; what this machine lacks (descriptors, ports, memory) is never held against a backend.
+//! Does not decide when a backend is up or down: `pool::health` counts the results. Verifies certificates only for a
+//! pool with `tls`; behind passthrough the clients do. Invariants: a task holds its backend and never a pool or
+//! snapshot; one timeout covers a whole check; a failure of this host (descriptors, ports, memory) never counts against
+//! a backend.
+
+mod any_certificate;
+mod http;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -25,31 +28,27 @@ use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
 use crate::tls::{Termination, Upstream};
 
-/// First checks are spread over this time at most, so that a dead backend is found soon after start.
+/// The longest delay of a first check: first checks are spread, but a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
-/// A longer response head is a failed check.
-const HEAD_MAX: usize = 16 * 1024;
-/// More headers are a failed check.
-const HEADERS_MAX: usize = 128;
-
-/// All checks that run.
+/// The running checks, one task per backend.
 pub struct Probes {
     now_ms: fn() -> u64,
+    /// Tasks by pool and backend name.
     tasks: AHashMap<(String, String), Task>,
 }
 
 impl Probes {
-    /// No checks yet. `now_ms` is the monotonic clock that picks are asked with.
+    /// Starts without checks. `now_ms` is the monotonic clock that picks use.
     pub fn new(now_ms: fn() -> u64) -> Self {
         Self { now_ms, tasks: AHashMap::new() }
     }
 
-    /// Checks exactly these pools from now on: call it at start and after each reload, on the runtime that runs the
-    /// checks. Checks of carried backends go on undisturbed; those of others end; changed settings start again.
+    /// Checks exactly these pools from now on. Must be called at start and after each reload, on the runtime that runs
+    /// the checks. The task of a kept backend goes on; a removed backend ends its task; changed settings restart it.
     pub fn adopt(&mut self, pools: &[Arc<Pool>], tls: &Termination) {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
-            let Some(orders) = Orders::of(pool, tls.upstream(pool.name())) else {
+            let Some(settings) = CheckSettings::of(pool, tls.upstream(pool.name())) else {
                 pool.backends().iter().for_each(|backend| backend.unchecked());
                 continue;
             };
@@ -57,22 +56,22 @@ impl Probes {
                 let id = (pool.name().to_owned(), backend.name().to_owned());
                 let task = before
                     .remove(&id)
-                    .filter(|task| Arc::ptr_eq(&task.backend, backend) && *task.orders == orders)
-                    .unwrap_or_else(|| Task::start(backend.clone(), Arc::new(orders.clone()), self.now_ms));
+                    .filter(|task| Arc::ptr_eq(&task.backend, backend) && *task.settings == settings)
+                    .unwrap_or_else(|| Task::start(backend.clone(), Arc::new(settings.clone()), self.now_ms));
                 self.tasks.insert(id, task);
             }
         }
     }
 
-    /// How many backends are checked.
+    /// The number of backends with a running task.
     pub fn running(&self) -> usize {
         self.tasks.len()
     }
 }
 
-/// How the backends of a pool are checked.
+/// The settings for the checks of a pool; a task restarts when they change.
 #[derive(Debug, Clone, PartialEq)]
-struct Orders {
+struct CheckSettings {
     check: Check,
     proxy: Option<ProxyOut>,
     source: Vec<IpAddr>,
@@ -80,7 +79,7 @@ struct Orders {
     tls: Option<Arc<Upstream>>,
 }
 
-impl Orders {
+impl CheckSettings {
     fn of(pool: &Pool, tls: Option<&Arc<Upstream>>) -> Option<Self> {
         let config = pool.config();
         Some(Self {
@@ -93,17 +92,17 @@ impl Orders {
     }
 }
 
-/// The checks of one backend; dropping it ends them.
+/// The task that checks one backend; dropping it ends the checks.
 struct Task {
     backend: Arc<Backend>,
-    orders: Arc<Orders>,
+    settings: Arc<CheckSettings>,
     handle: JoinHandle<()>,
 }
 
 impl Task {
-    fn start(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) -> Self {
-        let handle = tokio::spawn(watch(backend.clone(), orders.clone(), now_ms));
-        Self { backend, orders, handle }
+    fn start(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn() -> u64) -> Self {
+        let handle = tokio::spawn(watch(backend.clone(), settings.clone(), now_ms));
+        Self { backend, settings, handle }
     }
 }
 
@@ -113,35 +112,35 @@ impl Drop for Task {
     }
 }
 
-async fn watch(backend: Arc<Backend>, orders: Arc<Orders>, now_ms: fn() -> u64) {
-    let check = &orders.check;
+async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn() -> u64) {
+    let check = &settings.check;
     let random = RandomState::new();
-    // An awaited backend takes no keys before its first check, so that one does not wait.
+    // An awaited backend gets no clients before its first check, so that check starts at once.
     if backend.standing() != CheckState::Awaited {
-        sleep(check.interval.min(STAGGER_MAX).mul_f64(share(random.hash_one(0)))).await;
+        sleep(check.interval.min(STAGGER_MAX).mul_f64(fraction(random.hash_one(0)))).await;
     }
-    let mut excused = false;
+    let mut was_local = false;
     for round in 1_u64.. {
         let began = Instant::now();
-        let late = |_| Err(CheckFailure::Backend(format!("no answer within {:?}", check.timeout)));
-        let answer = timeout(check.timeout, ask(backend.address(), &orders)).await.unwrap_or_else(late);
-        match &answer {
-            Ok(()) => report(&backend, Ok(()), &orders, now_ms()),
-            Err(CheckFailure::Backend(complaint)) => report(&backend, Err(complaint), &orders, now_ms()),
-            Err(CheckFailure::Local(error)) if !excused => {
-                // Said once in a row: with no descriptors left every check of every backend comes here.
+        let late = |_| Err(CheckFailure::Backend(format!("timeout after {:?}", check.timeout)));
+        let result = timeout(check.timeout, run(backend.address(), &settings)).await.unwrap_or_else(late);
+        match &result {
+            Ok(()) => report(&backend, Ok(()), &settings, now_ms()),
+            Err(CheckFailure::Backend(complaint)) => report(&backend, Err(complaint), &settings, now_ms()),
+            Err(CheckFailure::Local(error)) if !was_local => {
+                // Logged once in a row: without free descriptors every check of every backend ends here.
                 tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
             }
             Err(CheckFailure::Local(_)) => {}
         }
-        excused = matches!(answer, Err(CheckFailure::Local(_)));
+        was_local = matches!(result, Err(CheckFailure::Local(_)));
         sleep_until(began + jittered(check.interval, random.hash_one(round))).await;
     }
 }
 
-fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: u64) {
+fn report(backend: &Backend, result: Result<(), &str>, settings: &CheckSettings, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
-    match backend.checked(result, &orders.check, orders.on_marked_down, now_ms) {
+    match backend.checked(result, &settings.check, settings.on_marked_down, now_ms) {
         Some(CheckState::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");
@@ -151,12 +150,12 @@ fn report(backend: &Backend, result: Result<(), &str>, orders: &Orders, now_ms: 
     }
 }
 
-/// Why a check failed.
+/// The reason why a check failed.
 #[derive(Debug)]
 enum CheckFailure {
-    /// The backend did not do what it should.
+    /// The backend failed the check; the complaint for status and log.
     Backend(String),
-    /// This machine could not ask.
+    /// This host could not run the check: no descriptor, port or memory.
     Local(io::Error),
 }
 
@@ -169,32 +168,32 @@ impl CheckFailure {
     }
 }
 
-/// A connection of either family, with or without TLS.
+/// A connection to a TCP or unix address, with or without TLS.
 trait CheckStream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> CheckStream for T {}
 
-/// One check.
-async fn ask(address: &Address, orders: &Orders) -> Result<(), CheckFailure> {
-    let mut stream = connect(address, orders).await.map_err(|error| CheckFailure::from_io("connect", error))?;
-    if let Some(proxy) = &orders.proxy {
+/// Runs one check on a new connection.
+async fn run(address: &Address, settings: &CheckSettings) -> Result<(), CheckFailure> {
+    let mut stream = connect(address, settings).await.map_err(|error| CheckFailure::from_io("connect", error))?;
+    if let Some(proxy) = &settings.proxy {
         let mut header = Vec::new();
-        // Nothing to announce: LOCAL, or UNKNOWN.
+        // A check has no client: the header is LOCAL or UNKNOWN.
         proxy_protocol::write(&mut header, proxy, &Announce::default());
         stream.write_all(&header).await.map_err(|error| CheckFailure::from_io("PROXY header", error))?;
     }
-    match &orders.check.kind {
+    match &settings.check.kind {
         CheckKind::Tcp => Ok(()),
         CheckKind::Tls => {
-            let mut stream = handshake(stream, address, orders).await?;
-            // The answer is known; a backend that is gone before our close_notify is no worse for it.
+            let mut stream = handshake(stream, address, settings).await?;
+            // The check has passed; a failed close_notify does not change that.
             stream.shutdown().await.ok();
             Ok(())
         }
         CheckKind::Http { tls, path, host, status_min, status_max } => {
             if *tls {
-                stream = handshake(stream, address, orders).await?;
+                stream = handshake(stream, address, settings).await?;
             }
-            let status = request(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
+            let status = http::get(&mut *stream, path, &host_of(host.as_deref(), address)).await?;
             stream.shutdown().await.ok();
             if (*status_min..=*status_max).contains(&status) {
                 return Ok(());
@@ -204,14 +203,14 @@ async fn ask(address: &Address, orders: &Orders) -> Result<(), CheckFailure> {
     }
 }
 
-async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn CheckStream>> {
+async fn connect(address: &Address, settings: &CheckSettings) -> io::Result<Box<dyn CheckStream>> {
     match address {
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
         Address::Tcp(address) => {
             let mut address = *address;
-            address.set_port(orders.check.port.unwrap_or(address.port()));
+            address.set_port(settings.check.port.unwrap_or(address.port()));
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            if let Some(source) = orders.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
+            if let Some(source) = settings.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()) {
                 crate::socket::bind_without_port(&socket, *source)?;
             }
             Ok(Box::new(socket.connect(address).await?))
@@ -222,22 +221,22 @@ async fn connect(address: &Address, orders: &Orders) -> io::Result<Box<dyn Check
 async fn handshake(
     stream: Box<dyn CheckStream>,
     address: &Address,
-    orders: &Orders,
+    settings: &CheckSettings,
 ) -> Result<Box<dyn CheckStream>, CheckFailure> {
-    static CONNECTOR: LazyLock<TlsConnector> = LazyLock::new(tls::connector);
-    let connector = match &orders.tls {
-        Some(upstream) => TlsConnector::from(upstream.config(Some(b"http/1.1")).clone()),
-        None => CONNECTOR.clone(),
+    let config = match &settings.tls {
+        Some(upstream) => upstream.config(Some(b"http/1.1")).clone(),
+        None => any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {error}")))?,
     };
-    let name = match (&orders.check.sni, &orders.tls, address) {
+    let name = match (&settings.check.sni, &settings.tls, address) {
         (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())
             .map_err(|_| CheckFailure::Backend(format!("TLS: {name} cannot be sent as a server name")))?,
         (None, Some(upstream), _) => upstream.name(address),
-        // An address is never sent as a name.
+        // rustls never sends an address as a server name.
         (None, None, Address::Tcp(address)) => ServerName::from(address.ip()),
         (None, None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
     };
-    let stream = connector.connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
+    let stream =
+        TlsConnector::from(config).connect(name, stream).await.map_err(|error| CheckFailure::from_io("TLS", error))?;
     Ok(Box::new(stream))
 }
 
@@ -249,112 +248,14 @@ fn host_of(host: Option<&str>, address: &Address) -> String {
     }
 }
 
-/// Asks and reads the status.
-async fn request(stream: &mut dyn CheckStream, path: &str, host: &str) -> Result<u16, CheckFailure> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sessile\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| CheckFailure::from_io("request", error))?;
-    stream.flush().await.map_err(|error| CheckFailure::from_io("request", error))?;
-    let mut head = Vec::with_capacity(1024);
-    loop {
-        match status(&head)? {
-            Some(status) => return Ok(status),
-            None if head.len() > HEAD_MAX => return Err(CheckFailure::Backend("answer: head too long".to_owned())),
-            None => {}
-        }
-        if stream.read_buf(&mut head).await.map_err(|error| CheckFailure::from_io("answer", error))? == 0 {
-            return Err(CheckFailure::Backend("answer: closed before its head was complete".to_owned()));
-        }
-    }
-}
-
-/// The final status, once its head is complete; interim answers (1xx) are passed over.
-fn status(mut bytes: &[u8]) -> Result<Option<u16>, CheckFailure> {
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut response = httparse::Response::new(&mut headers);
-        match response.parse(bytes) {
-            Err(error) => return Err(CheckFailure::Backend(format!("answer: not HTTP: {error}"))),
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Ok(httparse::Status::Complete(length)) => match response.code {
-                Some(100 | 102..=199) => bytes = &bytes[length..],
-                code => return Ok(code),
-            },
-        }
-    }
-}
-
-/// The interval, up to a tenth more or less.
+/// The interval with a random change of at most a tenth, so that checks do not run in step.
 fn jittered(interval: Duration, random: u64) -> Duration {
-    interval.mul_f64(0.9 + 0.2 * share(random))
+    interval.mul_f64(0.9 + 0.2 * fraction(random))
 }
 
-/// From 0 up to, not including, 1.
-fn share(random: u64) -> f64 {
+/// Maps random bits to a number from 0 up to, not including, 1.
+fn fraction(random: u64) -> f64 {
     (random >> 11) as f64 / (1_u64 << 53) as f64
-}
-
-/// A client that completes the handshake with whoever answers.
-mod tls {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::client::{ClientConfig, Resumption};
-    use rustls::crypto::{CryptoProvider, aws_lc_rs};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use tokio_rustls::TlsConnector;
-
-    pub(super) fn connector() -> TlsConnector {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("the provider offers the versions it was built with")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider)))
-            .with_no_client_auth();
-        // Each check is a full handshake, as a new client's is.
-        config.resumption = Resumption::disabled();
-        TlsConnector::from(Arc::new(config))
-    }
-
-    /// Nothing secret is sent, and behind passthrough the clients verify.
-    #[derive(Debug)]
-    struct AcceptAny(Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for AcceptAny {
-        fn verify_server_cert(
-            &self,
-            _end_entity: &CertificateDer<'_>,
-            _intermediates: &[CertificateDer<'_>],
-            _server_name: &ServerName<'_>,
-            _ocsp_response: &[u8],
-            _now: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _message: &[u8],
-            _certificate: &CertificateDer<'_>,
-            _signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _message: &[u8],
-            _certificate: &CertificateDer<'_>,
-            _signature: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Names of servers as TLS and routes write them.
+//! [`ServerName`] and [`NamePattern`]: names of servers as TLS and routes write them.
 //!
 //! Does not resolve names. Invariant: a `ServerName` is lower-case ASCII, 1-253 bytes, labels of 1-63 bytes of
 //! letters, digits, `-` or `_`, no trailing dot, and not an IP address (RFC 6066 §3 forbids those in SNI).
@@ -27,7 +27,7 @@ impl ServerName {
         text.split('.').all(label_is_good).then(|| Self(lower()))
     }
 
-    /// The name.
+    /// The name, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -39,17 +39,17 @@ impl fmt::Display for ServerName {
     }
 }
 
-/// What a route's `sni` says: one name, or every name below a domain.
+/// The `sni` of a route: one name, or every name below a domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NamePattern {
-    /// `www.example.org`.
+    /// One name, written `www.example.org`.
     Exact(ServerName),
-    /// `*.example.org`: one or more labels in front of the domain, which itself does not match.
+    /// Every name below a domain, written `*.example.org`; the domain itself does not match.
     Below(ServerName),
 }
 
 impl NamePattern {
-    /// Reads a name or `*.name`.
+    /// Reads a name or `*.name`. `None`: the text is neither.
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix("*.") {
             Some(domain) => ServerName::parse(domain).map(Self::Below),

@@ -407,7 +407,7 @@ fn valid() -> impl Strategy<Value = (Option<String>, Vec<u8>)> {
 }
 
 /// `wire` in pieces that end where `stops` say, through one scan.
-fn in_pieces(wire: &[u8], stops: &[usize]) -> Progress<ClientHello> {
+fn in_pieces(wire: &[u8], stops: &[usize]) -> Progress<ClientHello, Ended> {
     let mut stops: Vec<_> = stops.iter().map(|stop| stop % (wire.len() + 1)).collect();
     stops.sort_unstable();
     let mut scan = Scan::default();

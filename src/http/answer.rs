@@ -1,9 +1,9 @@
-//! What we say ourselves when no backend's answer can be had or passed on.
+//! The replies of this process, written when no response of a backend can be had or passed on ([`StatusCode`]).
 //!
-//! Small, never cached, and the last thing on its connection: whatever led here, what else the client has sent is not
-//! read as a request. Does not say what was wrong beyond the status; the log does, under the same request id.
+//! A reply is small, never cached, and ends its connection: bytes that the client has sent behind the request are not
+//! read as another one. Does not explain more than the status; the log does, under the same request id.
 //!
-//! Invariant: an answer is a whole message that our own reader accepts, and is at most 512 bytes with an id of up to
+//! Invariant: a reply is a whole message that the reader of this crate accepts, at most 512 bytes with an id of up to
 //! 128.
 
 use super::date;
@@ -11,20 +11,20 @@ use super::edit::write_line;
 
 macro_rules! statuses {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $phrase:literal;)+) => {
-        /// The statuses we answer with (RFC 9110 §15.5 and §15.6, RFC 6585 §5).
+        /// The statuses of replies (RFC 9110 §15.5 and §15.6, RFC 6585 §5).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum StatusCode { $($(#[doc = $doc])+ $name,)+ }
 
         impl StatusCode {
-            /// Every one of them.
+            /// Every status that a reply can have.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The number.
+            /// The number in the status line, such as 502.
             pub fn code(self) -> u16 {
                 match self { $(Self::$name => $code,)+ }
             }
 
-            /// The words that go with it.
+            /// The reason phrase in the status line, such as `Bad Gateway`.
             pub fn phrase(self) -> &'static str {
                 match self { $(Self::$name => $phrase,)+ }
             }
@@ -45,17 +45,17 @@ statuses! {
     FieldsTooLarge = 431, "Request Header Fields Too Large";
     /// CONNECT, or a transfer coding that is not known here.
     NotImplemented = 501, "Not Implemented";
-    /// The backend's answer is malformed or ambiguous, or it gave none.
+    /// The response of the backend is malformed, ambiguous, or did not come.
     BadGateway = 502, "Bad Gateway";
     /// No backend can be used.
     Unavailable = 503, "Service Unavailable";
-    /// The backend did not answer in time.
+    /// The response of the backend did not come in time.
     GatewayTimeout = 504, "Gateway Timeout";
-    /// Neither HTTP/1.0 nor HTTP/1.1.
+    /// The version of the request is neither HTTP/1.0 nor HTTP/1.1.
     VersionNotSupported = 505, "HTTP Version Not Supported";
 }
 
-/// Appends an answer. `to_head`: the request was HEAD, so the head is the same and no body follows.
+/// Appends a reply. `to_head`: the request was HEAD, so the same head is written without a body.
 pub fn write(out: &mut Vec<u8>, status: StatusCode, request_id: &str, to_head: bool, now_unix_s: u64) {
     let (code, phrase) = (status.code(), status.phrase());
     let body = format!("{code} {phrase}\nrequest {request_id}\n");

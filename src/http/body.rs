@@ -1,12 +1,12 @@
-//! Finds where a body ends, over bytes that come in pieces.
+//! [`Body`]: finds where a body ends, over bytes that arrive in pieces.
 //!
-//! Looks at chunk sizes, extensions and trailers and at nothing else; copies nothing, removes nothing: a body is passed
-//! on in the framing in which it came. Stricter than RFC 9112 §7.1 where readers differ: the white space that §7.1.1
+//! Looks only at chunk sizes, extensions and trailers; copies and removes nothing: a body is passed on in the framing
+//! in which it came. Stricter than RFC 9112 §7.1 where readers differ: the white space that §7.1.1
 //! calls bad is refused, sizes have at most 16 digits, and trailers may not hold any field that a head's reader has a
 //! rule for (RFC 9110 §6.5.1 leaves them to be merged into the head).
 //!
-//! Invariant: the answer for all bytes does not depend on how they were cut, no byte after the body is ever counted
-//! as part of it, and what was refused once is refused for ever.
+//! Invariant: the result for all bytes does not depend on how they were cut, no byte behind the body is ever counted
+//! as part of it, and a refused body stays refused.
 
 use super::field::{KnownField, is_look_alike, is_text_byte, is_token_byte};
 use super::{Framing, Refused};
@@ -22,28 +22,28 @@ pub const TRAILERS_MAX: u16 = 8 * 1024;
 
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// How far a body has been read.
+/// The state of reading one body.
 #[derive(Debug, Clone)]
 pub struct Body {
     state: State,
     /// Bytes of the body or chunk that are still to come, or the chunk size as far as it was read.
     left: u64,
-    /// Digits of the chunk size.
+    /// Digits of the chunk size read so far.
     digits: u8,
-    /// Extension bytes of this chunk, and of all.
+    /// Extension bytes of this chunk (`extension`) and of all chunks (`extensions`).
     extension: u16,
     extensions: u16,
-    /// Trailer bytes.
+    /// Trailer bytes read so far, at most [`TRAILERS_MAX`].
     trailers: u16,
     name: Name,
 }
 
-/// What a piece of bytes held.
+/// The part of a piece of bytes that belongs to the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
     /// How many of the bytes, from the first, belong to the body.
     pub length: usize,
-    /// The body ends with them. What follows is the next message.
+    /// True if the body ends with them; bytes behind belong to the next message.
     pub complete: bool,
 }
 
@@ -71,7 +71,7 @@ enum State {
 }
 
 impl Body {
-    /// Before the first byte of a body that is delimited so.
+    /// The state before the first byte of a body with this framing.
     pub fn new(framing: Framing) -> Self {
         let (state, left) = match framing {
             Framing::None | Framing::Length(0) => (State::Complete, 0),
@@ -82,7 +82,7 @@ impl Body {
         Self { state, left, digits: 0, extension: 0, extensions: 0, trailers: 0, name: Name::default() }
     }
 
-    /// Goes on with the next bytes. Once complete, no further byte belongs to it.
+    /// Reads the next bytes. Once the body is complete, no further byte belongs to it.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<Scanned, Refused> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Complete {
@@ -101,17 +101,17 @@ impl Body {
         Ok(Scanned { length: at, complete: self.state == State::Complete })
     }
 
-    /// Whether all of it has been seen.
+    /// True once the last byte of the body has been read.
     pub fn complete(&self) -> bool {
         self.state == State::Complete
     }
 
-    /// Whether it is whole if the connection ends now; otherwise its end is a truncation (RFC 9112 §8).
+    /// True if the body is whole when the connection ends now; otherwise that end is a truncation (RFC 9112 §8).
     pub fn may_end_here(&self) -> bool {
         matches!(self.state, State::Complete | State::UntilClose)
     }
 
-    /// Opaque bytes: how many of those that are there belong to the body or chunk.
+    /// Counts opaque bytes: how many of the `there` bytes belong to the body or chunk.
     fn pass(&mut self, there: usize) -> usize {
         let taken = usize::try_from(self.left).map_or(there, |left| left.min(there));
         self.left -= taken as u64;
@@ -121,7 +121,7 @@ impl Body {
         taken
     }
 
-    /// One byte of what stands around chunks.
+    /// Reads one byte between chunks: sizes, extensions, line ends, trailers.
     fn step(&mut self, byte: u8) -> Result<State, Refused> {
         match self.state {
             State::Size => self.size(byte),
@@ -165,7 +165,7 @@ impl Body {
         expect(byte, b'\n', next, Refused::BareLineEnd)
     }
 
-    /// `*( ";" name [ "=" ( token / quoted-string ) ] )`.
+    /// Reads a byte of `*( ";" name [ "=" ( token / quoted-string ) ] )` (RFC 9112 §7.1.1).
     fn extension(&mut self, byte: u8) -> Result<State, Refused> {
         use State::{ExtensionEscaped, ExtensionName, ExtensionQuoteEnd, ExtensionQuoted, ExtensionValue};
         if byte == b'\n' {
@@ -228,7 +228,7 @@ fn expect(byte: u8, wanted: u8, next: State, refused: Refused) -> Result<State, 
     if byte == wanted { Ok(next) } else { Err(refused) }
 }
 
-/// The name of a trailer field, as long as it can be one there is a rule for.
+/// The name of a trailer field, kept while it can still be a [`KnownField`].
 #[derive(Debug, Clone, Default)]
 struct Name {
     bytes: [u8; Name::MAX],

@@ -1,43 +1,43 @@
-//! What concerns one hop only: whether a connection persists, becomes something else, or waits with a body.
+//! Rules for one hop: whether a connection persists, switches protocols ([`Upgrade`]), or waits with a body.
 //!
-//! Does not write fields (`edit.rs` does) and does not close anything. Which upgrades are let through: any protocol
-//! but HTTP itself (`h2c`, `h2`, `HTTP/…`) and TLS, both of which would go past everything that is decided here.
+//! Does not write fields (`edit.rs` does) and does not close anything. Any protocol may be upgraded to
+//! but HTTP itself (`h2c`, `h2`, `HTTP/…`) and TLS: inside them, requests would pass unseen.
 //!
-//! Invariant: Connection cannot take a field away that makes the message what it is: naming Host, Content-Length or
-//! Transfer-Encoding is refused, and naming another field that [`KnownField`] has a rule for changes nothing.
+//! Invariant: Connection cannot remove a field that shapes the message: naming Host, Content-Length or
+//! Transfer-Encoding is refused, and naming another [`KnownField`] has no effect.
 
 use super::field::{Fields, KnownField};
 use super::head::{Request, RequestMeta, Response};
 use super::{Framing, Method, Refused, Version};
 
-/// What an HTTP connection is asked to become.
+/// The protocol that a client asks to switch to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Upgrade {
-    /// A WebSocket (RFC 6455 §4.1).
+    /// The WebSocket protocol, requested by GET (RFC 6455 §4.1).
     WebSocket,
-    /// Another protocol that is not HTTP.
+    /// Another protocol, neither HTTP nor TLS.
     Other,
 }
 
 impl Request<'_> {
-    /// Whether the client wants to keep its connection (RFC 9112 §9.3).
+    /// True if the client wants to keep its connection (RFC 9112 §9.3).
     pub fn persists(&self) -> bool {
         persists(self.version, self.fields)
     }
 
-    /// Whether the client waits for 100 before it sends the body (RFC 9110 §10.1.1). HTTP/1.0 does not know of it.
+    /// True if the client waits for 100 before it sends the body (RFC 9110 §10.1.1); never in HTTP/1.0.
     pub fn expects_continue(&self) -> bool {
         self.version == Version::Http11 && self.fields.lists(KnownField::Expect, "100-continue")
     }
 
-    /// What the connection may become. `None` where Upgrade is ignored: without `Connection: upgrade`, in HTTP/1.0
-    /// (RFC 9110 §7.8), with a body, or if nothing that may pass is offered.
+    /// The protocol to switch to. `None` where Upgrade is ignored: without `Connection: upgrade`, in HTTP/1.0
+    /// (RFC 9110 §7.8), with a body, or if no allowed protocol is offered.
     pub fn upgrade(&self) -> Option<Upgrade> {
-        let asks = self.fields.has(KnownField::Upgrade)
+        let is_request = self.fields.has(KnownField::Upgrade)
             && self.version == Version::Http11
             && self.framing.is_empty()
             && self.fields.lists(KnownField::Connection, "upgrade");
-        if !asks {
+        if !is_request {
             return None;
         }
         let web_socket = self.method == Method::Get && self.fields.lists(KnownField::Upgrade, "websocket");
@@ -47,31 +47,31 @@ impl Request<'_> {
         }
     }
 
-    /// What its response depends on.
+    /// The facts of the request that its response depends on.
     pub fn asked(&self) -> RequestMeta {
         RequestMeta { method: self.method, version: self.version, persists: self.persists(), upgrade: self.upgrade() }
     }
 }
 
 impl Response<'_> {
-    /// Whether the backend keeps its connection (RFC 9112 §9.3), if the body ends before it.
+    /// True if the backend keeps its connection after the body (RFC 9112 §9.3).
     pub fn persists(&self) -> bool {
         persists(self.version, self.fields)
     }
 }
 
-/// Whether the client's connection may serve another request after this response, as far as the heads say: whoever
-/// asks must also have read the whole request, and want to go on. A backend that closes its own is no reason not to.
+/// True if, by both heads, the client's connection may serve another request after this response. The caller must also
+/// have read the whole request. A backend that closes its own connection does not matter here.
 pub fn client_stays(asked: &RequestMeta, response: &Response<'_>) -> bool {
     asked.persists && !response.switches() && response.framing != Framing::UntilClose
 }
 
-/// Whether the backend's connection may serve another request after this response, as far as the heads say.
+/// True if, by its head, the backend's connection may serve another request after this response.
 pub fn backend_stays(response: &Response<'_>) -> bool {
     response.persists() && !response.switches() && response.framing != Framing::UntilClose
 }
 
-/// `close` outweighs everything; without it HTTP/1.1 persists, and HTTP/1.0 if it says so.
+/// `close` wins; without it HTTP/1.1 persists, and HTTP/1.0 persists with `keep-alive`.
 fn persists(version: Version, fields: Fields<'_>) -> bool {
     match version {
         Version::Http11 => !fields.lists(KnownField::Connection, "close"),
@@ -81,7 +81,7 @@ fn persists(version: Version, fields: Fields<'_>) -> bool {
     }
 }
 
-/// The protocols of Upgrade that may pass.
+/// The protocols in Upgrade that are allowed: neither HTTP nor TLS.
 pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clone {
     fields.tokens(KnownField::Upgrade).filter(|protocol| {
         let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
@@ -89,7 +89,7 @@ pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clo
     })
 }
 
-/// Refuses a Connection that names what makes the message.
+/// Refuses a Connection that names a field which shapes the message.
 pub(super) fn check(fields: Fields<'_>) -> Result<(), Refused> {
     match fields.tokens(KnownField::Connection).any(|option| KnownField::of(option).shapes_the_message()) {
         true => Err(Refused::BadConnection),
@@ -97,7 +97,7 @@ pub(super) fn check(fields: Fields<'_>) -> Result<(), Refused> {
     }
 }
 
-/// Whether a 101 is one that was asked for and says to what it switches (RFC 9110 §15.2.2).
+/// Refuses a 101 that the request did not ask for, or that names no protocol (RFC 9110 §15.2.2).
 pub(super) fn check_switch(asked: RequestMeta, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
     let agreed = match asked.upgrade {
         Some(Upgrade::WebSocket) => fields.lists(KnownField::Upgrade, "websocket"),

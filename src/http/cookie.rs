@@ -10,31 +10,31 @@ use memchr::memchr;
 
 use super::field::{Fields, KnownField, Span, split_at_byte, trim, trim_end, trim_start};
 
-/// A cookie as a client sent it.
+/// A cookie in a request, as the client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CookiePair<'a> {
-    /// Its name; cases differ.
+    /// The name of the cookie, case-sensitive; empty without `=`.
     pub name: &'a [u8],
-    /// Its value, without the quotes that may stand around it.
+    /// The value of the cookie, without surrounding quotes.
     pub value: &'a [u8],
-    /// Where the pair stands in the buffer of the head.
+    /// The position of the pair in the buffer of the head.
     pub place: Span,
 }
 
-/// Every cookie, in order.
+/// The cookies of a request, in the order of its Cookie lines.
 pub fn pairs(fields: Fields<'_>) -> impl Iterator<Item = CookiePair<'_>> {
     fields.spans(KnownField::Cookie).flat_map(move |line| Pairs { text: line.of(fields.bytes()), at: line.start() })
 }
 
-/// Every cookie of this name, in order: the one that a browser holds for the longest path comes first, and a client
-/// may send what it likes.
+/// The cookies of this name, in order. Browsers send the one with the longest path first; other clients may send
+/// any number in any order.
 pub fn find<'a>(fields: Fields<'a>, name: &[u8]) -> impl Iterator<Item = CookiePair<'a>> {
     pairs(fields).filter(move |pair| pair.name == name)
 }
 
 /// The pairs of one line.
 struct Pairs<'a> {
-    /// What has not been read, and where it stands.
+    /// The unread rest of the line, and its position in the buffer.
     text: &'a [u8],
     at: usize,
 }
@@ -73,7 +73,7 @@ pub(super) fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Without the quotes around it.
+/// The value without one pair of surrounding quotes.
 pub(super) fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,

@@ -1,9 +1,9 @@
 //! Dates as HTTP writes them and as cookies have them.
 //!
-//! Knows no clock and no time zone but GMT. Invariant: a date that is written here is read here as the same second.
+//! Reads no clock; the only time zone is GMT. Invariant: a date that is written here is read here as the same second.
 
 /// Seconds since 1970 from the kind of date that Set-Cookie has, read as browsers do (RFC 6265 §5.1.1, the same in
-/// RFC 6265bis): any order, any separators, the zone ignored. `None` if it is none.
+/// RFC 6265bis): any order, any separators, the zone ignored. `None`: the text is not a date.
 pub fn read_cookie_date(text: &[u8]) -> Option<i64> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for token in text.split(|byte| is_delimiter(*byte)).filter(|token| !token.is_empty()) {

@@ -1,16 +1,15 @@
-//! Writes the head that is passed on, from one that was read.
+//! [`write_request`] and [`write_response`]: write the head that is passed on, from one that was read.
 //!
-//! Lines stay as they are, byte for byte and in order, but for these: what concerns one hop is dropped and said anew
-//! for the next (RFC 9110 §7.6.1); framing fields are written in their plainest spelling, so that no other reader can
-//! take them otherwise; the version is ours toward clients and the client's toward backends (RFC 9110 §2.5 allows a
-//! downgrade on purpose: a backend that is asked in HTTP/1.0 may not answer in chunks, so no body is re-framed); and
-//! an absolute target becomes an origin one (RFC 9112 §3.2.1). Bodies are never touched, nor is anything judged here
-//! that the readers have let through.
+//! Lines are copied byte for byte and in order, with these exceptions: hop-by-hop fields are dropped and written anew
+//! for the next hop (RFC 9110 §7.6.1); framing fields are written in their plainest spelling, so that every reader
+//! reads them alike; clients get HTTP/1.1, backends the version of the client (RFC 9110 §2.5 allows the downgrade: a
+//! backend may not reply to HTTP/1.0 with chunks, so no body needs another framing); and an absolute target becomes an
+//! origin one (RFC 9112 §3.2.1). Never touches bodies, and never refuses a head that the readers have accepted.
 //!
-//! Connection takes away only fields that nothing here has a rule for: `Connection: Cookie` or
-//! `Connection: X-Forwarded-For` would otherwise make a request look like another one to the backend.
+//! Connection removes only fields without a rule here: `Connection: Cookie` or `Connection: X-Forwarded-For` would
+//! otherwise change what the backend sees.
 //!
-//! Invariant: what is written reads as a message of the same framing, and no value that is added can begin a line.
+//! Invariant: the written head has the framing of the read one, and no added value can begin a line.
 
 use std::net::IpAddr;
 
@@ -22,51 +21,51 @@ use super::head::{Request, RequestMeta, Response};
 use super::target::Target;
 use super::{Method, Version};
 
-/// What is changed in a request.
+/// The changes to a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestEdit<'a> {
-    /// X-Forwarded-For, -Proto and -Host.
+    /// The treatment of X-Forwarded-For, -Proto and -Host.
     pub x_forwarded: Forwarding,
-    /// RFC 7239 Forwarded.
+    /// The treatment of Forwarded (RFC 7239).
     pub forwarded: Forwarding,
-    /// The client, if it has an address.
+    /// The address of the client; `None`: a unix socket.
     pub client: Option<IpAddr>,
-    /// The client spoke TLS, to us or to whoever decodes in front of us.
+    /// True if the client used TLS, to this process or to the proxy in front of it.
     pub secure: bool,
-    /// Which cookie the backend does not see, or not whole.
+    /// The cookie that the backend does not get, or gets shortened.
     pub cookie: CookieEdit<'a>,
-    /// The backend's connection ends with this request.
+    /// True if the connection to the backend ends with this request.
     pub close: bool,
-    /// Fields that only we may say (the subject of the client's certificate, a request id): the client's own are
-    /// dropped, also under a name with underscores, and ours is written if there is one.
+    /// Fields that only this process may set (the subject of the client's certificate, a request id). The client's own
+    /// are dropped, also under a name with underscores; a value is written if it is `Some`.
     pub set: &'a [(&'a str, Option<&'a str>)],
 }
 
-/// What becomes of the cookies of one name.
+/// The treatment of the cookies of one name.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum CookieEdit<'a> {
-    /// All cookies pass as they are.
+    /// All cookies are passed on unchanged.
     #[default]
     Keep,
-    /// Every cookie of this name is taken out.
+    /// Every cookie of this name is removed.
     Remove(&'a [u8]),
-    /// From every value of this name, what stands before the first separator is taken out with it.
+    /// Every value of this name loses its prefix up to and including the first separator.
     CutPrefix {
-        /// The cookie's name.
+        /// The name of the cookie, case-sensitive.
         name: &'a [u8],
-        /// What ends the prefix.
+        /// The byte that ends the prefix.
         separator: u8,
     },
 }
 
-/// What is changed in a response.
+/// The changes to a response.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResponseEdit<'a> {
-    /// The client's connection ends with this response.
+    /// True if the client's connection ends with this response.
     pub close: bool,
     /// Lines added behind the others.
     pub add: &'a [(&'a str, &'a str)],
-    /// A prefix for the value of every cookie of this name that is set: (name, prefix with its separator).
+    /// A prefix for every value of this cookie that the response sets: (name, prefix with its separator).
     pub cookie_prefix: Option<(&'a [u8], &'a str)>,
 }
 
@@ -135,7 +134,7 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
     out.extend_from_slice(b"\r\n");
 }
 
-/// `method SP origin-form SP version`, and a Host for an absolute target that came without.
+/// Writes `method SP origin-form SP version`, and a Host line if an absolute target came without one.
 fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     push(out, &[request.method_name, b" "]);
     match request.target {
@@ -154,15 +153,15 @@ fn write_request_line(out: &mut Vec<u8>, request: &Request<'_>) {
     }
 }
 
-/// What was done with a line.
+/// The result of editing a line.
 enum EditedLine {
-    /// It is copied as it is.
+    /// The line is copied unchanged.
     Kept,
-    /// What there is to write of it has been written.
+    /// The line has been written in another form, or is dropped.
     Written,
 }
 
-/// Copies the lines that are kept, and asks for each in order.
+/// Calls `edit` for each line in order, and copies the lines that it keeps.
 fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut Vec<u8>, FieldRef<'_>) -> EditedLine) {
     for (line, field) in fields.lines().iter().zip(fields.iter()) {
         if let EditedLine::Kept = edit(out, field) {
@@ -171,7 +170,7 @@ fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut V
     }
 }
 
-/// Whether Connection names fields that may be taken away.
+/// True if Connection names fields that may be removed.
 fn removable(fields: Fields<'_>) -> bool {
     let usual = ["close", "keep-alive", "upgrade"];
     let is_usual = |option: &[u8]| usual.iter().any(|usual| option.eq_ignore_ascii_case(usual.as_bytes()));
@@ -183,7 +182,7 @@ fn is_named(fields: Fields<'_>, field: FieldRef<'_>) -> bool {
         && fields.tokens(KnownField::Connection).any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
-/// Framing fields in their plainest spelling; any other line as it is.
+/// Writes framing fields in their plainest spelling, and keeps any other line.
 fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
     match field.known {
         KnownField::TransferEncoding => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -197,7 +196,7 @@ fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
     EditedLine::Written
 }
 
-/// A Cookie line without what is taken out; no line if nothing is left of it.
+/// Writes a Cookie line without the removed parts, or no line if nothing is left.
 fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> EditedLine {
     let name = match edit {
         CookieEdit::Keep => return EditedLine::Kept,
@@ -231,7 +230,7 @@ fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -
     EditedLine::Written
 }
 
-/// `name=prefix~value` without `prefix~`, quotes kept.
+/// Writes `name=prefix~value` without `prefix~`, and keeps quotes.
 fn cut_prefix(out: &mut Vec<u8>, pair: &[u8], separator: u8) {
     let start = value_start(pair);
     match split_at_byte(&pair[start..], separator) {
@@ -240,7 +239,7 @@ fn cut_prefix(out: &mut Vec<u8>, pair: &[u8], separator: u8) {
     }
 }
 
-/// A Set-Cookie line whose value gets a prefix if it is of this name and not empty.
+/// Writes a Set-Cookie line with the prefix, if the cookie has this name and is not empty.
 fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix: &str) -> EditedLine {
     let (pair, _) = split_at_byte(field.value, b';');
     let (this, value) = split(pair);
@@ -254,13 +253,13 @@ fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix:
     EditedLine::Written
 }
 
-/// Where the value of `name = "value` begins, behind white space and quote.
+/// The position of the value in `name = "value`, behind white space and quote.
 fn value_start(pair: &[u8]) -> usize {
     let value = memchr::memchr(b'=', pair).map_or(0, |at| at + 1);
     value + pair[value..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'"')).count()
 }
 
-/// Upgrade with what may pass of it, and the Connection that goes with it.
+/// Writes Upgrade with its allowed protocols, and the Connection line for it.
 fn write_upgrade(out: &mut Vec<u8>, fields: Fields<'_>, close: bool) {
     write_line(out, "Connection", if close { "close, upgrade" } else { "upgrade" });
     for (index, protocol) in protocols(fields).enumerate() {
@@ -269,15 +268,15 @@ fn write_upgrade(out: &mut Vec<u8>, fields: Fields<'_>, close: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A line of ours. Names are ours too and need no look.
+/// Writes a line. `name` is a constant of this crate or the configuration, and is not checked.
 pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &str) {
     push(out, &[name.as_bytes(), b": "]);
     write_value(out, value);
     out.extend_from_slice(b"\r\n");
 }
 
-/// A value as it is, but for bytes that are not visible ASCII or a space: those become `%XX`, so that nothing that a
-/// certificate or a name holds can begin a line.
+/// Writes a value. Bytes other than visible ASCII and space become `%XX`, so that no text of a certificate or name can
+/// begin a line.
 fn write_value(out: &mut Vec<u8>, value: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {

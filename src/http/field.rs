@@ -1,6 +1,6 @@
-//! Field lines of a head: one line read strictly, and all of them seen in place.
+//! [`Fields`]: the field lines of a head. Each line is read strictly; names and values stay in the buffer.
 //!
-//! Does not know what a field means, beyond its name being one of [`KnownField`]. Lines are refused, never mended.
+//! Does not interpret a field, beyond its name being one of [`KnownField`]. Bad lines are refused, never repaired.
 //!
 //! Invariant: a field's name is a token, its value has no control character but tab and no white space around it, and
 //! its line reaches from the first byte of the name to the LF.
@@ -12,7 +12,7 @@ use super::Refused;
 /// The most fields a head may have; HAProxy stops at 101, Apache at 100.
 pub const FIELDS_MAX: usize = 128;
 
-/// A stretch of a head. Two bytes an end are enough: heads are at most 32 KiB.
+/// A range of bytes in a head. Offsets of 16 bits suffice: heads are at most 32 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
     start: u16,
@@ -24,17 +24,17 @@ impl Span {
         Self { start: start as u16, end: end as u16 }
     }
 
-    /// Where it begins.
+    /// The offset of the first byte of the range.
     pub fn start(self) -> usize {
         usize::from(self.start)
     }
 
-    /// Where it ends: the first byte that is not in it.
+    /// The offset behind the last byte of the range.
     pub fn end(self) -> usize {
         usize::from(self.end)
     }
 
-    /// The bytes, out of the buffer in which they were found.
+    /// The bytes of the range in the buffer of the head.
     pub fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start()..self.end()]
     }
@@ -42,26 +42,26 @@ impl Span {
 
 macro_rules! known {
     ($($length:literal: $($(#[doc = $doc:literal])+ $variant:ident = $name:literal),+;)+) => {
-        /// Fields that something here has a rule for. None of them may stand in a trailer.
+        /// A field that this module or a caller has a rule for. No trailer may have one of these names.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         #[repr(u8)]
         pub enum KnownField {
-            /// Any other field.
+            /// Any other field: no rule applies.
             #[default]
             Other,
             $($($(#[doc = $doc])+ $variant,)+)+
         }
 
         impl KnownField {
-            /// Every field there is a rule for.
+            /// Every known field, but not [`KnownField::Other`].
             pub const ALL: &'static [Self] = &[$($(Self::$variant),+),+];
 
-            /// Its usual spelling; empty for [`KnownField::Other`].
+            /// The usual spelling of the name; empty for [`KnownField::Other`].
             pub fn name(self) -> &'static str {
                 match self { Self::Other => "", $($(Self::$variant => $name,)+)+ }
             }
 
-            /// Which field has this name, in any case.
+            /// The field of this name, compared without case.
             pub fn of(name: &[u8]) -> Self {
                 let candidates: &[Self] = match name.len() { $($length => &[$(Self::$variant),+],)+ _ => &[] };
                 let named = |known: &&Self| known.name().as_bytes().eq_ignore_ascii_case(name);
@@ -72,60 +72,60 @@ macro_rules! known {
 }
 
 known! {
-    2: /// What codings the sender takes; one hop's affair.
+    2: /// Transfer codings that the sender accepts; hop-by-hop.
        Te = "TE";
-    4: /// Which site.
+    4: /// The site that a request is for.
        Host = "Host";
-    6: /// Cookies of the client.
+    6: /// Cookies that the client sends back.
        Cookie = "Cookie",
-       /// Whether the client waits with the body.
+       /// `100-continue`: the client waits with the body.
        Expect = "Expect";
-    7: /// Another protocol on this connection; one hop's affair.
+    7: /// Protocols to switch this connection to; hop-by-hop.
        Upgrade = "Upgrade",
-       /// Announces trailer fields.
+       /// Names of the trailer fields that follow.
        Trailer = "Trailer";
-    9: /// RFC 7239.
+    9: /// Addresses of the clients before this hop (RFC 7239).
        Forwarded = "Forwarded";
-    10: /// Options of one hop.
+    10: /// Options of this connection; hop-by-hop.
        Connection = "Connection",
-       /// One hop's affair.
+       /// Parameters of a persistent connection; hop-by-hop.
        KeepAlive = "Keep-Alive",
-       /// A cookie for the client.
+       /// A cookie that the response sets.
        SetCookie = "Set-Cookie";
-    12: /// What the content is.
+    12: /// The media type of the content.
        ContentType = "Content-Type";
-    13: /// Who may keep the response.
+    13: /// Directives for caches on the way.
        CacheControl = "Cache-Control",
-       /// Which part of the content it is.
+       /// The range that a partial response holds.
        ContentRange = "Content-Range",
-       /// Who the client is.
+       /// Credentials of the client for the site.
        Authorization = "Authorization";
-    14: /// How long the content is.
+    14: /// The length of the body in bytes.
        ContentLength = "Content-Length",
-       /// Settings of an h2c upgrade; one hop's affair.
+       /// Settings of an h2c upgrade; hop-by-hop.
        Http2Settings = "HTTP2-Settings";
-    15: /// Clients in front of us.
+    15: /// Addresses of the clients before this hop.
        XForwardedFor = "X-Forwarded-For";
-    16: /// How the content is coded.
+    16: /// The coding of the content, such as gzip.
        ContentEncoding = "Content-Encoding",
-       /// One hop's affair, and never a standard.
+       /// Connection under a name that was never standard; hop-by-hop.
        ProxyConnection = "Proxy-Connection",
-       /// The Host that was asked for.
+       /// The Host of the original request.
        XForwardedHost = "X-Forwarded-Host";
-    17: /// How the message is coded for transfer.
+    17: /// The transfer coding; delimits the body.
        TransferEncoding = "Transfer-Encoding",
-       /// Whether the client spoke TLS.
+       /// `https` if the original client used TLS, else `http`.
        XForwardedProto = "X-Forwarded-Proto";
-    18: /// A proxy's challenge; one hop's affair.
+    18: /// The challenge of a proxy; hop-by-hop.
        ProxyAuthenticate = "Proxy-Authenticate";
-    19: /// Credentials for a proxy; one hop's affair.
+    19: /// Credentials for a proxy; hop-by-hop.
        ProxyAuthorization = "Proxy-Authorization";
-    25: /// A proxy's word on them; one hop's affair.
+    25: /// The reply of a proxy to credentials; hop-by-hop.
        ProxyAuthenticationInfo = "Proxy-Authentication-Info";
 }
 
 impl KnownField {
-    /// Whether it concerns one connection only and is never passed on as it came (RFC 9110 §7.6.1).
+    /// True if the field concerns one connection only and is never passed on unchanged (RFC 9110 §7.6.1).
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
@@ -141,7 +141,7 @@ impl KnownField {
         )
     }
 
-    /// Whether the message would be another one without it.
+    /// True if the message would have another meaning without the field.
     pub(super) fn shapes_the_message(self) -> bool {
         matches!(self, Self::Host | Self::ContentLength | Self::TransferEncoding)
     }
@@ -153,12 +153,12 @@ impl KnownField {
 
 const _: () = assert!(KnownField::ALL.len() < 32, "the fields that a head has are kept in 32 bits");
 
-/// One field line, as offsets.
+/// One field line, as offsets into the head.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Field {
     pub name: Span,
     pub value: Span,
-    /// After the LF.
+    /// The offset behind the LF of the line.
     pub end: u16,
     pub known: KnownField,
 }
@@ -183,7 +183,7 @@ impl Field {
     }
 }
 
-/// The name a line begins with, and where its colon is.
+/// The field that a line begins with, and the position of the colon.
 fn read_name(line: &[u8]) -> Result<(KnownField, usize), Refused> {
     let mut underscore = false;
     let end = line.iter().position(|byte| {
@@ -201,20 +201,20 @@ fn read_name(line: &[u8]) -> Result<(KnownField, usize), Refused> {
     Ok((KnownField::of(name), name.len()))
 }
 
-/// Whether an application that does not tell `_` from `-`, as CGI and all that came after it, would take the name for
-/// one of those that shape the message.
+/// True if an application that maps `_` and `-` to one character, as CGI does, would read the name as that of a field
+/// which shapes the message.
 pub(super) fn is_look_alike(name: &[u8]) -> bool {
     let shaping = KnownField::ALL.iter().filter(|known| known.shapes_the_message());
     name.contains(&b'_') && shaping.into_iter().any(|known| folds_to(name, known.name()))
 }
 
-/// Whether two names are one where case and the difference of `_` and `-` are lost.
+/// True if two names are equal when case and the difference between `_` and `-` are ignored.
 pub(super) fn folds_to(name: &[u8], other: &str) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == other.len() && name.iter().map(fold).eq(other.as_bytes().iter().map(fold))
 }
 
-/// All field lines of a head, in place.
+/// The field lines of a head, borrowed from its buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {
     bytes: &'a [u8],
@@ -222,14 +222,14 @@ pub struct Fields<'a> {
     present: u32,
 }
 
-/// One field line.
+/// One field line, borrowed from the buffer of its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldRef<'a> {
-    /// Which field it is, if there is a rule for it.
+    /// The known field, or [`KnownField::Other`].
     pub known: KnownField,
-    /// The name as it was written.
+    /// The name as the sender wrote it.
     pub name: &'a [u8],
-    /// The value without white space around it.
+    /// The value without surrounding white space.
     pub value: &'a [u8],
 }
 
@@ -238,7 +238,7 @@ impl<'a> Fields<'a> {
         Self { bytes, list, present }
     }
 
-    /// The lines in order.
+    /// The lines in the order of the head.
     pub fn iter(self) -> impl Iterator<Item = FieldRef<'a>> + Clone {
         self.list.iter().map(move |field| FieldRef {
             known: field.known,
@@ -247,7 +247,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Whether there is a line of this field.
+    /// True if the head has a line of this field.
     pub fn has(self, known: KnownField) -> bool {
         self.present & known.bit() != 0
     }
@@ -262,17 +262,17 @@ impl<'a> Fields<'a> {
         self.all(known).flat_map(|value| value.split(|byte| *byte == b',')).map(trim).filter(|token| !token.is_empty())
     }
 
-    /// Whether one of a list's elements is this, in any case.
+    /// True if a list field has this element, compared without case.
     pub fn lists(self, known: KnownField, token: &str) -> bool {
         self.has(known) && self.tokens(known).any(|listed| listed.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// The values of every line of this name, in any case, in order.
+    /// The values of every line of this name, compared without case, in order.
     pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(move |field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(|field| field.value)
     }
 
-    /// Where the values of a field are.
+    /// The positions of the values of a field.
     pub(super) fn spans(self, known: KnownField) -> impl Iterator<Item = Span> + Clone {
         let list = if self.has(known) { self.list } else { &[] };
         list.iter().filter(move |field| field.known == known).map(|field| field.value)
@@ -316,7 +316,7 @@ impl FieldList {
     }
 }
 
-/// Without the white space around it (RFC 9110 §5.6.3).
+/// The value without surrounding white space (RFC 9110 §5.6.3).
 pub(super) fn trim(value: &[u8]) -> &[u8] {
     trim_end(trim_start(value))
 }
@@ -335,7 +335,7 @@ pub(super) fn trim_end(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Whether a byte may stand in a token (RFC 9110 §5.6.2).
+/// True if a byte may be part of a token (RFC 9110 §5.6.2).
 pub(super) const fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
@@ -355,22 +355,22 @@ pub(super) const fn is_token_byte(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
-/// Whether this is a token.
+/// True if the bytes are a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
-/// Whether a byte may stand in a value or a reason: anything but control characters; tab may.
+/// True if a byte may be part of a value or a reason: tab, and anything but control characters.
 pub(super) const fn is_text_byte(byte: u8) -> bool {
     (byte >= b' ' || byte == b'\t') & (byte != 0x7f)
 }
 
-/// Whether all bytes are text. Looks at every one, so that the compiler can look at many at once.
+/// True if all bytes are text. No early return, so that the compiler can vectorize the loop.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().fold(true, |good, byte| good & ((*byte >= b' ') | (*byte == b'\t')) & (*byte != 0x7f))
 }
 
-/// Splits at the first such byte; without one, all of it and nothing.
+/// The parts before and behind the first such byte; without one, everything and `None`.
 pub(super) fn split_at_byte(bytes: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     match memchr(byte, bytes) {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),

@@ -1,30 +1,31 @@
-//! What a backend is told of the client behind us: X-Forwarded-For, -Proto and -Host, and RFC 7239 Forwarded.
+//! [`Forwarding`]: how the client is announced to a backend, in X-Forwarded-For, -Proto and -Host and in RFC 7239
+//! Forwarded.
 //!
-//! Does not decide who is believed: the caller says per request whether what the client brought is kept. Invariant:
-//! with [`Forwarding::Replace`] and [`Forwarding::Remove`] nothing that the client says about this reaches the backend,
-//! also not under a name with underscores, which CGI and its heirs read as the same.
+//! Does not decide which clients are trusted: the caller passes per request whether the client's own fields are kept.
+//! Invariant: with [`Forwarding::Replace`] and [`Forwarding::Remove`] none of the client's own fields reaches the
+//! backend, not even under a name with underscores, which CGI and its successors read as the same name.
 
 use std::net::IpAddr;
 
 use super::field::{FieldRef, Fields, KnownField, folds_to};
 use super::target::Host;
 
-/// What becomes of one of the two families of fields.
+/// The treatment of one of the two families of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Forwarding {
-    /// For clients that are proxies we trust: the client is added to their list; their X-Forwarded-Proto and -Host,
-    /// which tell of the first client, are kept if there are any.
+    /// For trusted proxies as clients: the client's address is added to their list; their X-Forwarded-Proto and -Host,
+    /// which describe the first client, are kept if present.
     Append,
-    /// What the client says is dropped, and we say it anew.
+    /// The client's own fields are dropped, and new ones are written.
     #[default]
     Replace,
-    /// What the client says is dropped, and nothing is said.
+    /// The client's own fields are dropped, and none are written.
     Remove,
-    /// What the client says is passed on like any other field.
+    /// The client's own fields are passed on like any other field.
     Off,
 }
 
-/// What there is to tell.
+/// The facts about the client that the fields announce.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ForwardedFacts<'a> {
     pub client: Option<IpAddr>,
@@ -38,7 +39,7 @@ impl ForwardedFacts<'_> {
     }
 }
 
-/// Whether the client's line is dropped, because it is not to be believed or because ours holds what it says.
+/// True if the client's line is dropped: the client is not trusted, or the new line repeats its value.
 pub(super) fn drops(field: FieldRef<'_>, x_forwarded: Forwarding, forwarded: Forwarding) -> bool {
     match field.known {
         KnownField::XForwardedFor => x_forwarded != Forwarding::Off,
@@ -56,7 +57,7 @@ fn is_dropped(forwarding: Forwarding) -> bool {
     matches!(forwarding, Forwarding::Replace | Forwarding::Remove)
 }
 
-/// Appends our lines of the X-Forwarded family.
+/// Appends new lines of the X-Forwarded family.
 pub(super) fn write_x_forwarded(
     out: &mut Vec<u8>,
     fields: Fields<'_>,
@@ -81,7 +82,7 @@ pub(super) fn write_x_forwarded(
     }
 }
 
-/// Appends our Forwarded line (RFC 7239 §4). A client without an address is `unknown` (§6.2).
+/// Appends a new Forwarded line (RFC 7239 §4). A client without an address is `unknown` (§6.2).
 pub(super) fn write_forwarded(
     out: &mut Vec<u8>,
     fields: Fields<'_>,
@@ -106,7 +107,7 @@ pub(super) fn write_forwarded(
     write_list(out, KnownField::Forwarded, appends.then_some(fields), Some(&element));
 }
 
-/// One line with all that was there, if it counts, and behind it what is new.
+/// Writes one line: the elements of the old lines, if they count, and the new element behind them.
 fn write_list<'a>(out: &mut Vec<u8>, known: KnownField, old: Option<Fields<'a>>, new: Option<&'a str>) {
     let (mut before, mut separator) = (known.name(), ": ");
     let old = old.into_iter().flat_map(|fields| fields.all(known)).filter(|value| !value.is_empty());

@@ -4,8 +4,8 @@
 //! reader *may* take for one, are refused; so is a response with unknown codings, which a reader may take for one that
 //! ends with the connection.
 //!
-//! Invariant: an answer depends on nothing but the version, the status, what was asked, and the two framing fields,
-//! over all their lines.
+//! Invariant: the result depends only on the version, the status, the request, and all lines of the two framing
+//! fields.
 
 use super::field::{Fields, KnownField, is_token, split_at_byte, trim};
 use super::head::RequestMeta;
@@ -16,8 +16,8 @@ pub fn of_request(version: Version, fields: Fields<'_>) -> Result<Framing, Refus
     declared(version, fields).map(Option::unwrap_or_default)
 }
 
-/// How the body of a response is delimited. Whatever it declares is judged, also where it has no body: what says two
-/// things is not passed on for the client to choose.
+/// How the body of a response is delimited. The framing fields are checked even if there is no body: a response that
+/// declares two framings is never passed on.
 pub fn of_response(asked: RequestMeta, version: Version, status: u16, fields: Fields<'_>) -> Result<Framing, Refused> {
     let declared = declared(version, fields)?;
     // RFC 9112 §6.1: no coding in the response to a client that may not know any.
@@ -35,7 +35,7 @@ pub fn of_response(asked: RequestMeta, version: Version, status: u16, fields: Fi
     Ok(declared.unwrap_or(Framing::UntilClose))
 }
 
-/// What the framing fields say; `None` if there are none.
+/// The framing that the fields declare; `None`: the head has neither field.
 fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Refused> {
     match (fields.has(KnownField::TransferEncoding), fields.has(KnownField::ContentLength)) {
         (false, false) => Ok(None),
@@ -46,7 +46,7 @@ fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Ref
     }
 }
 
-/// The one Content-Length there is.
+/// The number in the only Content-Length.
 fn length(fields: Fields<'_>) -> Result<u64, Refused> {
     let mut values = fields.all(KnownField::ContentLength);
     match (values.next(), values.next()) {

@@ -1,10 +1,10 @@
-//! Reads the heads of requests and responses out of a growing buffer, line by line and each line once.
+//! [`RequestReader`] and [`ResponseReader`]: read heads out of a growing buffer, line by line and each line once.
 //!
 //! Keeps offsets into the caller's buffer and nothing else: no byte is copied or changed, nothing is allocated. Does
 //! not read bodies, and does not decide where a request goes.
 //!
-//! Invariant: an answer is final, it does not depend on how the bytes were cut, and a [`Request`] or [`Response`]
-//! exists only where every line is as RFC 9112 has it and its framing has one reading.
+//! Invariant: a result is final and does not depend on how the bytes were cut, and a [`Request`] or [`Response`] exists
+//! only if every line has the form of RFC 9112 and the framing has one reading.
 
 use memchr::memchr2;
 
@@ -12,10 +12,10 @@ use super::field::{Field, FieldList, Fields, KnownField, Span, is_text, is_token
 use super::target::{Host, Target, TargetSpans};
 use super::{Framing, Method, Progress, Refused, Version, connection, framing};
 
-/// The longest head, with its empty line.
+/// The longest head in bytes, with its empty line.
 pub const HEAD_MAX: usize = 32 * 1024;
 
-/// The longest request line; RFC 9112 §3 asks for 8000 bytes at least.
+/// The longest request line in bytes; RFC 9112 §3 recommends at least 8000.
 pub const REQUEST_LINE_MAX: usize = 8 * 1024;
 
 /// Reads request heads, one after another. Holds no heap memory and about 1.6 KiB.
@@ -26,18 +26,18 @@ pub struct RequestReader {
     framing: Framing,
 }
 
-/// A request whose head has been read, in place.
+/// A request head, borrowed from the buffer it was read from.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// What is to be done.
+    /// The method, as far as rules depend on it.
     pub method: Method,
-    /// The method as it was written.
+    /// The method as the client wrote it.
     pub method_name: &'a [u8],
-    /// What it is to be done to.
+    /// The resource, as path, URI or `*`.
     pub target: Target<'a>,
-    /// The client's version.
+    /// The version in the request line.
     pub version: Version,
-    /// The field lines.
+    /// The field lines, in order.
     pub fields: Fields<'a>,
     /// How the body is delimited.
     pub framing: Framing,
@@ -46,8 +46,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Which site it is for: Host, which an absolute target agrees with, or the target where there is no Host. `None`
-    /// only in HTTP/1.0.
+    /// The site that the request is for: Host, which equals the authority of an absolute target, or that authority if
+    /// there is no Host. `None` only in HTTP/1.0.
     pub fn host(&self) -> Option<Host<'_>> {
         let bytes = match (self.fields.all(KnownField::Host).next(), self.target) {
             (Some(host), _) => host,
@@ -59,30 +59,30 @@ impl Request<'_> {
 }
 
 impl RequestReader {
-    /// Before the first byte.
+    /// The state before the first byte of a head.
     pub fn new() -> Self {
         Self { lines: Lines::new(), line: RequestLine::default(), framing: Framing::None }
     }
 
-    /// Ready for the next request. Its head begins at the first byte of the buffer again.
+    /// Prepares for the next request. The next head must begin at the first byte of the buffer.
     pub fn reset(&mut self) {
         self.lines.reset();
     }
 
-    /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
-    /// began. One empty line before it is passed over (RFC 9112 §2.2).
-    pub fn read(&mut self, bytes: &[u8]) -> Progress<usize> {
-        if self.lines.answer == Progress::More {
-            self.lines.answer = self.go_on(bytes).into();
+    /// Continues where the last call stopped; `Done` holds the length of the head. `bytes` are all bytes since the head
+    /// began. One empty line before the head is skipped (RFC 9112 §2.2).
+    pub fn read(&mut self, bytes: &[u8]) -> Progress<usize, Refused> {
+        if self.lines.progress == Progress::More {
+            self.lines.progress = self.go_on(bytes).into();
         }
-        self.lines.answer
+        self.lines.progress
     }
 
     /// The request that was read from these bytes; more of them may follow.
     ///
     /// # Panics
     ///
-    /// If no call of [`RequestReader::read`] on these bytes has answered `Done`.
+    /// If no call of [`RequestReader::read`] on these bytes has returned `Done`.
     pub fn request<'a>(&'a self, bytes: &'a [u8]) -> Request<'a> {
         let length = self.lines.whole();
         Request {
@@ -155,7 +155,7 @@ impl RequestLine {
     }
 }
 
-/// `HTTP/1.0` or `HTTP/1.1`; anything else is `malformed` unless it has the form of a version.
+/// Reads `HTTP/1.0` or `HTTP/1.1`. Another version is `BadVersion`, any other text is `malformed`.
 fn read_version(text: &[u8], malformed: Refused) -> Result<Version, Refused> {
     match text {
         b"HTTP/1.1" => Ok(Version::Http11),
@@ -167,16 +167,16 @@ fn read_version(text: &[u8], malformed: Refused) -> Result<Version, Refused> {
     }
 }
 
-/// What a response depends on of the request it answers. Kept while its head may already be overwritten.
+/// The facts of a request that its response depends on. Kept while the head of the request may be overwritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestMeta {
-    /// The method.
+    /// The method: no body follows a response to HEAD.
     pub method: Method,
-    /// The client's version.
+    /// The version in the request line.
     pub version: Version,
-    /// Whether the client wants to keep its connection.
+    /// True if the client wants to keep its connection.
     pub persists: bool,
-    /// What the connection may become, if the backend agrees.
+    /// The protocol to switch to, if the backend agrees.
     pub upgrade: Option<connection::Upgrade>,
 }
 
@@ -188,16 +188,16 @@ pub struct ResponseReader {
     framing: Framing,
 }
 
-/// A response whose head has been read, in place.
+/// A response head, borrowed from the buffer it was read from.
 #[derive(Debug, Clone, Copy)]
 pub struct Response<'a> {
-    /// The backend's version.
+    /// The version in the status line.
     pub version: Version,
-    /// The status, 100 to 999.
+    /// The status code, from 100 to 999.
     pub status: u16,
-    /// The words behind it, often empty.
+    /// The reason phrase behind the status, often empty.
     pub reason: &'a [u8],
-    /// The field lines.
+    /// The field lines, in order.
     pub fields: Fields<'a>,
     /// How the body is delimited.
     pub framing: Framing,
@@ -206,42 +206,42 @@ pub struct Response<'a> {
 }
 
 impl Response<'_> {
-    /// Whether another response to the same request follows (RFC 9110 §15.2). Not for a client of HTTP/1.0.
+    /// True if another response to the same request follows (RFC 9110 §15.2). Never sent to a client of HTTP/1.0.
     pub fn is_interim(&self) -> bool {
         self.status < 200 && !self.switches()
     }
 
-    /// Whether the connection speaks another protocol from here on.
+    /// True if the connection speaks another protocol behind this head (101).
     pub fn switches(&self) -> bool {
         self.status == 101
     }
 }
 
 impl ResponseReader {
-    /// Before the first byte.
+    /// The state before the first byte of a head.
     pub fn new() -> Self {
         Self { lines: Lines::new(), line: StatusLine::default(), framing: Framing::None }
     }
 
-    /// Ready for the next response. Its head begins at the first byte of the buffer again.
+    /// Prepares for the next response. The next head must begin at the first byte of the buffer.
     pub fn reset(&mut self) {
         self.lines.reset();
     }
 
-    /// Goes on where the last call stopped; `Done` says how long the head is. `bytes` are all bytes since the head
-    /// began, `asked` is what it answers.
-    pub fn read(&mut self, bytes: &[u8], asked: RequestMeta) -> Progress<usize> {
-        if self.lines.answer == Progress::More {
-            self.lines.answer = self.go_on(bytes, asked).into();
+    /// Continues where the last call stopped; `Done` holds the length of the head. `bytes` are all bytes since the head
+    /// began, `asked` describes the request.
+    pub fn read(&mut self, bytes: &[u8], asked: RequestMeta) -> Progress<usize, Refused> {
+        if self.lines.progress == Progress::More {
+            self.lines.progress = self.go_on(bytes, asked).into();
         }
-        self.lines.answer
+        self.lines.progress
     }
 
     /// The response that was read from these bytes; more of them may follow.
     ///
     /// # Panics
     ///
-    /// If no call of [`ResponseReader::read`] on these bytes has answered `Done`.
+    /// If no call of [`ResponseReader::read`] on these bytes has returned `Done`.
     pub fn response<'a>(&'a self, bytes: &'a [u8]) -> Response<'a> {
         let length = self.lines.whole();
         Response {
@@ -308,39 +308,39 @@ enum Kind {
     Response,
 }
 
-/// Walks the lines of a head: where the current one begins, how far it was searched for its end, and what was found.
+/// The lines of a head: which have been read, how far the next one was searched for its end, and the result.
 #[derive(Debug, Clone)]
 struct Lines {
-    /// Where the first line that has not been read begins.
+    /// The offset of the first line that has not been read.
     line: usize,
-    /// No line ends before here.
+    /// The offset before which that line does not end.
     searched: usize,
-    /// The start line has been read.
+    /// True once the start line has been read.
     started: bool,
     fields: FieldList,
-    /// The last answer. Any but `More` is final.
-    answer: Progress<usize>,
+    /// The last result. `Done` and `No` are final.
+    progress: Progress<usize, Refused>,
 }
 
 impl Lines {
     fn new() -> Self {
-        Self { line: 0, searched: 0, started: false, fields: FieldList::new(), answer: Progress::More }
+        Self { line: 0, searched: 0, started: false, fields: FieldList::new(), progress: Progress::More }
     }
 
     fn reset(&mut self) {
-        (self.line, self.searched, self.started, self.answer) = (0, 0, false, Progress::More);
+        (self.line, self.searched, self.started, self.progress) = (0, 0, false, Progress::More);
         self.fields.clear();
     }
 
-    /// The length of a head that was read to its end.
+    /// The length of a head that was read to its end. Panics before that.
     fn whole(&self) -> usize {
-        match self.answer {
+        match self.progress {
             Progress::Done(length) => length,
             _ => panic!("the head has not been read to its end"),
         }
     }
 
-    /// Reads the lines that are there; the length of the head if its empty line is among them.
+    /// Reads the lines that have arrived. Returns the length of the head if its empty line is one of them.
     fn read(
         &mut self,
         bytes: &[u8],
@@ -364,14 +364,14 @@ impl Lines {
         Ok(None)
     }
 
-    /// The line at `self.line`, without its CRLF; `None` if it is not whole.
+    /// The line at `self.line`, without its CRLF. `None`: its end has not arrived.
     fn next_line<'a>(&mut self, bytes: &'a [u8], kind: Kind) -> Result<Option<&'a [u8]>, Refused> {
         let is_request_line = kind == Kind::Request && !self.started;
         let (end, too_long) = match is_request_line {
             true => (self.line + REQUEST_LINE_MAX + 2, Refused::RequestLineTooLong),
             false => (HEAD_MAX, Refused::HeadTooLong),
         };
-        // What is certainly no request is not waited for: TLS on a plain port, for one.
+        // Refused at the first byte, without waiting for a line: for example TLS on a plain port.
         let is_hopeless = |byte: &u8| !is_token_byte(*byte) && !matches!(byte, b'\r' | b'\n');
         if is_request_line && bytes.get(self.line).is_some_and(is_hopeless) {
             return Err(Refused::BadMethod);

@@ -3,11 +3,11 @@
 //! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
 //! `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
 //! (persistence, Upgrade, Expect), `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
-//! passed on, and `answer.rs` what we say ourselves.
+//! passed on, and `answer.rs` the replies of this process.
 //!
 //! Does no I/O, knows no clock, looks into no body, and repairs nothing: what RFC 9112 does not allow, or what two
-//! readers could read differently, is [`Refused`]. Not understood, because nothing forwarded depends on it: status
-//! meanings beyond framing, caching, ranges, content codings, `Max-Forwards`.
+//! readers could read differently, is [`Refused`]. Not interpreted, because nothing forwarded depends on it: the
+//! meaning of statuses beyond framing, caching, ranges, content codings, `Max-Forwards`.
 //!
 //! Invariant: a message has one reading. It is the same however its bytes were cut on arrival, and what is written
 //! for the other side reads as the same message again.
@@ -25,41 +25,22 @@ pub mod head;
 pub mod set_cookie;
 pub mod target;
 
+pub use crate::progress::Progress;
+
 use answer::StatusCode;
 
-/// What a reader says of the bytes it was shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress<T> {
-    /// Here it is.
-    Done(T),
-    /// So far so good, but not whole.
-    More,
-    /// Not one that is let through, and no further byte can change it.
-    No(Refused),
-}
-
-impl<T> From<Result<Option<T>, Refused>> for Progress<T> {
-    fn from(result: Result<Option<T>, Refused>) -> Self {
-        match result {
-            Ok(Some(done)) => Self::Done(done),
-            Ok(None) => Self::More,
-            Err(refused) => Self::No(refused),
-        }
-    }
-}
-
-/// The versions spoken here (RFC 9112 §2.3).
+/// A version of HTTP that is read and written here (RFC 9112 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Version {
-    /// HTTP/1.0.
+    /// HTTP/1.0: no chunks, and connections close by default.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1: chunks, and connections persist by default.
     #[default]
     Http11,
 }
 
 impl Version {
-    /// As it stands in a start line.
+    /// The version as a start line has it: `HTTP/1.1`.
     pub fn text(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",
@@ -68,27 +49,27 @@ impl Version {
     }
 }
 
-/// A request's method (RFC 9110 §9, RFC 5789), as far as anything here depends on it. CONNECT is refused when read.
+/// The method of a request (RFC 9110 §9, RFC 5789), as far as framing, retries and targets depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Method {
-    /// GET.
+    /// GET: safe, usually without a body.
     #[default]
     Get,
-    /// HEAD: its response has no body whatever its fields say.
+    /// HEAD: the response has no body, whatever its fields declare.
     Head,
-    /// POST.
+    /// POST: not safe, never sent a second time.
     Post,
-    /// PUT.
+    /// PUT: not safe, never sent a second time.
     Put,
-    /// DELETE.
+    /// DELETE: not safe, never sent a second time.
     Delete,
-    /// OPTIONS: alone may ask for `*`.
+    /// OPTIONS: the only method that allows the target `*`.
     Options,
-    /// PATCH.
+    /// PATCH: not safe, never sent a second time.
     Patch,
-    /// TRACE.
+    /// TRACE: never sent a second time.
     Trace,
-    /// Any other token.
+    /// Any other token (extension methods); CONNECT is never read as a method.
     Other,
 }
 
@@ -108,8 +89,8 @@ impl Method {
         }
     }
 
-    /// Whether a request without a body may be sent once more when its connection closed without an answer: the safe
-    /// methods (RFC 9110 §9.2.1) that applications are known to treat so.
+    /// True if a request without a body may be sent a second time when its connection closed without a response: the
+    /// safe methods (RFC 9110 §9.2.1) that applications in fact treat as safe.
     pub fn may_be_sent_again(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Options)
     }
@@ -118,19 +99,19 @@ impl Method {
 /// How a body is delimited (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Framing {
-    /// There is none.
+    /// No body follows the head, by method or status.
     #[default]
     None,
-    /// By its length.
+    /// Content-Length: the body has this many bytes.
     Length(u64),
-    /// By chunks.
+    /// Transfer-Encoding: chunks, then trailers (RFC 9112 §7.1).
     Chunked,
-    /// By the end of the connection; only a response can be.
+    /// The body ends with the connection; possible in responses only.
     UntilClose,
 }
 
 impl Framing {
-    /// Whether no byte of a body follows the head.
+    /// True if no byte of a body follows the head.
     pub fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))
     }
@@ -138,27 +119,27 @@ impl Framing {
 
 macro_rules! refusals {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal, $status:ident;)+) => {
-        /// Why a message is not let through.
+        /// Why a message is refused: the closed list of the readers.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Refused { $($(#[doc = $doc])+ $name,)+ }
 
         impl Refused {
-            /// Every refusal, in order.
+            /// Every refusal, in the order of the enum.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// The word in logs and metrics.
+            /// The word for logs, metrics and complaints of checks.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$name => $word,)+ }
             }
 
-            /// What a client is told whose own request it is. What is wrong with a backend's response is no client's
-            /// fault: then it is [`StatusCode::BadGateway`] whatever this says.
+            /// The status of the reply to a refused request. A refused response is always a
+            /// [`StatusCode::BadGateway`], because the client did nothing wrong.
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)+ }
             }
 
-            /// One sentence for people.
+            /// One sentence that explains the refusal to an operator.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
             }
@@ -177,7 +158,7 @@ refusals! {
     TooManyFields = "too_many_fields", FieldsTooLarge;
     /// The method is not a token.
     BadMethod = "bad_method", BadRequest;
-    /// CONNECT: this is not a forward proxy.
+    /// The method is CONNECT, but this is not a forward proxy.
     Connect = "connect", NotImplemented;
     /// The request line is not method, target and version with one space between them (RFC 9112 §3).
     BadRequestLine = "bad_request_line", BadRequest;
@@ -196,13 +177,13 @@ refusals! {
     /// A field is called like Content-Length or Transfer-Encoding, but with an underscore: applications that fold names
     /// would take it for the real one.
     LookAlike = "look_alike", BadRequest;
-    /// HTTP/1.1 without Host (RFC 9112 §3.2).
+    /// A request in HTTP/1.1 has no Host field (RFC 9112 §3.2).
     NoHost = "no_host", BadRequest;
-    /// More than one Host.
+    /// A request has more than one Host field.
     SeveralHosts = "several_hosts", BadRequest;
     /// Host, or the authority of an absolute target, is not a host and an optional port.
     BadHost = "bad_host", BadRequest;
-    /// Host is another than the absolute target's.
+    /// Host differs from the authority of the absolute target.
     OtherHost = "other_host", BadRequest;
     /// Connection names a field without which the message would be another (RFC 9110 §7.6.1).
     BadConnection = "bad_connection", BadRequest;
@@ -220,7 +201,7 @@ refusals! {
     OldCoding = "old_coding", BadRequest;
     /// A response that has no body by its status (1xx, 204) announces one.
     BodyForbidden = "body_forbidden", BadGateway;
-    /// 101 that nobody asked for, or that does not say to what.
+    /// A 101 does not match an Upgrade of the request, or does not name a protocol.
     BadSwitch = "bad_switch", BadGateway;
     /// A chunk size is not hexadecimal digits below 2^63 and the end of its line.
     BadChunkSize = "bad_chunk_size", BadRequest;

@@ -1,4 +1,4 @@
-//! Reads the cookies that a response sets: name, value, and whether that ends them.
+//! [`SetCookie`]: a cookie that a response sets, with its name, its value and its lifetime.
 //!
 //! Does not judge Domain, Path or anything else about which requests a cookie goes with; the client does. Read as
 //! browsers read it (RFC 6265bis §5.7), except that control characters cannot occur: a head with them is refused.
@@ -9,30 +9,30 @@ use super::cookie::{split, unquote};
 use super::date::read_cookie_date;
 use super::field::{Fields, KnownField, split_at_byte, trim};
 
-/// A cookie as a response sets it.
+/// A cookie in a response, as a Set-Cookie line sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetCookie<'a> {
-    /// Its name; cases differ.
+    /// The name of the cookie, case-sensitive; empty without `=`.
     pub name: &'a [u8],
-    /// Its value, without the quotes that may stand around it.
+    /// The value of the cookie, without surrounding quotes.
     pub value: &'a [u8],
-    /// When it ends, if the line says so.
+    /// The lifetime by Max-Age or Expires.
     pub lifetime: Lifetime,
 }
 
 /// How long a cookie is to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// As long as the browser runs.
+    /// Neither attribute: the browser keeps the cookie while it runs.
     Session,
-    /// So many seconds from now; none if it is not positive. Outranks a date.
+    /// Max-Age: seconds from now; zero or less ends the cookie at once. Wins over Expires.
     Seconds(i64),
-    /// Until this second since 1970.
+    /// Expires: the cookie ends at this second since 1970.
     Until(i64),
 }
 
 impl SetCookie<'_> {
-    /// Whether the line takes the cookie away instead of setting it.
+    /// True if the line removes the cookie instead of setting it.
     pub fn ends(&self, now_unix_s: u64) -> bool {
         match self.lifetime {
             Lifetime::Session => false,
@@ -42,7 +42,7 @@ impl SetCookie<'_> {
     }
 }
 
-/// Every cookie that is set, in order.
+/// The cookies that a response sets, in the order of its lines.
 pub fn set_cookies(fields: Fields<'_>) -> impl Iterator<Item = SetCookie<'_>> {
     fields.all(KnownField::SetCookie).map(read)
 }
@@ -53,7 +53,7 @@ fn read(line: &[u8]) -> SetCookie<'_> {
     SetCookie { name, value: unquote(value), lifetime: lifetime(attributes.unwrap_or_default()) }
 }
 
-/// Of attributes of one name the last counts; one that cannot be read counts as not written.
+/// The last attribute of a name counts; an unreadable one is ignored.
 fn lifetime(attributes: &[u8]) -> Lifetime {
     let (mut seconds, mut until) = (None, None);
     for attribute in attributes.split(|byte| *byte == b';') {
@@ -72,7 +72,7 @@ fn lifetime(attributes: &[u8]) -> Lifetime {
     }
 }
 
-/// `-`? and digits; what does not fit is as far away as can be.
+/// Reads an optional `-` and digits; a number beyond `i64` saturates.
 fn read_seconds(value: &[u8]) -> Option<i64> {
     let (sign, digits) = match value {
         [b'-', digits @ ..] => (-1, digits),

@@ -13,25 +13,25 @@ use std::net::Ipv6Addr;
 use super::field::{Span, split_at_byte};
 use super::{Method, Refused};
 
-/// What a request asks for (RFC 9112 §3.2).
+/// The target of a request, in one of the forms of RFC 9112 §3.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// A path and perhaps a query, as nearly all requests have it.
+    /// A path and an optional query: the form of nearly all requests.
     Origin(&'a [u8]),
-    /// A whole URI, as requests to a proxy have it.
+    /// A whole URI: the form of requests to a proxy.
     Absolute {
         /// `http` or `https`, in any case.
         scheme: &'a [u8],
-        /// The host and perhaps a port.
+        /// The host and an optional port.
         authority: &'a [u8],
         /// Path and query: empty, or beginning with `/` or `?`.
         path: &'a [u8],
     },
-    /// `*`: the server as a whole; only OPTIONS asks for it.
+    /// `*`: the server as a whole; allowed with OPTIONS only.
     Asterisk,
 }
 
-/// The same as offsets.
+/// A [`Target`] as offsets into the head.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum TargetSpans {
     Origin(Span),
@@ -84,14 +84,14 @@ impl TargetSpans {
     }
 }
 
-/// Which site a request is for.
+/// The site that a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host<'a> {
-    /// As it was written, with the port.
+    /// The text as the client wrote it, with the port.
     pub bytes: &'a [u8],
     /// The name or address; an IPv6 address with its brackets.
     pub name: &'a [u8],
-    /// The port, if one is written.
+    /// The port; `None`: the text has none.
     pub port: Option<u16>,
 }
 

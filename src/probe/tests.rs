@@ -1,8 +1,10 @@
 //! Checks against real sockets on loopback.
 
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::LazyLock;
 
 use rustix::io::Errno;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -12,7 +14,7 @@ use crate::config::{self, Balance, ProxyVersion};
 const HTTP: CheckKind =
     CheckKind::Http { tls: false, path: String::new(), host: None, status_min: 200, status_max: 399 };
 
-fn orders(kind: CheckKind) -> Orders {
+fn settings(kind: CheckKind) -> CheckSettings {
     let check = Check {
         kind,
         interval: Duration::from_millis(20),
@@ -22,16 +24,16 @@ fn orders(kind: CheckKind) -> Orders {
         port: None,
         sni: None,
     };
-    Orders { check, proxy: None, source: vec![], on_marked_down: OnMarkedDown::Keep, tls: None }
+    CheckSettings { check, proxy: None, source: vec![], on_marked_down: OnMarkedDown::Keep, tls: None }
 }
 
-fn pool_of(orders: &Orders, backends: &[(&str, &Address)]) -> config::Pool {
+fn pool_of(settings: &CheckSettings, backends: &[(&str, &Address)]) -> config::Pool {
     let backend = |(name, address): &(&str, &Address)| config::Backend::of_test(name, (*address).clone());
     config::Pool {
         balance: Balance::Random,
         key: vec![],
-        check: Some(orders.check.clone()),
-        on_marked_down: orders.on_marked_down,
+        check: Some(settings.check.clone()),
+        on_marked_down: settings.on_marked_down,
         ..config::Pool::of_test(backends.iter().map(backend).collect())
     }
 }
@@ -43,7 +45,7 @@ async fn listen() -> (TcpListener, Address) {
 }
 
 /// A backend that reads until `until`, answers and closes; the first request it saw.
-async fn scripted(until: &'static [u8], answer: &'static str) -> (Address, oneshot::Receiver<Vec<u8>>) {
+async fn scripted(until: &'static [u8], response: &'static str) -> (Address, oneshot::Receiver<Vec<u8>>) {
     let (listener, address) = listen().await;
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
@@ -54,15 +56,15 @@ async fn scripted(until: &'static [u8], answer: &'static str) -> (Address, onesh
                 break;
             }
         }
-        stream.write_all(answer.as_bytes()).await.ok();
+        stream.write_all(response.as_bytes()).await.ok();
         stream.shutdown().await.ok();
         tell.send(seen).ok();
     });
     (address, told)
 }
 
-async fn complaint(address: &Address, orders: &Orders) -> String {
-    match ask(address, orders).await {
+async fn complaint(address: &Address, settings: &CheckSettings) -> String {
+    match run(address, settings).await {
         Err(CheckFailure::Backend(complaint)) => complaint,
         other => panic!("expected a complaint, got {other:?}"),
     }
@@ -71,19 +73,19 @@ async fn complaint(address: &Address, orders: &Orders) -> String {
 #[tokio::test]
 async fn a_tcp_check_connects() {
     let (listener, address) = listen().await;
-    ask(&address, &orders(CheckKind::Tcp)).await.unwrap();
+    run(&address, &settings(CheckKind::Tcp)).await.unwrap();
     drop(listener);
-    assert!(complaint(&address, &orders(CheckKind::Tcp)).await.contains("refused"));
+    assert!(complaint(&address, &settings(CheckKind::Tcp)).await.contains("refused"));
 }
 
 #[tokio::test]
 async fn a_check_may_use_another_port_and_a_source_of_the_pool() {
     let (listener, address) = listen().await;
     let Address::Tcp(real) = address else { unreachable!() };
-    let mut orders = orders(CheckKind::Tcp);
-    orders.check.port = Some(real.port());
-    orders.source = vec!["::1".parse().unwrap(), "127.0.0.9".parse().unwrap()];
-    ask(&Address::Tcp("127.0.0.1:1".parse().unwrap()), &orders).await.unwrap();
+    let mut settings = settings(CheckKind::Tcp);
+    settings.check.port = Some(real.port());
+    settings.source = vec!["::1".parse().unwrap(), "127.0.0.9".parse().unwrap()];
+    run(&Address::Tcp("127.0.0.1:1".parse().unwrap()), &settings).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.9");
 }
 
@@ -93,9 +95,9 @@ async fn a_unix_backend_is_checked() {
     let path = folder.path().join("app");
     let listener = StdUnixListener::bind(&path).unwrap();
     let address = Address::Unix(path);
-    ask(&address, &orders(CheckKind::Tcp)).await.unwrap();
+    run(&address, &settings(CheckKind::Tcp)).await.unwrap();
     drop(listener);
-    assert!(complaint(&address, &orders(CheckKind::Tcp)).await.contains("refused"));
+    assert!(complaint(&address, &settings(CheckKind::Tcp)).await.contains("refused"));
 }
 
 #[tokio::test]
@@ -109,25 +111,24 @@ async fn an_http_check_asks_properly_and_reads_the_status() {
     };
     let answer = "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n";
     let (address, told) = scripted(b"\r\n\r\n", answer).await;
-    ask(&address, &orders(kind.clone())).await.unwrap();
+    run(&address, &settings(kind.clone())).await.unwrap();
     let request = String::from_utf8(told.await.unwrap()).unwrap();
     assert!(request.starts_with("GET /up?a=b HTTP/1.1\r\nHost: app.example\r\n"), "{request}");
     let (address, _) = scripted(b"\r\n\r\n", "HTTP/1.0 503 Busy\r\n\r\n").await;
-    assert_eq!(complaint(&address, &orders(kind)).await, "status 503, expected 200-299");
+    assert_eq!(complaint(&address, &settings(kind)).await, "status 503, expected 200-299");
 }
 
 #[tokio::test]
-async fn what_is_not_a_whole_http_answer_fails() {
-    for (answer, expected) in
-        [("SSH-2.0-OpenSSH_9.9\r\n", "not HTTP"), ("HTTP/1.1 200 OK\r\nserver", "closed before"), ("", "closed before")]
-    {
-        let (address, _) = scripted(b"\r\n\r\n", answer).await;
-        let complaint = complaint(&address, &orders(HTTP)).await;
-        assert!(complaint.contains(expected), "{complaint}");
+async fn what_is_not_a_whole_http_response_fails() {
+    for (response, expected) in [
+        ("SSH-2.0-OpenSSH_9.9\r\n", "response refused: bad_status_line: "),
+        ("HTTP/1.1 200 OK\r\nserver", "response: closed before"),
+        ("", "response: closed before"),
+    ] {
+        let (address, _) = scripted(b"\r\n\r\n", response).await;
+        let complaint = complaint(&address, &settings(HTTP)).await;
+        assert!(complaint.starts_with(expected), "{complaint}");
     }
-    let endless = "HTTP/1.1 200 OK\r\na: ".to_owned() + &"b".repeat(2 * HEAD_MAX);
-    let (address, _) = scripted(b"\r\n\r\n", endless.leak()).await;
-    assert!(complaint(&address, &orders(HTTP)).await.contains("too long"));
 }
 
 #[tokio::test]
@@ -136,13 +137,13 @@ async fn a_check_announces_itself_as_local() {
         [(ProxyVersion::V1, &b"PROXY UNKNOWN\r\n"[..]), (ProxyVersion::V2, b"\r\n\r\n\0\r\nQUIT\n\x20")]
     {
         let (address, told) = scripted(b"Connection: close\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n").await;
-        let orders = Orders { proxy: Some(ProxyOut { version, tlvs: vec![] }), ..orders(HTTP) };
-        ask(&address, &orders).await.unwrap();
+        let settings = CheckSettings { proxy: Some(ProxyOut { version, tlvs: vec![] }), ..settings(HTTP) };
+        run(&address, &settings).await.unwrap();
         assert!(told.await.unwrap().starts_with(header), "{version:?}");
     }
 }
 
-/// A TLS server with a certificate nobody trusts; tells the name it was asked for and how the client left.
+/// A TLS server with an untrusted certificate; reports the name it was asked for and how the client left.
 async fn tls_server(answer: &'static str) -> (Address, oneshot::Receiver<(Option<String>, io::Result<usize>)>) {
     let made = rcgen::generate_simple_self_signed(["somebody.else".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -178,14 +179,14 @@ async fn tls_server(answer: &'static str) -> (Address, oneshot::Receiver<(Option
 async fn a_tls_check_shakes_hands_with_any_certificate_and_says_goodbye() {
     for sni in [None, Some("app.example")] {
         let (address, told) = tls_server("").await;
-        let mut orders = orders(CheckKind::Tls);
-        orders.check.sni = sni.and_then(crate::server_name::ServerName::parse);
-        ask(&address, &orders).await.unwrap();
+        let mut settings = settings(CheckKind::Tls);
+        settings.check.sni = sni.and_then(crate::server_name::ServerName::parse);
+        run(&address, &settings).await.unwrap();
         let (name, left) = told.await.unwrap();
         assert_eq!((name.as_deref(), left.unwrap()), (sni, 0));
     }
     let (address, _) = scripted(b"", "220 mail\r\n").await;
-    assert!(complaint(&address, &orders(CheckKind::Tls)).await.starts_with("TLS: "));
+    assert!(complaint(&address, &settings(CheckKind::Tls)).await.starts_with("TLS: "));
 }
 
 #[tokio::test]
@@ -198,8 +199,8 @@ async fn a_check_believes_whom_its_pool_believes() {
         let config = config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap().config;
         let termination = Termination::load(&config, None).unwrap();
         let (address, _told) = tls_server("").await;
-        let orders = Orders { tls: termination.upstream("p").cloned(), ..orders(CheckKind::Tls) };
-        assert_eq!(ask(&address, &orders).await.is_ok(), is_believed, "{tls}");
+        let settings = CheckSettings { tls: termination.upstream("p").cloned(), ..settings(CheckKind::Tls) };
+        assert_eq!(run(&address, &settings).await.is_ok(), is_believed, "{tls}");
     }
 }
 
@@ -207,7 +208,7 @@ async fn a_check_believes_whom_its_pool_believes() {
 async fn an_https_check_reads_the_status_inside_tls() {
     let (address, told) = tls_server("HTTP/1.1 200 OK\r\n\r\n").await;
     let kind = CheckKind::Http { tls: true, path: "/".to_owned(), host: None, status_min: 200, status_max: 200 };
-    ask(&address, &orders(kind)).await.unwrap();
+    run(&address, &settings(kind)).await.unwrap();
     assert_eq!(told.await.unwrap().1.unwrap(), 0);
 }
 
@@ -245,8 +246,8 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[tokio::test]
 async fn a_backend_goes_down_and_comes_up_with_its_service() {
     let (listener, address) = listen().await;
-    let orders = Orders { on_marked_down: OnMarkedDown::Close, ..orders(CheckKind::Tcp) };
-    let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
+    let settings = CheckSettings { on_marked_down: OnMarkedDown::Close, ..settings(CheckKind::Tcp) };
+    let pool = Arc::new(Pool::new(&pool_of(&settings, &[("a", &address)]), None, 1));
     let backend = pool.backends()[0].clone();
     let mut probes = Probes::new(now_ms);
     probes.adopt(std::slice::from_ref(&pool), &Termination::default());
@@ -264,21 +265,21 @@ async fn a_backend_goes_down_and_comes_up_with_its_service() {
 #[tokio::test]
 async fn a_backend_that_never_answers_is_down_after_the_timeout() {
     let (_listener, address) = listen().await;
-    let mut orders = orders(HTTP);
-    orders.check.timeout = Duration::from_millis(50);
-    let pool = Arc::new(Pool::new(&pool_of(&orders, &[("a", &address)]), None, 1));
+    let mut settings = settings(HTTP);
+    settings.check.timeout = Duration::from_millis(50);
+    let pool = Arc::new(Pool::new(&pool_of(&settings, &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);
     probes.adopt(std::slice::from_ref(&pool), &Termination::default());
     until("down", || pool.backends()[0].standing() == CheckState::Down).await;
-    assert_eq!(pool.backends()[0].complaint(), "no answer within 50ms");
+    assert_eq!(pool.backends()[0].complaint(), "timeout after 50ms");
 }
 
 #[tokio::test]
 async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
     let (_listener, here) = listen().await;
     let (_other, there) = listen().await;
-    let orders = orders(CheckKind::Tcp);
-    let mut config = pool_of(&orders, &[("kept", &here), ("moved", &here), ("gone", &here)]);
+    let settings = settings(CheckKind::Tcp);
+    let mut config = pool_of(&settings, &[("kept", &here), ("moved", &here), ("gone", &here)]);
     let first = Arc::new(Pool::new(&config, None, 1));
     let mut probes = Probes::new(now_ms);
     let ids = |probes: &Probes| -> AHashMap<String, tokio::task::Id> {
@@ -286,7 +287,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
     };
     probes.adopt(std::slice::from_ref(&first), &Termination::default());
     let before = ids(&probes);
-    config = pool_of(&orders, &[("kept", &here), ("moved", &there), ("new", &here)]);
+    config = pool_of(&settings, &[("kept", &here), ("moved", &there), ("new", &here)]);
     config.backends[0].weight = 7;
     let second = Arc::new(Pool::new(&config, Some(&first), 1));
     probes.adopt(std::slice::from_ref(&second), &Termination::default());
@@ -315,7 +316,7 @@ async fn adopting_keeps_carried_checks_and_ends_those_of_others() {
 #[tokio::test]
 async fn a_running_check_holds_no_pool() {
     let (_listener, address) = listen().await;
-    let pool = Arc::new(Pool::new(&pool_of(&orders(CheckKind::Tcp), &[("a", &address)]), None, 1));
+    let pool = Arc::new(Pool::new(&pool_of(&settings(CheckKind::Tcp), &[("a", &address)]), None, 1));
     let mut probes = Probes::new(now_ms);
     probes.adopt(std::slice::from_ref(&pool), &Termination::default());
     let held = Arc::downgrade(&pool);

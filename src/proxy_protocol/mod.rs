@@ -1,7 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: how a proxy in front tells us who the client is, and how we tell a backend.
+//! The PROXY protocol, versions 1 and 2: a [`Header`] announces the client's address, to this process by a proxy in
+//! front of it, and to a backend by this process.
 //!
-//! `read.rs` parses, `write.rs` writes, `ssl.rs` does both for what is said of TLS. Neither decides who may be believed. Only TCP over IPv4 or IPv6 is
-//! understood; every other valid header means what LOCAL means: the peer's own address counts.
+//! `read.rs` parses, `write.rs` writes, `ssl.rs` does both for the TLV about TLS. Neither decides which peers are
+//! trusted. Only TCP over IPv4 or IPv6 is supported; every other valid header means the same as LOCAL: the address of
+//! the peer counts.
 //!
 //! Invariant: a header written here is read here as the same facts, and addresses that were read are canonical (an
 //! IPv4-mapped IPv6 address has become IPv4).
@@ -15,10 +17,10 @@ use std::net::SocketAddr;
 pub use read::parse;
 pub use write::write;
 
-/// The longest header that is read or written.
+/// The longest header that is read or written, in bytes.
 pub const HEADER_MAX: usize = 4096;
 
-/// TLV: the application protocol.
+/// TLV: the application protocol (ALPN name).
 pub const TLV_ALPN: u8 = 0x01;
 /// TLV: the host name the client asked for.
 pub const TLV_AUTHORITY: u8 = 0x02;
@@ -26,7 +28,7 @@ pub const TLV_AUTHORITY: u8 = 0x02;
 pub const TLV_CRC32C: u8 = 0x03;
 /// TLV: an opaque id of the connection.
 pub const TLV_UNIQUE_ID: u8 = 0x05;
-/// TLV: what the peer knows of the client's TLS.
+/// TLV: facts about the client's TLS, see [`ssl`].
 pub const TLV_SSL: u8 = 0x20;
 
 const V1_SIGNATURE: &[u8] = b"PROXY";
@@ -39,30 +41,30 @@ const UNSPECIFIED: u8 = 0x00;
 const TCP_OVER_V4: u8 = 0x11;
 const TCP_OVER_V6: u8 = 0x21;
 
-/// What a header says.
+/// The content of a PROXY header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
     /// The peer's own address counts: v2 LOCAL, v1 UNKNOWN, and families or transports other than TCP over IP.
     Local,
-    /// The connection is relayed for somebody else.
+    /// PROXY: the connection is relayed for a client.
     Proxied {
-        /// The client. Canonical.
+        /// The address of the client, canonical.
         source: SocketAddr,
-        /// What the client connected to. Canonical.
+        /// The address that the client connected to, canonical.
         destination: SocketAddr,
         /// Raw v2 TLVs (type, length of two bytes, value)*, checked to fit; empty for v1.
         tlvs: Box<[u8]>,
     },
 }
 
-/// What there is to say to a backend; [`write()`] says as much of it as the pool's configuration asks for.
+/// The facts for a header to a backend; [`write()`] announces those that the configuration of the pool selects.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Announce<'a> {
-    /// The client and what it connected to; `None` = LOCAL or UNKNOWN.
+    /// The addresses of the client and of its destination. `None`: the header is LOCAL or UNKNOWN.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
     /// The protocols the client offers, as a raw ProtocolNameList body (`ClientHello::alpn`); the first is sent.
     pub alpn: Option<&'a [u8]>,
-    /// The server name.
+    /// The server name that the client asked for.
     pub authority: Option<&'a str>,
     /// The connection's id; the protocol allows 128 bytes.
     pub unique_id: Option<&'a [u8]>,
@@ -70,7 +72,7 @@ pub struct Announce<'a> {
     pub ssl: Option<&'a [u8]>,
 }
 
-/// Whether a connection opens with the signature of either version; `None` = too few bytes to tell.
+/// True if a connection begins with the signature of either version. `None`: too few bytes.
 pub fn opens_with_signature(bytes: &[u8]) -> Option<bool> {
     let signature = match bytes.first()? {
         b'P' => V1_SIGNATURE,
@@ -94,7 +96,7 @@ pub fn tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
     None
 }
 
-/// The first TLV's kind and value, and what follows it; `None` where no whole TLV is.
+/// The kind and value of the first TLV, and the bytes behind it. `None`: no whole TLV is left.
 fn split_tlv(tlvs: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let ([kind, high, low], rest) = tlvs.split_first_chunk::<3>()?;
     let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;

@@ -1,9 +1,10 @@
 //! Parses PROXY headers, to the letter of the specification.
 //!
-//! Repairs nothing: what does not match exactly is malformed. The contents of TLVs are not judged, except CRC32C.
+//! Repairs nothing: a header that does not match exactly is malformed. The values of TLVs are not checked, except
+//! CRC32C.
 //!
-//! Invariant: an answer is final. Once some bytes are `Done` or `No`, more bytes after them never change it, and
-//! at [`HEADER_MAX`] bytes it is never `More`.
+//! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
+//! [`HEADER_MAX`] bytes it is never `More`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -12,38 +13,39 @@ use super::{
     HEADER_MAX, Header, LOCAL, PROXY, TCP_OVER_V4, TCP_OVER_V6, TLV_CRC32C, V2_FIXED, V2_VERSION, canonical,
     opens_with_signature, split_tlv,
 };
-use crate::client_hello::Progress;
 use crate::outcome::Ended;
+use crate::progress::Progress;
 
 /// The longest v1 line with its CRLF: UNKNOWN with two IPv6 addresses written out.
 const V1_MAX: usize = 107;
 
-/// Reads a header from the first bytes of a connection; also the header's length.
+/// Reads a header from the first bytes of a connection. `Done` holds the header and its length.
 ///
 /// `No` is `ProxyMalformed`, `ProxyChecksum` or `ProxyTooLong`. Nothing is allocated but the TLVs of a whole header.
-pub fn parse(bytes: &[u8]) -> Progress<(Header, usize)> {
-    match opens_with_signature(bytes) {
-        None => Progress::More,
-        Some(false) => Progress::No(Ended::ProxyMalformed),
+pub fn parse(bytes: &[u8]) -> Progress<(Header, usize), Ended> {
+    let header = match opens_with_signature(bytes) {
+        None => Ok(None),
+        Some(false) => Err(Ended::ProxyMalformed),
         Some(true) if bytes[0] == b'P' => parse_v1(bytes),
         Some(true) => parse_v2(bytes),
-    }
+    };
+    header.into()
 }
 
-fn parse_v1(bytes: &[u8]) -> Progress<(Header, usize)> {
+fn parse_v1(bytes: &[u8]) -> Result<Option<(Header, usize)>, Ended> {
     let window = &bytes[..bytes.len().min(V1_MAX)];
     let end = window.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
     match end.map(|end| (end, &window[end..])) {
-        Some((end, [b'\r', b'\n', ..])) => match read_line(&window[..end]) {
-            Some(header) => Progress::Done((header, end + 2)),
-            None => Progress::No(Ended::ProxyMalformed),
-        },
-        None | Some((_, [b'\r'])) if window.len() < V1_MAX => Progress::More,
-        _ => Progress::No(Ended::ProxyMalformed),
+        Some((end, [b'\r', b'\n', ..])) => {
+            let header = read_line(&window[..end]).ok_or(Ended::ProxyMalformed)?;
+            Ok(Some((header, end + 2)))
+        }
+        None | Some((_, [b'\r'])) if window.len() < V1_MAX => Ok(None),
+        _ => Err(Ended::ProxyMalformed),
     }
 }
 
-/// A v1 line without its CRLF.
+/// Reads a v1 line without its CRLF.
 fn read_line(line: &[u8]) -> Option<Header> {
     let line = line.strip_prefix(b"PROXY ")?;
     if line == b"UNKNOWN" || line.starts_with(b"UNKNOWN ") {
@@ -74,26 +76,23 @@ fn port(word: &str) -> Option<u16> {
     if plain { word.parse().ok() } else { None }
 }
 
-fn parse_v2(bytes: &[u8]) -> Progress<(Header, usize)> {
-    let Some((fixed, rest)) = bytes.split_first_chunk::<V2_FIXED>() else { return Progress::More };
+fn parse_v2(bytes: &[u8]) -> Result<Option<(Header, usize)>, Ended> {
+    let Some((fixed, rest)) = bytes.split_first_chunk::<V2_FIXED>() else { return Ok(None) };
     let [.., version_command, family_transport, high, low] = *fixed;
     if version_command & 0xf0 != V2_VERSION {
-        return Progress::No(Ended::ProxyMalformed);
+        return Err(Ended::ProxyMalformed);
     }
     let length = usize::from(u16::from_be_bytes([high, low]));
     if V2_FIXED + length > HEADER_MAX {
-        return Progress::No(Ended::ProxyTooLong);
+        return Err(Ended::ProxyTooLong);
     }
-    let Some(block) = rest.get(..length) else { return Progress::More };
+    let Some(block) = rest.get(..length) else { return Ok(None) };
     let header = match version_command & 0x0f {
-        LOCAL => Ok(Header::Local), // whatever follows is to be ignored, family included
-        PROXY => proxied(&bytes[..V2_FIXED + length], family_transport, block),
-        _ => Err(Ended::ProxyMalformed),
+        LOCAL => Header::Local, // whatever follows is to be ignored, family included
+        PROXY => proxied(&bytes[..V2_FIXED + length], family_transport, block)?,
+        _ => return Err(Ended::ProxyMalformed),
     };
-    match header {
-        Ok(header) => Progress::Done((header, V2_FIXED + length)),
-        Err(ended) => Progress::No(ended),
-    }
+    Ok(Some((header, V2_FIXED + length)))
 }
 
 /// A PROXY command's family, addresses and TLVs. `block` is what follows the fixed part of `header`.
@@ -124,7 +123,7 @@ where
     Some((address(source, source_port), address(destination, destination_port), tlvs))
 }
 
-/// Checks that the TLVs at the end of `header` fill their room exactly, and the checksum where there is one.
+/// Checks that the TLVs at the end of `header` fill its length exactly, and the checksum if there is one.
 fn check_tlvs(header: &[u8], mut tlvs: &[u8]) -> Result<(), Ended> {
     let mut checksum = None;
     while !tlvs.is_empty() {

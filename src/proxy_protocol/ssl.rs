@@ -1,4 +1,4 @@
-//! PP2_TYPE_SSL: what is known of a client's TLS, as a TLV of a PROXY v2 header (proxy-protocol.txt §2.2.6).
+//! [`Ssl`]: facts about a client's TLS in PP2_TYPE_SSL, a TLV of a PROXY v2 header (proxy-protocol.txt §2.2.6).
 //!
 //! ```text
 //! flags (1): 0x01 client used TLS, 0x02 showed a certificate now, 0x04 showed one when its session began
@@ -6,7 +6,7 @@
 //! TLVs: 0x21 version, 0x22 common name, 0x23 cipher
 //! ```
 //!
-//! Judges nothing: who may announce this is `trust`'s business. Invariant: what was written reads the same.
+//! Checks nothing: which peers may announce this is decided by `trust`. Invariant: a written value reads as the same.
 
 use super::split_tlv;
 
@@ -18,32 +18,32 @@ const VERSION: u8 = 0x21;
 const COMMON_NAME: u8 = 0x22;
 const CIPHER: u8 = 0x23;
 
-/// What is known of a client's TLS.
+/// The facts about a client's TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ssl<'a> {
-    /// The client used TLS.
+    /// True if the client used TLS.
     pub tls: bool,
-    /// Whether it has shown a certificate.
+    /// Whether and when the client showed a certificate.
     pub certificate: Shown,
-    /// The certificate was verified.
+    /// True if that certificate was verified.
     pub verified: bool,
-    /// `TLSv1.3`.
+    /// The protocol version, such as `TLSv1.3`.
     pub version: Option<&'a [u8]>,
-    /// Of the certificate's subject; UTF-8, and whatever else its authority has signed.
+    /// The common name of the certificate: UTF-8 by the specification, but any bytes that its authority signed.
     pub common_name: Option<&'a [u8]>,
-    /// `TLS_AES_128_GCM_SHA256`.
+    /// The cipher suite, such as `TLS_AES_128_GCM_SHA256`.
     pub cipher: Option<&'a [u8]>,
 }
 
 /// When a client has shown its certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shown {
-    /// Never.
+    /// The client has shown no certificate.
     #[default]
     No,
-    /// When the session began that this connection goes on with.
+    /// In the handshake that began the resumed session.
     InSession,
-    /// In this connection.
+    /// In the handshake of this connection.
     Now,
 }
 
@@ -72,7 +72,7 @@ impl<'a> Ssl<'a> {
         Some(ssl)
     }
 
-    /// The TLV's value.
+    /// Encodes the value of the TLV.
     pub fn write(&self) -> Vec<u8> {
         let shown = match self.certificate {
             Shown::No => 0,

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::client_hello::Progress;
 use crate::config::{ProxyOut, ProxyTlv, ProxyVersion};
 use crate::outcome::Ended;
+use crate::progress::Progress;
 
 const EVERY_TLV: [ProxyTlv; 5] =
     [ProxyTlv::Crc32c, ProxyTlv::Ssl, ProxyTlv::Alpn, ProxyTlv::Authority, ProxyTlv::UniqueId];

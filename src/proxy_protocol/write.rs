@@ -1,7 +1,7 @@
 //! Writes the PROXY header a backend gets before the client's first byte.
 //!
-//! Asks nobody for facts: what is announced is an argument. Invariant: what is written is at most [`HEADER_MAX`]
-//! bytes and parses; a TLV that would exceed that is left out, the checksum last of all.
+//! Gathers no facts: the caller passes them as [`Announce`]. Invariant: a header is at most [`HEADER_MAX`] bytes and
+//! parses; a TLV that would exceed the limit is left out, and the checksum is always kept.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::{ProxyOut, ProxyTlv, ProxyVersion};
 
-/// Length of a CRC32C TLV.
+/// Length of a CRC32C TLV in bytes.
 const CHECKSUM_TLV: usize = 7;
 
 /// Appends the header to `out`.
@@ -26,14 +26,14 @@ pub fn write(out: &mut Vec<u8>, config: &ProxyOut, announce: &Announce<'_>) {
     }
 }
 
-/// Two addresses of one family.
+/// Two addresses of one family, as a header needs them.
 struct Endpoints {
     source: SocketAddr,
     destination: SocketAddr,
 }
 
 impl Endpoints {
-    /// Both IPv4 where they can be; otherwise both IPv6, since a header has one family for the two.
+    /// Makes both addresses IPv4 if possible, else both IPv6: a header has one family.
     fn new(source: SocketAddr, destination: SocketAddr) -> Self {
         let (source, destination) = (canonical(source), canonical(destination));
         if source.is_ipv4() == destination.is_ipv4() {

@@ -11,7 +11,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::{self, Hidden};
-use crate::tls::Believing;
+use crate::tls::ServerTrust;
 
 /// Bytes of the hash in a key: 128 bits.
 const HASH: usize = 16;
@@ -29,7 +29,7 @@ pub struct Access {
     /// The password, from `password` or `password_file`.
     pub password: Option<Hidden>,
     /// Trusted authorities for TLS; `None` = the connection is in the clear.
-    pub tls: Option<Believing>,
+    pub tls: Option<ServerTrust>,
     secret: Vec<u8>,
     hasher: hmac::Key,
 }
@@ -61,7 +61,7 @@ impl Access {
             problems
                 .push(format!("store: secret_file \"{}\": it is shorter than {SECRET_LEAST} bytes", path.display()));
         }
-        let tls = config.ca.as_deref().map(Believing::load).transpose();
+        let tls = config.ca.as_deref().map(ServerTrust::load).transpose();
         let tls = tls.unwrap_or_else(|what| {
             problems.push(format!("store: ca {what}"));
             None

@@ -130,7 +130,7 @@ async fn handshake(
     let connection = client.server().ok_or(Ended::LocalError)?;
     let identity = match server.identity(connection, clock::unix_s()) {
         Ok(identity) => identity,
-        Err(tls::NoLongerGood) => {
+        Err(tls::CertificateExpired) => {
             client.socket().reset_on_drop(false);
             return Err(Ended::CertificateExpired);
         }

@@ -1,8 +1,8 @@
-//! The certificates of one listener: loaded, checked, and chosen by what a client asks for.
+//! [`Index`]: the certificates of one listener, loaded, checked, and chosen by the server name of a client.
 //!
 //! Choice: certificates of the exact name, else of the wildcard above it (one label, RFC 9525 §6.3), else the default;
-//! among several those that the client can verify, ECDSA before Ed25519 before RSA because that is the order of what
-//! a signature costs us, and among equals the one written first. Fetches nothing and staples nothing (OCSP).
+//! among several those that the client can verify, ECDSA before Ed25519 before RSA because that is the order of the
+//! cost of a signature, and among equals the first in the file. Fetches nothing and staples nothing (OCSP).
 //!
 //! Invariant: an index never changes. Another set of certificates is another index, in another snapshot; handshakes
 //! under way go on with theirs.
@@ -24,25 +24,25 @@ use crate::config;
 use crate::http::date;
 use crate::server_name::NamePattern;
 
-/// A day.
+/// Seconds in one day of 24 hours.
 const DAY_S: i64 = 86_400;
 
-/// A chain and its key, each checked against the other.
+/// A certificate chain and its key, checked to belong together.
 #[derive(Debug)]
 pub struct ServerCertificate {
-    /// Its file, as written.
+    /// The path of the file, as the configuration has it.
     pub file: String,
-    /// The names it is good for, sorted.
+    /// The names in the certificate, sorted.
     pub names: Vec<NamePattern>,
-    /// The first second at which it is good, in seconds since 1970.
+    /// The first second of validity, in seconds since 1970.
     pub not_before_s: i64,
-    /// The last.
+    /// The last second of validity, in seconds since 1970.
     pub not_after_s: i64,
     key: Arc<CertifiedKey>,
 }
 
 impl ServerCertificate {
-    /// Reads the two files and holds them against each other.
+    /// Reads the two files and checks that they belong together.
     pub(super) fn load(
         config: &config::Certificate,
         files: &mut Files,
@@ -52,7 +52,7 @@ impl ServerCertificate {
         let chain = files.certificates(&config.cert)?;
         let key = files.key(&config.key)?;
         let parsed = parse(&chain).map_err(wrong)?;
-        is_a_chain(&parsed).map_err(wrong)?;
+        check_chain(&parsed).map_err(wrong)?;
         let leaf = &parsed[0];
         let (not_before_s, not_after_s) =
             (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
@@ -73,8 +73,8 @@ impl ServerCertificate {
         Ok(Self { file: config.cert.display().to_string(), names, not_before_s, not_after_s, key: Arc::new(key) })
     }
 
-    /// For whom and until when, for people.
-    pub(super) fn told(&self, now_s: u64) -> String {
+    /// One line for operators: the names, the last day and the days left.
+    pub(super) fn summary(&self, now_s: u64) -> String {
         let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "no name".to_owned() } else { names.join(", ") };
         let (year, month, day) = date::date_of(self.not_after_s.div_euclid(DAY_S));
@@ -83,12 +83,12 @@ impl ServerCertificate {
         format!("{names}; until {year:04}-{month:02}-{day:02}, {left}")
     }
 
-    /// Whether clients are shown the same.
+    /// True if clients get the same chain.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.key.cert == other.key.cert
     }
 
-    /// The order in which certificates are tried.
+    /// The order in which certificates are tried: lower first.
     fn rank(&self) -> u8 {
         match self.key.key.algorithm() {
             SignatureAlgorithm::ECDSA => 0,
@@ -98,17 +98,17 @@ impl ServerCertificate {
     }
 }
 
-/// The certificates of a listener, ready for look-up.
+/// The certificates of a listener, indexed by server name.
 #[derive(Debug)]
 pub struct Index {
     exact: AHashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
-    /// By what stands behind `*.`.
+    /// Wildcard certificates, by the domain behind `*.`.
     below: AHashMap<Box<str>, Vec<Arc<CertifiedKey>>>,
     default: Vec<Arc<CertifiedKey>>,
 }
 
 impl Index {
-    /// Builds it. `default` is an index into the certificates, of which there is at least one.
+    /// Builds the index. `default` is the position of the default in `certificates`, which is not empty.
     pub fn new(certificates: &[Arc<ServerCertificate>], default: usize) -> Self {
         let mut ranked: Vec<_> = certificates.iter().collect();
         // Stable: what was written first stays first among equals.
@@ -123,14 +123,14 @@ impl Index {
                 map.entry(name.as_str().into()).or_default().push(certificate.key.clone());
             }
         }
-        // The default's twins of other algorithms serve those who cannot verify it.
+        // Certificates of the same names with another algorithm serve clients that cannot verify the default.
         let default = &certificates[default];
         let serves = |other: &&&Arc<ServerCertificate>| Arc::ptr_eq(other, default) || other.names == default.names;
         index.default = ranked.iter().filter(serves).map(|certificate| certificate.key.clone()).collect();
         index
     }
 
-    /// The certificate for a client; `None` = there is none of this name that it can verify.
+    /// The certificate for a client. `None`: the client cannot verify any certificate of this name.
     pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
         // Names in a hello may be written in any case; names in the index are lower.
@@ -158,8 +158,8 @@ fn parse<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<'a>>
     chain.iter().enumerate().map(parse).collect()
 }
 
-/// Each is signed by the next: the order that clients are promised (RFC 8446 §4.4.2), and what catches files mixed up.
-fn is_a_chain(chain: &[X509Certificate<'_>]) -> Result<(), String> {
+/// Checks that each certificate is signed by the next: the order that RFC 8446 §4.4.2 requires. Finds mixed-up files.
+fn check_chain(chain: &[X509Certificate<'_>]) -> Result<(), String> {
     for (index, pair) in chain.windows(2).enumerate() {
         let not_signed = || format!("certificate #{} in it did not sign #{}", index + 2, index + 1);
         if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
@@ -174,7 +174,7 @@ fn is_a_chain(chain: &[X509Certificate<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What the subject alternative names say (RFC 9525 §6.1: nothing else counts); addresses are nothing SNI can ask for.
+/// The DNS names among the subject alternative names (RFC 9525 §6.1: nothing else counts). SNI never holds an address.
 fn names(leaf: &X509Certificate<'_>) -> Vec<NamePattern> {
     let extension = leaf.subject_alternative_name().ok().flatten();
     let names = extension.iter().flat_map(|extension| &extension.value.general_names);

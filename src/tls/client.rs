@@ -1,6 +1,6 @@
-//! TLS to a server that is no backend: whom it believes is all there is to say.
+//! [`ServerTrust`]: TLS to a server that is not a backend, such as the shared store.
 //!
-//! Makes no handshake. Invariant: nobody is believed but the authorities of one file.
+//! Makes no handshake. Invariant: only the authorities of one file are trusted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use rustls::pki_types::CertificateDer;
 use super::clients::store;
 use super::pem::{Files, about};
 
-/// How such a server is spoken to. Equal ones believe the same authorities.
+/// The TLS settings for such a server. Two are equal if they trust the same authorities.
 #[derive(Debug, Clone)]
-pub struct Believing {
+pub struct ServerTrust {
     authorities: Vec<CertificateDer<'static>>,
-    /// What to connect with.
+    /// The configuration for a `ClientConnection`.
     pub config: Arc<ClientConfig>,
 }
 
-impl PartialEq for Believing {
+impl PartialEq for ServerTrust {
     fn eq(&self, other: &Self) -> bool {
         self.authorities == other.authorities
     }
 }
 
-impl Believing {
-    /// Reads the authorities.
+impl ServerTrust {
+    /// Reads the authorities from a PEM file.
     pub fn load(ca: &Path) -> Result<Self, String> {
         let authorities = Files::default().certificates(ca)?;
         let roots = store(&authorities).map_err(|what| about(ca, &what))?;

@@ -1,8 +1,8 @@
-//! What a route asks of its clients, and who they turn out to be.
+//! Client certificates: the [`Policy`] of a route, and the [`Identity`] of a client.
 //!
-//! Knows no revocation lists: authorities for clients are small and their certificates short-lived. Invariant: an
-//! [`Identity`] is made only of a certificate that an authority of the route has signed and that is good now, whether
-//! it was shown in this handshake or in the one that this session resumes; and its subject is safe in logs and headers.
+//! Reads no revocation lists: authorities for clients are small and their certificates short-lived. Invariant: an
+//! [`Identity`] comes only from a certificate that an authority of the route has signed and that is valid now, shown in
+//! this handshake or in the one that this session resumes; and its subject is safe in logs and headers.
 
 use std::sync::Arc;
 
@@ -17,37 +17,41 @@ use super::pem::{Files, about, sha256};
 use super::subject;
 use crate::config::ClientCertificate;
 
-/// What a route asks of its clients.
+/// The rule of a route for client certificates.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
-    /// Holds clients to it.
+    /// Verifies the certificates of clients.
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// Equal for policies that accept the same clients; enters the binding of tickets.
+    /// A hash that is equal for policies which accept the same clients; part of the binding of tickets.
     pub(super) hash: [u8; 32],
-    /// Whether clients may show a certificate at all.
-    pub(super) asks: bool,
+    /// True if the server requests a certificate.
+    pub(super) requests_certificate: bool,
 }
 
 impl Policy {
-    /// Reads the authorities; `None` asks for nothing.
+    /// Reads the authorities. `None`: no certificate is requested.
     pub(super) fn load(
         config: Option<&ClientCertificate>,
         files: &mut Files,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, String> {
         let Some(config) = config else {
-            return Ok(Self { verifier: WebPkiClientVerifier::no_client_auth(), hash: [0; 32], asks: false });
+            return Ok(Self {
+                verifier: WebPkiClientVerifier::no_client_auth(),
+                hash: [0; 32],
+                requests_certificate: false,
+            });
         };
         let certificates = files.certificates(&config.ca)?;
         let roots = Arc::new(store(&certificates).map_err(|what| about(&config.ca, &what))?);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
         let builder = if config.required { builder } else { builder.allow_unauthenticated() };
         let verifier = builder.build().map_err(|error| about(&config.ca, &error.to_string()))?;
-        Ok(Self { verifier, hash: hash(config.required, &certificates), asks: true })
+        Ok(Self { verifier, hash: hash(config.required, &certificates), requests_certificate: true })
     }
 }
 
-/// A store of these authorities.
+/// Builds a store of these authorities.
 pub(super) fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
@@ -57,7 +61,7 @@ pub(super) fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCert
     Ok(roots)
 }
 
-/// Whatever the order of the file.
+/// The hash of a policy; independent of the order in the file.
 fn hash(required: bool, certificates: &[CertificateDer<'_>]) -> [u8; 32] {
     let mut parts: Vec<_> = certificates.iter().map(|certificate| sha256(certificate)).collect();
     parts.sort_unstable();
@@ -66,28 +70,28 @@ fn hash(required: bool, certificates: &[CertificateDer<'_>]) -> [u8; 32] {
     sha256(&bytes)
 }
 
-/// A client whose certificate was verified.
+/// The identity in a verified client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its subject (RFC 4514), in printable ASCII: what is not is escaped.
+    /// The subject (RFC 4514), in printable ASCII; other characters are escaped.
     pub subject: String,
-    /// The common name in it as it stands, for PROXY headers only: it may hold anything.
+    /// The common name of the subject, not escaped: for PROXY headers only.
     pub common_name: Option<String>,
-    /// The serial number, in hexadecimal digits.
+    /// The serial number, in lower-case hexadecimal digits.
     pub serial: String,
 }
 
-/// The certificate of a resumed session has expired, or is not to be understood.
+/// The error of a resumed session: the certificate of the client has expired or cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoLongerGood;
+pub struct CertificateExpired;
 
-/// Who the client of a finished handshake is, as far as it was asked.
-pub(super) fn identify(connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, NoLongerGood> {
+/// The identity of the client of a finished handshake. `None`: it showed no certificate.
+pub(super) fn identify(connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, CertificateExpired> {
     let Some(leaf) = connection.peer_certificates().and_then(|chain| chain.first()) else { return Ok(None) };
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| NoLongerGood)?;
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| CertificateExpired)?;
     // A full handshake has verified this; a resumed one verifies nothing.
     if certificate.validity().not_after.timestamp() < i64::try_from(now_s).unwrap_or(i64::MAX) {
-        return Err(NoLongerGood);
+        return Err(CertificateExpired);
     }
     Ok(Some(Identity {
         subject: subject::text(certificate.subject()),

@@ -1,11 +1,10 @@
-//! Everything about TLS that one configuration means: certificates, tickets, what is asked of clients, how backends are
-//! spoken to.
+//! [`Termination`]: the TLS of one configuration: certificates, tickets, client certificates, and TLS to backends.
 //!
-//! Makes no handshake and holds no connection: `terminate` and `probe` do. Files are read here and nowhere else, all of
-//! them on every load, so that a reload finds what has changed in them under the same names.
+//! Makes no handshake and holds no connection: `terminate` and `probe` do. All TLS files are read here, all of them on
+//! every load, so that a reload finds changes of content under the same names.
 //!
-//! Invariant: a `Termination` that exists is whole: every file it names was read, understood and fits the others. It
-//! never changes; a connection keeps the part it uses.
+//! Invariant: a `Termination` is complete: every file was read, is valid and fits the others. A `Termination` never
+//! changes; a connection keeps the part that it uses.
 
 mod certs;
 mod client;
@@ -28,8 +27,8 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use self::certs::{Index, ServerCertificate};
-pub use self::client::Believing;
-pub use self::clients::{Identity, NoLongerGood};
+pub use self::client::ServerTrust;
+pub use self::clients::{CertificateExpired, Identity};
 pub use self::server::{TlsFacts, TlsServer};
 pub use self::subject::of_common_name;
 pub use self::tickets::LIFETIME_S;
@@ -42,10 +41,10 @@ use self::tickets::TicketKeys;
 use crate::config::{self, ClientCertificate, Config, KeyExchange, Tls, TlsRules};
 use crate::server_name::NamePattern;
 
-/// Certificates that end within this time are warned of.
+/// A certificate that expires within this time causes a warning: seven days.
 const SOON_S: i64 = 7 * 86_400;
 
-/// Everything about TLS that one configuration means.
+/// The TLS of one configuration, ready for handshakes.
 pub struct Termination {
     listeners: AHashMap<String, Servers>,
     upstreams: AHashMap<String, Arc<Upstream>>,
@@ -54,7 +53,7 @@ pub struct Termination {
     files: Files,
 }
 
-/// The routes of a listener that terminate.
+/// The routes of a listener that terminate TLS.
 #[derive(Default)]
 struct Servers {
     default: Option<Arc<TlsServer>>,
@@ -62,8 +61,8 @@ struct Servers {
 }
 
 impl Termination {
-    /// Reads every file that the configuration names: all that is wrong, or all that is needed. Random ticket keys live
-    /// on in the successor of `previous`.
+    /// Reads every file that the configuration names. `Err` holds all problems, one line each. Random ticket keys of
+    /// `previous` stay in use.
     pub fn load(config: &Config, previous: Option<&Self>) -> Result<Self, Vec<String>> {
         Self::load_with(config, previous, Arc::new(DefaultTimeProvider))
     }
@@ -92,8 +91,8 @@ impl Termination {
         }
     }
 
-    /// What a route serves, by its index in the listener; `None` as an index is the default pool. `None` as an answer:
-    /// it does not terminate.
+    /// The TLS server of a route, by its index in the listener; the index `None` is the default pool. Returns `None` if
+    /// the route does not terminate.
     pub fn server(&self, listener: &str, route: Option<usize>) -> Option<&Arc<TlsServer>> {
         let servers = self.listeners.get(listener)?;
         match route {
@@ -102,41 +101,41 @@ impl Termination {
         }
     }
 
-    /// How a pool's backends are spoken to; `None` = without TLS.
+    /// The TLS to the backends of a pool. `None`: connections to them are plain.
     pub fn upstream(&self, pool: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(pool)
     }
 
-    /// Every certificate that listeners show.
+    /// The certificates of all listeners.
     pub fn certificates(&self) -> &[Arc<ServerCertificate>] {
         &self.certificates
     }
 
-    /// Files whose content is another than `previous` found.
+    /// One line for each file with other content than in `previous`.
     pub fn changes(&self, previous: &Self) -> Vec<String> {
         self.files.changed_since(&previous.files).map(|path| format!("file \"{}\" changed", path.display())).collect()
     }
 
-    /// The same, and what certificates become: which appear, go, or are others under the same name, for whom, until when.
+    /// Like [`Termination::changes`], with the names and dates of certificates that were added, removed or replaced.
     pub fn changes_in_full(&self, previous: &Self, now_s: u64) -> Vec<String> {
         let old = |file: &str| previous.certificates.iter().find(|old| old.file == file);
         let mut changes = Vec::new();
         for certificate in &self.certificates {
             let file = &certificate.file;
             match old(file) {
-                None => changes.push(format!("certificate \"{file}\" added: {}", certificate.told(now_s))),
+                None => changes.push(format!("certificate \"{file}\" added: {}", certificate.summary(now_s))),
                 Some(old) if !old.is_same(certificate) => changes.push(format!(
                     "certificate \"{file}\" changed: {} (before: {})",
-                    certificate.told(now_s),
-                    old.told(now_s)
+                    certificate.summary(now_s),
+                    old.summary(now_s)
                 )),
                 Some(_) => {}
             }
         }
         let stays = |file: &str| self.certificates.iter().any(|new| new.file == file);
         let gone = previous.certificates.iter().filter(|old| !stays(&old.file));
-        changes.extend(gone.map(|old| format!("certificate \"{}\" removed: {}", old.file, old.told(now_s))));
-        // Whoever shows one certificate at two listeners is told once.
+        changes.extend(gone.map(|old| format!("certificate \"{}\" removed: {}", old.file, old.summary(now_s))));
+        // A certificate of two listeners is reported once.
         let mut seen = AHashSet::new();
         changes.retain(|line| seen.insert(line.clone()));
         let is_certificate = |path: &Path| self.certificates.iter().any(|new| Path::new(&new.file) == path);
@@ -145,7 +144,8 @@ impl Termination {
         changes
     }
 
-    /// Certificates that are not good now, or not for long, and keys that anybody can read. `now_s` is in seconds since 1970.
+    /// Warnings about certificates that are not valid or expire soon, and about keys that every user can read. `now_s`
+    /// is in seconds since 1970.
     pub fn warnings(&self, now_s: u64) -> Vec<String> {
         let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
         let certificates = self.certificates.iter().filter_map(|certificate| warning(certificate, now_s));
@@ -158,7 +158,7 @@ impl Termination {
 }
 
 impl Default for Termination {
-    /// Nothing is terminated.
+    /// A `Termination` without listeners, certificates or TLS to backends.
     fn default() -> Self {
         let keys = Arc::new(TicketKeys::random(0));
         Self {
@@ -177,11 +177,11 @@ impl fmt::Debug for Termination {
     }
 }
 
-/// One load: what was read, and everything that is wrong.
+/// One load: the files read so far, and the problems found.
 #[derive(Default)]
 struct Loading {
     files: Files,
-    /// Routes ask for much the same.
+    /// Policies by their configuration: many routes share one.
     policies: AHashMap<Option<ClientCertificate>, Policy>,
     problems: Vec<String>,
 }
@@ -195,7 +195,7 @@ impl Loading {
             return living.cloned().unwrap_or_else(|| Arc::new(TicketKeys::random(now_s)));
         };
         let keys = TicketKeys::load(path, &mut self.files);
-        Arc::new(self.noted("ticket_keys", keys).unwrap_or_else(|| TicketKeys::random(now_s)))
+        Arc::new(self.record("ticket_keys", keys).unwrap_or_else(|| TicketKeys::random(now_s)))
     }
 
     fn listener(
@@ -210,12 +210,12 @@ impl Loading {
         let mut default = 0;
         for written in &listener.certificates {
             let loaded = ServerCertificate::load(written, &mut self.files, &common.provider);
-            let Some(loaded) = self.noted(&format!("{about}: certificate"), loaded) else { continue };
+            let Some(loaded) = self.record(&format!("{about}: certificate"), loaded) else { continue };
             if written.default {
                 default = certificates.len();
             } else if loaded.names.is_empty() {
                 self.problems.push(format!(
-                    "{about}: certificate \"{}\": it has no names and is not the default: nobody would be shown it",
+                    "{about}: certificate \"{}\": it has no names and is not the default: no client would get it",
                     loaded.file
                 ));
             }
@@ -226,13 +226,13 @@ impl Loading {
         }
         all.extend(certificates.iter().cloned());
         let index = Arc::new(Index::new(&certificates, default));
-        // Who asks for no name, or for one that no route has, was shown one of these.
+        // A client without a server name, or with one that no route has, gets one of these certificates.
         let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
-        let mut server = |tls: Tls, asked: &Option<ClientCertificate>, names: &[NamePattern], pool: &str| {
+        let mut server = |tls: Tls, client: &Option<ClientCertificate>, names: &[NamePattern], pool: &str| {
             let pool = config.pools.iter().find(|other| other.name == pool).filter(|_| tls == Tls::Terminate)?;
-            let policy = self.policy(&about, asked, common)?;
+            let policy = self.policy(&about, client, common)?;
             let server = TlsServer::new(common, index.clone(), &policy, names, server::alpn(pool.http, &pool.alpn));
-            self.noted(&about, server.map_err(|error| error.to_string())).map(Arc::new)
+            self.record(&about, server.map_err(|error| error.to_string())).map(Arc::new)
         };
         let default =
             listener.pool.as_deref().and_then(|pool| server(listener.tls, &listener.client_certificate, &names, pool));
@@ -243,13 +243,13 @@ impl Loading {
         Servers { routes: routes.collect(), default }
     }
 
-    fn policy(&mut self, about: &str, asked: &Option<ClientCertificate>, common: &SharedTls) -> Option<Policy> {
-        if let Some(policy) = self.policies.get(asked) {
+    fn policy(&mut self, about: &str, client: &Option<ClientCertificate>, common: &SharedTls) -> Option<Policy> {
+        if let Some(policy) = self.policies.get(client) {
             return Some(policy.clone());
         }
-        let policy = Policy::load(asked.as_ref(), &mut self.files, &common.provider);
-        let policy = self.noted(&format!("{about}: client_certificate"), policy)?;
-        self.policies.insert(asked.clone(), policy.clone());
+        let policy = Policy::load(client.as_ref(), &mut self.files, &common.provider);
+        let policy = self.record(&format!("{about}: client_certificate"), policy)?;
+        self.policies.insert(client.clone(), policy.clone());
         Some(policy)
     }
 
@@ -262,18 +262,18 @@ impl Loading {
         let tls = pool.tls.as_ref()?;
         let protocols = server::alpn(pool.http, &pool.alpn);
         let upstream = Upstream::load(tls, protocols, previous, &mut self.files, &common.provider, &common.clock);
-        self.noted(&format!("pool \"{}\": tls", pool.name), upstream)
+        self.record(&format!("pool \"{}\": tls", pool.name), upstream)
     }
 
-    /// Notes what is wrong, once: the same file may be named by many routes.
-    fn noted<T>(&mut self, about: &str, result: Result<T, String>) -> Option<T> {
+    /// Records a problem, once: many routes may name one file.
+    fn record<T>(&mut self, about: &str, result: Result<T, String>) -> Option<T> {
         let problem = result.as_ref().err().map(|what| format!("{about}: {what}"));
         self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         result.ok()
     }
 }
 
-/// The cryptography, with these key exchanges only.
+/// The cryptography provider, limited to these key exchanges.
 fn provider(groups: &[KeyExchange]) -> CryptoProvider {
     let group = |group: &KeyExchange| -> &'static dyn SupportedKxGroup {
         match group {

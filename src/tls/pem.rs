@@ -1,7 +1,7 @@
-//! Reads PEM files (RFC 7468): certificates and keys.
+//! [`Files`]: reads PEM files (RFC 7468) with certificates and keys.
 //!
-//! Judges no content. Invariant: an error names the file and what is wrong with it, never a byte of a key; and what was
-//! read is remembered by its hash, so that a reload can tell which files have changed.
+//! Verifies no content. Invariant: an error names the file and the problem, never a byte of a key; and the hash of each
+//! file is kept, so that a reload finds the changed ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -13,10 +13,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A bundle of every public authority is a quarter of this.
+/// The largest file in bytes; a bundle of all public authorities is a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Every file of one load.
+/// The files of one load.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     hashes: BTreeMap<PathBuf, [u8; 32]>,
@@ -24,7 +24,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The certificates in a file, at least one, in their order.
+    /// The certificates in a file, at least one, in file order.
     pub(super) fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         let bytes = self.read(path)?;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -41,25 +41,25 @@ impl Files {
         let bytes = self.read_secret(path)?;
         PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
             pem::Error::NoItemsFound if bytes.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) => {
-                about(path, "its key is encrypted; nobody is there to be asked for the password")
+                about(path, "its key is encrypted; store it without a password")
             }
             pem::Error::NoItemsFound => about(path, "there is no key in it"),
             other => about(path, &reason(&other)),
         })
     }
 
-    /// A file of secrets as text.
+    /// Reads a file of secrets as text.
     pub(super) fn secrets(&mut self, path: &Path) -> Result<String, String> {
         String::from_utf8(self.read_secret(path)?).map_err(|_| about(path, "it is not text"))
     }
 
-    /// Files of this load whose content differs from what an earlier load read.
+    /// The files of this load with other content than in an earlier load.
     pub(super) fn changed_since(&self, earlier: &Self) -> impl Iterator<Item = &Path> {
         let differs = |(path, hash): &(&PathBuf, &[u8; 32])| earlier.hashes.get(*path).is_some_and(|old| old != *hash);
         self.hashes.iter().filter(differs).map(|(path, _)| path.as_path())
     }
 
-    /// Files with secrets that every user of this machine can read.
+    /// The files with secrets that every user of this machine can read.
     pub(super) fn exposed(&self) -> impl Iterator<Item = &Path> {
         self.exposed.iter().map(PathBuf::as_path)
     }
@@ -85,14 +85,14 @@ impl Files {
     }
 }
 
-/// SHA-256.
+/// The SHA-256 hash of the bytes.
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
 
-/// `"certs/a.pem": WHAT`.
+/// An error text with its file: `"certs/a.pem": WHAT`.
 pub(super) fn about(path: &Path, what: &str) -> String {
     format!("\"{}\": {what}", path.display())
 }

@@ -1,12 +1,11 @@
-//! What one terminated route serves, ready for handshakes.
+//! [`TlsServer`]: the TLS server of one terminated route, ready for handshakes.
 //!
-//! TLS 1.2 and 1.3 (or 1.3 alone), the key exchanges that the file allows in the order that each client prefers,
-//! certificates by name, tickets bound to the route. Nothing of a session is kept here: tickets hold it. One ticket a
-//! handshake; a client that opens several connections at once says so (RFC 9149) and gets up to four: a second ticket
-//! for everybody else would be sealed and sent for nothing. No 0-RTT, whose bytes may be replayed, and no data before
-//! the client's Finished.
+//! TLS 1.2 and 1.3 (or 1.3 alone), the key exchanges of the configuration in the order that each client prefers,
+//! certificates by name, tickets bound to the route. Stores no sessions: tickets hold them. One ticket a handshake; a
+//! client that opens several connections at once requests more (RFC 9149) and gets up to four. No 0-RTT, because its
+//! bytes may be replayed, and no data before the client's Finished.
 //!
-//! Invariant: two routes that differ in the names they serve or in what they ask of clients never resume each other's
+//! Invariant: two routes with different names or different rules for client certificates never resume each other's
 //! sessions.
 
 use std::sync::Arc;
@@ -17,25 +16,25 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion, ServerConnection, SupportedProtocolVersion, version};
 
 use super::certs::Index;
-use super::clients::{self, Identity, NoLongerGood, Policy};
+use super::clients::{self, CertificateExpired, Identity, Policy};
 use super::pem::sha256;
 use super::tickets::{Binding, TicketKeys, Ticketer};
 use crate::config::TlsVersion;
 use crate::proxy_protocol::ssl::{Shown, Ssl};
 use crate::server_name::NamePattern;
 
-/// Tickets of one handshake, unless the client asks otherwise.
+/// Tickets of one handshake, unless the client requests a number (RFC 9149).
 const TICKETS: usize = 1;
-/// And if it asks.
+/// The most tickets of one handshake that a client can request.
 const TICKETS_MAX: usize = 4;
 
-/// A longer common name is not passed on: RFC 5280 allows a quarter of this, and headers have a limit.
+/// The longest common name in bytes that is passed on: RFC 5280 allows a quarter of it, and headers have a limit.
 const COMMON_NAME_MAX: usize = 256;
 
-/// The only protocol of pools that speak HTTP.
+/// The only ALPN protocol of pools with `http = true`.
 const HTTP: &str = "http/1.1";
 
-/// What is the same for every route of a process.
+/// The settings that all routes of a process share.
 pub(super) struct SharedTls {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) versions: Vec<&'static SupportedProtocolVersion>,
@@ -43,7 +42,7 @@ pub(super) struct SharedTls {
     pub(super) clock: Arc<dyn TimeProvider>,
 }
 
-/// Versions from this one up.
+/// The TLS versions from this one up.
 pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion> {
     match min {
         TlsVersion::V1_2 => vec![&version::TLS13, &version::TLS12],
@@ -51,20 +50,20 @@ pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion
     }
 }
 
-/// What a pool offers by ALPN.
+/// The protocols that a pool offers by ALPN.
 pub(super) fn alpn(http: bool, own: &[String]) -> Vec<Vec<u8>> {
     if http { vec![HTTP.into()] } else { own.iter().map(|name| name.clone().into_bytes()).collect() }
 }
 
-/// What one terminated route serves.
+/// The TLS server of one terminated route.
 #[derive(Debug)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
-    asks: bool,
+    requests_certificate: bool,
 }
 
 impl TlsServer {
-    /// `names` are those that the route serves, in any order.
+    /// Builds the server. `names` are the names of the route, in any order.
     pub(super) fn new(
         common: &SharedTls,
         certificates: Arc<Index>,
@@ -87,37 +86,37 @@ impl TlsServer {
         config.max_tls13_tickets = TICKETS_MAX;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
-        // Without it a resumed session of TLS 1.2 could be one that somebody else authenticated (RFC 7627 §1).
-        config.require_ems = policy.asks;
-        Ok(Self { config: Arc::new(config), asks: policy.asks })
+        // Without it a resumed session of TLS 1.2 could have another client's identity (RFC 7627 §1).
+        config.require_ems = policy.requests_certificate;
+        Ok(Self { config: Arc::new(config), requests_certificate: policy.requests_certificate })
     }
 
-    /// For [`ServerConnection::new`].
+    /// The configuration for [`ServerConnection::new`].
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
 
-    /// Who the client is, after a handshake, full or resumed. `None` = it was not asked, or did not say.
-    pub fn identity(&self, connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, NoLongerGood> {
-        if self.asks { clients::identify(connection, now_s) } else { Ok(None) }
+    /// The identity of the client, after a full or resumed handshake. `None`: no certificate was requested or shown.
+    pub fn identity(&self, connection: &ServerConnection, now_s: u64) -> Result<Option<Identity>, CertificateExpired> {
+        if self.requests_certificate { clients::identify(connection, now_s) } else { Ok(None) }
     }
 }
 
-/// The facts of a handshake, for the log and for backends.
+/// The facts of a finished handshake, for the access log and for backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TlsFacts<'a> {
-    /// `TLSv1.3`, as OpenSSL and HAProxy write it.
+    /// The version as OpenSSL and HAProxy write it: `TLSv1.3`.
     pub version: &'static str,
-    /// `TLS_AES_128_GCM_SHA256`: its name in the registry of cipher suites.
+    /// The cipher suite by its registered name: `TLS_AES_128_GCM_SHA256`.
     pub cipher: Option<&'static str>,
-    /// The protocol that was agreed on.
+    /// The ALPN protocol that both sides agreed on.
     pub alpn: Option<&'a [u8]>,
-    /// The session is one that was begun earlier.
+    /// True if the handshake resumed an earlier session.
     pub resumed: bool,
 }
 
 impl<'a> TlsFacts<'a> {
-    /// Of a connection whose handshake is over; `None` before.
+    /// The facts of a connection. `None`: its handshake is not finished.
     pub fn of(connection: &'a ServerConnection) -> Option<Self> {
         let version = match connection.protocol_version()? {
             ProtocolVersion::TLSv1_3 => "TLSv1.3",
@@ -134,7 +133,7 @@ impl<'a> TlsFacts<'a> {
 }
 
 impl TlsFacts<'_> {
-    /// The value of PP2_TYPE_SSL that tells backends.
+    /// The value of PP2_TYPE_SSL that announces the facts to backends.
     pub fn ssl_tlv(&self, identity: Option<&Identity>) -> Vec<u8> {
         let certificate = match (identity, self.resumed) {
             (None, _) => Shown::No,
@@ -154,7 +153,7 @@ impl TlsFacts<'_> {
     }
 }
 
-/// The name in the registry; those of TLS 1.3 have another here.
+/// The registered name of a suite; rustls has other names for those of TLS 1.3.
 fn registered(suite: CipherSuite) -> Option<&'static str> {
     match suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
@@ -164,7 +163,8 @@ fn registered(suite: CipherSuite) -> Option<&'static str> {
     }
 }
 
-/// The same on every instance and after every restart with the same names and authorities; certificates may change.
+/// The binding of tickets to a route. Equal on every instance and after restarts while names and authorities are the
+/// same; certificates may change.
 fn binding(names: &[NamePattern], policy: &Policy) -> Binding {
     let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
     names.sort_unstable();

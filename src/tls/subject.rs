@@ -1,4 +1,4 @@
-//! The subject of a certificate as text (RFC 4514).
+//! Writes the subject of a certificate as text (RFC 4514).
 //!
 //! Compares no names. Invariant: the text is printable ASCII without line breaks, whatever the certificate holds; a
 //! value cannot pass for another attribute.
@@ -6,7 +6,7 @@
 use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{AttributeTypeAndValue, X509Name};
 
-/// Types with a short name (RFC 4514 §3, and the two that certificates of people have).
+/// Attribute types with a short name (RFC 4514 §3, and two that certificates of persons have).
 const NAMES: [(&str, &str); 11] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -21,13 +21,13 @@ const NAMES: [(&str, &str); 11] = [
     ("1.2.840.113549.1.9.1", "emailAddress"),
 ];
 
-/// The whole name, most significant part last.
+/// The whole distinguished name, most significant part last.
 pub(super) fn text(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join(",")
 }
 
-/// A subject of which only the common name is known.
+/// The text of a subject of which only the common name is known.
 pub fn of_common_name(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) => format!("CN={}", escaped(text)),
@@ -35,7 +35,7 @@ pub fn of_common_name(value: &[u8]) -> String {
     }
 }
 
-/// One value as it stands, which may be anything; `None` if it is not text.
+/// The value of an attribute, not escaped. `None`: the value is not text.
 pub(super) fn value(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
     let any = attribute.attr_value();
     match any.tag() {
@@ -58,7 +58,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let name = NAMES.iter().find(|(id, _)| *id == kind).map_or(kind.as_str(), |(_, name)| name);
     match value(attribute) {
         Some(value) => format!("{name}={}", escaped(&value)),
-        // §2.4: what has no text is its bytes.
+        // §2.4: a value that is not text is written as its bytes.
         None => format!("{name}=#{}", hex(attribute.attr_value().data)),
     }
 }

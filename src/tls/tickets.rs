@@ -1,10 +1,10 @@
-//! Session tickets: the state of a session, sealed and kept by the client (RFC 5077, RFC 8446 §4.6.1).
+//! [`Ticketer`]: session tickets, the sealed state of a session that the client keeps (RFC 5077, RFC 8446 §4.6.1).
 //!
-//! The keys come from a file that all instances share, or are made here and changed every 6 hours. The first key of
-//! the file seals and all open, so that keys can be changed live: the new one last everywhere, then first, then the old
-//! one out. A ticket is bound to the route that gave it: the names that route serves and what it asks of clients are
-//! associated data, so that on any other route it is noise. The exact name stands in the sealed state, where rustls
-//! holds it against the name asked for now. Nothing about a ticket is remembered, so there is no 0-RTT.
+//! The keys come from a file that all instances share, or are random and change every 6 hours. The first key of the
+//! file seals and all open, so that keys can be changed live: add the new one last everywhere, then move it first, then
+//! remove the old one. A ticket is bound to its route: the names of the route and its rule for client certificates are
+//! associated data, so no other route opens it. The server name is in the sealed state, and rustls compares it with the
+//! name of the new handshake. No state is kept for a ticket, so there is no 0-RTT.
 //!
 //! A ticket, all integers big-endian:
 //!
@@ -14,8 +14,7 @@
 //!
 //! Associated data: `sessile ticket 1`, then the 32 bytes of the binding. Name and key are derived from a line of the
 //! file by HKDF-SHA256 (RFC 5869) without salt, `info` being `sessile ticket 1 name` and `sessile ticket 1 key`.
-//! Nonces are random and the keys of a fleet live long, hence an algorithm that keeps its promise if two nonces ever
-//! are alike (RFC 8452).
+//! Nonces are random and shared keys live long, so the algorithm is one that stays safe if a nonce repeats (RFC 8452).
 //!
 //! Invariant: no ticket opens after [`LIFETIME_S`], on another route, or under a key that is not in the ring.
 
@@ -32,13 +31,14 @@ use rustls::time_provider::TimeProvider;
 use super::pem::{Files, about};
 use crate::config;
 
-/// How long a ticket opens: half of what is advised at most (RFC 5077 §5.6), and twice what a random key seals.
+/// How long a ticket can be opened: half of the advised maximum (RFC 5077 §5.6), twice the time that a random key
+/// seals.
 pub const LIFETIME_S: u32 = 12 * 3600;
-/// How long a random key seals; it opens as long again.
+/// How long a random key seals tickets; it opens them for the same time again.
 const TURN_S: u64 = 6 * 3600;
-/// Clocks of instances may differ by this much.
+/// The allowed difference between the clocks of two instances.
 const SKEW_S: u64 = 60;
-/// Keys in a file. Each is tried by name only.
+/// The most keys in a file. A ticket names its key, so more keys cost no time.
 const KEYS_MAX: usize = 16;
 
 const NAME_LEN: usize = 8;
@@ -46,16 +46,16 @@ const ISSUED_LEN: usize = 8;
 const TAG_LEN: usize = 16;
 const DOMAIN: &[u8] = b"sessile ticket 1";
 
-/// The keys of this process. Shared by all routes, carried over by reloads.
+/// The ticket keys of this process, shared by all routes and kept over reloads.
 pub(super) enum TicketKeys {
-    /// From a file: never changed, only replaced by another reload.
+    /// Keys from a file: constant until a reload replaces them.
     File(Vec<TicketKey>),
-    /// Made here. The lock is held for a look at the clock and one sealing, and for writing once in 6 hours.
+    /// Random keys. Readers hold the lock for one sealing or opening; the writer changes keys once in 6 hours.
     Random(RwLock<Turning>),
 }
 
 pub(super) struct Turning {
-    /// Since when the first key seals.
+    /// The second since which the first key seals.
     since_s: u64,
     keys: Vec<TicketKey>,
 }
@@ -83,12 +83,12 @@ impl TicketKeys {
         }
     }
 
-    /// A key that nobody else has.
+    /// Makes one random key, unknown outside this process.
     pub(super) fn random(now_s: u64) -> Self {
         Self::Random(RwLock::new(Turning { since_s: now_s, keys: vec![TicketKey::random()] }))
     }
 
-    /// Does something with the keys that hold now.
+    /// Calls `act` with the keys that are valid now, and replaces random keys that are due.
     fn with<T>(&self, now_s: u64, act: impl FnOnce(&[TicketKey]) -> T) -> T {
         let turning = match self {
             Self::File(keys) => return act(keys),
@@ -120,7 +120,7 @@ impl Turning {
         now_s.saturating_sub(self.since_s) >= TURN_S
     }
 
-    /// The key that sealed now only opens, and the one before it is gone.
+    /// Adds a new key that seals. The one that sealed before now only opens; the one before that is dropped.
     fn turn(&mut self, now_s: u64) {
         if !self.is_due(now_s) {
             return;
@@ -132,7 +132,7 @@ impl Turning {
     }
 }
 
-/// One key, and the name by which tickets ask for it.
+/// One key, and the name by which tickets refer to it.
 pub(super) struct TicketKey {
     name: [u8; NAME_LEN],
     key: LessSafeKey,
@@ -168,7 +168,7 @@ impl TicketKey {
         Some(ticket)
     }
 
-    /// When it was issued, and the state.
+    /// Opens a ticket: the second when it was issued, and the state.
     fn open(&self, binding: &Binding, nonce: [u8; NONCE_LEN], sealed: &[u8]) -> Option<(u64, Vec<u8>)> {
         let mut opened = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -181,12 +181,12 @@ impl TicketKey {
     }
 }
 
-/// What a ticket is bound to.
+/// The associated data that binds a ticket to its route.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Binding([u8; DOMAIN.len() + 32]);
 
 impl Binding {
-    /// From the hash of everything that a route promises.
+    /// Makes a binding from the hash of the names and the client rule of a route.
     pub(super) fn new(hash: [u8; 32]) -> Self {
         let mut bytes = [0; DOMAIN.len() + 32];
         let (domain, rest) = bytes.split_at_mut(DOMAIN.len());
@@ -196,7 +196,7 @@ impl Binding {
     }
 }
 
-/// Gives and takes the tickets of one route.
+/// Seals and opens the tickets of one route, for rustls.
 pub(super) struct Ticketer {
     pub(super) keys: Arc<TicketKeys>,
     pub(super) binding: Binding,
@@ -235,7 +235,7 @@ impl fmt::Debug for Ticketer {
     }
 }
 
-/// HKDF without salt.
+/// Derives key material by HKDF-SHA256 without salt.
 fn derive(secret: &[u8; 32], what: &[u8], out: &mut [u8]) {
     struct TicketKeyLength(usize);
     impl KeyType for TicketKeyLength {

@@ -1,12 +1,12 @@
-//! TLS to the backends of a pool.
+//! [`Upstream`]: TLS to the backends of a pool.
 //!
-//! Who is believed: a chain to one of the pool's authorities for the name that is sent, or else for the backend's
-//! address; a key whose hash is pinned (RFC 7469 §2.4: SubjectPublicKeyInfo, so that a renewed certificate with the same
-//! key stays good); both where both are written; or anybody with `verify = false`. That the other side holds the key
-//! of its certificate is proved in every case. Shows no certificate of its own.
+//! A backend is trusted with a chain to one of the pool's authorities for the name that is sent, or else for its
+//! address; with a key whose hash is pinned (RFC 7469 §2.4: SubjectPublicKeyInfo, so that a renewed certificate with
+//! the same key stays valid); with both, if both are configured; or always, with `verify = false`. In every case the
+//! backend proves that it holds the key of its certificate. Sends no client certificate.
 //!
-//! Invariant: no handshake succeeds with a backend that the pool does not believe, resumed ones included: sessions are
-//! kept per pool, and only of handshakes that were verified.
+//! Invariant: no handshake, full or resumed, succeeds with a backend that the pool does not trust: sessions are kept
+//! per pool, and only of verified handshakes.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -24,21 +24,21 @@ use super::clients::store;
 use super::pem::{Files, about, sha256};
 use crate::config::{Address, PoolTls};
 
-/// Names whose sessions are remembered: each backend without a name of its own is one.
+/// The number of server names with cached sessions; a backend without a name of its own counts as one.
 const SESSIONS: usize = 256;
 
-/// How the backends of a pool are spoken to. Equal ones were made of the same words and files.
+/// The TLS settings for the backends of a pool. Two are equal if configuration and files are.
 #[derive(Debug)]
 pub struct Upstream {
     origin: Origin,
     name: Option<ServerName<'static>>,
-    /// Offers nothing by ALPN.
+    /// The configuration that offers no protocol by ALPN.
     plain: Arc<ClientConfig>,
-    /// One for each protocol that can be agreed on with clients.
+    /// One configuration for each ALPN protocol that clients can choose.
     by_protocol: Vec<Arc<ClientConfig>>,
 }
 
-/// Everything that an upstream is made of.
+/// The inputs of an upstream, for comparison at a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin {
     config: PoolTls,
@@ -54,8 +54,8 @@ impl PartialEq for Upstream {
 }
 
 impl Upstream {
-    /// Reads the authorities. `protocols` are those that clients are offered. Where nothing has changed it is the
-    /// `previous` one, with its sessions.
+    /// Reads the authorities. `protocols` are offered to clients. Returns `previous`, with its sessions, if nothing has
+    /// changed.
     pub(super) fn load(
         config: &PoolTls,
         protocols: Vec<Vec<u8>>,
@@ -75,14 +75,14 @@ impl Upstream {
 
     fn new(origin: Origin, provider: &Arc<CryptoProvider>, clock: &Arc<dyn TimeProvider>) -> Result<Self, String> {
         let Origin { config, protocols, .. } = &origin;
-        let believed = Believed::new(&origin, provider)?;
+        let trust = BackendTrust::new(&origin, provider)?;
         let name = config.sni.as_ref().map(|name| ServerName::try_from(name.as_str().to_owned()));
         let name = name.transpose().map_err(|_| "sni cannot be a name in a certificate".to_owned())?;
         let mut plain = ClientConfig::builder_with_details(provider.clone(), clock.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(believed))
+            .with_custom_certificate_verifier(Arc::new(trust))
             .with_no_client_auth();
         plain.resumption = Resumption::in_memory_sessions(SESSIONS);
         let offering = |protocol: &Vec<u8>| {
@@ -94,39 +94,40 @@ impl Upstream {
         Ok(Self { name, by_protocol, plain: Arc::new(plain), origin })
     }
 
-    /// What to connect with. `alpn` is what was agreed on with the client: the backend is offered the same.
+    /// The configuration for a connection. `alpn` is the protocol of the client's connection; the backend is offered
+    /// it.
     pub fn config(&self, alpn: Option<&[u8]>) -> &Arc<ClientConfig> {
         let offers = |config: &&Arc<ClientConfig>| config.alpn_protocols.first().map(Vec::as_slice) == alpn;
         alpn.and_then(|_| self.by_protocol.iter().find(offers)).unwrap_or(&self.plain)
     }
 
-    /// The name that a backend's certificate must have. An address is verified and never sent (RFC 6066 §3).
+    /// The name that the certificate of a backend must have. An address is verified but never sent (RFC 6066 §3).
     pub fn name(&self, address: &Address) -> ServerName<'static> {
         match (&self.name, address) {
             (Some(name), _) => name.clone(),
             (None, Address::Tcp(address)) => ServerName::from(address.ip()),
-            // Only where no name is verified.
+            // A unix socket has no name; this one is never verified.
             (None, Address::Unix(_)) => ServerName::from(IpAddr::from([127, 0, 0, 1])),
         }
     }
 
-    /// A connection to a backend, before its first byte.
+    /// Makes a connection to a backend, before its first byte.
     pub fn connect(&self, address: &Address, alpn: Option<&[u8]>) -> Result<ClientConnection, Error> {
         ClientConnection::new(self.config(alpn).clone(), self.name(address))
     }
 }
 
-/// Whom a pool believes.
+/// The verifier of backend certificates of a pool.
 #[derive(Debug)]
-struct Believed {
-    /// `None` = any chain or none.
+struct BackendTrust {
+    /// Verifies the chain. `None`: any chain is accepted.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// Empty = any key.
+    /// Pinned hashes of keys. Empty: any key is accepted.
     pins: Vec<[u8; 32]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Believed {
+impl BackendTrust {
     fn new(origin: &Origin, provider: &Arc<CryptoProvider>) -> Result<Self, String> {
         let Origin { config, authorities, .. } = origin;
         let verifier = |path: &Path| {
@@ -139,7 +140,7 @@ impl Believed {
     }
 }
 
-impl ServerCertVerifier for Believed {
+impl ServerCertVerifier for BackendTrust {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

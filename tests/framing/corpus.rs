@@ -1,36 +1,36 @@
-//! Reads `corpus.txt`, whose first lines say what it is. Used by the tests of the readers and through the front door.
+//! [`cases`]: the messages of `corpus.txt`, for tests of the readers, of checks and of the running process.
 //!
-//! Does not judge: the cases say what is expected, and whoever runs them compares. Invariant: a line that is not
-//! understood is a panic, not a case less.
+//! Does not compare: each case has its expected verdict, and the tests compare. Invariant: a line that cannot be read
+//! is a panic, never a missing case.
 
 /// One message.
 pub struct Case {
-    /// What it is, for people.
+    /// A description of the message.
     pub title: &'static str,
-    /// Whether it is a request, or a response and to what.
+    /// A request, or a response to which kind of request.
     pub kind: Kind,
-    /// The bytes as they come from the peer.
+    /// The bytes as the peer sends them.
     pub bytes: Vec<u8>,
-    /// What is to become of it.
+    /// The expected verdict of the reader.
     pub verdict: Verdict,
 }
 
-/// Who sends it.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A client.
+    /// A request of a client.
     Request,
-    /// A backend that was asked to GET in HTTP/1.1.
+    /// The response to a GET in HTTP/1.1.
     Response,
-    /// The same, but HEAD.
+    /// The response to a HEAD in HTTP/1.1.
     ResponseToHead,
-    /// The same, but for a client of HTTP/1.0.
+    /// The response to a GET in HTTP/1.0.
     ResponseToOld,
-    /// The same, but the client asks for a WebSocket.
+    /// The response to a request for a WebSocket.
     ResponseToWebSocket,
 }
 
-/// What is to become of a message.
+/// The expected verdict on a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// `Refused::word`, and the status that the client gets.
@@ -41,7 +41,7 @@ pub enum Verdict {
     Incomplete(&'static str),
 }
 
-/// Every case, in order.
+/// Every case in the order of the file.
 pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for line in include_str!("corpus.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -103,7 +103,7 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// At the brace that closes, past those that are opened inside.
+/// Splits at the closing brace, past nested pairs.
 fn split_at_brace(text: &str) -> (&str, &str) {
     let mut depth = 0;
     for (at, byte) in text.bytes().enumerate() {

@@ -97,10 +97,10 @@ fn what_does_not_fit_is_refused_all_at_once() {
         format!("{at}\"@/short.pem\": a section has no end: the file may be cut short"),
         format!("{at}\"@/nothing.pem\": there is no certificate in it"),
         format!("{at}\"@/nokey.pem\": there is no key in it"),
-        format!("{at}\"@/secret.pem\": its key is encrypted; nobody is there to be asked for the password"),
+        format!("{at}\"@/secret.pem\": its key is encrypted; store it without a password"),
         format!("{at}\"@/noise.pem\": certificate #1 in it is malformed"),
         format!("{at}\"@/missing.pem\": No such file or directory (os error 2)"),
-        "listener \"site\": certificate \"@/unnamed.pem\": it has no names and is not the default: nobody would be shown it".to_owned(),
+        "listener \"site\": certificate \"@/unnamed.pem\": it has no names and is not the default: no client would get it".to_owned(),
     ];
     assert_eq!(found, expected);
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::proxy_protocol::ssl::{Shown, Ssl};
-use crate::tls::{Identity, NoLongerGood, TlsFacts};
+use crate::tls::{CertificateExpired, Identity, TlsFacts};
 
 fn asking(required: bool) -> String {
     site(&["a"], &format!("client_certificate = {{ ca = \"@/ca.pem\", required = {required} }}"))
@@ -74,7 +74,7 @@ fn a_session_does_not_outlive_the_certificate_that_began_it() {
     clock.pass(3601);
     let pair = Pair::new(&server.config(), &client, "a.example").unwrap();
     assert!(pair.resumed());
-    assert_eq!(server.identity(&pair.server, clock.now_s()), Err(NoLongerGood));
+    assert_eq!(server.identity(&pair.server, clock.now_s()), Err(CertificateExpired));
 }
 
 #[test]

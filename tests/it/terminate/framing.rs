@@ -1,7 +1,7 @@
 //! Malformed and ambiguous messages through the whole product: none of them ever reaches a backend.
 
 #[path = "../../framing/corpus.rs"]
-mod corpus;
+pub(super) mod corpus;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
