@@ -14,7 +14,7 @@ use divan::Bencher;
 use sessile::admission::Admission;
 use sessile::config;
 use sessile::outcome::PickReason;
-use sessile::pool::{Pool, Ties};
+use sessile::pool::{PickScene, Pool};
 use sessile::snapshot::{Current, LoadedFiles, Snapshot};
 use sessile::sticky::Facts;
 
@@ -82,8 +82,8 @@ fn placement(method: &str) -> f64 {
     let current = current(method, 3, "stick_table = \"0\"\n", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::Placement));
-    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number)), &[], 1)))
+    assert_eq!(pool.pick(&PickScene::new(&facts(1), &[], 1)).map(|pick| pick.reason), Some(PickReason::Placement));
+    quickest(|number| _ = black_box(pool.pick(&PickScene::new(black_box(&facts(number)), &[], 1))))
 }
 
 /// The pick of a client that is known, less what is no look-up.
@@ -92,7 +92,7 @@ fn table_hit() -> f64 {
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     let keys = settle_all(pool);
-    let table = pool.table().expect("a stick table");
+    let table = pool.table().expect("a stick table").stick_table();
     let now = sessile::sticky::table::Minute::of_ms(1);
     assert!(keys.iter().all(|key| table.find(*key, now).is_some()));
     quickest(|number| _ = black_box(table.find(black_box(keys[(number % CLIENTS) as usize]), now)))
@@ -104,15 +104,15 @@ fn remembered() -> f64 {
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     settle_all(pool);
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::StickTable));
-    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number % CLIENTS)), &[], 1)))
+    assert_eq!(pool.pick(&PickScene::new(&facts(1), &[], 1)).map(|pick| pick.reason), Some(PickReason::StickTable));
+    quickest(|number| _ = black_box(pool.pick(&PickScene::new(black_box(&facts(number % CLIENTS)), &[], 1))))
 }
 
 fn settle_all(pool: &Pool) -> Vec<sessile::sticky::table::KeyHash> {
     let settle = |number| {
-        let pick = pool.pick(&facts(number), &[], 1).expect("a backend");
+        let pick = pool.pick(&PickScene::new(&facts(number), &[], 1)).expect("a backend");
         let remember = pick.remember.expect("a key");
-        pool.settle(remember, pick.backend, 1);
+        pool.table().expect("a stick table").settle(remember, pick.backend, 1);
         remember.key
     };
     (0..CLIENTS).map(settle).collect()
@@ -124,15 +124,16 @@ fn learned_cookie() -> f64 {
     let current = current("hash", 3, cookie, "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
-    let rule = pool.cookie().expect("a cookie");
+    let (rule, table) = (pool.cookie().expect("a cookie"), pool.table().expect("a stick table"));
     let values: Vec<String> = (0..CLIENTS).map(|number| format!("{number:032x}")).collect();
     for (number, value) in values.iter().enumerate() {
-        pool.learn_value(value.as_bytes(), &pool.backends()[number % 3], 1);
+        table.learn(value.as_bytes(), &pool.backends()[number % 3], 1);
     }
     let pick = |number: u32| {
         let value = black_box(&values[(number % CLIENTS) as usize]).as_bytes();
-        let verdict = rule.read([value], 1, |value| pool.recall_value(value, 1));
-        pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), Ties::tried(&[]), 1)
+        let verdict = rule.read([value], 1, |value| table.lookup_value(value, 1));
+        let cookie = verdict.and_then(|verdict| verdict.backend());
+        pool.pick(&PickScene { cookie, ..PickScene::new(&facts(number), &[], 1) })
     };
     assert_eq!(
         pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())),
@@ -176,7 +177,7 @@ fn pick(bencher: Bencher<'_, '_>, method: &str, backends: usize, more: &str) {
     let mut client = 0;
     bencher.bench_local(|| {
         client += 1;
-        _ = black_box(current.load().pools[0].pick(&facts(client), &[], 1));
+        _ = black_box(current.load().pools[0].pick(&PickScene::new(&facts(client), &[], 1)));
     });
 }
 

@@ -16,12 +16,14 @@ use crate::config::{self, Config};
 use crate::http::Progress;
 use crate::http::head::RequestReader;
 use crate::outcome::Ended;
-use crate::pool::{Explanation, Pool};
+use crate::plan::Explanation;
+use crate::pool::Pool;
+use crate::pool::request_cookie::{ReadCookie, cookies_of_key};
 use crate::route::{RouteFacts, RouteTable};
 use crate::server_name::ServerName;
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
-use crate::terminate::{RequestCookie, cookies_of_key};
+use crate::sticky::cookie::CookieVerdict;
 
 /// The command.
 #[derive(Debug, clap::Args)]
@@ -194,11 +196,11 @@ impl<'a> Question<'a> {
         let explanation = pool.map(|pool| {
             let (down, pool) = (&self.down[pool], &self.pools[pool]);
             let fields = self.request.reader.request(&self.request.bytes).fields;
-            let settled = RequestCookie::read(pool, fields, clock::unix_s());
+            let cookie = ReadCookie::new(pool, fields, clock::unix_s(), clock::now() / 1_000);
             let cookies = cookies_of_key(pool, fields);
             let facts = Facts { source, sni, tlvs: &self.tlvs, cookies: &cookies };
-            let explanation = pool.explain_settled(settled.backend(), &facts, down);
-            (settled.word(), explanation)
+            let explanation = Explanation::new(pool, &facts, cookie.backend(), down);
+            (cookie.verdict.map(CookieVerdict::word), explanation)
         });
         let (cookie, explanation) = explanation.map_or((None, None), |(cookie, found)| (cookie, Some(found)));
         let refused = match &explanation {

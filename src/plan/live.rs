@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::forecast::{Fate, forecast};
 use super::pair::PoolPair;
 use super::{Listed, ListedClient, PoolPlan, Sample};
 use crate::config::{self, Config, Fallback, KeyPart, Listener};
 use crate::connection::OpenConnection;
-use crate::pool::Fate;
 use crate::route::{RouteFacts, RouteTable};
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
@@ -191,7 +191,7 @@ pub(super) fn asked(
     let ways = Ways::new(&running.snapshot.config, new);
     let mut known = Counted::default();
     let ways_stay = ways.stay(pool.name());
-    for (at, fate) in pair.old.foresee(&pair.new, running.now_ms) {
+    for (at, fate) in forecast(&pair.old, &pair.new, running.now_ms) {
         // Its client may not come to this pool at all.
         let fate = if fate == Fate::Stays && !ways_stay { Fate::Depends } else { fate };
         known.add(pair.old.backends()[at].name(), fate, None);
@@ -212,7 +212,7 @@ pub(super) fn asked(
 pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
     let Some(pool) = running.snapshot.pool(&plan.pool) else { return plan };
     let (mut known, mut open) = (Counted::default(), Counted::default());
-    for (at, _) in pool.foresee(pool, running.now_ms) {
+    for (at, _) in pool.table().into_iter().flat_map(|table| table.entries(running.now_ms)) {
         known.add(pool.backends()[at].name(), Fate::Leaves, None);
     }
     for connection in running.open_in(pool.name()) {

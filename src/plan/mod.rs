@@ -14,6 +14,8 @@
 //! | known clients of a process | how many there are; whether they stay or leave where their key does not matter | where they go, and whether, where it does: a stick table keeps hashes |
 //! | open connections | where their clients go next, if by address and server name | if by more than that |
 
+mod explanation;
+mod forecast;
 mod live;
 mod pair;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::explanation::{ExplainedCandidate, Explanation};
 pub use self::live::{Live, MoveTally, Running, Shift};
 
 use self::pair::{PoolPair, Sampler};
@@ -235,7 +238,7 @@ impl Listed {
     /// Of clients that are here now, and there then.
     fn of(pair: &PoolPair, clients: &[ListedClient], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
         let foreseen = |(client, (from, to)): (&ListedClient, (&Served<'_>, &Served<'_>))| {
-            let place = |pool: &Pool| pool.place_unknown(&client.facts()).map(|backend| backend.name().to_owned());
+            let place = |pool: &Pool| pair::place_new(pool, &client.facts()).map(|backend| backend.name().to_owned());
             let name = |served: &Served<'_>| served.map(|backend| backend.name().to_owned());
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
             Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
@@ -299,8 +302,8 @@ impl Sample {
                     let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
                     counts[place(from, to)].known += 1;
                 }
-                if keyed && let Some(from) = pair.old.place_unknown(facts).and_then(|from| index(olds, from)) {
-                    let to = pair.new.place_unknown(facts).and_then(|to| index(news, to));
+                if keyed && let Some(from) = pair::place_new(&pair.old, facts).and_then(|from| index(olds, from)) {
+                    let to = pair::place_new(&pair.new, facts).and_then(|to| index(news, to));
                     counts[place(from, to)].new += 1;
                 }
             });

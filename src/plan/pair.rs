@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::config::{self, CookieMode, KeyPart};
-use crate::pool::{Backend, Pick, Pool, StickTables, Ties};
+use crate::pool::{Backend, Pick, PickScene, Pool, StickTables};
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
 use crate::sticky::table::Secret;
@@ -71,7 +71,7 @@ impl PoolPair {
 
     /// Who serves a client that comes to the old pool, which knows it from now on.
     pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.settle(&self.old, self.old.pick(facts, &[], self.now_ms))
+        self.settle(&self.old, self.old.pick(&PickScene::new(facts, &[], self.now_ms)))
     }
 
     /// Who serves it in the new pool; `named`: what a cookie says there, see [`named`](Self::named).
@@ -86,18 +86,18 @@ impl PoolPair {
 
     /// Who would serve a client in the old pool.
     pub(super) fn look(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.old.pick(facts, &[], self.now_ms).map(|pick| pick.backend)
+        self.old.pick(&PickScene::new(facts, &[], self.now_ms)).map(|pick| pick.backend)
     }
 
     /// Whom the new pool picks for a client with this cookie.
     pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick<'_>> {
-        self.new.pick_settled(named, facts, Ties::tried(&[]), self.now_ms)
+        self.new.pick(&PickScene { cookie: named, ..PickScene::new(facts, &[], self.now_ms) })
     }
 
     fn settle<'p>(&self, pool: &'p Pool, pick: Option<Pick<'p>>) -> Option<&'p Arc<Backend>> {
         let Pick { backend, remember, .. } = pick?;
-        if let Some(remember) = remember {
-            pool.settle(remember, backend, self.now_ms);
+        if let Some((table, remember)) = pool.table().zip(remember) {
+            table.settle(remember, backend, self.now_ms);
         }
         Some(backend)
     }
@@ -106,6 +106,11 @@ impl PoolPair {
     pub(super) fn by_cookie(&self) -> bool {
         self.cookie
     }
+}
+
+/// Backend of a client that no pool knows, while all backends are up and without connections.
+pub(super) fn place_new<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<&'p Arc<Backend>> {
+    pool.pick(&PickScene::supposed(facts, None, &[])).map(|pick| pick.backend)
 }
 
 fn learns(pool: &config::Pool) -> bool {

@@ -117,8 +117,9 @@ impl<O: Os> Flow<O> {
             NextAttempt::Another => {
                 // The lease stays until another takes its place: if none does, the log names the last one tried.
                 preread.tried.push(Arc::clone(lease.backend()));
-                if let (Some(pool), Some(remember), Some(reason)) = (&preread.picked, preread.remember, self.reason) {
-                    pool.release(remember, reason, lease.backend(), now_ms);
+                let table = preread.picked.as_ref().and_then(|pool| pool.table());
+                if let (Some(table), Some(remember), Some(reason)) = (table, preread.remember, self.reason) {
+                    table.release(remember, reason, lease.backend(), now_ms);
                 }
                 To(Stage::Pick)
             }
@@ -143,11 +144,11 @@ impl<O: Os> Flow<O> {
     /// Whether another connection of the same client did not wait, and has taken it to another backend.
     fn settled_elsewhere(&mut self, step: &Step<'_, O>) -> bool {
         let (Some(preread), Some(lease)) = (&mut self.preread, &self.lease) else { return false };
-        let (Some(pool), Some(remember), Some(attempts)) = (&preread.picked, preread.remember, &mut preread.attempts)
-        else {
+        let table = preread.picked.as_ref().and_then(|pool| pool.table());
+        let (Some(table), Some(remember), Some(attempts)) = (table, preread.remember, &mut preread.attempts) else {
             return false;
         };
-        let elsewhere = pool.settled_elsewhere(remember, lease.backend(), step.now / 1_000);
+        let elsewhere = table.settled_elsewhere(remember, lease.backend(), step.now / 1_000);
         if elsewhere {
             attempts.elsewhere();
         }

@@ -22,7 +22,7 @@ use crate::connection::Carried;
 use crate::counters::WorkerCounters;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::Lease;
+use crate::pool::{Lease, PickScene};
 use crate::proxy_protocol::Header;
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
@@ -340,7 +340,7 @@ impl<O: Os> Flow<O> {
                 return To(Stage::Await);
             }
         }
-        let Some(pick) = pool.pick(&preread.facts(source), &preread.tried, now_ms) else {
+        let Some(pick) = pool.pick(&PickScene::new(&preread.facts(source), &preread.tried, now_ms)) else {
             let ended = preread.last_failure.map_or_else(|| pool.why_nobody(now_ms), ConnectFailure::ended);
             self.labels.get_or_insert_default().pool = Some(pool.name().into());
             return Stop(Verdict::End(ended));

@@ -5,7 +5,7 @@
 use super::flow::Go::{self, Stop, To};
 use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::{Micros, Os};
-use crate::pool::{Pool, Remember};
+use crate::pool::{Pool, PoolTable, Remember};
 
 /// A client that waits for its backend looks so often whether that is back.
 pub const LOOK_AGAIN_US: Micros = 100_000;
@@ -13,10 +13,10 @@ pub const LOOK_AGAIN_US: Micros = 100_000;
 impl<O: Os> Flow<O> {
     /// Its connection stands: from here on its client is remembered.
     pub(super) fn settle(&mut self, pool: &Pool, remember: Remember, now: Micros) {
-        if let Some(lease) = &self.lease {
-            pool.settle(remember, lease.backend(), now / 1_000);
+        if let (Some(lease), Some(table)) = (&self.lease, pool.table()) {
+            table.settle(remember, lease.backend(), now / 1_000);
             (self.key, self.settled) = (remember.key, Some(remember.kind));
-            self.next_refresh(pool, now);
+            self.next_refresh(table, now);
         }
     }
 
@@ -29,21 +29,17 @@ impl<O: Os> Flow<O> {
     pub(super) fn refresh(&mut self, step: &Step<'_, O>) {
         let (Some(kind), Some(lease)) = (self.settled, &self.lease) else { return };
         let snapshot = step.current.load();
-        match snapshot.pool_of(lease.backend()) {
-            Some(pool) => {
-                pool.refresh(Remember { key: self.key, kind }, lease.backend(), step.now / 1_000);
-                self.next_refresh(pool, step.now);
+        match snapshot.pool_of(lease.backend()).and_then(|pool| pool.table()) {
+            Some(table) => {
+                table.refresh(Remember { key: self.key, kind }, lease.backend(), step.now / 1_000);
+                self.next_refresh(table, step.now);
             }
             None => self.settled = None,
         }
     }
 
-    /// Nothing more, if the pool has no stick table any more.
-    fn next_refresh(&mut self, pool: &Pool, now: Micros) {
-        match pool.refresh_every_ms() {
-            Some(every) => self.until = now + Micros::from(every) * 1_000,
-            None => self.settled = None,
-        }
+    fn next_refresh(&mut self, table: &PoolTable, now: Micros) {
+        self.until = now + Micros::from(table.refresh_every_ms()) * 1_000;
     }
 
     /// Waits for the backend it has settled at.

@@ -36,6 +36,8 @@ pub struct Connected {
     pub stream: Stream,
     /// The right to use it.
     pub lease: Lease,
+    /// Index of the backend in the pool.
+    pub index: usize,
     /// The client had settled at another one, and why it does not get that.
     pub broke: Option<BreakCause>,
     /// What the pool remembers.
@@ -100,7 +102,13 @@ impl Connector<'_> {
                         counters.connections.add(1);
                         counters.connect_time.record_us(took);
                         self.pool.connect_succeeded(lease.backend());
-                        return Ok(Connected { stream, lease, broke: pick.broke, remember: pick.remember });
+                        return Ok(Connected {
+                            stream,
+                            lease,
+                            index: pick.index,
+                            broke: pick.broke,
+                            remember: pick.remember,
+                        });
                     }
                     Err(failure) => failure,
                 };
@@ -118,16 +126,16 @@ impl Connector<'_> {
                     NextAttempt::SameAt(at_ms) => {
                         let pause = at_ms.saturating_sub(now_ms());
                         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-                        let elsewhere = |known| self.pool.settled_elsewhere(known, lease.backend(), now_ms());
-                        if pick.remember.is_some_and(elsewhere) {
+                        let known = self.pool.table().zip(pick.remember);
+                        if known.is_some_and(|(table, key)| table.settled_elsewhere(key, lease.backend(), now_ms())) {
                             attempts.elsewhere();
                             continue 'pick;
                         }
                     }
                     NextAttempt::Another => {
                         tried.push(Arc::clone(lease.backend()));
-                        if let Some(remember) = pick.remember {
-                            self.pool.release(remember, pick.reason, lease.backend(), now_ms());
+                        if let Some((table, remember)) = self.pool.table().zip(pick.remember) {
+                            table.release(remember, pick.reason, lease.backend(), now_ms());
                         }
                         continue 'pick;
                     }

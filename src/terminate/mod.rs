@@ -38,12 +38,11 @@ use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
 use crate::outcome::Ended;
-use crate::pool::Pool;
+use crate::pool::{PickScene, Pool};
 use crate::snapshot::{Listener, RouteTarget};
 use crate::sticky::Facts;
 use crate::tls::{self, Termination};
 
-pub use self::http::{RequestCookie, cookies_of_key};
 pub use self::runtime::Runtimes;
 
 /// A conversation that was handed over.
@@ -155,7 +154,7 @@ async fn plain(
         client.socket().reset_on_drop(false);
         return ended;
     }
-    let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
+    let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now() / 1_000));
     let connected = connector.connect_for(&client, choose).await;
     let mut connected = match connected {
         Ok(connected) => connected,

@@ -158,8 +158,8 @@ impl ConversationState {
         self.broke.set(broke);
         let stay = remember.zip(self.backend.borrow().clone());
         let stay = stay.map(|(remember, backend)| Stay { remember, backend, value });
-        if let Some(stay) = &stay {
-            pool.settle(stay.remember, &stay.backend, clock::now() / 1_000);
+        if let Some((stay, table)) = stay.as_ref().zip(pool.table()) {
+            table.settle(stay.remember, &stay.backend, clock::now() / 1_000);
         }
         *self.stay.borrow_mut() = stay;
     }
@@ -175,11 +175,15 @@ impl ConversationState {
         let stay = self.stay.borrow();
         let Some(Stay { remember, backend, value }) = &*stay else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
-        let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == RememberedValue::Unknown;
+        let table = pool.table();
+        let ended =
+            |value: &Rc<[u8]>| table.is_none_or(|table| table.lookup_value(value, now_ms) == RememberedValue::Unknown);
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
             return;
         }
-        pool.refresh(*remember, backend, now_ms);
+        if let Some(table) = table {
+            table.refresh(*remember, backend, now_ms);
+        }
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
             context.keep_in_store(pool, value, remember.key, backend);
         }

@@ -16,9 +16,9 @@ mod upstreams;
 use std::sync::Arc;
 
 use self::exchange::{Done, Exchange};
-use self::request_cookie::{Reply, index_of, write_request};
+use self::request_cookie::{Reply, write_request};
 
-pub use self::request_cookie::{RequestCookie, cookies_of_key};
+use self::request_cookie::RequestCookie;
 use self::request_log::RequestLog;
 use self::upstreams::{UpstreamConnection, Upstreams};
 use super::Routed;
@@ -37,7 +37,8 @@ use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Backend, Pick, Ties};
+use crate::pool::request_cookie::cookies_of_key;
+use crate::pool::{Backend, Pick, PickScene};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
@@ -125,14 +126,12 @@ impl HttpConnection<'_> {
         conversation.state.routed(Arc::clone(pool.shared_name()));
         let mut settled = RequestCookie::read(&pool, request.fields, clock::unix_s());
         let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let ties = Ties { tried: &[], holds: &holds };
-        settled.ask_store(&conversation.context, ties).await;
-        log.cookie = settled.word();
-        settled.count(conversation.context.counters());
         let cookies = cookies_of_key(&pool, request.fields);
         let facts = Facts { cookies: &cookies, ..super::facts(conversation) };
-        let pick =
-            |settled: Option<usize>, ties: Ties<'_>| pool.pick_settled(settled, &facts, ties, clock::now() / 1_000);
+        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], clock::now() / 1_000) };
+        settled.ask_store(&conversation.context, scene()).await;
+        log.cookie = settled.word();
+        settled.count(conversation.context.counters());
         let connector = Connector {
             conversation,
             pool: &pool,
@@ -142,34 +141,34 @@ impl HttpConnection<'_> {
         if let Err(ended) = connector.wait_for_settled(&self.client, settled.backend(), &facts).await {
             return self.unreached(&log, asked, ended).await;
         }
-        let Some(first) = pick(settled.backend(), ties) else {
+        let Some(first) = pool.pick(&PickScene { cookie: settled.backend(), ..scene() }) else {
             return self.decline(&log, asked, StatusCode::Unavailable, pool.why_nobody(clock::now() / 1_000)).await;
         };
         conversation.state.picked(&first);
         let kept = self.upstreams.take(first.backend);
         log.reused = kept.is_some();
         conversation.context.counters().reused.add(log.reused.into());
-        let (mut broke, mut remember) = (first.broke, first.remember);
+        let (mut backend, mut broke, mut remember) = (first.index, first.broke, first.remember);
         let held = match kept {
             Some(held) => held,
             None => {
                 let mut first = Some(first);
                 let choose = async |tried: &[_]| {
+                    let scene = || PickScene::new(&facts, tried, clock::now() / 1_000);
                     if first.is_none() {
-                        settled.ask_store(&conversation.context, Ties::tried(tried)).await;
+                        settled.ask_store(&conversation.context, scene()).await;
                     }
-                    first.take().or_else(|| pick(settled.backend(), Ties::tried(tried)))
+                    first.take().or_else(|| pool.pick(&PickScene { cookie: settled.backend(), ..scene() }))
                 };
                 match connector.connect_for(&self.client, choose).await {
                     Ok(connected) => {
-                        (broke, remember) = (connected.broke, connected.remember);
+                        (backend, broke, remember) = (connected.index, connected.broke, connected.remember);
                         UpstreamConnection::new(connected)
                     }
                     Err(ended) => return self.unreached(&log, asked, ended).await,
                 }
             }
         };
-        let backend = index_of(&pool, held.lease.backend());
         let broke = broke.or(settled.cause());
         conversation.state.settled(&pool, broke, settled.remember().or(remember), settled.value.clone());
         settled.tell_store(&conversation.context, backend, held.lease.backend());
@@ -218,7 +217,7 @@ impl HttpConnection<'_> {
                 self.client.socket().reset_on_drop(false);
                 return AfterRequest::Over(Ended::KeptClosed);
             }
-            match self.again(connector, &held).await {
+            match self.again(connector, &held, reply.backend).await {
                 Ok(fresh) => held = fresh,
                 Err(ended) => return self.unreached(&log, asked, ended).await,
             }
@@ -227,11 +226,16 @@ impl HttpConnection<'_> {
     }
 
     /// A fresh connection to the same backend, and to no other.
-    async fn again(&self, connector: &Connector<'_>, held: &UpstreamConnection) -> Result<UpstreamConnection, Ended> {
+    async fn again(
+        &self,
+        connector: &Connector<'_>,
+        held: &UpstreamConnection,
+        index: usize,
+    ) -> Result<UpstreamConnection, Ended> {
         let backend = held.lease.backend();
         let pick = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
+            let pick = Pick { backend, index, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let connected = connector.connect_for(&self.client, pick).await?;

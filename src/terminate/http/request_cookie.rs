@@ -5,20 +5,19 @@
 //! it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::clock;
-use crate::config::{self, Forwarded, KeyPart};
+use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
 use crate::counters::ConversationCounters;
-use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Request, RequestMeta, Response};
 use crate::http::set_cookie::set_cookies;
 use crate::outcome::BreakCause;
-use crate::pool::{Backend, Pool, Remember};
+use crate::pool::request_cookie::ReadCookie;
+use crate::pool::{Pool, Remember};
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, PREFIX_END};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::secure::Secured;
@@ -27,16 +26,6 @@ use crate::terminate::timer_fd::StoreWait;
 
 /// The field that tells backends whose certificate the client has shown. Nobody else can write it.
 const SUBJECT: &str = "X-Client-Certificate-Subject";
-
-/// The cookies of a request that its pool's key asks for.
-pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
-    let own = pool.config().key.iter();
-    let names = own.chain(pool.cookie().map_or(&[][..], CookieRule::key)).filter_map(|part| match part {
-        KeyPart::Cookie(name) => Some(&**name),
-        _ => None,
-    });
-    names.filter_map(|name| Some((name, cookie::find(fields, name.as_bytes()).next()?.value))).collect()
-}
 
 /// What the pool's cookie makes of one request and its response.
 pub struct RequestCookie<'p> {
@@ -55,15 +44,8 @@ pub struct RequestCookie<'p> {
 impl<'p> RequestCookie<'p> {
     /// Reads the request's cookie; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
-        let rule = pool.cookie();
-        let unread = Self { pool, rule, verdict: None, value: None, asked: false, left: None, now };
-        let Some(known) = rule else { return unread };
-        let name = known.name().as_bytes();
-        let values = || cookie::find(fields, name).map(|pair| pair.value);
-        let learned = matches!(known.mode(), Mode::Learn);
-        let value = values().find(|value| learned && !value.is_empty()).map(Rc::from);
-        let verdict = known.read(values(), now, |value| pool.recall_value(value, now_ms()));
-        Self { verdict, value, ..unread }
+        let ReadCookie { verdict, value } = ReadCookie::new(pool, fields, now, now_ms());
+        Self { pool, rule: pool.cookie(), verdict, value: value.map(Rc::from), asked: false, left: None, now }
     }
 
     /// The backend that a valid cookie names, by its index.
@@ -104,7 +86,7 @@ impl<'p> RequestCookie<'p> {
 
     /// What the pool remembers of a value that it learns, once the request has its backend.
     pub fn remember(&self) -> Option<Remember> {
-        self.pool.remember_value(self.value.as_deref()?)
+        self.pool.table()?.remember_value(self.value.as_deref()?)
     }
 
     /// What the backend does not see of the client's cookies.
@@ -134,16 +116,20 @@ impl<'p> RequestCookie<'p> {
     /// is what to wait for.
     fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
-        let backend = self.pool.backends().get(index)?;
+        let (backend, table) = (self.pool.backends().get(index)?, self.pool.table());
         let mut told = None;
         for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
-                    self.pool.learn_value(set.value, backend, now_ms());
+                    if let Some(table) = table {
+                        table.learn(set.value, backend, now_ms());
+                    }
                     told = self.tell_learned(&conversation.context, set.value, index, backend).or(told);
                 }
                 (true, Some(value)) => {
-                    self.pool.forget_value(value);
+                    if let Some(table) = table {
+                        table.forget(value);
+                    }
                     conversation.state.forgets();
                     conversation.context.store.forget(self.pool, value);
                 }
@@ -221,12 +207,6 @@ impl Reply<'_> {
         write_response(out, response, &self.asked, &edit);
         told
     }
-}
-
-/// A backend's place in its pool.
-pub fn index_of(pool: &Pool, backend: &Arc<Backend>) -> usize {
-    // It was picked from this pool.
-    pool.backends().iter().position(|known| Arc::ptr_eq(known, backend)).unwrap_or(usize::MAX)
 }
 
 fn now_ms() -> u64 {
