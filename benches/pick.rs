@@ -1,9 +1,9 @@
-//! How long it takes to choose a backend: `cargo bench --bench pick`.
+//! Time of a pick: `cargo bench --bench pick`.
 //!
-//! First it prints what a pick among three backends takes, by each way, beside what it may take at most and what has
-//! been published for others; then it times the whole pick as a connection makes it, the snapshot's load included.
-//! No figure includes the reading of a request's head. Invariant: before a way is timed, it has answered as its name
-//! says.
+//! Prints the time of a pick among three backends by each step of the chain, beside the most that it may take and what
+//! has been published for other balancers; then times the whole pick as a connection makes it, the snapshot's load
+//! included. No figure includes reading the head of a request. Invariant: before a step is timed, it has been the
+//! reason of a pick.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,16 +25,16 @@ fn main() {
 
 const METHODS: [&str; 7] = ["hash", "ring", "maglev", "round_robin", "least_connections", "two_choices", "random"];
 
-/// Turns of which the quickest counts: whoever else runs makes some slower and none quicker.
+/// Number of turns, of which the fastest counts: other programs make turns slower and never faster.
 const TURNS: usize = 40;
-/// Picks in a turn.
+/// Number of picks in a turn.
 const PICKS: u32 = 100_000;
-/// Clients that come in turn; what is known of them stays in the processor's cache.
+/// Number of clients, picked for in turn; their entries stay in the processor's cache.
 const CLIENTS: u32 = 64;
-/// Makes addresses of numbers.
+/// Distance between the addresses of two clients.
 const STRIDE: u32 = 0x9e37;
 
-/// A way to choose, the most that a pick may take, and what a pick has been published to take elsewhere.
+/// A step of the chain, the most nanoseconds that a pick may take, and what others have published.
 struct Way {
     name: &'static str,
     bar_ns: f64,
@@ -59,10 +59,10 @@ fn bars() {
             published_ns / pick_ns
         );
     }
-    println!("beside them, the whole pick of a client that a pool remembers: {:.1} ns", remembered());
+    println!("beside them, the whole pick for a known client: {:.1} ns", remembered());
 }
 
-/// The quickest turn, by the pick.
+/// Nanoseconds of a pick in the fastest turn.
 fn quickest(mut pick: impl FnMut(u32)) -> f64 {
     let turn = |_| {
         let start = Instant::now();
@@ -77,7 +77,7 @@ fn facts(number: u32) -> Facts<'static> {
     Facts { source: Some(source), ..Facts::default() }
 }
 
-/// From the client's address to the backend, by placement alone.
+/// Picks by placement alone, from the client's address to the backend.
 fn placement(method: &str) -> f64 {
     let current = current(method, 3, "stick_table = \"0\"\n", "");
     let snapshot = current.load_full();
@@ -86,7 +86,7 @@ fn placement(method: &str) -> f64 {
     quickest(|number| _ = black_box(pool.pick(&PickScene::new(black_box(&facts(number)), &[], 1))))
 }
 
-/// The pick of a client that is known, less what is no look-up.
+/// Looks up known keys in the stick table, without the rest of a pick.
 fn table_hit() -> f64 {
     let current = current("hash", 3, "", "");
     let snapshot = current.load_full();
@@ -98,7 +98,7 @@ fn table_hit() -> f64 {
     quickest(|number| _ = black_box(table.find(black_box(keys[(number % CLIENTS) as usize]), now)))
 }
 
-/// From the client's address to the backend that is remembered.
+/// Picks for known clients, from the client's address to the backend in the stick table.
 fn remembered() -> f64 {
     let current = current("hash", 3, "", "");
     let snapshot = current.load_full();
@@ -118,7 +118,7 @@ fn settle_all(pool: &Pool) -> Vec<sessile::sticky::table::KeyHash> {
     (0..CLIENTS).map(settle).collect()
 }
 
-/// From the cookie's value, as the head has it, to the backend: the look-up and the decision.
+/// Picks by learned cookie, from its value in the head to the backend.
 fn learned_cookie() -> f64 {
     let cookie = "http = true\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     let current = current("hash", 3, cookie, "");
@@ -181,7 +181,7 @@ fn pick(bencher: Bencher<'_, '_>, method: &str, backends: usize, more: &str) {
     });
 }
 
-/// A snapshot with one pool: its keys, and the tables behind its backends.
+/// A snapshot with one pool; `keys` stands before the pool's backends in the configuration, `tables` behind them.
 fn current(method: &str, backends: usize, keys: &str, tables: &str) -> Current {
     let mut text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\

@@ -59,7 +59,7 @@ pub struct ExplainedCandidate {
 }
 
 impl Explanation {
-    /// Explains where a client goes that no stick table knows and whose cookie names the backend at index `cookie`. The
+    /// Explains where a new client goes; `cookie` is the index of the backend that its cookie names. The
     /// backends named in `down` are down, all others are up.
     pub fn new(pool: &Pool, facts: &Facts<'_>, cookie: Option<usize>, down: &[String]) -> Self {
         let down: Vec<usize> = down.iter().filter_map(|name| pool.index_of(name)).collect();

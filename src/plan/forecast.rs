@@ -1,9 +1,9 @@
 //! [`forecast`]: what becomes of the entries of a stick table under other rules.
 //!
 //! For plans, not for connections: a plan builds the pool of another configuration over the same stick table, picks
-//! nothing with it, and compares the two pools. Writes nothing. Invariant: a client that is said to stay or to leave does
-//! so, as long as every backend takes connections; where only the bytes of a key decide, which a stick table does not
-//! keep, the client is said to depend on them.
+//! nothing with it, and compares the two pools. Writes nothing. Invariant: a client that is said to stay or to leave
+//! does so, as long as every backend takes connections; where only the bytes of a key decide, which a stick table does
+//! not keep, the client is said to depend on them.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ struct Alike {
     keys: bool,
     /// Both learn the same cookie.
     learns: bool,
-    /// Nothing that decides about a client differs.
+    /// Keys, ranges, placement and policies are equal.
     rules: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn forecast<'p>(
     pool.table().into_iter().flat_map(move |table| table.entries(now_ms)).map(fate)
 }
 
-/// What becomes of an entry whose backend is in both pools; `open_to_all`: no range keeps clients from that backend.
+/// What becomes of an entry of a backend in both pools; `open_to_all`: no range keeps clients from that backend.
 fn fate(next: &Pool, entry: &TableEntry, alike: Alike, open_to_all: bool, now_ms: u64) -> Fate {
     let value = entry.known.kind.is_value();
     let Some(table) = next.table().filter(|_| if value { alike.learns } else { alike.keys }) else {
@@ -87,12 +87,12 @@ impl Alike {
     }
 }
 
-/// Everything that makes a key out of facts.
+/// All settings that make a key out of facts.
 fn identity(pool: &Pool) -> impl PartialEq {
     let config = pool.config();
     let by_cookie: Vec<KeyPart> = pool.cookie().map(|cookie| cookie.key().to_vec()).unwrap_or_default();
     let ranges: Vec<_> = config.ranges.iter().map(|range| (network(range), key_rule(range))).collect();
-    // A pin inside a range with a key of its own has the pool's.
+    // Only ranges with a key rule matter, and pins inside such a range, which have the pool's key.
     let matters = |(cidr, rule): &(IpNet, Option<KeyRule>)| {
         rule.is_some() || ranges.iter().any(|(outer, rule)| rule.is_some() && outer.contains(cidr))
     };
@@ -100,7 +100,7 @@ fn identity(pool: &Pool) -> impl PartialEq {
     (config.balance.keyed(), config.key.clone(), by_cookie, config.prefix_v4, config.prefix_v6, ranges)
 }
 
-/// The name of a range that is one key, or its prefix.
+/// Key of a range: `Ok` = the range's name is the key, `Err` = the range's prefix length.
 type KeyRule = Result<String, u8>;
 
 fn key_rule(range: &config::Range) -> Option<KeyRule> {
@@ -111,10 +111,10 @@ fn key_rule(range: &config::Range) -> Option<KeyRule> {
     }
 }
 
-/// The backends that a range leaves its clients, in order, and whether it leaves no others.
+/// Backends that a range is pinned to, sorted, and whether the pin is strict.
 type PinRule = (Vec<String>, bool);
 
-/// All ranges and what they mean, whatever the order.
+/// Key rule and pin of all ranges, independent of their order in the file.
 fn ranges(pool: &config::Pool) -> BTreeMap<IpNet, (Option<KeyRule>, Option<PinRule>)> {
     let pin = |range: &config::Range| match &range.rule {
         RangeRule::Pin { backends, strict } => {

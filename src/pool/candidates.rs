@@ -65,8 +65,8 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         pin(range).is_none_or(|pin| pin.allows(index) || !pin.strict && !own(pin))
     }
 
-    /// Decides whether a client known at this backend, by cookie or by stick table, gets it. The error is the reason why
-    /// the client has to move.
+    /// Decides whether a client known at this backend, by cookie or by stick table, gets it. The error is the reason
+    /// why the client has to move.
     pub(super) fn keeps(&self, index: usize, range: Option<&Range>) -> Result<(), BreakCause> {
         match (self.allows(range, index), self.serves(index)) {
             (false, _) => Err(BreakCause::Range),

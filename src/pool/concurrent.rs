@@ -1,7 +1,7 @@
 //! Connections of one key at the same time: where one of them is established or about to be, the others go.
 //!
-//! The stick table is all that one connection sees of the others. Invariant: connections of a new key that come together
-//! are placed once, where load or time could place them differently.
+//! The stick table is all that one connection sees of the others. Invariant: connections of a new key that come
+//! together are placed once, where load or time could place them differently.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use super::table::{PoolTable, Remember, TableLookup};
 use crate::outcome::PickReason;
 
 impl PoolTable {
-    /// Writes that a new key was placed at this backend, unless another connection was faster. Returns where the key is.
+    /// Writes that a new key was placed at this backend, unless another connection was faster. Returns where the key
+    /// is.
     pub(super) fn claim(&self, remember: Remember, index: usize, now_ms: u64) -> TableLookup {
         self.refresh(remember, &self.backends[index], now_ms);
         self.lookup(remember.key, now_ms)

@@ -1,7 +1,8 @@
 //! [`Decision`]: how a pool picks for one client, step by step.
 //!
 //! Picks nothing by itself: the choice and the next one come from [`Pool::pick`]. Text and JSON are made elsewhere.
-//! Invariant: for equal facts and health, `pick` is what a connection gets; where only the moment decides, `any` is set.
+//! Invariant: for equal facts and health, `pick` is what a connection gets; where only the moment decides, `any` is
+//! set.
 
 use super::placement_key::{PlacementKey, key_parts, range_of, source_as};
 use super::scene::{HealthView, PickScene};
@@ -61,7 +62,7 @@ pub enum Exclusion {
 }
 
 impl Pool {
-    /// Explains the pick for a client that no stick table knows and whose cookie names the backend at index `cookie`.
+    /// Explains the pick for a new client; `cookie` is the index of the backend that its cookie names.
     /// The backends at the indexes in `down` are down, all others are up.
     pub fn explain(&self, facts: &Facts<'_>, cookie: Option<usize>, down: &[usize]) -> Decision<'_> {
         let scene = PickScene::supposed(facts, cookie, down);

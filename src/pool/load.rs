@@ -1,8 +1,8 @@
 //! [`LoadRules`]: what the load bound and a slow start leave a backend of new keys.
 //!
-//! Chooses no backend; placement skips backends that a rule does not admit. The load bound is that of consistent hashing
-//! with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016). Invariant: the rules never move a known key, and during a
-//! slow start the share of keys that a backend takes only grows, so no key moves twice.
+//! Chooses no backend; placement skips backends that a rule does not admit. The load bound is that of consistent
+//! hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam 2016). Invariant: the rules never move a known key, and
+//! during a slow start the share of keys that a backend takes only grows, so no key moves twice.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -67,7 +67,8 @@ impl<'p> LoadRules<'p> {
         !self.pool.config.backends[index].backup && self.below_bound(index) && self.below_ramp(index)
     }
 
-    /// True while the backend has fewer leases than ceil(bound × (leases + 1) × weight / weight that is up), at least 1.
+    /// True while the backend has fewer leases than ceil(bound × (leases + 1) × weight / weight that is up), at least
+    /// 1.
     pub(super) fn below_bound(&self, index: usize) -> bool {
         let Some((bound, leases, up)) = self.load else { return true };
         let weight = u64::from(self.pool.config.backends[index].weight);

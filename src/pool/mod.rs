@@ -1,8 +1,8 @@
 //! Pools of backends: their data, names and health, and which backend a connection goes to.
 //!
-//! [`Pool`] holds the data; [`pick`] chooses, [`table`] remembers, [`health`] judges. Connects nothing and reads no clock.
-//! Invariant: building a pool for a reload that is then refused changes nothing in the backends that it shares with the
-//! pool in force.
+//! [`Pool`] holds the data; [`pick`] chooses, [`table`] remembers, [`health`] judges. Connects nothing and reads no
+//! clock. Invariant: building a pool for a reload that is then refused changes nothing in the backends that it shares
+//! with the pool in force.
 
 pub mod backend;
 mod candidates;
@@ -133,7 +133,8 @@ impl Pool {
         &self.ranges
     }
 
-    /// The pool's stick table; `None` with `stick_table = "0"`, without a key, or where the system had no memory for it.
+    /// The pool's stick table; `None` with `stick_table = "0"`, without a key, or where the system had no memory for
+    /// it.
     pub fn table(&self) -> Option<&PoolTable> {
         self.table.as_ref()
     }
@@ -175,8 +176,8 @@ impl Pool {
         self.config.balance.keyed() && self.config.key.contains(&KeyPart::Sni)
     }
 
-    /// Counts a connection to `backend` that failed through the backend's fault. Returns how long the backend is ejected
-    /// from now on; `None` = it is not. Failures of a backend that checks have marked down do not count.
+    /// Counts a connection to `backend` that failed through the backend's fault. Returns how long the backend is
+    /// ejected from now on; `None` = it is not. Failures of a backend that checks have marked down do not count.
     pub fn connect_failed(&self, backend: &Arc<Backend>, now_ms: u64) -> Option<Duration> {
         let eject = self.config.eject.as_ref().filter(|_| backend.standing() != CheckState::Down)?;
         let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;

@@ -1,8 +1,8 @@
 //! [`Pool::pick`]: which backend a connection goes to, and why.
 //!
 //! One function is the whole chain: range → cookie → stick table → placement → last resort. Passthrough connections,
-//! requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and reads no clock.
-//! Invariant: a pick takes no lock, counts no reference and allocates nothing (but for keys longer than
+//! requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and reads no
+//! clock. Invariant: a pick takes no lock, counts no reference and allocates nothing (but for keys longer than
 //! [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
 //!
 //! # The last resort
@@ -96,7 +96,8 @@ impl Pool {
             Some(TableLookup::Unknown) | None => Err(None),
         };
 
-        // Placement and last resort. What broke is judged by the entry; without a stick table, by where the key belongs.
+        // Placement and last resort. What broke is judged by the entry; without a stick table, by where the key
+        // belongs.
         let choice = match (stays, entry) {
             (Ok(choice), _) => choice,
             (Err(cause), entry) => match (candidates.place(&key)?, entry) {
@@ -150,8 +151,8 @@ impl Pool {
         }
     }
 
-    /// Why a key with this kind of entry at this backend moves to the backend where it belongs, as soon as that takes it;
-    /// `None` = it stays. A backend of weight 0 keeps every key that it has.
+    /// Why a key with this kind of entry at this backend moves to the backend where it belongs, as soon as that takes
+    /// it; `None` = it stays. A backend of weight 0 keeps every key that it has.
     pub fn follows(&self, index: usize, kind: EntryKind) -> Option<BreakCause> {
         let rules = self.table.as_ref()?.rules;
         let cause = match kind {
@@ -185,7 +186,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         }
         let kind = match kind {
             EntryKind::Outgrown if home == Some(index) => EntryKind::Placed,
-            // It would have followed, had its home taken it.
+            // The key would have followed if its home had taken it.
             EntryKind::Outgrown if follows.is_some() => EntryKind::Displaced,
             EntryKind::Outgrown => EntryKind::Overflowed,
             kind => kind,
@@ -206,8 +207,8 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         }
     }
 
-    /// Places a client that is not known. Most keys can go where they belong, so that backend is judged first and alone.
-    /// Inlined with what it calls: a key's home is found in less time than the calls would take.
+    /// Places a client that is not known. Most keys can go where they belong, so that backend is judged first and
+    /// alone. Inlined with what it calls: a key's home is found in less time than the calls would take.
     #[inline(always)]
     fn place(&self, key: &PlacementKey<'_>) -> Option<Choice> {
         let load = LoadRules::of(self, key);
@@ -222,7 +223,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         self.place_elsewhere(key, load.as_ref())
     }
 
-    /// Places a client whose key has a pin, no home, or a home that does not take the client.
+    /// Places a key that has a pin, no home, or a home that does not take the client.
     #[inline(never)]
     fn place_elsewhere(&self, key: &PlacementKey<'_>, load: Option<&LoadRules<'_>>) -> Option<Choice> {
         let all_may_try = self.pool.config.all_down == AllDown::Try && !key.strict();

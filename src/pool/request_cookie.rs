@@ -1,7 +1,7 @@
 //! [`ReadCookie`]: what the cookies of a request say, ready for a pick.
 //!
-//! Reads a head and changes nothing. Both the terminated half and `explain` read cookies here. Invariant: a backend that
-//! is named by its index belongs to the pool that was given.
+//! Reads a head and changes nothing. Both the terminated half and `explain` read cookies here. Invariant: a backend
+//! that is named by its index belongs to the pool that was given.
 
 use super::Pool;
 use crate::config::KeyPart;
@@ -19,8 +19,8 @@ pub struct ReadCookie<'v> {
 }
 
 impl<'v> ReadCookie<'v> {
-    /// Reads the pool's cookie among the fields of a request; `now_s` is in seconds since 1970, `now_ms` in milliseconds
-    /// of the process's clock.
+    /// Reads the pool's cookie among the fields of a request; `now_s` is in seconds since 1970, `now_ms` in
+    /// milliseconds of the process's clock.
     pub fn new(pool: &Pool, fields: Fields<'v>, now_s: u64, now_ms: u64) -> Self {
         let Some(rule) = pool.cookie() else { return Self::default() };
         let values = || cookie::find(fields, rule.name().as_bytes()).map(|pair| pair.value);

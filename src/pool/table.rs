@@ -1,7 +1,8 @@
 //! [`PoolTable`]: a pool's part of a stick table.
 //!
 //! Wraps `sticky::table`, which knows ids, with the pool's backends and rules; chooses no backend. Invariant: an entry
-//! whose backend cannot serve is left as it is; it is replaced only when its client is established at another backend.
+//! of a backend that cannot serve is left as it is; it is replaced only when its client is established at another
+//! backend.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -250,7 +251,7 @@ impl PoolTable {
         entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
     }
 
-    /// Takes over what was written into the old table until nobody used it any more, and retires the ids of backends
+    /// Takes over what was written into the old table until its last user left, and retires the ids of backends
     /// that have left.
     pub(super) fn take_over(&self, old: Option<&Self>, now_ms: u64) {
         if let Some(old) = old {

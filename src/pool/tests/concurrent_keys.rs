@@ -9,7 +9,7 @@ use crate::pool::*;
 const MINUTE: u64 = 60_000;
 const EVERYBODY: &str = "10.0.0.0/8";
 
-/// Whom a client with this cookie gets.
+/// Picks for a client with this cookie.
 fn with_cookie(pool: &Pool, settled: usize, now_ms: u64) -> Option<Pick<'_>> {
     pool.pick(&PickScene { cookie: Some(settled), ..PickScene::new(&client(1), &[], now_ms) })
 }
@@ -118,7 +118,7 @@ fn whose_backend_refused_him_returns_to_it_where_the_file_says_so() {
     for (on_return, returns) in [(OnReturn::Stay, false), (OnReturn::Return, true)] {
         let pool = next(&remembering(&["a", "b", "c"], config::StickTableRules { on_return, ..rules() }), None);
         let home = visit(&pool, 1, 0).backend;
-        // It refuses, and no check has noticed.
+        // The backend refuses, and no check has noticed.
         let tried = [Arc::clone(home)];
         let elsewhere = pick_for(&pool, &client(1), &tried, MINUTE).unwrap();
         pool.table().unwrap().settle(elsewhere.remember.unwrap(), elsewhere.backend, MINUTE);

@@ -52,7 +52,7 @@ pub(super) fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick<'_> {
     pick
 }
 
-/// Where everybody lives.
+/// Backend of each client.
 pub(super) fn visit_all(pool: &Pool, now_ms: u64) -> Vec<String> {
     (0..CLIENTS).map(|low| visit(pool, low, now_ms).backend.name().to_owned()).collect()
 }
@@ -148,7 +148,7 @@ fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_lo
     let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend)).collect();
     let second = pick_for(&pool, &client(0), &[], 0).unwrap();
     assert_eq!((second.backend.name(), second.broke), (first.backend.name(), None));
-    // Nobody could connect there: the key is as new as before.
+    // No connection was established: the key is as new as before.
     pool.table().unwrap().release(first.remember.unwrap(), first.reason, first.backend, 0);
     let third = pick_for(&pool, &client(0), std::slice::from_ref(first.backend), 0).unwrap();
     assert_eq!((third.reason, third.broke), (PickReason::Placement, None));
@@ -427,7 +427,7 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
     let full = CLIENTS as usize / 2;
     let shares = [share(0, 20_000), share(1_000, 60_000), share(2_000, 100_000), share(3_000, 120_000)];
     assert!(shares[0] < full / 4 && shares.is_sorted() && shares[3] > full * 3 / 4, "{shares:?}");
-    // Whoever came early stays, also when the ramp has passed its hash.
+    // A client that came early stays, also when the ramp has passed its hash.
     let before: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 20_000).backend.name().to_owned()).collect();
     assert_eq!(moved(&before, &visit_all(&pool, 200_000)), 0);
 }

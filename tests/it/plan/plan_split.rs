@@ -96,7 +96,7 @@ impl Visitor<'_> {
     }
 }
 
-/// Where everybody is served, and by which keys they are remembered.
+/// Backend of each client, and its key in the stick table.
 fn everybody(visitors: &mut [Visitor<'_>], pool: &Pool) -> Vec<(Option<String>, Option<KeyHash>)> {
     visitors.iter_mut().map(|visitor| visitor.visit(pool).map_or((None, None), |(at, key)| (Some(at), key))).collect()
 }
@@ -105,7 +105,7 @@ fn names(places: &[(Option<String>, Option<KeyHash>)]) -> Vec<Option<&str>> {
     places.iter().map(|(place, _)| place.as_deref()).collect()
 }
 
-/// Where clients go that nobody knows.
+/// Backends of new clients.
 fn strangers(config: &Config, pool: &str, clients: &[ListedClient]) -> Vec<Option<String>> {
     let mut config = config.clone();
     config.pools.iter_mut().for_each(|pool| pool.stick_table = None);
@@ -118,7 +118,7 @@ fn strangers(config: &Config, pool: &str, clients: &[ListedClient]) -> Vec<Optio
     clients.iter().map(place).collect()
 }
 
-/// What is said to be certain of what a stick table knows must be so of everybody who has the key.
+/// A forecast that is certain for an entry must hold for every client with its key.
 fn check_tally(what: &str, tally: &MoveTally, before: &[(Option<String>, Option<KeyHash>)], after: &[Option<&str>]) {
     let mut place: HashMap<KeyHash, &str> = HashMap::new();
     for (at, key) in before {
