@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::load::is_full;
 use super::placement_key::pin;
 use super::scene::{HealthView, PickScene};
 use super::{Health, Pool};
@@ -28,7 +29,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// True if one more connection of this client would exceed `max_connections`.
     #[inline]
     pub(super) fn is_full(&self, index: usize) -> bool {
-        self.pool.is_full(index) && !(self.scene.holds)(&self.pool.backends[index])
+        is_full(self.pool, index) && !(self.scene.holds)(&self.pool.backends[index])
     }
 
     /// True if another backend has to serve instead: the connection failed here, or the backend is full and

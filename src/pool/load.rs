@@ -24,17 +24,17 @@ pub(super) struct LoadRules<'p> {
 }
 
 impl Pool {
-    /// True if a backend has as many connections as `max_connections` allows.
-    pub(super) fn is_full(&self, index: usize) -> bool {
-        let most = self.config.backends[index].max_connections;
-        most.is_some_and(|most| self.backends[index].leases() >= u64::from(most))
-    }
-
     /// Ending of a connection for which no backend was picked and none was tried.
     pub fn why_nobody(&self, now_ms: u64) -> Ended {
-        let full = |index: usize| self.backends[index].usable(now_ms) && self.is_full(index);
+        let full = |index: usize| self.backends[index].usable(now_ms) && is_full(self, index);
         if (0..self.backends.len()).any(full) { Ended::BackendFull } else { Ended::NoBackend }
     }
+}
+
+/// True if a backend has as many connections as `max_connections` allows.
+pub(super) fn is_full(pool: &Pool, index: usize) -> bool {
+    let most = pool.config.backends[index].max_connections;
+    most.is_some_and(|most| pool.backends[index].leases() >= u64::from(most))
 }
 
 /// True if load or time influences where the pool places new keys.

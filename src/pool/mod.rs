@@ -182,7 +182,7 @@ impl Pool {
         let eject = self.config.eject.as_ref().filter(|_| backend.standing() != CheckState::Down)?;
         let index = self.backends.iter().position(|known| Arc::ptr_eq(known, backend))?;
         let _one_at_a_time = lock(&self.shared.ejecting);
-        backend.connect_failed(eject, now_ms, || self.may_eject(index, now_ms))
+        backend.connect_failed(eject, now_ms, || may_eject(self, index, now_ms))
     }
 
     /// Forgets the failures of `backend`, because a connection to it is established.
@@ -190,23 +190,23 @@ impl Pool {
     pub fn connect_succeeded(&self, backend: &Arc<Backend>) {
         backend.connect_succeeded();
     }
+}
 
-    /// True if the others can serve, and eject no more of the weight than allowed, without the backend at `index`.
-    fn may_eject(&self, index: usize, now_ms: u64) -> bool {
-        let peer = |index: usize| {
-            let config::Backend { weight, backup, .. } = self.config.backends[index];
-            let health = self.backends[index].health(now_ms);
-            (weight > 0 && health > Health::Down).then_some(EjectionPeer {
-                weight,
-                backup,
-                ejected: health == Health::Ejected,
-            })
-        };
-        // A draining backend does not take the clients of an ejected one.
-        let others = (0..self.backends.len()).filter(|other| *other != index && !self.backends[*other].draining());
-        let others = others.filter_map(peer);
-        peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
-    }
+/// True if the others can serve, and eject no more of the weight than allowed, without the backend at `index`.
+fn may_eject(pool: &Pool, index: usize, now_ms: u64) -> bool {
+    let peer = |index: usize| {
+        let config::Backend { weight, backup, .. } = pool.config.backends[index];
+        let health = pool.backends[index].health(now_ms);
+        (weight > 0 && health > Health::Down).then_some(EjectionPeer {
+            weight,
+            backup,
+            ejected: health == Health::Ejected,
+        })
+    };
+    // A draining backend does not take the clients of an ejected one.
+    let others = (0..pool.backends.len()).filter(|other| *other != index && !pool.backends[*other].draining());
+    let others = others.filter_map(peer);
+    peer(index).is_some_and(|candidate| health::may_eject(candidate, others))
 }
 
 fn member(backend: &config::Backend) -> Member<'_> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::candidates::Candidates;
-use super::load::{LoadRules, has_load_rules};
+use super::load::{LoadRules, has_load_rules, is_full};
 use super::placement_key::{PlacementKey, range_of, with_key};
 use super::scene::{HealthView, PickScene};
 use super::table::{Remember, TableLookup};
@@ -144,7 +144,7 @@ impl Pool {
 
     /// Why a client does not get a backend that it would have got.
     pub fn why_not(&self, index: usize) -> BreakCause {
-        match (self.backends[index].draining(), self.is_full(index)) {
+        match (self.backends[index].draining(), is_full(self, index)) {
             (true, _) => BreakCause::Drain,
             (false, true) => BreakCause::Full,
             (false, false) => BreakCause::Down,
@@ -238,7 +238,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         })?;
         // A key that is not at home has a cause, and its entry says which policy may bring it back.
         let missed = if key.keyed { self.home(key).filter(|home| *home != index) } else { None };
-        let busy = |home| load.is_some_and(|load| !load.below_bound(home)) || self.pool.is_full(home);
+        let busy = |home| load.is_some_and(|load| !load.below_bound(home)) || is_full(self.pool, home);
         let kind = match missed {
             None => EntryKind::Placed,
             Some(home) if self.takes(home, Health::Usable) && busy(home) => EntryKind::Overflowed,
