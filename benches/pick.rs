@@ -1,9 +1,9 @@
-//! How long it takes to choose a backend: `cargo bench --bench pick`.
+//! Time of a pick: `cargo bench --bench pick`.
 //!
-//! First it prints what a pick among three backends takes, by each way, beside what it may take at most and what has
-//! been published for others; then it times the whole pick as a connection makes it, the snapshot's load included.
-//! No figure includes the reading of a request's head. Invariant: before a way is timed, it has answered as its name
-//! says.
+//! Prints the time of a pick among three backends by each step of the chain, beside the most that it may take and what
+//! has been published for other balancers; then times the whole pick as a connection makes it, the snapshot's load
+//! included. No figure includes reading the head of a request. Invariant: before a step is timed, it has been the
+//! reason of a pick.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,7 +14,7 @@ use divan::Bencher;
 use sessile::admission::Admission;
 use sessile::config;
 use sessile::outcome::PickReason;
-use sessile::pool::{Pool, Ties};
+use sessile::pool::{PickScene, Pool};
 use sessile::snapshot::{Current, LoadedFiles, Snapshot};
 use sessile::sticky::Facts;
 
@@ -25,16 +25,16 @@ fn main() {
 
 const METHODS: [&str; 7] = ["hash", "ring", "maglev", "round_robin", "least_connections", "two_choices", "random"];
 
-/// Turns of which the quickest counts: whoever else runs makes some slower and none quicker.
+/// Number of turns, of which the fastest counts: other programs make turns slower and never faster.
 const TURNS: usize = 40;
-/// Picks in a turn.
+/// Number of picks in a turn.
 const PICKS: u32 = 100_000;
-/// Clients that come in turn; what is known of them stays in the processor's cache.
+/// Number of clients, picked for in turn; their entries stay in the processor's cache.
 const CLIENTS: u32 = 64;
-/// Makes addresses of numbers.
+/// Distance between the addresses of two clients.
 const STRIDE: u32 = 0x9e37;
 
-/// A way to choose, the most that a pick may take, and what a pick has been published to take elsewhere.
+/// A step of the chain, the most nanoseconds that a pick may take, and what others have published.
 struct Way {
     name: &'static str,
     bar_ns: f64,
@@ -59,10 +59,10 @@ fn bars() {
             published_ns / pick_ns
         );
     }
-    println!("beside them, the whole pick of a client that a pool remembers: {:.1} ns", remembered());
+    println!("beside them, the whole pick for a known client: {:.1} ns", remembered());
 }
 
-/// The quickest turn, by the pick.
+/// Nanoseconds of a pick in the fastest turn.
 fn quickest(mut pick: impl FnMut(u32)) -> f64 {
     let turn = |_| {
         let start = Instant::now();
@@ -77,62 +77,63 @@ fn facts(number: u32) -> Facts<'static> {
     Facts { source: Some(source), ..Facts::default() }
 }
 
-/// From the client's address to the backend, by placement alone.
+/// Picks by placement alone, from the client's address to the backend.
 fn placement(method: &str) -> f64 {
     let current = current(method, 3, "stick_table = \"0\"\n", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::Placement));
-    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number)), &[], 1)))
+    assert_eq!(pool.pick(&PickScene::new(&facts(1), &[], 1)).map(|pick| pick.reason), Some(PickReason::Placement));
+    quickest(|number| _ = black_box(pool.pick(&PickScene::new(black_box(&facts(number)), &[], 1))))
 }
 
-/// The pick of a client that is known, less what is no look-up.
+/// Looks up known keys in the stick table, without the rest of a pick.
 fn table_hit() -> f64 {
     let current = current("hash", 3, "", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     let keys = settle_all(pool);
-    let table = pool.table().expect("a stick table");
+    let table = pool.table().expect("a stick table").stick_table();
     let now = sessile::sticky::table::Minute::of_ms(1);
     assert!(keys.iter().all(|key| table.find(*key, now).is_some()));
     quickest(|number| _ = black_box(table.find(black_box(keys[(number % CLIENTS) as usize]), now)))
 }
 
-/// From the client's address to the backend that is remembered.
+/// Picks for known clients, from the client's address to the backend in the stick table.
 fn remembered() -> f64 {
     let current = current("hash", 3, "", "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
     settle_all(pool);
-    assert_eq!(pool.pick(&facts(1), &[], 1).map(|pick| pick.reason), Some(PickReason::StickTable));
-    quickest(|number| _ = black_box(pool.pick(black_box(&facts(number % CLIENTS)), &[], 1)))
+    assert_eq!(pool.pick(&PickScene::new(&facts(1), &[], 1)).map(|pick| pick.reason), Some(PickReason::StickTable));
+    quickest(|number| _ = black_box(pool.pick(&PickScene::new(black_box(&facts(number % CLIENTS)), &[], 1))))
 }
 
 fn settle_all(pool: &Pool) -> Vec<sessile::sticky::table::KeyHash> {
     let settle = |number| {
-        let pick = pool.pick(&facts(number), &[], 1).expect("a backend");
+        let pick = pool.pick(&PickScene::new(&facts(number), &[], 1)).expect("a backend");
         let remember = pick.remember.expect("a key");
-        pool.settle(remember, pick.backend, 1);
+        pool.table().expect("a stick table").settle(remember, pick.backend, 1);
         remember.key
     };
     (0..CLIENTS).map(settle).collect()
 }
 
-/// From the cookie's value, as the head has it, to the backend: the look-up and the decision.
+/// Picks by learned cookie, from its value in the head to the backend.
 fn learned_cookie() -> f64 {
     let cookie = "http = true\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     let current = current("hash", 3, cookie, "");
     let snapshot = current.load_full();
     let pool = &snapshot.pools[0];
-    let rule = pool.cookie().expect("a cookie");
+    let (rule, table) = (pool.cookie().expect("a cookie"), pool.table().expect("a stick table"));
     let values: Vec<String> = (0..CLIENTS).map(|number| format!("{number:032x}")).collect();
     for (number, value) in values.iter().enumerate() {
-        pool.learn_value(value.as_bytes(), &pool.backends()[number % 3], 1);
+        table.learn(value.as_bytes(), &pool.backends()[number % 3], 1);
     }
     let pick = |number: u32| {
         let value = black_box(&values[(number % CLIENTS) as usize]).as_bytes();
-        let verdict = rule.read([value], 1, |value| pool.recall_value(value, 1));
-        pool.pick_settled(verdict.and_then(|verdict| verdict.backend()), &facts(number), Ties::tried(&[]), 1)
+        let verdict = rule.read([value], 1, |value| table.lookup_value(value, 1));
+        let cookie = verdict.and_then(|verdict| verdict.backend());
+        pool.pick(&PickScene { cookie, ..PickScene::new(&facts(number), &[], 1) })
     };
     assert_eq!(
         pick(1).map(|pick| (pick.reason, pick.backend.name().to_owned())),
@@ -176,11 +177,11 @@ fn pick(bencher: Bencher<'_, '_>, method: &str, backends: usize, more: &str) {
     let mut client = 0;
     bencher.bench_local(|| {
         client += 1;
-        _ = black_box(current.load().pools[0].pick(&facts(client), &[], 1));
+        _ = black_box(current.load().pools[0].pick(&PickScene::new(&facts(client), &[], 1)));
     });
 }
 
-/// A snapshot with one pool: its keys, and the tables behind its backends.
+/// A snapshot with one pool; `keys` stands before the pool's backends in the configuration, `tables` behind them.
 fn current(method: &str, backends: usize, keys: &str, tables: &str) -> Current {
     let mut text = format!(
         "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\

@@ -113,8 +113,8 @@ impl Attempts {
         }
         if next == NextAttempt::Another {
             self.tried.push(Arc::clone(lease.backend()));
-            if let Some(remember) = remember {
-                pool.release(remember, reason, lease.backend(), now_ms);
+            if let Some((table, remember)) = pool.table().zip(remember) {
+                table.release(remember, reason, lease.backend(), now_ms);
             }
         }
         next
@@ -123,8 +123,8 @@ impl Attempts {
     /// True if another connection of the same key has moved it to another backend while this one paused before a retry:
     /// then the key's new backend is picked.
     pub fn key_moved(&mut self, target: &AttemptTarget<'_>, now_ms: u64) -> bool {
-        let elsewhere = |remember| target.pool.settled_elsewhere(remember, target.lease.backend(), now_ms);
-        let moved = target.remember.is_some_and(elsewhere);
+        let entry = target.pool.table().zip(target.remember);
+        let moved = entry.is_some_and(|(table, key)| table.settled_elsewhere(key, target.lease.backend(), now_ms));
         self.after_timeout &= !moved;
         moved
     }
@@ -167,8 +167,8 @@ pub fn settle(pool: &Pool, backend: &Arc<Backend>, broke: Option<BreakCause>, re
     if let Some(cause) = broke {
         pool.count_break(cause);
     }
-    if let Some(remember) = remember {
-        pool.settle(remember, backend, now_ms);
+    if let Some((table, remember)) = pool.table().zip(remember) {
+        table.settle(remember, backend, now_ms);
     }
 }
 
@@ -204,6 +204,7 @@ pub fn wait_for_known(
 mod tests {
     use super::*;
     use crate::config::Eject;
+    use crate::pool::PickScene;
     use std::time::Duration;
 
     /// Two backends; one failure ejects.
@@ -271,7 +272,8 @@ mod tests {
     #[test]
     fn a_failure_is_counted_and_ejects_and_leads_to_the_next_candidate_unless_it_is_local() {
         let pool = pool("");
-        let pick = |tried: &[_]| pool.pick(&Facts::default(), tried, 0).map(|pick| Lease::new(pick.backend));
+        let facts = Facts::default();
+        let pick = |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, 0)).map(|pick| Lease::new(pick.backend));
         let lease = pick(&[]).unwrap();
         let (reason, remember) = (PickReason::Placement, None);
         let target = AttemptTarget { pool: &pool, lease: &lease, reason, remember, counters_index: 0 };

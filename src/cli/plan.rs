@@ -1,7 +1,7 @@
-//! `sessile plan`: who would move if a new file were put in force.
+//! `sessile plan`: which clients would move if a new file were put in force.
 //!
-//! Judges nothing itself; `plan` does, here over two files, in a running process over what is in force there, whom it
-//! knows and whom it serves. Invariant: the exit code is 1 exactly if more would move than `--max-move` allows.
+//! Computes nothing itself: [`Plan`] compares two files, or a running process with one file. Invariant: the exit code
+//! is 1 exactly if more would move than `--max-move` allows.
 
 mod text;
 
@@ -20,42 +20,46 @@ use crate::snapshot::LoadedFiles;
 /// Exit code when more would move than is allowed.
 const EXIT_TOO_MUCH: u8 = 1;
 
-/// The command.
+/// Arguments of the command.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "sessile plan [OPTIONS] OLD NEW\n       sessile plan [OPTIONS] --live NEW")]
 pub(super) struct PlanFiles {
-    /// The file that is in force, and the one that shall be; with --live, the latter alone.
+    /// File in force and new file; with --live, the new file alone
     #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
     files: Vec<PathBuf>,
-    /// Ask the running process: the plan then tells how many known clients and open connections would move.
+    /// Compare with the running process: the plan then counts its known clients and open connections
     #[arg(long)]
     live: bool,
     #[command(flatten)]
     running: RunningProcess,
-    /// Clients to look at one by one: a file with an address a line, and the server name behind it if there is one.
+    /// File with clients to plan one by one: an address a line, optionally followed by a server name
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
-    /// Exit with 1 if more than this share of a pool's clients would move: "5%", or "0.05". With --live, of those that
-    /// the process knows.
+    /// Exit with 1 if more than this share of a pool's clients would move, for example "5%" or "0.05". With --live, the
+    /// share of the process's known clients
     #[arg(long, value_name = "SHARE", value_parser = share)]
     max_move: Option<f64>,
-    /// Print one JSON object.
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 impl PlanFiles {
-    /// Compares and prints.
+    /// Makes the plan and prints it.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let clients = self.clients.as_deref().map(read_clients).transpose()?.unwrap_or_default();
         let plan = match (&self.files[..], self.live) {
             ([old, new], false) => compare(old, new, &clients)?,
-            ([new], true) => self.ask(new, clients)?,
+            ([new], true) => self.plan_live(new, clients)?,
             ([_], _) => {
-                return Err(CommandError::Usage("plan: which file is in force? Name it first, or say --live".into()));
+                return Err(CommandError::Usage(
+                    "plan: name the file in force before the new one, or use --live".into(),
+                ));
             }
             _ => {
-                return Err(CommandError::Usage("plan --live: one file; the running process is the other side".into()));
+                return Err(CommandError::Usage(
+                    "plan --live: name only the new file; it is compared with the running process".into(),
+                ));
             }
         };
         let too_much = self.max_move.map(|most| plan.too_much(most)).unwrap_or_default();
@@ -70,23 +74,27 @@ impl PlanFiles {
         Ok(if too_much.is_empty() { 0 } else { EXIT_TOO_MUCH })
     }
 
-    fn ask(&self, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
-        let asked = PlanRequest { file: file.display().to_string(), text: load::read(file)?, clients };
-        let body = serde_json::to_string(&asked).map_err(|error| CommandError::Internal(error.to_string()))?;
-        let answer = client::request_with(&self.running.socket()?, "POST", "/plan", &body)?;
-        if answer.code == 409 {
-            let problems: Vec<String> = answer.json(&[409])?;
-            return Err(CommandError::Usage(format!("it would be refused:\n{}", problems.join("\n"))));
+    /// Has the running process make the plan.
+    fn plan_live(&self, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
+        let request = PlanRequest { file: file.display().to_string(), text: load::read(file)?, clients };
+        let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
+        let response = client::request_with(&self.running.socket()?, "POST", "/plan", &body)?;
+        if response.code == 409 {
+            let problems: Vec<String> = response.json(&[409])?;
+            return Err(CommandError::Usage(format!(
+                "the running process would refuse the file:\n{}",
+                problems.join("\n")
+            )));
         }
-        answer.json(&[200])
+        response.json(&[200])
     }
 }
 
-/// Two files, and what can be read of those that they name.
+/// Compares two files, and the certificates and keys that they name, if all of those can be read.
 fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, CommandError> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
     let plan = Plan::new(&old, &new, Ask::about(clients));
-    // On the machine where a plan is made there may be no keys.
+    // A plan may be made on a machine without the keys.
     match (LoadedFiles::read(&old, None), LoadedFiles::read(&new, None)) {
         (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),
         (old, new) => {
@@ -99,7 +107,7 @@ fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, Com
     }
 }
 
-/// A share as people write it.
+/// Reads a share: a number from 0 to 1, or a percentage.
 pub(super) fn share(written: &str) -> Result<f64, String> {
     let (number, unit) = written.strip_suffix('%').map_or((written, 1.0), |number| (number, 100.0));
     let share = number.trim().parse::<f64>().ok().map(|number| number / unit);
@@ -153,7 +161,7 @@ mod tests {
         assert!(text.contains("  from  to   known     new\n  b     a   5"), "{text}");
         assert_eq!(
             plan(&["a", "b"], &["a", "b"], "", ""),
-            (0, "nothing changes\npool \"web\": nobody moves\n".to_owned())
+            (0, "nothing changes\npool \"web\": no client moves\n".to_owned())
         );
     }
 

@@ -1,92 +1,93 @@
-//! The part of a plan that only the running process can tell: whom it knows, and whom it serves.
+//! [`Live`]: the part of a plan that needs the running process, its known clients and its open connections.
 //!
-//! Stops nobody: the stick table is read while others write it. Invariant: who is said to stay or to move does so; where that
-//! needs more than is known, it is counted as depending, and how many of those move is an estimate and called one.
+//! Blocks no connection: the stick table is read while connections write it. Invariant: a client that is said to stay
+//! or to move does so; where that needs more than the process has, the client is counted as depending, and how many of
+//! those move is an estimate and marked as one.
 
 use std::collections::BTreeMap;
 
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
+use super::forecast::{Fate, forecast};
 use super::pair::PoolPair;
 use super::{Listed, ListedClient, PoolPlan, Sample};
 use crate::config::{self, Config, Fallback, KeyPart, Listener};
 use crate::connection::OpenConnection;
-use crate::pool::Fate;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
 
-/// The process that is asked.
+/// State of the process that makes the plan.
 #[derive(Debug)]
 pub struct Running<'r> {
-    /// What is in force.
+    /// The snapshot in force.
     pub snapshot: &'r Snapshot,
     /// Every open connection that has a backend.
     pub open: &'r [OpenConnection],
-    /// On the process's clock.
+    /// Now, in milliseconds of the process's clock.
     pub now_ms: u64,
 }
 
-/// Those of the running process.
+/// Clients of the running process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
-    /// Clients that the pool remembers.
+    /// Clients in the pool's stick table.
     pub known: MoveTally,
-    /// Open connections. None is cut by the change; what is told is where their clients go next.
+    /// Open connections. The change cuts no connection; counted is where the client's next connection goes.
     pub open: MoveTally,
 }
 
-/// So many, and what becomes of them.
+/// Number of clients or connections, and what becomes of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveTally {
-    /// How many there are.
+    /// Number of all of them.
     pub total: u64,
-    /// How many certainly stay where they are.
+    /// Number that certainly stays at its backend.
     pub stay: u64,
-    /// How many certainly get another backend.
+    /// Number that certainly gets another backend.
     pub leave: u64,
-    /// How many do what their key says, of which too little is known.
+    /// Number that depends on keys, of which the process has only hashes.
     pub depend: u64,
-    /// How many of those move, by their share of the key space: an estimate.
+    /// Estimate of how many in `depend` move, by their share of the key space.
     pub depend_leave_about: u64,
-    /// Who moves where, those that depend included, the most first.
+    /// Moves from backend to backend, estimates for `depend` included, the most first.
     pub moves: Vec<Shift>,
 }
 
 /// Clients or connections that go from one backend to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shift {
-    /// Where they are.
+    /// Backend where they are now.
     pub from: String,
-    /// Where they go; nowhere, or it is not known.
+    /// Backend where they go; `None`: no backend, or the process cannot compute which.
     pub to: Option<String>,
-    /// How many.
+    /// Number of clients or connections.
     pub count: u64,
-    /// Some of them by an estimate.
+    /// True if `count` contains an estimate.
     pub about: bool,
 }
 
 impl MoveTally {
-    /// The share that moves, the estimated ones included.
+    /// Share that moves, 0 to 1, estimates included.
     pub fn share_moving(&self) -> f64 {
         (self.leave + self.depend_leave_about) as f64 / self.total.max(1) as f64
     }
 }
 
-/// What becomes of those at one backend.
+/// What becomes of the clients or connections of one backend.
 #[derive(Debug, Default)]
 struct Fates {
     stay: u64,
     depend: u64,
-    /// Where those go that certainly leave.
+    /// Number that certainly leaves, by goal.
     leave: BTreeMap<Goal, u64>,
 }
 
-/// A backend, or nowhere; nothing: not known.
+/// Where a client goes: `Some(Some(backend))`, `Some(None)` = no backend serves it, `None` = not known.
 type Goal = Option<Option<String>>;
 
-/// Counts by backend, and what is made of that.
+/// Counts by the backend where clients are now.
 #[derive(Debug, Default)]
 struct Counted(BTreeMap<String, Fates>);
 
@@ -104,7 +105,7 @@ impl Counted {
         }
     }
 
-    /// With estimates, by the sample, of what is not known.
+    /// Adds it all up, and estimates by the sample what is not known.
     fn tally(self, sample: &Sample) -> MoveTally {
         let mut tally = MoveTally::default();
         for (from, fates) in self.0 {
@@ -119,7 +120,7 @@ impl Counted {
                 let row = rows.entry(to).or_default();
                 *row = (row.0 + count, row.1 || elsewhere.len() > 1);
             }
-            // Where nothing was sampled nothing changes.
+            // Without a sample the pool has not changed, and its clients stay.
             let depend = if goes.is_empty() { 0 } else { fates.depend };
             for (to, count) in apportion(depend, goes.iter().map(|(to, weight)| (to, *weight))) {
                 if to.as_ref() != Some(&from) && count > 0 {
@@ -141,7 +142,7 @@ impl Counted {
     }
 }
 
-/// Cuts `total` into whole parts by weight; to nowhere if there are none.
+/// Cuts `total` into whole parts by weight; without weights, all of it goes to no backend.
 fn apportion<'t>(
     total: u64,
     weights: impl Iterator<Item = (&'t Option<String>, u32)> + Clone,
@@ -162,13 +163,13 @@ fn apportion<'t>(
 }
 
 impl Running<'_> {
-    /// Backends that take nobody now, or nobody new; the plan counts them as up.
+    /// Warnings about backends that take no clients now, or no new ones; the plan counts them as up.
     pub(super) fn unusable(&self) -> Vec<String> {
         let backends = self.snapshot.pools.iter().flat_map(|pool| pool.backends().iter());
         let unusable = backends.filter_map(|backend| {
             let word = backend.runtime_word(self.now_ms);
             let word = word.or_else(|| (!backend.usable(self.now_ms)).then(|| backend.state_word(self.now_ms)))?;
-            Some(format!("backend \"{}/{}\" is {word}; here it counts as up", backend.pool_name(), backend.name()))
+            Some(format!("backend \"{}/{}\" is {word}; the plan counts it as up", backend.pool_name(), backend.name()))
         });
         unusable.collect()
     }
@@ -178,8 +179,8 @@ impl Running<'_> {
     }
 }
 
-/// Adds to a pool's plan what the process knows.
-pub(super) fn asked(
+/// Adds known clients and open connections to the plan of a pool.
+pub(super) fn with_live(
     plan: PoolPlan,
     sample: &Sample,
     running: &Running<'_>,
@@ -191,8 +192,8 @@ pub(super) fn asked(
     let ways = Ways::new(&running.snapshot.config, new);
     let mut known = Counted::default();
     let ways_stay = ways.stay(pool.name());
-    for (at, fate) in pair.old.foresee(&pair.new, running.now_ms) {
-        // Its client may not come to this pool at all.
+    for (at, fate) in forecast(&pair.old, &pair.new, running.now_ms) {
+        // Another route may send the client to another pool.
         let fate = if fate == Fate::Stays && !ways_stay { Fate::Depends } else { fate };
         known.add(pair.old.backends()[at].name(), fate, None);
     }
@@ -208,32 +209,32 @@ pub(super) fn asked(
     PoolPlan { listed, live: Some(live), ..plan }
 }
 
-/// The same for a pool that is removed: everybody leaves.
+/// Adds known clients and open connections to the plan of a removed pool; all of them leave.
 pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
     let Some(pool) = running.snapshot.pool(&plan.pool) else { return plan };
     let (mut known, mut open) = (Counted::default(), Counted::default());
-    for (at, _) in pool.foresee(pool, running.now_ms) {
+    for (at, _) in pool.table().into_iter().flat_map(|table| table.entries(running.now_ms)) {
         known.add(pool.backends()[at].name(), Fate::Leaves, None);
     }
     for connection in running.open_in(pool.name()) {
         open.add(connection.backend.name(), Fate::Leaves, None);
     }
-    let nobody = Sample::default();
-    PoolPlan { live: Some(Live { known: known.tally(&nobody), open: open.tally(&nobody) }), ..plan }
+    let none = Sample::default();
+    PoolPlan { live: Some(Live { known: known.tally(&none), open: open.tally(&none) }), ..plan }
 }
 
 fn keyed(pair: &PoolPair) -> bool {
     pair.old.config().balance.keyed() && pair.new.config().balance.keyed()
 }
 
-/// Clients of a list, as the process knows them.
+/// Looks at listed clients one by one, with what the process has about them.
 fn listed(pair: &PoolPair, clients: &[ListedClient]) -> Listed {
     let now: Vec<_> = clients.iter().map(|client| pair.look(&client.facts())).collect();
     let then: Vec<_> = clients.iter().map(|client| pair.visit_again(None, &client.facts())).collect();
     Listed::of(pair, clients, (&now, &then))
 }
 
-/// Where clients of open connections go next.
+/// Decides where the clients of open connections go next.
 struct NextPlace<'n> {
     pair: &'n PoolPair,
     ways: &'n Ways<'n>,
@@ -254,21 +255,21 @@ impl NextPlace<'_> {
         let keyless = facts.source.is_none() && facts.sni.is_none() || !self.pair.new.config().balance.keyed();
         let settled_by_cookie = self.pair.by_cookie() && open.by_cookie;
         if self.pair.by_cookie() && !open.by_cookie {
-            // It may have been given its cookie since.
+            // A later connection may have brought the client its cookie.
             return (unknown, None);
         }
         if keyless && !settled_by_cookie {
-            // Nobody's place is anybody's own; only who is at one that is gone has lost something.
+            // Without a key no client has a backend of its own; only that of a removed one has lost something.
             return (if unknown == Fate::Leaves { unknown } else { Fate::Stays }, None);
         }
         let Some(pick) = self.pair.back(self.pair.named(from), &facts) else { return (Fate::Leaves, Some(None)) };
         let to = pick.backend.name().to_owned();
-        // Who would go there anyway is not moved by the change.
+        // A client that would go there without the change is not moved by it.
         let anyway = || !settled_by_cookie && self.pair.look(&facts).is_some_and(|anyway| anyway.name() == to);
         if to == from || anyway() { (Fate::Stays, None) } else { (Fate::Leaves, Some(Some(to))) }
     }
 
-    /// What its key is made of, if all of that is known.
+    /// Facts that the client's key consists of; `None` = some part is not known of an open connection.
     fn facts<'o>(&self, open: &'o OpenConnection) -> Option<Facts<'o>> {
         let client = &open.client_info;
         if client.local {
@@ -287,7 +288,7 @@ impl NextPlace<'_> {
     }
 }
 
-/// Where listeners send their clients, before and after.
+/// Routes of all listeners, before and after the change.
 struct Ways<'c> {
     old: &'c Config,
     new: &'c Config,
@@ -308,7 +309,7 @@ impl<'c> Ways<'c> {
         Self { old, new, routes }
     }
 
-    /// Whether every client that comes to this pool goes on doing so.
+    /// True if every listener that leads to this pool routes as before.
     fn stay(&self, pool: &str) -> bool {
         let leads_here = |listener: &&Listener| {
             let fallback = |to: &Fallback| matches!(to, Fallback::Pool(name) if name == pool);
@@ -328,7 +329,7 @@ impl<'c> Ways<'c> {
         self.new.listeners.iter().find(|after| after.name == listener)
     }
 
-    /// The pool of its client's next connection.
+    /// Pool of the client's next connection.
     fn of<'w>(&'w self, open: &'w OpenConnection) -> LiveRoute<'w> {
         let before = self.old.listeners.iter().find(|before| *before.name == *open.listener);
         let Some((before, after)) = before.zip(self.after(&open.listener)) else { return LiveRoute::Nowhere };
@@ -348,7 +349,7 @@ impl<'c> Ways<'c> {
     }
 }
 
-/// Whether a listener sends everybody where another would.
+/// True if two listeners route every connection alike.
 fn same_ways(one: &Listener, other: &Listener) -> bool {
     (one.tls, &one.proxy, &one.pool, &one.routes, &one.not_tls, &one.silent)
         == (other.tls, &other.proxy, &other.pool, &other.routes, &other.not_tls, &other.silent)

@@ -1,19 +1,23 @@
-//! What a new configuration would do to clients: who moves, from where to where.
+//! [`Plan`]: which clients a new configuration would move, from where to where.
 //!
-//! Asks the pools themselves: over a sample of their keys, over clients that somebody has listed, and, in a running
-//! process, over everybody it knows and serves. All backends count as up, with nobody at them. Connects nobody and
-//! changes nothing. Invariant: the same two configurations give the same plan, and for a listed client it is what then
-//! happens, as long as its backends take connections.
+//! Picks with the pools of both configurations: for a sample of their keys, for the clients of a list, and, in a
+//! running process, for its known clients and open connections. All backends count as up and without connections.
+//! Connects nothing and changes nothing. Invariant: the same two configurations give the same plan, and for a listed
+//! client the plan is what then happens, as long as its backends take connections.
 //!
 //! # What is exact and what is estimated
 //!
 //! | of | exact | estimated |
 //! |---|---|---|
-//! | new clients | those listed | shares of the key space, from a sample |
-//! | known clients, no process asked | those listed, should they come as listed | the same |
-//! | known clients of a process | how many there are; whether they stay or leave where their key does not matter | where they go, and whether, where it does: a stick table keeps hashes |
-//! | open connections | where their clients go next, if by address and server name | if by more than that |
+//! | new clients | listed clients | shares of the key space, from a sample |
+//! | known clients, two files | listed clients, in the order of the list | shares of the key space, from a sample |
+//! | known clients, a running process | how many; whether they stay, unless keys decide | what keys decide |
+//! | open connections | where their clients go next, where address and server name decide | where more decides |
+//!
+//! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide.
 
+mod explanation;
+mod forecast;
 mod live;
 mod pair;
 #[cfg(test)]
@@ -25,6 +29,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::explanation::{ExplainedCandidate, Explanation};
 pub use self::live::{Live, MoveTally, Running, Shift};
 
 use self::pair::{PoolPair, Sampler};
@@ -33,48 +38,48 @@ use crate::pool::{Backend, Pool};
 use crate::sticky::Facts;
 use crate::tls::Termination;
 
-/// Keys that are asked for in each pool: a share of 1 % is then told to within 0.1 %.
+/// Keys that are sampled in each pool: enough to find a share of 1 % to within 0.1 %.
 const SAMPLE: u32 = 100_000;
 
-/// What is asked besides.
+/// Options of a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// Clients to look at one by one.
     pub clients: &'a [ListedClient],
-    /// How many keys of each pool are asked for.
+    /// Number of keys to sample in each pool.
     pub sample: u32,
 }
 
-/// What would happen.
+/// What a change of the configuration would do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// Listeners, pools, backends, TLS, certificates and limits that change, in words.
     pub changes: Vec<String>,
-    /// What takes effect otherwise than one might think, and limits that shrink.
+    /// Changes that take effect later than a reload, and limits that shrink.
     pub warnings: Vec<String>,
-    /// Pools that are in both, as the new file has them, then those that are removed.
+    /// Pools of both configurations in the order of the new one, then removed pools.
     pub pools: Vec<PoolPlan>,
 }
 
-/// What would happen to the clients of one pool.
+/// What a change of the configuration would do to the clients of one pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolPlan {
-    /// Its name.
+    /// Name of the pool.
     pub pool: String,
-    /// The new file does not have it.
+    /// True if the new configuration does not have the pool.
     pub removed: bool,
-    /// Whether its clients have places of their own, by a key or by a cookie.
+    /// True if a key or a cookie gives each client a backend of its own.
     pub sticks: bool,
-    /// Share of the key space that is placed elsewhere: new clients, and all where nothing is remembered.
+    /// Share of the key space that is placed elsewhere: new clients, and all clients of a pool without a stick table.
     pub new_keys: f64,
-    /// Share of the remembered clients that move.
+    /// Share of the known clients that move.
     pub known_keys: f64,
-    /// Who moves where, as shares of all, the largest first.
+    /// Moves from backend to backend, as shares of all clients, the largest first.
     pub moves: Vec<Move>,
-    /// The listed clients, if there is a list.
+    /// Clients of the list, if there is a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed: Option<Listed>,
-    /// Those of the running process, if it was asked.
+    /// Clients of the running process, if that made the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
 }
@@ -82,77 +87,77 @@ pub struct PoolPlan {
 /// Keys that go from one backend to another.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Move {
-    /// Where they are placed now.
+    /// Backend where they are placed now.
     pub from: String,
-    /// Where they would be; nowhere: nobody may serve them.
+    /// Backend where they would be placed; `None`: no backend may serve them.
     pub to: Option<String>,
-    /// Their share of the new clients.
+    /// Share of the new clients that make this move.
     pub new_keys: f64,
-    /// Their share of the remembered ones.
+    /// Share of the known clients that make this move.
     pub known_keys: f64,
 }
 
-/// Clients of a list.
+/// What would happen to the clients of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// How many there are.
+    /// Number of clients in the list.
     pub clients: usize,
-    /// How many move, were they all new.
+    /// Number that moves if all of them are new.
     pub new: usize,
-    /// How many move if each has been there before, in the order of the list; of a running process: as it knows them.
+    /// Number that moves if each is known, from a first connection in the order of the list, or to the running process.
     pub known: usize,
-    /// One by one, in the order of the list.
+    /// Each client, in the order of the list.
     pub each: Vec<Foreseen>,
 }
 
-/// Where one client goes; nowhere: nobody may serve it.
+/// Where one client goes; `None`: no backend may serve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreseen {
-    /// Who it is.
+    /// Client of the list.
     #[serde(flatten)]
     pub client: ListedClient,
-    /// Where it is, or goes now.
+    /// Backend where the client is, or goes now.
     pub from: Option<String>,
-    /// Where it goes then.
+    /// Backend where the client goes after the change.
     pub to: Option<String>,
-    /// Where it would go now if nobody knew it.
+    /// Backend where it would go now as a new client.
     pub new_from: Option<String>,
-    /// Where it would go then if nobody knew it.
+    /// Backend where it would go after the change as a new client.
     pub new_to: Option<String>,
 }
 
 /// A client of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedClient {
-    /// Its address.
+    /// Address that the client connects from.
     pub source: IpAddr,
-    /// The server name it asks for.
+    /// Server name (SNI) in the client's hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
 }
 
 impl Plan {
-    /// Compares two configurations.
+    /// Compares two configurations, without a running process.
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
         let pools = diff::common_pools(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
         let removed = removed(old, new).map(PoolPlan::removed);
-        Self::told(old, new, pools.chain(removed).collect())
+        Self::compared(old, new, pools.chain(removed).collect())
     }
 
-    /// Compares what a process does with another configuration.
+    /// Compares the configuration in force in a process with another one.
     pub fn live(running: &Running<'_>, new: &Config, ask: Ask<'_>) -> Self {
         let old = &*running.snapshot.config;
         let pools = diff::common_pools(old, new).map(|(before, after)| {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
-            live::asked(plan, &sample, running, new, (after, ask.clients))
+            live::with_live(plan, &sample, running, new, (after, ask.clients))
         });
         let removed = removed(old, new).map(|pool| live::removed(PoolPlan::removed(pool), running));
-        let mut plan = Self::told(old, new, pools.chain(removed).collect());
+        let mut plan = Self::compared(old, new, pools.chain(removed).collect());
         plan.warnings.extend(running.unusable());
         plan
     }
 
-    /// Adds what the certificates and keys become that both configurations name; `now_s` is in seconds since 1970.
+    /// Adds changes of the certificates and keys that both configurations name; `now_s` is in seconds since 1970.
     #[must_use]
     pub fn with_files(mut self, old: &Termination, new: &Termination, now_s: u64) -> Self {
         self.changes.extend(new.changes_in_full(old, now_s));
@@ -160,13 +165,13 @@ impl Plan {
         self
     }
 
-    fn told(old: &Config, new: &Config, pools: Vec<PoolPlan>) -> Self {
+    fn compared(old: &Config, new: &Config, pools: Vec<PoolPlan>) -> Self {
         let mut warnings = diff::lower_limits(old, new);
         warnings.extend(diff::warnings(old, new));
         Self { changes: diff::changes(old, new), warnings, pools }
     }
 
-    /// The pools of which more than `most` of the clients would move, in words.
+    /// Describes each pool of which more than `most` of the clients would move.
     pub fn too_much(&self, most: f64) -> Vec<String> {
         let too_much = self.pools.iter().filter(|pool| pool.moving() > most).map(|pool| {
             let (moves, allowed) = (percent(pool.moving()), percent(most));
@@ -176,7 +181,7 @@ impl Plan {
     }
 }
 
-/// A share for people.
+/// Formats a share as a percentage with one decimal.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
@@ -207,7 +212,7 @@ impl PoolPlan {
         }
     }
 
-    /// The share of its clients that move: of those that a process knows, if it knows any; else of what would be known.
+    /// Share of the clients that move: of the process's known clients, if there are some; else of the sample.
     pub fn moving(&self) -> f64 {
         match &self.live {
             Some(Live { known, .. }) if known.total > 0 => known.share_moving(),
@@ -219,7 +224,8 @@ impl PoolPlan {
 }
 
 impl Listed {
-    /// Every client comes, in the order of the list; then the configuration changes, and every client comes again.
+    /// Lets every client connect in the order of the list, changes the configuration, and lets every client connect
+    /// again.
     fn new(before: &config::Pool, after: &config::Pool, clients: &[ListedClient]) -> Self {
         let pair = PoolPair::new(before, after, clients.len());
         let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
@@ -230,10 +236,10 @@ impl Listed {
         Self::of(&pair, clients, (&at, &then))
     }
 
-    /// Of clients that are here now, and there then.
+    /// Compares where the clients are now with where they are then.
     fn of(pair: &PoolPair, clients: &[ListedClient], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
         let foreseen = |(client, (from, to)): (&ListedClient, (&Served<'_>, &Served<'_>))| {
-            let place = |pool: &Pool| pool.place_unknown(&client.facts()).map(|backend| backend.name().to_owned());
+            let place = |pool: &Pool| pair::place_new(pool, &client.facts()).map(|backend| backend.name().to_owned());
             let name = |served: &Served<'_>| served.map(|backend| backend.name().to_owned());
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
             Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
@@ -250,7 +256,7 @@ impl Listed {
 }
 
 impl<'a> Ask<'a> {
-    /// About these clients, and a sample that tells a share of 1 % to within 0.1 %.
+    /// A plan for these clients, with a sample that finds a share of 1 % to within 0.1 %.
     pub fn about(clients: &'a [ListedClient]) -> Self {
         Self { clients, sample: SAMPLE }
     }
@@ -262,17 +268,17 @@ impl ListedClient {
     }
 }
 
-/// Who serves a client; nobody may.
+/// Backend that serves a client; `None`: no backend may.
 type Served<'p> = Option<&'p Arc<Backend>>;
 
-/// How many keys of a sample there are at one backend that another gets.
+/// Number of keys of a sample that go from one backend to another.
 #[derive(Debug, Clone, Copy, Default)]
 struct Shares {
     new: u32,
     known: u32,
 }
 
-/// Where the keys of a sample are and go, by both.
+/// Keys of a sample, counted by the backend where they are and the one where they go.
 #[derive(Debug, Default)]
 struct Sample {
     size: u32,
@@ -285,20 +291,20 @@ impl Sample {
         let (olds, news) = (pair.old.backends(), pair.new.backends());
         let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
         let sampler = Sampler::new(&pair);
-        // By place now and then; the last of those is nowhere.
+        // Indexed by backend now and then; the last index of `then` is no backend.
         let mut counts = vec![Shares::default(); olds.len() * (news.len() + 1)];
         let place = |from: usize, to: Option<usize>| from * (news.len() + 1) + to.unwrap_or(news.len());
         for number in 0..size {
             sampler.with_facts(number, |facts| {
-                // Who comes without a key is nobody's, unless a cookie says whose.
+                // Without a key only a cookie gives a client a backend of its own.
                 if (keyed || pair.by_cookie())
                     && let Some(from) = pair.visit(facts).and_then(|from| index(olds, from))
                 {
                     let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
                     counts[place(from, to)].known += 1;
                 }
-                if keyed && let Some(from) = pair.old.place_unknown(facts).and_then(|from| index(olds, from)) {
-                    let to = pair.new.place_unknown(facts).and_then(|to| index(news, to));
+                if keyed && let Some(from) = pair::place_new(&pair.old, facts).and_then(|from| index(olds, from)) {
+                    let to = pair::place_new(&pair.new, facts).and_then(|to| index(news, to));
                     counts[place(from, to)].new += 1;
                 }
             });
@@ -333,7 +339,7 @@ impl Sample {
         moves
     }
 
-    /// How often the known keys that were at `from` are where: of all, if none was there.
+    /// Number of known keys of `from`, by the backend where they go; of all backends, if `from` had no key.
     fn known_from(&self, from: &str) -> BTreeMap<Option<String>, u32> {
         let mut there = BTreeMap::new();
         let mut all = BTreeMap::new();

@@ -1,31 +1,31 @@
-//! A pool as it is and as it would be, and clients that visit first the one, then the other.
+//! [`PoolPair`]: a pool as it is and as it would be, and clients that connect first to the one, then to the other.
 //!
-//! Decides nothing: both pools pick as they do for connections. All backends are up and nobody else is there.
-//! Invariant: whoever visits both is somebody whom the pools know; who visits neither is a stranger to both.
+//! Decides nothing: both pools pick as they do for connections. All backends are up and without connections. Invariant:
+//! a client is known to both pools once it has connected to one of them, and to neither before.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::config::{self, CookieMode, KeyPart};
-use crate::pool::{Backend, Pick, Pool, StickTables, Ties};
+use crate::pool::{Backend, Pick, PickScene, Pool, StickTables};
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
 use crate::sticky::table::Secret;
 
-/// A stick table has room for so many bytes a client: fewer than one in ten of its places is taken, so nobody is lost.
+/// Bytes of a stick table for each client: fewer than one in ten entries is used, so no client is evicted.
 const ROOM: u64 = 256;
 
 /// Both pools, with one stick table.
 pub(super) struct PoolPair {
     pub(super) old: Pool,
     pub(super) new: Pool,
-    /// A client brings a cookie of the old pool to the new one, which understands it.
+    /// True if the new pool understands the old one's cookie.
     cookie: bool,
     now_ms: u64,
 }
 
 impl PoolPair {
-    /// Nobody is known yet, and there is room for so many.
+    /// Makes both pools with an empty stick table for so many clients.
     pub(super) fn new(before: &config::Pool, after: &config::Pool, clients: usize) -> Self {
         let roomy = |pool: &config::Pool| {
             let stick_table = pool
@@ -36,14 +36,15 @@ impl PoolPair {
         Self::over(&roomy(before), &roomy(after), None, 0)
     }
 
-    /// Those are known whom a living pool knows now. To be looked at only: nobody may visit.
+    /// Makes both pools over the stick table of a living pool, for lookups only: a client that connects would be
+    /// written into the living table.
     pub(super) fn living(pool: &Pool, after: &config::Pool, now_ms: u64) -> Self {
         Self::over(pool.config(), after, Some(pool), now_ms)
     }
 
-    /// The same with a copy of that stick table: whoever visits is known here alone.
+    /// Makes both pools over a copy of the stick table of a living pool: clients that connect are known here alone.
     pub(super) fn copied(pool: &Pool, after: &config::Pool, now_ms: u64) -> Self {
-        // Another size is another table, which takes over what stands in the old one.
+        // A table of another size is a new one, which copies the entries of the old.
         let stick_table =
             pool.config().stick_table.map(|table| config::StickTableRules { bytes: table.bytes + ROOM, ..table });
         Self::over(&config::Pool { stick_table, ..pool.config().clone() }, after, Some(pool), now_ms)
@@ -51,7 +52,7 @@ impl PoolPair {
 
     fn over(before: &config::Pool, after: &config::Pool, living: Option<&Pool>, now_ms: u64) -> Self {
         let secret = Secret::new([0; 16]);
-        // Of backends nobody is connected to, all are up. The files that cookies are sealed with are not needed.
+        // New backends are up and have no connections. Pools without key files can still name backends by index.
         let imagined = |config: &config::Pool, table: Option<&Pool>| {
             let cookie = Rings::default().rule(config);
             StickTables::new(table, &secret, now_ms).give(Pool::new(config, None, 1).with_cookie(cookie))
@@ -63,56 +64,61 @@ impl PoolPair {
         Self { old, new, cookie, now_ms }
     }
 
-    /// Whether anybody has a place of its own: by its key, or by a cookie.
+    /// True if a client has a backend of its own in both pools, by its key or by a cookie.
     pub(super) fn sticks(before: &config::Pool, after: &config::Pool) -> bool {
         let cookie = |pool: &config::Pool| pool.cookie.is_some();
         before.balance.keyed() && after.balance.keyed() || cookie(before) && cookie(after)
     }
 
-    /// Who serves a client that comes to the old pool, which knows it from now on.
+    /// Backend of a client that connects to the old pool, which knows it from now on.
     pub(super) fn visit(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.settle(&self.old, self.old.pick(facts, &[], self.now_ms))
+        self.settle(&self.old, self.old.pick(&PickScene::new(facts, &[], self.now_ms)))
     }
 
-    /// Who serves it in the new pool; `named`: what a cookie says there, see [`named`](Self::named).
+    /// Backend of a client that connects to the new pool; `named` is its cookie there, see [`named`](Self::named).
     pub(super) fn visit_again(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
         self.settle(&self.new, self.back(named, facts))
     }
 
-    /// The backend of the new pool that is named by the cookie of a client which was served at `from`.
+    /// Index in the new pool of the backend that the cookie of a client of `from` names.
     pub(super) fn named(&self, from: &str) -> Option<usize> {
         if self.cookie { self.new.index_of(from) } else { None }
     }
 
-    /// Who would serve a client in the old pool.
+    /// Backend that a client would get in the old pool.
     pub(super) fn look(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.old.pick(facts, &[], self.now_ms).map(|pick| pick.backend)
+        self.old.pick(&PickScene::new(facts, &[], self.now_ms)).map(|pick| pick.backend)
     }
 
-    /// Whom the new pool picks for a client with this cookie.
+    /// Picks in the new pool for a client with this cookie.
     pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick<'_>> {
-        self.new.pick_settled(named, facts, Ties::tried(&[]), self.now_ms)
+        self.new.pick(&PickScene { cookie: named, ..PickScene::new(facts, &[], self.now_ms) })
     }
 
     fn settle<'p>(&self, pool: &'p Pool, pick: Option<Pick<'p>>) -> Option<&'p Arc<Backend>> {
         let Pick { backend, remember, .. } = pick?;
-        if let Some(remember) = remember {
-            pool.settle(remember, backend, self.now_ms);
+        if let Some((table, remember)) = pool.table().zip(remember) {
+            table.settle(remember, backend, self.now_ms);
         }
         Some(backend)
     }
 
-    /// Whether the balancer or the application gives clients a cookie that both pools understand.
+    /// True if both pools understand the same cookie.
     pub(super) fn by_cookie(&self) -> bool {
         self.cookie
     }
+}
+
+/// Backend of a client that no pool knows, while all backends are up and without connections.
+pub(super) fn place_new<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<&'p Arc<Backend>> {
+    pool.pick(&PickScene::supposed(facts, None, &[])).map(|pick| pick.backend)
 }
 
 fn learns(pool: &config::Pool) -> bool {
     pool.cookie.as_ref().is_some_and(|cookie| matches!(cookie.mode, CookieMode::Learn { .. }))
 }
 
-/// Whether a cookie that one sends names a backend to the other.
+/// True if a cookie that one pool sends names a backend to the other.
 fn alike(old: Option<&config::Cookie>, new: Option<&config::Cookie>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return false };
     let mode = match (&old.mode, &new.mode) {
@@ -125,7 +131,7 @@ fn alike(old: Option<&config::Cookie>, new: Option<&config::Cookie>) -> bool {
     mode && old.name == new.name
 }
 
-/// Makes the clients of a sample, one of each number: an address, and whatever else the keys of both pools ask for.
+/// Makes the clients of a sample, one for each number: an address, and what else the keys of both pools consist of.
 pub(super) struct Sampler {
     sni: bool,
     tlvs: Vec<u8>,
@@ -150,7 +156,7 @@ impl Sampler {
     }
 
     pub(super) fn with_facts<T>(&self, number: u32, ask: impl FnOnce(&Facts<'_>) -> T) -> T {
-        // An odd factor makes a permutation: every number another address, spread over all of them.
+        // An odd factor makes a permutation: each number has its own address, spread over all addresses.
         let source = Some(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))));
         if !self.sni && self.tlvs.is_empty() && self.cookies.is_empty() {
             return ask(&Facts { source, ..Facts::default() });

@@ -1,8 +1,8 @@
-//! One named address with what lives longer than a snapshot: health, leases, counters.
+//! [`Backend`]: one named address with what lives longer than a snapshot: health, leases, counters.
 //!
-//! Weight, location and `backup` belong to the pool's snapshot, so changing them keeps the `Backend`. Opens no
-//! socket. Invariants: leases are given back by `Drop` only; asking whether a backend is usable is two relaxed loads;
-//! what is read for every connection shares no cache line with what is written for every connection.
+//! Weight, location and `backup` belong to the pool's snapshot, so changing them keeps the `Backend`. Opens no socket.
+//! Invariants: a lease is given back by `Drop` only; [`Backend::usable`] costs two relaxed loads; what every connection
+//! reads shares no cache line with what every connection writes.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -15,20 +15,20 @@ use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
 use crate::pool::health::{CheckHistory, CheckState, Ejection};
 
-/// What the backends of a pool share, reload after reload.
+/// What the backends of a pool share and keep over reloads.
 #[derive(Debug)]
 pub(super) struct PoolShared {
-    /// The pool's name.
+    /// Name of the pool.
     pub(super) name: Arc<str>,
-    /// Leases on all its backends.
+    /// Leases on all backends of the pool.
     pub(super) leases: Padded<AtomicU64>,
-    /// Counts keyless picks.
+    /// Number of keyless picks so far.
     pub(super) draws: Padded<AtomicU64>,
-    /// Known clients that got another backend, by cause.
+    /// Number of known clients that got another backend, by cause.
     pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
-    /// Entries of the stick table that were worth keeping and had to give way.
+    /// Number of stick-table entries that were worth keeping and were evicted.
     pub(super) evicted_displaced: AtomicU64,
-    /// Held while deciding about an ejection, so that two at once cannot exceed the ceilings together.
+    /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
     pub(super) ejecting: Mutex<()>,
 }
 
@@ -51,14 +51,14 @@ pub struct Backend {
     name: Arc<str>,
     address: Address,
     counters: Arc<[Padded<BackendCounters>]>,
-    /// `CheckState` of `checks`, for readers without the lock.
+    /// Copy of the `CheckState` in `checks`, for readers without the lock.
     standing: AtomicU8,
-    /// As `ejection` says, for readers without the lock.
+    /// Copy of the end of the last ejection in `ejection`, for readers without the lock.
     ejected_until_ms: AtomicU64,
     failures: AtomicU32,
     closing: AtomicBool,
     pub(super) drain: Drain,
-    /// When a check last found it up again; 0 = it never was down.
+    /// When a check last found the backend up again; 0 = the backend never was down.
     pub(super) rose_ms: AtomicU64,
     ejection: Mutex<Ejection>,
     checks: Mutex<Checks>,
@@ -68,23 +68,23 @@ pub struct Backend {
 #[derive(Debug)]
 struct Checks {
     checked: CheckHistory,
-    /// What the last bad check found; empty after a good one.
+    /// What the last check found wrong; empty after a good check.
     complaint: String,
 }
 
-/// What a backend can do now, worst first.
+/// What a backend can do now, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {
-    /// A check found it bad, or it was added by a reload and not found good yet.
+    /// A check failed, or a reload added the backend and no check has been good yet.
     Down,
-    /// Connections to it failed; it is left alone for a while, unless nothing else is left.
+    /// Connections failed; the backend gets new ones only when no other backend is usable.
     Ejected,
-    /// It takes connections.
+    /// The backend takes connections.
     Usable,
 }
 
 impl Backend {
-    /// `before`: who had this name, with another address; its counters go on.
+    /// `before` is the backend that had this name at another address; its counters and its drain are kept.
     pub(super) fn new(
         shared: Arc<PoolShared>,
         config: &config::Backend,
@@ -113,17 +113,17 @@ impl Backend {
         }
     }
 
-    /// Its name.
+    /// Name of the backend in its pool.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its pool's name.
+    /// Name of the pool that the backend belongs to.
     pub fn pool_name(&self) -> &str {
         &self.shared.name
     }
 
-    /// Its name, to be kept.
+    /// Name of the backend, for whatever outlives the snapshot.
     pub fn name_shared(&self) -> Arc<str> {
         Arc::clone(&self.name)
     }
@@ -133,44 +133,44 @@ impl Backend {
         &self.shared.name
     }
 
-    /// Whether it belongs to the pool that shares this.
+    /// True if the backend belongs to the pool with this shared part.
     pub(super) fn is_of(&self, shared: &Arc<PoolShared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
     }
 
-    /// Where it is.
+    /// Address that connections go to.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Whether both are one to those who have settled there: under one name without a break, at whatever address. One
-    /// that was removed is nobody's predecessor.
+    /// True if both are the same backend to known clients: the name was never removed between them, whatever the
+    /// address.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.counters, &other.counters)
     }
 
-    /// What this worker counts for it.
+    /// Counters of one worker for this backend.
     pub fn counters(&self, worker: usize) -> &BackendCounters {
         &self.counters[worker].0
     }
 
-    /// Every worker's counters, for a scrape.
+    /// Counters of all workers, to be summed at a scrape.
     pub fn all_counters(&self) -> &[Padded<BackendCounters>] {
         &self.counters
     }
 
-    /// Leases held now.
+    /// Number of leases held now.
     pub fn leases(&self) -> u64 {
         self.leases.0.load(Relaxed)
     }
 
-    /// Whether it takes connections.
+    /// True if the backend takes connections.
     #[inline]
     pub fn usable(&self, now_ms: u64) -> bool {
         self.health(now_ms) == Health::Usable
     }
 
-    /// What it can do now.
+    /// What checks and failed connections allow now.
     #[inline]
     pub fn health(&self, now_ms: u64) -> Health {
         if !self.standing().serves() {
@@ -182,7 +182,7 @@ impl Backend {
         }
     }
 
-    /// What the checks say.
+    /// State that the checks have found.
     #[inline]
     pub fn standing(&self) -> CheckState {
         const STANDINGS: [CheckState; 4] =
@@ -190,7 +190,7 @@ impl Backend {
         STANDINGS[usize::from(self.standing.load(Relaxed)) % STANDINGS.len()]
     }
 
-    /// One word for people: `up`, `unchecked`, `awaited`, `down` or `ejected`.
+    /// State as one word: `up`, `unchecked`, `awaited`, `down` or `ejected`.
     pub fn state_word(&self, now_ms: u64) -> &'static str {
         match (self.standing(), self.health(now_ms)) {
             (_, Health::Ejected) => "ejected",
@@ -201,19 +201,19 @@ impl Backend {
         }
     }
 
-    /// What the last check complained of; empty if it was good or there was none.
+    /// What the last check found wrong; empty if it was good or there was none.
     pub fn complaint(&self) -> String {
         lock(&self.checks).complaint.clone()
     }
 
-    /// Marked down by a check, and `on_marked_down = "close"`: whoever holds a connection to it closes that,
-    /// paced.
+    /// True while a check has marked the backend down and `on_marked_down = "close"`: open connections to it are
+    /// closed, a few at a time.
     #[inline]
     pub fn closing(&self) -> bool {
         self.closing.load(Relaxed)
     }
 
-    /// The result of one check, with what a bad one complains of. The new standing, if it changed.
+    /// Counts one check; the error is what the check found wrong. Returns the new state, if it changed.
     pub fn checked(
         &self,
         result: Result<(), &str>,
@@ -235,7 +235,7 @@ impl Backend {
         (before != after).then_some(after)
     }
 
-    /// Checks were switched off: what they said holds no longer.
+    /// Forgets the result of all checks, because checks were switched off.
     pub fn unchecked(&self) {
         let mut checks = lock(&self.checks);
         if checks.checked.standing() != CheckState::Unchecked {
@@ -245,7 +245,8 @@ impl Backend {
         }
     }
 
-    /// How long it is ejected for from now on, if it is. The pool's `ejecting` is held.
+    /// Counts a failed connection. Returns how long the backend is ejected from now on; `None` = it is not. The caller
+    /// holds the pool's `ejecting`.
     pub(super) fn connect_failed(
         &self,
         eject: &Eject,
@@ -259,7 +260,7 @@ impl Backend {
         ejected
     }
 
-    /// Checks have found it up again since its connections failed.
+    /// Ends an ejection, because checks have found the backend up again since its connections failed.
     fn pardon(&self, now_ms: u64) {
         let mut ejection = lock(&self.ejection);
         ejection.pardoned(now_ms);
@@ -267,7 +268,7 @@ impl Backend {
         self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
     }
 
-    /// Writes something shared only after failures.
+    /// Forgets failures. Writes shared memory only if there were some.
     #[inline]
     pub(super) fn connect_succeeded(&self) {
         if self.failures.load(Relaxed) > 0 {
@@ -289,14 +290,14 @@ impl fmt::Debug for Backend {
 pub struct Lease(Arc<Backend>);
 
 impl Lease {
-    /// Takes one.
+    /// Takes a lease, which counts until it is dropped.
     pub fn new(backend: &Arc<Backend>) -> Self {
         backend.leases.0.fetch_add(1, Relaxed);
         backend.shared.leases.0.fetch_add(1, Relaxed);
         Self(Arc::clone(backend))
     }
 
-    /// The backend it is for.
+    /// Backend that the lease counts for.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.0
     }
@@ -317,7 +318,7 @@ impl Drop for Lease {
     }
 }
 
-/// A panic elsewhere leaves counts that are still good enough to go on with.
+/// Locks even after a panic elsewhere: counts that it left are still good enough to continue with.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

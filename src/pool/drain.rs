@@ -1,54 +1,54 @@
-//! Draining a backend by command: who still goes there, and when that is over.
+//! [`Drain`]: the drain of a backend by command, and which clients the backend still serves.
 //!
-//! Closes nothing; the housekeeping does. A drain that the file asks for is weight 0. Invariant: until its deadline
-//! a draining backend serves those who have settled there as before; from then on nobody.
+//! Closes nothing; the housekeeping does. A drain in the configuration is weight 0. Invariant: until its deadline a
+//! draining backend serves known clients as before; after the deadline it serves no client.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::{Backend, Pool};
 
-/// Not draining.
+/// Deadline of a backend that is not draining.
 const NEVER: u64 = u64::MAX;
 
-/// The runtime state of one backend.
+/// Drain of one backend.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// When it is over for those who have settled there, too, in milliseconds of the process's clock.
+    /// End of service for known clients, in milliseconds of the process's clock.
     deadline_ms: AtomicU64,
 }
 
 impl Drain {
-    /// That of who had this name before, if anybody had.
+    /// Takes over the drain of the backend that had this name before.
     pub(super) fn carried(before: Option<&Self>) -> Self {
         Self { deadline_ms: AtomicU64::new(before.map_or(NEVER, |before| before.deadline_ms.load(Relaxed))) }
     }
 }
 
-/// What an operator tells a backend.
+/// Runtime state that an operator gives a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminState {
-    /// Take nobody new; at the deadline, nobody.
+    /// Serve known clients only; after `drain_deadline`, no client.
     Drain,
-    /// Take nobody from now on, and close what is open.
+    /// Serve no client from now on, and close open connections.
     Close,
-    /// Take whoever comes.
+    /// Serve every client again.
     Ready,
 }
 
 impl Backend {
-    /// Takes nobody new.
+    /// True if the backend takes no new clients.
     #[inline]
     pub fn draining(&self) -> bool {
         self.drain.deadline_ms.load(Relaxed) != NEVER
     }
 
-    /// Its deadline has passed: it takes nobody, and what is open is to be closed.
+    /// True if the deadline has passed: the backend serves no client, and open connections are closed.
     #[inline]
     pub fn drained(&self, now_ms: u64) -> bool {
         self.drain.deadline_ms.load(Relaxed) <= now_ms
     }
 
-    /// One word for people, if it is not like any other.
+    /// Runtime state as one word: `draining` or `drained`; `None` = neither.
     pub fn runtime_word(&self, now_ms: u64) -> Option<&'static str> {
         match (self.draining(), self.drained(now_ms)) {
             (false, _) => None,
@@ -59,7 +59,7 @@ impl Backend {
 }
 
 impl Pool {
-    /// Tells a backend; `false` if there is none of this name.
+    /// Gives a backend this state. Returns false if no backend has the name.
     pub fn order(&self, backend: &str, order: AdminState, now_ms: u64) -> bool {
         let Some(backend) = self.backends().iter().find(|known| known.name() == backend) else { return false };
         let deadline_ms = match order {

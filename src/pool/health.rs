@@ -1,4 +1,4 @@
-//! When a backend is up: two state machines, one fed by checks, one by connections that fail.
+//! [`CheckHistory`] and [`Ejection`]: when a backend is up, by its checks and by its failed connections.
 //!
 //! Reads no clock, logs nothing, holds no lock. Invariants: a backend is ejected only while another can serve and at
 //! most half of the pool's weight is ejected; a flapping backend needs more good checks each time, never fewer than
@@ -7,65 +7,66 @@
 //! # Flap damping
 //!
 //! A fall within [`FLAP_MS`] of the last rise doubles the good checks needed for the next one, up to
-//! [`DAMPING_MAX`] times `rise`. [`STABLE_MS`] without a fall forgets it.
+//! [`DAMPING_MAX`] times `rise`. After [`STABLE_MS`] without a fall, `rise` checks are enough again.
 
 use std::time::Duration;
 
 use crate::config::Eject;
 
-/// A fall this soon after a rise counts as a flap.
+/// Longest time between a rise and a fall that counts as a flap.
 pub const FLAP_MS: u64 = 60_000;
-/// Up for this long: earlier flaps are forgotten.
+/// Time without a fall after which earlier flaps are forgotten.
 pub const STABLE_MS: u64 = 300_000;
-/// At most this many times `rise` good checks are asked for.
+/// Greatest factor by which flapping multiplies `rise`.
 pub const DAMPING_MAX: u32 = 8;
 
-/// What the checks say.
+/// State of a backend by its checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CheckState {
-    /// Not checked yet, or not checked at all: counts as up.
+    /// Not checked yet, or not checked at all; counts as up.
     Unchecked,
-    /// Added by a reload and not found good yet: counts as down.
+    /// Added by a reload, and no check has been good yet; counts as down.
     Awaited,
-    /// Found good.
+    /// Up by the last checks.
     Up,
-    /// Found bad.
+    /// Down by the last checks.
     Down,
 }
 
 impl CheckState {
-    /// Whether the backend may take connections.
+    /// True if the backend may take connections.
     pub fn serves(self) -> bool {
         matches!(self, Self::Unchecked | Self::Up)
     }
 }
 
-/// The checks of one backend, counted.
+/// Counts the checks of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckHistory {
     standing: CheckState,
-    /// Checks in a row that speak against the standing.
+    /// Checks in a row that contradict `standing`.
     against: u32,
-    /// By how much `rise` is multiplied.
+    /// Factor of `rise`, 1 to [`DAMPING_MAX`].
     damping: u32,
-    /// The last change from down to up.
+    /// Time of the last change from down to up.
     rose_ms: Option<u64>,
 }
 
 impl CheckHistory {
-    /// Starts as `Unchecked` or `Awaited`.
+    /// Starts in this state, `Unchecked` or `Awaited`.
     pub fn new(standing: CheckState) -> Self {
         Self { standing, against: 0, damping: 1, rose_ms: None }
     }
 
-    /// Where it stands.
+    /// State after the last check.
     pub fn standing(&self) -> CheckState {
         self.standing
     }
 
-    /// One more check. The first one decides alone; later `fall` bad ones in a row take the backend down and `rise`
-    /// good ones, times the damping, bring it up again. An awaited backend waits for its first good one.
+    /// Counts one check and returns the state after it. The first check decides alone; later, `fall` bad checks in a
+    /// row take the backend down, and `rise` good checks, times the damping, bring it up again. An awaited backend
+    /// stays down until its first good check.
     pub fn observe(&mut self, good: bool, rise: u32, fall: u32, now_ms: u64) -> CheckState {
         match (self.standing, good) {
             (CheckState::Unchecked | CheckState::Awaited, true) => self.standing = CheckState::Up,
@@ -98,21 +99,21 @@ impl CheckHistory {
     }
 }
 
-/// The failed connections of one backend, counted.
+/// Counts the failed connections of one backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ejection {
     /// Failed connections in a row.
     failures: u32,
-    /// Ejections remembered; each doubles the next. One is forgotten for every `max` served without another.
+    /// Ejections so far; each doubles the next. For every `max` of service between two, one is forgotten.
     count: u32,
-    /// When the last ejection ends or ended.
+    /// End of the last ejection, in milliseconds of the process's clock.
     until_ms: u64,
 }
 
 impl Ejection {
-    /// A connection failed. How long the backend is ejected from now on, if it is: after `eject.failures` in a row,
-    /// for `base`, doubling to `max`, unless `allowed` says no; then the next failure asks again. What fails during
-    /// an ejection was begun before it and tells nothing new.
+    /// Counts a failed connection. After `eject.failures` in a row the backend is ejected, for `base`, doubling to
+    /// `max`, if `allowed` returns true; else the next failure tries again. Returns the length of an ejection that
+    /// starts now. A failure during an ejection does not count: that connection was begun before.
     pub fn failed(&mut self, eject: &Eject, now_ms: u64, allowed: impl FnOnce() -> bool) -> Option<Duration> {
         if now_ms < self.until_ms {
             return None;
@@ -128,48 +129,48 @@ impl Ejection {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         *self = Self {
             failures: 0,
-            // Beyond `max` counting on would only make forgetting slow.
+            // A count beyond the one that reaches `max` would only take longer to forget.
             count: if length < eject.max { self.count + 1 } else { self.count },
             until_ms: now_ms.saturating_add(length_ms),
         };
         Some(length)
     }
 
-    /// A connection succeeded.
+    /// Starts the count of failures in a row again, because a connection succeeded.
     pub fn succeeded(&mut self) {
         self.failures = 0;
     }
 
-    /// Checks found the backend down and then up again: what failed before tells nothing of it any more. What has been
-    /// remembered still doubles the next ejection.
+    /// Ends the ejection and forgets failures, because checks found the backend down and then up again. The next
+    /// ejection is as long as if this one had run to its end.
     pub fn pardoned(&mut self, now_ms: u64) {
         (self.failures, self.until_ms) = (0, self.until_ms.min(now_ms));
     }
 
-    /// Failed connections in a row.
+    /// Number of failed connections in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// When the last ejection ends or ended; 0 if there was none.
+    /// End of the last ejection, in milliseconds of the process's clock; 0 = there was none.
     pub fn until_ms(&self) -> u64 {
         self.until_ms
     }
 }
 
-/// One backend of a pool that could serve but for ejection: its weight is above 0 and no check speaks against it.
+/// A backend that could serve if it were not ejected: its weight is above 0 and its checks are good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EjectionPeer {
-    /// Its weight.
+    /// Weight in the configuration, 1 to 256.
     pub weight: u16,
-    /// Whether it is a backup.
+    /// True if it is a backup.
     pub backup: bool,
-    /// Whether it is ejected now.
+    /// True if it is ejected now.
     pub ejected: bool,
 }
 
-/// Whether `candidate` may be ejected beside its `others`: one of them must be left to serve, and at most half of the
-/// primaries' weight may be ejected. Backups weigh nothing here.
+/// True if `candidate` may be ejected beside its `others`: one of them must be able to serve, and at most half of the
+/// primaries' weight may be ejected. The weight of backups does not count.
 pub fn may_eject(candidate: EjectionPeer, others: impl IntoIterator<Item = EjectionPeer>) -> bool {
     let weight_of = |peer: EjectionPeer| if peer.backup { 0 } else { u64::from(peer.weight) };
     let own = weight_of(candidate);
@@ -192,7 +193,7 @@ mod tests {
 
     const EJECT: Eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
 
-    /// Good checks needed until up, one a second from `now_ms` on.
+    /// Number of good checks until the backend is up, one a second from `now_ms` on.
     fn rise_from_down(checked: &mut CheckHistory, now_ms: &mut u64) -> u32 {
         for needed in 1.. {
             *now_ms += 1_000;
@@ -331,9 +332,10 @@ mod tests {
             for (index, pause_ms) in failing {
                 now_ms += pause_ms;
                 let index = index % members.len();
-                let peers: Vec<EjectionPeer> = members.iter().zip(&ejections).map(|((weight, backup), ejection)| EjectionPeer {
+                let peer = |((weight, backup), ejection): (&(u16, bool), &Ejection)| EjectionPeer {
                     weight: *weight, backup: *backup, ejected: ejection.until_ms() > now_ms,
-                }).collect();
+                };
+                let peers: Vec<EjectionPeer> = members.iter().zip(&ejections).map(peer).collect();
                 let others = peers.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, peer)| *peer);
                 ejections[index].failed(&EJECT, now_ms, || may_eject(peers[index], others));
                 let ejected = |index: usize| ejections[index].until_ms() > now_ms;

@@ -1,93 +1,100 @@
-//! What placement is asked for one connection: who the client is, seen through named ranges and the pool's key.
+//! [`PlacementKey`]: what placement gets for one connection, made from the client's facts, its named range and the
+//! pool's key.
 //!
-//! Places nobody. Invariant: the same facts make the same key, and allocate nothing for it.
+//! Chooses no backend. Invariant: equal facts make an equal key, and making it allocates nothing (but for keys longer
+//! than [`INLINE`](crate::sticky::key::INLINE)).
 
 use super::Pool;
-use crate::config::Balance;
+use crate::config::{Balance, KeyPart};
 use crate::sticky::Facts;
 use crate::sticky::cookie::CookieRule;
 use crate::sticky::key::{Key, SourceAs};
 use crate::sticky::range::{self, Pin, Range};
 use crate::sticky::table::KeyHash;
 
-/// What placement is asked for one connection.
+/// What placement gets for one connection.
 #[derive(Debug)]
 pub(super) struct PlacementKey<'a> {
+    /// Named range that holds the client's address.
     pub(super) range: Option<&'a Range>,
-    /// The key's hash, or a turn.
+    /// Hash of the key; for a keyless pick a ticket or a random number, as the method needs it.
     pub(super) draw: u64,
+    /// True if `draw` is the hash of a key.
     pub(super) keyed: bool,
-    /// The key in the pool's stick table.
+    /// Hash of the same key in the pool's stick table.
     pub(super) table_key: Option<KeyHash>,
 }
 
 impl<'a> PlacementKey<'a> {
-    /// The backends that its range leaves it.
+    /// Makes the key of these facts; `range` is [`range_of`] them. `turn` returns the pool's count of keyless picks.
+    #[inline]
+    pub(super) fn new(pool: &Pool, facts: &Facts<'_>, range: Option<&'a Range>, turn: impl FnOnce() -> u64) -> Self {
+        let hashes = |key: &[u8]| (pool.placement.key_hash(key), pool.table.as_ref().map(|table| table.key(key)));
+        let Some((draw, table_key)) = with_key(pool, facts, range, hashes) else {
+            let draw = match pool.config.balance {
+                Balance::RoundRobin | Balance::LeastConnections => turn(),
+                _ => scatter(turn()),
+            };
+            return Self { range, draw, keyed: false, table_key: None };
+        };
+        Self { range, draw, keyed: true, table_key }
+    }
+
+    /// Backends that the client's range is pinned to.
     pub(super) fn pin(&self) -> Option<&'a Pin> {
         pin(self.range)
     }
 
-    /// Whether it leaves no others.
+    /// True if no backend outside the pin may serve the client.
     pub(super) fn strict(&self) -> bool {
         self.pin().is_some_and(|pin| pin.strict)
     }
 }
 
-impl Pool {
-    /// What placement is asked: the facts seen through ranges and key. `turn` counts keyless picks.
-    #[inline]
-    pub(super) fn key(&self, facts: &Facts<'_>, turn: impl FnOnce() -> u64) -> PlacementKey<'_> {
-        let range = self.range(facts);
-        let hashes = |key: &[u8]| (self.placement.key_hash(key), self.table.as_ref().map(|table| table.key(key)));
-        let Some((draw, table_key)) = self.with_key(facts, range, hashes) else {
-            let draw = match self.config.balance {
-                Balance::RoundRobin | Balance::LeastConnections => turn(),
-                _ => scatter(turn()),
-            };
-            return PlacementKey { range, draw, keyed: false, table_key: None };
-        };
-        PlacementKey { range, draw, keyed: true, table_key }
-    }
-
-    /// The named range a client is in.
-    pub(super) fn range(&self, facts: &Facts<'_>) -> Option<&Range> {
-        self.ranges.find(facts.source?.to_canonical())
-    }
-
-    /// Whether the client's range leaves it this backend. Of a pinned range that is not strict, none of whose own
-    /// `receives` it, all are left.
-    pub(super) fn allows(&self, range: Option<&Range>, index: usize, receives: impl Fn(usize) -> bool) -> bool {
-        let all = |pin: &Pin| !pin.strict && !(0..self.backends.len()).any(|own| pin.allows(own) && receives(own));
-        pin(range).is_none_or(|pin| pin.allows(index) || all(pin))
-    }
-
-    /// Hands the bytes of the key of these facts to `then`; `None` if there is no key.
-    #[inline]
-    pub(super) fn with_key<T>(&self, facts: &Facts<'_>, range: Option<&Range>, then: impl Fn(&[u8]) -> T) -> Option<T> {
-        if !self.config.balance.keyed() {
-            return None;
-        }
-        let source = || self.source_as(range);
-        let by_cookie = self.cookie.as_ref().map(CookieRule::key).filter(|key| !key.is_empty());
-        by_cookie
-            .and_then(|key| Key::with(key, source(), facts, &then))
-            .or_else(|| Key::with(&self.config.key, source(), facts, &then))
-    }
-
-    pub(super) fn source_as<'a>(&self, range: Option<&'a Range>) -> SourceAs<'a> {
-        match range.map(|range| (&range.rule, &*range.name)) {
-            Some((range::Rule::One, name)) => SourceAs::Range(name),
-            Some((range::Rule::Prefix(prefix), _)) => SourceAs::prefix(*prefix),
-            _ => SourceAs::Prefix { v4: self.config.prefix_v4, v6: self.config.prefix_v6 },
-        }
-    }
+/// Named range that holds the client's address.
+pub(super) fn range_of<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<&'p Range> {
+    pool.ranges.find(facts.source?.to_canonical())
 }
 
-/// The backends that a range leaves its clients.
+/// Backends that a range leaves its clients; `None` = all.
 pub(super) fn pin(range: Option<&Range>) -> Option<&Pin> {
     match &range?.rule {
         range::Rule::Pin(pin) => Some(pin),
         range::Rule::One | range::Rule::Prefix(_) => None,
+    }
+}
+
+/// Calls `then` with the bytes of the key of these facts; `None`: the facts have no key.
+#[inline]
+pub(super) fn with_key<T>(
+    pool: &Pool,
+    facts: &Facts<'_>,
+    range: Option<&Range>,
+    then: impl Fn(&[u8]) -> T,
+) -> Option<T> {
+    if !pool.config.balance.keyed() {
+        return None;
+    }
+    let source = || source_as(pool, range);
+    // In mode `hash` the cookie is the key, and the pool's own key serves requests without the cookie.
+    let by_cookie = pool.cookie.as_ref().map(CookieRule::key).filter(|key| !key.is_empty());
+    by_cookie
+        .and_then(|key| Key::with(key, source(), facts, &then))
+        .or_else(|| Key::with(&pool.config.key, source(), facts, &then))
+}
+
+/// Parts of the key that [`with_key`] uses for these facts.
+pub(super) fn key_parts<'p>(pool: &'p Pool, facts: &Facts<'_>) -> &'p [KeyPart] {
+    let present = |key: &&[KeyPart]| Key::encode(key, SourceAs::prefix(0), facts).is_some();
+    pool.cookie.as_ref().map(CookieRule::key).filter(present).unwrap_or(&pool.config.key)
+}
+
+/// What the address of a client in this range adds to its key.
+pub(super) fn source_as<'a>(pool: &Pool, range: Option<&'a Range>) -> SourceAs<'a> {
+    match range.map(|range| (&range.rule, &*range.name)) {
+        Some((range::Rule::One, name)) => SourceAs::Range(name),
+        Some((range::Rule::Prefix(prefix), _)) => SourceAs::prefix(*prefix),
+        _ => SourceAs::Prefix { v4: pool.config.prefix_v4, v6: pool.config.prefix_v6 },
     }
 }
 

@@ -1,367 +1,282 @@
-//! What a pool remembers of its keys, and whether its word counts.
+//! [`PoolTable`]: a pool's part of a stick table.
 //!
-//! Asks `sticky::table` and knows the pool's rules; chooses no backend by itself. Invariant: an entry whose backend
-//! cannot serve is left as it is: it gives way only when its client has settled elsewhere.
+//! Wraps `sticky::table`, which knows ids, with the pool's backends and rules; chooses no backend. Invariant: an entry
+//! of a backend that cannot serve is left as it is; it is replaced only when its client is established at another
+//! backend.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
 
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, OnAdd, OnDown, OnReturn};
-use crate::outcome::{BreakCause, PickReason};
+use super::backend::PoolShared;
+use super::{Backend, Pool};
+use crate::config::{self, StickTableRules};
+use crate::sticky::cookie::RememberedValue;
+use crate::sticky::key;
 use crate::sticky::table::stats::Stats;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{
     BackendId, BackendState, EntryKind, EntryValue, Hot, IdMap, KeyHash, Minute, Secret, StickTable, Stored,
     TableEntry, Terms,
 };
-use crate::sticky::{Facts, cookie, key};
 
-use super::placement_key::PlacementKey;
-use super::{Backend, Choice, Pool, Ties};
-
-/// Others may be changing the same place; they are gone in no time.
+/// Tries of a write while another thread holds the bucket lock (microseconds).
 const SETTLE_TRIES: usize = 4;
 
 /// A pool's part of a stick table.
 #[derive(Debug)]
-pub(super) struct PoolTable {
-    pub(super) table: StickTable,
-    pub(super) id_map: IdMap,
-    pub(super) rules: config::StickTableRules,
+pub struct PoolTable {
+    stick_table: StickTable,
+    /// Ids of the pool's backends in the stick table.
+    id_map: IdMap,
+    pub(super) rules: StickTableRules,
+    pub(super) backends: Arc<[Arc<Backend>]>,
+    shared: Arc<PoolShared>,
 }
 
-/// What is known of a key.
+/// What the stick table has for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TableLookup {
-    /// Nothing.
+pub enum TableLookup {
+    /// The stick table has no entry.
     Unknown,
-    /// It settled at this backend, by its index.
+    /// The key is at the backend with this index, for this reason.
     At(usize, EntryKind),
-    /// It settled at a backend that has left the pool.
+    /// The key was at a backend that has left the pool.
     Gone,
+}
+
+impl TableLookup {
+    /// Index of the backend where the key is.
+    pub fn index(self) -> Option<usize> {
+        match self {
+            Self::At(index, _) => Some(index),
+            Self::Unknown | Self::Gone => None,
+        }
+    }
 }
 
 /// A key that comes often.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HotKey {
-    /// The key, for people; parts that are secret or too long are left out.
+    /// The key as text; parts that are secret or too long are left out.
     pub key: String,
-    /// Its share of all picks of about the last twenty minutes, 0 to 1.
+    /// Share of all picks of about the last twenty minutes, 0 to 1.
     pub share: f64,
-    /// By how much that may be too high.
+    /// The most by which `share` may be too high.
     pub share_error: f64,
-    /// The backend where it has settled.
+    /// Backend in the key's entry; `None` = no entry.
     pub backend: Option<String>,
 }
 
-/// What to write into the stick table once a connection stands, and again while it does and when it ends.
+/// What to write into the stick table once a connection is established, and again while it lasts and when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remember {
-    /// The key.
+    /// Hash of the key.
     pub key: KeyHash,
-    /// Why it is where it is.
+    /// Why the key is at its backend.
     pub kind: EntryKind,
 }
 
-/// Gives the pools of a new snapshot their memories: those of the snapshot before, one for all pools of a
+/// Gives the pools of a new snapshot their stick tables: those of the snapshot before, and one for all pools of a
 /// `stick_group`.
 pub struct StickTables<'s> {
     before: Vec<&'s Pool>,
     secret: &'s Secret,
     now: Minute,
-    /// Of each group, since its first pool.
+    /// Table of each group, once the first pool of the group has it.
     groups: AHashMap<String, StickTable>,
 }
 
 impl<'s> StickTables<'s> {
-    /// After these pools. The secret is that of the process.
+    /// Starts from the pools of the snapshot before. `secret` is that of the process.
     pub fn new(before: impl IntoIterator<Item = &'s Pool>, secret: &'s Secret, now_ms: u64) -> Self {
         Self { before: before.into_iter().collect(), secret, now: Minute::of_ms(now_ms), groups: AHashMap::default() }
     }
 
-    /// The pool with its stick table. It has none where none is wanted, or where the system has no room for it.
+    /// Returns the pool with its stick table; without one where the configuration wants none or memory is refused.
     pub fn give(&mut self, pool: Pool) -> Pool {
         let Some(rules) = pool.config.stick_table else { return pool };
         let remember_values = pool.config.cookie.as_ref().and_then(config::Cookie::max_idle).unwrap_or(rules.remember);
         let terms = Terms { remember: rules.remember, remember_values, digest: pool.digest() };
         let group = pool.config.stick_group.as_ref();
         let known = group.and_then(|group| self.groups.get(group).cloned());
-        let Some(table) = known.or_else(|| self.table(&pool, rules.bytes, terms)) else { return pool };
+        let Some(stick_table) = known.or_else(|| self.stick_table(&pool, rules.bytes, terms)) else { return pool };
         if let Some(group) = group {
-            self.groups.insert(group.clone(), table.clone());
+            self.groups.insert(group.clone(), stick_table.clone());
         }
-        let pool = Pool { table: Some(PoolTable::new(&pool, table.under(terms), rules)), ..pool };
-        if let Some(old) = self.before.iter().find(|old| old.name() == pool.name()) {
-            pool.absorb(old, self.now);
+        let table = PoolTable::new(&pool, stick_table.under(terms), rules);
+        let before = self.before.iter().find(|old| old.name() == pool.name());
+        if let Some(before) = before.and_then(|old| old.table.as_ref()) {
+            table.absorb(before, self.now);
         }
-        pool
+        Pool { table: Some(table), ..pool }
     }
 
-    /// The one that the pool, or its group, had before, or one of another size in its place.
-    fn table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<StickTable> {
+    /// The stick table that the pool, or its group, had before, resized if the configuration says so; else a new one.
+    fn stick_table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<StickTable> {
         let group = &pool.config.stick_group;
         let same = |old: &&&Pool| {
             old.config.stick_group == *group && (group.is_some() || old.name() == pool.name()) && old.table.is_some()
         };
         match self.before.iter().find(same).and_then(|old| old.table.as_ref()) {
             None => StickTable::new(bytes, self.secret.clone(), terms),
-            Some(old) if old.rules.bytes == bytes => Some(old.table.clone()),
-            Some(old) => old.table.resized(bytes),
+            Some(old) if old.rules.bytes == bytes => Some(old.stick_table.clone()),
+            Some(old) => old.stick_table.resized(bytes),
         }
     }
 }
 
 impl PoolTable {
-    fn new(pool: &Pool, table: StickTable, rules: config::StickTableRules) -> Self {
-        let id_map = IdMap::new(table.ids(), pool.config.backends.iter().map(|backend| backend.name.as_str()));
-        Self { table, id_map, rules }
+    fn new(pool: &Pool, stick_table: StickTable, rules: StickTableRules) -> Self {
+        let names = pool.config.backends.iter().map(|backend| backend.name.as_str());
+        let id_map = IdMap::new(stick_table.ids(), names);
+        Self { stick_table, id_map, rules, backends: pool.backends.clone(), shared: pool.shared.clone() }
     }
 
+    /// The stick table itself; the pools of a `stick_group` share it.
+    pub fn stick_table(&self) -> &StickTable {
+        &self.stick_table
+    }
+
+    /// Hash of a key's bytes in this table.
     pub(super) fn key(&self, bytes: &[u8]) -> KeyHash {
-        self.table.secret().key(bytes)
+        self.stick_table.secret().key(bytes)
     }
 
-    pub(super) fn recall(&self, key: KeyHash, now: Minute) -> TableLookup {
-        match self.table.find(key, now).map(|known| (self.id_map.index(known.id), known.kind)) {
+    /// Where a key is.
+    #[inline]
+    pub fn lookup(&self, key: KeyHash, now_ms: u64) -> TableLookup {
+        let known = self.stick_table.find(key, Minute::of_ms(now_ms));
+        match known.map(|known| (self.id_map.index(known.id), known.kind)) {
             None => TableLookup::Unknown,
             Some((Some(index), kind)) => TableLookup::At(index, kind),
             Some((None, _)) => TableLookup::Gone,
         }
     }
 
-    /// Every entry that is not over and names a backend of the pool, with that backend's index.
-    pub(super) fn live(&self, now: Minute) -> impl Iterator<Item = (usize, TableEntry)> + '_ {
-        let entries = self.table.entries(0..self.table.buckets(), now);
-        let entries = entries.filter(|entry| self.table.remembers(entry));
-        entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
-    }
-}
-
-impl Pool {
-    /// Whether a client that has settled shall wait for its backend, which cannot serve now, and for how long at most:
-    /// 0 = it is refused instead. `None`: it need not, or the pool has no such rule.
-    pub fn waits(&self, settled: Option<usize>, facts: &Facts<'_>, now_ms: u64) -> Option<Duration> {
-        let most = match self.config.when_down {
-            OnDown::Rehash => return None,
-            OnDown::Wait(most) => most,
-            OnDown::Reject => Duration::ZERO,
-        };
-        let index = settled.or_else(|| match self.recall(&self.key(facts, || 0), now_ms) {
-            TableLookup::At(index, _) => Some(index),
-            TableLookup::Unknown | TableLookup::Gone => None,
-        })?;
-        let backend = self.backends.get(index)?;
-        // Whom a drain or a range has sent away need not wait.
-        let allowed = || self.allows(self.range(facts), index, |own| self.receives(own, Ties::tried(&[]), now_ms));
-        (!backend.usable(now_ms) && !backend.drained(now_ms) && allowed()).then_some(most)
-    }
-
-    /// For a client that may be known: where it has settled, unless it cannot stay.
-    pub(super) fn choose_known(
-        &self,
-        key: &PlacementKey<'_>,
-        facts: &Facts<'_>,
-        ties: Ties<'_>,
-        now_ms: u64,
-    ) -> Option<Choice> {
-        let recalled = self.recall(key, now_ms);
-        if ties.tried.is_empty() {
-            self.observe(key, facts, now_ms);
-        }
-        let fits = |index: usize| self.can_have(index, ties, now_ms);
-        let cause = match self.stays(key, recalled, ties, now_ms, fits) {
-            Ok(choice) => return Some(choice),
-            Err(cause) => cause,
-        };
-        let choice = self.choose(key, ties, now_ms)?;
-        Some(match recalled {
-            TableLookup::Unknown => self.claim(key, Choice { broke: None, ..choice }, now_ms, fits),
-            TableLookup::At(index, _) if index == choice.index => Choice { broke: None, ..choice },
-            TableLookup::At(..) | TableLookup::Gone => Choice { broke: cause, ..choice },
-        })
-    }
-
-    pub(super) fn recall(&self, key: &PlacementKey<'_>, now_ms: u64) -> TableLookup {
-        match self.table.as_ref().zip(key.table_key) {
-            Some((table, key)) => table.recall(key, Minute::of_ms(now_ms)),
-            None => TableLookup::Unknown,
-        }
-    }
-
-    /// A client that has settled stays there, unless it cannot or a rule says otherwise: then why.
-    pub(super) fn stays(
-        &self,
-        key: &PlacementKey<'_>,
-        recalled: TableLookup,
-        ties: Ties<'_>,
-        now_ms: u64,
-        fits: impl Fn(usize) -> bool,
-    ) -> Result<Choice, Option<BreakCause>> {
-        let (index, kind) = match recalled {
-            TableLookup::Unknown => return Err(None),
-            TableLookup::Gone => return Err(Some(BreakCause::Removed)),
-            TableLookup::At(index, kind) => (index, kind),
-        };
-        if !self.allows(key.range, index, |own| self.receives(own, ties, now_ms)) {
-            return Err(Some(BreakCause::Range));
-        }
-        if !fits(index) {
-            return Err(Some(self.why_not(index)));
-        }
-        // Where placement would put it is looked for only where that matters. Nobody is moved away from weight 0, which
-        // serves those whom it knows.
-        let rules = self.table.as_ref().map(|table| table.rules);
-        let follows = match (kind, rules) {
-            (EntryKind::Outgrown, Some(rules)) if rules.on_add == OnAdd::Move => Some(BreakCause::Moved),
-            (EntryKind::Displaced, Some(rules)) if rules.on_return == OnReturn::Return => Some(BreakCause::Returned),
-            _ => None,
-        };
-        let follows = follows.filter(|_| self.config.backends[index].weight > 0);
-        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(key) } else { None };
-        let takes_it = |home: usize| {
-            let steered = self.load_rules(key, now_ms).is_some_and(|load_rules| !load_rules.admits(home));
-            home != index && self.receives(home, ties, now_ms) && !steered
-        };
-        if follows.is_some() && home.is_some_and(takes_it) {
-            return Err(follows);
-        }
-        let kind = match kind {
-            EntryKind::Outgrown if home == Some(index) => EntryKind::Placed,
-            // It would have followed, had its home taken it.
-            EntryKind::Outgrown if follows.is_some() => EntryKind::Displaced,
-            EntryKind::Outgrown => EntryKind::Overflowed,
-            kind => kind,
-        };
-        Ok(Choice { index, reason: PickReason::StickTable, broke: None, kind })
-    }
-
-    /// A client stands at this backend.
+    /// Writes that a connection of this client is established at the backend.
     pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
-        if let Some((table, place)) = self.place_of(remember, backend) {
-            let settle = || table.settle(remember.key, place, Minute::of_ms(now_ms), |id| self.state(id, now_ms));
+        if let Some(place) = self.place_of(remember, backend) {
+            let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
+            let settle = || self.stick_table.settle(remember.key, place, now, state);
             let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
             stored.into_iter().for_each(|stored| self.note(stored));
         }
     }
 
-    /// It still does, or has just left.
+    /// Renews the entry while the connection lasts, and when it ends.
     pub fn refresh(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
-        if let Some((table, place)) = self.place_of(remember, backend) {
+        if let Some(place) = self.place_of(remember, backend) {
             let state = |id| self.state(id, now_ms);
-            self.note(table.refresh(remember.key, place, Minute::of_ms(now_ms), state));
+            self.note(self.stick_table.refresh(remember.key, place, Minute::of_ms(now_ms), state));
         }
     }
 
-    /// Nothing is written of a backend that has left the pool, not even where its name has come back.
-    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<(&StickTable, EntryValue)> {
-        let table = self.table.as_ref()?;
-        let index = self.backends.iter().position(|known| known.is_same(backend))?;
-        Some((&table.table, EntryValue { id: table.id_map.id(index)?, kind: remember.kind }))
+    /// Interval at which a connection that lasts refreshes its entry, in milliseconds.
+    pub fn refresh_every_ms(&self) -> u32 {
+        (self.rules.remember.as_millis() / 4).clamp(1_000, u32::MAX.into()) as u32
     }
 
-    /// Where the value of the application's cookie belongs, if it is learned.
-    pub fn recall_value(&self, value: &[u8], now_ms: u64) -> cookie::RememberedValue {
-        let Some(table) = &self.table else { return cookie::RememberedValue::Unknown };
-        match table.recall(table.table.secret().cookie(value), Minute::of_ms(now_ms)) {
-            TableLookup::Unknown => cookie::RememberedValue::Unknown,
-            TableLookup::At(index, _) => cookie::RememberedValue::At(index),
-            TableLookup::Gone => cookie::RememberedValue::Gone,
+    /// Where the value of a learned cookie belongs.
+    pub fn lookup_value(&self, value: &[u8], now_ms: u64) -> RememberedValue {
+        match self.lookup(self.stick_table.secret().cookie(value), now_ms) {
+            TableLookup::Unknown => RememberedValue::Unknown,
+            TableLookup::At(index, _) => RememberedValue::At(index),
+            TableLookup::Gone => RememberedValue::Gone,
         }
     }
 
-    /// What is remembered of a request that brought this value, which no backend is known to have set.
+    /// What to write for a request that brought this value, which no backend is known to have set; `None` if empty.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
-        let table = self.table.as_ref().filter(|_| !value.is_empty())?;
-        Some(Remember { key: table.table.secret().cookie(value), kind: EntryKind::Brought })
+        let key = (!value.is_empty()).then(|| self.stick_table.secret().cookie(value))?;
+        Some(Remember { key, kind: EntryKind::Brought })
     }
 
-    /// A backend has set the cookie to this value. It stands in the stick table when this returns, unless that is full of
-    /// others like it.
-    pub fn learn_value(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
+    /// Writes that a backend has set the cookie to this value. The entry exists when this returns, unless its bucket is
+    /// full of entries worth as much.
+    pub fn learn(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
         if let Some(remember) = self.remember_value(value) {
             self.settle(Remember { kind: EntryKind::Learned, ..remember }, backend, now_ms);
         }
     }
 
-    /// The application has ended this value.
-    pub fn forget_value(&self, value: &[u8]) {
-        if let Some(table) = &self.table {
-            table.table.forget(table.table.secret().cookie(value));
-        }
+    /// Drops the entry of a value that the application has ended.
+    pub fn forget(&self, value: &[u8]) {
+        self.stick_table.forget(self.stick_table.secret().cookie(value));
     }
 
-    /// How often a connection that goes on is to be refreshed.
-    pub fn refresh_every_ms(&self) -> Option<u32> {
-        let remember = self.table.as_ref()?.rules.remember;
-        Some((remember.as_millis() / 4).clamp(1_000, u32::MAX.into()) as u32)
-    }
-
-    /// The new table is in force, and nobody uses the old one any more: what was written there meanwhile comes along,
-    /// and backends that left are forgotten.
-    pub fn take_over(&self, old: &Self, now_ms: u64) {
-        self.absorb(old, Minute::of_ms(now_ms));
-        if let Some(table) = &self.table {
-            table.table.ids().retire_all_but(self.config.backends.iter().map(|backend| backend.name.as_str()));
-        }
-    }
-
-    /// Takes what the old pool remembers into another table, each backend by its name.
-    fn absorb(&self, old: &Self, now: Minute) {
-        let (Some(table), Some(before)) = (&self.table, &old.table) else { return };
-        if !table.table.is_same(&before.table) {
-            let name = |id| Some(old.backends[before.id_map.index(id)?].name());
-            table.table.absorb(&before.table, now, |id| table.table.ids().find(name(id)?));
-        }
-    }
-
-    /// A client was picked for by this key.
+    /// Counts one pick of a key for [`top_keys`](Self::top_keys); `label` makes the key's text.
     #[inline]
-    pub(super) fn observe(&self, key: &PlacementKey<'_>, facts: &Facts<'_>, now_ms: u64) {
-        if let Some((table, table_key)) = self.table.as_ref().zip(key.table_key) {
-            let label = || self.with_key(facts, key.range, Label::of).unwrap_or_default();
-            table.table.hottest().observe(table_key, Minute::of_ms(now_ms), label);
-        }
+    pub(super) fn observe(&self, key: KeyHash, now_ms: u64, label: impl FnOnce() -> Label) {
+        self.stick_table.hottest().observe(key, Minute::of_ms(now_ms), label);
     }
 
-    /// What it remembers, if it does.
-    pub fn table(&self) -> Option<&StickTable> {
-        Some(&self.table.as_ref()?.table)
-    }
-
-    /// Who is known; `None` without a stick table.
-    pub fn stats(&self, now_ms: u64) -> Option<Stats> {
-        let table = &self.table.as_ref()?.table;
-        let mut stats = Stats::default();
-        stats.count(table, 0..table.buckets(), Minute::of_ms(now_ms));
-        Some(stats)
-    }
-
-    /// The keys that come most often, and where they live.
-    pub fn hottest(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
-        let Some(table) = &self.table else { return Vec::new() };
+    /// Keys that come most often, at most `count`, and their backends.
+    pub fn top_keys(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
         let now = Minute::of_ms(now_ms);
-        let home = |key| table.id_map.index(table.table.find(key, now)?.id);
+        let backend = |key| Some(self.backends[self.lookup(key, now_ms).index()?].name().to_owned());
         let hot = |hot: Hot| HotKey {
             key: key::show(hot.label.bytes()),
             share: hot.share,
             share_error: hot.error,
-            backend: home(hot.key).map(|index| self.backends[index].name().to_owned()),
+            backend: backend(hot.key),
         };
-        table.table.hottest().top(count, now).into_iter().map(hot).collect()
+        self.stick_table.hottest().top(count, now).into_iter().map(hot).collect()
     }
 
-    /// How many of those who are known live with each of its backends.
-    pub fn residents<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
-        let of = |index| stats.of(self.table.as_ref()?.id_map.id(index)?).into();
-        let count = move |index: usize| -> u64 { Option::<u64>::unwrap_or_default(of(index)) };
+    /// Counts of all entries, by age, kind and backend.
+    pub fn stats(&self, now_ms: u64) -> Stats {
+        let mut stats = Stats::default();
+        stats.count(&self.stick_table, 0..self.stick_table.buckets(), Minute::of_ms(now_ms));
+        stats
+    }
+
+    /// Each backend's name, and how many of the entries counted in `stats` it has.
+    pub fn by_backend<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
+        let count = |index: usize| self.id_map.id(index).map_or(0, |id| stats.of(id).into());
         self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 
+    /// Entries of this pool's clients that were worth keeping and were evicted.
+    pub fn evicted_displaced(&self) -> u64 {
+        self.shared.evicted_displaced.load(Relaxed)
+    }
+
+    /// Every entry that is not over and names a backend of the pool, with that backend's index.
+    pub fn entries(&self, now_ms: u64) -> impl Iterator<Item = (usize, TableEntry)> + '_ {
+        let entries = self.stick_table.entries(0..self.stick_table.buckets(), Minute::of_ms(now_ms));
+        let entries = entries.filter(|entry| self.stick_table.remembers(entry));
+        entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
+    }
+
+    /// Takes over what was written into the old table until its last user left, and retires the ids of backends
+    /// that have left.
+    pub(super) fn take_over(&self, old: Option<&Self>, now_ms: u64) {
+        if let Some(old) = old {
+            self.absorb(old, Minute::of_ms(now_ms));
+        }
+        self.stick_table.ids().retire_all_but(self.backends.iter().map(|backend| backend.name()));
+    }
+
+    /// Copies the entries of the pool's old table, backends by name, if the stick table is another one.
+    fn absorb(&self, old: &Self, now: Minute) {
+        if !self.stick_table.is_same(&old.stick_table) {
+            let name = |id| Some(old.backends[old.id_map.index(id)?].name());
+            self.stick_table.absorb(&old.stick_table, now, |id| self.stick_table.ids().find(name(id)?));
+        }
+    }
+
+    /// What the entry of a key at this backend says; `None`: the backend has left the pool. A backend that was removed
+    /// and has come back under its name is another one.
+    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<EntryValue> {
+        let index = self.backends.iter().position(|known| known.is_same(backend))?;
+        Some(EntryValue { id: self.id_map.id(index)?, kind: remember.kind })
+    }
+
     fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
-        match self.table.as_ref().and_then(|table| table.id_map.index(id)) {
+        match self.id_map.index(id) {
             None => BackendState::Gone,
             Some(index) if self.backends[index].usable(now_ms) => BackendState::Usable,
             Some(_) => BackendState::Unusable,
@@ -372,7 +287,7 @@ impl Pool {
         if let Stored::Evicted(EntryKind::Displaced | EntryKind::Overflowed | EntryKind::Brought | EntryKind::Learned) =
             stored
         {
-            self.shared.evicted_displaced.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.shared.evicted_displaced.fetch_add(1, Relaxed);
         }
     }
 }

@@ -11,7 +11,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::config::{Address, Balance, Check, CheckKind, Eject, OnMarkedDown, RangeRule};
+use crate::config::{Address, AllDown, Balance, Check, CheckKind, Eject, OnMarkedDown, RangeRule};
+use crate::outcome::PickReason;
+use crate::plan::Explanation;
+use crate::sticky::Facts;
 
 fn backend(name: &str) -> config::Backend {
     let port = name.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
@@ -55,6 +58,11 @@ pub(super) fn mark(backend: &Backend, good: bool) {
     }
 }
 
+/// Picks for a connection that has no cookie and holds no backend.
+pub(super) fn pick_for<'p>(pool: &'p Pool, facts: &Facts<'_>, tried: &[Arc<Backend>], now_ms: u64) -> Option<Pick<'p>> {
+    pool.pick(&PickScene::new(facts, tried, now_ms))
+}
+
 fn name_of<'p>(pick: &Option<Pick<'p>>) -> Option<&'p str> {
     pick.map(|pick| pick.backend.name())
 }
@@ -62,10 +70,10 @@ fn name_of<'p>(pick: &Option<Pick<'p>>) -> Option<&'p str> {
 #[test]
 fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     let pool = Pool::new(&config(&["a", "b", "c"]), None, 1);
-    let before: Vec<Pick<'_>> = (0..200).map(|low| pool.pick(&client(low), &[], 0).unwrap()).collect();
+    let before: Vec<Pick<'_>> = (0..200).map(|low| pick_for(&pool, &client(low), &[], 0).unwrap()).collect();
     mark(&pool.backends()[0], false);
     for (low, settled) in before.iter().enumerate() {
-        let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
+        let pick = pick_for(&pool, &client(low as u32), &[], 0).unwrap();
         let was_a = settled.backend.name() == "a";
         assert_eq!(pick.broke.is_some(), was_a);
         assert_eq!(pick.backend.name() == settled.backend.name(), !was_a);
@@ -73,7 +81,7 @@ fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     }
     mark(&pool.backends()[0], true);
     for (low, settled) in before.iter().enumerate() {
-        let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
+        let pick = pick_for(&pool, &client(low as u32), &[], 0).unwrap();
         assert!(Arc::ptr_eq(pick.backend, settled.backend) && pick.broke.is_none());
     }
 }
@@ -83,13 +91,13 @@ fn what_was_tried_is_not_picked_again_and_the_rest_comes_in_order() {
     let pool = Pool::new(&config(&["a", "b", "c"]), None, 1);
     let mut tried = Vec::new();
     for round in 0..3 {
-        let pick = pool.pick(&client(7), &tried, 0).unwrap();
+        let pick = pick_for(&pool, &client(7), &tried, 0).unwrap();
         assert_eq!(pick.broke.is_some(), round > 0);
         assert!(tried.iter().all(|before| !Arc::ptr_eq(before, pick.backend)));
         tried.push(Arc::clone(pick.backend));
     }
-    assert!(pool.pick(&client(7), &tried, 0).is_none());
-    let explained = pool.explain(&client(7), &[]);
+    assert!(pick_for(&pool, &client(7), &tried, 0).is_none());
+    let explained = Explanation::new(&pool, &client(7), None, &[]);
     let order: Vec<&str> = explained.candidates.iter().map(|row| row.backend.as_str()).collect();
     assert_eq!(order, tried.iter().map(|backend| backend.name()).collect::<Vec<_>>());
     assert_eq!(explained.next.as_deref(), Some(tried[1].name()));
@@ -111,9 +119,9 @@ fn what_fails_while_checks_have_a_backend_down_does_not_keep_it_out_when_it_is_b
 fn all_down_tries_as_if_all_were_up_or_refuses() {
     for (all_down, expected) in [(AllDown::Try, true), (AllDown::Refuse, false)] {
         let pool = Pool::new(&config::Pool { all_down, ..config(&["a", "b", "c"]) }, None, 1);
-        let settled = pool.pick(&client(1), &[], 0);
+        let settled = pick_for(&pool, &client(1), &[], 0);
         pool.backends().iter().for_each(|backend| mark(backend, false));
-        let pick = pool.pick(&client(1), &[], 0);
+        let pick = pick_for(&pool, &client(1), &[], 0);
         assert_eq!(pick.is_some(), expected);
         if let Some(pick) = pick {
             assert_eq!(Some(pick.backend.name()), name_of(&settled));
@@ -127,10 +135,10 @@ fn a_backup_serves_only_when_no_primary_can() {
     let mut config = config(&["a", "b", "spare"]);
     config.backends[2].backup = true;
     let pool = Pool::new(&config, None, 1);
-    assert!((0..100).all(|low| name_of(&pool.pick(&client(low), &[], 0)) != Some("spare")));
+    assert!((0..100).all(|low| name_of(&pick_for(&pool, &client(low), &[], 0)) != Some("spare")));
     mark(&pool.backends()[0], false);
     mark(&pool.backends()[1], false);
-    let pick = pool.pick(&client(1), &[], 0).unwrap();
+    let pick = pick_for(&pool, &client(1), &[], 0).unwrap();
     assert_eq!((pick.backend.name(), pick.reason, pick.broke.is_some()), ("spare", PickReason::LastResort, true));
 }
 
@@ -140,9 +148,9 @@ fn weight_0_is_never_picked_not_even_as_a_last_resort() {
     config.backends[0].weight = 0;
     let pool = Pool::new(&config, None, 1);
     mark(&pool.backends()[1], false);
-    assert!((0..100).all(|low| name_of(&pool.pick(&client(low), &[], 0)) == Some("b")));
+    assert!((0..100).all(|low| name_of(&pick_for(&pool, &client(low), &[], 0)) == Some("b")));
     let tried = [pool.backends()[1].clone()];
-    assert!(pool.pick(&client(1), &tried, 0).is_none());
+    assert!(pick_for(&pool, &client(1), &tried, 0).is_none());
 }
 
 #[test]
@@ -151,20 +159,20 @@ fn a_pinned_range_is_served_by_its_own_and_by_others_only_if_not_strict() {
         let mut config = config(&["a", "b", "c"]);
         config.ranges = vec![range("office", "10.0.0.0/24", pin(&["c"], strict))];
         let pool = Pool::new(&config, None, 1);
-        let pick = pool.pick(&client(1), &[], 0).unwrap();
+        let pick = pick_for(&pool, &client(1), &[], 0).unwrap();
         assert_eq!(
             (pick.backend.name(), pick.range.map(|range| &**range), pick.broke.is_some()),
             ("c", Some("office"), false)
         );
-        assert!((256..300).any(|low| name_of(&pool.pick(&client(low), &[], 0)) != Some("c")));
+        assert!((256..300).any(|low| name_of(&pick_for(&pool, &client(low), &[], 0)) != Some("c")));
         mark(&pool.backends()[2], false);
-        let pick = pool.pick(&client(1), &[], 0);
+        let pick = pick_for(&pool, &client(1), &[], 0);
         assert_eq!(pick.is_none(), strict);
         assert!(pick.is_none_or(|pick| pick.broke.is_some() && pick.reason == PickReason::Placement));
         mark(&pool.backends()[0], false);
         mark(&pool.backends()[1], false);
         let expected = if strict { None } else { Some("c") };
-        assert_eq!(name_of(&pool.pick(&client(1), &[], 0)), expected, "as if all were up");
+        assert_eq!(name_of(&pick_for(&pool, &client(1), &[], 0)), expected, "as if all were up");
     }
 }
 
@@ -174,7 +182,7 @@ fn a_pin_holds_without_a_key_too() {
     config.ranges = vec![range("office", "10.0.0.0/24", pin(&["b", "c"], false))];
     let pool = Pool::new(&config, None, 1);
     let names: HashSet<String> =
-        (0..10).map(|low| pool.pick(&client(low), &[], 0).unwrap().backend.name().to_owned()).collect();
+        (0..10).map(|low| pick_for(&pool, &client(low), &[], 0).unwrap().backend.name().to_owned()).collect();
     assert_eq!(names, HashSet::from(["b".to_owned(), "c".to_owned()]));
 }
 
@@ -186,13 +194,14 @@ fn a_range_that_is_one_key_goes_to_one_place_and_a_finer_prefix_splits_it() {
         vec![range("hall", "10.1.0.0/16", RangeRule::One), range("fine", "10.2.0.0/16", RangeRule::Prefix(32))];
     let pool = Pool::new(&config, None, 1);
     let spread = |from: u32| -> usize {
-        let picks = (0..100).map(|low| pool.pick(&client(from + low * 7), &[], 0).unwrap().backend.name().to_owned());
+        let picks =
+            (0..100).map(|low| pick_for(&pool, &client(from + low * 7), &[], 0).unwrap().backend.name().to_owned());
         picks.collect::<HashSet<_>>().len()
     };
     assert_eq!((spread(0x1_0000), spread(0x2_0000), spread(0x3_0000)), (1, names.len(), 1));
-    assert_eq!(pool.explain(&client(0x1_0005), &[]).key.as_deref(), Some("range hall"));
-    assert_eq!(pool.explain(&client(0x2_0005), &[]).key.as_deref(), Some("source 10.2.0.5/32"));
-    assert_eq!(pool.explain(&client(0x3_0005), &[]).key.as_deref(), Some("source 10.0.0.0/8"));
+    assert_eq!(Explanation::new(&pool, &client(0x1_0005), None, &[]).key.as_deref(), Some("range hall"));
+    assert_eq!(Explanation::new(&pool, &client(0x2_0005), None, &[]).key.as_deref(), Some("source 10.2.0.5/32"));
+    assert_eq!(Explanation::new(&pool, &client(0x3_0005), None, &[]).key.as_deref(), Some("source 10.0.0.0/8"));
 }
 
 #[test]
@@ -200,7 +209,7 @@ fn without_a_source_there_is_no_key_and_no_range() {
     let mut config = config(&["a", "b", "c"]);
     config.ranges = vec![range("all", "0.0.0.0/0", pin(&["a"], true))];
     let pool = Pool::new(&config, None, 1);
-    let picks: Vec<Pick<'_>> = (0..100).map(|_| pool.pick(&Facts::default(), &[], 0).unwrap()).collect();
+    let picks: Vec<Pick<'_>> = (0..100).map(|_| pick_for(&pool, &Facts::default(), &[], 0).unwrap()).collect();
     assert!(picks.iter().all(|pick| !pick.keyed && pick.range.is_none() && pick.broke.is_none()));
     assert_eq!(picks.iter().map(|pick| pick.backend.name()).collect::<HashSet<_>>().len(), 3, "at random");
 }
@@ -243,9 +252,9 @@ fn a_key_that_an_awaited_backend_will_get_has_not_moved() {
     let old = Pool::new(&config::Pool { check: Some(check()), ..config(&["a", "b"]) }, None, 1);
     let new = Pool::new(&config::Pool { check: Some(check()), ..config(&["a", "b", "c", "d"]) }, Some(&old), 1);
     for low in 0..200 {
-        let pick = new.pick(&client(low), &[], 0).unwrap();
+        let pick = pick_for(&new, &client(low), &[], 0).unwrap();
         assert!(pick.broke.is_none() && pick.reason == PickReason::Placement);
-        assert_eq!(Some(pick.backend.name()), name_of(&old.pick(&client(low), &[], 0)));
+        assert_eq!(Some(pick.backend.name()), name_of(&pick_for(&old, &client(low), &[], 0)));
     }
 }
 
@@ -271,9 +280,9 @@ fn an_ejected_backend_serves_when_nothing_else_is_left() {
     for _ in 0..3 {
         pool.connect_failed(&pool.backends()[0], 0);
     }
-    assert!((0..50).all(|low| name_of(&pool.pick(&client(low), &[], 0)) == Some("b")));
+    assert!((0..50).all(|low| name_of(&pick_for(&pool, &client(low), &[], 0)) == Some("b")));
     mark(&pool.backends()[1], false);
-    let pick = pool.pick(&client(1), &[], 0).unwrap();
+    let pick = pick_for(&pool, &client(1), &[], 0).unwrap();
     assert_eq!((pick.backend.name(), pick.reason), ("a", PickReason::LastResort));
 }
 
@@ -308,7 +317,7 @@ fn an_explanation_reads_at_a_glance_and_as_json() {
     config.backends.push(config::Backend { backup: true, ..backend("spare") });
     config.ranges = vec![range("office", "10.0.0.0/8", pin(&["b", "spare"], false))];
     let pool = Pool::new(&config, None, 1);
-    let explained = pool.explain(&client(5), &["b".to_owned()]);
+    let explained = Explanation::new(&pool, &client(5), None, &["b".to_owned()]);
     assert_eq!(explained.key.as_deref(), Some("source 10.0.0.0/24, sni absent"));
     assert_eq!(explained.range.as_deref(), Some("office"));
     assert_eq!((explained.choice.as_deref(), explained.next.as_deref()), (Some("spare"), Some("c")));
@@ -318,7 +327,7 @@ fn an_explanation_reads_at_a_glance_and_as_json() {
     let expected = [("a", Some("weight 0")), ("b", Some("down")), ("c", outside), ("spare", Some("backup"))];
     assert_eq!(why, BTreeMap::from(expected));
     let text = explained.to_string();
-    assert!(text.contains("goes to spare (last_resort); if spare dies, to c"), "{text}");
+    assert!(text.contains("goes to spare (last_resort); if spare goes down, to c"), "{text}");
     assert!(text.lines().any(|line| line.starts_with('>') && line.contains("spare")), "{text}");
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!((&json["choice"], &json["reason"]), (&"spare".into(), &"last_resort".into()));
@@ -356,7 +365,7 @@ proptest! {
     #[test]
     fn every_pick_keeps_the_rules(config in any_pool(), down: [bool; 7], tried: [bool; 7], low in 0_u32..256) {
         let pool = Pool::new(&config, None, 1);
-        let settled = pool.pick(&client(low), &[], 0);
+        let settled = pick_for(&pool, &client(low), &[], 0);
         pool.backends().iter().zip(down).filter(|(_, down)| *down).for_each(|(backend, _)| mark(backend, false));
         let tried: Vec<_> =
             pool.backends().iter().zip(tried).filter(|(_, tried)| *tried).map(|(backend, _)| backend.clone()).collect();
@@ -372,7 +381,7 @@ proptest! {
         let usable = |wanted_inside: bool| weighty.iter().any(|(backend, _)| {
             backend.usable(0) && (!wanted_inside || inside(backend.name()))
         });
-        let Some(pick) = pool.pick(&client(low), &tried, 0) else {
+        let Some(pick) = pick_for(&pool, &client(low), &tried, 0) else {
             prop_assert!(!usable(strict));
             let others = config.all_down == AllDown::Refuse || strict || weighty.is_empty();
             prop_assert!(others, "somebody was left to try");
@@ -394,15 +403,15 @@ proptest! {
         let pool = Pool::new(&config, None, 1);
         let dead: Vec<String> = pool.backends().iter().zip(down).filter(|(_, down)| *down)
             .map(|(backend, _)| backend.name().to_owned()).collect();
-        let explained = pool.explain(&client(low), &dead);
+        let explained = Explanation::new(&pool, &client(low), None, &dead);
         pool.backends().iter().zip(down).filter(|(_, down)| *down).for_each(|(backend, _)| mark(backend, false));
-        let pick = pool.pick(&client(low), &[], 0);
+        let pick = pick_for(&pool, &client(low), &[], 0);
         prop_assert_eq!(explained.choice.as_deref(), name_of(&pick).filter(|_| !explained.any));
         prop_assert!(!explained.any || (explained.next.is_none() && pick.as_ref().is_some_and(|pick| !pick.keyed)));
         prop_assert_eq!(explained.reason, pick.as_ref().map(|pick| pick.reason.word()));
         if let Some(pick) = pick.filter(|pick| pick.keyed) {
             mark(pick.backend, false);
-            let next = pool.pick(&client(low), std::slice::from_ref(pick.backend), 0);
+            let next = pick_for(&pool, &client(low), std::slice::from_ref(pick.backend), 0);
             prop_assert_eq!(explained.next.as_deref(), name_of(&next));
         }
     }

@@ -14,8 +14,8 @@ use crate::metrics::status::{
 };
 use crate::outcome::BreakCause;
 use crate::plan::Plan;
-use crate::pool::{self, AdminState, Health};
-use crate::{splicer, sticky};
+use crate::pool::{self, AdminState, Health, PoolTable};
+use crate::splicer;
 
 /// So many of the hottest keys are shown.
 const HOTTEST_SHOWN: usize = 10;
@@ -133,17 +133,18 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
 /// What the pools that share a stick table remember. One of them knows its backends' names, and all have the same.
 fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
-    let (stats, hottest) = (first.stats(now_ms)?, first.hottest(HOTTEST_SHOWN, now_ms));
+    let table = first.table()?;
+    let (stats, hottest) = (table.stats(now_ms), table.top_keys(HOTTEST_SHOWN, now_ms));
     let stick_table = StickTableStatus {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
-        bytes: first.table().map_or(0, sticky::table::StickTable::bytes),
+        bytes: table.stick_table().bytes(),
         known: stats.known,
         known_by_age: stats.ages().collect(),
-        known_by_backend: first.residents(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
+        known_by_backend: table.by_backend(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
         displaced: stats.displaced,
         learned: stats.learned,
-        evicted_displaced: pools.iter().map(|pool| pool.evicted_displaced()).sum(),
+        evicted_displaced: pools.iter().filter_map(|pool| pool.table()).map(PoolTable::evicted_displaced).sum(),
         hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
     };
     Some(StickTableView { stick_table, hottest })

@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
         Some(SectionTarget {
-            table: pool.table()?,
+            table: pool.table()?.stick_table(),
             hash_seed: pool.config().hash_seed,
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
         })
@@ -70,7 +70,7 @@ impl TableFileWriter {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
         for (name, pools) in snapshot.stick_tables() {
-            if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?))) {
+            if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
                 let names = pool.backends().iter().map(|backend| backend.name());
                 writer.section(name, pool.config().hash_seed, names, table, now())?;
             }
@@ -142,7 +142,7 @@ remember = "1d"
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stick-table");
         let before = snapshot(None);
-        let table = before.pools[0].table().unwrap();
+        let table = before.pools[0].table().unwrap().stick_table();
         let id = IdMap::new(table.ids(), ["b"]).id(0).unwrap();
         for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let key = table.secret().cookie(value.as_bytes());
@@ -152,7 +152,7 @@ remember = "1d"
         let after = snapshot(secret(&path));
         load(&path, &after);
         for value in ["set", "brought"] {
-            let recalled = after.pools[0].recall_value(value.as_bytes(), clock::now() / 1_000);
+            let recalled = after.pools[0].table().unwrap().lookup_value(value.as_bytes(), clock::now() / 1_000);
             assert_eq!(recalled, RememberedValue::At(1), "{value}");
         }
     }
@@ -163,7 +163,7 @@ remember = "1d"
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("stick-table");
         let snapshot = snapshot(None);
-        let table = snapshot.pools[0].table().unwrap();
+        let table = snapshot.pools[0].table().unwrap().stick_table();
         let id = IdMap::new(table.ids(), ["a"]).id(0).unwrap();
         let (keeper, begin) = (TableFileWriter::default(), Barrier::new(2));
         let write = || {

@@ -22,7 +22,7 @@ use crate::counters::WorkerCounters;
 use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Lease, Pick};
+use crate::pool::{Lease, Pick, PickScene};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -279,7 +279,7 @@ impl<O: Os> Flow<O> {
             }
             KnownWait::Refuse => Err(Ended::SettledDown),
             KnownWait::Pick => pool
-                .pick(&facts, preread.attempts.tried(), now_ms)
+                .pick(&PickScene::new(&facts, preread.attempts.tried(), now_ms))
                 .ok_or_else(|| preread.attempts.no_backend(pool, now_ms)),
         };
         let pick = match pick {

@@ -343,10 +343,10 @@ impl StoreTask {
         let snapshot = self.current.load();
         let known = snapshot.pools.iter().find(|known| known.sticks_as() == pool).and_then(|pool| {
             let backend = pool.backends().iter().find(|backend| backend.name() == name)?;
-            Some((pool, backend))
+            Some((pool.table()?, backend))
         });
-        if let Some((pool, backend)) = known {
-            pool.learn_value(value, backend, clock::now() / 1_000);
+        if let Some((table, backend)) = known {
+            table.learn(value, backend, clock::now() / 1_000);
         }
     }
 

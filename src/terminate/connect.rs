@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::conversation::Conversation;
 use super::deadline::until;
 use super::secure::Secured;
 use super::socket::Socket;
-use super::conversation::Conversation;
 use super::state::ConversationStage;
 use super::stream::Stream;
 use crate::attempt::{self, AttemptTarget, Attempts, KnownWait, NextAttempt};
@@ -31,6 +31,8 @@ pub struct Connected {
     pub stream: Stream,
     /// Lease that counts the connection at its backend.
     pub lease: Lease,
+    /// Index of the backend in the pool.
+    pub index: usize,
     /// Why the client got another backend than the one it was known at.
     pub broke: Option<BreakCause>,
     /// Entry that the stick table gets for the client.
@@ -80,7 +82,8 @@ impl Connector<'_> {
             attempts.picked(self.pool.config(), pick.keyed, now_ms());
             let lease = Lease::new(pick.backend);
             if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
-                return Ok(Connected { stream, lease, broke: pick.broke, remember: pick.remember });
+                let Pick { index, broke, remember, .. } = pick;
+                return Ok(Connected { stream, lease, index, broke, remember });
             }
         }
     }

@@ -41,11 +41,10 @@ use crate::config::Tls;
 use crate::connection::Carried;
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
-use crate::pool::Pool;
+use crate::pool::{PickScene, Pool};
 use crate::snapshot::{Listener, RouteTarget};
 use crate::tls::{self, Termination};
 
-pub use self::http::{RequestCookie, cookies_of_key};
 pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
@@ -182,6 +181,6 @@ async fn connect(
     let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
     let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;
-    let choose = async |tried: &[_]| pool.pick(&facts, tried, clock::now() / 1_000);
+    let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now() / 1_000));
     connector.connect_for(client, choose).await
 }

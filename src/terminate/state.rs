@@ -12,6 +12,7 @@ use std::task::{Poll, Waker};
 
 use super::runtime::RuntimeContext;
 use crate::access_log;
+use crate::attempt;
 use crate::clock::{self, Micros};
 use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{BreakCause, Ended, PickReason};
@@ -141,11 +142,15 @@ impl ConversationState {
         let facts = self.facts.borrow();
         let Some(StoredPlacement { remember, backend, value }) = &facts.stored else { return };
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
-        let ended = |value: &Rc<[u8]>| pool.recall_value(value, now_ms) == RememberedValue::Unknown;
+        let table = pool.table();
+        let ended =
+            |value: &Rc<[u8]>| table.is_none_or(|table| table.lookup_value(value, now_ms) == RememberedValue::Unknown);
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
             return;
         }
-        pool.refresh(*remember, backend, now_ms);
+        if let Some(table) = table {
+            table.refresh(*remember, backend, now_ms);
+        }
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
             context.keep_in_store(pool, value, remember.key, backend);
         }
@@ -277,13 +282,10 @@ impl StageFacts {
 
     fn place(&mut self, placed: Placed<'_>) {
         let Placed { pool, broke, remember, value } = placed;
-        if let Some(cause) = broke {
-            pool.count_break(cause);
-        }
         self.broke = broke;
-        self.stored = remember.zip(self.backend.clone()).map(|(remember, backend)| {
-            pool.settle(remember, &backend, clock::now() / 1_000);
-            StoredPlacement { remember, backend, value }
+        self.stored = self.backend.as_ref().and_then(|backend| {
+            attempt::settle(pool, backend, broke, remember, clock::now() / 1_000);
+            Some(StoredPlacement { remember: remember?, backend: Arc::clone(backend), value })
         });
     }
 }

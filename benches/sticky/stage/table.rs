@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use sessile::pool::Pool;
+use sessile::pool::{PickScene, Pool};
 use sessile::sticky::Facts;
 
 use super::POOL;
@@ -68,7 +68,7 @@ impl Table {
         let pool = Pool::new(&checked.config.pools[0], None, 1);
         move |key| {
             let source = Some(Ipv4Addr::from(key as u32).into());
-            let pick = pool.pick(&Facts { source, ..Facts::default() }, &[], 0).expect("a backend");
+            let pick = pool.pick(&PickScene::new(&Facts { source, ..Facts::default() }, &[], 0)).expect("a backend");
             pick.backend.name()[1..].parse().expect("b and a number")
         }
     }

@@ -1,6 +1,6 @@
-//! A plan for people: what changes, then one paragraph for each pool.
+//! [`Plan`] as text: what changes, then one paragraph for each pool.
 //!
-//! Computes nothing. Invariant: pools whose clients all stay take one line; an estimate is marked as one.
+//! Computes nothing. Invariant: a pool without moving clients takes one line; an estimate is marked as one.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -9,13 +9,13 @@ use super::super::CommandError;
 use super::super::table::Table;
 use crate::plan::{Live, Move, MoveTally, Plan, PoolPlan, Shift, percent};
 
-/// Rows of who goes where that are printed of a pool; JSON has them all.
+/// Most moves that are printed for a pool; JSON has all of them.
 const MOVES_SHOWN: usize = 12;
 
-/// Behind a number that is estimated.
+/// Mark behind an estimated number.
 const MARK: &str = "*";
 
-/// All of it.
+/// Prints the whole plan.
 pub(super) fn print(out: &mut impl Write, plan: &Plan) -> Result<(), CommandError> {
     if plan.changes.is_empty() {
         writeln!(out, "nothing changes")?;
@@ -42,7 +42,7 @@ fn paragraph(pool: &PoolPlan) -> String {
     let live = pool.live.as_ref().is_some_and(|live| moving(&live.known) || moving(&live.open));
     let mut text = format!("pool {:?}: ", pool.pool);
     if !pool.removed && pool.moves.is_empty() && !listed && !live {
-        text += "nobody moves";
+        text += "no client moves";
         if let Some(Live { known, open }) = &pool.live {
             let _ = write!(text, "; {} known clients, {} open connections", known.total, open.total);
         }
@@ -56,13 +56,16 @@ fn paragraph(pool: &PoolPlan) -> String {
     }
     if let Some(Live { known, open }) = &pool.live {
         let _ = writeln!(text, "  known clients now: {}", tally(known));
-        let _ =
-            writeln!(text, "  open connections: {}; none is cut, their clients move when they come again", tally(open));
+        let _ = writeln!(
+            text,
+            "  open connections: {}; no connection is cut, their clients move with their next one",
+            tally(open)
+        );
     }
     if let Some(listed) = &pool.listed {
         let (known, new, all) = (listed.known, listed.new, listed.clients);
         let _ = match &pool.live {
-            Some(_) => writeln!(text, "  of {all} listed clients {known} move, as the process knows them now"),
+            Some(_) => writeln!(text, "  of {all} listed clients {known} move, by what the process knows now"),
             None => writeln!(text, "  of {all} listed clients {known} move if they are known, {new} if they are not"),
         };
     }
@@ -74,12 +77,12 @@ fn tally(tally: &MoveTally) -> String {
     let MoveTally { total, leave, depend, depend_leave_about: about, .. } = tally;
     let mut text = format!("{total}, of which {leave} move");
     if *depend > 0 {
-        let _ = write!(text, "; {depend} do what their keys say, of which about {about} move");
+        let _ = write!(text, "; {depend} depend on their keys, of which about {about} move");
     }
     text
 }
 
-/// Who goes where.
+/// Table of moves from backend to backend.
 fn matrix(pool: &PoolPlan) -> String {
     match &pool.live {
         Some(live) => live_matrix(live, &pool.moves),

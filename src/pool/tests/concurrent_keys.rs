@@ -1,17 +1,17 @@
 //! Rules that meet: ranges, cookies, drain, load and the policies of stick table, two or three at a time.
 
 use super::stick_table::{CLIENTS, next, remembering, rules, visit, visit_all};
-use super::{check, client, config, mark, pin, range};
+use super::{check, client, config, mark, pick_for, pin, range};
 use crate::config::{Balance, OnAdd, OnDown, OnFull, OnMarkedDown, OnReturn};
-use crate::outcome::Ended;
+use crate::outcome::{Ended, PickReason};
 use crate::pool::*;
 
 const MINUTE: u64 = 60_000;
 const EVERYBODY: &str = "10.0.0.0/8";
 
-/// Whom a client with this cookie gets.
+/// Picks for a client with this cookie.
 fn with_cookie(pool: &Pool, settled: usize, now_ms: u64) -> Option<Pick<'_>> {
-    pool.pick_settled(Some(settled), &client(1), Ties::tried(&[]), now_ms)
+    pool.pick(&PickScene { cookie: Some(settled), ..PickScene::new(&client(1), &[], now_ms) })
 }
 
 fn index_of(pool: &Pool, pick: &Pick<'_>) -> usize {
@@ -32,14 +32,13 @@ fn a_client_is_not_kept_out_by_a_connection_of_its_own() {
         let home = visit(&pool, 1, 0).backend;
         let _kept = Lease::new(home);
         let holds = |backend: &Arc<Backend>| Arc::ptr_eq(backend, home);
-        let ties = Ties { tried: &[], holds: &holds };
-        for settled in [None, pool.index_of(home.name())] {
-            let pick = pool.pick_settled(settled, &client(1), ties, 0).unwrap();
-            assert_eq!((pick.backend.name(), pick.broke), (home.name(), None), "{on_full:?} {settled:?}");
+        for cookie in [None, pool.index_of(home.name())] {
+            let pick = pool.pick(&PickScene { cookie, holds: &holds, ..PickScene::new(&client(1), &[], 0) }).unwrap();
+            assert_eq!((pick.backend.name(), pick.broke), (home.name(), None), "{on_full:?} {cookie:?}");
         }
         let other = (0..CLIENTS)
-            .find(|low| next(&file, None).pick(&client(*low), &[], 0).unwrap().backend.name() == home.name());
-        let other = pool.pick(&client(other.unwrap()), &[], 0).map(|pick| pick.backend.name());
+            .find(|low| pick_for(&next(&file, None), &client(*low), &[], 0).unwrap().backend.name() == home.name());
+        let other = pick_for(&pool, &client(other.unwrap()), &[], 0).map(|pick| pick.backend.name());
         assert_ne!(other, Some(home.name()), "whose it is not is kept out");
     }
 }
@@ -65,9 +64,9 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
         let ranges = vec![range("office", EVERYBODY, pin(&["a"], false))];
         let pool = next(&config::Pool { ranges, balance, stick_table, ..config(&["a", "b", "c", "d"]) }, None);
         mark(&pool.backends()[0], false);
-        let first = pool.pick(&client(1), &[], 0).unwrap();
+        let first = pick_for(&pool, &client(1), &[], 0).unwrap();
         let settled = index_of(&pool, &first);
-        first.remember.inspect(|remember| pool.settle(*remember, first.backend, 0));
+        first.remember.inspect(|remember| pool.table().unwrap().settle(*remember, first.backend, 0));
         for _ in 0..5 {
             let pick = with_cookie(&pool, settled, MINUTE).unwrap();
             assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, PickReason::Cookie, None));
@@ -119,10 +118,10 @@ fn whose_backend_refused_him_returns_to_it_where_the_file_says_so() {
     for (on_return, returns) in [(OnReturn::Stay, false), (OnReturn::Return, true)] {
         let pool = next(&remembering(&["a", "b", "c"], config::StickTableRules { on_return, ..rules() }), None);
         let home = visit(&pool, 1, 0).backend;
-        // It refuses, and no check has noticed.
+        // The backend refuses, and no check has noticed.
         let tried = [Arc::clone(home)];
-        let elsewhere = pool.pick(&client(1), &tried, MINUTE).unwrap();
-        pool.settle(elsewhere.remember.unwrap(), elsewhere.backend, MINUTE);
+        let elsewhere = pick_for(&pool, &client(1), &tried, MINUTE).unwrap();
+        pool.table().unwrap().settle(elsewhere.remember.unwrap(), elsewhere.backend, MINUTE);
         let again = visit(&pool, 1, 2 * MINUTE);
         assert_eq!(Arc::ptr_eq(again.backend, home), returns);
         assert_eq!(again.broke, returns.then_some(BreakCause::Returned));

@@ -1,6 +1,7 @@
 //! Pools that share their stick table, and what they take along.
 
 use super::stick_table::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
+use crate::outcome::PickReason;
 use crate::pool::*;
 use crate::sticky::cookie::RememberedValue;
 use crate::sticky::table::Secret;
@@ -19,14 +20,14 @@ fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
     let names = ["a", "b", "c"];
     let old = after(&twins(&names, Some("web")).each_ref(), &[]);
     let homes = visit_all(&old[0], 0);
-    assert!(old[0].table().unwrap().is_same(old[1].table().unwrap()));
+    assert!(old[0].table().unwrap().stick_table().is_same(old[1].table().unwrap().stick_table()));
     // Now placement says otherwise, and the other pool knows by stick table alone.
     let grown = after(&twins(&["a", "b", "c", "d", "e"], Some("web")).each_ref(), &[&old[0], &old[1]]);
     for (low, home) in homes.iter().enumerate() {
         let pick = visit(&grown[1], low as u32, 0);
         assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), PickReason::StickTable, None));
     }
-    assert_eq!(grown[1].stats(0).unwrap().known, u64::from(CLIENTS));
+    assert_eq!(grown[1].table().unwrap().stats(0).known, u64::from(CLIENTS));
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn who_was_known_is_known_when_a_pool_joins_a_group_leaves_it_or_the_group_has_a
         })
     };
     let apart = after(&twins(&names, None).each_ref(), &[]);
-    assert!(!apart[0].table().unwrap().is_same(apart[1].table().unwrap()));
+    assert!(!apart[0].table().unwrap().stick_table().is_same(apart[1].table().unwrap().stick_table()));
     let homes = visit_all(&apart[0], 0);
     let mut pools = apart;
     for step in [
@@ -73,16 +74,16 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
     };
     let mut pool = give(&learning("web", 1 << 20), None);
     visit(&pool, 1, 0);
-    pool.learn_value(b"set", &pool.backends()[1], 0);
-    pool.settle(pool.remember_value(b"brought").unwrap(), &pool.backends()[1], 0);
+    pool.table().unwrap().learn(b"set", &pool.backends()[1], 0);
+    pool.table().unwrap().settle(pool.table().unwrap().remember_value(b"brought").unwrap(), &pool.backends()[1], 0);
     for next in [learning("web", 2 << 20), learning("other", 2 << 20)] {
         let next = give(&next, Some(&pool));
-        assert!(!next.table().unwrap().is_same(pool.table().unwrap()));
+        assert!(!next.table().unwrap().stick_table().is_same(pool.table().unwrap().stick_table()));
         next.take_over(&pool, NOW_MS);
-        let stats = next.stats(NOW_MS).unwrap();
+        let stats = next.table().unwrap().stats(NOW_MS);
         assert_eq!((stats.known, stats.learned), (2, 2), "the key was over");
         for value in [&b"set"[..], b"brought"] {
-            assert_eq!(next.recall_value(value, NOW_MS), RememberedValue::At(1));
+            assert_eq!(next.table().unwrap().lookup_value(value, NOW_MS), RememberedValue::At(1));
         }
         pool = next;
     }

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{client, config, mark, pin, range};
+use super::{client, config, mark, pick_for, pin, range};
 use crate::config::{OnAdd, OnDown, OnReturn};
+use crate::outcome::PickReason;
 use crate::pool::*;
+use crate::sticky::Facts;
 use crate::sticky::table::Secret;
 
 pub(super) const CLIENTS: u32 = 400;
@@ -45,12 +47,12 @@ pub(super) fn after(configs: &[&config::Pool], before: &[&Pool]) -> Vec<Pool> {
 
 /// Picks, connects and settles.
 pub(super) fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick<'_> {
-    let pick = pool.pick(&client(low), &[], now_ms).unwrap();
-    pool.settle(pick.remember.unwrap(), pick.backend, now_ms);
+    let pick = pick_for(&pool, &client(low), &[], now_ms).unwrap();
+    pool.table().unwrap().settle(pick.remember.unwrap(), pick.backend, now_ms);
     pick
 }
 
-/// Where everybody lives.
+/// Backend of each client.
 pub(super) fn visit_all(pool: &Pool, now_ms: u64) -> Vec<String> {
     (0..CLIENTS).map(|low| visit(pool, low, now_ms).backend.name().to_owned()).collect()
 }
@@ -70,7 +72,7 @@ fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
     }
     let bare = next(&config(&["a", "b", "c", "d", "e"]), None);
     for low in CLIENTS..2 * CLIENTS {
-        let placed = bare.pick(&client(low), &[], 0).unwrap();
+        let placed = pick_for(&bare, &client(low), &[], 0).unwrap();
         assert_eq!(visit(&grown, low, MINUTE).backend.name(), placed.backend.name());
     }
 }
@@ -142,13 +144,13 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
 fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_load_is() {
     let bounded = config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) };
     let pool = next(&bounded, None);
-    let first = pool.pick(&client(0), &[], 0).unwrap();
+    let first = pick_for(&pool, &client(0), &[], 0).unwrap();
     let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend)).collect();
-    let second = pool.pick(&client(0), &[], 0).unwrap();
+    let second = pick_for(&pool, &client(0), &[], 0).unwrap();
     assert_eq!((second.backend.name(), second.broke), (first.backend.name(), None));
-    // Nobody could connect there: the key is as new as before.
-    pool.release(first.remember.unwrap(), first.reason, first.backend, 0);
-    let third = pool.pick(&client(0), std::slice::from_ref(first.backend), 0).unwrap();
+    // No connection was established: the key is as new as before.
+    pool.table().unwrap().release(first.remember.unwrap(), first.reason, first.backend, 0);
+    let third = pick_for(&pool, &client(0), std::slice::from_ref(first.backend), 0).unwrap();
     assert_eq!((third.reason, third.broke), (PickReason::Placement, None));
     assert_ne!(third.backend.name(), first.backend.name());
 }
@@ -157,13 +159,13 @@ fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_lo
 fn a_connection_that_waits_to_try_again_learns_where_another_one_has_gone() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
     let waiting = visit(&pool, 0, 0);
-    let at = |backend: &Arc<Backend>| pool.settled_elsewhere(waiting.remember.unwrap(), backend, 0);
+    let at = |backend: &Arc<Backend>| pool.table().unwrap().settled_elsewhere(waiting.remember.unwrap(), backend, 0);
     assert!(!at(waiting.backend));
-    let other = pool.pick(&client(0), std::slice::from_ref(waiting.backend), 0).unwrap();
-    pool.settle(other.remember.unwrap(), other.backend, 0);
+    let other = pick_for(&pool, &client(0), std::slice::from_ref(waiting.backend), 0).unwrap();
+    pool.table().unwrap().settle(other.remember.unwrap(), other.backend, 0);
     assert!(at(waiting.backend) && !at(other.backend));
     // What others have settled is not released.
-    pool.release(waiting.remember.unwrap(), waiting.reason, waiting.backend, 0);
+    pool.table().unwrap().release(waiting.remember.unwrap(), waiting.reason, waiting.backend, 0);
     assert!(at(waiting.backend));
 }
 
@@ -173,8 +175,8 @@ fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_n
     let pick = visit(&old, 0, 0);
     let without = next(&remembering(&["b"], rules()), Some(&old));
     let again = next(&remembering(&["a", "b"], rules()), Some(&without));
-    again.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
-    assert_eq!(again.pick(&client(0), &[], MINUTE).unwrap().broke, Some(BreakCause::Removed));
+    again.table().unwrap().refresh(pick.remember.unwrap(), pick.backend, MINUTE);
+    assert_eq!(pick_for(&again, &client(0), &[], MINUTE).unwrap().broke, Some(BreakCause::Removed));
 }
 
 #[test]
@@ -184,10 +186,10 @@ fn a_connection_that_outlives_the_address_of_its_backend_is_remembered_there() {
     let mut moved = remembering(&["a", "b"], rules());
     moved.backends[0].address = config::Address::Tcp(([192, 0, 2, 200], 1).into());
     let after = next(&moved, Some(&before));
-    let table = after.table().unwrap();
+    let table = after.table().unwrap().stick_table();
     table.forget(pick.remember.unwrap().key);
-    after.refresh(pick.remember.unwrap(), pick.backend, MINUTE);
-    let again = after.pick(&client(0), &[], MINUTE).unwrap();
+    after.table().unwrap().refresh(pick.remember.unwrap(), pick.backend, MINUTE);
+    let again = pick_for(&after, &client(0), &[], MINUTE).unwrap();
     assert_eq!((again.backend.name(), again.reason), ("a", PickReason::StickTable));
 }
 
@@ -224,10 +226,10 @@ fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
     let picks: Vec<_> = (0..CLIENTS).map(|low| visit(&old, low, 0)).collect();
     let grown = next(&remembering(&["a", "b", "c", "d", "e", "f"], rules()), Some(&old));
     for pick in &picks[..200] {
-        grown.refresh(pick.remember.unwrap(), pick.backend, 50 * MINUTE);
+        grown.table().unwrap().refresh(pick.remember.unwrap(), pick.backend, 50 * MINUTE);
     }
     for (low, settled) in picks.iter().enumerate() {
-        let pick = grown.pick(&client(low as u32), &[], 70 * MINUTE).unwrap();
+        let pick = pick_for(&grown, &client(low as u32), &[], 70 * MINUTE).unwrap();
         let known = low < 200;
         assert_eq!(pick.reason == PickReason::StickTable, known);
         assert!(!known || pick.backend.name() == settled.backend.name());
@@ -290,7 +292,7 @@ fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves()
 #[test]
 fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
     let pool = next(&config(&["a", "b"]), None);
-    let pick = |now_ms| pool.pick_settled(Some(0), &client(1), Ties::tried(&[]), now_ms).unwrap();
+    let pick = |now_ms| pool.pick(&PickScene { cookie: Some(0), ..PickScene::new(&client(1), &[], now_ms) }).unwrap();
     assert!(pool.order("a", AdminState::Drain, 0));
     assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", PickReason::Cookie));
     assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(BreakCause::Drain)));
@@ -318,22 +320,22 @@ fn only_a_connection_that_stands_moves_a_key() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
     let home = visit(&pool, 1, 0).backend;
     mark(home, false);
-    let elsewhere = pool.pick(&client(1), &[], MINUTE).unwrap();
+    let elsewhere = pick_for(&pool, &client(1), &[], MINUTE).unwrap();
     assert!(!Arc::ptr_eq(elsewhere.backend, home));
     mark(home, true);
-    let again = pool.pick(&client(1), &[], 2 * MINUTE).unwrap();
+    let again = pick_for(&pool, &client(1), &[], 2 * MINUTE).unwrap();
     assert!(Arc::ptr_eq(again.backend, home) && again.reason == PickReason::StickTable);
 }
 
 #[test]
 fn clients_without_a_source_are_not_remembered() {
     let pool = next(&remembering(&["a", "b", "c"], rules()), None);
-    assert_eq!(pool.pick(&Facts::default(), &[], 0).unwrap().remember, None);
-    assert_eq!(pool.stats(0).unwrap().known, 0);
+    assert_eq!(pick_for(&pool, &Facts::default(), &[], 0).unwrap().remember, None);
+    assert_eq!(pool.table().unwrap().stats(0).known, 0);
     let v6: IpAddr = "2001:db8::1".parse().unwrap();
-    let pick = pool.pick(&Facts { source: Some(v6), ..Facts::default() }, &[], 0).unwrap();
-    pool.settle(pick.remember.unwrap(), pick.backend, 0);
-    assert_eq!(pool.stats(0).unwrap().known, 1);
+    let pick = pick_for(&pool, &Facts { source: Some(v6), ..Facts::default() }, &[], 0).unwrap();
+    pool.table().unwrap().settle(pick.remember.unwrap(), pick.backend, 0);
+    assert_eq!(pool.table().unwrap().stats(0).known, 1);
 }
 
 /// Picks, connects, settles, and holds the connection.
@@ -387,18 +389,18 @@ fn a_full_backend_overflows_or_rejects_as_the_file_says() {
     let homes: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 0).backend).collect();
     let held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
-        let pick = pool.pick(&client(low as u32), &[], 0).unwrap();
+        let pick = pick_for(&pool, &client(low as u32), &[], 0).unwrap();
         assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(BreakCause::Full)));
     }
     let more: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[1])).collect();
-    assert!(pool.pick(&client(1), &[], 0).is_none());
+    assert!(pick_for(&pool, &client(1), &[], 0).is_none());
     assert_eq!(pool.why_nobody(0), crate::outcome::Ended::BackendFull);
     drop((held, more));
     file.on_full = config::OnFull::Reject;
     let pool = next(&file, Some(&pool));
     let _held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
-        assert_eq!(pool.pick(&client(low as u32), &[], 0).is_none(), home.name() == "a");
+        assert_eq!(pick_for(&pool, &client(low as u32), &[], 0).is_none(), home.name() == "a");
     }
 }
 
@@ -425,7 +427,7 @@ fn a_backend_that_is_back_gets_its_new_keys_little_by_little_and_none_moves_twic
     let full = CLIENTS as usize / 2;
     let shares = [share(0, 20_000), share(1_000, 60_000), share(2_000, 100_000), share(3_000, 120_000)];
     assert!(shares[0] < full / 4 && shares.is_sorted() && shares[3] > full * 3 / 4, "{shares:?}");
-    // Whoever came early stays, also when the ramp has passed its hash.
+    // A client that came early stays, also when the ramp has passed its hash.
     let before: Vec<_> = (0..CLIENTS).map(|low| visit(&pool, low, 20_000).backend.name().to_owned()).collect();
     assert_eq!(moved(&before, &visit_all(&pool, 200_000)), 0);
 }
@@ -449,7 +451,7 @@ fn a_key_that_comes_often_is_named_with_its_home() {
     for n in 0..60_000 {
         visit(&pool, if n % 10 < 6 { 7 } else { 1_000 + n }, 0);
     }
-    let hottest = pool.hottest(1, 0).remove(0);
+    let hottest = pool.table().unwrap().top_keys(1, 0).remove(0);
     let home = visit(&pool, 7, 0).backend.name().to_owned();
     let expected = client(7).source.unwrap().to_string();
     assert_eq!((hottest.key, hottest.backend), (expected, Some(home)));

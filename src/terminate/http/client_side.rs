@@ -6,8 +6,8 @@
 
 use std::task::{Context, Poll};
 
-use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::fault::Fault;
+use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::terminate::stream::{Got, Stream};
 
 /// The client of one exchange. Bytes are HTTP/1 messages in both directions.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
 use self::local_reply::RequestFailure;
-use self::request_cookie::{ResponseWriter, index_of, write_request};
+use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
 use self::request_log::RequestLog;
 use self::upstreams::{UpstreamConnection, Upstreams};
 use super::Routed;
@@ -39,11 +39,10 @@ use crate::http::head::{Request, RequestReader};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Backend, Pick, Ties};
+use crate::pool::request_cookie::cookies_of_key;
+use crate::pool::{Backend, Pick, PickScene};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
-
-pub use self::request_cookie::{RequestCookie, cookies_of_key};
 
 /// Serves the requests of a client; the first head is due at `first_until`.
 pub async fn serve_requests(
@@ -133,39 +132,38 @@ impl HttpConnection<'_> {
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
 
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s());
+        let cookies = cookies_of_key(pool, request.fields);
+        let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let ties = Ties { tried: &[], holds: &holds };
-        cookie.look_up_in_store(context, ties).await;
+        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], now_ms()) };
+        cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters());
         log.cookie = cookie.word();
 
-        let cookies = cookies_of_key(pool, request.fields);
-        let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
-        let pick = pool.pick_settled(cookie.backend(), &facts, ties, now_ms());
+        let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
         let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(now_ms())))?;
 
-        let (upstream, broke, remember) = match self.upstreams.take(pick.backend) {
+        let (upstream, backend, broke, remember) = match self.upstreams.take(pick.backend) {
             Some(kept) => {
                 log.reused = true;
                 context.counters().reused.add(1);
                 conversation.state.enter(ConversationStage::Reuse { pick: &pick });
-                (kept, pick.broke, pick.remember)
+                (kept, pick.index, pick.broke, pick.remember)
             }
             None => {
                 let connected = connect(&connector, client, &mut cookie, &facts, pick).await;
                 let connected = connected.map_err(RequestFailure::not_connected)?;
-                let (broke, remember) = (connected.broke, connected.remember);
-                (UpstreamConnection::new(connected), broke, remember)
+                let (backend, broke, remember) = (connected.index, connected.broke, connected.remember);
+                (UpstreamConnection::new(connected), backend, broke, remember)
             }
         };
 
         let (broke, remember) = (broke.or(cookie.break_cause()), cookie.remember().or(remember));
         let placed = Placed { pool, broke, remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));
-        let backend = index_of(pool, upstream.lease.backend());
         cookie.update_store(context, backend, upstream.lease.backend());
 
         let message = self.message(&request, &cookie, &routed.listener.config);
@@ -244,7 +242,8 @@ impl HttpConnection<'_> {
                 self.client.stream.socket().reset_on_drop(false);
                 return Err(RequestFailure::without_reply(Ended::KeptClosed));
             }
-            upstream = self.reconnect(connector, &upstream).await.map_err(RequestFailure::not_connected)?;
+            upstream =
+                self.reconnect(connector, &upstream, writer.backend).await.map_err(RequestFailure::not_connected)?;
             log.reused = false;
         }
     }
@@ -254,11 +253,12 @@ impl HttpConnection<'_> {
         &self,
         connector: &Connector<'_>,
         upstream: &UpstreamConnection,
+        index: usize,
     ) -> Result<UpstreamConnection, Ended> {
         let backend = upstream.lease.backend();
         let choose = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, reason, keyed: true, range: None, broke: None, remember: None };
+            let pick = Pick { backend, index, reason, keyed: true, range: None, broke: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let connected = connector.connect_for(&self.client.stream, choose).await?;
@@ -324,9 +324,9 @@ async fn connect<'p>(
         if first.is_some() {
             return first.take();
         }
-        let ties = Ties::tried(tried);
-        cookie.look_up_in_store(&connector.conversation.context, ties).await;
-        connector.pool.pick_settled(cookie.backend(), facts, ties, now_ms())
+        let scene = || PickScene::new(facts, tried, now_ms());
+        cookie.look_up_in_store(&connector.conversation.context, scene()).await;
+        connector.pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })
     };
     connector.connect_for(client, choose).await
 }

@@ -5,20 +5,19 @@
 //! client gets our cookie only for the backend that serves its request, and backends never see it.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::clock;
-use crate::config::{self, Forwarded, KeyPart};
+use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
 use crate::counters::ConversationCounters;
-use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Request, RequestMeta, Response};
 use crate::http::set_cookie::set_cookies;
 use crate::outcome::BreakCause;
-use crate::pool::{Backend, Pool, Remember};
+use crate::pool::request_cookie::ReadCookie;
+use crate::pool::{Pool, Remember};
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, PREFIX_END};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
@@ -27,16 +26,6 @@ use crate::terminate::timer_fd::StoreWait;
 
 /// Header field with the subject of the client's certificate; a field of this name from the client is removed.
 const SUBJECT: &str = "X-Client-Certificate-Subject";
-
-/// Cookies of a request that are part of its pool's key, as name and value.
-pub fn cookies_of_key<'v>(pool: &'v Pool, fields: Fields<'v>) -> Vec<(&'v str, &'v [u8])> {
-    let own = pool.config().key.iter();
-    let names = own.chain(pool.cookie().map_or(&[][..], CookieRule::key)).filter_map(|part| match part {
-        KeyPart::Cookie(name) => Some(&**name),
-        _ => None,
-    });
-    names.filter_map(|name| Some((name, cookie::find(fields, name.as_bytes()).next()?.value))).collect()
-}
 
 /// The pool's cookie in one request and its response.
 pub struct RequestCookie<'p> {
@@ -56,15 +45,9 @@ pub struct RequestCookie<'p> {
 impl<'p> RequestCookie<'p> {
     /// Reads the cookie of a request; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
-        let rule = pool.cookie();
-        let unread = Self { pool, rule, verdict: None, value: None, looked_up: false, store_break: None, now };
-        let Some(known) = rule else { return unread };
-        let name = known.name().as_bytes();
-        let values = || cookie::find(fields, name).map(|pair| pair.value);
-        let learned = matches!(known.mode(), Mode::Learn);
-        let value = values().find(|value| learned && !value.is_empty()).map(Rc::from);
-        let verdict = known.read(values(), now, |value| pool.recall_value(value, now_ms()));
-        Self { verdict, value, ..unread }
+        let ReadCookie { verdict, value } = ReadCookie::new(pool, fields, now, now_ms());
+        let value = value.map(Rc::from);
+        Self { pool, rule: pool.cookie(), verdict, value, looked_up: false, store_break: None, now }
     }
 
     /// Index of the backend that a valid cookie names.
@@ -105,7 +88,7 @@ impl<'p> RequestCookie<'p> {
 
     /// Entry for the stick table once the request has its backend; `None`: the pool learns no value of this request.
     pub fn remember(&self) -> Option<Remember> {
-        self.pool.remember_value(self.value.as_deref()?)
+        self.pool.table()?.remember_value(self.value.as_deref()?)
     }
 
     /// How the cookies of the request change for the backend.
@@ -140,11 +123,15 @@ impl<'p> RequestCookie<'p> {
         for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
-                    self.pool.learn_value(set.value, backend, now_ms());
+                    if let Some(table) = self.pool.table() {
+                        table.learn(set.value, backend, now_ms());
+                    }
                     store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
                 }
                 (true, Some(value)) => {
-                    self.pool.forget_value(value);
+                    if let Some(table) = self.pool.table() {
+                        table.forget(value);
+                    }
                     conversation.state.forget_placement();
                     conversation.context.store.forget(self.pool, value);
                 }
@@ -222,11 +209,6 @@ impl ResponseWriter<'_> {
         write_response(out, response, &self.request, &edit);
         store_wait
     }
-}
-
-/// Index of a backend in the pool that it was picked from.
-pub fn index_of(pool: &Pool, backend: &Arc<Backend>) -> usize {
-    pool.backends().iter().position(|known| Arc::ptr_eq(known, backend)).unwrap_or(usize::MAX)
 }
 
 fn now_ms() -> u64 {

@@ -11,7 +11,7 @@ use super::request_cookie::RequestCookie;
 use crate::clock;
 use crate::config::Cookie;
 use crate::outcome::BreakCause;
-use crate::pool::{Backend, Pool, Ties};
+use crate::pool::{Backend, PickScene, Pool};
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::table::KeyHash;
 use crate::store::BreakerState;
@@ -32,10 +32,11 @@ impl RuntimeContext {
 impl RequestCookie<'_> {
     /// Reads the value's backend from the store, if the value is unknown here, or if the backend known here cannot
     /// serve it: another instance may have moved the client already.
-    pub async fn look_up_in_store(&mut self, context: &RuntimeContext, ties: Ties<'_>) {
+    pub async fn look_up_in_store(&mut self, context: &RuntimeContext, scene: PickScene<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
-        let can_have = |index: usize| self.pool.can_have(index, ties, clock::now() / 1_000);
+        let now = || PickScene { now_ms: clock::now() / 1_000, ..scene };
+        let can_have = |index: usize| self.pool.can_have(index, &now());
         let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
         let Some(value) = self.value.clone().filter(|_| !stays && !self.looked_up) else { return };
         let Some(waiting) = context.store.find(self.pool, &value) else { return };
@@ -52,8 +53,8 @@ impl RequestCookie<'_> {
             }
             self.store_break = self.why_moved();
         }
-        if let Some(backend) = found.and_then(|index| backends.get(index)) {
-            self.pool.learn_value(&value, backend, clock::now() / 1_000);
+        if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
+            table.learn(&value, backend, clock::now() / 1_000);
         }
         self.verdict =
             Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
@@ -90,8 +91,8 @@ impl RequestCookie<'_> {
             return None;
         }
         let store_wait = context.store.learned(self.pool, value, backend).map(StoreWait::new)?;
-        if let (BreakerState::Working(since), Some(remember)) = (context.store.look(), self.pool.remember_value(value))
-        {
+        let remember = self.pool.table().and_then(|table| table.remember_value(value));
+        if let (BreakerState::Working(since), Some(remember)) = (context.store.look(), remember) {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
             context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
         }

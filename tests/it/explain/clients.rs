@@ -45,7 +45,7 @@ pub fn random(seed: u64, count: usize, configuration: &Configuration) -> Vec<Cli
             _ => inside(&mut random, "2000::/3".parse().expect("a network")),
         };
         let name = NAMES.get(random.below(NAMES.len() + 1)).copied();
-        // The port tells apart who else has this address.
+        // The port distinguishes clients of one address.
         let source = SocketAddr::new(address, 1_000 + index as u16);
         Client { source, hello: configuration.hello.then_some(name), tlv: configuration.tlv }
     };
@@ -53,12 +53,12 @@ pub fn random(seed: u64, count: usize, configuration: &Configuration) -> Vec<Cli
 }
 
 impl Client {
-    /// Its address; IPv4-mapped is IPv4.
+    /// Source address; IPv4-mapped addresses are IPv4.
     pub fn address(&self) -> IpAddr {
         self.source.ip().to_canonical()
     }
 
-    /// Its name in the log.
+    /// Client as the access log names it.
     pub fn logged(&self) -> String {
         SocketAddr::new(self.address(), self.source.port()).to_string()
     }
@@ -68,7 +68,7 @@ impl Client {
         !configuration.keyed_by_name_alone || pool != "p" || self.hello.flatten().is_some()
     }
 
-    /// As `explain` reads it.
+    /// Client as `explain` reads it.
     pub fn line(&self) -> String {
         format!("{} {}\n", self.source.ip(), self.hello.flatten().unwrap_or_default())
     }

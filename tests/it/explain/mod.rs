@@ -78,7 +78,7 @@ fn agree(
     same("backend in the log", &reached.into(), &line["backend"])?;
     same("range", &explained["range"], &line["range"])?;
     same("pool", &explained["pool"], &line["pool"])?;
-    // Whom a process remembers nobody knows offline; where nothing has changed it is the same backend.
+    // `explain` has no stick table; where nothing has changed, the entry names the same backend.
     if line["reason"] != "stick_table" {
         same("reason", &explained["reason"], &line["reason"])?;
     }
@@ -90,7 +90,7 @@ fn agree(
     if candidates(explained).contains(reached) { Ok(()) } else { Err(format!("{reached} is no candidate")) }
 }
 
-/// Who may get a client without a key: what is usable, and of that the backups only when there is nobody else.
+/// Backends that may get a client without a key: usable primaries, or usable backups if there are none.
 fn candidates(explained: &Value) -> BTreeSet<&str> {
     let rows = explained["candidates"].as_array().expect("candidates");
     let usable: Vec<_> = rows.iter().filter(|row| row["usable"] == true).collect();
@@ -99,7 +99,7 @@ fn candidates(explained: &Value) -> BTreeSet<&str> {
     serving.map(|row| row["backend"].as_str().expect("a name")).collect()
 }
 
-/// A backend that says who it is and listens until the client has gone.
+/// A backend that sends its name and reads until the client has gone.
 fn announcing(name: &str, address: Option<SocketAddr>) -> Backend {
     let name = name.to_owned();
     let serve = move |mut stream: TcpStream| {
@@ -123,7 +123,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(configuration: &'a Configuration, addresses: &[SocketAddr]) -> Self {
         let mut addresses = addresses.to_vec();
-        // At an address that nobody else can take when it is gone.
+        // Listens on an address that no other program can take later.
         let doomed = configuration.down.map(|name| {
             let address = free_address();
             addresses[name[1..].parse::<usize>().expect("a number")] = address;
@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Connects as a client; who answered.
+/// Connects as a client and returns the name of the backend.
 fn ask(address: SocketAddr, client: &Client) -> String {
     let mut stream = TcpStream::connect(address).expect("the balancer accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

@@ -241,7 +241,7 @@ impl Pool {
         self.ranges.retain(|range| !matches!(&range.rule, Rule::Pin(names, _) if names.is_empty()));
     }
 
-    /// Whether two clients with one key may be meant for different backends: then who comes first matters.
+    /// True if two clients with one key may belong to different backends: then their order matters.
     pub fn keys_cross_pins(&self) -> bool {
         let pins = self.ranges.iter().any(|range| matches!(range.rule, Rule::Pin(..)));
         let wide = self.prefix < 32 || self.ranges.iter().any(|range| !matches!(range.rule, Rule::Pin(..)));

@@ -88,7 +88,7 @@ impl Scene {
         Self { sessile: Sessile::start(&before), _backends: backends, clients, old, new, texts: (before, after) }
     }
 
-    /// Where everybody is served, by pool.
+    /// Backend of each client, by pool.
     fn everybody(
         &self,
         file: &edits::File,

@@ -10,12 +10,12 @@ use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
 use sessile::plan::{Ask, ListedClient, MoveTally, Plan, PoolPlan, Running};
-use sessile::pool::{Pool, Ties};
+use sessile::pool::request_cookie::{ReadCookie, cookies_of_key};
+use sessile::pool::{PickScene, Pool};
 use sessile::snapshot::{LoadedFiles, Snapshot};
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
 use sessile::sticky::table::KeyHash;
-use sessile::terminate::{RequestCookie, cookies_of_key};
 
 use super::edits::{self, Kind};
 use super::{checked, pair};
@@ -51,9 +51,9 @@ impl Visitor<'_> {
 
     fn connect(&self, pool: &Pool) -> Option<(String, Option<KeyHash>)> {
         let facts = Facts { source: Some(self.client.source), sni: self.client.sni.as_deref(), ..Facts::default() };
-        let pick = pool.pick(&facts, &[], now_ms())?;
-        if let Some(remember) = pick.remember {
-            pool.settle(remember, pick.backend, now_ms());
+        let pick = pool.pick(&PickScene::new(&facts, &[], now_ms()))?;
+        if let Some((table, remember)) = pool.table().zip(pick.remember) {
+            table.settle(remember, pick.backend, now_ms());
         }
         Some((pick.backend.name().to_owned(), pick.remember.map(|remember| remember.key)))
     }
@@ -64,12 +64,13 @@ impl Visitor<'_> {
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(head.as_bytes()), Progress::Done(_)), "{head}");
         let fields = reader.request(head.as_bytes()).fields;
-        let settled = RequestCookie::read(pool, fields, clock::unix_s());
+        let cookie = ReadCookie::new(pool, fields, clock::unix_s(), now_ms());
         let cookies = cookies_of_key(pool, fields);
         let facts = Facts { source: Some(self.client.source), cookies: &cookies, ..Facts::default() };
-        let pick = pool.pick_settled(settled.backend(), &facts, Ties::tried(&[]), now_ms())?;
-        if let Some(remember) = settled.remember().or(pick.remember) {
-            pool.settle(remember, pick.backend, now_ms());
+        let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..PickScene::new(&facts, &[], now_ms()) })?;
+        let brought = pool.table().zip(cookie.value).and_then(|(table, value)| table.remember_value(value));
+        if let Some((table, remember)) = pool.table().zip(brought.or(pick.remember)) {
+            table.settle(remember, pick.backend, now_ms());
         }
         let name = pick.backend.name().to_owned();
         let value = format!("v{}", self.number);
@@ -80,7 +81,7 @@ impl Visitor<'_> {
                 Some(format!("{}={}", rule.name(), String::from_utf8_lossy(&sealed)))
             }
             Mode::Learn => {
-                pool.learn_value(value.as_bytes(), pick.backend, now_ms());
+                pool.table()?.learn(value.as_bytes(), pick.backend, now_ms());
                 Some(format!("{}={value}", rule.name()))
             }
             Mode::Prefix => Some(format!("{}={name}~{value}", rule.name())),
@@ -95,7 +96,7 @@ impl Visitor<'_> {
     }
 }
 
-/// Where everybody is served, and by which keys they are remembered.
+/// Backend of each client, and its key in the stick table.
 fn everybody(visitors: &mut [Visitor<'_>], pool: &Pool) -> Vec<(Option<String>, Option<KeyHash>)> {
     visitors.iter_mut().map(|visitor| visitor.visit(pool).map_or((None, None), |(at, key)| (Some(at), key))).collect()
 }
@@ -104,7 +105,7 @@ fn names(places: &[(Option<String>, Option<KeyHash>)]) -> Vec<Option<&str>> {
     places.iter().map(|(place, _)| place.as_deref()).collect()
 }
 
-/// Where clients go that nobody knows.
+/// Backends of new clients.
 fn strangers(config: &Config, pool: &str, clients: &[ListedClient]) -> Vec<Option<String>> {
     let mut config = config.clone();
     config.pools.iter_mut().for_each(|pool| pool.stick_table = None);
@@ -112,12 +113,12 @@ fn strangers(config: &Config, pool: &str, clients: &[ListedClient]) -> Vec<Optio
     let pool = snapshot.pool(pool).expect("the pool");
     let place = |client: &ListedClient| {
         let facts = Facts { source: Some(client.source), sni: client.sni.as_deref(), ..Facts::default() };
-        Some(pool.pick(&facts, &[], now_ms())?.backend.name().to_owned())
+        Some(pool.pick(&PickScene::new(&facts, &[], now_ms()))?.backend.name().to_owned())
     };
     clients.iter().map(place).collect()
 }
 
-/// What is said to be certain of what a stick table knows must be so of everybody who has the key.
+/// A forecast that is certain for an entry must hold for every client with its key.
 fn check_tally(what: &str, tally: &MoveTally, before: &[(Option<String>, Option<KeyHash>)], after: &[Option<&str>]) {
     let mut place: HashMap<KeyHash, &str> = HashMap::new();
     for (at, key) in before {

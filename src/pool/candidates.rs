@@ -1,0 +1,78 @@
+//! [`Candidates`]: which of a pool's backends can take one connection.
+//!
+//! Each method judges one backend; `pick.rs` orders them. Invariant: nothing is written, and `max_connections` never
+//! keeps a client from a backend to which it already holds a connection.
+
+use std::sync::Arc;
+
+use super::load::is_full;
+use super::placement_key::pin;
+use super::scene::{HealthView, PickScene};
+use super::{Health, Pool};
+use crate::config::OnFull;
+use crate::outcome::BreakCause;
+use crate::sticky::range::{Pin, Range};
+
+/// The backends of a pool, by index, as one connection meets them.
+pub(super) struct Candidates<'p, 's, V> {
+    pub(super) pool: &'p Pool,
+    pub(super) scene: &'s PickScene<'s, V>,
+}
+
+impl<V: HealthView> Candidates<'_, '_, V> {
+    /// What the backend can do now, as the scene sees it.
+    #[inline]
+    pub(super) fn health(&self, index: usize) -> Health {
+        self.scene.view.health(&self.pool.backends[index], index, self.scene.now_ms)
+    }
+
+    /// True if one more connection of this client would exceed `max_connections`.
+    #[inline]
+    pub(super) fn is_full(&self, index: usize) -> bool {
+        is_full(self.pool, index) && !(self.scene.holds)(&self.pool.backends[index])
+    }
+
+    /// True if another backend has to serve instead: the connection failed here, or the backend is full and
+    /// `on_full = "overflow"`.
+    #[inline]
+    pub(super) fn is_out(&self, index: usize) -> bool {
+        let overflows = self.pool.config.on_full == OnFull::Overflow && self.is_full(index);
+        overflows || self.scene.tried.iter().any(|backend| Arc::ptr_eq(backend, &self.pool.backends[index]))
+    }
+
+    /// True if a client known at this backend is answered by it: served, or refused when full and `on_full = "reject"`.
+    #[inline]
+    pub(super) fn serves(&self, index: usize) -> bool {
+        let drained = self.pool.backends[index].drained(self.scene.now_ms);
+        self.health(index) == Health::Usable && !drained && !self.is_out(index)
+    }
+
+    /// True if the backend takes new clients, as far as its health counts: at least `least`, and not draining. The last
+    /// resort, `least` = [`Health::Down`], uses draining backends too.
+    #[inline]
+    pub(super) fn takes(&self, index: usize, least: Health) -> bool {
+        self.health(index) >= least && (least == Health::Down || !self.pool.backends[index].draining())
+    }
+
+    /// True if the backend takes this connection of a client that is new to it.
+    pub(super) fn receives(&self, index: usize) -> bool {
+        self.takes(index, Health::Usable) && self.pool.config.backends[index].weight > 0 && !self.is_out(index)
+    }
+
+    /// True if the client's range allows this backend. A pin that is not strict allows every backend as long as no
+    /// backend of the pin takes the client.
+    pub(super) fn allows(&self, range: Option<&Range>, index: usize) -> bool {
+        let own = |pin: &Pin| (0..self.pool.backends.len()).any(|own| pin.allows(own) && self.receives(own));
+        pin(range).is_none_or(|pin| pin.allows(index) || !pin.strict && !own(pin))
+    }
+
+    /// Decides whether a client known at this backend, by cookie or by stick table, gets it. The error is the reason
+    /// why the client has to move.
+    pub(super) fn keeps(&self, index: usize, range: Option<&Range>) -> Result<(), BreakCause> {
+        match (self.allows(range, index), self.serves(index)) {
+            (false, _) => Err(BreakCause::Range),
+            (true, false) => Err(self.pool.why_not(index)),
+            (true, true) => Ok(()),
+        }
+    }
+}

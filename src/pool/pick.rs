@@ -1,0 +1,272 @@
+//! [`Pool::pick`]: which backend a connection goes to, and why.
+//!
+//! One function is the whole chain: range → cookie → stick table → placement → last resort. Passthrough connections,
+//! requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and reads no
+//! clock. Invariant: a pick takes no lock, counts no reference and allocates nothing (but for keys longer than
+//! [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
+//!
+//! # The last resort
+//!
+//! When not all backends are usable, the first of these groups that holds a backend which this connection has not tried
+//! decides: usable backends · backends ejected for failed connections · with `all_down = "try"`, all backends. In each
+//! group the backends of a pinned range come first, and others only when the pin is not strict. A strict pin never uses
+//! backends that are down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::candidates::Candidates;
+use super::load::{LoadRules, has_load_rules, is_full};
+use super::placement_key::{PlacementKey, range_of, with_key};
+use super::scene::{HealthView, PickScene};
+use super::table::{Remember, TableLookup};
+use super::{Backend, Health, Pool};
+use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
+use crate::outcome::{BreakCause, PickReason};
+use crate::pool::health::CheckState;
+use crate::sticky::Facts;
+use crate::sticky::table::EntryKind;
+use crate::sticky::table::top_keys::Label;
+
+/// Backend of a connection, and why the connection goes there.
+#[derive(Debug, Clone, Copy)]
+pub struct Pick<'p> {
+    /// The backend that was picked.
+    pub backend: &'p Arc<Backend>,
+    /// Index of the backend in [`Pool::backends`].
+    pub index: usize,
+    /// Step of the chain that chose the backend.
+    pub reason: PickReason,
+    /// True if a key or a cookie decided: the client's next connection gets the same backend.
+    pub keyed: bool,
+    /// Name of the range that holds the client's address.
+    pub range: Option<&'p Arc<str>>,
+    /// Why the client does not get the backend where it was known; `None`: it was not known, or gets that backend.
+    pub broke: Option<BreakCause>,
+    /// What to write into the stick table once the connection is established.
+    pub remember: Option<Remember>,
+}
+
+/// A backend by index, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    index: usize,
+    reason: PickReason,
+    broke: Option<BreakCause>,
+    /// What an entry for this key says about why the key is there.
+    kind: EntryKind,
+}
+
+impl Pool {
+    /// Chooses a backend. `None`: no backend may serve the client, or its backend is full and `on_full = "reject"`.
+    #[inline]
+    pub fn pick<V: HealthView>(&self, scene: &PickScene<'_, V>) -> Option<Pick<'_>> {
+        let candidates = Candidates { pool: self, scene };
+
+        // Range: a pin may forbid the backend that a cookie or the stick table names.
+        let range = range_of(self, scene.facts);
+        let pick = |choice: Choice, keyed, remember| {
+            let Choice { index, reason, broke, .. } = choice;
+            let backend = &self.backends[index];
+            // Full, and not passed over before: `on_full = "reject"`.
+            let refused = candidates.is_full(index);
+            let range = range.map(|range| &range.name);
+            (!refused).then_some(Pick { backend, index, reason, keyed, range, broke, remember })
+        };
+
+        // Cookie: its backend may have weight 0, and nothing is written into the stick table.
+        let named = scene.cookie.filter(|index| *index < self.backends.len());
+        let left = match named.map(|index| (index, candidates.keeps(index, range))) {
+            Some((index, Ok(()))) => return pick(Choice::new(index, PickReason::Cookie), true, None),
+            Some((index, Err(cause))) => Some((index, cause)),
+            None => None,
+        };
+
+        // Stick table: a known key stays where it is, unless the backend cannot serve or a policy moves the key.
+        let key = PlacementKey::new(self, scene.facts, range, || scene.view.draw(&self.shared.draws.0));
+        let table = scene.view.table(self.table.as_ref()).zip(key.table_key);
+        let entry = table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms));
+        if let Some((table, table_key)) = table.filter(|_| scene.tried.is_empty()) {
+            let label = || with_key(self, scene.facts, range, Label::of).unwrap_or_default();
+            table.observe(table_key, scene.now_ms, label);
+        }
+        let stays = match entry {
+            Some(TableLookup::At(index, kind)) => candidates.stays(index, kind, &key).map_err(Some),
+            Some(TableLookup::Gone) => Err(Some(BreakCause::Removed)),
+            Some(TableLookup::Unknown) | None => Err(None),
+        };
+
+        // Placement and last resort. What broke is judged by the entry; without a stick table, by where the key
+        // belongs.
+        let choice = match (stays, entry) {
+            (Ok(choice), _) => choice,
+            (Err(cause), entry) => match (candidates.place(&key)?, entry) {
+                (placed, None) => placed,
+                (placed, Some(TableLookup::Unknown)) => candidates.claim(&key, Choice { broke: None, ..placed }),
+                (placed, Some(TableLookup::At(index, _))) if index == placed.index => Choice { broke: None, ..placed },
+                (placed, Some(TableLookup::At(..) | TableLookup::Gone)) => Choice { broke: cause, ..placed },
+            },
+        };
+
+        // The cookie's word about where the client was known goes before the entry's.
+        let broke = match left {
+            Some((index, cause)) => (index != choice.index).then_some(cause),
+            None => choice.broke,
+        };
+        let remember = key.table_key.map(|key| Remember { key, kind: choice.kind });
+        pick(Choice { broke, ..choice }, key.keyed, remember)
+    }
+
+    /// How long a known client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`:
+    /// the client need not wait, or the pool has no such rule.
+    pub fn waits(&self, cookie: Option<usize>, facts: &Facts<'_>, now_ms: u64) -> Option<Duration> {
+        let most = match self.config.when_down {
+            OnDown::Rehash => return None,
+            OnDown::Wait(most) => most,
+            OnDown::Reject => Duration::ZERO,
+        };
+        let range = range_of(self, facts);
+        let index = cookie.or_else(|| {
+            let key = PlacementKey::new(self, facts, range, || 0).table_key?;
+            self.table.as_ref()?.lookup(key, now_ms).index()
+        })?;
+        let backend = self.backends.get(index)?;
+        // A client that a drain or a range has sent away need not wait.
+        let scene = PickScene::new(facts, &[], now_ms);
+        let allowed = || Candidates { pool: self, scene: &scene }.allows(range, index);
+        (!backend.usable(now_ms) && !backend.drained(now_ms) && allowed()).then_some(most)
+    }
+
+    /// True if a client known at this backend is answered by it, whatever its range says.
+    pub fn can_have<V: HealthView>(&self, index: usize, scene: &PickScene<'_, V>) -> bool {
+        Candidates { pool: self, scene }.serves(index)
+    }
+
+    /// Why a client does not get a backend that it would have got.
+    pub fn why_not(&self, index: usize) -> BreakCause {
+        match (self.backends[index].draining(), is_full(self, index)) {
+            (true, _) => BreakCause::Drain,
+            (false, true) => BreakCause::Full,
+            (false, false) => BreakCause::Down,
+        }
+    }
+
+    /// Why a key with this kind of entry at this backend moves to the backend where it belongs, as soon as that takes
+    /// it; `None` = it stays. A backend of weight 0 keeps every key that it has.
+    pub fn follows(&self, index: usize, kind: EntryKind) -> Option<BreakCause> {
+        let rules = self.table.as_ref()?.rules;
+        let cause = match kind {
+            EntryKind::Outgrown if rules.on_add == OnAdd::Move => BreakCause::Moved,
+            EntryKind::Displaced if rules.on_return == OnReturn::Return => BreakCause::Returned,
+            _ => return None,
+        };
+        (self.config.backends[index].weight > 0).then_some(cause)
+    }
+}
+
+impl Choice {
+    fn new(index: usize, reason: PickReason) -> Self {
+        Self { index, reason, broke: None, kind: EntryKind::Placed }
+    }
+}
+
+impl<V: HealthView> Candidates<'_, '_, V> {
+    /// Keeps a known key at its backend. The error is the reason why the key has to move.
+    fn stays(&self, index: usize, kind: EntryKind, key: &PlacementKey<'_>) -> Result<Choice, BreakCause> {
+        self.keeps(index, key.range)?;
+        // Where placement would put the key is computed only where a policy needs it.
+        let follows = self.pool.follows(index, kind);
+        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(key) } else { None };
+        let takes_it = |home: usize| {
+            let steered = LoadRules::of(self, key).is_some_and(|load| !load.admits(home));
+            home != index && self.receives(home) && !steered
+        };
+        if let Some(cause) = follows.filter(|_| home.is_some_and(takes_it)) {
+            return Err(cause);
+        }
+        let kind = match kind {
+            EntryKind::Outgrown if home == Some(index) => EntryKind::Placed,
+            // The key would have followed if its home had taken it.
+            EntryKind::Outgrown if follows.is_some() => EntryKind::Displaced,
+            EntryKind::Outgrown => EntryKind::Overflowed,
+            kind => kind,
+        };
+        Ok(Choice { kind, ..Choice::new(index, PickReason::StickTable) })
+    }
+
+    /// Writes the placement of a new key where load or time influenced it, before the connection is established: the
+    /// next connection of this key may find another load. The first of two concurrent connections chooses for both.
+    fn claim(&self, key: &PlacementKey<'_>, placed: Choice) -> Choice {
+        let table = self.scene.view.table(self.pool.table.as_ref()).filter(|_| has_load_rules(self.pool));
+        let Some((table, table_key)) = table.zip(key.table_key) else { return placed };
+        match table.claim(Remember { key: table_key, kind: placed.kind }, placed.index, self.scene.now_ms) {
+            TableLookup::At(index, kind) if index != placed.index && self.serves(index) => {
+                Choice { kind, ..Choice::new(index, PickReason::StickTable) }
+            }
+            _ => placed,
+        }
+    }
+
+    /// Places a client that is not known. Most keys can go where they belong, so that backend is judged first and
+    /// alone. Inlined with what it calls: a key's home is found in less time than the calls would take.
+    #[inline(always)]
+    fn place(&self, key: &PlacementKey<'_>) -> Option<Choice> {
+        let load = LoadRules::of(self, key);
+        if key.pin().is_none()
+            && let Some(home) = self.pool.placement.home(key.draw)
+            && self.takes(home, Health::Usable)
+            && load.as_ref().is_none_or(|load| load.admits(home))
+            && !self.is_out(home)
+        {
+            return Some(Choice::new(home, self.reason(home, Health::Usable)));
+        }
+        self.place_elsewhere(key, load.as_ref())
+    }
+
+    /// Places a key that has a pin, no home, or a home that does not take the client.
+    #[inline(never)]
+    fn place_elsewhere(&self, key: &PlacementKey<'_>, load: Option<&LoadRules<'_>>) -> Option<Choice> {
+        let all_may_try = self.pool.config.all_down == AllDown::Try && !key.strict();
+        let last = all_may_try.then_some((Health::Down, None));
+        let steered = load.map(|load| (Health::Usable, Some(load)));
+        let groups = steered.into_iter().chain([(Health::Usable, None), (Health::Ejected, None)]).chain(last);
+        let (index, least, load) = groups.into_iter().find_map(|(least, load)| {
+            let admits = |index| load.is_none_or(|load: &LoadRules<'_>| load.admits(index));
+            let fit = |index| self.takes(index, least) && admits(index) && !self.is_out(index);
+            // Load rules choose within a pin: a busy backend of the pin is better than one outside.
+            Some((self.first(key, fit, load.is_some() || key.strict())?, least, load))
+        })?;
+        // A key that is not at home has a cause, and its entry says which policy may bring it back.
+        let missed = if key.keyed { self.home(key).filter(|home| *home != index) } else { None };
+        let busy = |home| load.is_some_and(|load| !load.below_bound(home)) || is_full(self.pool, home);
+        let kind = match missed {
+            None => EntryKind::Placed,
+            Some(home) if self.takes(home, Health::Usable) && busy(home) => EntryKind::Overflowed,
+            Some(_) => EntryKind::Displaced,
+        };
+        let broke = missed.map(|home| self.pool.why_not(home));
+        Some(Choice { index, reason: self.reason(index, least), broke, kind })
+    }
+
+    /// Reason of a pick by placement.
+    #[inline]
+    fn reason(&self, index: usize, least: Health) -> PickReason {
+        let last_resort = least < Health::Usable || self.pool.config.backends[index].backup;
+        if last_resort { PickReason::LastResort } else { PickReason::Placement }
+    }
+
+    /// Backend where the key belongs. A backend that awaits its first good check has never had a key.
+    fn home(&self, key: &PlacementKey<'_>) -> Option<usize> {
+        self.first(key, |index| self.pool.backends[index].standing() != CheckState::Awaited, key.strict())
+    }
+
+    /// First fit backend of the pin, then, unless `pin_only`, first fit backend of all.
+    #[inline]
+    fn first(&self, key: &PlacementKey<'_>, fit: impl Fn(usize) -> bool, pin_only: bool) -> Option<usize> {
+        let leases = |index: usize| self.pool.backends[index].leases();
+        let placement = &self.pool.placement;
+        let Some(pin) = key.pin() else { return placement.place(key.draw, fit, leases) };
+        let own = placement.place(key.draw, |index| pin.allows(index) && fit(index), leases);
+        own.or_else(|| if pin_only { None } else { placement.place(key.draw, fit, leases) })
+    }
+}

@@ -1,0 +1,98 @@
+//! [`PickScene`]: everything that a pick looks at besides the pool.
+//!
+//! Both halves pick with the scene of a connection. `explain` and `plan` pick with a supposed one: health is what they
+//! name, and nothing is read from or written to what connections share. Invariant: a scene decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::backend::{Backend, Health};
+use super::table::PoolTable;
+use crate::sticky::Facts;
+
+/// What a pick looks at besides the pool.
+#[derive(Clone, Copy)]
+pub struct PickScene<'a, V = LiveView> {
+    /// What identifies the client.
+    pub facts: &'a Facts<'a>,
+    /// Index of the backend that a valid cookie of the request names.
+    pub cookie: Option<usize>,
+    /// Backends that this connection could not reach.
+    pub tried: &'a [Arc<Backend>],
+    /// Returns true for a backend to which this client holds a connection; that backend is never full for it.
+    pub holds: &'a dyn Fn(&Arc<Backend>) -> bool,
+    /// Now, in milliseconds of the process's clock.
+    pub now_ms: u64,
+    /// Where health, the stick table and the count of keyless picks come from.
+    pub view: V,
+}
+
+/// Where a pick takes health, the stick table and the count of keyless picks from.
+pub trait HealthView: Copy {
+    /// What the backend at `index` can do now.
+    fn health(&self, backend: &Backend, index: usize, now_ms: u64) -> Health;
+
+    /// Next number for a keyless pick.
+    fn draw(&self, draws: &AtomicU64) -> u64;
+
+    /// The pool's stick table, if the pick reads and writes it.
+    fn table<'p>(&self, table: Option<&'p PoolTable>) -> Option<&'p PoolTable>;
+}
+
+/// The pool as connections meet it.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveView;
+
+/// A pool without a stick table in which these backends, by index, are down and all others are up.
+#[derive(Debug, Clone, Copy)]
+pub struct SupposedView<'a> {
+    /// Indexes of the backends that are down.
+    pub down: &'a [usize],
+}
+
+impl<'a> PickScene<'a> {
+    /// Scene of a connection without a cookie, of a client that holds no connection to a backend.
+    #[inline]
+    pub fn new(facts: &'a Facts<'a>, tried: &'a [Arc<Backend>], now_ms: u64) -> Self {
+        Self { facts, cookie: None, tried, holds: &|_| false, now_ms, view: LiveView }
+    }
+}
+
+impl<'a> PickScene<'a, SupposedView<'a>> {
+    /// Scene of a client that no stick table knows, while the backends in `down` are down and all others are up.
+    pub fn supposed(facts: &'a Facts<'a>, cookie: Option<usize>, down: &'a [usize]) -> Self {
+        Self { facts, cookie, tried: &[], holds: &|_| false, now_ms: 0, view: SupposedView { down } }
+    }
+}
+
+impl HealthView for LiveView {
+    #[inline(always)]
+    fn health(&self, backend: &Backend, _index: usize, now_ms: u64) -> Health {
+        backend.health(now_ms)
+    }
+
+    #[inline(always)]
+    fn draw(&self, draws: &AtomicU64) -> u64 {
+        draws.fetch_add(1, Relaxed)
+    }
+
+    #[inline(always)]
+    fn table<'p>(&self, table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
+        table
+    }
+}
+
+impl HealthView for SupposedView<'_> {
+    fn health(&self, _backend: &Backend, index: usize, _now_ms: u64) -> Health {
+        if self.down.contains(&index) { Health::Down } else { Health::Usable }
+    }
+
+    /// Reads the count without advancing it.
+    fn draw(&self, draws: &AtomicU64) -> u64 {
+        draws.load(Relaxed)
+    }
+
+    fn table<'p>(&self, _table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
+        None
+    }
+}
