@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::admission::Permit;
 use crate::clock::Micros;
@@ -108,18 +108,27 @@ pub enum Selection {
     Of(Arc<Backend>),
 }
 
-/// Which connections somebody wants to see.
-#[derive(Debug, Clone)]
+/// Which connections the admin interface lists; also the query of `GET /connections`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
-    /// Those of this pool.
+    /// Only connections of this pool; `None`: of any pool.
     pub pool: Option<String>,
-    /// Those of backends of this name.
+    /// Only connections to backends of this name; `None`: to any backend.
     pub backend: Option<String>,
-    /// At most so many.
+    /// The most connections that are listed; the count goes on.
+    #[serde(default = "ConnectionFilter::limit")]
     pub limit: usize,
 }
 
 impl ConnectionFilter {
+    /// The limit of a query without one.
+    pub const LIMIT: usize = 1_000;
+
+    fn limit() -> usize {
+        Self::LIMIT
+    }
+
     /// Whether a connection of this pool and backend is one of them.
     pub fn holds(&self, pool: Option<&str>, backend: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));

@@ -18,6 +18,7 @@ use crate::http::head::RequestReader;
 use crate::outcome::Ended;
 use crate::pool::{Explanation, Pool};
 use crate::route::{RouteFacts, RouteTable};
+use crate::server::cookie_keys;
 use crate::server_name::ServerName;
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
@@ -239,7 +240,7 @@ impl ExplainedHead {
 
 /// The pools that serve. Keys of cookies are needed only by those who ask about cookies.
 fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
-    let rings = match Rings::load(config) {
+    let rings = match cookie_keys(config) {
         Ok(rings) => rings,
         Err(problems) if with_cookies => return Err(CommandError::Usage(problems.join("; "))),
         Err(_) => Rings::default(),

@@ -37,23 +37,28 @@ const STUCK_US: Micros = 100_000;
 /// What every worker of a process shares.
 #[derive(Debug)]
 pub struct WorkerShared {
-    /// What is configured.
+    /// The snapshot in force.
     pub current: Arc<Current>,
-    /// Who may come in.
+    /// Gives permits to connections.
     pub admission: Arc<Admission>,
-    /// What each worker counts.
+    /// The counters of each worker, by its number.
     pub counters: Box<[Padded<WorkerCounters>]>,
-    /// Pipes that one worker may have; beyond them it copies.
+    /// The most pipes of one worker; without a pipe it copies bytes.
     pub pipes_max: usize,
 }
 
 impl WorkerShared {
-    /// For a process that begins with this configuration, and with no limit on connections yet.
-    pub fn new(config: Config, loaded: LoadedFiles, workers: usize, pipes_max: usize) -> Self {
-        let admission = Arc::new(Admission::new(usize::MAX));
-        let snapshot = Snapshot::build(config, loaded, None, workers, &admission);
+    /// What `workers` workers share from their start on.
+    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes_max: usize) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current: Arc::new(Current::new(snapshot)), admission, counters, pipes_max }
+        Self { current, admission, counters, pipes_max }
+    }
+
+    /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
+    pub fn alone(config: Config, pipes_max: usize) -> Self {
+        let admission = Arc::new(Admission::new(usize::MAX));
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
+        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes_max)
     }
 }
 

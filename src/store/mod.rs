@@ -45,13 +45,12 @@ use tokio::task::LocalSet;
 pub use self::access::Access;
 pub use self::breaker::{Breaker, BreakerState, FAILURES};
 pub use self::notes::Notes;
+pub use self::tally::Tally;
 
 use self::keeper::Keeper;
-use self::tally::{QueryKind, QueryOutcome, Tally};
+use self::tally::{QueryKind, QueryOutcome};
 use crate::clock::{self, Micros};
 use crate::config::Cookie;
-use crate::counters::HistogramSum;
-use crate::metrics::status;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Current;
 
@@ -219,39 +218,24 @@ impl Store {
     /// The application has ended this value.
     pub fn forget(&self, pool: &Pool, value: &[u8]) {
         if self.look() != BreakerState::Off {
-            self.ask(pool, value, StoreWish::Forget { at_ms: now_ms() });
+            self.ask(pool, value, StoreWish::Forget { at_ms: clock::unix_ms() });
         }
     }
 
-    /// What operators see; `None` without a store.
-    pub fn report(&self) -> Option<status::StoreStatus> {
-        let word = match self.look() {
-            BreakerState::Off => return None,
-            BreakerState::Open => "open",
-            BreakerState::Working(_) => "working",
-        };
-        let tally = &self.shared.tally;
-        let mut report = status::StoreStatus {
-            state: word.to_owned(),
-            budget_us: self.shared.budget_us.load(Relaxed),
-            opened: tally.opened.load(Relaxed),
-            pending: tally.pending.load(Relaxed),
-            reconciled: tally.reconciled.load(Relaxed),
-            overflow: tally.overflow.load(Relaxed),
-            ..status::StoreStatus::default()
-        };
-        {
-            let said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
-            (report.place, report.complaint) = (said.place.clone(), said.complaint.clone());
-        }
-        for (kind, outcome, count) in tally.all() {
-            report.requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
-        }
-        let mut latency = HistogramSum::default();
-        tally.latency.add_to(&mut latency);
-        report.latency_us_mean = status::mean_us(&latency);
-        report.latency = latency;
-        Some(report)
+    /// The longest time that a conversation waits for a reply, in microseconds.
+    pub fn budget_us(&self) -> u64 {
+        self.shared.budget_us.load(Relaxed)
+    }
+
+    /// The counters of requests and their results.
+    pub fn tally(&self) -> &Tally {
+        &self.shared.tally
+    }
+
+    /// The address of the store, without user or password, and its last failure; either may be empty.
+    pub fn place_and_complaint(&self) -> (String, String) {
+        let said = self.shared.said.lock().unwrap_or_else(PoisonError::into_inner);
+        (said.place.clone(), said.complaint.clone())
     }
 
     /// Whether there was room to ask.
@@ -319,14 +303,10 @@ impl StoreWish {
 }
 
 fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreWish {
-    StoreWish::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
+    StoreWish::Learn { backend: backend.name_shared(), at_ms: clock::unix_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
 /// As long as the stick table knows it.
 fn ttl_ms(pool: &Pool) -> u64 {
     pool.config().cookie.as_ref().and_then(Cookie::max_idle).map_or(1, |remember| remember.as_millis() as u64)
-}
-
-fn now_ms() -> u64 {
-    clock::unix_us() / 1_000
 }

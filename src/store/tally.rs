@@ -53,18 +53,18 @@ const OUTCOMES: [(QueryOutcome, &str); 7] = [
 
 /// All counts.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     counts: [[AtomicU64; OUTCOMES.len()]; KINDS.len()],
     /// Times the breaker has opened.
-    pub(super) opened: AtomicU64,
+    pub opened: AtomicU64,
     /// Learned while the store was away, or refused by it, and waiting.
-    pub(super) pending: AtomicU64,
+    pub pending: AtomicU64,
     /// The same, and lost for want of room.
-    pub(super) overflow: AtomicU64,
+    pub overflow: AtomicU64,
     /// Entries that the store was told of when it was back.
-    pub(super) reconciled: AtomicU64,
+    pub reconciled: AtomicU64,
     /// From asking to the answer; the keeper's alone.
-    pub(super) latency: Histogram,
+    pub latency: Histogram,
 }
 
 impl Tally {
@@ -73,7 +73,7 @@ impl Tally {
     }
 
     /// Every count with its two words.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         KINDS.iter().flat_map(move |(kind, word)| {
             let of_kind = &self.counts[*kind as usize];
             OUTCOMES.iter().map(move |(outcome, other)| (*word, *other, of_kind[*outcome as usize].load(Relaxed)))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::snapshot::LoadedFiles;
 use crate::splicer::os::{Linux, now};
 
 fn shared(listener: &str, pool: &str) -> Arc<WorkerShared> {
@@ -15,7 +14,7 @@ fn shared(listener: &str, pool: &str) -> Arc<WorkerShared> {
     );
     let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
     let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-    Arc::new(WorkerShared::new(config, LoadedFiles::default(), 1, 8))
+    Arc::new(WorkerShared::alone(config, 8))
 }
 
 /// Another worker's turn may have begun later than this one's, and what it hands over may end at once.
