@@ -49,7 +49,7 @@ impl Rig {
     fn new() -> Self {
         let checked = config::check(FILE, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(WorkerShared::new(config, sessile::snapshot::LoadedFiles::default(), 1, 64));
+        let shared = Arc::new(WorkerShared::alone(config, 64));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut kernel = Kernel::new(1);
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);

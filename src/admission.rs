@@ -1,7 +1,7 @@
-//! The right to be served: limits on connections in total, per listener and per source.
+//! Limits on connections in total, per listener and per source: [`ListenerState::admit`] gives a [`Permit`] or none.
 //!
-//! Accepts nothing and closes nothing. Invariant: whatever was counted is given back by dropping a `Permit`, once; no
-//! decrement is written by hand anywhere else.
+//! Accepts nothing and closes nothing. Invariant: dropping a `Permit` gives back everything that was counted for it,
+//! once; no other code lowers these counts.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
@@ -13,26 +13,26 @@ use ahash::AHashMap;
 use crate::counters::{ListenerCounters, Padded};
 use crate::outcome::Ended;
 
-/// Locks for per-source counts; two sources rarely meet on one.
+/// Locks for per-source counts: many, so that two sources rarely wait for the same lock.
 const SHARDS: usize = 64;
 
-/// A shard that has grown to this size is swept of sources without connections before it grows further.
+/// A shard of this many sources drops those without connections before it grows further.
 const SWEEP_FROM: usize = 256;
 
-/// What a listener keeps across reloads.
+/// The state of a listener that survives reloads: its counters, its limit and its open connections.
 #[derive(Debug)]
 pub struct ListenerState {
     admission: Arc<Admission>,
-    /// Its name.
+    /// The name of the listener in the configuration.
     pub name: Arc<str>,
-    /// What each worker counts for it.
+    /// Counters of the listener, one block per worker and one per runtime.
     pub counters: Box<[Padded<ListenerCounters>]>,
     open: AtomicUsize,
     connections_max: AtomicUsize,
 }
 
 impl ListenerState {
-    /// A new listener's.
+    /// The state of a listener that was added, without a limit. `workers`: how many blocks of counters it has.
     pub fn new(name: &str, workers: usize, admission: &Arc<Admission>) -> Self {
         Self {
             admission: Arc::clone(admission),
@@ -43,17 +43,17 @@ impl ListenerState {
         }
     }
 
-    /// Connections it holds.
+    /// Connections that hold a permit of this listener now.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
     }
 
-    /// Sets its limit.
+    /// Sets the limit of open connections; `None`: no limit of its own.
     pub fn limit(&self, connections_max: Option<usize>) {
         self.connections_max.store(connections_max.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// Takes a place for one connection; `None` when a limit is reached and accepting has to wait.
+    /// Gives a permit to one connection; `None`: a limit is reached, and accepting has to wait.
     pub fn admit(self: &Arc<Self>) -> Option<Permit> {
         let total = &self.admission.open.0;
         if !take(total, self.admission.connections_max.load(Relaxed)) {
@@ -67,12 +67,12 @@ impl ListenerState {
     }
 }
 
-/// The process's limits and what counts against them.
+/// The limits of the process, and what counts against them.
 #[derive(Debug)]
 pub struct Admission {
     open: Padded<AtomicUsize>,
     connections_max: AtomicUsize,
-    /// Connections per source in the low half, new ones a second in the high half; 0 = off.
+    /// Packed limits: connections per source in the low half, new connections per second in the high half; 0 is off.
     per_source: AtomicU64,
     sources: Box<[Mutex<Shard>]>,
 }
@@ -91,7 +91,7 @@ struct Source {
 }
 
 impl Admission {
-    /// With a limit on connections in total.
+    /// Begins with a limit on connections in total, and none per source.
     pub fn new(connections_max: usize) -> Self {
         Self {
             open: Padded(AtomicUsize::new(0)),
@@ -101,30 +101,30 @@ impl Admission {
         }
     }
 
-    /// Sets the limits; what is open stays.
+    /// Sets the limits; connections beyond a new limit stay open. `None`: no limit per source.
     pub fn limit(&self, connections_max: usize, per_source: Option<u32>, rate_per_source: Option<u32>) {
         self.connections_max.store(connections_max, Relaxed);
         let packed = u64::from(rate_per_source.unwrap_or(0)) << 32 | u64::from(per_source.unwrap_or(0));
         self.per_source.store(packed, Relaxed);
     }
 
-    /// Connections in total.
+    /// Connections of the process that hold a permit now.
     pub fn open(&self) -> usize {
         self.open.0.load(Relaxed)
     }
 
-    /// Whether so many are open that none should hold more than the two descriptors it is counted with: with five each,
-    /// no more than two fifths of the limit fit.
+    /// True if a connection should hold no more than the two descriptors that it is counted with. A kept conversation
+    /// may hold five, and so only two fifths of the limit could be open.
     pub fn crowded(&self) -> bool {
         self.open().saturating_mul(5) > self.connections_max().saturating_mul(2)
     }
 
-    /// The limit on them.
+    /// The limit on connections in total.
     pub fn connections_max(&self) -> usize {
         self.connections_max.load(Relaxed)
     }
 
-    /// Sources that are counted now.
+    /// Client addresses that are counted now; 0 while per-source limits are off.
     pub fn sources(&self) -> usize {
         let count = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sources.len();
         self.sources.iter().map(count).sum()
@@ -173,7 +173,7 @@ impl Admission {
 }
 
 impl Shard {
-    /// Forgets sources that hold nothing and began nothing this second.
+    /// Drops sources that have no connection and began none in this second.
     fn sweep(&mut self, now_s: u64) {
         if self.sources.len() >= self.sweep_at.max(SWEEP_FROM) {
             self.sources.retain(|_, source| source.open > 0 || source.second == now_s);
@@ -183,27 +183,27 @@ impl Shard {
     }
 }
 
-/// The right of one connection to be served.
+/// The right of one connection to be served; given back when it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     listener: Arc<ListenerState>,
-    /// Boxed, because hardly any connection has one.
+    /// The source that was counted, boxed because few connections have one; `None`: limits were off.
     source: Option<Box<IpAddr>>,
 }
 
 impl Permit {
-    /// The listener it came in on.
+    /// The listener that accepted the connection.
     pub fn listener(&self) -> &Arc<ListenerState> {
         &self.listener
     }
 
-    /// Whether descriptors are getting scarce: see [`Admission::crowded`].
+    /// True if descriptors are getting scarce: see [`Admission::crowded`].
     pub fn crowded(&self) -> bool {
         self.listener.admission.crowded()
     }
 
-    /// Counts the connection for its source, once that is known; an IPv6 source is its /64, which is what one client
-    /// is given. Costs one load when these limits are off.
+    /// Counts the connection for its source, once that is known; an IPv6 source counts as its /64 network, because one
+    /// client has all of it. Costs one atomic load while these limits are off. Fails with the limit that is reached.
     pub fn hold_source(&mut self, source: IpAddr, now_s: u64) -> Result<(), Ended> {
         let admission = &self.listener.admission;
         if admission.per_source.load(Relaxed) == 0 || self.source.is_some() {

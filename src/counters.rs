@@ -1,35 +1,35 @@
 //! Counters and histograms that one worker writes and a scrape reads.
 //!
-//! No names, no labels, no clock: `metrics.rs` adds names when it is asked. Invariant: each cell has one writing
-//! thread, so adding is a relaxed load and store, never a locked instruction; readers may lag, never tear.
+//! Has no names, labels or clock: `metrics` adds names at each scrape. Invariant: one thread writes each cell, so
+//! adding is a relaxed load and store, never a locked instruction; a reader may see an older value, never a torn one.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::outcome::Ended;
 
-/// A number that only its owning thread adds to.
+/// A number that only its owning thread changes.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; the owning thread only.
+    /// Adds to the value; for the owning thread only.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Raises a gauge to what has been the most; the owning thread only.
+    /// Sets a gauge to the highest value so far; for the owning thread only.
     pub fn raise(&self, n: u64) {
         self.set(n.max(self.value()));
     }
 
-    /// Sets a gauge; the owning thread only.
+    /// Sets a gauge to a value; for the owning thread only.
     #[inline]
     pub fn set(&self, n: u64) {
         self.0.store(n, Relaxed);
     }
 
-    /// What it stands at.
+    /// The value now, for any thread.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -54,7 +54,7 @@ pub const BUCKETS_US: [u64; 15] = [
     3_600_000_000,
 ];
 
-/// Durations in fixed buckets.
+/// Durations of one thread, counted in the buckets of [`BUCKETS_US`].
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Counter; BUCKETS_US.len() + 1],
@@ -62,7 +62,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Adds one duration; the owning thread only.
+    /// Adds one duration in microseconds; for the owning thread only.
     #[inline]
     pub fn record_us(&self, us: u64) {
         let bucket = BUCKETS_US.partition_point(|bound| *bound < us);
@@ -70,7 +70,7 @@ impl Histogram {
         self.sum_us.add(us);
     }
 
-    /// Adds this histogram to `sum`.
+    /// Adds the counts of this histogram to `sum`.
     pub fn add_to(&self, sum: &mut HistogramSum) {
         for (cell, total) in self.buckets.iter().zip(&mut sum.buckets) {
             *total += cell.value();
@@ -79,16 +79,16 @@ impl Histogram {
     }
 }
 
-/// Several workers' histograms added up.
+/// The histograms of several threads, added up.
 #[derive(Debug, Default, Clone)]
 pub struct HistogramSum {
-    /// Not cumulative; the last has no upper bound.
+    /// Durations per bucket, not cumulative; the last bucket has no upper bound.
     pub buckets: [u64; BUCKETS_US.len() + 1],
-    /// Sum of all durations.
+    /// Sum of all durations, in microseconds.
     pub sum_us: u64,
 }
 
-/// Keeps what one thread writes off the cache lines of others.
+/// Keeps the counters of one thread on cache lines of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Padded<T>(pub T);
@@ -96,26 +96,26 @@ pub struct Padded<T>(pub T);
 /// What one worker counts for one backend.
 #[derive(Debug, Default)]
 pub struct BackendCounters {
-    /// Connections that reached it.
+    /// Connections for which a connect to the backend succeeded.
     pub connections: Counter,
-    /// Attempts that failed, refused, timed out or unreachable.
+    /// Connects that were refused, timed out or failed otherwise.
     pub connect_failures: Counter,
-    /// Bytes from clients to it.
+    /// Bytes from clients to the backend.
     pub bytes_up: Counter,
-    /// Bytes from it to clients.
+    /// Bytes from the backend to clients.
     pub bytes_down: Counter,
-    /// From the attempt's start until it was established.
+    /// Time of each connect that succeeded.
     pub connect_time: Histogram,
-    /// From accept until the connection ended.
+    /// Time of each connection from accept to its end.
     pub duration: Histogram,
 }
 
 /// What one worker counts for one listener.
 #[derive(Debug)]
 pub struct ListenerCounters {
-    /// Connections accepted.
+    /// Connections that the listener accepted.
     pub accepted: Counter,
-    /// How they ended, by `Ended as usize`.
+    /// Connections that ended, by outcome: the index is `Ended as usize`.
     pub ended: [Counter; Ended::COUNT],
 }
 
@@ -125,69 +125,69 @@ impl Default for ListenerCounters {
     }
 }
 
-/// What one worker counts for itself.
+/// What one worker counts about its own work.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
-    /// Connections it holds now.
+    /// Connections that the worker holds now.
     pub connections: Counter,
-    /// The generation of the snapshot it has adopted.
+    /// Generation of the snapshot that the worker has adopted.
     pub generation: Counter,
-    /// The longest that it took to adopt one, in microseconds.
+    /// The longest time that the worker took to adopt a snapshot, in microseconds.
     pub adopt_us_max: Counter,
-    /// Steps of connections.
+    /// Steps of connections: one per batch of events or deadline.
     pub steps: Counter,
-    /// Times it left `epoll_wait`.
+    /// Times that the worker left `epoll_wait`.
     pub wakes: Counter,
-    /// Events for a connection that no longer exists.
+    /// Events for connections that no longer exist.
     pub stale_events: Counter,
-    /// Times accept paused because a limit was reached.
+    /// Times that accepting paused because a limit was reached.
     pub accept_paused_limit: Counter,
-    /// Times accept paused because descriptors ran out.
+    /// Times that accepting paused because no descriptor was left.
     pub accept_paused_descriptors: Counter,
-    /// Accepting is paused now (0 or 1).
+    /// 1 while accepting is paused, else 0.
     pub accept_paused_now: Counter,
-    /// Steps that panicked.
+    /// Steps that panicked; each reset one connection.
     pub panics: Counter,
-    /// Turns that took longer than 100 ms.
+    /// Turns of the event loop that took longer than 100 ms.
     pub stuck: Counter,
-    /// Bytes moved by splice.
+    /// Bytes moved by splice(2), without a copy.
     pub bytes_spliced: Counter,
-    /// Pipes that exist now.
+    /// Pipes that the worker holds now.
     pub pipes: Counter,
-    /// Connections served without a key (PROXY LOCAL or UNKNOWN).
+    /// Connections without a key, because their PROXY header said LOCAL or UNKNOWN.
     pub keyless: Counter,
-    /// Connections handed to another worker.
+    /// Connections that were handed to another worker.
     pub handed_over: Counter,
-    /// Log lines dropped because the writer did not keep up.
+    /// Records of the access log dropped because its writer was too slow.
     pub log_dropped: Counter,
 }
 
-/// What the conversations of one worker count.
+/// What the runtime of one worker counts about its conversations.
 #[derive(Debug, Default)]
 pub struct ConversationCounters {
-    /// Conversations now.
+    /// Conversations that are open now.
     pub conversations: Counter,
-    /// Handshakes that were made.
+    /// TLS handshakes with clients that succeeded.
     pub handshakes: Counter,
-    /// Of these, those that resumed a session.
+    /// TLS handshakes that resumed a session.
     pub resumed: Counter,
-    /// Requests whose head was read and understood.
+    /// Requests with a valid head.
     pub requests: Counter,
-    /// Of these, those that went over a connection to the backend that was there.
+    /// Requests that were sent over a backend connection of an earlier request.
     pub reused: Counter,
-    /// Connections that became something else by Upgrade.
+    /// Conversations that left HTTP by an Upgrade.
     pub upgrades: Counter,
-    /// Requests that were answered here.
+    /// Requests that sessile replied to itself.
     pub answers: Counter,
-    /// Cookies that named a backend of the pool.
+    /// Cookies that name a backend of the pool.
     pub cookies_valid: Counter,
-    /// Cookies too long unused, or too old.
+    /// Cookies that were unused for too long or are too old.
     pub cookies_expired: Counter,
-    /// Cookies that nobody who holds a key has written.
+    /// Cookies that no key of the pool has sealed.
     pub cookies_forged: Counter,
-    /// Cookies of another pool.
+    /// Cookies that were sealed for another pool.
     pub cookies_other_pool: Counter,
-    /// Cookies for a backend that the pool has no more.
+    /// Cookies for a backend that is no longer in the pool.
     pub cookies_removed: Counter,
 }
 

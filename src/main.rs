@@ -1,4 +1,4 @@
-//! The `sessile` binary: everything is in the library.
+//! The `sessile` binary: parses the command line and runs the command; the code of both is in the library.
 
 use std::process::ExitCode;
 

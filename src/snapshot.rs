@@ -1,7 +1,8 @@
-//! Everything configured that a connection reads, behind one atomic pointer.
+//! Everything configured that a connection reads: a [`Snapshot`], in force by one atomic pointer, [`Current`].
 //!
-//! The only `ArcSwap` of the product. Opens no socket. Invariant: a decision is made from one snapshot, loaded once;
-//! a flow keeps its backend and copied limits, never a snapshot, so an old one dies as soon as nobody decides by it.
+//! The only `ArcSwap` of the product. Reads no file and opens no socket. Invariant: a decision is made from one
+//! snapshot, loaded once; a connection keeps its backend and copies of limits, never a snapshot, so an old snapshot is
+//! dropped as soon as the last decision by it is made.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,70 +24,58 @@ use crate::tls::Termination;
 /// One generation of everything configured.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts accepted files of this process; the first is 1.
+    /// Number of configurations that this process has accepted; the first is 1.
     pub generation: u64,
-    /// Equal digests place alike: pools with their method, names, weights, locations and seed.
+    /// Digest of all placements (methods, names, weights, locations, seeds): equal digests place alike.
     pub digest: u64,
-    /// The configuration it was built from.
+    /// The configuration that the snapshot was built from.
     pub config: Arc<Config>,
-    /// Listeners, as written.
+    /// Listeners, in the order of the file.
     pub listeners: Vec<Arc<Listener>>,
-    /// Pools, as written.
+    /// Pools, in the order of the file.
     pub pools: Arc<[Arc<Pool>]>,
-    /// Certificates, tickets, and how backends are spoken to.
+    /// Certificates and session tickets of listeners, and the TLS of connections to backends.
     pub tls: Arc<Termination>,
-    /// Of all memories.
+    /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
     _alive: Alive,
 }
 
-/// A listener with its rules resolved.
+/// A listener with the names of its pools resolved.
 #[derive(Debug)]
 pub struct Listener {
-    /// What the file says.
+    /// The listener as configured.
     pub config: config::Listener,
-    /// Its routes; they answer with indexes into `pools`.
+    /// The routes of the listener; they return indexes into `pools`.
     pub routes: RouteTable,
-    /// Every pool of the same snapshot.
+    /// Every pool of the snapshot.
     pub pools: Arc<[Arc<Pool>]>,
-    /// The TLS of the same snapshot.
+    /// The TLS settings of the snapshot.
     pub tls: Arc<Termination>,
-    /// Where bytes go that are certainly not TLS.
+    /// Index of the pool for connections that do not begin with TLS; `None`: they are refused.
     pub not_tls: Option<usize>,
-    /// Where connections go that stay silent.
+    /// Index of the pool for connections that send nothing in time; `None`: they are refused.
     pub silent: Option<usize>,
-    /// A rule needs the ClientHello.
+    /// True if a route or a pool cannot decide without the ClientHello.
     pub needs_hello: bool,
-    /// From accept until the hello is read.
+    /// Time from accept until the ClientHello must be read, in milliseconds.
     pub hello_ms: u32,
-    /// Limits, copied by every connection.
+    /// Deadlines and limits that every connection copies.
     pub limits: Limits,
-    /// What survives reloads.
+    /// Counters and open connections, which survive reloads.
     pub state: Arc<ListenerState>,
 }
 
-/// What the files say that a configuration names.
+/// The contents of the files that a configuration names.
 #[derive(Debug, Default)]
 pub struct LoadedFiles {
-    /// Certificates, ticket keys, authorities.
+    /// Certificates, ticket keys and authorities of TLS.
     pub tls: Termination,
-    /// Keys of cookies.
+    /// The keys that seal cookies.
     pub rings: Rings,
-    /// Makes what memories know of a key unforeseeable, where a stick-table file brings it; that of the process before, or a
-    /// new one, where not.
+    /// The secret of the stick-table file, so that its entries are found. `None`: the secret of the previous snapshot,
+    /// or a new random one.
     pub secret: Option<Secret>,
-}
-
-impl LoadedFiles {
-    /// Reads them all: everything that is wrong, or everything that is needed.
-    pub fn read(config: &Config, previous: Option<&Snapshot>) -> Result<Self, Vec<String>> {
-        let tls = Termination::load(config, previous.map(|snapshot| &*snapshot.tls));
-        let rings = Rings::load(config);
-        match (tls, rings) {
-            (Ok(tls), Ok(rings)) => Ok(Self { tls, rings, secret: None }),
-            (tls, rings) => Err([tls.err(), rings.err()].into_iter().flatten().flatten().collect()),
-        }
-    }
 }
 
 /// The keys that seal cookies, by file.
@@ -94,33 +83,17 @@ impl LoadedFiles {
 pub struct Rings(Vec<(PathBuf, Arc<KeyRing>)>);
 
 impl Rings {
-    /// Reads the files that the pools name.
-    pub fn load(config: &Config) -> Result<Self, Vec<String>> {
-        let (mut rings, mut problems) = (Self::default(), Vec::new());
-        for pool in &config.pools {
-            let Some(config::CookieMode::Insert(insert)) = pool.cookie.as_ref().map(|cookie| &cookie.mode) else {
-                continue;
-            };
-            if rings.of(&insert.keys).is_some() {
-                continue;
-            }
-            let about = |what: String| format!("pool \"{}\": cookie: {}: {what}", pool.name, insert.keys.display());
-            match std::fs::read_to_string(&insert.keys).map_err(|error| vec![about(error.to_string())]) {
-                Err(unreadable) => problems.extend(unreadable),
-                Ok(text) => match KeyRing::parse(&text) {
-                    Ok(ring) => rings.0.push((insert.keys.clone(), Arc::new(ring))),
-                    Err(wrong) => problems.extend(wrong.iter().map(|problem| about(problem.to_string()))),
-                },
-            }
-        }
-        if problems.is_empty() { Ok(rings) } else { Err(problems) }
+    /// Adds the keys of one file.
+    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>) {
+        self.0.push((path, ring));
     }
 
-    fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
+    /// The keys of a file; `None`: it was not added.
+    pub fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
         self.0.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
     }
 
-    /// A pool's cookie. Only a configuration whose files were not read lacks a ring.
+    /// The cookie rule of a pool; `None`: the pool has no cookie, or its key file was not added.
     pub fn rule(&self, pool: &config::Pool) -> Option<CookieRule> {
         let cookie = pool.cookie.as_ref()?;
         let names = pool.backends.iter().map(|backend| backend.name.as_str());
@@ -129,28 +102,28 @@ impl Rings {
     }
 }
 
-/// Where a connection belongs.
+/// Where a route sends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteTarget {
-    /// Index of the pool in the listener's `pools`.
+    /// Index of the pool in `pools` of the listener.
     pub pool: usize,
-    /// Index of the route in the listener's configuration; `None` = none of them.
+    /// Index of the route in the configuration of the listener; `None`: no route matched, and the default pool is used.
     pub route: Option<usize>,
-    /// What is done about TLS.
+    /// Whether TLS is passed through, terminated or off.
     pub tls: config::Tls,
 }
 
-/// A secret that nobody has had before; all zeros where the kernel has no random bytes to give.
-fn draw() -> Secret {
+/// A new random secret; all zeros if the kernel returns no random bytes.
+fn random_secret() -> Secret {
     let mut bytes = [0; 16];
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     Secret::new(bytes)
 }
 
 impl Snapshot {
-    /// Builds the successor of `previous`: living backends and listeners' counters carry over by name. `loaded` is what
-    /// the files say that this configuration names. Each worker counts for itself, and so does the thread beside it
-    /// that holds its conversations: seats `0..workers` and `workers..2 * workers`.
+    /// Builds the successor of `previous`; `None` at the start. Backends, with their health and leases, and counters of
+    /// listeners carry over by name. Workers count in the blocks `0..workers`, their runtimes in `workers..2 *
+    /// workers`.
     pub fn build(
         config: Config,
         loaded: LoadedFiles,
@@ -159,11 +132,11 @@ impl Snapshot {
         admission: &Arc<Admission>,
     ) -> Self {
         let LoadedFiles { tls, rings, secret } = loaded;
-        let seats = 2 * workers;
+        let blocks = 2 * workers;
         let tls = Arc::new(tls);
         let config = Arc::new(config);
-        let now_ms = clock::now() / 1_000;
-        let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(draw);
+        let now_ms = clock::now_ms();
+        let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
         let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
         let mut stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
         let pools: Arc<[Arc<Pool>]> = config
@@ -171,13 +144,13 @@ impl Snapshot {
             .iter()
             .map(|pool| {
                 let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
-                Arc::new(stick_tables.give(Pool::new(pool, old, seats).with_cookie(rings.rule(pool))))
+                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rings.rule(pool))))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
-                || Arc::new(ListenerState::new(&listener.name, seats, admission)),
+                || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
                 |old| old.state.clone(),
             );
             Arc::new(Listener::new(listener, &pools, &tls, limits, state))
@@ -194,22 +167,22 @@ impl Snapshot {
         }
     }
 
-    /// The listener of this name.
+    /// The listener of this name; `None`: the snapshot has no such listener.
     pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
         self.listeners.iter().find(|listener| listener.config.name == name)
     }
 
-    /// The listener that has this state.
+    /// The listener that has this state; `None`: it was removed.
     pub fn listener_of(&self, state: &Arc<ListenerState>) -> Option<&Arc<Listener>> {
         self.listeners.iter().find(|listener| Arc::ptr_eq(&listener.state, state))
     }
 
-    /// The pool that this backend belongs to, or did when it was removed.
+    /// The pool that this backend belongs to, or belonged to before it was removed.
     pub fn pool_of(&self, backend: &Backend) -> Option<&Arc<Pool>> {
         self.pools.iter().find(|pool| pool.is_of(backend))
     }
 
-    /// Each stick table once: its name, and the pools that share it.
+    /// Every stick table once: its name, and the pools that share it.
     pub fn stick_tables(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
         let mut stick_tables: Vec<(&str, Vec<_>)> = Vec::new();
         for pool in self.pools.iter().filter(|pool| pool.table().is_some()) {
@@ -222,7 +195,7 @@ impl Snapshot {
         stick_tables
     }
 
-    /// The pool of this name.
+    /// The pool of this name; `None`: the snapshot has no such pool.
     pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
         self.pools.iter().find(|pool| pool.name() == name)
     }
@@ -264,7 +237,7 @@ impl Listener {
 }
 
 impl Listener {
-    /// Where its routes send a connection; `None` = nowhere.
+    /// Where the routes send a connection; `None`: no route matches, and there is no default pool.
     pub fn route(&self, facts: &RouteFacts<'_>) -> Option<RouteTarget> {
         let found = self.routes.find_route(facts)?;
         let tls =
@@ -278,33 +251,33 @@ impl Listener {
 pub struct Current(ArcSwap<Snapshot>);
 
 impl Current {
-    /// Puts the first one in force.
-    pub fn new(snapshot: Snapshot) -> Self {
-        Self(ArcSwap::from_pointee(snapshot))
+    /// Puts the first snapshot of the process in force.
+    pub fn new(snapshot: impl Into<Arc<Snapshot>>) -> Self {
+        Self(ArcSwap::new(snapshot.into()))
     }
 
-    /// For one decision.
+    /// The snapshot for one decision, without a reference count.
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.0.load()
     }
 
-    /// For longer, on the control side.
+    /// The snapshot for longer than one decision; for the control thread.
     pub fn load_full(&self) -> Arc<Snapshot> {
         self.0.load_full()
     }
 
-    /// Puts another one in force and hands back the old one, to be dropped where time does not matter.
+    /// Puts another snapshot in force and returns the old one, to be dropped where time does not matter.
     pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         self.0.swap(snapshot)
     }
 
-    /// How many generations are still in stick table.
+    /// Snapshots that are not dropped yet: 1, or 2 during a reload.
     pub fn generations_alive(&self) -> usize {
         self.0.load()._alive.0.load(Relaxed)
     }
 }
 
-/// Counts the snapshots of one process that are in stick table.
+/// Counts the snapshots of one process that are not dropped yet.
 #[derive(Debug)]
 struct Alive(Arc<AtomicUsize>);
 
@@ -325,7 +298,7 @@ impl Drop for Alive {
     }
 }
 
-/// Of all pools, whatever their order.
+/// The digest of all pools; their order does not matter.
 fn digest(pools: &[Arc<Pool>]) -> u64 {
     let mut parts: Vec<_> = pools.iter().map(|pool| (pool.name(), pool.digest())).collect();
     parts.sort_unstable();

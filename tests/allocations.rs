@@ -43,7 +43,7 @@ impl Rig {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(WorkerShared::new(config, sessile::snapshot::LoadedFiles::default(), 1, 64));
+        let shared = Arc::new(WorkerShared::alone(config, 64));
         let access_log = logs.then(|| AccessLog::start(LogFormat::Json, std::io::sink()).unwrap());
         let sender = access_log.as_ref().map_or_else(AccessLogSender::off, |access_log| access_log.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);

@@ -1,7 +1,7 @@
-//! Listeners and connections of the admin interface that cannot be exhausted: so many at once, each for so long.
+//! Limits of the admin interface: [`Bounded`] accepts only so many connections at once, each for a limited time.
 //!
-//! Knows nothing of HTTP. Invariant: a connection holds a permit for exactly as long as it lives, and at
-//! [`LIFETIME`] it is closed, whatever its peer does.
+//! Reads no HTTP. Invariant: a connection holds a permit for exactly as long as it lives, and is closed after
+//! [`LIFETIME`], whatever its peer does.
 
 use std::future::Future;
 use std::io;
@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Connections to one listener at once; more wait in the backlog.
+/// Connections to one listener at once; further clients wait in the backlog.
 const CONNECTIONS_MAX: usize = 32;
-/// The longest a connection lives; longer than any answer takes.
+/// The longest time that a connection lives; every reply takes less.
 const LIFETIME: Duration = Duration::from_secs(120);
 
-/// A listener with a limit.
+/// A listener with a limit of open connections.
 pub(super) struct Bounded<L> {
     listener: L,
     permits: Arc<Semaphore>,
@@ -28,7 +28,7 @@ pub(super) struct Bounded<L> {
 }
 
 impl<L> Bounded<L> {
-    /// Bounds a listener.
+    /// Puts the limits on a listener.
     pub(super) fn new(listener: L) -> Self {
         Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), lifetime: LIFETIME }
     }
@@ -50,7 +50,7 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection with an end.
+/// A connection that ends by itself.
 pub(super) struct BoundedIo<T> {
     io: T,
     end: Pin<Box<Sleep>>,

@@ -1,23 +1,24 @@
-//! The admin interface: what the operator sees, and the little an operator can do, over HTTP.
+//! The admin interface: [`Sockets::serve`] shows operators the process and takes their commands, over HTTP.
 //!
-//! On a unix socket and, if asked, on a loopback port. Decides nothing: every answer comes from [`Control`].
-//! Invariants: the port changes nothing, only the socket can reload, drain and close; a reload once begun is finished even if whoever
-//! asked for it goes away; what a request can make the process hold is bounded.
+//! Listens on a unix socket and, if configured, on a loopback port. Decides nothing: every reply comes from
+//! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; a
+//! reload that has begun is finished even if its client goes away; the memory that requests can make the process hold
+//! is bounded.
 //!
-//! | path | answer |
+//! | path | reply |
 //! |---|---|
 //! | `GET /metrics` | Prometheus text |
-//! | `GET /healthz` | 200 while the process answers |
+//! | `GET /healthz` | 200 while the process replies |
 //! | `GET /readyz` | 200, or 503 with the reason |
 //! | `GET /status` | [`Status`] |
-//! | `GET /pools` | its pools |
-//! | `GET /backends` | their backends, each with its pool's name |
-//! | `GET /stick-table` | what pools remember, with the keys that come most often |
+//! | `GET /pools` | the pools of the status |
+//! | `GET /backends` | the backends of the status, each with the name of its pool |
+//! | `GET /stick-table` | the stick tables, with their most frequent keys |
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
-//! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with what it is then, 404; unix socket only |
+//! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
 use std::future::Future;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config;
+use crate::connection::ConnectionFilter;
 use crate::metrics::{Status, status};
 use crate::plan::{ListedClient, Plan};
 use crate::pool::{AdminState, HotKey};
@@ -40,92 +42,80 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use routes::{CONNECTIONS_SHOWN, CONNECTIONS_SHOWN_MAX};
 pub use socket::BindError;
 
 use bounded::Bounded;
 use socket::SocketFile;
 
-/// What the admin interface shows and commands.
+/// The process that the admin interface shows and commands.
 pub trait Control: Send + Sync + 'static {
-    /// How an open connection is shown.
+    /// An open connection, as `/connections` shows it.
     type Connection: Serialize + Send + 'static;
 
-    /// Whether new connections are welcome; if not, why.
+    /// `Ok` while new connections are accepted, else the reason why not.
     fn ready(&self) -> Result<(), String>;
 
-    /// What the process is doing now, without what it remembers.
+    /// What the process is doing now, without stick tables.
     fn status(&self) -> Status;
 
-    /// What is remembered, and of whom most.
+    /// The stick tables, with their most frequent keys. Takes long: every entry is counted.
     fn stick_tables(&self) -> Vec<StickTableView>;
 
-    /// How many open connections a filter holds for, and at most so many of them.
-    fn connections(&self, filter: Filter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
+    /// Counts the open connections that match a filter, and returns at most `limit` of them.
+    fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
-    /// Reads the configuration again and uses it if it is good, and if no more than this share of a pool's clients
-    /// would move.
+    /// Reads the configuration again and puts it in force if it is good. `max_move`: the highest share of a pool's
+    /// clients that may move, 0 to 1.
     fn reload(&self, max_move: Option<f64>) -> impl Future<Output = ReloadVerdict> + Send;
 
-    /// Who would move if a text were put in force, or everything that is wrong with it.
-    fn plan(&self, asked: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
+    /// Returns the clients that would move if a text were put in force, or every problem of the text.
+    fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
-    /// Tells a backend what to do; what it is then, or why nobody was told.
+    /// Changes the state of a backend; returns the new state in words, or why nothing changed.
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
 
-    /// Makes the next step of a connection panic, so that a test can see that nobody else notices.
+    /// Makes the next step of a connection panic, so that a test sees that no other connection is touched.
     #[cfg(debug_assertions)]
     fn panic(&self, id: u64) -> impl Future<Output = ()> + Send;
 }
 
-/// Which connections somebody wants to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// Those of this pool.
-    pub pool: Option<String>,
-    /// Those of backends of this name.
-    pub backend: Option<String>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-/// A stick table, and the keys that come most often.
+/// A stick table and its most frequent keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StickTableView {
-    /// What it holds.
+    /// Size, entries and losses of the table.
     #[serde(flatten)]
     pub stick_table: status::StickTableStatus,
-    /// The hottest keys, hottest first.
+    /// The most frequent keys, most frequent first.
     pub hottest: Vec<HotKey>,
 }
 
-/// What a plan is wanted for.
+/// The text that a plan is made for, and clients to follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
-    /// What the text is called in what is said about it.
+    /// Name of the text in problems and warnings.
     pub file: String,
-    /// The configuration.
+    /// The configuration, as text.
     pub text: String,
-    /// Clients to look at one by one.
+    /// Clients to be shown one by one, with their backends.
     #[serde(default)]
     pub clients: Vec<ListedClient>,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadVerdict {
-    /// Whether the new configuration is in use.
+    /// True if the new configuration is in force.
     pub accepted: bool,
-    /// The generation in use now.
+    /// Generation of the configuration in force now.
     pub generation: u64,
-    /// The digest in use now.
+    /// Digest of the configuration in force now.
     pub digest: String,
-    /// What has changed.
+    /// What the reload changed, one sentence each.
     pub changes: Vec<String>,
-    /// What is allowed but looks wrong.
+    /// What is allowed but looks wrong, one sentence each.
     pub warnings: Vec<String>,
-    /// What it was refused for.
+    /// Problems that the reload was refused for; empty if it was accepted.
     pub problems: Vec<String>,
 }
 
@@ -137,19 +127,19 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Binds what the configuration asks for.
+    /// Binds the socket and the port of the configuration, each if there is one.
     pub fn bind(config: &config::Admin) -> Result<Self, BindError> {
         let unix = config.socket.as_deref().map(socket::bind).transpose()?;
         let http = config.http.map(bind_http).transpose()?;
         Ok(Self { unix, http })
     }
 
-    /// Where the HTTP port really is.
+    /// Address of the HTTP port, as the kernel chose it; `None`: there is no port.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref()?.local_addr().ok()
     }
 
-    /// Serves until `stop` becomes true; requests begun by then are answered.
+    /// Serves until `stop` becomes true; requests that have begun get their reply.
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
         let over_unix = async {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
@@ -176,5 +166,5 @@ fn bind_http(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stopped| *stopped).await; // a sender that is gone wants us to stop, too
+    let _ = stop.wait_for(|stopped| *stopped).await; // without a sender the process is ending
 }

@@ -1,7 +1,7 @@
-//! Paths of the admin interface and their answers.
+//! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
-//! Invariant: what a path may change is decided by which router it is on, and no handler takes a body but that of plans,
-//! which changes nothing and takes at most [`PLAN_MAX`] bytes.
+//! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
+//! takes a body, of at most [`PLAN_MAX`] bytes.
 
 use std::sync::Arc;
 
@@ -12,24 +12,23 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::{Control, Filter, PlanRequest, StickTableView};
-use crate::metrics::{self, Status, status};
+use super::{Control, PlanRequest, StickTableView};
+use crate::connection::ConnectionFilter;
+use crate::metrics::{self, Exporter, Status, status};
 use crate::pool::AdminState;
 
-/// Connections shown when no `limit` is asked for.
-pub const CONNECTIONS_SHOWN: usize = 1_000;
-/// The highest `limit`.
-pub const CONNECTIONS_SHOWN_MAX: usize = 100_000;
+/// The highest `limit` of `/connections`.
+const CONNECTIONS_SHOWN_MAX: usize = 100_000;
 
-/// The longest question for a plan: half a million clients.
+/// The longest body of a request for a plan, in bytes: about half a million clients.
 const PLAN_MAX: usize = 32 << 20;
 
-/// What may be seen from anywhere.
+/// The paths that only read.
 pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
     reading().with_state(control)
 }
 
-/// What may be seen and done by whoever may open the unix socket.
+/// Every path: those that read and those that change something.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
@@ -40,8 +39,10 @@ pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
 }
 
 fn reading<C: Control>() -> Router<Arc<C>> {
+    let exporter = Arc::new(Exporter::default());
+    let page = move |State(control): State<Arc<C>>| page(control, Arc::clone(&exporter));
     Router::new()
-        .route("/metrics", get(page::<C>))
+        .route("/metrics", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<C>))
         .route("/status", get(whole::<C>))
@@ -52,18 +53,18 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/connections", get(connections::<C>))
 }
 
-async fn page<C: Control>(State(control): State<Arc<C>>) -> Response {
-    let page = aside(control, |control| metrics::render(&everything(control))).await;
+async fn page<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
+    let page = aside(control, move |control| exporter.render(&everything(control))).await;
     page.map(|page| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)).into_response()
 }
 
-/// With what is remembered, which takes a while to count and is left out where nobody asks for it.
+/// The status with stick tables. Counting their entries takes long, so only a few paths do.
 fn everything<C: Control>(control: &C) -> Status {
     let stick_tables = control.stick_tables().into_iter().map(|view| view.stick_table).collect();
     Status { stick_tables, ..control.status() }
 }
 
-/// Counting a large stick table takes a while, in which checks and commands go on.
+/// Runs work on a thread of its own: counting a large stick table takes long, and health checks go on meanwhile.
 async fn aside<C: Control, T: Send + 'static>(
     control: Arc<C>,
     look: impl FnOnce(&C) -> T + Send + 'static,
@@ -110,29 +111,21 @@ async fn backends<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<
     aside(control, move |control| Json(control.status().pools.into_iter().flat_map(of_pool).collect())).await
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConnectionsQuery {
-    limit: Option<usize>,
-    pool: Option<String>,
-    backend: Option<String>,
-}
-
 #[derive(Serialize)]
 struct Connections<T> {
-    /// How many connections the filter holds for.
+    /// Connections that match the filter.
     open: usize,
-    /// How many of them are listed.
+    /// Connections that are listed.
     shown: usize,
     connections: Vec<T>,
 }
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
-    Query(ConnectionsQuery { limit, pool, backend }): Query<ConnectionsQuery>,
+    Query(mut filter): Query<ConnectionFilter>,
 ) -> Json<Connections<C::Connection>> {
-    let limit = limit.unwrap_or(CONNECTIONS_SHOWN).min(CONNECTIONS_SHOWN_MAX);
-    let (open, connections) = control.connections(Filter { pool, backend, limit }).await;
+    filter.limit = filter.limit.min(CONNECTIONS_SHOWN_MAX);
+    let (open, connections) = control.connections(filter).await;
     Json(Connections { open, shown: connections.len(), connections })
 }
 
@@ -153,8 +146,8 @@ async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_m
     }
 }
 
-async fn plan<C: Control>(State(control): State<Arc<C>>, Json(asked): Json<PlanRequest>) -> Response {
-    match control.plan(asked).await {
+async fn plan<C: Control>(State(control): State<Arc<C>>, Json(request): Json<PlanRequest>) -> Response {
+    match control.plan(request).await {
         Ok(plan) => Json(plan).into_response(),
         Err(problems) => (StatusCode::CONFLICT, Json(problems)).into_response(),
     }
@@ -171,7 +164,7 @@ async fn order<C: Control>(
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
     match control.order(&pool, &backend, order) {
-        Ok(told) => format!("{told}\n").into_response(),
+        Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
     }
 }

@@ -1,7 +1,7 @@
 //! The unix socket of the admin interface.
 //!
-//! Serves nothing. Invariants: nobody outside owner and group can ever connect, because the mode is set between bind
-//! and listen; a socket that somebody listens on is never removed, neither at the start nor at the end.
+//! Serves no request. Invariants: only owner and group can ever connect, because the mode is set between bind and
+//! listen; a socket that another process listens on is never removed, neither at the start nor at the end.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,16 +13,16 @@ use socket2::Socket;
 
 use crate::socket;
 
-/// Owner and group may connect.
+/// Mode of the socket file: owner and group may connect.
 const MODE: u32 = 0o660;
 const BACKLOG: i32 = 64;
 
 /// Why the admin interface cannot listen.
 #[derive(Debug)]
 pub struct BindError {
-    /// The path or address.
+    /// The path or address that could not be bound.
     pub place: String,
-    /// What was in the way.
+    /// The error of the kernel.
     pub cause: io::Error,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// The socket's file. Removed when dropped, which is to be after the listener.
+/// The file of the socket. Dropping it removes the file; the listener must be dropped before.
 #[derive(Debug)]
 pub(super) struct SocketFile(PathBuf);
 
@@ -49,7 +49,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens on `path`, non-blocking.
+/// Listens on `path` with a non-blocking socket.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     try_bind(path).map_err(|cause| BindError { place: path.display().to_string(), cause })
 }

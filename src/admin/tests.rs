@@ -51,7 +51,7 @@ impl Control for Fake {
         }]
     }
 
-    async fn connections(&self, filter: Filter) -> (usize, Vec<Open>) {
+    async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
         let open =
             |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
         let mut all: Vec<_> = (0..3_000).map(open).collect();
@@ -180,7 +180,7 @@ fn connections_are_filtered_counted_and_limited() {
         assert_eq!(answer["connections"].as_array().unwrap().len(), answer["shown"]);
         (answer["open"].as_u64().unwrap(), answer["shown"].as_u64().unwrap())
     };
-    assert_eq!(shown("/connections"), (3_001, CONNECTIONS_SHOWN as u64));
+    assert_eq!(shown("/connections"), (3_001, ConnectionFilter::LIMIT as u64));
     assert_eq!(shown("/connections?limit=5000"), (3_001, 3_001));
     assert_eq!(shown("/connections?pool=web&limit=0"), (3_000, 0));
     assert_eq!(shown("/connections?pool=web&backend=a&limit=7"), (1_500, 7));

@@ -15,7 +15,7 @@ use super::{CommandError, client, print_json};
 use crate::admin::PlanRequest;
 use crate::clock;
 use crate::plan::{Ask, ListedClient, Plan};
-use crate::snapshot::LoadedFiles;
+use crate::server::certificates_and_keys;
 
 /// Exit code when more would move than is allowed.
 const EXIT_TOO_MUCH: u8 = 1;
@@ -94,8 +94,8 @@ impl PlanFiles {
 fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, CommandError> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
     let plan = Plan::new(&old, &new, Ask::about(clients));
-    // A plan may be made on a machine without the keys.
-    match (LoadedFiles::read(&old, None), LoadedFiles::read(&new, None)) {
+    // On the machine where a plan is made there may be no keys.
+    match (certificates_and_keys(&old, None), certificates_and_keys(&new, None)) {
         (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),
         (old, new) => {
             let mut plan = plan;

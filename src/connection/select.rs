@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use crate::pool::Backend;
 
 /// The connections that a command ends.
@@ -16,18 +18,27 @@ pub enum Selection {
     Of(Arc<Backend>),
 }
 
-/// The connections that the admin interface lists.
-#[derive(Debug, Clone)]
+/// The connections that the admin interface lists; also the query of `GET /connections`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConnectionFilter {
     /// Name of the pool; `None` = any pool.
     pub pool: Option<String>,
     /// Name of the backend; `None` = any backend.
     pub backend: Option<String>,
     /// The list holds at most this many.
+    #[serde(default = "ConnectionFilter::default_limit")]
     pub limit: usize,
 }
 
 impl ConnectionFilter {
+    /// The limit of a query that gives none.
+    pub const LIMIT: usize = 1_000;
+
+    fn default_limit() -> usize {
+        Self::LIMIT
+    }
+
     /// True for a connection of this pool and backend; `None` = it has no pool or backend yet.
     pub fn matches(&self, pool: Option<&str>, backend: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|is| name == Some(is));

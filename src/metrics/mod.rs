@@ -1,12 +1,14 @@
-//! The Prometheus page: a pure function of [`Status`].
+//! The Prometheus page: [`Exporter`] renders a [`Status`].
 //!
-//! Counts nothing itself and keeps no state: a recorder lives for one scrape, so a listener or backend that was removed
-//! is gone from the next page, and what was carried over by a reload keeps its totals. Invariants: names begin with
-//! `sessile_` and end with their unit; every series has a help text; label values come from the configuration, whose
-//! names need no escaping, or from closed lists, never from a client.
+//! Counts nothing itself. The exporter holds one handle per series and fills all of them at each scrape. When a series
+//! is gone, or a counter was reset with what it counts, it begins again with a new recorder, because the recorder
+//! itself forgets no series and lowers no counter. Invariants: a page shows exactly the series of its status; names
+//! begin with `sessile_` and end with their unit; every series has a help text; label values come from the
+//! configuration, where names need no escaping, or from closed lists, never from a client.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -24,69 +26,92 @@ use status::{BackendStatus, MetricKind, PoolStatus, RuntimeStatus, Series, Worke
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Renders the page.
-pub fn render(status: &Status) -> String {
-    let mut page = Page::new();
-    process(&mut page, status);
-    reloads(&mut page, status);
-    listeners(&mut page, status);
-    pools(&mut page, status);
-    stick_tables(&mut page, status);
-    backends(&mut page, status);
-    store(&mut page, status);
-    workers(&mut page, status);
-    page.finish()
+/// Renders the page, once per scrape.
+pub struct Exporter(Mutex<Page>);
+
+impl Default for Exporter {
+    fn default() -> Self {
+        Self(Mutex::new(Page::new()))
+    }
+}
+
+impl Exporter {
+    /// Returns the page of this status, with exactly its series.
+    pub fn render(&self, status: &Status) -> String {
+        let mut page = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !page.fill(status) {
+            *page = Page::new();
+            page.fill(status);
+        }
+        page.text()
+    }
 }
 
 fn process(page: &mut Page, status: &Status) {
-    page.gauge("sessile_build_info", "Version of the binary.", [(labels([("version", &status.version)]), 1)]);
-    page.gauge("sessile_ready", "Whether /readyz says yes.", [(vec![], status.ready.into())]);
-    page.gauge("sessile_uptime_seconds", "Since the process started.", [(vec![], status.uptime_s)]);
-    page.gauge("sessile_permits", "Connections admitted now.", [(vec![], status.admission.open)]);
-    page.gauge("sessile_permits_max", "Connections that may be admitted at once.", [(vec![], status.admission.max)]);
+    page.gauge(
+        "sessile_build_info",
+        "Version of the running binary; the value is always 1.",
+        [(labels([("version", &status.version)]), 1)],
+    );
+    page.gauge("sessile_ready", "1 while /readyz returns 200, else 0.", [([], status.ready.into())]);
+    page.gauge("sessile_uptime_seconds", "Seconds since the process started.", [([], status.uptime_s)]);
+    page.gauge(
+        "sessile_permits",
+        "Connections that hold a permit now, over all listeners.",
+        [([], status.admission.open)],
+    );
+    page.gauge("sessile_permits_max", "Limit of connections that may be open at once.", [([], status.admission.max)]);
     page.gauge(
         "sessile_sources",
-        "Client addresses tracked for per-source limits; 0 while those are off.",
-        [(vec![], status.admission.sources)],
+        "Client addresses that are counted for per-source limits; 0 while those limits are off.",
+        [([], status.admission.sources)],
     );
     page.counter(
         "sessile_log_lost_total",
-        "Connection log records lost because standard output failed.",
-        [(vec![], status.log_lost)],
+        "Access log records lost because writing to standard output failed.",
+        [([], status.log_lost)],
     );
     let descriptors = status.descriptors;
-    page.gauge("sessile_descriptors", "Open descriptors.", descriptors.map(|d| (vec![], d.open)));
-    page.gauge("sessile_descriptors_max", "Soft limit of open descriptors.", descriptors.map(|d| (vec![], d.max)));
+    page.gauge("sessile_descriptors", "File descriptors that the process has open.", descriptors.map(|d| ([], d.open)));
+    page.gauge(
+        "sessile_descriptors_max",
+        "Soft limit of file descriptors (RLIMIT_NOFILE).",
+        descriptors.map(|d| ([], d.max)),
+    );
 }
 
 fn reloads(page: &mut Page, status: &Status) {
     let reloads = &status.reloads;
-    page.gauge("sessile_generation", "Raised by every accepted reload.", [(vec![], status.generation)]);
+    page.gauge(
+        "sessile_generation",
+        "Number of the configuration in force; every accepted reload adds 1.",
+        [([], status.generation)],
+    );
     page.gauge(
         "sessile_generations_alive",
-        "Snapshots not yet dropped: 1, or 2 during a reload.",
-        [(vec![], status.generations_alive as u64)],
+        "Configurations still in memory: 1, or 2 during a reload.",
+        [([], status.generations_alive as u64)],
     );
     page.gauge(
         "sessile_digest_info",
-        "Digest of all placements; equal digests place alike.",
+        "Digest of the placement of all pools; instances with equal digests place alike.",
         [(labels([("digest", &status.digest)]), 1)],
     );
     page.counter(
         "sessile_reloads_total",
-        "Reloads by verdict.",
+        "Reloads since the start, by verdict.",
         [("accepted", reloads.accepted), ("refused", reloads.refused)]
             .map(|(verdict, count)| (labels([("verdict", verdict)]), count)),
     );
     page.gauge(
         "sessile_reload_last_accepted",
-        "Whether the last reload, or the start, was accepted.",
-        [(vec![], reloads.last_accepted.into())],
+        "1 if the last reload was accepted, else 0; 1 before the first reload.",
+        [([], reloads.last_accepted.into())],
     );
     page.gauge(
         "sessile_reload_last_timestamp_seconds",
-        "When the last reload, or the start, was judged.",
-        [(vec![], reloads.last_unix_s)],
+        "Time of the last reload, or of the start, in seconds since 1970.",
+        [([], reloads.last_unix_s)],
     );
 }
 
@@ -94,17 +119,17 @@ fn listeners(page: &mut Page, status: &Status) {
     let listeners = || status.listeners.iter().map(|listener| (listener, labels([("listener", &listener.name)])));
     page.counter(
         "sessile_connections_accepted_total",
-        "Connections accepted.",
+        "Connections that the listener accepted.",
         listeners().map(|(listener, labels)| (labels, listener.totals.accepted)),
     );
     page.gauge(
         "sessile_connections_open",
-        "Connections open now.",
+        "Connections of the listener that are open now.",
         listeners().map(|(listener, labels)| (labels, listener.open)),
     );
     page.gauge(
         "sessile_connections_max",
-        "Connections the listener may have open at once, where it has a limit of its own.",
+        "Limit of open connections of the listener; absent without a limit of its own.",
         listeners().filter_map(|(listener, labels)| Some((labels, listener.max?))),
     );
     let endings = || {
@@ -115,7 +140,7 @@ fn listeners(page: &mut Page, status: &Status) {
     };
     page.counter(
         "sessile_connections_ended_total",
-        "Connections ended, by outcome and by whose fault it was.",
+        "Connections that ended, by outcome and by the side at fault.",
         endings().map(|(ended, listener, count)| {
             let (outcome, fault) = (ended.word(), ended.fault().word());
             (labels([("listener", listener), ("outcome", outcome), ("fault", fault)]), count)
@@ -123,7 +148,7 @@ fn listeners(page: &mut Page, status: &Status) {
     );
     page.counter(
         "sessile_connections_refused_total",
-        "Connections turned away before any backend was tried, by reason.",
+        "Connections refused before any backend was tried, by reason.",
         endings()
             .filter(|(ended, ..)| ended.refused())
             .map(|(ended, listener, count)| (labels([("listener", listener), ("reason", ended.word())]), count)),
@@ -133,15 +158,14 @@ fn listeners(page: &mut Page, status: &Status) {
 fn pools(page: &mut Page, status: &Status) {
     page.gauge(
         "sessile_pool_digest_info",
-        "Digest of the pool's placement; equal digests place alike.",
+        "Digest of the placement of the pool; equal digests place alike.",
         status.pools.iter().map(|pool| (labels([("pool", &pool.name), ("digest", &pool.digest)]), 1)),
     );
     page.counter(
         "sessile_sticky_breaks_total",
-        "Known keys that got another backend, by cause.",
+        "Picks of another backend for a key that the stick table knew, by cause.",
         status.pools.iter().flat_map(|pool| {
-            let of_cause = |(cause, count): (&String, &u64)| (labels([("pool", &pool.name), ("cause", cause)]), *count);
-            pool.breaks.iter().map(of_cause)
+            pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
         }),
     );
 }
@@ -151,75 +175,81 @@ fn stick_tables(page: &mut Page, status: &Status) {
         || status.stick_tables.iter().map(|stick_table| (stick_table, labels([("stick_table", &stick_table.name)])));
     page.gauge(
         "sessile_stick_table_bytes",
-        "Size of the stick table.",
+        "Memory of the stick table, in bytes.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.bytes)),
     );
     page.gauge(
         "sessile_stick_table_known",
-        "Keys whose backend is remembered, by the time since they were last seen, at most.",
+        "Entries of the stick table, by the highest time since they were last seen.",
         status.stick_tables.iter().flat_map(|stick_table| {
-            let of_age =
-                |(age, count): (&String, &u64)| (labels([("stick_table", &stick_table.name), ("age", age)]), *count);
-            stick_table.known_by_age.iter().map(of_age)
+            let ages = stick_table.known_by_age.iter();
+            ages.map(|(age, count)| (labels([("stick_table", &stick_table.name), ("age", age)]), *count))
         }),
     );
     page.gauge(
         "sessile_stick_table_displaced",
-        "Remembered keys that placement alone would not find.",
+        "Entries that placement alone would send to another backend.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.displaced)),
     );
     page.gauge(
         "sessile_stick_table_learned",
-        "Remembered cookies of applications.",
+        "Entries of cookies that were learned from applications.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.learned)),
     );
     page.counter(
         "sessile_stick_table_evicted_displaced_total",
-        "Remembered keys that placement would not find, and that had to give way.",
+        "Entries lost for want of room, of those that placement alone would send to another backend.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.evicted_displaced)),
     );
     page.level(
         "sessile_stick_table_hottest_ratio",
-        "Share of the picks of about the last twenty minutes that is the most frequent key's.",
+        "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
     );
 }
 
-/// Name, help and number of a series that each backend has.
+/// Name, help text and value of a series that every backend has.
 type BackendSeries = (&'static str, &'static str, fn(&BackendStatus) -> u64);
 
 const BACKEND_COUNTERS: [BackendSeries; 4] = [
-    ("sessile_backend_connections_total", "Connections that reached the backend.", |b| b.totals.connections),
-    ("sessile_backend_connect_failures_total", "Connect attempts that failed.", |b| b.totals.connect_failures),
+    ("sessile_backend_connections_total", "Connections for which a connect to the backend succeeded.", |b| {
+        b.totals.connections
+    }),
+    ("sessile_backend_connect_failures_total", "Connects to the backend that failed.", |b| b.totals.connect_failures),
     ("sessile_backend_up_bytes_total", "Bytes from clients to the backend.", |b| b.totals.bytes_up),
     ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
 ];
 
 const BACKEND_GAUGES: [BackendSeries; 4] = [
-    ("sessile_backend_leases", "Load: connections that hold a lease on the backend now.", |b| b.leases),
-    ("sessile_backend_up", "Whether health checks leave the backend in service.", |b| b.up.into()),
-    ("sessile_backend_ejected", "Whether failed connects have the backend set aside.", |b| b.ejected.into()),
-    ("sessile_backend_weight", "Configured weight.", |b| b.weight.into()),
+    ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |b| b.leases),
+    ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |b| b.up.into()),
+    ("sessile_backend_ejected", "1 while the backend is ejected because connects failed, else 0.", |b| {
+        b.ejected.into()
+    }),
+    ("sessile_backend_weight", "Weight of the backend in the configuration.", |b| b.weight.into()),
 ];
+
+fn names<'a>(pool: &'a PoolStatus, backend: &'a BackendStatus) -> MetricLabels<'a, 2> {
+    [("pool", &pool.name), ("backend", &backend.name)]
+}
 
 fn backends(page: &mut Page, status: &Status) {
     let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    let name = |pool: &PoolStatus, backend: &BackendStatus| labels([("pool", &pool.name), ("backend", &backend.name)]);
     for (series, help, read) in BACKEND_COUNTERS {
-        page.counter(series, help, backends().map(|(pool, backend)| (name(pool, backend), read(backend))));
+        page.counter(series, help, backends().map(|(pool, backend)| (names(pool, backend), read(backend))));
     }
     for (series, help, read) in BACKEND_GAUGES {
-        page.gauge(series, help, backends().map(|(pool, backend)| (name(pool, backend), read(backend))));
+        page.gauge(series, help, backends().map(|(pool, backend)| (names(pool, backend), read(backend))));
     }
     page.histogram(
         "sessile_backend_connect_time_seconds",
-        "Time of connects that succeeded.",
-        backends().map(|(pool, backend)| (name(pool, backend), &backend.totals.connect_time)),
+        "Time of connects to the backend that succeeded.",
+        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.connect_time)),
     );
     page.histogram(
         "sessile_backend_duration_seconds",
-        "Duration of connections, from accept to end.",
-        backends().map(|(pool, backend)| (name(pool, backend), &backend.totals.duration)),
+        "Time of connections to the backend, from accept to end.",
+        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.duration)),
     );
 }
 
@@ -227,39 +257,39 @@ fn store(page: &mut Page, status: &Status) {
     let store = || status.store.iter();
     page.gauge(
         "sessile_store_up",
-        "Whether the shared store is asked; 0 while the breaker is open.",
-        store().map(|store| (vec![], (store.state == "working").into())),
+        "1 while the shared store is used, 0 while its circuit breaker is open.",
+        store().map(|store| ([], (store.state == "working").into())),
     );
     page.counter(
         "sessile_store_opened_total",
-        "Times the shared store had to be left alone after it had worked.",
-        store().map(|store| (vec![], store.opened)),
+        "Times that the circuit breaker of the shared store opened.",
+        store().map(|store| ([], store.opened)),
     );
     page.counter(
         "sessile_store_requests_total",
-        "What was asked of the shared store, by kind and by what became of it.",
+        "Requests to the shared store, by kind and result.",
         store().flat_map(|store| &store.requests).flat_map(|(kind, outcomes)| {
             outcomes.iter().map(move |(outcome, count)| (labels([("kind", kind), ("result", outcome)]), *count))
         }),
     );
     page.gauge(
         "sessile_store_pending",
-        "Entries learned while the shared store is away, that it will be told.",
-        store().map(|store| (vec![], store.pending)),
+        "Entries that wait to be written until the shared store is back.",
+        store().map(|store| ([], store.pending)),
     );
     page.counter(
         "sessile_store_reconciled_total",
-        "Entries that the shared store was told when it was back.",
-        store().map(|store| (vec![], store.reconciled)),
+        "Entries written to the shared store after it was back.",
+        store().map(|store| ([], store.reconciled)),
     );
     page.counter(
         "sessile_store_overflow_total",
-        "Entries learned while the shared store was away, and lost for want of room.",
-        store().map(|store| (vec![], store.overflow)),
+        "Entries lost for want of room while the shared store was away.",
+        store().map(|store| ([], store.overflow)),
     );
     page.histogram(
         "sessile_store_latency_seconds",
-        "Time of an exchange with the shared store.",
+        "Time of one exchange with the shared store.",
         store().map(|store| (labels([("kind", "redis")]), &store.latency)),
     );
 }
@@ -270,9 +300,10 @@ fn workers(page: &mut Page, status: &Status) {
 }
 
 fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
+    let names: Vec<_> = (0..numbers.len()).map(|index| index.to_string()).collect();
     for series in all {
-        let samples = numbers.iter().enumerate();
-        let samples = samples.map(|(index, numbers)| (labels([("worker", &index.to_string())]), (series.3)(numbers)));
+        let samples = names.iter().zip(numbers);
+        let samples = samples.map(|(name, numbers)| (labels([("worker", name)]), (series.3)(numbers)));
         match series.1 {
             MetricKind::Counter => page.counter(series.0, series.2, samples),
             MetricKind::Gauge => page.gauge(series.0, series.2, samples),
@@ -281,65 +312,146 @@ fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
     }
 }
 
-type MetricLabels = Vec<Label>;
+/// Names and values of the labels of one series.
+type MetricLabels<'a, const N: usize> = [(&'static str, &'a str); N];
 
-fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> MetricLabels {
-    pairs.into_iter().map(|(name, value)| Label::new(name, value.to_owned())).collect()
+/// Labels as borrowed texts.
+fn labels<const N: usize>(labels: MetricLabels<'_, N>) -> MetricLabels<'_, N> {
+    labels
 }
 
-/// A page being written: counters and gauges by the exporter, histograms by us, because ours are filled already.
+/// The page between scrapes: counters and gauges are the exporter's, histograms are ours, because they are filled
+/// already.
 struct Page {
     recorder: PrometheusRecorder,
+    /// The series of the last scrape, in the order in which they are filled.
+    held: Vec<HeldSeries>,
+    /// The place in `held` of the next series.
+    next: usize,
+    /// False once this scrape has met a series that `held` lacks at its place, or a counter that fell.
+    fits: bool,
     histograms: String,
+}
+
+/// A series that the recorder has.
+struct HeldSeries {
+    key: Key,
+    handle: SeriesHandle,
+}
+
+enum SeriesHandle {
+    Counter {
+        counter: Counter,
+        /// The value at the last scrape.
+        last: u64,
+    },
+    Gauge(Gauge),
 }
 
 impl Page {
     const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
     fn new() -> Self {
-        Self { recorder: PrometheusBuilder::new().build_recorder(), histograms: String::new() }
+        let recorder = PrometheusBuilder::new().build_recorder();
+        Self { recorder, held: Vec::new(), next: 0, fits: true, histograms: String::new() }
     }
 
-    fn counter(
+    /// Fills every series; false if the recorder has a series that the status lacks, so that a new page is needed.
+    fn fill(&mut self, status: &Status) -> bool {
+        (self.next, self.fits) = (0, true);
+        self.histograms.clear();
+        process(self, status);
+        reloads(self, status);
+        listeners(self, status);
+        pools(self, status);
+        stick_tables(self, status);
+        backends(self, status);
+        store(self, status);
+        workers(self, status);
+        self.fits && self.next == self.held.len()
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.recorder.handle().render();
+        text.push_str(&self.histograms);
+        text
+    }
+
+    fn counter<'a, const N: usize>(
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels, u64)>,
+        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, u64)>,
     ) {
-        self.recorder.describe_counter(name.into(), None, help.into());
         for (labels, value) in samples {
-            let counter: Counter = self.recorder.register_counter(&Key::from_parts(name, labels), &Self::METADATA);
-            counter.absolute(value);
+            let register = |recorder: &PrometheusRecorder, key: &Key| {
+                recorder.describe_counter(name.into(), None, help.into());
+                SeriesHandle::Counter { counter: recorder.register_counter(key, &Self::METADATA), last: 0 }
+            };
+            match self.held_series(name, labels, register) {
+                Some(SeriesHandle::Counter { counter, last }) if *last <= value => {
+                    counter.absolute(value);
+                    *last = value;
+                }
+                _ => self.fits = false,
+            }
         }
     }
 
-    fn gauge(
+    fn gauge<'a, const N: usize>(
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels, u64)>,
+        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, u64)>,
     ) {
         self.level(name, help, samples.into_iter().map(|(labels, value)| (labels, value as f64)));
     }
 
-    fn level(
+    /// A gauge with a fraction.
+    fn level<'a, const N: usize>(
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels, f64)>,
+        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, f64)>,
     ) {
-        self.recorder.describe_gauge(name.into(), None, help.into());
         for (labels, value) in samples {
-            let gauge: Gauge = self.recorder.register_gauge(&Key::from_parts(name, labels), &Self::METADATA);
-            gauge.set(value);
+            let register = |recorder: &PrometheusRecorder, key: &Key| {
+                recorder.describe_gauge(name.into(), None, help.into());
+                SeriesHandle::Gauge(recorder.register_gauge(key, &Self::METADATA))
+            };
+            match self.held_series(name, labels, register) {
+                Some(SeriesHandle::Gauge(gauge)) => gauge.set(value),
+                _ => self.fits = false,
+            }
         }
     }
 
-    fn histogram<'a>(
+    /// The handle of the next series: the held one, or a new one behind all held ones. `None`: another series is held
+    /// at this place.
+    fn held_series<const N: usize>(
+        &mut self,
+        name: &'static str,
+        labels: MetricLabels<'_, N>,
+        register: impl FnOnce(&PrometheusRecorder, &Key) -> SeriesHandle,
+    ) -> Option<&mut SeriesHandle> {
+        if self.next == self.held.len() {
+            let owned: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+            let key = Key::from_parts(name, owned);
+            let handle = register(&self.recorder, &key);
+            self.held.push(HeldSeries { key, handle });
+        }
+        let series = self.held.get_mut(self.next)?;
+        self.next += 1;
+        let same = series.key.name() == name
+            && series.key.labels().map(|label| (label.key(), label.value())).eq(labels.iter().copied());
+        same.then_some(&mut series.handle)
+    }
+
+    fn histogram<'a, const N: usize>(
         &mut self,
         name: &'static str,
         help: &'static str,
-        samples: impl Iterator<Item = (MetricLabels, &'a HistogramSum)>,
+        samples: impl Iterator<Item = (MetricLabels<'a, N>, &'a HistogramSum)>,
     ) {
         let mut samples = samples.peekable();
         if samples.peek().is_none() {
@@ -349,8 +461,7 @@ impl Page {
         // Writing to a String does not fail.
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
         for (labels, sum) in samples {
-            let labels: Vec<_> = labels.iter().map(|l| format!("{}=\"{}\"", l.key(), l.value())).collect();
-            let labels = labels.join(",");
+            let labels = labels.map(|(name, value)| format!("{name}=\"{value}\"")).join(",");
             let mut count = 0;
             for (index, bucket) in sum.buckets.iter().enumerate() {
                 count += bucket;
@@ -361,12 +472,6 @@ impl Page {
             let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
         }
         out.push('\n');
-    }
-
-    fn finish(self) -> String {
-        let mut page = self.recorder.handle().render();
-        page.push_str(&self.histograms);
-        page
     }
 }
 

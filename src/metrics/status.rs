@@ -1,7 +1,8 @@
-//! What the process is doing now, as plain data: filled once a request, shown as a metrics page, as JSON or as a table.
+//! What the process is doing now, as plain data: a [`Status`] is filled per request and shown as metrics, JSON or a
+//! table.
 //!
-//! Reads counters, owns none. Invariant: everything an operator can see in `/metrics`, `/status` and `sessile status`
-//! comes from one [`Status`], so that they cannot contradict each other. No field takes its value from a client.
+//! Reads counters, owns none. Invariant: `/metrics`, `/status` and `sessile status` show the same [`Status`], so they
+//! cannot contradict each other. No field takes its value from a client.
 
 use std::collections::BTreeMap;
 
@@ -10,83 +11,83 @@ use serde::{Deserialize, Serialize};
 use crate::counters::{BackendCounters, ConversationCounters, HistogramSum, ListenerCounters, Padded, WorkerCounters};
 use crate::outcome::Ended;
 
-/// What the process is doing now.
+/// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// The version of the binary.
+    /// Version of the running binary.
     pub version: String,
-    /// Whether `/readyz` says yes.
+    /// True while `/readyz` returns 200.
     pub ready: bool,
-    /// Since the process started.
+    /// Seconds since the process started.
     pub uptime_s: u64,
-    /// Raised by every accepted reload.
+    /// Number of the configuration in force; every accepted reload adds 1.
     pub generation: u64,
     /// Snapshots not yet dropped: 1, or 2 during a reload.
     pub generations_alive: usize,
-    /// Equal digests place alike.
+    /// Digest of the placement of all pools; equal digests place alike.
     pub digest: String,
-    /// What became of reloads.
+    /// Reloads since the start.
     pub reloads: Reloads,
-    /// The right to be served.
+    /// Permits and their limit.
     pub admission: AdmissionStatus,
-    /// Connection log records lost because standard output failed.
+    /// Access log records lost because writing to standard output failed.
     pub log_lost: u64,
-    /// Descriptors of the process, where `/proc` tells.
+    /// File descriptors of the process; `None` without `/proc`.
     pub descriptors: Option<Descriptors>,
     /// Listeners, in the order of the file.
     pub listeners: Vec<ListenerStatus>,
     /// Pools, in the order of the file.
     pub pools: Vec<PoolStatus>,
-    /// What pools remember of their clients.
+    /// Stick tables; empty where they were not requested, because counting them takes long.
     #[serde(default)]
     pub stick_tables: Vec<StickTableStatus>,
-    /// The shared store, if there is one.
+    /// The shared store; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreStatus>,
-    /// Workers, by number.
+    /// Counters of each worker, by its number.
     pub workers: Vec<WorkerStatus>,
-    /// What each one's conversations came to.
+    /// Counters of each runtime, by number of its worker.
     #[serde(default)]
     pub conversations: Vec<RuntimeStatus>,
 }
 
-/// What became of reloads.
+/// Reloads since the start, and the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloads {
-    /// Accepted since the start; the start itself does not count.
+    /// Reloads accepted since the start, without the start itself.
     pub accepted: u64,
-    /// Refused since the start.
+    /// Reloads refused since the start.
     pub refused: u64,
-    /// Whether the last one, or the start, was accepted.
+    /// True if the last reload was accepted, and before the first reload.
     pub last_accepted: bool,
-    /// When that was, in seconds since 1970.
+    /// Time of the last reload, or of the start, in seconds since 1970.
     pub last_unix_s: u64,
-    /// What the last one was refused for.
+    /// Problems of the last reload; empty if it was accepted.
     pub problems: Vec<String>,
 }
 
-/// The right to be served.
+/// Permits: each open connection holds one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionStatus {
-    /// Permits held now.
+    /// Permits that connections hold now.
     pub open: u64,
-    /// Permits there are.
+    /// Limit of permits held at once.
     pub max: u64,
-    /// Client addresses tracked for per-source limits; 0 while those are off.
+    /// Client addresses counted for per-source limits; 0 while those limits are off.
     pub sources: u64,
 }
 
-/// Descriptors of the process.
+/// File descriptors of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptors {
-    /// Open now.
+    /// Descriptors that are open now.
     pub open: u64,
-    /// The soft limit.
+    /// Soft limit of descriptors (RLIMIT_NOFILE).
     pub max: u64,
 }
 
 impl Descriptors {
-    /// Asks the kernel about this process.
+    /// Counts the descriptors of this process; `None` without `/proc`.
     pub fn of_this_process() -> Option<Self> {
         let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64 - 1; // the directory itself
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
@@ -94,33 +95,33 @@ impl Descriptors {
     }
 }
 
-/// One listener.
+/// One listener and its totals.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListenerStatus {
-    /// Its name.
+    /// Name of the listener in the configuration.
     pub name: String,
-    /// The addresses it is bound to.
+    /// Addresses of the listener, with the ports that the kernel chose.
     pub bind: Vec<String>,
-    /// Connections open now.
+    /// Connections of the listener that are open now.
     pub open: u64,
-    /// Its own limit, if it has one.
+    /// Limit of open connections; `None`: no limit of its own.
     pub max: Option<u64>,
-    /// What its connections came to.
+    /// Totals since the listener was added.
     #[serde(flatten)]
     pub totals: ListenerTotals,
 }
 
-/// What the connections of a listener came to, since it exists.
+/// Totals of the connections of a listener since it was added.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListenerTotals {
-    /// Connections accepted.
+    /// Connections that the listener accepted.
     pub accepted: u64,
-    /// How they ended: words of `Ended`; those that never happened are left out.
+    /// Connections that ended, by the word of their outcome; outcomes that never happened are absent.
     pub ended: BTreeMap<String, u64>,
 }
 
 impl ListenerTotals {
-    /// Adds up what the workers counted.
+    /// Adds up the counters of all workers and runtimes.
     pub fn sum(counters: &[Padded<ListenerCounters>]) -> Self {
         let ended = Ended::ALL.iter().filter_map(|ended| {
             let sum: u64 = counters.iter().map(|worker| worker.0.ended[*ended as usize].value()).sum();
@@ -131,130 +132,130 @@ impl ListenerTotals {
     }
 }
 
-/// One pool.
+/// One pool and its backends.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// Its name.
+    /// Name of the pool in the configuration.
     pub name: String,
-    /// How a backend is chosen: the word in the configuration.
+    /// Method of placement, by its word in the configuration.
     pub balance: String,
-    /// Equal digests place alike.
+    /// Digest of the placement of the pool; equal digests place alike.
     pub digest: String,
-    /// Known clients that got another backend, by cause.
+    /// Picks of another backend for a known key, by cause.
     pub breaks: BTreeMap<String, u64>,
-    /// Its backends, in the order of the file.
+    /// Backends of the pool, in the order of the file.
     pub backends: Vec<BackendStatus>,
 }
 
 /// The stick table of a pool, or of all pools of a `stick_group`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StickTableStatus {
-    /// The name of the pool, or of the group.
+    /// Name of the pool, or of the `stick_group`.
     pub name: String,
-    /// The pools that share it.
+    /// Names of the pools that share the table.
     pub pools: Vec<String>,
-    /// Its size.
+    /// Memory of the table, in bytes.
     pub bytes: u64,
-    /// Keys it knows.
+    /// Entries of the table that are not expired.
     pub known: u64,
-    /// The same by the time since they were last seen, at most so long.
+    /// Entries by the highest time since they were last seen.
     pub known_by_age: BTreeMap<String, u64>,
-    /// The same by the backend they live with.
+    /// Entries by the name of their backend.
     pub known_by_backend: BTreeMap<String, u64>,
-    /// Those that placement alone would not find.
+    /// Entries that placement alone would send to another backend.
     pub displaced: u64,
-    /// Those that an application's cookie names.
+    /// Entries of cookies that were learned from applications.
     pub learned: u64,
-    /// Entries worth keeping that had to give way to others.
+    /// Entries lost for want of room, of those that placement alone would send to another backend.
     pub evicted_displaced: u64,
-    /// The share of all picks that is the hottest key's.
+    /// Share of the most frequent key in all picks, 0 to 1.
     pub hottest_share: f64,
 }
 
 /// The shared store of learned cookies.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StoreStatus {
-    /// Where it is; never with a user or a password.
+    /// Address of the store, without user and password.
     pub place: String,
-    /// `working`, or `open`: nobody asks it until it answers in time.
+    /// `working`, or `open`: the circuit breaker is open, and the store is not used until it replies in time.
     pub state: String,
-    /// Why nobody asks it, or what it does not take.
+    /// The last failure of the store; empty if there was none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub complaint: String,
-    /// The longest that anybody waits for it.
+    /// The longest time that a request waits for the store, in microseconds.
     pub budget_us: u64,
-    /// Times it had to be left alone after it had worked.
+    /// Times that the circuit breaker opened.
     pub opened: u64,
-    /// Entries learned while it was away, and waiting.
+    /// Entries that wait to be written until the store is back.
     pub pending: u64,
-    /// Of those that waited, the ones that it was told.
+    /// Entries that waited and were written.
     pub reconciled: u64,
-    /// Of those that waited, the ones that had to give way to later ones.
+    /// Entries that waited and were lost for want of room.
     pub overflow: u64,
-    /// What was asked of it and what became of that: kind, then outcome.
+    /// Number of requests to the store, by kind and then by result.
     pub requests: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Mean time of an exchange with it; absent before the first.
+    /// Mean time of an exchange with the store, in microseconds; `None` before the first.
     pub latency_us_mean: Option<u64>,
-    /// Time of exchanges.
+    /// Histogram of the times of exchanges.
     #[serde(skip)]
     pub latency: HistogramSum,
 }
 
-/// One backend.
+/// One backend of a pool, with its health and its totals.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BackendStatus {
-    /// Its name.
+    /// Name of the backend in the configuration.
     pub name: String,
-    /// Where it is.
+    /// Address that connections are made to.
     pub address: String,
-    /// What a command has made of it: `draining` or `drained`.
+    /// `draining` or `drained` after a command; `None`: the backend is in service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// One word for its health: `up`, `unchecked`, `awaited`, `down` or `ejected`.
     pub state: String,
-    /// What its last failed check complained of.
+    /// Reason of the last failed check; empty if the last check succeeded.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub complaint: String,
-    /// Whether checks leave it in service.
+    /// True while health checks leave the backend in service.
     pub up: bool,
-    /// Whether failed connects have it set aside.
+    /// True while the backend is ejected because connects failed.
     pub ejected: bool,
-    /// Whether it serves only when no other can.
+    /// True if the backend serves only while no other backend can.
     pub backup: bool,
-    /// Its weight.
+    /// Weight of the backend in the configuration.
     pub weight: u16,
-    /// Connections that hold a lease on it now.
+    /// Connections that hold a lease on the backend now.
     pub leases: u64,
-    /// What its connections came to.
+    /// Totals since the backend was added.
     #[serde(flatten)]
     pub totals: BackendTotals,
 }
 
-/// What the connections of a backend came to, since it exists.
+/// Totals of the connections of a backend since it was added.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BackendTotals {
-    /// Connections that reached it.
+    /// Connections for which a connect to the backend succeeded.
     pub connections: u64,
-    /// Attempts that failed.
+    /// Connects to the backend that failed.
     pub connect_failures: u64,
-    /// Bytes from clients to it.
+    /// Bytes from clients to the backend.
     pub bytes_up: u64,
-    /// Bytes from it to clients.
+    /// Bytes from the backend to clients.
     pub bytes_down: u64,
-    /// Mean time of a successful connect; absent before the first.
+    /// Mean time of a successful connect, in microseconds; `None` before the first.
     pub connect_us_mean: Option<u64>,
-    /// Mean duration of a connection; absent before the first has ended.
+    /// Mean time of a connection, in microseconds; `None` before the first has ended.
     pub duration_us_mean: Option<u64>,
-    /// Time of successful connects.
+    /// Histogram of the times of successful connects.
     #[serde(skip)]
     pub connect_time: HistogramSum,
-    /// From accept to end.
+    /// Histogram of the times of connections, from accept to end.
     #[serde(skip)]
     pub duration: HistogramSum,
 }
 
 impl BackendTotals {
-    /// Adds up what the workers counted.
+    /// Adds up the counters of all workers and runtimes.
     pub fn sum(counters: &[Padded<BackendCounters>]) -> Self {
         let mut sum = Self::default();
         for Padded(worker) in counters {
@@ -271,12 +272,12 @@ impl BackendTotals {
     }
 }
 
-/// The mean of all durations, if there was one.
+/// The mean of all durations, in microseconds; `None`: there is none.
 pub fn mean_us(sum: &HistogramSum) -> Option<u64> {
     sum.sum_us.checked_div(sum.buckets.iter().sum())
 }
 
-/// Whether a number only rises, and what it is shown in.
+/// The kind of a series, and the unit in which it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetricKind {
     Counter,
@@ -285,7 +286,7 @@ pub(super) enum MetricKind {
     Micros,
 }
 
-/// One number: series name, kind, help, and where it stands.
+/// One series: name, kind, help text, and how its value is read.
 pub(super) struct Series<T>(
     pub(super) &'static str,
     pub(super) MetricKind,
@@ -294,13 +295,16 @@ pub(super) struct Series<T>(
 );
 
 macro_rules! numbers {
-    ($(#[doc = $doc:literal])+ $name:ident of $counters:ident: $($field:ident = $series:literal, $kind:ident, $help:literal;)+) => {
+    (
+        $(#[doc = $doc:literal])+ $name:ident of $counters:ident:
+        $($field:ident = $series:literal, $kind:ident, $help:literal;)+
+    ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
         pub struct $name { $(#[doc = $help] pub $field: u64,)+ }
 
         impl $name {
-            /// Reads the counters.
+            /// Reads the value of every counter.
             pub fn read(counters: &$counters) -> Self {
                 Self { $($field: counters.$field.value(),)+ }
             }
@@ -312,46 +316,50 @@ macro_rules! numbers {
 }
 
 numbers! {
-    /// What one worker counted.
+    /// Counters of one worker.
     WorkerStatus of WorkerCounters:
-    connections = "sessile_worker_connections", Gauge, "Connections the worker holds now.";
-    generation = "sessile_worker_generation", Gauge, "Generation of the snapshot the worker has adopted.";
+    connections = "sessile_worker_connections", Gauge, "Connections that the worker holds now.";
+    generation = "sessile_worker_generation", Gauge, "Generation of the configuration that the worker uses.";
     adopt_us_max = "sessile_worker_adopt_max_seconds", Micros,
-        "Longest that the worker has taken to adopt a snapshot; its connections wait meanwhile.";
-    steps = "sessile_worker_steps_total", Counter, "Steps of connections.";
-    wakes = "sessile_worker_wakes_total", Counter, "Times the worker left epoll_wait.";
+        "Longest time that the worker took to adopt a configuration; its connections wait meanwhile.";
+    steps = "sessile_worker_steps_total", Counter,
+        "Steps of connections: each handles what has happened on one connection.";
+    wakes = "sessile_worker_wakes_total", Counter, "Times that the worker left epoll_wait.";
     stale_events = "sessile_worker_stale_events_total", Counter, "Events for connections that no longer existed.";
     accept_paused_limit = "sessile_accept_paused_limit_total", Counter,
-        "Times accept paused because a connection limit was reached.";
+        "Times that accepting paused because a connection limit was reached.";
     accept_paused_descriptors = "sessile_accept_paused_descriptors_total", Counter,
-        "Times accept paused because descriptors ran out.";
-    accept_paused_now = "sessile_accept_paused", Gauge, "Whether the worker's accept is paused now; the backlog waits.";
+        "Times that accepting paused because no descriptor was left.";
+    accept_paused_now = "sessile_accept_paused", Gauge,
+        "1 while the worker has paused accepting, else 0; clients wait in the backlog.";
     panics = "sessile_worker_panics_total", Counter, "Steps that panicked; each reset one connection.";
-    stuck = "sessile_worker_stuck_total", Counter, "Turns that took longer than 100 ms.";
-    bytes_spliced = "sessile_worker_spliced_bytes_total", Counter, "Bytes moved by splice.";
-    pipes = "sessile_worker_pipes", Gauge, "Pipes the worker holds now.";
+    stuck = "sessile_worker_stuck_total", Counter, "Turns of the event loop that took longer than 100 ms.";
+    bytes_spliced = "sessile_worker_spliced_bytes_total", Counter, "Bytes moved by splice(2), without a copy.";
+    pipes = "sessile_worker_pipes", Gauge, "Pipes that the worker holds now.";
     keyless = "sessile_keyless_connections_total", Counter,
-        "Connections served without a key because PROXY announced none.";
-    handed_over = "sessile_worker_handed_over_total", Counter, "Connections handed to another worker.";
-    log_dropped = "sessile_log_dropped_total", Counter, "Log records dropped because the writer did not keep up.";
+        "Connections without a key, because their PROXY header said LOCAL or UNKNOWN.";
+    handed_over = "sessile_worker_handed_over_total", Counter, "Connections that were handed to another worker.";
+    log_dropped = "sessile_log_dropped_total", Counter, "Access log records dropped because the writer was too slow.";
 }
 
 numbers! {
-    /// What the conversations of one worker counted.
+    /// Counters of the runtime of one worker.
     RuntimeStatus of ConversationCounters:
-    conversations = "sessile_conversations", Gauge, "Terminated connections and those whose requests are read, now.";
-    handshakes = "sessile_tls_handshakes_total", Counter, "TLS handshakes made with clients.";
+    conversations = "sessile_conversations", Gauge, "Connections open now with TLS or HTTP that ends here.";
+    handshakes = "sessile_tls_handshakes_total", Counter, "TLS handshakes with clients that succeeded.";
     resumed = "sessile_tls_handshakes_resumed_total", Counter, "TLS handshakes that resumed a session.";
-    requests = "sessile_requests_total", Counter, "Requests whose head was read and understood.";
+    requests = "sessile_requests_total", Counter, "HTTP requests with a valid head.";
     reused = "sessile_requests_reused_total", Counter,
-        "Requests that went over a connection to the backend that an earlier one had opened.";
-    upgrades = "sessile_upgrades_total", Counter, "Connections that became something else by Upgrade.";
-    answers = "sessile_answers_total", Counter, "Requests that were answered here and by no backend.";
-    cookies_valid = "sessile_cookies_valid_total", Counter, "Cookies that named a backend of the pool.";
-    cookies_expired = "sessile_cookies_expired_total", Counter, "Cookies too long unused, or too old.";
-    cookies_forged = "sessile_cookies_forged_total", Counter, "Cookies that nobody who holds a key has written.";
-    cookies_other_pool = "sessile_cookies_other_pool_total", Counter, "Cookies of another pool with the same keys.";
-    cookies_removed = "sessile_cookies_removed_total", Counter, "Cookies for a backend that the pool has no more.";
+        "HTTP requests that were sent over a backend connection of an earlier request.";
+    upgrades = "sessile_upgrades_total", Counter, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
+    answers = "sessile_answers_total", Counter, "HTTP requests that sessile replied to itself, without a backend.";
+    cookies_valid = "sessile_cookies_valid_total", Counter, "Cookies that name a backend of the pool.";
+    cookies_expired = "sessile_cookies_expired_total", Counter, "Cookies that were unused for too long or are too old.";
+    cookies_forged = "sessile_cookies_forged_total", Counter,
+        "Cookies that no key of the pool has sealed: forged, damaged or of a retired key.";
+    cookies_other_pool = "sessile_cookies_other_pool_total", Counter,
+        "Cookies that were sealed for another pool with the same keys.";
+    cookies_removed = "sessile_cookies_removed_total", Counter, "Cookies for a backend that is no longer in the pool.";
 }
 
 #[cfg(test)]

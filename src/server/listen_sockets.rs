@@ -1,4 +1,5 @@
-//! Which addresses are bound, and what a reload changes about that.
+//! The addresses that the process is bound to: [`ListenSockets::plan`] binds what a configuration adds, and
+//! [`ListenSockets::commit`] puts it in force.
 //!
 //! Accepts nothing. Invariants: nothing listens before everything is bound, and a reload that is refused leaves every
 //! socket as it was; a TCP address is a group with one socket per worker, a unix or systemd socket is shared by all.
@@ -15,57 +16,57 @@ use crate::snapshot::Snapshot;
 use crate::socket::{self, Options};
 use crate::splicer::Adoption;
 
-/// Everything this process is bound to.
+/// Every listen socket of this process; the workers hold the sockets.
 pub struct ListenSockets {
     workers: usize,
     bound: Vec<Bound>,
-    /// Given up by an earlier reload; workers may still be serving what is queued there.
+    /// Addresses that an earlier reload gave up; workers may still accept what is in their backlog.
     closing: Vec<Bound>,
     next_number: u32,
     systemd: HashMap<String, Vec<Arc<OwnedFd>>>,
 }
 
-/// One address that is bound.
+/// One address that is bound, with its sockets.
 #[derive(Debug, Clone)]
 struct Bound {
     number: u32,
-    /// The listener's name and which of its addresses, for addresses whose port the kernel chose.
+    /// Name of the listener and index of the address; identifies an address with a port that the kernel chose.
     owner: (String, usize),
     bind: Bind,
     address: Option<SocketAddr>,
-    /// The sockets, which belong to the workers.
+    /// The sockets; the workers own them.
     sockets: Vec<Weak<OwnedFd>>,
 }
 
-/// What is newly bound for a configuration that is not yet in use. Dropping it gives everything back.
+/// What was bound for a configuration that is not in force yet. Dropping the plan closes it again.
 pub struct BindPlan {
     kept: Vec<Bound>,
     opened: Vec<(Bound, Vec<Arc<OwnedFd>>, u32)>,
     closed: Vec<Bound>,
-    /// Files to remove again unless the plan is committed.
+    /// Files of unix sockets to remove unless the plan is committed.
     made: Vec<PathBuf>,
 }
 
 impl ListenSockets {
-    /// None yet; takes the descriptors that systemd has passed, by name.
+    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name.
     pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
         Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
     }
 
-    /// The addresses of a listener, with the ports the kernel chose.
+    /// The addresses of a listener, with the ports that the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
         own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
     }
 
-    /// Whether workers are still closing an address that a configuration wants back.
+    /// True if workers still close an address that a configuration needs again.
     pub fn closes(&mut self, config: &Config) -> bool {
         self.closing.retain(Bound::is_open);
         let wanted = || config.listeners.iter().flat_map(|listener| &listener.bind);
         self.closing.iter().any(|bound| wanted().any(|bind| matches!(bind, Bind::Tcp(to) if bound.overlaps(*to))))
     }
 
-    /// Binds what a configuration wants and is not bound yet; every address that cannot be is a problem.
+    /// Binds the addresses of a configuration that are not bound yet; each that cannot be bound is a problem.
     pub fn plan(&mut self, config: &Config) -> Result<BindPlan, Vec<String>> {
         let mut plan = BindPlan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
         let mut problems = Vec::new();
@@ -96,7 +97,7 @@ impl ListenSockets {
         if problems.is_empty() { Ok(plan) } else { Err(problems) }
     }
 
-    /// Listens on what a plan has bound.
+    /// Listens on the sockets of a plan.
     pub fn listen(plan: &BindPlan) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
         for (bound, sockets, backlog) in &plan.opened {
@@ -113,7 +114,7 @@ impl ListenSockets {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// What each worker has to do so that a plan holds. The sockets are the workers' from here on.
+    /// Puts a plan in force: returns what each worker has to adopt. The workers own the sockets from here on.
     pub fn commit(&mut self, mut plan: BindPlan, snapshot: &Snapshot) -> Vec<Adoption> {
         plan.made.clear();
         let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
@@ -137,7 +138,7 @@ impl ListenSockets {
         adoptions
     }
 
-    /// What each worker has to do to close everything.
+    /// Gives up every address: returns what each worker has to adopt.
     pub fn close_all(&mut self, snapshot: &Snapshot) -> Vec<Adoption> {
         let close: Vec<_> = self.bound.iter().map(|bound| bound.number).collect();
         for bound in self.bound.drain(..) {
@@ -160,7 +161,8 @@ impl ListenSockets {
         };
         match bind {
             Bind::Tcp(address) => {
-                // Of two addresses on one port that overlap, as 0.0.0.0 does with any, both may be ours.
+                // The probe finds sockets of other processes. An own socket that overlaps, as 0.0.0.0 does with every
+                // address of the port, would be found too.
                 if !self.bound.iter().chain(&self.closing).any(|bound| bound.is_open() && bound.overlaps(*address)) {
                     socket::probe(*address).map_err(error)?;
                 }
@@ -185,10 +187,10 @@ impl ListenSockets {
     }
 }
 
-/// The sockets of one address, one per worker or one for all, and where they are.
+/// The sockets of one address (one per worker, or one for all) and the address; `None`: a unix socket.
 type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
 
-/// A duplicate each time, so that a listener that is removed and one that is added never share a descriptor.
+/// Duplicates a socket from systemd, so that a listener that is removed and one that is added share no descriptor.
 fn adopt_passed(
     socket: &OwnedFd,
     options: &Options,
@@ -207,7 +209,7 @@ fn adopt_passed(
     Ok((vec![Arc::new(duplicate)], address))
 }
 
-/// What every worker learns from a snapshot.
+/// What every worker adopts from a snapshot, without sockets.
 fn adoption(snapshot: &Snapshot) -> Adoption {
     let log = snapshot.config.process.log;
     Adoption {
@@ -227,19 +229,19 @@ impl Drop for BindPlan {
 }
 
 impl Bound {
-    /// Whether it is what a configuration asks for. An address with a port of the kernel's choice is known by whose
-    /// it is.
+    /// True if this is the address that a configuration names. An address with a port that the kernel chose is
+    /// identified by its owner.
     fn is(&self, bind: &Bind, owner: &(String, usize)) -> bool {
         let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
         self.bind == *bind && (!chosen || self.owner == *owner)
     }
 
-    /// Whether a worker holds it.
+    /// True if a worker still holds a socket of this address.
     fn is_open(&self) -> bool {
         self.sockets.iter().any(|socket| socket.strong_count() > 0)
     }
 
-    /// Whether some client could reach either.
+    /// True if a client can reach both addresses by the same address.
     fn overlaps(&self, other: SocketAddr) -> bool {
         self.address.is_some_and(|own| {
             let (one, two) = (own.ip(), other.ip());
@@ -249,7 +251,7 @@ impl Bound {
         })
     }
 
-    /// New clients find nobody any more; those in the queue are still served.
+    /// Removes the file of a unix socket: new clients cannot connect, and those in the backlog are still served.
     fn unlink(&self) {
         if let Bind::Unix(path) = &self.bind {
             let _ = std::fs::remove_file(path);

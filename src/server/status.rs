@@ -1,23 +1,26 @@
-//! What the admin interface sees of the process.
+//! What the admin interface sees of the process: [`Control`] for [`Server`].
 //!
-//! Reads, changes nothing. Invariant: one snapshot answers one question.
+//! Counts nothing itself. Invariant: one report comes from one snapshot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Server, lock_of};
-use crate::admin::{self, Control, PlanRequest, ReloadVerdict, StickTableView};
+use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView};
+use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
+use crate::counters::HistogramSum;
 use crate::metrics::status::{
-    AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
-    RuntimeStatus, Status, StickTableStatus, WorkerStatus,
+    self, AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
+    RuntimeStatus, Status, StickTableStatus, StoreStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
 use crate::plan::Plan;
 use crate::pool::{self, AdminState, Health, PoolTable};
-use crate::splicer;
+use crate::store::{BreakerState, Store};
 
-/// So many of the hottest keys are shown.
+/// How many of the most frequent keys are shown.
 const HOTTEST_SHOWN: usize = 10;
 
 impl Control for Server {
@@ -38,7 +41,7 @@ impl Control for Server {
             max: listener.config.max_connections.map(|max| max as u64),
             totals: ListenerTotals::sum(&listener.state.counters),
         });
-        let now_ms = splicer::now() / 1_000;
+        let now_ms = clock::now_ms();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             ready: self.ready().is_ok(),
@@ -57,41 +60,35 @@ impl Control for Server {
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
             stick_tables: Vec::new(),
-            store: self.store.report(),
-            conversations: self.conversations.counters().iter().map(|own| RuntimeStatus::read(&own.0)).collect(),
+            store: store_status(&self.store),
+            conversations: self.runtimes.counters().iter().map(|own| RuntimeStatus::read(&own.0)).collect(),
             workers: self.workers.counters().iter().map(|worker| WorkerStatus::read(&worker.0)).collect(),
         }
     }
 
     fn stick_tables(&self) -> Vec<StickTableView> {
         let snapshot = self.current.load_full();
-        let now_ms = splicer::now() / 1_000;
+        let now_ms = clock::now_ms();
         let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| stick_table_view(name, pools, now_ms);
         snapshot.stick_tables().iter().filter_map(view).collect()
     }
 
-    async fn connections(&self, filter: admin::Filter) -> (usize, Vec<ConnectionView>) {
-        let admin::Filter { pool, backend, limit } = filter;
-        let wanted = ConnectionFilter { pool, backend, limit };
-        let (passed, mut shown) = self.workers.connections(&wanted).await;
-        let rest = ConnectionFilter { limit: limit - shown.len(), ..wanted };
-        let (conversing, views) = self.conversations.list(&rest).await;
-        shown.extend(views);
-        (passed + conversing, shown)
+    async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {
+        self.threads.list(&filter).await
     }
 
     async fn reload(&self, max_move: Option<f64>) -> ReloadVerdict {
         self.reload_file(max_move).await
     }
 
-    async fn plan(&self, asked: PlanRequest) -> Result<Plan, Vec<String>> {
-        self.plan_for(asked).await
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
+        self.plan_for(request).await
     }
 
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         let snapshot = self.current.load();
         let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
-        let now_ms = splicer::now() / 1_000;
+        let now_ms = clock::now_ms();
         if !known.order(backend, order, now_ms) {
             return Err(format!("pool {pool:?} has no backend {backend:?}"));
         }
@@ -130,7 +127,38 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
     }
 }
 
-/// What the pools that share a stick table remember. One of them knows its backends' names, and all have the same.
+/// The shared store; `None`: the configuration has none.
+fn store_status(store: &Store) -> Option<StoreStatus> {
+    let state = match store.look() {
+        BreakerState::Off => return None,
+        BreakerState::Open => "open",
+        BreakerState::Working(_) => "working",
+    };
+    let counters = store.counters();
+    let mut latency = HistogramSum::default();
+    counters.latency.add_to(&mut latency);
+    let mut requests = BTreeMap::<String, BTreeMap<String, u64>>::new();
+    for (kind, outcome, count) in counters.all() {
+        requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
+    }
+    let (place, complaint) = store.place_and_complaint();
+    Some(StoreStatus {
+        place,
+        state: state.to_owned(),
+        complaint,
+        budget_us: store.budget_us(),
+        opened: counters.opened.load(Relaxed),
+        pending: counters.pending.load(Relaxed),
+        reconciled: counters.reconciled.load(Relaxed),
+        overflow: counters.overflow.load(Relaxed),
+        requests,
+        latency_us_mean: status::mean_us(&latency),
+        latency,
+    })
+}
+
+/// A stick table and its most frequent keys. Pools that share a table have the same backends, so the first pool names
+/// them.
 fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
     let table = first.table()?;

@@ -1,7 +1,7 @@
-//! Going away: calm first, then spread, never all at once.
+//! The stop of the process: listeners close, connections may finish, the rest is closed at an even pace.
 //!
-//! Invariant: every connection whose handshake completed before the listeners closed is served, and nothing that runs
-//! is ended before `stop_deadline`.
+//! Ends no thread (`mod.rs` does). Invariant: every connection that completed its TCP handshake before the listeners
+//! closed is served, and no open connection is ended before `stop_deadline`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,17 +10,18 @@ use super::Server;
 use crate::connection::Selection;
 use crate::outcome::Ended;
 
-/// What is still open at the deadline is closed over this long.
+/// Time over which connections are closed that are still open at the deadline.
 const SPREAD: Duration = Duration::from_secs(5);
 
-/// Doors need a moment to close well, however short `stop_deadline` is; only a queue that no limit lets in needs more.
-const DOORS_MIN: Duration = Duration::from_secs(1);
+/// The least time in which listeners may accept what is in their backlog, however short `stop_deadline` is. Only a
+/// backlog that a connection limit keeps out needs more.
+const LISTENERS_MIN: Duration = Duration::from_secs(1);
 
-/// How often is looked whether everybody has gone.
+/// How often the stop looks whether the last connection has gone.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Server {
-    /// Stops accepting, lets what runs finish, closes the rest.
+    /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
     pub(super) async fn stop(&self) {
         self.stopping.store(true, Relaxed);
         let process = self.current.load().config.process.clone();
@@ -29,18 +30,19 @@ impl Server {
         tokio::time::sleep(process.stop_grace).await;
         let adoptions = self.listen_sockets.lock().await.close_all(&self.current.load());
         self.workers.adopt(adoptions).await;
-        self.conversations.begin_drain();
+        self.runtimes.begin_drain();
         let deadline = Instant::now() + process.stop_deadline;
-        let doors_deadline = deadline.max(Instant::now() + DOORS_MIN);
+        let listeners_deadline = deadline.max(Instant::now() + LISTENERS_MIN);
         let before = |deadline| Instant::now() < deadline;
-        while (self.workers.acceptors() > 0 && before(doors_deadline)) || (self.workers.open() > 0 && before(deadline))
+        while (self.workers.acceptors() > 0 && before(listeners_deadline))
+            || (self.workers.open() > 0 && before(deadline))
         {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
     }
 
-    /// Closes at an even pace: so many are left as there is time left.
+    /// Closes connections at an even pace: the share that is left is the share of [`SPREAD`] that is left.
     async fn close_spread(&self) {
         let all = self.workers.open();
         if all == 0 {
@@ -51,7 +53,7 @@ impl Server {
         while self.workers.open() > 0 && begun.elapsed() < SPREAD {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
+            self.threads.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -1,7 +1,8 @@
-//! What is remembered, from one process to the next: read once at start, written at intervals and at the end.
+//! The stick-table file: [`load`] reads it once at the start, [`TableFileWriter`] writes it at intervals and at the
+//! end.
 //!
-//! The format is `sticky::table::file`'s. Invariant: the file is replaced whole or not at all, by one write at a time,
-//! and only its owner can read it; whatever is wrong with it costs what it remembers and nothing else.
+//! Encodes nothing (`sticky::table::file` does). Invariant: the file is replaced whole or not at all, by one write at a
+//! time, and only its owner can read it; a damaged file costs its entries and nothing else.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -14,18 +15,13 @@ use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
 use crate::sticky::table::{Minute, Secret};
 
-/// The secret under which a good file was written; memories must be made with it to find what the file says.
+/// The secret of a good file; stick tables must be made with it to find the entries of the file. `None`: there is no
+/// good file, and [`load`] logs why.
 pub(super) fn secret(path: &Path) -> Option<Secret> {
-    match open(path).and_then(|file| file.map(file::check).transpose()) {
-        Ok(header) => header.map(|header| header.secret),
-        Err(refused) => {
-            tracing::warn!("stick-table file {} {refused}: clients are remembered from now on", path.display());
-            None
-        }
-    }
+    open(path).and_then(|file| file.map(file::check).transpose()).ok()?.map(|header| header.secret)
 }
 
-/// Fills the memories of the first snapshot.
+/// Loads the entries of the file into the stick tables of the first snapshot.
 pub(super) fn load(path: &Path, snapshot: &Snapshot) {
     let target = |name: &str| {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
@@ -51,18 +47,18 @@ fn report(section: &LoadedSection) {
     }
 }
 
-/// Whoever writes the file. All writes of a process go through one of these: they share the name of what is unfinished,
-/// so that a crash leaves one such file, which the next write removes.
+/// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
+/// next write removes.
 #[derive(Debug, Default)]
 pub(super) struct TableFileWriter(Mutex<()>);
 
 impl TableFileWriter {
-    /// Writes what is remembered now, once nobody else is writing.
+    /// Writes the entries of every stick table, after a write that is under way.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
-        // Whoever panicked left an unfinished file at most.
+        // A write that panicked left at most an unfinished file.
         let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let unfinished = unfinished(path);
-        // Made anew: one that was left behind may be readable for others, and this one holds the secret.
+        // The file is created anew: one that was left behind may be readable for others, and this one holds the secret.
         match fs::remove_file(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -82,15 +78,15 @@ impl TableFileWriter {
     }
 }
 
-/// The name of a file that is not whole yet: behind the whole name, for instances may differ in nothing but what looks
-/// like an extension.
+/// The name of an unfinished file. The suffix follows the whole name, because the files of two instances may differ
+/// only in what looks like an extension.
 fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     name.into()
 }
 
-/// The file, if there is one.
+/// Opens the file; `None`: there is no file.
 fn open(path: &Path) -> Result<Option<BufReader<File>>, FileRefused> {
     match File::open(path) {
         Ok(file) => Ok(Some(BufReader::new(file))),
@@ -100,7 +96,7 @@ fn open(path: &Path) -> Result<Option<BufReader<File>>, FileRefused> {
 }
 
 fn now() -> Minute {
-    Minute::of_ms(clock::now() / 1_000)
+    Minute::of_ms(clock::now_ms())
 }
 
 #[cfg(test)]

@@ -50,12 +50,17 @@ pub struct WorkerShared {
 }
 
 impl WorkerShared {
-    /// For a process that begins with this configuration, and with no limit on connections yet.
-    pub fn new(config: Config, loaded: LoadedFiles, workers: usize, pipes_max: usize) -> Self {
-        let admission = Arc::new(Admission::new(usize::MAX));
-        let snapshot = Snapshot::build(config, loaded, None, workers, &admission);
+    /// What `workers` workers share from their start on.
+    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes_max: usize) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current: Arc::new(Current::new(snapshot)), admission, counters, pipes_max }
+        Self { current, admission, counters, pipes_max }
+    }
+
+    /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
+    pub fn alone(config: Config, pipes_max: usize) -> Self {
+        let admission = Arc::new(Admission::new(usize::MAX));
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
+        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes_max)
     }
 }
 

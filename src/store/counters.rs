@@ -53,18 +53,18 @@ const OUTCOMES: [(QueryOutcome, &str); 7] = [
 
 /// All counters of the store.
 #[derive(Debug, Default)]
-pub(super) struct StoreCounters {
+pub struct StoreCounters {
     counts: [[AtomicU64; OUTCOMES.len()]; KINDS.len()],
     /// Times that the breaker has opened.
-    pub(super) opened: AtomicU64,
+    pub opened: AtomicU64,
     /// Entries that wait now, learned while the store was away or refused by it.
-    pub(super) pending: AtomicU64,
+    pub pending: AtomicU64,
     /// Entries that were lost because the queue was full.
-    pub(super) overflow: AtomicU64,
+    pub overflow: AtomicU64,
     /// Pending entries that were written after all.
-    pub(super) reconciled: AtomicU64,
+    pub reconciled: AtomicU64,
     /// Duration of the exchanges, in microseconds; written by the task alone.
-    pub(super) latency: Histogram,
+    pub latency: Histogram,
 }
 
 impl StoreCounters {
@@ -73,7 +73,7 @@ impl StoreCounters {
     }
 
     /// Every counter with its labels, kind and outcome.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
         KINDS.iter().flat_map(move |(kind, word)| {
             let of_kind = &self.counts[*kind as usize];
             OUTCOMES.iter().map(move |(outcome, other)| (*word, *other, of_kind[*outcome as usize].load(Relaxed)))

@@ -44,14 +44,13 @@ use tokio::task::LocalSet;
 
 pub use self::access::Access;
 pub use self::breaker::{Breaker, BreakerState, FAILURES};
+pub use self::counters::StoreCounters;
 pub use self::recent_writes::RecentWrites;
 
-use self::counters::{QueryKind, QueryOutcome, StoreCounters};
+use self::counters::{QueryKind, QueryOutcome};
 use self::task::StoreTask;
 use crate::clock::{self, Micros};
 use crate::config::Cookie;
-use crate::counters::HistogramSum;
-use crate::metrics::status;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Current;
 
@@ -220,39 +219,24 @@ impl Store {
     /// Deletes a value that the application has ended.
     pub fn forget(&self, pool: &Pool, value: &[u8]) {
         if self.look() != BreakerState::Off {
-            self.ask(pool, value, StoreOperation::Forget { at_ms: now_ms() });
+            self.ask(pool, value, StoreOperation::Forget { at_ms: clock::unix_ms() });
         }
     }
 
-    /// The state for operators; `None` without a store.
-    pub fn report(&self) -> Option<status::StoreStatus> {
-        let word = match self.look() {
-            BreakerState::Off => return None,
-            BreakerState::Open => "open",
-            BreakerState::Working(_) => "working",
-        };
-        let counters = &self.shared.counters;
-        let mut report = status::StoreStatus {
-            state: word.to_owned(),
-            budget_us: self.shared.budget_us.load(Relaxed),
-            opened: counters.opened.load(Relaxed),
-            pending: counters.pending.load(Relaxed),
-            reconciled: counters.reconciled.load(Relaxed),
-            overflow: counters.overflow.load(Relaxed),
-            ..status::StoreStatus::default()
-        };
-        {
-            let status_text = self.shared.status_text.lock().unwrap_or_else(PoisonError::into_inner);
-            (report.place, report.complaint) = (status_text.place.clone(), status_text.complaint.clone());
-        }
-        for (kind, outcome, count) in counters.all() {
-            report.requests.entry(kind.to_owned()).or_default().insert(outcome.to_owned(), count);
-        }
-        let mut latency = HistogramSum::default();
-        counters.latency.add_to(&mut latency);
-        report.latency_us_mean = status::mean_us(&latency);
-        report.latency = latency;
-        Some(report)
+    /// The longest time that a conversation waits for a reply, in microseconds.
+    pub fn budget_us(&self) -> u64 {
+        self.shared.budget_us.load(Relaxed)
+    }
+
+    /// Counters of the requests and their results.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.shared.counters
+    }
+
+    /// The address of the store, without user or password, and its last failure; either may be empty.
+    pub fn place_and_complaint(&self) -> (String, String) {
+        let status_text = self.shared.status_text.lock().unwrap_or_else(PoisonError::into_inner);
+        (status_text.place.clone(), status_text.complaint.clone())
     }
 
     /// Sends a request to the task; false if the channel is full.
@@ -320,14 +304,10 @@ impl StoreOperation {
 }
 
 fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreOperation {
-    StoreOperation::Learn { backend: backend.name_shared(), at_ms: now_ms(), ttl_ms: ttl_ms(pool), done }
+    StoreOperation::Learn { backend: backend.name_shared(), at_ms: clock::unix_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
 /// How long the stick table remembers a value, in milliseconds.
 fn ttl_ms(pool: &Pool) -> u64 {
     pool.config().cookie.as_ref().and_then(Cookie::max_idle).map_or(1, |remember| remember.as_millis() as u64)
-}
-
-fn now_ms() -> u64 {
-    clock::unix_us() / 1_000
 }

@@ -14,6 +14,7 @@ use crate::plan::Explanation;
 use crate::pool::Pool;
 use crate::pool::request_cookie::{ReadCookie, cookies_of_key};
 use crate::route::{RouteFacts, RouteTable};
+use crate::server::cookie_keys;
 use crate::server_name::ServerName;
 use crate::snapshot::Rings;
 use crate::sticky::Facts;
@@ -112,7 +113,7 @@ impl ExplainedHead {
 
 /// Builds the pools. Files with cookie keys have to be readable only for clients with cookies.
 fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
-    let rings = match Rings::load(config) {
+    let rings = match cookie_keys(config) {
         Ok(rings) => rings,
         Err(problems) if with_cookies => return Err(CommandError::Usage(problems.join("; "))),
         Err(_) => Rings::default(),

@@ -100,8 +100,7 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, scenario: Scenario) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let shared =
-            Arc::new(WorkerShared::new(scenario.config.clone(), LoadedFiles::default(), 1, scenario.pipes_max));
+        let shared = Arc::new(WorkerShared::alone(scenario.config.clone(), scenario.pipes_max));
         let listener = Arc::clone(&shared.current.load().listeners[0]);
         let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), AccessLogSender::off());
         worker.add_listener(0, (), listener, false);

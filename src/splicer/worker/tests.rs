@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config;
-use crate::snapshot::LoadedFiles;
 use crate::splicer::os::{Linux, now};
 
 fn shared(listener: &str, pool: &str) -> Arc<WorkerShared> {
-    Arc::new(WorkerShared::new(config(listener, pool), LoadedFiles::default(), 1, 8))
+    Arc::new(WorkerShared::alone(config(listener, pool), 8))
 }
 
 fn config(listener: &str, pool: &str) -> Config {

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sessile::admission::Admission;
-use sessile::clock;
+use sessile::clock::{self, now_ms};
 use sessile::config::Config;
 use sessile::http::Progress;
 use sessile::http::head::RequestReader;
 use sessile::plan::{Ask, ListedClient, MoveTally, Plan, PoolPlan, Running};
 use sessile::pool::request_cookie::{ReadCookie, cookies_of_key};
 use sessile::pool::{PickScene, Pool};
-use sessile::snapshot::{LoadedFiles, Snapshot};
+use sessile::server;
+use sessile::snapshot::Snapshot;
 use sessile::sticky::Facts;
 use sessile::sticky::cookie::Mode;
 use sessile::sticky::table::KeyHash;
@@ -28,12 +29,8 @@ const SAMPLE: u32 = 500;
 const KEYS: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210\n";
 
 fn snapshot(config: &Config, previous: Option<&Snapshot>) -> Snapshot {
-    let loaded = LoadedFiles::read(config, previous).expect("every file can be read");
+    let loaded = server::certificates_and_keys(config, previous).expect("every file can be read");
     Snapshot::build(config.clone(), loaded, previous, 1, &Arc::new(Admission::new(1)))
-}
-
-fn now_ms() -> u64 {
-    clock::now() / 1_000
 }
 
 /// A client with the cookies it was given, by pool.

@@ -1,0 +1,109 @@
+//! What the process does at intervals: watches the configuration file, closes connections of backends that are drained
+//! or down, writes the stick-table file.
+//!
+//! Decides nothing about health: a backend has the state by which its connections are to close. Invariant: connections
+//! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::{Server, files, lock_of};
+use crate::clock;
+use crate::connection::Selection;
+use crate::outcome::Ended;
+use crate::pool::Backend;
+use crate::snapshot::Snapshot;
+
+/// Time over which the connections of a backend close that is marked down, if its pool has `on_marked_down = "close"`.
+const CLOSE_OVER: Duration = Duration::from_secs(60);
+
+/// How often the file and the state of backends are looked at while no backend is closing.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How often some connections of a closing backend are ended: every second sees about as many.
+const CLOSING_TICK: Duration = Duration::from_millis(100);
+
+/// A backend that is losing its connections.
+struct Closing {
+    backend: Arc<Backend>,
+    /// When the last connection is closed.
+    until: Instant,
+    /// The outcome of its connections.
+    ended: Ended,
+}
+
+impl Server {
+    /// Watches the file and closes connections of backends, for ever. Sends to `changed` when the file was replaced.
+    pub(super) async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
+        let mut closing: Vec<Closing> = Vec::new();
+        loop {
+            tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
+            let snapshot = self.current.load_full();
+            if snapshot.config.process.watch && self.file_was_replaced() {
+                let _ = changed.try_send(());
+            }
+            closing = closing_backends(&snapshot, &closing);
+            // No snapshot is held while the threads work.
+            drop(snapshot);
+            for backend in &closing {
+                self.close_some(backend).await;
+            }
+        }
+    }
+
+    /// Writes the stick-table file at intervals, for ever, on a thread that may wait for the disk.
+    pub(super) async fn write_table_file_at_intervals(self: Arc<Self>) {
+        loop {
+            let interval = self.current.load().config.process.stick_table_interval;
+            tokio::time::sleep(interval).await;
+            let server = Arc::clone(&self);
+            let _ = tokio::task::spawn_blocking(move || server.write_table_file()).await;
+        }
+    }
+
+    /// Writes the stick-table file, if the configuration has one; waits for a write that is under way.
+    pub(super) fn write_table_file(&self) {
+        let snapshot = self.current.load_full();
+        if let Some(path) = &snapshot.config.process.stick_table_file
+            && let Err(error) = self.stick_table_file.store(path, &snapshot)
+        {
+            tracing::warn!("stick-table file {}: {error}", path.display());
+        }
+    }
+
+    fn file_was_replaced(&self) -> bool {
+        let now = files::identity(&self.path);
+        now.is_some() && now != *lock_of(&self.identity)
+    }
+
+    /// Ends the share of a backend's connections that is due in one tick, so that none is left at the end.
+    async fn close_some(&self, closing: &Closing) {
+        let left = closing.until.saturating_duration_since(Instant::now());
+        let ticks = (left.as_millis() / CLOSING_TICK.as_millis()).max(1) as u64;
+        let share = closing.backend.leases().div_ceil(ticks);
+        if share > 0 {
+            self.threads.shed(&Selection::Of(Arc::clone(&closing.backend)), share as usize, closing.ended).await;
+        }
+    }
+}
+
+/// The backends that must lose their connections now. A backend that is closing already keeps its end.
+fn closing_backends(snapshot: &Snapshot, before: &[Closing]) -> Vec<Closing> {
+    let now_ms = clock::now_ms();
+    let mut closing = Vec::new();
+    for pool in snapshot.pools.iter() {
+        for backend in pool.backends() {
+            let (over, ended) = match (backend.drained(now_ms), backend.closing()) {
+                (true, _) => (pool.config().drain_over, Ended::Drained),
+                (false, true) => (CLOSE_OVER, Ended::BackendDown),
+                (false, false) => continue,
+            };
+            let known = before.iter().find(|known| Arc::ptr_eq(&known.backend, backend));
+            let until = known.map_or_else(|| Instant::now() + over, |known| known.until);
+            closing.push(Closing { backend: Arc::clone(backend), until, ended });
+        }
+    }
+    closing
+}

@@ -1,0 +1,106 @@
+//! Puts a configuration in force, at the start and at each reload: [`prepare`] does everything that can fail, and
+//! [`Server::put_in_force`] the rest.
+//!
+//! Reads no file (`files` does). Invariant: until everything that can fail has succeeded, nothing that connections see
+//! has changed, so a configuration is in force wholly or not at all.
+
+use std::sync::Arc;
+
+use super::files::ReadConfig;
+use super::listen_sockets::{BindPlan, ListenSockets};
+use super::{Server, descriptors, lock_of, table_file};
+use crate::admission::Admission;
+use crate::clock;
+use crate::snapshot::Snapshot;
+use crate::store::Access;
+
+/// A snapshot that can be put in force without a failure: its sockets are bound and listen.
+pub(super) struct Prepared {
+    pub(super) snapshot: Arc<Snapshot>,
+    plan: BindPlan,
+    access: Option<Access>,
+}
+
+/// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start.
+pub(super) fn prepare(
+    previous: Option<&Snapshot>,
+    read: ReadConfig,
+    listen_sockets: &mut ListenSockets,
+    admission: &Arc<Admission>,
+    workers: usize,
+) -> Result<Prepared, Vec<String>> {
+    let ReadConfig { config, mut loaded, access, .. } = read;
+    // Every address is bound before any socket listens: a refused configuration was never visible to a client.
+    let plan = listen_sockets.plan(&config)?;
+    // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
+    // with it, and the entries come before the first connection.
+    let table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none());
+    loaded.secret = table_file.as_deref().and_then(table_file::secret);
+    let snapshot = Snapshot::build(config, loaded, previous, workers, admission);
+    if let Some(path) = &table_file {
+        table_file::load(path, &snapshot);
+    }
+    // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
+    ListenSockets::listen(&plan)?;
+    Ok(Prepared { snapshot: Arc::new(snapshot), plan, access })
+}
+
+impl Server {
+    /// Puts a prepared snapshot in force, and returns when every worker has adopted it. `previous`: the snapshot that
+    /// it follows; `None` at the start.
+    pub(super) async fn put_in_force(
+        &self,
+        previous: Option<&Snapshot>,
+        next: Prepared,
+        listen_sockets: &mut ListenSockets,
+    ) {
+        let Prepared { snapshot, plan, access } = next;
+        // Limits and log format hold for connections of both snapshots; they come before the first client.
+        limit(&self.admission, &snapshot, self.workers.len());
+        if let Some(access_log) = lock_of(&self.access_log).as_ref() {
+            access_log.set_format(snapshot.config.process.log.format);
+        }
+        // The store comes before the snapshot, and so before any client under its rules: the first one may bring a
+        // cookie that only the store has.
+        self.store.adopt(access.map(Arc::new)).await;
+        // Decisions from here on are made by the new snapshot. At the start it is there already: threads begin with it.
+        let replaced = self.current.swap(Arc::clone(&snapshot));
+        // Workers accept and route by the new listeners only after the swap, so that none runs ahead of the snapshot.
+        let adoptions = listen_sockets.commit(plan, &snapshot);
+        self.workers.adopt(adoptions).await;
+        // Checks and addresses follow what workers use now.
+        lock_of(&self.probes).adopt(&snapshot.pools, &snapshot.tls);
+        self.note_addresses(listen_sockets, &snapshot);
+        // Entries that old pools wrote until the last worker had adopted the snapshot are taken over last.
+        for pool in previous.iter().flat_map(|previous| previous.pools.iter()) {
+            if let Some(successor) = snapshot.pool(pool.name()) {
+                successor.take_over(pool, clock::now_ms());
+            }
+        }
+        let mut reloads = lock_of(&self.reloads);
+        reloads.accepted += u64::from(previous.is_some());
+        (reloads.last_accepted, reloads.last_unix_s) = (true, clock::unix_s());
+        reloads.problems.clear();
+        drop(replaced);
+    }
+
+    /// Notes where each listener is bound, with the ports that the kernel chose.
+    fn note_addresses(&self, listen_sockets: &ListenSockets, snapshot: &Snapshot) {
+        let names = snapshot.listeners.iter().map(|listener| listener.config.name.clone());
+        *lock_of(&self.bound) = names.map(|name| (name.clone(), listen_sockets.addresses(&name))).collect();
+    }
+}
+
+/// Sets the limits of the process and of each listener.
+fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
+    let limits = &snapshot.config.limits;
+    let most = descriptors::connections_max(snapshot, workers);
+    admission.limit(
+        limits.max_connections.map_or(most, |configured| configured.min(most)),
+        limits.max_connections_per_source,
+        limits.connection_rate_per_source,
+    );
+    for listener in &snapshot.listeners {
+        listener.state.limit(listener.config.max_connections);
+    }
+}
