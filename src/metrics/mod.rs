@@ -1,26 +1,21 @@
 //! The Prometheus page: [`Exporter`] renders a [`Status`].
 //!
-//! Counts nothing itself. The exporter holds one handle per series and fills all of them at each scrape. When a series
-//! is gone, or a counter was reset with what it counts, it begins again with a new recorder, because the recorder
-//! itself forgets no series and lowers no counter. Invariants: a page shows exactly the series of its status; names
-//! begin with `sessile_` and end with their unit; every series has a help text; label values come from the
-//! configuration, where names need no escaping, or from closed lists, never from a client.
+//! Counts nothing itself, and keeps the series of the last scrape in a `Page`. Invariants: a page shows exactly the
+//! series of its status; names begin with `sessile_` and end with their unit; every series has a help text; label values
+//! come from the configuration, where names need no escaping, or from closed lists, never from a client.
 
-use std::borrow::Cow;
-use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
-
-use crate::counters::{BUCKETS_US, HistogramSum};
 use crate::outcome::Ended;
 
+mod page;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
 pub use status::Status;
+
+use page::{MetricLabels, Page, labels, seconds};
 use status::{BackendStatus, MetricKind, PoolStatus, RuntimeStatus, Series, WorkerStatus};
 
 /// The content type of the page.
@@ -39,12 +34,23 @@ impl Exporter {
     /// Returns the page of this status, with exactly its series.
     pub fn render(&self, status: &Status) -> String {
         let mut page = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !page.fill(status) {
+        if !page.fill(|page| write(page, status)) {
             *page = Page::new();
-            page.fill(status);
+            page.fill(|page| write(page, status));
         }
         page.text()
     }
+}
+
+fn write(page: &mut Page, status: &Status) {
+    process(page, status);
+    reloads(page, status);
+    listeners(page, status);
+    pools(page, status);
+    stick_tables(page, status);
+    backends(page, status);
+    store(page, status);
+    workers(page, status);
 }
 
 fn process(page: &mut Page, status: &Status) {
@@ -310,171 +316,4 @@ fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {
             MetricKind::Micros => page.level(series.0, series.2, samples.map(|(labels, us)| (labels, seconds(us)))),
         }
     }
-}
-
-/// Names and values of the labels of one series.
-type MetricLabels<'a, const N: usize> = [(&'static str, &'a str); N];
-
-/// Labels as borrowed texts.
-fn labels<const N: usize>(labels: MetricLabels<'_, N>) -> MetricLabels<'_, N> {
-    labels
-}
-
-/// The page between scrapes: counters and gauges are the exporter's, histograms are ours, because they are filled
-/// already.
-struct Page {
-    recorder: PrometheusRecorder,
-    /// The series of the last scrape, in the order in which they are filled.
-    held: Vec<HeldSeries>,
-    /// The place in `held` of the next series.
-    next: usize,
-    /// False once this scrape has met a series that `held` lacks at its place, or a counter that fell.
-    fits: bool,
-    histograms: String,
-}
-
-/// A series that the recorder has.
-struct HeldSeries {
-    key: Key,
-    handle: SeriesHandle,
-}
-
-enum SeriesHandle {
-    Counter {
-        counter: Counter,
-        /// The value at the last scrape.
-        last: u64,
-    },
-    Gauge(Gauge),
-}
-
-impl Page {
-    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
-
-    fn new() -> Self {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        Self { recorder, held: Vec::new(), next: 0, fits: true, histograms: String::new() }
-    }
-
-    /// Fills every series; false if the recorder has a series that the status lacks, so that a new page is needed.
-    fn fill(&mut self, status: &Status) -> bool {
-        (self.next, self.fits) = (0, true);
-        self.histograms.clear();
-        process(self, status);
-        reloads(self, status);
-        listeners(self, status);
-        pools(self, status);
-        stick_tables(self, status);
-        backends(self, status);
-        store(self, status);
-        workers(self, status);
-        self.fits && self.next == self.held.len()
-    }
-
-    fn text(&self) -> String {
-        let mut text = self.recorder.handle().render();
-        text.push_str(&self.histograms);
-        text
-    }
-
-    fn counter<'a, const N: usize>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, u64)>,
-    ) {
-        for (labels, value) in samples {
-            let register = |recorder: &PrometheusRecorder, key: &Key| {
-                recorder.describe_counter(name.into(), None, help.into());
-                SeriesHandle::Counter { counter: recorder.register_counter(key, &Self::METADATA), last: 0 }
-            };
-            match self.held_series(name, labels, register) {
-                Some(SeriesHandle::Counter { counter, last }) if *last <= value => {
-                    counter.absolute(value);
-                    *last = value;
-                }
-                _ => self.fits = false,
-            }
-        }
-    }
-
-    fn gauge<'a, const N: usize>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, u64)>,
-    ) {
-        self.level(name, help, samples.into_iter().map(|(labels, value)| (labels, value as f64)));
-    }
-
-    /// A gauge with a fraction.
-    fn level<'a, const N: usize>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        samples: impl IntoIterator<Item = (MetricLabels<'a, N>, f64)>,
-    ) {
-        for (labels, value) in samples {
-            let register = |recorder: &PrometheusRecorder, key: &Key| {
-                recorder.describe_gauge(name.into(), None, help.into());
-                SeriesHandle::Gauge(recorder.register_gauge(key, &Self::METADATA))
-            };
-            match self.held_series(name, labels, register) {
-                Some(SeriesHandle::Gauge(gauge)) => gauge.set(value),
-                _ => self.fits = false,
-            }
-        }
-    }
-
-    /// The handle of the next series: the held one, or a new one behind all held ones. `None`: another series is held
-    /// at this place.
-    fn held_series<const N: usize>(
-        &mut self,
-        name: &'static str,
-        labels: MetricLabels<'_, N>,
-        register: impl FnOnce(&PrometheusRecorder, &Key) -> SeriesHandle,
-    ) -> Option<&mut SeriesHandle> {
-        if self.next == self.held.len() {
-            let owned: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
-            let key = Key::from_parts(name, owned);
-            let handle = register(&self.recorder, &key);
-            self.held.push(HeldSeries { key, handle });
-        }
-        let series = self.held.get_mut(self.next)?;
-        self.next += 1;
-        let same = series.key.name() == name
-            && series.key.labels().map(|label| (label.key(), label.value())).eq(labels.iter().copied());
-        same.then_some(&mut series.handle)
-    }
-
-    fn histogram<'a, const N: usize>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        samples: impl Iterator<Item = (MetricLabels<'a, N>, &'a HistogramSum)>,
-    ) {
-        let mut samples = samples.peekable();
-        if samples.peek().is_none() {
-            return;
-        }
-        let out = &mut self.histograms;
-        // Writing to a String does not fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
-        for (labels, sum) in samples {
-            let labels = labels.map(|(name, value)| format!("{name}=\"{value}\"")).join(",");
-            let mut count = 0;
-            for (index, bucket) in sum.buckets.iter().enumerate() {
-                count += bucket;
-                let bound = BUCKETS_US.get(index).map_or(Cow::from("+Inf"), |us| seconds(*us).to_string().into());
-                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
-            }
-            let _ = writeln!(out, "{name}_sum{{{labels}}} {}", seconds(sum.sum_us));
-            let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
-        }
-        out.push('\n');
-    }
-}
-
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
 }

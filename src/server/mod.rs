@@ -216,7 +216,7 @@ impl Server {
         }
         tokio::select! {
             () = self.stop() => {}
-            () = signals.stop() => tracing::warn!("second signal to stop: ending now"),
+            () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
         }
         housekeeping.abort();
         table_file.abort();
