@@ -44,6 +44,13 @@ pub struct Listener {
     pub routes: Vec<Route>,
 }
 
+impl Listener {
+    /// True if the listener or one of its routes terminates TLS.
+    pub fn terminates(&self) -> bool {
+        self.tls == Tls::Terminate || self.routes.iter().any(|route| route.tls == Tls::Terminate)
+    }
+}
+
 /// One address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Bind {

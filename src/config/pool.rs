@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Cookie, OnDown, OnFull, PoolTls, StickTableRules};
+use super::{Cookie, OnDown, OnFull, PoolTls, StickTableRules, Tls};
 use crate::server_name::ServerName;
 
 /// One `[[pool]]`: backends with one balancing rule.
@@ -73,6 +73,18 @@ pub struct Pool {
     pub on_marked_down: OnMarkedDown,
     /// Cookie that keeps a client at its backend; `None`: only the key does.
     pub cookie: Option<Cookie>,
+}
+
+impl Pool {
+    /// True if connections to this pool are conversations: TLS ends here, HTTP is read, or TLS to backends starts.
+    pub fn is_conversation(&self, tls: Tls) -> bool {
+        tls == Tls::Terminate || self.http || self.tls.is_some()
+    }
+
+    /// Name of the stick table that the pool uses: its group's, or its own.
+    pub fn sticks_as(&self) -> &str {
+        self.stick_group.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// Method that picks a backend.

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use super::Pool;
-
 /// Rules of a pool's stick table, which stores the backend of each key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StickTableRules {
@@ -18,13 +16,6 @@ pub struct StickTableRules {
     pub on_add: OnAdd,
     /// Treatment of known keys when the backend that placement names is up again.
     pub on_return: OnReturn,
-}
-
-impl Pool {
-    /// Name of the stick table that the pool uses: its group's, or its own.
-    pub fn sticks_as(&self) -> &str {
-        self.stick_group.as_deref().unwrap_or(&self.name)
-    }
 }
 
 /// Treatment of known keys when a reload changes placement.

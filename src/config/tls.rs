@@ -8,8 +8,6 @@ use std::path::PathBuf;
 
 use crate::server_name::ServerName;
 
-use super::{Listener, Pool};
-
 /// TLS mode of a listener or route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tls {
@@ -106,18 +104,4 @@ pub struct PoolTls {
     pub pins: Vec<[u8; 32]>,
     /// Server name that is sent and verified; `None`: none is sent, the address is verified.
     pub sni: Option<ServerName>,
-}
-
-impl Listener {
-    /// True if the listener or one of its routes terminates TLS.
-    pub fn terminates(&self) -> bool {
-        self.tls == Tls::Terminate || self.routes.iter().any(|route| route.tls == Tls::Terminate)
-    }
-}
-
-impl Pool {
-    /// True if connections to this pool are conversations: TLS ends here, HTTP is read, or TLS to backends starts.
-    pub fn is_conversation(&self, tls: Tls) -> bool {
-        tls == Tls::Terminate || self.http || self.tls.is_some()
-    }
 }

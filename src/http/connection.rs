@@ -7,17 +7,9 @@
 //! Transfer-Encoding is refused, and naming another [`KnownField`] has no effect.
 
 use super::field::{Fields, KnownField};
-use super::head::{Request, RequestMeta, Response};
-use super::{Framing, Method, Refused, Version};
-
-/// The protocol that a client asks to switch to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Upgrade {
-    /// The WebSocket protocol, requested by GET (RFC 6455 §4.1).
-    WebSocket,
-    /// Another protocol, neither HTTP nor TLS.
-    Other,
-}
+use super::head::{Request, Response};
+use super::upgrade::{RequestMeta, Upgrade, protocols};
+use super::{Framing, Method, Version};
 
 impl Request<'_> {
     /// True if the client wants to keep its connection (RFC 9112 §9.3).
@@ -78,34 +70,5 @@ fn persists(version: Version, fields: Fields<'_>) -> bool {
         Version::Http10 => {
             fields.lists(KnownField::Connection, "keep-alive") && !fields.lists(KnownField::Connection, "close")
         }
-    }
-}
-
-/// The protocols in Upgrade that are allowed: neither HTTP nor TLS.
-pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clone {
-    fields.tokens(KnownField::Upgrade).filter(|protocol| {
-        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
-        !["h2c", "h2", "h3", "http", "tls"].iter().any(|barred| name.eq_ignore_ascii_case(barred.as_bytes()))
-    })
-}
-
-/// Refuses a Connection that names a field which shapes the message.
-pub(super) fn check(fields: Fields<'_>) -> Result<(), Refused> {
-    match fields.tokens(KnownField::Connection).any(|option| KnownField::of(option).shapes_the_message()) {
-        true => Err(Refused::BadConnection),
-        false => Ok(()),
-    }
-}
-
-/// Refuses a 101 that the request did not ask for, or that names no protocol (RFC 9110 §15.2.2).
-pub(super) fn check_switch(asked: RequestMeta, version: Version, fields: Fields<'_>) -> Result<(), Refused> {
-    let agreed = match asked.upgrade {
-        Some(Upgrade::WebSocket) => fields.lists(KnownField::Upgrade, "websocket"),
-        Some(Upgrade::Other) => protocols(fields).next().is_some(),
-        None => false,
-    };
-    match agreed && version == Version::Http11 && fields.lists(KnownField::Connection, "upgrade") {
-        true => Ok(()),
-        false => Err(Refused::BadSwitch),
     }
 }

@@ -13,12 +13,13 @@
 
 use std::net::IpAddr;
 
-use super::connection::protocols;
 use super::cookie::split;
 use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte};
 use super::forwarded::{self, Forwarding};
-use super::head::{Request, RequestMeta, Response};
+use super::head::{Request, Response};
 use super::target::Target;
+use super::upgrade::RequestMeta;
+use super::upgrade::protocols;
 use super::{Method, Version};
 
 /// The changes to a request.

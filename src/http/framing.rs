@@ -8,7 +8,7 @@
 //! fields.
 
 use super::field::{Fields, KnownField, is_token, split_at_byte, trim};
-use super::head::RequestMeta;
+use super::upgrade::RequestMeta;
 use super::{Framing, Method, Refused, Version};
 
 /// How the body of a request is delimited.

@@ -10,7 +10,8 @@ use memchr::memchr2;
 
 use super::field::{Field, FieldList, Fields, KnownField, Span, is_text, is_token, is_token_byte, split_at_byte};
 use super::target::{Host, Target, TargetSpans};
-use super::{Framing, Method, Progress, Refused, Version, connection, framing};
+use super::upgrade::{self, RequestMeta};
+use super::{Framing, Method, Progress, Refused, Version, framing};
 
 /// The longest head in bytes, with its empty line.
 pub const HEAD_MAX: usize = 32 * 1024;
@@ -102,7 +103,7 @@ impl RequestReader {
         let Some(length) = self.lines.read(bytes, Kind::Request, start)? else { return Ok(None) };
         let fields = self.lines.fields.of(bytes);
         check_host(self.line.target.of(bytes), self.line.version, fields)?;
-        connection::check(fields)?;
+        upgrade::check_connection(fields)?;
         self.framing = framing::of_request(self.line.version, fields)?;
         Ok(Some(length))
     }
@@ -165,19 +166,6 @@ fn read_version(text: &[u8], malformed: Refused) -> Result<Version, Refused> {
         }
         _ => Err(malformed),
     }
-}
-
-/// The facts of a request that its response depends on. Kept while the head of the request may be overwritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestMeta {
-    /// The method: no body follows a response to HEAD.
-    pub method: Method,
-    /// The version in the request line.
-    pub version: Version,
-    /// True if the client wants to keep its connection.
-    pub persists: bool,
-    /// The protocol to switch to, if the backend agrees.
-    pub upgrade: Option<connection::Upgrade>,
 }
 
 /// Reads response heads, one after another. Holds no heap memory and about 1.6 KiB.
@@ -259,10 +247,10 @@ impl ResponseReader {
         let start = |text: &[u8], at| StatusLine::read(text, at).map(|read| *line = read);
         let Some(length) = self.lines.read(bytes, Kind::Response, start)? else { return Ok(None) };
         let fields = self.lines.fields.of(bytes);
-        connection::check(fields)?;
+        upgrade::check_connection(fields)?;
         self.framing = framing::of_response(asked, self.line.version, self.line.status, fields)?;
         if self.line.status == 101 {
-            connection::check_switch(asked, self.line.version, fields)?;
+            upgrade::check_switch(asked, self.line.version, fields)?;
         }
         Ok(Some(length))
     }

@@ -24,6 +24,7 @@ pub mod framing;
 pub mod head;
 pub mod set_cookie;
 pub mod target;
+pub mod upgrade;
 
 pub use crate::progress::Progress;
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::child::{Child, NONE};
 use super::maglev::Maglev;
 use super::ring::Ring;
 use super::{Member, hash, rendezvous, spread};
@@ -14,27 +15,6 @@ use crate::config::Balance;
 pub(super) struct Use<'a, U, L> {
     pub(super) usable: &'a U,
     pub(super) leases: &'a L,
-}
-
-/// A leaf or a group inside a group.
-#[derive(Debug)]
-pub(super) struct Child {
-    pub(super) hash: u64,
-    pub(super) weight: u64,
-    /// Range of the leaves below, in [`Tree::leaves`]; of a leaf, only itself.
-    first: u32,
-    end: u32,
-    /// Index of the group, [`NONE`] for a leaf.
-    group: u32,
-}
-
-const NONE: u32 = u32::MAX;
-
-impl Child {
-    /// A leaf at this position in [`Tree::leaves`].
-    pub(super) fn leaf(hash: u64, weight: u64, first: u32) -> Self {
-        Self { hash, weight, first, end: first + 1, group: NONE }
-    }
 }
 
 #[derive(Debug)]

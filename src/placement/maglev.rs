@@ -3,7 +3,7 @@
 //! Built without health, which never changes a table. Invariant: every entry has an owner, and the numbers of entries
 //! of equal weights differ by one at most.
 
-use super::levels::Child;
+use super::child::Child;
 use super::{hash, rendezvous};
 
 /// Rank of the owner of each entry.

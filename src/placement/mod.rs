@@ -164,6 +164,7 @@
 //! 5 `least_connections`, 6 `two_choices`, 7 `random`; parameter 0 where none is named. Lengths are in bytes. Shown as
 //! 16 hexadecimal digits.
 
+mod child;
 mod hash;
 mod levels;
 mod maglev;

@@ -5,8 +5,8 @@
 
 use std::cmp::Ordering;
 
+use super::child::Child;
 use super::hash;
-use super::levels::Child;
 
 /// The rank of the best child. `even`: all weights are equal, so no logarithm is needed; the maximum is then found
 /// without a branch that the processor cannot predict.

@@ -3,8 +3,8 @@
 //! Handles one group, no levels. Invariant: a point's position depends on its child alone, so a child that comes or
 //! goes moves only the keys in front of its own points.
 
+use super::child::Child;
 use super::hash;
-use super::levels::Child;
 
 /// Low bits of a word, which hold the rank of the point's owner; the upper 40 bits hold the position.
 const RANK_BITS: u32 = 24;

@@ -5,8 +5,8 @@
 
 use std::cmp::Ordering;
 
+use super::child::Child;
 use super::hash;
-use super::levels::Child;
 use super::rendezvous::compare;
 
 /// 2^64 divided by the golden ratio: with steps of this part of a circle, points stay as far apart as possible.

@@ -277,6 +277,27 @@ impl Backend {
             self.failures.store(0, Relaxed);
         }
     }
+
+    /// True if the backend takes no new clients.
+    #[inline]
+    pub fn draining(&self) -> bool {
+        self.drain.is_on()
+    }
+
+    /// True if the deadline has passed: the backend serves no client, and open connections are closed.
+    #[inline]
+    pub fn drained(&self, now_ms: u64) -> bool {
+        self.drain.is_over(now_ms)
+    }
+
+    /// Runtime state as one word: `draining` or `drained`; `None` = neither.
+    pub fn runtime_word(&self, now_ms: u64) -> Option<&'static str> {
+        match (self.draining(), self.drained(now_ms)) {
+            (false, _) => None,
+            (true, false) => Some("draining"),
+            (true, true) => Some("drained"),
+        }
+    }
 }
 
 impl fmt::Debug for Backend {

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::load::is_full;
 use super::placement_key::pin;
 use super::scene::{HealthView, PickScene};
 use super::{Health, Pool};
@@ -75,4 +74,10 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             (true, true) => Ok(()),
         }
     }
+}
+
+/// True if a backend has as many connections as `max_connections` allows.
+pub(super) fn is_full(pool: &Pool, index: usize) -> bool {
+    let most = pool.config.backends[index].max_connections;
+    most.is_some_and(|most| pool.backends[index].leases() >= u64::from(most))
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Backend, Pool};
+use super::Pool;
 
 /// Deadline of a backend that is not draining.
 const NEVER: u64 = u64::MAX;
@@ -22,6 +22,18 @@ impl Drain {
     pub(super) fn carried(before: Option<&Self>) -> Self {
         Self { deadline_ms: AtomicU64::new(before.map_or(NEVER, |before| before.deadline_ms.load(Relaxed))) }
     }
+
+    /// True from the command on, until `Ready`.
+    #[inline]
+    pub(super) fn is_on(&self) -> bool {
+        self.deadline_ms.load(Relaxed) != NEVER
+    }
+
+    /// True if the deadline has passed.
+    #[inline]
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        self.deadline_ms.load(Relaxed) <= now_ms
+    }
 }
 
 /// Runtime state that an operator gives a backend.
@@ -33,29 +45,6 @@ pub enum AdminState {
     Close,
     /// Serve every client again.
     Ready,
-}
-
-impl Backend {
-    /// True if the backend takes no new clients.
-    #[inline]
-    pub fn draining(&self) -> bool {
-        self.drain.deadline_ms.load(Relaxed) != NEVER
-    }
-
-    /// True if the deadline has passed: the backend serves no client, and open connections are closed.
-    #[inline]
-    pub fn drained(&self, now_ms: u64) -> bool {
-        self.drain.deadline_ms.load(Relaxed) <= now_ms
-    }
-
-    /// Runtime state as one word: `draining` or `drained`; `None` = neither.
-    pub fn runtime_word(&self, now_ms: u64) -> Option<&'static str> {
-        match (self.draining(), self.drained(now_ms)) {
-            (false, _) => None,
-            (true, false) => Some("draining"),
-            (true, true) => Some("drained"),
-        }
-    }
 }
 
 impl Pool {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Pool;
-use super::candidates::Candidates;
+use super::candidates::{Candidates, is_full};
 use super::placement_key::PlacementKey;
 use super::scene::HealthView;
 use crate::outcome::Ended;
@@ -29,12 +29,6 @@ impl Pool {
         let full = |index: usize| self.backends[index].usable(now_ms) && is_full(self, index);
         if (0..self.backends.len()).any(full) { Ended::BackendFull } else { Ended::NoBackend }
     }
-}
-
-/// True if a backend has as many connections as `max_connections` allows.
-pub(super) fn is_full(pool: &Pool, index: usize) -> bool {
-    let most = pool.config.backends[index].max_connections;
-    most.is_some_and(|most| pool.backends[index].leases() >= u64::from(most))
 }
 
 /// True if load or time influences where the pool places new keys.

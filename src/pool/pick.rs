@@ -15,8 +15,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::candidates::Candidates;
-use super::load::{LoadRules, has_load_rules, is_full};
+use super::candidates::{Candidates, is_full};
+use super::load::{LoadRules, has_load_rules};
 use super::placement_key::{PlacementKey, range_of, with_key};
 use super::scene::{HealthView, PickScene};
 use super::table::{Remember, TableLookup};

@@ -13,7 +13,8 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{CheckFailure, CheckStream};
-use crate::http::head::{RequestMeta, ResponseReader};
+use crate::http::head::ResponseReader;
+use crate::http::upgrade::RequestMeta;
 use crate::http::{Method, Progress, Version};
 
 /// The request of a check, as far as the response depends on it.

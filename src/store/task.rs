@@ -346,7 +346,7 @@ impl StoreTask {
             Some((pool.table()?, backend))
         });
         if let Some((table, backend)) = known {
-            table.learn(value, backend, clock::now() / 1_000);
+            table.learn(value, backend, clock::now_ms());
         }
     }
 

@@ -76,10 +76,10 @@ impl Connector<'_> {
         let mut attempts = Attempts::default();
         loop {
             let Some(pick) = choose(attempts.tried()).await else {
-                return Err(attempts.no_backend(self.pool, now_ms()));
+                return Err(attempts.no_backend(self.pool, clock::now_ms()));
             };
             self.conversation.state.enter(ConversationStage::Connect { pick: &pick });
-            attempts.picked(self.pool.config(), pick.keyed, now_ms());
+            attempts.picked(self.pool.config(), pick.keyed, clock::now_ms());
             let lease = Lease::new(pick.backend);
             if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
                 let Pick { index, broke, remember, .. } = pick;
@@ -116,10 +116,10 @@ impl Connector<'_> {
                 }
                 Err(failure) => failure,
             };
-            match attempts.failed(failure, &target, now_ms()) {
+            match attempts.failed(failure, &target, clock::now_ms()) {
                 NextAttempt::SameAt(at_ms) => {
-                    tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(now_ms()))).await;
-                    if attempts.key_moved(&target, now_ms()) {
+                    tokio::time::sleep(Duration::from_millis(at_ms.saturating_sub(clock::now_ms()))).await;
+                    if attempts.key_moved(&target, clock::now_ms()) {
                         return Ok(None);
                     }
                 }
@@ -141,7 +141,7 @@ impl Connector<'_> {
     ) -> Result<(), Ended> {
         let mut since_ms = None;
         loop {
-            let now_ms = now_ms();
+            let now_ms = clock::now_ms();
             let at_ms = match attempt::wait_for_known(self.pool, settled, facts, &mut since_ms, now_ms) {
                 KnownWait::Pick => return Ok(()),
                 KnownWait::Refuse => return Err(Ended::SettledDown),
@@ -198,10 +198,6 @@ pub async fn write_all(stream: &mut Stream, mut bytes: &[u8]) -> Result<(), Faul
         stream.poll_flush(cx)
     })
     .await
-}
-
-fn now_ms() -> u64 {
-    clock::now() / 1_000
 }
 
 /// Begins to connect to a backend from one of the pool's addresses.

@@ -88,7 +88,8 @@ impl Conversation {
             backend.counters(counters_index).duration.record_us(duration_us);
         }
         let snapshot = self.context.current.load();
-        self.state.refresh(&snapshot, &self.context);
+        let context = &self.context;
+        self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
         let log = snapshot.config.process.log;
         if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
             self.context.write(LogRecord::Connection(self.state.line(ended, duration_us)));

@@ -181,6 +181,6 @@ async fn connect(
     let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
     let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;
-    let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now() / 1_000));
+    let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now_ms()));
     connector.connect_for(client, choose).await
 }

@@ -273,12 +273,9 @@ fn begin_drain(context: &RuntimeContext) {
 /// entry for `remember` to the millisecond, so each is refreshed four times in that.
 fn refresh(context: &RuntimeContext) -> Duration {
     let snapshot = context.current.load();
-    context
-        .conversations
-        .borrow()
-        .values()
-        .filter(|state| state.is_serving())
-        .for_each(|state| state.refresh(&snapshot, context));
+    for state in context.conversations.borrow().values().filter(|state| state.is_serving()) {
+        state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
+    }
     let learned = snapshot.pools.iter().filter_map(|pool| pool.config().cookie.as_ref()?.max_idle());
     learned.min().map_or(REFRESH_MAX, |remember| (remember / 4).clamp(REFRESH_MIN, REFRESH_MAX))
 }

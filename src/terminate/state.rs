@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::runtime::RuntimeContext;
 use crate::access_log;
 use crate::attempt;
 use crate::clock::{self, Micros};
@@ -19,6 +18,7 @@ use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::snapshot::Snapshot;
 use crate::sticky::cookie::RememberedValue;
+use crate::sticky::table::KeyHash;
 
 /// A stage of a conversation, with what is known from there on.
 ///
@@ -137,11 +137,11 @@ impl ConversationState {
     /// Refreshes the client's entry in the stick table, and in the store while a request or a relay is under way.
     ///
     /// Outside of these, a learned value that the table has lost was ended by its application on another connection:
-    /// it stays lost, and the store is not written, because another instance may have ended a value as well.
-    pub fn refresh(&self, snapshot: &Snapshot, context: &RuntimeContext) {
+    /// it stays lost, and `store` (pool, value, key, backend) is not called, because another instance may have ended a value as well.
+    pub fn refresh(&self, snapshot: &Snapshot, store: impl FnOnce(&Pool, &[u8], KeyHash, &Backend)) {
         let facts = self.facts.borrow();
         let Some(StoredPlacement { remember, backend, value }) = &facts.stored else { return };
-        let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now() / 1_000) else { return };
+        let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now_ms()) else { return };
         let table = pool.table();
         let ended =
             |value: &Rc<[u8]>| table.is_none_or(|table| table.lookup_value(value, now_ms) == RememberedValue::Unknown);
@@ -152,7 +152,7 @@ impl ConversationState {
             table.refresh(*remember, backend, now_ms);
         }
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
-            context.keep_in_store(pool, value, remember.key, backend);
+            store(pool, value, remember.key, backend);
         }
     }
 
@@ -284,7 +284,7 @@ impl StageFacts {
         let Placed { pool, broke, remember, value } = placed;
         self.broke = broke;
         self.stored = self.backend.as_ref().and_then(|backend| {
-            attempt::settle(pool, backend, broke, remember, clock::now() / 1_000);
+            attempt::settle(pool, backend, broke, remember, clock::now_ms());
             Some(StoredPlacement { remember: remember?, backend: Arc::clone(backend), value })
         });
     }

@@ -16,7 +16,6 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::runtime::RuntimeContext;
 use crate::clock::{self, Micros};
 use crate::store::Waiting;
 
@@ -85,7 +84,7 @@ impl StoreWait {
     }
 
     /// Ready with the store's reply; `None`: the store has no value, refuses, or is late.
-    pub fn poll(&mut self, context: &RuntimeContext, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+    pub fn poll(&mut self, timer: &TimerFd, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
         if let Poll::Ready(answer) = self.waiting.poll(cx) {
             return Poll::Ready(answer);
         }
@@ -94,7 +93,7 @@ impl StoreWait {
             return Poll::Ready(None);
         }
         if !std::mem::replace(&mut self.armed, true) {
-            context.timer_fd.wake_at(self.waiting.until, cx.waker().clone());
+            timer.wake_at(self.waiting.until, cx.waker().clone());
         }
         Poll::Pending
     }

@@ -11,8 +11,9 @@ mod edit;
 mod head;
 
 use super::body::Body;
-use super::connection::Upgrade;
-use super::head::{RequestMeta, RequestReader, ResponseReader};
+use super::head::{RequestReader, ResponseReader};
+use super::upgrade::RequestMeta;
+use super::upgrade::Upgrade;
 use super::{Framing, Method, Progress, Refused, Version};
 
 /// What a GET in HTTP/1.1 leaves to its response.

@@ -253,7 +253,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RequestFailure>> {
         if let Some(store_wait) = &mut down.store_wait {
-            ready!(store_wait.poll(&self.conversation.context, cx));
+            ready!(store_wait.poll(&self.conversation.context.timer_fd, cx));
             down.store_wait = None;
         }
         if down.out_sent < down.out.len() {

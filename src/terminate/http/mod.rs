@@ -135,7 +135,7 @@ impl HttpConnection<'_> {
         let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], now_ms()) };
+        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters());
         log.cookie = cookie.word();
@@ -144,7 +144,7 @@ impl HttpConnection<'_> {
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
-        let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(now_ms())))?;
+        let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
 
         let (upstream, backend, broke, remember) = match self.upstreams.take(pick.backend) {
             Some(kept) => {
@@ -324,7 +324,7 @@ async fn connect<'p>(
         if first.is_some() {
             return first.take();
         }
-        let scene = || PickScene::new(facts, tried, now_ms());
+        let scene = || PickScene::new(facts, tried, clock::now_ms());
         cookie.look_up_in_store(&connector.conversation.context, scene()).await;
         connector.pool.pick(&PickScene { cookie: cookie.backend(), ..scene() })
     };
@@ -343,8 +343,4 @@ fn certificate_rule(routed: &Routed) -> Option<ClientCertificate> {
         Some(route) => route.client_certificate.clone(),
         None => config.client_certificate.clone(),
     }
-}
-
-fn now_ms() -> u64 {
-    clock::now() / 1_000
 }

@@ -13,8 +13,9 @@ use crate::counters::ConversationCounters;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
-use crate::http::head::{Request, RequestMeta, Response};
+use crate::http::head::{Request, Response};
 use crate::http::set_cookie::set_cookies;
+use crate::http::upgrade::RequestMeta;
 use crate::outcome::BreakCause;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
@@ -45,7 +46,7 @@ pub struct RequestCookie<'p> {
 impl<'p> RequestCookie<'p> {
     /// Reads the cookie of a request; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
-        let ReadCookie { verdict, value } = ReadCookie::new(pool, fields, now, now_ms());
+        let ReadCookie { verdict, value } = ReadCookie::new(pool, fields, now, clock::now_ms());
         let value = value.map(Rc::from);
         Self { pool, rule: pool.cookie(), verdict, value, looked_up: false, store_break: None, now }
     }
@@ -124,7 +125,7 @@ impl<'p> RequestCookie<'p> {
             match (set.ends(self.now), &self.value) {
                 (false, _) => {
                     if let Some(table) = self.pool.table() {
-                        table.learn(set.value, backend, now_ms());
+                        table.learn(set.value, backend, clock::now_ms());
                     }
                     store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
                 }
@@ -209,8 +210,4 @@ impl ResponseWriter<'_> {
         write_response(out, response, &self.request, &edit);
         store_wait
     }
-}
-
-fn now_ms() -> u64 {
-    clock::now() / 1_000
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::HttpConnection;
 use crate::access_log::{self, LogRecord};
 use crate::clock::{self, Micros};
-use crate::http::head::{Request, RequestMeta};
+use crate::http::head::Request;
 use crate::http::target::Target;
+use crate::http::upgrade::RequestMeta;
 use crate::outcome::Ended;
 
 /// Longest path in the log, in bytes. The query behind `?` is never logged.

@@ -23,7 +23,7 @@ impl RuntimeContext {
     pub fn keep_in_store(&self, pool: &Pool, value: &[u8], key: KeyHash, backend: &Backend) {
         let BreakerState::Working(since) = self.store.look() else { return };
         let Some(remember) = pool.config().cookie.as_ref().and_then(Cookie::max_idle) else { return };
-        if self.notes.borrow_mut().due(pool.sticks_as(), key, since, remember, clock::now() / 1_000) {
+        if self.notes.borrow_mut().due(pool.sticks_as(), key, since, remember, clock::now_ms()) {
             self.store.keep(pool, value, backend);
         }
     }
@@ -35,14 +35,14 @@ impl RequestCookie<'_> {
     pub async fn look_up_in_store(&mut self, context: &RuntimeContext, scene: PickScene<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
-        let now = || PickScene { now_ms: clock::now() / 1_000, ..scene };
+        let now = || PickScene { now_ms: clock::now_ms(), ..scene };
         let can_have = |index: usize| self.pool.can_have(index, &now());
         let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
         let Some(value) = self.value.clone().filter(|_| !stays && !self.looked_up) else { return };
         let Some(waiting) = context.store.find(self.pool, &value) else { return };
         self.looked_up = true;
         let mut store_wait = StoreWait::new(waiting);
-        let Some(name) = poll_fn(|cx| store_wait.poll(context, cx)).await else { return };
+        let Some(name) = poll_fn(|cx| store_wait.poll(&context.timer_fd, cx)).await else { return };
         let backends = self.pool.backends();
         let found = backends.iter().position(|backend| *backend.name() == *name);
         if known.is_some() {
@@ -54,7 +54,7 @@ impl RequestCookie<'_> {
             self.store_break = self.why_moved();
         }
         if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
-            table.learn(&value, backend, clock::now() / 1_000);
+            table.learn(&value, backend, clock::now_ms());
         }
         self.verdict =
             Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
@@ -94,7 +94,7 @@ impl RequestCookie<'_> {
         let remember = self.pool.table().and_then(|table| table.remember_value(value));
         if let (BreakerState::Working(since), Some(remember)) = (context.store.look(), remember) {
             let lasts = self.pool.config().cookie.as_ref().and_then(Cookie::max_idle).unwrap_or_default();
-            context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now() / 1_000);
+            context.notes.borrow_mut().due(self.pool.sticks_as(), remember.key, since, lasts, clock::now_ms());
         }
         Some(store_wait)
     }

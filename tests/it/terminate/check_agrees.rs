@@ -7,7 +7,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
-use sessile::http::head::{RequestMeta, ResponseReader};
+use sessile::http::head::ResponseReader;
+use sessile::http::upgrade::RequestMeta;
 use sessile::http::{Method, Progress, Version};
 
 use super::framing::corpus::{Case, Kind, Verdict, cases};
