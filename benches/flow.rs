@@ -11,7 +11,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use sessile::access_log::AccessLogSender;
 use sessile::splicer::worker::{Worker, WorkerShared};
-use sessile::{config, socket, splicer};
+use sessile::{config, fault, socket, splicer};
 
 use self::sim::kernel::{Id, Kernel};
 use self::sim::os::SimOs;

@@ -1,26 +1,28 @@
-//! sessile: a layer-4 TCP/TLS passthrough balancer whose first promise is that a client stays where it settled.
+//! sessile: a layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 //!
 //! # Map
 //!
-//! A module imports only from lower floors (`tests/it/floors.rs` reads this table and the `use` lines).
+//! A file imports only from lower floors or from inside its own folder; modules of one floor do not import each other,
+//! and no file depends on itself by way of others (`tests/it/shape` reads this table).
 //!
 //! | floor | what | modules |
 //! |---|---|---|
-//! | 10 | commands | [`cli`] |
-//! | 9 | the process: start, reload, stop | [`server`] |
-//! | 8 | what serves connections, and what operators use | [`admin`], [`splicer`], [`terminate`] |
-//! | 7 | over all connections: commands to their threads, forecasts of a change | [`plan`], [`threads`] |
-//! | 6 | a connection, and what several instances share | [`connection`], [`store`] |
-//! | 5 | one generation of everything configured, and checks of its backends | [`probe`], [`snapshot`] |
-//! | 4 | which backend a key gets | [`pool`] |
-//! | 3 | keys, cookies and stick tables; TLS; limits of one connection | [`limits`], [`sticky`], [`tls`] |
-//! | 2 | one rule or one resource each | [`access_log`], [`admission`], [`attempt`], [`metrics`], [`placement`], [`proxy_protocol`], [`route`], [`socket`] |
-//! | 1 | plain data and parsers | [`client_hello`], [`config`], [`counters`] |
-//! | 0 | plain words | [`clock`], [`http`], [`outcome`], [`server_name`] |
+//! | 13 commands | the command line | [`cli`] |
+//! | 12 process | start, reload, stop | [`server`] |
+//! | 11 flow | connections from accept to end, and the interface of operators | [`splicer`], [`terminate`], [`admin`] |
+//! | 10 over all | commands to all threads, forecasts of a change | [`threads`], [`plan`] |
+//! | 9 shared | the model of a connection; learned cookies of other instances | [`connection`], [`store`] |
+//! | 8 snapshot | everything configured that a connection reads | [`snapshot`] |
+//! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
+//! | 6 host | sockets, clocks, permits, figures and log lines | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`] |
+//! | 5 attempt | what a failed connect means | [`attempt`] |
+//! | 4 pool | the pick: range, cookie, stick table, placement, last resort | [`pool`] |
+//! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
+//! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
+//! | 1 formats | the configuration, HTTP/1, the ClientHello | [`config`], [`http`], [`client_hello`] |
+//! | 0 words | plain data | [`counters`], [`fault`], [`outcome`], [`progress`], [`server_name`] |
 //!
-//! [`attempt`], [`client_hello`], [`config`], [`counters`], [`http`], [`outcome`], [`placement`], [`pool`],
-//! [`proxy_protocol`], [`route`], [`server_name`] and [`sticky`] name no tokio, no socket and no clock: time and
-//! bytes are arguments.
+//! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
 //! # Lexicon
 //!

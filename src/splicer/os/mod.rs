@@ -10,7 +10,6 @@ pub use linux::{Connection, Linux, Pipe, RawEvent};
 
 pub use super::slab::{Side, Token};
 pub use crate::clock::{Micros, now};
-pub use crate::fault::Fault as Broken;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -10,7 +10,7 @@ use super::peer::{NextAction, Peer, Script};
 use super::socket::PeerRead;
 use super::world::{BULK, ClientGreeting, ConnectScript, World};
 use crate::config::Address;
-use crate::splicer::os::Broken;
+use crate::fault::Fault;
 
 impl World {
     pub(super) fn new_client(&mut self) {
@@ -83,8 +83,8 @@ impl World {
             self.kernel.borrow_mut().connecting.remove(at);
             let answer = match self.scenario.backends[backend_index(&address)] {
                 ConnectScript::Never => continue,
-                ConnectScript::Refuse => Err(Broken::Refused),
-                ConnectScript::Unreachable => Err(Broken::Unreachable),
+                ConnectScript::Refuse => Err(Fault::Refused),
+                ConnectScript::Unreachable => Err(Fault::Unreachable),
                 ConnectScript::Accept => Ok(()),
             };
             self.kernel.borrow_mut().answer(id, answer);
@@ -136,11 +136,11 @@ impl World {
             }
             NextAction::Abort => {
                 peer.gone = true;
-                kernel.abort(id, Broken::Reset);
+                kernel.abort(id, Fault::Reset);
             }
             NextAction::Vanish => {
                 peer.gone = true;
-                kernel.abort(id, Broken::Gone);
+                kernel.abort(id, Fault::Gone);
             }
             NextAction::Leave => {
                 (peer.gone, peer.finished) = (true, kernel.in_flight(id).1 == 0);

@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use super::random::Random;
 use super::socket::{Mask, SimSocket};
 use crate::config::Address;
-use crate::splicer::os::{Broken, Event, Micros, Token};
+use crate::fault::Fault;
+use crate::splicer::os::{Event, Micros, Token};
 
 /// A turn with more calls than this never ends.
 const CALLS_MAX: u64 = 100_000;
@@ -43,7 +44,7 @@ pub struct Kernel {
     /// Connects without an answer yet.
     pub connecting: Vec<(Id, Address)>,
     /// Connects that fail at once.
-    pub hopeless: Vec<(Address, Broken)>,
+    pub hopeless: Vec<(Address, Fault)>,
     /// Accepted sockets that were closed since the oracle last looked.
     pub ended: Vec<Id>,
     /// Calls answered.

@@ -11,8 +11,9 @@ use super::bytes::Bytes;
 use super::kernel::{Id, Kernel};
 use super::socket::Closed;
 use crate::config::Address;
+use crate::fault::Fault;
 use crate::socket::KeepAlive;
-use crate::splicer::os::{Accepted, Broken, Io, Micros, Os, Side, Token};
+use crate::splicer::os::{Accepted, Io, Micros, Os, Side, Token};
 
 /// Bytes one slot of a pipe takes.
 const SLOT_BYTES: usize = 4096;
@@ -73,7 +74,7 @@ impl Os for SimOs {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
         if kernel.fails() {
-            return if kernel.random.one_in(2) { Accepted::Skip } else { Accepted::Exhausted(Broken::NoDescriptor) };
+            return if kernel.random.one_in(2) { Accepted::Skip } else { Accepted::Exhausted(Fault::NoDescriptor) };
         }
         match kernel.accept() {
             None => Accepted::Empty,
@@ -121,22 +122,22 @@ impl Os for SimOs {
         answer
     }
 
-    fn pipe(&mut self) -> Result<(SimPipe, usize), Broken> {
+    fn pipe(&mut self) -> Result<(SimPipe, usize), Fault> {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
         if kernel.fails() {
-            return Err(Broken::NoDescriptor);
+            return Err(Fault::NoDescriptor);
         }
         let slots = if kernel.random.one_in(8) { 2 } else { 16 + kernel.random.below(48) };
         kernel.pipes += 1;
         Ok((SimPipe { bytes: RefCell::default(), slots, kernel: Rc::clone(&self.0) }, slots * SLOT_BYTES))
     }
 
-    fn connect(&mut self, to: &Address, _from: Option<IpAddr>) -> Result<SimSocket, Broken> {
+    fn connect(&mut self, to: &Address, _from: Option<IpAddr>) -> Result<SimSocket, Fault> {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
         if kernel.fails() {
-            return Err(kernel.random.one_of(&[Broken::NoPort, Broken::NoDescriptor, Broken::NoMemory, Broken::Local]));
+            return Err(kernel.random.one_of(&[Fault::NoPort, Fault::NoDescriptor, Fault::NoMemory, Fault::Local]));
         }
         if let Some((_, why)) = kernel.hopeless.iter().find(|(address, _)| address == to) {
             return Err(*why);
@@ -146,7 +147,7 @@ impl Os for SimOs {
         Ok(self.socket(id))
     }
 
-    fn take_error(&mut self, socket: &SimSocket) -> Option<Broken> {
+    fn take_error(&mut self, socket: &SimSocket) -> Option<Fault> {
         self.0.borrow_mut().take_error(socket.id)
     }
 
@@ -158,10 +159,10 @@ impl Os for SimOs {
         self.0.borrow_mut().close(socket.id, Closed::Reset);
     }
 
-    fn watch(&mut self, socket: &SimSocket, token: Token) -> Result<(), Broken> {
+    fn watch(&mut self, socket: &SimSocket, token: Token) -> Result<(), Fault> {
         let mut kernel = self.0.borrow_mut();
         if kernel.fails() {
-            return Err(Broken::NoMemory);
+            return Err(Fault::NoMemory);
         }
         kernel.watch(socket.id, token);
         Ok(())
@@ -171,11 +172,11 @@ impl Os for SimOs {
         self.0.borrow_mut().unwatch(socket.id);
     }
 
-    fn watch_listener(&mut self, (): &(), token: Token, _shared: bool) -> Result<(), Broken> {
+    fn watch_listener(&mut self, (): &(), token: Token, _shared: bool) -> Result<(), Fault> {
         debug_assert_eq!(token.side(), Side::Listener);
         let mut kernel = self.0.borrow_mut();
         if kernel.fails() {
-            return Err(Broken::NoMemory);
+            return Err(Fault::NoMemory);
         }
         kernel.listener = Some(token);
         Ok(())

@@ -4,7 +4,8 @@
 
 use super::bytes::Bytes;
 use super::kernel::Id;
-use crate::splicer::os::{Broken, Event, Micros, Token};
+use crate::fault::Fault;
+use crate::splicer::os::{Event, Micros, Token};
 
 /// What an event tells, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,11 +82,11 @@ pub struct SimSocket {
     pub(super) urgent_at: Option<usize>,
     pub(super) end_coming: bool,
     pub(super) end_delivered: bool,
-    pub(super) reset_coming: Option<Broken>,
+    pub(super) reset_coming: Option<Fault>,
     pub(super) connected: bool,
     /// Reset, or never connected: every call fails or ends.
     pub gone: bool,
-    pub(super) error: Option<Broken>,
+    pub(super) error: Option<Fault>,
     /// Bytes sent and not yet taken by the other end.
     pub(super) sent: Bytes,
     pub(super) room: usize,
@@ -165,7 +166,7 @@ impl SimSocket {
         }
     }
 
-    pub(super) fn broken(&mut self, why: Broken) {
+    pub(super) fn broken(&mut self, why: Fault) {
         if self.gone {
             return;
         }

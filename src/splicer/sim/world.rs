@@ -16,9 +16,10 @@ use super::random::{Random, mix};
 use crate::access_log::AccessLogSender;
 use crate::config::{Address, Config};
 use crate::connection::Selection;
+use crate::fault::Fault;
 use crate::outcome::Ended;
 use crate::snapshot::{LoadedFiles, Snapshot};
-use crate::splicer::os::{Broken, Micros};
+use crate::splicer::os::Micros;
 use crate::splicer::worker::{Worker, WorkerShared};
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
@@ -343,11 +344,11 @@ impl World {
 }
 
 /// Backends that some worlds refuse to connect to without asking them.
-fn hopeless(scenario: &Scenario, random: &mut Random) -> Vec<(Address, Broken)> {
+fn hopeless(scenario: &Scenario, random: &mut Random) -> Vec<(Address, Fault)> {
     let addresses = scenario.config.pools[0].backends.iter().map(|backend| backend.address.clone());
     let answers = addresses.zip(&scenario.backends).filter_map(|(address, answer)| match answer {
-        ConnectScript::Refuse => Some((address, Broken::Refused)),
-        ConnectScript::Unreachable => Some((address, Broken::Unreachable)),
+        ConnectScript::Refuse => Some((address, Fault::Refused)),
+        ConnectScript::Unreachable => Some((address, Fault::Unreachable)),
         ConnectScript::Accept | ConnectScript::Never => None,
     });
     answers.filter(|_| random.one_in(2)).collect()

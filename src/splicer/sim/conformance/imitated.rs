@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use super::{ConnectTarget, ScriptStage};
 use crate::config::Address;
-use crate::splicer::os::{Broken, Event};
+use crate::fault::Fault;
+use crate::splicer::os::Event;
 use crate::splicer::sim::kernel::{Id, Kernel};
 use crate::splicer::sim::os::{SimOs, SimSocket};
 use crate::splicer::sim::socket::PeerRead;
@@ -50,7 +51,7 @@ impl ScriptStage for Imitated {
         self.peer = id;
         match target {
             ConnectTarget::Accepting => kernel.answer(id, Ok(())),
-            ConnectTarget::Closed => kernel.answer(id, Err(Broken::Refused)),
+            ConnectTarget::Closed => kernel.answer(id, Err(Fault::Refused)),
             ConnectTarget::Silent => {}
         }
     }
@@ -72,7 +73,7 @@ impl ScriptStage for Imitated {
     }
 
     fn reset(&mut self) {
-        self.kernel.borrow_mut().abort(self.peer, Broken::Reset);
+        self.kernel.borrow_mut().abort(self.peer, Fault::Reset);
     }
 
     fn close(&mut self) {

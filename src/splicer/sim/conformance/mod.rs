@@ -16,7 +16,8 @@ use self::real::Real;
 use self::scripts::scripts;
 use super::socket::PeerRead;
 use crate::config::Address;
-use crate::splicer::os::{Accepted, Broken, Event, Io, Os, Side, Token};
+use crate::fault::Fault;
+use crate::splicer::os::{Accepted, Event, Io, Os, Side, Token};
 
 /// Plays of one script on the kernel, and on the imitation with a seed each.
 const REAL_PLAYS: usize = 3;
@@ -71,7 +72,7 @@ enum ScriptStep {
     Shutdown,
     Reset,
     Drop,
-    TakeError(&'static [Option<Broken>]),
+    TakeError(&'static [Option<Fault>]),
     /// Events report at least the first letters, and nothing beyond the second: `r`eadable, `w`ritable, `f`inished,
     /// `x` failed, `u`rgent.
     Events(&'static str, &'static str),
@@ -99,7 +100,7 @@ enum Class {
     Part,
     End,
     Later,
-    Broken(&'static str),
+    Fault(&'static str),
 }
 
 /// What a step came to.
@@ -396,13 +397,13 @@ fn class(answer: Io, there: usize) -> Class {
         Io::Moved(_) => Class::Part,
         Io::End => Class::End,
         Io::Later => Class::Later,
-        Io::Broken(Broken::Reset) => Class::Broken("reset"),
-        Io::Broken(Broken::Refused) => Class::Broken("refused"),
+        Io::Broken(Fault::Reset) => Class::Broken("reset"),
+        Io::Broken(Fault::Refused) => Class::Broken("refused"),
         Io::Broken(_) => Class::Broken("other"),
     }
 }
 
-fn word(error: Option<Broken>) -> String {
+fn word(error: Option<Fault>) -> String {
     error.map_or_else(|| "none".to_owned(), |error| format!("{error:?}"))
 }
 

@@ -9,7 +9,8 @@ use super::super::bytes::Bytes;
 use super::super::socket::{Closed, Mask};
 use super::{Id, Kernel};
 use crate::config::Address;
-use crate::splicer::os::{Broken, Io, Side, Token};
+use crate::fault::Fault;
+use crate::splicer::os::{Io, Side, Token};
 
 /// Reads of one socket in one turn; one that reads on and on starves others.
 const READS_MAX: u32 = 20;
@@ -83,16 +84,16 @@ impl Kernel {
         let socket = self.call(id);
         if socket.end_sent {
             self.violations.push(format!("socket {id}: sent after shutdown"));
-            return Io::Broken(Broken::Reset);
+            return Io::Broken(Fault::Reset);
         }
         if let Some(why) = socket.error.take() {
             return Io::Broken(why);
         }
         if socket.gone {
-            return Io::Broken(Broken::Reset);
+            return Io::Broken(Fault::Reset);
         }
         if socket.peer_left && socket.connected {
-            socket.reset_coming = Some(Broken::Reset);
+            socket.reset_coming = Some(Fault::Reset);
             socket.moved_at = now;
             return Io::Moved(bytes.len());
         }
@@ -128,7 +129,7 @@ impl Kernel {
     }
 
     /// Takes the pending error.
-    pub(in super::super) fn take_error(&mut self, id: Id) -> Option<Broken> {
+    pub(in super::super) fn take_error(&mut self, id: Id) -> Option<Fault> {
         self.call(id).error.take()
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::super::socket::{Closed, Mask, PeerRead};
 use super::{Id, Kernel};
-use crate::splicer::os::Broken;
+use crate::fault::Fault;
 
 impl Kernel {
     /// A client connects: its socket waits to be accepted.
@@ -18,7 +18,7 @@ impl Kernel {
     }
 
     /// Answers a connect.
-    pub fn answer(&mut self, id: Id, answer: Result<(), Broken>) {
+    pub fn answer(&mut self, id: Id, answer: Result<(), Fault>) {
         let socket = &mut self.sockets[id as usize];
         match answer {
             Ok(()) => {
@@ -64,7 +64,7 @@ impl Kernel {
     }
 
     /// The other end resets, or is found to be gone.
-    pub fn abort(&mut self, id: Id, why: Broken) {
+    pub fn abort(&mut self, id: Id, why: Fault) {
         let careless = self.random.one_in(2);
         let socket = &mut self.sockets[id as usize];
         // After both ends nothing is left to be reset, once the last byte was acknowledged.
@@ -80,7 +80,7 @@ impl Kernel {
             self.sockets[id as usize].peer_left = true;
             self.finish(id);
         } else {
-            self.abort(id, Broken::Reset);
+            self.abort(id, Fault::Reset);
         }
     }
 
