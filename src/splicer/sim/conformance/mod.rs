@@ -100,7 +100,7 @@ enum Class {
     Part,
     End,
     Later,
-    Fault(&'static str),
+    Broken(&'static str),
 }
 
 /// What a step came to.

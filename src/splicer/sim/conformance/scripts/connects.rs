@@ -5,7 +5,7 @@ use super::super::ConformanceScript;
 use super::super::ConnectTarget::{Accepting, Closed, Silent};
 use super::super::ScriptStep::*;
 use super::{REFUSED, RESET};
-use crate::splicer::os::Broken as Why;
+use crate::fault::Fault as Why;
 
 pub const SCRIPTS: &[ConformanceScript] = &[
     ConformanceScript {

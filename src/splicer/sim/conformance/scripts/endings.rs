@@ -4,7 +4,7 @@ use super::super::Class::{All, End};
 use super::super::ConformanceScript;
 use super::super::ScriptStep::*;
 use super::RESET;
-use crate::splicer::os::Broken as Why;
+use crate::fault::Fault as Why;
 use crate::splicer::sim::socket::PeerRead;
 
 pub const SCRIPTS: &[ConformanceScript] = &[
