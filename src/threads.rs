@@ -118,18 +118,21 @@ impl Threads {
     /// ended. Fewer than `count` means that no more are open.
     pub async fn shed(&self, selection: &Selection, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        // First each thread gets an even share of what is left to end. Threads that hold fewer than their share leave a
-        // rest, and the second round takes it wherever connections still are.
-        for even in [true, false] {
-            for (index, handle) in self.handles.iter().enumerate() {
-                let left = count - total;
-                if left == 0 {
-                    return total;
-                }
-                let share = if even { left.div_ceil(self.handles.len() - index) } else { left };
+        // A thread that holds less than its even share leaves a rest, which the others share in the next round. An idle
+        // connection of one thread goes before a busy one of another only if all threads end as many.
+        let mut holding: Vec<_> = self.handles.iter().collect();
+        while total < count && !holding.is_empty() {
+            let mut still_holding = Vec::new();
+            for (index, handle) in holding.iter().enumerate() {
+                let share = (count - total).div_ceil(holding.len() - index);
                 let shed = |done| ThreadCommand::Shed { selection: selection.clone(), count: share, ended, done };
-                total += request(&**handle, shed).await.min(left);
+                let shed = request(&***handle, shed).await.min(share);
+                total += shed;
+                if shed == share && share > 0 {
+                    still_holding.push(*handle);
+                }
             }
+            holding = still_holding;
         }
         total
     }
@@ -215,6 +218,7 @@ mod tests {
             (vec![10, 10, 10, 10], 8, 8, vec![8, 8, 8, 8]),
             (vec![10, 10, 10], 4, 4, vec![8, 9, 9]),
             (vec![0, 10, 0, 0], 6, 6, vec![0, 4, 0, 0]),
+            (vec![9, 9, 0, 0], 8, 8, vec![5, 5, 0, 0]),
             (vec![1, 0, 2], 9, 3, vec![0, 0, 0]),
             (vec![], 3, 0, vec![]),
         ] {

@@ -46,7 +46,7 @@
 //! with it. A choice is made in the primary tree; only when that holds no usable member, in the backup tree, from the
 //! same draw.
 //!
-//! A location is a list of level names, outermost first. The root is a group; a member whose location is `[g1, …, gn]`
+//! A location is a list of level names, outermost first. The root is a group; a member with the location `[g1, …, gn]`
 //! is a leaf in the group `gn` in … in `g1` in the root; with an empty location it is a leaf in the root. A group's
 //! children are groups and leaves mixed. `least_connections` and `two_choices` ignore locations: all their leaves are
 //! in the root.

@@ -1,7 +1,7 @@
 //! [`Upstream`]: TLS to the backends of a pool.
 //!
 //! A backend is trusted with a chain to one of the pool's authorities for the name that is sent, or else for its
-//! address; with a key whose hash is pinned (RFC 7469 §2.4: SubjectPublicKeyInfo, so that a renewed certificate with
+//! address; with a key that has a pinned hash (RFC 7469 §2.4: SubjectPublicKeyInfo, so that a renewed certificate with
 //! the same key stays valid); with both, if both are configured; or always, with `verify = false`. In every case the
 //! backend proves that it holds the key of its certificate. Sends no client certificate.
 //!

@@ -157,7 +157,7 @@ fn a_new_name_at_an_old_address_is_a_new_backend_and_that_is_said() {
     let sessile = Sessile::start(&config("old"));
     let verdict = sessile.reload(&config("new"));
     let warning = accepted(&verdict)["warnings"][0].as_str().unwrap().to_owned();
-    assert!(warning.contains("\"new\" has the address of \"old\""), "{warning}");
+    assert!(warning.contains("\"new\" has the address of the removed \"old\""), "{warning}");
     assert!(sessile.said().contains("has the address of"), "and it is logged");
     assert_eq!(verdict["changes"], serde_json::json!(["backend \"p/new\" added", "backend \"p/old\" removed"]));
 }
