@@ -216,7 +216,7 @@ mod tests {
         );
         let checked = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let eject = config.pools[0].eject.clone().map(|eject| Eject { failures: 1, ..eject });
+        let eject = config.pools[0].eject.map(|eject| Eject { failures: 1, ..eject });
         Pool::new(&config::Pool { eject, ..config.pools[0].clone() }, None, 1)
     }
 

@@ -118,8 +118,8 @@ impl Threads {
     /// ended. Fewer than `count` means that no more are open.
     pub async fn shed(&self, selection: &Selection, count: usize, ended: Ended) -> usize {
         let mut total = 0;
-        // A thread that holds less than its even share leaves a rest, which the others share in the next round. An idle
-        // connection of one thread goes before a busy one of another only if all threads end as many.
+        // A thread that holds less than its even share leaves a rest, which the others share evenly in the next round. If
+        // one thread took it all, it would close busy connections while the others still hold idle ones.
         let mut holding: Vec<_> = self.handles.iter().collect();
         while total < count && !holding.is_empty() {
             let mut still_holding = Vec::new();

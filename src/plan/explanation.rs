@@ -143,7 +143,7 @@ impl fmt::Display for Explanation {
         self.write_candidates(f)?;
         match (&self.choice, self.reason) {
             (None, Some(reason)) if self.any => {
-                write!(f, "goes to any usable backend, in turn or at random ({reason})")?
+                write!(f, "goes to any usable backend, in turn or at random ({reason})")?;
             }
             (Some(choice), Some(reason)) => write!(f, "goes to {choice} ({reason})")?,
             _ => f.write_str("is refused: no backend may serve it")?,

@@ -1,4 +1,4 @@
-//! [`Drain`]: the drain of a backend by command, and which clients the backend still serves.
+//! `Drain`: the drain of a backend by command, and which clients the backend still serves.
 //!
 //! Closes nothing; the housekeeping does. A drain in the configuration is weight 0. Invariant: until its deadline a
 //! draining backend serves known clients as before; after the deadline it serves no client.

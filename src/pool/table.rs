@@ -235,7 +235,7 @@ impl PoolTable {
 
     /// Each backend's name, and how many of the entries counted in `stats` it has.
     pub fn by_backend<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
-        let count = |index: usize| self.id_map.id(index).map_or(0, |id| stats.of(id).into());
+        let count = |index: usize| self.id_map.id(index).map_or(0, |id| stats.of(id));
         self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::http::answer::StatusCode;
 
+#[allow(clippy::duplicate_mod, reason = "one corpus for the reader and for the health check")]
 #[path = "../../../tests/framing/corpus.rs"]
 #[allow(clippy::module_inception, reason = "the shared file has the name of this one")]
 mod corpus;

@@ -47,7 +47,7 @@ pub(super) fn after(configs: &[&config::Pool], before: &[&Pool]) -> Vec<Pool> {
 
 /// Picks, connects and settles.
 pub(super) fn visit(pool: &Pool, low: u32, now_ms: u64) -> Pick<'_> {
-    let pick = pick_for(&pool, &client(low), &[], now_ms).unwrap();
+    let pick = pick_for(pool, &client(low), &[], now_ms).unwrap();
     pool.table().unwrap().settle(pick.remember.unwrap(), pick.backend, now_ms);
     pick
 }

@@ -5,6 +5,7 @@ use tokio::io::duplex;
 use super::*;
 use crate::http::Refused;
 
+#[allow(clippy::duplicate_mod, reason = "one corpus for the reader and for the health check")]
 #[path = "../../../tests/framing/corpus.rs"]
 mod corpus;
 

@@ -7,11 +7,11 @@
 //!
 //! - A *hit* needs no proof: the two words of an entry give the key only if they belong together.
 //! - A *miss* is believed when two looks at both buckets saw the same words and no lock bit. A look that saw half a
-//! change has read a word written after the lock bit was set, so its second look sees the bit or the whole change.
-//! After [`Word::LOOKS`] looks at a bucket that keeps changing the miss is believed as well: no reader waits.
+//!   change has read a word written after the lock bit was set, so its second look sees the bit or the whole change.
+//!   After [`Word::LOOKS`] looks at a bucket that keeps changing the miss is believed as well: no reader waits.
 //! - A *touch* is one compare-exchange on the data word, so it never brings back an entry that was overwritten.
 //! - The lock bit stands in the data word of a bucket's first entry. Bits are taken in the order of the buckets, which
-//! excludes deadlock, and each is tried [`Word::TRIES`] times; a writer that fails has changed nothing.
+//!   excludes deadlock, and each is tried [`Word::TRIES`] times; a writer that fails has changed nothing.
 
 use std::hint;
 use std::sync::atomic::{AtomicU64, Ordering};

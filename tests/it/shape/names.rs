@@ -101,7 +101,7 @@ impl Names {
         let Some((first, rest)) = path.split_first() else { return Some(Found::Module) };
         let is_last = rest.is_empty();
         if module.children.contains(first) && !(is_last && self.is_item(module, first)) {
-            return self.descend(&[at, &[first.clone()]].concat(), rest, depth);
+            return self.descend(&[at, std::slice::from_ref(first)].concat(), rest, depth);
         }
         if module.items.contains(first) {
             return Some(Found::Item(module, first.clone()));
