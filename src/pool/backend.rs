@@ -128,7 +128,7 @@ impl Backend {
         Arc::clone(&self.name)
     }
 
-    /// Its pool's name, to be kept.
+    /// Name of the pool, shared with it.
     pub fn pool_name_shared(&self) -> &Arc<str> {
         &self.shared.name
     }

@@ -53,13 +53,15 @@ impl Conversation {
         &self.permit.listener().name
     }
 
-    /// The listener by the rules in force. A listener that a reload removed keeps its last rules for the connections
-    /// that it accepted. `None` after [`Self::forget_rules`].
+    /// The listener with the rules that judge the connection: those in force if they would have read of the client what
+    /// was read, else those by which it was read. A listener that a reload removed keeps its last rules for the
+    /// connections that it accepted. `None` after [`Self::forget_rules`], if the listener is gone.
     pub fn listener(&self) -> Option<Arc<Listener>> {
+        let snapshot = self.context.current.load();
+        let in_force = snapshot.listener_of(self.permit.listener());
         let mut rules = self.rules.borrow_mut();
-        if let Some(listener) = self.context.current.load().listener_of(self.permit.listener()) {
-            *rules = Some(Arc::clone(listener));
-        }
+        let judges = rules.as_ref().map_or(in_force, |read_by| Some(self.client_info.judged_by(in_force, read_by)));
+        *rules = judges.cloned();
         rules.clone()
     }
 

@@ -49,7 +49,7 @@ pub enum ConversationStage<'a> {
     Placed(Placed<'a>),
     /// A request and its response are under way.
     Exchange,
-    /// Nothing is under way: the connection waits for another request.
+    /// The connection is kept and waits for another request.
     Kept,
     /// Bytes pass both ways until the end.
     Relay,
