@@ -34,6 +34,9 @@ struct Bound {
     owner: (String, usize),
     bind: Bind,
     address: Option<SocketAddr>,
+    /// The configuration names only a wider address of this port, such as 0.0.0.0. The kernel would lead new clients to
+    /// this socket until it closes, so it stays and serves them by the rules of the wider one.
+    covered: bool,
     /// The sockets; the workers own them.
     sockets: Vec<Weak<OwnedFd>>,
 }
@@ -55,7 +58,7 @@ impl ListenSockets {
 
     /// The addresses of a listener, with the ports that the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
-        let own = self.bound.iter().filter(|bound| bound.owner.0 == listener);
+        let own = self.bound.iter().filter(|bound| bound.owner.0 == listener && !bound.covered);
         own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
     }
 
@@ -77,7 +80,8 @@ impl ListenSockets {
                 let owner = (listener.name.clone(), index);
                 let known: Vec<_> = plan.closed.extract_if(.., |bound| bound.is(bind, &owner)).collect();
                 if !known.is_empty() {
-                    plan.kept.extend(known.into_iter().map(|bound| Bound { owner: owner.clone(), ..bound }));
+                    let kept = known.into_iter().map(|bound| Bound { owner: owner.clone(), covered: false, ..bound });
+                    plan.kept.extend(kept);
                     continue;
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
@@ -86,7 +90,7 @@ impl ListenSockets {
                             let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
                             let (owner, bind) = (owner.clone(), bind.clone());
                             self.next_number += 1;
-                            let bound = Bound { number, owner, bind, address, sockets: held };
+                            let bound = Bound { number, owner, bind, address, covered: false, sockets: held };
                             plan.opened.push((bound, sockets, listener.backlog));
                         }
                     }
@@ -94,6 +98,7 @@ impl ListenSockets {
                 }
             }
         }
+        plan.keep_covered(config);
         if problems.is_empty() { Ok(plan) } else { Err(problems) }
     }
 
@@ -187,6 +192,26 @@ impl ListenSockets {
     }
 }
 
+impl BindPlan {
+    /// Keeps the addresses that a wider address of the configuration covers.
+    fn keep_covered(&mut self, config: &Config) {
+        let covering = |bound: &Bound| {
+            config.listeners.iter().find_map(|listener| {
+                let covers = |bind: &Bind| matches!(bind, Bind::Tcp(to) if bound.is_within(*to));
+                Some((listener.name.clone(), listener.bind.iter().position(covers)?))
+            })
+        };
+        let mut closed = Vec::new();
+        for bound in self.closed.drain(..) {
+            match covering(&bound) {
+                Some(owner) => self.kept.push(Bound { owner, covered: true, ..bound }),
+                None => closed.push(bound),
+            }
+        }
+        self.closed = closed;
+    }
+}
+
 /// The sockets of one address (one per worker, or one for all) and the address; `None`: a unix socket.
 type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
 
@@ -249,6 +274,11 @@ impl Bound {
                 && one.is_ipv4() == two.is_ipv4()
                 && (one == two || one.is_unspecified() || two.is_unspecified())
         })
+    }
+
+    /// True if the other address stands for every address of its family and port, this one among them.
+    fn is_within(&self, other: SocketAddr) -> bool {
+        other.ip().is_unspecified() && self.overlaps(other)
     }
 
     /// Removes the file of a unix socket: new clients cannot connect, and those in the backlog are still served.
