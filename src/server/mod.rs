@@ -210,13 +210,12 @@ impl Server {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
                 Some(()) = file_changed.recv() => self.spawn_reload(),
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                () = stop_signal(&mut signals.stop) => break,
             }
         }
         tokio::select! {
             () = self.stop() => {}
-            () = signals.stop() => tracing::warn!("told to stop twice: ending now"),
+            () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
         housekeeping.abort();
         table_file.abort();
@@ -229,28 +228,47 @@ impl Server {
     }
 }
 
+/// Signals within this time of the first one to stop are repetitions of it: `timeout` and some supervisors send two.
+const REPETITION: Duration = Duration::from_secs(1);
+
 /// The signals that this process follows.
 struct Signals {
     reload: Signal,
-    terminate: Signal,
-    interrupt: Signal,
+    /// Each of these begins the stop: images of nginx and HAProxy are stopped by SIGQUIT and SIGUSR1.
+    stop: [Signal; 4],
+    /// Received and ignored; the default action of SIGALRM would end the process.
+    _ignored: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
+        let stop = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined1()];
+        let [a, b, c, d] = stop.map(signal);
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            stop: [a?, b?, c?, d?],
+            _ignored: signal(SignalKind::alarm())?,
         })
     }
 
-    /// Waits for a signal to stop.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    /// Waits for another signal to stop than the one that was received at `first`.
+    async fn stop_again(&mut self, first: Instant) {
+        loop {
+            stop_signal(&mut self.stop).await;
+            if first.elapsed() >= REPETITION {
+                return;
+            }
         }
+    }
+}
+
+/// Waits for one of the signals to stop.
+async fn stop_signal([terminate, interrupt, quit, user1]: &mut [Signal; 4]) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = quit.recv() => {}
+        _ = user1.recv() => {}
     }
 }
 

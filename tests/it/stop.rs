@@ -253,6 +253,9 @@ fn told_to_stop_twice_it_ends_now() {
     assert_eq!(client.ask("hello"), "hello");
     sessile.signal(Signal::TERM);
     eventually("/readyz to fail", || (readiness(&sessile) == Some(503)).then_some(()));
+    // A signal within a second repeats the first one.
+    sessile.signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(1_050));
     assert_eq!(client.ask("still"), "still");
     let told = Instant::now();
     sessile.signal(Signal::TERM);
@@ -261,6 +264,24 @@ fn told_to_stop_twice_it_ends_now() {
     assert!(client.end().is_err(), "a stream that was cut must not look complete");
     assert_eq!(count(&sessile, "l", "stopped"), 1);
     assert!(sessile.said().contains("told to stop twice"));
+}
+
+#[test]
+fn each_signal_to_stop_lets_connections_finish_and_an_alarm_does_nothing() {
+    let echo = Echo::start();
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::USR1] {
+        let mut sessile = Sessile::start(&(listener("p", "") + &keyless(&echo)));
+        let mut client = Client::connect(sessile.address("l"));
+        sessile.signal(Signal::ALARM);
+        assert_eq!(client.ask("hello"), "hello");
+        assert_eq!(readiness(&sessile), Some(200));
+        sessile.signal(signal);
+        eventually("/readyz to fail", || (readiness(&sessile) == Some(503)).then_some(()));
+        assert_eq!(client.ask("still"), "still");
+        drop(client);
+        assert_eq!(sessile.wait().code(), Some(0), "{signal:?}");
+        assert_eq!(count(&sessile, "l", "done"), 1);
+    }
 }
 
 /// Where the backend of each of these clients is.
