@@ -7,7 +7,7 @@
 mod record;
 mod select;
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
@@ -190,10 +190,22 @@ pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr
     if proxy.untrusted == Untrusted::Refuse { Err(Ended::Untrusted) } else { Ok(false) }
 }
 
-/// Names a connection among those of all processes and machines.
+/// Names a request among those of all processes and machines, in 32 hexadecimal digits: the connection's number and
+/// the request's in its connection, permuted by a secret of this process. No two requests have one name, and a name
+/// tells a client nothing of either number.
+pub fn request_id(connection: u64, request: u64) -> String {
+    static SECRET: OnceLock<RandomState> = OnceLock::new();
+    let secret = SECRET.get_or_init(RandomState::new);
+    // A Feistel network is a permutation, whatever its rounds are; four keyed rounds make it look random.
+    let round = |(left, right): (u64, u64), number: u8| (right, left ^ secret.hash_one((number, right)));
+    let (left, right) = (0..4).fold((connection, request), round);
+    format!("{left:016x}{right:016x}")
+}
+
+/// Names a connection among those of all processes and machines, for backends.
 pub fn unique_id(id: u64) -> [u8; 16] {
     static INSTANCE: OnceLock<u64> = OnceLock::new();
-    let instance = *INSTANCE.get_or_init(|| std::hash::RandomState::new().build_hasher().finish());
+    let instance = *INSTANCE.get_or_init(|| RandomState::new().build_hasher().finish());
     let mut unique = [0; 16];
     unique[..8].copy_from_slice(&instance.to_be_bytes());
     unique[8..].copy_from_slice(&id.to_be_bytes());

@@ -74,3 +74,25 @@ fn a_proxy_header_meets_only_rules_that_would_have_read_it() {
     assert!(!in_force_judges(&client(), OFF, &other), "its first bytes were not looked at for a signature");
     assert!(!in_force_judges(&client(), OFF, &decoder));
 }
+
+#[test]
+fn request_ids_are_unique_and_say_nothing_of_counts() {
+    let mut seen = std::collections::HashSet::new();
+    let (mut near, mut pairs) = (0, 0);
+    for connection in (1..=200).chain((1 << 48) + 1..=(1 << 48) + 200) {
+        let mut last: Option<u128> = None;
+        for request in 1..=20 {
+            let id = request_id(connection, request);
+            assert_eq!(id.len(), 32);
+            let number = u128::from_str_radix(&id, 16).unwrap();
+            if let Some(last) = last.replace(number) {
+                // Bits that change from one request to the next: about half of them, as between random numbers.
+                near += u64::from((last ^ number).count_ones());
+                pairs += 1;
+            }
+            assert!(seen.insert(id));
+        }
+    }
+    assert!((62..=66).contains(&(near / pairs)), "{}", near as f64 / pairs as f64);
+    assert_eq!(request_id(1, 1), request_id(1, 1), "the log and the reply agree");
+}
