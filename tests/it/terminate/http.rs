@@ -148,6 +148,46 @@ fn a_host_that_is_another_route_is_misdirected() {
 }
 
 #[test]
+fn a_host_that_is_no_name_reaches_no_route_but_an_address_does() {
+    let (one, two) = (Recorder::named("one"), Recorder::named("two"));
+    let pools = pool("p", HTTP, &[one.address()]) + &pool("q", HTTP, &[two.address()]);
+    let policy = "client_certificate = { ca = \"$FILES/clients.pem\", required = true }\n";
+    let routes = format!("pool = \"p\"\n[[listener.route]]\nsni = \"partner.a.test\"\npool = \"q\"\n{policy}");
+    let front = Front::with("", &routes, &pools);
+    let long = format!("{}.a.test", "x".repeat(64));
+    let misdirected = [
+        "partner.a.test..",
+        "partner.a.test.",
+        "partner.a.test",
+        ".partner.a.test",
+        "partner..a.test",
+        "~",
+        ".",
+        &long,
+    ];
+    let served =
+        ["127.0.0.1", "127.0.0.1:443", "[::1]", "[::1]:8443", "a.test", "a.test.", "other.a.test:443", "x_y.a.test"];
+    let ask = |host: &str| {
+        let mut talk = Talk::with(&front);
+        talk.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        talk.response().unwrap().status
+    };
+    for (hosts, status) in [(&misdirected[..], 421), (&served[..], 200)] {
+        for host in hosts {
+            assert_eq!(ask(host), status, "{host}");
+        }
+    }
+    // The form of a request to a proxy, and a request without a host.
+    let mut talk = Talk::with(&front);
+    talk.send("GET https://partner.a.test../ HTTP/1.1\r\nHost: partner.a.test..\r\n\r\n");
+    assert_eq!(talk.response().unwrap().status, 421);
+    let mut talk = Talk::with(&front);
+    talk.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(talk.response().unwrap().status, 200);
+    assert_eq!(two.connections(), 0);
+}
+
+#[test]
 fn an_upgrade_becomes_a_relay_and_a_refused_one_ends_the_connection() {
     let backend = Backend::serving(|mut stream| {
         let mut piece = [0; 4096];
