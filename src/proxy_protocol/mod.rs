@@ -31,6 +31,8 @@ pub const TLV_UNIQUE_ID: u8 = 0x05;
 /// TLV: facts about the client's TLS, see [`ssl`].
 pub const TLV_SSL: u8 = 0x20;
 
+/// The longest v1 line with its CRLF: UNKNOWN with two IPv6 addresses written out.
+const V1_MAX: usize = 107;
 const V1_SIGNATURE: &[u8] = b"PROXY";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16; // signature, version and command, family and transport, length
@@ -83,6 +85,16 @@ pub fn opens_with_signature(bytes: &[u8]) -> Option<bool> {
         return if signature.starts_with(bytes) { None } else { Some(false) };
     }
     Some(bytes.starts_with(signature))
+}
+
+/// The begin of a connection for the log, as far as a version 1 line could reach: printable ASCII.
+pub fn shown(bytes: &[u8]) -> String {
+    let line = match bytes.first() {
+        Some(b'\r') => bytes,
+        _ => bytes.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line[..line.len().min(V1_MAX)].escape_ascii().to_string()
 }
 
 /// The value of the first TLV of this kind.

@@ -96,6 +96,7 @@ const TABLE: &[(&str, &str)] = &[
     ("proxy-header-is-too-long", "proxy_too_long"),
     ("proxy-header-has-a-bad-checksum", "proxy_checksum"),
     ("proxy-header-has-a-good-checksum", "done"),
+    ("proxy-header-mixes-families", "done"),
     ("proxy-header-says-local", "done"),
     ("proxy-header-and-then-silence", "silent"),
     ("proxy-peer-is-a-stranger", "untrusted"),

@@ -136,7 +136,7 @@ fn headers_that_are_wrong() {
         b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 65536\r\n".to_vec(),
         b"PROXY TCP4 192.0.2.256 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY TCP4 2001:db8::1 2001:db8::2 4711 443\r\n".to_vec(),
-        b"PROXY TCP6 192.0.2.7 192.0.2.8 4711 443\r\n".to_vec(),
+        b"PROXY TCP4 2001:db8::1 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY UDP4 192.0.2.7 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\nhi\n".to_vec(),
         [&b"PROXY TCP4 "[..], &[b'1'; 120]].concat(),
@@ -213,6 +213,30 @@ fn headers_that_announce_nobody() {
     ];
     let sessile = run(&pool("app", "", &addresses), cases);
     assert_eq!(keyless(&sessile), (nobody.len() * EACH) as f64);
+}
+
+/// A proxy with an IPv6 client on an IPv4 socket, or the reverse, writes TCP6 with the IPv4 address as it is.
+#[test]
+fn headers_that_mix_families() {
+    let app = Backend::named("b0");
+    let lines = [
+        ("PROXY TCP6 2001:db8::7 192.0.2.8 4711 443\r\n", "[2001:db8::7]:4711"),
+        ("PROXY TCP6 192.0.2.7 2001:db8::8 4711 443\r\n", "192.0.2.7:4711"),
+        ("PROXY TCP6 192.0.2.9 192.0.2.8 4711 443\r\n", "192.0.2.9:4711"),
+    ];
+    let cases = vec![
+        case("proxy-header-mixes-families", TRUSTING, |scene| {
+            for (line, client) in lines {
+                let stream = connect(scene.address);
+                say(&stream, line);
+                assert_eq!(ask(&stream, "hi").unwrap(), "b0 hi\n");
+                drop(stream);
+                scene.sessile.line(client, |logged| logged["client"] == client);
+            }
+        })
+        .times(lines.len() as u64),
+    ];
+    run(&tables(&app), cases);
 }
 
 fn keyless(sessile: &Sessile) -> f64 {
