@@ -277,6 +277,11 @@ impl Loading {
     }
 }
 
+/// True if a handshake with this server name in its hello can succeed; an address counts as no name.
+pub fn takes_name(name: &str) -> bool {
+    rustls::pki_types::ServerName::try_from(name).is_ok()
+}
+
 /// The cryptography provider, limited to these key exchanges.
 fn provider(groups: &[KeyExchange]) -> CryptoProvider {
     let group = |group: &KeyExchange| -> &'static dyn SupportedKxGroup {

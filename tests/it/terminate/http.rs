@@ -2,12 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::version::{TLS12, TLS13};
 
 use super::Front;
 use super::backend::Recorder;
 use super::client::{Talk, config, connect};
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::{PATIENCE, Sessile};
+use crate::support::{PATIENCE, Sessile, eventually};
 
 const HTTP: &str = "http = true\n";
 
@@ -185,6 +189,43 @@ fn a_host_that_is_no_name_reaches_no_route_but_an_address_does() {
     talk.send("GET / HTTP/1.0\r\n\r\n");
     assert_eq!(talk.response().unwrap().status, 200);
     assert_eq!(two.connections(), 0);
+}
+
+#[test]
+fn a_long_hello_in_short_records_is_served() {
+    let backend = Recorder::named("b");
+    let front = Front::start("", HTTP, &[backend.address()]);
+    let mut client = front.authority.client(&[&TLS13, &TLS12], &[kx_group::X25519]);
+    client.alpn_protocols = (0..280).map(|n| format!("{n:0>220}").into_bytes()).collect();
+    client.alpn_protocols.push(b"http/1.1".to_vec());
+    for size in [None, Some(64)] {
+        client.max_fragment_size = size;
+        let mut talk = Talk::new(connect(front.address(), &Arc::new(client.clone()), "a.test"));
+        assert_eq!(talk.get("/", "").status, 200, "records of {size:?}");
+    }
+}
+
+#[test]
+fn a_balancer_in_front_that_only_checks_is_a_probe() {
+    let backend = Recorder::named("b");
+    let limits = "[limits]\nhello_timeout = \"1s\"\n".to_owned();
+    let sessile = Sessile::start(
+        &(limits + &listener("p", "trust = [\"127.0.0.0/8\"]\n") + &pool("p", HTTP, &[backend.address()])),
+    );
+    let checks = || {
+        let mut stream = TcpStream::connect(sessile.address("l")).unwrap();
+        stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").unwrap();
+        stream
+    };
+    drop(checks());
+    let silent = checks();
+    let probes = || sessile.lines().iter().filter(|line| line["ended"] == "probe" && line["fault"] == "none").count();
+    eventually("both checks", || (probes() == 2).then_some(()));
+    drop(silent);
+    // A client of the balancer is none.
+    let mut client = announced(&sessile, b"\x01\x00\x00\x00\x01");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    sessile.ended("l", "silent");
 }
 
 #[test]
