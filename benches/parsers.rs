@@ -78,6 +78,20 @@ fn hello_15_kib(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
+fn hello_60_kib(bencher: Bencher<'_, '_>) {
+    bench_hello(bencher, &in_records(&padded(hello(false), 60_000)[5..], 4));
+}
+
+/// What TLS that ends here does with a hello in records of one byte before its handshake begins.
+#[divan::bench]
+fn hello_60_kib_joined_for_a_handshake(bencher: Bencher<'_, '_>) {
+    let message = &padded(hello(false), 60_000)[5..];
+    let wire = in_records(message, message.len());
+    assert!(client_hello::in_few_records(&wire).len() < 60_500);
+    bencher.bench(|| client_hello::in_few_records(black_box(&wire)).len());
+}
+
+#[divan::bench]
 fn hello_15_kib_in_40_records(bencher: Bencher<'_, '_>) {
     bench_hello(bencher, &in_records(&padded(hello(false), 15_000)[5..], 40));
 }

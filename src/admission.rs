@@ -1,7 +1,9 @@
 //! Limits on connections in total, per listener and per source: [`ListenerState::admit`] gives a [`Permit`] or none.
 //!
 //! Accepts nothing and closes nothing. Invariant: dropping a `Permit` gives back everything that was counted for it,
-//! once; no other code lowers these counts.
+//! once; no other code lowers these counts. `held.rs` counts the memory of bytes read ahead.
+
+mod held;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
@@ -9,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, atomic::AtomicU64};
 
 use ahash::AHashMap;
+
+pub use self::held::{HeldBytes, HelloMemory, UNCOUNTED};
 
 use crate::counters::{ListenerCounters, Padded};
 use crate::outcome::Ended;
@@ -75,6 +79,8 @@ pub struct Admission {
     /// Packed limits: connections per source in the low half, new connections per second in the high half; 0 is off.
     per_source: AtomicU64,
     sources: Box<[Mutex<Shard>]>,
+    /// Memory of the bytes read ahead, of all connections.
+    pub hello_memory: Arc<HelloMemory>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +104,7 @@ impl Admission {
             connections_max: AtomicUsize::new(connections_max),
             per_source: AtomicU64::new(0),
             sources: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hello_memory: Arc::default(),
         }
     }
 
@@ -200,6 +207,11 @@ impl Permit {
     /// True if descriptors are getting scarce: see [`Admission::crowded`].
     pub fn crowded(&self) -> bool {
         self.listener.admission.crowded()
+    }
+
+    /// The memory that bytes read ahead of this connection count for.
+    pub fn hello_memory(&self) -> &Arc<HelloMemory> {
+        &self.listener.admission.hello_memory
     }
 
     /// Counts the connection for its source, once that is known; an IPv6 source counts as its /64 network, because one

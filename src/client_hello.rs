@@ -2,23 +2,27 @@
 //!
 //! Does not read from sockets, does not judge versions, ciphers or any extension but those three, and never changes
 //! or keeps the bytes. Handshake messages may be cut into any number of records (RFC 8446 §5.1); they are joined here,
-//! because tls-parser reads only whole messages.
+//! because tls-parser reads only whole messages. A server name that is no host name counts as none and is shown.
 //!
 //! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
-//! [`WIRE_MAX`] bytes it is never `More`.
+//! [`WIRE_MAX`] bytes it is never `More`. Each byte costs the same, however few arrive at once.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::outcome::Ended;
 pub use crate::progress::Progress;
 use crate::server_name::ServerName;
 
-/// The longest hello that is read: the whole handshake message with its 4-byte header, without record headers.
-pub const HANDSHAKE_MAX: usize = 16 * 1024;
+/// The longest hello that can be read: the whole handshake message with its 4-byte header, without record headers.
+pub const HANDSHAKE_MAX: usize = 64 * 1024;
 
 /// The most bytes a hello can take on the wire, and so the bound of a buffer that waits for one: every byte of the
 /// longest message in a record of its own. Empty records are refused, so nothing takes more.
 pub const WIRE_MAX: usize = HANDSHAKE_MAX * (RECORD_HEADER + 1);
+
+/// The part of a name that is no host name that is shown, in bytes.
+const SHOWN_MAX: usize = 100;
 
 const RECORD_HEADER: usize = 5;
 const RECORD_MAX: usize = 1 << 14; // RFC 8446 §5.1: what a plaintext record may hold
@@ -34,9 +38,11 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 /// The parts of a hello that routing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds an IP address:
-    /// RFC 6066 §3 forbids that, but real clients do it and mean "no name".
+    /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds no host name.
     pub server_name: Option<ServerName>,
+    /// What the extension holds instead of a host name, for logs: printable ASCII, cut to a bounded length. RFC 6066 §3
+    /// forbids an address, `HOST:PORT` and the like, but real clients send them and mean "no name".
+    pub odd_name: Option<Arc<str>>,
     /// The protocols offered, in the client's order: a raw, checked ProtocolNameList body (length byte, name)*.
     /// Empty without the extension.
     pub alpn: Box<[u8]>,
@@ -52,10 +58,34 @@ pub fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
     Scan::default().resume(bytes)
 }
 
+/// The same bytes with the hello in as few records as possible, if that makes them fewer; what follows it is unchanged.
+///
+/// Records are no part of the handshake's transcript, but rustls takes no more than 64 KiB with their headers.
+pub fn in_few_records(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut scan = Scan::default();
+    // The record in which the hello ends may hold more, or not be whole; it stays as it is.
+    let Ok(Some(_)) = scan.find_end(bytes) else { return Cow::Borrowed(bytes) };
+    let (first, rest) = bytes.split_at(scan.record);
+    let fewest = scan.passed + RECORD_HEADER * scan.passed.div_ceil(RECORD_MAX);
+    if first.len() <= fewest {
+        return Cow::Borrowed(bytes);
+    }
+    let (message, mut joined) = (payloads(first, scan.passed), Vec::with_capacity(fewest + rest.len()));
+    for payload in message.chunks(RECORD_MAX) {
+        joined.extend_from_slice(&first[..RECORD_HEADER - 2]);
+        joined.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+        joined.extend_from_slice(payload);
+    }
+    joined.extend_from_slice(rest);
+    Cow::Owned(joined)
+}
+
 /// [`parse`] for bytes that arrive in pieces: complete records are not read again, so a hello sent byte by byte in
 /// records of one byte costs as little as any other.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Scan {
+    /// The longest message that is read.
+    most: usize,
     /// The offset of the first record that is not complete.
     record: usize,
     /// Message bytes in the complete records.
@@ -64,7 +94,18 @@ pub struct Scan {
     header: [u8; MESSAGE_HEADER],
 }
 
+impl Default for Scan {
+    fn default() -> Self {
+        Self::at_most(HANDSHAKE_MAX)
+    }
+}
+
 impl Scan {
+    /// Begins to read a hello of up to `most` bytes; more than [`HANDSHAKE_MAX`] are never read.
+    pub fn at_most(most: usize) -> Self {
+        Self { most: most.min(HANDSHAKE_MAX), record: 0, passed: 0, header: [0; MESSAGE_HEADER] }
+    }
+
     /// Continues where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
     pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, Ended> {
         self.go_on(bytes).into()
@@ -92,7 +133,7 @@ impl Scan {
             if seen >= MESSAGE_HEADER {
                 let [_, high, middle, low] = self.header;
                 let length = MESSAGE_HEADER + u32::from_be_bytes([0, high, middle, low]) as usize;
-                if length > HANDSHAKE_MAX {
+                if length > self.most {
                     return Err(Ended::HelloTooLong);
                 }
                 if seen >= length {
@@ -108,19 +149,24 @@ impl Scan {
     }
 
     /// The message, once its end was found: borrowed when it lies in one record, as it nearly always does.
-    fn message<'a>(&self, mut bytes: &'a [u8], length: usize) -> Cow<'a, [u8]> {
+    fn message<'a>(&self, bytes: &'a [u8], length: usize) -> Cow<'a, [u8]> {
         if self.record == 0 {
             return Cow::Borrowed(&bytes[RECORD_HEADER..RECORD_HEADER + length]);
         }
-        let mut message = Vec::with_capacity(length);
-        while let Ok(Some((_, payload))) = open_record(bytes)
-            && message.len() < length
-        {
-            message.extend_from_slice(&payload[..payload.len().min(length - message.len())]);
-            bytes = &bytes[RECORD_HEADER + payload.len()..];
-        }
-        Cow::Owned(message)
+        Cow::Owned(payloads(bytes, length))
     }
+}
+
+/// The first `length` bytes of the payloads of records, which hold as many.
+fn payloads(mut bytes: &[u8], length: usize) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(length);
+    while let Ok(Some((_, payload))) = open_record(bytes)
+        && joined.len() < length
+    {
+        joined.extend_from_slice(&payload[..payload.len().min(length - joined.len())]);
+        bytes = &bytes[RECORD_HEADER + payload.len()..];
+    }
+    joined
 }
 
 /// One record: the length it declares, and as much of its payload as is there. `None`: its header is not whole.
@@ -164,15 +210,15 @@ fn read(body: &[u8]) -> Result<ClientHello, Ended> {
     if !extensions.is_empty() {
         return Err(Ended::HelloMalformed);
     }
-    Ok(ClientHello {
-        server_name: names.map_or(Ok(None), server_name)?,
-        alpn: alpn.map_or(Ok(Box::default()), protocols)?,
-        ech: ech.is_some(),
-    })
+    let (server_name, odd_name) = names.map_or(Ok((None, None)), server_name)?;
+    Ok(ClientHello { server_name, odd_name, alpn: alpn.map_or(Ok(Box::default()), protocols)?, ech: ech.is_some() })
 }
 
+/// A server name, or what a client sent in its place.
+type SentName = (Option<ServerName>, Option<Arc<str>>);
+
 /// The host name of a server_name extension (RFC 6066 §3): at most one; entries of other types are passed over.
-fn server_name(extension: &[u8]) -> Result<Option<ServerName>, Ended> {
+fn server_name(extension: &[u8]) -> Result<SentName, Ended> {
     const HOST_NAME: u8 = 0;
     let mut entries = whole_list(extension)?;
     let mut host = None;
@@ -183,18 +229,17 @@ fn server_name(extension: &[u8]) -> Result<Option<ServerName>, Ended> {
         }
         entries = rest;
     }
-    host.map_or(Ok(None), host_name)
+    Ok(host.map_or((None, None), host_name))
 }
 
 /// A host name as clients write it. One trailing dot is allowed: DNS treats it as equal, and clients that get an
 /// absolute name send it.
-fn host_name(name: &[u8]) -> Result<Option<ServerName>, Ended> {
-    let name = std::str::from_utf8(name).map_err(|_| Ended::HelloMalformed)?;
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.parse::<std::net::IpAddr>().is_ok() {
-        return Ok(None);
+fn host_name(name: &[u8]) -> SentName {
+    let text = std::str::from_utf8(name).ok().map(|name| name.strip_suffix('.').unwrap_or(name));
+    match text.and_then(ServerName::parse) {
+        Some(host) => (Some(host), None),
+        None => (None, Some(name[..name.len().min(SHOWN_MAX)].escape_ascii().to_string().into())),
     }
-    ServerName::parse(name).map(Some).ok_or(Ended::HelloMalformed)
 }
 
 /// The body of an ALPN extension's list (RFC 7301 §3.1): at least one name, none empty.

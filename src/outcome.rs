@@ -63,7 +63,7 @@ macro_rules! endings {
 endings! {
     /// Both sides closed cleanly and every byte was delivered.
     Done = "done", None;
-    /// A trusted peer connected and closed without sending a byte.
+    /// A trusted peer sent no byte until it closed or `hello_timeout` passed, or LOCAL and nothing behind it.
     Probe = "probe", None;
     /// The client closed cleanly before a backend was connected.
     ClientLeft = "client_left", Client;
@@ -91,10 +91,14 @@ endings! {
     HelloTimeout = "hello_timeout", Client;
     /// The client closed inside its ClientHello.
     HelloTruncated = "hello_truncated", Client;
-    /// The ClientHello breaks RFC 8446 §4.1.2 or its server name is not a host name.
+    /// The ClientHello breaks RFC 8446 §4.1.2.
     HelloMalformed = "hello_malformed", Client;
-    /// The ClientHello is longer than 16 KiB.
+    /// The ClientHello is longer than `hello_max`.
     HelloTooLong = "hello_too_long", Client;
+    /// The ClientHello is longer than 4 KiB, and all hellos together would take more than `hello_memory`.
+    HelloMemory = "hello_memory", Limit;
+    /// The server name of the ClientHello is no host name, and TLS that ends here takes no such name.
+    BadServerName = "bad_server_name", Client;
     /// The TLS handshake was not complete before `hello_timeout`.
     HandshakeTimeout = "handshake_timeout", Client;
     /// `max_handshakes` were under way until `hello_timeout`.
@@ -197,6 +201,8 @@ impl Ended {
                 | HelloTruncated
                 | HelloMalformed
                 | HelloTooLong
+                | HelloMemory
+                | BadServerName
                 | HandshakeTimeout
                 | HandshakeLimit
                 | HandshakeFailed

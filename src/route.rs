@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use ipnet::IpNet;
 
 use crate::config;
@@ -24,7 +24,12 @@ pub struct RouteTable {
     unnamed: Vec<RouteRule>,
     default: Option<usize>,
     needs_hello: bool,
+    /// Every protocol that a condition names.
+    protocols: AHashSet<Box<[u8]>>,
 }
+
+/// A client's list of protocols up to this length is kept whole, in bytes: longer than those of browsers and libraries.
+const PROTOCOLS_WHOLE: usize = 256;
 
 /// The pool of a connection, and the route that chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,7 @@ impl RouteTable {
             unnamed: Vec::new(),
             default: default.map(&pool_index),
             needs_hello: routes.iter().any(|route| !route.sni.is_empty() || !route.alpn.is_empty()),
+            protocols: routes.iter().flat_map(|route| &route.alpn).map(|name| name.as_bytes().into()).collect(),
         };
         for (index, route) in routes.iter().enumerate() {
             let rules = RouteRule::of(route, RouteMatch { pool: pool_index(&route.pool), route: Some(index) });
@@ -101,6 +107,29 @@ impl RouteTable {
     /// True if a condition of a route needs the ClientHello.
     pub fn needs_hello(&self) -> bool {
         self.needs_hello
+    }
+
+    /// The part of a client's list of protocols that is worth keeping for the life of its connection, and whether
+    /// anything was left out: the first protocol, which PROXY headers announce, and each that a condition names, once. A
+    /// short list is kept whole.
+    pub fn kept_protocols(&self, list: Box<[u8]>) -> (Box<[u8]>, bool) {
+        if list.len() <= PROTOCOLS_WHOLE {
+            return (list, false);
+        }
+        let (mut kept, mut seen) = (Vec::new(), AHashSet::new());
+        for (index, name) in names(&list).enumerate() {
+            // A name in a checked list has at most 255 bytes.
+            if (index == 0 || self.protocols.contains(name)) && seen.insert(name) {
+                kept.push(name.len() as u8);
+                kept.extend_from_slice(name);
+            }
+        }
+        (kept.into(), true)
+    }
+
+    /// True if no condition names a protocol that no condition of `other` names.
+    pub fn protocols_are_of(&self, other: &Self) -> bool {
+        self.protocols.is_subset(&other.protocols)
     }
 
     /// Looks up the name itself, then the domains above it, nearest first.
@@ -154,15 +183,18 @@ fn parent(name: &str) -> Option<&str> {
 }
 
 /// True if a ProtocolNameList body (RFC 7301 §3.1) contains this name.
-fn offers(mut list: &[u8], wanted: &[u8]) -> bool {
-    while let Some((length, names)) = list.split_first() {
-        let Some((name, rest)) = names.split_at_checked(usize::from(*length)) else { return false };
-        if name == wanted {
-            return true;
-        }
+fn offers(list: &[u8], wanted: &[u8]) -> bool {
+    names(list).any(|name| name == wanted)
+}
+
+/// The names of a ProtocolNameList body, up to one that does not fit.
+fn names(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, names) = list.split_first()?;
+        let (name, rest) = names.split_at_checked(usize::from(*length))?;
         list = rest;
-    }
-    false
+        Some(name)
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Admission, ListenerState};
 use crate::clock;
-use crate::config::{self, Config, Fallback};
+use crate::config::{self, Config, Fallback, KeyPart};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
@@ -60,6 +60,10 @@ pub struct Listener {
     pub needs_hello: bool,
     /// Time from accept until the ClientHello must be read, in milliseconds.
     pub hello_ms: u32,
+    /// Kinds of PROXY TLVs that are part of a pool's key, sorted.
+    pub tlv_kinds: Box<[u8]>,
+    /// Longest ClientHello that is read, in bytes.
+    pub hello_max: usize,
     /// Deadlines and limits that every connection copies.
     pub limits: Limits,
     /// Counters and open connections, which survive reloads.
@@ -147,7 +151,7 @@ impl Snapshot {
                 Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rings.rule(pool))))
             })
             .collect();
-        let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));
+        let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout), config.limits.hello_max);
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
                 || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
@@ -206,7 +210,7 @@ impl Listener {
         listener: &config::Listener,
         pools: &Arc<[Arc<Pool>]>,
         tls: &Arc<Termination>,
-        (limits, hello_ms): (Limits, u32),
+        (limits, hello_ms, hello_max): (Limits, u32, usize),
         state: Arc<ListenerState>,
     ) -> Self {
         // A checked configuration names only pools that exist.
@@ -228,12 +232,24 @@ impl Listener {
             routes,
             pools: Arc::clone(pools),
             tls: Arc::clone(tls),
+            tlv_kinds: tlv_kinds(pools),
             hello_ms,
+            hello_max,
             limits,
             state,
             config: listener.clone(),
         }
     }
+}
+
+/// The kinds of TLVs in the keys of pools, sorted.
+fn tlv_kinds(pools: &[Arc<Pool>]) -> Box<[u8]> {
+    let parts = pools.iter().flat_map(|pool| &pool.config().key);
+    let kind = |part: &KeyPart| if let KeyPart::Tlv(kind) = part { Some(*kind) } else { None };
+    let mut kinds: Vec<_> = parts.filter_map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds.into()
 }
 
 impl Listener {

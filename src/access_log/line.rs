@@ -11,7 +11,7 @@
 //! | `listener` | name of the listener | never |
 //! | `client` | client address and port, announced or seen; `unix` for a unix peer | never |
 //! | `peer` | address of the TCP peer | when the PROXY protocol announced no other client |
-//! | `sni` | server name of the ClientHello | no hello was read, or it has none |
+//! | `sni` | server name of the ClientHello, escaped if it is no host name | no hello was read, or it has none |
 //! | `ech` | `true`: the hello offers ECH and `sni` is its outer name | it does not |
 //! | `pool` | name of the pool | it was never routed |
 //! | `range` | named range of the pool that the client is in | in none |
@@ -102,7 +102,7 @@ fn fields(line: &mut Line<'_>, c: &ConnectionLine) {
         None => line.word("client", "unix"),
     }
     line.word_if("peer", c.peer.map(|peer| peer.to_string()).as_deref());
-    line.word_if("sni", c.sni.as_ref().map(|name| name.as_str()));
+    line.word_if("sni", c.sni.as_ref().map(|name| name.as_str()).or(c.odd_name.as_deref()));
     if c.ech {
         line.plain("ech", true);
     }

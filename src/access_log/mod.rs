@@ -58,6 +58,8 @@ pub struct ConnectionLine {
     pub listener: Arc<str>,
     /// Server name of the ClientHello, if there was one.
     pub sni: Option<ServerName>,
+    /// What the hello has in place of a host name, escaped and cut.
+    pub odd_name: Option<Arc<str>>,
     /// True if the hello offered ECH: `sni` is the outer name.
     pub ech: bool,
     /// Name of the pool; `None` if it was not routed.

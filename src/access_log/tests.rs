@@ -16,6 +16,7 @@ pub(super) fn connection() -> ConnectionLine {
         peer: None,
         listener: "front".into(),
         sni: None,
+        odd_name: None,
         ech: false,
         pool: None,
         range: None,

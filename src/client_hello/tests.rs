@@ -94,6 +94,14 @@ fn name_of(bytes: &[u8]) -> Option<String> {
     }
 }
 
+/// What `bytes` show in place of a host name; panics unless they are a hello without one.
+fn odd_name_of(bytes: &[u8]) -> Option<String> {
+    match parse(bytes) {
+        Progress::Done(hello) if hello.server_name.is_none() => hello.odd_name.map(|name| name.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn assert_every_prefix_wants_more(wire: &[u8]) {
     for length in 0..wire.len() {
         assert_eq!(parse(&wire[..length]), Progress::More, "at {length} of {}", wire.len());
@@ -147,7 +155,8 @@ fn hellos_of_a_real_client_are_read() {
                     let wire = first_flight(config, "Shop.Example.org");
                     assert_every_prefix_wants_more(&wire);
                     let server_name = sni.then(|| ServerName::parse("shop.example.org").unwrap());
-                    let expected = ClientHello { server_name, alpn: name_list(alpn).into(), ech: false };
+                    let expected =
+                        ClientHello { server_name, odd_name: None, alpn: name_list(alpn).into(), ech: false };
                     assert_eq!(parse(&wire), Progress::Done(expected));
                 }
             }
@@ -168,7 +177,7 @@ fn the_outer_name_of_ech_routes() {
     let outer = [&[0, 0, 1, 0, 1, 7][..], &with_length(&[9; 32]), &with_length(&[7; 200])].concat();
     let hello = Hand::new().name("front.example.org").extension(ENCRYPTED_CLIENT_HELLO, &outer);
     let expected = ServerName::parse("front.example.org");
-    let expected = ClientHello { server_name: expected, alpn: Box::default(), ech: true };
+    let expected = ClientHello { server_name: expected, odd_name: None, alpn: Box::default(), ech: true };
     assert_eq!(parse(&hello.wire()), Progress::Done(expected));
 }
 
@@ -197,6 +206,91 @@ fn fifteen_kibibytes_in_any_number_of_records_are_read() {
     }
     assert_every_prefix_wants_more(&in_records(&message, 1));
     assert_every_prefix_wants_more(&in_records(&message, 40));
+}
+
+#[test]
+fn sixty_four_kibibytes_are_read_and_no_more() {
+    for length in [16 * 1024 + 1, 40_000, HANDSHAKE_MAX] {
+        let message = Hand::new().name("long.example.org").padded_to(length).message();
+        for size in [RECORD_MAX, 1_000, 17] {
+            let wire = records(&message, size);
+            assert_eq!(name_of(&wire).as_deref(), Some("long.example.org"), "{length} bytes in records of {size}");
+            assert_eq!(parse(&wire[..wire.len() - 1]), Progress::More);
+        }
+    }
+}
+
+#[test]
+fn the_configured_length_is_the_longest() {
+    let exact = Hand::new().padded_to(2_000).wire();
+    assert!(matches!(Scan::at_most(2_000).resume(&exact), Progress::Done(_)));
+    assert_eq!(Scan::at_most(1_999).resume(&exact[..9]), Progress::No(Ended::HelloTooLong));
+    let long = Hand::new().padded_to(HANDSHAKE_MAX + 1).wire();
+    assert_eq!(Scan::at_most(usize::MAX).resume(&long), Progress::No(Ended::HelloTooLong));
+}
+
+/// The server name that a rustls server reads from these bytes.
+fn name_by_rustls(mut bytes: &[u8]) -> Option<String> {
+    let mut acceptor = rustls::server::Acceptor::default();
+    while !bytes.is_empty() {
+        acceptor.read_tls(&mut bytes).ok()?;
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return accepted.client_hello().server_name().map(str::to_owned),
+            Ok(None) => {}
+            Err((error, _)) => panic!("{error}"),
+        }
+    }
+    None
+}
+
+#[test]
+fn rustls_reads_every_hello_that_is_read_here() {
+    let mut config = client(&[&rustls::version::TLS13], true);
+    config.alpn_protocols = (0..280).map(|n| format!("{n:0>220}").into_bytes()).collect();
+    let wire = first_flight(config, "shop.example.org");
+    assert!(wire.len() > 60_000, "{}", wire.len());
+    let message: Vec<u8> =
+        wire.chunks(RECORD_HEADER + RECORD_MAX).flat_map(|record| &record[RECORD_HEADER..]).copied().collect();
+    for size in [1, 2, 7, 100, 4_000, 9_000, RECORD_MAX] {
+        let cut = records(&message, size);
+        let behind = [&cut[..], &[20, 3, 3, 0, 1, 1]].concat();
+        for wire in [&cut, &behind] {
+            let few = in_few_records(wire);
+            assert_eq!(name_by_rustls(&few).as_deref(), Some("shop.example.org"), "records of {size}");
+            assert_eq!(parse(&few), parse(wire));
+        }
+        assert!(in_few_records(&behind).ends_with(&[20, 3, 3, 0, 1, 1]));
+    }
+    assert!(matches!(in_few_records(&wire), Cow::Borrowed(_)), "nothing is gained");
+}
+
+#[test]
+fn what_is_no_hello_is_left_as_it_is() {
+    let message = Hand::new().name("a.example").message();
+    let cut = records(&message, 3);
+    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &cut[..cut.len() - 1], &records(&message, 1 << 14)] {
+        assert!(matches!(in_few_records(bytes), Cow::Borrowed(same) if same == bytes));
+    }
+    // The last record holds more than the hello, and not all of it has come.
+    let (first, last) = message.split_at(40);
+    let half = [record(first), record(&[last, &[7; 100]].concat())].concat();
+    let few = in_few_records(&half[..half.len() - 50]);
+    assert_eq!(name_of(&few).as_deref(), Some("a.example"));
+    assert!(half.ends_with(&[7; 100]) && few.ends_with(&[7; 50]));
+}
+
+/// Whatever the size of the records and of the pieces, nothing is joined before the hello is whole.
+#[test]
+fn a_hello_byte_by_byte_is_joined_once() {
+    let message = Hand::new().name("slow.example.org").padded_to(HANDSHAKE_MAX).message();
+    let wire = records(&message, 1);
+    let counted = allocation_counter::measure(|| {
+        let mut scan = Scan::default();
+        for length in 0..=wire.len() {
+            let _ = scan.resume(&wire[..length]);
+        }
+    });
+    assert!(counted.bytes_total < 2 * HANDSHAKE_MAX as u64, "{counted:?}");
 }
 
 #[test]
@@ -302,10 +396,33 @@ fn names_are_read_as_clients_write_them() {
 }
 
 #[test]
-fn names_that_are_no_host_names_are_malformed() {
-    for sent in ["", ".", "..", "a..b", "a b", "*.example.org", "bücher.example", "a\0b", "[::1]", &"a".repeat(64)] {
-        assert_eq!(parse(&Hand::new().name(sent).wire()), Progress::No(Ended::HelloMalformed), "{sent:?}");
+fn what_is_no_host_name_counts_as_none_and_is_shown() {
+    let long = "a.".repeat(20_000);
+    for (sent, shown) in [
+        ("", ""),
+        (".", "."),
+        ("..", ".."),
+        ("a..b", "a..b"),
+        ("a b", "a b"),
+        ("*.example.org", "*.example.org"),
+        ("example.org:443", "example.org:443"),
+        ("https://example.org/", "https://example.org/"),
+        ("bücher.example", "b\\xc3\\xbccher.example"),
+        ("a\0b\n\x1b[2J", "a\\x00b\\n\\x1b[2J"),
+        ("[::1]", "[::1]"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7.", "192.0.2.7."),
+        ("::1", "::1"),
+        (&"a".repeat(64), &"a".repeat(64)),
+        (&long, &long[..SHOWN_MAX]),
+    ] {
+        let wire = Hand::new().name(sent).alpn(&["h2"]).wire();
+        assert_eq!(odd_name_of(&wire).as_deref(), Some(shown), "{sent:?}");
+        assert_eq!(parse(&wire[..wire.len() - 1]), Progress::More, "{sent:?}");
     }
+    let not_text = Hand::new().extension(SERVER_NAME, &with_length(&host_entry(&[0xff, 0xfe]))).wire();
+    assert_eq!(odd_name_of(&not_text).as_deref(), Some("\\xff\\xfe"));
+    assert_eq!(odd_name_of(&Hand::new().wire()), None, "no extension");
 }
 
 #[test]
@@ -319,7 +436,6 @@ fn broken_server_name_extensions_are_malformed() {
         with_length(&host)[..5].to_vec(),                // a list cut short
         with_length(&[0, 0, 200, b'a']),                 // an entry longer than the list
         with_length(&[0]),                               // an entry without a length
-        with_length(&host_entry(&[0xff, 0xfe])),         // not text
     ];
     for body in broken {
         let wire = Hand::new().extension(SERVER_NAME, &body).wire();

@@ -48,6 +48,8 @@ pub static LIMITS: TableKeys = TableKeys {
         "connection_rate_per_source",
         "max_handshakes",
         "hello_timeout",
+        "hello_max",
+        "hello_memory",
         "keepalive_timeout",
         "response_timeout",
         "body_timeout",

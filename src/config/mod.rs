@@ -133,6 +133,10 @@ pub struct Limits {
     pub max_handshakes: Option<usize>,
     /// Time from accept until PROXY header, ClientHello, handshake and the first request head are read.
     pub hello_timeout: Duration,
+    /// Longest ClientHello that is read, in bytes.
+    pub hello_max: usize,
+    /// Most memory for the ClientHellos above 4 KiB of all connections together, in bytes.
+    pub hello_memory: usize,
     /// Time that a kept connection may wait for its next request; `None`: no limit.
     pub keepalive_timeout: Option<Duration>,
     /// Time from the end of a request to the head of its response; `None`: no limit.

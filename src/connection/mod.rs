@@ -7,14 +7,14 @@
 mod record;
 mod select;
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 pub use self::record::{ConnectionRecord, ConnectionView, OpenConnection};
 pub use self::select::{ConnectionFilter, Selection};
 
-use crate::admission::Permit;
+use crate::admission::{HeldBytes, Permit};
 use crate::client_hello::ClientHello;
 use crate::clock::Micros;
 use crate::config::{self, ProxyOut, Tls, Untrusted};
@@ -31,7 +31,7 @@ pub struct Carried<S> {
     /// Socket of the client, removed from the worker's epoll.
     pub client: S,
     /// Bytes read behind any PROXY header, in order; no backend has received them.
-    pub bytes: Vec<u8>,
+    pub bytes: HeldBytes,
     /// Permit that counts the connection until it is dropped.
     pub permit: Permit,
     /// Facts about the client that the worker has read.
@@ -59,14 +59,21 @@ pub struct ClientInfo {
     pub announced: bool,
     /// A PROXY header said LOCAL or UNKNOWN: the connection has no key.
     pub local: bool,
-    /// TLVs of the PROXY header, as received.
+    /// TLVs of the PROXY header, as received; of a long list only what keys of pools and backends look at.
     pub tlvs: Box<[u8]>,
+    /// The PROXY header has more TLVs than `tlvs`.
+    pub tlvs_are_part: bool,
     /// A whole ClientHello was read.
     pub hello_read: bool,
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// Protocols that the ClientHello offers: a checked ProtocolNameList body (RFC 7301 §3.1).
+    /// What the ClientHello has in place of a host name, escaped and cut, for logs.
+    pub odd_name: Option<Arc<str>>,
+    /// Protocols that the ClientHello offers: a checked ProtocolNameList body (RFC 7301 §3.1), of a long list only what
+    /// a route of the listener looks at.
     pub alpn: Box<[u8]>,
+    /// The ClientHello offers more protocols than `alpn` has.
+    pub alpn_is_part: bool,
     /// The ClientHello offers Encrypted ClientHello (RFC 9849).
     pub ech: bool,
 }
@@ -84,22 +91,26 @@ pub enum Entry {
 }
 
 impl ClientInfo {
-    /// Takes over what a PROXY header says.
-    pub fn learn_header(&mut self, header: Header) {
+    /// Takes over what a PROXY header says, so much of it as a connection by these rules needs.
+    pub fn learn_header(&mut self, header: Header, read_by: &Listener) {
         match header {
             Header::Local => self.local = true,
             Header::Proxied { source, destination, tlvs } => {
                 self.peer = self.source.replace(source);
                 self.destination = Some(destination);
-                (self.announced, self.tlvs) = (true, tlvs);
+                self.announced = true;
+                let wanted = |kind| kind == proxy_protocol::TLV_SSL || read_by.tlv_kinds.contains(&kind);
+                (self.tlvs, self.tlvs_are_part) = proxy_protocol::kept_tlvs(tlvs, wanted);
             }
         }
     }
 
-    /// Takes over what a ClientHello says.
-    pub fn learn_hello(&mut self, hello: ClientHello) {
+    /// Takes over what a ClientHello says, so much of it as a connection by these rules needs: its length is the
+    /// client's choice.
+    pub fn learn_hello(&mut self, hello: ClientHello, read_by: &Listener) {
         self.hello_read = true;
-        (self.sni, self.alpn, self.ech) = (hello.server_name, hello.alpn, hello.ech);
+        (self.sni, self.odd_name, self.ech) = (hello.server_name, hello.odd_name, hello.ech);
+        (self.alpn, self.alpn_is_part) = read_by.routes.kept_protocols(hello.alpn);
     }
 
     /// Returns the pool of this connection by the rules of `listener`; `None` = it is refused.
@@ -122,19 +133,21 @@ impl ClientInfo {
     /// verdict "not TLS" or "silent", a PROXY header or "no hello needed" meets only routes of a configuration that
     /// agrees.
     pub fn judged_by<'l>(&self, in_force: Option<&'l Arc<Listener>>, read_by: &'l Arc<Listener>) -> &'l Arc<Listener> {
-        in_force.filter(|listener| self.would_be_read_by(listener, &read_by.config)).unwrap_or(read_by)
+        in_force.filter(|listener| self.would_be_read_by(listener, read_by)).unwrap_or(read_by)
     }
 
-    fn would_be_read_by(&self, listener: &Listener, read_by: &config::Listener) -> bool {
+    fn would_be_read_by(&self, listener: &Listener, read_by: &Listener) -> bool {
         let peer = if self.announced { self.peer } else { self.source };
         let same_header = expects_proxy_header(&listener.config, peer) == Ok(self.announced || self.local)
-            && listener.config.proxy.is_some() == read_by.proxy.is_some();
+            && listener.config.proxy.is_some() == read_by.config.proxy.is_some();
         let same_verdict = match self.entry {
             Entry::Routed => self.hello_read == listener.needs_hello,
             Entry::NotTls => listener.needs_hello && listener.not_tls.is_some(),
             Entry::Silent => listener.needs_hello && listener.silent.is_some(),
         };
-        same_header && same_verdict
+        let same_protocols = !self.alpn_is_part || listener.routes.protocols_are_of(&read_by.routes);
+        let same_tlvs = !self.tlvs_are_part || listener.tlv_kinds.iter().all(|kind| read_by.tlv_kinds.contains(kind));
+        same_header && same_verdict && same_protocols && same_tlvs
     }
 
     /// Returns what the conditions of routes look at.
@@ -190,10 +203,22 @@ pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr
     if proxy.untrusted == Untrusted::Refuse { Err(Ended::Untrusted) } else { Ok(false) }
 }
 
-/// Names a connection among those of all processes and machines.
+/// Names a request among those of all processes and machines, in 32 hexadecimal digits: the connection's number and
+/// the request's in its connection, permuted by a secret of this process. No two requests have one name, and a name
+/// tells a client nothing of either number.
+pub fn request_id(connection: u64, request: u64) -> String {
+    static SECRET: OnceLock<RandomState> = OnceLock::new();
+    let secret = SECRET.get_or_init(RandomState::new);
+    // A Feistel network is a permutation, whatever its rounds are; four keyed rounds make it look random.
+    let round = |(left, right): (u64, u64), number: u8| (right, left ^ secret.hash_one((number, right)));
+    let (left, right) = (0..4).fold((connection, request), round);
+    format!("{left:016x}{right:016x}")
+}
+
+/// Names a connection among those of all processes and machines, for backends.
 pub fn unique_id(id: u64) -> [u8; 16] {
     static INSTANCE: OnceLock<u64> = OnceLock::new();
-    let instance = *INSTANCE.get_or_init(|| std::hash::RandomState::new().build_hasher().finish());
+    let instance = *INSTANCE.get_or_init(|| RandomState::new().build_hasher().finish());
     let mut unique = [0; 16];
     unique[..8].copy_from_slice(&instance.to_be_bytes());
     unique[8..].copy_from_slice(&id.to_be_bytes());

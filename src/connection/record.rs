@@ -34,6 +34,8 @@ pub struct ConnectionRecord<'c> {
     pub listener: &'c Arc<str>,
     /// Server name of the ClientHello, where one was read.
     pub sni: Option<&'c ServerName>,
+    /// What the ClientHello has in place of a host name, escaped and cut.
+    pub odd_name: Option<&'c Arc<str>>,
     /// The ClientHello offered Encrypted ClientHello (RFC 9849).
     pub ech: bool,
     /// Word for what the connection is doing.
@@ -100,7 +102,7 @@ impl ConnectionRecord<'_> {
             pool: self.pool.map(|pool| pool.to_string()),
             backend: self.backend.map(|backend| backend.name().to_owned()),
             reason: self.reason.map(PickReason::word),
-            sni: self.sni.map(ToString::to_string),
+            sni: self.sni.map(ToString::to_string).or(self.odd_name.map(ToString::to_string)),
             stage: self.stage,
             age_ms: now.saturating_sub(self.accepted) / 1_000,
             idle_ms: now.saturating_sub(self.last_active) / 1_000,
@@ -120,6 +122,7 @@ impl ConnectionRecord<'_> {
             peer: self.peer,
             listener: Arc::clone(self.listener),
             sni: self.sni.cloned(),
+            odd_name: self.odd_name.cloned(),
             ech: self.ech,
             pool: self.pool.cloned(),
             range: self.range.cloned(),
@@ -166,7 +169,7 @@ pub struct ConnectionView {
     pub backend: Option<String>,
     /// Step of the chain that chose this backend.
     pub reason: Option<&'static str>,
-    /// Server name of the ClientHello, where one was read.
+    /// Server name of the ClientHello, where one was read; one that is no host name is escaped.
     pub sni: Option<String>,
     /// `preread`, `connect` or `relay`; of conversations also `handshake`, `head`, `exchange`, `kept`.
     pub stage: &'static str,

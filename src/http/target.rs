@@ -8,7 +8,7 @@
 //! a colon and a port. It can be put into any field without quoting but for `:` and the brackets. That is narrower
 //! than RFC 3986 §3.2.2, which would also let `a,b` be one name.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::field::{Span, split_at_byte};
 use super::{Method, Refused};
@@ -116,6 +116,12 @@ impl<'a> Host<'a> {
             _ => return Err(Refused::BadHost),
         };
         Ok(Self { bytes, name, port })
+    }
+
+    /// True for an IPv4 address, or an IPv6 address in brackets.
+    pub fn is_address(&self) -> bool {
+        let is_v4 = |name: &str| name.parse::<Ipv4Addr>().is_ok();
+        self.name.starts_with(b"[") || std::str::from_utf8(self.name).is_ok_and(is_v4)
     }
 }
 

@@ -72,6 +72,7 @@ fn process(page: &mut Page, status: &Status) {
         "Client addresses that are counted for per-source limits; 0 while those limits are off.",
         [([], status.admission.sources)],
     );
+    hellos(page, &status.admission);
     page.counter(
         "sessile_log_lost_total",
         "Access log records lost because writing to standard output failed.",
@@ -83,6 +84,19 @@ fn process(page: &mut Page, status: &Status) {
         "sessile_descriptors_max",
         "Soft limit of file descriptors (RLIMIT_NOFILE).",
         descriptors.map(|d| ([], d.max)),
+    );
+}
+
+fn hellos(page: &mut Page, admission: &status::AdmissionStatus) {
+    page.gauge(
+        "sessile_hello_memory_bytes",
+        "Memory that ClientHellos above 4 KiB take now, over all connections.",
+        [([], admission.hello_memory_bytes)],
+    );
+    page.gauge(
+        "sessile_hello_memory_max_bytes",
+        "Limit of the memory for ClientHellos above 4 KiB; at the limit, longer hellos are refused as hello_memory.",
+        [([], admission.hello_memory_max_bytes)],
     );
 }
 

@@ -75,6 +75,12 @@ pub struct AdmissionStatus {
     pub max: u64,
     /// Client addresses counted for per-source limits; 0 while those limits are off.
     pub sources: u64,
+    /// Memory that ClientHellos above 4 KiB take now, in bytes.
+    #[serde(default)]
+    pub hello_memory_bytes: u64,
+    /// Limit of that memory, in bytes.
+    #[serde(default)]
+    pub hello_memory_max_bytes: u64,
 }
 
 /// File descriptors of the process.

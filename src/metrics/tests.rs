@@ -67,7 +67,7 @@ fn status() -> Status {
         generations_alive: 1,
         digest: "00c0ffee".into(),
         reloads: Reloads { accepted: 2, refused: 1, last_accepted: true, ..Reloads::default() },
-        admission: AdmissionStatus { open: 6, max: 1_000, sources: 0 },
+        admission: AdmissionStatus { open: 6, max: 1_000, hello_memory_bytes: 70_000, ..AdmissionStatus::default() },
         descriptors: Some(Descriptors { open: 20, max: 1_024 }),
         listeners: vec![front],
         pools: vec![PoolStatus {

@@ -197,7 +197,7 @@ async fn a_check_believes_whom_its_pool_believes() {
              [[pool]]\nname = 'p'\ntls = {{ {tls} }}\nbackend = [{{ name = 'a', address = '127.0.0.1:1' }}]\n"
         );
         let config = config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap().config;
-        let termination = Termination::load(&config, None).unwrap();
+        let termination = Termination::load(&config, None, crate::clock::now_ms).unwrap();
         let (address, _told) = tls_server("").await;
         let settings = CheckSettings { tls: termination.upstream("p").cloned(), ..settings(CheckKind::Tls) };
         assert_eq!(run(&address, &settings).await.is_ok(), is_believed, "{tls}");

@@ -31,6 +31,10 @@ pub const TLV_UNIQUE_ID: u8 = 0x05;
 /// TLV: facts about the client's TLS, see [`ssl`].
 pub const TLV_SSL: u8 = 0x20;
 
+/// A list of TLVs up to this length is kept whole, in bytes.
+const TLVS_WHOLE: usize = 256;
+/// The longest v1 line with its CRLF: UNKNOWN with two IPv6 addresses written out.
+const V1_MAX: usize = 107;
 const V1_SIGNATURE: &[u8] = b"PROXY";
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_FIXED: usize = 16; // signature, version and command, family and transport, length
@@ -85,6 +89,16 @@ pub fn opens_with_signature(bytes: &[u8]) -> Option<bool> {
     Some(bytes.starts_with(signature))
 }
 
+/// The begin of a connection for the log, as far as a version 1 line could reach: printable ASCII.
+pub fn shown(bytes: &[u8]) -> String {
+    let line = match bytes.first() {
+        Some(b'\r') => bytes,
+        _ => bytes.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line[..line.len().min(V1_MAX)].escape_ascii().to_string()
+}
+
 /// The value of the first TLV of this kind.
 pub fn tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
     while let Some((this, value, rest)) = split_tlv(tlvs) {
@@ -94,6 +108,22 @@ pub fn tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
         tlvs = rest;
     }
     None
+}
+
+/// Those TLVs that are worth keeping for the life of a connection, and whether any was left out: the first one of each
+/// wanted kind. A short list is kept whole.
+pub fn kept_tlvs(tlvs: Box<[u8]>, wanted: impl Fn(u8) -> bool) -> (Box<[u8]>, bool) {
+    if tlvs.len() <= TLVS_WHOLE {
+        return (tlvs, false);
+    }
+    let (mut kept, mut seen, mut rest) = (Vec::new(), [false; 256], &*tlvs);
+    while let Some((kind, _, behind)) = split_tlv(rest) {
+        if wanted(kind) && !std::mem::replace(&mut seen[usize::from(kind)], true) {
+            kept.extend_from_slice(&rest[..rest.len() - behind.len()]);
+        }
+        rest = behind;
+    }
+    (kept.into(), true)
 }
 
 /// The kind and value of the first TLV, and the bytes behind it. `None`: no whole TLV is left.

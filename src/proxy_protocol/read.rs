@@ -1,23 +1,21 @@
 //! Parses PROXY headers, to the letter of the specification.
 //!
-//! Repairs nothing: a header that does not match exactly is malformed. The values of TLVs are not checked, except
+//! Repairs nothing: a header that does not match exactly is malformed, but for one that proxies in the field write, an
+//! IPv4 address in a TCP6 line. The values of TLVs are not checked, except
 //! CRC32C.
 //!
 //! Invariant: a result is final. Once some bytes are `Done` or `No`, more bytes behind them never change it, and at
 //! [`HEADER_MAX`] bytes it is never `More`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::{
-    HEADER_MAX, Header, LOCAL, PROXY, TCP_OVER_V4, TCP_OVER_V6, TLV_CRC32C, V2_FIXED, V2_VERSION, canonical,
+    HEADER_MAX, Header, LOCAL, PROXY, TCP_OVER_V4, TCP_OVER_V6, TLV_CRC32C, V1_MAX, V2_FIXED, V2_VERSION, canonical,
     opens_with_signature, split_tlv,
 };
 use crate::outcome::Ended;
 use crate::progress::Progress;
-
-/// The longest v1 line with its CRLF: UNKNOWN with two IPv6 addresses written out.
-const V1_MAX: usize = 107;
 
 /// Reads a header from the first bytes of a connection. `Done` holds the header and its length.
 ///
@@ -54,7 +52,8 @@ fn read_line(line: &[u8]) -> Option<Header> {
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let address: fn(&str) -> Option<IpAddr> = match words.next()? {
         "TCP4" => address_of::<Ipv4Addr>,
-        "TCP6" => address_of::<Ipv6Addr>,
+        // A proxy with an IPv6 client on an IPv4 socket writes its own address as it is: the mapped one is meant.
+        "TCP6" => address_of::<IpAddr>,
         _ => return None,
     };
     let (source, destination) = (address(words.next()?)?, address(words.next()?)?);

@@ -69,6 +69,11 @@ fn version_1_lines_are_read() {
             ),
         ),
         ("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:c633:6407 5 6\r\n", proxied("192.0.2.1:5", "198.51.100.7:6", &[])),
+        // What a proxy writes that has an IPv6 client and listens on an IPv4 address, or the reverse.
+        ("PROXY TCP6 2001:db8::1 198.51.100.7 5 6\r\n", proxied("[2001:db8::1]:5", "198.51.100.7:6", &[])),
+        ("PROXY TCP6 192.0.2.1 2001:db8::1 5 6\r\n", proxied("192.0.2.1:5", "[2001:db8::1]:6", &[])),
+        ("PROXY TCP6 192.0.2.1 198.51.100.7 5 6\r\n", proxied("192.0.2.1:5", "198.51.100.7:6", &[])),
+        ("PROXY TCP6 192.0.2.1 ::ffff:198.51.100.7 5 6\r\n", proxied("192.0.2.1:5", "198.51.100.7:6", &[])),
         ("PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 5 6\r\n", proxied("192.0.2.1:5", "[2001:db8::1]:6", &[])),
         ("PROXY UNKNOWN\r\n", Header::Local),
         ("PROXY UNKNOWN \r\n", Header::Local),
@@ -109,7 +114,11 @@ fn version_1_lines_that_differ_in_anything_are_malformed() {
         "PROXY TCP4 0x1.2.3.4 1.2.3.4 1 2\r\n",
         "PROXY TCP4 ::1 ::1 1 2\r\n",
         "PROXY TCP4 1.2.3.4 ::1 1 2\r\n",
-        "PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n",
+        "PROXY TCP4 ::1 1.2.3.4 1 2\r\n",
+        "PROXY TCP4 ::ffff:1.2.3.4 1.2.3.4 1 2\r\n",
+        "PROXY TCP6 1.2.3 ::1 1 2\r\n",
+        "PROXY TCP6 01.2.3.4 ::1 1 2\r\n",
+        "PROXY TCP6 1.2.3.4:5 ::1 1 2\r\n",
         "PROXY TCP6 ::1::2 ::1 1 2\r\n",
         "PROXY TCP6 [::1] ::1 1 2\r\n",
         "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
@@ -134,6 +143,15 @@ fn version_1_lines_that_differ_in_anything_are_malformed() {
     ] {
         assert_refused(line.as_bytes(), Ended::ProxyMalformed);
     }
+}
+
+#[test]
+fn a_header_is_shown_escaped_and_cut() {
+    assert_eq!(shown(b"PROXY TCP4 ::1 ::1 1 2\r\nGET / HTTP/1.1\r\n"), "PROXY TCP4 ::1 ::1 1 2");
+    assert_eq!(shown(b"GET /\x1b[2J\xff \"\n"), "GET /\\x1b[2J\\xff \\\"");
+    assert_eq!(shown(&v2(0x22, 0x11, &[])), "\\r\\n\\r\\n\\x00\\r\\nQUIT\\n\\\"\\x11\\x00\\x00");
+    assert_eq!(shown(&[b'x'; 5_000]).len(), V1_MAX);
+    assert_eq!(shown(&[0; 5_000]).len(), 4 * V1_MAX);
 }
 
 #[test]

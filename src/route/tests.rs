@@ -64,6 +64,25 @@ fn the_most_precise_name_wins_whatever_the_order_of_writing() {
 }
 
 #[test]
+fn a_long_list_of_protocols_is_kept_so_far_as_it_decides() {
+    let routes = [route(&[], &["h2"], &[], 1), route(&["a.example"], &["mqtt", "h2"], &[], 2)];
+    let (table, other) = (table(&routes, None), table(&routes[..1], None));
+    let short = list(&["x", "h2", "y"]);
+    assert_eq!(table.kept_protocols(short.clone().into()), (short.into(), false));
+    let filling = ["z"; 200];
+    for (before, kept) in [
+        (vec!["x", "h2", "h2", "mqtt"], vec!["x", "h2", "mqtt"]),
+        (vec!["h2", "x"], vec!["h2"]),
+        (vec!["x"], vec!["x"]),
+    ] {
+        let long = list(&[&before[..], &filling].concat());
+        assert_eq!(table.kept_protocols(long.into()), (list(&kept).into(), true));
+    }
+    assert!(other.protocols_are_of(&table) && table.protocols_are_of(&table));
+    assert!(!table.protocols_are_of(&other));
+}
+
+#[test]
 fn without_a_default_what_matches_nothing_has_no_pool() {
     let table = table(&[route(&["a.example"], &[], &[], 1)], None);
     assert_eq!(table.find(&named("b.example")), None);

@@ -58,7 +58,7 @@ pub fn read_files(config: &Config, in_force: Option<&Snapshot>) -> Result<(Loade
 
 /// Reads what listeners and pools need: certificates, keys and authorities of TLS, and the keys of cookies.
 pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Result<LoadedFiles, Vec<String>> {
-    let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls));
+    let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls), clock::now_ms);
     let (tls, rings) = all_or_problems(tls, cookie_keys(config))?;
     Ok(LoadedFiles { tls, rings, secret: None })
 }

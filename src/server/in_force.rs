@@ -100,6 +100,7 @@ fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
         limits.max_connections_per_source,
         limits.connection_rate_per_source,
     );
+    admission.hello_memory.limit(limits.hello_memory);
     for listener in &snapshot.listeners {
         listener.state.limit(listener.config.max_connections);
     }

@@ -54,6 +54,8 @@ impl Control for Server {
                 open: self.admission.open() as u64,
                 max: self.admission.connections_max() as u64,
                 sources: self.admission.sources() as u64,
+                hello_memory_bytes: self.admission.hello_memory.held() as u64,
+                hello_memory_max_bytes: self.admission.hello_memory.most() as u64,
             },
             log_lost: lock_of(&self.access_log).as_ref().map_or(0, |access_log| access_log.lost()),
             descriptors: Descriptors::of_this_process(),

@@ -49,6 +49,14 @@ impl<O: Os> Flow<O> {
             .then(|| self.record().line(ended, duration_us, None))
     }
 
+    /// Describes a PROXY header that is refused, for the log; `None`: the connection has another ending.
+    pub fn refused_header(&self, ended: Ended) -> Option<String> {
+        let shown = self.preread.as_ref()?.refused_header(ended)?;
+        let peer = self.source().map_or("a unix peer".to_owned(), |peer| peer.to_string());
+        let (listener, word) = (&self.permit.listener().name, ended.word());
+        Some(format!("listener {listener:?}: {peer} sent a PROXY header that is refused ({word}): \"{shown}\""))
+    }
+
     /// Returns what the admin interface, plans and the access log see of the connection.
     pub fn record(&self) -> ConnectionRecord<'_> {
         let labels = self.labels.as_deref();
@@ -62,6 +70,7 @@ impl<O: Os> Flow<O> {
             local: labels.is_some_and(|labels| labels.local),
             listener: &self.permit.listener().name,
             sni: labels.and_then(|labels| labels.sni.as_ref()),
+            odd_name: labels.and_then(|labels| labels.odd_name.as_ref()),
             ech: labels.is_some_and(|labels| labels.ech),
             stage: match self.stage {
                 Stage::Preread => "preread",

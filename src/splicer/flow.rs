@@ -257,9 +257,10 @@ impl<O: Os> Flow<O> {
     fn pick(&mut self, step: &mut Step<'_, O>) -> Go {
         let Some(preread) = &mut self.preread else { return To(Stage::Relay) };
         let client_info = &preread.client_info;
-        if client_info.sni.is_some() || client_info.ech {
+        if client_info.sni.is_some() || client_info.odd_name.is_some() || client_info.ech {
             let labels = self.labels.get_or_insert_default();
             (labels.sni, labels.ech) = (client_info.sni.clone(), client_info.ech);
+            labels.odd_name = client_info.odd_name.clone();
         }
         let snapshot = step.current.load();
         let Some(read_by) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };

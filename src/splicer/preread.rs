@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::os::Micros;
+use crate::admission::{HeldBytes, UNCOUNTED};
 use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
 use crate::connection::{ClientInfo, Entry, expects_proxy_header};
@@ -17,16 +18,13 @@ use crate::proxy_protocol;
 use crate::server_name::ServerName;
 use crate::snapshot::Listener;
 
-/// Largest buffer that is kept for the next connection.
-const SPARE_BYTES_MAX: usize = 4 * 1024;
-
 /// State of a connection before its backend is connected.
 #[derive(Debug, Default)]
 pub struct Preread {
     /// Listener that accepted the connection, with the rules it is read by.
     pub listener: Option<Arc<Listener>>,
     /// Bytes read from the client and not sent to any backend.
-    pub bytes: Vec<u8>,
+    pub bytes: HeldBytes,
     /// The next bytes have to be a PROXY header.
     pub expects_header: bool,
     /// Attempts to connect, from the first pick on.
@@ -70,6 +68,8 @@ impl Picked {
 pub struct Labels {
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
+    /// What the ClientHello has in place of a host name, escaped and cut.
+    pub odd_name: Option<Arc<str>>,
     /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
     /// Named range of the pool that contains the client.
@@ -100,6 +100,7 @@ impl Preread {
     /// Begins with a connection that `listener` accepted; `client_info` has its number, time and address.
     pub fn begin(&mut self, listener: Arc<Listener>, client_info: ClientInfo) -> Result<(), Ended> {
         self.expects_hello = listener.needs_hello;
+        self.scan = Scan::at_most(listener.hello_max);
         self.expects_header = expects_proxy_header(&listener.config, client_info.source)?;
         self.client_info = client_info;
         self.listener = Some(listener);
@@ -121,7 +122,7 @@ impl Preread {
         }
         match self.scan.resume(&self.bytes) {
             Progress::Done(hello) => {
-                self.client_info.learn_hello(hello);
+                self.client_info.learn_hello(hello, listener);
                 PrereadProgress::Known
             }
             Progress::More => PrereadProgress::More,
@@ -137,23 +138,34 @@ impl Preread {
     }
 
     fn look_for_header(&mut self) -> PrereadProgress {
-        match proxy_protocol::parse(&self.bytes) {
-            Progress::Done((header, length)) => {
-                self.bytes.drain(..length);
+        match (proxy_protocol::parse(&self.bytes), &self.listener) {
+            (Progress::Done((header, length)), Some(listener)) => {
+                self.bytes.remove_first(length);
                 self.expects_header = false;
-                self.client_info.learn_header(header);
+                self.client_info.learn_header(header, listener);
                 PrereadProgress::Announced
             }
-            Progress::More => PrereadProgress::More,
-            Progress::No(ended) => PrereadProgress::Refused(ended),
+            (Progress::No(ended), _) => PrereadProgress::Refused(ended),
+            _ => PrereadProgress::More,
         }
+    }
+
+    /// Size of the next read in bytes. Doubles what is there, so that few bytes are read that are not needed yet.
+    pub fn read_size(&self) -> usize {
+        self.bytes.len().max(UNCOUNTED)
+    }
+
+    /// True if nothing came that a client would send. The health checks of balancers in front look so: they send no
+    /// byte, or a header that says LOCAL.
+    fn is_probe(&self) -> bool {
+        self.bytes.is_empty() && (self.expects_header || self.client_info.local)
     }
 
     /// Returns the ending of a client that closed before the rules had what they need.
     pub fn cut_short(&self) -> Ended {
         match (self.expects_header, self.bytes.is_empty()) {
-            (true, true) => Ended::Probe,
-            (true, false) => Ended::ProxyTruncated,
+            _ if self.is_probe() => Ended::Probe,
+            (true, _) => Ended::ProxyTruncated,
             (false, true) => Ended::ClientLeft,
             (false, false) => Ended::HelloTruncated,
         }
@@ -161,17 +173,30 @@ impl Preread {
 
     /// Applies `hello_timeout`. `Ok`: the client was silent, and the listener has a pool for silent clients.
     pub fn timed_out(&mut self) -> Result<(), Ended> {
-        if self.expects_header {
-            return Err(Ended::ProxyTruncated);
+        let has_pool = self.listener.as_ref().is_some_and(|listener| listener.silent.is_some());
+        match (self.expects_header, self.bytes.is_empty()) {
+            (true, false) => Err(Ended::ProxyTruncated),
+            (false, false) => Err(Ended::HelloTimeout),
+            (false, true) if has_pool => {
+                self.client_info.entry = Entry::Silent;
+                Ok(())
+            }
+            _ if self.is_probe() => Err(Ended::Probe),
+            _ => Err(Ended::Silent),
         }
-        if !self.bytes.is_empty() {
-            return Err(Ended::HelloTimeout);
-        }
-        if self.listener.as_ref().is_none_or(|listener| listener.silent.is_none()) {
-            return Err(Ended::Silent);
-        }
-        self.client_info.entry = Entry::Silent;
-        Ok(())
+    }
+
+    /// The begin of a PROXY header that is refused, escaped and cut; `None`: the ending is about nothing of the kind.
+    pub fn refused_header(&self, ended: Ended) -> Option<String> {
+        let refuses = matches!(
+            ended,
+            Ended::ProxyMalformed
+                | Ended::ProxyChecksum
+                | Ended::ProxyTooLong
+                | Ended::ProxyTruncated
+                | Ended::ProxySpoofed
+        );
+        (refuses && !self.bytes.is_empty()).then(|| proxy_protocol::shown(&self.bytes))
     }
 
     /// Writes the PROXY header that the backend receives before anything else, where its pool has `proxy` set.
@@ -187,11 +212,10 @@ impl Preread {
 
     /// Clears everything for another connection, but keeps a small buffer.
     pub fn clear(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        *self = Self::default();
-        if bytes.capacity() <= SPARE_BYTES_MAX {
-            self.bytes = bytes;
-            self.bytes.clear();
-        }
+        let bytes = std::mem::take(&mut self.bytes).emptied();
+        *self = Self { bytes, ..Self::default() };
     }
 }
+
+#[cfg(test)]
+mod tests;

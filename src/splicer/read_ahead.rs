@@ -1,7 +1,7 @@
 //! The first stage of a connection: bytes are read ahead, until the listener's rules have what they need.
 //!
 //! Understands no bytes (`preread.rs` does) and routes nothing. Invariant: every byte that is read goes to `Preread`,
-//! and no more is read than one buffer beyond what the rules need.
+//! and no more is read beyond what the rules need than they needed, or 4 KiB.
 
 use super::flow::Go::{self, Stop, To};
 use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
@@ -30,12 +30,15 @@ impl<O: Os> Flow<O> {
                 return if step.now >= self.until { self.preread_timed_out() } else { Stop(Verdict::Wait) };
             }
             let Some(client) = &self.client else { return Stop(Verdict::Wait) };
-            let answer = step.tools.os.recv(client, step.tools.scratch);
+            let room = preread.read_size().min(step.tools.scratch.len());
+            let answer = step.tools.os.recv(client, &mut step.tools.scratch[..room]);
             match answer {
                 Io::Moved(n) => {
                     self.up.bytes += n as u64;
-                    self.up.readable &= self.up.urgent || n == step.tools.scratch.len();
-                    preread.bytes.extend_from_slice(&step.tools.scratch[..n]);
+                    self.up.readable &= self.up.urgent || n == room;
+                    if let Err(ended) = preread.bytes.add(&step.tools.scratch[..n], self.permit.hello_memory()) {
+                        return Stop(Verdict::End(ended));
+                    }
                 }
                 Io::Later => {
                     self.up.readable = false;

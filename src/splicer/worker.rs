@@ -89,7 +89,8 @@ pub struct Worker<O: Os> {
     spare: Vec<Box<Preread>>,
     shared: Arc<WorkerShared>,
     access_log: AccessLogSender,
-    logs_local: bool,
+    /// Level of the log is debug: it has connections that a balancer in front opens for itself, and refused headers.
+    logs_debug: bool,
     accepted: u64,
     now: Micros,
 }
@@ -116,7 +117,7 @@ impl<O: Os> Worker<O> {
             spare: Vec::new(),
             shared,
             access_log,
-            logs_local: false,
+            logs_debug: false,
             accepted: 0,
             now,
         }
@@ -204,7 +205,7 @@ impl<O: Os> Worker<O> {
     /// Sets whether connections are logged; `local`: also those that a balancer in front opens for itself.
     pub fn set_logs_connections(&mut self, on: bool, local: bool) {
         self.access_log.set_logs_connections(on);
-        self.logs_local = local;
+        self.logs_debug = local;
     }
 
     /// Runs a function over every connection.
@@ -324,7 +325,12 @@ impl<O: Os> Worker<O> {
         let Some(token) = self.flows.token(slot) else { return };
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
-        let log = match (self.access_log.logs_connections(), self.logs_local) {
+        if self.logs_debug
+            && let Some(message) = flow.refused_header(ended)
+        {
+            self.notice(LogLevel::Debug, &message);
+        }
+        let log = match (self.access_log.logs_connections(), self.logs_debug) {
             (false, _) => LogRules::Off,
             (true, false) => LogRules::Clients,
             (true, true) => LogRules::All,

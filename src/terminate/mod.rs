@@ -36,12 +36,14 @@ use self::secure::Secured;
 use self::socket::Socket;
 use self::state::{ConversationStage, Placed};
 use self::stream::Stream;
+use crate::admission::HeldBytes;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
-use crate::connection::Carried;
+use crate::connection::{Carried, ClientInfo};
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 use crate::pool::{PickScene, Pool};
+use crate::server_name::ServerName;
 use crate::snapshot::{Listener, RouteTarget};
 use crate::tls::{self, Termination};
 
@@ -61,7 +63,7 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
 }
 
 /// The whole story: route → TLS with the client → requests, or a relay.
-async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>) -> Ended {
+async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes) -> Ended {
     let Some(routed) = Routed::of(conversation) else { return Ended::NoRoute };
     conversation.state.enter(ConversationStage::Handshake { pool: routed.pool().shared_name() });
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
@@ -73,7 +75,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>) -> 
         },
         Tls::Passthrough | Tls::Off => {
             let secured = Secured::by_decoder(&conversation.client_info, &routed.listener.config);
-            (Stream::plain(socket), secured, Buffer::holding(preread))
+            (Stream::plain(socket), secured, Buffer::holding(preread.into_vec()))
         }
     };
     if routed.pool().config().http {
@@ -112,7 +114,7 @@ async fn handshake(
     conversation: &Conversation,
     routed: &Routed,
     socket: Socket,
-    preread: Vec<u8>,
+    preread: HeldBytes,
     deadline: Micros,
 ) -> Result<(Stream, Secured), Ended> {
     let context = &conversation.context;
@@ -120,8 +122,9 @@ async fn handshake(
     let server = routed.server().ok_or(Ended::LocalError)?;
     let limit = context.current.load().config.limits.max_handshakes;
     let _permit = until(deadline, context.handshakes.permit(limit)).await.ok_or(Ended::HandshakeLimit)?;
-    let accepted = until(deadline, Stream::accept(socket, server.config(), &preread)).await;
+    let accepted = until(deadline, Stream::accept(socket, server.config(), preread)).await;
     let mut client = accepted.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
+        Fault::Tls if !takes_name(&conversation.client_info) => Ended::BadServerName,
         Fault::Tls => Ended::HandshakeFailed,
         Fault::Cut => Ended::HandshakeCut,
         other => other.ending(Endpoint::Client),
@@ -141,6 +144,12 @@ async fn handshake(
     conversation.state.enter(ConversationStage::Secured { tls });
     let secured = Secured::by_handshake(facts, identity.as_ref());
     Ok((client, secured))
+}
+
+/// True unless TLS that ends here refuses any hello with this server name.
+fn takes_name(client_info: &ClientInfo) -> bool {
+    let sent = client_info.odd_name.as_deref().or(client_info.sni.as_ref().map(ServerName::as_str));
+    sent.is_none_or(tls::takes_name)
 }
 
 /// Serves a pool without `http`: pick → connect → relay of all bytes.

@@ -225,6 +225,7 @@ impl ConversationState {
             local: client_info.local,
             listener: &self.listener,
             sni: client_info.sni.as_ref(),
+            odd_name: client_info.odd_name.as_ref(),
             ech: client_info.ech,
             stage: self.stage.get().text(),
             pool: facts.pool.as_ref(),

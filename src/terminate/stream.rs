@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use super::socket::Socket;
+use crate::admission::HeldBytes;
+use crate::client_hello;
 use crate::fault::Fault;
 
 /// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
@@ -41,13 +43,15 @@ impl Stream {
         Self { socket, tls: None, closing: false }
     }
 
-    /// Makes the handshake with a client; `preread` are the bytes that the worker has read.
-    pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: &[u8]) -> Result<Self, Fault> {
+    /// Makes the handshake with a client; `preread` are the bytes that the worker has read. They are dropped before the
+    /// wait for more.
+    pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: HeldBytes) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Tls)?;
         tls.set_buffer_limit(Some(UNSENT_MAX));
         let mut stream = Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false };
         // All preread bytes come before the first read of the socket: a client that has sent everything waits now.
-        let mut rest = preread;
+        let few_records = client_hello::in_few_records(&preread);
+        let mut rest = &*few_records;
         while !rest.is_empty() {
             let Some(tls) = &mut stream.tls else { break };
             tls.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
@@ -56,6 +60,8 @@ impl Stream {
                 return Err(Fault::Tls);
             }
         }
+        drop(few_records);
+        drop(preread);
         stream.shake_hands().await?;
         Ok(stream)
     }

@@ -133,8 +133,8 @@ impl Index {
     /// The certificate for a client. `None`: the client cannot verify any certificate of this name.
     pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        // Names in a hello may be written in any case; names in the index are lower.
-        let name = name.map(str::to_ascii_lowercase);
+        // Names in a hello may be written in any case, and end in a dot; names in the index are lower and do not.
+        let name = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let exact = name.as_deref().and_then(|name| self.exact.get(name));
         let below = name.as_deref().and_then(|name| self.below.get(name.split_once('.')?.1));
         match (exact, below) {

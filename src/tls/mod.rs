@@ -37,7 +37,7 @@ pub use self::upstream::Upstream;
 use self::clients::Policy;
 use self::pem::Files;
 use self::server::SharedTls;
-use self::tickets::TicketKeys;
+use self::tickets::{SteadyClock, TicketKeys};
 use crate::config::{self, ClientCertificate, Config, KeyExchange, Tls, TlsRules};
 use crate::server_name::NamePattern;
 
@@ -49,7 +49,8 @@ pub struct Termination {
     listeners: AHashMap<String, Servers>,
     upstreams: AHashMap<String, Arc<Upstream>>,
     certificates: Vec<Arc<ServerCertificate>>,
-    keys: Arc<TicketKeys>,
+    /// `None` before any file was read.
+    keys: Option<Arc<TicketKeys>>,
     files: Files,
 }
 
@@ -62,14 +63,19 @@ struct Servers {
 
 impl Termination {
     /// Reads every file that the configuration names. `Err` holds all problems, one line each. Random ticket keys of
-    /// `previous` stay in use.
-    pub fn load(config: &Config, previous: Option<&Self>) -> Result<Self, Vec<String>> {
-        Self::load_with(config, previous, Arc::new(DefaultTimeProvider))
+    /// `previous` stay in use; new ones are changed by `now_ms`, a clock that never goes back.
+    pub fn load(config: &Config, previous: Option<&Self>, now_ms: fn() -> u64) -> Result<Self, Vec<String>> {
+        Self::load_with(config, previous, Arc::new(DefaultTimeProvider), &(Arc::new(now_ms) as SteadyClock))
     }
 
-    fn load_with(config: &Config, previous: Option<&Self>, clock: Arc<dyn TimeProvider>) -> Result<Self, Vec<String>> {
+    fn load_with(
+        config: &Config,
+        previous: Option<&Self>,
+        clock: Arc<dyn TimeProvider>,
+        steady: &SteadyClock,
+    ) -> Result<Self, Vec<String>> {
         let mut loading = Loading::default();
-        let keys = loading.keys(&config.tls, previous, &*clock);
+        let keys = loading.keys(&config.tls, previous, steady);
         let versions = server::versions(config.tls.min_version);
         let common = SharedTls { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
         let mut certificates = Vec::new();
@@ -86,7 +92,7 @@ impl Termination {
         }
         let Loading { files, problems, .. } = loading;
         match problems.is_empty() {
-            true => Ok(Self { listeners, upstreams, certificates, keys: common.keys, files }),
+            true => Ok(Self { listeners, upstreams, certificates, keys: Some(common.keys), files }),
             false => Err(problems),
         }
     }
@@ -160,12 +166,11 @@ impl Termination {
 impl Default for Termination {
     /// A `Termination` without listeners, certificates or TLS to backends.
     fn default() -> Self {
-        let keys = Arc::new(TicketKeys::random(0));
         Self {
             listeners: AHashMap::new(),
             upstreams: AHashMap::new(),
             certificates: Vec::new(),
-            keys,
+            keys: None,
             files: Files::default(),
         }
     }
@@ -187,15 +192,14 @@ struct Loading {
 }
 
 impl Loading {
-    fn keys(&mut self, rules: &TlsRules, previous: Option<&Termination>, clock: &dyn TimeProvider) -> Arc<TicketKeys> {
-        let now_s = clock.current_time().map_or(0, |now| now.as_secs());
+    fn keys(&mut self, rules: &TlsRules, previous: Option<&Termination>, steady: &SteadyClock) -> Arc<TicketKeys> {
+        let random = || TicketKeys::random(Arc::clone(steady));
         let Some(path) = &rules.ticket_keys else {
-            let living =
-                previous.map(|previous| &previous.keys).filter(|keys| matches!(***keys, TicketKeys::Random(_)));
-            return living.cloned().unwrap_or_else(|| Arc::new(TicketKeys::random(now_s)));
+            let living = previous.and_then(|previous| previous.keys.as_ref()).filter(|keys| keys.are_random());
+            return living.cloned().unwrap_or_else(|| Arc::new(random()));
         };
         let keys = TicketKeys::load(path, &mut self.files);
-        Arc::new(self.record("ticket_keys", keys).unwrap_or_else(|| TicketKeys::random(now_s)))
+        Arc::new(self.record("ticket_keys", keys).unwrap_or_else(random))
     }
 
     fn listener(
@@ -271,6 +275,11 @@ impl Loading {
         self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
         result.ok()
     }
+}
+
+/// True if a handshake with this server name in its hello can succeed; an address counts as no name.
+pub fn takes_name(name: &str) -> bool {
+    rustls::pki_types::ServerName::try_from(name).is_ok()
 }
 
 /// The cryptography provider, limited to these key exchanges.

@@ -21,6 +21,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
 
 use super::Termination;
+use super::tickets::SteadyClock;
 use crate::config;
 
 /// A scratch folder with an authority, and everything minted for one test.
@@ -83,7 +84,9 @@ impl Workshop {
     fn load_at(&self, text: &str, previous: Option<&Termination>, clock: &Clock) -> Result<Termination, Vec<String>> {
         let text = text.replace('@', self.folder.path().to_str().unwrap());
         let checked = config::check(&text, &|_| Err(std::io::Error::other("no names here"))).unwrap();
-        Termination::load_with(&checked.config, previous, Arc::new(clock.clone()))
+        let steady = clock.clone();
+        let steady: SteadyClock = Arc::new(move || steady.now_s() * 1_000);
+        Termination::load_with(&checked.config, previous, Arc::new(clock.clone()), &steady)
     }
 
     /// A client that believes the authority and remembers sessions.

@@ -1,6 +1,7 @@
 //! [`Ticketer`]: session tickets, the sealed state of a session that the client keeps (RFC 5077, RFC 8446 §4.6.1).
 //!
-//! The keys come from a file that all instances share, or are random and change every 6 hours. The first key of the
+//! The keys come from a file that all instances share, or are random and change every 6 hours, by a clock that never
+//! goes back. The first key of the
 //! file seals and all open, so that keys can be changed live: add the new one last everywhere, then move it first, then
 //! remove the old one. A ticket is bound to its route: the names of the route and its rule for client certificates are
 //! associated data, so no other route opens it. The server name is in the sealed state, and rustls compares it with the
@@ -35,7 +36,7 @@ use crate::config;
 /// seals.
 pub const LIFETIME_S: u32 = 12 * 3600;
 /// How long a random key seals tickets; it opens them for the same time again.
-const TURN_S: u64 = 6 * 3600;
+const TURN_MS: u64 = 6 * 3600 * 1000;
 /// The allowed difference between the clocks of two instances.
 const SKEW_S: u64 = 60;
 /// The most keys in a file. A ticket names its key, so more keys cost no time.
@@ -46,17 +47,21 @@ const ISSUED_LEN: usize = 8;
 const TAG_LEN: usize = 16;
 const DOMAIN: &[u8] = b"sessile ticket 1";
 
+/// Milliseconds on a clock that never goes back. A wall clock that once ran ahead would leave a key in use for as long
+/// as it had been wrong.
+pub(super) type SteadyClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// The ticket keys of this process, shared by all routes and kept over reloads.
 pub(super) enum TicketKeys {
     /// Keys from a file: constant until a reload replaces them.
     File(Vec<TicketKey>),
     /// Random keys. Readers hold the lock for one sealing or opening; the writer changes keys once in 6 hours.
-    Random(RwLock<Turning>),
+    Random(RwLock<Turning>, SteadyClock),
 }
 
 pub(super) struct Turning {
-    /// The second since which the first key seals.
-    since_s: u64,
+    /// Time since which the first key seals.
+    since_ms: u64,
     keys: Vec<TicketKey>,
 }
 
@@ -84,24 +89,29 @@ impl TicketKeys {
     }
 
     /// Makes one random key, unknown outside this process.
-    pub(super) fn random(now_s: u64) -> Self {
-        Self::Random(RwLock::new(Turning { since_s: now_s, keys: vec![TicketKey::random()] }))
+    pub(super) fn random(clock: SteadyClock) -> Self {
+        Self::Random(RwLock::new(Turning { since_ms: clock(), keys: vec![TicketKey::random()] }), clock)
+    }
+
+    /// True for keys that are unknown outside this process.
+    pub(super) fn are_random(&self) -> bool {
+        matches!(self, Self::Random(..))
     }
 
     /// Calls `act` with the keys that are valid now, and replaces random keys that are due.
-    fn with<T>(&self, now_s: u64, act: impl FnOnce(&[TicketKey]) -> T) -> T {
-        let turning = match self {
+    fn with<T>(&self, act: impl FnOnce(&[TicketKey]) -> T) -> T {
+        let (turning, now_ms) = match self {
             Self::File(keys) => return act(keys),
-            Self::Random(turning) => turning,
+            Self::Random(turning, clock) => (turning, clock()),
         };
         {
             let turning = turning.read().unwrap_or_else(PoisonError::into_inner);
-            if !turning.is_due(now_s) {
+            if !turning.is_due(now_ms) {
                 return act(&turning.keys);
             }
         }
         let mut turning = turning.write().unwrap_or_else(PoisonError::into_inner);
-        turning.turn(now_s);
+        turning.turn(now_ms);
         act(&turning.keys)
     }
 }
@@ -110,25 +120,25 @@ impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::File(_) => "Keys::File",
-            Self::Random(_) => "Keys::Random",
+            Self::Random(..) => "Keys::Random",
         })
     }
 }
 
 impl Turning {
-    fn is_due(&self, now_s: u64) -> bool {
-        now_s.saturating_sub(self.since_s) >= TURN_S
+    fn is_due(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= TURN_MS
     }
 
     /// Adds a new key that seals. The one that sealed before now only opens; the one before that is dropped.
-    fn turn(&mut self, now_s: u64) {
-        if !self.is_due(now_s) {
+    fn turn(&mut self, now_ms: u64) {
+        if !self.is_due(now_ms) {
             return;
         }
-        let is_recent = now_s - self.since_s < 2 * TURN_S;
+        let is_recent = now_ms - self.since_ms < 2 * TURN_MS;
         self.keys.truncate(usize::from(is_recent));
         self.keys.insert(0, TicketKey::random());
-        self.since_s = now_s;
+        self.since_ms = now_ms;
     }
 }
 
@@ -214,16 +224,15 @@ impl ProducesTickets for Ticketer {
 
     fn encrypt(&self, state: &[u8]) -> Option<Vec<u8>> {
         let now_s = self.clock.current_time()?.as_secs();
-        self.keys.with(now_s, |keys| keys.first()?.seal(&self.binding, now_s, state))
+        self.keys.with(|keys| keys.first()?.seal(&self.binding, now_s, state))
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         let now_s = self.clock.current_time()?.as_secs();
-        let (issued_s, state) = self
-            .keys
-            .with(now_s, |keys| keys.iter().find(|key| key.name == *name)?.open(&self.binding, *nonce, sealed))?;
+        let (issued_s, state) =
+            self.keys.with(|keys| keys.iter().find(|key| key.name == *name)?.open(&self.binding, *nonce, sealed))?;
         let is_of_now = issued_s <= now_s + SKEW_S && now_s.saturating_sub(issued_s) < u64::from(LIFETIME_S);
         is_of_now.then_some(state)
     }

@@ -223,7 +223,7 @@ mod tests {
             made.display()
         );
         let checked = crate::config::check(&text, &|_| Err(io::Error::other("no names"))).unwrap();
-        let termination = crate::tls::Termination::load(&checked.config, None).unwrap();
+        let termination = crate::tls::Termination::load(&checked.config, None, crate::clock::now_ms).unwrap();
         assert!(termination.warnings(crate::clock::unix_s()).is_empty());
         assert_eq!(termination.certificates()[0].names.len(), 2);
         let ring = fs::read_to_string(made.join("dev-cookie.keys")).unwrap();

@@ -20,6 +20,11 @@ const WORKERS: RangeInclusive<u64> = 1..=256;
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
 /// Default of `max_handshakes`; a handshake may hold up to 64 KiB.
 const HANDSHAKES_MAX: usize = 4096;
+/// Default and bound of `hello_max`: longer ones are refused by TLS libraries, too.
+const HELLO_MAX: u64 = 64 << 10;
+/// Default of `hello_memory`: room for several hundred of the longest hellos.
+const HELLO_MEMORY: usize = 64 << 20;
+const HELLO_MEMORY_MAX: u64 = 64 << 30;
 /// A longer `hello_timeout` is warned of: clients that send nothing would hold connections.
 const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 
@@ -57,6 +62,10 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
             .read("max_handshakes", value::unless("off", value::integer(COUNT)))
             .unwrap_or(Some(HANDSHAKES_MAX)),
         hello_timeout: hello_timeout(&limits),
+        hello_max: limits.read("hello_max", value::bytes_between(1 << 10, HELLO_MAX)).unwrap_or(HELLO_MAX as usize),
+        hello_memory: limits
+            .read("hello_memory", value::bytes_between(1 << 20, HELLO_MEMORY_MAX))
+            .unwrap_or(HELLO_MEMORY),
         keepalive_timeout: limits.read("keepalive_timeout", &timeout).unwrap_or(Some(MINUTE)),
         response_timeout: limits.read("response_timeout", &timeout).unwrap_or(Some(MINUTE)),
         body_timeout: limits.read("body_timeout", &timeout).unwrap_or(Some(MINUTE)),

@@ -54,6 +54,8 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
             small(after.connection_rate_per_source),
         ),
         row("max_handshakes", or_unlimited(before.max_handshakes), or_unlimited(after.max_handshakes)),
+        row("hello_max", before.hello_max, after.hello_max),
+        row("hello_memory", before.hello_memory, after.hello_memory),
     ]
 }
 

@@ -28,7 +28,7 @@ pub(in crate::config) use self::name::{
     alpn, application_cookie, cookie_name, key_part, location, name, name_pattern, server_name,
 };
 pub(in crate::config) use self::quantity::{
-    DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, duration, show_duration,
+    DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND, bytes, bytes_between, duration, show_duration,
 };
 
 pub use self::address::canonical as canonical_network;

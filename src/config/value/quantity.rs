@@ -53,6 +53,23 @@ pub(in crate::config) fn bytes(most: u64) -> impl Fn(&DeValue<'_>) -> ValueResul
     }
 }
 
+/// Reads a size in bytes like [`bytes`], in bounds.
+pub(in crate::config) fn bytes_between(least: u64, most: u64) -> impl Fn(&DeValue<'_>) -> ValueResult<usize> {
+    let read = bytes(u64::MAX);
+    move |value| {
+        let size = read(value)?;
+        let in_bounds = usize::try_from(size).ok().filter(|_| (least..=most).contains(&size));
+        in_bounds.ok_or_else(|| Bad::new(format!("is not between {} and {}", show_bytes(least), show_bytes(most))))
+    }
+}
+
+/// Writes a size in the largest unit that divides it.
+fn show_bytes(size: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let fitting = units.iter().find(|(_, unit)| size.is_multiple_of(*unit));
+    fitting.map_or(format!("{size} bytes"), |(name, unit)| format!("{} {name}", size / unit))
+}
+
 /// Writes a duration in the largest unit that divides it.
 pub(in crate::config) fn show_duration(duration: Duration) -> String {
     let us = duration.as_micros();
@@ -84,6 +101,18 @@ mod tests {
         for written in ["", "5", "s", "5 s", "-5s", "1.5s", "5S", "1h30m", "999999999999d", "5ns"] {
             assert!(any(&string(written)).is_err(), "{written}");
         }
+    }
+
+    #[test]
+    fn sizes_have_bounds() {
+        let read = bytes_between(1 << 10, 64 << 10);
+        for (written, size) in [("1 KiB", 1 << 10), ("64KiB", 64 << 10), ("5 KiB", 5 << 10)] {
+            assert_eq!(read(&string(written)), Ok(size), "{written}");
+        }
+        for written in ["0", "0 KiB", "65 KiB", "1 MiB", "99999999999 GiB", "1024", "1 KB", ""] {
+            assert!(read(&string(written)).is_err(), "{written}");
+        }
+        assert_eq!(read(&string("65 KiB")), Err(Bad::new("is not between 1 KiB and 64 KiB")));
     }
 
     #[test]

@@ -117,10 +117,15 @@ fn hosts_are_read_by_the_letter() {
         ("a:", "a", None),
         ("a-b_c.D~:0", "a-b_c.D~", Some(0)),
         ("10.0.0.1:65535", "10.0.0.1", Some(65535)),
+        ("1.2.3", "1.2.3", None),
+        ("1.2.3.4.", "1.2.3.4.", None),
+        ("1.2.3.4.5", "1.2.3.4.5", None),
+        ("1.2.3.256:1", "1.2.3.256", Some(1)),
         ("[::ffff:1.2.3.4]:1", "[::ffff:1.2.3.4]", Some(1)),
     ] {
         let host = Host::read(text.as_bytes()).expect(text);
         assert_eq!((host.bytes, host.name, host.port), (text.as_bytes(), name.as_bytes(), port));
+        assert_eq!(host.is_address(), text.starts_with("10.") || text.starts_with('['), "{text}");
     }
     for bad in ["", ":80", "a b", "a,b", "a%41", "[]", "[::1", "[::1]80", "[fe80::1%25a]", "[v1.a]", "a:99999", "a:-1"]
     {

@@ -162,20 +162,20 @@ impl World {
         let answers = |answer: ConnectScript| self.scenario.backends.contains(&answer);
         let greeting = &self.scenario.greeting;
         let cut = peer.sent < peer.prefix.len();
+        let late = passed(client.accepted_at, Some(limits.hello));
         match word {
             Ended::Done => ended(client) && backend.is_some_and(ended),
             Ended::Probe => {
                 matches!(greeting, ClientGreeting::Proxy(_))
                     && client.moved_at == 0
-                    && (peer.finished || gone_as(peer, false))
+                    && (peer.finished || gone_as(peer, false) || late)
             }
             Ended::ClientLeft => matches!(greeting, ClientGreeting::Hello(_)) && peer.finished && peer.sent == 0,
             Ended::HelloTruncated => {
                 matches!(greeting, ClientGreeting::Hello(_)) && peer.finished && cut && peer.sent > 0
             }
             Ended::ProxyTruncated => {
-                let late = passed(client.accepted_at, Some(limits.hello));
-                matches!(greeting, ClientGreeting::Proxy(_)) && ((peer.finished && cut && peer.sent > 0) || late)
+                matches!(greeting, ClientGreeting::Proxy(_)) && client.moved_at > 0 && (peer.finished && cut || late)
             }
             Ended::Silent => {
                 matches!(greeting, ClientGreeting::Hello(_))

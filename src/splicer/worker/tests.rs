@@ -61,7 +61,7 @@ fn a_conversation_leaves_the_worker_whole() {
     worker.turn(&events);
     let carried = worker.carried().expect("a conversation");
     assert_eq!((worker.connections(), shared.admission.open()), (0, 1));
-    assert_eq!(carried.bytes, b"GET / HTTP");
+    assert_eq!(&*carried.bytes, b"GET / HTTP");
     let client_info = &carried.client_info;
     assert_eq!(client_info.source, Some("198.51.100.7:7".parse().unwrap()));
     assert_eq!(client_info.peer, Some("192.0.2.1:1".parse().unwrap()));

@@ -76,6 +76,7 @@ impl HttpConnection<'_> {
             }
         })
         .await;
+        let checks = first && begun.is_none() && conversation.client_info.local;
         match result {
             HeadWait::Complete => {
                 self.count += 1;
@@ -83,16 +84,24 @@ impl HttpConnection<'_> {
             }
             HeadWait::Over(ended) => {
                 self.finish().await;
-                Err(ended)
+                Err(or_probe(ended, checks))
             }
             HeadWait::TimedOut if begun.is_some() => {
                 Err(self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout).await)
             }
             HeadWait::TimedOut => {
                 self.finish().await;
-                Err(if first { Ended::Silent } else { Ended::KeepaliveTimeout })
+                Err(or_probe(if first { Ended::Silent } else { Ended::KeepaliveTimeout }, checks))
             }
             HeadWait::Refused(refused) => Err(self.refuse_head(refused.status(), Ended::RequestRefused).await),
         }
+    }
+}
+
+/// The ending of a connection without a request; `checks`: a balancer in front has said LOCAL, and nothing else.
+fn or_probe(ended: Ended, checks: bool) -> Ended {
+    match ended {
+        Ended::ClientLeft | Ended::ClientReset | Ended::Silent if checks => Ended::Probe,
+        ended => ended,
     }
 }

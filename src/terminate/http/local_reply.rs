@@ -10,7 +10,7 @@ use std::task::{Poll, ready};
 use super::request_log::RequestLog;
 use super::{AfterRequest, HttpConnection};
 use crate::clock::{self, Micros};
-use crate::connection::unique_id;
+use crate::connection::request_id;
 use crate::http::Method;
 use crate::http::answer::{self, StatusCode};
 use crate::outcome::{Ended, Party};
@@ -121,7 +121,6 @@ impl HttpConnection<'_> {
 
     /// Names the request in the access log and in local replies.
     pub(super) fn request_id(&self) -> String {
-        let unique = u128::from_be_bytes(unique_id(self.conversation.client_info.id));
-        format!("{unique:032x}-{}", self.count)
+        request_id(self.conversation.client_info.id, self.count)
     }
 }

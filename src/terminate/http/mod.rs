@@ -187,6 +187,10 @@ impl HttpConnection<'_> {
         {
             let name = std::str::from_utf8(host.name).ok();
             let name = name.map(|name| name.strip_suffix('.').unwrap_or(name)).and_then(ServerName::parse);
+            // A backend may read another name into what is none, and so the name of a route with other rules.
+            if name.is_none() && !host.is_address() {
+                return None;
+            }
             let target = client_info.route_by_name(&routed.listener, name.as_ref().map(ServerName::as_str));
             if target != Some(routed.target) {
                 return None;

@@ -30,6 +30,20 @@ fn the_exact_name_then_one_wildcard_label_then_the_default() {
 }
 
 #[test]
+fn a_name_with_a_dot_at_its_end_is_the_same_name() {
+    let shop = Workshop::new();
+    shop.mint("default", &["other.example"]);
+    shop.mint("exact", &["www.a.example"]);
+    shop.mint("wild", &["*.a.example"]);
+    let termination = shop.load(&site(&["default", "exact", "wild"], ""), None).unwrap();
+    let index = Index::new(termination.certificates(), 0);
+    let schemes = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+    for (name, file) in [("www.a.example.", "exact"), ("IMG.a.example.", "wild"), ("b.example.", "default")] {
+        assert_eq!(index.choose(Some(name), schemes).unwrap().cert[0], shop.der(file), "{name}");
+    }
+}
+
+#[test]
 fn another_than_the_first_may_be_the_default() {
     let shop = Workshop::new();
     shop.mint("a", &["a.example"]);

@@ -17,6 +17,13 @@ impl TimeProvider for At {
     }
 }
 
+/// A clock that never goes back, in milliseconds.
+fn steady() -> (Arc<AtomicU64>, SteadyClock) {
+    let now_ms = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&now_ms);
+    (now_ms, Arc::new(move || clock.load(Relaxed)))
+}
+
 fn file(secrets: &[u8]) -> Arc<TicketKeys> {
     Arc::new(TicketKeys::File(secrets.iter().map(|secret| TicketKey::new(&[*secret; 32])).collect()))
 }
@@ -53,18 +60,40 @@ fn a_ticket_opens_in_its_time() {
 
 #[test]
 fn random_keys_seal_for_one_turn_and_open_for_two() {
-    let keys = Arc::new(TicketKeys::random(0));
-    let first = ticketer(&keys, 1, TURN_S - 1).encrypt(b"first").unwrap();
-    let second = ticketer(&keys, 1, TURN_S).encrypt(b"second").unwrap();
+    let (now_ms, clock) = steady();
+    let keys = Arc::new(TicketKeys::random(clock));
+    let at = |ms: u64| {
+        now_ms.store(ms, Relaxed);
+        ticketer(&keys, 1, ms / 1_000)
+    };
+    let first = at(TURN_MS - 1).encrypt(b"first").unwrap();
+    let second = at(TURN_MS).encrypt(b"second").unwrap();
     assert_ne!(first[..NAME_LEN], second[..NAME_LEN]);
-    assert!(ticketer(&keys, 1, 2 * TURN_S - 1).decrypt(&first).is_some());
-    assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&first).is_none());
-    assert!(ticketer(&keys, 1, 2 * TURN_S).decrypt(&second).is_some());
-    let TicketKeys::Random(turning) = &*keys else { unreachable!() };
+    assert!(at(2 * TURN_MS - 1).decrypt(&first).is_some());
+    assert!(at(2 * TURN_MS).decrypt(&first).is_none());
+    assert!(at(2 * TURN_MS).decrypt(&second).is_some());
+    let TicketKeys::Random(turning, _) = &*keys else { unreachable!() };
     assert_eq!(turning.read().unwrap().keys.len(), 2);
     // After a long silence nothing of before is left.
-    assert!(ticketer(&keys, 1, 9 * TURN_S).decrypt(&second).is_none());
+    assert!(at(9 * TURN_MS).decrypt(&second).is_none());
     assert_eq!(turning.read().unwrap().keys.len(), 1);
+}
+
+#[test]
+fn random_keys_turn_also_after_a_wall_clock_that_ran_ahead() {
+    let (now_ms, clock) = steady();
+    let (year_s, true_s) = (365 * 86_400, 1_000_000);
+    let keys = Arc::new(TicketKeys::random(clock));
+    let ahead = ticketer(&keys, 1, true_s + year_s).encrypt(b"ahead").unwrap();
+    assert!(ticketer(&keys, 1, true_s).decrypt(&ahead).is_none(), "issued in the future");
+    let now = ticketer(&keys, 1, true_s).encrypt(b"now").unwrap();
+    assert_eq!(ahead[..NAME_LEN], now[..NAME_LEN], "one key so far");
+    now_ms.store(TURN_MS, Relaxed);
+    let next = ticketer(&keys, 1, true_s + TURN_MS / 1_000).encrypt(b"next").unwrap();
+    assert_ne!(now[..NAME_LEN], next[..NAME_LEN]);
+    // Nor does a wall clock that jumps turn a key before its time.
+    let jumped = ticketer(&keys, 1, true_s + year_s).encrypt(b"jumped").unwrap();
+    assert_eq!(next[..NAME_LEN], jumped[..NAME_LEN]);
 }
 
 #[test]

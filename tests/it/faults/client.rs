@@ -1,6 +1,6 @@
 //! Clients that misbehave: before they have said what is needed to choose a backend, and after.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn clients_that_say_too_little_or_nonsense() {
         let _ = rest(&stream);
         Ok(())
     });
-    let tables = "[limits]\nhello_timeout = \"300ms\"\n".to_owned()
+    let tables = "[limits]\nhello_timeout = \"300ms\"\nhello_max = \"16 KiB\"\n".to_owned()
         + &pool("app", "", &[app.address])
         + &pool("greeter", "", &[greeter.address]);
     let whole = hello(Some("known.example"), 400);
@@ -116,12 +116,59 @@ fn clients_that_say_too_little_or_nonsense() {
     run(&tables, cases);
 }
 
-/// Hellos that break RFC 8446 §4.1.2, and names that are none.
-fn malformed() -> Vec<(&'static str, Vec<u8>)> {
-    let name = |kind: u8, name: &[u8]| {
-        let entry = [&[kind, 0, name.len() as u8][..], name].concat();
-        extension(0, &[&[0, entry.len() as u8][..], &entry].concat())
+#[test]
+fn clients_that_say_much_or_name_no_host() {
+    let (app, long) = (Backend::named("b0"), hello(Some("known.example"), 64 * 1024));
+    let sent = long.clone();
+    let whole = Backend::serving(move |mut stream| {
+        let mut heard = vec![0; sent.len()];
+        stream.read_exact(&mut heard)?;
+        assert!(heard == sent, "the hello arrives unchanged");
+        stream.write_all(b"whole\n")
+    });
+    let tables = pool("app", "", &[app.address]) + &pool("whole", "", &[whole.address]);
+    let names = ["known.example:443", "[::1]", "*.known.example", "b\u{fc}cher.example", "a\nb=c", "192.0.2.1", ""];
+    let shown =
+        ["known.example:443", "[::1]", "*.known.example", "b\\xc3\\xbccher.example", "a\\nb=c", "192.0.2.1", ""];
+    let logged = |scene: &Scene<'_>| {
+        for name in shown {
+            scene.sessile.line(name, |line| line["listener"] == scene.case && line["sni"] == name);
+        }
     };
+    let route = format!("{KNOWN}[[listener.route]]\nsni = \"known.example\"\npool = \"whole\"\n");
+    let cases = vec![
+        case("client-sends-a-long-hello", &route, |scene| {
+            let stream = connect(scene.address);
+            say(&stream, &long);
+            assert_eq!(hear(&stream).unwrap(), "whole\n");
+        }),
+        case("client-asks-for-what-is-no-name", &reading("pool = \"app\""), |scene| {
+            for name in names {
+                let stream = connect(scene.address);
+                say(&stream, [&hello(Some(name), 0)[..], b"\n"].concat());
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(rest(&stream).unwrap()[..3], *b"b0 ", "{name:?}");
+            }
+            logged(scene);
+        })
+        .times(names.len() as u64),
+        case("client-asks-for-what-is-no-name-without-a-default", &reading(""), |scene| {
+            for name in names {
+                let stream = connect(scene.address);
+                say(&stream, hello(Some(name), 0));
+                assert!(rest(&stream).is_ok_and(|answer| answer.is_empty()), "{name:?}");
+            }
+            logged(scene);
+        })
+        .times(names.len() as u64),
+    ];
+    run(&tables, cases);
+}
+
+/// Hellos that break RFC 8446 §4.1.2.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    let entry = [&[0, 0, 9][..], b"a.example"].concat();
+    let two_names = extension(0, &[&[0, 2 * entry.len() as u8][..], &entry, &entry].concat());
     let (ciphers, compressions) = (&[0x13, 0x01][..], &[0][..]);
     let good = hello_body(&[], ciphers, compressions, &[]);
     let whole = |body: &[u8]| records(body, 1 << 14);
@@ -134,9 +181,8 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("half a random", whole(&good[..20])),
         ("an extension longer than all of them", whole(&hello_body(&[], ciphers, compressions, &[0, 23, 0, 9, 1]))),
         ("bytes behind the extensions", whole(&[&good[..], &[0]].concat())),
-        ("a name with a space", whole(&hello_body(&[], ciphers, compressions, &name(0, b"known example")))),
-        ("a name with a zero", whole(&hello_body(&[], ciphers, compressions, &name(0, b"known.example\0")))),
-        ("an empty name", whole(&hello_body(&[], ciphers, compressions, &name(0, b"")))),
+        ("two names", whole(&hello_body(&[], ciphers, compressions, &two_names))),
+        ("no name in the list", whole(&hello_body(&[], ciphers, compressions, &extension(0, &[0, 0])))),
         ("an empty record inside", {
             let mut bytes = records(&good, 10);
             bytes.splice(15..15, [22, 3, 1, 0, 0]);
@@ -182,7 +228,7 @@ fn clients_that_leave_badly() {
         let mut got = 0;
         let mut buffer = vec![0; 1 << 16];
         while got < 4 << 20 {
-            got += std::io::Read::read(&mut &*stream, &mut buffer).expect("bytes");
+            got += (&*stream).read(&mut buffer).expect("bytes");
         }
     };
     let cases = vec![

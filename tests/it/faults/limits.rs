@@ -1,11 +1,13 @@
 //! Limits: on time, on connections in total and of a listener, on what one source may do.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use super::peer::{RESET, ask, connect, connect_from, hear, is_quiet, rest, say};
+use super::peer::{
+    RESET, ask, connect, connect_from, extension, hear, hello, hello_body, is_quiet, records, rest, say,
+};
 use super::{assert_endings, case, listener_status, nothing_is_left, run, with_listeners, word_of};
 use crate::support::backend::{Backend, pool};
 use crate::support::{Sessile, eventually};
@@ -151,6 +153,46 @@ fn paused(sessile: &Sessile) -> bool {
     let page = sessile.metrics();
     let workers = page.lines().filter(|line| line.starts_with("sessile_accept_paused{"));
     workers.map(|line| line.ends_with(" 1")).collect::<Vec<_>>().contains(&true)
+}
+
+/// Long hellos share a bounded memory; one that comes too late is refused, and ordinary hellos are not.
+#[test]
+fn hellos_share_their_memory() {
+    let app = Backend::named("b0");
+    let tables =
+        "[limits]\nhello_timeout = \"60s\"\nhello_memory = \"1 MiB\"\n".to_owned() + &pool("app", "", &[app.address]);
+    // In records of one byte, and so nearly 400 KiB.
+    let body = hello_body(&[], &[0x13, 0x01], &[0], &extension(21, &vec![0; 60_000]));
+    let wire = records(&body, 1);
+    let reading = "tls = \"passthrough\"\npool = \"app\"\nroute = [{ sni = \"a.example\", pool = \"app\" }]";
+    let cases = vec![
+        case("hellos-fill-their-memory", reading, |scene| {
+            let held = |least: f64| {
+                eventually("the memory to be counted", || {
+                    (scene.sessile.metric("sessile_hello_memory_bytes") >= least).then_some(())
+                });
+            };
+            let unfinished = || {
+                let stream = connect(scene.address);
+                say(&stream, &wire[..wire.len() - 1]);
+                stream
+            };
+            let (first, second) = (unfinished(), unfinished());
+            held(1_048_576.0);
+            let third = connect(scene.address);
+            let _ = (&third).write_all(&wire);
+            scene.ended();
+            let ordinary = connect(scene.address);
+            say(&ordinary, hello(Some("a.example"), 0));
+            assert_eq!(ask(&ordinary, "").unwrap().as_bytes()[..3], *b"b0 ");
+            drop((first, second, ordinary));
+        })
+        .besides("hello_truncated", 2)
+        .besides("done", 1),
+    ];
+    let sessile = run(&tables, cases);
+    assert_eq!(sessile.metric("sessile_hello_memory_bytes"), 0.0);
+    assert_eq!(sessile.metric("sessile_hello_memory_max_bytes"), 1_048_576.0);
 }
 
 /// A reset, whether it was met while writing or while reading.

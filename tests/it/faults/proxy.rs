@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::peer::{ask, connect, connect_from, hear, hello, reset, rest, say};
 use super::{Case, Scene, case, run};
-use crate::support::Sessile;
 use crate::support::backend::{Backend, pool};
+use crate::support::{Sessile, eventually};
 
 /// The client that headers here announce.
 const ANNOUNCED: &str = "192.0.2.7:4711";
@@ -73,6 +73,21 @@ fn headers_that_do_not_come_whole() {
             assert_eq!(rest(&connect(scene.address)), Ok(vec![]));
             within_one_timeout(scene);
         }),
+        case(
+            "proxy-peer-says-local-and-nothing-more",
+            &format!("tls = \"passthrough\"\n{TRUSTING}\n{ROUTE}"),
+            |scene| {
+                let (late, closed) = (connect(scene.address), connect(scene.address));
+                let aborted = connect(scene.address);
+                for stream in [&late, &closed, &aborted] {
+                    say(stream, v2(0x20, 0x00, &[]));
+                }
+                drop(closed);
+                reset(aborted);
+                assert_eq!(rest(&late), Ok(vec![]));
+            },
+        )
+        .times(3),
         case("proxy-header-is-cut-by-a-close", TRUSTING, |scene| {
             for cut in cuts() {
                 say(&connect(scene.address), cut);
@@ -136,7 +151,7 @@ fn headers_that_are_wrong() {
         b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 65536\r\n".to_vec(),
         b"PROXY TCP4 192.0.2.256 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY TCP4 2001:db8::1 2001:db8::2 4711 443\r\n".to_vec(),
-        b"PROXY TCP6 192.0.2.7 192.0.2.8 4711 443\r\n".to_vec(),
+        b"PROXY TCP4 2001:db8::1 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY UDP4 192.0.2.7 192.0.2.8 4711 443\r\n".to_vec(),
         b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\nhi\n".to_vec(),
         [&b"PROXY TCP4 "[..], &[b'1'; 120]].concat(),
@@ -213,6 +228,55 @@ fn headers_that_announce_nobody() {
     ];
     let sessile = run(&pool("app", "", &addresses), cases);
     assert_eq!(keyless(&sessile), (nobody.len() * EACH) as f64);
+}
+
+/// A proxy with an IPv6 client on an IPv4 socket, or the reverse, writes TCP6 with the IPv4 address as it is.
+#[test]
+fn headers_that_mix_families() {
+    let app = Backend::named("b0");
+    let lines = [
+        ("PROXY TCP6 2001:db8::7 192.0.2.8 4711 443\r\n", "[2001:db8::7]:4711"),
+        ("PROXY TCP6 192.0.2.7 2001:db8::8 4711 443\r\n", "192.0.2.7:4711"),
+        ("PROXY TCP6 192.0.2.9 192.0.2.8 4711 443\r\n", "192.0.2.9:4711"),
+    ];
+    let cases = vec![
+        case("proxy-header-mixes-families", TRUSTING, |scene| {
+            for (line, client) in lines {
+                let stream = connect(scene.address);
+                say(&stream, line);
+                assert_eq!(ask(&stream, "hi").unwrap(), "b0 hi\n");
+                drop(stream);
+                scene.sessile.line(client, |logged| logged["client"] == client);
+            }
+        })
+        .times(lines.len() as u64),
+    ];
+    run(&tables(&app), cases);
+}
+
+#[test]
+fn a_refused_header_stands_in_the_log_at_debug() {
+    let app = Backend::named("b0");
+    let start = |level: &str| {
+        let log = format!("[log]\nformat = \"json\"\nlevel = \"{level}\"\n");
+        let listener = format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\n{TRUSTING}\n");
+        let sessile = Sessile::start(&(log + &pool("app", "", &[app.address]) + &listener));
+        for bytes in [&b"PROXY TCP4 ::1 ::1 4711 443\r\nsecret\r\n"[..], b"\x1b[2J\xff and what follows\n"] {
+            let stream = connect(sessile.address("l"));
+            say(&stream, bytes);
+            let _ = rest(&stream);
+        }
+        let both = || sessile.lines().iter().filter(|line| line["ended"] == "proxy_malformed").count() == 2;
+        eventually("both endings", || both().then_some(()));
+        sessile
+    };
+    let sessile = start("debug");
+    let said =
+        eventually("both headers", || Some(sessile.said()).filter(|said| said.matches("PROXY header").count() == 2));
+    assert!(said.contains("PROXY TCP4 ::1 ::1 4711 443") && said.contains("x1b[2J"), "{said}");
+    assert!(!said.contains("secret") && !said.contains('\x1b'), "{said}");
+    let quiet = start("info");
+    assert!(!quiet.said().contains("PROXY header"), "{}", quiet.said());
 }
 
 fn keyless(sessile: &Sessile) -> f64 {

@@ -2,12 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::version::{TLS12, TLS13};
 
 use super::Front;
 use super::backend::Recorder;
 use super::client::{Talk, config, connect};
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::{PATIENCE, Sessile};
+use crate::support::{PATIENCE, Sessile, eventually};
 
 const HTTP: &str = "http = true\n";
 
@@ -145,6 +149,83 @@ fn a_host_that_is_another_route_is_misdirected() {
     let line = front.sessile.line("the request", |line| line["request"] == *id);
     assert_eq!((&line["ended"], &line["status"]), (&"misdirected".into(), &421.into()));
     assert_eq!(one.connections(), 0);
+}
+
+#[test]
+fn a_host_that_is_no_name_reaches_no_route_but_an_address_does() {
+    let (one, two) = (Recorder::named("one"), Recorder::named("two"));
+    let pools = pool("p", HTTP, &[one.address()]) + &pool("q", HTTP, &[two.address()]);
+    let policy = "client_certificate = { ca = \"$FILES/clients.pem\", required = true }\n";
+    let routes = format!("pool = \"p\"\n[[listener.route]]\nsni = \"partner.a.test\"\npool = \"q\"\n{policy}");
+    let front = Front::with("", &routes, &pools);
+    let long = format!("{}.a.test", "x".repeat(64));
+    let misdirected = [
+        "partner.a.test..",
+        "partner.a.test.",
+        "partner.a.test",
+        ".partner.a.test",
+        "partner..a.test",
+        "~",
+        ".",
+        &long,
+    ];
+    let served =
+        ["127.0.0.1", "127.0.0.1:443", "[::1]", "[::1]:8443", "a.test", "a.test.", "other.a.test:443", "x_y.a.test"];
+    let ask = |host: &str| {
+        let mut talk = Talk::with(&front);
+        talk.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        talk.response().unwrap().status
+    };
+    for (hosts, status) in [(&misdirected[..], 421), (&served[..], 200)] {
+        for host in hosts {
+            assert_eq!(ask(host), status, "{host}");
+        }
+    }
+    // The form of a request to a proxy, and a request without a host.
+    let mut talk = Talk::with(&front);
+    talk.send("GET https://partner.a.test../ HTTP/1.1\r\nHost: partner.a.test..\r\n\r\n");
+    assert_eq!(talk.response().unwrap().status, 421);
+    let mut talk = Talk::with(&front);
+    talk.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(talk.response().unwrap().status, 200);
+    assert_eq!(two.connections(), 0);
+}
+
+#[test]
+fn a_long_hello_in_short_records_is_served() {
+    let backend = Recorder::named("b");
+    let front = Front::start("", HTTP, &[backend.address()]);
+    let mut client = front.authority.client(&[&TLS13, &TLS12], &[kx_group::X25519]);
+    client.alpn_protocols = (0..280).map(|n| format!("{n:0>220}").into_bytes()).collect();
+    client.alpn_protocols.push(b"http/1.1".to_vec());
+    for size in [None, Some(64)] {
+        client.max_fragment_size = size;
+        let mut talk = Talk::new(connect(front.address(), &Arc::new(client.clone()), "a.test"));
+        assert_eq!(talk.get("/", "").status, 200, "records of {size:?}");
+    }
+}
+
+#[test]
+fn a_balancer_in_front_that_only_checks_is_a_probe() {
+    let backend = Recorder::named("b");
+    let limits = "[limits]\nhello_timeout = \"1s\"\n".to_owned();
+    let sessile = Sessile::start(
+        &(limits + &listener("p", "trust = [\"127.0.0.0/8\"]\n") + &pool("p", HTTP, &[backend.address()])),
+    );
+    let checks = || {
+        let mut stream = TcpStream::connect(sessile.address("l")).unwrap();
+        stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").unwrap();
+        stream
+    };
+    drop(checks());
+    let silent = checks();
+    let probes = || sessile.lines().iter().filter(|line| line["ended"] == "probe" && line["fault"] == "none").count();
+    eventually("both checks", || (probes() == 2).then_some(()));
+    drop(silent);
+    // A client of the balancer is none.
+    let mut client = announced(&sessile, b"\x01\x00\x00\x00\x01");
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    sessile.ended("l", "silent");
 }
 
 #[test]

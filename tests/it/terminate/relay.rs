@@ -182,6 +182,33 @@ fn handshakes_that_fail_drip_or_stop_end_in_their_named_outcomes() {
     drop(stream);
 }
 
+/// rustls takes no server name that is no host name, and no hello can be changed under its client.
+#[test]
+fn a_server_name_that_is_no_host_name_is_refused_by_its_word() {
+    let backend = Backend::named("b");
+    let front = Front::start("", "", &[backend.address]);
+    let (_, hello) = crate::support::authority::hello(&config(&front.authority), "a.test");
+    let at = hello.windows(6).position(|bytes| bytes == b"a.test").unwrap();
+    let answer = |name: &[u8; 6]| {
+        let mut bytes = hello.clone();
+        bytes[at..at + 6].copy_from_slice(name);
+        let mut stream = TcpStream::connect(front.address()).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut record = [0; 7];
+        stream.read_exact(&mut record).unwrap();
+        record
+    };
+    for name in [b"a:test", b"*.test", b"[::12]", b"-.test", b"a.1234"] {
+        let text = std::str::from_utf8(name).unwrap();
+        assert_eq!(answer(name), [21, 3, 3, 0, 2, 2, 47], "{text}: illegal_parameter");
+        let ended = |line: &serde_json::Value| line["sni"] == text && line["ended"] == "bad_server_name";
+        front.sessile.line(text, ended);
+    }
+    for name in [b"::1234", b"b.test"] {
+        assert_eq!(answer(name)[0], 22, "the handshake goes on");
+    }
+}
+
 #[test]
 fn a_backend_that_cannot_be_reached_ends_it() {
     let front = Front::start("", "", &["127.0.0.1:1".parse().unwrap()]);
