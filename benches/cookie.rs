@@ -8,7 +8,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use sessile::config::{self, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
-use sessile::sticky::cookie::{CookieVerdict, Insert, KeyRing, Nonce, Nonces};
+use sessile::sticky::cookie::{CookieVerdict, Insert, Issue, KeyRing, Nonce, Nonces};
 
 const NOW: u64 = 1_800_000_000;
 const KEYS: [&str; 3] = [
@@ -72,7 +72,8 @@ fn write_the_whole_set_cookie_with_its_nonce(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         out.clear();
         let nonce = nonces.next(aws_lc_rs::rand::fill).expect("random bytes");
-        insert.write(&mut out, black_box(7), NOW, NOW, true, nonce);
+        let issue = Issue { backend: black_box(7), issued: NOW, inner: None };
+        insert.write(&mut out, issue, NOW, true, nonce);
         out.len()
     });
 }

@@ -131,8 +131,8 @@ fn learned_cookie() -> f64 {
     }
     let pick = |number: u32| {
         let value = black_box(&values[(number % CLIENTS) as usize]).as_bytes();
-        let verdict = rule.read([value], 1, |value| table.lookup_value(value, 1));
-        let cookie = verdict.and_then(|verdict| verdict.backend());
+        let read = rule.read([value], 1, |value| table.lookup_value(value, 1));
+        let cookie = read.and_then(|read| read.verdict.backend());
         pool.pick(&PickScene { cookie, ..PickScene::new(&facts(number), &[], 1) })
     };
     assert_eq!(

@@ -2,10 +2,11 @@
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
 //! `tls`, `cookie`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
-//! (`whole`, `group`, `reach`, `tie`) see every object and one run reports all problems.
+//! (`whole`, `group`, `reach`, `browser`, `tie`) see every object and one run reports all problems.
 //!
 //! Invariant: [`check`] returns a `Config` only if it found no error.
 
+mod browser;
 mod cookie;
 mod group;
 mod health;
@@ -83,6 +84,7 @@ fn convert(
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
         reach::check(&top, &listeners, &pools);
+        browser::check(&listeners, &pools);
         store::check_use(&top, store.as_ref(), pools.iter().map(|pool| &pool.config));
     }
     Config {

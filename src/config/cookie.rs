@@ -8,8 +8,19 @@ use std::time::Duration;
 
 use crate::server_name::ServerName;
 
-/// Default name of the balancer's own cookie; application cookies may not have it.
-pub const OWN_NAME: &str = "SESSILE";
+/// What the default name of the balancer's own cookie begins with; application cookies may not begin so.
+const OWN_PREFIX: &str = "SESSILE-";
+
+/// Default name of the balancer's own cookie. Ports do not separate cookies, so each pool has a name of its own; pools
+/// of one `stick_group`, which understand each other's values, share the group's.
+pub fn own_name(sticks_as: &str) -> String {
+    format!("{OWN_PREFIX}{sticks_as}")
+}
+
+/// True for a name that only a cookie of a balancer like this one has.
+pub fn is_own_name(name: &str) -> bool {
+    name == OWN_PREFIX.trim_end_matches('-') || name.starts_with(OWN_PREFIX)
+}
 
 /// One `[pool.cookie]`: the cookie that keeps a client at its backend.
 #[derive(Debug, Clone, PartialEq, Eq)]

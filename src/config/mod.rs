@@ -24,7 +24,7 @@ mod tls;
 mod value;
 
 pub use check::{CheckedConfig, check};
-pub use cookie::{Cookie, CookieMode, InsertRules, OWN_NAME, SameSite, Secure};
+pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,

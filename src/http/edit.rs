@@ -17,6 +17,7 @@ use super::cookie::split;
 use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte};
 use super::forwarded::{self, Forwarding};
 use super::head::{Request, Response};
+use super::set_cookie::sets;
 use super::target::Target;
 use super::upgrade::RequestMeta;
 use super::upgrade::protocols;
@@ -50,6 +51,13 @@ pub enum CookieEdit<'a> {
     Keep,
     /// Every cookie of this name is removed.
     Remove(&'a [u8]),
+    /// Every cookie of this name is removed, and one with this value is added.
+    Replace {
+        /// The name of the cookie, case-sensitive.
+        name: &'a [u8],
+        /// The value for the backend, without a byte that ends a value or a line.
+        value: &'a [u8],
+    },
     /// Every value of this name loses its prefix up to and including the first separator.
     CutPrefix {
         /// The name of the cookie, case-sensitive.
@@ -68,6 +76,8 @@ pub struct ResponseEdit<'a> {
     pub add: &'a [(&'a str, &'a str)],
     /// A prefix for every value of this cookie that the response sets: (name, prefix with its separator).
     pub cookie_prefix: Option<(&'a [u8], &'a str)>,
+    /// A cookie that only this process may set or end: lines of the backend for it are dropped.
+    pub drop_cookie: Option<&'a [u8]>,
 }
 
 /// Appends the head of a request for a backend.
@@ -86,6 +96,9 @@ pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdi
             _ => write_framing(out, field),
         }
     });
+    if let CookieEdit::Replace { name, value } = edit.cookie {
+        push(out, &[b"Cookie: ", name, b"=", value, b"\r\n"]);
+    }
     let facts = forwarded::ForwardedFacts { client: edit.client, secure: edit.secure, host: request.host() };
     forwarded::write_x_forwarded(out, fields, edit.x_forwarded, &facts);
     forwarded::write_forwarded(out, fields, edit.forwarded, &facts);
@@ -113,7 +126,8 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
     copy_lines(out, fields, |out, field| {
         let dropped = field.known.is_hop_by_hop()
             || removable && is_named(fields, field)
-            || bodiless && field.known == KnownField::ContentLength;
+            || bodiless && field.known == KnownField::ContentLength
+            || field.known == KnownField::SetCookie && edit.drop_cookie.is_some_and(|name| sets(field.value, name));
         match (field.known, edit.cookie_prefix) {
             _ if dropped => EditedLine::Written,
             (KnownField::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
@@ -201,7 +215,7 @@ fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
 fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -> EditedLine {
     let name = match edit {
         CookieEdit::Keep => return EditedLine::Kept,
-        CookieEdit::Remove(name) | CookieEdit::CutPrefix { name, .. } => name,
+        CookieEdit::Remove(name) | CookieEdit::Replace { name, .. } | CookieEdit::CutPrefix { name, .. } => name,
     };
     if !field.value.split(|byte| *byte == b';').any(|pair| split(pair).0 == name) {
         return EditedLine::Kept;
@@ -212,7 +226,7 @@ fn write_cookies(out: &mut Vec<u8>, field: FieldRef<'_>, edit: CookieEdit<'_>) -
     for pair in field.value.split(|byte| *byte == b';') {
         let is_ours = split(pair).0 == name;
         match edit {
-            CookieEdit::Remove(_) if is_ours => continue,
+            CookieEdit::Remove(_) | CookieEdit::Replace { .. } if is_ours => continue,
             _ if first => {}
             _ => out.push(b';'),
         }

@@ -42,14 +42,28 @@ impl SetCookie<'_> {
     }
 }
 
-/// The cookies that a response sets, in the order of its lines.
-pub fn set_cookies(fields: Fields<'_>) -> impl Iterator<Item = SetCookie<'_>> {
-    fields.all(KnownField::SetCookie).map(read)
+/// What a response does to the cookie of this name, in the order of its lines.
+pub fn set_cookies<'a>(fields: Fields<'a>, name: &'a [u8]) -> impl Iterator<Item = SetCookie<'a>> {
+    fields.all(KnownField::SetCookie).filter(move |line| sets(line, name)).map(read)
+}
+
+/// True if a browser sends the cookie that this line sets, or ends, under this name.
+pub fn sets(line: &[u8], name: &[u8]) -> bool {
+    sent_as(split_at_byte(line, b';').0).0 == name
+}
+
+/// Name and value as requests bring them: a cookie without a name is sent as its value alone, which may be `NAME=value`
+/// (RFC 6265bis §5.8.3).
+fn sent_as(pair: &[u8]) -> (&[u8], &[u8]) {
+    match split(pair) {
+        (b"", value) => split(value),
+        named => named,
+    }
 }
 
 fn read(line: &[u8]) -> SetCookie<'_> {
     let (pair, attributes) = split_at_byte(line, b';');
-    let (name, value) = split(pair);
+    let (name, value) = sent_as(pair);
     SetCookie { name, value: unquote(value), lifetime: lifetime(attributes.unwrap_or_default()) }
 }
 

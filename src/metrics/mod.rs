@@ -188,6 +188,11 @@ fn pools(page: &mut Page, status: &Status) {
             pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
         }),
     );
+    page.counter(
+        "sessile_dropped_set_cookies_total",
+        "Set-Cookie lines of backends with the name of the balancer's own cookie, which do not reach clients.",
+        status.pools.iter().map(|pool| (labels([("pool", &pool.name)]), pool.dropped_cookies)),
+    );
 }
 
 fn stick_tables(page: &mut Page, status: &Status) {

@@ -149,6 +149,9 @@ pub struct PoolStatus {
     pub digest: String,
     /// Picks of another backend for a known key, by cause.
     pub breaks: BTreeMap<String, u64>,
+    /// `Set-Cookie` lines of backends with the name of the balancer's own cookie, which were dropped.
+    #[serde(default)]
+    pub dropped_cookies: u64,
     /// Backends of the pool, in the order of the file.
     pub backends: Vec<BackendStatus>,
 }

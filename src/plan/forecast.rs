@@ -11,8 +11,7 @@ use ipnet::IpNet;
 
 use crate::config::{self, CookieMode, KeyPart, RangeRule};
 use crate::pool::Pool;
-use crate::pool::table::TableLookup;
-use crate::sticky::table::TableEntry;
+use crate::sticky::table::{TableEntry, TableLookup};
 
 /// What becomes of a client where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

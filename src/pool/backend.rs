@@ -26,6 +26,8 @@ pub(super) struct PoolShared {
     pub(super) draws: Padded<AtomicU64>,
     /// Number of known clients that got another backend, by cause.
     pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
+    /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie.
+    pub(super) dropped_cookies: AtomicU64,
     /// Number of stick-table entries that were worth keeping and were evicted.
     pub(super) evicted_displaced: AtomicU64,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
@@ -39,6 +41,7 @@ impl PoolShared {
             leases: Padded::default(),
             draws: Padded::default(),
             breaks: Default::default(),
+            dropped_cookies: AtomicU64::new(0),
             evicted_displaced: AtomicU64::new(0),
             ejecting: Mutex::new(()),
         }

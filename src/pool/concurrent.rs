@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::Backend;
-use super::table::{PoolTable, Remember, TableLookup};
+use super::table::{PoolTable, Remember};
 use crate::outcome::PickReason;
+use crate::sticky::table::TableLookup;
 
 impl PoolTable {
     /// Writes that a new key was placed at this backend, unless another connection was faster. Returns where the key

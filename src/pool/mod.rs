@@ -161,6 +161,18 @@ impl Pool {
         self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
     }
 
+    /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie, which were dropped.
+    pub fn dropped_cookies(&self) -> u64 {
+        self.shared.dropped_cookies.load(Relaxed)
+    }
+
+    /// Counts lines that were dropped from one response.
+    pub fn count_dropped_cookies(&self, lines: usize) {
+        if lines > 0 {
+            self.shared.dropped_cookies.fetch_add(lines as u64, Relaxed);
+        }
+    }
+
     /// True if the backend belongs to this pool, or did until a reload removed it.
     pub fn is_of(&self, backend: &Backend) -> bool {
         backend.is_of(&self.shared)

@@ -19,14 +19,14 @@ use super::candidates::{Candidates, is_full};
 use super::load::{LoadRules, has_load_rules};
 use super::placement_key::{PlacementKey, range_of, with_key};
 use super::scene::{HealthView, PickScene};
-use super::table::{Remember, TableLookup};
+use super::table::Remember;
 use super::{Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, PickReason};
 use crate::pool::health::CheckState;
 use crate::sticky::Facts;
-use crate::sticky::table::EntryKind;
 use crate::sticky::table::top_keys::Label;
+use crate::sticky::table::{EntryKind, TableLookup};
 
 /// Backend of a connection, and why the connection goes there.
 #[derive(Debug, Clone, Copy)]

@@ -13,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::backend::PoolShared;
 use super::{Backend, Pool};
 use crate::config::{self, StickTableRules};
-use crate::sticky::cookie::RememberedValue;
+use crate::sticky::cookie::is_learnable;
 use crate::sticky::key;
 use crate::sticky::table::stats::Stats;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{
     BackendId, BackendState, EntryKind, EntryValue, Hot, IdMap, KeyHash, Minute, Secret, StickTable, Stored,
-    TableEntry, Terms,
+    TableEntry, TableLookup, Terms,
 };
 
 /// Tries of a write while another thread holds the bucket lock (microseconds).
@@ -34,27 +34,6 @@ pub struct PoolTable {
     pub(super) rules: StickTableRules,
     pub(super) backends: Arc<[Arc<Backend>]>,
     shared: Arc<PoolShared>,
-}
-
-/// What the stick table has for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableLookup {
-    /// The stick table has no entry.
-    Unknown,
-    /// The key is at the backend with this index, for this reason.
-    At(usize, EntryKind),
-    /// The key was at a backend that has left the pool.
-    Gone,
-}
-
-impl TableLookup {
-    /// Index of the backend where the key is.
-    pub fn index(self) -> Option<usize> {
-        match self {
-            Self::At(index, _) => Some(index),
-            Self::Unknown | Self::Gone => None,
-        }
-    }
 }
 
 /// A key that comes often.
@@ -180,25 +159,27 @@ impl PoolTable {
     }
 
     /// Where the value of a learned cookie belongs.
-    pub fn lookup_value(&self, value: &[u8], now_ms: u64) -> RememberedValue {
-        match self.lookup(self.stick_table.secret().cookie(value), now_ms) {
-            TableLookup::Unknown => RememberedValue::Unknown,
-            TableLookup::At(index, _) => RememberedValue::At(index),
-            TableLookup::Gone => RememberedValue::Gone,
-        }
+    pub fn lookup_value(&self, value: &[u8], now_ms: u64) -> TableLookup {
+        self.lookup(self.stick_table.secret().cookie(value), now_ms)
     }
 
-    /// What to write for a request that brought this value, which no backend is known to have set; `None` if empty.
+    /// What to write for a request that brought this value, which no backend is known to have set; `None`: a value that
+    /// is not learned.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
-        let key = (!value.is_empty()).then(|| self.stick_table.secret().cookie(value))?;
+        let key = is_learnable(value).then(|| self.stick_table.secret().cookie(value))?;
         Some(Remember { key, kind: EntryKind::Brought })
     }
 
     /// Writes that a backend has set the cookie to this value. The entry exists when this returns, unless its bucket is
     /// full of entries worth as much.
     pub fn learn(&self, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
+        self.learn_as(EntryKind::Learned, value, backend, now_ms);
+    }
+
+    /// Writes that a value belongs to this backend, `Brought` by clients or `Learned` from a backend.
+    pub fn learn_as(&self, kind: EntryKind, value: &[u8], backend: &Arc<Backend>, now_ms: u64) {
         if let Some(remember) = self.remember_value(value) {
-            self.settle(Remember { kind: EntryKind::Learned, ..remember }, backend, now_ms);
+            self.settle(Remember { kind, ..remember }, backend, now_ms);
         }
     }
 

@@ -125,6 +125,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),
         breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+        dropped_cookies: pool.dropped_cookies(),
         backends: backends.collect(),
     }
 }

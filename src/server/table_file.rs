@@ -107,8 +107,7 @@ mod tests {
     use crate::admission::Admission;
     use crate::config;
     use crate::snapshot;
-    use crate::sticky::cookie::RememberedValue;
-    use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap};
+    use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, TableLookup};
 
     const FILE: &str = r#"
 [[listener]]
@@ -147,9 +146,9 @@ remember = "1d"
         TableFileWriter::default().store(&path, &before).unwrap();
         let after = snapshot(secret(&path));
         load(&path, &after);
-        for value in ["set", "brought"] {
+        for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let recalled = after.pools[0].table().unwrap().lookup_value(value.as_bytes(), clock::now() / 1_000);
-            assert_eq!(recalled, RememberedValue::At(1), "{value}");
+            assert_eq!(recalled, TableLookup::At(1, kind), "{value}");
         }
     }
 

@@ -7,6 +7,8 @@
 //! ```text
 //! PREFIX POOL ":" HASH  →  MILLISECONDS SINCE 1970 " " BACKEND, which expires with the cookie's `max_idle`
 //! ```
+//!
+//! ` brought` stands behind the backend of a value that no backend is known to have set.
 
 use std::sync::Arc;
 
@@ -25,9 +27,10 @@ use crate::config::{StoreAddress, StorePlace};
 /// The script of a write. Arguments for each key: time, time to live in milliseconds, backend. An empty backend deletes
 /// the value. Time 0 prolongs: an entry that is there stays and gets the time to live anew. The reply for each key is
 /// false if it was done, the entry that is kept instead, or `!` and the error (`redis.pcall`: the other keys are
-/// written).
+/// written). A value that a backend has set replaces one that was only brought, whatever the time.
 const PUT: &str = r"
 local answers = {}
+local function is_brought(entry) return string.sub(entry, -8) == ' brought' end
 for i, key in ipairs(KEYS) do
   local at, ttl, backend = tonumber(ARGV[3 * i - 2]), ARGV[3 * i - 1], ARGV[3 * i]
   local known = redis.pcall('GET', key)
@@ -37,7 +40,7 @@ for i, key in ipairs(KEYS) do
     local since = known and tonumber(string.match(known, '^(%d+) ')) or -1
     if backend == '' then
       if at >= since then done = redis.pcall('DEL', key) end
-    elseif since < 0 or at > 0 and at >= since then
+    elseif since < 0 or at > 0 and at >= since or is_brought(known) and not is_brought(backend) then
       done = redis.pcall('SET', key, ARGV[3 * i - 2] .. ' ' .. backend, 'PX', ttl)
     else
       if at == 0 then done = redis.pcall('PEXPIRE', key, ttl) end
@@ -264,7 +267,7 @@ fn is_elsewhere(plain: &str) -> bool {
     matches!(code, "READONLY" | "MASTERDOWN" | "LOADING") || plain.contains("on a stale replica")
 }
 
-/// The backend that an entry names; `None` if the text is not an entry.
+/// The text of an entry behind its time; `None` if the text is not an entry.
 pub(super) fn backend(value: &str) -> Option<&str> {
     let (at, backend) = value.split_once(' ')?;
     (at.bytes().all(|byte| byte.is_ascii_digit()) && !backend.is_empty()).then_some(backend)

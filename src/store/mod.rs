@@ -53,6 +53,7 @@ use crate::clock::{self, Micros};
 use crate::config::Cookie;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Current;
+use crate::sticky::table::{EntryKind, TableLookup};
 
 /// Requests that may wait for the task; a request beyond that is dropped and counted as `overflow`.
 const ROOM: usize = 1_024;
@@ -90,6 +91,18 @@ struct StatusText {
     complaint: String,
 }
 
+/// A value as the store has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StoredValue {
+    /// Name of the backend.
+    pub backend: Box<str>,
+    /// True if a backend has set the value, as far as the instances knew that wrote it.
+    pub is_set: bool,
+}
+
+/// Behind the name of the backend in the entry of a value that clients only brought.
+const BROUGHT: &str = " brought";
+
 /// One request to the task.
 struct StoreRequest {
     pool: Arc<str>,
@@ -98,7 +111,7 @@ struct StoreRequest {
 }
 
 enum StoreOperation {
-    /// Read the backend of a value; the reply is its name.
+    /// Read the entry of a value; the reply is its text behind the time.
     Find(StoreReply),
     /// Write that a value belongs to this backend from now on.
     Learn { backend: Arc<str>, at_ms: u64, ttl_ms: u64, done: Option<StoreReply> },
@@ -198,21 +211,22 @@ impl Store {
             return None;
         };
         let (done, waiting) = oneshot::channel();
-        let operation = learn(pool, backend, Some(done));
+        let operation = learn(pool, backend.name_shared(), Some(done));
         self.ask(pool, value, operation).then(|| self.wait(waiting, QueryKind::Learn, since))
     }
 
     /// Writes the new backend of a client that could not stay where it was. No reply is awaited.
     pub fn moved(&self, pool: &Pool, value: &[u8], backend: &Backend) {
         if self.look() != BreakerState::Off {
-            self.ask(pool, value, learn(pool, backend, None));
+            self.ask(pool, value, learn(pool, entry_text(pool, value, backend), None));
         }
     }
 
     /// Prolongs a value in use; called when [`RecentWrites::due`] says that it is time.
     pub fn keep(&self, pool: &Pool, value: &[u8], backend: &Backend) {
         if matches!(self.look(), BreakerState::Working(_)) {
-            self.ask(pool, value, StoreOperation::Keep { backend: backend.name_shared(), ttl_ms: ttl_ms(pool) });
+            let backend = entry_text(pool, value, backend);
+            self.ask(pool, value, StoreOperation::Keep { backend, ttl_ms: ttl_ms(pool) });
         }
     }
 
@@ -258,8 +272,8 @@ impl Store {
 }
 
 impl Waiting {
-    /// The reply: the name of a backend, for a find that found one.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+    /// The reply: the stored value, for a find that found one.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<StoredValue>> {
         std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
             let outcome = match (&answered, self.kind) {
                 (Err(_) | Ok(Err(StoreRefused)), _) => QueryOutcome::Failed,
@@ -272,7 +286,7 @@ impl Waiting {
                 false => self.shared.failed(self.since),
             }
             self.shared.counters.count(self.kind, outcome);
-            answered.ok().and_then(Result::ok).flatten()
+            answered.ok().and_then(Result::ok).flatten().map(|text| StoredValue::read(&text))
         })
     }
 
@@ -303,8 +317,25 @@ impl StoreOperation {
     }
 }
 
-fn learn(pool: &Pool, backend: &Backend, done: Option<StoreReply>) -> StoreOperation {
-    StoreOperation::Learn { backend: backend.name_shared(), at_ms: clock::unix_ms(), ttl_ms: ttl_ms(pool), done }
+impl StoredValue {
+    /// Reads an entry behind its time.
+    fn read(text: &str) -> Self {
+        let name = text.strip_suffix(BROUGHT);
+        Self { backend: name.unwrap_or(text).into(), is_set: name.is_none() }
+    }
+}
+
+/// The entry of a value behind its time: the backend's name, and whether clients only brought the value.
+fn entry_text(pool: &Pool, value: &[u8], backend: &Backend) -> Arc<str> {
+    let known = pool.table().map(|table| table.lookup_value(value, clock::now_ms()));
+    match known {
+        Some(TableLookup::At(_, EntryKind::Learned)) => backend.name_shared(),
+        _ => format!("{}{BROUGHT}", backend.name()).into(),
+    }
+}
+
+fn learn(pool: &Pool, backend: Arc<str>, done: Option<StoreReply>) -> StoreOperation {
+    StoreOperation::Learn { backend, at_ms: clock::unix_ms(), ttl_ms: ttl_ms(pool), done }
 }
 
 /// How long the stick table remembers a value, in milliseconds.

@@ -28,9 +28,10 @@ use super::dial::{DialResult, trial};
 use super::link::{FailureKind, Link, LinkError, Put, backend};
 use super::pending::{Pending, PendingValue};
 use super::refusal::Refusal;
-use super::{BreakerState, Reconfigure, StoreOperation, StoreRequest, StoreShared};
+use super::{BreakerState, Reconfigure, StoreOperation, StoreRequest, StoreShared, StoredValue};
 use crate::clock;
 use crate::snapshot::Current;
+use crate::sticky::table::EntryKind;
 
 /// Exchanges under way at once; beyond that, requests wait in the channel.
 const BATCHES_MAX: usize = 16;
@@ -336,8 +337,9 @@ impl StoreTask {
         if write.done.is_none() {
             self.shared.counters.count(write.kind, QueryOutcome::Stored);
         }
-        let Some(name) = kept.and_then(backend) else { return };
-        if entry.backend.as_deref() == Some(name) {
+        let Some(kept) = kept.and_then(backend).map(StoredValue::read) else { return };
+        let name = &*kept.backend;
+        if entry.backend.as_deref().is_some_and(|text| *StoredValue::read(text).backend == *name) {
             return;
         }
         let snapshot = self.current.load();
@@ -346,7 +348,8 @@ impl StoreTask {
             Some((pool.table()?, backend))
         });
         if let Some((table, backend)) = known {
-            table.learn(value, backend, clock::now_ms());
+            let kind = if kept.is_set { EntryKind::Learned } else { EntryKind::Brought };
+            table.learn_as(kind, value, backend, clock::now_ms());
         }
     }
 

@@ -17,8 +17,7 @@ use crate::connection::{ClientInfo, ConnectionRecord};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::snapshot::Snapshot;
-use crate::sticky::cookie::RememberedValue;
-use crate::sticky::table::KeyHash;
+use crate::sticky::table::{KeyHash, TableLookup};
 
 /// A stage of a conversation, with what is known from there on.
 ///
@@ -144,7 +143,7 @@ impl ConversationState {
         let (Some(pool), now_ms) = (snapshot.pool_of(backend), clock::now_ms()) else { return };
         let table = pool.table();
         let ended =
-            |value: &Rc<[u8]>| table.is_none_or(|table| table.lookup_value(value, now_ms) == RememberedValue::Unknown);
+            |value: &Rc<[u8]>| table.is_none_or(|table| table.lookup_value(value, now_ms) == TableLookup::Unknown);
         if !self.is_serving() && value.as_ref().is_some_and(ended) {
             return;
         }

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::{self, Micros};
-use crate::store::Waiting;
+use crate::store::{StoredValue, Waiting};
 
 /// Timer descriptor with the tasks that wait for it.
 pub struct TimerFd {
@@ -84,7 +84,7 @@ impl StoreWait {
     }
 
     /// Ready with the store's reply; `None`: the store has no value, refuses, or is late.
-    pub fn poll(&mut self, timer: &TimerFd, cx: &mut Context<'_>) -> Poll<Option<Box<str>>> {
+    pub fn poll(&mut self, timer: &TimerFd, cx: &mut Context<'_>) -> Poll<Option<StoredValue>> {
         if let Poll::Ready(answer) = self.waiting.poll(cx) {
             return Poll::Ready(answer);
         }

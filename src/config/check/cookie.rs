@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, SECOND, ValueResult};
-use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, OWN_NAME, SameSite, Secure, keys};
+use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, SameSite, Secure, keys, own_name};
 use crate::server_name::ServerName;
 
 /// Longest `max_idle`: 7 days, as AWS balancers allow.
@@ -24,8 +24,9 @@ const REMEMBER_MAX: Duration = Duration::from_secs(30 * 86_400);
 const INSERT_KEYS: [&str; 9] =
     ["keys", "max_idle", "max_life", "domain", "path", "secure", "http_only", "same_site", "partitioned"];
 
-/// Reads `[pool.cookie]`; `None`: the pool has no cookie. `balance` is `None` for an unknown word.
-pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPart]) -> Option<Cookie> {
+/// Reads `[pool.cookie]` of a pool that sticks under this name, its own or its group's; `None`: the pool has no cookie.
+/// `balance` is `None` for an unknown word.
+pub(super) fn cookie(pool: &Section<'_>, sticks_as: &str, balance: Option<Balance>, key: &[KeyPart]) -> Option<Cookie> {
     const MODES: [&str; 5] = ["insert", "learn", "prefix", "route", "hash"];
     if !pool.has("cookie") {
         return None;
@@ -34,7 +35,7 @@ pub(super) fn cookie(pool: &Section<'_>, balance: Option<Balance>, key: &[KeyPar
     let mode = section.required("mode", value::word(&MODES.map(|mode| (mode, mode))));
     let insert = insert(&section, mode == Some("insert"));
     let remember = section.read("remember", whole_seconds(REMEMBER_MAX)).unwrap_or(3 * HOUR);
-    let name = name(&section, mode);
+    let name = name(&section, mode, sticks_as);
     let mode = match mode? {
         "insert" => CookieMode::Insert(insert),
         "learn" => CookieMode::Learn { remember },
@@ -72,12 +73,12 @@ pub(super) fn needs_http(pool: &Section<'_>, key: &[KeyPart], http: bool) {
     }
 }
 
-fn name(section: &Section<'_>, mode: Option<&str>) -> Option<String> {
+fn name(section: &Section<'_>, mode: Option<&str>, sticks_as: &str) -> Option<String> {
     let own = |value: &DeValue<'_>| value::cookie_name(value::text(value)?).map(str::to_owned);
     let of_application = |value: &DeValue<'_>| value::application_cookie(value::text(value)?).map(str::to_owned);
     match mode {
         Some("insert") if section.has("name") => section.read("name", own),
-        Some("insert") => Some(OWN_NAME.to_owned()),
+        Some("insert") => Some(own_name(sticks_as)),
         None => section.read("name", own),
         Some(_) => section.required("name", of_application),
     }
@@ -132,13 +133,22 @@ fn check_browser_rules(section: &Section<'_>, insert: &InsertRules) {
         return;
     };
     let is_host = name.starts_with("__host-");
-    if (is_host || name.starts_with("__secure-")) && insert.secure == Secure::Off {
+    if needs_secure(&name) && insert.secure == Secure::Off {
         section.error("secure", Bad::new("a name that begins with __Host- or __Secure- needs a secure cookie"));
+    }
+    if (name.starts_with("__http-") || name.starts_with("__host-http-")) && !insert.http_only {
+        section.error("http_only", Bad::new("a name that begins with __Http- or __Host-Http- needs http_only = true"));
     }
     if is_host && (insert.domain.is_some() || insert.path != "/") {
         let key = if insert.domain.is_some() { "domain" } else { "path" };
         section.error(key, Bad::new("a name that begins with __Host- allows no domain and no path but \"/\""));
     }
+}
+
+/// True for a name that browsers accept only with `Secure`; they ignore the case of its beginning (RFC 6265bis §5.7).
+pub(super) fn needs_secure(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["__secure-", "__host-", "__http-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Reads a duration of whole seconds, from one second to `most`.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Bad;
 use super::pool::ParsedPool;
-use crate::config::{Backend, CookieMode, OnAdd, Pool, StickTableRules};
+use crate::config::{Backend, Cookie, CookieMode, OnAdd, Pool, StickTableRules};
 
 /// Checks every pool against the first pool of its group.
 pub(super) fn check(pools: &[ParsedPool<'_>]) {
@@ -54,9 +54,19 @@ fn differences(one: &Pool, other: &Pool) -> Vec<&'static str> {
         ("on_add", tables_differ(one, other, |table| table.on_add)),
         ("on_return", tables_differ(one, other, |table| table.on_return)),
         ("set of backends", names(one) != names(other)),
+        ("keys of the cookie", key_files_differ(one, other)),
         ("weight or location (on_add is \"move\")", follow && shares(one) != shares(other)),
     ];
     rows.into_iter().filter(|(_, differ)| *differ).map(|(key, _)| key).collect()
+}
+
+/// True if the pools send their own cookie under one name, and neither can open the other's.
+fn key_files_differ(one: &Pool, other: &Pool) -> bool {
+    let own = |pool: &Pool| match pool.cookie.as_ref()? {
+        Cookie { name, mode: CookieMode::Insert(insert) } => Some((name.clone(), insert.keys.clone())),
+        _ => None,
+    };
+    own(one).zip(own(other)).is_some_and(|(one, other)| one.0 == other.0 && one.1 != other.1)
 }
 
 fn tables_differ<T: PartialEq>(one: &Pool, other: &Pool, field: fn(StickTableRules) -> T) -> bool {

@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use crate::config::file::Section;
 use crate::config::value::{self, ValueResult};
 use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
+use crate::server_name::NamePattern;
 
 /// A listener, and the places in the file that later checks report.
 pub(super) struct ParsedListener<'d> {
@@ -32,6 +33,8 @@ pub(super) struct PoolUse<'w> {
     pub(super) silent: bool,
     /// ALPN condition of the route; empty: no condition.
     pub(super) alpn: &'w [String],
+    /// Server names of the route; empty: any name.
+    pub(super) sni: &'w [NamePattern],
 }
 
 impl ParsedListener<'_> {
@@ -44,7 +47,15 @@ impl ParsedListener<'_> {
             ("silent", fallback_pool(&config.silent), Tls::Off),
         ];
         let own = own.into_iter().filter_map(|(key, pool, tls)| {
-            pool.map(|pool| PoolUse { section: &self.section, key, pool, tls, silent: key == "silent", alpn: &[] })
+            pool.map(|pool| PoolUse {
+                section: &self.section,
+                key,
+                pool,
+                tls,
+                silent: key == "silent",
+                alpn: &[],
+                sni: &[],
+            })
         });
         let routes = self.routes.iter().zip(&config.routes).map(|(section, route)| PoolUse {
             section,
@@ -53,6 +64,7 @@ impl ParsedListener<'_> {
             tls: route.tls,
             silent: false,
             alpn: &route.alpn,
+            sni: &route.sni,
         });
         own.chain(routes).filter(|use_| !use_.pool.is_empty())
     }

@@ -36,7 +36,9 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let backends: Vec<_> = sections.iter().map(|section| backend(section, resolve)).collect();
     let balance = balance(&section, &backends);
     let key = key(&section, balance);
-    let cookie = cookie::cookie(&section, balance, &key);
+    let name = section.required("name", value::name).unwrap_or_default();
+    let stick_group = section.read("stick_group", value::name);
+    let cookie = cookie::cookie(&section, stick_group.as_ref().unwrap_or(&name), balance, &key);
     let http = section.read("http", value::boolean).unwrap_or(false);
     cookie::needs_http(&section, &key, http);
     check_backends(&section, &sections, &backends);
@@ -49,14 +51,14 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
     let on_marked_down = value::word(&[("keep", OnMarkedDown::Keep), ("close", OnMarkedDown::Close)]);
     let config = Pool {
-        name: section.required("name", value::name).unwrap_or_default(),
+        name,
         http,
         alpn: section.values("alpn", value::alpn),
         balance: balance.unwrap_or(Balance::Hash),
         prefix_v4: section.read("prefix_v4", value::integer(0..=u64::from(MAX_V4))).unwrap_or(32),
         prefix_v6: section.read("prefix_v6", value::integer(0..=u64::from(MAX_V6))).unwrap_or(64),
         stick_table: remembered,
-        stick_group: section.read("stick_group", value::name),
+        stick_group,
         when_down: stick_table::when_down(&section),
         load_bound: stick_table::diverts(&section, "load_bound", value::hundredths(105..=10_000), remembered.as_ref()),
         slow_start: stick_table::diverts(&section, "slow_start", value::duration(SECOND, HOUR), remembered.as_ref()),

@@ -6,7 +6,7 @@ use toml::de::DeValue;
 
 use super::{ValueResult, text};
 use crate::config::problem::Bad;
-use crate::config::{KeyPart, OWN_NAME};
+use crate::config::{KeyPart, is_own_name};
 use crate::server_name::{NamePattern, ServerName};
 
 /// Longest name of a listener, pool, backend, range or location level, in bytes.
@@ -93,7 +93,7 @@ pub(in crate::config) fn cookie_name(written: &str) -> ValueResult<&str> {
 /// Checks the name of a cookie that the application sets; cookies of balancers are refused.
 pub(in crate::config) fn application_cookie(written: &str) -> ValueResult<&str> {
     match cookie_name(written)? {
-        own if own == OWN_NAME => Err(Bad::new("is the balancer's own cookie, not one of the application")),
+        own if is_own_name(own) => Err(Bad::new("is the balancer's own cookie, not one of the application")),
         aws if aws.starts_with("AWSALB") => Err(Bad::new("is a cookie of AWS balancers, not one of the application")),
         name => Ok(name),
     }

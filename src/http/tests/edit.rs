@@ -196,6 +196,34 @@ fn a_cookie_is_taken_out_and_nothing_else_is_touched() {
 }
 
 #[test]
+fn a_cookie_is_replaced_wherever_it_stood() {
+    let replace = RequestEdit { cookie: CookieEdit::Replace { name: b"S", value: b"in" }, ..PLAIN };
+    for (before, after) in [
+        ("Cookie: S=1\r\nX: y\r\n", "X: y\r\nCookie: S=in\r\n"),
+        (
+            "Cookie: a=b; S=1.in\r\nX: y\r\nCookie: S=2; c=d\r\n",
+            "Cookie: a=b\r\nX: y\r\nCookie: c=d\r\nCookie: S=in\r\n",
+        ),
+    ] {
+        assert_eq!(lines(before, &replace), after);
+    }
+}
+
+#[test]
+fn a_backends_lines_for_our_cookie_are_dropped_and_no_others() {
+    let edit = ResponseEdit { drop_cookie: Some(b"S"), add: &[("Set-Cookie", "S=ours")], ..Default::default() };
+    let text = "HTTP/1.1 200 OK\r\nSet-Cookie: S=theirs; Path=/\r\nSet-Cookie: s=1\r\nset-cookie:S = \"x\"\r\n\
+                Set-Cookie: SS=S=1\r\nSet-Cookie: S=; Max-Age=0\r\nSet-Cookie: S\r\nSet-Cookie: =S=x; Path=/\r\n\
+                X: S=1\r\nContent-Length: 0\r\n\r\n";
+    let wanted = "HTTP/1.1 200 OK\r\nSet-Cookie: s=1\r\nSet-Cookie: SS=S=1\r\nSet-Cookie: S\r\nX: S=1\r\n\
+                  Content-Length: 0\r\nSet-Cookie: S=ours\r\n\r\n";
+    assert_eq!(edited_response(text, ASKED, &edit), wanted);
+    let interim = "HTTP/1.1 103 Early Hints\r\nSet-Cookie: S=theirs\r\nLink: x\r\n\r\n";
+    let edit = ResponseEdit { drop_cookie: Some(b"S"), ..Default::default() };
+    assert_eq!(edited_response(interim, ASKED, &edit), "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n");
+}
+
+#[test]
 fn a_prefix_is_cut_from_a_cookie_and_put_before_one_that_is_set() {
     let cut = RequestEdit { cookie: CookieEdit::CutPrefix { name: b"J", separator: b'~' }, ..PLAIN };
     for (before, after) in [
@@ -290,6 +318,7 @@ fn some_edit() -> impl Strategy<Value = RequestEdit<'static>> {
     let cookie = prop_oneof![
         Just(CookieEdit::Keep),
         Just(CookieEdit::Remove(b"S")),
+        Just(CookieEdit::Replace { name: b"S", value: b"x" }),
         Just(CookieEdit::CutPrefix { name: b"S", separator: b'1' })
     ];
     let client = proptest::option::of(any::<IpAddr>());

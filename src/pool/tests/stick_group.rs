@@ -3,8 +3,7 @@
 use super::stick_table::{CLIENTS, after, moved, remembering, rules, visit, visit_all};
 use crate::outcome::PickReason;
 use crate::pool::*;
-use crate::sticky::cookie::RememberedValue;
-use crate::sticky::table::Secret;
+use crate::sticky::table::{EntryKind, Secret, TableLookup};
 
 /// Two pools of the same backends, by another name and port each.
 fn twins(names: &[&str], group: Option<&str>) -> [config::Pool; 2] {
@@ -82,8 +81,8 @@ fn values_last_used_before_keys_are_over_survive_another_size_and_another_group(
         next.take_over(&pool, NOW_MS);
         let stats = next.table().unwrap().stats(NOW_MS);
         assert_eq!((stats.known, stats.learned), (2, 2), "the key was over");
-        for value in [&b"set"[..], b"brought"] {
-            assert_eq!(next.table().unwrap().lookup_value(value, NOW_MS), RememberedValue::At(1));
+        for (value, kind) in [(&b"set"[..], EntryKind::Learned), (b"brought", EntryKind::Brought)] {
+            assert_eq!(next.table().unwrap().lookup_value(value, NOW_MS), TableLookup::At(1, kind));
         }
         pool = next;
     }

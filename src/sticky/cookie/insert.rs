@@ -19,6 +19,7 @@ use super::CookieVerdict;
 use super::key_ring::KeyRing;
 use super::names::{NameId, Names};
 use super::seal::{self, Nonce, SealedClaims, VALUE_LENGTH};
+use super::tiers;
 use crate::config::{self, SameSite, Secure};
 
 /// Tolerated difference between clocks, in seconds.
@@ -44,6 +45,17 @@ pub struct Insert {
     with_tls: Box<[u8]>,
 }
 
+/// What a `Set-Cookie` of ours gives to a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Issue<'a> {
+    /// Index of the backend in the pool.
+    pub backend: usize,
+    /// When the client was placed there, in Unix seconds: from [`Insert::open`], or now for a client newly placed.
+    pub issued: u64,
+    /// Value of the tier behind this one, see [`tiers`](super::tiers); `None`: there is no such tier.
+    pub inner: Option<&'a [u8]>,
+}
+
 impl Insert {
     /// The cookie `name` of `pool`, which has these backends.
     pub fn new(name: &str, insert: &config::InsertRules, pool: &str, names: Arc<Names>, ring: Arc<KeyRing>) -> Self {
@@ -62,9 +74,19 @@ impl Insert {
 
     /// The verdict on a value that came back at `now`, in Unix seconds.
     pub fn open(&self, value: &[u8], now: u64) -> CookieVerdict {
-        let Some((said, is_first)) = seal::open(&self.ring, &self.additional, value) else {
-            return CookieVerdict::Forged;
-        };
+        self.open_dated(value, now).0
+    }
+
+    /// The verdict on a value, and when it was sealed, in Unix seconds; 0 for a value that no key opens.
+    pub(super) fn open_dated(&self, value: &[u8], now: u64) -> (CookieVerdict, u64) {
+        let (own, _) = tiers::split(value);
+        match seal::open(&self.ring, &self.additional, own) {
+            Some((said, is_first)) => (self.judge(said, is_first, now), said.seen.into()),
+            None => (CookieVerdict::Forged, 0),
+        }
+    }
+
+    fn judge(&self, said: SealedClaims, is_first: bool, now: u64) -> CookieVerdict {
         if said.pool != self.pool {
             return CookieVerdict::OtherPool;
         }
@@ -84,13 +106,16 @@ impl Insert {
         }
     }
 
-    /// Appends the value of a `Set-Cookie` field that keeps the client at the backend of this index. `issued` comes
-    /// from [`open`](Self::open), or is `now` for a client newly placed; `tls`: the client's side is encrypted.
-    pub fn write(&self, out: &mut Vec<u8>, backend: usize, issued: u64, now: u64, tls: bool, nonce: Nonce) {
+    /// Appends the value of a `Set-Cookie` field that keeps the client at its backend; `tls`: the client's side is
+    /// encrypted.
+    pub fn write(&self, out: &mut Vec<u8>, issue: Issue<'_>, now: u64, tls: bool, nonce: Nonce) {
+        let Issue { backend, issued, inner } = issue;
         let attributes = if tls { &self.with_tls } else { &self.in_clear };
-        out.reserve(self.head.len() + VALUE_LENGTH + MAX_AGE_LENGTH + attributes.len());
+        let inner_length = inner.map_or(0, |inner| 1 + inner.len());
+        out.reserve(self.head.len() + VALUE_LENGTH + inner_length + MAX_AGE_LENGTH + attributes.len());
         out.extend_from_slice(&self.head);
         out.extend_from_slice(&self.seal(backend, issued, now, nonce));
+        tiers::append(out, inner);
         out.extend_from_slice(b"; Max-Age=");
         let rest = self.max_life_s.map_or(u64::MAX, |life| issued.saturating_add(life).saturating_sub(now));
         write!(out, "{}", rest.min(self.max_idle_s)).expect("memory takes everything");

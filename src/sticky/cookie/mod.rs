@@ -13,13 +13,15 @@
 //! | route ([`named`]) | the application | `.backend` behind the value | unchanged | unchanged |
 //! | hash | the application | nothing; its value is the key | unchanged | unchanged |
 //!
-//! The application ends stickiness by expiring its cookie, in every mode but the first.
+//! The application ends stickiness by expiring its cookie, in every mode but the first. A backend's `Set-Cookie` of the
+//! first mode's name is removed; [`tiers`] says what becomes of the value of another balancer.
 
 pub mod insert;
 pub mod key_ring;
 pub mod named;
 pub mod names;
 pub mod seal;
+pub mod tiers;
 
 #[cfg(test)]
 mod tests;
@@ -27,16 +29,26 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use self::insert::Insert;
+pub use self::insert::{Insert, Issue};
 pub use self::key_ring::{KeyProblem, KeyRing};
 pub use self::named::PREFIX_END;
 pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 
 use self::names::Names;
+use super::table::{EntryKind, TableLookup};
 use crate::config::{self, CookieMode, KeyPart};
 
 /// Most values of one name that are looked at; browsers send more than one only where paths or domains overlap.
-const VALUES_MAX: usize = 8;
+pub const VALUES_MAX: usize = 8;
+
+/// Longest value of an application's cookie that is learned, in bytes: browsers promise to keep 4096 bytes of a cookie
+/// (RFC 6265 §6.1), so a longer value is no session of a browser.
+pub const LEARNED_MAX: usize = 4096;
+
+/// True for a value of an application's cookie that the stick table and the store take.
+pub fn is_learnable(value: &[u8]) -> bool {
+    (1..=LEARNED_MAX).contains(&value.len())
+}
 
 /// Cookie of one pool: name, mode and backends.
 #[derive(Debug)]
@@ -91,15 +103,20 @@ pub enum CookieVerdict {
     Removed,
 }
 
-/// Entry of the stick table for the value of an application's cookie.
+/// The value of a cookie that counts in a request, and its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RememberedValue {
-    /// The stick table does not have the value.
-    Unknown,
-    /// The value belongs to the backend at this index.
-    At(usize),
-    /// The value belongs to a backend that has left the pool.
-    Gone,
+pub struct ReadValue<'v> {
+    /// What the value is worth.
+    pub verdict: CookieVerdict,
+    /// The value, without quotes.
+    pub value: &'v [u8],
+}
+
+impl<'v> ReadValue<'v> {
+    /// Value of the tier behind this one, see [`tiers`], in a value of mode `insert`.
+    pub fn inner(&self) -> Option<&'v [u8]> {
+        tiers::split(self.value).1
+    }
 }
 
 impl CookieVerdict {
@@ -163,23 +180,24 @@ impl CookieRule {
         &self.key
     }
 
-    /// The verdict on the values of this cookie, in the order of the head: the first valid one, or else the first with
-    /// any verdict. `None`: no value names a backend. `recall` looks a value up in the stick table, in `learn` mode
-    /// only.
+    /// Which of the values of this cookie, in the order of the head, counts: a valid one before any other, of several
+    /// valid ones the one of the highest rank (see `judge`), and of equals the first. `None`: no value names a
+    /// backend. `recall` looks a value up in the stick table, in `learn` mode only.
     pub fn read<'v>(
         &self,
         values: impl IntoIterator<Item = &'v [u8]>,
         now: u64,
-        recall: impl Fn(&[u8]) -> RememberedValue,
-    ) -> Option<CookieVerdict> {
-        let mut first = None;
-        for verdict in values.into_iter().take(VALUES_MAX).filter_map(|value| self.verdict(value, now, &recall)) {
-            if verdict.backend().is_some() {
-                return Some(verdict);
+        recall: impl Fn(&[u8]) -> TableLookup,
+    ) -> Option<ReadValue<'v>> {
+        let mut best: Option<(Option<u64>, ReadValue<'v>)> = None;
+        for value in values.into_iter().take(VALUES_MAX) {
+            let Some((verdict, rank)) = self.judge(value, now, &recall) else { continue };
+            let rank = verdict.backend().map(|_| rank);
+            if best.is_none_or(|(known, _)| known < rank) {
+                best = Some((rank, ReadValue { verdict, value }));
             }
-            first = first.or(Some(verdict));
         }
-        first
+        best.map(|(_, read)| read)
     }
 
     /// In `prefix` mode, the text before every value that this backend sets: its name and `~`.
@@ -187,20 +205,23 @@ impl CookieRule {
         matches!(self.mode, Mode::Prefix).then(|| self.names.prefix(backend)).flatten()
     }
 
-    fn verdict(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> RememberedValue) -> Option<CookieVerdict> {
+    /// The verdict on one value, and its rank among the values of a request: when it was sealed, in `insert` mode; in
+    /// `learn` mode 1 for a value that a backend has set, because a value that clients only bring may be one that many
+    /// of them share. Browsers send the cookie of the longest path first, so in other modes the order decides.
+    fn judge(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> TableLookup) -> Option<(CookieVerdict, u64)> {
         let known = |backend: Option<usize>| match backend {
             Some(backend) => CookieVerdict::Fresh { backend, issued: now },
             None => CookieVerdict::Removed,
         };
         match &self.mode {
-            Mode::Insert(insert) => Some(insert.open(value, now)),
+            Mode::Insert(insert) => Some(insert.open_dated(value, now)),
             Mode::Learn => match recall(value) {
-                RememberedValue::Unknown => None,
-                RememberedValue::At(backend) => Some(known(Some(backend))),
-                RememberedValue::Gone => Some(known(None)),
+                TableLookup::Unknown => None,
+                TableLookup::At(backend, kind) => Some((known(Some(backend)), u64::from(kind == EntryKind::Learned))),
+                TableLookup::Gone => Some((known(None), 0)),
             },
-            Mode::Prefix => Some(known(self.names.by_name(named::prefix(value)?))),
-            Mode::Route => Some(known(named::route(value, |name| self.names.by_name(name))?)),
+            Mode::Prefix => Some((known(self.names.by_name(named::prefix(value)?)), 0)),
+            Mode::Route => Some((known(named::route(value, |name| self.names.by_name(name))?), 0)),
             Mode::Hash => None,
         }
     }

@@ -116,13 +116,21 @@ pub(super) fn seal(ring: &KeyRing, additional: &[u8], said: &SealedClaims, nonce
     value
 }
 
+/// True for a text that has the form of a sealed value, whatever key has sealed it.
+pub(super) fn is_value(text: &[u8]) -> bool {
+    decode(text).is_some()
+}
+
+fn decode(value: &[u8]) -> Option<[u8; SEALED_LENGTH]> {
+    let mut sealed = [0; SEALED_LENGTH];
+    let good = value.len() == VALUE_LENGTH && BASE64URL_NOPAD.decode_mut(value, &mut sealed).is_ok();
+    (good && sealed[0] == VERSION).then_some(sealed)
+}
+
 /// The facts of a value, and whether the first key of the ring sealed it; `None` unless a key of the ring sealed the
 /// value for a cookie of this name.
 pub(super) fn open(ring: &KeyRing, additional: &[u8], value: &[u8]) -> Option<(SealedClaims, bool)> {
-    let mut sealed = [0; SEALED_LENGTH];
-    if value.len() != VALUE_LENGTH || BASE64URL_NOPAD.decode_mut(value, &mut sealed).is_err() || sealed[0] != VERSION {
-        return None;
-    }
+    let sealed = decode(value)?;
     let id = part(&sealed, 1);
     let nonce: Nonce = part(&sealed, NONCE_AT);
     let tag: [u8; 16] = part(&sealed, TAG_AT);

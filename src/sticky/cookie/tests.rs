@@ -38,7 +38,8 @@ fn rule(mode: CookieMode) -> CookieRule {
 }
 
 fn read(rule: &CookieRule, values: &[&str]) -> Option<CookieVerdict> {
-    rule.read(values.iter().map(|value| value.as_bytes()), NOW, |_| RememberedValue::Unknown)
+    let values = values.iter().map(|value| value.as_bytes());
+    rule.read(values, NOW, |_| TableLookup::Unknown).map(|read| read.verdict)
 }
 
 #[test]
@@ -65,16 +66,41 @@ fn every_mode_reads_its_own_kind_of_value() {
 }
 
 #[test]
-fn the_first_valid_of_several_values_counts() {
+fn a_valid_value_counts_before_all_that_are_not() {
     let rule = rule(insert());
     let Mode::Insert(insert) = rule.mode() else { panic!("as asked") };
     let sealed = |backend, seen| String::from_utf8(insert.seal(backend, seen, seen, [1; 12]).to_vec()).unwrap();
     let (good, other, old) = (sealed(0, NOW), sealed(1, NOW), sealed(1, NOW - 5000));
     assert_eq!(read(&rule, &[]), None);
     assert_eq!(read(&rule, &["", &old]), Some(CookieVerdict::Forged), "of those that are not, the first");
-    assert_eq!(read(&rule, &[&old, "x", &good, &other]), fresh(0));
+    assert_eq!(read(&rule, &[&old, "x", &good, &other]), fresh(0), "sealed in the same second");
     let many: Vec<_> = std::iter::repeat_n("x", VALUES_MAX).chain([good.as_str()]).collect();
     assert_eq!(read(&rule, &many), Some(CookieVerdict::Forged), "a client cannot make us open hundreds");
+}
+
+/// A browser keeps the cookie of an earlier path or domain beside the present one, and sends the longer path first.
+#[test]
+fn of_several_valid_values_the_one_sealed_last_counts() {
+    let rule = rule(insert());
+    let Mode::Insert(insert) = rule.mode() else { panic!("as asked") };
+    let sealed =
+        |backend, issued, seen| String::from_utf8(insert.seal(backend, issued, seen, [1; 12]).to_vec()).unwrap();
+    let (early, late) = (sealed(0, NOW - 10, NOW - 10), sealed(1, NOW - 50, NOW - 5));
+    for values in [[&*early, &late], [&late, &early]] {
+        let read = rule.read(values.iter().map(|value| value.as_bytes()), NOW, |_| TableLookup::Unknown).unwrap();
+        let verdict = CookieVerdict::Fresh { backend: 1, issued: NOW - 50 };
+        assert_eq!(read, ReadValue { verdict, value: late.as_bytes() }, "it was placed earlier and renewed later");
+    }
+    // A value that is no longer valid does not count, whenever it was sealed.
+    let gone = String::from_utf8(insert.seal(7, NOW, NOW, [1; 12]).to_vec()).unwrap();
+    assert_eq!(read(&rule, &[&gone, &early]).and_then(CookieVerdict::backend), Some(0));
+    assert_eq!(read(&rule, &[&early, &gone]).and_then(CookieVerdict::backend), Some(0));
+    // The value of a tier behind comes from the value that counts.
+    let behind = sealed(0, NOW, NOW);
+    let (early, late) = (format!("{early}.{}", sealed(1, NOW, NOW)), format!("{late}.{behind}"));
+    let values = [early.as_bytes(), late.as_bytes()];
+    let inner = rule.read(values, NOW, |_| TableLookup::Unknown).unwrap().inner();
+    assert_eq!(inner, Some(behind.as_bytes()));
 }
 
 #[test]
@@ -88,16 +114,24 @@ fn a_key_file_that_cannot_be_read_is_the_callers_to_tell() {
 fn a_learned_value_means_what_is_remembered_of_it() {
     let rule = rule(CookieMode::Learn { remember: HOUR });
     let recall = |value: &[u8]| match value {
-        b"of-a" => RememberedValue::At(0),
-        b"of-b" => RememberedValue::At(1),
-        b"of-one-that-left" => RememberedValue::Gone,
-        _ => RememberedValue::Unknown,
+        b"of-a" => TableLookup::At(0, EntryKind::Learned),
+        b"of-b" => TableLookup::At(1, EntryKind::Learned),
+        b"guest" => TableLookup::At(0, EntryKind::Brought),
+        b"other-guest" => TableLookup::At(1, EntryKind::Brought),
+        b"of-one-that-left" => TableLookup::Gone,
+        _ => TableLookup::Unknown,
     };
-    let read = |values: &[&str]| rule.read(values.iter().map(|value| value.as_bytes()), NOW, recall);
+    let counts = |values: &[&'static str]| rule.read(values.iter().map(|value| value.as_bytes()), NOW, recall);
+    let read = |values: &[&'static str]| counts(values).map(|read| read.verdict);
     assert_eq!(read(&["31d4"]), None);
     assert_eq!(read(&["31d4", "of-b", "of-a"]), fresh(1));
     assert_eq!(read(&["of-one-that-left"]), Some(CookieVerdict::Removed));
     assert_eq!(read(&["of-one-that-left", "of-a"]), fresh(0));
+    // A value that only clients brought may be shared by many: what a backend has set counts first.
+    assert_eq!(read(&["guest", "of-b"]), fresh(1));
+    assert_eq!(counts(&["31d4", "guest", "of-b"]).map(|read| read.value), Some(&b"of-b"[..]));
+    assert_eq!(read(&["guest", "other-guest"]), fresh(0));
+    assert_eq!(read(&["of-one-that-left", "other-guest"]), fresh(1));
 }
 
 #[test]

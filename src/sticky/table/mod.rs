@@ -118,6 +118,27 @@ pub struct Known {
     pub age_min: u32,
 }
 
+/// What a stick table has for a key, with the backend by its index in the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableLookup {
+    /// The stick table has no entry.
+    Unknown,
+    /// The key is at the backend with this index, for this reason.
+    At(usize, EntryKind),
+    /// The key was at a backend that has left the pool.
+    Gone,
+}
+
+impl TableLookup {
+    /// Index of the backend where the key is.
+    pub fn index(self) -> Option<usize> {
+        match self {
+            Self::At(index, _) => Some(index),
+            Self::Unknown | Self::Gone => None,
+        }
+    }
+}
+
 /// State of the backend that an existing entry names, when a new entry needs room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendState {

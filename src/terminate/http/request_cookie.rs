@@ -2,7 +2,8 @@
 //! gets them.
 //!
 //! Moves no byte and picks no backend; `shared_cookie.rs` asks the store for cookies of other instances. Invariant: a
-//! client gets our cookie only for the backend that serves its request, and backends never see it.
+//! client gets our cookie only for the backend that serves its request and from nothing else, and backends never see
+//! it.
 
 use std::rc::Rc;
 
@@ -14,12 +15,12 @@ use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Request, Response};
-use crate::http::set_cookie::set_cookies;
+use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
 use crate::outcome::BreakCause;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
-use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, PREFIX_END};
+use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::secure::Secured;
@@ -35,6 +36,12 @@ pub struct RequestCookie<'p> {
     pub(super) verdict: Option<CookieVerdict>,
     /// Value of a cookie that the application sets and the pool learns.
     pub(super) value: Option<Rc<[u8]>>,
+    /// The request brought no other value of that cookie.
+    is_only_value: bool,
+    /// Other values that only the store may know.
+    pub(super) unknown: Vec<Rc<[u8]>>,
+    /// Value of a balancer behind this one with a cookie of the same name, for which ours carries it.
+    inner: Option<Box<[u8]>>,
     /// The store was asked for the value; once a request is enough.
     pub(super) looked_up: bool,
     /// Why the client cannot keep the backend known here, if the store names another one.
@@ -46,9 +53,19 @@ pub struct RequestCookie<'p> {
 impl<'p> RequestCookie<'p> {
     /// Reads the cookie of a request; `now` is in seconds since 1970.
     pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
-        let ReadCookie { verdict, value } = ReadCookie::new(pool, fields, now, clock::now_ms());
-        let value = value.map(Rc::from);
-        Self { pool, rule: pool.cookie(), verdict, value, looked_up: false, store_break: None, now }
+        let read = ReadCookie::new(pool, fields, now, clock::now_ms());
+        Self {
+            pool,
+            rule: pool.cookie(),
+            verdict: read.verdict,
+            value: read.value.map(Rc::from),
+            is_only_value: read.is_only_value,
+            unknown: read.unknown.into_iter().map(Rc::from).collect(),
+            inner: read.inner.map(Box::from),
+            looked_up: false,
+            store_break: None,
+            now,
+        }
     }
 
     /// Index of the backend that a valid cookie names.
@@ -93,26 +110,58 @@ impl<'p> RequestCookie<'p> {
     }
 
     /// How the cookies of the request change for the backend.
-    fn edit(&self) -> CookieEdit<'p> {
+    fn edit(&self) -> CookieEdit<'_> {
         match self.rule.map(|rule| (rule.name().as_bytes(), rule.mode())) {
-            Some((name, Mode::Insert(_))) => CookieEdit::Remove(name),
+            Some((name, Mode::Insert(_))) => match &self.inner {
+                Some(value) => CookieEdit::Replace { name, value },
+                None => CookieEdit::Remove(name),
+            },
             Some((name, Mode::Prefix)) => CookieEdit::CutPrefix { name, separator: PREFIX_END },
             _ => CookieEdit::Keep,
         }
     }
 
-    /// Our `Set-Cookie` line, if the client has no cookie for this backend or a renewal is due; always with a 101,
-    /// because the browser's copy ages while the upgraded connection is open.
-    fn own_cookie(&self, backend: usize, switches: bool, tls: bool, context: &RuntimeContext) -> Option<String> {
+    /// Our `Set-Cookie` line, if the client has no cookie for this backend, a renewal is due, or the value of the tier
+    /// behind this one has changed; always with a 101, because the browser's copy ages while the upgraded connection is
+    /// open.
+    fn own_cookie(
+        &self,
+        backend: usize,
+        response: &Response<'_>,
+        tls: bool,
+        context: &RuntimeContext,
+    ) -> Option<String> {
         let Some(Mode::Insert(insert)) = self.rule.map(CookieRule::mode) else { return None };
+        let inner = self.inner_after(response.fields);
+        let is_wanted = response.switches() || inner.as_deref() != self.inner.as_deref();
         let issued = match self.verdict {
-            Some(CookieVerdict::Fresh { backend: named, issued }) if named == backend => switches.then_some(issued)?,
+            Some(CookieVerdict::Fresh { backend: named, issued }) if named == backend => is_wanted.then_some(issued)?,
             Some(CookieVerdict::Due { backend: named, issued }) if named == backend => issued,
             _ => self.now,
         };
         let mut line = Vec::new();
-        insert.write(&mut line, backend, issued, self.now, tls, context.nonce()?);
+        let issue = Issue { backend, issued, inner: inner.as_deref() };
+        insert.write(&mut line, issue, self.now, tls, context.nonce()?);
         String::from_utf8(line).ok()
+    }
+
+    /// Value of the tier behind this one after a response with these fields: as the backend has set it, or as it was.
+    fn inner_after(&self, fields: Fields<'_>) -> Option<Box<[u8]>> {
+        let mut inner = self.inner.clone();
+        for set in self.own_name().into_iter().flat_map(|name| set_cookies(fields, name)) {
+            if set.ends(self.now) {
+                inner = None;
+            } else if tiers::is_inner(set.value) {
+                inner = Some(set.value.into());
+            }
+        }
+        inner
+    }
+
+    /// Name of our own cookie; `None`: the pool's cookie is the application's.
+    fn own_name(&self) -> Option<&'p [u8]> {
+        let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Insert(_)))?;
+        Some(rule.name().as_bytes())
     }
 
     /// Stores the value that the backend sets, here and in the store, before the client can use it. Returns the wait
@@ -120,26 +169,36 @@ impl<'p> RequestCookie<'p> {
     fn learn(&self, index: usize, fields: Fields<'_>, conversation: &Conversation) -> Option<StoreWait> {
         let rule = self.rule.filter(|rule| matches!(rule.mode(), Mode::Learn))?;
         let backend = self.pool.backends().get(index)?;
+        let lines = || set_cookies(fields, rule.name().as_bytes());
         let mut store_wait = None;
-        for set in set_cookies(fields).filter(|set| set.name == rule.name().as_bytes()) {
-            match (set.ends(self.now), &self.value) {
-                (false, _) => {
-                    if let Some(table) = self.pool.table() {
-                        table.learn(set.value, backend, clock::now_ms());
-                    }
-                    store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
-                }
-                (true, Some(value)) => {
-                    if let Some(table) = self.pool.table() {
-                        table.forget(value);
-                    }
-                    conversation.state.forget_placement();
-                    conversation.context.store.forget(self.pool, value);
-                }
-                (true, None) => {}
+        for set in lines().filter(|set| !set.ends(self.now) && is_learnable(set.value)) {
+            if let Some(table) = self.pool.table() {
+                table.learn(set.value, backend, clock::now_ms());
             }
+            store_wait = self.store_learned(&conversation.context, set.value, index, backend).or(store_wait);
+        }
+        if let Some(value) = self.ended_value(lines()) {
+            if let Some(table) = self.pool.table() {
+                table.forget(value);
+            }
+            conversation.state.forget_placement();
+            conversation.context.store.forget(self.pool, value);
         }
         store_wait
+    }
+
+    /// The value that a response with these lines for the application's cookie ends. A line that expires the cookie
+    /// does not say which value it means: a browser has one for each domain and path. So only the one value that the
+    /// request brought is ended, and not if the same response sets it.
+    fn ended_value<'f>(&self, lines: impl Iterator<Item = SetCookie<'f>>) -> Option<&[u8]> {
+        let value = self.value.as_deref().filter(|_| self.is_only_value)?;
+        let (mut ends, mut is_set) = (false, false);
+        for line in lines {
+            let line_ends = line.ends(self.now);
+            ends |= line_ends;
+            is_set |= !line_ends && line.value == value;
+        }
+        (ends && !is_set).then_some(value)
     }
 }
 
@@ -192,22 +251,30 @@ pub struct ResponseWriter<'a> {
 impl ResponseWriter<'_> {
     /// Appends the head of an interim response (1xx).
     pub fn write_interim(&self, out: &mut Vec<u8>, response: &Response<'_>) {
-        write_response(out, response, &self.request, &ResponseEdit::default());
+        write_response(out, response, &self.request, &self.edit(response.fields, false, &[]));
     }
 
     /// Appends the head of the final response; `close`: the client's connection ends behind it. Returns a wait that has
     /// to end before the client may see the head.
     pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
         let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
-        let own = self.cookie.own_cookie(self.backend, response.switches(), self.tls, &self.conversation.context);
+        let own = self.cookie.own_cookie(self.backend, response, self.tls, &self.conversation.context);
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),
         };
-        let rule = self.cookie.rule;
-        let prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
-        let edit = ResponseEdit { close, add: &lines, cookie_prefix: prefix };
-        write_response(out, response, &self.request, &edit);
+        write_response(out, response, &self.request, &self.edit(response.fields, close, &lines));
         store_wait
+    }
+
+    /// The changes to a response, interim or final. Counts the lines of the backend that are dropped.
+    fn edit<'e>(&'e self, fields: Fields<'_>, close: bool, add: &'e [(&'e str, &'e str)]) -> ResponseEdit<'e> {
+        let rule = self.cookie.rule;
+        let cookie_prefix = rule.and_then(|rule| Some((rule.name().as_bytes(), rule.prefix(self.backend)?)));
+        let drop_cookie = self.cookie.own_name();
+        if let Some(name) = drop_cookie {
+            self.cookie.pool.count_dropped_cookies(set_cookies(fields, name).count());
+        }
+        ResponseEdit { close, add, cookie_prefix, drop_cookie }
     }
 }

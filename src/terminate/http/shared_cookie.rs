@@ -1,10 +1,11 @@
 //! A request's cookie in the shared store: when a value is read from it, and when it is written.
 //!
 //! `request_cookie.rs` reads the cookie and decides what it is worth. Invariant: a request reads the store at most
-//! once, and only for a value that is unknown here or that its backend here cannot serve; each wait ends with the
+//! once, and only for values that are unknown here or that its backend here cannot serve; each wait ends with the
 //! store's budget; without a store, or while its circuit breaker is open, a request costs one atomic load.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::request_cookie::RequestCookie;
@@ -13,8 +14,8 @@ use crate::config::Cookie;
 use crate::outcome::BreakCause;
 use crate::pool::{Backend, PickScene, Pool};
 use crate::sticky::cookie::CookieVerdict;
-use crate::sticky::table::KeyHash;
-use crate::store::BreakerState;
+use crate::sticky::table::{EntryKind, KeyHash};
+use crate::store::{BreakerState, StoredValue};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::timer_fd::StoreWait;
 
@@ -31,33 +32,53 @@ impl RuntimeContext {
 
 impl RequestCookie<'_> {
     /// Reads the value's backend from the store, if the value is unknown here, or if the backend known here cannot
-    /// serve it: another instance may have moved the client already.
+    /// serve it: another instance may have moved the client already. Of several values, those unknown here are read
+    /// too, unless the one that counts is known to be set by a backend.
     pub async fn look_up_in_store(&mut self, context: &RuntimeContext, scene: PickScene<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
         let known = self.verdict;
         let now = || PickScene { now_ms: clock::now_ms(), ..scene };
         let can_have = |index: usize| self.pool.can_have(index, &now());
         let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
-        let Some(value) = self.value.clone().filter(|_| !stays && !self.looked_up) else { return };
-        let Some(waiting) = context.store.find(self.pool, &value) else { return };
-        self.looked_up = true;
-        let mut store_wait = StoreWait::new(waiting);
-        let Some(name) = poll_fn(|cx| store_wait.poll(&context.timer_fd, cx)).await else { return };
+        let Some((value, stored)) = self.find_in_store(context, stays).await else { return };
         let backends = self.pool.backends();
-        let found = backends.iter().position(|backend| *backend.name() == *name);
+        let found = backends.iter().position(|backend| *backend.name() == *stored.backend);
         if known.is_some() {
-            let elsewhere = found.filter(|index| self.backend() != Some(*index) && can_have(*index));
-            if elsewhere.is_none() {
+            let is_news = |index| stays || self.backend() != Some(index);
+            if !found.is_some_and(|index| is_news(index) && can_have(index)) {
                 // The store names no usable backend either: the pick places the client anew, `update_store` writes it.
                 return;
             }
-            self.store_break = self.why_moved();
+            self.store_break = if stays { None } else { self.why_moved() };
         }
         if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
-            table.learn(&value, backend, clock::now_ms());
+            let kind = if stored.is_set { EntryKind::Learned } else { EntryKind::Brought };
+            table.learn_as(kind, &value, backend, clock::now_ms());
         }
+        self.value = Some(value);
         self.verdict =
             Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
+    }
+
+    /// The value that counts of those in the store: the first that a backend has set, else the first. `stays`: the
+    /// client has a backend by a value that was only brought, and only a set one counts more.
+    async fn find_in_store(&mut self, context: &RuntimeContext, stays: bool) -> Option<(Rc<[u8]>, StoredValue)> {
+        if self.looked_up {
+            return None;
+        }
+        let values = self.value.iter().filter(|_| !stays).chain(&self.unknown);
+        let find = |value: &Rc<[u8]>| Some((Rc::clone(value), StoreWait::new(context.store.find(self.pool, value)?)));
+        let waits: Vec<_> = values.filter_map(find).collect();
+        self.looked_up = !waits.is_empty();
+        let mut counts: Option<(Rc<[u8]>, StoredValue)> = None;
+        // All were sent at once, and all waits end with the same budget.
+        for (value, mut store_wait) in waits {
+            let Some(stored) = poll_fn(|cx| store_wait.poll(&context.timer_fd, cx)).await else { continue };
+            if counts.as_ref().is_none_or(|(_, known)| stored.is_set && !known.is_set) {
+                counts = Some((value, stored));
+            }
+        }
+        counts.filter(|(_, stored)| stored.is_set || !stays)
     }
 
     /// Why the client does not get the backend known here. Another backend in the store is no cause by itself: each

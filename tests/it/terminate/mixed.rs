@@ -269,7 +269,7 @@ impl Carrier {
         let cookies = match self.rng.below(4) {
             0 => format!("Cookie: who={}; {cookie}\r\n", user.name),
             1 => format!("Cookie: a=b; {cookie}\r\nCookie: who={}; c=d\r\n", user.name),
-            2 => format!("Cookie: SESSILE=made-up; {cookie}; who={}\r\n", user.name),
+            2 => format!("Cookie: SESSILE-p=made-up; {cookie}; who={}\r\n", user.name),
             _ => format!("cookie: {}; who={}\r\n", quoted(), user.name),
         };
         let head = format!("{} {} HTTP/1.1\r\nHost: a.test\r\nX-Line: {line}\r\n{cookies}", ask.method, ask.path);

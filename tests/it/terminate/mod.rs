@@ -10,12 +10,14 @@ mod framing;
 mod http;
 mod kept;
 mod kept_race;
+mod learned;
 mod load;
 mod mixed;
 mod programs;
 mod relay;
 mod stick_table;
 mod store;
+mod tiers;
 mod two_instances;
 
 use std::net::SocketAddr;

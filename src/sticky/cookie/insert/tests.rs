@@ -71,7 +71,7 @@ impl TestRandom {
 
 fn written(cookie: &Insert, issued: u64, tls: bool) -> String {
     let mut out = Vec::new();
-    cookie.write(&mut out, 1, issued, NOW, tls, [9; 12]);
+    cookie.write(&mut out, Issue { backend: 1, issued, inner: None }, NOW, tls, [9; 12]);
     String::from_utf8(out).unwrap()
 }
 
@@ -315,12 +315,28 @@ fn what_goes_out_is_as_configured() {
 }
 
 #[test]
+fn the_value_of_a_tier_behind_is_carried_and_changes_no_verdict() {
+    let (outer, inner) = (instance(&[OLD]), instance(&[NEW]));
+    let (own, behind) = (outer.seal(1, NOW, NOW, [1; 12]), inner.seal(2, NOW, NOW, [2; 12]));
+    let mut line = Vec::new();
+    outer.write(&mut line, Issue { backend: 1, issued: NOW, inner: Some(&behind) }, NOW, false, [1; 12]);
+    let value = line.strip_prefix(b"SESSILE=").unwrap().split(|byte| *byte == b';').next().unwrap();
+    assert_eq!(value, [&own[..], b".", &behind].concat());
+    assert_eq!(outer.open(value, NOW), CookieVerdict::Fresh { backend: 1, issued: NOW });
+    assert_eq!(tiers::split(value), (&own[..], Some(&behind[..])));
+    assert_eq!(inner.open(&behind, NOW), CookieVerdict::Fresh { backend: 2, issued: NOW });
+    // Neither tier takes the other's value for its own.
+    assert_eq!(inner.open(value, NOW), CookieVerdict::Forged);
+    assert_eq!(outer.open(&[&own[..], b".no seal"].concat(), NOW), CookieVerdict::Forged);
+}
+
+#[test]
 fn reading_and_writing_allocate_nothing() {
     let here = instance(&[OLD]);
     let mut out = Vec::with_capacity(1024);
     let value = here.seal(1, NOW, NOW, [9; 12]);
     let used = allocation_counter::measure(|| {
-        here.write(&mut out, 1, NOW, NOW, true, [9; 12]);
+        here.write(&mut out, Issue { backend: 1, issued: NOW, inner: Some(&value) }, NOW, true, [9; 12]);
         assert!(here.open(&value, NOW).backend().is_some());
         assert_eq!(here.open(b"forged", NOW), CookieVerdict::Forged);
     });

@@ -119,3 +119,48 @@ fn an_instance_that_knows_less_is_told_better() {
         (one.ask(&user) == elsewhere && other.ask(&user) == elsewhere).then_some(())
     });
 }
+
+#[test]
+fn what_a_response_ends_and_sets_again_stays_known_to_all() {
+    let Some(redis) = Redis::start("what_a_response_ends_and_sets_again_stays_known_to_all") else { return };
+    let application = application();
+    let text = text(&store(&redis.url(), AMPLE), &application.addresses);
+    let instances = [Sessile::start(&text), Sessile::start(&text)];
+    let [mut one, mut other] = instances.each_ref().map(Visitor::to);
+    let users: Vec<_> = (0..8).map(|_| one.login()).collect();
+    for user in &users {
+        one.get("/again", &user.cookie);
+    }
+    // With several values in a request, none of them is ended.
+    one.get("/logout", &format!("{}; {}", users[0].cookie, users[1].cookie));
+    let probe = one.login();
+    other.finds(&users);
+    // The store has served all requests before this one.
+    other.finds(std::slice::from_ref(&probe));
+    assert_eq!((count(&instances[0], "forget", "stored"), count(&instances[1], "find", "known")), (0, 9));
+    one.get("/long", "a=b");
+    other.finds(std::slice::from_ref(&one.login()));
+    assert_eq!((redis.dump().len(), count(&instances[0], "learn", "stored")), (10, 10), "too long to be learned");
+}
+
+#[test]
+fn a_value_that_a_backend_has_set_counts_first_on_every_instance() {
+    let Some(redis) = Redis::start("a_value_that_a_backend_has_set_counts_first_on_every_instance") else { return };
+    let application = application();
+    let text = text(&store(&redis.url(), AMPLE), &application.addresses);
+    let instances = [Sessile::start(&text), Sessile::start(&text), Sessile::start(&text)];
+    let [mut one, mut other, mut third] = instances.each_ref().map(Visitor::to);
+    // A constant that every visitor brings is placed by the first instance, and found by the second.
+    let guest = User { cookie: "SID=guest".into(), home: one.get("/", "SID=guest") };
+    eventually("it to be told", || (redis.dump().len() == 1).then_some(()));
+    other.finds(std::slice::from_ref(&guest));
+    let users: Vec<_> = (0..10).map(|_| one.login()).collect();
+    assert!(users.iter().any(|user| user.home != guest.home));
+    let with_guest = |user: &User| User { cookie: format!("SID=guest; {}", user.cookie), home: user.home.clone() };
+    let users: Vec<_> = users.iter().map(with_guest).collect();
+    // The second instance knows the constant and no session, the third neither.
+    other.finds(&users);
+    third.finds(&users);
+    one.finds(&users);
+    instances.iter().for_each(nobody_was_refused);
+}

@@ -39,6 +39,11 @@ fn part_of_application(first: usize, count: usize, logins: &Arc<AtomicUsize>) ->
         let cookie = match asked.path() {
             "/login" => format!("Set-Cookie: SID=secret-{}; Path=/\r\n", logins.fetch_add(1, Relaxed)),
             "/logout" => "Set-Cookie: SID=; Max-Age=0; Path=/\r\n".to_owned(),
+            // Sets a value again under another domain, and ends it where it was.
+            "/again" => asked.head.cookie("SID").map_or(String::new(), |value| {
+                format!("Set-Cookie: SID={value}; Domain=a.test\r\nSet-Cookie: SID=; Max-Age=0; Path=/\r\n")
+            }),
+            "/long" => format!("Set-Cookie: SID={}; Path=/\r\n", "v".repeat(4097)),
             _ => String::new(),
         };
         if asked.path() == "/events" {
