@@ -223,6 +223,9 @@ fn only_what_is_spoken_is_agreed_on() {
     for (server, offered, agreed) in [
         (&http, &["h2", "http/1.1"][..], Ok(Some("http/1.1"))),
         (&http, &[], Ok(None)),
+        (&http, &["http/1.0"], Ok(Some("http/1.0"))),
+        (&http, &["http/1.0", "http/1.1"], Ok(Some("http/1.1"))),
+        (&http, &["http/0.9"], Err(())),
         (&http, &["h2"], Err(())),
         (&relay, &["x-mqtt", "mqtt"], Ok(Some("mqtt"))),
         (&relay, &["http/1.1"], Err(())),
