@@ -8,6 +8,7 @@
 //! Invariant: a conversation ends with one outcome; its client's stream ends with a FIN only after everything was sent,
 //! and with a reset otherwise; sockets, permit and leases are released by dropping them.
 
+mod accept;
 mod buffer;
 mod connect;
 mod conversation;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use self::buffer::Buffer;
 use self::connect::{Connected, Connector};
 use self::conversation::Conversation;
-use self::deadline::{Deadline, until};
+use self::deadline::Deadline;
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
@@ -39,7 +40,6 @@ use self::stream::Stream;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
-use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 use crate::pool::{PickScene, Pool};
 use crate::snapshot::{Listener, RouteTarget};
@@ -67,7 +67,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>) -> 
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
     let (client, secured, unread) = match routed.target.tls {
-        Tls::Terminate => match handshake(conversation, &routed, socket, preread, hello_until).await {
+        Tls::Terminate => match accept::accept(conversation, &routed, socket, &preread, hello_until).await {
             Ok((client, secured)) => (client, secured, Buffer::default()),
             Err(ended) => return ended,
         },
@@ -107,42 +107,6 @@ impl Routed {
     }
 }
 
-/// TLS with the client, once `max_handshakes` allows it and within what is left of `hello_timeout`.
-async fn handshake(
-    conversation: &Conversation,
-    routed: &Routed,
-    socket: Socket,
-    preread: Vec<u8>,
-    deadline: Micros,
-) -> Result<(Stream, Secured), Ended> {
-    let context = &conversation.context;
-    // A route that terminates has a server: its certificates were read when the snapshot was built.
-    let server = routed.server().ok_or(Ended::LocalError)?;
-    let limit = context.current.load().config.limits.max_handshakes;
-    let _permit = until(deadline, context.handshakes.permit(limit)).await.ok_or(Ended::HandshakeLimit)?;
-    let accepted = until(deadline, Stream::accept(socket, server.config(), &preread)).await;
-    let mut client = accepted.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
-        Fault::Tls => Ended::HandshakeFailed,
-        Fault::Cut => Ended::HandshakeCut,
-        other => other.ending(Endpoint::Client),
-    })?;
-    let connection = client.server().ok_or(Ended::LocalError)?;
-    let identity = match server.identity(connection, clock::unix_s()) {
-        Ok(identity) => identity,
-        Err(tls::CertificateExpired) => {
-            client.socket().reset_on_drop(false);
-            return Err(Ended::CertificateExpired);
-        }
-    };
-    let facts = tls::TlsFacts::of(connection);
-    context.counters().handshakes.add(1);
-    context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
-    let tls = facts.map(|facts| Box::new(secure::tls_line(facts, identity.as_ref())));
-    conversation.state.enter(ConversationStage::Secured { tls });
-    let secured = Secured::by_handshake(facts, identity.as_ref());
-    Ok((client, secured))
-}
-
 /// Serves a pool without `http`: pick → connect → relay of all bytes.
 async fn serve_bytes(
     conversation: &Conversation,
@@ -168,7 +132,17 @@ async fn serve_bytes(
     let counters = backend.lease.counters(conversation.context.counters_index);
     let streams = (&mut client, &mut backend.stream);
     let directions = (RelayDirection::holding(unread), RelayDirection::default());
-    relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await
+    let ended = relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await;
+    drop(backend);
+    linger_after(&mut client, ended).await;
+    ended
+}
+
+/// Lets the client read the alert of its broken TLS.
+async fn linger_after(client: &mut Stream, ended: Ended) {
+    if ended == Ended::ClientTls {
+        client.linger().await;
+    }
 }
 
 async fn connect(

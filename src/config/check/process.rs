@@ -18,8 +18,8 @@ const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
 const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
 const WORKERS: RangeInclusive<u64> = 1..=256;
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
-/// Default of `max_handshakes`; a handshake may hold up to 64 KiB.
-const HANDSHAKES_MAX: usize = 4096;
+/// Default of `max_handshakes`: more than any machine works at at once, and few enough that others find their turn soon.
+const HANDSHAKES_MAX: usize = 256;
 /// A longer `hello_timeout` is warned of: clients that send nothing would hold connections.
 const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 
