@@ -15,6 +15,7 @@ mod conversation;
 mod deadline;
 mod handshakes;
 mod http;
+mod refuse;
 mod relay;
 mod runtime;
 mod secure;
@@ -37,6 +38,7 @@ use self::secure::Secured;
 use self::socket::Socket;
 use self::state::{ConversationStage, Placed};
 use self::stream::Stream;
+use crate::alert::TlsRefusal;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
 use crate::connection::Carried;
@@ -49,20 +51,29 @@ pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
 async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
-    let Carried { client, bytes, permit, client_info, listener } = carried;
+    let Carried { client, bytes, permit, client_info, listener, refusal } = carried;
     let conversation = Conversation::begin(&context, client_info, permit, listener);
     let state = Rc::clone(&conversation.state);
     let ended = tokio::select! {
         biased;
         ended = state.cancelled() => ended,
-        ended = run(&conversation, client, bytes) => ended,
+        ended = run(&conversation, client, bytes, refusal) => ended,
     };
     conversation.finish(ended);
 }
 
-/// The whole story: route → TLS with the client → requests, or a relay.
-async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>) -> Ended {
-    let Some(routed) = Routed::of(conversation) else { return Ended::NoRoute };
+/// The whole story: route (or refusal) → TLS with the client → requests, or a relay.
+async fn run(conversation: &Conversation, client: OwnedFd, preread: Vec<u8>, refusal: Option<TlsRefusal>) -> Ended {
+    if let Some(refusal) = refusal {
+        return refuse::refuse(conversation, client, preread, refusal).await;
+    }
+    let Some(routed) = Routed::of(conversation) else {
+        // The rules have changed since the worker routed the connection.
+        return match conversation.client_info.hello_read {
+            true => refuse::refuse(conversation, client, preread, TlsRefusal::NoRoute).await,
+            false => Ended::NoRoute,
+        };
+    };
     conversation.state.enter(ConversationStage::Handshake { pool: routed.pool().shared_name() });
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
