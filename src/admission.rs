@@ -214,17 +214,14 @@ impl Permit {
         &self.listener.admission.hello_memory
     }
 
-    /// Counts the connection for its source, once that is known; an IPv6 source counts as its /64 network, because one
-    /// client has all of it. Costs one atomic load while these limits are off. Fails with the limit that is reached.
+    /// Counts the connection for its source, once that is known. Costs one atomic load while these limits are off.
+    /// Fails with the limit that is reached.
     pub fn hold_source(&mut self, source: IpAddr, now_s: u64) -> Result<(), Ended> {
         let admission = &self.listener.admission;
         if admission.per_source.load(Relaxed) == 0 || self.source.is_some() {
             return Ok(());
         }
-        let source = match source {
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
-            v4 => v4,
-        };
+        let source = source_network(source);
         admission.hold(source, now_s)?;
         self.source = Some(Box::new(source));
         Ok(())
@@ -239,6 +236,14 @@ impl Drop for Permit {
         if let Some(source) = &self.source {
             admission.release(**source);
         }
+    }
+}
+
+/// Returns what a client is counted with: an IPv6 address counts as its /64 network, because one client has all of it.
+pub fn source_network(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
+        v4 => v4,
     }
 }
 

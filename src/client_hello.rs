@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::outcome::Ended;
+use crate::alert::TlsRefusal;
 pub use crate::progress::Progress;
 use crate::server_name::ServerName;
 
@@ -52,9 +52,10 @@ pub struct ClientHello {
 
 /// Reads a hello from the first bytes of a connection; what follows it is ignored.
 ///
-/// `No` is `NotTls` (the first bytes are no TLS handshake record), `HelloMalformed` or `HelloTooLong`.
+/// `No` says why the bytes are no hello; its outcome is `NotTls` (the first bytes are no TLS handshake record),
+/// `HelloMalformed` or `HelloTooLong`.
 /// Incomplete input costs one step a record and allocates nothing.
-pub fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
+pub fn parse(bytes: &[u8]) -> Progress<ClientHello, TlsRefusal> {
     Scan::default().resume(bytes)
 }
 
@@ -107,34 +108,34 @@ impl Scan {
     }
 
     /// Continues where the last call stopped. `bytes` are all bytes of the connection so far, from the first one.
-    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, Ended> {
+    pub fn resume(&mut self, bytes: &[u8]) -> Progress<ClientHello, TlsRefusal> {
         self.go_on(bytes).into()
     }
 
-    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, Ended> {
+    fn go_on(&mut self, bytes: &[u8]) -> Result<Option<ClientHello>, TlsRefusal> {
         let Some(length) = self.find_end(bytes)? else { return Ok(None) };
         read(&self.message(bytes, length)[MESSAGE_HEADER..]).map(Some)
     }
 
     /// Walks records until the message is whole. Returns its length, `None` if bytes are missing.
-    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Ended> {
+    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, TlsRefusal> {
         loop {
             let rest = bytes.get(self.record..).unwrap_or_default();
-            // Only the first record can show that the connection does not speak TLS.
-            let record = open_record(rest).map_err(|ended| if self.record > 0 { Ended::HelloMalformed } else { ended });
-            let Some((declared, payload)) = record? else { return Ok(None) };
+            let Some((declared, payload)) = open_record(rest).map_err(|refusal| self.in_place(refusal))? else {
+                return Ok(None);
+            };
             for (slot, byte) in self.header.iter_mut().skip(self.passed).zip(payload) {
                 *slot = *byte;
             }
             let seen = self.passed + payload.len();
             if seen > 0 && self.header[0] != CLIENT_HELLO {
-                return Err(Ended::HelloMalformed);
+                return Err(TlsRefusal::OtherMessage);
             }
             if seen >= MESSAGE_HEADER {
                 let [_, high, middle, low] = self.header;
                 let length = MESSAGE_HEADER + u32::from_be_bytes([0, high, middle, low]) as usize;
                 if length > self.most {
-                    return Err(Ended::HelloTooLong);
+                    return Err(TlsRefusal::TooLong);
                 }
                 if seen >= length {
                     return Ok(Some(length));
@@ -145,6 +146,15 @@ impl Scan {
             }
             self.record += RECORD_HEADER + declared;
             self.passed += declared;
+        }
+    }
+
+    /// A refusal of the record where the scan stands: only the first one can show that the connection does not speak TLS.
+    fn in_place(&self, refusal: TlsRefusal) -> TlsRefusal {
+        match refusal {
+            TlsRefusal::NotTls if self.record > 0 => TlsRefusal::RecordType,
+            TlsRefusal::NotTlsVersion if self.record > 0 => TlsRefusal::RecordVersion,
+            refusal => refusal,
         }
     }
 
@@ -170,27 +180,30 @@ fn payloads(mut bytes: &[u8], length: usize) -> Vec<u8> {
 }
 
 /// One record: the length it declares, and as much of its payload as is there. `None`: its header is not whole.
-fn open_record(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, Ended> {
+fn open_record(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, TlsRefusal> {
+    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) {
+        return Err(TlsRefusal::NotTls);
+    }
     // The minor version is not looked at: RFC 8446 §5.1 says to ignore it, and clients in the field differ.
-    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE) || bytes.get(1).is_some_and(|major| *major != MAJOR_VERSION)
-    {
-        return Err(Ended::NotTls);
+    if bytes.get(1).is_some_and(|major| *major != MAJOR_VERSION) {
+        return Err(TlsRefusal::NotTlsVersion);
     }
     let Some((header, rest)) = bytes.split_first_chunk::<RECORD_HEADER>() else { return Ok(None) };
     let declared = usize::from(u16::from_be_bytes([header[3], header[4]]));
-    if declared == 0 || declared > RECORD_MAX {
-        return Err(Ended::HelloMalformed);
+    match declared {
+        0 => Err(TlsRefusal::RecordEmpty),
+        1..=RECORD_MAX => Ok(Some((declared, &rest[..declared.min(rest.len())]))),
+        _ => Err(TlsRefusal::RecordTooLong),
     }
-    Ok(Some((declared, &rest[..declared.min(rest.len())])))
 }
 
 /// Reads the body of a whole ClientHello message.
-fn read(body: &[u8]) -> Result<ClientHello, Ended> {
+fn read(body: &[u8]) -> Result<ClientHello, TlsRefusal> {
     let Ok((rest, hello)) = tls_parser::parse_tls_handshake_client_hello(body) else {
-        return Err(Ended::HelloMalformed);
+        return Err(TlsRefusal::Malformed);
     };
     if !rest.is_empty() || hello.ciphers.is_empty() || hello.comp.is_empty() {
-        return Err(Ended::HelloMalformed);
+        return Err(TlsRefusal::Malformed);
     }
     let (mut names, mut alpn, mut ech) = (None, None, None);
     let mut extensions = hello.ext.unwrap_or_default();
@@ -203,12 +216,12 @@ fn read(body: &[u8]) -> Result<ClientHello, Ended> {
             _ => false,
         };
         if twice {
-            return Err(Ended::HelloMalformed);
+            return Err(TlsRefusal::ExtensionTwice);
         }
         extensions = rest;
     }
     if !extensions.is_empty() {
-        return Err(Ended::HelloMalformed);
+        return Err(TlsRefusal::Malformed);
     }
     let (server_name, odd_name) = names.map_or(Ok((None, None)), server_name)?;
     Ok(ClientHello { server_name, odd_name, alpn: alpn.map_or(Ok(Box::default()), protocols)?, ech: ech.is_some() })
@@ -218,14 +231,14 @@ fn read(body: &[u8]) -> Result<ClientHello, Ended> {
 type SentName = (Option<ServerName>, Option<Arc<str>>);
 
 /// The host name of a server_name extension (RFC 6066 §3): at most one; entries of other types are passed over.
-fn server_name(extension: &[u8]) -> Result<SentName, Ended> {
+fn server_name(extension: &[u8]) -> Result<SentName, TlsRefusal> {
     const HOST_NAME: u8 = 0;
     let mut entries = whole_list(extension)?;
     let mut host = None;
     while let Some((kind, rest)) = entries.split_first() {
         let (name, rest) = take_u16(rest)?;
         if *kind == HOST_NAME && host.replace(name).is_some() {
-            return Err(Ended::HelloMalformed);
+            return Err(TlsRefusal::NameTwice);
         }
         entries = rest;
     }
@@ -243,13 +256,13 @@ fn host_name(name: &[u8]) -> SentName {
 }
 
 /// The body of an ALPN extension's list (RFC 7301 §3.1): at least one name, none empty.
-fn protocols(extension: &[u8]) -> Result<Box<[u8]>, Ended> {
+fn protocols(extension: &[u8]) -> Result<Box<[u8]>, TlsRefusal> {
     let list = whole_list(extension)?;
     let mut rest = list;
     while let Some((length, names)) = rest.split_first() {
         let length = usize::from(*length);
         if length == 0 || length > names.len() {
-            return Err(Ended::HelloMalformed);
+            return Err(TlsRefusal::Malformed);
         }
         rest = &names[length..];
     }
@@ -257,17 +270,17 @@ fn protocols(extension: &[u8]) -> Result<Box<[u8]>, Ended> {
 }
 
 /// A list that fills its extension and is not empty.
-fn whole_list(extension: &[u8]) -> Result<&[u8], Ended> {
+fn whole_list(extension: &[u8]) -> Result<&[u8], TlsRefusal> {
     match take_u16(extension)? {
         (list, []) if !list.is_empty() => Ok(list),
-        _ => Err(Ended::HelloMalformed),
+        _ => Err(TlsRefusal::Malformed),
     }
 }
 
 /// Splits off what a two-byte length announces.
-fn take_u16(bytes: &[u8]) -> Result<(&[u8], &[u8]), Ended> {
-    let (length, rest) = bytes.split_first_chunk::<2>().ok_or(Ended::HelloMalformed)?;
-    rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(Ended::HelloMalformed)
+fn take_u16(bytes: &[u8]) -> Result<(&[u8], &[u8]), TlsRefusal> {
+    let (length, rest) = bytes.split_first_chunk::<2>().ok_or(TlsRefusal::Malformed)?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or(TlsRefusal::Malformed)
 }
 
 #[cfg(test)]

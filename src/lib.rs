@@ -20,7 +20,7 @@
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello | [`config`], [`http`], [`client_hello`] |
-//! | 0 words | plain data | [`counters`], [`fault`], [`outcome`], [`progress`], [`server_name`] |
+//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`server_name`] |
 //!
 //! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
@@ -52,6 +52,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod admission;
+pub mod alert;
 pub mod attempt;
 pub mod cli;
 pub mod client_hello;

@@ -101,7 +101,7 @@ endings! {
     BadServerName = "bad_server_name", Client;
     /// The TLS handshake was not complete before `hello_timeout`.
     HandshakeTimeout = "handshake_timeout", Client;
-    /// `max_handshakes` were under way until `hello_timeout`.
+    /// `max_handshakes` left no turn for the TLS handshake until `hello_timeout`.
     HandshakeLimit = "handshake_limit", Limit;
     /// The TLS handshake failed: nothing in common, a certificate that is refused on either side, or bytes that are
     /// wrong.

@@ -3,6 +3,8 @@
 //! Opens no connection: rustls writes its first flight into memory. Invariant: whatever is valid here is `More` at
 //! every shorter length.
 
+mod alerts;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,6 +12,20 @@ use rustls::client::{ClientConfig, ClientConnection, EchGreaseConfig, EchMode};
 use rustls::crypto::aws_lc_rs;
 
 use super::*;
+use crate::outcome::Ended;
+
+/// The result of [`super::parse`], with the outcome of a refusal.
+fn parse(bytes: &[u8]) -> Progress<ClientHello, Ended> {
+    with_outcome(super::parse(bytes))
+}
+
+fn with_outcome(progress: Progress<ClientHello, TlsRefusal>) -> Progress<ClientHello, Ended> {
+    match progress {
+        Progress::Done(hello) => Progress::Done(hello),
+        Progress::More => Progress::More,
+        Progress::No(refusal) => Progress::No(refusal.ended()),
+    }
+}
 
 /// A hello put together extension by extension.
 struct Hand {
@@ -224,9 +240,9 @@ fn sixty_four_kibibytes_are_read_and_no_more() {
 fn the_configured_length_is_the_longest() {
     let exact = Hand::new().padded_to(2_000).wire();
     assert!(matches!(Scan::at_most(2_000).resume(&exact), Progress::Done(_)));
-    assert_eq!(Scan::at_most(1_999).resume(&exact[..9]), Progress::No(Ended::HelloTooLong));
+    assert_eq!(Scan::at_most(1_999).resume(&exact[..9]), Progress::No(TlsRefusal::TooLong));
     let long = Hand::new().padded_to(HANDSHAKE_MAX + 1).wire();
-    assert_eq!(Scan::at_most(usize::MAX).resume(&long), Progress::No(Ended::HelloTooLong));
+    assert_eq!(Scan::at_most(usize::MAX).resume(&long), Progress::No(TlsRefusal::TooLong));
 }
 
 /// The server name that a rustls server reads from these bytes.
@@ -312,7 +328,7 @@ fn the_longest_hello_in_records_of_one_byte_takes_exactly_the_documented_bound()
     for length in 0..wire.len() {
         assert_eq!(scan.resume(&wire[..length]), Progress::More, "at {length}");
     }
-    assert_eq!(scan.resume(&wire), parse(&wire));
+    assert_eq!(with_outcome(scan.resume(&wire)), parse(&wire));
     assert_eq!(name_of(&wire).as_deref(), Some("long.example.org"));
 }
 
@@ -528,12 +544,12 @@ fn in_pieces(wire: &[u8], stops: &[usize]) -> Progress<ClientHello, Ended> {
     stops.sort_unstable();
     let mut scan = Scan::default();
     for stop in stops {
-        let answer = scan.resume(&wire[..stop]);
+        let answer = with_outcome(scan.resume(&wire[..stop]));
         if answer != Progress::More {
             return answer;
         }
     }
-    scan.resume(wire)
+    with_outcome(scan.resume(wire))
 }
 
 proptest! {

@@ -129,7 +129,7 @@ pub struct Limits {
     pub max_connections_per_source: Option<u32>,
     /// Most new connections per second of one client address; `None`: no limit.
     pub connection_rate_per_source: Option<u32>,
-    /// Most TLS handshakes at the same time; `None`: no limit.
+    /// Most TLS handshakes that are worked at at the same time; `None`: no limit.
     pub max_handshakes: Option<usize>,
     /// Time from accept until PROXY header, ClientHello, handshake and the first request head are read.
     pub hello_timeout: Duration,

@@ -15,6 +15,7 @@ pub use self::record::{ConnectionRecord, ConnectionView, OpenConnection};
 pub use self::select::{ConnectionFilter, Selection};
 
 use crate::admission::{HeldBytes, Permit};
+use crate::alert::TlsRefusal;
 use crate::client_hello::ClientHello;
 use crate::clock::Micros;
 use crate::config::{self, ProxyOut, Tls, Untrusted};
@@ -38,6 +39,8 @@ pub struct Carried<S> {
     pub client_info: ClientInfo,
     /// Listener with the rules by which the connection was read ahead.
     pub listener: Arc<Listener>,
+    /// Why the client gets no TLS handshake; `None`: the connection is to be served.
+    pub refusal: Option<TlsRefusal>,
 }
 
 /// Facts about a client and how it came in: the input of routes, placement, PROXY headers and logs.

@@ -57,15 +57,34 @@ statuses! {
 
 /// Appends a reply. `to_head`: the request was HEAD, so the same head is written without a body.
 pub fn write(out: &mut Vec<u8>, status: StatusCode, request_id: &str, to_head: bool, now_unix_s: u64) {
+    write_reply(out, status, &format!("request {request_id}"), Some(request_id), to_head, now_unix_s);
+}
+
+/// Appends the reply to plain HTTP at a port that serves HTTPS. It has no request id, because no request is read there.
+pub fn write_https_expected(out: &mut Vec<u8>, to_head: bool, now_unix_s: u64) {
+    let why = "plain HTTP was sent to a port that serves HTTPS";
+    write_reply(out, StatusCode::BadRequest, why, None, to_head, now_unix_s);
+}
+
+fn write_reply(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    second_line: &str,
+    request_id: Option<&str>,
+    to_head: bool,
+    now_unix_s: u64,
+) {
     let (code, phrase) = (status.code(), status.phrase());
-    let body = format!("{code} {phrase}\nrequest {request_id}\n");
+    let body = format!("{code} {phrase}\n{second_line}\n");
     write_text(out, &format!("HTTP/1.1 {code} {phrase}\r\nDate: "));
     date::write(out, now_unix_s);
     write_text(out, "\r\n");
     write_line(out, "Content-Type", "text/plain; charset=utf-8");
     write_line(out, "Content-Length", &body.len().to_string());
     write_line(out, "Cache-Control", "no-store");
-    write_line(out, "X-Request-Id", request_id);
+    if let Some(request_id) = request_id {
+        write_line(out, "X-Request-Id", request_id);
+    }
     write_line(out, "Connection", "close");
     write_text(out, "\r\n");
     if !to_head {

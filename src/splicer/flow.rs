@@ -16,6 +16,7 @@ use super::relay::{Direction, Pumped, Tools, broken};
 use super::slab::{Side, Token};
 use super::timer::WheelLink;
 use crate::admission::Permit;
+use crate::alert::TlsRefusal;
 use crate::attempt::{KnownWait, wait_for_known};
 use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
@@ -51,7 +52,7 @@ pub enum Verdict {
     Wait,
     /// Step the row again after the other rows of the run queue.
     Again,
-    /// Take the row out and hand it to the runtime: it is a conversation.
+    /// Take the row out and hand it to the runtime: it is a conversation, or is refused in TLS.
     HandOver,
     /// Take the row out and count this ending.
     End(Ended),
@@ -266,7 +267,7 @@ impl<O: Os> Flow<O> {
         let Some(read_by) = &preread.listener else { return Stop(Verdict::End(Ended::NoRoute)) };
         // A listener that a reload has removed serves what it accepted, by its own rules.
         let listener = client_info.judged_by(snapshot.listener_of(&read_by.state), read_by);
-        let Some(target) = client_info.route(listener) else { return Stop(Verdict::End(Ended::NoRoute)) };
+        let Some(target) = client_info.route(listener) else { return self.refuse_tls(TlsRefusal::NoRoute) };
         let pool = &listener.pools[target.pool];
         if pool.config().is_conversation(target.tls) {
             return Stop(Verdict::HandOver);
@@ -386,9 +387,10 @@ impl<O: Os> Flow<O> {
         let (bytes, listener) = (std::mem::take(&mut preread.bytes), preread.listener.take()?);
         let mut client_info = std::mem::take(&mut preread.client_info);
         client_info.destination = client_info.destination.or_else(|| os.local_address(&client));
+        let refusal = preread.refusal;
         preread.clear();
         spare.push(preread);
-        Some(Carried { client, bytes, permit: self.permit, client_info, listener })
+        Some(Carried { client, bytes, permit: self.permit, client_info, listener, refusal })
     }
 
     /// Returns the client's address, announced or seen.

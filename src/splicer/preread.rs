@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::os::Micros;
 use crate::admission::{HeldBytes, UNCOUNTED};
+use crate::alert::TlsRefusal;
 use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
 use crate::connection::{ClientInfo, Entry, expects_proxy_header};
@@ -37,6 +38,8 @@ pub struct Preread {
     pub waiting_since_ms: Option<u64>,
     /// Facts about the client, filled from accept on.
     pub client_info: ClientInfo,
+    /// Why the runtime is to refuse the connection; `None` = it is to serve it.
+    pub refusal: Option<TlsRefusal>,
     expects_hello: bool,
     scan: Scan,
 }
@@ -94,6 +97,8 @@ pub enum PrereadProgress {
     More,
     /// The connection is refused, with this ending.
     Refused(Ended),
+    /// The connection is refused: its bytes are no ClientHello that is read here.
+    NoHello(TlsRefusal),
 }
 
 impl Preread {
@@ -126,15 +131,24 @@ impl Preread {
                 PrereadProgress::Known
             }
             Progress::More => PrereadProgress::More,
-            Progress::No(Ended::NotTls) if direct && proxy_protocol::opens_with_signature(&self.bytes).is_none() => {
-                PrereadProgress::More
-            }
-            Progress::No(Ended::NotTls) if listener.not_tls.is_some() => {
+            Progress::No(refusal) if refusal.ended() == Ended::NotTls => {
+                if direct && proxy_protocol::opens_with_signature(&self.bytes).is_none() {
+                    return PrereadProgress::More;
+                }
+                if listener.not_tls.is_none() {
+                    return PrereadProgress::NoHello(refusal);
+                }
                 self.client_info.entry = Entry::NotTls;
                 PrereadProgress::Known
             }
-            Progress::No(ended) => PrereadProgress::Refused(ended),
+            Progress::No(refusal) => PrereadProgress::NoHello(refusal),
         }
+    }
+
+    /// True if TLS ends here, for all or for some names: clients that get no handshake are sent an alert. Elsewhere
+    /// the handshake, and what is said in it, are the backend's.
+    pub fn sends_alerts(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.config.terminates())
     }
 
     fn look_for_header(&mut self) -> PrereadProgress {

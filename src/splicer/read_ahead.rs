@@ -7,6 +7,7 @@ use super::flow::Go::{self, Stop, To};
 use super::flow::{CompactAddress, Flow, Stage, Step, Verdict};
 use super::os::{Io, Os};
 use super::preread::PrereadProgress;
+use crate::alert::TlsRefusal;
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 
@@ -24,6 +25,7 @@ impl<O: Os> Flow<O> {
                     continue;
                 }
                 PrereadProgress::Refused(ended) => return Stop(Verdict::End(ended)),
+                PrereadProgress::NoHello(refusal) => return self.refuse_tls(refusal),
                 PrereadProgress::More => {}
             }
             if !self.up.readable && !self.up.finished {
@@ -51,6 +53,17 @@ impl<O: Os> Flow<O> {
                 }
                 Io::Broken(fault) => return Stop(Verdict::End(fault.ending(Endpoint::Client))),
             }
+        }
+    }
+
+    /// Ends a connection that gets no TLS handshake. Where TLS ends here, the runtime does it, with an alert.
+    pub(super) fn refuse_tls(&mut self, refusal: TlsRefusal) -> Go {
+        match &mut self.preread {
+            Some(preread) if preread.sends_alerts() => {
+                preread.refusal = Some(refusal);
+                Stop(Verdict::HandOver)
+            }
+            _ => Stop(Verdict::End(refusal.ended())),
         }
     }
 

@@ -308,11 +308,12 @@ impl WorkerThread {
             }
         }
         while let Some(carried) = self.worker.carried() {
-            let Carried { client, bytes, permit, client_info, listener } = carried;
+            let Carried { client, bytes, permit, client_info, listener, refusal } = carried;
             if let Some(runtime) = self.workers.runtimes.get(self.worker.index) {
                 // The queue has no limit of its own: each entry holds a permit. Without a receiver the process is about
                 // to end.
-                let _ = runtime.send(Carried { client: client.into(), bytes, permit, client_info, listener });
+                let client = client.into();
+                let _ = runtime.send(Carried { client, bytes, permit, client_info, listener, refusal });
             }
         }
     }

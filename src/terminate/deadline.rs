@@ -14,6 +14,10 @@ use tokio::time::{Instant, Sleep};
 use crate::clock::{self, Micros};
 use crate::config;
 
+/// How long bytes of a client are read and dropped after the last byte to it: a reset would remove that from its buffer
+/// unread.
+pub const LINGER: Micros = 1_000_000;
+
 /// Timeouts of requests, in microseconds, copied so that no conversation holds a configuration while it waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {

@@ -8,12 +8,14 @@
 //! Invariant: a conversation ends with one outcome; its client's stream ends with a FIN only after everything was sent,
 //! and with a reset otherwise; sockets, permit and leases are released by dropping them.
 
+mod accept;
 mod buffer;
 mod connect;
 mod conversation;
 mod deadline;
 mod handshakes;
 mod http;
+mod refuse;
 mod relay;
 mod runtime;
 mod secure;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 use self::buffer::Buffer;
 use self::connect::{Connected, Connector};
 use self::conversation::Conversation;
-use self::deadline::{Deadline, until};
+use self::deadline::Deadline;
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
 use self::secure::Secured;
@@ -37,13 +39,12 @@ use self::socket::Socket;
 use self::state::{ConversationStage, Placed};
 use self::stream::Stream;
 use crate::admission::HeldBytes;
+use crate::alert::TlsRefusal;
 use crate::clock::{self, Micros};
 use crate::config::Tls;
-use crate::connection::{Carried, ClientInfo};
-use crate::fault::{Endpoint, Fault};
+use crate::connection::Carried;
 use crate::outcome::Ended;
 use crate::pool::{PickScene, Pool};
-use crate::server_name::ServerName;
 use crate::snapshot::{Listener, RouteTarget};
 use crate::tls::{self, Termination};
 
@@ -51,25 +52,34 @@ pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
 async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
-    let Carried { client, bytes, permit, client_info, listener } = carried;
+    let Carried { client, bytes, permit, client_info, listener, refusal } = carried;
     let conversation = Conversation::begin(&context, client_info, permit, listener);
     let state = Rc::clone(&conversation.state);
     let ended = tokio::select! {
         biased;
         ended = state.cancelled() => ended,
-        ended = run(&conversation, client, bytes) => ended,
+        ended = run(&conversation, client, bytes, refusal) => ended,
     };
     conversation.finish(ended);
 }
 
-/// The whole story: route → TLS with the client → requests, or a relay.
-async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes) -> Ended {
-    let Some(routed) = Routed::of(conversation) else { return Ended::NoRoute };
+/// The whole story: route (or refusal) → TLS with the client → requests, or a relay.
+async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, refusal: Option<TlsRefusal>) -> Ended {
+    if let Some(refusal) = refusal {
+        return refuse::refuse(conversation, client, &preread, refusal).await;
+    }
+    let Some(routed) = Routed::of(conversation) else {
+        // The rules have changed since the worker routed the connection.
+        return match conversation.client_info.hello_read {
+            true => refuse::refuse(conversation, client, &preread, TlsRefusal::NoRoute).await,
+            false => Ended::NoRoute,
+        };
+    };
     conversation.state.enter(ConversationStage::Handshake { pool: routed.pool().shared_name() });
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
     let (client, secured, unread) = match routed.target.tls {
-        Tls::Terminate => match handshake(conversation, &routed, socket, preread, hello_until).await {
+        Tls::Terminate => match accept::accept(conversation, &routed, socket, preread, hello_until).await {
             Ok((client, secured)) => (client, secured, Buffer::default()),
             Err(ended) => return ended,
         },
@@ -109,49 +119,6 @@ impl Routed {
     }
 }
 
-/// TLS with the client, once `max_handshakes` allows it and within what is left of `hello_timeout`.
-async fn handshake(
-    conversation: &Conversation,
-    routed: &Routed,
-    socket: Socket,
-    preread: HeldBytes,
-    deadline: Micros,
-) -> Result<(Stream, Secured), Ended> {
-    let context = &conversation.context;
-    // A route that terminates has a server: its certificates were read when the snapshot was built.
-    let server = routed.server().ok_or(Ended::LocalError)?;
-    let limit = context.current.load().config.limits.max_handshakes;
-    let _permit = until(deadline, context.handshakes.permit(limit)).await.ok_or(Ended::HandshakeLimit)?;
-    let accepted = until(deadline, Stream::accept(socket, server.config(), preread)).await;
-    let mut client = accepted.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
-        Fault::Tls if !takes_name(&conversation.client_info) => Ended::BadServerName,
-        Fault::Tls => Ended::HandshakeFailed,
-        Fault::Cut => Ended::HandshakeCut,
-        other => other.ending(Endpoint::Client),
-    })?;
-    let connection = client.server().ok_or(Ended::LocalError)?;
-    let identity = match server.identity(connection, clock::unix_s()) {
-        Ok(identity) => identity,
-        Err(tls::CertificateExpired) => {
-            client.socket().reset_on_drop(false);
-            return Err(Ended::CertificateExpired);
-        }
-    };
-    let facts = tls::TlsFacts::of(connection);
-    context.counters().handshakes.add(1);
-    context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
-    let tls = facts.map(|facts| Box::new(secure::tls_line(facts, identity.as_ref())));
-    conversation.state.enter(ConversationStage::Secured { tls });
-    let secured = Secured::by_handshake(facts, identity.as_ref());
-    Ok((client, secured))
-}
-
-/// True unless TLS that ends here refuses any hello with this server name.
-fn takes_name(client_info: &ClientInfo) -> bool {
-    let sent = client_info.odd_name.as_deref().or(client_info.sni.as_ref().map(ServerName::as_str));
-    sent.is_none_or(tls::takes_name)
-}
-
 /// Serves a pool without `http`: pick → connect → relay of all bytes.
 async fn serve_bytes(
     conversation: &Conversation,
@@ -177,7 +144,17 @@ async fn serve_bytes(
     let counters = backend.lease.counters(conversation.context.counters_index);
     let streams = (&mut client, &mut backend.stream);
     let directions = (RelayDirection::holding(unread), RelayDirection::default());
-    relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await
+    let ended = relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await;
+    drop(backend);
+    linger_after(&mut client, ended).await;
+    ended
+}
+
+/// Lets the client read the alert of its broken TLS.
+async fn linger_after(client: &mut Stream, ended: Ended) {
+    if ended == Ended::ClientTls {
+        client.linger().await;
+    }
 }
 
 async fn connect(

@@ -46,7 +46,7 @@ pub struct RuntimeContext {
     pub current: Arc<Current>,
     /// The counters of all runtimes; each writes its own.
     counters: Arc<[Padded<ConversationCounters>]>,
-    /// Limits TLS handshakes under way at once in the whole process.
+    /// Limits TLS handshakes that are worked at at once in the whole process.
     pub handshakes: Arc<Handshakes>,
     /// Every conversation of this thread, by its number.
     pub conversations: RefCell<BTreeMap<u64, Rc<ConversationState>>>,

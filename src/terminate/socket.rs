@@ -45,6 +45,11 @@ impl Socket {
         }
     }
 
+    /// Waits until bytes, the end or an error can be read; reads nothing.
+    pub async fn readable(&self) -> Result<(), Fault> {
+        self.socket.readable().await.map(drop).map_err(|error| Fault::of_io(&error))
+    }
+
     /// Reads into the buffer; 0 bytes mean the end of the stream.
     pub fn poll_recv(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {

@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
+use super::deadline::{LINGER, until};
 use super::socket::Socket;
-use crate::admission::HeldBytes;
-use crate::client_hello;
+use crate::clock;
 use crate::fault::Fault;
 
 /// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
@@ -43,27 +43,43 @@ impl Stream {
         Self { socket, tls: None, closing: false }
     }
 
-    /// Makes the handshake with a client; `preread` are the bytes that the worker has read. They are dropped before the
-    /// wait for more.
-    pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: HeldBytes) -> Result<Self, Fault> {
-        let mut tls = ServerConnection::new(config).map_err(|_| Fault::Tls)?;
+    /// Makes a stream towards a client that is to make a handshake; see [`Self::take_in`] and
+    /// [`Self::take_in_more`].
+    pub fn with_client(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, Fault> {
+        let mut tls = ServerConnection::new(config).map_err(|_| Fault::Local)?;
         tls.set_buffer_limit(Some(UNSENT_MAX));
-        let mut stream = Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false };
-        // All preread bytes come before the first read of the socket: a client that has sent everything waits now.
-        let few_records = client_hello::in_few_records(&preread);
-        let mut rest = &*few_records;
-        while !rest.is_empty() {
-            let Some(tls) = &mut stream.tls else { break };
-            tls.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
-            if tls.process_new_packets().is_err() {
-                stream.send_alert().await;
-                return Err(Fault::Tls);
-            }
+        Ok(Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false })
+    }
+
+    /// Processes the bytes of the handshake that the worker has read. They come before the first read of the socket: a
+    /// client that has sent everything waits now.
+    pub fn take_in(&mut self, mut unread: &[u8]) -> Result<(), Fault> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        while !unread.is_empty() {
+            tls.read_tls(&mut unread).map_err(|_| Fault::Tls)?;
+            tls.process_new_packets().map_err(|_| Fault::Tls)?;
         }
-        drop(few_records);
-        drop(preread);
-        stream.shake_hands().await?;
-        Ok(stream)
+        Ok(())
+    }
+
+    /// Processes the bytes of the handshake that the socket has, without waiting.
+    pub async fn take_in_more(&mut self) -> Result<(), Fault> {
+        let filled = std::future::poll_fn(|cx| Poll::Ready(self.poll_fill(cx))).await;
+        match filled {
+            Poll::Ready(Ok(0)) => Err(Fault::Cut),
+            Poll::Ready(filled) => filled.map(drop),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// True until the handshake is complete.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
+
+    /// Sends everything that TLS holds back.
+    pub async fn flush(&mut self) -> Result<(), Fault> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Makes the handshake with a backend.
@@ -76,7 +92,7 @@ impl Stream {
 
     async fn shake_hands(&mut self) -> Result<(), Fault> {
         std::future::poll_fn(|cx| {
-            while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            while self.is_handshaking() {
                 if self.tls.as_ref().is_some_and(|tls| tls.wants_write()) {
                     ready!(self.poll_flush(cx))?;
                     continue;
@@ -91,11 +107,23 @@ impl Stream {
         .await
     }
 
-    /// Sends the alert of a failed handshake, and closes without a reset so that the peer can read it.
-    async fn send_alert(&mut self) {
-        let _ = std::future::poll_fn(|cx| self.poll_flush(cx)).await;
-        self.socket.shutdown();
+    /// Ends sending after an alert or another last word, and drops what the peer still sends, until it closes or
+    /// [`LINGER`] has passed: a close before that resets, and removes the last word from the peer's buffer unread.
+    pub async fn linger(&mut self) {
         self.socket.reset_on_drop(false);
+        let until_closed = std::future::poll_fn(|cx| {
+            if ready!(self.poll_flush(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut self.closing, true) {
+                self.socket.shutdown();
+            }
+            // On the stack of this poll, so that a waiting conversation does not hold it.
+            let mut scrap = [0; 4096];
+            while matches!(ready!(self.socket.poll_recv(cx, &mut scrap)), Ok(1..)) {}
+            Poll::Ready(())
+        });
+        let _ = until(clock::now() + LINGER, until_closed).await;
     }
 
     /// Returns the TLS connection with a client; `None` = no TLS, or a backend's stream.

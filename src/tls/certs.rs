@@ -2,7 +2,7 @@
 //!
 //! Choice: certificates of the exact name, else of the wildcard above it (one label, RFC 9525 §6.3), else the default;
 //! among several those that the client can verify, ECDSA before Ed25519 before RSA because that is the order of the
-//! cost of a signature, and among equals the first in the file. Fetches nothing and staples nothing (OCSP).
+//! cost of a signature, and among equals the first in the file; where the client can verify none, the first. Fetches nothing and staples nothing (OCSP).
 //!
 //! Invariant: an index never changes. Another set of certificates is another index, in another snapshot; handshakes
 //! under way go on with theirs.
@@ -130,17 +130,17 @@ impl Index {
         index
     }
 
-    /// The certificate for a client. `None`: the client cannot verify any certificate of this name.
+    /// The certificate for a client; the first of the name if the client can verify none of them, because then the
+    /// handshake itself finds that nothing is common, and says so (handshake_failure). `None`: there is no certificate.
     pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
         // Names in a hello may be written in any case, and end in a dot; names in the index are lower and do not.
         let name = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let exact = name.as_deref().and_then(|name| self.exact.get(name));
         let below = name.as_deref().and_then(|name| self.below.get(name.split_once('.')?.1));
-        match (exact, below) {
-            (None, None) => self.default.iter().find(fits),
-            (exact, below) => exact.into_iter().chain(below).flatten().find(fits),
-        }
+        let default = if exact.is_none() && below.is_none() { Some(&self.default) } else { None };
+        let of_name = || exact.into_iter().chain(below).chain(default).flatten();
+        of_name().find(fits).or_else(|| of_name().next())
     }
 }
 

@@ -264,7 +264,7 @@ impl Loading {
         common: &SharedTls,
     ) -> Option<Arc<Upstream>> {
         let tls = pool.tls.as_ref()?;
-        let protocols = server::alpn(pool.http, &pool.alpn);
+        let protocols = server::alpn_of_backends(pool.http, &pool.alpn);
         let upstream = Upstream::load(tls, protocols, previous, &mut self.files, &common.provider, &common.clock);
         self.record(&format!("pool \"{}\": tls", pool.name), upstream)
     }

@@ -31,8 +31,9 @@ const TICKETS_MAX: usize = 4;
 /// The longest common name in bytes that is passed on: RFC 5280 allows a quarter of it, and headers have a limit.
 const COMMON_NAME_MAX: usize = 256;
 
-/// The only ALPN protocol of pools with `http = true`.
-const HTTP: &str = "http/1.1";
+/// The ALPN protocols of listeners in front of pools with `http = true`, the preferred one first: the versions that are
+/// read. Requests to backends are HTTP/1.1.
+const HTTP: [&str; 2] = ["http/1.1", "http/1.0"];
 
 /// The settings that all routes of a process share.
 pub(super) struct SharedTls {
@@ -50,9 +51,14 @@ pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion
     }
 }
 
-/// The protocols that a pool offers by ALPN.
+/// The protocols that a listener offers by ALPN in front of a pool.
 pub(super) fn alpn(http: bool, own: &[String]) -> Vec<Vec<u8>> {
-    if http { vec![HTTP.into()] } else { own.iter().map(|name| name.clone().into_bytes()).collect() }
+    if http { HTTP.map(Vec::from).to_vec() } else { own.iter().map(|name| name.clone().into_bytes()).collect() }
+}
+
+/// The protocols that are offered to the backends of a pool.
+pub(super) fn alpn_of_backends(http: bool, own: &[String]) -> Vec<Vec<u8>> {
+    if http { vec![HTTP[0].into()] } else { alpn(http, own) }
 }
 
 /// The TLS server of one terminated route.

@@ -18,8 +18,8 @@ const KEEPALIVE_LONGEST: Duration = Duration::from_secs(9 * 3600);
 const KEEPALIVE_PROBES: RangeInclusive<u64> = 1..=127;
 const WORKERS: RangeInclusive<u64> = 1..=256;
 const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
-/// Default of `max_handshakes`; a handshake may hold up to 64 KiB.
-const HANDSHAKES_MAX: usize = 4096;
+/// Default of `max_handshakes`: more than any machine works at at once, and few enough that others find their turn soon.
+const HANDSHAKES_MAX: usize = 256;
 /// Default and bound of `hello_max`: longer ones are refused by TLS libraries, too.
 const HELLO_MAX: u64 = 64 << 10;
 /// Default of `hello_memory`: room for several hundred of the longest hellos.

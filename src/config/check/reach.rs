@@ -13,8 +13,8 @@ use super::pool::ParsedPool as Pool;
 use crate::config::file::Section;
 use crate::config::{self, Tls};
 
-/// The ALPN protocol that a pool with `http = true` offers.
-const HTTP: &str = "http/1.1";
+/// The ALPN protocols that a pool with `http = true` offers.
+const HTTP: [&str; 2] = ["http/1.1", "http/1.0"];
 
 /// Checks every place where a listener names a pool.
 pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
@@ -63,7 +63,7 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
     if use_.tls != Tls::Terminate {
         return;
     }
-    let offered: Vec<&str> = if pool.http { vec![HTTP] } else { pool.alpn.iter().map(String::as_str).collect() };
+    let offered: Vec<&str> = if pool.http { HTTP.to_vec() } else { pool.alpn.iter().map(String::as_str).collect() };
     // A pool without `alpn` negotiates no protocol, and the handshake succeeds.
     for wanted in use_.alpn.iter().filter(|wanted| !offered.is_empty() && !offered.contains(&wanted.as_str())) {
         let why = format!("alpn \"{wanted}\" is not offered by pool \"{}\", which offers only", pool.name);
@@ -94,7 +94,10 @@ fn check_alpn(pool: &Pool<'_>, is_terminated: bool) {
     if pool.config.http {
         pool.section.error(
             "alpn",
-            Bad::new(format!("alpn cannot be set with http = true: such a pool offers only \"{HTTP}\"")),
+            Bad::new(format!(
+                "alpn cannot be set with http = true: such a pool offers only \"{}\"",
+                HTTP.join("\", \"")
+            )),
         );
     } else if !is_terminated {
         pool.section.idle_keys(&["alpn"], "because no route that terminates TLS names this pool");

@@ -35,3 +35,16 @@ fn every_answer_is_a_whole_message_and_head_gets_no_body() {
         assert!(!reader.response(&answer).persists());
     }
 }
+
+#[test]
+fn plain_http_at_a_port_for_https_gets_a_whole_message_without_a_request_id() {
+    let (mut answer, mut to_head) = (Vec::new(), Vec::new());
+    answer::write_https_expected(&mut answer, false, 784_111_777);
+    answer::write_https_expected(&mut to_head, true, 784_111_777);
+    assert!(answer.len() <= 512 && answer.starts_with(&to_head), "{}", answer.len());
+    assert!(matches!(arrive(&answer, [], Some(ASKED)), Outcome::Whole(Framing::Length(_), end) if end == answer.len()));
+    let reader = read_response(&answer, ASKED);
+    assert_eq!((reader.response(&answer).status, reader.response(&answer).persists()), (400, false));
+    let text = String::from_utf8(answer).unwrap();
+    assert!(!text.contains("X-Request-Id") && text.ends_with("\nplain HTTP was sent to a port that serves HTTPS\n"));
+}

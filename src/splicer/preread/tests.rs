@@ -56,6 +56,7 @@ fn read(preread: &mut Preread, mut bytes: &[u8], most: usize, memory: &Arc<Hello
         match preread.look() {
             PrereadProgress::Known => return Ok(()),
             PrereadProgress::Refused(ended) => return Err(ended),
+            PrereadProgress::NoHello(refusal) => return Err(refusal.ended()),
             PrereadProgress::Announced => continue,
             PrereadProgress::More => {}
         }

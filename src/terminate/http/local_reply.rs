@@ -9,18 +9,14 @@ use std::task::{Poll, ready};
 
 use super::request_log::RequestLog;
 use super::{AfterRequest, HttpConnection};
-use crate::clock::{self, Micros};
+use crate::clock;
 use crate::connection::request_id;
 use crate::http::Method;
 use crate::http::answer::{self, StatusCode};
 use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
-use crate::terminate::deadline::until;
+use crate::terminate::deadline::{LINGER, until};
 use crate::terminate::stream::Got;
-
-/// How long bytes of a client are read and dropped after the last byte to it: a reset would remove that from its buffer
-/// unread.
-const LINGER: Micros = 1_000_000;
 
 /// Why a request got no complete response.
 #[derive(Debug, Clone, Copy)]

@@ -28,6 +28,7 @@ use super::buffer::Buffer;
 use super::connect::{Connected, Connector};
 use super::conversation::Conversation;
 use super::deadline::{Deadline, Timeouts};
+use super::linger_after;
 use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
@@ -67,16 +68,19 @@ pub async fn serve_requests(
         count: 0,
         idle_since: clock::now(),
     };
-    loop {
+    let ended = loop {
         if let Err(ended) = connection.read_head(first_until).await {
-            return ended;
+            break ended;
         }
         match connection.serve().await {
             AfterRequest::NextHead => connection.reader.reset(),
-            AfterRequest::Over(ended) => return ended,
+            AfterRequest::Over(ended) => break ended,
             AfterRequest::Switched(upstream) => return connection.relay_upgraded(upstream).await,
         }
-    }
+    };
+    connection.upstreams = Upstreams::default();
+    linger_after(&mut connection.client.stream, ended).await;
+    ended
 }
 
 /// What the client's connection does after a request.
@@ -305,7 +309,10 @@ impl HttpConnection<'_> {
         self.conversation.forget_rules();
         let counters = upstream.lease.counters(self.conversation.context.counters_index);
         let streams = (&mut self.client.stream, &mut upstream.stream);
-        relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await
+        let ended = relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await;
+        drop(upstream);
+        linger_after(&mut self.client.stream, ended).await;
+        ended
     }
 
     /// Timeouts of the configuration in force.

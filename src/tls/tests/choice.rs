@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
-use rustls::{CertificateError, Error, NamedGroup, ProtocolVersion, SignatureScheme};
+use rustls::{AlertDescription, CertificateError, Error, NamedGroup, ProtocolVersion, SignatureScheme};
 
 use super::super::Index;
 use super::*;
@@ -78,7 +78,52 @@ fn of_one_name_each_client_gets_what_it_can_verify() {
     let rsa = &[SignatureScheme::RSA_PSS_SHA256];
     assert_eq!(index.choose(Some("a.example"), rsa).unwrap().cert[0], shop.der("rsa"));
     assert_eq!(index.choose(None, rsa).unwrap().cert[0], shop.der("rsa"));
-    assert!(index.choose(Some("a.example"), &[SignatureScheme::ED25519]).is_none());
+    // The client finds out by handshake_failure, which says more than a server without a certificate could.
+    assert_eq!(index.choose(Some("a.example"), &[SignatureScheme::ED25519]).unwrap().cert[0], shop.der("ecdsa"));
+}
+
+#[test]
+fn a_client_with_nothing_in_common_gets_handshake_failure_whatever_its_name() {
+    let shop = Workshop::new();
+    shop.mint("ecdsa", &["a.example"]);
+    shop.mint_rsa("rsa", &["b.example"]);
+    shop.mint("wild", &["*.c.example"]);
+    let server = default_of(&shop.load(&site(&["ecdsa", "rsa", "wild"], ""), None).unwrap());
+    let old = |suite| {
+        let mut old = provider();
+        old.cipher_suites = vec![suite];
+        shop.client_with(old)
+    };
+    // TLS 1.3, and signatures of one kind only.
+    let verifying = |rsa: bool| {
+        let mut modern = provider();
+        let algorithms = &mut modern.signature_verification_algorithms;
+        let name = |scheme: &SignatureScheme| scheme.as_str().unwrap_or_default().starts_with("RSA");
+        algorithms.mapping =
+            algorithms.mapping.iter().filter(|(scheme, _)| name(scheme) == rsa).copied().collect::<Vec<_>>().leak();
+        shop.client_with(modern)
+    };
+    let (only_rsa, only_ecdsa) = (
+        [old(cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256), verifying(true)],
+        [old(cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256), verifying(false)],
+    );
+    for (clients, names) in
+        [(only_rsa, ["a.example", "x.c.example", "unknown.example"]), (only_ecdsa, ["b.example"; 3])]
+    {
+        for (client, name) in clients.iter().flat_map(|client| names.map(|name| (client, name))) {
+            let server_name = rustls::pki_types::ServerName::try_from(name).unwrap();
+            let mut client = ClientConnection::new(Arc::new(client.clone()), server_name).unwrap();
+            let mut server = ServerConnection::new(server.clone()).unwrap();
+            let (mut hello, mut answer) = (Vec::new(), Vec::new());
+            client.write_tls(&mut hello).unwrap();
+            server.read_tls(&mut &hello[..]).unwrap();
+            let error = server.process_new_packets().unwrap_err();
+            assert!(matches!(error, Error::PeerIncompatible(_)), "{name}: {error}");
+            server.write_tls(&mut answer).unwrap();
+            let told = client.read_tls(&mut &answer[..]).map(|_| client.process_new_packets().unwrap_err());
+            assert_eq!(told.unwrap(), Error::AlertReceived(AlertDescription::HandshakeFailure), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -192,6 +237,9 @@ fn only_what_is_spoken_is_agreed_on() {
     for (server, offered, agreed) in [
         (&http, &["h2", "http/1.1"][..], Ok(Some("http/1.1"))),
         (&http, &[], Ok(None)),
+        (&http, &["http/1.0"], Ok(Some("http/1.0"))),
+        (&http, &["http/1.0", "http/1.1"], Ok(Some("http/1.1"))),
+        (&http, &["http/0.9"], Err(())),
         (&http, &["h2"], Err(())),
         (&relay, &["x-mqtt", "mqtt"], Ok(Some("mqtt"))),
         (&relay, &["http/1.1"], Err(())),

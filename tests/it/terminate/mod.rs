@@ -1,6 +1,7 @@
 //! Terminated connections: TLS with clients, relays, requests placed one by one.
 
 mod abuse;
+mod alerts;
 mod backend;
 mod check_agrees;
 mod client;

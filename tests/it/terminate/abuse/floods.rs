@@ -1,18 +1,17 @@
-//! More handshakes than `max_handshakes`, and handshakes that their client gives up.
+//! Handshakes that wait for their client, more than `max_handshakes`, and handshakes that their client gives up.
 
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
-use tokio::task::spawn_local;
 
-use super::{Honest, ask, backend, ended, half_shaken, nothing_is_left};
+use super::{Honest, backend, ended, half_shaken, nothing_is_left};
 use crate::support::authority::hello;
 use crate::support::backend::{listener, pool};
 use crate::support::load_support::{alone, at_rest};
 use crate::support::{Sessile, eventually};
 use crate::terminate::Front;
 use crate::terminate::client::config;
-use crate::terminate::load::{Backends, connect, connect_tls, run};
+use crate::terminate::load::{Backends, connect, run};
 
 fn front(limits: &str, backends: &Backends) -> Front {
     let tables = listener("p", "").replace("\"l\"", "\"plain\"") + &pool("p", "http = true\n", &backends.addresses);
@@ -20,53 +19,37 @@ fn front(limits: &str, backends: &Backends) -> Front {
     Front::with(&format!("{log}[limits]\n{limits}"), "pool = \"p\"\n", &tables)
 }
 
-/// The first clients hold all permits until their timeout, the others wait. A later client is served as soon as permits
-/// are free, and a client that needs no handshake does not wait at all.
+/// Clients that have their ServerHello and send nothing more are awaited until their timeout. With a single turn for the
+/// whole process, each of them gets that far, and so does every other client meanwhile.
 #[test]
-fn more_handshakes_than_allowed_wait_for_their_turn_and_end_at_their_limit() {
-    const TURNS: usize = 8;
-    const MORE: usize = 40;
+fn clients_that_wait_inside_their_handshake_hold_no_turn() {
+    const WAITING: usize = 48;
     let _alone = alone();
     let backends = backend();
-    let front = front(&format!("hello_timeout = \"2s\"\nmax_handshakes = {TURNS}\n"), &backends);
+    let front = front("hello_timeout = \"2s\"\nmax_handshakes = 1\n", &backends);
     let before = at_rest(|| front.sessile.descriptors());
     let (tls, open, plain) = (config(&front.authority), front.address(), front.sessile.address("plain"));
     run(async {
-        let kept = Honest::start(open, Some(&tls), false);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let others = [kept, Honest::start(plain, None, true)];
         let began = Instant::now();
-        let mut flood = Vec::new();
-        for _ in 0..TURNS {
-            flood.push(half_shaken(open, &tls).await.0);
+        let mut waiting = Vec::new();
+        for _ in 0..WAITING {
+            waiting.push(half_shaken(open, &tls).await.0);
         }
-        for _ in 0..MORE {
-            let mut line = connect(open).await;
-            line.send(hello(&tls, "a.test").1).await.expect("a connection");
-            flood.push(line);
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let tardy = spawn_local(async move {
-            let mut line = connect_tls(open, &tls).await;
-            ask(&mut line).await;
-            began.elapsed()
-        });
-        for mut line in flood {
+        let fresh = [Honest::start(open, Some(&tls), true), Honest::start(plain, None, true)];
+        for mut line in waiting {
             let _ = line.stream.read_to_end(&mut Vec::new()).await;
         }
         let took = began.elapsed();
         assert!(took > Duration::from_millis(1_900) && took < Duration::from_millis(3_500), "{took:?}");
-        let tardy = tardy.await.expect("a client that is content");
-        println!("the flood was over after {took:?}, a client behind it was served after {tardy:?}");
-        for honest in others {
+        for honest in fresh {
             let (served, longest) = honest.stop().await;
+            println!("an honest client was served {served} times, in {longest:?} at most");
             assert!(served > 20 && longest < Duration::from_millis(1_300), "{served} times, in {longest:?} at most");
         }
     });
     let (timeout, limit) =
         (ended(&front.sessile, "l", "handshake_timeout"), ended(&front.sessile, "l", "handshake_limit"));
-    assert_eq!(timeout + limit, (TURNS + MORE) as u64);
-    assert!(timeout >= TURNS as u64 && limit > 0, "{timeout} and {limit}");
+    assert_eq!((timeout, limit), (WAITING as u64, 0));
     nothing_is_left(&front.sessile, before);
 }
 

@@ -29,7 +29,7 @@ fn curl_asks_uploads_and_waits_for_100() {
     let _nginx = nginx(&program, site, &server);
     let front = Front::start("", "http = true\n", &[site]);
     let base = base(&front);
-    for http in [&["--http1.1"][..], &["--http2"], &["--http1.0", "--no-alpn"]] {
+    for http in [&["--http1.1"][..], &["--http2"], &["--http1.0"], &["--http1.0", "--no-alpn"]] {
         let said = output(curl(&front).args(http).args([&format!("{base}/say"), &format!("{base}/say")]));
         assert_eq!(said, format!("https a.test:{0}\nhttps a.test:{0}\n", front.address().port()), "{http:?}");
     }

@@ -1,0 +1,96 @@
+//! [`refuse`]: tells a client why it gets no TLS handshake: by an alert, or by the status 400 if it speaks plain HTTP.
+//!
+//! Decides nothing; the worker's hello reader and the routes have refused the connection. Invariant: the reply is the
+//! last thing that the client is sent, and no reset removes it from the client's buffer unread.
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+
+use super::connect::write_all;
+use super::conversation::Conversation;
+use super::deadline::{LINGER, until};
+use super::socket::Socket;
+use super::stream::{Got, Stream};
+use crate::alert::TlsRefusal;
+use crate::clock::{self, Micros};
+use crate::http::answer;
+use crate::outcome::Ended;
+use crate::snapshot::Listener;
+
+/// Longest method of a request that is recognised.
+const METHOD_MAX: usize = 16;
+
+/// Refuses a connection. `preread` are the bytes that the worker has read.
+pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: &[u8], refusal: TlsRefusal) -> Ended {
+    let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
+    let mut client = Stream::plain(socket);
+    conversation.state.moved(preread.len() as u64, 0, clock::now());
+    let mut http = None;
+    let listener = conversation.listener().filter(|_| refusal == TlsRefusal::NotTls);
+    if let Some(listener) = listener.filter(|listener| serves_http(listener)) {
+        let hello_until = conversation.client_info.accepted + Micros::from(listener.hello_ms) * 1_000;
+        drop(listener);
+        http = until(hello_until, plain_request(&mut client, preread.to_vec())).await.flatten();
+    }
+    conversation.forget_rules();
+    let mut reply = Vec::new();
+    match http {
+        Some(head_only) => {
+            conversation.context.counters().answers.add(1);
+            answer::write_https_expected(&mut reply, head_only, clock::unix_s());
+        }
+        None => reply.extend(refusal.alert().record()),
+    }
+    if let Some(Ok(())) = until(clock::now() + LINGER, write_all(&mut client, &reply)).await {
+        conversation.state.moved(0, reply.len() as u64, clock::now());
+    }
+    client.linger().await;
+    refusal.ended()
+}
+
+/// True if a pool behind the listener serves HTTP.
+fn serves_http(listener: &Listener) -> bool {
+    let config = &listener.config;
+    let mut names = config.routes.iter().map(|route| &route.pool).chain(&config.pool);
+    names.any(|name| listener.pools.iter().any(|pool| pool.name() == name && pool.config().http))
+}
+
+/// Reads until the bytes begin like a request, or cannot any more. `Some(true)`: a HEAD request; `None`: not a request.
+async fn plain_request(client: &mut Stream, mut bytes: Vec<u8>) -> Option<bool> {
+    loop {
+        if let Some(method) = method(&bytes) {
+            return method.map(|method| method == b"HEAD");
+        }
+        let mut piece = [0; 64];
+        match poll_fn(|cx| client.poll_read(cx, &mut piece)).await {
+            Ok(Got::Bytes(n)) => bytes.extend_from_slice(&piece[..n]),
+            _ => return None,
+        }
+    }
+}
+
+/// The method at the start of a request. `Some(None)`: the bytes are no request; `None`: more bytes are needed.
+fn method(bytes: &[u8]) -> Option<Option<&[u8]>> {
+    match bytes.iter().take(METHOD_MAX + 1).position(|byte| !byte.is_ascii_uppercase()) {
+        Some(length) if length > 0 && bytes[length] == b' ' => Some(Some(&bytes[..length])),
+        None if bytes.len() <= METHOD_MAX => None,
+        _ => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_known_by_its_method_and_the_space_behind_it() {
+        assert_eq!(method(b"GET / HTTP/1.1\r\n"), Some(Some(&b"GET"[..])));
+        assert_eq!(method(b"HEAD "), Some(Some(&b"HEAD"[..])));
+        for more in [&b""[..], b"G", b"OPTIONS"] {
+            assert_eq!(method(more), None, "{more:?}");
+        }
+        for other in [&b" "[..], b"SSH-2.0-x", b"get / HTTP/1.1", b"\x80\x2e\x01", b"GET\r\n", &[b'A'; 17]] {
+            assert_eq!(method(other), Some(None), "{other:?}");
+        }
+    }
+}
