@@ -42,7 +42,7 @@ use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
-pub use self::files::{certificates_and_keys, cookie_keys, read_files};
+pub use self::files::{certificates_and_keys, cookie_keys, examine};
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;

@@ -1,6 +1,7 @@
 //! Handshakes in memory: real clients against what a file means, no socket.
 
 mod choice;
+mod files;
 mod memory;
 mod resumption;
 mod upstream;
@@ -83,7 +84,8 @@ impl Workshop {
     fn load_at(&self, text: &str, previous: Option<&Termination>, clock: &Clock) -> Result<Termination, Vec<String>> {
         let text = text.replace('@', self.folder.path().to_str().unwrap());
         let checked = config::check(&text, &|_| Err(std::io::Error::other("no names here"))).unwrap();
-        Termination::load_with(&checked.config, previous, Arc::new(clock.clone()))
+        let loaded = Termination::load_with(&checked.config, previous, Arc::new(clock.clone()));
+        loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     /// A client that believes the authority and remembers sessions.
