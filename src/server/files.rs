@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::written;
 use crate::clock;
 use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
@@ -56,6 +57,9 @@ fn examine_for(
 ) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
     let draft = config::draft(text, &crate::socket::resolve);
     let read = read_files(&draft.config, in_force);
+    written::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config))
+        .into_iter()
+        .for_each(|p| draft.refuse(p));
     match read {
         Ok((loaded, access)) => {
             let of_store = access.iter().flat_map(Access::warnings);

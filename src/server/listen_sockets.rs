@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use super::written;
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::limits;
 use crate::snapshot::Snapshot;
@@ -175,6 +176,7 @@ impl ListenSockets {
                 Ok(vec![(group, Some(real))])
             }
             Bind::Unix(path) => {
+                written::make_folder(path, written::OPEN).map_err(error)?;
                 let socket = socket::bind_unix(path).map_err(error)?;
                 made.push(path.clone());
                 Ok(vec![(vec![Arc::new(socket)], None)])

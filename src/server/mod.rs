@@ -13,6 +13,7 @@ mod reload;
 mod status;
 mod stop;
 mod table_file;
+mod written;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -260,6 +261,7 @@ fn lock_instance(config: &Config) -> Result<Option<File>, StartError> {
     let Some(socket) = &config.process.admin.socket else { return Ok(None) };
     let path = socket.with_extension("lock");
     let cannot = |why: String| StartError::unavailable("admin.socket", format!("{}: {why}", path.display()));
+    written::make_folder(socket, written::OPEN).map_err(|error| cannot(error.to_string()))?;
     let file = File::options().create(true).append(true).open(&path).map_err(|error| cannot(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -10,6 +10,7 @@ mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
+mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
