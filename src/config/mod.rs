@@ -84,8 +84,12 @@ pub struct Process {
 /// Addresses of the admin interface; either may be off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Path of the unix socket (mode 0660), with its lock file beside it; `None`: off.
+    /// Path of the unix socket, with its lock file beside it; `None`: off.
     pub socket: Option<PathBuf>,
+    /// Mode of the socket file; 0660 by default.
+    pub mode: u32,
+    /// Group of the socket file, by name or number; `None`: the group of the process.
+    pub group: Option<String>,
     /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
 }

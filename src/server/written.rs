@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::{Bind, Config, FileProblem};
+use crate::socket;
 
 /// Mode of a folder for sockets, which other users connect to.
 pub(super) const OPEN: u32 = 0o755;
@@ -28,12 +29,12 @@ struct WrittenFile<'c> {
     is_socket: bool,
 }
 
-/// The files of a configuration that cannot be written. `in_force`: files that this
+/// The files of a configuration that cannot be written, and groups that do not exist. `in_force`: files that this
 /// configuration has as well are in use already, and not judged again.
 pub(super) fn problems(config: &Config, in_force: Option<&Config>) -> Vec<FileProblem> {
     let known: Vec<_> = in_force.into_iter().flat_map(files).map(|file| file.path.to_owned()).collect();
     let new = files(config).into_iter().filter(|file| !known.iter().any(|path| path == file.path));
-    new.filter_map(|file| judge(&file).map(|bad| file.problem(&bad))).collect()
+    new.filter_map(|file| judge(&file).map(|bad| file.problem(&bad))).chain(unknown_groups(config)).collect()
 }
 
 /// Makes the folder of a file, and those above it, if they are missing.
@@ -120,6 +121,18 @@ impl WrittenFile<'_> {
         });
         FileProblem { element: self.element.clone(), hint, ..FileProblem::new(&self.object, self.key, message) }
     }
+}
+
+fn unknown_groups(config: &Config) -> impl Iterator<Item = FileProblem> {
+    let admin = config.process.admin.group.as_ref().map(|group| ("admin".to_owned(), group));
+    let listeners = config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.group.as_ref().map(|group| (format!("listener \"{}\"", listener.name), group)));
+    admin.into_iter().chain(listeners).filter_map(|(object, group)| {
+        let unknown = socket::unix_file::group_id(group).err()?;
+        Some(FileProblem::new(object, "group", format!("\"{group}\" {unknown}")))
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {

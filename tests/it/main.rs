@@ -27,5 +27,6 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads
