@@ -26,7 +26,7 @@ use crate::fault::Fault;
 use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
-use crate::tls::{Termination, Upstream};
+use crate::tls::{Termination, Upstream, in_words, io_in_words};
 
 /// The longest delay of a first check: first checks are spread, but a dead backend is found soon after start.
 const STAGGER_MAX: Duration = Duration::from_secs(1);
@@ -163,7 +163,7 @@ impl CheckFailure {
     fn from_io(doing: &str, error: io::Error) -> Self {
         match Fault::of_io(&error) {
             Fault::NoPort | Fault::NoDescriptor | Fault::NoMemory => Self::Local(error),
-            _ => Self::Backend(format!("{doing}: {error}")),
+            _ => Self::Backend(format!("{doing}: {}", io_in_words(&error))),
         }
     }
 }
@@ -225,7 +225,9 @@ async fn handshake(
 ) -> Result<Box<dyn CheckStream>, CheckFailure> {
     let config = match &settings.tls {
         Some(upstream) => upstream.config(Some(b"http/1.1")).clone(),
-        None => any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {error}")))?,
+        None => {
+            any_certificate::config().map_err(|error| CheckFailure::Backend(format!("TLS: {}", in_words(&error))))?
+        }
     };
     let name = match (&settings.check.sni, &settings.tls, address) {
         (Some(name), _, _) => ServerName::try_from(name.as_str().to_owned())

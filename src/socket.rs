@@ -3,6 +3,8 @@
 //! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT`
 //! has shown that no other process listens there, and nothing listens before everything is bound.
 
+pub mod unix_file;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 
+use self::unix_file::UnixFile;
 use crate::config::Address;
 use crate::fault::Fault;
 
@@ -79,11 +82,11 @@ pub fn tune_tcp(socket: &impl AsFd, options: &Options) -> io::Result<()> {
 }
 
 /// Binds a unix socket. A file that a dead process left is replaced; one that a process listens on is an error.
-pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+pub fn bind_unix(path: &Path) -> io::Result<(OwnedFd, UnixFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    Ok(socket.into())
+    Ok((socket.into(), UnixFile::bound(path)?))
 }
 
 /// Removes the file of a unix socket that no process listens on, and nothing else.

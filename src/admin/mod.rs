@@ -35,6 +35,7 @@ use crate::connection::ConnectionFilter;
 use crate::metrics::{Status, status};
 use crate::plan::{ListedClient, Plan};
 use crate::pool::{AdminState, HotKey};
+use crate::socket::unix_file::UnixFile;
 
 mod bounded;
 mod routes;
@@ -129,7 +130,8 @@ pub struct Sockets {
 impl Sockets {
     /// Binds the socket and the port of the configuration, each if there is one.
     pub fn bind(config: &config::Admin) -> Result<Self, BindError> {
-        let unix = config.socket.as_deref().map(socket::bind).transpose()?;
+        let bind = |path| socket::bind(path, config.mode, config.group.as_deref());
+        let unix = config.socket.as_deref().map(bind).transpose()?;
         let http = config.http.map(bind_http).transpose()?;
         Ok(Self { unix, http })
     }
@@ -137,6 +139,11 @@ impl Sockets {
     /// Address of the HTTP port, as the kernel chose it; `None`: there is no port.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref()?.local_addr().ok()
+    }
+
+    /// The file of the unix socket; `None`: there is no socket.
+    pub fn unix_file(&self) -> Option<&UnixFile> {
+        self.unix.as_ref().map(|(_, file)| &file.0)
     }
 
     /// Serves until `stop` becomes true; requests that have begun get their reply.

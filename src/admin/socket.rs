@@ -1,20 +1,18 @@
 //! The unix socket of the admin interface.
 //!
-//! Serves no request. Invariants: only owner and group can ever connect, because the mode is set between bind and
-//! listen; a socket that another process listens on is never removed, neither at the start nor at the end.
+//! Serves no request. Invariants: only users that the mode allows can ever connect, because it is set between bind and
+//! listen; a socket of another process is never removed, neither at the start nor at the end.
 
+use std::fmt;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::{fmt, fs};
+use std::path::Path;
 
 use socket2::Socket;
 
 use crate::socket;
+use crate::socket::unix_file::UnixFile;
 
-/// Mode of the socket file: owner and group may connect.
-const MODE: u32 = 0o660;
 const BACKLOG: i32 = 64;
 
 /// Why the admin interface cannot listen.
@@ -39,33 +37,46 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// The file of the socket. Dropping it removes the file; the listener must be dropped before.
+/// The file of the socket. Dropping it removes the file, unless another process has put one in its place; the listener
+/// must be dropped before.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile(pub(super) UnixFile);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = socket::remove_stale(&self.0); // at worst the next start finds it
+        if self.0.is_there() {
+            let _ = socket::remove_stale(self.0.path()); // at worst the next start finds it
+        }
     }
 }
 
-/// Listens on `path` with a non-blocking socket.
-pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
-    try_bind(path).map_err(|cause| BindError { place: path.display().to_string(), cause })
+/// Listens on `path` with a non-blocking socket; its file gets this mode and group.
+pub(super) fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener, SocketFile), BindError> {
+    try_bind(path, mode, group).map_err(|cause| BindError { place: path.display().to_string(), cause })
 }
 
-fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let socket = Socket::from(socket::bind_unix(path)?);
-    let file = SocketFile(path.to_owned());
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+fn try_bind(path: &Path, mode: u32, group: Option<&str>) -> io::Result<(UnixListener, SocketFile)> {
+    let (socket, file) = socket::bind_unix(path)?;
+    let file = SocketFile(file);
+    file.0.set_access(Some(mode), group).map_err(io::Error::other)?;
+    let socket = Socket::from(socket);
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const MODE: u32 = 0o660;
+
+    fn bind_here(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+        bind(path, MODE, None)
+    }
 
     #[test]
     fn a_socket_left_behind_is_taken_over_and_removed_at_the_end() {
@@ -73,7 +84,7 @@ mod tests {
         let path = folder.path().join("admin.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a dead socket's file stays");
-        let (listener, file) = bind(&path).unwrap();
+        let (listener, file) = bind_here(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         UnixStream::connect(&path).unwrap();
         drop((listener, file));
@@ -84,11 +95,11 @@ mod tests {
     fn a_socket_that_is_listened_on_is_left_alone_and_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
-        let _first = bind(&path).unwrap();
-        let error = bind(&path).unwrap_err().to_string();
+        let _first = bind_here(&path).unwrap();
+        let error = bind_here(&path).unwrap_err().to_string();
         assert!(error.ends_with("admin.sock: somebody else listens there"), "{error}");
         while socket::knock(&path).is_ok() {} // until the queue is full, as that of a process that hangs
-        assert!(bind(&path).is_err());
+        assert!(bind_here(&path).is_err());
     }
 
     #[test]
@@ -96,7 +107,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(bind(&path).is_err());
+        assert!(bind_here(&path).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 
@@ -104,9 +115,9 @@ mod tests {
     fn a_successors_socket_is_not_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
-        let (listener, file) = bind(&path).unwrap();
+        let (listener, file) = bind_here(&path).unwrap();
         drop(listener);
-        let (_second, _second_file) = bind(&path).unwrap();
+        let (_second, _second_file) = bind_here(&path).unwrap();
         drop(file);
         assert!(path.exists());
     }

@@ -99,7 +99,12 @@ impl TestAdmin {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
-        let config = config::Admin { socket: Some(socket.clone()), http: Some("127.0.0.1:0".parse().unwrap()) };
+        let config = config::Admin {
+            socket: Some(socket.clone()),
+            mode: 0o660,
+            group: None,
+            http: Some("127.0.0.1:0".parse().unwrap()),
+        };
         let sockets = Sockets::bind(&config).unwrap();
         let http = sockets.http_address().unwrap();
         let control = Arc::new(Fake::default());
@@ -254,7 +259,9 @@ fn a_flood_of_header_bytes_is_refused() {
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Sockets::bind(&config::Admin { socket: None, http: Some(address) }).unwrap_err().to_string();
+    let error = Sockets::bind(&config::Admin { socket: None, mode: 0o660, group: None, http: Some(address) })
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
 }
 
@@ -262,7 +269,8 @@ fn a_port_that_is_taken_is_named() {
 async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
-    let sockets = Sockets::bind(&config::Admin { socket: Some(socket.clone()), http: None }).unwrap();
+    let sockets =
+        Sockets::bind(&config::Admin { socket: Some(socket.clone()), mode: 0o660, group: None, http: None }).unwrap();
     let (_stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(sockets.serve(Arc::new(Fake::default()), stopped));
     tokio::task::yield_now().await;

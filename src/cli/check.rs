@@ -1,7 +1,7 @@
 //! `sessile check`: reports all problems of a configuration file and of the files that it names.
 //!
-//! The rules are in `config::check` and `server::read_files`. Invariant: the exit code is 64 exactly if `run` and `reload`
-//! would refuse the configuration.
+//! The rules are in `config::check`, those for files in `server::examine`. Invariant: the exit code is 64 exactly if
+//! `run` and `reload`, as this user, would refuse the configuration for its text or for a file.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{CommandError, EXIT_USAGE, load};
-use crate::clock;
-use crate::config::{self, Problem};
-use crate::server::read_files;
-use crate::store::Access;
+use crate::config::Problem;
+use crate::server;
 
 /// Arguments of `sessile check`.
 #[derive(Debug, clap::Args)]
@@ -36,19 +34,11 @@ impl CheckArgs {
         Ok(if found.accepted { 0 } else { EXIT_USAGE })
     }
 
-    /// Checks the text, and then the files that it names; a text with errors may name the wrong ones.
+    /// Checks the text and the files that it names.
     fn found(&self) -> Result<CheckFindings, CommandError> {
-        let refused = |in_text, in_files| CheckFindings { accepted: false, in_text, in_files };
-        Ok(match config::check(&load::read(&self.file)?, &crate::socket::resolve) {
-            Err(problems) => refused(problems, Vec::new()),
-            Ok(checked) => match read_files(&checked.config, None) {
-                Err(problems) => refused(Vec::new(), problems),
-                Ok((loaded, access)) => {
-                    let mut in_files = loaded.tls.warnings(clock::unix_s());
-                    in_files.extend(access.iter().flat_map(Access::warnings));
-                    CheckFindings { accepted: true, in_text: checked.warnings, in_files }
-                }
-            },
+        Ok(match server::examine(&load::read(&self.file)?) {
+            Ok(problems) => CheckFindings { accepted: true, problems },
+            Err(problems) => CheckFindings { accepted: false, problems },
         })
     }
 }
@@ -56,16 +46,14 @@ impl CheckArgs {
 /// Errors, or the warnings of an accepted configuration.
 struct CheckFindings {
     accepted: bool,
-    /// Problems of the text, each with line and column.
-    in_text: Vec<Problem>,
-    /// Problems of the files that the text names.
-    in_files: Vec<String>,
+    /// Problems of the text and of the files that it names, each with the line and column of the key.
+    problems: Vec<Problem>,
 }
 
 fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
     let file = file.display();
     let accepted = found.accepted;
-    for problem in &found.in_text {
+    for problem in &found.problems {
         let Problem { line, column, .. } = problem;
         let (warning, object) = (if accepted { "warning: " } else { "" }, &problem.object);
         let object = if object.is_empty() { String::new() } else { format!("{object}: ") };
@@ -74,10 +62,7 @@ fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(),
             writeln!(out, "    hint: {hint}")?;
         }
     }
-    for problem in &found.in_files {
-        writeln!(out, "{file}: {}{problem}", if accepted { "warning: " } else { "" })?;
-    }
-    let count = found.in_text.len() + found.in_files.len();
+    let count = found.problems.len();
     let s = if count == 1 { "" } else { "s" };
     match (accepted, count) {
         (true, 0) => writeln!(out, "{file}: good")?,
@@ -97,9 +82,9 @@ struct CheckReport<'a> {
 
 #[derive(Serialize)]
 struct CheckRow<'a> {
-    /// Line of the configuration; `null` for a problem of another file.
-    line: Option<usize>,
-    column: Option<usize>,
+    /// Line and column of the key in the configuration, also for a problem of a file that the key names.
+    line: usize,
+    column: usize,
     object: &'a str,
     message: &'a str,
     hint: Option<&'a str>,
@@ -108,18 +93,12 @@ struct CheckRow<'a> {
 impl<'a> From<&'a Problem> for CheckRow<'a> {
     fn from(problem: &'a Problem) -> Self {
         let Problem { line, column, object, message, hint } = problem;
-        Self { line: Some(*line), column: Some(*column), object, message, hint: hint.as_deref() }
-    }
-}
-
-impl<'a> From<&'a String> for CheckRow<'a> {
-    fn from(message: &'a String) -> Self {
-        Self { line: None, column: None, object: "", message, hint: None }
+        Self { line: *line, column: *column, object, message, hint: hint.as_deref() }
     }
 }
 
 fn print_json(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
-    let rows = found.in_text.iter().map(CheckRow::from).chain(found.in_files.iter().map(CheckRow::from)).collect();
+    let rows = found.problems.iter().map(CheckRow::from).collect();
     let (problems, warnings) = if found.accepted { (vec![], rows) } else { (rows, vec![]) };
     let report = CheckReport { file: file.display().to_string(), accepted: found.accepted, problems, warnings };
     super::print_json(out, &report)

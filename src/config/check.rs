@@ -1,4 +1,5 @@
-//! [`check`]: turns the text of a file into a [`Config`], with every default, bound and rule.
+//! [`check`]: turns the text of a file into a [`Config`], with every default, bound and rule; [`draft`] leaves room for
+//! the problems of files that the text names.
 //!
 //! Reads no file and resolves no name itself. The tables are read one by one (`process`, `listener`, `pool`, `health`,
 //! `tls`, `cookie`, `store`). A value that cannot be read is replaced by its default, so that the rules between tables
@@ -29,7 +30,7 @@ use std::net::SocketAddr;
 use super::file::Document;
 use super::keys;
 use super::problem::{Bad, Problems};
-use super::{Config, Problem};
+use super::{Config, FileProblem, Problem};
 
 /// A configuration without errors, and its warnings.
 #[derive(Debug)]
@@ -60,12 +61,45 @@ pub struct CheckedConfig {
 /// assert!(sessile::config::check(&text.replace("300", "30"), &no_names).is_ok());
 /// ```
 pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Result<CheckedConfig, Vec<Problem>> {
+    draft(text, resolve).finish()
+}
+
+/// A configuration that is read and not accepted yet: files that it names may have problems, too.
+pub struct Draft<'a> {
+    /// The configuration. Where the text has errors, defaults stand in for what cannot be read.
+    pub config: Config,
+    problems: Problems<'a>,
+    /// True if the text has no syntax error.
+    whole: bool,
+}
+
+/// Reads the text of a file like [`check`], and accepts or refuses nothing.
+pub fn draft<'a>(text: &'a str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Draft<'a> {
     let problems = Problems::new(text);
     if !text.ends_with('\n') {
         problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
     }
-    let config = convert(&Document::parse(text, &problems), resolve, &problems);
-    problems.finish().map(|warnings| CheckedConfig { config, warnings })
+    let document = Document::parse(text, &problems);
+    let (config, whole) = (convert(&document, resolve, &problems), document.whole);
+    Draft { config, problems, whole }
+}
+
+impl Draft<'_> {
+    /// Adds an error of a file that the text names.
+    pub fn refuse(&self, problem: FileProblem) {
+        self.problems.file_error(problem, self.whole);
+    }
+
+    /// Adds a warning about a file that the text names.
+    pub fn warn(&self, problem: FileProblem) {
+        self.problems.file_warning(problem);
+    }
+
+    /// The configuration with all warnings, or all errors, in the order of the text.
+    pub fn finish(self) -> Result<CheckedConfig, Vec<Problem>> {
+        let Self { config, problems, .. } = self;
+        problems.finish().map(|warnings| CheckedConfig { config, warnings })
+    }
 }
 
 fn convert(

@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{self, TableKeys};
+use super::place::ValuePlace;
 use super::problem::{Bad, Problems};
 use super::value::ValueResult;
 
@@ -109,13 +110,18 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The tables of a list; an object without a name is reported by its number.
+    /// The tables of a list, or one table alone; an object without a name is reported by its number.
     pub(super) fn children(&self, key: &'static str, keys: &'static TableKeys) -> Vec<Section<'d>> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let not_tables = || Bad::new("is not a list of tables").hint(format!("write {}", keys.table));
-        let Some(elements) = value.get_ref().as_array() else {
-            self.complain(key, value, not_tables());
-            return Vec::new();
+        let elements = match value.get_ref() {
+            DeValue::Array(elements) => &elements[..],
+            // A list of one needs no brackets.
+            DeValue::Table(_) => std::slice::from_ref(value),
+            _ => {
+                self.complain(key, value, not_tables());
+                return Vec::new();
+            }
         };
         let mut sections = Vec::new();
         for (index, element) in elements.iter().enumerate() {
@@ -185,6 +191,8 @@ impl<'d> Section<'d> {
         problems: &'d Problems<'d>,
     ) -> Self {
         let section = Self { table, start, object, keys, whole, problems };
+        let places = table.iter().map(|(key, value)| (key.get_ref().to_string(), place_of(value)));
+        problems.note_table(&section.object, start, places);
         for key in table.keys().filter(|key| !keys.keys.contains(&key.get_ref().as_ref())) {
             let bad = Bad::new(format!("unknown key \"{}\"", key.get_ref().escape_debug()));
             section.error_at(key.span().start, Bad { hint: keys::advice(keys, key.get_ref()), ..bad });
@@ -232,6 +240,13 @@ impl<'d> Section<'d> {
     fn below(&self, object: &str) -> String {
         if self.object.is_empty() { object.to_owned() } else { format!("{}: {object}", self.object) }
     }
+}
+
+/// The place of a value, and of the texts in it if it is a list.
+fn place_of(value: &Spanned<DeValue<'_>>) -> ValuePlace {
+    let elements = value.get_ref().as_array().into_iter().flat_map(|elements| elements.iter());
+    let texts = elements.filter_map(|one| Some((one.get_ref().as_str()?.to_owned(), one.span().start)));
+    ValuePlace { offset: value.span().start, elements: texts.collect() }
 }
 
 /// A value as messages quote it: at most 80 characters; lists and tables only as brackets.

@@ -18,6 +18,10 @@ pub struct Listener {
     pub name: String,
     /// Addresses to bind; at least one.
     pub bind: Vec<Bind>,
+    /// Mode of the files of unix sockets; `None`: as the umask of the process has it.
+    pub mode: Option<u32>,
+    /// Group of the files of unix sockets, by name or number; `None`: the group of the process.
+    pub group: Option<String>,
     /// TLS mode of connections on a route without a mode of its own.
     pub tls: Tls,
     /// Certificates in the order of the file; exactly one is the default.

@@ -4,7 +4,8 @@
 //! errors at once. Nothing here reads a file, resolves a name or opens a socket: the caller passes the text and a
 //! resolver.
 //!
-//! Invariant: a `Config` returned by [`check()`] is valid; every pool name in it is the name of one of its pools.
+//! Invariant: a `Config` returned by [`check()`] or [`Draft::finish`] is valid; every pool name in it is the name of one
+//! of its pools.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub mod diff;
 mod file;
 pub mod keys;
 mod listener;
+mod place;
 mod pool;
 mod problem;
 mod stick_table;
@@ -23,9 +25,10 @@ mod store;
 mod tls;
 mod value;
 
-pub use check::{CheckedConfig, check};
+pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
+pub use place::FileProblem;
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
     ProxyVersion, Range, RangeRule,
@@ -81,8 +84,12 @@ pub struct Process {
 /// Addresses of the admin interface; either may be off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Path of the unix socket (mode 0660), with its lock file beside it; `None`: off.
+    /// Path of the unix socket, with its lock file beside it; `None`: off.
     pub socket: Option<PathBuf>,
+    /// Mode of the socket file; 0660 by default.
+    pub mode: u32,
+    /// Group of the socket file, by name or number; `None`: the group of the process.
+    pub group: Option<String>,
     /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
 }

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
+use super::place::{FileProblem, FoundPlace, Places, ValuePlace};
+
 /// One error, or one warning about a probable mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -66,11 +68,14 @@ enum ProblemKind {
 pub(super) struct Problems<'a> {
     text: &'a str,
     found: RefCell<Vec<Found>>,
+    places: RefCell<Places>,
 }
 
 struct Found {
     offset: usize,
     kind: ProblemKind,
+    /// True for a problem of a file, false for one of the text.
+    of_file: bool,
     object: String,
     bad: Bad,
 }
@@ -78,7 +83,31 @@ struct Found {
 impl<'a> Problems<'a> {
     /// An empty collection for this text.
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: RefCell::default() }
+        Self { text, found: RefCell::default(), places: RefCell::default() }
+    }
+
+    /// Notes where a table and its values stand, for problems of files.
+    pub(super) fn note_table(&self, object: &str, start: usize, values: impl Iterator<Item = (String, ValuePlace)>) {
+        self.places.borrow_mut().note(object, start, values);
+    }
+
+    /// Adds an error of a file. An error of the text at the same place hides it, because it only follows from that one.
+    /// `whole`: false after a syntax error, which may hide a key: only keys that are written count then.
+    pub(super) fn file_error(&self, problem: FileProblem, whole: bool) {
+        let place = self.places.borrow().find(&problem);
+        let is_cause = |one: &Found| {
+            let is_here = (one.offset, &one.object) == (place.offset, &place.object);
+            is_here && !one.of_file && one.kind < ProblemKind::Warning
+        };
+        if (whole || place.is_written) && !self.found.borrow().iter().any(is_cause) {
+            self.note_file(place, ProblemKind::Error, problem);
+        }
+    }
+
+    /// Adds a warning of a file.
+    pub(super) fn file_warning(&self, problem: FileProblem) {
+        let place = self.places.borrow().find(&problem);
+        self.note_file(place, ProblemKind::Warning, problem);
     }
 
     /// Adds a syntax error at a byte offset. The first one of a line hides all other problems of that line, because
@@ -106,7 +135,7 @@ impl<'a> Problems<'a> {
         let lines = LineStarts::new(self.text);
         let mut broken_lines = HashSet::new();
         let mut problems = Vec::new();
-        for Found { offset, kind, object, bad } in found {
+        for Found { offset, kind, object, bad, .. } in found {
             let (line, column) = lines.place(offset);
             let is_hidden = broken_lines.contains(&line);
             if kind == ProblemKind::Syntax {
@@ -121,7 +150,17 @@ impl<'a> Problems<'a> {
     }
 
     fn note(&self, offset: usize, kind: ProblemKind, object: &str, bad: Bad) {
-        self.found.borrow_mut().push(Found { offset, kind, object: object.to_owned(), bad });
+        self.found.borrow_mut().push(Found { offset, kind, of_file: false, object: object.to_owned(), bad });
+    }
+
+    /// Adds a problem of a file once: many routes may inherit one table.
+    fn note_file(&self, place: FoundPlace, kind: ProblemKind, problem: FileProblem) {
+        let FoundPlace { offset, object, .. } = place;
+        let bad = Bad { message: format!("{} {}", problem.key, problem.message), hint: problem.hint };
+        let mut found = self.found.borrow_mut();
+        if !found.iter().any(|one| (one.offset, &one.object, &one.bad) == (offset, &object, &bad)) {
+            found.push(Found { offset, kind, of_file: true, object, bad });
+        }
     }
 }
 

@@ -161,7 +161,7 @@ impl Plan {
     #[must_use]
     pub fn with_files(mut self, old: &Termination, new: &Termination, now_s: u64) -> Self {
         self.changes.extend(new.changes_in_full(old, now_s));
-        self.warnings.extend(new.warnings(now_s));
+        self.warnings.extend(new.warnings(now_s).iter().map(ToString::to_string));
         self
     }
 

@@ -1,15 +1,17 @@
-//! Reads a configuration file and every file that it names: [`read`] for a path, [`check_text`] for a text.
+//! Reads a configuration file and every file that it names: [`read`] for a path, [`check_text`] for a text, [`examine`]
+//! for `sessile check`.
 //!
-//! Builds no snapshot and binds nothing. Invariant: a result holds either every problem, each with its place, or
-//! everything that a snapshot is built from.
+//! Builds no snapshot and binds nothing. Invariant: a result holds either every problem of the text and of the files
+//! that it names, each with the place of the key in the text, or everything that a snapshot is built from.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::written;
 use crate::clock;
-use crate::config::{self, CheckedConfig, Config, CookieMode};
+use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
@@ -39,39 +41,63 @@ pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfi
 
 /// Checks a text and reads the files that it names. `file` is what problems call the text.
 pub(super) fn check_text(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
-    let with_place = |problem: &config::Problem| format!("{file}:{problem}");
-    let CheckedConfig { config, warnings } = config::check(text, &crate::socket::resolve)
-        .map_err(|problems| problems.iter().map(with_place).collect::<Vec<_>>())?;
-    let without_place = |problem: String| format!("{file}: {problem}");
-    let (loaded, access) = read_files(&config, in_force)
-        .map_err(|problems| problems.into_iter().map(without_place).collect::<Vec<_>>())?;
-    let of_files = loaded.tls.warnings(clock::unix_s()).into_iter();
-    let of_files = of_files.chain(access.iter().flat_map(Access::warnings)).map(without_place);
-    let warnings = warnings.iter().map(with_place).chain(of_files).collect();
-    Ok(ReadConfig { config, loaded, access, warnings })
+    let with_place = |problems: Vec<Problem>| problems.iter().map(|problem| format!("{file}:{problem}")).collect();
+    let (CheckedConfig { config, warnings }, loaded, access) = examine_for(text, in_force).map_err(with_place)?;
+    Ok(ReadConfig { config, loaded, access, warnings: with_place(warnings) })
+}
+
+/// Checks a text and every file that it names, as a start would do. Returns the warnings, or all problems.
+pub fn examine(text: &str) -> Result<Vec<Problem>, Vec<Problem>> {
+    examine_for(text, None).map(|(checked, ..)| checked.warnings)
+}
+
+fn examine_for(
+    text: &str,
+    in_force: Option<&Snapshot>,
+) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
+    let draft = config::draft(text, &crate::socket::resolve);
+    let read = read_files(&draft.config, in_force);
+    written::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config))
+        .into_iter()
+        .for_each(|p| draft.refuse(p));
+    match read {
+        Ok((loaded, access)) => {
+            let of_store = access.iter().flat_map(Access::warnings);
+            loaded.tls.warnings(clock::unix_s()).into_iter().chain(of_store).for_each(|warning| draft.warn(warning));
+            draft.finish().map(|checked| (checked, loaded, access))
+        }
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| draft.refuse(problem));
+            // A problem of a file is in the list, or hidden by one of the text.
+            Err(draft.finish().err().unwrap_or_default())
+        }
+    }
 }
 
 /// Reads every file that a configuration names: certificates and keys, and the files of the shared store.
-pub fn read_files(config: &Config, in_force: Option<&Snapshot>) -> Result<(LoadedFiles, Option<Access>), Vec<String>> {
+fn read_files(config: &Config, in_force: Option<&Snapshot>) -> Result<(LoadedFiles, Option<Access>), Vec<FileProblem>> {
     all_or_problems(certificates_and_keys(config, in_force), config.store.as_ref().map(Access::read).transpose())
 }
 
 /// Reads what listeners and pools need: certificates, keys and authorities of TLS, and the keys of cookies.
-pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Result<LoadedFiles, Vec<String>> {
+pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Result<LoadedFiles, Vec<FileProblem>> {
     let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls), clock::now_ms);
     let (tls, rings) = all_or_problems(tls, cookie_keys(config))?;
     Ok(LoadedFiles { tls, rings, secret: None })
 }
 
 /// Reads the key files of cookies, each once.
-pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<String>> {
+pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
     let (mut rings, mut problems) = (Rings::default(), Vec::new());
     for pool in &config.pools {
         let Some(CookieMode::Insert(insert)) = pool.cookie.as_ref().map(|cookie| &cookie.mode) else { continue };
         if rings.of(&insert.keys).is_some() {
             continue;
         }
-        let about = |what: String| format!("pool \"{}\": cookie: {}: {what}", pool.name, insert.keys.display());
+        let about = |what: String| {
+            let what = format!("\"{}\": {what}", insert.keys.display());
+            FileProblem::new(format!("pool \"{}\": cookie", pool.name), "keys", what)
+        };
         match std::fs::read_to_string(&insert.keys).map_err(|error| vec![about(error.to_string())]) {
             Err(unreadable) => problems.extend(unreadable),
             Ok(text) => match KeyRing::parse(&text) {
@@ -91,7 +117,7 @@ pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
 }
 
 /// Both results, or the problems of both.
-fn all_or_problems<A, B>(a: Result<A, Vec<String>>, b: Result<B, Vec<String>>) -> Result<(A, B), Vec<String>> {
+fn all_or_problems<A, B, E>(a: Result<A, Vec<E>>, b: Result<B, Vec<E>>) -> Result<(A, B), Vec<E>> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
         (a, b) => Err([a.err(), b.err()].into_iter().flatten().flatten().collect()),

@@ -4,15 +4,16 @@
 //! Accepts nothing. Invariants: nothing listens before everything is bound, and a reload that is refused leaves every
 //! socket as it was; a TCP address is a group with one socket per worker, a unix or systemd socket is shared by all.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use super::systemd::PassedSockets;
+use super::written;
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::limits;
 use crate::snapshot::Snapshot;
+use crate::socket::unix_file::{FileAccess, UnixFile};
 use crate::socket::{self, Options};
 use crate::splicer::Adoption;
 
@@ -23,7 +24,7 @@ pub struct ListenSockets {
     /// Addresses that an earlier reload gave up; workers may still accept what is in their backlog.
     closing: Vec<Bound>,
     next_number: u32,
-    systemd: HashMap<String, Vec<Arc<OwnedFd>>>,
+    systemd: PassedSockets,
 }
 
 /// One address that is bound, with its sockets.
@@ -37,23 +38,33 @@ struct Bound {
     /// The configuration names only a wider address of this port, such as 0.0.0.0. The kernel would lead new clients to
     /// this socket until it closes, so it stays and serves them by the rules of the wider one.
     covered: bool,
+    /// The file of a unix socket that this process has bound; `None`: another kind of socket.
+    file: Option<UnixFile>,
     /// The sockets; the workers own them.
     sockets: Vec<Weak<OwnedFd>>,
 }
 
 /// What was bound for a configuration that is not in force yet. Dropping the plan closes it again.
+#[derive(Default)]
 pub struct BindPlan {
     kept: Vec<Bound>,
     opened: Vec<(Bound, Vec<Arc<OwnedFd>>, u32)>,
     closed: Vec<Bound>,
     /// Files of unix sockets to remove unless the plan is committed.
-    made: Vec<PathBuf>,
+    made: Vec<UnixFile>,
+    /// Files of unix sockets with another mode or group now, which they lose unless the plan is committed.
+    changed: Vec<(UnixFile, FileAccess)>,
 }
 
 impl ListenSockets {
     /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name.
-    pub fn new(workers: usize, systemd: HashMap<String, Vec<Arc<OwnedFd>>>) -> Self {
+    pub fn new(workers: usize, systemd: PassedSockets) -> Self {
         Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
+    }
+
+    /// A warning for each socket from systemd that no listener of a configuration names.
+    pub fn unnamed(&self, config: &Config) -> Vec<String> {
+        self.systemd.unnamed(config)
     }
 
     /// The addresses of a listener, with the ports that the kernel chose.
@@ -71,7 +82,8 @@ impl ListenSockets {
 
     /// Binds the addresses of a configuration that are not bound yet; each that cannot be bound is a problem.
     pub fn plan(&mut self, config: &Config) -> Result<BindPlan, Vec<String>> {
-        let mut plan = BindPlan { kept: Vec::new(), opened: Vec::new(), closed: self.bound.clone(), made: Vec::new() };
+        let mut plan = BindPlan::default();
+        plan.closed = self.bound.clone();
         let mut problems = Vec::new();
         let keep_alive = limits::keep_alive(&config.limits);
         for listener in &config.listeners {
@@ -79,22 +91,24 @@ impl ListenSockets {
             for (index, bind) in listener.bind.iter().enumerate() {
                 let owner = (listener.name.clone(), index);
                 let known: Vec<_> = plan.closed.extract_if(.., |bound| bound.is(bind, &owner)).collect();
+                let mut refuse = |why: String| problems.push(format!("listener {:?}: {bind}: {why}", listener.name));
                 if !known.is_empty() {
+                    known.iter().for_each(|bound| plan.set_access(bound, listener).unwrap_or_else(&mut refuse));
                     let kept = known.into_iter().map(|bound| Bound { owner: owner.clone(), covered: false, ..bound });
                     plan.kept.extend(kept);
                     continue;
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
                     Ok(groups) => {
-                        for (sockets, address) in groups {
+                        for (sockets, address, file) in groups {
                             let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
                             let (owner, bind) = (owner.clone(), bind.clone());
                             self.next_number += 1;
-                            let bound = Bound { number, owner, bind, address, covered: false, sockets: held };
+                            let bound = Bound { number, owner, bind, address, file, covered: false, sockets: held };
                             plan.opened.push((bound, sockets, listener.backlog));
                         }
                     }
-                    Err(why) => problems.push(format!("listener {:?}: {bind}: {why}", listener.name)),
+                    Err(why) => refuse(why),
                 }
             }
         }
@@ -121,7 +135,7 @@ impl ListenSockets {
 
     /// Puts a plan in force: returns what each worker has to adopt. The workers own the sockets from here on.
     pub fn commit(&mut self, mut plan: BindPlan, snapshot: &Snapshot) -> Vec<Adoption> {
-        plan.made.clear();
+        (plan.made, plan.changed) = (Vec::new(), Vec::new());
         let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();
         let rules = |bound: &Bound| snapshot.listener(&bound.owner.0).cloned();
         for (worker, adoption) in adoptions.iter_mut().enumerate() {
@@ -158,7 +172,7 @@ impl ListenSockets {
         options: &Options,
         config: &Config,
         listener: &Listener,
-        made: &mut Vec<PathBuf>,
+        made: &mut Vec<UnixFile>,
     ) -> Result<Vec<SocketGroup>, String> {
         let error = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
@@ -177,22 +191,73 @@ impl ListenSockets {
                 for _ in 1..self.workers {
                     group.push(Arc::new(socket::bind_tcp(real, options).map_err(error)?));
                 }
-                Ok(vec![(group, Some(real))])
+                Ok(vec![(group, Some(real), None)])
             }
             Bind::Unix(path) => {
-                let socket = socket::bind_unix(path).map_err(error)?;
-                made.push(path.clone());
-                Ok(vec![(vec![Arc::new(socket)], None)])
+                written::make_folder(path, written::OPEN).map_err(error)?;
+                let (socket, file) = socket::bind_unix(path).map_err(error)?;
+                made.push(file.clone());
+                // Before the socket listens, so that no client connects under another mode.
+                file.set_access(listener.mode, listener.group.as_deref())?;
+                Ok(vec![(vec![Arc::new(socket)], None, Some(file))])
             }
             Bind::Systemd(name) => {
-                let passed = self.systemd.get(name).ok_or("systemd has passed no descriptor of this name")?;
+                let passed = self.systemd.named(name)?;
                 passed.iter().map(|socket| adopt_passed(socket, options, config, listener)).collect()
             }
         }
     }
 }
 
+/// The sockets of one address (one per worker, or one for all), and the address or the file of a unix socket.
+type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>, Option<UnixFile>);
+
+/// Duplicates a socket from systemd, so that a listener that is removed and one that is added share no descriptor.
+fn adopt_passed(
+    socket: &OwnedFd,
+    options: &Options,
+    config: &Config,
+    listener: &Listener,
+) -> Result<SocketGroup, String> {
+    let address = local_address(socket);
+    match address {
+        Some(_) => socket::tune_tcp(socket, options).map_err(|error| error.to_string())?,
+        None if keyed_by_source(config, listener) => {
+            return Err("is a unix socket, whose clients have no address to be a key".into());
+        }
+        None => {}
+    }
+    let duplicate = socket.try_clone().map_err(|error| error.to_string())?;
+    Ok((vec![Arc::new(duplicate)], address, None))
+}
+
+/// What every worker adopts from a snapshot, without sockets.
+fn adoption(snapshot: &Snapshot) -> Adoption {
+    let log = snapshot.config.process.log;
+    Adoption {
+        generation: snapshot.generation,
+        logs_connections: log.connections,
+        logs_local: log.level == LogLevel::Debug,
+        ..Adoption::default()
+    }
+}
+
+impl Drop for BindPlan {
+    fn drop(&mut self) {
+        self.made.iter().for_each(UnixFile::remove);
+        self.changed.iter().for_each(|(file, before)| file.restore(*before));
+    }
+}
+
 impl BindPlan {
+    /// Gives the file of a unix socket that stays bound the mode and group of its listener.
+    fn set_access(&mut self, bound: &Bound, listener: &Listener) -> Result<(), String> {
+        let Some(file) = &bound.file else { return Ok(()) };
+        let before = file.set_access(listener.mode, listener.group.as_deref())?;
+        self.changed.push((file.clone(), before));
+        Ok(())
+    }
+
     /// Keeps the addresses that a wider address of the configuration covers.
     fn keep_covered(&mut self, config: &Config) {
         let covering = |bound: &Bound| {
@@ -212,53 +277,13 @@ impl BindPlan {
     }
 }
 
-/// The sockets of one address (one per worker, or one for all) and the address; `None`: a unix socket.
-type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>);
-
-/// Duplicates a socket from systemd, so that a listener that is removed and one that is added share no descriptor.
-fn adopt_passed(
-    socket: &OwnedFd,
-    options: &Options,
-    config: &Config,
-    listener: &Listener,
-) -> Result<SocketGroup, String> {
-    let address = local_address(socket);
-    match address {
-        Some(_) => socket::tune_tcp(socket, options).map_err(|error| error.to_string())?,
-        None if keyed_by_source(config, listener) => {
-            return Err("is a unix socket, whose clients have no address to be a key".into());
-        }
-        None => {}
-    }
-    let duplicate = socket.try_clone().map_err(|error| error.to_string())?;
-    Ok((vec![Arc::new(duplicate)], address))
-}
-
-/// What every worker adopts from a snapshot, without sockets.
-fn adoption(snapshot: &Snapshot) -> Adoption {
-    let log = snapshot.config.process.log;
-    Adoption {
-        generation: snapshot.generation,
-        logs_connections: log.connections,
-        logs_local: log.level == LogLevel::Debug,
-        ..Adoption::default()
-    }
-}
-
-impl Drop for BindPlan {
-    fn drop(&mut self) {
-        for path in &self.made {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 impl Bound {
     /// True if this is the address that a configuration names. An address with a port that the kernel chose is
-    /// identified by its owner.
+    /// identified by its owner. A unix socket without its file is reached by no client and must be bound again.
     fn is(&self, bind: &Bind, owner: &(String, usize)) -> bool {
         let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
-        self.bind == *bind && (!chosen || self.owner == *owner)
+        let is_reachable = self.file.as_ref().is_none_or(UnixFile::is_there);
+        self.bind == *bind && (!chosen || self.owner == *owner) && is_reachable
     }
 
     /// True if a worker still holds a socket of this address.
@@ -283,9 +308,7 @@ impl Bound {
 
     /// Removes the file of a unix socket: new clients cannot connect, and those in the backlog are still served.
     fn unlink(&self) {
-        if let Bind::Unix(path) = &self.bind {
-            let _ = std::fs::remove_file(path);
-        }
+        self.file.iter().for_each(UnixFile::remove);
     }
 }
 
@@ -297,22 +320,4 @@ fn keyed_by_source(config: &Config, listener: &Listener) -> bool {
     let names = listener.routes.iter().map(|route| &route.pool).chain(&listener.pool);
     let pools = names.filter_map(|name| config.pools.iter().find(|pool| pool.name == *name));
     listener.proxy.is_none() && pools.into_iter().any(|pool| pool.key.contains(&KeyPart::Source))
-}
-
-/// The sockets that systemd has passed, by `FileDescriptorName` (sd_listen_fds(3)).
-pub fn from_systemd() -> HashMap<String, Vec<Arc<OwnedFd>>> {
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
-    let mut passed = listenfd::ListenFd::from_env();
-    let mut sockets: HashMap<String, Vec<Arc<OwnedFd>>> = HashMap::new();
-    for index in 0..passed.len() {
-        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
-        let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
-        let socket = tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from));
-        if let Some(socket) = socket {
-            let _ = rustix::io::ioctl_fionbio(&socket, true);
-            sockets.entry(name).or_default().push(Arc::new(socket));
-        }
-    }
-    sockets
 }

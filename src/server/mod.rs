@@ -12,7 +12,9 @@ mod plan;
 mod reload;
 mod status;
 mod stop;
+mod systemd;
 mod table_file;
+mod written;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,22 +29,24 @@ use tokio::sync::{mpsc, watch};
 use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
+use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use crate::access_log::AccessLog;
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
-use crate::config::{Config, LogFormat, LogLevel};
+use crate::config::{self, Config, LogFormat, LogLevel};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
+use crate::socket::unix_file::UnixFile;
 use crate::splicer::Workers;
 use crate::splicer::worker::WorkerShared;
 use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
-pub use self::files::{certificates_and_keys, cookie_keys, read_files};
+pub use self::files::{certificates_and_keys, cookie_keys, examine};
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -75,9 +79,18 @@ pub struct Server {
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
     stick_table_file: TableFileWriter,
+    /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
+    admin_socket: Mutex<Option<AdminSocket>>,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
     stopping: AtomicBool,
+}
+
+/// The admin socket as it was bound.
+struct AdminSocket {
+    config: config::Admin,
+    file: UnixFile,
+    stopped: watch::Receiver<bool>,
 }
 
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
@@ -129,6 +142,11 @@ async fn serve(path: &Path, read: ReadConfig, identity: Option<FileIdentity>) ->
     server.announce(sockets.http_address());
 
     let (stop_admin, stopped) = watch::channel(false);
+    *lock_of(&server.admin_socket) = sockets.unix_file().map(|file| AdminSocket {
+        config: server.current.load().config.process.admin.clone(),
+        file: file.clone(),
+        stopped: stopped.clone(),
+    });
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
@@ -151,7 +169,9 @@ impl Server {
         let count = process.workers.unwrap_or(cores.len());
         let pinned = process.cpu_affinity.then_some(&*cores);
         let admission = Arc::new(Admission::new(usize::MAX));
-        let mut listen_sockets = ListenSockets::new(count, listen_sockets::from_systemd());
+        let passed = PassedSockets::from_environment();
+        passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let mut listen_sockets = ListenSockets::new(count, passed);
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
 
@@ -180,6 +200,7 @@ impl Server {
             reloads: Mutex::default(),
             bound: Mutex::default(),
             stick_table_file: TableFileWriter::default(),
+            admin_socket: Mutex::default(),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
         };
@@ -224,7 +245,32 @@ impl Server {
     /// Reloads in a task of its own, so that a signal to stop never waits for it.
     fn spawn_reload(self: &Arc<Self>) {
         let server = Arc::clone(self);
-        tokio::spawn(async move { drop(server.reload_file(None).await) });
+        tokio::spawn(async move {
+            drop(server.reload_file(None).await);
+            server.renew_admin_socket();
+        });
+    }
+
+    /// Binds the admin socket again if its file was deleted, as a program that cleans folders may do. A signal is then
+    /// the only way to reach the process.
+    fn renew_admin_socket(self: &Arc<Self>) {
+        let mut socket = lock_of(&self.admin_socket);
+        let Some(AdminSocket { config, file, stopped }) = socket.as_mut().filter(|socket| !socket.file.is_there())
+        else {
+            return;
+        };
+        let again = written::make_folder(file.path(), written::OPEN).map_err(|error| error.to_string());
+        let unix_only = config::Admin { http: None, ..config.clone() };
+        match again.and_then(|()| admin::Sockets::bind(&unix_only).map_err(|error| error.to_string())) {
+            Ok(sockets) => {
+                tracing::warn!("the file of the admin socket was gone: bound {} again", file.path().display());
+                if let Some(bound) = sockets.unix_file() {
+                    file.clone_from(bound);
+                }
+                tokio::spawn(sockets.serve(Arc::clone(self), stopped.clone()));
+            }
+            Err(error) => tracing::error!("the file of the admin socket is gone: {error}"),
+        }
     }
 }
 
@@ -278,6 +324,7 @@ fn lock_instance(config: &Config) -> Result<Option<File>, StartError> {
     let Some(socket) = &config.process.admin.socket else { return Ok(None) };
     let path = socket.with_extension("lock");
     let cannot = |why: String| StartError::unavailable("admin.socket", format!("{}: {why}", path.display()));
+    written::make_folder(socket, written::OPEN).map_err(|error| cannot(error.to_string()))?;
     let file = File::options().create(true).append(true).open(&path).map_err(|error| cannot(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),

@@ -55,7 +55,8 @@ impl Server {
         }
         let before = self.current.load_full();
         let read = self.read_again(max_move, &before).await?;
-        let verdict = compare(&before, &read);
+        let mut verdict = compare(&before, &read);
+        verdict.warnings.extend(listen_sockets.unnamed(&read.config));
         let patience = Instant::now() + CLOSING_MAX;
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;

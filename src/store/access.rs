@@ -10,7 +10,7 @@ use std::path::Path;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::config::{self, Hidden};
+use crate::config::{self, FileProblem, Hidden};
 use crate::tls::ServerTrust;
 
 /// Bytes of the hash in a key: 128 bits.
@@ -43,11 +43,10 @@ impl PartialEq for Access {
 
 impl Access {
     /// Reads the files. An error names every problem of every file.
-    pub fn read(config: &config::StoreConfig) -> Result<Self, Vec<String>> {
+    pub fn read(config: &config::StoreConfig) -> Result<Self, Vec<FileProblem>> {
         let mut problems = Vec::new();
-        let mut text = |key: &str, path: Option<&Path>| {
-            let text = path
-                .map(|path| first_line(path).map_err(|what| format!("store: {key} \"{}\": {what}", path.display())));
+        let mut text = |key: &'static str, path: Option<&Path>| {
+            let text = path.map(|path| first_line(path).map_err(|what| problem(key, path, &what)));
             text.transpose().unwrap_or_else(|problem| {
                 problems.push(problem);
                 None
@@ -58,12 +57,11 @@ impl Access {
         if let (Some(path), Some(secret)) = (&config.secret_file, &secret)
             && secret.len() < SECRET_LEAST
         {
-            problems
-                .push(format!("store: secret_file \"{}\": it is shorter than {SECRET_LEAST} bytes", path.display()));
+            problems.push(problem("secret_file", path, &format!("it is shorter than {SECRET_LEAST} bytes")));
         }
         let tls = config.ca.as_deref().map(ServerTrust::load).transpose();
         let tls = tls.unwrap_or_else(|what| {
-            problems.push(format!("store: ca {what}"));
+            problems.push(FileProblem::new("store", "ca", what));
             None
         });
         if !problems.is_empty() {
@@ -80,11 +78,12 @@ impl Access {
     }
 
     /// One warning for each secret file that every user of this machine can read.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<FileProblem> {
         const OTHERS: u32 = 0o007;
-        let files = [&self.config.password_file, &self.config.secret_file].into_iter().flatten();
-        let exposed = files.filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0));
-        exposed.map(|path| format!("file \"{}\" holds a secret, and every user can read it", path.display())).collect()
+        let files = [("password_file", &self.config.password_file), ("secret_file", &self.config.secret_file)];
+        let files = files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        let exposed = files.filter(|(_, path)| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0));
+        exposed.map(|(key, path)| problem(key, path, "it holds a secret, and every user can read it")).collect()
     }
 
     /// Key of a cookie's value in the store: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool and value, cut to 128
@@ -103,6 +102,10 @@ impl Access {
         (&self.config.prefix, &self.secret, &self.config.place, self.config.database)
             == (&other.config.prefix, &other.secret, &other.config.place, other.config.database)
     }
+}
+
+fn problem(key: &'static str, path: &Path, what: &str) -> FileProblem {
+    FileProblem::new("store", key, format!("\"{}\": {what}", path.display()))
 }
 
 fn first_line(path: &Path) -> Result<String, String> {
@@ -158,7 +161,7 @@ mod tests {
         assert_ne!(one.key("p", b"v"), other.key("p", b"v"));
         assert!(!one.same_keys(&other));
         let problems = with("short\n").err().unwrap();
-        assert!(problems[0].ends_with("it is shorter than 16 bytes"), "{problems:?}");
+        assert!(problems[0].message.ends_with("it is shorter than 16 bytes"), "{problems:?}");
     }
 
     #[test]
@@ -171,7 +174,8 @@ mod tests {
             ..config()
         };
         let problems = Access::read(&config).err().unwrap();
-        assert_eq!(problems.len(), 3, "{problems:?}");
-        assert!(problems.iter().all(|problem| problem.starts_with("store: ") && problem.contains("/nowhere/")));
+        let keys: Vec<_> = problems.iter().map(|problem| (&*problem.object, problem.key)).collect();
+        assert_eq!(keys, [("store", "password_file"), ("store", "secret_file"), ("store", "ca")]);
+        assert!(problems.iter().all(|problem| problem.message.contains("/nowhere/")), "{problems:?}");
     }
 }

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use super::access::Access;
 use super::pending::PendingValue;
 use crate::config::{StoreAddress, StorePlace};
+use crate::tls::io_in_words;
 
 /// The script of a write. Arguments for each key: time, time to live in milliseconds, backend. An empty backend deletes
 /// the value. Time 0 prolongs: an entry that is there stays and gets the time to live anew. The reply for each key is
@@ -151,7 +152,7 @@ impl Link {
 
     async fn connect(access: &Access, address: &StoreAddress, greeting: Greeting) -> Result<Self, LinkError> {
         let lost = |why: String| LinkError { kind: FailureKind::Lost, why };
-        let of_io = |error: std::io::Error| lost(error.to_string());
+        let of_io = |error: std::io::Error| lost(io_in_words(&error));
         match (address, &access.tls) {
             (StoreAddress::Unix(path), _) => {
                 let stream = UnixStream::connect(path).await.map_err(of_io)?;

@@ -17,9 +17,11 @@ use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, SignatureAlgorithm, SignatureScheme};
 use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use super::pem::{Files, about};
+use super::pem::{Files, KeyError, about};
+use super::subject;
+use super::words::in_words;
 use crate::config;
 use crate::http::date;
 use crate::server_name::NamePattern;
@@ -38,39 +40,80 @@ pub struct ServerCertificate {
     pub not_before_s: i64,
     /// The last second of validity, in seconds since 1970.
     pub not_after_s: i64,
+    /// The first and last second of validity of each certificate behind the first.
+    issuers_valid_s: Vec<(i64, i64)>,
+    /// What is allowed but makes clients refuse the certificate, in words that follow the file.
+    remarks: Vec<String>,
     key: Arc<CertifiedKey>,
 }
 
+/// A certificate that expires within this time causes a warning: seven days.
+const SOON_S: i64 = 7 * DAY_S;
+
 impl ServerCertificate {
-    /// Reads the two files and checks that they belong together.
+    /// Reads the two files and checks that they belong together. `Err` holds the problems of both.
     pub(super) fn load(
         config: &config::Certificate,
         files: &mut Files,
         provider: &CryptoProvider,
-    ) -> Result<Self, String> {
-        let wrong = |what: String| about(&config.cert, &what);
-        let chain = files.certificates(&config.cert)?;
-        let key = files.key(&config.key)?;
+    ) -> Result<Self, Vec<KeyError>> {
+        let wrong = |what: String| vec![("cert", about(&config.cert, &what))];
+        let key_name = if config.key == config.cert { "cert" } else { "key" };
+        let key = files.key(&config.key).and_then(|key| {
+            let loaded = provider.key_provider.load_private_key(key);
+            loaded.map_err(|_| about(&config.key, "its key is of a kind or size that is not supported"))
+        });
+        let (chain, key) = match (files.certificates(&config.cert), key.map_err(|what| (key_name, what))) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (Ok(_), Err(of_key)) => return Err(vec![of_key]),
+            (Err(what), Err(of_key)) if key_name == "key" => return Err(vec![("cert", what), of_key]),
+            (Err(what), _) => return Err(vec![("cert", what)]),
+        };
         let parsed = parse(&chain).map_err(wrong)?;
-        check_chain(&parsed).map_err(wrong)?;
         let leaf = &parsed[0];
-        let (not_before_s, not_after_s) =
-            (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
-        let names = names(leaf);
+        if leaf.version() != X509Version::V3 {
+            let version = leaf.version().0 + 1;
+            let why =
+                format!("it is an X.509 certificate of version {version}, which holds no names: clients refuse it");
+            return Err(wrong(format!("{why}; make one of version 3 with subjectAltName")));
+        }
+        check_chain(&parsed).map_err(wrong)?;
+        let mut valid_s = parsed.iter().map(|one| {
+            let validity = one.validity();
+            (validity.not_before.timestamp(), validity.not_after.timestamp())
+        });
+        let (not_before_s, not_after_s) = valid_s.next().unwrap_or_default();
+        let issuers_valid_s = valid_s.collect();
+        let (names, remarks) = (names(leaf), remarks(&parsed));
         drop(parsed);
-        let key = provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|_| about(&config.key, "its key is of a kind or size that is not supported"))?;
         let key = CertifiedKey::new(chain, key);
         match key.keys_match() {
             Ok(()) => {}
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 return Err(wrong(format!("the key in \"{}\" is not this certificate's", config.key.display())));
             }
-            Err(error) => return Err(wrong(format!("it cannot be used: {error}"))),
+            Err(error) => return Err(wrong(format!("it cannot be used: {}", in_words(&error)))),
         }
-        Ok(Self { file: config.cert.display().to_string(), names, not_before_s, not_after_s, key: Arc::new(key) })
+        let (file, key) = (config.cert.display().to_string(), Arc::new(key));
+        Ok(Self { file, names, not_before_s, not_after_s, issuers_valid_s, remarks, key })
+    }
+
+    /// What makes clients refuse the certificate now or soon, in words that follow the file. `now_s` is in seconds
+    /// since 1970.
+    pub(super) fn warnings(&self, now_s: i64) -> Vec<String> {
+        let own = (self.not_before_s, self.not_after_s);
+        let all = std::iter::once(&own).chain(&self.issuers_valid_s).enumerate();
+        let of_time = all.filter_map(|(index, (from_s, until_s))| {
+            let of = if index == 0 { String::new() } else { format!(": certificate #{} in it", index + 1) };
+            let what = match until_s - now_s {
+                _ if *from_s > now_s => "is not good yet: clients will refuse it".to_owned(),
+                left_s if left_s < 0 => "has expired: clients will refuse it".to_owned(),
+                left_s if left_s < SOON_S => format!("expires in {} hours", left_s / 3600),
+                _ => return None,
+            };
+            Some(format!("{of} {what}"))
+        });
+        of_time.chain(self.remarks.iter().map(|remark| format!(": {remark}"))).collect()
     }
 
     /// One line for operators: the names, the last day and the days left.
@@ -156,6 +199,28 @@ fn parse<'a>(chain: &'a [CertificateDer<'_>]) -> Result<Vec<X509Certificate<'a>>
         _ => Err(format!("certificate #{} in it is malformed", index + 1)),
     };
     chain.iter().enumerate().map(parse).collect()
+}
+
+/// What clients are known to refuse: an issuer that is missing, and issuers of version 1.
+fn remarks(chain: &[X509Certificate<'_>]) -> Vec<String> {
+    let is_self_signed = |one: &X509Certificate<'_>| one.issuer().as_raw() == one.subject().as_raw();
+    let mut remarks = Vec::new();
+    if let [leaf] = chain
+        && !is_self_signed(leaf)
+    {
+        remarks.push(format!(
+            "its chain is not complete: without the certificate of its issuer {}, clients refuse it unless they have \
+             that certificate themselves; add it to the file, behind the first",
+            subject::text(leaf.issuer())
+        ));
+    }
+    for (index, one) in chain.iter().enumerate().skip(1) {
+        if one.version() != X509Version::V3 && !is_self_signed(one) {
+            let number = index + 1;
+            remarks.push(format!("certificate #{number} in it is of X.509 version 1: clients accept no such issuer"));
+        }
+    }
+    remarks
 }
 
 /// Checks that each certificate is signed by the next: the order that RFC 8446 §4.4.2 requires. Finds mixed-up files.

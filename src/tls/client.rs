@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::clients::store;
 use super::pem::{Files, about};
+use super::words::in_words;
 
 /// The TLS settings for such a server. Two are equal if they trust the same authorities.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ impl ServerTrust {
         let roots = store(&authorities).map_err(|what| about(ca, &what))?;
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .map_err(|error| in_words(&error))?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self { authorities, config: Arc::new(config) })

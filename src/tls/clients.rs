@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pem::{Files, about, sha256};
 use super::subject;
+use super::words::in_words;
 use crate::config::ClientCertificate;
 
 /// The rule of a route for client certificates.
@@ -55,7 +56,7 @@ impl Policy {
 pub(super) fn store(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
-        let wrong = |error| format!("certificate #{} in it is no authority's: {error}", index + 1);
+        let wrong = |error| format!("certificate #{} in it is no authority's: {}", index + 1, in_words(&error));
         roots.add(certificate.clone()).map_err(wrong)?;
     }
     Ok(roots)

@@ -14,6 +14,7 @@ mod server;
 mod subject;
 mod tickets;
 mod upstream;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -33,22 +34,24 @@ pub use self::server::{TlsFacts, TlsServer};
 pub use self::subject::of_common_name;
 pub use self::tickets::LIFETIME_S;
 pub use self::upstream::Upstream;
+pub use self::words::{in_words, io_in_words};
 
 use self::clients::Policy;
-use self::pem::Files;
+use self::pem::{Files, KeyError};
 use self::server::SharedTls;
 use self::tickets::{SteadyClock, TicketKeys};
-use crate::config::{self, ClientCertificate, Config, KeyExchange, Tls, TlsRules};
+use crate::config::{self, ClientCertificate, Config, FileProblem, KeyExchange, Tls, TlsRules};
 use crate::server_name::NamePattern;
-
-/// A certificate that expires within this time causes a warning: seven days.
-const SOON_S: i64 = 7 * 86_400;
 
 /// The TLS of one configuration, ready for handshakes.
 pub struct Termination {
     listeners: AHashMap<String, Servers>,
     upstreams: AHashMap<String, Arc<Upstream>>,
     certificates: Vec<Arc<ServerCertificate>>,
+    /// The table of each certificate, in the same order.
+    tables: Vec<String>,
+    /// Warnings about files that hold at any time.
+    warnings: Vec<FileProblem>,
     /// `None` before any file was read.
     keys: Option<Arc<TicketKeys>>,
     files: Files,
@@ -62,9 +65,9 @@ struct Servers {
 }
 
 impl Termination {
-    /// Reads every file that the configuration names. `Err` holds all problems, one line each. Random ticket keys of
-    /// `previous` stay in use; new ones are changed by `now_ms`, a clock that never goes back.
-    pub fn load(config: &Config, previous: Option<&Self>, now_ms: fn() -> u64) -> Result<Self, Vec<String>> {
+    /// Reads every file that the configuration names. `Err` holds all problems. Random ticket keys of `previous` stay in
+    /// use; new ones are changed by `now_ms`, a clock that never goes back.
+    pub fn load(config: &Config, previous: Option<&Self>, now_ms: fn() -> u64) -> Result<Self, Vec<FileProblem>> {
         Self::load_with(config, previous, Arc::new(DefaultTimeProvider), &(Arc::new(now_ms) as SteadyClock))
     }
 
@@ -73,15 +76,14 @@ impl Termination {
         previous: Option<&Self>,
         clock: Arc<dyn TimeProvider>,
         steady: &SteadyClock,
-    ) -> Result<Self, Vec<String>> {
+    ) -> Result<Self, Vec<FileProblem>> {
         let mut loading = Loading::default();
         let keys = loading.keys(&config.tls, previous, steady);
         let versions = server::versions(config.tls.min_version);
         let common = SharedTls { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
-        let mut certificates = Vec::new();
         let mut listeners = AHashMap::new();
         for listener in config.listeners.iter().filter(|listener| listener.terminates()) {
-            listeners.insert(listener.name.clone(), loading.listener(listener, config, &common, &mut certificates));
+            listeners.insert(listener.name.clone(), loading.listener(listener, config, &common));
         }
         let mut upstreams = AHashMap::new();
         for pool in &config.pools {
@@ -90,9 +92,9 @@ impl Termination {
                 upstreams.insert(pool.name.clone(), upstream);
             }
         }
-        let Loading { files, problems, .. } = loading;
+        let Loading { files, certificates, tables, warnings, problems, .. } = loading;
         match problems.is_empty() {
-            true => Ok(Self { listeners, upstreams, certificates, keys: Some(common.keys), files }),
+            true => Ok(Self { listeners, upstreams, certificates, tables, warnings, keys: Some(common.keys), files }),
             false => Err(problems),
         }
     }
@@ -150,16 +152,15 @@ impl Termination {
         changes
     }
 
-    /// Warnings about certificates that are not valid or expire soon, and about keys that every user can read. `now_s`
-    /// is in seconds since 1970.
-    pub fn warnings(&self, now_s: u64) -> Vec<String> {
+    /// Warnings about certificates that are not valid, expire soon or have no chain, and about keys that every user can
+    /// read. `now_s` is in seconds since 1970.
+    pub fn warnings(&self, now_s: u64) -> Vec<FileProblem> {
         let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
-        let certificates = self.certificates.iter().filter_map(|certificate| warning(certificate, now_s));
-        let exposed = |path: &Path| format!("file \"{}\" holds a key, and every user can read it", path.display());
-        let mut warnings: Vec<_> = certificates.chain(self.files.exposed().map(exposed)).collect();
-        warnings.sort_unstable();
-        warnings.dedup();
-        warnings
+        let of_one = |(table, certificate): (&String, &Arc<ServerCertificate>)| {
+            let place = |what: &String| FileProblem::new(table, "cert", format!("\"{}\"{what}", certificate.file));
+            certificate.warnings(now_s).iter().map(place).collect::<Vec<_>>()
+        };
+        self.tables.iter().zip(&self.certificates).flat_map(of_one).chain(self.warnings.iter().cloned()).collect()
     }
 }
 
@@ -170,6 +171,8 @@ impl Default for Termination {
             listeners: AHashMap::new(),
             upstreams: AHashMap::new(),
             certificates: Vec::new(),
+            tables: Vec::new(),
+            warnings: Vec::new(),
             keys: None,
             files: Files::default(),
         }
@@ -186,9 +189,13 @@ impl fmt::Debug for Termination {
 #[derive(Default)]
 struct Loading {
     files: Files,
+    certificates: Vec<Arc<ServerCertificate>>,
+    /// The table of each certificate.
+    tables: Vec<String>,
+    warnings: Vec<FileProblem>,
     /// Policies by their configuration: many routes share one.
     policies: AHashMap<Option<ClientCertificate>, Policy>,
-    problems: Vec<String>,
+    problems: Vec<FileProblem>,
 }
 
 impl Loading {
@@ -198,60 +205,73 @@ impl Loading {
             let living = previous.and_then(|previous| previous.keys.as_ref()).filter(|keys| keys.are_random());
             return living.cloned().unwrap_or_else(|| Arc::new(random()));
         };
-        let keys = TicketKeys::load(path, &mut self.files);
-        Arc::new(self.record("ticket_keys", keys).unwrap_or_else(random))
+        let keys = TicketKeys::load(path, &mut self.files).map_err(|what| ("ticket_keys", what));
+        self.warn_if_exposed("tls", "ticket_keys", path);
+        Arc::new(self.record("tls", keys).unwrap_or_else(random))
     }
 
-    fn listener(
+    fn listener(&mut self, listener: &config::Listener, config: &Config, common: &SharedTls) -> Servers {
+        let about = format!("listener \"{}\"", listener.name);
+        let (certificates, default) = self.certificates(listener, &about, common);
+        let index = (!certificates.is_empty()).then(|| Arc::new(Index::new(&certificates, default)));
+        // A client without a server name, or with one that no route has, gets one of these certificates.
+        let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
+        let mut server = |about: &str, tls: Tls, client: &Option<_>, names: &[NamePattern], pool: &str| {
+            if tls != Tls::Terminate {
+                return None;
+            }
+            // The authorities are read first: their problems are reported together with those of certificates.
+            let policy = self.policy(about, client, common)?;
+            let (pool, index) = (config.pools.iter().find(|other| other.name == pool)?, index.clone()?);
+            let server = TlsServer::new(common, index, &policy, names, server::alpn(pool.http, &pool.alpn));
+            self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)
+        };
+        let client = &listener.client_certificate;
+        let default = listener.pool.as_deref().and_then(|pool| server(&about, listener.tls, client, &names, pool));
+        let routes = listener.routes.iter().enumerate().map(|(index, route)| {
+            let names = if route.sni.is_empty() { &names } else { &route.sni };
+            let about = format!("{about}: route #{}", index + 1);
+            server(&about, route.tls, &route.client_certificate, names, &route.pool)
+        });
+        Servers { routes: routes.collect(), default }
+    }
+
+    /// Loads the certificates of a listener; the second value is the index of the default.
+    fn certificates(
         &mut self,
         listener: &config::Listener,
-        config: &Config,
+        about: &str,
         common: &SharedTls,
-        all: &mut Vec<Arc<ServerCertificate>>,
-    ) -> Servers {
-        let about = format!("listener \"{}\"", listener.name);
-        let mut certificates = Vec::new();
-        let mut default = 0;
-        for written in &listener.certificates {
-            let loaded = ServerCertificate::load(written, &mut self.files, &common.provider);
-            let Some(loaded) = self.record(&format!("{about}: certificate"), loaded) else { continue };
+    ) -> (Vec<Arc<ServerCertificate>>, usize) {
+        let (mut certificates, mut default) = (Vec::new(), 0);
+        for (index, written) in listener.certificates.iter().enumerate() {
+            let table = format!("{about}: certificate #{}", index + 1);
+            let loaded = match ServerCertificate::load(written, &mut self.files, &common.provider) {
+                Ok(loaded) => Arc::new(loaded),
+                Err(errors) => {
+                    self.problems.extend(errors.into_iter().map(|(key, what)| FileProblem::new(&table, key, what)));
+                    continue;
+                }
+            };
+            self.warn_if_exposed(&table, if written.key == written.cert { "cert" } else { "key" }, &written.key);
             if written.default {
                 default = certificates.len();
             } else if loaded.names.is_empty() {
-                self.problems.push(format!(
-                    "{about}: certificate \"{}\": it has no names and is not the default: no client would get it",
-                    loaded.file
-                ));
+                let why = "it has no names and is not the default: no client would get it";
+                self.problems.push(FileProblem::new(&table, "cert", format!("\"{}\": {why}", loaded.file)));
             }
-            certificates.push(Arc::new(loaded));
+            self.certificates.push(Arc::clone(&loaded));
+            self.tables.push(table);
+            certificates.push(loaded);
         }
-        if certificates.is_empty() {
-            return Servers::default();
-        }
-        all.extend(certificates.iter().cloned());
-        let index = Arc::new(Index::new(&certificates, default));
-        // A client without a server name, or with one that no route has, gets one of these certificates.
-        let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
-        let mut server = |tls: Tls, client: &Option<ClientCertificate>, names: &[NamePattern], pool: &str| {
-            let pool = config.pools.iter().find(|other| other.name == pool).filter(|_| tls == Tls::Terminate)?;
-            let policy = self.policy(&about, client, common)?;
-            let server = TlsServer::new(common, index.clone(), &policy, names, server::alpn(pool.http, &pool.alpn));
-            self.record(&about, server.map_err(|error| error.to_string())).map(Arc::new)
-        };
-        let default =
-            listener.pool.as_deref().and_then(|pool| server(listener.tls, &listener.client_certificate, &names, pool));
-        let routes = listener.routes.iter().map(|route| {
-            let names = if route.sni.is_empty() { &names } else { &route.sni };
-            server(route.tls, &route.client_certificate, names, &route.pool)
-        });
-        Servers { routes: routes.collect(), default }
+        (certificates, default)
     }
 
     fn policy(&mut self, about: &str, client: &Option<ClientCertificate>, common: &SharedTls) -> Option<Policy> {
         if let Some(policy) = self.policies.get(client) {
             return Some(policy.clone());
         }
-        let policy = Policy::load(client.as_ref(), &mut self.files, &common.provider);
+        let policy = Policy::load(client.as_ref(), &mut self.files, &common.provider).map_err(|what| ("ca", what));
         let policy = self.record(&format!("{about}: client_certificate"), policy)?;
         self.policies.insert(client.clone(), policy.clone());
         Some(policy)
@@ -269,11 +289,17 @@ impl Loading {
         self.record(&format!("pool \"{}\": tls", pool.name), upstream)
     }
 
-    /// Records a problem, once: many routes may name one file.
-    fn record<T>(&mut self, about: &str, result: Result<T, String>) -> Option<T> {
-        let problem = result.as_ref().err().map(|what| format!("{about}: {what}"));
-        self.problems.extend(problem.filter(|problem| !self.problems.contains(problem)));
-        result.ok()
+    /// Records the problem of a table.
+    fn record<T>(&mut self, table: &str, result: Result<T, KeyError>) -> Option<T> {
+        result.map_err(|(key, what)| self.problems.push(FileProblem::new(table, key, what))).ok()
+    }
+
+    /// Records a warning if every user can read a file with secrets.
+    fn warn_if_exposed(&mut self, table: &str, key: &'static str, path: &Path) {
+        if self.files.is_exposed(path) {
+            let what = format!("\"{}\": it holds a key, and every user can read it", path.display());
+            self.warnings.push(FileProblem::new(table, key, what));
+        }
     }
 }
 
@@ -293,18 +319,4 @@ fn provider(groups: &[KeyExchange]) -> CryptoProvider {
         }
     };
     CryptoProvider { kx_groups: groups.iter().map(group).collect(), ..aws_lc_rs::default_provider() }
-}
-
-fn warning(certificate: &ServerCertificate, now_s: i64) -> Option<String> {
-    let ends_in_s = certificate.not_after_s - now_s;
-    let what = if certificate.not_before_s > now_s {
-        "is not good yet: clients will refuse it".to_owned()
-    } else if ends_in_s < 0 {
-        "has expired: clients will refuse it".to_owned()
-    } else if ends_in_s < SOON_S {
-        format!("expires in {} hours", ends_in_s / 3600)
-    } else {
-        return None;
-    };
-    Some(format!("certificate \"{}\" {what}", certificate.file))
 }

@@ -3,6 +3,7 @@
 //! Verifies no content. Invariant: an error names the file and the problem, never a byte of a key; and the hash of each
 //! file is kept, so that a reload finds the changed ones.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +17,14 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// The largest file in bytes; a bundle of all public authorities is a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
 
+/// Second line of a section that OpenSSL's traditional form encrypts (RFC 1421 §4.6.1.1).
+const PROC_TYPE: &[u8] = b"Proc-Type: 4,ENCRYPTED";
+/// First line of an encrypted key (RFC 7468 §11).
+const ENCRYPTED_KEY: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
+
+/// Why a value cannot be used: its key, and the mistake in words that follow the key.
+pub(super) type KeyError = (&'static str, String);
+
 /// The files of one load.
 #[derive(Debug, Default)]
 pub(super) struct Files {
@@ -27,9 +36,9 @@ impl Files {
     /// The certificates in a file, at least one, in file order.
     pub(super) fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
         let bytes = self.read(path)?;
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&without_encrypted(&bytes)).collect();
         match certificates {
-            Ok(certificates) if certificates.is_empty() => Err(about(path, "there is no certificate in it")),
+            Ok(certificates) if certificates.is_empty() => Err(about(path, &lacks("certificate", &bytes))),
             Ok(certificates) => Ok(certificates),
             Err(error) => Err(about(path, &reason(&error))),
         }
@@ -37,14 +46,14 @@ impl Files {
 
     /// The first key in a file.
     pub(super) fn key(&mut self, path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-        const ENCRYPTED: &[u8] = b"ENCRYPTED";
         let bytes = self.read_secret(path)?;
-        PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-            pem::Error::NoItemsFound if bytes.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) => {
-                about(path, "its key is encrypted; store it without a password")
+        PrivateKeyDer::from_pem_slice(&without_encrypted(&bytes)).map_err(|error| match (error, encryption(&bytes)) {
+            (pem::Error::NoItemsFound, Some(form)) => {
+                let how = "store it without a password, as `openssl pkey -in FILE -out NEW` does";
+                about(path, &format!("its key is encrypted ({form}): {how}"))
             }
-            pem::Error::NoItemsFound => about(path, "there is no key in it"),
-            other => about(path, &reason(&other)),
+            (pem::Error::NoItemsFound, None) => about(path, &lacks("key", &bytes)),
+            (other, _) => about(path, &reason(&other)),
         })
     }
 
@@ -59,9 +68,9 @@ impl Files {
         self.hashes.iter().filter(differs).map(|(path, _)| path.as_path())
     }
 
-    /// The files with secrets that every user of this machine can read.
-    pub(super) fn exposed(&self) -> impl Iterator<Item = &Path> {
-        self.exposed.iter().map(PathBuf::as_path)
+    /// True for a file with secrets that every user of this machine can read.
+    pub(super) fn is_exposed(&self, path: &Path) -> bool {
+        self.exposed.contains(path)
     }
 
     fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>, String> {
@@ -95,6 +104,58 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// An error text with its file: `"certs/a.pem": WHAT`.
 pub(super) fn about(path: &Path, what: &str) -> String {
     format!("\"{}\": {what}", path.display())
+}
+
+/// What a file without the wanted section has instead.
+fn lacks(wanted: &str, bytes: &[u8]) -> String {
+    const LABELS_MAX: usize = 3;
+    /// The first byte of every DER structure that is a certificate, a key or a PKCS #12 store.
+    const SEQUENCE: u8 = 0x30;
+    if bytes.trim_ascii().is_empty() {
+        return "it is empty".to_owned();
+    }
+    let label = |line: &[u8]| {
+        let label = line.strip_prefix(b"-----BEGIN ")?.trim_ascii_end().strip_suffix(b"-----")?;
+        let is_word = label.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
+        is_word.then(|| String::from_utf8_lossy(label).into_owned())
+    };
+    let mut labels: Vec<_> = bytes.split(|byte| *byte == b'\n').filter_map(label).take(LABELS_MAX).collect();
+    labels.dedup();
+    match labels.is_empty() {
+        true if bytes.first() == Some(&SEQUENCE) => "it is binary (DER or PKCS #12) and not PEM".to_owned(),
+        true => format!("there is no {wanted} in it"),
+        false => format!("there is no {wanted} in it, only {}", labels.join(", ")),
+    }
+}
+
+/// The form in which a key of a file is encrypted; `None`: no key is.
+fn encryption(bytes: &[u8]) -> Option<&'static str> {
+    let has = |mark: &[u8]| memchr::memmem::find(bytes, mark).is_some();
+    match (has(ENCRYPTED_KEY), has(PROC_TYPE)) {
+        (true, _) => Some("PKCS #8, ENCRYPTED PRIVATE KEY"),
+        (false, true) => Some("traditional form, Proc-Type: 4,ENCRYPTED"),
+        (false, false) => None,
+    }
+}
+
+/// The text without sections that are encrypted in the traditional form: their headers are no base64, and the reader of
+/// PEM would refuse all of the file.
+fn without_encrypted(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memmem::find(bytes, PROC_TYPE).is_none() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut kept = Vec::with_capacity(bytes.len());
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let is_encrypted =
+            line.starts_with(b"-----BEGIN ") && lines.peek().is_some_and(|next| next.starts_with(PROC_TYPE));
+        if is_encrypted {
+            lines.by_ref().find(|line| line.starts_with(b"-----END "));
+        } else {
+            kept.extend_from_slice(line);
+        }
+    }
+    Cow::Owned(kept)
 }
 
 fn reason(error: &pem::Error) -> String {

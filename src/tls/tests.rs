@@ -1,6 +1,7 @@
 //! Handshakes in memory: real clients against what a file means, no socket.
 
 mod choice;
+mod files;
 mod memory;
 mod resumption;
 mod upstream;
@@ -86,7 +87,8 @@ impl Workshop {
         let checked = config::check(&text, &|_| Err(std::io::Error::other("no names here"))).unwrap();
         let steady = clock.clone();
         let steady: SteadyClock = Arc::new(move || steady.now_s() * 1_000);
-        Termination::load_with(&checked.config, previous, Arc::new(clock.clone()), &steady)
+        let loaded = Termination::load_with(&checked.config, previous, Arc::new(clock.clone()), &steady);
+        loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect())
     }
 
     /// A client that believes the authority and remembers sessions.

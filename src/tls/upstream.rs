@@ -21,7 +21,8 @@ use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use super::clients::store;
-use super::pem::{Files, about, sha256};
+use super::pem::{Files, KeyError, about, sha256};
+use super::words::in_words;
 use crate::config::{Address, PoolTls};
 
 /// The number of server names with cached sessions; a backend without a name of its own counts as one.
@@ -63,8 +64,9 @@ impl Upstream {
         files: &mut Files,
         provider: &Arc<CryptoProvider>,
         clock: &Arc<dyn TimeProvider>,
-    ) -> Result<Arc<Self>, String> {
-        let authorities = config.ca.as_deref().map_or(Ok(Vec::new()), |path| files.certificates(path))?;
+    ) -> Result<Arc<Self>, KeyError> {
+        let authorities = config.ca.as_deref().map_or(Ok(Vec::new()), |path| files.certificates(path));
+        let authorities = authorities.map_err(|what| ("ca", what))?;
         let groups = provider.kx_groups.iter().map(|group| group.name()).collect();
         let origin = Origin { config: config.clone(), protocols, groups, authorities };
         match previous.filter(|previous| previous.origin == origin) {
@@ -73,14 +75,14 @@ impl Upstream {
         }
     }
 
-    fn new(origin: Origin, provider: &Arc<CryptoProvider>, clock: &Arc<dyn TimeProvider>) -> Result<Self, String> {
+    fn new(origin: Origin, provider: &Arc<CryptoProvider>, clock: &Arc<dyn TimeProvider>) -> Result<Self, KeyError> {
         let Origin { config, protocols, .. } = &origin;
-        let trust = BackendTrust::new(&origin, provider)?;
+        let trust = BackendTrust::new(&origin, provider).map_err(|what| ("ca", what))?;
         let name = config.sni.as_ref().map(|name| ServerName::try_from(name.as_str().to_owned()));
-        let name = name.transpose().map_err(|_| "sni cannot be a name in a certificate".to_owned())?;
+        let name = name.transpose().map_err(|_| ("sni", "cannot be a name in a certificate".to_owned()))?;
         let mut plain = ClientConfig::builder_with_details(provider.clone(), clock.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
+            .map_err(|error| ("verify", format!("cannot be done: {}", in_words(&error))))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(trust))
             .with_no_client_auth();

@@ -11,6 +11,7 @@ mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
 mod field_reports; // what public reports tell of other balancers: placement, reload, health
+mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
@@ -27,5 +28,6 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads

@@ -99,7 +99,11 @@ fn every_descriptor_of_a_name_is_served_and_keeps_serving_through_reloads() {
         assert_eq!(Client::connect(*address).ask("x"), "b x");
     }
     // Removed, the sockets are still the service manager's: clients wait, and are served when the listener is back.
-    assert_eq!(sessile.reload(&listeners(false, &backend))["accepted"], true);
+    let verdict = sessile.reload(&listeners(false, &backend));
+    assert_eq!(verdict["accepted"], true);
+    let unnamed = "systemd has passed the socket \"front\", and no listener has bind = \"systemd:…\" with this name";
+    let warnings = verdict["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|one| one.as_str().unwrap().starts_with(unnamed)), "{verdict}");
     let waiting = front.iter().map(|address| Client::connect(*address));
     let waiting: Vec<_> = waiting.collect();
     assert_eq!(over(&local).unwrap(), "b x\n");
@@ -111,7 +115,9 @@ fn every_descriptor_of_a_name_is_served_and_keeps_serving_through_reloads() {
 
     let verdict = sessile.reload(&listeners(true, &backend).replace("systemd:local", "systemd:nobody"));
     let problem = verdict["problems"][0].as_str().unwrap();
-    assert_eq!(problem, "listener \"local\": systemd:nobody: systemd has passed no descriptor of this name");
+    let expected = "listener \"local\": systemd:nobody: systemd has passed no descriptor of this name; \
+                    it has passed \"front\", \"local\"";
+    assert_eq!(problem, expected);
     sessile.signal(Signal::TERM);
     assert_eq!(sessile.wait().code(), Some(0));
     assert!(local.exists(), "the file is the service manager's");
@@ -128,7 +134,8 @@ fn descriptors_passed_to_another_process_are_not_ours() {
     assert_eq!(sessile.wait().code(), Some(69));
     let said = sessile.said();
     for name in ["front", "local"] {
-        assert!(said.contains(&format!("systemd:{name}: systemd has passed no descriptor of this name")), "{said}");
+        let expected = "systemd has passed no descriptor of this name; it has passed none to this process";
+        assert!(said.contains(&format!("systemd:{name}: {expected}")), "{said}");
     }
 }
 
@@ -143,4 +150,18 @@ fn a_unix_descriptor_cannot_be_keyed_by_source() {
     let mut sessile = spawn(&config, &dir.path().join("local.sock"), 0);
     assert_eq!(sessile.wait().code(), Some(69));
     assert!(sessile.said().contains("listener \"local\": systemd:local: is a unix socket"), "{}", sessile.said());
+}
+
+#[test]
+fn a_socket_that_no_listener_names_is_warned_of_at_the_start() {
+    if !has("a_socket_that_no_listener_names", "python3") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let dir = tempfile::tempdir().unwrap();
+    let sessile = spawn(&listeners(false, &backend), &dir.path().join("local.sock"), 0);
+    sessile.ready();
+    let said = sessile.said();
+    assert!(said.contains("systemd has passed the socket \\\"front\\\", and no listener has bind"), "{said}");
+    assert!(!said.contains("the socket \\\"local\\\""), "{said}");
 }

@@ -29,7 +29,11 @@ const EARLY_DAYS: i64 = 1;
 const DAY_S: i64 = 86_400;
 
 /// Key and name that sign certificates.
-pub(super) struct Authority(Issuer<'static, KeyPair>);
+pub(super) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate, which completes the chain of those that it signs.
+    pem: String,
+}
 
 impl Authority {
     /// Loads the authority of an earlier run; `None`: there is none, or it expires before a new certificate would.
@@ -58,7 +62,7 @@ impl Authority {
             return Err(refused(&files.key, "it is not the key of the authority beside it"));
         }
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| internal(&error))?;
-        Ok(Some(Self(issuer)))
+        Ok(Some(Self { issuer, pem }))
     }
 
     /// Makes a new authority and writes its files.
@@ -71,10 +75,10 @@ impl Authority {
         let key = KeyPair::generate().map_err(|error| internal(&error))?;
         let certificate = params.self_signed(&key).map_err(|error| internal(&error))?;
         write(files, &certificate.pem(), &key)?;
-        Ok(Self(Issuer::new(params, key)))
+        Ok(Self { issuer: Issuer::new(params, key), pem: certificate.pem() })
     }
 
-    /// Makes a key, signs a certificate for the names in `files`, and writes both.
+    /// Makes a key, signs a certificate for the names in `files`, and writes both; that of a server with its chain.
     pub(super) fn issue(
         &self,
         files: &Made,
@@ -85,12 +89,13 @@ impl Authority {
         let mut params = CertificateParams::new(files.names.clone()).map_err(|error| internal(&error))?;
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let chain = if usage == ExtendedKeyUsagePurpose::ServerAuth { &*self.pem } else { "" };
         params.insert_extended_key_usage(usage);
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, CERTIFICATE_DAYS);
         let key = KeyPair::generate_for(algorithm).map_err(|error| internal(&error))?;
-        let certificate = params.signed_by(&key, &self.0).map_err(|error| internal(&error))?;
-        write(files, &certificate.pem(), &key)
+        let certificate = params.signed_by(&key, &self.issuer).map_err(|error| internal(&error))?;
+        write(files, &(certificate.pem() + chain), &key)
     }
 }
 

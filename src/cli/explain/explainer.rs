@@ -115,7 +115,10 @@ impl ExplainedHead {
 fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
     let rings = match cookie_keys(config) {
         Ok(rings) => rings,
-        Err(problems) if with_cookies => return Err(CommandError::Usage(problems.join("; "))),
+        Err(problems) if with_cookies => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            return Err(CommandError::Usage(problems.join("; ")));
+        }
         Err(_) => Rings::default(),
     };
     let pool = |pool: &config::Pool| Pool::new(pool, None, 1).with_cookie(rings.rule(pool));

@@ -115,6 +115,8 @@ pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
         value::word(&[("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)]);
     let config = Listener {
         name,
+        mode: section.read("mode", value::mode),
+        group: section.read("group", value::group),
         tls,
         certificates,
         client_certificate: client_certificate.filter(|_| tls == Tls::Terminate),
@@ -133,6 +135,9 @@ pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
     };
     if tls == Tls::Off {
         no_hello_keys(&section, &sections);
+    }
+    if !config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
+        section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
     tie::check(&config.routes, &sections);
     ParsedListener { config, section, routes: sections, binds }

@@ -92,8 +92,14 @@ fn hello_timeout(limits: &Section<'_>) -> Duration {
 fn admin(top: &Section<'_>) -> Admin {
     let admin = top.child("admin", &keys::ADMIN);
     let socket = value::unless("off", |value| value::text(value).and_then(value::unix_path));
+    let socket = admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into()));
+    if socket.is_none() {
+        admin.idle_keys(&["mode", "group"], "with socket = \"off\"");
+    }
     Admin {
-        socket: admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into())),
+        socket,
+        mode: admin.read("mode", value::mode).unwrap_or(0o660),
+        group: admin.read("group", value::group),
         http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
-use super::{CheckedConfig, check};
-use crate::config::{Certificate, ClientCertificate, Config, Tls, keys};
+use super::{CheckedConfig, check, draft};
+use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, keys};
 
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 
@@ -163,6 +163,81 @@ fn a_small_file_is_enough() {
     let config = config_of(SMALL);
     assert_eq!((config.listeners.len(), config.pools[0].backends.len()), (1, 1));
     assert_eq!(warnings(SMALL), "");
+}
+
+#[test]
+fn a_list_of_one_table_needs_no_brackets() {
+    let single = SMALL.replace("[{", "{").replace("}]", "}");
+    assert_ne!(single, SMALL);
+    assert_eq!((config_of(&single), warnings(&single)), (config_of(SMALL), String::new()));
+    let all = SMALL.replace("[[listener]]", "[listener]").replace("[[pool]]", "[pool]");
+    assert_eq!(config_of(&all), config_of(SMALL));
+    for (from, to) in [
+        (
+            "certificate = [{ cert = \"a.pem\" }, { cert = \"b.pem\", key = \"b-key.pem\" }]",
+            "certificate = { cert = \"a.pem\" }",
+        ),
+        (
+            "backend = [{ name = \"a\", address = \"10.0.0.1:443\" }]",
+            "backend = { name = \"a\", address = \"10.0.0.1:443\" }",
+        ),
+    ] {
+        assert_eq!(warnings(&SITE.replace(from, to)), "", "{to}");
+        assert_ne!(SITE.replace(from, to), SITE, "{from}");
+    }
+    let wrong = shown(&check(&single.replace("10.0.0.1:80", "nothing"), &resolve).unwrap_err());
+    assert!(wrong.starts_with("9:35: pool \"app\": backend \"a\": address \"nothing\" "), "{wrong}");
+}
+
+/// Problems of files, added to what the text shows itself.
+fn with_files(text: &str, problems: &[FileProblem]) -> String {
+    let draft = draft(text, &resolve);
+    problems.iter().for_each(|problem| draft.refuse(problem.clone()));
+    shown(&draft.finish().err().unwrap_or_default())
+}
+
+#[test]
+fn problems_of_files_stand_at_their_keys_among_those_of_the_text() {
+    let text = SITE
+        .replace("cert = \"b.pem\", ", "")
+        .replace("\"127.0.0.1:8443\"", "[\"127.0.0.1:8443\", \"127.0.0.1:8444\"]");
+    let inherited =
+        |route| FileProblem::new(format!("listener \"site\": route #{route}: client_certificate"), "ca", "is bad");
+    let found = with_files(
+        &text,
+        &[
+            inherited(2),
+            inherited(3),
+            FileProblem::new("listener \"site\": certificate #2", "cert", "follows from the missing cert"),
+            FileProblem::new("listener \"site\": certificate #2", "key", "\"b-key.pem\": is gone"),
+            FileProblem {
+                element: Some("127.0.0.1:8444".into()),
+                ..FileProblem::new("listener \"site\"", "bind", "is in use")
+            },
+            FileProblem::new("admin", "socket", "has no folder"),
+        ],
+    );
+    assert_eq!(
+        found,
+        "1:1: admin: socket has no folder\n\
+         4:27: listener \"site\": bind is in use\n\
+         7:36: listener \"site\": certificate #2: has no cert\n\
+         7:44: listener \"site\": certificate #2: key \"b-key.pem\": is gone\n\
+         8:29: listener \"site\": client_certificate: ca is bad\n"
+    );
+}
+
+#[test]
+fn after_a_syntax_error_only_files_that_are_named_count() {
+    let text = format!("[admin]\nsocket = \"/a/b\"\n[log]\nlevel =\n{SMALL}");
+    let found = with_files(
+        &text,
+        &[
+            FileProblem::new("admin", "socket", "has no folder"),
+            FileProblem::new("store", "ca", "may be written there"),
+        ],
+    );
+    assert!(found.contains("2:10: admin: socket has no folder\n") && !found.contains("may be written"), "{found}");
 }
 
 #[test]

@@ -36,7 +36,9 @@ pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     let mut default = None;
     for (index, section) in sections.iter().enumerate() {
         let cert = section.required("cert", value::file).unwrap_or_default();
-        let key = section.read("key", value::file).unwrap_or_else(|| cert.clone());
+        // A key that cannot be read is not replaced: the certificate's file may have none.
+        let key = section.read("key", value::file);
+        let key = key.unwrap_or_else(|| if section.has("key") { Default::default() } else { cert.clone() });
         let same = |earlier: &Certificate| earlier.cert == cert && !cert.as_os_str().is_empty();
         if let Some(earlier) = certificates.iter().position(same) {
             let why = format!("cert \"{}\" is already the file of certificate #{}", cert.display(), earlier + 1);

@@ -22,7 +22,7 @@ use super::problem::Bad;
 pub(in crate::config) use self::address::{
     Resolve, address, bind, host_and_port, local_ip, loopback, network, unix_path,
 };
-pub(in crate::config) use self::file::{file, pin};
+pub(in crate::config) use self::file::{file, group, mode, pin};
 pub(in crate::config) use self::http::{host, path, status};
 pub(in crate::config) use self::name::{
     alpn, application_cookie, cookie_name, key_part, location, name, name_pattern, server_name,

@@ -209,6 +209,6 @@ fn a_ring_that_is_not_one_is_refused() {
     ] {
         shop.write("ring", &content);
         let problems = shop.load(&with_ring(&site(&["a"], "")), None).unwrap_err();
-        assert_eq!(problems, [format!("ticket_keys: \"{}\": {expected}", shop.path("ring").display())]);
+        assert_eq!(problems, [format!("tls: ticket_keys \"{}\": {expected}", shop.path("ring").display())]);
     }
 }

@@ -113,7 +113,12 @@ fn files_that_are_no_authorities_are_refused() {
     let shop = Workshop::new();
     shop.write("empty.pem", "");
     let problems = shop.load(&pool("ca = \"@/empty.pem\""), None).unwrap_err();
-    let expected =
-        format!("pool \"site\": tls: \"{}\": there is no certificate in it", shop.path("empty.pem").display());
+    let expected = format!("pool \"site\": tls: ca \"{}\": it is empty", shop.path("empty.pem").display());
     assert_eq!(problems, [expected]);
+    shop.write("noise.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let problems = shop.load(&pool("ca = \"@/noise.pem\""), None).unwrap_err();
+    assert!(
+        problems[0].ends_with("certificate #1 in it is no authority's: the certificate is malformed"),
+        "{problems:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Broken configuration files through the front door: `check`, `run` and a reload say where and what, all of it.
 //!
-//! The files under `tests/broken` name their problems: `# expect: LINE:COLUMN: OBJECT: MESSAGE`, as they begin.
+//! The files under `tests/broken` name their problems: `# expect: LINE:COLUMN: OBJECT: MESSAGE`, as they begin, and
+//! `# expect-file: …` for those of files that the text names.
 
 use std::path::{Path, PathBuf};
 
@@ -26,11 +27,20 @@ fn broken() -> Vec<Broken> {
         let text = std::fs::read_to_string(&path).unwrap();
         // Why a name cannot be resolved is told in this machine's words.
         let known = |line: &str| line.find("cannot be resolved: ").map_or(line.len(), |at| at + 18);
-        let expected = text.lines().filter_map(|line| line.strip_prefix("# expect: "));
-        let expected = expected.map(|line| line[..known(line)].to_owned()).collect();
+        let expected =
+            ["# expect: ", "# expect-file: "].map(|mark| text.lines().filter_map(move |l| l.strip_prefix(mark)));
+        let expected = expected.into_iter().flatten().map(|line| line[..known(line)].to_owned());
+        let mut expected: Vec<_> = expected.collect();
+        expected.sort_by_key(|line| place(line));
         Broken { path, text, expected }
     };
     paths.into_iter().map(read).collect()
+}
+
+/// Line and column at the beginning of a problem.
+fn place(problem: &str) -> (usize, usize) {
+    let mut numbers = problem.split(':').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// Whether what was found is what was expected: in order, each from its beginning, nothing else.

@@ -1,0 +1,117 @@
+//! [`PassedSockets`]: the listening sockets that systemd has passed (sd_listen_fds(3)).
+//!
+//! Listens on none. Invariant: every descriptor that was passed is served by a listener or named in a warning.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::config::{Bind, Config};
+
+/// The sockets by `FileDescriptorName`.
+#[derive(Debug, Default)]
+pub struct PassedSockets {
+    by_name: BTreeMap<String, Vec<Arc<OwnedFd>>>,
+    /// Names of descriptors that are no listening stream sockets.
+    unusable: Vec<String>,
+}
+
+impl PassedSockets {
+    /// Takes the sockets that the environment names; none if they are for another process.
+    pub fn from_environment() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut passed = listenfd::ListenFd::from_env();
+        let mut sockets = Self::default();
+        for index in 0..passed.len() {
+            let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+            let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
+            match tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from)) {
+                Some(socket) => {
+                    let _ = rustix::io::ioctl_fionbio(&socket, true);
+                    sockets.by_name.entry(name).or_default().push(Arc::new(socket));
+                }
+                None => sockets.unusable.push(name),
+            }
+        }
+        sockets
+    }
+
+    /// The sockets of a name, or why there are none, with the names that came.
+    pub fn named(&self, name: &str) -> Result<&[Arc<OwnedFd>], String> {
+        if let Some(sockets) = self.by_name.get(name) {
+            return Ok(sockets);
+        }
+        if self.unusable.iter().any(|unusable| unusable == name) {
+            return Err("the descriptor that systemd has passed is not a listening stream socket".to_owned());
+        }
+        let came = self.by_name.keys().chain(&self.unusable).map(|name| quoted(name)).collect::<Vec<_>>();
+        let came = if came.is_empty() { "none to this process".to_owned() } else { came.join(", ") };
+        Err(format!("systemd has passed no descriptor of this name; it has passed {came}"))
+    }
+
+    /// A warning for each name that no listener has: its clients connect and are never accepted.
+    pub fn unnamed(&self, config: &Config) -> Vec<String> {
+        let is_named = |name: &&String| {
+            let mut binds = config.listeners.iter().flat_map(|listener| &listener.bind);
+            binds.any(|bind| matches!(bind, Bind::Systemd(wanted) if wanted == *name))
+        };
+        let waiting = self.by_name.keys().filter(|name| !is_named(name)).map(|name| {
+            let name = quoted(name);
+            format!(
+                "systemd has passed the socket {name}, and no listener has bind = \"systemd:…\" with this name: its \
+                 clients wait and are not served"
+            )
+        });
+        let unusable = self.unusable.iter().map(|name| {
+            format!("systemd has passed {}, which is not a listening stream socket: it is not used", quoted(name))
+        });
+        waiting.chain(unusable).collect()
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+
+    fn passed(names: &[&str], unusable: &[&str]) -> PassedSockets {
+        let socket = || Arc::new(OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap()));
+        let by_name = names.iter().map(|name| ((*name).to_owned(), vec![socket()])).collect();
+        PassedSockets { by_name, unusable: unusable.iter().map(|name| (*name).to_owned()).collect() }
+    }
+
+    fn listening_on(name: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nname = 'l'\nbind = 'systemd:{name}'\npool = 'p'\n\
+             [[pool]]\nname = 'p'\nbackend = {{ name = 'a', address = '127.0.0.1:1' }}\n"
+        );
+        config::check(&text, &|_| Err(std::io::Error::other("no names"))).unwrap().config
+    }
+
+    #[test]
+    fn a_name_that_did_not_come_is_refused_with_those_that_did() {
+        let sockets = passed(&["web", "admin"], &["log"]);
+        assert_eq!(sockets.named("web").unwrap().len(), 1);
+        let refused = sockets.named("https").unwrap_err();
+        assert!(refused.ends_with("of this name; it has passed \"admin\", \"web\", \"log\""), "{refused}");
+        assert!(sockets.named("log").unwrap_err().ends_with("is not a listening stream socket"));
+        let none = passed(&[], &[]).named("https").unwrap_err();
+        assert!(none.ends_with("it has passed none to this process"), "{none}");
+    }
+
+    #[test]
+    fn what_no_listener_names_is_warned_of() {
+        let warnings = passed(&["web", "other"], &["log"]).unnamed(&listening_on("web"));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].starts_with("systemd has passed the socket \"other\", and no listener"), "{warnings:?}");
+        assert!(warnings[1].starts_with("systemd has passed \"log\", which is not"), "{warnings:?}");
+        assert!(passed(&["web"], &[]).unnamed(&listening_on("web")).is_empty());
+    }
+}

@@ -1,0 +1,182 @@
+//! The files that the process writes: [`problems`] names those that cannot be written, [`make_folder`] makes the folder
+//! of one.
+//!
+//! Writes no file itself. Invariant: `check` and `run` judge by the same rules, so that a configuration that `check`
+//! accepts does not fail for want of a folder, as long as the same user runs both.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::config::{Bind, Config, FileProblem};
+use crate::socket;
+
+/// Mode of a folder for sockets, which other users connect to.
+pub(super) const OPEN: u32 = 0o755;
+/// Mode of a folder for files that are only for this user.
+pub(super) const PRIVATE: u32 = 0o700;
+
+/// A file that the process writes, with the key that names it.
+struct WrittenFile<'c> {
+    object: String,
+    key: &'static str,
+    /// The element of a list, as written.
+    element: Option<String>,
+    path: &'c Path,
+    is_socket: bool,
+}
+
+/// The files of a configuration that cannot be written, and groups that do not exist. `in_force`: files that this
+/// configuration has as well are in use already, and not judged again.
+pub(super) fn problems(config: &Config, in_force: Option<&Config>) -> Vec<FileProblem> {
+    let known: Vec<_> = in_force.into_iter().flat_map(files).map(|file| file.path.to_owned()).collect();
+    let new = files(config).into_iter().filter(|file| !known.iter().any(|path| path == file.path));
+    new.filter_map(|file| judge(&file).map(|bad| file.problem(&bad))).chain(unknown_groups(config)).collect()
+}
+
+/// Makes the folder of a file, and those above it, if they are missing.
+pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    let folder = folder_of(path);
+    let failed = |error: io::Error| {
+        io::Error::new(error.kind(), format!("the folder \"{}\" cannot be made: {error}", folder.display()))
+    };
+    if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed) }
+}
+
+fn files(config: &Config) -> Vec<WrittenFile<'_>> {
+    let process = &config.process;
+    let socket = process.admin.socket.as_deref().map(|path| WrittenFile {
+        object: "admin".to_owned(),
+        key: "socket",
+        element: None,
+        path,
+        is_socket: true,
+    });
+    let table = process.stick_table_file.as_deref().map(|path| WrittenFile {
+        object: String::new(),
+        key: "stick_table_file",
+        element: None,
+        path,
+        is_socket: false,
+    });
+    let listeners = config.listeners.iter().flat_map(|listener| {
+        listener.bind.iter().filter_map(|bind| match bind {
+            Bind::Unix(path) => Some(WrittenFile {
+                object: format!("listener \"{}\"", listener.name),
+                key: "bind",
+                element: Some(bind.to_string()),
+                path,
+                is_socket: true,
+            }),
+            Bind::Tcp(_) | Bind::Systemd(_) => None,
+        })
+    });
+    socket.into_iter().chain(table).chain(listeners).collect()
+}
+
+/// Why a file cannot be written; `None`: it can.
+fn judge(file: &WrittenFile<'_>) -> Option<String> {
+    match fs::symlink_metadata(file.path) {
+        Ok(there) if file.is_socket && !there.file_type().is_socket() => {
+            return Some("a file that is not a socket is in the way".to_owned());
+        }
+        Ok(there) if there.is_dir() => return Some("it is a folder".to_owned()),
+        _ => {}
+    }
+    let folder = folder_of(file.path);
+    let mut existing = folder;
+    loop {
+        match fs::metadata(existing) {
+            Ok(there) if there.is_dir() => break,
+            Ok(_) => return Some(format!("\"{}\" is not a folder", existing.display())),
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {}
+            Err(error) => return Some(format!("the folder \"{}\": {error}", existing.display())),
+        }
+        existing = existing.parent().map_or(Path::new("."), or_here);
+    }
+    let error = accessat(CWD, existing, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).err()?;
+    let error = io::Error::from(error);
+    let folder = folder.display();
+    Some(match existing == folder_of(file.path) {
+        true => format!("the folder \"{folder}\" cannot be written: {error}"),
+        false => {
+            format!("the folder \"{folder}\" does not exist and cannot be made in \"{}\": {error}", existing.display())
+        }
+    })
+}
+
+impl WrittenFile<'_> {
+    fn problem(&self, bad: &str) -> FileProblem {
+        let message = format!("\"{}\": {bad}", self.path.display());
+        let folder = folder_of(self.path).display();
+        let other = match self.key {
+            "socket" => "another socket in [admin], or \"off\"",
+            _ => "another path here",
+        };
+        let hint = bad.starts_with("the folder").then(|| {
+            format!("as root: install -d -o USER {folder}, where USER is the user that runs sessile; or write {other}")
+        });
+        FileProblem { element: self.element.clone(), hint, ..FileProblem::new(&self.object, self.key, message) }
+    }
+}
+
+fn unknown_groups(config: &Config) -> impl Iterator<Item = FileProblem> {
+    let admin = config.process.admin.group.as_ref().map(|group| ("admin".to_owned(), group));
+    let listeners = config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.group.as_ref().map(|group| (format!("listener \"{}\"", listener.name), group)));
+    admin.into_iter().chain(listeners).filter_map(|(object, group)| {
+        let unknown = socket::unix_file::group_id(group).err()?;
+        Some(FileProblem::new(object, "group", format!("\"{group}\" {unknown}")))
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().map_or(Path::new("."), or_here)
+}
+
+/// The working directory stands in for the empty path.
+fn or_here(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn judged(path: &Path, is_socket: bool) -> Option<String> {
+        judge(&WrittenFile { object: String::new(), key: "bind", element: None, path, is_socket })
+    }
+
+    #[test]
+    fn a_folder_that_can_be_made_is_no_problem_and_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/c.sock");
+        assert_eq!(judged(&path, true), None);
+        make_folder(&path, PRIVATE).unwrap();
+        let mode = fs::metadata(dir.path().join("a/b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{mode:o}");
+        assert!(make_folder(&path, OPEN).is_ok(), "it is there");
+        assert_eq!(judged(Path::new("a-file-beside-me"), false), None, "the working directory");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(judged(&file, true).unwrap(), "a file that is not a socket is in the way");
+        assert_eq!(judged(&file, false), None);
+        assert_eq!(judged(dir.path(), false).unwrap(), "it is a folder");
+        let not_a_folder = format!("\"{}\" is not a folder", file.display());
+        assert_eq!(judged(&file.join("a.sock"), true).unwrap(), not_a_folder);
+        assert_eq!(judged(&file.join("a/b.sock"), true).unwrap(), not_a_folder);
+        assert!(make_folder(&file.join("a.sock"), OPEN).unwrap_err().to_string().contains("cannot be made"));
+    }
+}
