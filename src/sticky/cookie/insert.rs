@@ -52,7 +52,7 @@ pub struct Issue<'a> {
     pub backend: usize,
     /// When the client was placed there, in Unix seconds: from [`Insert::open`], or now for a client newly placed.
     pub issued: u64,
-    /// Value of the tier behind this one, see [`tiers`](super::tiers); `None`: there is no such tier.
+    /// Value of the tier behind this one, see [`tiers`]; `None`: there is no such tier.
     pub inner: Option<&'a [u8]>,
 }
 

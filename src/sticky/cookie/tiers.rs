@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(split(one.as_bytes()), (one.as_bytes(), None));
         assert_eq!(split(whole.as_bytes()), (one.as_bytes(), Some(inner.as_bytes())));
         assert_eq!(split(inner.as_bytes()), (two.as_bytes(), Some(three.as_bytes())));
-        let mut again = one.clone().into_bytes();
+        let mut again = one.into_bytes();
         append(&mut again, Some(inner.as_bytes()));
         assert_eq!(again, whole.as_bytes());
     }
