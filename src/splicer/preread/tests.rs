@@ -96,6 +96,7 @@ fn ordinary_hellos_are_read_while_long_ones_have_used_up_the_memory() {
     memory.limit(200_000);
     let (wire, mut held) = (padded(60_000), Vec::new());
     let refused = loop {
+        assert!(held.len() <= 3, "more than fits is held");
         let mut preread = begun(&listener);
         // All but the last byte: the client goes on holding it.
         let mut sent = 0;
