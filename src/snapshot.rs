@@ -144,7 +144,8 @@ impl Snapshot {
             .iter()
             .map(|pool| {
                 let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
-                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rings.rule(pool))))
+                let rule = rings.rule(pool).map(|rule| rule.beside(config.pools.iter().map(config::Pool::sticks_as)));
+                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout));

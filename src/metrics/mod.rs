@@ -169,9 +169,16 @@ fn pools(page: &mut Page, status: &Status) {
     );
     page.counter(
         "sessile_sticky_breaks_total",
-        "Picks of another backend for a key that the stick table knew, by cause.",
+        "Clients that got another backend than the one that a cookie or the stick table knew them at, by cause.",
         status.pools.iter().flat_map(|pool| {
             pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
+        }),
+    );
+    page.counter(
+        "sessile_cookies_total",
+        "Requests with the cookie of the pool, by the verdict on it; fresh and due are valid.",
+        status.pools.iter().flat_map(|pool| {
+            pool.cookies.iter().map(|(verdict, count)| (labels([("pool", &pool.name), ("verdict", verdict)]), *count))
         }),
     );
 }

@@ -74,6 +74,7 @@ fn status() -> Status {
             name: "web".into(),
             digest: "00ff".into(),
             breaks: [("down".to_owned(), 9)].into(),
+            cookies: [("forged".to_owned(), 7)].into(),
             backends: vec![backend("a"), backend("b")],
             ..PoolStatus::default()
         }],
@@ -120,6 +121,7 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_connections_ended_total{listener=\"front\",outcome=\"done\",fault=\"none\"}", 0.0),
         ("sessile_connections_refused_total{listener=\"front\",reason=\"no_route\"}", 2.0),
         ("sessile_sticky_breaks_total{pool=\"web\",cause=\"down\"}", 9.0),
+        ("sessile_cookies_total{pool=\"web\",verdict=\"forged\"}", 7.0),
         ("sessile_backend_connections_total{pool=\"web\",backend=\"a\"}", 4.0),
         ("sessile_backend_up_bytes_total{pool=\"web\",backend=\"b\"}", 2.0 * 1_099_511_627_776.0),
         ("sessile_backend_leases{pool=\"web\",backend=\"a\"}", 5.0),

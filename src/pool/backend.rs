@@ -10,10 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
-use crate::counters::{BackendCounters, Padded};
+use crate::counters::{BackendCounters, Counter, Padded};
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
 use crate::pool::health::{CheckHistory, CheckState, Ejection};
+use crate::sticky::cookie::CookieVerdict;
+
+/// One counter for each verdict on a cookie.
+pub(super) type CookieCounters = [Counter; CookieVerdict::WORDS.len()];
 
 /// What the backends of a pool share and keep over reloads.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct PoolShared {
     pub(super) draws: Padded<AtomicU64>,
     /// Number of known clients that got another backend, by cause.
     pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
+    /// Requests with the pool's cookie, by thread and then by the number of the verdict.
+    pub(super) cookies: Box<[Padded<CookieCounters>]>,
     /// Number of stick-table entries that were worth keeping and were evicted.
     pub(super) evicted_displaced: AtomicU64,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
@@ -33,12 +39,13 @@ pub(super) struct PoolShared {
 }
 
 impl PoolShared {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, workers: usize) -> Self {
         Self {
             name: name.into(),
             leases: Padded::default(),
             draws: Padded::default(),
             breaks: Default::default(),
+            cookies: (0..workers).map(|_| Padded::default()).collect(),
             evicted_displaced: AtomicU64::new(0),
             ejecting: Mutex::new(()),
         }

@@ -123,6 +123,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
         balance: pool.config().balance.word().to_owned(),
         digest: format!("{:016x}", pool.digest()),
         breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+        cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
         backends: backends.collect(),
     }
 }

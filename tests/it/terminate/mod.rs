@@ -2,6 +2,7 @@
 
 mod abuse;
 mod backend;
+mod breaks;
 mod check_agrees;
 mod client;
 mod cookie;
