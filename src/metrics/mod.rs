@@ -219,6 +219,11 @@ fn stick_tables(page: &mut Page, status: &Status) {
         "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
     );
+    page.level(
+        "sessile_stick_table_hottest_error_ratio",
+        "The most by which sessile_stick_table_hottest_ratio may be wrong, up or down; 0 if every pick was counted.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_error)),
+    );
 }
 
 /// Name, help text and value of a series that every backend has.

@@ -173,6 +173,12 @@ pub struct StickTableStatus {
     pub evicted_displaced: u64,
     /// Share of the most frequent key in all picks, 0 to 1.
     pub hottest_share: f64,
+    /// The most by which `hottest_share` may be wrong, up or down.
+    #[serde(default)]
+    pub hottest_error: f64,
+    /// True if shares of keys come from a sample of the picks; false: every pick was counted.
+    #[serde(default)]
+    pub hottest_sampled: bool,
 }
 
 /// The shared store of learned cookies.

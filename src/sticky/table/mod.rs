@@ -41,7 +41,7 @@ use std::time::Duration;
 pub use self::backend_ids::{BackendId, BackendIds, IdMap};
 pub use self::entry::Minute;
 pub use self::secret::{KeyHash, Secret};
-pub use self::top_keys::{Hot, TopKeys};
+pub use self::top_keys::{Hot, Hottest, TopKeys};
 
 use self::buckets::Buckets;
 use self::entry::{Data, Lifetimes, PlacementId};
