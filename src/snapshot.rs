@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub pools: Arc<[Arc<Pool>]>,
     /// Certificates and session tickets of listeners, and the TLS of connections to backends.
     pub tls: Arc<Termination>,
+    /// The keys of cookies, by file.
+    pub rings: Rings,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
     _alive: Alive,
@@ -80,17 +82,35 @@ pub struct LoadedFiles {
 
 /// The keys that seal cookies, by file.
 #[derive(Debug, Default)]
-pub struct Rings(Vec<(PathBuf, Arc<KeyRing>)>);
+pub struct Rings {
+    rings: Vec<(PathBuf, Arc<KeyRing>)>,
+    /// Files that every user of this machine can read.
+    exposed: Vec<PathBuf>,
+}
 
 impl Rings {
-    /// Adds the keys of one file.
-    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>) {
-        self.0.push((path, ring));
+    /// Adds the keys of one file; `exposed`: every user of this machine can read it.
+    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>, exposed: bool) {
+        self.exposed.extend(exposed.then(|| path.clone()));
+        self.rings.push((path, ring));
     }
 
     /// The keys of a file; `None`: it was not added.
     pub fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
-        self.0.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
+        self.rings.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
+    }
+
+    /// One line for each file with other keys than in `previous`, or the same in another order.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        let differs = |(path, ring): &&(PathBuf, _)| previous.of(path).is_some_and(|before| before != ring);
+        let changed = self.rings.iter().filter(differs);
+        changed.map(|(path, _)| format!("file \"{}\" changed", path.display())).collect()
+    }
+
+    /// One warning for each file that every user of this machine can read.
+    pub fn warnings(&self) -> Vec<String> {
+        let exposed = |path: &PathBuf| format!("file \"{}\" holds a key, and every user can read it", path.display());
+        self.exposed.iter().map(exposed).collect()
     }
 
     /// The cookie rule of a pool; `None`: the pool has no cookie, or its key file was not added.
@@ -163,6 +183,7 @@ impl Snapshot {
             pools: Arc::clone(&pools),
             config,
             tls: Arc::clone(&tls),
+            rings,
             secret,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::load::RunningProcess;
 use super::{CommandError, EXIT_USAGE, load};
 use crate::clock;
 use crate::config::{self, Problem};
@@ -19,6 +20,11 @@ use crate::store::Access;
 pub(super) struct CheckArgs {
     /// The configuration file to check.
     file: PathBuf,
+    /// Compare with the running process too, and warn of what a reload would do to its clients.
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    running: RunningProcess,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -36,6 +42,17 @@ impl CheckArgs {
         Ok(if found.accepted { 0 } else { EXIT_USAGE })
     }
 
+    /// With `--live`, what the running process warns of when it compares the file with what is in force.
+    fn against_the_process(&self) -> Result<Vec<String>, CommandError> {
+        if !self.live {
+            return Ok(Vec::new());
+        }
+        let plan = load::plan_of(&self.running, &self.file, Vec::new())?;
+        // Of the file alone this command has found everything itself.
+        let alone = format!("{}:", self.file.display());
+        Ok(plan.warnings.into_iter().filter(|warning| !warning.starts_with(&alone)).collect())
+    }
+
     /// Checks the text, and then the files that it names; a text with errors may name the wrong ones.
     fn found(&self) -> Result<CheckFindings, CommandError> {
         let refused = |in_text, in_files| CheckFindings { accepted: false, in_text, in_files };
@@ -45,6 +62,8 @@ impl CheckArgs {
                 Err(problems) => refused(Vec::new(), problems),
                 Ok((loaded, access)) => {
                     let mut in_files = loaded.tls.warnings(clock::unix_s());
+                    in_files.extend(loaded.rings.warnings());
+                    in_files.extend(self.against_the_process()?);
                     in_files.extend(access.iter().flat_map(Access::warnings));
                     CheckFindings { accepted: true, in_text: checked.warnings, in_files }
                 }

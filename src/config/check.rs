@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use super::file::Document;
 use super::keys;
 use super::problem::{Bad, Problems};
-use super::{Config, Problem};
+use super::{Config, Problem, Written};
 
 /// A configuration without errors, and its warnings.
 #[derive(Debug)]
@@ -64,7 +64,8 @@ pub fn check(text: &str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) 
         problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
     }
     let config = convert(&Document::parse(text, &problems), resolve, &problems);
-    problems.finish().map(|warnings| CheckedConfig { config, warnings })
+    let written = Written::of(text);
+    problems.finish().map(|warnings| CheckedConfig { config: Config { written, ..config }, warnings })
 }
 
 fn convert(
@@ -92,5 +93,6 @@ fn convert(
         store,
         listeners: listeners.into_iter().map(|listener| listener.config).collect(),
         pools: pools.into_iter().map(|pool| pool.config).collect(),
+        written: Written::default(),
     }
 }

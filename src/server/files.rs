@@ -3,6 +3,7 @@
 //! Builds no snapshot and binds nothing. Invariant: a result holds either every problem, each with its place, or
 //! everything that a snapshot is built from.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub(super) fn check_text(file: &str, text: &str, in_force: Option<&Snapshot>) ->
     let (loaded, access) = read_files(&config, in_force)
         .map_err(|problems| problems.into_iter().map(without_place).collect::<Vec<_>>())?;
     let of_files = loaded.tls.warnings(clock::unix_s()).into_iter();
-    let of_files = of_files.chain(access.iter().flat_map(Access::warnings)).map(without_place);
+    let of_files = of_files.chain(loaded.rings.warnings()).chain(access.iter().flat_map(Access::warnings));
+    let of_files = of_files.map(without_place);
     let warnings = warnings.iter().map(with_place).chain(of_files).collect();
     Ok(ReadConfig { config, loaded, access, warnings })
 }
@@ -72,15 +74,25 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<String>> {
             continue;
         }
         let about = |what: String| format!("pool \"{}\": cookie: {}: {what}", pool.name, insert.keys.display());
-        match std::fs::read_to_string(&insert.keys).map_err(|error| vec![about(error.to_string())]) {
-            Err(unreadable) => problems.extend(unreadable),
-            Ok(text) => match KeyRing::parse(&text) {
-                Ok(ring) => rings.add(insert.keys.clone(), Arc::new(ring)),
+        match read_secret(&insert.keys) {
+            Err(unreadable) => problems.push(about(unreadable.to_string())),
+            Ok((text, exposed)) => match KeyRing::parse(&text) {
+                Ok(ring) => rings.add(insert.keys.clone(), Arc::new(ring), exposed),
                 Err(wrong) => problems.extend(wrong.iter().map(|problem| about(problem.to_string()))),
             },
         }
     }
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
+}
+
+/// The text of a file with secrets, and whether every user of this machine can read it.
+fn read_secret(path: &Path) -> std::io::Result<(String, bool)> {
+    const OTHERS: u32 = 0o007;
+    let mut file = std::fs::File::open(path)?;
+    let exposed = file.metadata()?.mode() & OTHERS != 0;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, exposed))
 }
 
 /// Tells a file from another that has taken its place; a file that is only written anew keeps its identity. `None`: it
