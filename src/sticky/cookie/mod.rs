@@ -131,7 +131,7 @@ impl CookieVerdict {
 
     /// The backend that the client had and may not keep by this cookie, and why; its index is `None` if the pool does
     /// not have that backend. The result is `None` for a valid cookie, and for one that does not show where the client
-    /// was: a client whose cookie was made up has lost nothing.
+    /// was: a cookie that was made up proves no loss.
     pub fn left(self) -> Option<(Option<usize>, BreakCause)> {
         match self {
             Self::Expired { backend } => Some((backend, BreakCause::Expired)),
