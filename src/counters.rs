@@ -179,16 +179,6 @@ pub struct ConversationCounters {
     pub upgrades: Counter,
     /// Requests that sessile replied to itself.
     pub answers: Counter,
-    /// Cookies that name a backend of the pool.
-    pub cookies_valid: Counter,
-    /// Cookies that were unused for too long or are too old.
-    pub cookies_expired: Counter,
-    /// Cookies that no key of the pool has sealed.
-    pub cookies_forged: Counter,
-    /// Cookies that were sealed for another pool.
-    pub cookies_other_pool: Counter,
-    /// Cookies for a backend that is no longer in the pool.
-    pub cookies_removed: Counter,
 }
 
 #[cfg(test)]

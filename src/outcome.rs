@@ -247,9 +247,11 @@ impl PickReason {
 
 /// Why a client that was known at one backend got another.
 ///
-/// Only a client that is still known is counted. A client with an entry that was evicted, or lost with the process, is
-/// placed as a new one and not counted. Clients known by a cookie are counted per request: a client that sends the same
-/// bad cookie again, although it received a good one, is counted again, because it cannot be told from another client.
+/// A break is a client that gets another backend than the one it had, and nothing else: a cookie that is worth nothing
+/// is counted by its verdict, see [`CookieVerdict`](crate::sticky::cookie::CookieVerdict). Only a client that is still
+/// known is counted: a client with an entry that was evicted is placed as a new one, and a cookie that no key opens
+/// says nothing about a backend. Clients known by a cookie are counted per request: a client that sends the same old
+/// cookie again, although it received a new one, is counted again, because it cannot be told from another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum BreakCause {
@@ -257,7 +259,7 @@ pub enum BreakCause {
     Down,
     /// The client's backend was drained.
     Drain,
-    /// The client's backend has left the pool.
+    /// The client's backend has left the pool, before or after a restart, or its pool has another name now.
     Removed,
     /// The client's named range no longer allows that backend.
     Range,
@@ -267,29 +269,14 @@ pub enum BreakCause {
     Returned,
     /// The client's backend has `max_connections`.
     Full,
-    /// The client's cookie was too old.
+    /// The client's cookie names another backend, and was too old to count.
     Expired,
-    /// The client's cookie was not sealed by this pool.
-    Forged,
-    /// The client's entry was lost with the process. Always 0: after a stick table is lost, no client is known to have
-    /// had an entry, and cookies outlive the process.
-    Restart,
 }
 
 impl BreakCause {
     /// Every cause, in the order of its number.
-    pub const ALL: [Self; 10] = [
-        Self::Down,
-        Self::Drain,
-        Self::Removed,
-        Self::Range,
-        Self::Moved,
-        Self::Returned,
-        Self::Full,
-        Self::Expired,
-        Self::Forged,
-        Self::Restart,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Down, Self::Drain, Self::Removed, Self::Range, Self::Moved, Self::Returned, Self::Full, Self::Expired];
 
     /// Returns the word for logs and metrics.
     pub fn word(self) -> &'static str {
@@ -302,8 +289,6 @@ impl BreakCause {
             Self::Returned => "returned",
             Self::Full => "full",
             Self::Expired => "expired",
-            Self::Forged => "forged",
-            Self::Restart => "restart",
         }
     }
 }

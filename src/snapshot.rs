@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::admission::{Admission, ListenerState};
 use crate::clock;
-use crate::config::{self, Config, Fallback, KeyPart};
+use crate::config::{self, Config, Fallback, FileProblem, KeyPart};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub pools: Arc<[Arc<Pool>]>,
     /// Certificates and session tickets of listeners, and the TLS of connections to backends.
     pub tls: Arc<Termination>,
+    /// The keys of cookies, by file.
+    pub rings: Rings,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
     _alive: Alive,
@@ -84,17 +86,34 @@ pub struct LoadedFiles {
 
 /// The keys that seal cookies, by file.
 #[derive(Debug, Default)]
-pub struct Rings(Vec<(PathBuf, Arc<KeyRing>)>);
+pub struct Rings {
+    rings: Vec<(PathBuf, Arc<KeyRing>)>,
+    /// Warnings about files that every user of this machine can read.
+    warnings: Vec<FileProblem>,
+}
 
 impl Rings {
-    /// Adds the keys of one file.
-    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>) {
-        self.0.push((path, ring));
+    /// Adds the keys of one file, and a warning if every user of this machine can read it.
+    pub fn add(&mut self, path: PathBuf, ring: Arc<KeyRing>, warning: Option<FileProblem>) {
+        self.warnings.extend(warning);
+        self.rings.push((path, ring));
     }
 
     /// The keys of a file; `None`: it was not added.
     pub fn of(&self, path: &Path) -> Option<&Arc<KeyRing>> {
-        self.0.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
+        self.rings.iter().find(|(known, _)| known == path).map(|(_, ring)| ring)
+    }
+
+    /// One line for each file with other keys than in `previous`, or the same in another order.
+    pub fn changes(&self, previous: &Self) -> Vec<String> {
+        let differs = |(path, ring): &&(PathBuf, _)| previous.of(path).is_some_and(|before| before != ring);
+        let changed = self.rings.iter().filter(differs);
+        changed.map(|(path, _)| format!("file \"{}\" changed", path.display())).collect()
+    }
+
+    /// One warning for each file that every user of this machine can read.
+    pub fn warnings(&self) -> Vec<FileProblem> {
+        self.warnings.clone()
     }
 
     /// The cookie rule of a pool; `None`: the pool has no cookie, or its key file was not added.
@@ -148,7 +167,8 @@ impl Snapshot {
             .iter()
             .map(|pool| {
                 let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
-                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rings.rule(pool))))
+                let rule = rings.rule(pool).map(|rule| rule.beside(config.pools.iter().map(config::Pool::sticks_as)));
+                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
             })
             .collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout), config.limits.hello_max);
@@ -166,6 +186,7 @@ impl Snapshot {
             pools: Arc::clone(&pools),
             config,
             tls: Arc::clone(&tls),
+            rings,
             secret,
             _alive: previous.map_or_else(Alive::first, |snapshot| snapshot._alive.next()),
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::load::RunningProcess;
 use super::{CommandError, EXIT_USAGE, load};
 use crate::config::Problem;
 use crate::server;
@@ -17,6 +18,11 @@ use crate::server;
 pub(super) struct CheckArgs {
     /// The configuration file to check.
     file: PathBuf,
+    /// Compare with the running process too, and warn of what a reload would do to its clients.
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    running: RunningProcess,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -37,9 +43,20 @@ impl CheckArgs {
     /// Checks the text and the files that it names.
     fn found(&self) -> Result<CheckFindings, CommandError> {
         Ok(match server::examine(&load::read(&self.file)?) {
-            Ok(problems) => CheckFindings { accepted: true, problems },
-            Err(problems) => CheckFindings { accepted: false, problems },
+            Ok(problems) => CheckFindings { accepted: true, problems, live: self.against_the_process()? },
+            Err(problems) => CheckFindings { accepted: false, problems, live: Vec::new() },
         })
+    }
+
+    /// With `--live`, what the running process warns of when it compares the file with what is in force.
+    fn against_the_process(&self) -> Result<Vec<String>, CommandError> {
+        if !self.live {
+            return Ok(Vec::new());
+        }
+        let plan = load::plan_of(&self.running, &self.file, Vec::new())?;
+        // Of the file alone this command has found everything itself.
+        let alone = format!("{}:", self.file.display());
+        Ok(plan.warnings.into_iter().filter(|warning| !warning.starts_with(&alone)).collect())
     }
 }
 
@@ -48,6 +65,8 @@ struct CheckFindings {
     accepted: bool,
     /// Problems of the text and of the files that it names, each with the line and column of the key.
     problems: Vec<Problem>,
+    /// What the running process warns of.
+    live: Vec<String>,
 }
 
 fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
@@ -62,7 +81,10 @@ fn print(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(),
             writeln!(out, "    hint: {hint}")?;
         }
     }
-    let count = found.problems.len();
+    for warning in &found.live {
+        writeln!(out, "{file}: warning: {warning}")?;
+    }
+    let count = found.problems.len() + found.live.len();
     let s = if count == 1 { "" } else { "s" };
     match (accepted, count) {
         (true, 0) => writeln!(out, "{file}: good")?,
@@ -78,6 +100,8 @@ struct CheckReport<'a> {
     accepted: bool,
     problems: Vec<CheckRow<'a>>,
     warnings: Vec<CheckRow<'a>>,
+    /// What the running process warns of, with `--live`.
+    live: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -100,6 +124,12 @@ impl<'a> From<&'a Problem> for CheckRow<'a> {
 fn print_json(out: &mut impl Write, file: &Path, found: &CheckFindings) -> Result<(), CommandError> {
     let rows = found.problems.iter().map(CheckRow::from).collect();
     let (problems, warnings) = if found.accepted { (vec![], rows) } else { (rows, vec![]) };
-    let report = CheckReport { file: file.display().to_string(), accepted: found.accepted, problems, warnings };
+    let report = CheckReport {
+        file: file.display().to_string(),
+        accepted: found.accepted,
+        problems,
+        warnings,
+        live: &found.live,
+    };
     super::print_json(out, &report)
 }

@@ -5,8 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::CommandError;
+use super::{CommandError, client};
+use crate::admin::PlanRequest;
 use crate::config::{self, CheckedConfig};
+use crate::plan::{ListedClient, Plan};
 
 /// Default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
@@ -43,6 +45,19 @@ impl RunningProcess {
             (None, None) => Ok(DEFAULT_SOCKET.into()),
         }
     }
+}
+
+/// Has the running process plan to put this file in force.
+pub(super) fn plan_of(running: &RunningProcess, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
+    let request = PlanRequest { file: file.display().to_string(), text: read(file)?, clients };
+    let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
+    let response = client::request_with(&running.socket()?, "POST", "/plan", &body)?;
+    if response.code == 409 {
+        let problems: Vec<String> = response.json(&[409])?;
+        let problems = problems.join("\n");
+        return Err(CommandError::Usage(format!("the running process would refuse the file:\n{problems}")));
+    }
+    response.json(&[200])
 }
 
 /// Finds the socket also in a file with errors, so that the running process can report them.

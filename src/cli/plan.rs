@@ -11,10 +11,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::load::{self, RunningProcess};
-use super::{CommandError, client, print_json};
-use crate::admin::PlanRequest;
+use super::{CommandError, print_json};
 use crate::clock;
-use crate::plan::{Ask, ListedClient, Plan};
+use crate::plan::{Ask, CookieKeys, ListedClient, Plan};
 use crate::server::certificates_and_keys;
 
 /// Exit code when more would move than is allowed.
@@ -50,7 +49,7 @@ impl PlanFiles {
         let clients = self.clients.as_deref().map(read_clients).transpose()?.unwrap_or_default();
         let plan = match (&self.files[..], self.live) {
             ([old, new], false) => compare(old, new, &clients)?,
-            ([new], true) => self.plan_live(new, clients)?,
+            ([new], true) => load::plan_of(&self.running, new, clients)?,
             ([_], _) => {
                 return Err(CommandError::Usage(
                     "plan: name the file in force before the new one, or use --live".into(),
@@ -73,33 +72,21 @@ impl PlanFiles {
         }
         Ok(if too_much.is_empty() { 0 } else { EXIT_TOO_MUCH })
     }
-
-    /// Has the running process make the plan.
-    fn plan_live(&self, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
-        let request = PlanRequest { file: file.display().to_string(), text: load::read(file)?, clients };
-        let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
-        let response = client::request_with(&self.running.socket()?, "POST", "/plan", &body)?;
-        if response.code == 409 {
-            let problems: Vec<String> = response.json(&[409])?;
-            return Err(CommandError::Usage(format!(
-                "the running process would refuse the file:\n{}",
-                problems.join("\n")
-            )));
-        }
-        response.json(&[200])
-    }
 }
 
 /// Compares two files, and the certificates and keys that they name, if all of those can be read.
 fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, CommandError> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
-    let plan = Plan::new(&old, &new, Ask::about(clients));
     // On the machine where a plan is made there may be no keys.
     match (certificates_and_keys(&old, None), certificates_and_keys(&new, None)) {
-        (Ok(old), Ok(new)) => Ok(plan.with_files(&old.tls, &new.tls, clock::unix_s())),
-        (old, new) => {
-            let mut plan = plan;
-            let unread = [old.err(), new.err()].into_iter().flatten().flatten();
+        (Ok(before), Ok(after)) => {
+            let keys = CookieKeys::new(&before.rings, &after.rings);
+            let plan = Plan::new(&old, &new, Ask { keys, ..Ask::about(clients) });
+            Ok(plan.with_files(&before.tls, &after.tls, clock::unix_s()))
+        }
+        (before, after) => {
+            let mut plan = Plan::new(&old, &new, Ask::about(clients));
+            let unread = [before.err(), after.err()].into_iter().flatten().flatten();
             plan.warnings.extend(unread.map(|why| format!("certificates and keys are not compared: {why}")));
             plan.warnings.dedup();
             Ok(plan)

@@ -167,7 +167,13 @@ fn hottest(stick_tables: &[StickTableView]) -> String {
     let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
     for StickTableView { stick_table, hottest } in stick_tables {
         for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
-            let share = format!("{:.1} %", hot.share * 100.0);
+            let mut share = format!("{:.1} %", hot.share * 100.0);
+            if hot.share_error > 0.0 {
+                let _ = write!(share, " ± {:.1}", hot.share_error * 100.0);
+            }
+            if stick_table.hottest_sampled {
+                share += ", sampled";
+            }
             table.row([stick_table.name.clone(), hot.key.clone(), share, hot.backend.clone().unwrap_or_default()]);
         }
     }
@@ -286,7 +292,12 @@ mod tests {
         ] {
             assert!(shown.contains(line), "{shown}");
         }
-        assert!(shown.contains("10.0.0.1  60.1 %  a\n") && !shown.contains("10.0.0.2"), "{shown}");
+        assert!(shown.contains("10.0.0.1  60.1 % ± 0.1  a\n") && !shown.contains("10.0.0.2"), "{shown}");
+        let sampled = stick_tables.map(|StickTableView { stick_table, hottest }| {
+            let stick_table = status::StickTableStatus { hottest_sampled: true, ..stick_table };
+            StickTableView { stick_table, hottest }
+        });
+        assert!(show(&status, &sampled).contains("60.1 % ± 0.1, sampled  a\n"));
         assert!(shown.contains("down") && shown.contains("connection refused") && shown.contains("paused"), "{shown}");
     }
 }

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use super::file::Document;
 use super::keys;
 use super::problem::{Bad, Problems};
-use super::{Config, FileProblem, Problem};
+use super::{Config, FileProblem, Problem, Written};
 
 /// A configuration without errors, and its warnings.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub fn draft<'a>(text: &'a str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketA
     }
     let document = Document::parse(text, &problems);
     let (config, whole) = (convert(&document, resolve, &problems), document.whole);
-    Draft { config, problems, whole }
+    Draft { config: Config { written: Written::of(text), ..config }, problems, whole }
 }
 
 impl Draft<'_> {
@@ -128,5 +128,6 @@ fn convert(
         store,
         listeners: listeners.into_iter().map(|listener| listener.config).collect(),
         pools: pools.into_iter().map(|pool| pool.config).collect(),
+        written: Written::default(),
     }
 }

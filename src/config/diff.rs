@@ -1,47 +1,29 @@
 //! What a new configuration changes, in words: [`changes`], [`warnings`] and [`lower_limits`].
 //!
-//! Compares keys; how many clients would move is for `plan`. Invariant: two configurations that differ in a listener, a
-//! pool, TLS, the store or a limit never give an empty list of changes.
+//! Compares keys; how many clients would move is for `plan`. Invariant: two configurations that differ never give an
+//! empty list of changes, and every key that was written otherwise is in it.
 
+mod keys;
 mod limits;
 
+use self::keys::{KeyChange, changed_keys};
 use super::{Config, Limits, Listener, Pool};
 
 pub use self::limits::lower_limits;
 
-/// Listeners, pools and backends that are added, removed or changed, and changes of TLS, store and limits.
+/// Every key of the file that changed, each with the time at which its change takes effect, and the listeners, pools,
+/// backends and ranges that are added or removed.
 pub fn changes(old: &Config, new: &Config) -> Vec<String> {
-    let listeners = |config: &Config| config.listeners.iter().map(|listener| listener.name.clone()).collect::<Vec<_>>();
-    let pools = |config: &Config| config.pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>();
-    let mut changes = Vec::new();
-    added_and_removed("listener", &listeners(old), &listeners(new), &mut changes);
-    for listener in &new.listeners {
-        if old.listeners.iter().any(|before| before.name == listener.name && before != listener) {
-            changes.push(format!("listener {:?} changed", listener.name));
-        }
-    }
-    added_and_removed("pool", &pools(old), &pools(new), &mut changes);
-    for (before, after) in common_pools(old, new) {
-        pool_changes(before, after, &mut changes);
-    }
-    if old.tls != new.tls {
-        changes.push("tls changed".into());
-    }
-    match (&old.store, &new.store) {
-        (None, Some(_)) => changes.push("store added".into()),
-        (Some(_), None) => changes.push("store removed".into()),
-        (old, new) if old != new => changes.push("store changed".into()),
-        _ => {}
-    }
-    if old.limits != new.limits {
-        changes.push("limits changed".into());
-    }
+    let changed = changed_keys(old, new);
+    let mut changes: Vec<_> = changed.iter().map(ToString::to_string).collect();
+    changes.extend(changed_unwritten(old, new, &changed));
     changes
 }
 
-/// Changes that a reload cannot make, and backends under a new name.
-pub fn warnings(old: &Config, new: &Config) -> Vec<String> {
-    let mut warnings = needs_restart(old, new);
+/// Changes that a reload cannot make, and backends under a new name. `started` is the configuration of the start: its
+/// keys that only a start reads are still in force.
+pub fn warnings(started: &Config, old: &Config, new: &Config) -> Vec<String> {
+    let mut warnings: Vec<_> = changed_keys(started, new).iter().filter_map(KeyChange::at_next_start).collect();
     warnings.extend(kept_by_open_listeners(old, new));
     warnings.extend(renamed_backends(old, new));
     warnings
@@ -52,37 +34,41 @@ pub fn common_pools<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item 
     new.pools.iter().filter_map(|after| Some((old.pools.iter().find(|before| before.name == after.name)?, after)))
 }
 
-fn pool_changes(before: &Pool, after: &Pool, changes: &mut Vec<String>) {
-    let backends = |pool: &Pool| pool.backends.iter().map(|b| format!("{}/{}", pool.name, b.name)).collect::<Vec<_>>();
-    let count = changes.len();
-    added_and_removed("backend", &backends(before), &backends(after), changes);
-    for backend in &after.backends {
-        if before.backends.iter().any(|b| b.name == backend.name && b != backend) {
-            changes.push(format!("backend \"{}/{}\" changed", after.name, backend.name));
+/// What means something else although it is written as before: a name in the file resolves to another address.
+fn changed_unwritten(old: &Config, new: &Config, changed: &[KeyChange]) -> Vec<String> {
+    let of = |root: &str, names: &str| {
+        let inside =
+            |known: &str| known == names || known.strip_prefix(names).is_some_and(|rest| rest.starts_with('/'));
+        changed.iter().any(|change| change.root == root && (names.is_empty() || inside(&change.names)))
+    };
+    let mut changes = Vec::new();
+    for (root, differs) in
+        [("tls", old.tls != new.tls), ("limits", old.limits != new.limits), ("store", old.store != new.store)]
+    {
+        if differs && !of(root, "") {
+            changes.push(format!("{root} changed"));
         }
     }
-    if changes.len() == count && before != after {
-        changes.push(format!("pool {:?} changed", after.name));
+    for listener in &new.listeners {
+        let differs = old.listeners.iter().any(|before| before.name == listener.name && before != listener);
+        if differs && !of("listener", &listener.name) {
+            changes.push(format!("listener {:?} changed", listener.name));
+        }
     }
-}
-
-fn added_and_removed(kind: &str, old: &[String], new: &[String], changes: &mut Vec<String>) {
-    changes.extend(new.iter().filter(|name| !old.contains(name)).map(|name| format!("{kind} {name:?} added")));
-    changes.extend(old.iter().filter(|name| !new.contains(name)).map(|name| format!("{kind} {name:?} removed")));
-}
-
-/// Keys of the process that are read at start only.
-fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (old, new) = (&old.process, &new.process);
-    let keys = [
-        ("workers", old.workers != new.workers),
-        ("cpu_affinity", old.cpu_affinity != new.cpu_affinity),
-        ("busy_poll", old.busy_poll != new.busy_poll),
-        ("admin", old.admin != new.admin),
-        ("log.level", old.log.level != new.log.level),
-    ];
-    let changed = keys.iter().filter(|(_, changed)| *changed);
-    changed.map(|(key, _)| format!("{key}: changed in the file; takes effect at the next start")).collect()
+    for (before, after) in common_pools(old, new) {
+        let count = changes.len();
+        for backend in &after.backends {
+            let names = format!("{}/{}", after.name, backend.name);
+            let differs = before.backends.iter().any(|known| known.name == backend.name && known != backend);
+            if differs && !of("pool", &names) {
+                changes.push(format!("backend {names:?} changed"));
+            }
+        }
+        if changes.len() == count && before != after && !of("pool", &after.name) {
+            changes.push(format!("pool {:?} changed", after.name));
+        }
+    }
+    changes
 }
 
 /// Socket options are set when a listener is opened, and an open listener keeps them; a warning if one changes.

@@ -24,6 +24,7 @@ mod stick_table;
 mod store;
 mod tls;
 mod value;
+mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
@@ -38,9 +39,10 @@ pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical_network, hex32};
+pub use written::Written;
 
-/// All settings of one configuration file.
-#[derive(Debug, Clone, PartialEq)]
+/// All settings of one configuration file. Two are equal if they mean the same, however they are written.
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Settings of the process as a whole.
     pub process: Process,
@@ -54,6 +56,16 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Pools in the order of the file, each with a different name.
     pub pools: Vec<Pool>,
+    /// The file as it is written, to name the keys in which two files differ.
+    pub written: Written,
+}
+
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { process, tls, limits, store, listeners, pools, written: _ } = self;
+        (process, tls, limits, store, listeners, pools)
+            == (&other.process, &other.tls, &other.limits, &other.store, &other.listeners, &other.pools)
+    }
 }
 
 /// Settings of the process as a whole.

@@ -183,7 +183,7 @@ fn pools(page: &mut Page, status: &Status) {
     );
     page.counter(
         "sessile_sticky_breaks_total",
-        "Picks of another backend for a key that the stick table knew, by cause.",
+        "Clients that got another backend than the one that a cookie or the stick table knew them at, by cause.",
         status.pools.iter().flat_map(|pool| {
             pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
         }),
@@ -192,6 +192,13 @@ fn pools(page: &mut Page, status: &Status) {
         "sessile_dropped_set_cookies_total",
         "Set-Cookie lines of backends with the name of the balancer's own cookie, which do not reach clients.",
         status.pools.iter().map(|pool| (labels([("pool", &pool.name)]), pool.dropped_cookies)),
+    );
+    page.counter(
+        "sessile_cookies_total",
+        "Requests with the cookie of the pool, by the verdict on it; fresh and due are valid.",
+        status.pools.iter().flat_map(|pool| {
+            pool.cookies.iter().map(|(verdict, count)| (labels([("pool", &pool.name), ("verdict", verdict)]), *count))
+        }),
     );
 }
 
@@ -230,6 +237,11 @@ fn stick_tables(page: &mut Page, status: &Status) {
         "sessile_stick_table_hottest_ratio",
         "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
+    );
+    page.level(
+        "sessile_stick_table_hottest_error_ratio",
+        "The most by which sessile_stick_table_hottest_ratio may be wrong, up or down; 0 if every pick was counted.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_error)),
     );
 }
 

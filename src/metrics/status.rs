@@ -147,11 +147,14 @@ pub struct PoolStatus {
     pub balance: String,
     /// Digest of the placement of the pool; equal digests place alike.
     pub digest: String,
-    /// Picks of another backend for a known key, by cause.
+    /// Known clients that got another backend than the one they had, by cause.
     pub breaks: BTreeMap<String, u64>,
     /// `Set-Cookie` lines of backends with the name of the balancer's own cookie, which were dropped.
     #[serde(default)]
     pub dropped_cookies: u64,
+    /// Requests with the pool's cookie, by the verdict on it; empty without a cookie.
+    #[serde(default)]
+    pub cookies: BTreeMap<String, u64>,
     /// Backends of the pool, in the order of the file.
     pub backends: Vec<BackendStatus>,
 }
@@ -179,6 +182,12 @@ pub struct StickTableStatus {
     pub evicted_displaced: u64,
     /// Share of the most frequent key in all picks, 0 to 1.
     pub hottest_share: f64,
+    /// The most by which `hottest_share` may be wrong, up or down.
+    #[serde(default)]
+    pub hottest_error: f64,
+    /// True if shares of keys come from a sample of the picks; false: every pick was counted.
+    #[serde(default)]
+    pub hottest_sampled: bool,
 }
 
 /// The shared store of learned cookies.
@@ -362,13 +371,6 @@ numbers! {
         "HTTP requests that were sent over a backend connection of an earlier request.";
     upgrades = "sessile_upgrades_total", Counter, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
     answers = "sessile_answers_total", Counter, "HTTP requests that sessile replied to itself, without a backend.";
-    cookies_valid = "sessile_cookies_valid_total", Counter, "Cookies that name a backend of the pool.";
-    cookies_expired = "sessile_cookies_expired_total", Counter, "Cookies that were unused for too long or are too old.";
-    cookies_forged = "sessile_cookies_forged_total", Counter,
-        "Cookies that no key of the pool has sealed: forged, damaged or of a retired key.";
-    cookies_other_pool = "sessile_cookies_other_pool_total", Counter,
-        "Cookies that were sealed for another pool with the same keys.";
-    cookies_removed = "sessile_cookies_removed_total", Counter, "Cookies for a backend that is no longer in the pool.";
 }
 
 #[cfg(test)]

@@ -75,6 +75,7 @@ fn status() -> Status {
             digest: "00ff".into(),
             breaks: [("down".to_owned(), 9)].into(),
             dropped_cookies: 15,
+            cookies: [("forged".to_owned(), 7)].into(),
             backends: vec![backend("a"), backend("b")],
             ..PoolStatus::default()
         }],
@@ -122,6 +123,7 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_connections_refused_total{listener=\"front\",reason=\"no_route\"}", 2.0),
         ("sessile_sticky_breaks_total{pool=\"web\",cause=\"down\"}", 9.0),
         ("sessile_dropped_set_cookies_total{pool=\"web\"}", 15.0),
+        ("sessile_cookies_total{pool=\"web\",verdict=\"forged\"}", 7.0),
         ("sessile_backend_connections_total{pool=\"web\",backend=\"a\"}", 4.0),
         ("sessile_backend_up_bytes_total{pool=\"web\",backend=\"b\"}", 2.0 * 1_099_511_627_776.0),
         ("sessile_backend_leases{pool=\"web\",backend=\"a\"}", 5.0),

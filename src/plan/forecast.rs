@@ -55,6 +55,9 @@ pub(super) fn forecast<'p>(
 /// What becomes of an entry of a backend in both pools; `open_to_all`: no range keeps clients from that backend.
 fn fate(next: &Pool, entry: &TableEntry, alike: Alike, open_to_all: bool, now_ms: u64) -> Fate {
     let value = entry.known.kind.is_value();
+    if value && !alike.learns {
+        return Fate::Leaves;
+    }
     let Some(table) = next.table().filter(|_| if value { alike.learns } else { alike.keys }) else {
         return Fate::Depends;
     };

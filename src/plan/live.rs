@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::forecast::{Fate, forecast};
 use super::pair::PoolPair;
-use super::{Listed, ListedClient, PoolPlan, Sample};
-use crate::config::{self, Config, Fallback, KeyPart, Listener};
+use super::{Ask, Listed, ListedClient, LostCookie, PoolPlan, Sample};
+use crate::config::{self, Config, CookieMode, Fallback, KeyPart, Listener};
 use crate::connection::OpenConnection;
+use crate::pool::Pool;
 use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
@@ -185,10 +186,11 @@ pub(super) fn with_live(
     sample: &Sample,
     running: &Running<'_>,
     new: &Config,
-    (after, clients): (&config::Pool, &[ListedClient]),
+    (after, ask): (&config::Pool, Ask<'_>),
 ) -> PoolPlan {
     let Some(pool) = running.snapshot.pool(&plan.pool) else { return plan };
-    let pair = PoolPair::living(pool, after, running.now_ms);
+    let (clients, keys) = (ask.clients, ask.keys);
+    let pair = PoolPair::living(pool, after, keys, running.now_ms);
     let ways = Ways::new(&running.snapshot.config, new);
     let mut known = Counted::default();
     let ways_stay = ways.stay(pool.name());
@@ -203,10 +205,18 @@ pub(super) fn with_live(
         let (fate, to) = next.of(connection);
         open.add(connection.backend.name(), fate, to);
     }
-    let listed =
-        (!clients.is_empty() && keyed(&pair)).then(|| listed(&PoolPair::copied(pool, after, running.now_ms), clients));
+    let listed = (!clients.is_empty() && keyed(&pair))
+        .then(|| listed(&PoolPair::copied(pool, after, keys, running.now_ms), clients));
     let live = Live { known: known.tally(sample), open: open.tally(sample) };
-    PoolPlan { listed, live: Some(live), ..plan }
+    let lost_cookie = plan.lost_cookie.map(|lost| with_holders(lost, pool, running.now_ms));
+    PoolPlan { listed, live: Some(live), lost_cookie, ..plan }
+}
+
+/// Adds the number of holders, if the pool's stick table knows them.
+fn with_holders(lost: LostCookie, pool: &Pool, now_ms: u64) -> LostCookie {
+    let learns = pool.config().cookie.as_ref().is_some_and(|cookie| matches!(cookie.mode, CookieMode::Learn { .. }));
+    let holders = pool.table().filter(|_| learns).map(|table| table.stats(now_ms).learned);
+    LostCookie { holders, ..lost }
 }
 
 /// Adds known clients and open connections to the plan of a removed pool; all of them leave.
@@ -220,7 +230,8 @@ pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
         open.add(connection.backend.name(), Fate::Leaves, None);
     }
     let none = Sample::default();
-    PoolPlan { live: Some(Live { known: known.tally(&none), open: open.tally(&none) }), ..plan }
+    let lost_cookie = plan.lost_cookie.map(|lost| with_holders(lost, pool, running.now_ms));
+    PoolPlan { live: Some(Live { known: known.tally(&none), open: open.tally(&none) }), lost_cookie, ..plan }
 }
 
 fn keyed(pair: &PoolPair) -> bool {

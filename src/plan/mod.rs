@@ -13,9 +13,11 @@
 //! | known clients, two files | listed clients, in the order of the list | shares of the key space, from a sample |
 //! | known clients, a running process | how many; whether they stay, unless keys decide | what keys decide |
 //! | open connections | where their clients go next, where address and server name decide | where more decides |
+//! | holders of a cookie | that all of them lose it, or keep it | how many they are: only a stick table knows its own |
 //!
 //! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide.
 
+mod cookies;
 mod explanation;
 mod forecast;
 mod live;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::cookies::{CookieKeys, LostCookie, cookie_warnings};
 pub use self::explanation::{ExplainedCandidate, Explanation};
 pub use self::live::{Live, MoveTally, Running, Shift};
 
@@ -48,6 +51,8 @@ pub struct Ask<'a> {
     pub clients: &'a [ListedClient],
     /// Number of keys to sample in each pool.
     pub sample: u32,
+    /// The keys of cookies, if they are known.
+    pub keys: CookieKeys<'a>,
 }
 
 /// What a change of the configuration would do.
@@ -76,6 +81,9 @@ pub struct PoolPlan {
     pub known_keys: f64,
     /// Moves from backend to backend, as shares of all clients, the largest first.
     pub moves: Vec<Move>,
+    /// The cookie that all its holders lose; `None`: there is none, or they keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_cookie: Option<LostCookie>,
     /// Clients of the list, if there is a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed: Option<Listed>,
@@ -141,7 +149,7 @@ impl Plan {
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
         let pools = diff::common_pools(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
         let removed = removed(old, new).map(PoolPlan::removed);
-        Self::compared(old, new, pools.chain(removed).collect())
+        Self::compared(old, new, ask.keys, pools.chain(removed).collect())
     }
 
     /// Compares the configuration in force in a process with another one.
@@ -149,10 +157,10 @@ impl Plan {
         let old = &*running.snapshot.config;
         let pools = diff::common_pools(old, new).map(|(before, after)| {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
-            live::with_live(plan, &sample, running, new, (after, ask.clients))
+            live::with_live(plan, &sample, running, new, (after, ask))
         });
         let removed = removed(old, new).map(|pool| live::removed(PoolPlan::removed(pool), running));
-        let mut plan = Self::compared(old, new, pools.chain(removed).collect());
+        let mut plan = Self::compared(old, new, ask.keys, pools.chain(removed).collect());
         plan.warnings.extend(running.unusable());
         plan
     }
@@ -165,9 +173,10 @@ impl Plan {
         self
     }
 
-    fn compared(old: &Config, new: &Config, pools: Vec<PoolPlan>) -> Self {
+    fn compared(old: &Config, new: &Config, keys: CookieKeys<'_>, pools: Vec<PoolPlan>) -> Self {
         let mut warnings = diff::lower_limits(old, new);
-        warnings.extend(diff::warnings(old, new));
+        warnings.extend(diff::warnings(old, old, new));
+        warnings.extend(cookie_warnings(old, new, keys));
         Self { changes: diff::changes(old, new), warnings, pools }
     }
 
@@ -175,7 +184,13 @@ impl Plan {
     pub fn too_much(&self, most: f64) -> Vec<String> {
         let too_much = self.pools.iter().filter(|pool| pool.moving() > most).map(|pool| {
             let (moves, allowed) = (percent(pool.moving()), percent(most));
-            format!("pool {:?}: {moves} of its clients would move, and {allowed} is allowed", pool.pool)
+            match &pool.lost_cookie {
+                None => format!("pool {:?}: {moves} of its clients would move, and {allowed} is allowed", pool.pool),
+                Some(lost) => {
+                    let (pool, holders, why) = (&pool.pool, lost.holders(), &lost.why);
+                    format!("pool {pool:?}: {holders} would move, and {allowed} is allowed: {why}")
+                }
+            }
         });
         too_much.collect()
     }
@@ -191,12 +206,13 @@ impl PoolPlan {
         let keyed = before.balance.keyed() && after.balance.keyed();
         let sticks = PoolPair::sticks(before, after);
         let sample =
-            if sticks && before != after { Sample::take(before, after, keyed, ask.sample) } else { Sample::default() };
-        let listed = (!ask.clients.is_empty() && keyed).then(|| Listed::new(before, after, ask.clients));
+            if sticks && before != after { Sample::take(before, after, keyed, ask) } else { Sample::default() };
+        let listed = (!ask.clients.is_empty() && keyed).then(|| Listed::new(before, after, ask));
+        let lost_cookie = LostCookie::of(before, Some(after), ask.keys);
         let (new_keys, known_keys) = (sample.moving(|shares| shares.new), sample.moving(|shares| shares.known));
         let moves = sample.moves();
         let pool = after.name.clone();
-        (Self { pool, removed: false, sticks, new_keys, known_keys, moves, listed, live: None }, sample)
+        (Self { pool, removed: false, sticks, new_keys, known_keys, moves, lost_cookie, listed, live: None }, sample)
     }
 
     fn removed(pool: &config::Pool) -> Self {
@@ -207,13 +223,18 @@ impl PoolPlan {
             new_keys: 1.0,
             known_keys: 1.0,
             moves: Vec::new(),
+            lost_cookie: LostCookie::of(pool, None, CookieKeys::default()),
             listed: None,
             live: None,
         }
     }
 
-    /// Share of the clients that move: of the process's known clients, if there are some; else of the sample.
+    /// Share of the clients that move: of the process's known clients, if there are some; else of the sample. All of
+    /// them if the holders of the cookie lose it: a process does not know how many they are.
     pub fn moving(&self) -> f64 {
+        if self.lost_cookie.is_some() {
+            return 1.0;
+        }
         match &self.live {
             Some(Live { known, .. }) if known.total > 0 => known.share_moving(),
             Some(Live { open, .. }) if self.removed && open.total == 0 => 0.0,
@@ -226,8 +247,9 @@ impl PoolPlan {
 impl Listed {
     /// Lets every client connect in the order of the list, changes the configuration, and lets every client connect
     /// again.
-    fn new(before: &config::Pool, after: &config::Pool, clients: &[ListedClient]) -> Self {
-        let pair = PoolPair::new(before, after, clients.len());
+    fn new(before: &config::Pool, after: &config::Pool, ask: Ask<'_>) -> Self {
+        let clients = ask.clients;
+        let pair = PoolPair::new(before, after, ask.keys, clients.len());
         let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
         let again = |(client, from): (&ListedClient, Served<'_>)| {
             from.and_then(|from| pair.visit_again(pair.named(from.name()), &client.facts()))
@@ -258,7 +280,7 @@ impl Listed {
 impl<'a> Ask<'a> {
     /// A plan for these clients, with a sample that finds a share of 1 % to within 0.1 %.
     pub fn about(clients: &'a [ListedClient]) -> Self {
-        Self { clients, sample: SAMPLE }
+        Self { clients, sample: SAMPLE, keys: CookieKeys::default() }
     }
 }
 
@@ -286,8 +308,9 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(before: &config::Pool, after: &config::Pool, keyed: bool, size: u32) -> Self {
-        let pair = PoolPair::new(before, after, size as usize);
+    fn take(before: &config::Pool, after: &config::Pool, keyed: bool, ask: Ask<'_>) -> Self {
+        let size = ask.sample;
+        let pair = PoolPair::new(before, after, ask.keys, size as usize);
         let (olds, news) = (pair.old.backends(), pair.new.backends());
         let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
         let sampler = Sampler::new(&pair);

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::cookies::{CookieKeys, misread};
 use crate::config::{self, CookieMode, KeyPart};
 use crate::pool::{Backend, Pick, PickScene, Pool, StickTables};
 use crate::snapshot::Rings;
@@ -26,31 +27,37 @@ pub(super) struct PoolPair {
 
 impl PoolPair {
     /// Makes both pools with an empty stick table for so many clients.
-    pub(super) fn new(before: &config::Pool, after: &config::Pool, clients: usize) -> Self {
+    pub(super) fn new(before: &config::Pool, after: &config::Pool, keys: CookieKeys<'_>, clients: usize) -> Self {
         let roomy = |pool: &config::Pool| {
             let stick_table = pool
                 .stick_table
                 .map(|table| config::StickTableRules { bytes: ROOM * (clients as u64).max(64), ..table });
             config::Pool { stick_table, ..pool.clone() }
         };
-        Self::over(&roomy(before), &roomy(after), None, 0)
+        Self::over(&roomy(before), &roomy(after), keys, None, 0)
     }
 
     /// Makes both pools over the stick table of a living pool, for lookups only: a client that connects would be
     /// written into the living table.
-    pub(super) fn living(pool: &Pool, after: &config::Pool, now_ms: u64) -> Self {
-        Self::over(pool.config(), after, Some(pool), now_ms)
+    pub(super) fn living(pool: &Pool, after: &config::Pool, keys: CookieKeys<'_>, now_ms: u64) -> Self {
+        Self::over(pool.config(), after, keys, Some(pool), now_ms)
     }
 
     /// Makes both pools over a copy of the stick table of a living pool: clients that connect are known here alone.
-    pub(super) fn copied(pool: &Pool, after: &config::Pool, now_ms: u64) -> Self {
+    pub(super) fn copied(pool: &Pool, after: &config::Pool, keys: CookieKeys<'_>, now_ms: u64) -> Self {
         // A table of another size is a new one, which copies the entries of the old.
         let stick_table =
             pool.config().stick_table.map(|table| config::StickTableRules { bytes: table.bytes + ROOM, ..table });
-        Self::over(&config::Pool { stick_table, ..pool.config().clone() }, after, Some(pool), now_ms)
+        Self::over(&config::Pool { stick_table, ..pool.config().clone() }, after, keys, Some(pool), now_ms)
     }
 
-    fn over(before: &config::Pool, after: &config::Pool, living: Option<&Pool>, now_ms: u64) -> Self {
+    fn over(
+        before: &config::Pool,
+        after: &config::Pool,
+        keys: CookieKeys<'_>,
+        living: Option<&Pool>,
+        now_ms: u64,
+    ) -> Self {
         let secret = Secret::new([0; 16]);
         // New backends are up and have no connections. Pools without key files can still name backends by index.
         let imagined = |config: &config::Pool, table: Option<&Pool>| {
@@ -59,7 +66,9 @@ impl PoolPair {
         };
         let old = imagined(before, living);
         let new = imagined(after, Some(&old));
-        let cookie = alike(before.cookie.as_ref(), after.cookie.as_ref())
+        let names_backends = before.cookie.as_ref().is_some_and(|cookie| cookie.mode != CookieMode::Hash);
+        let cookie = names_backends
+            && misread(before, after, keys).is_none()
             && (old.table().is_some() && new.table().is_some() || !learns(before));
         Self { old, new, cookie, now_ms }
     }
@@ -116,19 +125,6 @@ pub(super) fn place_new<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<&'p Arc
 
 fn learns(pool: &config::Pool) -> bool {
     pool.cookie.as_ref().is_some_and(|cookie| matches!(cookie.mode, CookieMode::Learn { .. }))
-}
-
-/// True if a cookie that one pool sends names a backend to the other.
-fn alike(old: Option<&config::Cookie>, new: Option<&config::Cookie>) -> bool {
-    let (Some(old), Some(new)) = (old, new) else { return false };
-    let mode = match (&old.mode, &new.mode) {
-        (CookieMode::Insert(old), CookieMode::Insert(new)) => old.keys == new.keys,
-        (CookieMode::Learn { .. }, CookieMode::Learn { .. })
-        | (CookieMode::Prefix, CookieMode::Prefix)
-        | (CookieMode::Route, CookieMode::Route) => true,
-        _ => false,
-    };
-    mode && old.name == new.name
 }
 
 /// Makes the clients of a sample, one for each number: an address, and what else the keys of both pools consist of.

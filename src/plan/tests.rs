@@ -105,3 +105,57 @@ fn smaller_limits_are_told() {
     );
     assert_eq!(Plan::new(&narrow, &wide, Ask::about(&[])).warnings, ["idle_timeout shrinks: 7200s to 3600s"]);
 }
+
+#[test]
+fn a_cookie_that_its_holders_lose_counts_as_a_move_of_all_of_them() {
+    use crate::snapshot::Rings;
+    use crate::sticky::cookie::KeyRing;
+    use std::sync::Arc;
+
+    const OLD: &str = "00112233445566778899aabbccddeeff0123456789abcdeffedcba9876543210";
+    const NEW: &str = "1f8b3c5d7e9a0b2c4d6e8f0a1b3c5d7e9f0a2b4c6d8e0f1a3b5c7d9e0f2a4b6c";
+    let ring = |keys: &[&str]| Arc::new(KeyRing::parse(&keys.join("\n")).unwrap());
+    let rings = |files: &[(&str, &[&str])]| {
+        let mut rings = Rings::default();
+        files.iter().for_each(|(path, keys)| rings.add((*path).into(), ring(keys), None));
+        rings
+    };
+    let shop = |keys: &str, more: &str| {
+        let cookie = format!("cookie = {{ mode = \"insert\", name = \"S\", keys = \"{keys}\" }}\n");
+        config(&format!("http = true\nbalance = \"round_robin\"\n{cookie}{more}{}", backends(&["a", "b"])))
+    };
+    let moving = |old: &Config, new: &Config, before: &Rings, after: &Rings| {
+        let ask = Ask { keys: CookieKeys::new(before, after), ..Ask::about(&[]) };
+        let plan = Plan::new(old, new, ask);
+        (plan.pools[0].moving(), plan.too_much(0.99).len(), plan.warnings.len())
+    };
+    let (one, two) = (shop("/one", ""), shop("/two", ""));
+    let of = |keys: &[&str]| (rings(&[("/one", keys)]), rings(&[("/two", keys)]));
+    let ((old, old_in_two), (new, new_in_two), (both, both_in_two)) = (of(&[OLD]), of(&[NEW]), of(&[NEW, OLD]));
+    assert_eq!(moving(&one, &one, &old, &old), (0.0, 0, 0));
+    assert_eq!(moving(&one, &two, &old, &old_in_two), (0.0, 0, 0), "another file with the same keys");
+    assert_eq!(moving(&one, &two, &old, &both_in_two), (0.0, 0, 0), "and one with a new key before the old one");
+    assert_eq!(moving(&one, &two, &old, &new_in_two), (1.0, 1, 1));
+    assert_eq!(moving(&one, &one, &old, &new), (1.0, 1, 1), "other keys in the same file");
+    assert_eq!(moving(&one, &one, &both, &new), (0.0, 0, 1), "a key that does not seal any more is dropped");
+    // Where the keys are not there, files are told apart by their names.
+    assert_eq!(Plan::new(&one, &two, Ask::about(&[])).too_much(0.99).len(), 1);
+    assert_eq!(Plan::new(&one, &one, Ask::about(&[])).too_much(0.0).len(), 0);
+    // A pool that goes takes its cookie along, whatever it is called next.
+    let mut renamed = one.clone();
+    renamed.pools[0].name = "q".into();
+    let plan = Plan::new(&one, &renamed, Ask::about(&[]));
+    assert_eq!(
+        plan.too_much(0.99),
+        ["pool \"p\": all holders of cookie \"S\" would move, and 99.0 % is allowed: the pool is removed"]
+    );
+    // A first cookie takes none away.
+    let none = config(&format!("http = true\nbalance = \"round_robin\"\n{}", backends(&["a", "b"])));
+    assert_eq!(Plan::new(&none, &one, Ask::about(&[])).too_much(0.0).len(), 0);
+    // In mode `hash` the value is the key: another name is another key.
+    let hash = |name: &str| {
+        config(&format!("http = true\ncookie = {{ mode = \"hash\", name = \"{name}\" }}\n{}", backends(&["a", "b"])))
+    };
+    assert_eq!(Plan::new(&hash("A"), &hash("A"), Ask::about(&[])).too_much(0.0).len(), 0);
+    assert_eq!(Plan::new(&hash("A"), &hash("B"), Ask::about(&[])).too_much(0.99).len(), 1);
+}

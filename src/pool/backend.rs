@@ -10,10 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
-use crate::counters::{BackendCounters, Padded};
+use crate::counters::{BackendCounters, Counter, Padded};
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
 use crate::pool::health::{CheckHistory, CheckState, Ejection};
+use crate::sticky::cookie::CookieVerdict;
+
+/// One counter for each verdict on a cookie.
+pub(super) type CookieCounters = [Counter; CookieVerdict::WORDS.len()];
 
 /// What the backends of a pool share and keep over reloads.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct PoolShared {
     pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
     /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie.
     pub(super) dropped_cookies: AtomicU64,
+    /// Requests with the pool's cookie, by thread and then by the number of the verdict.
+    pub(super) cookies: Box<[Padded<CookieCounters>]>,
     /// Number of stick-table entries that were worth keeping and were evicted.
     pub(super) evicted_displaced: AtomicU64,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
@@ -35,13 +41,14 @@ pub(super) struct PoolShared {
 }
 
 impl PoolShared {
-    pub(super) fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str, workers: usize) -> Self {
         Self {
             name: name.into(),
             leases: Padded::default(),
             draws: Padded::default(),
             breaks: Default::default(),
             dropped_cookies: AtomicU64::new(0),
+            cookies: (0..workers).map(|_| Padded::default()).collect(),
             evicted_displaced: AtomicU64::new(0),
             ejecting: Mutex::new(()),
         }

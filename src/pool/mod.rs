@@ -37,7 +37,7 @@ use self::health::{CheckState, EjectionPeer};
 use crate::config::{self, KeyPart};
 use crate::outcome::BreakCause;
 use crate::placement::{Member, Placement};
-use crate::sticky::cookie::CookieRule;
+use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
 
 /// Backends that share one balancing rule, as one snapshot sees them.
@@ -50,6 +50,8 @@ pub struct Pool {
     cookie: Option<CookieRule>,
     table: Option<PoolTable>,
     sticks_as: Arc<str>,
+    /// Names of backends that reloads have removed, the latest first.
+    former: Arc<[Box<str>]>,
     /// What lives on over reloads.
     shared: Arc<PoolShared>,
 }
@@ -60,7 +62,8 @@ impl Pool {
     /// backend added by a reload starts as down until its first good check; backends of a new pool start as up, because
     /// otherwise the pool could serve no client. `workers` is fixed for the process.
     pub fn new(config: &config::Pool, previous: Option<&Self>, workers: usize) -> Self {
-        let shared = previous.map_or_else(|| Arc::new(PoolShared::new(&config.name)), |pool| pool.shared.clone());
+        let new_shared = || Arc::new(PoolShared::new(&config.name, workers));
+        let shared = previous.map_or_else(new_shared, |pool| pool.shared.clone());
         let known: AHashMap<&str, &Arc<Backend>> =
             previous.iter().flat_map(|pool| pool.backends.iter()).map(|backend| (backend.name(), backend)).collect();
         let carry = |wanted: &config::Backend| match known.get(wanted.name.as_str()) {
@@ -84,12 +87,14 @@ impl Pool {
             cookie: None,
             table: None,
             sticks_as: config.stick_group.as_deref().map_or_else(|| shared.name.clone(), Arc::from),
+            former: previous.map_or_else(Arc::default, |previous| former(config, previous)),
             shared,
         }
     }
 
     /// Returns the same pool with this cookie.
     pub fn with_cookie(self, cookie: Option<CookieRule>) -> Self {
+        let cookie = cookie.map(|rule| rule.after(Arc::clone(&self.former)));
         Self { cookie, ..self }
     }
 
@@ -173,6 +178,20 @@ impl Pool {
         }
     }
 
+    /// Number of requests with the pool's cookie, by the word of the verdict; nothing without a cookie.
+    pub fn cookies(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let count = |number: usize| self.shared.cookies.iter().map(|of_thread| of_thread.0[number].value()).sum();
+        let words = self.cookie.iter().flat_map(|_| CookieVerdict::WORDS.into_iter().enumerate());
+        words.map(move |(number, word)| (word, count(number)))
+    }
+
+    /// Counts the cookie of one request; `counters_index` is that of the calling thread.
+    pub fn count_cookie(&self, verdict: CookieVerdict, counters_index: usize) {
+        if let Some(of_thread) = self.shared.cookies.get(counters_index) {
+            of_thread.0[verdict.number()].add(1);
+        }
+    }
+
     /// True if the backend belongs to this pool, or did until a reload removed it.
     pub fn is_of(&self, backend: &Backend) -> bool {
         backend.is_of(&self.shared)
@@ -202,6 +221,16 @@ impl Pool {
     pub fn connect_succeeded(&self, backend: &Arc<Backend>) {
         backend.connect_succeeded();
     }
+}
+
+/// Names of backends that the pool had before, and does not have in this configuration.
+fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
+    /// Most names that a pool keeps; a name that was removed longer ago counts as unknown.
+    const FORMER_MAX: usize = 1_024;
+    let before = previous.config.backends.iter().map(|backend| backend.name.as_str());
+    let names = before.chain(previous.former.iter().map(|name| &**name));
+    let gone = names.filter(|name| config.backends.iter().all(|backend| backend.name != *name));
+    gone.take(FORMER_MAX).map(Box::from).collect()
 }
 
 /// True if the others can serve, and eject no more of the weight than allowed, without the backend at `index`.

@@ -101,6 +101,8 @@ impl Pool {
         let choice = match (stays, entry) {
             (Ok(choice), _) => choice,
             (Err(cause), entry) => match (candidates.place(&key)?, entry) {
+                // A client is not known by its key where a cookie makes clients known.
+                (placed, None) if self.sticks_by_cookie() => Choice { broke: None, ..placed },
                 (placed, None) => placed,
                 (placed, Some(TableLookup::Unknown)) => candidates.claim(&key, Choice { broke: None, ..placed }),
                 (placed, Some(TableLookup::At(index, _))) if index == placed.index => Choice { broke: None, ..placed },
@@ -140,6 +142,11 @@ impl Pool {
     /// True if a client known at this backend is answered by it, whatever its range says.
     pub fn can_have<V: HealthView>(&self, index: usize, scene: &PickScene<'_, V>) -> bool {
         Candidates { pool: self, scene }.serves(index)
+    }
+
+    /// True if a client is known by a cookie that names its backend.
+    fn sticks_by_cookie(&self) -> bool {
+        self.cookie.as_ref().is_some_and(|rule| rule.key().is_empty())
     }
 
     /// Why a client does not get a backend that it would have got.

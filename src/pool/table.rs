@@ -18,7 +18,7 @@ use crate::sticky::key;
 use crate::sticky::table::stats::Stats;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{
-    BackendId, BackendState, EntryKind, EntryValue, Hot, IdMap, KeyHash, Minute, Secret, StickTable, Stored,
+    BackendId, BackendState, EntryKind, EntryValue, Hot, Hottest, IdMap, KeyHash, Minute, Secret, StickTable, Stored,
     TableEntry, TableLookup, Terms,
 };
 
@@ -43,7 +43,7 @@ pub struct HotKey {
     pub key: String,
     /// Share of all picks of about the last twenty minutes, 0 to 1.
     pub share: f64,
-    /// The most by which `share` may be too high.
+    /// The most by which `share` may be wrong, up or down: 0 if every pick was counted by its key.
     pub share_error: f64,
     /// Backend in the key's entry; `None` = no entry.
     pub backend: Option<String>,
@@ -194,8 +194,8 @@ impl PoolTable {
         self.stick_table.hottest().observe(key, Minute::of_ms(now_ms), label);
     }
 
-    /// Keys that come most often, at most `count`, and their backends.
-    pub fn top_keys(&self, count: usize, now_ms: u64) -> Vec<HotKey> {
+    /// Keys that come most often, at most `count`, and their backends; true if their shares come from a sample.
+    pub fn top_keys(&self, count: usize, now_ms: u64) -> (Vec<HotKey>, bool) {
         let now = Minute::of_ms(now_ms);
         let backend = |key| Some(self.backends[self.lookup(key, now_ms).index()?].name().to_owned());
         let hot = |hot: Hot| HotKey {
@@ -204,7 +204,8 @@ impl PoolTable {
             share_error: hot.error,
             backend: backend(hot.key),
         };
-        self.stick_table.hottest().top(count, now).into_iter().map(hot).collect()
+        let Hottest { keys, sampled } = self.stick_table.hottest().top(count, now);
+        (keys.into_iter().map(hot).collect(), sampled)
     }
 
     /// Counts of all entries, by age, kind and backend.

@@ -4,6 +4,7 @@
 //! Builds no snapshot and binds nothing. Invariant: a result holds either every problem of the text and of the files
 //! that it names, each with the place of the key in the text, or everything that a snapshot is built from.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +63,8 @@ fn examine_for(
         .for_each(|p| draft.refuse(p));
     match read {
         Ok((loaded, access)) => {
-            let of_store = access.iter().flat_map(Access::warnings);
-            loaded.tls.warnings(clock::unix_s()).into_iter().chain(of_store).for_each(|warning| draft.warn(warning));
+            let of_files = loaded.tls.warnings(clock::unix_s()).into_iter().chain(loaded.rings.warnings());
+            of_files.chain(access.iter().flat_map(Access::warnings)).for_each(|warning| draft.warn(warning));
             draft.finish().map(|checked| (checked, loaded, access))
         }
         Err(problems) => {
@@ -98,15 +99,28 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
             let what = format!("\"{}\": {what}", insert.keys.display());
             FileProblem::new(format!("pool \"{}\": cookie", pool.name), "keys", what)
         };
-        match std::fs::read_to_string(&insert.keys).map_err(|error| vec![about(error.to_string())]) {
-            Err(unreadable) => problems.extend(unreadable),
-            Ok(text) => match KeyRing::parse(&text) {
-                Ok(ring) => rings.add(insert.keys.clone(), Arc::new(ring)),
+        match read_secret(&insert.keys) {
+            Err(unreadable) => problems.push(about(unreadable.to_string())),
+            Ok((text, exposed)) => match KeyRing::parse(&text) {
+                Ok(ring) => {
+                    let warning = exposed.then(|| about("it holds a key, and every user can read it".to_owned()));
+                    rings.add(insert.keys.clone(), Arc::new(ring), warning);
+                }
                 Err(wrong) => problems.extend(wrong.iter().map(|problem| about(problem.to_string()))),
             },
         }
     }
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
+}
+
+/// The text of a file with secrets, and whether every user of this machine can read it.
+fn read_secret(path: &Path) -> std::io::Result<(String, bool)> {
+    const OTHERS: u32 = 0o007;
+    let mut file = std::fs::File::open(path)?;
+    let exposed = file.metadata()?.mode() & OTHERS != 0;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, exposed))
 }
 
 /// Tells a file from another that has taken its place; a file that is only written anew keeps its identity. `None`: it

@@ -53,11 +53,16 @@ impl Server {
         }
     }
 
-    /// Writes the stick-table file at intervals, for ever, on a thread that may wait for the disk.
+    /// Writes the stick-table file at intervals, for ever, on a thread that may wait for the disk. An interval that a
+    /// reload changes holds at once.
     pub(super) async fn write_table_file_at_intervals(self: Arc<Self>) {
+        let mut last = Instant::now();
         loop {
-            let interval = self.current.load().config.process.stick_table_interval;
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(TICK).await;
+            if last.elapsed() < self.current.load().config.process.stick_table_interval {
+                continue;
+            }
+            last = Instant::now();
             let server = Arc::clone(&self);
             let _ = tokio::task::spawn_blocking(move || server.write_table_file()).await;
         }

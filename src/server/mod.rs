@@ -63,6 +63,8 @@ const ADMIN_PATIENCE: Duration = Duration::from_millis(200);
 pub struct Server {
     path: PathBuf,
     started: Instant,
+    /// The configuration of the start; keys that only a start reads are in force as it has them.
+    started_with: Arc<Config>,
     current: Arc<Current>,
     admission: Arc<Admission>,
     workers: Arc<Workers>,
@@ -188,6 +190,7 @@ impl Server {
         let server = Self {
             path: path.to_owned(),
             started: Instant::now(),
+            started_with: Arc::clone(&first.snapshot.config),
             current,
             admission,
             workers,

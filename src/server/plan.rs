@@ -7,7 +7,7 @@ use super::Server;
 use super::files::{self, ReadConfig};
 use crate::admin::PlanRequest;
 use crate::clock;
-use crate::plan::{Ask, Plan, Running};
+use crate::plan::{Ask, CookieKeys, Plan, Running};
 
 impl Server {
     /// Returns the clients that would move, or every problem of the text.
@@ -21,8 +21,10 @@ impl Server {
         on_blocking_thread(move || {
             let ReadConfig { config, loaded, warnings, .. } = read;
             let running = Running { snapshot: &snapshot, open: &open, now_ms: clock::now_ms() };
-            let mut plan = Plan::live(&running, &config, Ask::about(&clients));
+            let keys = CookieKeys::new(&snapshot.rings, &loaded.rings);
+            let mut plan = Plan::live(&running, &config, Ask { keys, ..Ask::about(&clients) });
             plan.changes.extend(loaded.tls.changes_in_full(&snapshot.tls, clock::unix_s()));
+            plan.changes.extend(loaded.rings.changes(&snapshot.rings));
             plan.warnings.extend(warnings);
             // Backends of the plan took ids in the stick tables; the pools in force free those again.
             snapshot.pools.iter().for_each(|pool| pool.take_over(pool, running.now_ms));

@@ -13,7 +13,7 @@ use super::{Server, in_force, lock_of};
 use crate::admin::ReloadVerdict;
 use crate::clock;
 use crate::config::{Config, diff};
-use crate::plan::{Ask, Plan, Running};
+use crate::plan::{Ask, CookieKeys, Plan, Running, cookie_warnings};
 use crate::snapshot::Snapshot;
 
 /// How long a reload waits for an address that an earlier reload gave up: it stays bound until its backlog is served.
@@ -55,7 +55,7 @@ impl Server {
         }
         let before = self.current.load_full();
         let read = self.read_again(max_move, &before).await?;
-        let mut verdict = compare(&before, &read);
+        let mut verdict = compare(&self.started_with, &before, &read);
         verdict.warnings.extend(listen_sockets.unnamed(&read.config));
         let patience = Instant::now() + CLOSING_MAX;
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
@@ -74,7 +74,7 @@ impl Server {
         tokio::task::spawn_blocking(move || {
             let read = files::read(&path, Some(&before))?;
             match max_move {
-                Some(most) => moves_at_most(most, &before, &read.config).map(|()| read),
+                Some(most) => moves_at_most(most, &before, &read).map(|()| read),
                 None => Ok(read),
             }
         })
@@ -83,20 +83,23 @@ impl Server {
     }
 }
 
-/// The verdict if nothing else fails: what changes, and what looks wrong.
-fn compare(before: &Snapshot, read: &ReadConfig) -> ReloadVerdict {
-    let (old, new) = (&before.config, &read.config);
+/// The verdict if nothing else fails: what changes, and what looks wrong. `started`: the configuration of the start.
+fn compare(started: &Config, before: &Snapshot, read: &ReadConfig) -> ReloadVerdict {
+    let (old, new, rings) = (&before.config, &read.config, &read.loaded.rings);
     let mut warnings = read.warnings.clone();
-    warnings.extend(diff::warnings(old, new));
+    warnings.extend(diff::warnings(started, old, new));
+    warnings.extend(cookie_warnings(old, new, CookieKeys::new(&before.rings, rings)));
     let mut changes = diff::changes(old, new);
     changes.extend(read.loaded.tls.changes(&before.tls));
+    changes.extend(rings.changes(&before.rings));
     ReloadVerdict { accepted: true, changes, warnings, ..ReloadVerdict::default() }
 }
 
 /// Fails with a problem for each pool of which more than `most` of the clients would move.
-fn moves_at_most(most: f64, snapshot: &Snapshot, new: &Config) -> Result<(), Vec<String>> {
+fn moves_at_most(most: f64, snapshot: &Snapshot, read: &ReadConfig) -> Result<(), Vec<String>> {
     let running = Running { snapshot, open: &[], now_ms: clock::now_ms() };
-    let too_much = Plan::live(&running, new, Ask::about(&[])).too_much(most);
+    let keys = CookieKeys::new(&snapshot.rings, &read.loaded.rings);
+    let too_much = Plan::live(&running, &read.config, Ask { keys, ..Ask::about(&[]) }).too_much(most);
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 

@@ -126,6 +126,7 @@ fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
         digest: format!("{:016x}", pool.digest()),
         breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
         dropped_cookies: pool.dropped_cookies(),
+        cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
         backends: backends.collect(),
     }
 }
@@ -165,7 +166,7 @@ fn store_status(store: &Store) -> Option<StoreStatus> {
 fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
     let table = first.table()?;
-    let (stats, hottest) = (table.stats(now_ms), table.top_keys(HOTTEST_SHOWN, now_ms));
+    let (stats, (hottest, hottest_sampled)) = (table.stats(now_ms), table.top_keys(HOTTEST_SHOWN, now_ms));
     let stick_table = StickTableStatus {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
@@ -177,6 +178,8 @@ fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Opti
         learned: stats.learned,
         evicted_displaced: pools.iter().filter_map(|pool| pool.table()).map(PoolTable::evicted_displaced).sum(),
         hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
+        hottest_error: hottest.first().map_or(0.0, |hottest| hottest.share_error),
+        hottest_sampled,
     };
     Some(StickTableView { stick_table, hottest })
 }

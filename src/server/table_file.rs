@@ -41,9 +41,11 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
 }
 
 fn report(section: &LoadedSection) {
-    let LoadedSection { name, kept, over, .. } = section;
+    let LoadedSection { name, kept, over, removed, .. } = section;
     match &section.refused {
-        None => tracing::info!("{name:?} remembers {kept} clients; the time of {over} was over"),
+        None => tracing::info!(
+            "{name:?} remembers {kept} clients; the time of {over} was over, and the backends of {removed} are gone"
+        ),
         Some(refused) => tracing::warn!("what {name:?} remembered {refused}"),
     }
 }

@@ -109,7 +109,8 @@ fn a_new_address_under_an_old_name_keeps_keys_and_open_connections_stay_on_the_o
     let connections = backend(&sessile, "b")["connections"].as_u64().unwrap();
 
     let verdict = sessile.reload(&config(&[members[0], ("b", moved.address), members[2]]));
-    assert_eq!(accepted(&verdict)["changes"], serde_json::json!(["backend \"p/b\" changed"]));
+    let changed = serde_json::json!(["backend \"p/b\": address changed, takes effect at once"]);
+    assert_eq!(accepted(&verdict)["changes"], changed);
     assert_eq!(verdict["warnings"], serde_json::json!([]));
     assert_eq!(verdict["digest"], digest, "addresses do not place");
     assert_eq!(held.ask("still"), "b still");

@@ -268,8 +268,56 @@ fn the_client_that_comes_most_often_is_shown() {
     }
     let hottest = &sessile.json("/stick-table")[0]["hottest"][0];
     assert_eq!(hottest["key"], "127.1.0.1");
-    assert!(hottest["share"].as_f64().unwrap() > 0.25, "{hottest}");
+    let (share, error) = (hottest["share"].as_f64().unwrap(), hottest["share_error"].as_f64().unwrap());
+    assert!((share - 0.6).abs() <= error && error < 0.1, "{hottest}");
     let home = Client::connect_from([127, 1, 0, 1].into(), front).ask("x");
     assert_eq!(hottest["backend"].as_str(), home.split(' ').next());
     assert!(sessile.metric("sessile_stick_table_hottest_ratio{stick_table=\"p\"}") > 0.25);
+}
+
+#[test]
+fn the_shares_of_a_few_clients_are_what_they_are() {
+    let scene = Scene::new("", "");
+    let sessile = Sessile::start(&scene.config(3));
+    let front = sessile.address("l");
+    for n in 0..120_u8 {
+        Client::connect_from([127, 1, 0, 1 + n % 60].into(), front).ask("x");
+    }
+    let table = &sessile.json("/stick-table")[0];
+    let hottest = table["hottest"].as_array().unwrap();
+    assert!(!hottest.is_empty());
+    for hot in hottest {
+        assert_eq!((hot["share"].as_f64(), hot["share_error"].as_f64()), (Some(1.0 / 60.0), Some(0.0)), "{hot}");
+    }
+    assert_eq!((&table["hottest_error"], &table["hottest_sampled"]), (&0.0.into(), &false.into()));
+    let page = |what: &str| sessile.metric(&format!("sessile_stick_table_hottest_{what}{{stick_table=\"p\"}}"));
+    assert!((page("ratio") - 1.0 / 60.0).abs() < 1e-9, "{}", page("ratio"));
+    assert_eq!(page("error_ratio"), 0.0);
+    let shown = crate::support::sessile::run(&["status", "--socket", sessile.admin().to_str().unwrap()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("1.7 %") && !shown.contains('±') && !shown.contains("sampled"), "{shown}");
+}
+
+#[test]
+fn clients_of_a_backend_that_went_with_a_restart_are_counted_when_they_move() {
+    let scene = Scene::new("stick_table_file = \"$DIR/table\"\n", "");
+    let mut sessile = Sessile::start(&scene.config(3));
+    let before = homes(&sessile, 0);
+    let left = before.values().filter(|home| *home == "b2").count() as u64;
+    // Once more in between, without a visit of those clients: what is known of them stays known.
+    for count in [2, 2] {
+        sessile.signal(Signal::TERM);
+        assert!(sessile.wait().success());
+        sessile.rewrite(&scene.config(count));
+        sessile.restart();
+        assert_eq!(all_breaks(&sessile), 0);
+    }
+    let after = homes(&sessile, 0);
+    assert_eq!(after.iter().filter(|(n, home)| before[*n] != **home).count() as u64, left);
+    assert_eq!((breaks(&sessile, "removed"), all_breaks(&sessile)), (left, left));
+    assert_eq!(homes(&sessile, 0), after);
+    assert_eq!(all_breaks(&sessile), left, "each moves once");
+    // Clients that never came are new, and no breaks.
+    homes(&sessile, 1);
+    assert_eq!(all_breaks(&sessile), left);
 }

@@ -110,7 +110,7 @@ fn a_cookie_is_obeyed_while_its_backend_is_up() {
         }
     }
     let gone = asked("--cookie SID=1234.gone");
-    assert_eq!((&gone["cookie"], &gone["choice"]), (&"removed".into(), &asked("")["choice"]));
+    assert_eq!((&gone["cookie"], &gone["choice"]), (&"unknown".into(), &asked("")["choice"]));
     assert!(refusal("--listener shop --client 192.0.2.7 --header nonsense", "").contains("not like"));
 }
 

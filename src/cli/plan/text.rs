@@ -34,14 +34,14 @@ pub(super) fn print(out: &mut impl Write, plan: &Plan) -> Result<(), CommandErro
 
 fn paragraph(pool: &PoolPlan) -> String {
     let open = pool.live.as_ref().map_or(0, |live| live.open.total);
-    if !pool.sticks && open == 0 {
+    if !pool.sticks && open == 0 && pool.lost_cookie.is_none() {
         return String::new();
     }
     let moving = |tally: &MoveTally| tally.leave + tally.depend > 0;
     let listed = pool.listed.as_ref().is_some_and(|listed| listed.known + listed.new > 0);
     let live = pool.live.as_ref().is_some_and(|live| moving(&live.known) || moving(&live.open));
     let mut text = format!("pool {:?}: ", pool.pool);
-    if !pool.removed && pool.moves.is_empty() && !listed && !live {
+    if !pool.removed && pool.lost_cookie.is_none() && pool.moves.is_empty() && !listed && !live {
         text += "no client moves";
         if let Some(Live { known, open }) = &pool.live {
             let _ = write!(text, "; {} known clients, {} open connections", known.total, open.total);
@@ -53,6 +53,9 @@ fn paragraph(pool: &PoolPlan) -> String {
     } else {
         let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
         let _ = writeln!(text, "{known} of its known clients move, {new} of new ones go elsewhere");
+    }
+    if let Some(lost) = &pool.lost_cookie {
+        let _ = writeln!(text, "  {} lose it and are placed anew: {}", lost.holders(), lost.why);
     }
     if let Some(Live { known, open }) = &pool.live {
         let _ = writeln!(text, "  known clients now: {}", tally(known));

@@ -451,7 +451,9 @@ fn a_key_that_comes_often_is_named_with_its_home() {
     for n in 0..60_000 {
         visit(&pool, if n % 10 < 6 { 7 } else { 1_000 + n }, 0);
     }
-    let hottest = pool.table().unwrap().top_keys(1, 0).remove(0);
+    let (mut hottest, sampled) = pool.table().unwrap().top_keys(1, 0);
+    let hottest = hottest.remove(0);
+    assert!(sampled && hottest.share_error > 0.0 && hottest.share_error < 0.1, "{hottest:?}");
     let home = visit(&pool, 7, 0).backend.name().to_owned();
     let expected = client(7).source.unwrap().to_string();
     assert_eq!((hottest.key, hottest.backend), (expected, Some(home)));

@@ -35,6 +35,8 @@ pub struct Insert {
     ring: Arc<KeyRing>,
     names: Arc<Names>,
     pool: NameId,
+    /// Every pool of the configuration; `None`: not known.
+    pools: Option<Box<[NameId]>>,
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
@@ -63,6 +65,7 @@ impl Insert {
             ring,
             names,
             pool: NameId::of(pool.as_bytes()),
+            pools: None,
             additional: seal::additional_data(name),
             max_idle_s: insert.max_idle.as_secs(),
             max_life_s: insert.max_life.map(|life| life.as_secs()),
@@ -70,6 +73,16 @@ impl Insert {
             in_clear: attributes(insert, insert.secure == Secure::On),
             with_tls: attributes(insert, insert.secure != Secure::Off),
         }
+    }
+
+    /// Sets the names by which all pools of the configuration seal cookies.
+    pub(super) fn set_pools<'n>(&mut self, pools: impl IntoIterator<Item = &'n str>) {
+        self.pools = Some(pools.into_iter().map(|pool| NameId::of(pool.as_bytes())).collect());
+    }
+
+    /// The keys that open and seal values.
+    pub fn ring(&self) -> &Arc<KeyRing> {
+        &self.ring
     }
 
     /// The verdict on a value that came back at `now`, in Unix seconds.
@@ -87,15 +100,20 @@ impl Insert {
     }
 
     fn judge(&self, said: SealedClaims, is_first: bool, now: u64) -> CookieVerdict {
-        if said.pool != self.pool {
+        let is_own = said.pool == self.pool;
+        if !is_own && self.pools.as_ref().is_none_or(|pools| pools.contains(&said.pool)) {
             return CookieVerdict::OtherPool;
         }
+        let backend = self.names.by_id(said.backend);
         let (issued, seen) = (u64::from(said.issued), u64::from(said.seen));
         let outlived = self.max_life_s.is_some_and(|life| now > issued + life + SKEW_S);
         if now.abs_diff(seen) > self.max_idle_s + SKEW_S || outlived {
-            return CookieVerdict::Expired;
+            return CookieVerdict::Expired { backend };
         }
-        let Some(backend) = self.names.by_id(said.backend) else { return CookieVerdict::Removed };
+        if !is_own {
+            return CookieVerdict::FormerPool { backend };
+        }
+        let Some(backend) = backend else { return CookieVerdict::Removed };
         let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
         let is_ahead = seen > now + SKEW_S;
         // A value dated by a clock that ran ahead must not outlive `max_life` by that lead.

@@ -12,8 +12,9 @@
 //! # Derived keys
 //!
 //! HKDF-SHA256 (RFC 5869, no salt) of the 32 bytes: with info `sessile cookie 1 seal` the AEAD's key, with info
-//! `sessile cookie 1 id` the four bytes by which a value names its key. The id shows that two values were sealed with
-//! one key, and nothing about that key. Another use of the file would need another info.
+//! `sessile cookie 1 id` the four bytes by which a value names its key, and with info `sessile cookie 1 compare` sixteen
+//! bytes by which two rings are compared. The id shows that two values were sealed with one key, and nothing about that
+//! key. Another use of the file would need another info.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -26,6 +27,8 @@ use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER_PERMISSIVE};
 const KEY_LENGTH: usize = 32;
 /// Length of the id by which a value names its key, in bytes.
 pub(super) const ID_LENGTH: usize = 4;
+/// Length of what two keys are compared by, in bytes.
+const PRINT_LENGTH: usize = 16;
 /// Most keys of a ring; a rotation needs two.
 const KEYS_MAX: usize = 64;
 /// Fewest different bytes in a key. Of 32 random bytes about 30 differ; fewer than 16 differ once in 10^18 keys.
@@ -40,6 +43,8 @@ pub struct KeyRing {
 pub(super) struct SealingKey {
     pub(super) id: [u8; ID_LENGTH],
     pub(super) aead: LessSafeKey,
+    /// Equal for equal keys, and never shown.
+    print: [u8; PRINT_LENGTH],
 }
 
 /// A problem of a key file.
@@ -85,6 +90,20 @@ impl KeyRing {
         Ok(Self { keys: keys.iter().map(|(_, key)| SealingKey::new(key)).collect() })
     }
 
+    /// True if this ring opens what `other` seals.
+    pub fn opens_what_seals(&self, other: &Self) -> bool {
+        self.has(other.first())
+    }
+
+    /// Number of keys of `other` that this ring does not have.
+    pub fn lacks(&self, other: &Self) -> usize {
+        other.keys.iter().filter(|key| !self.has(key)).count()
+    }
+
+    fn has(&self, key: &SealingKey) -> bool {
+        self.keys.iter().any(|own| own.print == key.print)
+    }
+
     /// The key that seals.
     pub(super) fn first(&self) -> &SealingKey {
         &self.keys[0]
@@ -93,6 +112,13 @@ impl KeyRing {
     /// The keys with this id, nearly always one or none, and whether each is the first of the ring.
     pub(super) fn named(&self, id: [u8; ID_LENGTH]) -> impl Iterator<Item = (bool, &SealingKey)> {
         self.keys.iter().enumerate().filter(move |(_, key)| key.id == id).map(|(index, key)| (index == 0, key))
+    }
+}
+
+impl PartialEq for KeyRing {
+    /// True if both have the same keys in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.keys.iter().map(|key| key.print).eq(other.keys.iter().map(|key| key.print))
     }
 }
 
@@ -109,7 +135,8 @@ impl SealingKey {
         let secret = UNSALTED.extract(secret);
         let aead = expand::<KEY_LENGTH>(&secret, "sessile cookie 1 seal");
         let aead = UnboundKey::new(&AES_256_GCM_SIV, &aead).expect("the algorithm takes 32 bytes");
-        Self { id: expand(&secret, "sessile cookie 1 id"), aead: LessSafeKey::new(aead) }
+        let print = expand(&secret, "sessile cookie 1 compare");
+        Self { id: expand(&secret, "sessile cookie 1 id"), aead: LessSafeKey::new(aead), print }
     }
 }
 
@@ -207,6 +234,25 @@ mod tests {
         assert_eq!(problems(&"x".repeat(43)), ["line 1: neither 64 hexadecimal digits nor base64 (43 characters)"]);
         let many: String = (0..65).map(|n| format!("{}{n:02x}\n", &HEX[..62])).collect();
         assert_eq!(problems(&many), ["holds 65 keys; the most is 64"]);
+    }
+
+    #[test]
+    fn rings_are_compared_by_their_keys() {
+        let ring = |keys: &[&str]| KeyRing::parse(&keys.join("\n")).unwrap();
+        let (one, other, both, turned) =
+            (ring(&[HEX]), ring(&[OTHER]), ring(&[HEX, OTHER]), ring(&[OTHER, "# the old one", HEX]));
+        assert!(one == ring(&["# a comment", BASE64]), "however a key is written");
+        assert!(one != other && one != both && both != turned);
+        // Whether `after` opens what `before` seals, and how many keys it lacks.
+        for (before, after, opens, lacks) in [
+            (&one, &both, true, 0),
+            (&both, &turned, true, 0),
+            (&turned, &other, true, 1),
+            (&both, &other, false, 1),
+            (&one, &other, false, 1),
+        ] {
+            assert_eq!((after.opens_what_seals(before), after.lacks(before)), (opens, lacks));
+        }
     }
 
     /// `tests/cookie_reference.py` computes the same id.

@@ -37,6 +37,7 @@ pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 use self::names::Names;
 use super::table::{EntryKind, TableLookup};
 use crate::config::{self, CookieMode, KeyPart};
+use crate::outcome::BreakCause;
 
 /// Most values of one name that are looked at; browsers send more than one only where paths or domains overlap.
 pub const VALUES_MAX: usize = 8;
@@ -58,6 +59,8 @@ pub struct CookieRule {
     mode: Mode,
     /// Key parts that come before the pool's own: the cookie in `hash` mode, else none.
     key: Vec<KeyPart>,
+    /// Names of backends that the pool had and does not have any more.
+    former: Arc<[Box<str>]>,
 }
 
 /// Modes of a cookie, by how it names the backend.
@@ -94,13 +97,23 @@ pub enum CookieVerdict {
         issued: u64,
     },
     /// The cookie was unused for too long, or is too old.
-    Expired,
+    Expired {
+        /// Index of the backend that the client had; `None`: the pool does not have it any more.
+        backend: Option<usize>,
+    },
     /// The cookie was not sealed by a key of the ring for this name.
     Forged,
-    /// The cookie was sealed for another pool with the same keys.
+    /// The cookie was sealed for another pool of the configuration, with the same keys.
     OtherPool,
-    /// The cookie names a backend that the pool does not have, or not any more.
+    /// The cookie was sealed for a pool that the configuration does not have: it was renamed or removed.
+    FormerPool {
+        /// Index of the backend in this pool with the name that the client had; `None`: there is none.
+        backend: Option<usize>,
+    },
+    /// The cookie names a backend that the pool had, and does not have any more.
     Removed,
+    /// The cookie names a backend that the pool is not known to have had.
+    Unknown,
 }
 
 /// The value of a cookie that counts in a request, and its verdict.
@@ -124,20 +137,48 @@ impl CookieVerdict {
     pub fn backend(self) -> Option<usize> {
         match self {
             Self::Fresh { backend, .. } | Self::Due { backend, .. } => Some(backend),
-            Self::Expired | Self::Forged | Self::OtherPool | Self::Removed => None,
+            Self::Expired { .. }
+            | Self::Forged
+            | Self::OtherPool
+            | Self::FormerPool { .. }
+            | Self::Removed
+            | Self::Unknown => None,
+        }
+    }
+
+    /// The backend that the client had and may not keep by this cookie, and why; its index is `None` if the pool does
+    /// not have that backend. The result is `None` for a valid cookie, and for one that does not show where the client
+    /// was: a cookie that was made up proves no loss.
+    pub fn left(self) -> Option<(Option<usize>, BreakCause)> {
+        match self {
+            Self::Expired { backend } => Some((backend, BreakCause::Expired)),
+            Self::FormerPool { backend } => Some((backend, BreakCause::Removed)),
+            Self::Removed => Some((None, BreakCause::Removed)),
+            Self::Fresh { .. } | Self::Due { .. } | Self::Forged | Self::OtherPool | Self::Unknown => None,
+        }
+    }
+
+    /// The words of all verdicts, by [`number`](Self::number).
+    pub const WORDS: [&'static str; 8] =
+        ["fresh", "due", "expired", "forged", "other_pool", "former_pool", "removed", "unknown"];
+
+    /// The place of the verdict in [`WORDS`](Self::WORDS).
+    pub fn number(self) -> usize {
+        match self {
+            Self::Fresh { .. } => 0,
+            Self::Due { .. } => 1,
+            Self::Expired { .. } => 2,
+            Self::Forged => 3,
+            Self::OtherPool => 4,
+            Self::FormerPool { .. } => 5,
+            Self::Removed => 6,
+            Self::Unknown => 7,
         }
     }
 
     /// The verdict as a word in logs and metrics.
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Fresh { .. } => "fresh",
-            Self::Due { .. } => "due",
-            Self::Expired => "expired",
-            Self::Forged => "forged",
-            Self::OtherPool => "other_pool",
-            Self::Removed => "removed",
-        }
+        Self::WORDS[self.number()]
     }
 }
 
@@ -162,7 +203,24 @@ impl CookieRule {
             CookieMode::Hash => Mode::Hash,
         };
         let key = matches!(mode, Mode::Hash).then(|| KeyPart::Cookie(cookie.name.as_str().into()));
-        Ok(Self { name: cookie.name.as_str().into(), names, mode, key: key.into_iter().collect() })
+        let (name, key) = (cookie.name.as_str().into(), key.into_iter().collect());
+        Ok(Self { name, names, mode, key, former: Arc::default() })
+    }
+
+    /// Adds the names by which all pools of the configuration seal cookies: a cookie of any other pool is one of a pool
+    /// that was renamed or removed.
+    #[must_use]
+    pub fn beside<'n>(mut self, pools: impl IntoIterator<Item = &'n str>) -> Self {
+        if let Mode::Insert(insert) = &mut self.mode {
+            insert.set_pools(pools);
+        }
+        self
+    }
+
+    /// Adds the names of backends that the pool had and does not have any more.
+    #[must_use]
+    pub fn after(self, former: Arc<[Box<str>]>) -> Self {
+        Self { former, ..self }
     }
 
     /// The cookie's name; names are compared byte by byte.
@@ -209,19 +267,26 @@ impl CookieRule {
     /// `learn` mode 1 for a value that a backend has set, because a value that clients only bring may be one that many
     /// of them share. Browsers send the cookie of the longest path first, so in other modes the order decides.
     fn judge(&self, value: &[u8], now: u64, recall: impl Fn(&[u8]) -> TableLookup) -> Option<(CookieVerdict, u64)> {
-        let known = |backend: Option<usize>| match backend {
-            Some(backend) => CookieVerdict::Fresh { backend, issued: now },
-            None => CookieVerdict::Removed,
-        };
+        let fresh = |backend| CookieVerdict::Fresh { backend, issued: now };
+        let former = |name: &[u8]| self.former.iter().position(|former| former.as_bytes() == name);
+        // A name is no proof: only that of a backend which the pool has had says where the client was.
+        let gone = |was_here: bool| if was_here { CookieVerdict::Removed } else { CookieVerdict::Unknown };
         match &self.mode {
             Mode::Insert(insert) => Some(insert.open_dated(value, now)),
             Mode::Learn => match recall(value) {
                 TableLookup::Unknown => None,
-                TableLookup::At(backend, kind) => Some((known(Some(backend)), u64::from(kind == EntryKind::Learned))),
-                TableLookup::Gone => Some((known(None), 0)),
+                TableLookup::At(backend, kind) => Some((fresh(backend), u64::from(kind == EntryKind::Learned))),
+                TableLookup::Gone => Some((CookieVerdict::Removed, 0)),
             },
-            Mode::Prefix => Some((known(self.names.by_name(named::prefix(value)?)), 0)),
-            Mode::Route => Some((known(named::route(value, |name| self.names.by_name(name))?), 0)),
+            Mode::Prefix => {
+                let name = named::prefix(value)?;
+                Some((self.names.by_name(name).map_or_else(|| gone(former(name).is_some()), fresh), 0))
+            }
+            Mode::Route => {
+                let found = named::route(value, |name| self.names.by_name(name))?;
+                let was_here = || named::route(value, former).flatten().is_some();
+                Some((found.map_or_else(|| gone(was_here()), fresh), 0))
+            }
             Mode::Hash => None,
         }
     }

@@ -44,16 +44,21 @@ fn read(rule: &CookieRule, values: &[&str]) -> Option<CookieVerdict> {
 
 #[test]
 fn every_mode_reads_its_own_kind_of_value() {
-    let prefix = rule(CookieMode::Prefix);
-    let route = rule(CookieMode::Route);
+    let former = ["left", "n.1"].map(Box::from);
+    let prefix = rule(CookieMode::Prefix).after(former.clone().into());
+    let route = rule(CookieMode::Route).after(former.into());
     let hash = rule(CookieMode::Hash);
     for (rule, value, expected) in [
         (&prefix, "b~31d4", fresh(1)),
         (&prefix, "b~", fresh(1)),
-        (&prefix, "gone~31d4", Some(CookieVerdict::Removed)),
+        (&prefix, "left~31d4", Some(CookieVerdict::Removed)),
+        (&prefix, "never~31d4", Some(CookieVerdict::Unknown)),
         (&prefix, "31d4", None),
         (&route, "31d4.b", fresh(1)),
-        (&route, "31d4.gone", Some(CookieVerdict::Removed)),
+        (&route, "31d4.left", Some(CookieVerdict::Removed)),
+        (&route, "31d4.n.1", Some(CookieVerdict::Removed)),
+        (&route, "31d4.1", Some(CookieVerdict::Unknown)),
+        (&route, "31d4.never", Some(CookieVerdict::Unknown)),
         (&route, "31d4", None),
         (&hash, "31d4", None),
     ] {
@@ -135,16 +140,19 @@ fn a_learned_value_means_what_is_remembered_of_it() {
 }
 
 #[test]
-fn every_verdict_has_its_word() {
-    let all = [
-        CookieVerdict::Fresh { backend: 0, issued: 0 },
-        CookieVerdict::Due { backend: 0, issued: 0 },
-        CookieVerdict::Expired,
-        CookieVerdict::Forged,
-        CookieVerdict::OtherPool,
-        CookieVerdict::Removed,
-    ];
-    let words = ["fresh", "due", "expired", "forged", "other_pool", "removed"];
-    assert_eq!(all.map(CookieVerdict::word), words);
-    assert_eq!(all.map(|verdict| verdict.backend().is_some()), [true, true, false, false, false, false]);
+fn every_verdict_has_its_word_and_only_a_known_backend_can_be_lost() {
+    use BreakCause::{Expired, Removed};
+    for (verdict, word, backend, left) in [
+        (CookieVerdict::Fresh { backend: 1, issued: 0 }, "fresh", Some(1), None),
+        (CookieVerdict::Due { backend: 1, issued: 0 }, "due", Some(1), None),
+        (CookieVerdict::Expired { backend: Some(1) }, "expired", None, Some((Some(1), Expired))),
+        (CookieVerdict::Expired { backend: None }, "expired", None, Some((None, Expired))),
+        (CookieVerdict::Forged, "forged", None, None),
+        (CookieVerdict::OtherPool, "other_pool", None, None),
+        (CookieVerdict::FormerPool { backend: Some(1) }, "former_pool", None, Some((Some(1), Removed))),
+        (CookieVerdict::Removed, "removed", None, Some((None, Removed))),
+        (CookieVerdict::Unknown, "unknown", None, None),
+    ] {
+        assert_eq!((verdict.word(), verdict.backend(), verdict.left()), (word, backend, left));
+    }
 }

@@ -28,6 +28,26 @@ struct Book {
     given: u16,
 }
 
+impl BackendId {
+    /// The same number for the next backend that gets it.
+    fn next_generation(self) -> Self {
+        Self { generation: self.generation.wrapping_add(1), ..self }
+    }
+}
+
+impl Book {
+    /// An id that no backend has; `None` when 65,535 are taken.
+    fn unused(&mut self) -> Option<BackendId> {
+        match self.free.pop_front() {
+            Some(id) => Some(id),
+            None => {
+                self.given = self.given.checked_add(1)?;
+                Some(BackendId { id: self.given, generation: 0 })
+            }
+        }
+    }
+}
+
 impl BackendIds {
     /// The id of a name, a new one if it has none; `None` when 65,535 are taken. An id taken for a configuration that
     /// is then refused stays unused until the next [`retire_all_but`](Self::retire_all_but).
@@ -36,14 +56,16 @@ impl BackendIds {
         if let Some(id) = book.taken.get(name) {
             return Some(*id);
         }
-        let id = match book.free.pop_front() {
-            Some(id) => id,
-            None => {
-                book.given = book.given.checked_add(1)?;
-                BackendId { id: book.given, generation: 0 }
-            }
-        };
+        let id = book.unused()?;
         book.taken.insert(name.into(), id);
+        Some(id)
+    }
+
+    /// An id that names no backend, now or later, for entries of backends that have left; `None` when 65,535 are taken.
+    pub fn take_retired(&self) -> Option<BackendId> {
+        let mut book = self.book();
+        let id = book.unused()?;
+        book.free.push_back(id.next_generation());
         Some(id)
     }
 
@@ -61,7 +83,7 @@ impl BackendIds {
         taken.retain(|name, id| {
             let stays = stay.contains(&**name);
             if !stays {
-                free.push_back(BackendId { generation: id.generation.wrapping_add(1), ..*id });
+                free.push_back(id.next_generation());
             }
             stays
         });
@@ -135,6 +157,17 @@ mod tests {
         ids.retire_all_but(["b"]);
         let back = IdMap::new(&ids, ["a", "b"]);
         assert_eq!(back.index(old), None, "nor is it itself when it comes back under its name");
+    }
+
+    #[test]
+    fn a_retired_id_never_names_a_backend() {
+        let ids = BackendIds::default();
+        let before = IdMap::new(&ids, ["a"]);
+        let gone = ids.take_retired().unwrap();
+        let after = IdMap::new(&ids, ["a", "b", "c"]);
+        assert_eq!((before.index(gone), after.index(gone)), (None, None));
+        assert_eq!(after.id(1).unwrap().id, gone.id, "the number is used again");
+        assert_eq!(after.id(0), before.id(0));
     }
 
     #[test]

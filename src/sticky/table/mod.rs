@@ -41,7 +41,7 @@ use std::time::Duration;
 pub use self::backend_ids::{BackendId, BackendIds, IdMap};
 pub use self::entry::Minute;
 pub use self::secret::{KeyHash, Secret};
-pub use self::top_keys::{Hot, TopKeys};
+pub use self::top_keys::{Hot, Hottest, TopKeys};
 
 use self::buckets::Buckets;
 use self::entry::{Data, Lifetimes, PlacementId};
@@ -214,7 +214,7 @@ impl StickTable {
         let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
         let placement_id = self.placement_ids.translate(&from.placement_ids);
         let here = live.filter_map(|entry| Some(entry.at(id(entry.known.id)?, &placement_id)));
-        here.filter(|entry| self.restore(entry, now)).count() as u64
+        here.filter(|entry| self.restore(entry, now, None)).count() as u64
     }
 
     /// Size of the entries in bytes.
@@ -298,11 +298,23 @@ impl StickTable {
         self.lifetimes.reach(entry.flags, entry.known.age_min)
     }
 
-    /// Stores an entry of another table, unless there is a younger one; false if there was no room.
-    fn restore(&self, entry: &TableEntry, now: Minute) -> bool {
+    /// Stores an entry of another table, unless there is a younger one; false if there was no room. Entries of the
+    /// backend `gone`, which has left, give way to all others.
+    fn restore(&self, entry: &TableEntry, now: Minute, gone: Option<BackendId>) -> bool {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
-        let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), |_| BackendState::Usable);
+        let state = |id| if Some(id) == gone { BackendState::Gone } else { BackendState::Usable };
+        let stored = self.store(entry.key, data, IfKnown::Newest, &self.view(now), state);
         !matches!(stored, Stored::Refused | Stored::Busy)
+    }
+
+    /// Stores an entry of a backend that has left, which says only that its client had one, where a place is free.
+    fn restore_gone(&self, entry: &TableEntry, now: Minute) {
+        let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
+        let Some(held) = self.buckets.hold(entry.key) else { return };
+        let free = eviction::find(&held.all(), data, &self.view(now), |_| BackendState::Usable);
+        if let (None, Room::Free(place)) = (held.place_of(entry.key), free) {
+            held.put(place, entry.key, data);
+        }
     }
 
     fn store(

@@ -141,7 +141,7 @@ impl HttpConnection<'_> {
         let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
         let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
         cookie.look_up_in_store(context, scene()).await;
-        cookie.count(context.counters());
+        cookie.count(context.counters_index);
         log.cookie = cookie.word();
 
         let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
@@ -165,7 +165,7 @@ impl HttpConnection<'_> {
             }
         };
 
-        let (broke, remember) = (broke.or(cookie.break_cause()), cookie.remember().or(remember));
+        let (broke, remember) = (cookie.broke(backend, broke), cookie.remember().or(remember));
         let placed = Placed { pool, broke, remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));
         cookie.update_store(context, backend, upstream.lease.backend());

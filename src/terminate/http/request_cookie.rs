@@ -10,7 +10,6 @@ use std::rc::Rc;
 use crate::clock;
 use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
-use crate::counters::ConversationCounters;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
@@ -44,8 +43,8 @@ pub struct RequestCookie<'p> {
     inner: Option<Box<[u8]>>,
     /// The store was asked for the value; once a request is enough.
     pub(super) looked_up: bool,
-    /// Why the client cannot keep the backend known here, if the store names another one.
-    pub(super) store_break: Option<BreakCause>,
+    /// Backend at which the client was known here, and why it cannot keep it, if the store names another one.
+    pub(super) store_left: Option<(Option<usize>, BreakCause)>,
     /// Time of the request in seconds since 1970.
     pub(super) now: u64,
 }
@@ -63,7 +62,7 @@ impl<'p> RequestCookie<'p> {
             unknown: read.unknown.into_iter().map(Rc::from).collect(),
             inner: read.inner.map(Box::from),
             looked_up: false,
-            store_break: None,
+            store_left: None,
             now,
         }
     }
@@ -78,30 +77,21 @@ impl<'p> RequestCookie<'p> {
         self.verdict.map(CookieVerdict::word)
     }
 
-    /// Why a client with this cookie does not keep its backend; `None`: the cookie is no reason.
-    pub fn break_cause(&self) -> Option<BreakCause> {
-        if self.store_break.is_some() {
-            return self.store_break;
-        }
-        match self.verdict? {
-            CookieVerdict::Expired => Some(BreakCause::Expired),
-            CookieVerdict::Forged => Some(BreakCause::Forged),
-            CookieVerdict::Removed => Some(BreakCause::Removed),
-            CookieVerdict::Fresh { .. } | CookieVerdict::Due { .. } | CookieVerdict::OtherPool => None,
+    /// Why the client gets another backend than it had, now that the backend at `index` serves it; `None`: it keeps
+    /// its backend, or none is known. Where the cookie says which backend that was, it goes before `picked`, the cause
+    /// that the pick has found.
+    pub fn broke(&self, index: usize, picked: Option<BreakCause>) -> Option<BreakCause> {
+        match self.store_left.or_else(|| self.verdict?.left()) {
+            Some((had, cause)) => (had != Some(index)).then_some(cause),
+            None => picked,
         }
     }
 
-    /// Counts the cookie by its verdict.
-    pub fn count(&self, counters: &ConversationCounters) {
-        let Some(verdict) = self.verdict else { return };
-        let counter = match verdict {
-            CookieVerdict::Fresh { .. } | CookieVerdict::Due { .. } => &counters.cookies_valid,
-            CookieVerdict::Expired => &counters.cookies_expired,
-            CookieVerdict::Forged => &counters.cookies_forged,
-            CookieVerdict::OtherPool => &counters.cookies_other_pool,
-            CookieVerdict::Removed => &counters.cookies_removed,
-        };
-        counter.add(1);
+    /// Counts the cookie by its verdict; `counters_index` is that of the thread.
+    pub fn count(&self, counters_index: usize) {
+        if let Some(verdict) = self.verdict {
+            self.pool.count_cookie(verdict, counters_index);
+        }
     }
 
     /// Entry for the stick table once the request has its backend; `None`: the pool learns no value of this request.

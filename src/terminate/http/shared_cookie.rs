@@ -49,7 +49,7 @@ impl RequestCookie<'_> {
                 // The store names no usable backend either: the pick places the client anew, `update_store` writes it.
                 return;
             }
-            self.store_break = if stays { None } else { self.why_moved() };
+            self.store_left = if stays { None } else { self.left() };
         }
         if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
             let kind = if stored.is_set { EntryKind::Learned } else { EntryKind::Brought };
@@ -81,10 +81,13 @@ impl RequestCookie<'_> {
         counts.filter(|(_, stored)| stored.is_set || !stays)
     }
 
-    /// Why the client does not get the backend known here. Another backend in the store is no cause by itself: each
-    /// instance counts the keys that it knew and that get another backend, as it does without a store.
-    fn why_moved(&self) -> Option<BreakCause> {
-        self.backend().map_or_else(|| self.break_cause(), |index| Some(self.pool.why_not(index)))
+    /// The backend known here, and why the client does not get it. Another backend in the store is no cause by itself:
+    /// each instance counts the keys that it knew and that get another backend, as it does without a store.
+    fn left(&self) -> Option<(Option<usize>, BreakCause)> {
+        match self.backend() {
+            Some(index) => Some((Some(index), self.pool.why_not(index))),
+            None => self.verdict?.left(),
+        }
     }
 
     /// Writes the backend of the request to the store: as a move if it is a new one, else as a renewal.

@@ -201,7 +201,7 @@ fn a_hundred_edits_do_to_every_client_what_the_plan_says() {
             .collect();
         let before: HashMap<_, _> =
             running.pools.iter().map(|pool| (pool.name(), everybody(&mut visitors, pool))).collect();
-        let ask = Ask { clients: &clients, sample: SAMPLE };
+        let ask = Ask { sample: SAMPLE, ..Ask::about(&clients) };
         let plan = Plan::new(&old, &new, ask);
         let live = Plan::live(&Running { snapshot: &running, open: &[], now_ms: now_ms() }, &new, ask);
 

@@ -3,6 +3,7 @@
 mod abuse;
 mod alerts;
 mod backend;
+mod breaks;
 mod check_agrees;
 mod client;
 mod cookie;

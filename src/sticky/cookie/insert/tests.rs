@@ -91,20 +91,21 @@ fn a_value_ages_from_fresh_to_due_to_expired() {
     let value = here.seal(2, NOW, NOW, [1; 12]);
     let fresh = |issued| CookieVerdict::Fresh { backend: 2, issued };
     let due = |issued| CookieVerdict::Due { backend: 2, issued };
+    let expired = CookieVerdict::Expired { backend: Some(2) };
     for (passed, verdict) in [
         (0, fresh(NOW)),
         (99, fresh(NOW)),
         (100, due(NOW)),
         (1000, due(NOW)),
         (1060, due(NOW)),
-        (1061, CookieVerdict::Expired),
-        (1_000_000_000, CookieVerdict::Expired),
+        (1061, expired),
+        (1_000_000_000, expired),
         // Clocks that differ, and one that was set back.
         (-60, fresh(NOW - 60)),
         (-61, due(NOW - 61)),
         (-1060, due(NOW - 1060)),
-        (-1061, CookieVerdict::Expired),
-        (-1_800_000_000, CookieVerdict::Expired),
+        (-1061, expired),
+        (-1_800_000_000, expired),
     ] {
         assert_eq!(here.open(&value, NOW.saturating_add_signed(passed)), verdict, "{passed} s later");
     }
@@ -125,7 +126,7 @@ fn max_life_ends_even_a_busy_client_and_caps_max_age() {
     let here = with_life(5000);
     let verdict = |issued, seen, now| here.open(&here.seal(0, issued, seen, [3; 12]), now);
     assert_eq!(verdict(NOW, NOW + 5000, NOW + 5060), CookieVerdict::Fresh { backend: 0, issued: NOW });
-    assert_eq!(verdict(NOW, NOW + 5060, NOW + 5061), CookieVerdict::Expired);
+    assert_eq!(verdict(NOW, NOW + 5060, NOW + 5061), CookieVerdict::Expired { backend: Some(0) });
     for (age, max_age) in [(0, 1000), (4000, 1000), (4700, 300), (5000, 0), (6000, 0)] {
         assert!(written(&here, NOW - age, false).contains(&format!("; Max-Age={max_age};")), "{age}");
     }
@@ -153,7 +154,8 @@ fn a_busy_client_never_loses_it_and_an_idle_one_does() {
         }
     }
     assert!(sent > 300, "{sent}");
-    assert_eq!(instances[0].0.open(&value, now + 50 + IDLE + SKEW_S + 1), CookieVerdict::Expired);
+    let at_last = instances[0].0.open(&value, now + 50 + IDLE + SKEW_S + 1);
+    assert!(matches!(at_last, CookieVerdict::Expired { .. }), "{at_last:?}");
 }
 
 #[test]
@@ -179,9 +181,25 @@ fn who_sealed_it_and_for_what_decides() {
     assert_eq!(here.open(&here.seal(7, NOW, NOW, [4; 12]), NOW), CookieVerdict::Removed, "an index out of bounds");
     for (pool, seen) in [("api", NOW - 5000), ("web", NOW - 5000)] {
         let old = cookie("SESSILE", &config(), pool, &["app-9"], &[OLD]).seal(0, seen, seen, [5; 12]);
-        let expected = if pool == "api" { CookieVerdict::OtherPool } else { CookieVerdict::Expired };
+        let expected = if pool == "api" { CookieVerdict::OtherPool } else { CookieVerdict::Expired { backend: None } };
         assert_eq!(here.open(&old, NOW), expected, "what holds longest is said");
     }
+}
+
+#[test]
+fn a_cookie_of_a_pool_that_was_renamed_still_says_where_its_client_was() {
+    let sealed = |pool: &str, backend, seen| {
+        let sealer = cookie("SESSILE", &config(), pool, &["app-2", "app-9"], &[OLD]);
+        sealer.seal(backend, seen, seen, [4; 12])
+    };
+    let mut here = instance(&[OLD]);
+    here.set_pools(["web", "api"]);
+    let verdict = |value: [u8; VALUE_LENGTH]| here.open(&value, NOW);
+    assert_eq!(verdict(sealed("api", 0, NOW)), CookieVerdict::OtherPool, "a neighbour's client has lost nothing here");
+    assert_eq!(verdict(sealed("shop", 0, NOW)), CookieVerdict::FormerPool { backend: Some(1) });
+    assert_eq!(verdict(sealed("shop", 1, NOW)), CookieVerdict::FormerPool { backend: None });
+    assert_eq!(verdict(sealed("shop", 0, NOW - 5000)), CookieVerdict::Expired { backend: Some(1) });
+    assert_eq!(verdict(sealed("web", 0, NOW)), CookieVerdict::Fresh { backend: 1, issued: NOW });
 }
 
 /// New key last everywhere, then first, then the old one dropped; instances change one after the other.

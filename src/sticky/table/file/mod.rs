@@ -31,7 +31,8 @@
 //! | 2 entries | of the section, each: key 8 · age in minutes 4 · number of its backend there 2 · flags 1 · zero 1 |
 //! | 3 end | number of entries in the file 8; nothing follows |
 //!
-//! A section is one stick table; the hash of a backend is that of its name.
+//! A section is one stick table; the hash of a backend is that of its name, and 0 stands for all backends that have left
+//! the pool: their entries say that a client had a backend.
 //!
 //! The file holds no address and no cookie, only hashes; but the secret allows guesses to be verified, so only the
 //! owner may read it (mode 0600).
@@ -102,6 +103,9 @@ impl fmt::Display for FileRefused {
 }
 
 impl std::error::Error for FileRefused {}
+
+/// Stands for backends that have left the pool; no name has this hash, or one in 2^64.
+const GONE_HASH: u64 = 0;
 
 /// Hash that stands for a backend's name.
 fn name_hash(name: &str) -> u64 {

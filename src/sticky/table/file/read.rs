@@ -42,7 +42,8 @@ pub struct LoadedSection {
     pub kept: u64,
     /// Entries that have outlived their time.
     pub over: u64,
-    /// Entries of backends that are no longer configured.
+    /// Entries of backends that are no longer configured. While there is room the table keeps that they had one, so
+    /// that their clients' moves are counted.
     pub removed: u64,
     /// Entries for which there was no room.
     pub crowded: u64,
@@ -105,6 +106,8 @@ struct Filling<'a> {
     table: &'a StickTable,
     /// Ids of the section's backends by their number there.
     ids: Vec<Option<BackendId>>,
+    /// Id for entries of backends that are no longer configured; `None`: every backend is.
+    gone: Option<BackendId>,
 }
 
 fn begin<'a>(
@@ -125,8 +128,9 @@ fn begin<'a>(
         Ok(SectionTarget { table, backends, .. }) => {
             let known: AHashMap<u64, BackendId> =
                 backends.into_iter().filter_map(|name| Some((name_hash(name), table.ids().take(name)?))).collect();
-            let ids = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
-            (None, Some(Filling { table, ids }))
+            let ids: Vec<_> = section.backends.iter().map(|hash| known.get(hash).copied()).collect();
+            let gone = if ids.contains(&None) { table.ids().take_retired() } else { None };
+            (None, Some(Filling { table, ids, gone }))
         }
     };
     (LoadedSection { name: section.name, kept: 0, over: 0, removed: 0, crowded: 0, refused }, filling)
@@ -136,10 +140,15 @@ impl Filling<'_> {
     fn put(&self, record: &FileRecord, elapsed_min: u32, now: Minute, loaded: &mut LoadedSection) {
         let age_min = record.age_min.saturating_add(elapsed_min);
         let id = self.ids.get(usize::from(record.backend)).copied().flatten();
-        let counter = match id.map(|id| TableEntry::new(KeyHash(record.key), id, record.flags, age_min)) {
-            None => &mut loaded.removed,
+        let entry = |id| TableEntry::new(KeyHash(record.key), id, record.flags, age_min);
+        let counter = match id.map(entry) {
+            None => {
+                let gone = self.gone.map(entry).filter(|gone| self.table.remembers(gone));
+                gone.into_iter().for_each(|gone| self.table.restore_gone(&gone, now));
+                &mut loaded.removed
+            }
             Some(entry) if !self.table.remembers(&entry) => &mut loaded.over,
-            Some(entry) if self.table.restore(&entry, now) => &mut loaded.kept,
+            Some(entry) if self.table.restore(&entry, now, self.gone) => &mut loaded.kept,
             Some(_) => &mut loaded.crowded,
         };
         *counter += 1;

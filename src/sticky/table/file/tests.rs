@@ -39,8 +39,12 @@ fn table() -> StickTable {
 }
 
 fn written(table: &StickTable, backends: &[&str]) -> Vec<u8> {
+    written_at(at(1_000), table, backends)
+}
+
+fn written_at(now: Minute, table: &StickTable, backends: &[&str]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), table.secret(), WRITTEN_S).expect("memory takes everything");
-    writer.section("shop", SEED, backends.iter().copied(), table, at(1_000)).expect("memory takes everything");
+    writer.section("shop", SEED, backends.iter().copied(), table, now).expect("memory takes everything");
     writer.finish().expect("memory takes everything")
 }
 
@@ -122,9 +126,28 @@ fn backends_that_left_take_their_entries_along() {
     let file = written(&table(), &NAMES);
     let (table, loaded) = load_at(&file, WRITTEN_S, &["c", "successor"]);
     assert_eq!(counts(&loaded), [60, 0, 120, 0]);
-    assert_eq!((table.find(key(0), Minute::START), table.find(key(2), Minute::START).is_some()), (None, true));
-    let (_, loaded) = load_at(&written(&self::table(), &["a"]), WRITTEN_S, &NAMES);
-    assert_eq!(counts(&loaded), [60, 0, 0, 0], "nor does a retired one enter the file");
+    let id_map = IdMap::new(table.ids(), ["c", "successor", "another"]);
+    let home = |n| table.find(key(n), Minute::START).map(|known| id_map.index(known.id));
+    assert_eq!((home(0), home(1), home(2)), (Some(None), Some(None), Some(Some(0))), "no backend, and c");
+    // What is known only as gone stays known as gone, over any number of restarts.
+    let (table, loaded) = load_at(&written(&self::table(), &["a"]), WRITTEN_S, &NAMES);
+    assert_eq!(counts(&loaded), [60, 0, 120, 0]);
+    let (_, loaded) = load_at(&written_at(Minute::START, &table, &NAMES), WRITTEN_S, &NAMES);
+    assert_eq!(counts(&loaded), [60, 0, 120, 0]);
+}
+
+#[test]
+fn entries_of_backends_that_left_take_no_room_from_others() {
+    let file = written(&table(), &NAMES);
+    for present in ["a", "b", "c"] {
+        let small = StickTable::new(1_024, Secret::new([7; 16]), terms()).expect("a table");
+        let target = |_: &str| Some(SectionTarget { table: &small, hash_seed: SEED, backends: vec![present] });
+        load(&file[..], WRITTEN_S, Minute::START, target).expect("a good file");
+        let id_map = IdMap::new(small.ids(), [present]);
+        let entries = small.entries(0..small.buckets(), Minute::START);
+        let kept = entries.filter(|entry| id_map.index(entry.known.id).is_some()).count();
+        assert!(kept > 48, "{kept} of 60 have one of 64 places, and 120 others came too");
+    }
 }
 
 #[test]

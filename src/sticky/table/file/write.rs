@@ -8,7 +8,9 @@ use std::io::{self, Write};
 use ahash::AHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BODY_MAX, END, ENTRIES, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash};
+use super::{
+    BODY_MAX, END, ENTRIES, GONE_HASH, HEADER_BYTES, MAGIC, RECORD_BYTES, SECTION, VERSION, frame_sum, name_hash,
+};
 use crate::sticky::table::{BackendId, Minute, Secret, StickTable, TableEntry};
 
 /// Entries of a full frame: 64 KiB.
@@ -41,8 +43,8 @@ impl<W: Write> Writer<W> {
         Ok(Self { out, header_sum, frames: 0, entries: 0, frame: Vec::new() })
     }
 
-    /// Writes the live entries of a stick table under the name of its pool or group; returns their number. Entries of
-    /// backends that are not among `backends` are left out.
+    /// Writes the live entries of a stick table under the name of its pool or group; returns their number. Backends
+    /// that are not among `backends` have left the pool.
     pub fn section<'n>(
         &mut self,
         name: &str,
@@ -61,10 +63,13 @@ impl<W: Write> Writer<W> {
             body.extend_from_slice(&name_hash(name).to_le_bytes());
             numbers.insert(id, number);
         }
+        // Ids are no more than 65,535, so there is a number left.
+        let gone = numbers.len() as u16;
+        body.extend_from_slice(&GONE_HASH.to_le_bytes());
         self.open(SECTION);
         self.frame.extend_from_slice(&body);
         self.close()?;
-        self.records(&numbers, table, now)
+        self.records(|id| numbers.get(&id).copied().unwrap_or(gone), table, now)
     }
 
     /// Writes the end frame and returns the output.
@@ -76,10 +81,10 @@ impl<W: Write> Writer<W> {
         Ok(self.out)
     }
 
-    fn records(&mut self, numbers: &AHashMap<BackendId, u16>, table: &StickTable, now: Minute) -> io::Result<u64> {
+    fn records(&mut self, number: impl Fn(BackendId) -> u16, table: &StickTable, now: Minute) -> io::Result<u64> {
         let before = self.entries;
         let live = table.entries(0..table.buckets(), now).filter(|entry| table.remembers(entry));
-        let mut records = live.filter_map(|entry| Some(record(&entry, *numbers.get(&entry.known.id)?))).peekable();
+        let mut records = live.map(|entry| record(&entry, number(entry.known.id))).peekable();
         while records.peek().is_some() {
             self.open(ENTRIES);
             for record in records.by_ref().take(RECORDS) {

@@ -160,7 +160,7 @@ fn a_reload_changes_the_store_and_drops_no_client() {
     assert_eq!(first.dump().len(), 10);
 
     let url = format!("unix:{}", socket.display());
-    assert!(instance.reload(&with(&url))["changes"].to_string().contains("store changed"));
+    assert!(instance.reload(&with(&url))["changes"].to_string().contains("store.url changed"));
     assert_eq!((seen(&instance)["state"].as_str(), seen(&instance)["place"].as_str()), (Some("working"), Some(&*url)));
     visitor.finds(&users);
     let more: Vec<_> = (0..10).map(|_| visitor.login()).collect();
