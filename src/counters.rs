@@ -179,6 +179,8 @@ pub struct ConversationCounters {
     pub upgrades: Counter,
     /// Requests that sessile replied to itself.
     pub answers: Counter,
+    /// Turns of the runtime that took longer than 100 ms.
+    pub stuck: Counter,
     /// Cookies that name a backend of the pool.
     pub cookies_valid: Counter,
     /// Cookies that were unused for too long or are too old.

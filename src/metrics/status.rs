@@ -353,6 +353,8 @@ numbers! {
         "HTTP requests that were sent over a backend connection of an earlier request.";
     upgrades = "sessile_upgrades_total", Counter, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
     answers = "sessile_answers_total", Counter, "HTTP requests that sessile replied to itself, without a backend.";
+    stuck = "sessile_runtime_stuck_total", Counter,
+        "Turns of the thread of TLS and HTTP that took longer than 100 ms; its other connections wait meanwhile.";
     cookies_valid = "sessile_cookies_valid_total", Counter, "Cookies that name a backend of the pool.";
     cookies_expired = "sessile_cookies_expired_total", Counter, "Cookies that were unused for too long or are too old.";
     cookies_forged = "sessile_cookies_forged_total", Counter,
