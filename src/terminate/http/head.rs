@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::HttpConnection;
 use super::client_side::Http1Client;
+use super::local_reply::LINGER;
 use crate::clock::{self, Micros};
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
@@ -34,7 +35,7 @@ impl HttpConnection<'_> {
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
         if self.count > 0 && conversation.context.stopping.get() && self.client.unread.is_empty() {
-            self.finish_and_drain().await;
+            self.finish_and_drain(LINGER).await;
             return Err(Ended::Stopped);
         }
         let mut begun = None;

@@ -5,6 +5,7 @@ mod backend;
 mod check_agrees;
 mod client;
 mod cookie;
+mod early;
 mod framing;
 mod http;
 mod kept;
