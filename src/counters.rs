@@ -179,6 +179,8 @@ pub struct ConversationCounters {
     pub upgrades: Counter,
     /// Requests that sessile replied to itself.
     pub answers: Counter,
+    /// Turns of the runtime that took longer than 100 ms.
+    pub stuck: Counter,
 }
 
 #[cfg(test)]

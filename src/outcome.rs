@@ -130,6 +130,8 @@ endings! {
     ResponseRefused = "response_refused", Backend;
     /// The backend closed before its response was complete; 502, or a reset if it had begun.
     ResponseCut = "response_cut", Backend;
+    /// The backend responded before it had the whole request, and did not read on; the client got the response.
+    RequestCut = "request_cut", Backend;
     /// A kept connection to the backend closed while it carried a request that must not be sent twice; no reply.
     KeptClosed = "kept_closed", Backend;
     /// The TLS handshake with the backend failed, or its certificate is not trusted.

@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 use crate::connection::{ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::Ended;
 
+/// A turn of a thread that takes longer, in microseconds, is counted and logged.
+pub const STUCK_US: u64 = 100_000;
+
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
 

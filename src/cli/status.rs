@@ -47,7 +47,7 @@ fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
         pools(&status.pools),
         self::stick_tables(stick_tables),
         hottest(stick_tables),
-        workers(&status.workers),
+        workers(&status.workers, &status.conversations),
     ];
     let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
     shown.join("\n")
@@ -180,8 +180,10 @@ fn hottest(stick_tables: &[StickTableView]) -> String {
     table.render()
 }
 
-fn workers(workers: &[status::WorkerStatus]) -> String {
-    let mut table = Table::new(["WORKER", "GENERATION", "CONNECTIONS", "ACCEPT", "PANICS", "STUCK", "LOG DROPPED"]);
+/// The threads of passthrough connections, each with the thread of TLS and HTTP beside it.
+fn workers(workers: &[status::WorkerStatus], runtimes: &[status::RuntimeStatus]) -> String {
+    let columns = ["WORKER", "GENERATION", "CONNECTIONS", "ACCEPT", "PANICS", "STUCK", "RUNTIME STUCK", "LOG DROPPED"];
+    let mut table = Table::new(columns);
     for (index, worker) in workers.iter().enumerate() {
         table.row([
             index.to_string(),
@@ -190,6 +192,7 @@ fn workers(workers: &[status::WorkerStatus]) -> String {
             if worker.accept_paused_now > 0 { "paused" } else { "open" }.into(),
             worker.panics.to_string(),
             worker.stuck.to_string(),
+            runtimes.get(index).map_or(0, |runtime| runtime.stuck).to_string(),
             worker.log_dropped.to_string(),
         ]);
     }
@@ -276,7 +279,8 @@ mod tests {
             reloads: Reloads { refused: 1, problems: vec!["s.toml:1:1: no".into()], ..Reloads::default() },
             listeners: vec![listener],
             pools: vec![pool],
-            workers: vec![WorkerStatus { accept_paused_now: 1, ..WorkerStatus::default() }],
+            workers: vec![WorkerStatus { accept_paused_now: 1, stuck: 4, ..WorkerStatus::default() }],
+            conversations: vec![status::RuntimeStatus { stuck: 71, ..Default::default() }],
             ..metrics::Status::default()
         };
         let hot = |key: &str, share| HotKey { key: key.into(), share, share_error: 0.001, backend: Some("a".into()) };
@@ -298,6 +302,7 @@ mod tests {
             StickTableView { stick_table, hottest }
         });
         assert!(show(&status, &sampled).contains("60.1 % ± 0.1, sampled  a\n"));
+        assert!(shown.contains("STUCK  RUNTIME STUCK") && shown.contains("    4             71  "), "{shown}");
         assert!(shown.contains("down") && shown.contains("connection refused") && shown.contains("paused"), "{shown}");
     }
 }

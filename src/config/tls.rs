@@ -87,7 +87,8 @@ pub struct ClientCertificate {
 pub enum Forwarded {
     /// Fields of the client are kept, and the connection's own facts are added.
     Append,
-    /// Fields of the client are replaced, because they may be false.
+    /// Fields of the client are replaced, because they may be false; others in which proxies describe their client
+    /// (`X-Real-IP`, `X-Forwarded-*`, `X-Original-URL`, ...) are removed.
     Replace,
     /// Fields are neither removed nor added.
     Off,

@@ -9,6 +9,7 @@
 //! as part of it, and a refused body stays refused.
 
 use super::field::{KnownField, is_look_alike, is_text_byte, is_token_byte};
+use super::forwarded::describes_client;
 use super::{Framing, Refused};
 
 /// The longest extensions of one chunk.
@@ -228,7 +229,7 @@ fn expect(byte: u8, wanted: u8, next: State, refused: Refused) -> Result<State, 
     if byte == wanted { Ok(next) } else { Err(refused) }
 }
 
-/// The name of a trailer field, kept while it can still be a [`KnownField`].
+/// The name of a trailer field, kept while it can still be a [`KnownField`]; of a longer one the start is kept.
 #[derive(Debug, Clone, Default)]
 struct Name {
     bytes: [u8; Name::MAX],
@@ -247,6 +248,7 @@ impl Name {
 
     fn is_forbidden(&self) -> bool {
         let name = self.bytes.get(..self.length).unwrap_or_default();
-        KnownField::of(name) != KnownField::Other || is_look_alike(name)
+        let start = &self.bytes[..self.length.min(Self::MAX)];
+        KnownField::of(name) != KnownField::Other || is_look_alike(name) || describes_client(start)
     }
 }

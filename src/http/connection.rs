@@ -7,6 +7,7 @@
 //! Transfer-Encoding is refused, and naming another [`KnownField`] has no effect.
 
 use super::field::{Fields, KnownField};
+use super::framing::contradicts_itself;
 use super::head::{Request, Response};
 use super::upgrade::{RequestMeta, Upgrade, protocols};
 use super::{Framing, Method, Version};
@@ -58,9 +59,13 @@ pub fn client_stays(asked: &RequestMeta, response: &Response<'_>) -> bool {
     asked.persists && !response.switches() && response.framing != Framing::UntilClose
 }
 
-/// True if, by its head, the backend's connection may serve another request after this response.
+/// True if, by its head, the backend's connection may serve another request after this response. Where the framing
+/// fields contradict themselves, bytes may follow that the next request would take for its response.
 pub fn backend_stays(response: &Response<'_>) -> bool {
-    response.persists() && !response.switches() && response.framing != Framing::UntilClose
+    response.persists()
+        && !response.switches()
+        && response.framing != Framing::UntilClose
+        && !contradicts_itself(response.status, response.fields)
 }
 
 /// `close` wins; without it HTTP/1.1 persists, and HTTP/1.0 persists with `keep-alive`.

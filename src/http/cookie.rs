@@ -6,9 +6,14 @@
 //!
 //! Invariant: pairs come in the order in which they stand, and their spans do not overlap.
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
-use super::field::{Fields, KnownField, Span, split_at_byte, trim, trim_end, trim_start};
+use super::Refused;
+use super::field::{Fields, KnownField, Span, split_at_byte, trim, trim_end};
+use super::work::spend;
+
+/// Most pairs of a request, empty ones included. Browsers send a few hundred.
+const PAIRS_MAX: usize = 2_048;
 
 /// A cookie in a request, as the client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,18 @@ pub struct CookiePair<'a> {
 /// The cookies of a request, in the order of its Cookie lines.
 pub fn pairs(fields: Fields<'_>) -> impl Iterator<Item = CookiePair<'_>> {
     fields.spans(KnownField::Cookie).flat_map(move |line| Pairs { text: line.of(fields.bytes()), at: line.start() })
+}
+
+/// Refuses more pairs than [`PAIRS_MAX`]: a request's cookies are looked through several times.
+pub(super) fn check_count(fields: Fields<'_>) -> Result<(), Refused> {
+    let pairs = |line: &[u8]| {
+        spend(line.len());
+        1 + memchr_iter(b';', line).count()
+    };
+    match fields.all(KnownField::Cookie).map(pairs).sum::<usize>() > PAIRS_MAX {
+        true => Err(Refused::TooManyCookies),
+        false => Ok(()),
+    }
 }
 
 /// The cookies of this name, in order. Browsers send the one with the longest path first; other clients may send
@@ -43,18 +60,14 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = CookiePair<'a>;
 
     fn next(&mut self) -> Option<CookiePair<'a>> {
-        while !self.text.is_empty() {
-            let (text, rest) = split_at_byte(self.text, b';');
-            let pair = trim_start(text);
-            let start = self.at + text.len() - pair.len();
-            self.at += text.len() + 1;
-            self.text = rest.unwrap_or_default();
-            let pair = trim_end(pair);
-            if !pair.is_empty() {
-                return Some(CookiePair::read(pair, Span::new(start, start + pair.len())));
-            }
-        }
-        None
+        // Empty pairs cost one look each.
+        let skipped = self.text.iter().take_while(|byte| matches!(byte, b';' | b' ' | b'\t')).count();
+        spend(1 + skipped);
+        let start = self.at + skipped;
+        let (text, rest) = split_at_byte(&self.text[skipped..], b';');
+        (self.text, self.at) = (rest.unwrap_or_default(), start + text.len() + 1);
+        let pair = trim_end(text);
+        (!pair.is_empty()).then(|| CookiePair::read(pair, Span::new(start, start + pair.len())))
     }
 }
 
@@ -67,6 +80,7 @@ impl<'a> CookiePair<'a> {
 
 /// Name and value of `name=value`, trimmed; a text without `=` is a value without a name (RFC 6265bis §5.7).
 pub(super) fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    spend(1 + pair.len());
     match memchr(b'=', pair) {
         Some(at) => (trim(&pair[..at]), trim(&pair[at + 1..])),
         None => (b"", trim(pair)),

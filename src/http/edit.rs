@@ -3,24 +3,28 @@
 //! Lines are copied byte for byte and in order, with these exceptions: hop-by-hop fields are dropped and written anew
 //! for the next hop (RFC 9110 §7.6.1); framing fields are written in their plainest spelling, so that every reader
 //! reads them alike; clients get HTTP/1.1, backends the version of the client (RFC 9110 §2.5 allows the downgrade: a
-//! backend may not reply to HTTP/1.0 with chunks, so no body needs another framing); and an absolute target becomes an
-//! origin one (RFC 9112 §3.2.1). Never touches bodies, and never refuses a head that the readers have accepted.
+//! backend may not reply to HTTP/1.0 with chunks, so no body needs another framing); of the framing fields of a response
+//! only those remain that its framing follows; and an absolute target becomes an origin one (RFC 9112 §3.2.1). Never
+//! touches bodies, and never refuses a head that the readers have accepted.
 //!
 //! Connection removes only fields without a rule here: `Connection: Cookie` or `Connection: X-Forwarded-For` would
 //! otherwise change what the backend sees.
 //!
 //! Invariant: the written head has the framing of the read one, and no added value can begin a line.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::cookie::split;
-use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte};
+use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte, trim};
 use super::forwarded::{self, Forwarding};
+use super::framing::forbids_framing;
 use super::head::{Request, Response};
 use super::set_cookie::sets;
 use super::target::Target;
 use super::upgrade::RequestMeta;
 use super::upgrade::protocols;
+use super::work::spend;
 use super::{Method, Version};
 
 /// The changes to a request.
@@ -84,10 +88,10 @@ pub struct ResponseEdit<'a> {
 pub fn write_request(out: &mut Vec<u8>, request: &Request<'_>, edit: &RequestEdit<'_>) {
     let fields = request.fields;
     write_request_line(out, request);
-    let removable = removable(fields);
+    let options = ConnectionOptions::of(fields);
     copy_lines(out, fields, |out, field| {
         let dropped = field.known.is_hop_by_hop()
-            || removable && is_named(fields, field)
+            || options.name(field)
             || forwarded::drops(field, edit.x_forwarded, edit.forwarded)
             || edit.set.iter().any(|(name, _)| folds_to(field.name, name));
         match field.known {
@@ -121,13 +125,18 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, asked: &Reques
     let fields = response.fields;
     let status = [100, 10, 1].map(|unit| b'0' + (response.status / unit % 10) as u8);
     push(out, &[Version::Http11.text().as_bytes(), b" ", &status, b" ", response.reason, b"\r\n"]);
-    let removable = removable(fields);
-    let bodiless = response.status < 200 || response.status == 204;
+    let options = ConnectionOptions::of(fields);
+    let bodiless = forbids_framing(response.status);
+    let mut length_is_written = bodiless || fields.has(KnownField::TransferEncoding);
     copy_lines(out, fields, |out, field| {
-        let dropped = field.known.is_hop_by_hop()
-            || removable && is_named(fields, field)
-            || bodiless && field.known == KnownField::ContentLength
-            || field.known == KnownField::SetCookie && edit.drop_cookie.is_some_and(|name| sets(field.value, name));
+        let dropped = match field.known {
+            KnownField::ContentLength => std::mem::replace(&mut length_is_written, true),
+            KnownField::TransferEncoding => bodiless || asked.version == Version::Http10,
+            KnownField::SetCookie => {
+                options.name(field) || edit.drop_cookie.is_some_and(|name| sets(field.value, name))
+            }
+            known => known.is_hop_by_hop() || options.name(field),
+        };
         match (field.known, edit.cookie_prefix) {
             _ if dropped => EditedLine::Written,
             (KnownField::SetCookie, Some((name, prefix))) => write_set_cookie(out, field, name, prefix),
@@ -180,31 +189,49 @@ enum EditedLine {
 fn copy_lines(out: &mut Vec<u8>, fields: Fields<'_>, mut edit: impl FnMut(&mut Vec<u8>, FieldRef<'_>) -> EditedLine) {
     for (line, field) in fields.lines().iter().zip(fields.iter()) {
         if let EditedLine::Kept = edit(out, field) {
+            spend(line.of(fields.bytes()).len());
             out.extend_from_slice(line.of(fields.bytes()));
         }
     }
 }
 
-/// True if Connection names fields that may be removed.
-fn removable(fields: Fields<'_>) -> bool {
-    let usual = ["close", "keep-alive", "upgrade"];
-    let is_usual = |option: &[u8]| usual.iter().any(|usual| option.eq_ignore_ascii_case(usual.as_bytes()));
-    fields.tokens(KnownField::Connection).any(|option| !is_usual(option))
+/// The options of Connection that may name fields, collected once for all lines of a head.
+struct ConnectionOptions<'a>(Vec<&'a [u8]>);
+
+impl<'a> ConnectionOptions<'a> {
+    fn of(fields: Fields<'a>) -> Self {
+        let usual = ["close", "keep-alive", "upgrade"];
+        let is_usual = |option: &[u8]| usual.iter().any(|usual| option.eq_ignore_ascii_case(usual.as_bytes()));
+        let mut options: Vec<_> = fields.tokens(KnownField::Connection).filter(|option| !is_usual(option)).collect();
+        options.sort_unstable_by(|one, other| compare(one, other));
+        Self(options)
+    }
+
+    /// True if an option names the field, and no rule here keeps it.
+    fn name(&self, field: FieldRef<'_>) -> bool {
+        !self.0.is_empty()
+            && field.known == KnownField::Other
+            && self.0.binary_search_by(|option| compare(option, field.name)).is_ok()
+            && !forwarded::describes_client(field.name)
+    }
 }
 
-fn is_named(fields: Fields<'_>, field: FieldRef<'_>) -> bool {
-    field.known == KnownField::Other
-        && fields.tokens(KnownField::Connection).any(|option| option.eq_ignore_ascii_case(field.name))
+/// Compares two names without case, the shorter one first: most are told apart by their length.
+fn compare(one: &[u8], other: &[u8]) -> Ordering {
+    one.len().cmp(&other.len()).then_with(|| {
+        spend(one.len());
+        one.iter().map(u8::to_ascii_lowercase).cmp(other.iter().map(u8::to_ascii_lowercase))
+    })
 }
 
-/// Writes framing fields in their plainest spelling, and keeps any other line.
+/// Writes framing fields in their plainest spelling, one of several equal lengths, and keeps any other line.
 fn write_framing(out: &mut Vec<u8>, field: FieldRef<'_>) -> EditedLine {
     match field.known {
         KnownField::TransferEncoding => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         KnownField::ContentLength => {
-            let zeros = field.value.iter().take_while(|digit| **digit == b'0').count();
-            let digits = &field.value[zeros.min(field.value.len() - 1)..];
-            push(out, &[b"Content-Length: ", digits, b"\r\n"]);
+            let length = trim(split_at_byte(field.value, b',').0);
+            let zeros = length.iter().take_while(|digit| **digit == b'0').count();
+            push(out, &[b"Content-Length: ", &length[zeros.min(length.len() - 1)..], b"\r\n"]);
         }
         _ => return EditedLine::Kept,
     }
@@ -303,5 +330,8 @@ fn write_value(out: &mut Vec<u8>, value: &str) {
 }
 
 fn push(out: &mut Vec<u8>, texts: &[&[u8]]) {
-    texts.iter().for_each(|text| out.extend_from_slice(text));
+    for text in texts {
+        spend(text.len());
+        out.extend_from_slice(text);
+    }
 }

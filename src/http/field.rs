@@ -8,6 +8,7 @@
 use memchr::memchr;
 
 use super::Refused;
+use super::work::spend;
 
 /// The most fields a head may have; HAProxy stops at 101, Apache at 100.
 pub const FIELDS_MAX: usize = 128;
@@ -64,6 +65,7 @@ macro_rules! known {
             /// The field of this name, compared without case.
             pub fn of(name: &[u8]) -> Self {
                 let candidates: &[Self] = match name.len() { $($length => &[$(Self::$variant),+],)+ _ => &[] };
+                spend(1 + candidates.len() * name.len());
                 let named = |known: &&Self| known.name().as_bytes().eq_ignore_ascii_case(name);
                 candidates.iter().find(named).copied().unwrap_or_default()
             }
@@ -141,9 +143,12 @@ impl KnownField {
         )
     }
 
+    /// The fields without which the message would have another meaning.
+    const SHAPING: [Self; 3] = [Self::Host, Self::ContentLength, Self::TransferEncoding];
+
     /// True if the message would have another meaning without the field.
     pub(super) fn shapes_the_message(self) -> bool {
-        matches!(self, Self::Host | Self::ContentLength | Self::TransferEncoding)
+        Self::SHAPING.contains(&self)
     }
 
     const fn bit(self) -> u32 {
@@ -185,33 +190,40 @@ impl Field {
 
 /// The field that a line begins with, and the position of the colon.
 fn read_name(line: &[u8]) -> Result<(KnownField, usize), Refused> {
-    let mut underscore = false;
-    let end = line.iter().position(|byte| {
-        underscore |= *byte == b'_';
-        !is_token_byte(*byte)
-    });
+    let end = line.iter().position(|byte| !is_token_byte(*byte));
+    spend(1 + end.unwrap_or(line.len()));
     let name = match end.map(|end| (end, line[end])) {
         Some((colon, b':')) if colon > 0 => &line[..colon],
         Some((0, b' ' | b'\t')) => return Err(Refused::Folded),
         _ => return Err(Refused::BadFieldName),
     };
-    if underscore && is_look_alike(name) {
+    if is_look_alike(name) {
         return Err(Refused::LookAlike);
     }
     Ok((KnownField::of(name), name.len()))
 }
 
-/// True if an application that maps `_` and `-` to one character, as CGI does, would read the name as that of a field
-/// which shapes the message.
+/// True if an application that maps `-`, `_`, `.` and other signs to one character, as CGI does, would read the name as
+/// that of a field which shapes the message, although it is another one.
 pub(super) fn is_look_alike(name: &[u8]) -> bool {
-    let shaping = KnownField::ALL.iter().filter(|known| known.shapes_the_message());
-    name.contains(&b'_') && shaping.into_iter().any(|known| folds_to(name, known.name()))
+    let looks_like = |known: &KnownField| {
+        let known = known.name();
+        folds_to(name, known) && !name.eq_ignore_ascii_case(known.as_bytes())
+    };
+    KnownField::SHAPING.iter().any(looks_like)
 }
 
-/// True if two names are equal when case and the difference between `_` and `-` are ignored.
+/// True if two names are equal when case and the differences between `-`, `_`, `.` and other signs are ignored.
 pub(super) fn folds_to(name: &[u8], other: &str) -> bool {
-    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == other.len() && name.iter().map(fold).eq(other.as_bytes().iter().map(fold))
+    name.len() == other.len() && folds_to_start(name, other)
+}
+
+/// True if a name begins with `start` when case and the differences between signs are ignored.
+pub(super) fn folds_to_start(name: &[u8], start: &str) -> bool {
+    let Some(name) = name.get(..start.len()) else { return false };
+    spend(name.len());
+    let fold = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    name.iter().map(fold).eq(start.as_bytes().iter().map(fold))
 }
 
 /// The field lines of a head, borrowed from its buffer.
@@ -240,6 +252,7 @@ impl<'a> Fields<'a> {
 
     /// The lines in the order of the head.
     pub fn iter(self) -> impl Iterator<Item = FieldRef<'a>> + Clone {
+        spend(self.list.len());
         self.list.iter().map(move |field| FieldRef {
             known: field.known,
             name: field.name.of(self.bytes),
@@ -259,7 +272,16 @@ impl<'a> Fields<'a> {
 
     /// The elements of a field that is a list, over all its lines (RFC 9110 §5.6.1), without empty ones.
     pub fn tokens(self, known: KnownField) -> impl Iterator<Item = &'a [u8]> + Clone {
-        self.all(known).flat_map(|value| value.split(|byte| *byte == b',')).map(trim).filter(|token| !token.is_empty())
+        self.elements(known).filter(|token| !token.is_empty())
+    }
+
+    /// The elements of a field that is a list, empty ones included.
+    pub(super) fn elements(self, known: KnownField) -> impl Iterator<Item = &'a [u8]> + Clone {
+        let elements = self.all(known).flat_map(|value| value.split(|byte| *byte == b','));
+        elements.map(|element| {
+            spend(1 + element.len());
+            trim(element)
+        })
     }
 
     /// True if a list field has this element, compared without case.
@@ -275,6 +297,7 @@ impl<'a> Fields<'a> {
     /// The positions of the values of a field.
     pub(super) fn spans(self, known: KnownField) -> impl Iterator<Item = Span> + Clone {
         let list = if self.has(known) { self.list } else { &[] };
+        spend(list.len());
         list.iter().filter(move |field| field.known == known).map(|field| field.value)
     }
 
@@ -323,6 +346,7 @@ pub(super) fn trim(value: &[u8]) -> &[u8] {
 
 pub(super) fn trim_start(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
+        spend(1);
         value = rest;
     }
     value
@@ -330,6 +354,7 @@ pub(super) fn trim_start(mut value: &[u8]) -> &[u8] {
 
 pub(super) fn trim_end(mut value: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = value {
+        spend(1);
         value = rest;
     }
     value
@@ -357,6 +382,7 @@ pub(super) const fn is_token_byte(byte: u8) -> bool {
 
 /// True if the bytes are a token (RFC 9110 §5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
+    spend(bytes.len());
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
@@ -367,12 +393,15 @@ pub(super) const fn is_text_byte(byte: u8) -> bool {
 
 /// True if all bytes are text. No early return, so that the compiler can vectorize the loop.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
+    spend(bytes.len());
     bytes.iter().fold(true, |good, byte| good & ((*byte >= b' ') | (*byte == b'\t')) & (*byte != 0x7f))
 }
 
 /// The parts before and behind the first such byte; without one, everything and `None`.
 pub(super) fn split_at_byte(bytes: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
-    match memchr(byte, bytes) {
+    let at = memchr(byte, bytes);
+    spend(1 + at.unwrap_or(bytes.len()));
+    match at {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
         None => (bytes, None),
     }

@@ -3,12 +3,32 @@
 //!
 //! Does not decide which clients are trusted: the caller passes per request whether the client's own fields are kept.
 //! Invariant: with [`Forwarding::Replace`] and [`Forwarding::Remove`] none of the client's own fields reaches the
-//! backend, not even under a name with underscores, which CGI and its successors read as the same name.
+//! backend, nor any other field in which proxies describe their client, not even under a name with underscores or dots,
+//! which CGI and its successors read as the same name.
 
 use std::net::IpAddr;
 
-use super::field::{FieldRef, Fields, KnownField, folds_to};
+use super::field::{FieldRef, Fields, KnownField, folds_to, folds_to_start};
 use super::target::Host;
+
+/// All names with this beginning describe the client of a proxy.
+const FAMILY: &str = "X-Forwarded-";
+
+/// Other names under which proxies describe their client, or what it has asked for.
+const DESCRIPTIONS: [&str; 12] = [
+    "Forwarded-For",
+    "Front-End-Https",
+    "True-Client-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "X-Forwarded",
+    "X-Original-Forwarded-For",
+    "X-Original-Host",
+    "X-Original-URL",
+    "X-Real-IP",
+    "X-Rewrite-URL",
+    "X-Url-Scheme",
+];
 
 /// The treatment of one of the two families of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -16,7 +36,7 @@ pub enum Forwarding {
     /// For trusted proxies as clients: the client's address is added to their list; their X-Forwarded-Proto and -Host,
     /// which describe the first client, are kept if present.
     Append,
-    /// The client's own fields are dropped, and new ones are written.
+    /// The client's own fields are dropped, with all in which proxies describe their client, and new ones are written.
     #[default]
     Replace,
     /// The client's own fields are dropped, and none are written.
@@ -45,12 +65,14 @@ pub(super) fn drops(field: FieldRef<'_>, x_forwarded: Forwarding, forwarded: For
         KnownField::XForwardedFor => x_forwarded != Forwarding::Off,
         KnownField::XForwardedProto | KnownField::XForwardedHost => is_dropped(x_forwarded),
         KnownField::Forwarded => forwarded != Forwarding::Off,
-        KnownField::Other if is_dropped(x_forwarded) && field.name.contains(&b'_') => {
-            let family = [KnownField::XForwardedFor, KnownField::XForwardedProto, KnownField::XForwardedHost];
-            family.iter().any(|known| folds_to(field.name, known.name()))
-        }
+        KnownField::Other => is_dropped(x_forwarded) && describes_client(field.name),
         _ => false,
     }
+}
+
+/// True for the names of fields in which proxies describe their client, in any spelling that CGI folds into them.
+pub(super) fn describes_client(name: &[u8]) -> bool {
+    folds_to_start(name, FAMILY) || DESCRIPTIONS.iter().any(|known| folds_to(name, known))
 }
 
 fn is_dropped(forwarding: Forwarding) -> bool {

@@ -11,13 +11,17 @@ use memchr::memchr2;
 use super::field::{Field, FieldList, Fields, KnownField, Span, is_text, is_token, is_token_byte, split_at_byte};
 use super::target::{Host, Target, TargetSpans};
 use super::upgrade::{self, RequestMeta};
-use super::{Framing, Method, Progress, Refused, Version, framing};
+use super::work::spend;
+use super::{Framing, Method, Progress, Refused, Version, cookie, framing};
 
 /// The longest head in bytes, with its empty line.
 pub const HEAD_MAX: usize = 32 * 1024;
 
 /// The longest request line in bytes; RFC 9112 §3 recommends at least 8000.
 pub const REQUEST_LINE_MAX: usize = 8 * 1024;
+
+/// Most interim responses (1xx) before a final one. A server that processes for long may send 102 now and then.
+pub const INTERIMS_MAX: usize = 16;
 
 /// Reads request heads, one after another. Holds no heap memory and about 1.6 KiB.
 #[derive(Debug, Clone)]
@@ -104,6 +108,7 @@ impl RequestReader {
         let fields = self.lines.fields.of(bytes);
         check_host(self.line.target.of(bytes), self.line.version, fields)?;
         upgrade::check_connection(fields)?;
+        cookie::check_count(fields)?;
         self.framing = framing::of_request(self.line.version, fields)?;
         Ok(Some(length))
     }
@@ -174,6 +179,8 @@ pub struct ResponseReader {
     lines: Lines,
     line: StatusLine,
     framing: Framing,
+    /// Interim responses that were passed over since the last final one.
+    interims: usize,
 }
 
 /// A response head, borrowed from the buffer it was read from.
@@ -208,12 +215,25 @@ impl Response<'_> {
 impl ResponseReader {
     /// The state before the first byte of a head.
     pub fn new() -> Self {
-        Self { lines: Lines::new(), line: StatusLine::default(), framing: Framing::None }
+        Self { lines: Lines::new(), line: StatusLine::default(), framing: Framing::None, interims: 0 }
     }
 
     /// Prepares for the next response. The next head must begin at the first byte of the buffer.
     pub fn reset(&mut self) {
         self.lines.reset();
+        self.interims = 0;
+    }
+
+    /// Prepares for the response behind an interim one, to the same request. Refuses more interim responses than
+    /// [`INTERIMS_MAX`].
+    pub fn pass_interim(&mut self) -> Result<(), Refused> {
+        self.interims += 1;
+        if self.interims > INTERIMS_MAX {
+            self.lines.progress = Progress::No(Refused::TooManyInterims);
+            return Err(Refused::TooManyInterims);
+        }
+        self.lines.reset();
+        Ok(())
     }
 
     /// Continues where the last call stopped; `Done` holds the length of the head. `bytes` are all bytes since the head
@@ -270,12 +290,18 @@ struct StatusLine {
 }
 
 impl StatusLine {
-    /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4).
+    /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Servers leave out the second space where there
+    /// is no reason; that can mean nothing else.
     fn read(line: &[u8], at: usize) -> Result<Self, Refused> {
         let (version, rest) = split_at_byte(line, b' ');
         let version = read_version(version, Refused::BadStatusLine)?;
-        let Some([hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', b' ', reason @ ..]) = rest else {
+        let Some([hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', rest @ ..]) = rest else {
             return Err(Refused::BadStatusLine);
+        };
+        let reason = match rest {
+            [] => rest,
+            [b' ', reason @ ..] => reason,
+            _ => return Err(Refused::BadStatusLine),
         };
         if !is_text(reason) {
             return Err(Refused::BadStatusLine);
@@ -366,6 +392,7 @@ impl Lines {
         }
         let window = &bytes[..bytes.len().min(end)];
         let found = memchr2(b'\r', b'\n', &window[self.searched..]).map(|at| self.searched + at);
+        spend(1 + found.unwrap_or(window.len()) - self.searched);
         self.searched = found.unwrap_or(window.len());
         match &window[self.searched..] {
             [b'\r', b'\n', ..] => Ok(Some(&window[self.line..self.searched])),

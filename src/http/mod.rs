@@ -25,6 +25,7 @@ pub mod head;
 pub mod set_cookie;
 pub mod target;
 pub mod upgrade;
+mod work;
 
 pub use crate::progress::Progress;
 
@@ -175,8 +176,8 @@ refusals! {
     BadFieldName = "bad_field_name", BadRequest;
     /// A field value holds NUL or another control character (RFC 9110 §5.5).
     BadFieldValue = "bad_field_value", BadRequest;
-    /// A field is called like Content-Length or Transfer-Encoding, but with an underscore: applications that fold names
-    /// would take it for the real one.
+    /// A field is called like Content-Length or Transfer-Encoding, but with an underscore, a dot or another sign in place
+    /// of the hyphen: applications that fold names would take it for the real one.
     LookAlike = "look_alike", BadRequest;
     /// A request in HTTP/1.1 has no Host field (RFC 9112 §3.2).
     NoHost = "no_host", BadRequest;
@@ -188,11 +189,15 @@ refusals! {
     OtherHost = "other_host", BadRequest;
     /// Connection names a field without which the message would be another (RFC 9110 §7.6.1).
     BadConnection = "bad_connection", BadRequest;
+    /// Connection or Upgrade has more than 64 elements.
+    TooManyOptions = "too_many_options", FieldsTooLarge;
+    /// The Cookie fields have more than 2048 pairs, empty ones included.
+    TooManyCookies = "too_many_cookies", FieldsTooLarge;
     /// Content-Length is not a number below 2^63.
     BadLength = "bad_length", BadRequest;
-    /// More than one Content-Length, equal or not.
+    /// More than one Content-Length: in requests equal or not, in responses only different ones.
     SeveralLengths = "several_lengths", BadRequest;
-    /// Content-Length beside Transfer-Encoding (RFC 9112 §6.1).
+    /// Content-Length beside Transfer-Encoding in a request (RFC 9112 §6.1).
     BothFramings = "both_framings", BadRequest;
     /// Transfer-Encoding is not a list of codings with `chunked` once and last.
     BadCoding = "bad_coding", BadRequest;
@@ -200,8 +205,8 @@ refusals! {
     UnknownCoding = "unknown_coding", NotImplemented;
     /// Transfer-Encoding in HTTP/1.0, or in the response to a request of it.
     OldCoding = "old_coding", BadRequest;
-    /// A response that has no body by its status (1xx, 204) announces one.
-    BodyForbidden = "body_forbidden", BadGateway;
+    /// More than 16 interim responses (1xx) came before the final one.
+    TooManyInterims = "too_many_interims", BadGateway;
     /// A 101 does not match an Upgrade of the request, or does not name a protocol.
     BadSwitch = "bad_switch", BadGateway;
     /// A chunk size is not hexadecimal digits below 2^63 and the end of its line.

@@ -6,6 +6,9 @@
 use super::field::{Fields, KnownField};
 use super::{Method, Refused, Version};
 
+/// Most elements of Connection and of Upgrade, empty ones included. Clients send one to three.
+const ELEMENTS_MAX: usize = 64;
+
 /// The protocol that a client asks to switch to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Upgrade {
@@ -36,8 +39,13 @@ pub(super) fn protocols(fields: Fields<'_>) -> impl Iterator<Item = &[u8]> + Clo
     })
 }
 
-/// Refuses a Connection that names a field which shapes the message.
+/// Refuses a Connection that names a field which shapes the message, and more elements of Connection or Upgrade than
+/// [`ELEMENTS_MAX`]: both are looked through several times.
 pub(super) fn check_connection(fields: Fields<'_>) -> Result<(), Refused> {
+    let is_long = |known| fields.has(known) && fields.elements(known).nth(ELEMENTS_MAX).is_some();
+    if [KnownField::Connection, KnownField::Upgrade].into_iter().any(is_long) {
+        return Err(Refused::TooManyOptions);
+    }
     match fields.tokens(KnownField::Connection).any(|option| KnownField::of(option).shapes_the_message()) {
         true => Err(Refused::BadConnection),
         false => Ok(()),

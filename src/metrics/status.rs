@@ -371,6 +371,8 @@ numbers! {
         "HTTP requests that were sent over a backend connection of an earlier request.";
     upgrades = "sessile_upgrades_total", Counter, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
     answers = "sessile_answers_total", Counter, "HTTP requests that sessile replied to itself, without a backend.";
+    stuck = "sessile_runtime_stuck_total", Counter,
+        "Turns of the thread of TLS and HTTP that took longer than 100 ms; its other connections wait meanwhile.";
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The HTTP check: one GET, and the status of its final response.
 //!
 //! [`ResponseReader`], the reader of the data path, judges the response: a head for which a client would get a 502
-//! fails the check, and the complaint has the reader's word. Interim responses (1xx) are skipped, as they are there.
+//! fails the check, and the complaint has the reader's word. Interim responses (1xx) are passed over, as many as there.
 //! Does not read the body, does not judge the status, and keeps no time: the caller has one timeout for the whole
 //! check.
 //!
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{CheckFailure, CheckStream};
 use crate::http::head::ResponseReader;
 use crate::http::upgrade::RequestMeta;
-use crate::http::{Method, Progress, Version};
+use crate::http::{Method, Progress, Refused, Version};
 
 /// The request of a check, as far as the response depends on it.
 const REQUEST: RequestMeta =
@@ -50,14 +50,15 @@ async fn read_status(stream: &mut dyn CheckStream) -> Result<u16, CheckFailure> 
                     return Ok(response.status);
                 }
                 head += length;
-                reader.reset();
+                reader.pass_interim().map_err(complain)?;
             }
-            Progress::No(refused) => {
-                let complaint = format!("response refused: {}: {}", refused.word(), refused.meaning());
-                return Err(CheckFailure::Backend(complaint));
-            }
+            Progress::No(refused) => return Err(complain(refused)),
         }
     }
+}
+
+fn complain(refused: Refused) -> CheckFailure {
+    CheckFailure::Backend(format!("response refused: {}: {}", refused.word(), refused.meaning()))
 }
 
 #[cfg(test)]

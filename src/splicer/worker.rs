@@ -26,15 +26,13 @@ use crate::connection::{Carried, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
+use crate::threads::STUCK_US;
 
 /// Number of `Preread`s kept for later connections.
 const SPARE_MAX: usize = 64;
 
 /// Free pipes are closed after this time without use.
 const TRIM_US: Micros = 5_000_000;
-
-/// A turn that takes longer is counted and logged.
-const STUCK_US: Micros = 100_000;
 
 /// State that all workers of a process share.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::task::{Context, Poll, ready};
 
-use super::stream::{Got, Stream};
+use super::stream::{ByteStream, Got};
 use crate::fault::Fault;
 
 /// Usual size of a buffer, and the most that one read takes: the longest TLS record (RFC 8446 §5.1).
@@ -39,6 +39,12 @@ impl Buffer {
         &self.memory[self.start..self.end]
     }
 
+    /// Memory that is held, in bytes.
+    #[cfg(test)]
+    pub fn memory(&self) -> usize {
+        self.memory.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -61,7 +67,7 @@ impl Buffer {
     /// Reads bytes behind those it holds, up to `most` in total. `None`: the buffer is full.
     pub fn poll_read(
         &mut self,
-        stream: &mut Stream,
+        stream: &mut impl ByteStream,
         most: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Got>, Fault>> {

@@ -23,6 +23,7 @@ mod socket;
 mod state;
 mod stream;
 mod timer_fd;
+mod turns;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;

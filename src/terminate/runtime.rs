@@ -20,8 +20,10 @@ use tokio::time::Instant;
 use super::handshakes::Handshakes;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
-use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord};
-use crate::clock;
+use super::turns::watch_turns;
+use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord, Message};
+use crate::clock::{self, Micros};
+use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, Selection};
 use crate::counters::{ConversationCounters, Padded};
 use crate::outcome::Ended;
@@ -65,6 +67,21 @@ pub struct RuntimeContext {
 }
 
 impl RuntimeContext {
+    /// The context of one thread in tests, which log nothing. Must run inside of a runtime.
+    #[cfg(test)]
+    pub fn alone(current: &Arc<Current>) -> Rc<Self> {
+        let parts = RuntimeParts {
+            worker: 0,
+            counters_index: 1,
+            current: Arc::clone(current),
+            counters: std::iter::once(Padded::default()).collect(),
+            handshakes: Arc::new(Handshakes::default()),
+            store: Arc::new(Store::new(Arc::clone(current))),
+            access_log: AccessLogSender::off(),
+        };
+        Rc::new(parts.into_context(TimerFd::new().expect("a timer")))
+    }
+
     /// Logs a record; it is flushed together with others, at most [`BATCH_MS`] later.
     pub fn write(self: &Rc<Self>, record: LogRecord) {
         self.access_log.borrow_mut().push(record);
@@ -79,6 +96,15 @@ impl RuntimeContext {
                 });
             }
         }
+    }
+
+    /// Counts and logs a turn of this thread that took too long.
+    fn note_stuck(&self, took: Micros) {
+        self.counters().stuck.add(1);
+        let message = format!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
+        let mut access_log = self.access_log.borrow_mut();
+        access_log.push(LogRecord::Message(Message { level: LogLevel::Warn, message }));
+        access_log.flush();
     }
 
     /// The counters of this runtime.
@@ -189,7 +215,9 @@ impl RuntimeParts {
             TimerFd::new()?
         };
         let context = Rc::new(self.into_context(timer_fd));
-        LocalSet::new().block_on(&runtime, serve(context, incoming, commanded));
+        let tasks = LocalSet::new();
+        let served = tasks.run_until(serve(Rc::clone(&context), incoming, commanded));
+        runtime.block_on(watch_turns(served, |took| context.note_stuck(took)));
         Ok(())
     }
 

@@ -30,6 +30,22 @@ pub enum Got {
     Truncated,
 }
 
+/// What an exchange and its buffers ask of a stream. Calls are dispatched statically; a test puts memory in the place of
+/// sockets.
+pub trait ByteStream {
+    /// Reads bytes into the buffer.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>>;
+
+    /// Writes some of the bytes; `poll_flush` sends what is held back.
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>>;
+
+    /// Sends what earlier writes have left in buffers.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// Ends sending; the peer may go on.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+}
+
 /// A socket with or without TLS.
 pub struct Stream {
     socket: Socket,
@@ -230,6 +246,24 @@ impl Stream {
             return Poll::Ready(Err(Fault::Tls));
         }
         Poll::Ready(Ok(n))
+    }
+}
+
+impl ByteStream for Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
+        Stream::poll_read(self, cx, into)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
+        Stream::poll_write(self, cx, from)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Stream::poll_flush(self, cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        Stream::poll_finish(self, cx)
     }
 }
 

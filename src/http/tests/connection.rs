@@ -42,6 +42,14 @@ fn connections_stay_where_the_body_ends_before_them() {
         ("HTTP/1.1 200 OK\r\n\r\n", old, false, false),
         ("HTTP/1.1 200 OK\r\n\r\n", ASKED_HEAD, true, true),
         ("HTTP/1.1 204 No Content\r\n\r\n", ASKED, true, true),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", ASKED, true, true),
+        // Bytes may follow that belong to no message.
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", ASKED, true, false),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", ASKED, true, false),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", ASKED, true, false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\n", ASKED, true, true),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", ASKED, true, true),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", ASKED_HEAD, true, true),
         ("HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", ASKED_WEB_SOCKET, false, false),
     ] {
         let reader = read_response(text.as_bytes(), asked);

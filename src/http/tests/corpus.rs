@@ -135,6 +135,12 @@ proptest! {
     }
 }
 
+/// The bytes of every response that is let through, with the request.
+pub(super) fn accepted_responses() -> Vec<(RequestMeta, Vec<u8>)> {
+    let accepted = cases().into_iter().filter(|case| matches!(case.verdict, Verdict::Accepted(..)));
+    accepted.filter_map(|case| Some((asked(case.kind)?, case.bytes))).collect()
+}
+
 /// The bytes of every request that is let through.
 pub(super) fn accepted_requests() -> Vec<Vec<u8>> {
     let is_accepted = |case: &Case| case.kind == Kind::Request && matches!(case.verdict, Verdict::Accepted(..));

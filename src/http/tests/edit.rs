@@ -134,6 +134,54 @@ fn x_forwarded_tells_of_the_client() {
 }
 
 #[test]
+fn no_description_of_a_client_by_itself_reaches_the_backend() {
+    let with = |x_forwarded| RequestEdit { x_forwarded, client: address("192.0.2.1"), ..PLAIN };
+    let ours = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n";
+    for name in [
+        "X-Real-IP",
+        "X-Forwarded-Port",
+        "X-Forwarded-Ssl",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-Server",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-User",
+        "X-Forwarded",
+        "Forwarded-For",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+        "True-Client-IP",
+        "Front-End-Https",
+        "X-Url-Scheme",
+        "X-Original-Forwarded-For",
+        "X-Original-Host",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+    ] {
+        for name in [name.to_owned(), name.to_lowercase(), name.replace('-', "_"), name.replacen('-', ".", 1)] {
+            let line = format!("{name}: 203.0.113.9\r\n");
+            assert_eq!(lines(&line, &with(Forwarding::Replace)), ours, "{name}");
+            assert_eq!(lines(&line, &with(Forwarding::Remove)), "", "{name}");
+            // Trusted proxies as clients: what they say stays, even if Connection names it.
+            let named = format!("Connection: {name}\r\n{line}");
+            assert_eq!(lines(&named, &with(Forwarding::Append)), format!("{line}{ours}"), "{name}");
+            assert_eq!(lines(&line, &with(Forwarding::Off)), line, "{name}");
+        }
+    }
+    let disguised = "X.Forwarded.For: 1.1.1.1\r\nX-Forwarded.Proto: http\r\nX~Real~IP: 1.1.1.1\r\n";
+    assert_eq!(lines(disguised, &with(Forwarding::Replace)), ours);
+    let kept = "X-Real: 1\r\nX-Forwarder: a\r\nForwarded-To: b\r\nX-Original: c\r\nXForwardedFor: d\r\n";
+    assert_eq!(lines(kept, &with(Forwarding::Replace)), format!("{kept}{ours}"));
+}
+
+#[test]
+fn connection_takes_away_what_it_names_among_many() {
+    let options: String = (0..40).map(|index| format!("x-{index}, ")).collect();
+    let fields: String = (0..44).map(|index| format!("X-{index}: {index}\r\n")).collect();
+    let kept: String = (40..44).map(|index| format!("X-{index}: {index}\r\n")).collect();
+    assert_eq!(lines(&format!("Connection: close, {options}\r\n{fields}"), &PLAIN), kept);
+}
+
+#[test]
 fn x_forwarded_leaves_out_what_is_not_known() {
     let edit = RequestEdit { x_forwarded: Forwarding::Replace, secure: false, ..PLAIN };
     let written = edited("GET / HTTP/1.0\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n", &edit);
@@ -271,6 +319,51 @@ fn a_response_says_whether_the_client_keeps_its_connection() {
     assert_eq!(empty, "HTTP/1.1 204 No Content\r\n\r\n");
     let unchanged = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: \"x\"\r\n\r\n";
     assert_eq!(edited_response(unchanged, ASKED, &stay), unchanged);
+}
+
+#[test]
+fn of_the_framing_fields_of_a_response_only_those_remain_that_count() {
+    for (status, before, after, asked) in [
+        ("200 OK", "Content-Length: 05\r\nX: y\r\ncontent-length:5\r\n", "Content-Length: 5\r\nX: y\r\n", ASKED),
+        ("200 OK", "Content-Length: 5, 5 ,05\r\n", "Content-Length: 5\r\n", ASKED),
+        (
+            "200 OK",
+            "Content-Length: 5\r\ntransfer-encoding: Chunked\r\nContent-Length: 5\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            ASKED,
+        ),
+        ("200 OK", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\n", ASKED_HEAD),
+        ("304 Not Modified", "Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5\r\n", ASKED),
+        ("304 Not Modified", "Transfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\n", ASKED),
+        ("304 Not Modified", "Transfer-Encoding: chunked\r\n", "Connection: keep-alive\r\n", ASKED_OLD),
+        ("204 No Content", "Content-Length: 5\r\nX: y\r\nTransfer-Encoding: chunked\r\n", "X: y\r\n", ASKED),
+        ("103 Early Hints", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nX: y\r\n", "X: y\r\n", ASKED),
+    ] {
+        let text = format!("HTTP/1.1 {status}\r\n{before}\r\n");
+        let wanted = format!("HTTP/1.1 {status}\r\n{after}\r\n");
+        assert_eq!(edited_response(&text, asked, &ResponseEdit::default()), wanted, "{text}");
+    }
+    let short = edited_response("HTTP/1.0 200\r\nContent-Length: 0\r\n\r\n", ASKED, &ResponseEdit::default());
+    assert_eq!(short, "HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n");
+}
+
+#[test]
+fn every_response_of_the_corpus_that_passes_is_written_as_the_same_message() {
+    for (asked, mut case) in super::corpus::accepted_responses() {
+        let mut reader = ResponseReader::new();
+        while let Progress::Done(length) = reader.read(&case, asked)
+            && reader.response(&case).is_interim()
+        {
+            case.drain(..length);
+            reader.pass_interim().expect("not too many");
+        }
+        let before = reader.response(&case);
+        let mut out = Vec::new();
+        write_response(&mut out, &before, &asked, &ResponseEdit::default());
+        let after = read_response(&out, asked);
+        let after = after.response(&out);
+        assert_eq!((after.framing, after.status, after.length), (before.framing, before.status, out.len()));
+    }
 }
 
 #[test]

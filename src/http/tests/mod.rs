@@ -9,6 +9,7 @@ mod cookie;
 mod corpus;
 mod edit;
 mod head;
+mod work;
 
 use super::body::Body;
 use super::head::{RequestReader, ResponseReader};
@@ -36,12 +37,14 @@ enum Outcome {
 fn arrive(bytes: &[u8], stops: impl IntoIterator<Item = usize>, asked: Option<RequestMeta>) -> Outcome {
     let (mut request, mut response) = (RequestReader::new(), ResponseReader::new());
     let mut body: Option<(Framing, Body, usize)> = None;
+    // Where the head that is being read begins: behind interim responses.
+    let mut head = 0;
     for stop in stops.into_iter().chain([bytes.len()]) {
         let (framing, scanner, seen) = match &mut body {
             Some(body) => body,
             None => {
                 let progress = match asked {
-                    Some(asked) => response.read(&bytes[..stop], asked),
+                    Some(asked) => read_final(&mut response, bytes, &mut head, stop, asked),
                     None => request.read(&bytes[..stop]),
                 };
                 let length = match progress {
@@ -50,10 +53,10 @@ fn arrive(bytes: &[u8], stops: impl IntoIterator<Item = usize>, asked: Option<Re
                     Progress::No(refused) => return Outcome::Refused(refused),
                 };
                 let framing = match asked {
-                    Some(_) => response.response(bytes).framing,
+                    Some(_) => response.response(&bytes[head..]).framing,
                     None => request.request(bytes).framing,
                 };
-                body.insert((framing, Body::new(framing), length))
+                body.insert((framing, Body::new(framing), head + length))
             }
         };
         match scanner.scan(&bytes[*seen..stop.max(*seen)]) {
@@ -68,6 +71,27 @@ fn arrive(bytes: &[u8], stops: impl IntoIterator<Item = usize>, asked: Option<Re
         Some((framing, scanner, seen)) if scanner.may_end_here() => Outcome::Whole(framing, seen),
         Some((framing, ..)) => Outcome::Partial(Some(framing)),
         None => Outcome::Partial(None),
+    }
+}
+
+/// Reads on to the head of the final response, as far as the bytes have come; `head` is where it begins.
+fn read_final(
+    reader: &mut ResponseReader,
+    bytes: &[u8],
+    head: &mut usize,
+    stop: usize,
+    asked: RequestMeta,
+) -> Progress<usize, Refused> {
+    loop {
+        let progress = reader.read(&bytes[*head..stop], asked);
+        let Progress::Done(length) = progress else { return progress };
+        if !reader.response(&bytes[*head..]).is_interim() {
+            return progress;
+        }
+        *head += length;
+        if let Err(refused) = reader.pass_interim() {
+            return Progress::No(refused);
+        }
     }
 }
 

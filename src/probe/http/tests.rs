@@ -3,7 +3,6 @@
 use tokio::io::duplex;
 
 use super::*;
-use crate::http::Refused;
 
 #[allow(clippy::duplicate_mod, reason = "one corpus for the reader and for the health check")]
 #[path = "../../../tests/framing/corpus.rs"]
@@ -14,12 +13,15 @@ use corpus::{Case, Kind, Verdict, cases};
 /// The verdict on all responses that the bytes hold, as the exchange of the data path reaches it: the final status,
 /// `None` if the bytes end before the final head is whole.
 fn data_path(mut bytes: &[u8]) -> Result<Option<u16>, Refused> {
+    let mut reader = ResponseReader::new();
     loop {
-        let mut reader = ResponseReader::new();
         match reader.read(bytes, REQUEST) {
             Progress::More => return Ok(None),
             Progress::No(refused) => return Err(refused),
-            Progress::Done(length) if reader.response(bytes).is_interim() => bytes = &bytes[length..],
+            Progress::Done(length) if reader.response(bytes).is_interim() => {
+                bytes = &bytes[length..];
+                reader.pass_interim()?;
+            }
             Progress::Done(_) => return Ok(Some(reader.response(bytes).status)),
         }
     }
@@ -92,10 +94,13 @@ async fn a_refused_head_fails_the_check_with_the_word_of_the_corpus() {
 }
 
 #[tokio::test]
-async fn an_endless_head_is_refused_and_endless_interim_responses_take_no_memory() {
+async fn an_endless_head_is_refused_and_so_are_endless_interim_responses() {
     let endless = "HTTP/1.1 200 OK\r\na: ".to_owned() + &"b".repeat(1 << 20);
     let complaint = check(endless.as_bytes(), 64 * 1024).await.unwrap_err();
     assert!(complaint.starts_with("response refused: head_too_long: "), "{complaint}");
-    let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(10_000) + "HTTP/1.1 204 No Content\r\n\r\n";
-    assert_eq!(check(interim.as_bytes(), 64 * 1024).await, Ok(204));
+    let interim =
+        |count| "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".repeat(count) + "HTTP/1.1 204 No Content\r\n\r\n";
+    assert_eq!(check(interim(16).as_bytes(), 64 * 1024).await, Ok(204));
+    let complaint = check(interim(10_000).as_bytes(), 64 * 1024).await.unwrap_err();
+    assert!(complaint.starts_with("response refused: too_many_interims: "), "{complaint}");
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::fault::Fault;
 use crate::terminate::buffer::{BUFFER, Buffer};
-use crate::terminate::stream::{Got, Stream};
+use crate::terminate::stream::{ByteStream, Got, Stream};
 
 /// The client of one exchange. Bytes are HTTP/1 messages in both directions.
 pub trait ClientSide {
@@ -26,17 +26,20 @@ pub trait ClientSide {
 
     /// Passes on what earlier writes have left in buffers.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// Ends the responses: none follows. The rest of the request can still be read.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 }
 
 /// A client connection that carries requests one after another.
-pub struct Http1Client {
+pub struct Http1Client<S = Stream> {
     /// The connection, with TLS or without.
-    pub stream: Stream,
+    pub stream: S,
     /// Bytes that were read and not consumed.
     pub unread: Buffer,
 }
 
-impl ClientSide for Http1Client {
+impl<S: ByteStream> ClientSide for Http1Client<S> {
     fn bytes(&self) -> &[u8] {
         self.unread.bytes()
     }
@@ -55,5 +58,9 @@ impl ClientSide for Http1Client {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.stream.poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.stream.poll_finish(cx)
     }
 }

@@ -1,12 +1,16 @@
 //! [`Exchange`]: one request and its response, head and body up, interim heads, head and body down, all at once.
 //!
 //! Chooses no backend and repeats nothing; returns what happened, and `http/mod.rs` decides. Bodies pass as they are,
-//! in the framing in which they come, no further than they have been checked. Invariant: no byte is forwarded that was
-//! not read as part of this exchange's messages; a peer that does not read costs at most one buffer a direction.
+//! in the framing in which they come, no further than they have been checked. `request.rs` is the way up. Invariants: no
+//! byte is forwarded that was not read as part of this exchange's messages; a peer that does not read costs at most one
+//! buffer a direction; a turn has a bounded number of steps, whatever the peers send.
+
+mod request;
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use self::request::RequestProgress;
 use super::client_side::ClientSide;
 use super::local_reply::RequestFailure;
 use super::request_cookie::ResponseWriter;
@@ -22,17 +26,22 @@ use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
-use crate::terminate::stream::Got;
+use crate::terminate::stream::{ByteStream, Got, Stream};
 use crate::terminate::timer_fd::StoreWait;
 
 /// Room for what is added to the head of a response, our cookie with all its attributes included.
 const ADDED: usize = 320;
 
-/// What a complete exchange leaves behind.
+/// Steps of one direction in one turn, before other tasks have one: about 20 buffers.
+const STEPS: usize = 64;
+
+/// What an exchange leaves behind once its response is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Exchanged {
     /// Status code of the final response.
     pub status: u16,
+    /// `Done`, or why the backend did not get the whole request.
+    pub ended: Ended,
     /// The backend has accepted an Upgrade: both connections carry another protocol from here on.
     pub switched: bool,
     /// The client's connection may carry another request.
@@ -41,38 +50,42 @@ pub struct Exchanged {
     pub backend_stays: bool,
 }
 
+impl Exchanged {
+    /// Neither connection serves another request unless this one was delivered whole.
+    fn after(self, ended: Ended) -> Self {
+        let whole = ended == Ended::Done;
+        Self {
+            ended,
+            switched: self.switched && whole,
+            client_stays: self.client_stays && whole,
+            backend_stays: self.backend_stays && whole,
+            ..self
+        }
+    }
+}
+
 /// One exchange, with everything that it uses.
-pub struct Exchange<'a, C> {
+pub struct Exchange<'a, C, S = Stream> {
     /// Conversation that the request belongs to.
     pub conversation: &'a Conversation,
     /// Where the request's body comes from and the response goes.
     pub client: &'a mut C,
     /// Connection to the backend that the request was placed at.
-    pub upstream: &'a mut UpstreamConnection,
+    pub upstream: &'a mut UpstreamConnection<S>,
     /// The head for the backend; emptied once it cannot be needed again.
     pub head: &'a mut Vec<u8>,
     /// The request may be sent on another connection, as long as no byte of a response has come.
     pub repeatable: bool,
     /// How the request's body is delimited.
     pub framing: Framing,
+    /// The client waits for 100 before it sends the body.
+    pub waits_for_100: bool,
     /// Writes the response's head for the client.
     pub writer: &'a ResponseWriter<'a>,
     /// Timeouts by the configuration in force when the exchange begins.
     pub limits: Timeouts,
     /// Timer of the conversation, shared with the wait for a head.
     pub deadline: &'a mut Deadline,
-}
-
-/// How much of the request was sent.
-struct RequestProgress {
-    head_sent: usize,
-    body: Body,
-    /// Bytes of the client that are checked and may be sent.
-    checked: usize,
-    done: bool,
-    /// The backend takes no more of the request; its response may still come.
-    refused: bool,
-    moved: u64,
 }
 
 /// How much of the response has come, and was sent.
@@ -91,42 +104,116 @@ struct ResponseProgress {
     exchanged: Option<Exchanged>,
     /// A byte of a response has come.
     any: bool,
+    /// A 100 has come: the client sends its body.
+    continued: bool,
+    /// The backend has finished sending, or sends what no request is waiting for.
+    end_seen: bool,
+    /// The backend finished sending before it had the whole request.
+    ended_early: bool,
+    /// The client's connection ends behind the response, also while the request goes on.
+    ends_client: bool,
     moved: u64,
 }
 
-impl<C: ClientSide> Exchange<'_, C> {
-    /// Runs the exchange until the response is complete, or cannot become so.
+impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
+    /// Runs the exchange until both messages are complete, or cannot become so. An error says why there is no whole
+    /// response.
     pub async fn run(mut self) -> Result<Exchanged, RequestFailure> {
         let (mut up, mut down) = (RequestProgress::new(self.framing), ResponseProgress::new());
         let mut last_active = clock::now();
-        let mut watching = true;
-        poll_fn(|cx| {
-            let before = (up.moved, down.moved, up.done, down.any);
-            let request = self.poll_request(&mut up, cx);
-            let response = self.poll_response(&up, &mut down, cx);
-            self.forget_head(&mut up, &down);
-            if before != (up.moved, down.moved, up.done, down.any) {
-                last_active = clock::now();
-                self.count(up.moved - before.0, down.moved - before.1, last_active);
+        poll_fn(|cx| self.turn(&mut up, &mut down, &mut last_active, cx)).await
+    }
+
+    /// One turn on the thread: a bounded number of steps in both directions.
+    fn turn(
+        &mut self,
+        up: &mut RequestProgress,
+        down: &mut ResponseProgress,
+        last_active: &mut Micros,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Exchanged, RequestFailure>> {
+        let before = (up.moved, down.moved, up.done, down.any);
+        let request = self.poll_request(up, down.exchanged.is_some(), cx);
+        let response = self.poll_response(up, down, cx);
+        self.forget_head(up, down);
+        if before != (up.moved, down.moved, up.done, down.any) {
+            *last_active = clock::now();
+            self.count(up.moved - before.0, down.moved - before.1, *last_active);
+        }
+        let complete = match (response, request) {
+            (Poll::Ready(Err(failure)), _) => return Poll::Ready(Err(failure)),
+            (Poll::Ready(Ok(exchanged)), request) => match self.poll_rest(request, up, down, cx) {
+                Poll::Ready(ended) => return Poll::Ready(Ok(exchanged.after(ended))),
+                Poll::Pending => Some(exchanged),
+            },
+            (Poll::Pending, Err(failure)) => return Poll::Ready(Err(down.limit_reply(failure))),
+            (Poll::Pending, Ok(())) => {
+                if up.done
+                    && let Err(fault) = self.watch_client(up, cx)
+                {
+                    return Poll::Ready(Err(of_client(fault)));
+                }
+                None
             }
-            if let Poll::Ready(result) = response {
-                return Poll::Ready(result);
-            }
-            if let Err(failure) = request {
-                return Poll::Ready(Err(down.limit_reply(failure)));
-            }
-            if up.done
-                && watching
-                && let Err(fault) = self.watch_client(&mut watching, cx)
-            {
-                return Poll::Ready(Err(of_client(fault)));
-            }
-            match self.deadline(&up, &down, last_active) {
-                Some((at, late)) => self.deadline.poll(cx, at).map(|()| Err(down.limit_reply(late))),
-                None => Poll::Pending,
-            }
+        };
+        let Some((at, late)) = self.deadline(up, down, *last_active) else { return Poll::Pending };
+        ready!(self.deadline.poll(cx, at));
+        Poll::Ready(match complete {
+            Some(exchanged) => Ok(exchanged.after(late.ended)),
+            None => Err(down.limit_reply(late)),
         })
-        .await
+    }
+
+    /// The response is complete. Ready once the request is, too, or will not become so: how it ended.
+    fn poll_rest(
+        &mut self,
+        request: Result<(), RequestFailure>,
+        up: &mut RequestProgress,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended> {
+        if let Err(failure) = request {
+            return Poll::Ready(failure.ended);
+        }
+        if !up.done && up.cut.is_none() {
+            self.watch_backend(up, down, cx);
+        }
+        if let Some(ended) = up.cut {
+            return Poll::Ready(ended);
+        }
+        if up.done {
+            return Poll::Ready(if down.ended_early { Ended::RequestCut } else { Ended::Done });
+        }
+        match down.ends_client.then(|| self.client.poll_finish(cx)) {
+            Some(Poll::Ready(Err(fault))) => Poll::Ready(fault.ending(Endpoint::Client)),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Notices a backend that ends its connection before it has the whole request. It may still read, so the rest is
+    /// sent until a write fails; but what it did with the rest will not be known.
+    fn watch_backend(&mut self, up: &mut RequestProgress, down: &mut ResponseProgress, cx: &mut Context<'_>) {
+        let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
+        for _ in 0..STEPS {
+            if down.end_seen {
+                return;
+            }
+            match unread.poll_read(stream, BUFFER, cx) {
+                Poll::Pending => return,
+                // No response is due; the connection carries no other request.
+                Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
+                Poll::Ready(Ok(None)) => down.end_seen = true,
+                Poll::Ready(Ok(Some(_))) => {
+                    down.end(up, self.head.len());
+                    down.ends_client = true;
+                }
+                Poll::Ready(Err(_)) => {
+                    up.cut = Some(Ended::RequestCut);
+                    return;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
     }
 
     fn count(&self, up: u64, down: u64, now: Micros) {
@@ -143,69 +230,6 @@ impl<C: ClientSide> Exchange<'_, C> {
         }
     }
 
-    /// Sends as much of the request as its backend takes now.
-    fn poll_request(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Result<(), RequestFailure> {
-        while !up.done && !up.refused {
-            match self.step_request(up, cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(failure)) => return Err(failure),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes one step: writes the head or checked bytes, checks bytes of the body, or reads more of it.
-    fn step_request(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
-        let backend = &mut self.upstream.stream;
-        if up.head_sent < self.head.len() || up.checked > 0 {
-            let sending_head = up.head_sent < self.head.len();
-            let bytes = if sending_head { &self.head[up.head_sent..] } else { &self.client.bytes()[..up.checked] };
-            match ready!(backend.poll_write(cx, bytes)) {
-                // The backend may have sent its response and then stopped reading.
-                Err(_) => up.refused = true,
-                Ok(n) if sending_head => {
-                    up.head_sent += n;
-                    up.moved += n as u64;
-                }
-                Ok(n) => {
-                    self.client.consume(n);
-                    up.checked -= n;
-                    up.moved += n as u64;
-                }
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if up.body.complete() {
-            match ready!(backend.poll_flush(cx)) {
-                Ok(()) => up.done = true,
-                Err(_) => up.refused = true,
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if !self.client.bytes().is_empty() {
-            let scanned = up.body.scan(self.client.bytes());
-            return Poll::Ready(match scanned {
-                Ok(scanned) => {
-                    up.checked = scanned.length;
-                    Ok(())
-                }
-                Err(refused) => Err(RequestFailure::with_reply(Ended::RequestRefused, refused.status())),
-            });
-        }
-        // Bytes held back so far must not wait for more, which may never come.
-        if let Poll::Ready(Err(_)) = backend.poll_flush(cx) {
-            up.refused = true;
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(match ready!(self.client.poll_read(cx)) {
-            Ok(Some(Got::Bytes(_)) | None) => Ok(()),
-            // The client has closed inside its request.
-            Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
-            Err(fault) => Err(of_client(fault)),
-        })
-    }
-
     /// Passes on as much of the response as has come; ready when it is complete, or cannot become so.
     fn poll_response(
         &mut self,
@@ -213,13 +237,15 @@ impl<C: ClientSide> Exchange<'_, C> {
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Exchanged, RequestFailure>> {
-        loop {
+        for _ in 0..STEPS {
             match ready!(self.step_response(up, down, cx)) {
                 Ok(None) => {}
                 Ok(Some(exchanged)) => return Poll::Ready(Ok(exchanged)),
                 Err(failure) => return Poll::Ready(Err(down.limit_reply(failure))),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Makes one step: writes to the client, checks the backend's bytes, or reads more of them.
@@ -243,7 +269,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
             return Poll::Ready(Err(of_client(fault)));
         }
-        self.receive(down, cx).map_ok(|()| None)
+        self.receive(up, down, cx).map_ok(|()| None)
     }
 
     /// Writes `out`, once the store has the cookie's new backend, and checked bytes behind it.
@@ -275,7 +301,12 @@ impl<C: ClientSide> Exchange<'_, C> {
     }
 
     /// Reads more bytes from the backend.
-    fn receive(&mut self, down: &mut ResponseProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
+    fn receive(
+        &mut self,
+        up: &RequestProgress,
+        down: &mut ResponseProgress,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), RequestFailure>> {
         let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
         let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
         Poll::Ready(match ready!(unread.poll_read(stream, most, cx)) {
@@ -287,6 +318,7 @@ impl<C: ClientSide> Exchange<'_, C> {
             Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
                 // The end of the connection delimits this body (RFC 9112 §6.3).
                 down.body = Some(Body::new(Framing::None));
+                down.end(up, self.head.len());
                 Ok(())
             }
             Ok(Some(_)) => Err(RequestFailure::cut(Ended::ResponseCut, down.any)),
@@ -316,21 +348,24 @@ impl<C: ClientSide> Exchange<'_, C> {
             if request.version == Version::Http11 {
                 self.writer.write_interim(&mut down.out, &response);
             }
+            down.continued |= response.status == 100;
             self.upstream.unread.consume(length);
-            down.reader.reset();
+            down.reader.pass_interim().map_err(refused)?;
             return Ok(true);
         }
         let switched = response.switches();
+        // A client that still waits for 100 may leave its body out: nothing but the end of its connection is then clear.
+        let waits = self.waits_for_100 && !down.continued && !up.begun;
+        down.ends_client = response.framing == Framing::UntilClose || waits;
+        let backend_stays = backend_stays(&response) && request.persists;
+        // A response that comes first keeps the client only where the backend goes on with the request.
+        let goes_on = up.done || backend_stays && up.cut.is_none() && !waits;
         let client_stays = client_stays(&request, &response)
-            && up.done
+            && goes_on
             && request.upgrade.is_none()
             && !self.conversation.context.stopping.get();
-        let exchanged = Exchanged {
-            status: response.status,
-            switched,
-            client_stays,
-            backend_stays: backend_stays(&response) && request.persists && up.done,
-        };
+        let exchanged =
+            Exchanged { status: response.status, ended: Ended::Done, switched, client_stays, backend_stays };
         let behind = self.upstream.unread.bytes().len() - length;
         down.out.reserve_exact(length + ADDED + behind.min(BUFFER));
         down.store_wait = self.writer.write_final(&mut down.out, &response, !client_stays && !switched);
@@ -346,20 +381,6 @@ impl<C: ClientSide> Exchange<'_, C> {
         Ok(true)
     }
 
-    /// Notices a client that has gone while its response is due. Further bytes are kept for the next request, up to one
-    /// buffer. A FIN does not end the exchange: the client may still read.
-    fn watch_client(&mut self, watching: &mut bool, cx: &mut Context<'_>) -> Result<(), Fault> {
-        while *watching {
-            match self.client.poll_read(cx) {
-                Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
-                Poll::Ready(Ok(_)) => *watching = false,
-                Poll::Ready(Err(fault)) => return Err(fault),
-                Poll::Pending => break,
-            }
-        }
-        Ok(())
-    }
-
     /// The deadline that holds now, and the failure when it passes; `None`: no limit is set.
     fn deadline(
         &self,
@@ -367,7 +388,7 @@ impl<C: ClientSide> Exchange<'_, C> {
         down: &ResponseProgress,
         last_active: Micros,
     ) -> Option<(Micros, RequestFailure)> {
-        let (limit, late) = match (&down.exchanged, up.done || up.refused) {
+        let (limit, late) = match (&down.exchanged, up.done || up.cut.is_some()) {
             (Some(_), _) => (self.limits.body, RequestFailure::without_reply(Ended::BodyTimeout)),
             (None, true) => {
                 let late = RequestFailure::with_reply(Ended::ResponseTimeout, StatusCode::GatewayTimeout);
@@ -378,12 +399,6 @@ impl<C: ClientSide> Exchange<'_, C> {
             }
         };
         Some((last_active + limit?, late))
-    }
-}
-
-impl RequestProgress {
-    fn new(framing: Framing) -> Self {
-        Self { head_sent: 0, body: Body::new(framing), checked: 0, done: false, refused: false, moved: 0 }
     }
 }
 
@@ -398,8 +413,18 @@ impl ResponseProgress {
             checked: 0,
             exchanged: None,
             any: false,
+            continued: false,
+            end_seen: false,
+            ended_early: false,
+            ends_client: false,
             moved: 0,
         }
+    }
+
+    /// Notes that the backend has finished sending; `head`: length of the request's head as it is to be sent.
+    fn end(&mut self, up: &RequestProgress, head: usize) {
+        self.end_seen = true;
+        self.ended_early = !up.is_written(head);
     }
 
     /// Removes the local reply from a failure if bytes of a response were sent or a final head was taken for sending.

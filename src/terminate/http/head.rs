@@ -14,6 +14,7 @@ use crate::http::answer::StatusCode;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
+use crate::terminate::deadline::LINGER;
 use crate::terminate::state::ConversationStage;
 use crate::terminate::stream::Got;
 
@@ -34,7 +35,7 @@ impl HttpConnection<'_> {
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
         if self.count > 0 && conversation.context.stopping.get() && self.client.unread.is_empty() {
-            self.finish_and_drain().await;
+            self.finish_and_drain(LINGER).await;
             return Err(Ended::Stopped);
         }
         let mut begun = None;

@@ -5,11 +5,11 @@
 //! reply: no reset follows while the reply is under way.
 
 use std::future::poll_fn;
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use super::request_log::RequestLog;
 use super::{AfterRequest, HttpConnection};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::connection::request_id;
 use crate::http::Method;
 use crate::http::answer::{self, StatusCode};
@@ -17,6 +17,13 @@ use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::{LINGER, until};
 use crate::terminate::stream::Got;
+
+/// Longest silence of a client inside of its request: it may read the reply only behind the last byte of that.
+pub(super) const LINGER_INSIDE: Micros = 5_000_000;
+/// Longest time in which bytes of a client are dropped, however many come.
+const LINGER_MAX: Micros = 30_000_000;
+/// Number of reads before other tasks have a turn.
+const DRAIN_STEPS: usize = 64;
 
 /// Why a request got no complete response.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +72,8 @@ impl HttpConnection<'_> {
     pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
         self.log_request(log, failure.reply.map_or(0, StatusCode::code), failure.ended);
         if let Some(status) = failure.reply {
-            self.write_reply(status, log.meta.method == Method::Head).await;
+            let silence = if log.has_body { LINGER_INSIDE } else { LINGER };
+            self.write_reply(status, log.meta.method == Method::Head, silence).await;
         }
         AfterRequest::Over(failure.ended)
     }
@@ -73,11 +81,11 @@ impl HttpConnection<'_> {
     /// Replies to bytes that are not a request, or not a whole one.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended) -> Ended {
         self.count += 1;
-        self.write_reply(status, false).await;
+        self.write_reply(status, false, LINGER).await;
         ended
     }
 
-    async fn write_reply(&mut self, status: StatusCode, to_head: bool) {
+    async fn write_reply(&mut self, status: StatusCode, to_head: bool, silence: Micros) {
         self.conversation.context.counters().answers.add(1);
         self.client.stream.socket().reset_on_drop(false);
         let mut text = Vec::new();
@@ -85,23 +93,35 @@ impl HttpConnection<'_> {
         let deadline = clock::now() + LINGER;
         if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, &text)).await {
             self.conversation.state.moved(0, text.len() as u64, clock::now());
-            self.finish_and_drain().await;
+            self.finish_and_drain(silence).await;
         }
     }
 
-    /// Finishes sending, and reads until the client closes or the linger time is over.
-    pub(super) async fn finish_and_drain(&mut self) {
-        let client = &mut self.client.stream;
-        let drained = poll_fn(|cx| {
+    /// Finishes sending, and reads until the client closes, is silent for `silence`, or has sent for too long.
+    pub(super) async fn finish_and_drain(&mut self, silence: Micros) {
+        let (client, deadline) = (&mut self.client.stream, &mut self.deadline);
+        let began = clock::now();
+        let mut heard = began;
+        poll_fn(|cx| {
             // On the stack of this poll, so that a waiting conversation does not hold it.
             let mut scrap = [0; 4096];
-            if ready!(client.poll_finish(cx)).is_err() {
+            let finished = client.poll_finish(cx);
+            if let Poll::Ready(Err(_)) = finished {
                 return Poll::Ready(());
             }
-            while let Ok(Got::Bytes(_)) = ready!(client.poll_read(cx, &mut scrap)) {}
-            Poll::Ready(())
-        });
-        let _ = until(clock::now() + LINGER, drained).await;
+            for _ in 0..DRAIN_STEPS {
+                match client.poll_read(cx, &mut scrap) {
+                    Poll::Ready(Ok(Got::Bytes(_))) if finished.is_ready() => heard = clock::now(),
+                    // A client that takes no bytes has as long as a silent one.
+                    Poll::Ready(Ok(Got::Bytes(_))) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return deadline.poll(cx, (heard + silence).min(began + LINGER_MAX)),
+                }
+            }
+            cx.waker().wake_by_ref();
+            deadline.poll(cx, (heard + silence).min(began + LINGER_MAX))
+        })
+        .await;
         self.client.stream.socket().reset_on_drop(false);
     }
 

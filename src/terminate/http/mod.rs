@@ -3,7 +3,8 @@
 //!
 //! Each request is placed by itself, by the configuration in force when its head is complete. A request may be sent
 //! again only to another backend, as long as nothing was sent, and to the same backend once more, if a reused
-//! connection turned out to be closed and the request changes nothing. Invariant: the next head is not read before the
+//! connection turned out to be closed and the request changes nothing. A response may be complete before its request: the
+//! rest of that goes to the backend for as long as the backend reads. Invariant: the next head is not read before the
 //! request and the response before it are both complete; otherwise the connection ends behind that response.
 
 mod client_side;
@@ -13,13 +14,15 @@ mod local_reply;
 mod request_cookie;
 mod request_log;
 mod shared_cookie;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::sync::Arc;
 
 use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
-use self::local_reply::RequestFailure;
+use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
 use self::request_log::RequestLog;
 use self::upstreams::{UpstreamConnection, Upstreams};
@@ -27,7 +30,7 @@ use super::Routed;
 use super::buffer::Buffer;
 use super::connect::{Connected, Connector};
 use super::conversation::Conversation;
-use super::deadline::{Deadline, Timeouts};
+use super::deadline::{Deadline, LINGER, Timeouts};
 use super::linger_after;
 use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
@@ -111,6 +114,8 @@ struct HttpConnection<'a> {
 struct RequestMessage {
     head: Vec<u8>,
     framing: Framing,
+    /// The client waits for 100 before it sends the body.
+    waits_for_100: bool,
 }
 
 impl HttpConnection<'_> {
@@ -211,7 +216,7 @@ impl HttpConnection<'_> {
     ) -> RequestMessage {
         let mut head = Vec::with_capacity(request.length + 512);
         write_request(&mut head, request, cookie, &self.conversation.client_info, (self.secured, listener));
-        RequestMessage { head, framing: request.framing }
+        RequestMessage { head, framing: request.framing, waits_for_100: request.expects_continue() }
     }
 
     /// Sends the request and passes the response on; once more on a fresh connection, if the reused one was closed.
@@ -234,6 +239,7 @@ impl HttpConnection<'_> {
                 head: &mut message.head,
                 repeatable: log.reused && may_be_repeated,
                 framing: message.framing,
+                waits_for_100: message.waits_for_100,
                 writer,
                 limits,
                 deadline: &mut self.deadline,
@@ -281,7 +287,13 @@ impl HttpConnection<'_> {
         mut upstream: UpstreamConnection,
         exchanged: Exchanged,
     ) -> AfterRequest {
-        self.log_request(log, exchanged.status, Ended::Done);
+        self.log_request(log, exchanged.status, exchanged.ended);
+        if exchanged.ended != Ended::Done {
+            // The backend sees by a reset that the request is cut; the client has its response.
+            drop(upstream);
+            self.finish_and_drain(LINGER_INSIDE).await;
+            return AfterRequest::Over(exchanged.ended);
+        }
         if exchanged.switched {
             return AfterRequest::Switched(Box::new(upstream));
         }
@@ -295,7 +307,7 @@ impl HttpConnection<'_> {
         if exchanged.client_stays {
             return AfterRequest::NextHead;
         }
-        self.finish_and_drain().await;
+        self.finish_and_drain(LINGER).await;
         AfterRequest::Over(Ended::Done)
     }
 

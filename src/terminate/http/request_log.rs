@@ -24,6 +24,8 @@ pub(super) struct RequestLog {
     path: String,
     /// Method, version and persistence, also for the response.
     pub meta: RequestMeta,
+    /// A body follows the head.
+    pub has_body: bool,
     /// The word for what the cookie was worth.
     pub cookie: Option<&'static str>,
     /// The request uses a connection that was kept.
@@ -45,6 +47,7 @@ impl RequestLog {
             host: request.host().map(|host| text(&host.bytes[..host.bytes.len().min(PATH_MAX)])),
             path: text(&path[..path.len().min(PATH_MAX)]),
             meta: request.asked(),
+            has_body: !request.framing.is_empty(),
             cookie: None,
             reused: false,
         }

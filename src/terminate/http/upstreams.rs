@@ -15,9 +15,9 @@ use crate::terminate::stream::Stream;
 const KEPT_MAX: usize = 4;
 
 /// A connection to a backend, with the lease that counts it.
-pub struct UpstreamConnection {
+pub struct UpstreamConnection<S = Stream> {
     /// The connection, with TLS or without.
-    pub stream: Stream,
+    pub stream: S,
     /// Bytes that were read and not consumed.
     pub unread: Buffer,
     /// Counts the connection at its backend.

@@ -114,7 +114,10 @@ fn an_ambiguous_response_is_a_502_and_ends_the_pair() {
         let mut talk = Talk::new(stream);
         talk.send(format!("GET /{index} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let (answer, _) = talk.end();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let mut answer = String::from_utf8_lossy(&answer).into_owned();
+        while answer.starts_with("HTTP/1.1 10") {
+            answer = answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, behind)| behind.to_owned());
+        }
         let in_body = word.contains("chunk") || word.contains("trailer");
         if !in_body && !answer.starts_with("HTTP/1.1 502 ") {
             wrong += &format!("{} ({word}): {answer:?}\n", case.title);

@@ -7,6 +7,7 @@ mod breaks;
 mod check_agrees;
 mod client;
 mod cookie;
+mod early;
 mod field_reports;
 mod framing;
 mod http;

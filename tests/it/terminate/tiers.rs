@@ -130,7 +130,7 @@ fn after_a_change_of_path_the_cookie_that_was_sealed_last_counts() {
     let backends = ["x", "y"].map(Recorder::named);
     let text = tier(dir.path(), "p", KEYS[0], &backends.each_ref().map(Recorder::address));
     let instance = Sessile::start(&text.replace("mode = \"insert\"", "mode = \"insert\", path = \"/shop\""));
-    let mut place = || {
+    let place = || {
         let response = plain(&instance).get("/shop", "");
         let line = response.field("set-cookie").expect("a cookie");
         (name_of(&response.text()), line.split("; Max-Age").next().unwrap().to_owned(), line.contains("; Path=/shop"))

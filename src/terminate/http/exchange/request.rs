@@ -1,0 +1,149 @@
+//! [`RequestProgress`]: how much of the request was sent, and the steps that send more of it.
+//!
+//! Reads no response. Invariant: a byte of the client is sent once, in order, and only after it was read as part of this
+//! request's body.
+
+use std::task::{Context, Poll, ready};
+
+use super::{Exchange, STEPS, of_client};
+use crate::fault::Fault;
+use crate::http::Framing;
+use crate::http::body::Body;
+use crate::outcome::Ended;
+use crate::terminate::http::client_side::ClientSide;
+use crate::terminate::http::local_reply::RequestFailure;
+use crate::terminate::stream::{ByteStream, Got};
+
+/// How much of the request was sent.
+pub struct RequestProgress {
+    pub head_sent: usize,
+    body: Body,
+    /// Bytes of the client that are checked and may be sent.
+    checked: usize,
+    /// A byte of the body has come.
+    pub begun: bool,
+    /// The whole request was sent.
+    pub done: bool,
+    /// Why no more of the request is sent; its response may still come.
+    pub cut: Option<Ended>,
+    /// The client is watched behind its request: it has not finished sending, and there is room for what it sends.
+    pub watches: bool,
+    pub moved: u64,
+}
+
+impl RequestProgress {
+    pub fn new(framing: Framing) -> Self {
+        Self {
+            head_sent: 0,
+            body: Body::new(framing),
+            checked: 0,
+            begun: false,
+            done: false,
+            cut: None,
+            watches: true,
+            moved: 0,
+        }
+    }
+
+    /// True if every byte was written; `head`: length of the head.
+    pub fn is_written(&self, head: usize) -> bool {
+        self.head_sent == head && self.checked == 0 && self.body.complete()
+    }
+}
+
+impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
+    /// Sends as much of the request as its backend takes now. `answered`: a final response has begun; what the client
+    /// does wrong inside its request then ends the request, and not the response.
+    pub(super) fn poll_request(
+        &mut self,
+        up: &mut RequestProgress,
+        answered: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<(), RequestFailure> {
+        for _ in 0..STEPS {
+            if up.done || up.cut.is_some() {
+                return Ok(());
+            }
+            match self.step_request(up, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(failure)) => match failure.ended {
+                    Ended::ClientLeft | Ended::RequestRefused if answered => up.cut = Some(failure.ended),
+                    _ => return Err(failure),
+                },
+                Poll::Pending => return Ok(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// Makes one step: writes the head or checked bytes, checks bytes of the body, or reads more of it.
+    fn step_request(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Poll<Result<(), RequestFailure>> {
+        let backend = &mut self.upstream.stream;
+        if up.head_sent < self.head.len() || up.checked > 0 {
+            let sending_head = up.head_sent < self.head.len();
+            let bytes = if sending_head { &self.head[up.head_sent..] } else { &self.client.bytes()[..up.checked] };
+            match ready!(backend.poll_write(cx, bytes)) {
+                // The backend may have sent its response and then stopped reading.
+                Err(_) => up.cut = Some(Ended::RequestCut),
+                Ok(n) if sending_head => {
+                    up.head_sent += n;
+                    up.moved += n as u64;
+                }
+                Ok(n) => {
+                    self.client.consume(n);
+                    up.checked -= n;
+                    up.moved += n as u64;
+                }
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if up.body.complete() {
+            match ready!(backend.poll_flush(cx)) {
+                Ok(()) => up.done = true,
+                Err(_) => up.cut = Some(Ended::RequestCut),
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if !self.client.bytes().is_empty() {
+            let scanned = up.body.scan(self.client.bytes());
+            return Poll::Ready(match scanned {
+                Ok(scanned) => {
+                    up.checked = scanned.length;
+                    up.begun = true;
+                    Ok(())
+                }
+                Err(refused) => Err(RequestFailure::with_reply(Ended::RequestRefused, refused.status())),
+            });
+        }
+        // Bytes held back so far must not wait for more, which may never come.
+        if let Poll::Ready(Err(_)) = backend.poll_flush(cx) {
+            up.cut = Some(Ended::RequestCut);
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(match ready!(self.client.poll_read(cx)) {
+            Ok(Some(Got::Bytes(_)) | None) => Ok(()),
+            // The client has closed inside its request.
+            Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
+            Err(fault) => Err(of_client(fault)),
+        })
+    }
+
+    /// Notices a client that has gone while its response is due. Further bytes are kept for the next request, up to one
+    /// buffer. A FIN does not end the exchange: the client may still read.
+    pub(super) fn watch_client(&mut self, up: &mut RequestProgress, cx: &mut Context<'_>) -> Result<(), Fault> {
+        for _ in 0..STEPS {
+            if !up.watches {
+                return Ok(());
+            }
+            match self.client.poll_read(cx) {
+                Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
+                Poll::Ready(Ok(_)) => up.watches = false,
+                Poll::Ready(Err(fault)) => return Err(fault),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+}
