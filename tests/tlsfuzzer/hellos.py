@@ -9,7 +9,7 @@ UNEXPECTED, OVERFLOW, VERSION = ["unexpected_message"], ["record_overflow"], ["p
 FAILURE = ["handshake_failure"]
 MALFORMED = DECODE + ILLEGAL
 # The longest hello that is read, header included.
-HELLO_MAX = 1 << 14
+HELLO_MAX = 1 << 16
 GREASE = [0x0A0A + 0x1010 * n for n in range(16)]
 
 
