@@ -34,7 +34,7 @@ pub static TOP: TableKeys = TableKeys {
     ],
 };
 /// Keys of the admin interface.
-pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "http"] };
+pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "http", "names"] };
 /// Keys of the log on standard output and standard error.
 pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
 /// Keys for every TLS handshake.

@@ -86,6 +86,7 @@ fn admin(top: &Section<'_>) -> Admin {
     Admin {
         socket: admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into())),
         http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
+        names: admin.values("names", value::server_name),
     }
 }
 
