@@ -144,12 +144,17 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
 
 fn report(backend: &Backend, result: Result<(), &str>, settings: &CheckSettings, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
+    let was_damped = backend.damped();
     match backend.checked(result, &settings.check, settings.on_marked_down, now_ms) {
         Some(CheckState::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");
         }
         Some(_) => tracing::info!(pool, backend = name, %address, "backend is up"),
+        None if backend.damped() && !was_damped => {
+            let reason = backend.complaint();
+            tracing::warn!(pool, backend = name, %address, reason, "backend answers again, and stays down for now");
+        }
         None => {}
     }
 }

@@ -168,7 +168,7 @@ pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verif
 /// Keys of active health checks.
 pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",
-    keys: &["kind", "interval", "timeout", "rise", "fall", "port", "sni", "path", "host", "status"],
+    keys: &["kind", "interval", "timeout", "rise", "fall", "flap_damping", "port", "sni", "path", "host", "status"],
 };
 /// Keys of passive ejection.
 pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max"] };

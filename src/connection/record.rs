@@ -132,6 +132,7 @@ impl ConnectionRecord<'_> {
             ended,
             tls,
             broke: self.broke,
+            alert: None,
         }
     }
 }

@@ -120,7 +120,8 @@ async fn handshake(
     let server = routed.server().ok_or(Ended::LocalError)?;
     let limit = context.current.load().config.limits.max_handshakes;
     let _permit = until(deadline, context.handshakes.permit(limit)).await.ok_or(Ended::HandshakeLimit)?;
-    let accepted = until(deadline, Stream::accept(socket, server.config(), &preread)).await;
+    let accept = Stream::accept(socket, server.config(), &preread, conversation.state.alert());
+    let accepted = until(deadline, accept).await;
     let mut client = accepted.ok_or(Ended::HandshakeTimeout)?.map_err(|fault| match fault {
         Fault::Tls => Ended::HandshakeFailed,
         Fault::Cut => Ended::HandshakeCut,

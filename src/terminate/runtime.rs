@@ -67,7 +67,8 @@ pub struct RuntimeContext {
 impl RuntimeContext {
     /// Logs a record; it is flushed together with others, at most [`BATCH_MS`] later.
     pub fn write(self: &Rc<Self>, record: LogRecord) {
-        self.access_log.borrow_mut().push(record);
+        let dropped = self.access_log.borrow_mut().push(record);
+        self.counters().log_dropped.add(dropped as u64);
         if !self.flushing.replace(true) {
             let context = Rc::clone(self);
             // While the thread ends there is no runtime; the sender flushes when it is dropped.
@@ -75,10 +76,16 @@ impl RuntimeContext {
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(Duration::from_millis(BATCH_MS)).await;
                     context.flushing.set(false);
-                    context.access_log.borrow_mut().flush();
+                    context.flush();
                 });
             }
         }
+    }
+
+    /// Hands the logged records over to the writer.
+    fn flush(&self) {
+        let dropped = self.access_log.borrow_mut().flush();
+        self.counters().log_dropped.add(dropped as u64);
     }
 
     /// The counters of this runtime.
@@ -237,7 +244,7 @@ async fn serve(
     for _ in 0..=all.min(1) {
         tokio::task::yield_now().await;
     }
-    context.access_log.borrow_mut().flush();
+    context.flush();
 }
 
 fn handle(context: &RuntimeContext, command: ThreadCommand) {

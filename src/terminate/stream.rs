@@ -4,8 +4,10 @@
 //! protocol inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS
 //! did not announce is never reported as a clean one.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -13,6 +15,7 @@ use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use super::socket::Socket;
 use crate::fault::Fault;
+use crate::tls::TlsAlert;
 
 /// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
 pub const UNSENT_MAX: usize = 32 * 1024;
@@ -28,30 +31,43 @@ pub enum Got {
     Truncated,
 }
 
+/// The alert by which TLS has failed, for the log; `None`: it has not.
+pub type AlertNote = Rc<Cell<Option<TlsAlert>>>;
+
 /// A socket with or without TLS.
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<Connection>>,
     closing: bool,
+    /// `None`: no TLS.
+    alert: Option<AlertNote>,
 }
 
 impl Stream {
     /// Makes a stream that has no TLS.
     pub fn plain(socket: Socket) -> Self {
-        Self { socket, tls: None, closing: false }
+        Self { socket, tls: None, closing: false, alert: None }
     }
 
-    /// Makes the handshake with a client; `preread` are the bytes that the worker has read.
-    pub async fn accept(socket: Socket, config: Arc<ServerConfig>, preread: &[u8]) -> Result<Self, Fault> {
+    /// Makes the handshake with a client; `preread` are the bytes that the worker has read. `alert` gets the alert of a
+    /// failure, also after the handshake.
+    pub async fn accept(
+        socket: Socket,
+        config: Arc<ServerConfig>,
+        preread: &[u8],
+        alert: &AlertNote,
+    ) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Tls)?;
         tls.set_buffer_limit(Some(UNSENT_MAX));
-        let mut stream = Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false };
+        let tls = Some(Box::new(Connection::Server(tls)));
+        let mut stream = Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) };
         // All preread bytes come before the first read of the socket: a client that has sent everything waits now.
         let mut rest = preread;
         while !rest.is_empty() {
             let Some(tls) = &mut stream.tls else { break };
             tls.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
-            if tls.process_new_packets().is_err() {
+            if let Err(error) = tls.process_new_packets() {
+                stream.note(&error);
                 stream.send_alert().await;
                 return Err(Fault::Tls);
             }
@@ -60,10 +76,11 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Makes the handshake with a backend.
-    pub async fn connect(socket: Socket, mut tls: ClientConnection) -> Result<Self, Fault> {
+    /// Makes the handshake with a backend. `alert` as for [`Self::accept`].
+    pub async fn connect(socket: Socket, mut tls: ClientConnection, alert: &AlertNote) -> Result<Self, Fault> {
         tls.set_buffer_limit(Some(UNSENT_MAX));
-        let mut stream = Self { socket, tls: Some(Box::new(Connection::Client(tls))), closing: false };
+        let tls = Some(Box::new(Connection::Client(tls)));
+        let mut stream = Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) };
         stream.shake_hands().await?;
         Ok(stream)
     }
@@ -83,6 +100,12 @@ impl Stream {
             self.poll_flush(cx)
         })
         .await
+    }
+
+    fn note(&self, error: &rustls::Error) {
+        if let Some(alert) = &self.alert {
+            alert.set(TlsAlert::of(error));
+        }
     }
 
     /// Sends the alert of a failed handshake, and closes without a reset so that the peer can read it.
@@ -187,7 +210,8 @@ impl Stream {
             }
             Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
         };
-        if tls.process_new_packets().is_err() {
+        if let Err(error) = tls.process_new_packets() {
+            self.note(&error);
             // The alert goes out as far as there is room. A reset could destroy it before the peer reads it.
             if self.poll_flush(cx).is_ready() {
                 self.socket.shutdown();

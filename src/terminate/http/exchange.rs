@@ -17,7 +17,7 @@ use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
-use crate::http::{Framing, Progress, Version};
+use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
 use crate::terminate::conversation::Conversation;
@@ -190,7 +190,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                     up.checked = scanned.length;
                     Ok(())
                 }
-                Err(refused) => Err(RequestFailure::with_reply(Ended::RequestRefused, refused.status())),
+                Err(refused) => Err(RequestFailure::refused_request(refused)),
             });
         }
         // Bytes held back so far must not wait for more, which may never come.
@@ -283,7 +283,7 @@ impl<C: ClientSide> Exchange<'_, C> {
                 down.any = true;
                 Ok(())
             }
-            Ok(None) => Err(RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway)),
+            Ok(None) => Err(RequestFailure::refused_response(Refused::HeadTooLong)),
             Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
                 // The end of the connection delimits this body (RFC 9112 §6.3).
                 down.body = Some(Body::new(Framing::None));
@@ -299,7 +299,7 @@ impl<C: ClientSide> Exchange<'_, C> {
 
     /// Reads a head or a piece of a body from the backend's bytes; false if they are too few.
     fn read_response(&mut self, up: &RequestProgress, down: &mut ResponseProgress) -> Result<bool, RequestFailure> {
-        let refused = |_| RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway);
+        let refused = RequestFailure::refused_response;
         if let Some(body) = &mut down.body {
             down.checked = body.scan(self.upstream.unread.bytes()).map_err(refused)?.length;
             return Ok(true);

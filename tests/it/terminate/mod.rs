@@ -12,6 +12,7 @@ mod kept_race;
 mod load;
 mod mixed;
 mod programs;
+mod refusals;
 mod relay;
 mod stick_table;
 mod store;
