@@ -33,6 +33,8 @@ pub struct ListenerState {
     pub counters: Box<[Padded<ListenerCounters>]>,
     open: AtomicUsize,
     connections_max: AtomicUsize,
+    /// Permits refused for the limit of the listener.
+    refused: AtomicU64,
 }
 
 impl ListenerState {
@@ -44,12 +46,24 @@ impl ListenerState {
             counters: (0..workers).map(|_| Padded::default()).collect(),
             open: AtomicUsize::new(0),
             connections_max: AtomicUsize::new(usize::MAX),
+            refused: AtomicU64::new(0),
         }
     }
 
     /// Connections that hold a permit of this listener now.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)
+    }
+
+    /// The limit of open connections; `usize::MAX`: no limit of its own.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Relaxed)
+    }
+
+    /// How often a permit was refused because the listener had as many connections as it may have. The number grows for
+    /// as long as clients wait.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     /// Sets the limit of open connections; `None`: no limit of its own.
@@ -61,10 +75,12 @@ impl ListenerState {
     pub fn admit(self: &Arc<Self>) -> Option<Permit> {
         let total = &self.admission.open.0;
         if !take(total, self.admission.connections_max.load(Relaxed)) {
+            self.admission.refused.fetch_add(1, Relaxed);
             return None;
         }
         if !take(&self.open, self.connections_max.load(Relaxed)) {
             total.fetch_sub(1, Relaxed);
+            self.refused.fetch_add(1, Relaxed);
             return None;
         }
         Some(Permit { listener: Arc::clone(self), source: None })
@@ -76,6 +92,8 @@ impl ListenerState {
 pub struct Admission {
     open: Padded<AtomicUsize>,
     connections_max: AtomicUsize,
+    /// Permits refused for the limit of the process.
+    refused: AtomicU64,
     /// Packed limits: connections per source in the low half, new connections per second in the high half; 0 is off.
     per_source: AtomicU64,
     sources: Box<[Mutex<Shard>]>,
@@ -102,6 +120,7 @@ impl Admission {
         Self {
             open: Padded(AtomicUsize::new(0)),
             connections_max: AtomicUsize::new(connections_max),
+            refused: AtomicU64::new(0),
             per_source: AtomicU64::new(0),
             sources: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hello_memory: Arc::default(),
@@ -129,6 +148,11 @@ impl Admission {
     /// The limit on connections in total.
     pub fn connections_max(&self) -> usize {
         self.connections_max.load(Relaxed)
+    }
+
+    /// How often a permit was refused because the process had as many connections as it may have.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     /// Client addresses that are counted now; 0 while per-source limits are off.
@@ -274,11 +298,13 @@ mod tests {
         let _second = listener.admit().unwrap();
         assert!(listener.admit().is_none());
         assert_eq!((admission.open(), listener.open()), (2, 2));
+        assert_eq!((admission.refused(), listener.refused()), (0, 1), "by the limit that is reached");
         drop(first);
         assert!(listener.admit().is_some());
         listener.limit(None);
         let _more: Vec<_> = (0..2).map(|_| listener.admit().unwrap()).collect();
         assert!(listener.admit().is_none());
+        assert_eq!((admission.refused(), listener.refused()), (1, 1));
     }
 
     #[test]

@@ -181,6 +181,32 @@ pub struct ConversationCounters {
     pub answers: Counter,
     /// Turns of the runtime that took longer than 100 ms.
     pub stuck: Counter,
+    /// Records of the access log dropped because its writer was too slow.
+    pub log_dropped: Counter,
+    /// Requests that were refused, by the number of the refusal.
+    pub requests_refused: WordCounters,
+    /// Responses that were refused, by the number of the refusal.
+    pub responses_refused: WordCounters,
+}
+
+/// A counter for each word of a closed list, by the number of the word.
+#[derive(Debug)]
+pub struct WordCounters([Counter; Self::WORDS_MAX]);
+
+impl WordCounters {
+    /// The most words that a list may have.
+    pub const WORDS_MAX: usize = 64;
+
+    /// The counter of the word with this number.
+    pub fn of(&self, word: usize) -> &Counter {
+        &self.0[word]
+    }
+}
+
+impl Default for WordCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 #[cfg(test)]

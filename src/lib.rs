@@ -20,7 +20,7 @@
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello | [`config`], [`http`], [`client_hello`] |
-//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`server_name`] |
+//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`remote_text`], [`server_name`] |
 //!
 //! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
@@ -71,6 +71,7 @@ pub mod pool;
 pub mod probe;
 pub mod progress;
 pub mod proxy_protocol;
+pub mod remote_text;
 pub mod route;
 pub mod server;
 pub mod server_name;

@@ -26,6 +26,7 @@ use crate::fault::Fault;
 use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::proxy_protocol::{self, Announce};
+use crate::remote_text;
 use crate::tls::{Termination, Upstream, in_words, io_in_words};
 
 /// The longest delay of a first check: first checks are spread, but a dead backend is found soon after start.
@@ -126,7 +127,10 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
         let result = timeout(check.timeout, run(backend.address(), &settings)).await.unwrap_or_else(late);
         match &result {
             Ok(()) => report(&backend, Ok(()), &settings, now_ms()),
-            Err(CheckFailure::Backend(complaint)) => report(&backend, Err(complaint), &settings, now_ms()),
+            Err(CheckFailure::Backend(complaint)) => {
+                // The error of a TLS library may quote what the backend has sent.
+                report(&backend, Err(&remote_text::shown(complaint)), &settings, now_ms());
+            }
             Err(CheckFailure::Local(error)) if !was_local => {
                 // Logged once in a row: without free descriptors every check of every backend ends here.
                 tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
@@ -140,12 +144,17 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
 
 fn report(backend: &Backend, result: Result<(), &str>, settings: &CheckSettings, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
+    let was_damped = backend.damped();
     match backend.checked(result, &settings.check, settings.on_marked_down, now_ms) {
         Some(CheckState::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");
         }
         Some(_) => tracing::info!(pool, backend = name, %address, "backend is up"),
+        None if backend.damped() && !was_damped => {
+            let reason = backend.complaint();
+            tracing::warn!(pool, backend = name, %address, reason, "backend answers again, and stays down for now");
+        }
         None => {}
     }
 }

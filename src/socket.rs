@@ -3,6 +3,7 @@
 //! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT`
 //! has shown that no other process listens there, and nothing listens before everything is bound.
 
+mod in_use;
 pub mod unix_file;
 
 use std::io;
@@ -19,6 +20,8 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use self::unix_file::UnixFile;
 use crate::config::Address;
 use crate::fault::Fault;
+
+pub use self::in_use::why_in_use;
 
 /// When the kernel takes a silent peer for gone (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -29,13 +29,16 @@
 //! | `resumed` | `true`: the session was begun earlier | it was not |
 //! | `subject` | subject of the client's verified certificate | none was shown |
 //! | `moved` | why the client lost the backend where it had settled: a word of [`BreakCause`] | it did not |
+//! | `alert` | alert by which TLS failed, as `sent:handshake_failure` or `received:unknown_ca` | it did not |
 //!
 //! A request on a terminated connection has a line of its own, written when its response is complete or has failed:
 //! `time` (its head was complete), `request` (its id, which local replies carry as X-Request-Id), `id` (of its
 //! connection), `listener`, `client`, `method`, `host`, `path` (without the query), `status` (absent: no response was
 //! begun), `pool`, `backend`, `reason`, `cookie` (verdict on its cookie), `reused` (`true`: over a connection to the
-//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`. An
-//! absent field is left out.
+//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`,
+//! `refused` (why the request, with `ended=request_refused`, or its response, with `ended=response_refused`, was
+//! refused: a word of [`Refused`](crate::http::Refused)). An absent field is left out. A head that was refused or not
+//! complete in time has a line too: `time` is then when that was known, and what was not read of it is absent.
 //!
 //! Formats and does not write. Invariant: both forms come from one list of fields, and no value ends a line or a field
 //! early, whatever bytes a name is made of.
@@ -73,9 +76,9 @@ fn fields_of_request(line: &mut Line<'_>, r: &RequestLine) {
         Some(client) => line.word("client", &client.to_string()),
         None => line.word("client", "unix"),
     }
-    line.word("method", &r.method);
+    line.word_if("method", r.method.as_deref());
     line.word_if("host", r.host.as_deref());
-    line.word("path", &r.path);
+    line.word_if("path", r.path.as_deref());
     if let Some(status) = r.status {
         line.number("status", status.into());
     }
@@ -91,6 +94,7 @@ fn fields_of_request(line: &mut Line<'_>, r: &RequestLine) {
     line.word("ended", r.ended.word());
     line.word("fault", r.ended.fault().word());
     line.word_if("moved", r.broke.map(BreakCause::word));
+    line.word_if("refused", r.refused);
 }
 
 fn fields(line: &mut Line<'_>, c: &ConnectionLine) {
@@ -130,6 +134,7 @@ fn fields(line: &mut Line<'_>, c: &ConnectionLine) {
         line.word_if("subject", tls.subject.as_deref());
     }
     line.word_if("moved", c.broke.map(BreakCause::word));
+    line.word_if("alert", c.alert.map(|alert| alert.to_string()).as_deref());
 }
 
 struct Line<'a> {
@@ -216,6 +221,7 @@ mod tests {
     use crate::access_log::tests::connection;
     use crate::outcome::{Ended, PickReason};
     use crate::server_name::ServerName;
+    use crate::tls::TlsAlert;
 
     fn line(connection: &ConnectionLine, json: bool) -> String {
         let mut out = String::new();
@@ -241,6 +247,7 @@ mod tests {
                 subject: Some("me".to_owned()),
             })),
             broke: Some(BreakCause::Down),
+            alert: Some(TlsAlert { received: true, description: rustls::AlertDescription::UnknownCA }),
             ..connection()
         }
     }
@@ -252,7 +259,7 @@ mod tests {
             "time=2024-02-29T23:59:59.999Z id=7 listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 \
              sni=www.example.org ech=true pool=web range=office backend=a reason=placement attempts=2 connect_us=412 \
              duration_us=1500 bytes_up=10 bytes_down=20 ended=done fault=none tls=TLSv1.3 \
-             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me moved=down\n"
+             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me moved=down alert=received:unknown_ca\n"
         );
         let documented: Vec<_> =
             include_str!("line.rs").lines().filter_map(|l| l.strip_prefix("//! | `")?.split('`').next()).collect();

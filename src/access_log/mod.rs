@@ -1,14 +1,15 @@
 //! The access log: workers hand over batches of records, one thread formats and writes them.
 //!
 //! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped, and its
-//! length is returned for the caller to count. Invariant: a worker makes at most one non-blocking hand-over per
+//! length is counted and returned. Lines that the output does not take are counted, and later ones are written again as
+//! soon as it takes them. Invariant: a worker makes at most one non-blocking hand-over per
 //! [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because written batches come back to
 //! it. The format of the lines is documented in [`mod@line`].
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -16,10 +17,18 @@ use std::time::Duration;
 use crate::config::{LogFormat, LogLevel};
 use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::server_name::ServerName;
+use crate::tls::TlsAlert;
 
 pub mod line;
+mod messages;
+mod output;
 #[cfg(test)]
 mod tests;
+
+pub use self::messages::{StandardError, messages_lost};
+pub use self::output::StandardOutput;
+
+use self::output::Lines;
 
 /// Records in a full batch, which is handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -84,6 +93,8 @@ pub struct ConnectionLine {
     pub tls: Option<Box<TlsLine>>,
     /// Why the client lost the backend where it had settled; `None` if it did not.
     pub broke: Option<BreakCause>,
+    /// The alert by which TLS failed, with the client or with the backend as `ended` says; `None` if it did not.
+    pub alert: Option<TlsAlert>,
 }
 
 /// Result of a client's TLS handshake.
@@ -114,12 +125,12 @@ pub struct RequestLine {
     pub listener: Arc<str>,
     /// Address of the client, announced or seen; `None` for a unix peer.
     pub client: Option<SocketAddr>,
-    /// Method of the request line.
-    pub method: String,
+    /// Method of the request line; `None` if the head was refused.
+    pub method: Option<String>,
     /// Host that the request is for.
     pub host: Option<String>,
-    /// Path of the request without the query.
-    pub path: String,
+    /// Path of the request without the query; `None` if the head was refused.
+    pub path: Option<String>,
     /// Status of the response; `None` if no response was begun.
     pub status: Option<u16>,
     /// Name of the pool; `None` if it was not routed.
@@ -138,6 +149,8 @@ pub struct RequestLine {
     pub ended: Ended,
     /// Why the client lost the backend where it had settled; `None` if it did not.
     pub broke: Option<BreakCause>,
+    /// Why the request or its response was refused, as a word; `None` if neither was.
+    pub refused: Option<&'static str>,
 }
 
 /// A message of a worker, as that a step panicked.
@@ -157,10 +170,16 @@ pub struct AccessLog {
     finished: Receiver<()>,
 }
 
+/// What the writer and all senders share.
 #[derive(Debug, Default)]
 struct Common {
     json: AtomicBool,
+    /// Lines that `out` did not take.
     lost: AtomicU64,
+    /// Number of the error by which `out` refused a line last; 0: none.
+    lost_errno: AtomicI32,
+    /// Records dropped because the queue was full.
+    dropped: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -188,7 +207,8 @@ impl AccessLog {
     /// A sender for one worker. `connections`: whether connections are logged at all.
     pub fn sender(&self, connections: bool) -> AccessLogSender {
         let (home, spent) = sync_channel(SPENT);
-        AccessLogSender { connections, batch: Vec::new(), due_ms: None, queue: self.queue.clone(), home, spent }
+        let (queue, shared) = (self.queue.clone(), Arc::clone(&self.shared));
+        AccessLogSender { connections, batch: Vec::new(), due_ms: None, queue, shared, home, spent }
     }
 
     /// Switches to text or JSON, from the next batch on.
@@ -199,6 +219,17 @@ impl AccessLog {
     /// Number of records that could not be written because `out` failed.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Relaxed)
+    }
+
+    /// The error by which `out` failed last; `None`: it never has.
+    pub fn lost_because(&self) -> Option<std::io::Error> {
+        let errno = self.shared.lost_errno.load(Relaxed);
+        (errno != 0).then(|| std::io::Error::from_raw_os_error(errno))
+    }
+
+    /// Number of records of all senders that were dropped because the writer did not keep up.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Relaxed)
     }
 
     /// Writes the batches handed over and ends the thread; all senders must be gone. Waits no longer than `patience`,
@@ -217,6 +248,7 @@ pub struct AccessLogSender {
     batch: Vec<LogRecord>,
     due_ms: Option<u64>,
     queue: SyncSender<Batch>,
+    shared: Arc<Common>,
     home: SyncSender<Vec<LogRecord>>,
     spent: Receiver<Vec<LogRecord>>,
 }
@@ -226,7 +258,7 @@ impl AccessLogSender {
     pub fn off() -> Self {
         let (queue, _) = sync_channel(1);
         let (home, spent) = sync_channel(1);
-        Self { connections: false, batch: Vec::new(), due_ms: None, queue, home, spent }
+        Self { connections: false, batch: Vec::new(), due_ms: None, queue, shared: Arc::default(), home, spent }
     }
 
     /// Whether connections are logged; checked before a record is made, so that a log that is off costs one branch.
@@ -260,6 +292,7 @@ impl AccessLogSender {
             Ok(()) => 0,
             Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
                 let dropped = refused.records.len();
+                self.shared.dropped.fetch_add(dropped as u64, Relaxed);
                 self.batch = refused.records;
                 self.batch.clear();
                 dropped
@@ -283,26 +316,21 @@ impl Drop for AccessLogSender {
     }
 }
 
-fn write_batches(batches: &Receiver<Batch>, shared: &Common, mut out: impl Write) {
+fn write_batches(batches: &Receiver<Batch>, shared: &Common, out: impl Write) {
     let mut text = String::new();
+    let mut out = Lines::to(out);
     for Batch { mut records, home } in batches {
         let json = shared.json.load(Relaxed);
-        let mut lines = 0;
         for record in &records {
             match record {
-                LogRecord::Connection(connection) => {
-                    line::write(&mut text, connection, json);
-                    lines += 1;
-                }
-                LogRecord::Request(request) => {
-                    line::write_request(&mut text, request, json);
-                    lines += 1;
-                }
+                LogRecord::Connection(connection) => line::write(&mut text, connection, json),
+                LogRecord::Request(request) => line::write_request(&mut text, request, json),
                 LogRecord::Message(message) => log(message),
             }
         }
-        if lines > 0 && out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-            shared.lost.fetch_add(lines, Relaxed);
+        if let Err(lost) = out.write(text.as_bytes()) {
+            shared.lost_errno.store(lost.error.raw_os_error().unwrap_or_default(), Relaxed);
+            shared.lost.fetch_add(lost.lines, Relaxed);
         }
         text.clear();
         records.clear();

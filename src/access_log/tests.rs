@@ -29,6 +29,7 @@ pub(super) fn connection() -> ConnectionLine {
         ended: Ended::Done,
         tls: None,
         broke: None,
+        alert: None,
     }
 }
 
@@ -102,6 +103,7 @@ fn a_stalled_output_drops_whole_batches_counts_them_and_never_blocks() {
     drop(shut);
     assert!(dropped >= (QUEUE - 1) * BATCH_MAX, "only {dropped} dropped");
     assert_eq!(dropped % BATCH_MAX, 0);
+    assert_eq!(access_log.dropped(), dropped as u64);
     drop(sender);
     assert!(access_log.finish(PATIENCE));
     assert_eq!(output.ids().len() + dropped, batches as usize * BATCH_MAX);

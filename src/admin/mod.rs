@@ -3,7 +3,8 @@
 //! Listens on a unix socket and, if configured, on a loopback port. Decides nothing: every reply comes from
 //! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; a
 //! reload that has begun is finished even if its client goes away; the memory that requests can make the process hold
-//! is bounded.
+//! is bounded; clients that send half a request keep no other client waiting; a browser gets no reply for a foreign
+//! site.
 //!
 //! | path | reply |
 //! |---|---|
@@ -38,6 +39,7 @@ use crate::pool::{AdminState, HotKey};
 use crate::socket::unix_file::UnixFile;
 
 mod bounded;
+mod origin;
 mod routes;
 mod socket;
 #[cfg(test)]
@@ -45,7 +47,8 @@ mod tests;
 
 pub use socket::BindError;
 
-use bounded::Bounded;
+use bounded::{Bounded, Turn};
+use origin::HostNames;
 use socket::SocketFile;
 
 /// The process that the admin interface shows and commands.
@@ -125,6 +128,7 @@ pub struct ReloadVerdict {
 pub struct Sockets {
     unix: Option<(UnixListener, SocketFile)>,
     http: Option<TcpListener>,
+    names: HostNames,
 }
 
 impl Sockets {
@@ -133,7 +137,7 @@ impl Sockets {
         let bind = |path| socket::bind(path, config.mode, config.group.as_deref());
         let unix = config.socket.as_deref().map(bind).transpose()?;
         let http = config.http.map(bind_http).transpose()?;
-        Ok(Self { unix, http })
+        Ok(Self { unix, http, names: HostNames(config.names.clone()) })
     }
 
     /// Address of the HTTP port, as the kernel chose it; `None`: there is no port.
@@ -151,13 +155,14 @@ impl Sockets {
         let over_unix = async {
             let Some((listener, _file)) = self.unix else { return Ok(()) };
             let listener = Bounded::new(tokio::net::UnixListener::from_std(listener)?);
-            let app = routes::full(Arc::clone(&control));
+            let app = routes::full(Arc::clone(&control)).into_make_service_with_connect_info::<Turn>();
             axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
         };
         let over_http = async {
             let Some(listener) = self.http else { return Ok(()) };
             let listener = Bounded::new(tokio::net::TcpListener::from_std(listener)?);
-            let app = routes::read_only(Arc::clone(&control));
+            let app = routes::read_only(Arc::clone(&control), self.names);
+            let app = app.into_make_service_with_connect_info::<Turn>();
             axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
         };
         tokio::try_join!(over_unix, over_http).map(|_| ())

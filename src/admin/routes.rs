@@ -1,17 +1,20 @@
 //! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
 //! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
-//! takes a body, of at most [`PLAN_MAX`] bytes.
+//! takes a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
+use super::bounded::Turn;
+use super::origin::{HostNames, check_origin};
 use super::{Control, PlanRequest, StickTableView};
 use crate::connection::ConnectionFilter;
 use crate::metrics::{self, Exporter, Status, status};
@@ -23,19 +26,52 @@ const CONNECTIONS_SHOWN_MAX: usize = 100_000;
 /// The longest body of a request for a plan, in bytes: about half a million clients.
 const PLAN_MAX: usize = 32 << 20;
 
-/// The paths that only read.
-pub(super) fn read_only<C: Control>(control: Arc<C>) -> Router {
-    reading().with_state(control)
+/// The paths that only read. `names`: what the port may be called.
+pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router {
+    let guarded = reading().layer(from_fn_with_state(Arc::new(names), under_known_name));
+    guarded.layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Every path: those that read and those that change something.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
-    let all = all.route("/plan", post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)));
+    let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
+    let all = all.route("/plan", plan);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
-    all.with_state(control)
+    all.layer(from_fn(in_turn)).with_state(control)
+}
+
+/// Tells the connection when a request begins and ends, and refuses one of a foreign site.
+async fn in_turn(ConnectInfo(turn): ConnectInfo<Turn>, request: Request, next: Next) -> Response {
+    turn.begin();
+    let response = match check_origin(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    };
+    turn.end();
+    response
+}
+
+/// Reads the body before the request is served, so that a client that sends half of it gives its place to others.
+async fn whole_body(ConnectInfo(turn): ConnectInfo<Turn>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    turn.await_body();
+    let body = axum::body::to_bytes(body, PLAN_MAX).await;
+    turn.begin();
+    match body {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+        Err(_) => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or not complete\n").into_response(),
+    }
+}
+
+/// Refuses a request under a name that leads here without being known.
+async fn under_known_name(State(names): State<Arc<HostNames>>, request: Request, next: Next) -> Response {
+    match names.check(request.headers(), request.uri().authority()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
 }
 
 fn reading<C: Control>() -> Router<Arc<C>> {

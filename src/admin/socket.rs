@@ -26,12 +26,13 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause.kind() {
-            io::ErrorKind::AddrInUse => {
-                write!(f, "admin: cannot listen on {}: somebody else listens there", self.place)
-            }
-            _ => write!(f, "admin: cannot listen on {}: {}", self.place, self.cause),
-        }
+        let why = match (self.cause.kind(), self.place.parse()) {
+            (io::ErrorKind::AddrInUse, Ok(address)) => socket::why_in_use(address),
+            // Before a path is called in use, a process was found that listens there.
+            (io::ErrorKind::AddrInUse, Err(_)) => "somebody else listens there".to_owned(),
+            _ => self.cause.to_string(),
+        };
+        write!(f, "admin: cannot listen on {}: {why}", self.place)
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::*;
 use crate::metrics::status::{BackendStatus, PoolStatus};
 use crate::pool::AdminState;
+use crate::server_name::ServerName;
 
 #[derive(Default)]
 struct Fake {
@@ -104,6 +105,7 @@ impl TestAdmin {
             mode: 0o660,
             group: None,
             http: Some("127.0.0.1:0".parse().unwrap()),
+            names: vec![ServerName::parse("metrics.test").unwrap()],
         };
         let sockets = Sockets::bind(&config).unwrap();
         let http = sockets.http_address().unwrap();
@@ -255,13 +257,62 @@ fn a_flood_of_header_bytes_is_refused() {
     assert!(sent < 4 << 20, "{sent} bytes of header were taken");
 }
 
+/// Status of a GET with these header lines.
+fn status_with(mut stream: impl Read + Write, fields: &str) -> u16 {
+    write!(stream, "GET /healthz HTTP/1.1\r\n{fields}Connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_port_serves_no_foreign_site() {
+    let served = TestAdmin::start();
+    let (port, unix) = (served.http, &served.socket);
+    let over_http = |fields: &str| status_with(TcpStream::connect(port).unwrap(), fields);
+    let over_unix = |fields: &str| status_with(UnixStream::connect(unix).unwrap(), fields);
+    for known in [format!("Host: {port}\r\n"), "Host: localhost:1\r\n".into(), "Host: metrics.test\r\n".into()] {
+        assert_eq!(over_http(&known), 200, "{known}");
+    }
+    assert_eq!(over_http("Host: rebound.attacker.test\r\n"), 421);
+    assert_eq!(over_unix("Host: whatever\r\n"), 200, "no name leads to a unix socket");
+    let origin = |origin: &str| format!("Host: {port}\r\nOrigin: {origin}\r\n");
+    assert_eq!(over_http(&origin(&format!("http://{port}"))), 200);
+    for foreign in ["http://attacker.test", "null"] {
+        assert_eq!((over_http(&origin(foreign)), over_unix(&origin(foreign))), (403, 403), "{foreign}");
+    }
+}
+
+#[test]
+fn half_sent_requests_stop_neither_door() {
+    let served = TestAdmin::start();
+    let half = |stream: &mut dyn Write| drop(stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"));
+    let mut over_unix: Vec<_> = (0..100).map(|_| UnixStream::connect(&served.socket).unwrap()).collect();
+    let mut over_http: Vec<_> = (0..100).map(|_| TcpStream::connect(served.http).unwrap()).collect();
+    let bodies: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = UnixStream::connect(&served.socket).unwrap();
+            let fields = "Host: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n";
+            write!(stream, "POST /plan HTTP/1.1\r\n{fields}\r\n{{").unwrap();
+            stream
+        })
+        .collect();
+    over_unix.iter_mut().for_each(|stream| half(stream));
+    over_http.iter_mut().for_each(|stream| half(stream));
+    let begun = Instant::now();
+    for path in ["/healthz", "/metrics", "/status"] {
+        assert_eq!((served.over_unix("GET", path).0, served.over_http("GET", path).0), (200, 200), "{path}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "before the time of a head is over: {:?}", begun.elapsed());
+    drop(bodies);
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Sockets::bind(&config::Admin { socket: None, mode: 0o660, group: None, http: Some(address) })
-        .unwrap_err()
-        .to_string();
+    let config = config::Admin { socket: None, mode: 0o660, group: None, http: Some(address), names: vec![] };
+    let error = Sockets::bind(&config).unwrap_err().to_string();
     assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
 }
 
@@ -269,8 +320,8 @@ fn a_port_that_is_taken_is_named() {
 async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
-    let sockets =
-        Sockets::bind(&config::Admin { socket: Some(socket.clone()), mode: 0o660, group: None, http: None }).unwrap();
+    let config = config::Admin { socket: Some(socket.clone()), mode: 0o660, group: None, http: None, names: vec![] };
+    let sockets = Sockets::bind(&config).unwrap();
     let (_stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(sockets.serve(Arc::new(Fake::default()), stopped));
     tokio::task::yield_now().await;

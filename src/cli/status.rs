@@ -65,7 +65,8 @@ fn head(status: &metrics::Status) -> String {
         status.generation,
         status.digest
     );
-    let _ = write!(head, "connections {} of {}", status.admission.open, status.admission.max);
+    let at_limit = if status.admission.at_limit { ", at the limit" } else { "" };
+    let _ = write!(head, "connections {} of {}{at_limit}", status.admission.open, status.admission.max);
     if let Some(descriptors) = status.descriptors {
         let _ = write!(head, ", descriptors {} of {}", descriptors.open, descriptors.max);
     }
@@ -74,6 +75,14 @@ fn head(status: &metrics::Status) -> String {
         let _ = write!(head, "store {}, {}, {} pending", store.place, store.state, store.pending);
         let why = if store.complaint.is_empty() { String::new() } else { format!(": {}", store.complaint) };
         let _ = writeln!(head, "{why}");
+    }
+    if status.log_lost + status.log_dropped > 0 {
+        let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
+        let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");
+    }
+    if let Some(file) = status.stick_table_file.as_ref().filter(|file| !file.complaint.is_empty()) {
+        let status::TableFileStatus { path, failures, complaint, .. } = file;
+        let _ = writeln!(head, "stick-table file {path} cannot be written: {complaint} ({failures} times)");
     }
     if !reloads.last_accepted && !reloads.problems.is_empty() {
         let _ = writeln!(head, "the last reload was refused:");
@@ -95,7 +104,7 @@ fn listeners(listeners: &[status::ListenerStatus]) -> String {
         table.row([
             listener.name.clone(),
             listener.bind.join(" "),
-            listener.open.to_string(),
+            format!("{}{}", listener.open, if listener.at_limit { " at the limit" } else { "" }),
             listener.totals.accepted.to_string(),
             ended(Ended::refused).to_string(),
             ended(badly).to_string(),
@@ -128,10 +137,7 @@ fn pools(pools: &[status::PoolStatus]) -> String {
                 pool.balance.clone(),
                 backend.name.clone(),
                 backend.address.clone(),
-                backend
-                    .runtime
-                    .as_ref()
-                    .map_or(backend.state.clone(), |runtime| format!("{} {runtime}", backend.state)),
+                state(backend),
                 format!("{}{}", backend.weight, if backend.backup { " backup" } else { "" }),
                 backend.leases.to_string(),
                 totals.connections.to_string(),
@@ -146,6 +152,18 @@ fn pools(pools: &[status::PoolStatus]) -> String {
     table.render()
 }
 
+/// Health of a backend, what a command has done to it, and for how long.
+fn state(backend: &status::BackendStatus) -> String {
+    let mut words = backend.state.clone();
+    if let Some(runtime) = &backend.runtime {
+        words += &format!(" {runtime}");
+    }
+    if let Some(seconds) = backend.drain_s {
+        words += &format!(" {}", duration(seconds * 1_000_000));
+    }
+    words
+}
+
 fn stick_tables(stick_tables: &[StickTableView]) -> String {
     let mut table = Table::new(["STICK TABLE", "POOLS", "SIZE", "KNOWN", "DISPLACED", "LEARNED", "LOST EARLY"]);
     for StickTableView { stick_table, .. } in stick_tables {
@@ -156,7 +174,11 @@ fn stick_tables(stick_tables: &[StickTableView]) -> String {
             stick_table.known.to_string(),
             stick_table.displaced.to_string(),
             stick_table.learned.to_string(),
-            stick_table.evicted_displaced.to_string(),
+            format!(
+                "{}{}",
+                stick_table.evicted_displaced + stick_table.refused,
+                if stick_table.full { " full" } else { "" }
+            ),
         ]);
     }
     table.render()
@@ -249,6 +271,45 @@ mod tests {
             (11_520_000_000, "3 h 12 min"),
         ] {
             assert_eq!(duration(us), text);
+        }
+    }
+
+    #[test]
+    fn what_hurts_in_silence_is_in_the_table() {
+        let backend = BackendStatus {
+            name: "a".into(),
+            state: "damped".into(),
+            runtime: Some("drained".into()),
+            drain_s: Some(11_520),
+            ..BackendStatus::default()
+        };
+        let mut status = metrics::Status {
+            listeners: vec![ListenerStatus { name: "front".into(), open: 2, at_limit: true, ..Default::default() }],
+            pools: vec![PoolStatus { backends: vec![backend], ..PoolStatus::default() }],
+            log_dropped: 256,
+            log_lost: 3,
+            log_complaint: "No space left on device".into(),
+            stick_table_file: Some(status::TableFileStatus {
+                path: "/t".into(),
+                failures: 4,
+                complaint: "Read-only file system".into(),
+                ..Default::default()
+            }),
+            ..metrics::Status::default()
+        };
+        status.admission.at_limit = true;
+        let stick_table =
+            status::StickTableStatus { evicted_displaced: 5, refused: 2, full: true, ..Default::default() };
+        let shown = show(&status, &[StickTableView { stick_table, hottest: vec![] }]);
+        for part in [
+            "connections 0 of 0, at the limit, reloads",
+            "2 at the limit",
+            "damped drained 3 h 12 min",
+            "7 full",
+            "access log: 256 lines dropped, 3 lost: No space left on device\n",
+            "stick-table file /t cannot be written: Read-only file system (4 times)\n",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
         }
     }
 

@@ -34,7 +34,7 @@ pub static TOP: TableKeys = TableKeys {
     ],
 };
 /// Keys of the admin interface.
-pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http"] };
+pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "names"] };
 /// Keys of the log on standard output and standard error.
 pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
 /// Keys for every TLS handshake.
@@ -172,7 +172,7 @@ pub static POOL_TLS: TableKeys = TableKeys { table: "[pool.tls]", keys: &["verif
 /// Keys of active health checks.
 pub static CHECK: TableKeys = TableKeys {
     table: "[pool.check]",
-    keys: &["kind", "interval", "timeout", "rise", "fall", "port", "sni", "path", "host", "status"],
+    keys: &["kind", "interval", "timeout", "rise", "fall", "flap_damping", "port", "sni", "path", "host", "status"],
 };
 /// Keys of passive ejection.
 pub static EJECT: TableKeys = TableKeys { table: "[pool.eject]", keys: &["failures", "base", "max"] };

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::server_name::ServerName;
+
 mod check;
 mod cookie;
 pub mod diff;
@@ -104,6 +106,8 @@ pub struct Admin {
     pub group: Option<String>,
     /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
+    /// Names in Host under which that port serves, beside addresses and `localhost`.
+    pub names: Vec<ServerName>,
 }
 
 /// Format and level of the log.

@@ -262,6 +262,8 @@ pub struct Check {
     pub rise: u32,
     /// Failed checks in a row until a backend is down.
     pub fall: u32,
+    /// Greatest factor by which flapping multiplies `rise`; 1: not at all.
+    pub flap_damping: u32,
     /// Port to check; `None`: the backend's own.
     pub port: Option<u16>,
     /// Server name sent in a TLS or HTTPS check; `None`: none.

@@ -135,6 +135,7 @@ impl ConnectionRecord<'_> {
             ended,
             tls,
             broke: self.broke,
+            alert: None,
         }
     }
 }

@@ -4,8 +4,10 @@
 //! series of its status; names begin with `sessile_` and end with their unit; every series has a help text; label values
 //! come from the configuration, where names need no escaping, or from closed lists, never from a client.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::http::Refused;
 use crate::outcome::Ended;
 
 mod page;
@@ -77,6 +79,21 @@ fn process(page: &mut Page, status: &Status) {
         "sessile_log_lost_total",
         "Access log records lost because writing to standard output failed.",
         [([], status.log_lost)],
+    );
+    page.counter(
+        "sessile_messages_lost_total",
+        "Messages about the process that standard error did not take.",
+        [([], status.messages_lost)],
+    );
+    page.counter(
+        "sessile_permits_max_reached_total",
+        "Times that the limit of connections was reached; clients waited in the backlog.",
+        [([], status.admission.limit_reached)],
+    );
+    page.counter(
+        "sessile_stick_table_file_failures_total",
+        "Writes of the stick-table file that failed; absent without such a file.",
+        status.stick_table_file.iter().map(|file| ([], file.failures)),
     );
     let descriptors = status.descriptors;
     page.gauge("sessile_descriptors", "File descriptors that the process has open.", descriptors.map(|d| ([], d.open)));
@@ -151,6 +168,11 @@ fn listeners(page: &mut Page, status: &Status) {
         "sessile_connections_max",
         "Limit of open connections of the listener; absent without a limit of its own.",
         listeners().filter_map(|(listener, labels)| Some((labels, listener.max?))),
+    );
+    page.counter(
+        "sessile_connections_max_reached_total",
+        "Times that the limit of open connections of the listener was reached; clients waited in the backlog.",
+        listeners().map(|(listener, labels)| (labels, listener.limit_reached)),
     );
     let endings = || {
         let all = Ended::ALL.iter().copied();
@@ -233,6 +255,16 @@ fn stick_tables(page: &mut Page, status: &Status) {
         "Entries lost for want of room, of those that placement alone would send to another backend.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.evicted_displaced)),
     );
+    page.counter(
+        "sessile_stick_table_refused_total",
+        "Entries that found no room, of those that placement alone would send to another backend.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.refused)),
+    );
+    page.gauge(
+        "sessile_stick_table_full",
+        "1 if the stick table has lost an entry for want of room in the last ten minutes, else 0.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.full.into())),
+    );
     page.level(
         "sessile_stick_table_hottest_ratio",
         "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
@@ -257,11 +289,22 @@ const BACKEND_COUNTERS: [BackendSeries; 4] = [
     ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
 ];
 
-const BACKEND_GAUGES: [BackendSeries; 4] = [
+const BACKEND_GAUGES: [BackendSeries; 7] = [
     ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |b| b.leases),
     ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |b| b.up.into()),
     ("sessile_backend_ejected", "1 while the backend is ejected because connects failed, else 0.", |b| {
         b.ejected.into()
+    }),
+    (
+        "sessile_backend_damped",
+        "1 while the backend is down although its checks are good, because it flapped, else 0.",
+        |b| (b.state == "damped").into(),
+    ),
+    ("sessile_backend_drain_seconds", "Seconds since a command drained the backend; 0 while none does.", |b| {
+        b.drain_s.unwrap_or(0)
+    }),
+    ("sessile_backend_drain_forgotten", "1 if a restart has ended the drain of the backend by command, else 0.", |b| {
+        (b.runtime.as_deref() == Some("drain_forgotten")).into()
     }),
     ("sessile_backend_weight", "Weight of the backend in the configuration.", |b| b.weight.into()),
 ];
@@ -334,6 +377,20 @@ fn store(page: &mut Page, status: &Status) {
 fn workers(page: &mut Page, status: &Status) {
     by_worker(page, WorkerStatus::SERIES, &status.workers);
     by_worker(page, RuntimeStatus::SERIES, &status.conversations);
+    let by_word = |counts: &BTreeMap<String, u64>| {
+        let count = |why: &Refused| counts.get(why.word()).copied().unwrap_or(0);
+        Refused::ALL.iter().map(|why| (labels([("reason", why.word())]), count(why))).collect::<Vec<_>>()
+    };
+    page.counter(
+        "sessile_requests_refused_total",
+        "HTTP requests that were refused, by reason; the access log has the same word.",
+        by_word(&status.requests_refused),
+    );
+    page.counter(
+        "sessile_responses_refused_total",
+        "HTTP responses of backends that were refused, by reason; the access log has the same word.",
+        by_word(&status.responses_refused),
+    );
 }
 
 fn by_worker<T>(page: &mut Page, all: &[Series<T>], numbers: &[T]) {

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{BackendCounters, ConversationCounters, HistogramSum, ListenerCounters, Padded, WorkerCounters};
+use crate::counters::{
+    BackendCounters, ConversationCounters, HistogramSum, ListenerCounters, Padded, WordCounters, WorkerCounters,
+};
+use crate::http::Refused;
 use crate::outcome::Ended;
 
 /// What the process is doing now, for operators.
@@ -32,6 +35,18 @@ pub struct Status {
     pub admission: AdmissionStatus,
     /// Access log records lost because writing to standard output failed.
     pub log_lost: u64,
+    /// Access log records dropped because standard output was read too slowly.
+    #[serde(default)]
+    pub log_dropped: u64,
+    /// Why the access log loses records now, or the error of the last loss; empty if there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_complaint: String,
+    /// Messages about the process that standard error did not take.
+    #[serde(default)]
+    pub messages_lost: u64,
+    /// The stick-table file; `None`: the configuration has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stick_table_file: Option<TableFileStatus>,
     /// File descriptors of the process; `None` without `/proc`.
     pub descriptors: Option<Descriptors>,
     /// Listeners, in the order of the file.
@@ -49,6 +64,24 @@ pub struct Status {
     /// Counters of each runtime, by number of its worker.
     #[serde(default)]
     pub conversations: Vec<RuntimeStatus>,
+    /// HTTP requests that were refused, by the word of the refusal; a word that never occurred is absent.
+    #[serde(default)]
+    pub requests_refused: BTreeMap<String, u64>,
+    /// HTTP responses that were refused, by the word of the refusal; a word that never occurred is absent.
+    #[serde(default)]
+    pub responses_refused: BTreeMap<String, u64>,
+}
+
+const _: () = assert!(Refused::ALL.len() <= WordCounters::WORDS_MAX);
+
+/// Adds up counters of refusals over all runtimes.
+pub fn refusals(
+    counters: &[Padded<ConversationCounters>],
+    of: impl Fn(&ConversationCounters) -> &WordCounters,
+) -> BTreeMap<String, u64> {
+    let count = |why: &Refused| counters.iter().map(|Padded(own)| of(own).of(*why as usize).value()).sum::<u64>();
+    let counted = Refused::ALL.iter().map(|why| (why.word().to_owned(), count(why)));
+    counted.filter(|(_, count)| *count > 0).collect()
 }
 
 /// Reloads since the start, and the last one.
@@ -66,6 +99,20 @@ pub struct Reloads {
     pub problems: Vec<String>,
 }
 
+/// The file that keeps the stick tables over a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFileStatus {
+    /// Path of the file.
+    pub path: String,
+    /// When this process last wrote it, in seconds since 1970; `None`: not yet.
+    pub written_unix_s: Option<u64>,
+    /// Writes that failed since the start.
+    pub failures: u64,
+    /// Why the last write failed; empty if it succeeded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub complaint: String,
+}
+
 /// Permits: each open connection holds one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionStatus {
@@ -81,6 +128,12 @@ pub struct AdmissionStatus {
     /// Limit of that memory, in bytes.
     #[serde(default)]
     pub hello_memory_max_bytes: u64,
+    /// True while clients wait because all permits are held.
+    #[serde(default)]
+    pub at_limit: bool,
+    /// Times that the limit was reached.
+    #[serde(default)]
+    pub limit_reached: u64,
 }
 
 /// File descriptors of the process.
@@ -112,6 +165,12 @@ pub struct ListenerStatus {
     pub open: u64,
     /// Limit of open connections; `None`: no limit of its own.
     pub max: Option<u64>,
+    /// True while clients wait because the listener has as many connections as it may have.
+    #[serde(default)]
+    pub at_limit: bool,
+    /// Times that the limit was reached.
+    #[serde(default)]
+    pub limit_reached: u64,
     /// Totals since the listener was added.
     #[serde(flatten)]
     pub totals: ListenerTotals,
@@ -180,6 +239,12 @@ pub struct StickTableStatus {
     pub learned: u64,
     /// Entries lost for want of room, of those that placement alone would send to another backend.
     pub evicted_displaced: u64,
+    /// Entries that found no room, of those that placement alone would send to another backend.
+    #[serde(default)]
+    pub refused: u64,
+    /// True if an entry was lost in the last ten minutes.
+    #[serde(default)]
+    pub full: bool,
     /// Share of the most frequent key in all picks, 0 to 1.
     pub hottest_share: f64,
     /// The most by which `hottest_share` may be wrong, up or down.
@@ -226,12 +291,16 @@ pub struct BackendStatus {
     pub name: String,
     /// Address that connections are made to.
     pub address: String,
-    /// `draining` or `drained` after a command; `None`: the backend is in service.
+    /// `draining` or `drained` after a command, `drain_forgotten` if a restart has ended the drain; `None`: the backend
+    /// is in service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// One word for its health: `up`, `unchecked`, `awaited`, `down` or `ejected`.
+    /// Seconds since the command that drained the backend; `None`: it is not draining.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_s: Option<u64>,
+    /// One word for its health: `up`, `unchecked`, `awaited`, `down`, `damped` or `ejected`.
     pub state: String,
-    /// Reason of the last failed check; empty if the last check succeeded.
+    /// Reason of the last failed check, and of the last refused response; empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub complaint: String,
     /// True while health checks leave the backend in service.
@@ -357,7 +426,8 @@ numbers! {
     keyless = "sessile_keyless_connections_total", Counter,
         "Connections without a key, because their PROXY header said LOCAL or UNKNOWN.";
     handed_over = "sessile_worker_handed_over_total", Counter, "Connections that were handed to another worker.";
-    log_dropped = "sessile_log_dropped_total", Counter, "Access log records dropped because the writer was too slow.";
+    log_dropped = "sessile_log_dropped_total", Counter,
+        "Access log records of the worker and its runtime dropped because the writer was too slow.";
 }
 
 numbers! {

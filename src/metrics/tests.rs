@@ -67,7 +67,13 @@ fn status() -> Status {
         generations_alive: 1,
         digest: "00c0ffee".into(),
         reloads: Reloads { accepted: 2, refused: 1, last_accepted: true, ..Reloads::default() },
-        admission: AdmissionStatus { open: 6, max: 1_000, hello_memory_bytes: 70_000, ..AdmissionStatus::default() },
+        admission: AdmissionStatus {
+            open: 6,
+            max: 1_000,
+            hello_memory_bytes: 70_000,
+            limit_reached: 2,
+            ..AdmissionStatus::default()
+        },
         descriptors: Some(Descriptors { open: 20, max: 1_024 }),
         listeners: vec![front],
         pools: vec![PoolStatus {
@@ -113,6 +119,7 @@ fn numbers_arrive_where_they_belong() {
     for (series, value) in [
         ("sessile_build_info{version=\"0.1.0\"}", 1.0),
         ("sessile_generation", 3.0),
+        ("sessile_permits_max_reached_total", 2.0),
         ("sessile_digest_info{digest=\"00c0ffee\"}", 1.0),
         ("sessile_reloads_total{verdict=\"refused\"}", 1.0),
         ("sessile_connections_accepted_total{listener=\"front\"}", 9.0),

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
 use crate::counters::{BackendCounters, Counter, Padded};
+use crate::http::Refused;
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
-use crate::pool::health::{CheckHistory, CheckState, Ejection};
+use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection};
 use crate::sticky::cookie::CookieVerdict;
 
 /// One counter for each verdict on a cookie.
@@ -36,6 +37,8 @@ pub(super) struct PoolShared {
     pub(super) cookies: Box<[Padded<CookieCounters>]>,
     /// Number of stick-table entries that were worth keeping and were evicted.
     pub(super) evicted_displaced: AtomicU64,
+    /// Number of stick-table entries that were worth keeping and found no room.
+    pub(super) refused_entries: AtomicU64,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
     pub(super) ejecting: Mutex<()>,
 }
@@ -50,6 +53,7 @@ impl PoolShared {
             dropped_cookies: AtomicU64::new(0),
             cookies: (0..workers).map(|_| Padded::default()).collect(),
             evicted_displaced: AtomicU64::new(0),
+            refused_entries: AtomicU64::new(0),
             ejecting: Mutex::new(()),
         }
     }
@@ -67,11 +71,14 @@ pub struct Backend {
     ejected_until_ms: AtomicU64,
     failures: AtomicU32,
     closing: AtomicBool,
+    /// The last checks were good, and only the damping of flaps keeps the backend down.
+    damped: AtomicBool,
     pub(super) drain: Drain,
     /// When a check last found the backend up again; 0 = the backend never was down.
     pub(super) rose_ms: AtomicU64,
     ejection: Mutex<Ejection>,
     checks: Mutex<Checks>,
+    refusals: Mutex<Option<ResponseRefusals>>,
     leases: Padded<AtomicU64>,
 }
 
@@ -81,6 +88,19 @@ struct Checks {
     /// What the last check found wrong; empty after a good check.
     complaint: String,
 }
+
+/// Responses of a backend that were refused.
+#[derive(Debug, Clone, Copy)]
+struct ResponseRefusals {
+    /// Why the last one was.
+    why: Refused,
+    count: u64,
+    /// When the last one came.
+    at_ms: u64,
+}
+
+/// How long the status shows that a response was refused.
+const REFUSAL_SHOWN_MS: u64 = 600_000;
 
 /// What a backend can do now, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,10 +135,12 @@ impl Backend {
             ejected_until_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             closing: AtomicBool::new(false),
+            damped: AtomicBool::new(false),
             rose_ms: AtomicU64::new(0),
             drain: Drain::carried(before.map(|before| &before.drain)),
             ejection: Mutex::default(),
             checks: Mutex::new(Checks { checked: CheckHistory::new(standing), complaint: String::new() }),
+            refusals: Mutex::default(),
             leases: Padded::default(),
         }
     }
@@ -200,10 +222,16 @@ impl Backend {
         STANDINGS[usize::from(self.standing.load(Relaxed)) % STANDINGS.len()]
     }
 
-    /// State as one word: `up`, `unchecked`, `awaited`, `down` or `ejected`.
+    /// True while the backend is down although its checks are good, because it has flapped.
+    pub fn damped(&self) -> bool {
+        self.damped.load(Relaxed)
+    }
+
+    /// State as one word: `up`, `unchecked`, `awaited`, `down`, `damped` or `ejected`.
     pub fn state_word(&self, now_ms: u64) -> &'static str {
         match (self.standing(), self.health(now_ms)) {
             (_, Health::Ejected) => "ejected",
+            (CheckState::Down, _) if self.damped() => "damped",
             (CheckState::Unchecked, _) => "unchecked",
             (CheckState::Awaited, _) => "awaited",
             (CheckState::Up, _) => "up",
@@ -214,6 +242,19 @@ impl Backend {
     /// What the last check found wrong; empty if it was good or there was none.
     pub fn complaint(&self) -> String {
         lock(&self.checks).complaint.clone()
+    }
+
+    /// Notes a response of the backend that was refused.
+    pub fn response_refused(&self, why: Refused, now_ms: u64) {
+        let mut refusals = lock(&self.refusals);
+        *refusals = Some(ResponseRefusals { why, count: refusals.map_or(0, |before| before.count) + 1, at_ms: now_ms });
+    }
+
+    /// Why responses of the backend are refused; `None`: none was in the last ten minutes.
+    pub fn response_complaint(&self, now_ms: u64) -> Option<String> {
+        let recent = |refusals: &ResponseRefusals| now_ms.saturating_sub(refusals.at_ms) < REFUSAL_SHOWN_MS;
+        let ResponseRefusals { why, count, .. } = lock(&self.refusals).filter(recent)?;
+        Some(format!("response refused: {}: {} ({count} so far)", why.word(), why.meaning().trim_end_matches('.')))
     }
 
     /// True while a check has marked the backend down and `on_marked_down = "close"`: open connections to it are
@@ -233,9 +274,17 @@ impl Backend {
     ) -> Option<CheckState> {
         let mut checks = lock(&self.checks);
         let before = checks.checked.standing();
-        let after = checks.checked.observe(result.is_ok(), check.rise, check.fall, now_ms);
-        checks.complaint.clear();
-        checks.complaint.push_str(result.err().unwrap_or(""));
+        let rules = CheckRules::from(check);
+        let after = checks.checked.observe(result.is_ok(), rules, now_ms);
+        let damped = checks.checked.damped(rules);
+        self.damped.store(damped.is_some(), Relaxed);
+        checks.complaint = match (result, damped) {
+            (Err(complaint), _) => complaint.to_owned(),
+            (Ok(()), Some((good, needed))) => {
+                format!("answers, held down by flap_damping: {good} of {needed} good checks")
+            }
+            (Ok(()), None) => String::new(),
+        };
         if after == CheckState::Up && matches!(before, CheckState::Down | CheckState::Awaited) {
             self.rose_ms.store(now_ms.max(1), Relaxed);
             self.pardon(now_ms);
@@ -252,6 +301,7 @@ impl Backend {
             *checks = Checks { checked: CheckHistory::new(CheckState::Unchecked), complaint: String::new() };
             self.standing.store(CheckState::Unchecked as u8, Relaxed);
             self.closing.store(false, Relaxed);
+            self.damped.store(false, Relaxed);
         }
     }
 
@@ -298,6 +348,16 @@ impl Backend {
     #[inline]
     pub fn drained(&self, now_ms: u64) -> bool {
         self.drain.is_over(now_ms)
+    }
+
+    /// When a command drained the backend, in milliseconds of the process's clock; `None`: it is not draining.
+    pub fn draining_since(&self) -> Option<u64> {
+        self.drain.since_ms()
+    }
+
+    /// When the deadline of the drain passed, on the same clock; `None`: it has not.
+    pub fn drained_since(&self, now_ms: u64) -> Option<u64> {
+        self.drain.over_since_ms(now_ms)
     }
 
     /// Runtime state as one word: `draining` or `drained`; `None` = neither.

@@ -15,12 +15,18 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Drain {
     /// End of service for known clients, in milliseconds of the process's clock.
     deadline_ms: AtomicU64,
+    /// When the command was given, on the same clock; without meaning for a backend that is not draining.
+    since_ms: AtomicU64,
 }
 
 impl Drain {
     /// Takes over the drain of the backend that had this name before.
     pub(super) fn carried(before: Option<&Self>) -> Self {
-        Self { deadline_ms: AtomicU64::new(before.map_or(NEVER, |before| before.deadline_ms.load(Relaxed))) }
+        let carried = |of: fn(&Self) -> &AtomicU64, new| before.map_or(new, |before| of(before).load(Relaxed));
+        Self {
+            deadline_ms: AtomicU64::new(carried(|drain| &drain.deadline_ms, NEVER)),
+            since_ms: AtomicU64::new(carried(|drain| &drain.since_ms, 0)),
+        }
     }
 
     /// True from the command on, until `Ready`.
@@ -33,6 +39,16 @@ impl Drain {
     #[inline]
     pub(super) fn is_over(&self, now_ms: u64) -> bool {
         self.deadline_ms.load(Relaxed) <= now_ms
+    }
+
+    /// When the drain was commanded; `None`: the backend is not draining.
+    pub(super) fn since_ms(&self) -> Option<u64> {
+        self.is_on().then(|| self.since_ms.load(Relaxed))
+    }
+
+    /// When the deadline passed; `None`: it has not.
+    pub(super) fn over_since_ms(&self, now_ms: u64) -> Option<u64> {
+        Some(self.deadline_ms.load(Relaxed)).filter(|deadline_ms| *deadline_ms <= now_ms)
     }
 }
 
@@ -56,6 +72,9 @@ impl Pool {
             AdminState::Close => now_ms,
             AdminState::Ready => NEVER,
         };
+        if !backend.drain.is_on() {
+            backend.drain.since_ms.store(now_ms, Relaxed);
+        }
         backend.drain.deadline_ms.store(deadline_ms, Relaxed);
         true
     }

@@ -6,19 +6,17 @@
 //!
 //! # Flap damping
 //!
-//! A fall within [`FLAP_MS`] of the last rise doubles the good checks needed for the next one, up to
-//! [`DAMPING_MAX`] times `rise`. After [`STABLE_MS`] without a fall, `rise` checks are enough again.
+//! A fall within [`FLAP_MS`] of the last rise doubles the good checks needed for the next one, up to `flap_damping`
+//! times `rise`. After [`STABLE_MS`] without a fall, `rise` checks are enough again.
 
 use std::time::Duration;
 
-use crate::config::Eject;
+use crate::config::{Check, Eject};
 
 /// Longest time between a rise and a fall that counts as a flap.
 pub const FLAP_MS: u64 = 60_000;
 /// Time without a fall after which earlier flaps are forgotten.
 pub const STABLE_MS: u64 = 300_000;
-/// Greatest factor by which flapping multiplies `rise`.
-pub const DAMPING_MAX: u32 = 8;
 
 /// State of a backend by its checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +39,30 @@ impl CheckState {
     }
 }
 
+/// How many checks change the state of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckRules {
+    /// Good checks in a row until a backend is up.
+    pub rise: u32,
+    /// Failed checks in a row until a backend is down.
+    pub fall: u32,
+    /// Greatest factor by which flapping multiplies `rise`; 1: flapping multiplies nothing.
+    pub flap_damping: u32,
+}
+
+impl From<&Check> for CheckRules {
+    fn from(check: &Check) -> Self {
+        Self { rise: check.rise, fall: check.fall, flap_damping: check.flap_damping }
+    }
+}
+
 /// Counts the checks of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckHistory {
     standing: CheckState,
     /// Checks in a row that contradict `standing`.
     against: u32,
-    /// Factor of `rise`, 1 to [`DAMPING_MAX`].
+    /// Factor of `rise`, from 1 on.
     damping: u32,
     /// Time of the last change from down to up.
     rose_ms: Option<u64>,
@@ -67,21 +82,21 @@ impl CheckHistory {
     /// Counts one check and returns the state after it. The first check decides alone; later, `fall` bad checks in a
     /// row take the backend down, and `rise` good checks, times the damping, bring it up again. An awaited backend
     /// stays down until its first good check.
-    pub fn observe(&mut self, good: bool, rise: u32, fall: u32, now_ms: u64) -> CheckState {
+    pub fn observe(&mut self, good: bool, rules: CheckRules, now_ms: u64) -> CheckState {
         match (self.standing, good) {
             (CheckState::Unchecked | CheckState::Awaited, true) => self.standing = CheckState::Up,
-            (CheckState::Unchecked, false) => self.fall(now_ms),
+            (CheckState::Unchecked, false) => self.fall(rules, now_ms),
             (CheckState::Awaited, false) => {}
             (CheckState::Up, true) | (CheckState::Down, false) => self.against = 0,
             (CheckState::Up, false) => {
                 self.against += 1;
-                if self.against >= fall {
-                    self.fall(now_ms);
+                if self.against >= rules.fall {
+                    self.fall(rules, now_ms);
                 }
             }
             (CheckState::Down, true) => {
                 self.against += 1;
-                if self.against >= rise.saturating_mul(self.damping) {
+                if self.against >= self.needed(rules) {
                     *self = Self { standing: CheckState::Up, against: 0, rose_ms: Some(now_ms), ..*self };
                 }
             }
@@ -89,9 +104,20 @@ impl CheckHistory {
         self.standing
     }
 
-    fn fall(&mut self, now_ms: u64) {
+    /// Good checks in a row so far, and those needed, of a backend that would be up without the damping; `None`: the
+    /// damping holds nothing down.
+    pub fn damped(&self, rules: CheckRules) -> Option<(u32, u32)> {
+        let answers = self.standing == CheckState::Down && self.against >= rules.rise;
+        answers.then(|| (self.against, self.needed(rules)))
+    }
+
+    fn needed(&self, rules: CheckRules) -> u32 {
+        rules.rise.saturating_mul(self.damping.min(rules.flap_damping))
+    }
+
+    fn fall(&mut self, rules: CheckRules, now_ms: u64) {
         match self.rose_ms.map(|rose_ms| now_ms.saturating_sub(rose_ms)) {
-            Some(up_ms) if up_ms < FLAP_MS => self.damping = (self.damping * 2).min(DAMPING_MAX),
+            Some(up_ms) if up_ms < FLAP_MS => self.damping = (self.damping * 2).min(rules.flap_damping),
             Some(up_ms) if up_ms >= STABLE_MS => self.damping = 1,
             _ => {}
         }
@@ -191,13 +217,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const RULES: CheckRules = CheckRules { rise: 2, fall: 3, flap_damping: 8 };
     const EJECT: Eject = Eject { failures: 3, base: Duration::from_secs(10), max: Duration::from_secs(300) };
 
     /// Number of good checks until the backend is up, one a second from `now_ms` on.
     fn rise_from_down(checked: &mut CheckHistory, now_ms: &mut u64) -> u32 {
         for needed in 1.. {
             *now_ms += 1_000;
-            if checked.observe(true, 2, 3, *now_ms) == CheckState::Up {
+            if checked.observe(true, RULES, *now_ms) == CheckState::Up {
                 return needed;
             }
         }
@@ -206,7 +233,7 @@ mod tests {
 
     fn fall_from_up(checked: &mut CheckHistory, now_ms: u64) {
         for expected in [CheckState::Up, CheckState::Up, CheckState::Down] {
-            assert_eq!(checked.observe(false, 2, 3, now_ms), expected);
+            assert_eq!(checked.observe(false, RULES, now_ms), expected);
         }
     }
 
@@ -214,33 +241,33 @@ mod tests {
     fn the_first_check_decides_alone() {
         let start = || CheckHistory::new(CheckState::Unchecked);
         assert!(start().standing().serves());
-        assert_eq!(start().observe(true, 2, 3, 0), CheckState::Up);
-        assert_eq!(start().observe(false, 2, 3, 0), CheckState::Down);
+        assert_eq!(start().observe(true, RULES, 0), CheckState::Up);
+        assert_eq!(start().observe(false, RULES, 0), CheckState::Down);
     }
 
     #[test]
     fn an_awaited_backend_waits_for_its_first_good_check() {
         let mut checked = CheckHistory::new(CheckState::Awaited);
         for _ in 0..9 {
-            assert!(!checked.observe(false, 2, 3, 0).serves());
+            assert!(!checked.observe(false, RULES, 0).serves());
         }
-        assert_eq!(checked.observe(true, 2, 3, 0), CheckState::Up);
+        assert_eq!(checked.observe(true, RULES, 0), CheckState::Up);
     }
 
     #[test]
     fn one_good_check_between_bad_ones_starts_the_count_again() {
         let mut checked = CheckHistory::new(CheckState::Unchecked);
         for good in [true, false, false, true, false, false] {
-            assert_eq!(checked.observe(good, 2, 3, 0), CheckState::Up);
+            assert_eq!(checked.observe(good, RULES, 0), CheckState::Up);
         }
-        assert_eq!(checked.observe(false, 2, 3, 0), CheckState::Down);
+        assert_eq!(checked.observe(false, RULES, 0), CheckState::Down);
     }
 
     #[test]
     fn flapping_asks_for_more_good_checks_until_it_stops() {
         let mut checked = CheckHistory::new(CheckState::Unchecked);
         let mut now_ms = 0;
-        checked.observe(true, 2, 3, now_ms);
+        checked.observe(true, RULES, now_ms);
         let mut needed = Vec::new();
         for _ in 0..5 {
             fall_from_up(&mut checked, now_ms + 100);
@@ -252,6 +279,40 @@ mod tests {
         now_ms += STABLE_MS;
         fall_from_up(&mut checked, now_ms);
         assert_eq!(rise_from_down(&mut checked, &mut now_ms), 2, "forgotten");
+    }
+
+    #[test]
+    fn damping_can_be_bounded_and_switched_off_also_while_it_holds() {
+        for (flap_damping, expected) in [(1, [2, 2, 2]), (3, [4, 6, 6])] {
+            let rules = CheckRules { flap_damping, ..RULES };
+            let mut checked = CheckHistory::new(CheckState::Up);
+            checked.rose_ms = Some(0);
+            let needed = expected.map(|_| {
+                for _ in 0..3 {
+                    checked.observe(false, rules, 100);
+                }
+                (1..).find(|_| checked.observe(true, rules, 100) == CheckState::Up).unwrap()
+            });
+            assert_eq!(needed, expected, "flap_damping {flap_damping}");
+        }
+        let mut checked = CheckHistory { damping: 8, ..CheckHistory::new(CheckState::Down) };
+        for _ in 0..3 {
+            checked.observe(true, RULES, 0);
+        }
+        assert_eq!(checked.damped(RULES), Some((3, 16)));
+        assert_eq!(checked.observe(true, CheckRules { flap_damping: 1, ..RULES }, 0), CheckState::Up);
+    }
+
+    #[test]
+    fn a_backend_is_damped_only_while_its_good_checks_would_be_enough() {
+        let mut checked = CheckHistory { damping: 2, ..CheckHistory::new(CheckState::Down) };
+        let mut damped = |good| {
+            checked.observe(good, RULES, 0);
+            checked.damped(RULES)
+        };
+        assert_eq!([true, true, true].map(&mut damped), [None, Some((2, 4)), Some((3, 4))]);
+        assert_eq!(damped(false), None, "it fails again");
+        assert_eq!([true; 4].map(damped), [None, Some((2, 4)), Some((3, 4)), None], "and is up");
     }
 
     #[test]
@@ -352,7 +413,7 @@ mod tests {
         #[test]
         fn checks_never_change_a_standing_too_early(
             checks in proptest::collection::vec((proptest::bool::weighted(0.7), 1_u64..30_000), 1..300),
-            rise in 1_u32..4, fall in 1_u32..4,
+            rise in 1_u32..4, fall in 1_u32..4, flap_damping in 1_u32..9,
         ) {
             let mut checked = CheckHistory::new(CheckState::Unchecked);
             let (mut before, mut run, mut last, mut now_ms) = (CheckState::Unchecked, 0, None, 0);
@@ -360,11 +421,11 @@ mod tests {
                 now_ms += pause_ms;
                 run = if last == Some(good) { run + 1 } else { 1 };
                 last = Some(good);
-                let after = checked.observe(good, rise, fall, now_ms);
+                let after = checked.observe(good, CheckRules { rise, fall, flap_damping }, now_ms);
                 match (before, after) {
                     (CheckState::Up, CheckState::Down) => prop_assert!(!good && run >= fall),
                     (CheckState::Down, CheckState::Up) => prop_assert!(good && run >= rise),
-                    (CheckState::Down, CheckState::Down) => prop_assert!(!good || run < rise * DAMPING_MAX),
+                    (CheckState::Down, CheckState::Down) => prop_assert!(!good || run < rise * flap_damping),
                     (CheckState::Up, CheckState::Up) => prop_assert!(good || run < fall),
                     _ => {}
                 }

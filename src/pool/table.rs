@@ -141,7 +141,7 @@ impl PoolTable {
             let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
             let settle = || self.stick_table.settle(remember.key, place, now, state);
             let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
-            stored.into_iter().for_each(|stored| self.note(stored));
+            stored.into_iter().for_each(|stored| self.note(stored, place.kind));
         }
     }
 
@@ -149,7 +149,7 @@ impl PoolTable {
     pub fn refresh(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
         if let Some(place) = self.place_of(remember, backend) {
             let state = |id| self.state(id, now_ms);
-            self.note(self.stick_table.refresh(remember.key, place, Minute::of_ms(now_ms), state));
+            self.note(self.stick_table.refresh(remember.key, place, Minute::of_ms(now_ms), state), place.kind);
         }
     }
 
@@ -226,6 +226,11 @@ impl PoolTable {
         self.shared.evicted_displaced.load(Relaxed)
     }
 
+    /// Entries of this pool's clients that were worth keeping and found no room.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused_entries.load(Relaxed)
+    }
+
     /// Every entry that is not over and names a backend of the pool, with that backend's index.
     pub fn entries(&self, now_ms: u64) -> impl Iterator<Item = (usize, TableEntry)> + '_ {
         let entries = self.stick_table.entries(0..self.stick_table.buckets(), Minute::of_ms(now_ms));
@@ -265,11 +270,20 @@ impl PoolTable {
         }
     }
 
-    fn note(&self, stored: Stored) {
-        if let Stored::Evicted(EntryKind::Displaced | EntryKind::Overflowed | EntryKind::Brought | EntryKind::Learned) =
-            stored
-        {
-            self.shared.evicted_displaced.fetch_add(1, Relaxed);
+    /// Counts what the stick table has lost by storing an entry of this kind.
+    fn note(&self, stored: Stored, kind: EntryKind) {
+        let is_lost = |kind| {
+            use EntryKind::{Brought, Displaced, Learned, Overflowed};
+            matches!(kind, Displaced | Overflowed | Brought | Learned)
+        };
+        match stored {
+            Stored::Evicted(evicted) if is_lost(evicted) => {
+                self.shared.evicted_displaced.fetch_add(1, Relaxed);
+            }
+            Stored::Refused if is_lost(kind) => {
+                self.shared.refused_entries.fetch_add(1, Relaxed);
+            }
+            _ => {}
         }
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn check() -> Check {
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 1,
+        flap_damping: 8,
         port: None,
         sni: None,
     }

@@ -21,6 +21,7 @@ fn settings(kind: CheckKind) -> CheckSettings {
         timeout: Duration::from_millis(500),
         rise: 2,
         fall: 2,
+        flap_damping: 8,
         port: None,
         sni: None,
     };

@@ -1,5 +1,5 @@
 //! What the process does at intervals: watches the configuration file, closes connections of backends that are drained
-//! or down, writes the stick-table file.
+//! or down, writes the stick-table file, names conditions that cost clients something.
 //!
 //! Decides nothing about health: a backend has the state by which its connections are to close. Invariant: connections
 //! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::alarms::{AlarmFacts, LimitFacts};
 use super::{Server, files, lock_of};
 use crate::clock;
 use crate::connection::Selection;
 use crate::outcome::Ended;
-use crate::pool::Backend;
-use crate::snapshot::Snapshot;
+use crate::pool::{Backend, Pool};
+use crate::snapshot::{Listener, Snapshot};
 
 /// Time over which the connections of a backend close that is marked down, if its pool has `on_marked_down = "close"`.
 const CLOSE_OVER: Duration = Duration::from_secs(60);
@@ -44,6 +45,7 @@ impl Server {
             if snapshot.config.process.watch && self.file_was_replaced() {
                 let _ = changed.try_send(());
             }
+            self.watch_alarms(&snapshot);
             closing = closing_backends(&snapshot, &closing);
             // No snapshot is held while the threads work.
             drop(snapshot);
@@ -64,17 +66,39 @@ impl Server {
             }
             last = Instant::now();
             let server = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || server.write_table_file()).await;
+            let _ = tokio::task::spawn_blocking(move || server.write_table_file(false)).await;
         }
     }
 
-    /// Writes the stick-table file, if the configuration has one; waits for a write that is under way.
-    pub(super) fn write_table_file(&self) {
+    /// Writes the stick-table file, if the configuration has one; waits for a write that is under way. `is_last`: the
+    /// process ends.
+    pub(super) fn write_table_file(&self, is_last: bool) {
         let snapshot = self.current.load_full();
-        if let Some(path) = &snapshot.config.process.stick_table_file
-            && let Err(error) = self.stick_table_file.store(path, &snapshot)
-        {
-            tracing::warn!("stick-table file {}: {error}", path.display());
+        if let Some(path) = &snapshot.config.process.stick_table_file {
+            self.stick_table_file.write(path, &snapshot, is_last);
+        }
+    }
+
+    /// Logs conditions that have begun or ended since the last call.
+    fn watch_alarms(&self, snapshot: &Snapshot) {
+        let now_ms = clock::now_ms();
+        let stick_tables = snapshot.stick_tables();
+        let facts = AlarmFacts {
+            process: LimitFacts {
+                refused: self.admission.refused(),
+                open: self.admission.open(),
+                max: self.admission.connections_max(),
+            },
+            listeners: snapshot.listeners.iter().map(|listener| limit_of(listener)).collect(),
+            descriptors: self.workers.counters().iter().map(|worker| worker.0.accept_paused_descriptors.value()).sum(),
+            stick_tables: stick_tables.iter().map(|(name, pools)| (*name, entries_lost(pools))).collect(),
+            log: self.log_losses(),
+        };
+        for line in lock_of(&self.alarms).observe(&facts, now_ms) {
+            if line.is_over { tracing::info!("{}", line.text) } else { tracing::warn!("{}", line.text) }
+        }
+        for line in lock_of(&self.drains).overdue(snapshot, now_ms) {
+            tracing::warn!("{line}");
         }
     }
 
@@ -92,6 +116,18 @@ impl Server {
             self.threads.shed(&Selection::Of(Arc::clone(&closing.backend)), share as usize, closing.ended).await;
         }
     }
+}
+
+/// The limit on connections of a listener, with its name.
+fn limit_of(listener: &Listener) -> (&str, LimitFacts) {
+    let state = &listener.state;
+    let limit = LimitFacts { refused: state.refused(), open: state.open(), max: state.connections_max() };
+    (&listener.config.name, limit)
+}
+
+/// Entries that the pools of one stick table have lost for want of room.
+pub(super) fn entries_lost(pools: &[&Arc<Pool>]) -> u64 {
+    pools.iter().filter_map(|pool| pool.table()).map(|table| table.evicted_displaced() + table.refused()).sum()
 }
 
 /// The backends that must lose their connections now. A backend that is closing already keeps its end.

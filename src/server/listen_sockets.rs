@@ -125,6 +125,7 @@ impl ListenSockets {
             }
             for socket in sockets {
                 if let Err(why) = socket::listen(socket, *backlog) {
+                    let why = bind_error(&bound.bind, &why);
                     problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, bound.bind));
                     break;
                 }
@@ -174,10 +175,7 @@ impl ListenSockets {
         listener: &Listener,
         made: &mut Vec<UnixFile>,
     ) -> Result<Vec<SocketGroup>, String> {
-        let error = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => "somebody else listens there".to_owned(),
-            _ => error.to_string(),
-        };
+        let error = |error: std::io::Error| bind_error(bind, &error);
         match bind {
             Bind::Tcp(address) => {
                 // The probe finds sockets of other processes. An own socket that overlaps, as 0.0.0.0 does with every
@@ -211,6 +209,15 @@ impl ListenSockets {
 
 /// The sockets of one address (one per worker, or one for all), and the address or the file of a unix socket.
 type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>, Option<UnixFile>);
+
+/// Why an address cannot be bound or listened on. For the path of a unix socket it is known that a process listens.
+fn bind_error(bind: &Bind, error: &std::io::Error) -> String {
+    match (error.kind(), bind) {
+        (std::io::ErrorKind::AddrInUse, Bind::Tcp(address)) => socket::why_in_use(*address),
+        (std::io::ErrorKind::AddrInUse, Bind::Unix(_)) => "somebody else listens there".to_owned(),
+        _ => error.to_string(),
+    }
+}
 
 /// Duplicates a socket from systemd, so that a listener that is removed and one that is added share no descriptor.
 fn adopt_passed(

@@ -3,11 +3,14 @@
 //! Everything here happens once or rarely; connections are the splicer's and the runtimes'. One thread with tokio runs
 //! this, the admin interface and the health checks. Invariant: at any time exactly one configuration is in force.
 
+mod alarms;
 mod descriptors;
+mod drains;
 mod files;
 mod housekeeping;
 mod in_force;
 mod listen_sockets;
+mod lock;
 mod plan;
 mod reload;
 mod status;
@@ -16,7 +19,6 @@ mod systemd;
 mod table_file;
 mod written;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -26,12 +28,15 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use self::alarms::{Alarms, LogLosses};
+use self::drains::Drains;
 use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
+use self::lock::InstanceLock;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, StandardError, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
@@ -83,6 +88,8 @@ pub struct Server {
     stick_table_file: TableFileWriter,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
+    alarms: Mutex<Alarms>,
+    drains: Mutex<Drains>,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
     stopping: AtomicBool,
@@ -124,22 +131,27 @@ impl StartError {
 fn start(path: &Path) -> Result<(), StartError> {
     let identity = files::identity(path);
     let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
-    let _lock = lock_instance(&read.config)?;
+    let lock = InstanceLock::take(&read.config)?;
     start_logging(&read.config);
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(serve(path, read, identity))
+    runtime.block_on(serve(path, read, identity, lock))
 }
 
-async fn serve(path: &Path, read: ReadConfig, identity: Option<FileIdentity>) -> Result<(), StartError> {
+async fn serve(
+    path: &Path,
+    read: ReadConfig,
+    identity: Option<FileIdentity>,
+    lock: Option<InstanceLock>,
+) -> Result<(), StartError> {
     // Before anything is bound, so that a signal during the start is not lost.
     let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
     let sockets =
         admin::Sockets::bind(&read.config.process.admin).map_err(|error| StartError::unavailable("admin", error))?;
-    let (server, first) = Server::new(path, read, identity)?;
+    let (server, first) = Server::new(path, read, identity, Drains::new(lock))?;
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
     server.announce(sockets.http_address());
 
@@ -155,7 +167,7 @@ async fn serve(path: &Path, read: ReadConfig, identity: Option<FileIdentity>) ->
     let _ = stop_admin.send(true);
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
-    server.write_table_file();
+    server.write_table_file(true);
     let access_log = lock_of(&server.access_log).take();
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
@@ -165,7 +177,12 @@ async fn serve(path: &Path, read: ReadConfig, identity: Option<FileIdentity>) ->
 
 impl Server {
     /// Prepares the first snapshot and starts every thread; nothing is accepted yet.
-    fn new(path: &Path, read: ReadConfig, identity: Option<FileIdentity>) -> Result<(Arc<Self>, Prepared), StartError> {
+    fn new(
+        path: &Path,
+        read: ReadConfig,
+        identity: Option<FileIdentity>,
+        drains: Drains,
+    ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
         let count = process.workers.unwrap_or(cores.len());
@@ -178,7 +195,7 @@ impl Server {
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let access_log = AccessLog::start(process.log.format, std::io::stdout())
+        let access_log = AccessLog::start(process.log.format, StandardOutput)
             .map_err(|error| StartError::unavailable("log", error))?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes_max = descriptors::pipes_max(count);
@@ -204,6 +221,8 @@ impl Server {
             bound: Mutex::default(),
             stick_table_file: TableFileWriter::default(),
             admin_socket: Mutex::default(),
+            alarms: Mutex::default(),
+            drains: Mutex::new(drains),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
         };
@@ -216,6 +235,12 @@ impl Server {
         }
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
+        }
+        for backend in lock_of(&self.drains).forgotten(&self.current.load()) {
+            tracing::warn!(
+                "backend {backend} was drained by command in the process before and serves clients again; \
+                 `sessile drain {backend}` drains it, `sessile ready {backend}` ends this message"
+            );
         }
         tracing::info!(
             "ready: {} workers, at most {} connections, digest {:016x}",
@@ -243,6 +268,14 @@ impl Server {
         }
         housekeeping.abort();
         table_file.abort();
+    }
+
+    /// Lines that the access log has lost so far.
+    fn log_losses(&self) -> LogLosses {
+        let access_log = lock_of(&self.access_log);
+        let losses =
+            |log: &AccessLog| LogLosses { dropped: log.dropped(), lost: log.lost(), error: log.lost_because() };
+        access_log.as_ref().map(losses).unwrap_or_default()
     }
 
     /// Reloads in a task of its own, so that a signal to stop never waits for it.
@@ -321,21 +354,6 @@ async fn stop_signal([terminate, interrupt, quit, user1]: &mut [Signal; 4]) {
     }
 }
 
-/// Allows one process per admin socket, whatever addresses it binds: with `SO_REUSEPORT` a second process would take
-/// half of the connections. The lock ends with the process.
-fn lock_instance(config: &Config) -> Result<Option<File>, StartError> {
-    let Some(socket) = &config.process.admin.socket else { return Ok(None) };
-    let path = socket.with_extension("lock");
-    let cannot = |why: String| StartError::unavailable("admin.socket", format!("{}: {why}", path.display()));
-    written::make_folder(socket, written::OPEN).map_err(|error| cannot(error.to_string()))?;
-    let file = File::options().create(true).append(true).open(&path).map_err(|error| cannot(error.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(cannot("another sessile runs with this admin socket".into())),
-        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error.to_string())),
-    }
-}
-
 /// Sends messages of the process to standard error; the access log goes to standard output.
 fn start_logging(config: &Config) {
     let level = match config.process.log.level {
@@ -344,7 +362,7 @@ fn start_logging(config: &Config) {
         LogLevel::Info => tracing::Level::INFO,
         LogLevel::Debug => tracing::Level::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    let subscriber = tracing_subscriber::fmt().with_writer(|| StandardError).with_max_level(level).with_target(false);
     let _ = match config.process.log.format {
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),

@@ -6,18 +6,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::table_file::TableFileReport;
 use super::{Server, lock_of};
+use crate::access_log;
 use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView};
 use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
-    RuntimeStatus, Status, StickTableStatus, StoreStatus, WorkerStatus,
+    RuntimeStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
 use crate::plan::Plan;
 use crate::pool::{self, AdminState, Health, PoolTable};
+use crate::snapshot::Snapshot;
 use crate::store::{BreakerState, Store};
 
 /// How many of the most frequent keys are shown.
@@ -34,13 +37,20 @@ impl Control for Server {
         let snapshot = self.current.load_full();
         let bound = lock_of(&self.bound).clone();
         let addresses = |name: &str| bound.iter().find(|(known, _)| known == name).map(|(_, bind)| bind.clone());
-        let listeners = snapshot.listeners.iter().map(|listener| ListenerStatus {
-            name: listener.config.name.clone(),
-            bind: addresses(&listener.config.name).unwrap_or_default(),
-            open: listener.state.open() as u64,
-            max: listener.config.max_connections.map(|max| max as u64),
-            totals: ListenerTotals::sum(&listener.state.counters),
+        let at_limit = lock_of(&self.alarms).process();
+        let listeners = snapshot.listeners.iter().map(|listener| {
+            let at_limit = lock_of(&self.alarms).listener(&listener.config.name);
+            ListenerStatus {
+                name: listener.config.name.clone(),
+                bind: addresses(&listener.config.name).unwrap_or_default(),
+                open: listener.state.open() as u64,
+                max: listener.config.max_connections.map(|max| max as u64),
+                at_limit: at_limit.is_active(),
+                limit_reached: at_limit.times(),
+                totals: ListenerTotals::sum(&listener.state.counters),
+            }
         });
+        let log = self.log_losses();
         let now_ms = clock::now_ms();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -56,22 +66,31 @@ impl Control for Server {
                 sources: self.admission.sources() as u64,
                 hello_memory_bytes: self.admission.hello_memory.held() as u64,
                 hello_memory_max_bytes: self.admission.hello_memory.most() as u64,
+                at_limit: at_limit.is_active(),
+                limit_reached: at_limit.times(),
             },
-            log_lost: lock_of(&self.access_log).as_ref().map_or(0, |access_log| access_log.lost()),
+            log_lost: log.lost,
+            log_dropped: log.dropped,
+            log_complaint: log.complaint(),
+            messages_lost: access_log::messages_lost(),
+            stick_table_file: self.table_file_status(&snapshot),
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
-            pools: snapshot.pools.iter().map(|pool| pool_status(pool, now_ms)).collect(),
+            pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
             stick_tables: Vec::new(),
             store: store_status(&self.store),
+            requests_refused: status::refusals(self.runtimes.counters(), |counters| &counters.requests_refused),
+            responses_refused: status::refusals(self.runtimes.counters(), |counters| &counters.responses_refused),
             conversations: self.runtimes.counters().iter().map(|own| RuntimeStatus::read(&own.0)).collect(),
-            workers: self.workers.counters().iter().map(|worker| WorkerStatus::read(&worker.0)).collect(),
+            workers: self.workers_status(),
         }
     }
 
     fn stick_tables(&self) -> Vec<StickTableView> {
         let snapshot = self.current.load_full();
         let now_ms = clock::now_ms();
-        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| stick_table_view(name, pools, now_ms);
+        let full = |name: &str| lock_of(&self.alarms).stick_table(name).is_active();
+        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| stick_table_view(name, pools, full(name), now_ms);
         snapshot.stick_tables().iter().filter_map(view).collect()
     }
 
@@ -96,6 +115,7 @@ impl Control for Server {
         }
         let is = known.backends().iter().find(|known| known.name() == backend);
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
+        lock_of(&self.drains).ordered(pool, backend, &snapshot);
         tracing::info!("backend {pool}/{backend}: {word}, by command");
         Ok(format!("{pool}/{backend}: {word}"))
     }
@@ -106,29 +126,59 @@ impl Control for Server {
     }
 }
 
-fn pool_status(pool: &pool::Pool, now_ms: u64) -> PoolStatus {
-    let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
-        name: backend.name().to_owned(),
-        address: backend.address().to_string(),
-        state: backend.state_word(now_ms).to_owned(),
-        complaint: backend.complaint(),
-        up: backend.standing().serves(),
-        ejected: backend.health(now_ms) == Health::Ejected,
-        runtime: backend.runtime_word(now_ms).map(str::to_owned),
-        backup: config.backup,
-        weight: config.weight,
-        leases: backend.leases(),
-        totals: BackendTotals::sum(backend.all_counters()),
-    });
-    PoolStatus {
-        name: pool.name().to_owned(),
-        balance: pool.config().balance.word().to_owned(),
-        digest: format!("{:016x}", pool.digest()),
-        breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
-        dropped_cookies: pool.dropped_cookies(),
-        cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
-        backends: backends.collect(),
+impl Server {
+    fn pool_status(&self, pool: &pool::Pool, now_ms: u64) -> PoolStatus {
+        let drains = lock_of(&self.drains);
+        let forgotten = |backend: &pool::Backend| drains.is_forgotten(pool.name(), backend.name());
+        let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
+            name: backend.name().to_owned(),
+            address: backend.address().to_string(),
+            state: backend.state_word(now_ms).to_owned(),
+            complaint: complaint(backend, now_ms),
+            up: backend.standing().serves(),
+            ejected: backend.health(now_ms) == Health::Ejected,
+            runtime: backend
+                .runtime_word(now_ms)
+                .or_else(|| (config.weight > 0 && forgotten(backend)).then_some("drain_forgotten"))
+                .map(str::to_owned),
+            drain_s: backend.draining_since().map(|since_ms| now_ms.saturating_sub(since_ms) / 1_000),
+            backup: config.backup,
+            weight: config.weight,
+            leases: backend.leases(),
+            totals: BackendTotals::sum(backend.all_counters()),
+        });
+        PoolStatus {
+            name: pool.name().to_owned(),
+            balance: pool.config().balance.word().to_owned(),
+            digest: format!("{:016x}", pool.digest()),
+            breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+            dropped_cookies: pool.dropped_cookies(),
+            cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
+            backends: backends.collect(),
+        }
     }
+
+    /// Counters of each worker; lines that its runtime dropped count as its own.
+    fn workers_status(&self) -> Vec<WorkerStatus> {
+        let dropped = self.runtimes.counters().iter().map(|runtime| runtime.0.log_dropped.value());
+        let workers = self.workers.counters().iter().zip(dropped).map(|(worker, dropped)| {
+            let own = WorkerStatus::read(&worker.0);
+            WorkerStatus { log_dropped: own.log_dropped + dropped, ..own }
+        });
+        workers.collect()
+    }
+
+    fn table_file_status(&self, snapshot: &Snapshot) -> Option<TableFileStatus> {
+        let path = snapshot.config.process.stick_table_file.as_ref()?;
+        let TableFileReport { failures, written_unix_s, complaint } = self.stick_table_file.report();
+        Some(TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint })
+    }
+}
+
+/// What is wrong with a backend, by its checks and by its responses; empty if nothing is.
+fn complaint(backend: &pool::Backend, now_ms: u64) -> String {
+    let of_checks = Some(backend.complaint()).filter(|complaint| !complaint.is_empty());
+    of_checks.into_iter().chain(backend.response_complaint(now_ms)).collect::<Vec<_>>().join("; ")
 }
 
 /// The shared store; `None`: the configuration has none.
@@ -163,7 +213,7 @@ fn store_status(store: &Store) -> Option<StoreStatus> {
 
 /// A stick table and its most frequent keys. Pools that share a table have the same backends, so the first pool names
 /// them.
-fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Option<StickTableView> {
+fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], full: bool, now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
     let table = first.table()?;
     let (stats, (hottest, hottest_sampled)) = (table.stats(now_ms), table.top_keys(HOTTEST_SHOWN, now_ms));
@@ -177,6 +227,8 @@ fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], now_ms: u64) -> Opti
         displaced: stats.displaced,
         learned: stats.learned,
         evicted_displaced: pools.iter().filter_map(|pool| pool.table()).map(PoolTable::evicted_displaced).sum(),
+        refused: pools.iter().filter_map(|pool| pool.table()).map(PoolTable::refused).sum(),
+        full,
         hottest_share: hottest.first().map_or(0.0, |hottest| hottest.share),
         hottest_error: hottest.first().map_or(0.0, |hottest| hottest.share_error),
         hottest_sampled,

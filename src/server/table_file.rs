@@ -53,9 +53,50 @@ fn report(section: &LoadedSection) {
 /// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
 /// next write removes.
 #[derive(Debug, Default)]
-pub(super) struct TableFileWriter(Mutex<()>);
+pub(super) struct TableFileWriter(Mutex<()>, Mutex<TableFileReport>);
+
+/// How the writes of the file went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TableFileReport {
+    /// Writes that failed.
+    pub(super) failures: u64,
+    /// When the file was last written, in seconds since 1970; `None`: not by this process.
+    pub(super) written_unix_s: Option<u64>,
+    /// Why the last write failed; empty if it did not.
+    pub(super) complaint: String,
+}
 
 impl TableFileWriter {
+    /// How the writes went so far.
+    pub(super) fn report(&self) -> TableFileReport {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes the file and logs a failure that is new, also an old one if this is the last write.
+    pub(super) fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
+        let written = self.store(path, snapshot);
+        let mut report = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut report.complaint);
+        match written {
+            Ok(()) => {
+                report.written_unix_s = Some(clock::unix_s());
+                if !before.is_empty() {
+                    tracing::info!("stick-table file {} is written again", path.display());
+                }
+            }
+            Err(error) => {
+                report.failures += 1;
+                report.complaint = error.to_string();
+                if is_last || before != report.complaint {
+                    let (path, why) = (path.display(), &report.complaint);
+                    tracing::warn!(
+                        "stick-table file {path} cannot be written: {why}; a restart loses the stick tables"
+                    );
+                }
+            }
+        }
+    }
+
     /// Writes the entries of every stick table, after a write that is under way.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
         // A write that panicked left at most an unfinished file.
@@ -154,6 +195,23 @@ remember = "1d"
             let recalled = after.pools[0].table().unwrap().lookup_value(value.as_bytes(), clock::now() / 1_000);
             assert_eq!(recalled, TableLookup::At(1, kind), "{value}");
         }
+    }
+
+    #[test]
+    fn writes_that_fail_are_reported_until_one_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("folder").join("stick-table");
+        let (snapshot, writer) = (snapshot(None), TableFileWriter::default());
+        assert_eq!(writer.report(), TableFileReport::default());
+        (0..2).for_each(|_| writer.write(&path, &snapshot, false));
+        let report = writer.report();
+        assert_eq!((report.failures, report.written_unix_s), (2, None));
+        assert!(report.complaint.contains("No such file"), "{report:?}");
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        writer.write(&path, &snapshot, false);
+        let report = writer.report();
+        assert_eq!((report.failures, &*report.complaint), (2, ""));
+        assert!(report.written_unix_s.is_some());
     }
 
     #[test]

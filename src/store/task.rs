@@ -30,6 +30,7 @@ use super::pending::{Pending, PendingValue};
 use super::refusal::Refusal;
 use super::{BreakerState, Reconfigure, StoreOperation, StoreRequest, StoreShared, StoredValue};
 use crate::clock;
+use crate::remote_text;
 use crate::snapshot::Current;
 use crate::sticky::table::EntryKind;
 
@@ -184,9 +185,7 @@ impl StoreTask {
                 self.link = None;
                 self.refusal = Refusal::default();
                 self.shared.breaker.open();
-                let is_new =
-                    self.shared.set_status(|status| std::mem::replace(&mut status.complaint, why.clone()) != why);
-                if is_new {
+                if let Some(why) = self.shared.complain(&why) {
                     tracing::warn!("shared store {}: {why}; no request is sent to it until it answers", access.config);
                 }
             }
@@ -209,8 +208,8 @@ impl StoreTask {
         self.refusal = Refusal::default();
         self.shared.breaker.open();
         self.shared.counters.opened.fetch_add(1, Relaxed);
-        self.shared.set_status(|status| why.clone_into(&mut status.complaint));
-        if let Some(access) = &self.access {
+        let complaint = self.shared.complain(why);
+        if let Some((access, why)) = self.access.as_ref().zip(complaint) {
             tracing::warn!("shared store {}: {why}; no request is sent to it until it answers", access.config);
         }
     }
@@ -308,9 +307,8 @@ impl StoreTask {
         if !self.refusal.refused() {
             return;
         }
-        let why = format!("it refuses writes: {why}");
-        let is_new = self.shared.set_status(|status| std::mem::replace(&mut status.complaint, why.clone()) != why);
-        if let (true, Some(access)) = (is_new, &self.access) {
+        let complaint = self.shared.complain(&format!("it refuses writes: {why}"));
+        if let Some((access, why)) = self.access.as_ref().zip(complaint) {
             tracing::warn!(
                 "shared store {}: {why}; it is still read, and writes are tried again every second",
                 access.config
@@ -421,6 +419,14 @@ impl StoreTask {
 impl StoreShared {
     fn set_status<T>(&self, what: impl FnOnce(&mut super::StatusText) -> T) -> T {
         what(&mut self.status_text.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Sets the complaint, which may have words of the store in it, and returns it as it is shown; `None`: it is the
+    /// complaint that stands already.
+    fn complain(&self, why: &str) -> Option<String> {
+        let shown = remote_text::shown(why);
+        let before = self.set_status(|status| std::mem::replace(&mut status.complaint, shown.clone()));
+        (before != shown).then_some(shown)
     }
 }
 

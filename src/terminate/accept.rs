@@ -30,7 +30,8 @@ pub async fn accept(
     let context = &conversation.context;
     // A route that terminates has a server: its certificates were read when the snapshot was built.
     let server = routed.server().ok_or(Ended::LocalError)?;
-    let mut client = Stream::with_client(socket, server.config()).map_err(|_| Ended::LocalError)?;
+    let mut client =
+        Stream::with_client(socket, server.config(), conversation.state.alert()).map_err(|_| Ended::LocalError)?;
     if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline).await {
         if ended != Ended::HandshakeFailed {
             return Err(ended);

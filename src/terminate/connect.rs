@@ -171,7 +171,7 @@ impl Connector<'_> {
         let Some(upstream) = self.upstream else { return Ok(stream) };
         let alpn = if self.pool.config().http { Some(&b"http/1.1"[..]) } else { self.secured.alpn.as_deref() };
         let tls = upstream.connect(address, alpn).map_err(|_| ConnectFailure::Tls)?;
-        Stream::connect(stream.into_socket(), tls)
+        Stream::connect(stream.into_socket(), tls, self.conversation.state.alert())
             .await
             .map_err(|fault| fault.local().map_or(ConnectFailure::Tls, ConnectFailure::Local))
     }

@@ -84,7 +84,8 @@ impl RuntimeContext {
 
     /// Logs a record; it is flushed together with others, at most [`BATCH_MS`] later.
     pub fn write(self: &Rc<Self>, record: LogRecord) {
-        self.access_log.borrow_mut().push(record);
+        let dropped = self.access_log.borrow_mut().push(record);
+        self.counters().log_dropped.add(dropped as u64);
         if !self.flushing.replace(true) {
             let context = Rc::clone(self);
             // While the thread ends there is no runtime; the sender flushes when it is dropped.
@@ -92,7 +93,7 @@ impl RuntimeContext {
                 tokio::task::spawn_local(async move {
                     tokio::time::sleep(Duration::from_millis(BATCH_MS)).await;
                     context.flushing.set(false);
-                    context.access_log.borrow_mut().flush();
+                    context.flush();
                 });
             }
         }
@@ -102,9 +103,14 @@ impl RuntimeContext {
     fn note_stuck(&self, took: Micros) {
         self.counters().stuck.add(1);
         let message = format!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
-        let mut access_log = self.access_log.borrow_mut();
-        access_log.push(LogRecord::Message(Message { level: LogLevel::Warn, message }));
-        access_log.flush();
+        self.access_log.borrow_mut().push(LogRecord::Message(Message { level: LogLevel::Warn, message }));
+        self.flush();
+    }
+
+    /// Hands the logged records over to the writer.
+    fn flush(&self) {
+        let dropped = self.access_log.borrow_mut().flush();
+        self.counters().log_dropped.add(dropped as u64);
     }
 
     /// The counters of this runtime.
@@ -265,7 +271,7 @@ async fn serve(
     for _ in 0..=all.min(1) {
         tokio::task::yield_now().await;
     }
-    context.access_log.borrow_mut().flush();
+    context.flush();
 }
 
 fn handle(context: &RuntimeContext, command: ThreadCommand) {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::stream::AlertNote;
 use crate::access_log;
 use crate::attempt;
 use crate::clock::{self, Micros};
@@ -78,6 +79,8 @@ pub struct ConversationState {
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
     cancelled: Cell<Option<Ended>>,
+    /// The alert by which TLS failed last, with the client or with a backend.
+    alert: AlertNote,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -93,6 +96,7 @@ impl ConversationState {
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
             cancelled: Cell::new(None),
+            alert: AlertNote::default(),
             waker: RefCell::default(),
         }
     }
@@ -153,6 +157,11 @@ impl ConversationState {
         if let Some(value) = value.as_ref().filter(|_| self.is_serving()) {
             store(pool, value, remember.key, backend);
         }
+    }
+
+    /// Where streams of the conversation note the alert by which TLS fails.
+    pub fn alert(&self) -> &AlertNote {
+        &self.alert
     }
 
     /// Why the last request got another backend than its client had before.
@@ -248,7 +257,9 @@ impl ConversationState {
     /// The line of the access log for a conversation that has just ended.
     pub fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
         let tls = self.facts.borrow_mut().tls.take();
-        self.record(|record| record.line(ended, duration_us, tls))
+        let is_tls = matches!(ended, Ended::HandshakeFailed | Ended::ClientTls | Ended::BackendTls);
+        let line = self.record(|record| record.line(ended, duration_us, tls));
+        access_log::ConnectionLine { alert: self.alert.get().filter(|_| is_tls), ..line }
     }
 }
 

@@ -4,8 +4,10 @@
 //! protocol inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS
 //! did not announce is never reported as a clean one.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +17,7 @@ use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use crate::clock;
 use crate::fault::Fault;
+use crate::tls::TlsAlert;
 
 /// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
 pub const UNSENT_MAX: usize = 32 * 1024;
@@ -45,26 +48,31 @@ pub trait ByteStream {
     /// Ends sending; the peer may go on.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 }
+/// The alert by which TLS has failed, for the log; `None`: it has not.
+pub type AlertNote = Rc<Cell<Option<TlsAlert>>>;
 
 /// A socket with or without TLS.
 pub struct Stream {
     socket: Socket,
     tls: Option<Box<Connection>>,
     closing: bool,
+    /// `None`: no TLS.
+    alert: Option<AlertNote>,
 }
 
 impl Stream {
     /// Makes a stream that has no TLS.
     pub fn plain(socket: Socket) -> Self {
-        Self { socket, tls: None, closing: false }
+        Self { socket, tls: None, closing: false, alert: None }
     }
 
     /// Makes a stream towards a client that is to make a handshake; see [`Self::take_in`] and
-    /// [`Self::take_in_more`].
-    pub fn with_client(socket: Socket, config: Arc<ServerConfig>) -> Result<Self, Fault> {
+    /// [`Self::take_in_more`]. `alert` gets the alert of a failure, also after the handshake.
+    pub fn with_client(socket: Socket, config: Arc<ServerConfig>, alert: &AlertNote) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Local)?;
         tls.set_buffer_limit(Some(UNSENT_MAX));
-        Ok(Self { socket, tls: Some(Box::new(Connection::Server(tls))), closing: false })
+        let tls = Some(Box::new(Connection::Server(tls)));
+        Ok(Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) })
     }
 
     /// Processes the bytes of the handshake that the worker has read. They come before the first read of the socket: a
@@ -73,7 +81,10 @@ impl Stream {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         while !unread.is_empty() {
             tls.read_tls(&mut unread).map_err(|_| Fault::Tls)?;
-            tls.process_new_packets().map_err(|_| Fault::Tls)?;
+            if let Err(error) = tls.process_new_packets() {
+                self.note(&error);
+                return Err(Fault::Tls);
+            }
         }
         Ok(())
     }
@@ -98,10 +109,11 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Makes the handshake with a backend.
-    pub async fn connect(socket: Socket, mut tls: ClientConnection) -> Result<Self, Fault> {
+    /// Makes the handshake with a backend. `alert` as for [`Self::accept`].
+    pub async fn connect(socket: Socket, mut tls: ClientConnection, alert: &AlertNote) -> Result<Self, Fault> {
         tls.set_buffer_limit(Some(UNSENT_MAX));
-        let mut stream = Self { socket, tls: Some(Box::new(Connection::Client(tls))), closing: false };
+        let tls = Some(Box::new(Connection::Client(tls)));
+        let mut stream = Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) };
         stream.shake_hands().await?;
         Ok(stream)
     }
@@ -121,6 +133,12 @@ impl Stream {
             self.poll_flush(cx)
         })
         .await
+    }
+
+    fn note(&self, error: &rustls::Error) {
+        if let Some(alert) = &self.alert {
+            alert.set(TlsAlert::of(error));
+        }
     }
 
     /// Ends sending after an alert or another last word, and drops what the peer still sends, until it closes or
@@ -237,7 +255,8 @@ impl Stream {
             }
             Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
         };
-        if tls.process_new_packets().is_err() {
+        if let Err(error) = tls.process_new_packets() {
+            self.note(&error);
             // The alert goes out as far as there is room. A reset could destroy it before the peer reads it.
             if self.poll_flush(cx).is_ready() {
                 self.socket.shutdown();

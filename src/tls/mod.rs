@@ -6,6 +6,7 @@
 //! Invariant: a `Termination` is complete: every file was read, is valid and fits the others. A `Termination` never
 //! changes; a connection keeps the part that it uses.
 
+mod alert;
 mod certs;
 mod client;
 mod clients;
@@ -27,6 +28,7 @@ use ahash::{AHashMap, AHashSet};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
+pub use self::alert::TlsAlert;
 pub use self::certs::{Index, ServerCertificate};
 pub use self::client::ServerTrust;
 pub use self::clients::{CertificateExpired, Identity};

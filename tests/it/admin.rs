@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -62,6 +63,66 @@ fn every_view_is_on_both_doors_and_only_the_socket_reloads() {
     let (status, body) = unix_post(&sessile.admin(), "/reload").unwrap();
     assert_eq!((status, sessile.status()["generation"].as_u64()), (200, Some(2)), "{body}");
     assert_eq!(unix_get(&sessile.admin(), "/reload").unwrap().0, 405);
+}
+
+/// Status of a GET over the port with these header lines.
+fn status_with(port: SocketAddr, fields: &str) -> u16 {
+    let mut stream = TcpStream::connect(port).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET /connections HTTP/1.1\r\n{fields}Connection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_site_that_a_browser_shows_reads_nothing_over_the_port() {
+    let backend = Backend::named("b");
+    let admin = format!("{ADMIN}names = [\"metrics.test\"]\n");
+    let sessile = Sessile::start(&format!("{}{admin}{}", listener("p", ""), pool("p", "", &[backend.address])));
+    let port = port(&sessile);
+    assert_eq!(status_with(port, "Host: rebound.attacker.test\r\n"), 421);
+    assert_eq!(status_with(port, &format!("Host: {port}\r\nOrigin: http://attacker.test\r\n")), 403);
+    for served in ["Host: metrics.test:80\r\n", "Host: localhost\r\n", "Host: [::1]:1\r\n"] {
+        assert_eq!(status_with(port, served), 200, "{served}");
+    }
+}
+
+#[test]
+fn half_sent_requests_stop_neither_health_nor_metrics() {
+    let backend = Backend::named("b");
+    let config = format!("{}{ADMIN}{}", listener("p", ""), pool("p", "", &[backend.address]));
+    let sessile = Sessile::start(&config);
+    let port = port(&sessile);
+    let half = |mut stream: TcpStream| {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").unwrap();
+        stream
+    };
+    let held: Vec<_> = (0..200).map(|_| half(TcpStream::connect(port).unwrap())).collect();
+    let begun = Instant::now();
+    assert_eq!((over(port, "GET", "/healthz").0, over(port, "GET", "/metrics").0), (200, 200));
+    assert_eq!(unix_get(&sessile.admin(), "/readyz").unwrap().0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    // The rest of them is closed when the time of a head is over.
+    for mut stream in held {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(matches!(stream.read(&mut [0; 256]), Ok(_) | Err(_)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn only_the_owner_can_hold_the_lock() {
+    let backend = Backend::named("b");
+    let mut sessile = Sessile::start(&(listener("p", "") + &pool("p", "", &[backend.address])));
+    let lock = sessile.admin().with_extension("lock");
+    let mode = || std::fs::metadata(&lock).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    sessile.signal(rustix::process::Signal::TERM);
+    sessile.wait();
+    std::fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
+    sessile.restart();
+    assert_eq!(mode(), 0o600, "one that an earlier version has made");
 }
 
 #[test]

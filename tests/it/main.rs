@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod admin; // the admin interface and the commands that use it
+mod attention; // what needs attention: one log line, one metric, one word in status
 mod balance; // how workers share connections
 mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind

@@ -7,6 +7,9 @@ use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, SECOND};
 use crate::config::{Check, CheckKind, Eject, PoolTls, ProxyOut, ProxyTlv, ProxyVersion, keys};
 
+/// Default of `flap_damping`.
+const FLAP_DAMPING: u32 = 8;
+
 /// Reads `[pool.check]`; `None`: off. In a pool with `[pool.tls]` a TLS check sends and verifies the pool's server
 /// name.
 pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> {
@@ -17,6 +20,7 @@ pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> 
         timeout: section.read("timeout", value::duration(10 * MILLISECOND, HOUR)).unwrap_or(SECOND),
         rise: section.read("rise", value::integer(1..=1000)).unwrap_or(2),
         fall: section.read("fall", value::integer(1..=1000)).unwrap_or(3),
+        flap_damping: flap_damping(&section),
         port: section.read("port", value::integer(1..=65_535)),
         sni: section.read("sni", value::server_name).or_else(|| tls?.sni.clone()),
     };
@@ -32,6 +36,12 @@ pub(super) fn check(pool: &Section<'_>, tls: Option<&PoolTls>) -> Option<Check> 
         section.warn("timeout", Bad::new(why));
     }
     Some(check)
+}
+
+/// Greatest factor of `rise`; the word "off" is 1.
+fn flap_damping(section: &Section<'_>) -> u32 {
+    let factor = section.read("flap_damping", value::unless("off", value::integer(2..=1000)));
+    factor.map_or(FLAP_DAMPING, |factor| factor.unwrap_or(1))
 }
 
 /// Reads `[pool.eject]`; `None`: off.

@@ -101,6 +101,7 @@ fn admin(top: &Section<'_>) -> Admin {
         mode: admin.read("mode", value::mode).unwrap_or(0o660),
         group: admin.read("group", value::group),
         http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
+        names: admin.values("names", value::server_name),
     }
 }
 

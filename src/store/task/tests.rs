@@ -105,6 +105,21 @@ fn in_a_long_outage_what_was_learned_last_is_kept() {
 }
 
 #[test]
+fn a_complaint_with_words_of_the_store_is_one_short_line() {
+    let mut task = task();
+    let access = task.access.clone().unwrap();
+    let why = format!("NO\r\n2026 ERROR forged\u{1b}[2J{}", "x".repeat(1 << 20));
+    task.dialled(DialResult { link: Err(why.clone()), ..failed(&access, 0) });
+    let complaint = |task: &StoreTask| task.shared.set_status(|status| status.complaint.clone());
+    assert!(complaint(&task).starts_with("NO\\r\\n2026 ERROR forged\\u{1b}[2Jxxx"), "{}", complaint(&task));
+    assert!(complaint(&task).len() < 1_000);
+    task.refused(&why);
+    assert!(complaint(&task).starts_with("it refuses writes: NO\\r\\n2026"), "{}", complaint(&task));
+    task.give_up_link(&why);
+    assert!(complaint(&task).starts_with("NO\\r\\n2026"), "{}", complaint(&task));
+}
+
+#[test]
 fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
     ends(|| async {
         let mut task = task();

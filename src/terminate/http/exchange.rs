@@ -21,7 +21,7 @@ use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
-use crate::http::{Framing, Progress, Version};
+use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
 use crate::terminate::conversation::Conversation;
@@ -314,7 +314,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 down.any = true;
                 Ok(())
             }
-            Ok(None) => Err(RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway)),
+            Ok(None) => Err(RequestFailure::refused_response(Refused::HeadTooLong)),
             Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
                 // The end of the connection delimits this body (RFC 9112 §6.3).
                 down.body = Some(Body::new(Framing::None));
@@ -331,7 +331,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
 
     /// Reads a head or a piece of a body from the backend's bytes; false if they are too few.
     fn read_response(&mut self, up: &RequestProgress, down: &mut ResponseProgress) -> Result<bool, RequestFailure> {
-        let refused = |_| RequestFailure::with_reply(Ended::ResponseRefused, StatusCode::BadGateway);
+        let refused = RequestFailure::refused_response;
         if let Some(body) = &mut down.body {
             down.checked = body.scan(self.upstream.unread.bytes()).map_err(refused)?.length;
             return Ok(true);

@@ -88,13 +88,13 @@ impl HttpConnection<'_> {
                 Err(or_probe(ended, checks))
             }
             HeadWait::TimedOut if begun.is_some() => {
-                Err(self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout).await)
+                Err(self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout, None).await)
             }
             HeadWait::TimedOut => {
                 self.finish().await;
                 Err(or_probe(if first { Ended::Silent } else { Ended::KeepaliveTimeout }, checks))
             }
-            HeadWait::Refused(refused) => Err(self.refuse_head(refused.status(), Ended::RequestRefused).await),
+            HeadWait::Refused(why) => Err(self.refuse_head(why.status(), Ended::RequestRefused, Some(why)).await),
         }
     }
 }

@@ -11,8 +11,8 @@ use super::request_log::RequestLog;
 use super::{AfterRequest, HttpConnection};
 use crate::clock::{self, Micros};
 use crate::connection::request_id;
-use crate::http::Method;
 use crate::http::answer::{self, StatusCode};
+use crate::http::{Method, Refused};
 use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::{LINGER, until};
@@ -34,22 +34,34 @@ pub struct RequestFailure {
     pub reply: Option<StatusCode>,
     /// The backend closed before a byte of a response.
     pub no_response: bool,
+    /// Why the request or its response was refused; `None`: neither was.
+    pub refused: Option<Refused>,
 }
 
 impl RequestFailure {
     /// A failure that the client learns from a local reply.
     pub fn with_reply(ended: Ended, status: StatusCode) -> Self {
-        Self { ended, reply: Some(status), no_response: false }
+        Self { ended, reply: Some(status), no_response: false, refused: None }
     }
 
     /// A failure that only closes the client's connection.
     pub fn without_reply(ended: Ended) -> Self {
-        Self { ended, reply: None, no_response: false }
+        Self { ended, reply: None, no_response: false, refused: None }
+    }
+
+    /// The body of the request is refused.
+    pub fn refused_request(why: Refused) -> Self {
+        Self { refused: Some(why), ..Self::with_reply(Ended::RequestRefused, why.status()) }
+    }
+
+    /// The response is refused: it is not passed on.
+    pub fn refused_response(why: Refused) -> Self {
+        Self { refused: Some(why), ..Self::with_reply(Ended::ResponseRefused, StatusCode::BadGateway) }
     }
 
     /// The backend has closed or reset; `any`: after bytes of a response.
     pub fn cut(ended: Ended, any: bool) -> Self {
-        Self { ended, reply: Some(StatusCode::BadGateway), no_response: !any }
+        Self { no_response: !any, ..Self::with_reply(ended, StatusCode::BadGateway) }
     }
 
     /// No backend could be picked or connected.
@@ -58,7 +70,7 @@ impl RequestFailure {
             Ended::BackendTls => StatusCode::BadGateway,
             _ => StatusCode::Unavailable,
         };
-        Self { ended, reply: (ended.fault() != Party::Client).then_some(status), no_response: false }
+        Self { reply: (ended.fault() != Party::Client).then_some(status), ..Self::without_reply(ended) }
     }
 
     /// The request does not belong on this connection (RFC 9110 §15.5.20).
@@ -70,7 +82,7 @@ impl RequestFailure {
 impl HttpConnection<'_> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
-        self.log_request(log, failure.reply.map_or(0, StatusCode::code), failure.ended);
+        self.log_refused(log, failure.reply.map_or(0, StatusCode::code), failure.ended, failure.refused);
         if let Some(status) = failure.reply {
             let silence = if log.has_body { LINGER_INSIDE } else { LINGER };
             self.write_reply(status, log.meta.method == Method::Head, silence).await;
@@ -78,9 +90,10 @@ impl HttpConnection<'_> {
         AfterRequest::Over(failure.ended)
     }
 
-    /// Replies to bytes that are not a request, or not a whole one.
-    pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended) -> Ended {
+    /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
+    pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
+        self.log_refused(&RequestLog::of_unread(), status.code(), ended, refused);
         self.write_reply(status, false, LINGER).await;
         ended
     }

@@ -16,7 +16,7 @@ pub fn unix_post(socket: &Path, path: &str) -> Option<(u16, String)> {
 
 /// One exchange over any stream.
 pub fn exchange(mut stream: impl Read + Write, method: &str, path: &str) -> Option<(u16, String)> {
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: test\r\nContent-Length: 0\r\n\r\n").ok()?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;

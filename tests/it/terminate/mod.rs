@@ -17,6 +17,7 @@ mod learned;
 mod load;
 mod mixed;
 mod programs;
+mod refusals;
 mod relay;
 mod stick_table;
 mod store;

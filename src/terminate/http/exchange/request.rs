@@ -113,7 +113,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                     up.begun = true;
                     Ok(())
                 }
-                Err(refused) => Err(RequestFailure::with_reply(Ended::RequestRefused, refused.status())),
+                Err(refused) => Err(RequestFailure::refused_request(refused)),
             });
         }
         // Bytes held back so far must not wait for more, which may never come.

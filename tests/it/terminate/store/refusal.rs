@@ -1,8 +1,12 @@
 //! A store that replies with errors: it is full, a key has another type, it is a replica.
 
+use std::io::{Read, Write};
+
 use super::redis::{Redis, Slow};
 use super::{AMPLE, User, Visitor, application, count, nobody_was_refused, seen, stands, store, text};
+use crate::support::backend::Backend;
 use crate::support::program::free_address;
+use crate::support::sessile::run;
 use crate::support::{Sessile, eventually};
 
 fn logins(visitor: &mut Visitor, count: usize) -> Vec<User> {
@@ -106,4 +110,35 @@ fn a_store_that_has_become_a_replica_is_left_alone_until_it_is_none() {
     is_well(&instance);
     eventually("the store to know", || (redis.dump().len() == before.len() + meanwhile.len()).then_some(()));
     nobody_was_refused(&instance);
+}
+
+#[test]
+fn what_a_store_says_forges_no_line_and_fills_no_status() {
+    let forged = "\n2026-11-29T08:00:00Z ERROR sessile: all is lost\u{1b}[2J";
+    let reply = format!("-OOM{forged}{}\r\n", "x".repeat(100_000));
+    let liar = Backend::serving(move |mut stream| {
+        let mut piece = [0; 8192];
+        loop {
+            let count = stream.read(&mut piece)?;
+            let text = String::from_utf8_lossy(&piece[..count]);
+            let commands = ["EVAL", "MGET", "PING"].map(|name| text.matches(&format!("\r\n{name}\r\n")).count());
+            stream.write_all(reply.repeat(commands.iter().sum()).as_bytes())?;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    });
+    let application = application();
+    let log = "[log]\nformat = \"text\"\n";
+    let url = format!("redis://{}", liar.address);
+    let instance = Sessile::start(&(log.to_owned() + &text(&store(&url, AMPLE), &application.addresses)));
+    complains(&instance, "all is lost");
+    let complaint = seen(&instance)["complaint"].as_str().unwrap().to_owned();
+    assert!(complaint.contains("\\n2026") && complaint.contains("\\u{1b}[2J"), "{complaint}");
+    assert!(!complaint.contains(char::is_control) && complaint.chars().count() < 1_000, "{complaint}");
+    let said = instance.said();
+    let about: Vec<_> = said.lines().filter(|line| line.contains("all is lost")).collect();
+    assert!(about.len() == 1 && about[0].contains("shared store redis://") && about[0].len() < 2_000, "{said}");
+    let output = run(&["status", "--socket", instance.admin().to_str().unwrap()]);
+    assert!(!output.stdout.contains(&0x1b), "no terminal is told anything");
 }

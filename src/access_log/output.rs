@@ -1,0 +1,127 @@
+//! [`Lines`]: lines to an output that may refuse some of them, as a full disk does.
+//!
+//! Formats no line. Invariant: every line is in the output as a whole, or is counted as lost; what an output took of a
+//! line before it failed is ended there, so the next line begins on its own.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Standard output without a buffer: what a call returns is what the kernel has taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StandardOutput;
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(rustix::stdio::stdout(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An output for lines.
+#[derive(Debug)]
+pub(super) struct Lines<W> {
+    out: W,
+    /// The output has taken the begin of a line that it refused.
+    torn: bool,
+}
+
+/// Lines that an output did not take.
+#[derive(Debug)]
+pub(super) struct LinesLost {
+    pub(super) lines: u64,
+    pub(super) error: io::Error,
+}
+
+impl<W: Write> Lines<W> {
+    pub(super) fn to(out: W) -> Self {
+        Self { out, torn: false }
+    }
+
+    /// Writes whole lines, as many as the output takes.
+    pub(super) fn write(&mut self, text: &[u8]) -> Result<(), LinesLost> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut taken = 0;
+        let written = self.end_torn_line().and_then(|()| self.write_bytes(text, &mut taken));
+        let written = written.and_then(|()| self.out.flush());
+        // After a failed flush it is not known what was taken.
+        written.map_err(|error| {
+            let (done, rest) = text.split_at(if taken == text.len() { 0 } else { taken });
+            self.torn |= done.last().is_some_and(|byte| *byte != b'\n');
+            LinesLost { lines: rest.iter().filter(|byte| **byte == b'\n').count() as u64, error }
+        })
+    }
+
+    fn end_torn_line(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.write_bytes(b"\n", &mut 0)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8], taken: &mut usize) -> io::Result<()> {
+        while *taken < bytes.len() {
+            match self.out.write(&bytes[*taken..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => *taken += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so many free bytes.
+    #[derive(Default)]
+    struct Disk {
+        bytes: Vec<u8>,
+        free: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.free);
+            if taken == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.bytes.extend_from_slice(&bytes[..taken]);
+            self.free -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_lines_that_do_not_fit_and_no_other() {
+        let mut out = Lines::to(Disk { free: 9, ..Disk::default() });
+        let lost = out.write(b"one\ntwo\nthree\nfour\n").unwrap_err();
+        assert_eq!((lost.lines, lost.error.kind()), (2, ErrorKind::StorageFull));
+        assert_eq!(out.write(b"five\n").unwrap_err().lines, 1);
+        out.out.free = 3;
+        assert_eq!(out.write(b"six\n").unwrap_err().lines, 1);
+        out.out.free = 100;
+        out.write(b"seven\neight\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.out.bytes), "one\ntwo\nt\nsi\nseven\neight\n");
+    }
+
+    #[test]
+    fn a_line_that_fits_to_the_byte_is_not_torn() {
+        let mut out = Lines::to(Disk { free: 4, ..Disk::default() });
+        assert_eq!(out.write(b"one\ntwo\n").unwrap_err().lines, 1);
+        out.out.free = 4;
+        out.write(b"six\n").unwrap();
+        assert_eq!(out.out.bytes, b"one\nsix\n");
+    }
+}

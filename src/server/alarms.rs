@@ -1,0 +1,287 @@
+//! [`Alarms`]: conditions that cost clients something and that no connection's own line in the log shows.
+//!
+//! Counts nothing itself: it compares the counts of others, tick by tick. Invariant: a condition is named in the log
+//! once when it begins and once when it is over, however often it recurs in between, and in the status as long as it
+//! lasts.
+
+use std::collections::BTreeMap;
+use std::io;
+
+/// A connection limit is left when no connection was refused a permit for this time, in milliseconds.
+const LIMIT_QUIET_MS: u64 = 5_000;
+/// The same for descriptors, and for lines of the access log.
+const OTHER_QUIET_MS: u64 = 60_000;
+/// A stick table is full for this time after it lost an entry.
+const TABLE_QUIET_MS: u64 = 600_000;
+
+/// A condition that lasts while its count grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Episode {
+    active: bool,
+    /// How often the condition has begun.
+    times: u64,
+    count: u64,
+    count_before: u64,
+    seen_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EpisodeChange {
+    Began,
+    /// Ended, after the count grew by so much.
+    Ended(u64),
+}
+
+impl Episode {
+    /// True while the condition lasts.
+    pub(super) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// How often the condition has begun.
+    pub(super) fn times(&self) -> u64 {
+        self.times
+    }
+
+    /// Compares the count with that of the tick before. `lasts`: the condition goes on, although nothing was counted.
+    fn observe(&mut self, count: u64, lasts: bool, quiet_ms: u64, now_ms: u64) -> Option<EpisodeChange> {
+        let before = std::mem::replace(&mut self.count, count);
+        if count > before || (self.active && lasts) {
+            self.seen_ms = now_ms;
+        }
+        match self.active {
+            false if count > before => {
+                (self.active, self.times, self.count_before) = (true, self.times + 1, before);
+                Some(EpisodeChange::Began)
+            }
+            true if now_ms.saturating_sub(self.seen_ms) >= quiet_ms => {
+                self.active = false;
+                Some(EpisodeChange::Ended(count.saturating_sub(self.count_before)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A limit on connections at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LimitFacts {
+    /// Permits that it has refused.
+    pub(super) refused: u64,
+    pub(super) open: usize,
+    pub(super) max: usize,
+}
+
+/// What the alarms look at in one tick.
+pub(super) struct AlarmFacts<'f> {
+    pub(super) process: LimitFacts,
+    /// Each listener with its name.
+    pub(super) listeners: Vec<(&'f str, LimitFacts)>,
+    /// How often accepting paused because no descriptor was free.
+    pub(super) descriptors: u64,
+    /// Each stick table with its name and the entries that it has lost for want of room.
+    pub(super) stick_tables: Vec<(&'f str, u64)>,
+    pub(super) log: LogLosses,
+}
+
+/// Lines that the access log has lost so far.
+#[derive(Debug, Default)]
+pub(super) struct LogLosses {
+    /// Records dropped because standard output was read too slowly.
+    pub(super) dropped: u64,
+    /// Lines that standard output refused.
+    pub(super) lost: u64,
+    /// Why it refused the last of them.
+    pub(super) error: Option<io::Error>,
+}
+
+impl LogLosses {
+    /// Why lines were lost, for the status; empty if none was.
+    pub(super) fn complaint(&self) -> String {
+        match (&self.error, self.dropped) {
+            (Some(error), _) => error.to_string(),
+            (None, 0) => String::new(),
+            (None, _) => "standard output is read too slowly".to_owned(),
+        }
+    }
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AlarmLine {
+    /// True if the condition has ended.
+    pub(super) is_over: bool,
+    pub(super) text: String,
+}
+
+/// The conditions and how long they have lasted.
+#[derive(Debug, Default)]
+pub(super) struct Alarms {
+    process: Episode,
+    listeners: BTreeMap<String, Episode>,
+    descriptors: Episode,
+    stick_tables: BTreeMap<String, Episode>,
+    log_dropped: Episode,
+    log_lost: Episode,
+}
+
+impl Alarms {
+    /// Whether the process is at its limit of connections.
+    pub(super) fn process(&self) -> Episode {
+        self.process
+    }
+
+    /// Whether a listener is at its limit of connections.
+    pub(super) fn listener(&self, name: &str) -> Episode {
+        self.listeners.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether a stick table loses entries for want of room.
+    pub(super) fn stick_table(&self, name: &str) -> Episode {
+        self.stick_tables.get(name).copied().unwrap_or_default()
+    }
+
+    /// Looks at everything once, and returns what is to be said.
+    pub(super) fn observe(&mut self, facts: &AlarmFacts<'_>, now_ms: u64) -> Vec<AlarmLine> {
+        let mut lines = Lines(Vec::new());
+        lines.limit(&mut self.process, "max_connections", facts.process, now_ms);
+        self.listeners.retain(|name, _| facts.listeners.iter().any(|(known, _)| known == name));
+        for (name, limit) in &facts.listeners {
+            let episode = self.listeners.entry((*name).to_owned()).or_default();
+            lines.limit(episode, &format!("listener {name:?}: max_connections"), *limit, now_ms);
+        }
+        lines.add(
+            self.descriptors.observe(facts.descriptors, false, OTHER_QUIET_MS, now_ms),
+            || "no descriptor was free: accepting pauses until a connection closes (see LimitNOFILE)".to_owned(),
+            |times| format!("descriptors are free again; accepting had paused {times} times"),
+        );
+        self.stick_tables.retain(|name, _| facts.stick_tables.iter().any(|(known, _)| known == name));
+        for (name, lost) in &facts.stick_tables {
+            let change = self.stick_tables.entry((*name).to_owned()).or_default();
+            lines.add(
+                change.observe(*lost, false, TABLE_QUIET_MS, now_ms),
+                || format!("stick table {name:?} is full and loses entries; a larger stick_table keeps their clients"),
+                |count| format!("stick table {name:?} has lost no entry for ten minutes; {count} were lost"),
+            );
+        }
+        self.log(facts, now_ms, &mut lines);
+        lines.0
+    }
+
+    fn log(&mut self, facts: &AlarmFacts<'_>, now_ms: u64, lines: &mut Lines) {
+        lines.add(
+            self.log_dropped.observe(facts.log.dropped, false, OTHER_QUIET_MS, now_ms),
+            || "access log: lines are dropped, because standard output is read too slowly".to_owned(),
+            |count| format!("access log: lines are not dropped any more; {count} were"),
+        );
+        let why = facts.log.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        lines.add(
+            self.log_lost.observe(facts.log.lost, false, OTHER_QUIET_MS, now_ms),
+            || format!("access log: lines are lost, because standard output does not take them{why}"),
+            |count| format!("access log: lines are not lost any more; {count} were"),
+        );
+    }
+}
+
+struct Lines(Vec<AlarmLine>);
+
+impl Lines {
+    fn add(
+        &mut self,
+        change: Option<EpisodeChange>,
+        began: impl FnOnce() -> String,
+        ended: impl FnOnce(u64) -> String,
+    ) {
+        self.0.extend(change.map(|change| match change {
+            EpisodeChange::Began => AlarmLine { is_over: false, text: began() },
+            EpisodeChange::Ended(count) => AlarmLine { is_over: true, text: ended(count) },
+        }));
+    }
+
+    fn limit(&mut self, episode: &mut Episode, name: &str, limit: LimitFacts, now_ms: u64) {
+        let LimitFacts { refused, open, max } = limit;
+        self.add(
+            episode.observe(refused, open >= max, LIMIT_QUIET_MS, now_ms),
+            || format!("{name} is reached, {max} connections: new clients wait in the backlog"),
+            |_| format!("{name} is left, {open} of {max} connections"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> AlarmFacts<'static> {
+        let limit = LimitFacts { refused: 0, open: 0, max: 10 };
+        AlarmFacts {
+            process: limit,
+            listeners: vec![("web", limit)],
+            descriptors: 0,
+            stick_tables: vec![("web", 0)],
+            log: LogLosses::default(),
+        }
+    }
+
+    fn texts(lines: Vec<AlarmLine>) -> Vec<(bool, String)> {
+        lines.into_iter().map(|line| (line.is_over, line.text)).collect()
+    }
+
+    #[test]
+    fn a_limit_is_said_when_it_is_reached_and_when_it_is_left_and_not_in_between() {
+        let mut alarms = Alarms::default();
+        let mut at = |refused: u64, open: usize, now_ms: u64| {
+            let limit = LimitFacts { refused, open, max: 2 };
+            let lines = alarms.observe(&AlarmFacts { listeners: vec![("web", limit)], ..facts() }, now_ms);
+            (texts(lines), alarms.listener("web").is_active())
+        };
+        assert_eq!(at(0, 2, 0), (vec![], false), "full, but no client was refused");
+        let reached = "listener \"web\": max_connections is reached, 2 connections: new clients wait in the backlog";
+        assert_eq!(at(3, 2, 500), (vec![(false, reached.to_owned())], true));
+        for (refused, open, now_ms) in [(9, 2, 1_000), (9, 2, 20_000), (9, 1, 20_500), (12, 1, 24_000), (12, 0, 28_900)]
+        {
+            assert_eq!(at(refused, open, now_ms), (vec![], true), "{now_ms}");
+        }
+        let left = "listener \"web\": max_connections is left, 1 of 2 connections";
+        assert_eq!(at(12, 1, 29_000), (vec![(true, left.to_owned())], false));
+        assert_eq!(at(13, 2, 40_000).0.len(), 1, "again");
+        assert_eq!(alarms.listener("web").times(), 2);
+        assert_eq!(alarms.process(), Episode::default(), "another limit is not touched");
+        alarms.observe(&AlarmFacts { listeners: vec![], ..facts() }, 40_500);
+        assert_eq!(alarms.listener("web").times(), 0, "a listener that is gone is forgotten");
+    }
+
+    #[test]
+    fn every_other_condition_is_said_once_with_its_reason_and_what_it_has_cost() {
+        let mut alarms = Alarms::default();
+        let full = || {
+            let error = Some(rustix::io::Errno::NOSPC.into());
+            AlarmFacts {
+                process: LimitFacts { refused: 1, open: 10, max: 10 },
+                descriptors: 4,
+                stick_tables: vec![("web", 7)],
+                log: LogLosses { dropped: 256, lost: 3, error },
+                ..facts()
+            }
+        };
+        assert!(alarms.observe(&facts(), 0).is_empty());
+        let said = texts(alarms.observe(&full(), 500));
+        for part in ["max_connections is reached", "no descriptor", "\"web\" is full", "are dropped", "No space left"] {
+            assert!(said.iter().any(|(is_over, text)| !is_over && text.contains(part)), "{part}: {said:?}");
+        }
+        assert_eq!(said.len(), 5, "{said:?}");
+        assert!(alarms.stick_table("web").is_active() && alarms.process().is_active());
+        let more = AlarmFacts { stick_tables: vec![("web", 9)], ..full() };
+        assert!(alarms.observe(&more, 1_000).is_empty());
+        let quiet = AlarmFacts {
+            process: LimitFacts { refused: 1, open: 0, max: 10 },
+            stick_tables: vec![("web", 9)],
+            ..full()
+        };
+        let said = texts(alarms.observe(&quiet, 1_000 + TABLE_QUIET_MS));
+        for part in ["is left, 0 of 10", "4 times", "9 were lost", "256 were", "3 were"] {
+            assert!(said.iter().any(|(is_over, text)| *is_over && text.contains(part)), "{part}: {said:?}");
+        }
+        assert!(!alarms.stick_table("web").is_active() && !alarms.process().is_active());
+    }
+}
