@@ -25,12 +25,15 @@ pub(super) enum Effect {
 }
 
 /// Keys that only a start reads, by table; all others take effect with a reload.
-pub(super) const NEXT_START: [(&str, &str); 6] = [
+pub(super) const NEXT_START: [(&str, &str); 9] = [
     ("", "workers"),
     ("", "cpu_affinity"),
     ("", "busy_poll"),
     ("admin", "socket"),
+    ("admin", "mode"),
+    ("admin", "group"),
     ("admin", "http"),
+    ("admin", "names"),
     ("log", "level"),
 ];
 
