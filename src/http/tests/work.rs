@@ -83,7 +83,7 @@ fn hostile(start: &str) -> Vec<(String, Vec<u8>)> {
         heads.push((format!("lines {line:?}"), filled(start, line, "", 120)));
     }
     // Every line is compared with every option.
-    let options: String = (0..64).map(|index| format!("a{},", index % 10)).collect();
+    let options: String = (0..63).map(|index| format!("a{},", index % 10)).collect();
     let lines: String = (0..120).map(|index| format!("b{}:\r\n", index % 10)).collect();
     heads.push(("options and lines".to_owned(), format!("{start}Connection: {options}\r\n{lines}\r\n").into_bytes()));
     let options = "a,".repeat(10_000);

@@ -11,8 +11,13 @@ const POST: &str = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\
 const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
 
 fn exchange(head: &str, play: impl FnOnce(&mut Turns<'_>, &Wire, &Wire)) -> Left {
+    exchange_with(4_096, head, play)
+}
+
+/// `room`: what the client can be sent before it reads.
+fn exchange_with(room: usize, head: &str, play: impl FnOnce(&mut Turns<'_>, &Wire, &Wire)) -> Left {
     let (stage, asked) = (Stage::new(), Asked::read(head));
-    let (client, backend) = (Wire::new(4_096, 4_096), Wire::new(4_096, 4_096));
+    let (client, backend) = (Wire::new(room, 4_096), Wire::new(4_096, 4_096));
     let left = stage.exchange(&asked, &client, &backend, |turns| play(turns, &client, &backend));
     assert_eq!(stage.pool.backends()[0].leases(), 0);
     left
@@ -161,8 +166,8 @@ fn the_seventeenth_interim_response_is_refused() {
 
 #[test]
 fn one_byte_chunks_are_passed_on_over_many_turns_and_end_when_the_client_is_gone() {
-    let flood = b"1\r\nx\r\n".repeat(1_000_000);
-    let left = exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |turns, client, backend| {
+    let flood = b"1\r\nx\r\n".repeat(2_000_000);
+    let left = exchange_with(16 << 20, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", |turns, client, backend| {
         backend.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         backend.send(&flood);
         for _ in 0..50 {
