@@ -124,7 +124,7 @@ fn check_accepted(bytes: &[u8], hello: &ClientHello) {
         // rustls refuses names that are none, which may count as no name here, and entries of another kind than host
         // names, which are passed over here.
         Second::Refused(error) => {
-            assert!(reduced.has_name && (hello.server_name.is_none() || reduced.odd), "rustls: {error}");
+            assert!(reduced.has_name && (hello.server_name.is_none() || reduced.other_kinds), "rustls: {error}");
         }
         Second::More => panic!("rustls wants more of a whole message"),
     }
@@ -166,6 +166,8 @@ struct Reduced {
     has_name: bool,
     /// An extension that routing reads stands there twice, or is not a plain list of one name.
     odd: bool,
+    /// The list of names is whole, and has entries of another kind than host names.
+    other_kinds: bool,
 }
 
 fn reduced(message: &[u8]) -> Option<Reduced> {
@@ -176,12 +178,13 @@ fn reduced(message: &[u8]) -> Option<Reduced> {
     let (_compression, rest) = take(rest, 1)?;
     let mut extensions = if rest.is_empty() { rest } else { take(rest, 2)?.0 };
     let mut kept = vec![0, 13, 0, 4, 0, 2, 4, 3];
-    let (mut seen, mut odd) = (Vec::new(), false);
+    let (mut seen, mut odd, mut other_kinds) = (Vec::new(), false, false);
     while let [high, low, rest @ ..] = extensions {
         let (content, rest) = take(rest, 2)?;
         let kind = u16::from_be_bytes([*high, *low]);
         if [0x0000, 0x0010].contains(&kind) {
             odd |= kind == 0 && !is_one_name(content);
+            other_kinds |= kind == 0 && has_other_kinds(content);
             kept.extend([&[*high, *low][..], &(content.len() as u16).to_be_bytes(), content].concat());
         }
         odd |= seen.contains(&kind);
@@ -191,7 +194,7 @@ fn reduced(message: &[u8]) -> Option<Reduced> {
     let suites = [0, 2, 0x13, 0x01];
     let body = [fixed, &[0], &suites, &[1, 0], &(kept.len() as u16).to_be_bytes(), &kept].concat();
     let message = [&[1][..], &(body.len() as u32).to_be_bytes()[1..], &body].concat();
-    Some(Reduced { message, has_name: seen.contains(&0), odd })
+    Some(Reduced { message, has_name: seen.contains(&0), odd, other_kinds })
 }
 
 /// True for a list of exactly one entry, which is a host name of letters, digits, hyphens, underscores and dots.
@@ -201,6 +204,17 @@ fn is_one_name(extension: &[u8]) -> bool {
     let name =
         |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(sessile::server_name::ServerName::parse).is_some();
     matches!(take(entry, 2), Some((bytes, [])) if name(bytes))
+}
+
+fn has_other_kinds(extension: &[u8]) -> bool {
+    let Some((mut entries, [])) = take(extension, 2) else { return false };
+    let mut found = false;
+    while let [kind, rest @ ..] = entries {
+        let Some((_, rest)) = take(rest, 2) else { return false };
+        found |= *kind != 0;
+        entries = rest;
+    }
+    found
 }
 
 /// Splits off what a length of `width` bytes announces.
