@@ -103,7 +103,7 @@ fn run(bytes: &[u8]) {
     if let Ok(checked) = &checked {
         let CheckedConfig { config, .. } = checked;
         assert_eq!(diff::changes(config, config), [""; 0], "nothing differs from itself");
-        assert_eq!(diff::warnings(config, config), [""; 0], "nothing differs from itself");
+        assert_eq!(diff::warnings(config, config, config), [""; 0], "nothing differs from itself");
         let pool = |name: &str| config.pools.iter().any(|pool| pool.name == name);
         assert!(!config.listeners.is_empty() && config.pools.iter().all(|known| pool(&known.name)));
     }

@@ -8,7 +8,8 @@ use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
 
 use sessile::config;
-use sessile::sticky::cookie::{CookieRule, CookieVerdict, KeyRing, Mode, RememberedValue};
+use sessile::sticky::cookie::{CookieRule, CookieVerdict, KeyRing, Mode};
+use sessile::sticky::table::{EntryKind, TableLookup};
 
 use crate::cost::{Limit, bounded};
 use crate::engine::Target;
@@ -82,17 +83,18 @@ fn read(
     rule: &CookieRule,
     values: &[&[u8]],
     now: u64,
-    recall: impl Fn(&[u8]) -> RememberedValue,
+    recall: impl Fn(&[u8]) -> TableLookup,
 ) -> Option<CookieVerdict> {
     let length = values.iter().map(|value| value.len()).sum();
-    let verdict = bounded("reading a cookie", length, READ, || rule.read(values.iter().copied(), now, recall));
+    let read = bounded("reading a cookie", length, READ, || rule.read(values.iter().copied(), now, recall));
+    let verdict = read.map(|read| read.verdict);
     let backend = verdict.and_then(CookieVerdict::backend);
     assert!(backend.is_none_or(|backend| backend < BACKENDS.len()), "{verdict:?}");
     verdict
 }
 
-fn unknown(_: &[u8]) -> RememberedValue {
-    RememberedValue::Unknown
+fn unknown(_: &[u8]) -> TableLookup {
+    TableLookup::Unknown
 }
 
 /// The value that keeps a client at a backend.
@@ -139,9 +141,9 @@ fn check_values(mode: usize, input: &[u8]) {
     let recall = |value: &[u8]| {
         asked.set(asked.get() + 1);
         match value.first() {
-            Some(b'a') => RememberedValue::At(value.len() % BACKENDS.len()),
-            Some(b'b') => RememberedValue::Gone,
-            _ => RememberedValue::Unknown,
+            Some(b'a') => TableLookup::At(value.len() % BACKENDS.len(), EntryKind::Brought),
+            Some(b'b') => TableLookup::Gone,
+            _ => TableLookup::Unknown,
         }
     };
     let rule = rule(mode);
