@@ -205,15 +205,17 @@ fn connections(sessile: &Sessile, count: usize) {
 fn lines_that_a_slow_reader_drops_are_counted_and_said_in_either_half() {
     for http in ["", "http = true"] {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
         let backend = Backend::named("b");
         let config = listener("p", "") + &pool("p", http, &[backend.address]);
         let sessile = Sessile::spawn(&config, |command| {
             command.stdout(Stdio::from(writer));
         });
         sessile.ready();
-        // Nothing reads standard output: the pipe and the queue fill, and connections go on.
+        // Nothing reads standard output: the pipe fills, then the queue of batches, one each 50 ms, and connections go on.
+        connections(&sessile, 50);
         eventually("lines to be dropped", || {
-            connections(&sessile, 50);
+            connections(&sessile, 4);
             (sessile.status()["log_dropped"].as_u64() > Some(0)).then_some(())
         });
         assert_eq!(said(&sessile, "lines are dropped, because standard output is read too slowly"), 1);
