@@ -145,7 +145,7 @@ impl Row {
         self.null.take(stage, attack, window)?;
         let attacker = stage.attack(attack)?;
         // The attack has to stand before its effect is measured.
-        std::thread::sleep(window / 3);
+        std::thread::sleep(window);
         let before = stage.attackers_cpu(&attacker);
         self.attacked.take(stage, attack, window)?;
         self.attacker += stage.attackers_cpu(&attacker) - before;

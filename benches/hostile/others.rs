@@ -67,8 +67,8 @@ impl Latencies {
 /// Asks for as long as told.
 pub fn ask(stage: &Stage, others: Others, window: Duration) -> Result<Latencies> {
     let address = match others {
-        Others::Kept => stage.sessile.address("plain"),
-        Others::Handshakes => stage.sessile.address("tls"),
+        Others::Kept => stage.address("plain"),
+        Others::Handshakes => stage.address("tls"),
         Others::Health => stage.admin,
     };
     let pause = Duration::from_secs(1) * CLIENTS / others.rate();
@@ -106,11 +106,10 @@ fn one(
         latencies.failed += usize::from(failed);
         latencies.times.push(if failed { PATIENCE } else { due.elapsed() });
         due += pause;
-        // What is late is asked at once, but not for longer than the window.
-        if Instant::now() > end {
-            let skipped = (end.saturating_duration_since(due).as_micros() / pause.as_micros()) as usize;
-            latencies.times.extend(std::iter::repeat_n(PATIENCE, skipped));
-            break;
+        // What is late is asked at once, and what was due in the window and cannot be asked any more has waited so long.
+        while Instant::now() > end && due < end {
+            latencies.times.push(due.elapsed());
+            due += pause;
         }
     }
     latencies

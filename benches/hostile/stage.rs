@@ -30,6 +30,7 @@ pub struct Stage {
     pub sessile: Sessile,
     pub client: Arc<ClientConfig>,
     pub admin: SocketAddr,
+    listeners: Vec<(&'static str, SocketAddr)>,
     core: usize,
     floods: Vec<Attacker>,
     _backends: [Backend; 2],
@@ -89,18 +90,27 @@ impl Stage {
         pin(&[cores.others])?;
         let client = Arc::new(authority.client(&[&TLS13], &[X25519]));
         let floods = floods.into_iter().map(|(attacker, _)| attacker).collect();
-        Ok(Self { sessile, client, admin, core: cores.others, floods, _backends: [web, echo] })
+        // Asked once: the answer costs the process time, which would be measured.
+        let names = ["plain", "tls", "sni", "proxied"].into_iter().chain(floods::KINDS);
+        let listeners = names.map(|name| (name, sessile.address(name))).collect();
+        Ok(Self { sessile, client, admin, listeners, core: cores.others, floods, _backends: [web, echo] })
     }
 
     /// Starts an attack, and waits until it has begun.
     pub fn attack(&self, attack: &Attack) -> Result<Attacker> {
         let target = match attack.listener {
             "admin" => self.admin,
-            listener => self.sessile.address(listener),
+            listener => self.address(listener),
         };
         let mut command = on_cores(&[self.core], std::env::current_exe()?)?;
         command.args([attacks::ROLE, attack.name, &target.to_string()]);
         start(command).map(|(attacker, _)| attacker)
+    }
+
+    /// The address of a listener.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let known = self.listeners.iter().find(|(name, _)| *name == listener);
+        known.expect("a listener of this name").1
     }
 
     /// CPU time of an attacker, with the backends that may help it.
