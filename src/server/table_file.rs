@@ -201,13 +201,15 @@ remember = "1d"
     fn writes_that_fail_are_reported_until_one_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("folder").join("stick-table");
+        // A file in the place of the folder, which is made where it is only missing.
+        fs::write(path.parent().unwrap(), "").unwrap();
         let (snapshot, writer) = (snapshot(None), TableFileWriter::default());
         assert_eq!(writer.report(), TableFileReport::default());
         (0..2).for_each(|_| writer.write(&path, &snapshot, false));
         let report = writer.report();
         assert_eq!((report.failures, report.written_unix_s), (2, None));
-        assert!(report.complaint.contains("No such file"), "{report:?}");
-        fs::create_dir(path.parent().unwrap()).unwrap();
+        assert!(report.complaint.contains("cannot be made"), "{report:?}");
+        fs::remove_file(path.parent().unwrap()).unwrap();
         writer.write(&path, &snapshot, false);
         let report = writer.report();
         assert_eq!((report.failures, &*report.complaint), (2, ""));

@@ -18,7 +18,7 @@ use crate::http::edit::{RequestEdit, write_request};
 use crate::http::head::RequestReader;
 use crate::http::upgrade::RequestMeta;
 use crate::http::{Framing, Progress};
-use crate::pool::{Lease, Pool};
+use crate::pool::{Lease, PickScene, Pool};
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
 use crate::terminate::buffer::Buffer;
 use crate::terminate::conversation::Conversation;
@@ -117,7 +117,9 @@ impl Stage {
             tls: false,
             conversation: &self.conversation,
         };
-        let lease = Lease::new(&self.pool.backends()[0]);
+        let facts = self.conversation.client_info.facts();
+        let scene = PickScene { cookie: cookie.backend(), ..PickScene::new(&facts, &[], 0) };
+        let lease = Lease::new(self.pool.pick(&scene).expect("a backend").backend);
         let before = self.counted();
         let mut client = Http1Client { stream: client.clone(), unread: Buffer::default() };
         let mut upstream = UpstreamConnection { stream: backend.clone(), unread: Buffer::default(), lease };
