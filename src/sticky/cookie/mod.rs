@@ -181,19 +181,22 @@ impl CookieRule {
     }
 
     /// Which of the values of this cookie, in the order of the head, counts: a valid one before any other, of several
-    /// valid ones the one of the highest rank (see `judge`), and of equals the first. `None`: no value names a
-    /// backend. `recall` looks a value up in the stick table, in `learn` mode only.
+    /// valid ones the one of the highest rank (see `judge`), and of equals the first. In `insert` mode it is the last of
+    /// equals: seals count seconds, and of two cookies of one path browsers list the older one first (RFC 6265 §5.4).
+    /// `None`: no value names a backend. `recall` looks a value up in the stick table, in `learn` mode only.
     pub fn read<'v>(
         &self,
         values: impl IntoIterator<Item = &'v [u8]>,
         now: u64,
         recall: impl Fn(&[u8]) -> TableLookup,
     ) -> Option<ReadValue<'v>> {
+        let last_of_equals = matches!(self.mode, Mode::Insert(_));
         let mut best: Option<(Option<u64>, ReadValue<'v>)> = None;
         for value in values.into_iter().take(VALUES_MAX) {
             let Some((verdict, rank)) = self.judge(value, now, &recall) else { continue };
             let rank = verdict.backend().map(|_| rank);
-            if best.is_none_or(|(known, _)| known < rank) {
+            let is_better = |known| known < rank || last_of_equals && rank.is_some() && known == rank;
+            if best.is_none_or(|(known, _)| is_better(known)) {
                 best = Some((rank, ReadValue { verdict, value }));
             }
         }

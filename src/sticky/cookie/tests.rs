@@ -73,7 +73,11 @@ fn a_valid_value_counts_before_all_that_are_not() {
     let (good, other, old) = (sealed(0, NOW), sealed(1, NOW), sealed(1, NOW - 5000));
     assert_eq!(read(&rule, &[]), None);
     assert_eq!(read(&rule, &["", &old]), Some(CookieVerdict::Forged), "of those that are not, the first");
-    assert_eq!(read(&rule, &[&old, "x", &good, &other]), fresh(0), "sealed in the same second");
+    assert_eq!(
+        read(&rule, &[&old, "x", &good, &other]),
+        fresh(1),
+        "sealed in the same second, the older is listed first"
+    );
     let many: Vec<_> = std::iter::repeat_n("x", VALUES_MAX).chain([good.as_str()]).collect();
     assert_eq!(read(&rule, &many), Some(CookieVerdict::Forged), "a client cannot make us open hundreds");
 }

@@ -1,4 +1,4 @@
-//! Cookies of our own name that a backend sets: an application that clears it, and another tier of sessile.
+//! Several cookies of our own name: of an earlier path, of an application, and of another tier of sessile.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -121,6 +121,28 @@ fn three_tiers_of_one_configuration_hold_their_clients() {
     let homes: Vec<_> = (0..4).map(&mut ask).collect();
     for round in 0..20 {
         assert_eq!(ask(round * 3 % 4), homes[round * 3 % 4]);
+    }
+}
+
+#[test]
+fn after_a_change_of_path_the_cookie_that_was_sealed_last_counts() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let backends = ["x", "y"].map(Recorder::named);
+    let text = tier(dir.path(), "p", KEYS[0], &backends.each_ref().map(Recorder::address));
+    let instance = Sessile::start(&text.replace("mode = \"insert\"", "mode = \"insert\", path = \"/shop\""));
+    let place = || {
+        let response = plain(&instance).get("/shop", "");
+        let line = response.field("set-cookie").expect("a cookie");
+        (name_of(&response.text()), line.split("; Max-Age").next().unwrap().to_owned(), line.contains("; Path=/shop"))
+    };
+    let old = place();
+    assert_eq!(instance.reload(&text)["accepted"], true);
+    let new = place();
+    assert_eq!((old.2, new.2, old.0 == new.0), (true, false, false));
+    // A browser sends the cookie of the longer path first.
+    for _ in 0..3 {
+        let response = plain(&instance).get("/shop", &format!("Cookie: {}; {}\r\n", old.1, new.1));
+        assert_eq!((name_of(&response.text()), response.field("set-cookie")), (new.0.clone(), None));
     }
 }
 
