@@ -200,12 +200,12 @@ fn byte_by_byte(to: SocketAddr, bytes: &[u8]) -> ! {
     })
 }
 
-/// Two hundred readers of a large response, each of which takes a few bytes ten times a second.
+/// A hundred readers of a large response, each of which takes a few bytes ten times a second.
 fn read_slowly(to: SocketAddr) -> ! {
     let mut readers = Vec::new();
     let mut buffer = [0; 64];
     at_rate(10, || {
-        while readers.len() < 200 {
+        while readers.len() < 100 {
             let mut stream = connect(to)?;
             socket2::SockRef::from(&stream).set_recv_buffer_size(4_096)?;
             stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")?;

@@ -110,6 +110,12 @@ fn run(arguments: &[&str]) -> Result<bool> {
     Ok(small || missed == 0)
 }
 
+/// CPU time of processes, with that of threads that have ended, in the kernel's ticks.
+fn cpu(processes: &[u32]) -> Duration {
+    let measure::Cpu { user_ticks, system_ticks, .. } = measure::cpu(processes);
+    Duration::from_secs(user_ticks + system_ticks) / rustix::param::clock_ticks_per_second() as u32
+}
+
 /// The windows of one attack, all rounds together.
 #[derive(Default)]
 struct Row {
@@ -128,10 +134,10 @@ struct Window {
 
 impl Window {
     fn take(&mut self, stage: &Stage, attack: &Attack, window: Duration) -> Result<()> {
-        let family = measure::family(stage.sessile.pid());
-        let (began, before) = (Instant::now(), measure::cpu(&family).total);
+        let process = [stage.sessile.pid()];
+        let (began, before) = (Instant::now(), cpu(&process));
         self.latencies.add(others::ask(stage, attack.others, window)?);
-        self.cpu += measure::cpu(&family).total - before;
+        self.cpu += cpu(&process) - before;
         self.time += began.elapsed();
         Ok(())
     }

@@ -18,12 +18,12 @@ use crate::support::authority::Authority;
 use crate::support::backend::{Backend, pool};
 use crate::support::program::free_address;
 use crate::support::{Sessile, eventually};
-use crate::{Result, floods, measure};
+use crate::{Result, floods};
 
 /// The name in the certificate.
 pub const NAME: &str = "a.test";
 /// Pieces of 64 KiB in the response that slow readers ask for.
-const PIECES: usize = 64;
+const PIECES: usize = 16;
 
 /// The process under attack and what stands around it.
 pub struct Stage {
@@ -116,7 +116,7 @@ impl Stage {
     /// CPU time of an attacker, with the backends that may help it.
     pub fn attackers_cpu(&self, attacker: &Attacker) -> Duration {
         let processes: Vec<_> = self.floods.iter().chain([attacker]).map(|attacker| attacker.0.id()).collect();
-        measure::cpu(&processes).total
+        crate::cpu(&processes)
     }
 }
 
