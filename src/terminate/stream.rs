@@ -109,7 +109,7 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Makes the handshake with a backend. `alert` as for [`Self::accept`].
+    /// Makes the handshake with a backend. `alert` as for [`Self::with_client`].
     pub async fn connect(socket: Socket, mut tls: ClientConnection, alert: &AlertNote) -> Result<Self, Fault> {
         tls.set_buffer_limit(Some(UNSENT_MAX));
         let tls = Some(Box::new(Connection::Client(tls)));

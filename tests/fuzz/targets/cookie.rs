@@ -79,12 +79,7 @@ fn make(mode: &str) -> CookieRule {
     CookieRule::new(&cookie, "p", BACKENDS, ring).expect("a ring")
 }
 
-fn read(
-    rule: &CookieRule,
-    values: &[&[u8]],
-    now: u64,
-    recall: impl Fn(&[u8]) -> TableLookup,
-) -> Option<CookieVerdict> {
+fn read(rule: &CookieRule, values: &[&[u8]], now: u64, recall: impl Fn(&[u8]) -> TableLookup) -> Option<CookieVerdict> {
     let length = values.iter().map(|value| value.len()).sum();
     let read = bounded("reading a cookie", length, READ, || rule.read(values.iter().copied(), now, recall));
     let verdict = read.map(|read| read.verdict);
