@@ -137,11 +137,16 @@ fn a_stick_table_file_that_cannot_be_written_is_said_once_and_when_it_can_again(
         + &pool("p", "", &[backend.address]);
     let sessile = Sessile::start(&config);
     let failures = || sessile.status()["stick_table_file"]["failures"].as_u64().unwrap();
+    // The folder was made; now a file takes its place.
+    let folder = sessile.dir.path().join("folder");
+    eventually("the first write", || folder.join("stick-table").exists().then_some(()));
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
     eventually("two writes to fail", || (failures() >= 2).then_some(()));
-    assert_eq!(said(&sessile, "cannot be written: No such file or directory"), 1);
+    assert_eq!(said(&sessile, "cannot be written: the folder"), 1);
     assert!(sessile.metric("sessile_stick_table_file_failures_total") >= 2.0);
-    assert!(status_text(&sessile).contains("stick-table cannot be written: No such file"), "{}", status_text(&sessile));
-    std::fs::create_dir(sessile.dir.path().join("folder")).unwrap();
+    assert!(status_text(&sessile).contains("stick-table cannot be written: the folder"), "{}", status_text(&sessile));
+    std::fs::remove_file(&folder).unwrap();
     assert_eq!(said(&sessile, "is written again"), 1);
     assert!(sessile.status()["stick_table_file"]["complaint"].is_null());
     assert!(!status_text(&sessile).contains("cannot be written"));

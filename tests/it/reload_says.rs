@@ -130,7 +130,7 @@ fn key_files_of_cookies_are_compared_by_content_and_must_not_be_readable_by_othe
     write(OLD, 0o600);
     let sessile = Sessile::start(&text);
     let changed = [format!("file \"{}\" changed", keys.display())];
-    let exposed = format!("file \"{}\" holds a key, and every user can read it", keys.display());
+    let exposed = format!("cookie: keys \"{}\": it holds a key, and every user can read it", keys.display());
     let reload = |max_move: &str| {
         let (_, said) = unix_post(&sessile.admin(), &format!("/reload{max_move}")).unwrap();
         serde_json::from_str::<Value>(&said).unwrap()

@@ -86,7 +86,7 @@ fn write_again(from: &StickTable, secret: &Secret, written_s: u64) {
     let to = table(secret.clone());
     let loaded = loaded(&file, written_s, &to);
     assert_eq!(loaded.len(), 1);
-    assert_eq!(loaded[0].kept + loaded[0].crowded, written, "{loaded:?}");
+    assert_eq!(loaded[0].kept + loaded[0].crowded + loaded[0].removed, written, "{loaded:?}");
 }
 
 fn table(secret: Secret) -> StickTable {
