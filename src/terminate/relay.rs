@@ -16,6 +16,7 @@ use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
 use super::stream::{Got, Stream};
+use super::turns::give_way;
 use crate::clock;
 use crate::counters::BackendCounters;
 use crate::fault::{Endpoint, Fault};
@@ -84,7 +85,7 @@ impl RelayDirection {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::task::Context;
 
 use crate::clock::{self, Micros};
 use crate::threads::STUCK_US;
@@ -22,6 +23,13 @@ pub async fn watch_turns<T>(all: impl Future<Output = T>, stuck: impl Fn(Micros)
         polled
     })
     .await
+}
+
+/// Ends a turn of a task that has more to do at once: it has its next turn after the sockets of all other tasks were
+/// looked at. A task that only wakes itself has up to sixty turns before that.
+pub fn give_way(cx: &mut Context<'_>) {
+    // Its first poll puts the waker aside until then.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 #[cfg(test)]

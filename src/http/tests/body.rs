@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::http::body::Scanned;
 
 /// Where a chunked body ends, if these bytes begin with a whole one.
 fn reference(bytes: &[u8]) -> Option<usize> {
@@ -181,20 +180,20 @@ fn an_empty_body_is_complete_before_its_first_byte() {
     for framing in [Framing::None, Framing::Length(0)] {
         let mut body = Body::new(framing);
         assert!(body.complete() && body.may_end_here() && framing.is_empty());
-        assert_eq!(body.scan(b"GET"), Ok(Scanned { length: 0, complete: true }));
+        assert_eq!(body.scan(b"GET").map(|scanned| (scanned.length, scanned.complete)), Ok((0, true)));
     }
 }
 
 #[test]
 fn only_a_body_until_close_may_end_with_the_connection() {
     let mut body = Body::new(Framing::UntilClose);
-    assert_eq!(body.scan(b"abc"), Ok(Scanned { length: 3, complete: false }));
+    assert_eq!(body.scan(b"abc").map(|scanned| (scanned.length, scanned.complete)), Ok((3, false)));
     assert!(body.may_end_here() && !body.complete());
     for (framing, bytes) in
         [(Framing::Length(4), &b"abc"[..]), (Framing::Chunked, b"3\r\nabc\r\n"), (Framing::Chunked, b"0\r\n")]
     {
         let mut body = Body::new(framing);
-        assert_eq!(body.scan(bytes), Ok(Scanned { length: bytes.len(), complete: false }));
+        assert_eq!(body.scan(bytes).map(|scanned| (scanned.length, scanned.complete)), Ok((bytes.len(), false)));
         assert!(!body.may_end_here());
     }
 }
@@ -205,4 +204,37 @@ fn what_was_refused_stays_refused() {
     assert_eq!(body.scan(b"5\n"), Err(Refused::BareLineEnd));
     assert_eq!(body.scan(b"0\r\n\r\n"), Err(Refused::BareLineEnd));
     assert!(!body.complete() && !body.may_end_here());
+}
+
+#[test]
+fn small_chunks_are_read_in_one_look_and_mean_what_they_mean_byte_by_byte() {
+    let many = b"1\r\nx\r\nf\r\n0123456789abcde\r\nA\r\n0123456789\r\n".repeat(100);
+    let mut at_once = Body::new(Framing::Chunked);
+    let scanned = at_once.scan(&many).expect("a body");
+    assert_eq!((scanned.length, scanned.complete), (many.len(), false));
+    assert!(scanned.work <= 301, "{} for 300 chunks", scanned.work);
+    let pieces = [
+        "1\r\nx\r\n0\r\n\r\nGET",
+        "1;a\r\nx\r\n",
+        "01\r\nx\r\n",
+        "1\r\nxy\r\n",
+        "1\r\nx\n",
+        "1\nx\r\n",
+        "g\r\n",
+        "2\r\nx",
+    ];
+    for text in pieces {
+        let whole = Body::new(Framing::Chunked).scan(text.as_bytes()).map(|scanned| (scanned.length, scanned.complete));
+        let (mut body, mut length, mut refused) = (Body::new(Framing::Chunked), 0, None);
+        for byte in text.as_bytes() {
+            match body.scan(&[*byte]) {
+                Ok(scanned) => length += scanned.length,
+                Err(why) => {
+                    refused = Some(why);
+                    break;
+                }
+            }
+        }
+        assert_eq!(whole, refused.map_or(Ok((length, body.complete())), Err), "{text:?}");
+    }
 }

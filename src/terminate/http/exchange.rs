@@ -28,12 +28,17 @@ use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
 use crate::terminate::stream::{ByteStream, Got, Stream};
 use crate::terminate::timer_fd::StoreWait;
+use crate::terminate::turns::give_way;
 
 /// Room for what is added to the head of a response, our cookie with all its attributes included.
 const ADDED: usize = 320;
 
 /// Steps of one direction in one turn, before other tasks have one: about 20 buffers.
 const STEPS: usize = 64;
+
+/// Work of checking a body in one direction in one turn, see [`Scanned::work`](crate::http::body::Scanned): about one
+/// buffer of chunks of one byte.
+const WORK: usize = 2_000;
 
 /// What an exchange leaves behind once its response is complete.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +105,8 @@ struct ResponseProgress {
     body: Option<Body>,
     /// Bytes of the backend that are checked and may be sent.
     checked: usize,
+    /// What checking them has cost in this turn.
+    work: usize,
     /// Result of the exchange, once the final head is complete.
     exchanged: Option<Exchanged>,
     /// A byte of a response has come.
@@ -213,7 +220,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 }
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
     }
 
     fn count(&self, up: u64, down: u64, now: Micros) {
@@ -237,14 +244,18 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Exchanged, RequestFailure>> {
+        down.work = 0;
         for _ in 0..STEPS {
+            if down.work > WORK {
+                break;
+            }
             match ready!(self.step_response(up, down, cx)) {
                 Ok(None) => {}
                 Ok(Some(exchanged)) => return Poll::Ready(Ok(exchanged)),
                 Err(failure) => return Poll::Ready(Err(down.limit_reply(failure))),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 
@@ -333,7 +344,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
     fn read_response(&mut self, up: &RequestProgress, down: &mut ResponseProgress) -> Result<bool, RequestFailure> {
         let refused = RequestFailure::refused_response;
         if let Some(body) = &mut down.body {
-            down.checked = body.scan(self.upstream.unread.bytes()).map_err(refused)?.length;
+            let scanned = body.scan(self.upstream.unread.bytes()).map_err(refused)?;
+            down.checked = scanned.length;
+            down.work += scanned.work;
             return Ok(true);
         }
         let request = self.writer.request;
@@ -411,6 +424,7 @@ impl ResponseProgress {
             store_wait: None,
             body: None,
             checked: 0,
+            work: 0,
             exchanged: None,
             any: false,
             continued: false,

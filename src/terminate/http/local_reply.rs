@@ -17,6 +17,7 @@ use crate::outcome::{Ended, Party};
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::{LINGER, until};
 use crate::terminate::stream::Got;
+use crate::terminate::turns::give_way;
 
 /// Longest silence of a client inside of its request: it may read the reply only behind the last byte of that.
 pub(super) const LINGER_INSIDE: Micros = 5_000_000;
@@ -131,7 +132,7 @@ impl HttpConnection<'_> {
                     Poll::Pending => return deadline.poll(cx, (heard + silence).min(began + LINGER_MAX)),
                 }
             }
-            cx.waker().wake_by_ref();
+            give_way(cx);
             deadline.poll(cx, (heard + silence).min(began + LINGER_MAX))
         })
         .await;

@@ -5,7 +5,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::{Exchange, STEPS, of_client};
+use super::{Exchange, STEPS, WORK, of_client};
 use crate::fault::Fault;
 use crate::http::Framing;
 use crate::http::body::Body;
@@ -13,6 +13,7 @@ use crate::outcome::Ended;
 use crate::terminate::http::client_side::ClientSide;
 use crate::terminate::http::local_reply::RequestFailure;
 use crate::terminate::stream::{ByteStream, Got};
+use crate::terminate::turns::give_way;
 
 /// How much of the request was sent.
 pub struct RequestProgress {
@@ -20,6 +21,8 @@ pub struct RequestProgress {
     body: Body,
     /// Bytes of the client that are checked and may be sent.
     checked: usize,
+    /// What checking them has cost in this turn.
+    work: usize,
     /// A byte of the body has come.
     pub begun: bool,
     /// The whole request was sent.
@@ -37,6 +40,7 @@ impl RequestProgress {
             head_sent: 0,
             body: Body::new(framing),
             checked: 0,
+            work: 0,
             begun: false,
             done: false,
             cut: None,
@@ -60,9 +64,13 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         answered: bool,
         cx: &mut Context<'_>,
     ) -> Result<(), RequestFailure> {
+        up.work = 0;
         for _ in 0..STEPS {
             if up.done || up.cut.is_some() {
                 return Ok(());
+            }
+            if up.work > WORK {
+                break;
             }
             match self.step_request(up, cx) {
                 Poll::Ready(Ok(())) => {}
@@ -73,7 +81,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 Poll::Pending => return Ok(()),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(())
     }
 
@@ -110,6 +118,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             return Poll::Ready(match scanned {
                 Ok(scanned) => {
                     up.checked = scanned.length;
+                    up.work += scanned.work;
                     up.begun = true;
                     Ok(())
                 }
@@ -143,7 +152,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 Poll::Pending => return Ok(()),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(())
     }
 }
