@@ -15,7 +15,7 @@
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
-use super::cookie::split;
+use super::cookie::{split, unquote};
 use super::field::{FieldRef, Fields, KnownField, folds_to, split_at_byte, trim};
 use super::forwarded::{self, Forwarding};
 use super::framing::forbids_framing;
@@ -284,15 +284,20 @@ fn cut_prefix(out: &mut Vec<u8>, pair: &[u8], separator: u8) {
 /// Writes a Set-Cookie line with the prefix, if the cookie has this name and is not empty.
 fn write_set_cookie(out: &mut Vec<u8>, field: FieldRef<'_>, name: &[u8], prefix: &str) -> EditedLine {
     let (pair, _) = split_at_byte(field.value, b';');
-    let (this, value) = split(pair);
-    if this != name || value.is_empty() {
-        return EditedLine::Kept;
-    }
-    let (before, after) = field.value.split_at(value_start(pair));
+    let Some(start) = start_of_value(pair, name) else { return EditedLine::Kept };
+    let (before, after) = field.value.split_at(start);
     push(out, &[field.name, b": ", before]);
     write_value(out, prefix);
     push(out, &[after, b"\r\n"]);
     EditedLine::Written
+}
+
+/// Where the value begins that a browser sends under this name; `None`: the line sets another cookie, or no value. A
+/// cookie without a name is sent as its value alone, which may be `NAME=value` (RFC 6265bis §5.8.3).
+fn start_of_value(pair: &[u8], name: &[u8]) -> Option<usize> {
+    let at = if split(pair).0.is_empty() { memchr::memchr(b'=', pair)? + 1 } else { 0 };
+    let (this, value) = split(&pair[at..]);
+    (this == name && !unquote(value).is_empty()).then(|| at + value_start(&pair[at..]))
 }
 
 /// The position of the value in `name = "value`, behind white space and quote.

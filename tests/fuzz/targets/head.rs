@@ -235,8 +235,15 @@ pub fn written_end_to_end(before: Fields<'_>, after: Fields<'_>) -> Vec<(Vec<u8>
 
 /// True for fields in which proxies describe a client, in every spelling that applications take for the same.
 fn describes_client(name: &[u8]) -> bool {
-    let name = String::from_utf8_lossy(name).to_ascii_lowercase().replace(['_', '.'], "-");
-    ["x-", "forwarded", "true-client-ip", "cf-", "client-ip"].iter().any(|begin| name.starts_with(begin))
+    let name = folded(name);
+    ["x-", "forwarded", "true-client-ip", "cf-", "client-ip", "front-end-https"]
+        .iter()
+        .any(|begin| name.starts_with(begin))
+}
+
+/// A name in the spelling to which applications fold it: any sign may be `-`.
+pub fn folded(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 /// True if lines that are added to a head may make it longer than a head may be.
