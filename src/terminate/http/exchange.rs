@@ -36,8 +36,7 @@ const ADDED: usize = 320;
 /// Steps of one direction in one turn, before other tasks have one: about 20 buffers.
 const STEPS: usize = 64;
 
-/// Work of checking a body in one direction in one turn, see [`Scanned::work`](crate::http::body::Scanned): about one
-/// buffer of chunks of one byte.
+/// Work of checking a body in one direction in one turn: about one buffer of chunks of one byte.
 const WORK: usize = 2_000;
 
 /// What an exchange leaves behind once its response is complete.
@@ -244,11 +243,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Exchanged, RequestFailure>> {
+        let mut steps = 0..STEPS;
         down.work = 0;
-        for _ in 0..STEPS {
-            if down.work > WORK {
-                break;
-            }
+        while down.work <= WORK && steps.next().is_some() {
             match ready!(self.step_response(up, down, cx)) {
                 Ok(None) => {}
                 Ok(Some(exchanged)) => return Poll::Ready(Ok(exchanged)),

@@ -201,11 +201,12 @@ fn second_chunks(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Options of Connection, in lower case.
+/// Options of Connection that name fields, in lower case; the usual ones name none.
 pub fn options(fields: Fields<'_>) -> HashSet<Vec<u8>> {
     let values = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(b"connection"));
     let options = values.flat_map(|field| field.value.split(|byte| *byte == b','));
-    options.map(|option| option.trim_ascii().to_ascii_lowercase()).collect()
+    let names = options.map(|option| option.trim_ascii().to_ascii_lowercase());
+    names.filter(|name| ![&b"close"[..], b"keep-alive", b"upgrade"].contains(&&name[..])).collect()
 }
 
 /// Fields that pass a hop as they are: neither hop-by-hop, nor named by Connection, nor framing. Left out are fields that
