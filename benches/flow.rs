@@ -24,9 +24,12 @@ mod sim {
     mod bytes;
     pub mod kernel;
     pub mod os;
-    mod random;
     pub mod socket;
 }
+
+#[path = "../src/random.rs"]
+#[allow(dead_code, reason = "the imitation uses a part of it")]
+mod random;
 
 const FILE: &str = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
     [[pool]]\nname = \"p\"\ncheck = \"off\"\nbackend = [{ name = \"b\", address = \"192.0.2.1:1\" }]\n";

@@ -71,6 +71,8 @@ pub mod pool;
 pub mod probe;
 pub mod progress;
 pub mod proxy_protocol;
+#[cfg(test)]
+mod random;
 pub mod remote_text;
 pub mod route;
 pub mod server;

@@ -234,7 +234,7 @@ impl<T> Slab<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::splicer::sim::random::Random;
+    use crate::random::Random;
 
     #[test]
     fn a_token_finds_only_the_row_it_was_made_for() {

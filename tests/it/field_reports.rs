@@ -6,7 +6,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::reload::{OFF, accepted, map, pool};
-use crate::support::backend::{Backend, listener};
+use crate::support::backend::{Backend, echo, listener};
 use crate::support::load_support::Client;
 use crate::support::{Sessile, eventually};
 
@@ -93,15 +93,7 @@ fn each_method_leaves_a_backend_that_is_down_and_finds_one_that_joined() {
         let stay = three.iter().filter(|(n, name)| *name != "c" && without[n] != **name).count();
         assert_eq!(stay, 0, "{balance}: clients of the others stay");
 
-        let _back = Backend::on(c, |stream| {
-            let mut line = String::new();
-            let mut reader = std::io::BufReader::new(&stream);
-            while std::io::BufRead::read_line(&mut reader, &mut line)? > 0 {
-                std::io::Write::write_all(&mut &stream, format!("c {line}").as_bytes())?;
-                line.clear();
-            }
-            Ok(())
-        });
+        let _back = Backend::on(c, |stream| echo("c", &stream));
         eventually("the backend to be back", || (state("c") == "up").then_some(()));
         assert_eq!(map(front), three, "{balance}: placement is what it was");
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::reload::{OFF, accepted, map, pool};
-use crate::support::backend::{Backend, listener};
+use crate::support::backend::{Backend, echo, listener};
 use crate::support::load_support::{Client, Echo};
 use crate::support::{Sessile, eventually};
 
@@ -32,15 +32,7 @@ fn serve(socket: Socket, name: &'static str) {
     socket.listen(64).unwrap();
     std::thread::spawn(move || {
         for stream in TcpListener::from(socket).incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut line = String::new();
-                let mut reader = std::io::BufReader::new(&stream);
-                while std::io::BufRead::read_line(&mut reader, &mut line)? > 0 {
-                    std::io::Write::write_all(&mut &stream, format!("{name} {line}").as_bytes())?;
-                    line.clear();
-                }
-                std::io::Result::Ok(())
-            });
+            std::thread::spawn(move || echo(name, &stream));
         }
     });
 }

@@ -11,10 +11,10 @@ mod remote;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use super::random::Random;
 use super::socket::{Mask, SimSocket};
 use crate::config::Address;
 use crate::fault::Fault;
+use crate::random::Random;
 use crate::splicer::os::{Event, Micros, Token};
 
 /// A turn with more calls than this never ends.

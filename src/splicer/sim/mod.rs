@@ -15,7 +15,6 @@ pub(super) mod kernel;
 pub(super) mod oracle;
 pub(super) mod os;
 pub(super) mod peer;
-pub(super) mod random;
 pub(super) mod socket;
 mod tests;
 pub(super) mod world;

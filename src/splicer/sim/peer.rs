@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use super::kernel::Id;
-use super::random::mix;
+use crate::random::mix;
 use crate::splicer::os::Micros;
 
 /// Every stream begins with its peer's number, so that its receiver can identify it.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::random::Random;
 use super::world::{ClientGreeting, ConnectScript, Scenario, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 use crate::outcome::Ended;
+use crate::random::Random;
 
 /// Steps of connections that a run of the test suite takes at least; `SESSILE_SIM_STEPS` says otherwise.
 const STEPS: u64 = 3_000_000;

@@ -16,15 +16,7 @@ impl Backend {
     /// Answers every line with its own name and the line.
     pub fn named(name: &str) -> Self {
         let name = name.to_owned();
-        Self::serving(move |stream| {
-            let mut reader = BufReader::new(stream.try_clone()?);
-            let mut line = String::new();
-            while reader.read_line(&mut line)? > 0 {
-                (&stream).write_all(format!("{name} {line}").as_bytes())?;
-                line.clear();
-            }
-            Ok(())
-        })
+        Self::serving(move |stream| echo(&name, &stream))
     }
 
     /// Serves every connection as told, on a free port.
@@ -58,6 +50,17 @@ impl Drop for Backend {
         self.stop.store(true, Relaxed);
         let _ = TcpStream::connect(self.address);
     }
+}
+
+/// Answers every line with a name and the line.
+pub fn echo(name: &str, mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 {
+        stream.write_all(format!("{name} {line}").as_bytes())?;
+        line.clear();
+    }
+    Ok(())
 }
 
 /// The tables of a pool with these backends, named `b0`, `b1` and so on, without checks.

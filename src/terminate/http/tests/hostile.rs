@@ -22,7 +22,7 @@ fn framed(dice: &Dice, framing: usize, length: usize) -> (String, Vec<u8>) {
         1 => (String::new(), bytes),
         _ => {
             // One-byte chunks, or larger ones.
-            let size = dice.of(&[1, 1, 7, 5_000]);
+            let size = dice.one_of(&[1, 1, 7, 5_000]);
             let mut chunks = Vec::new();
             for chunk in bytes.chunks(size) {
                 chunks.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
@@ -37,34 +37,34 @@ fn framed(dice: &Dice, framing: usize, length: usize) -> (String, Vec<u8>) {
 fn plan_of(seed: u64) -> Plan {
     let dice = Dice::new(seed ^ 0x9e37);
     let lengths = [0, 1, 5, 100, 5_000, 40_000];
-    let method = dice.of(&["GET", "HEAD", "POST", "POST", "PUT"]);
+    let method = dice.one_of(&["GET", "HEAD", "POST", "POST", "PUT"]);
     let has_body = matches!(method, "POST" | "PUT");
     let old = dice.one_in(8);
     let (length_lines, body) = match has_body {
-        true => framed(&dice, if old { 0 } else { dice.of(&[0, 2]) }, dice.of(&lengths)),
+        true => framed(&dice, if old { 0 } else { dice.one_of(&[0, 2]) }, dice.one_of(&lengths)),
         false => (String::new(), Vec::new()),
     };
     let waits = has_body && !old && dice.one_in(4);
     let (expect, connection) = (
         if waits { "Expect: 100-continue\r\n" } else { "" },
-        dice.of(&["", "", "Connection: close\r\n", "Connection: keep-alive\r\n"]),
+        dice.one_of(&["", "", "Connection: close\r\n", "Connection: keep-alive\r\n"]),
     );
     let version = if old { "1.0" } else { "1.1" };
     let head = format!("{method} /x HTTP/{version}\r\nHost: a\r\n{expect}{connection}{length_lines}\r\n");
 
-    let interim_count = dice.of(&[0, 0, 0, 1, 2, 16, 17, 1_000]);
-    let interim = dice.of(&["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]);
+    let interim_count = dice.one_of(&[0, 0, 0, 1, 2, 16, 17, 1_000]);
+    let interim = dice.one_of(&["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]);
     let framing = if old { dice.below(2) } else { dice.below(3) };
     let status =
-        dice.of(&["200 OK", "202 Accepted", "413 Content Too Large", "302", "204 No Content", "304 Not Modified"]);
-    let closes = dice.of(&["", "", "Connection: close\r\n"]);
-    let (lines, mut final_body) = framed(&dice, framing, dice.of(&lengths));
+        dice.one_of(&["200 OK", "202 Accepted", "413 Content Too Large", "302", "204 No Content", "304 Not Modified"]);
+    let closes = dice.one_of(&["", "", "Connection: close\r\n"]);
+    let (lines, mut final_body) = framed(&dice, framing, dice.one_of(&lengths));
     if method == "HEAD" || status.starts_with("204") || status.starts_with("304") {
         final_body.clear();
     }
     let final_head = format!("HTTP/1.1 {status}\r\n{closes}{lines}\r\n");
     let all = interim.len() * interim_count + final_head.len() + final_body.len();
-    let ends = || dice.of(&[Ends::Fin, Ends::Reset]);
+    let ends = || dice.one_of(&[Ends::Fin, Ends::Reset]);
     let until_close = framing == 1 && !final_body.is_empty();
     let whole = head.len() + body.len();
     Plan {
@@ -77,15 +77,15 @@ fn plan_of(seed: u64) -> Plan {
         interim_count,
         final_head,
         final_body,
-        responds_after: dice.of(&[0, 1, 30, whole / 2, whole]),
+        responds_after: dice.one_of(&[0, 1, 30, whole / 2, whole]),
         reads: if dice.one_in(4) { dice.below(whole) } else { usize::MAX },
         backend_ends: match dice.below(4) {
             0 => Some((dice.below(all + 1), ends())),
             1 => Some((all, ends())),
             _ => (until_close || framing == 1).then_some((all, Ends::Fin)),
         },
-        client_wire: (dice.of(&[3, 100, 5_000, 200_000]), dice.of(&[1, 7, 1_000, 100_000])),
-        backend_wire: (dice.of(&[3, 100, 5_000, 200_000]), dice.of(&[1, 7, 1_000, 100_000])),
+        client_wire: (dice.one_of(&[3, 100, 5_000, 200_000]), dice.one_of(&[1, 7, 1_000, 100_000])),
+        backend_wire: (dice.one_of(&[3, 100, 5_000, 200_000]), dice.one_of(&[1, 7, 1_000, 100_000])),
         body,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an exchange is polled only when it was woken, or when a test wants it to be.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use crate::http::head::RequestReader;
 use crate::http::upgrade::RequestMeta;
 use crate::http::{Framing, Progress};
 use crate::pool::{Lease, PickScene, Pool};
+use crate::random::Random;
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
 use crate::terminate::buffer::Buffer;
 use crate::terminate::conversation::Conversation;
@@ -208,31 +209,24 @@ impl<'a> Turns<'a> {
     }
 }
 
-/// Numbers from a seed (SplitMix64).
+/// Random numbers that both ends of an exchange draw from in turn.
 #[derive(Clone)]
-pub struct Dice(Rc<Cell<u64>>);
+pub struct Dice(Rc<RefCell<Random>>);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self(Rc::new(Cell::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5e55_11e6)))
+        Self(Rc::new(RefCell::new(Random::new(seed))))
     }
 
-    /// A number below `bound`.
     pub fn below(&self, bound: usize) -> usize {
-        let next = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.0.set(next);
-        let z = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+        self.0.borrow_mut().below(bound)
     }
 
-    /// True once in so many times.
     pub fn one_in(&self, times: usize) -> bool {
-        self.below(times) == 0
+        self.0.borrow_mut().one_in(times)
     }
 
-    /// One of these.
-    pub fn of<T: Copy>(&self, things: &[T]) -> T {
-        things[self.below(things.len())]
+    pub fn one_of<T: Copy>(&self, things: &[T]) -> T {
+        self.0.borrow_mut().one_of(things)
     }
 }
