@@ -31,7 +31,7 @@ mod written;
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
-pub use place::FileProblem;
+pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
     Address, AllDown, Backend, Balance, Check, CheckKind, Eject, KeyPart, OnMarkedDown, Pool, ProxyOut, ProxyTlv,
     ProxyVersion, Range, RangeRule,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 
 /// A problem of a file that a key names; the text itself shows nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,17 @@ impl FileProblem {
     pub fn new(object: impl Into<String>, key: &'static str, message: impl Into<String>) -> Self {
         Self { object: object.into(), key, element: None, message: message.into(), hint: None }
     }
+
+    /// The warning about a file with a secret that every user of this machine can read; `what`: a key, a secret.
+    pub fn exposed(object: impl Into<String>, key: &'static str, path: &Path, what: &str) -> Self {
+        Self::new(object, key, format!("\"{}\": it holds {what}, and every user can read it", path.display()))
+    }
+}
+
+/// True for the mode of a file that is open to every user of this machine.
+pub fn is_open_to_all(mode: u32) -> bool {
+    const OTHERS: u32 = 0o007;
+    mode & OTHERS != 0
 }
 
 impl fmt::Display for FileProblem {

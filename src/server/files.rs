@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::written;
+use super::own_files;
 use crate::clock;
-use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem};
+use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
@@ -58,7 +58,7 @@ fn examine_for(
 ) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
     let draft = config::draft(text, &crate::socket::resolve);
     let read = read_files(&draft.config, in_force);
-    written::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config))
+    own_files::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config))
         .into_iter()
         .for_each(|p| draft.refuse(p));
     match read {
@@ -95,15 +95,13 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
         if rings.of(&insert.keys).is_some() {
             continue;
         }
-        let about = |what: String| {
-            let what = format!("\"{}\": {what}", insert.keys.display());
-            FileProblem::new(format!("pool \"{}\": cookie", pool.name), "keys", what)
-        };
+        let table = format!("pool \"{}\": cookie", pool.name);
+        let about = |what: String| FileProblem::new(&table, "keys", format!("\"{}\": {what}", insert.keys.display()));
         match read_secret(&insert.keys) {
             Err(unreadable) => problems.push(about(unreadable.to_string())),
             Ok((text, exposed)) => match KeyRing::parse(&text) {
                 Ok(ring) => {
-                    let warning = exposed.then(|| about("it holds a key, and every user can read it".to_owned()));
+                    let warning = exposed.then(|| FileProblem::exposed(&table, "keys", &insert.keys, "a key"));
                     rings.add(insert.keys.clone(), Arc::new(ring), warning);
                 }
                 Err(wrong) => problems.extend(wrong.iter().map(|problem| about(problem.to_string()))),
@@ -115,9 +113,8 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
 
 /// The text of a file with secrets, and whether every user of this machine can read it.
 fn read_secret(path: &Path) -> std::io::Result<(String, bool)> {
-    const OTHERS: u32 = 0o007;
     let mut file = std::fs::File::open(path)?;
-    let exposed = file.metadata()?.mode() & OTHERS != 0;
+    let exposed = is_open_to_all(file.metadata()?.mode());
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok((text, exposed))

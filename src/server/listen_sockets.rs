@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
+use super::own_files;
 use super::systemd::PassedSockets;
-use super::written;
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::limits;
 use crate::snapshot::Snapshot;
@@ -192,7 +192,7 @@ impl ListenSockets {
                 Ok(vec![(group, Some(real), None)])
             }
             Bind::Unix(path) => {
-                written::make_folder(path, written::OPEN).map_err(error)?;
+                own_files::make_folder(path, own_files::OPEN).map_err(error)?;
                 let (socket, file) = socket::bind_unix(path).map_err(error)?;
                 made.push(file.clone());
                 // Before the socket listens, so that no client connects under another mode.

@@ -11,7 +11,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use super::{StartError, written};
+use super::{StartError, own_files};
 use crate::config::Config;
 
 /// Mode of the lock file: only its owner can open it.
@@ -30,7 +30,7 @@ impl InstanceLock {
         let Some(socket) = &config.process.admin.socket else { return Ok(None) };
         let path = socket.with_extension("lock");
         let cannot = |why: String| StartError::unavailable("admin.socket", format!("{}: {why}", path.display()));
-        let made = written::make_folder(&path, written::OPEN);
+        let made = own_files::make_folder(&path, own_files::OPEN);
         let file = made.and_then(|()| open(&path)).map_err(|error| cannot(error.to_string()))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),

@@ -11,13 +11,13 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+mod own_files;
 mod plan;
 mod reload;
 mod status;
 mod stop;
 mod systemd;
 mod table_file;
-mod written;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -295,7 +295,7 @@ impl Server {
         else {
             return;
         };
-        let again = written::make_folder(file.path(), written::OPEN).map_err(|error| error.to_string());
+        let again = own_files::make_folder(file.path(), own_files::OPEN).map_err(|error| error.to_string());
         let unix_only = config::Admin { http: None, ..config.clone() };
         match again.and_then(|()| admin::Sockets::bind(&unix_only).map_err(|error| error.to_string())) {
             Ok(sockets) => {

@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::written;
+use super::own_files;
 use crate::clock;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
@@ -101,7 +101,7 @@ impl TableFileWriter {
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
         // A write that panicked left at most an unfinished file.
         let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        written::make_folder(path, written::PRIVATE)?;
+        own_files::make_folder(path, own_files::PRIVATE)?;
         let unfinished = unfinished(path);
         // The file is created anew: one that was left behind may be readable for others, and this one holds the secret.
         match fs::remove_file(&unfinished) {

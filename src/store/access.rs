@@ -10,7 +10,7 @@ use std::path::Path;
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use data_encoding::BASE64URL_NOPAD;
 
-use crate::config::{self, FileProblem, Hidden};
+use crate::config::{self, FileProblem, Hidden, is_open_to_all};
 use crate::tls::ServerTrust;
 
 /// Bytes of the hash in a key: 128 bits.
@@ -79,11 +79,11 @@ impl Access {
 
     /// One warning for each secret file that every user of this machine can read.
     pub fn warnings(&self) -> Vec<FileProblem> {
-        const OTHERS: u32 = 0o007;
         let files = [("password_file", &self.config.password_file), ("secret_file", &self.config.secret_file)];
         let files = files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
-        let exposed = files.filter(|(_, path)| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0));
-        exposed.map(|(key, path)| problem(key, path, "it holds a secret, and every user can read it")).collect()
+        let exposed =
+            files.filter(|(_, path)| fs::metadata(path).is_ok_and(|metadata| is_open_to_all(metadata.mode())));
+        exposed.map(|(key, path)| FileProblem::exposed("store", key, path, "a secret")).collect()
     }
 
     /// Key of a cookie's value in the store: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool and value, cut to 128

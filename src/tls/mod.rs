@@ -299,8 +299,7 @@ impl Loading {
     /// Records a warning if every user can read a file with secrets.
     fn warn_if_exposed(&mut self, table: &str, key: &'static str, path: &Path) {
         if self.files.is_exposed(path) {
-            let what = format!("\"{}\": it holds a key, and every user can read it", path.display());
-            self.warnings.push(FileProblem::new(table, key, what));
+            self.warnings.push(FileProblem::exposed(table, key, path, "a key"));
         }
     }
 }

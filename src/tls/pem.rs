@@ -14,6 +14,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::is_open_to_all;
+
 /// The largest file in bytes; a bundle of all public authorities is a quarter of it.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -74,8 +76,7 @@ impl Files {
     }
 
     fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        const OTHERS: u32 = 0o007;
-        if std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & OTHERS != 0) {
+        if std::fs::metadata(path).is_ok_and(|metadata| is_open_to_all(metadata.mode())) {
             self.exposed.insert(path.to_owned());
         }
         self.read(path)
