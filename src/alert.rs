@@ -1,36 +1,18 @@
-//! [`TlsRefusal`]: why a connection gets no TLS handshake, and the [`Alert`] that its client is sent.
+//! [`TlsRefusal`]: why a connection gets no TLS handshake, and the alert that its client is sent (RFC 8446 §6.2).
 //!
 //! Sends nothing; `terminate/refuse.rs` does. Where TLS does not end here no alert is sent, because the handshake is
 //! the backend's. Invariant: this is the one table from refusals to alerts; alerts inside a handshake are those of
 //! rustls.
 
+use rustls::AlertDescription;
+
 use crate::outcome::Ended;
 
-/// A fatal alert (RFC 8446 §6.2), by its number on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Alert {
-    /// A record or a message that does not belong here.
-    UnexpectedMessage = 10,
-    /// A record longer than 2^14 bytes.
-    RecordOverflow = 22,
-    /// A field that is well formed, and has a value that it must not have.
-    IllegalParameter = 47,
-    /// A message that cannot be decoded: a length is wrong, or bytes are missing or left over.
-    DecodeError = 50,
-    /// A record of a protocol version that is not TLS.
-    ProtocolVersion = 70,
-    /// A server name that is not served here (RFC 6066 §3).
-    UnrecognizedName = 112,
-}
-
-impl Alert {
-    /// Returns the alert as a plaintext record. Its version is that of TLS 1.2, as in later versions too.
-    pub fn record(self) -> [u8; 7] {
-        const ALERT: u8 = 21;
-        const FATAL: u8 = 2;
-        [ALERT, 3, 3, 0, 2, FATAL, self as u8]
-    }
+/// The plaintext record of a fatal alert. Its version is that of TLS 1.2, as in later versions too.
+pub fn record(alert: AlertDescription) -> [u8; 7] {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    [ALERT, 3, 3, 0, 2, FATAL, alert.into()]
 }
 
 macro_rules! refusals {
@@ -46,8 +28,8 @@ macro_rules! refusals {
             }
 
             /// Returns the alert for the client of such a connection.
-            pub fn alert(self) -> Alert {
-                match self { $(Self::$name => Alert::$alert,)+ }
+            pub fn alert(self) -> AlertDescription {
+                match self { $(Self::$name => AlertDescription::$alert,)+ }
             }
         }
     };
@@ -77,7 +59,7 @@ refusals! {
     /// The hello has two host names (RFC 6066 §3).
     NameTwice = HelloMalformed, IllegalParameter;
     /// No route has the server name, and the listener has no default pool.
-    NoRoute = NoRoute, UnrecognizedName;
+    NoRoute = NoRoute, UnrecognisedName;
 }
 
 #[cfg(test)]
@@ -86,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_alert_is_one_fatal_plaintext_record() {
-        assert_eq!(TlsRefusal::RecordTooLong.alert().record(), [21, 3, 3, 0, 2, 2, 22]);
-        assert_eq!(TlsRefusal::NoRoute.alert().record(), [21, 3, 3, 0, 2, 2, 112]);
+        assert_eq!(record(TlsRefusal::RecordTooLong.alert()), [21, 3, 3, 0, 2, 2, 22]);
+        assert_eq!(record(TlsRefusal::NoRoute.alert()), [21, 3, 3, 0, 2, 2, 112]);
     }
 }

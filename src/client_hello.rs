@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::alert::TlsRefusal;
 pub use crate::progress::Progress;
+use crate::remote_text::shown_bytes;
 use crate::server_name::ServerName;
 
 /// The longest hello that can be read: the whole handshake message with its 4-byte header, without record headers.
@@ -251,7 +252,7 @@ fn host_name(name: &[u8]) -> SentName {
     let text = std::str::from_utf8(name).ok().map(|name| name.strip_suffix('.').unwrap_or(name));
     match text.and_then(ServerName::parse) {
         Some(host) => (Some(host), None),
-        None => (None, Some(name[..name.len().min(SHOWN_MAX)].escape_ascii().to_string().into())),
+        None => (None, Some(shown_bytes(name, SHOWN_MAX).into())),
     }
 }
 

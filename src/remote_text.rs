@@ -1,4 +1,4 @@
-//! [`shown`] and [`one_line`]: text of a remote party, or of anything that is not known, in a form that a log, a status
+//! [`shown`], [`shown_bytes`] and [`one_line`]: text of a remote party, or of anything that is not known, in a form that a log, a status
 //! and a terminal can take.
 //!
 //! Judges no text and writes none. Invariant: the result has no character that ends a line, moves a cursor or turns the
@@ -16,6 +16,11 @@ pub fn shown(text: &str) -> String {
     let end = text.char_indices().nth(SHOWN_MAX).map(|(at, _)| at);
     let begin = one_line(&text[..end.unwrap_or(text.len())]);
     if end.is_some() { format!("{begin}…") } else { begin.into_owned() }
+}
+
+/// The first `most` bytes of something that need not be text, as printable ASCII.
+pub fn shown_bytes(bytes: &[u8], most: usize) -> String {
+    bytes[..bytes.len().min(most)].escape_ascii().to_string()
 }
 
 /// The whole text, with an escape such as `\n` or `\u{1b}` in place of each character that cannot be shown.

@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 pub use read::parse;
 pub use write::write;
 
+use crate::remote_text::shown_bytes;
+
 /// The longest header that is read or written, in bytes.
 pub const HEADER_MAX: usize = 4096;
 
@@ -96,7 +98,7 @@ pub fn shown(bytes: &[u8]) -> String {
         _ => bytes.split(|byte| *byte == b'\n').next().unwrap_or_default(),
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line[..line.len().min(V1_MAX)].escape_ascii().to_string()
+    shown_bytes(line, V1_MAX)
 }
 
 /// The value of the first TLV of this kind.
@@ -110,8 +112,8 @@ pub fn tlv(mut tlvs: &[u8], kind: u8) -> Option<&[u8]> {
     None
 }
 
-/// Those TLVs that are worth keeping for the life of a connection, and whether any was left out: the first one of each
-/// wanted kind. A short list is kept whole.
+/// TLVs to keep for the life of a connection, and whether any was left out: the first one of each wanted kind. A short
+/// list is kept whole.
 pub fn kept_tlvs(tlvs: Box<[u8]>, wanted: impl Fn(u8) -> bool) -> (Box<[u8]>, bool) {
     if tlvs.len() <= TLVS_WHOLE {
         return (tlvs, false);

@@ -67,12 +67,12 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
 /// The whole story: route (or refusal) → TLS with the client → requests, or a relay.
 async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, refusal: Option<TlsRefusal>) -> Ended {
     if let Some(refusal) = refusal {
-        return refuse::refuse(conversation, client, &preread, refusal).await;
+        return refuse::refuse(conversation, client, preread, refusal).await;
     }
     let Some(routed) = Routed::of(conversation) else {
         // The rules have changed since the worker routed the connection.
         return match conversation.client_info.hello_read {
-            true => refuse::refuse(conversation, client, &preread, TlsRefusal::NoRoute).await,
+            true => refuse::refuse(conversation, client, preread, TlsRefusal::NoRoute).await,
             false => Ended::NoRoute,
         };
     };

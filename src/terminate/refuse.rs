@@ -11,7 +11,8 @@ use super::conversation::Conversation;
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use super::stream::{Got, Stream};
-use crate::alert::TlsRefusal;
+use crate::admission::HeldBytes;
+use crate::alert::{self, TlsRefusal};
 use crate::clock::{self, Micros};
 use crate::http::answer;
 use crate::outcome::Ended;
@@ -21,17 +22,23 @@ use crate::snapshot::Listener;
 const METHOD_MAX: usize = 16;
 
 /// Refuses a connection. `preread` are the bytes that the worker has read.
-pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: &[u8], refusal: TlsRefusal) -> Ended {
+pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, refusal: TlsRefusal) -> Ended {
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let mut client = Stream::plain(socket);
     conversation.state.moved(preread.len() as u64, 0, clock::now());
-    let mut http = None;
     let listener = conversation.listener().filter(|_| refusal == TlsRefusal::NotTls);
-    if let Some(listener) = listener.filter(|listener| serves_http(listener)) {
-        let hello_until = conversation.client_info.accepted + Micros::from(listener.hello_ms) * 1_000;
-        drop(listener);
-        http = until(hello_until, plain_request(&mut client, preread.to_vec())).await.flatten();
-    }
+    let http = match listener.filter(|listener| serves_http(listener)) {
+        Some(listener) => {
+            let hello_until = conversation.client_info.accepted + Micros::from(listener.hello_ms) * 1_000;
+            drop(listener);
+            until(hello_until, plain_request(&mut client, preread.into_vec())).await.flatten()
+        }
+        None => {
+            // Its memory is not held while the client is waited for.
+            drop(preread);
+            None
+        }
+    };
     conversation.forget_rules();
     let mut reply = Vec::new();
     match http {
@@ -39,7 +46,7 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: &[u8]
             conversation.context.counters().answers.add(1);
             answer::write_https_expected(&mut reply, head_only, clock::unix_s());
         }
-        None => reply.extend(refusal.alert().record()),
+        None => reply.extend(alert::record(refusal.alert())),
     }
     if let Some(Ok(())) = until(clock::now() + LINGER, write_all(&mut client, &reply)).await {
         conversation.state.moved(0, reply.len() as u64, clock::now());

@@ -31,7 +31,7 @@ const DAY_S: i64 = 86_400;
 /// Key and name that sign certificates.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate, which completes the chain of those that it signs.
+    /// Certificate of the authority, which completes the chain of those that it signs.
     pem: String,
 }
 

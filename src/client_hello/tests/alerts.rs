@@ -1,10 +1,12 @@
 //! The alert that each kind of broken hello gets.
 
 use super::*;
-use crate::alert::Alert::{self, DecodeError, IllegalParameter, ProtocolVersion, RecordOverflow, UnexpectedMessage};
+use rustls::AlertDescription::{
+    self, DecodeError, IllegalParameter, ProtocolVersion, RecordOverflow, UnexpectedMessage,
+};
 
 /// The alert for these bytes; panics if they are a hello, or may become one.
-fn alert(wire: &[u8]) -> Alert {
+fn alert(wire: &[u8]) -> AlertDescription {
     match super::super::parse(wire) {
         Progress::No(refusal) => refusal.alert(),
         other => panic!("{other:?}: {wire:x?}"),

@@ -116,6 +116,7 @@ impl HttpConnection<'_> {
         let (client, deadline) = (&mut self.client.stream, &mut self.deadline);
         let began = clock::now();
         let mut heard = began;
+        let give_up = |heard: Micros| (heard + silence).min(began + LINGER_MAX);
         poll_fn(|cx| {
             // On the stack of this poll, so that a waiting conversation does not hold it.
             let mut scrap = [0; 4096];
@@ -129,11 +130,11 @@ impl HttpConnection<'_> {
                     // A client that takes no bytes has as long as a silent one.
                     Poll::Ready(Ok(Got::Bytes(_))) => {}
                     Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return deadline.poll(cx, (heard + silence).min(began + LINGER_MAX)),
+                    Poll::Pending => return deadline.poll(cx, give_up(heard)),
                 }
             }
             give_way(cx);
-            deadline.poll(cx, (heard + silence).min(began + LINGER_MAX))
+            deadline.poll(cx, give_up(heard))
         })
         .await;
         self.client.stream.socket().reset_on_drop(false);
