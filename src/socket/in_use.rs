@@ -97,7 +97,7 @@ fn own_sockets() -> HashSet<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -124,8 +124,11 @@ mod tests {
     fn a_port_that_a_connection_has_is_not_called_listened_on() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap();
-        let client = TcpStream::connect(server).unwrap();
-        let address = client.local_addr().unwrap();
+        // An address that no other test connects from: the kernel gives one port to several connections of an address.
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.bind(&SockAddr::from("127.40.129.1:0".parse::<SocketAddr>().unwrap())).unwrap();
+        client.connect(&SockAddr::from(server)).unwrap();
+        let address = client.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(
             reason(address),
             format!("no process listens there, but the connection of {address} to {server} has the port")
