@@ -4,6 +4,7 @@
 //! has shown that no other process listens there, and nothing listens before everything is bound.
 
 mod in_use;
+mod steer;
 pub mod unix_file;
 
 use std::io;
@@ -21,7 +22,8 @@ use self::unix_file::UnixFile;
 use crate::config::Address;
 use crate::fault::Fault;
 
-pub use self::in_use::why_in_use;
+pub use self::in_use::{listening_at, why_in_use};
+pub use self::steer::{BY_HASH, steer};
 
 /// When the kernel takes a silent peer for gone (tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

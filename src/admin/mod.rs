@@ -20,6 +20,7 @@
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
+//! | `POST /successor/STAGE` by [`SuccessorStage`] | 200 with [`HeldAddresses`]; 409: it does not stop; unix socket only |
 //! | `POST /connections/ID/panic` | 202; that connection's next step panics; unix socket of debug builds only |
 
 use std::future::Future;
@@ -36,18 +37,20 @@ use crate::connection::ConnectionFilter;
 use crate::metrics::{Status, status};
 use crate::plan::{ListedClient, Plan};
 use crate::pool::{AdminState, HotKey};
-use crate::socket::unix_file::UnixFile;
 
 mod bounded;
+pub mod client;
+pub mod moved;
 mod origin;
 mod routes;
 mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use socket::BindError;
+pub use socket::{BindError, MovableFile};
 
 use bounded::{Bounded, Turn};
+use moved::{HeldAddresses, SuccessorStage};
 use origin::HostNames;
 use socket::SocketFile;
 
@@ -77,6 +80,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Changes the state of a backend; returns the new state in words, or why nothing changed.
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
+
+    /// Takes note of the process that follows this one, which stops; `Err`: this process does not stop.
+    fn followed(self: Arc<Self>, stage: SuccessorStage) -> impl Future<Output = Result<HeldAddresses, String>> + Send;
 
     /// Makes the next step of a connection panic, so that a test sees that no other connection is touched.
     #[cfg(debug_assertions)]
@@ -127,7 +133,13 @@ pub struct ReloadVerdict {
 #[derive(Debug, Default)]
 pub struct Sockets {
     unix: Option<(UnixListener, SocketFile)>,
-    http: Option<TcpListener>,
+    http: Option<HttpPort>,
+}
+
+/// The loopback port of the admin interface.
+#[derive(Debug)]
+pub struct HttpPort {
+    listener: TcpListener,
     names: HostNames,
 }
 
@@ -136,36 +148,42 @@ impl Sockets {
     pub fn bind(config: &config::Admin) -> Result<Self, BindError> {
         let bind = |path| socket::bind(path, config.mode, config.group.as_deref());
         let unix = config.socket.as_deref().map(bind).transpose()?;
-        let http = config.http.map(bind_http).transpose()?;
-        Ok(Self { unix, http, names: HostNames(config.names.clone()) })
+        let listener = config.http.map(bind_http).transpose()?;
+        let http = listener.map(|listener| HttpPort { listener, names: HostNames(config.names.clone()) });
+        Ok(Self { unix, http })
     }
 
     /// Address of the HTTP port, as the kernel chose it; `None`: there is no port.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref()?.local_addr().ok()
+        self.http.as_ref()?.listener.local_addr().ok()
     }
 
     /// The file of the unix socket; `None`: there is no socket.
-    pub fn unix_file(&self) -> Option<&UnixFile> {
+    pub fn unix_file(&self) -> Option<&MovableFile> {
         self.unix.as_ref().map(|(_, file)| &file.0)
     }
 
-    /// Serves until `stop` becomes true; requests that have begun get their reply.
+    /// Takes the HTTP port away, to be served by itself.
+    pub fn take_http(&mut self) -> Option<HttpPort> {
+        self.http.take()
+    }
+
+    /// Serves the unix socket until `stop` becomes true; requests that have begun get their reply.
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
-        let over_unix = async {
-            let Some((listener, _file)) = self.unix else { return Ok(()) };
-            let listener = Bounded::new(tokio::net::UnixListener::from_std(listener)?);
-            let app = routes::full(Arc::clone(&control)).into_make_service_with_connect_info::<Turn>();
-            axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
-        };
-        let over_http = async {
-            let Some(listener) = self.http else { return Ok(()) };
-            let listener = Bounded::new(tokio::net::TcpListener::from_std(listener)?);
-            let app = routes::read_only(Arc::clone(&control), self.names);
-            let app = app.into_make_service_with_connect_info::<Turn>();
-            axum::serve(listener, app).with_graceful_shutdown(stopped(stop.clone())).await
-        };
-        tokio::try_join!(over_unix, over_http).map(|_| ())
+        let Some((listener, _file)) = self.unix else { return Ok(()) };
+        let listener = Bounded::new(tokio::net::UnixListener::from_std(listener)?);
+        let app = routes::full(control).into_make_service_with_connect_info::<Turn>();
+        axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
+    }
+}
+
+impl HttpPort {
+    /// Serves the port until `stop` becomes true; requests that have begun get their reply, also if this is dropped.
+    pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
+        let listener = Bounded::new(tokio::net::TcpListener::from_std(self.listener)?);
+        let app = routes::read_only(control, self.names);
+        let app = app.into_make_service_with_connect_info::<Turn>();
+        axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
     }
 }
 

@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::bounded::Turn;
+use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
 use super::{Control, PlanRequest, StickTableView};
 use crate::connection::ConnectionFilter;
@@ -36,6 +37,7 @@ pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
+    let all = all.route("/successor/{stage}", post(followed::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let all = all.route("/plan", plan);
     #[cfg(debug_assertions)]
@@ -202,6 +204,15 @@ async fn order<C: Control>(
     match control.order(&pool, &backend, order) {
         Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn followed<C: Control>(State(control): State<Arc<C>>, Path(stage): Path<SuccessorStage>) -> Response {
+    // A task of its own: what is begun for the next process is finished even if that process goes away.
+    match tokio::spawn(async move { control.followed(stage).await }).await {
+        Ok(Ok(held)) => Json(held).into_response(),
+        Ok(Err(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{panic}\n")).into_response(),
     }
 }
 

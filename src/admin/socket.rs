@@ -6,7 +6,8 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
 
@@ -38,15 +39,39 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// The file of the socket. Dropping it removes the file, unless another process has put one in its place; the listener
-/// must be dropped before.
+/// The file of the socket, which can move while the socket is served.
+#[derive(Debug, Clone)]
+pub struct MovableFile(Arc<Mutex<UnixFile>>);
+
+impl MovableFile {
+    /// Path of the file.
+    pub fn path(&self) -> PathBuf {
+        self.file().path().to_owned()
+    }
+
+    /// True if the file is still there; false if it was deleted or another one is in its place.
+    pub fn is_there(&self) -> bool {
+        self.file().is_there()
+    }
+
+    /// Moves the file: clients reach the socket by the new path, and requests under way get their reply.
+    pub fn rename_to(&self, path: &Path) -> io::Result<()> {
+        self.file().rename_to(path)
+    }
+
+    fn file(&self) -> MutexGuard<'_, UnixFile> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the file when dropped, unless another process has put one in its place; the listener must be dropped before.
 #[derive(Debug)]
-pub(super) struct SocketFile(pub(super) UnixFile);
+pub(super) struct SocketFile(pub(super) MovableFile);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.0.is_there() {
-            let _ = socket::remove_stale(self.0.path()); // at worst the next start finds it
+            let _ = socket::remove_stale(&self.0.path()); // at worst the next start finds it
         }
     }
 }
@@ -58,8 +83,8 @@ pub(super) fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixL
 
 fn try_bind(path: &Path, mode: u32, group: Option<&str>) -> io::Result<(UnixListener, SocketFile)> {
     let (socket, file) = socket::bind_unix(path)?;
-    let file = SocketFile(file);
-    file.0.set_access(Some(mode), group).map_err(io::Error::other)?;
+    let file = SocketFile(MovableFile(Arc::new(Mutex::new(file))));
+    file.0.file().set_access(Some(mode), group).map_err(io::Error::other)?;
     let socket = Socket::from(socket);
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
@@ -110,6 +135,19 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(bind_here(&path).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_socket_that_has_moved_is_removed_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("admin.sock"), folder.path().join("admin.1.sock"));
+        let (listener, file) = bind_here(&path).unwrap();
+        file.0.rename_to(&moved).unwrap();
+        let (_second, _second_file) = bind_here(&path).unwrap();
+        assert!(bind_here(&moved).is_err(), "the first one is served there");
+        drop(listener);
+        drop(file);
+        assert!(path.exists() && !moved.exists());
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Control for Fake {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }
 
+    async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {
+        self.ready().err().ok_or_else(|| "not stopping".to_owned())?;
+        Ok(HeldAddresses { listening: vec![format!("{stage:?}")] })
+    }
+
     #[cfg(debug_assertions)]
     async fn panic(&self, _id: u64) {}
 }
@@ -107,14 +112,16 @@ impl TestAdmin {
             http: Some("127.0.0.1:0".parse().unwrap()),
             names: vec![ServerName::parse("metrics.test").unwrap()],
         };
-        let sockets = Sockets::bind(&config).unwrap();
+        let mut sockets = Sockets::bind(&config).unwrap();
         let http = sockets.http_address().unwrap();
+        let port = sockets.take_http().unwrap();
         let control = Arc::new(Fake::default());
         let (stop, stopped) = watch::channel(false);
         let served = Arc::clone(&control);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(sockets.serve(served, stopped)).unwrap();
+            let over_unix = sockets.serve(Arc::clone(&served), stopped.clone());
+            runtime.block_on(async { tokio::try_join!(over_unix, port.serve(served, stopped)) }).unwrap();
         });
         Self { control, socket, http, stop, thread: Some(thread), _folder: folder }
     }
@@ -216,6 +223,18 @@ fn reload_answers_with_the_verdict_on_the_unix_socket_only() {
     assert_eq!(served.over_unix("GET", "/reload").0, 405);
     assert_eq!(served.over_http("POST", "/reload").0, 404);
     assert_eq!(served.control.reloads_begun.load(SeqCst), 2);
+}
+
+#[test]
+fn the_next_process_reports_itself_on_the_unix_socket_only_and_to_a_process_that_stops() {
+    let served = TestAdmin::start();
+    assert_eq!(served.over_unix("POST", "/successor/starting"), (409, "not stopping\n".into()));
+    served.control.not_ready.store(true, SeqCst);
+    assert_eq!(served.over_unix("POST", "/successor/starting"), (200, r#"{"listening":["Starting"]}"#.into()));
+    assert_eq!(served.over_unix("POST", "/successor/serving"), (200, r#"{"listening":["Serving"]}"#.into()));
+    assert_eq!(served.over_unix("POST", "/successor/other").0, 400);
+    assert_eq!(served.over_unix("GET", "/successor/starting").0, 405);
+    assert_eq!(served.over_http("POST", "/successor/starting").0, 404);
 }
 
 #[test]

@@ -1,30 +1,22 @@
-//! A client for the admin socket: one request, one response.
+//! The admin socket for commands: one request, one response, and what to do where there is no response.
 //!
-//! Speaks HTTP/1.0, so that a response ends with the connection, and only to sessile's own admin interface. Invariant: a
-//! response larger than [`RESPONSE_MAX`] or slower than [`TIMEOUT`] is an error, never a partial result.
+//! Speaks no HTTP itself (`admin::client` does). Invariant: a command waits no longer than [`TIMEOUT`] for each part of a
+//! response.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::CommandError;
+use crate::admin::client::exchange;
+use crate::admin::moved::moved_sockets;
 
-/// Largest response in bytes: 256 MiB.
-const RESPONSE_MAX: u64 = 256 << 20;
+pub(super) use crate::admin::client::{AdminReply, parse};
+
 /// Timeout of a read or write; a reload resolves names and binds sockets before it responds.
 const TIMEOUT: Duration = Duration::from_secs(100);
-
-/// Response of the admin interface.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct AdminReply {
-    /// Status code of the HTTP response.
-    pub(super) code: u16,
-    /// Body of the HTTP response.
-    pub(super) body: String,
-}
 
 impl AdminReply {
     /// Parses the body as JSON; an error unless the code is one of `codes`.
@@ -46,27 +38,15 @@ pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminRe
 
 /// Sends a request with a JSON body.
 pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<AdminReply, CommandError> {
-    let exchange = || {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        // One write: a server that responds and closes after the first part would make a second write fail.
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\n\r\n{body}"
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut response = String::new();
-        if stream.take(RESPONSE_MAX + 1).read_to_string(&mut response)? as u64 > RESPONSE_MAX {
-            return Err(io::Error::other("the response is too large"));
-        }
-        parse(&response).ok_or_else(|| io::Error::other("not an HTTP response"))
-    };
-    exchange().map_err(|error: io::Error| CommandError::Unavailable(unavailable(socket, &error)))
+    exchange(socket, method, path, body, TIMEOUT)
+        .map_err(|error| CommandError::Unavailable(unavailable(socket, &error)))
 }
 
 fn unavailable(socket: &Path, error: &io::Error) -> String {
+    if let (io::ErrorKind::NotFound, Some((pid, moved))) = (error.kind(), moved_sockets(socket).first()) {
+        let (socket, moved) = (socket.display(), moved.display());
+        return format!("admin socket {socket}: {error}; process {pid} stops, and its admin socket is {moved}");
+    }
     let hint = match error.kind() {
         io::ErrorKind::NotFound => "; is sessile running, and is this its admin socket?",
         io::ErrorKind::ConnectionRefused => "; it is left over from a process that has ended",
@@ -77,20 +57,10 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
     format!("admin socket {}: {error}{hint}", socket.display())
 }
 
-/// Parses a whole HTTP response; `None`: malformed, or shorter than its `Content-Length`.
-pub(super) fn parse(response: &str) -> Option<AdminReply> {
-    let (head, body) = response.split_once("\r\n\r\n")?;
-    let code = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    // A body shorter than announced: the server closed in the middle.
-    (length.is_none_or(|length| length == body.len())).then(|| AdminReply { code, body: body.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -115,6 +85,19 @@ mod tests {
             panic!("answered");
         };
         assert!(message.starts_with("admin socket /nonexistent/admin.sock: No such file"), "{message}");
+    }
+
+    #[test]
+    fn a_process_that_stops_is_named_where_no_other_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let moved = folder.path().join("admin.4711.sock");
+        std::fs::write(&moved, "").unwrap();
+        let Err(CommandError::Unavailable(message)) = request(&folder.path().join("admin.sock"), "GET", "/status")
+        else {
+            panic!("answered");
+        };
+        let end = format!("process 4711 stops, and its admin socket is {}", moved.display());
+        assert!(message.ends_with(&end), "{message}");
     }
 
     #[test]

@@ -55,7 +55,12 @@ fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
 
 fn head(status: &metrics::Status) -> String {
     let mut head = String::new();
-    let (ready, reloads) = (if status.ready { "ready" } else { "not ready" }, &status.reloads);
+    let reloads = &status.reloads;
+    let ready = match (status.process.stopping_s, status.ready) {
+        (Some(seconds), _) => format!("stopping for {}", duration(seconds * 1_000_000)),
+        (None, true) => "ready".to_owned(),
+        (None, false) => "not ready".to_owned(),
+    };
     // Writing to a String does not fail.
     let _ = writeln!(
         head,
@@ -71,6 +76,10 @@ fn head(status: &metrics::Status) -> String {
         let _ = write!(head, ", descriptors {} of {}", descriptors.open, descriptors.max);
     }
     let _ = writeln!(head, ", reloads {} accepted, {} refused", reloads.accepted, reloads.refused);
+    for status::DrainingProcess { pid, open, stopping_s, socket, .. } in &status.process.draining {
+        let time = duration(stopping_s * 1_000_000);
+        let _ = writeln!(head, "process {pid} stopping for {time}, connections {open}, --socket {socket}");
+    }
     if let Some(store) = &status.store {
         let _ = write!(head, "store {}, {}, {} pending", store.place, store.state, store.pending);
         let why = if store.complaint.is_empty() { String::new() } else { format!(": {}", store.complaint) };
@@ -311,6 +320,25 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }
+    }
+
+    #[test]
+    fn processes_that_stop_are_shown_beside_the_one_that_serves() {
+        let mut status = metrics::Status { ready: true, ..metrics::Status::default() };
+        let draining = status::DrainingProcess {
+            pid: 4711,
+            stopping_s: 75,
+            open: 3,
+            socket: "/run/sessile/admin.4711.sock".into(),
+            ..Default::default()
+        };
+        status.process.draining = vec![draining];
+        let shown = show(&status, &[]);
+        assert!(shown.contains(", ready, up 0 µs"), "{shown}");
+        let line = "process 4711 stopping for 1 min 15 s, connections 3, --socket /run/sessile/admin.4711.sock\n";
+        assert!(shown.contains(line), "{shown}");
+        status.process.stopping_s = Some(8);
+        assert!(show(&status, &[]).contains(", stopping for 8 s, up"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::http::Refused;
 use crate::outcome::Ended;
 
 mod page;
+mod process;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,17 @@ fn process(page: &mut Page, status: &Status) {
     );
     page.gauge("sessile_ready", "1 while /readyz returns 200, else 0.", [([], status.ready.into())]);
     page.gauge("sessile_uptime_seconds", "Seconds since the process started.", [([], status.uptime_s)]);
+    let draining = &status.process.draining;
+    page.gauge(
+        "sessile_draining_processes",
+        "Other processes with the same admin socket that stop.",
+        [([], draining.len() as u64)],
+    );
+    page.gauge(
+        "sessile_draining_connections",
+        "Connections that are open at those processes.",
+        [([], draining.iter().map(|process| process.open).sum())],
+    );
     page.gauge(
         "sessile_permits",
         "Connections that hold a permit now, over all listeners.",

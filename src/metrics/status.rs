@@ -14,6 +14,8 @@ use crate::counters::{
 use crate::http::Refused;
 use crate::outcome::Ended;
 
+pub use super::process::{Descriptors, DrainingProcess, ProcessStatus};
+
 /// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -23,6 +25,9 @@ pub struct Status {
     pub ready: bool,
     /// Seconds since the process started.
     pub uptime_s: u64,
+    /// The process itself, and those that stop beside it.
+    #[serde(flatten)]
+    pub process: ProcessStatus,
     /// Number of the configuration in force; every accepted reload adds 1.
     pub generation: u64,
     /// Snapshots not yet dropped: 1, or 2 during a reload.
@@ -134,24 +139,6 @@ pub struct AdmissionStatus {
     /// Times that the limit was reached.
     #[serde(default)]
     pub limit_reached: u64,
-}
-
-/// File descriptors of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Descriptors {
-    /// Descriptors that are open now.
-    pub open: u64,
-    /// Soft limit of descriptors (RLIMIT_NOFILE).
-    pub max: u64,
-}
-
-impl Descriptors {
-    /// Counts the descriptors of this process; `None` without `/proc`.
-    pub fn of_this_process() -> Option<Self> {
-        let open = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64 - 1; // the directory itself
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        Some(Self { open, max: limit.current.unwrap_or(u64::MAX) })
-    }
 }
 
 /// One listener and its totals.
@@ -448,16 +435,6 @@ numbers! {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn descriptors_of_this_process_are_counted() {
-        let before = Descriptors::of_this_process().unwrap();
-        let held: Vec<_> = (0..200).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        let with = Descriptors::of_this_process().unwrap();
-        assert!(with.open >= before.open + 100, "{before:?} {with:?}"); // other tests open and close theirs
-        assert!(with.open <= with.max);
-        drop(held);
-    }
 
     #[test]
     fn what_several_workers_counted_is_added_up() {

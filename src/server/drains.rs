@@ -33,6 +33,11 @@ impl Drains {
         Self { lock, forgotten, due_ms: BTreeMap::new() }
     }
 
+    /// Gives up the lock: names in its file are the next process's from here on. False: there was no lock.
+    pub(super) fn give_up_lock(&mut self) -> bool {
+        self.lock.take().map(InstanceLock::give_up).is_some()
+    }
+
     /// True if a restart has ended the drain of this backend, and no command has been given since.
     pub(super) fn is_forgotten(&self, pool: &str, backend: &str) -> bool {
         !self.forgotten.is_empty() && self.forgotten.contains(&format!("{pool}/{backend}"))

@@ -71,8 +71,15 @@ impl Server {
     }
 
     /// Writes the stick-table file, if the configuration has one; waits for a write that is under way. `is_last`: the
-    /// process ends.
+    /// process ends. A process that has given up its lock takes it for the time of the write, and leaves the file to the
+    /// process that holds it.
     pub(super) fn write_table_file(&self, is_last: bool) {
+        let Ok(_lock) = self.writers_lock() else { return };
+        self.write_table_file_now(is_last);
+    }
+
+    /// Writes the stick-table file without a look at the lock.
+    pub(super) fn write_table_file_now(&self, is_last: bool) {
         let snapshot = self.current.load_full();
         if let Some(path) = &snapshot.config.process.stick_table_file {
             self.stick_table_file.write(path, &snapshot, is_last);

@@ -31,7 +31,7 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Vec<String>> {
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
-    let plan = listen_sockets.plan(&config)?;
+    let mut plan = listen_sockets.plan(&config)?;
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
     // with it, and the entries come before the first connection.
     let table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none());
@@ -41,7 +41,7 @@ pub(super) fn prepare(
         table_file::load(path, &snapshot);
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
-    ListenSockets::listen(&plan)?;
+    ListenSockets::listen(&mut plan)?;
     Ok(Prepared { snapshot: Arc::new(snapshot), plan, access })
 }
 

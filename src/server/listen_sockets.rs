@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use super::own_files;
@@ -25,6 +26,8 @@ pub struct ListenSockets {
     closing: Vec<Bound>,
     next_number: u32,
     systemd: PassedSockets,
+    /// Addresses on which a process listens that stops: this one binds beside it.
+    beside: Vec<Bind>,
 }
 
 /// One address that is bound, with its sockets.
@@ -38,6 +41,8 @@ struct Bound {
     /// The configuration names only a wider address of this port, such as 0.0.0.0. The kernel would lead new clients to
     /// this socket until it closes, so it stays and serves them by the rules of the wider one.
     covered: bool,
+    /// Number of sockets of another process at this address, which stops: new clients pass by them.
+    pass_by: u32,
     /// The file of a unix socket that this process has bound; `None`: another kind of socket.
     file: Option<UnixFile>,
     /// The sockets; the workers own them.
@@ -57,9 +62,10 @@ pub struct BindPlan {
 }
 
 impl ListenSockets {
-    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name.
-    pub fn new(workers: usize, systemd: PassedSockets) -> Self {
-        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
+    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name; `beside`: the addresses on which
+    /// a process listens that stops.
+    pub fn new(workers: usize, systemd: PassedSockets, beside: Vec<Bind>) -> Self {
+        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd, beside }
     }
 
     /// A warning for each socket from systemd that no listener of a configuration names.
@@ -71,6 +77,27 @@ impl ListenSockets {
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener && !bound.covered);
         own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
+    }
+
+    /// The addresses on which this process listens now, also those that it closes.
+    pub fn held(&self) -> Vec<String> {
+        let held = self.bound.iter().chain(&self.closing).filter(|bound| bound.is_open());
+        let reached = held.filter(|bound| bound.file.as_ref().is_none_or(UnixFile::is_there));
+        reached
+            .map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string()))
+            .collect()
+    }
+
+    /// Ends the sharing with a process that has closed its sockets: all own sockets of an address get new clients.
+    pub fn share_no_more(&mut self) {
+        self.beside.clear();
+        for bound in self.bound.iter_mut().filter(|bound| bound.pass_by > 0) {
+            bound.pass_by = 0;
+            let socket = bound.sockets.iter().find_map(Weak::upgrade);
+            if let Some(Err(error)) = socket.map(|socket| socket::steer(&socket, socket::BY_HASH)) {
+                tracing::warn!("{}: new clients go to one worker: {error}", bound.bind);
+            }
+        }
     }
 
     /// True if workers still close an address that a configuration needs again.
@@ -100,11 +127,12 @@ impl ListenSockets {
                 }
                 match self.open(bind, &options, config, listener, &mut plan.made) {
                     Ok(groups) => {
-                        for (sockets, address, file) in groups {
+                        for SocketGroup { sockets, address, pass_by, file } in groups {
                             let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
                             let (owner, bind) = (owner.clone(), bind.clone());
                             self.next_number += 1;
-                            let bound = Bound { number, owner, bind, address, file, covered: false, sockets: held };
+                            let bound =
+                                Bound { number, owner, bind, address, covered: false, pass_by, file, sockets: held };
                             plan.opened.push((bound, sockets, listener.backlog));
                         }
                     }
@@ -117,18 +145,16 @@ impl ListenSockets {
     }
 
     /// Listens on the sockets of a plan.
-    pub fn listen(plan: &BindPlan) -> Result<(), Vec<String>> {
+    pub fn listen(plan: &mut BindPlan) -> Result<(), Vec<String>> {
         let mut problems = Vec::new();
-        for (bound, sockets, backlog) in &plan.opened {
+        for (bound, sockets, backlog) in &mut plan.opened {
             if matches!(bound.bind, Bind::Systemd(_)) {
                 continue;
             }
-            for socket in sockets {
-                if let Err(why) = socket::listen(socket, *backlog) {
-                    let why = bind_error(&bound.bind, &why);
-                    problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, bound.bind));
-                    break;
-                }
+            let listening = sockets.iter().try_for_each(|socket| socket::listen(socket, *backlog));
+            if let Err(why) = listening.and_then(|()| bound.take_place(sockets)) {
+                let why = bind_error(&bound.bind, &why);
+                problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, bound.bind));
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -161,10 +187,15 @@ impl ListenSockets {
     /// Gives up every address: returns what each worker has to adopt.
     pub fn close_all(&mut self, snapshot: &Snapshot) -> Vec<Adoption> {
         let close: Vec<_> = self.bound.iter().map(|bound| bound.number).collect();
-        for bound in self.bound.drain(..) {
-            bound.unlink();
-        }
+        self.bound.iter().for_each(Bound::unlink);
+        self.closing.append(&mut self.bound);
         (0..self.workers).map(|_| Adoption { close: close.clone(), ..adoption(snapshot) }).collect()
+    }
+
+    /// True if an address is in use by a process that stops, so that it can be bound beside that one.
+    fn is_beside(&self, address: SocketAddr, error: &std::io::Error) -> bool {
+        let reaches = |bind: &Bind| matches!(bind, Bind::Tcp(other) if overlap(*other, address));
+        error.kind() == std::io::ErrorKind::AddrInUse && self.beside.iter().any(reaches)
     }
 
     fn open(
@@ -180,8 +211,15 @@ impl ListenSockets {
             Bind::Tcp(address) => {
                 // The probe finds sockets of other processes. An own socket that overlaps, as 0.0.0.0 does with every
                 // address of the port, would be found too.
-                if !self.bound.iter().chain(&self.closing).any(|bound| bound.is_open() && bound.overlaps(*address)) {
-                    socket::probe(*address).map_err(error)?;
+                let is_own = |bound: &Bound| bound.is_open() && bound.overlaps(*address);
+                let mut pass_by = 0;
+                if !self.bound.iter().chain(&self.closing).any(is_own) {
+                    match socket::probe(*address) {
+                        Err(in_use) if self.is_beside(*address, &in_use) => {
+                            pass_by = socket::listening_at(*address) as u32;
+                        }
+                        free => free.map_err(error)?,
+                    }
                 }
                 let first = socket::bind_tcp(*address, options).map_err(error)?;
                 let real = local_address(&first).unwrap_or(*address);
@@ -189,15 +227,16 @@ impl ListenSockets {
                 for _ in 1..self.workers {
                     group.push(Arc::new(socket::bind_tcp(real, options).map_err(error)?));
                 }
-                Ok(vec![(group, Some(real), None)])
+                Ok(vec![SocketGroup { sockets: group, address: Some(real), pass_by, file: None }])
             }
             Bind::Unix(path) => {
                 own_files::make_folder(path, own_files::OPEN).map_err(error)?;
-                let (socket, file) = socket::bind_unix(path).map_err(error)?;
+                let beside = self.beside.contains(bind).then(|| beside(path));
+                let (socket, file) = socket::bind_unix(beside.as_deref().unwrap_or(path)).map_err(error)?;
                 made.push(file.clone());
                 // Before the socket listens, so that no client connects under another mode.
                 file.set_access(listener.mode, listener.group.as_deref())?;
-                Ok(vec![(vec![Arc::new(socket)], None, Some(file))])
+                Ok(vec![SocketGroup { sockets: vec![Arc::new(socket)], address: None, pass_by: 0, file: Some(file) }])
             }
             Bind::Systemd(name) => {
                 let passed = self.systemd.named(name)?;
@@ -208,7 +247,19 @@ impl ListenSockets {
 }
 
 /// The sockets of one address (one per worker, or one for all), and the address or the file of a unix socket.
-type SocketGroup = (Vec<Arc<OwnedFd>>, Option<SocketAddr>, Option<UnixFile>);
+struct SocketGroup {
+    sockets: Vec<Arc<OwnedFd>>,
+    address: Option<SocketAddr>,
+    pass_by: u32,
+    file: Option<UnixFile>,
+}
+
+/// Where a unix socket is bound while another process, which stops, has its path; it takes the path once it listens.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
 
 /// Why an address cannot be bound or listened on. For the path of a unix socket it is known that a process listens.
 fn bind_error(bind: &Bind, error: &std::io::Error) -> String {
@@ -235,7 +286,7 @@ fn adopt_passed(
         None => {}
     }
     let duplicate = socket.try_clone().map_err(|error| error.to_string())?;
-    Ok((vec![Arc::new(duplicate)], address, None))
+    Ok(SocketGroup { sockets: vec![Arc::new(duplicate)], address, pass_by: 0, file: None })
 }
 
 /// What every worker adopts from a snapshot, without sockets.
@@ -300,12 +351,22 @@ impl Bound {
 
     /// True if a client can reach both addresses by the same address.
     fn overlaps(&self, other: SocketAddr) -> bool {
-        self.address.is_some_and(|own| {
-            let (one, two) = (own.ip(), other.ip());
-            own.port() == other.port()
-                && one.is_ipv4() == two.is_ipv4()
-                && (one == two || one.is_unspecified() || two.is_unspecified())
-        })
+        self.address.is_some_and(|own| overlap(own, other))
+    }
+
+    /// Takes the place of another process that stops: new TCP clients pass by its sockets, and the path of a unix socket
+    /// leads here.
+    fn take_place(&mut self, sockets: &[Arc<OwnedFd>]) -> std::io::Result<()> {
+        if let (1.., Some(socket)) = (self.pass_by, sockets.first())
+            && let Err(error) = socket::steer(socket, self.pass_by)
+        {
+            self.pass_by = 0;
+            tracing::warn!("{}: some new clients may wait a second for a process that stops: {error}", self.bind);
+        }
+        match (&mut self.file, &self.bind) {
+            (Some(file), Bind::Unix(path)) if file.path() != path => file.rename_to(path),
+            _ => Ok(()),
+        }
     }
 
     /// True if the other address stands for every address of its family and port, this one among them.
@@ -319,6 +380,11 @@ impl Bound {
     }
 }
 
+fn overlap(one: SocketAddr, two: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), two.ip());
+    one.port() == two.port() && a.is_ipv4() == b.is_ipv4() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
 fn local_address(socket: &OwnedFd) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
 }
@@ -327,4 +393,81 @@ fn keyed_by_source(config: &Config, listener: &Listener) -> bool {
     let names = listener.routes.iter().map(|route| &route.pool).chain(&listener.pool);
     let pools = names.filter_map(|name| config.pools.iter().find(|pool| pool.name == *name));
     listener.proxy.is_none() && pools.into_iter().any(|pool| pool.key.contains(&KeyPart::Source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::{config, snapshot};
+
+    fn config(bind: &str) -> Config {
+        let text = format!(
+            "[[listener]]\nname = \"l\"\nbind = {bind}\npool = \"p\"\n\
+             [[pool]]\nname = \"p\"\nbalance = \"random\"\n\
+             backend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}]\n"
+        );
+        config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config
+    }
+
+    /// Puts a configuration in force; the sockets that the workers would own.
+    fn commit(sockets: &mut ListenSockets, mut plan: BindPlan, config: Config) -> Vec<Arc<OwnedFd>> {
+        ListenSockets::listen(&mut plan).unwrap();
+        let admission = Arc::new(Admission::new(1));
+        let snapshot = Snapshot::build(config, snapshot::LoadedFiles::default(), None, 1, &admission);
+        let adoptions = sockets.commit(plan, &snapshot);
+        adoptions.into_iter().flat_map(|adoption| adoption.open).map(|(_, socket, ..)| socket).collect()
+    }
+
+    fn accepted(socket: &OwnedFd) -> usize {
+        std::iter::from_fn(|| rustix::net::accept(socket).ok()).count()
+    }
+
+    #[test]
+    fn new_clients_pass_by_a_process_that_stops_and_are_spread_once_it_has_closed() {
+        let (mut old, none) = (ListenSockets::new(1, PassedSockets::default(), vec![]), PassedSockets::default);
+        let first = config("\"127.0.0.1:0\"");
+        let plan = old.plan(&first).unwrap();
+        let of_the_old = commit(&mut old, plan, first);
+        let held = old.held();
+        let address: SocketAddr = held[0].parse().unwrap();
+        let second = config(&format!("\"{address}\""));
+        let refused = ListenSockets::new(3, none(), vec![]).plan(&second).err().unwrap();
+        assert!(refused[0].contains("listens there"), "{refused:?}");
+        let mut new = ListenSockets::new(3, none(), vec![Bind::Tcp(address)]);
+        let plan = new.plan(&second).unwrap();
+        let of_the_new = commit(&mut new, plan, second);
+        let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert_eq!(accepted(&of_the_old[0]), 0);
+        drop(of_the_old);
+        assert!(old.held().is_empty());
+        new.share_no_more();
+        clients.extend((0..120).map(|_| TcpStream::connect(address).unwrap()));
+        let accepted: Vec<_> = of_the_new.iter().map(|socket| accepted(socket)).collect();
+        assert_eq!(accepted.iter().sum::<usize>(), 140);
+        assert!(accepted.iter().all(|count| *count > 10), "not spread: {accepted:?}");
+    }
+
+    #[test]
+    fn the_path_of_a_process_that_stops_is_taken_once_the_new_socket_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("u.sock");
+        let bind = format!("\"unix:{}\"", path.display());
+        let mut old = ListenSockets::new(1, PassedSockets::default(), vec![]);
+        let plan = old.plan(&config(&bind)).unwrap();
+        let of_the_old = commit(&mut old, plan, config(&bind));
+        assert_eq!(old.held(), [format!("unix:{}", path.display())]);
+        let mut new = ListenSockets::new(1, PassedSockets::default(), vec![Bind::Unix(path.clone())]);
+        drop(new.plan(&config(&bind)).unwrap());
+        let to_the_old = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let plan = new.plan(&config(&bind)).unwrap();
+        let of_the_new = commit(&mut new, plan, config(&bind));
+        let to_the_new = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert_eq!((accepted(&of_the_old[0]), accepted(&of_the_new[0])), (1, 1));
+        assert!(old.held().is_empty(), "its path leads to another process");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        drop((to_the_old, to_the_new));
+    }
 }

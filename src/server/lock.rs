@@ -3,13 +3,14 @@
 //! Drains nothing (`drains.rs` decides what is kept). Invariants: one process holds the lock of an admin socket,
 //! whatever addresses it binds, because with `SO_REUSEPORT` a second process would take half of the connections; only
 //! the owner of the file can open it, because any process that can open it can hold the lock; the lock ends with the
-//! process.
+//! process at the latest.
 
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{StartError, own_files};
 use crate::config::Config;
@@ -20,23 +21,67 @@ const MODE: u32 = 0o600;
 /// Most bytes of the file that are read.
 const FILE_MAX: u64 = 1 << 20;
 
+/// How long a start waits for the lock of a process that may have been told to stop a moment ago.
+const SERVING_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a start waits for the lock of a process that has left the admin path: it gives up the lock at once, or once
+/// it has written its last files.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a start looks whether the lock is free.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The lock of this process, and the file that holds it.
 #[derive(Debug)]
 pub(super) struct InstanceLock(File);
 
+/// Another process holds the lock.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HeldElsewhere;
+
 impl InstanceLock {
-    /// Takes the lock of the admin socket; `None`: the configuration has no socket.
+    /// Takes the lock of the admin socket, and waits for a process that is about to give it up; `None`: the configuration
+    /// has no socket.
     pub(super) fn take(config: &Config) -> Result<Option<Self>, StartError> {
         let Some(socket) = &config.process.admin.socket else { return Ok(None) };
         let path = socket.with_extension("lock");
         let cannot = |why: String| StartError::unavailable("admin.socket", format!("{}: {why}", path.display()));
         let made = own_files::make_folder(&path, own_files::OPEN);
         let file = made.and_then(|()| open(&path)).map_err(|error| cannot(error.to_string()))?;
+        let begun = Instant::now();
+        let mut said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Self(file))),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(cannot(error.to_string())),
+            }
+            let serves = socket.symlink_metadata().is_ok();
+            if begun.elapsed() >= if serves { SERVING_PATIENCE } else { LEAVING_PATIENCE } {
+                return Err(cannot("another sessile runs with this admin socket".into()));
+            }
+            if !serves && !std::mem::replace(&mut said, true) {
+                tracing::info!("{}: waiting for a process that stops", path.display());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Takes the lock again after it was given up, without waiting. `None`: there is no file to lock, so no other process
+    /// can hold it.
+    pub(super) fn take_again(config: &Config) -> Result<Option<Self>, HeldElsewhere> {
+        let Some(socket) = &config.process.admin.socket else { return Ok(None) };
+        let Ok(file) = open(&socket.with_extension("lock")) else { return Ok(None) };
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Err(cannot("another sessile runs with this admin socket".into())),
-            Err(TryLockError::Error(error)) => Err(cannot(error.to_string())),
+            Err(TryLockError::WouldBlock) => Err(HeldElsewhere),
+            Err(TryLockError::Error(_)) => Ok(None),
         }
+    }
+
+    /// Gives up the lock; the file and the names in it stay for the next process.
+    pub(super) fn give_up(self) {
+        let _ = self.0.unlock(); // fails for no open file; closing it would release the lock as well
     }
 
     /// The names that the process before has kept.
@@ -85,6 +130,47 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         open(&path).unwrap();
         assert_eq!(mode(&path), 0o600, "mended");
+    }
+
+    fn config(socket: &Path) -> Config {
+        let text = format!(
+            "[admin]\nsocket = \"{}\"\n[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [[pool]]\nname = \"p\"\nbackend = [{{ name = \"a\", address = \"127.0.0.1:1\" }}]\n",
+            socket.display()
+        );
+        crate::config::check(&text, &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config
+    }
+
+    #[test]
+    fn a_start_waits_for_a_process_that_gives_up_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder.path().join("admin.sock"));
+        let first = InstanceLock::take(&config).unwrap().unwrap();
+        assert_eq!(InstanceLock::take_again(&config).err(), Some(HeldElsewhere));
+        first.keep(&BTreeSet::from(["web/a".to_owned()])).unwrap();
+        let leaves = std::thread::spawn(move || {
+            // Longer than a start waits for a process that serves.
+            std::thread::sleep(SERVING_PATIENCE + Duration::from_millis(200));
+            first.give_up();
+        });
+        let second = InstanceLock::take(&config).unwrap().unwrap();
+        leaves.join().unwrap();
+        assert_eq!(second.kept(), BTreeSet::from(["web/a".to_owned()]));
+        drop(second);
+        assert!(InstanceLock::take_again(&config).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_process_that_serves_keeps_others_out_and_is_named_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let config = config(&socket);
+        let _first = InstanceLock::take(&config).unwrap();
+        let _served = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let begun = Instant::now();
+        let refused = InstanceLock::take(&config).unwrap_err();
+        assert!(refused.lines[0].ends_with("another sessile runs with this admin socket"), "{refused:?}");
+        assert!(begun.elapsed() < LEAVING_PATIENCE / 2);
     }
 
     #[test]

@@ -13,7 +13,9 @@ mod listen_sockets;
 mod lock;
 mod own_files;
 mod plan;
+mod predecessors;
 mod reload;
+mod restart;
 mod status;
 mod stop;
 mod systemd;
@@ -34,17 +36,18 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::predecessors::Predecessors;
+use self::restart::RestartState;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use crate::access_log::{AccessLog, StandardError, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
-use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::config::{self, Bind, Config, LogFormat, LogLevel};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
-use crate::socket::unix_file::UnixFile;
 use crate::splicer::Workers;
 use crate::splicer::worker::WorkerShared;
 use crate::store::Store;
@@ -92,13 +95,14 @@ pub struct Server {
     drains: Mutex<Drains>,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
+    restart: Mutex<RestartState>,
     stopping: AtomicBool,
 }
 
 /// The admin socket as it was bound.
 struct AdminSocket {
     config: config::Admin,
-    file: UnixFile,
+    file: admin::MovableFile,
     stopped: watch::Receiver<bool>,
 }
 
@@ -131,8 +135,8 @@ impl StartError {
 fn start(path: &Path) -> Result<(), StartError> {
     let identity = files::identity(path);
     let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
-    let lock = InstanceLock::take(&read.config)?;
     start_logging(&read.config);
+    let lock = InstanceLock::take(&read.config)?;
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,10 +153,12 @@ async fn serve(
 ) -> Result<(), StartError> {
     // Before anything is bound, so that a signal during the start is not lost.
     let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
-    let sockets =
+    let mut sockets =
         admin::Sockets::bind(&read.config.process.admin).map_err(|error| StartError::unavailable("admin", error))?;
-    let (server, first) = Server::new(path, read, identity, Drains::new(lock))?;
+    let predecessors = Predecessors::greet(&read.config);
+    let (server, first) = Server::new(path, read, identity, Drains::new(lock), predecessors.listening())?;
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
+    predecessors.serving();
     server.announce(sockets.http_address());
 
     let (stop_admin, stopped) = watch::channel(false);
@@ -161,10 +167,12 @@ async fn serve(
         file: file.clone(),
         stopped: stopped.clone(),
     });
+    sockets.take_http().into_iter().for_each(|port| server.serve_port(port));
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
     let _ = stop_admin.send(true);
+    server.give_up_port().await;
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
     server.write_table_file(true);
@@ -182,6 +190,7 @@ impl Server {
         read: ReadConfig,
         identity: Option<FileIdentity>,
         drains: Drains,
+        beside: Vec<Bind>,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
@@ -190,7 +199,7 @@ impl Server {
         let admission = Arc::new(Admission::new(usize::MAX));
         let passed = PassedSockets::from_environment();
         passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let mut listen_sockets = ListenSockets::new(count, passed);
+        let mut listen_sockets = ListenSockets::new(count, passed, beside);
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
 
@@ -224,6 +233,7 @@ impl Server {
             alarms: Mutex::default(),
             drains: Mutex::new(drains),
             identity: Mutex::new(identity),
+            restart: Mutex::default(),
             stopping: AtomicBool::new(false),
         };
         Ok((Arc::new(server), first))
@@ -255,6 +265,7 @@ impl Server {
         let (changed, mut file_changed) = mpsc::channel(1);
         let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
+        let predecessors = tokio::spawn(Arc::clone(self).watch_predecessors());
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
@@ -268,6 +279,7 @@ impl Server {
         }
         housekeeping.abort();
         table_file.abort();
+        predecessors.abort();
     }
 
     /// Lines that the access log has lost so far.
@@ -291,20 +303,10 @@ impl Server {
     /// the only way to reach the process.
     fn renew_admin_socket(self: &Arc<Self>) {
         let mut socket = lock_of(&self.admin_socket);
-        let Some(AdminSocket { config, file, stopped }) = socket.as_mut().filter(|socket| !socket.file.is_there())
-        else {
-            return;
-        };
-        let again = own_files::make_folder(file.path(), own_files::OPEN).map_err(|error| error.to_string());
-        let unix_only = config::Admin { http: None, ..config.clone() };
-        match again.and_then(|()| admin::Sockets::bind(&unix_only).map_err(|error| error.to_string())) {
-            Ok(sockets) => {
-                tracing::warn!("the file of the admin socket was gone: bound {} again", file.path().display());
-                if let Some(bound) = sockets.unix_file() {
-                    file.clone_from(bound);
-                }
-                tokio::spawn(sockets.serve(Arc::clone(self), stopped.clone()));
-            }
+        let Some(admin) = socket.as_mut().filter(|socket| !socket.file.is_there()) else { return };
+        let path = admin.file.path();
+        match self.bind_again(admin, &path) {
+            Ok(()) => tracing::warn!("the file of the admin socket was gone: bound {} again", path.display()),
             Err(error) => tracing::error!("the file of the admin socket is gone: {error}"),
         }
     }

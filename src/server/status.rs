@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::table_file::TableFileReport;
 use super::{Server, lock_of};
 use crate::access_log;
+use crate::admin::moved::{HeldAddresses, SuccessorStage};
 use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView};
 use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
@@ -56,6 +57,7 @@ impl Control for Server {
             version: env!("CARGO_PKG_VERSION").into(),
             ready: self.ready().is_ok(),
             uptime_s: self.started.elapsed().as_secs(),
+            process: self.process_status(),
             generation: snapshot.generation,
             generations_alive: self.current.generations_alive(),
             digest: format!("{:016x}", snapshot.digest),
@@ -117,7 +119,13 @@ impl Control for Server {
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
         lock_of(&self.drains).ordered(pool, backend, &snapshot);
         tracing::info!("backend {pool}/{backend}: {word}, by command");
-        Ok(format!("{pool}/{backend}: {word}"))
+        let until =
+            if self.stopping.load(Relaxed) { "; this process stops, and the next one does not know of it" } else { "" };
+        Ok(format!("{pool}/{backend}: {word}{until}"))
+    }
+
+    async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {
+        self.followed_by(stage).await
     }
 
     #[cfg(debug_assertions)]

@@ -3,6 +3,7 @@
 //! Ends no thread (`mod.rs` does). Invariant: every connection that completed its TCP handshake before the listeners
 //! closed is served, and no open connection is ended before `stop_deadline`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -22,12 +23,17 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
-    pub(super) async fn stop(&self) {
+    pub(super) async fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Relaxed);
         let process = self.current.load().config.process.clone();
         let open = self.workers.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
-        tokio::time::sleep(process.stop_grace).await;
+        let begun = Instant::now();
+        let window = self.give_up().await;
+        tokio::time::sleep(process.stop_grace.saturating_sub(begun.elapsed()).max(window)).await;
+        while self.holds_listeners() {
+            tokio::time::sleep(LOOK).await;
+        }
         let adoptions = self.listen_sockets.lock().await.close_all(&self.current.load());
         self.workers.adopt(adoptions).await;
         self.runtimes.begin_drain();

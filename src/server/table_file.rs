@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::files::{self, FileIdentity};
 use super::own_files;
 use crate::clock;
 use crate::snapshot::Snapshot;
@@ -53,7 +54,19 @@ fn report(section: &LoadedSection) {
 /// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
 /// next write removes.
 #[derive(Debug, Default)]
-pub(super) struct TableFileWriter(Mutex<()>, Mutex<TableFileReport>);
+pub(super) struct TableFileWriter(Mutex<Ownership>, Mutex<TableFileReport>);
+
+/// Which process the file belongs to.
+#[derive(Debug, Default)]
+enum Ownership {
+    /// This process writes the file, and no other.
+    #[default]
+    Own,
+    /// This process stops, and another may write the file. `Some`: the file that this process has seen last.
+    Shared(Option<FileIdentity>),
+    /// The file is a next process's, and this one leaves it alone.
+    Lost,
+}
 
 /// How the writes of the file went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,10 +88,13 @@ impl TableFileWriter {
     /// Writes the file and logs a failure that is new, also an old one if this is the last write.
     pub(super) fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
         let written = self.store(path, snapshot);
+        if matches!(written, Ok(false)) {
+            return;
+        }
         let mut report = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::take(&mut report.complaint);
         match written {
-            Ok(()) => {
+            Ok(_) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     tracing::info!("stick-table file {} is written again", path.display());
@@ -97,12 +113,28 @@ impl TableFileWriter {
         }
     }
 
-    /// Writes the entries of every stick table, after a write that is under way.
-    pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
+    /// Notes that this process stops: it writes the file for as long as no other process has written it.
+    pub(super) fn share(&self, path: &Path) {
+        let mut ownership = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*ownership, Ownership::Own) {
+            *ownership = Ownership::Shared(files::identity(path));
+        }
+    }
+
+    /// Leaves the file to a next process that serves clients, after a write that is under way.
+    pub(super) fn leave(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Ownership::Lost;
+    }
+
+    /// Writes the entries of every stick table, after a write that is under way. False: the file is another process's.
+    pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<bool> {
         // A write that panicked left at most an unfinished file.
-        let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ownership = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ownership.is_lost(path) {
+            return Ok(false);
+        }
         own_files::make_folder(path, own_files::PRIVATE)?;
-        let unfinished = unfinished(path);
+        let unfinished = unfinished(path, &ownership);
         // The file is created anew: one that was left behind may be readable for others, and this one holds the secret.
         match fs::remove_file(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -119,15 +151,34 @@ impl TableFileWriter {
         let mut out = writer.finish()?;
         out.flush()?;
         out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&unfinished, path)
+        // The disk may have taken long, and the next process may have been faster.
+        if ownership.is_lost(path) {
+            let _ = fs::remove_file(&unfinished);
+            return Ok(false);
+        }
+        fs::rename(&unfinished, path)?;
+        if let Ownership::Shared(seen) = &mut *ownership {
+            *seen = files::identity(path);
+        }
+        Ok(true)
     }
 }
 
-/// The name of an unfinished file. The suffix follows the whole name, because the files of two instances may differ
-/// only in what looks like an extension.
-fn unfinished(path: &Path) -> PathBuf {
+impl Ownership {
+    /// True if another process has written the file since this one began to stop.
+    fn is_lost(&mut self, path: &Path) -> bool {
+        if matches!(self, Self::Shared(seen) if *seen != files::identity(path)) {
+            *self = Self::Lost;
+        }
+        matches!(self, Self::Lost)
+    }
+}
+
+/// The name of an unfinished file; a process that stops has one of its own, beside that of the next. The suffix follows
+/// the whole name, because the files of two instances may differ only in what looks like an extension.
+fn unfinished(path: &Path, ownership: &Ownership) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(if matches!(ownership, Ownership::Own) { ".new" } else { ".last" });
     name.into()
 }
 
@@ -175,6 +226,28 @@ remember = "1d"
         let config = config::check(FILE, &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config;
         let loaded = snapshot::LoadedFiles { secret, ..snapshot::LoadedFiles::default() };
         Snapshot::build(config, loaded, None, 1, &Arc::new(Admission::new(1)))
+    }
+
+    #[test]
+    fn a_process_that_stops_writes_the_file_until_another_has_written_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stick-table");
+        let snapshot = snapshot(None);
+        let (old, new) = (TableFileWriter::default(), TableFileWriter::default());
+        assert!(old.store(&path, &snapshot).unwrap());
+        old.share(&path);
+        assert!(old.store(&path, &snapshot).unwrap() && old.store(&path, &snapshot).unwrap(), "no other has written");
+        assert!(new.store(&path, &snapshot).unwrap());
+        let of_the_new = files::identity(&path);
+        old.share(&path);
+        assert!(!old.store(&path, &snapshot).unwrap(), "the file is the next process's");
+        old.write(&path, &snapshot, true);
+        assert_eq!(files::identity(&path), of_the_new);
+        assert_eq!((old.report().failures, fs::read_dir(dir.path()).unwrap().count()), (0, 1));
+        new.share(&path);
+        new.leave();
+        new.share(&path);
+        assert!(!new.store(&path, &snapshot).unwrap(), "another process serves, which has not written it yet");
     }
 
     #[test]
@@ -245,7 +318,7 @@ remember = "1d"
             assert_eq!(both.map(|one| one.join().unwrap()), [ROUNDS; 2], "each replaces the file, every time");
         });
         assert!(file::check(BufReader::new(File::open(&path).unwrap())).is_ok());
-        assert!(!unfinished(&path).exists());
+        assert!(!unfinished(&path, &Ownership::Own).exists());
     }
 
     #[test]
@@ -255,8 +328,8 @@ remember = "1d"
         let snapshot = snapshot(None);
         let paths = ["table.a", "table.b", "table.new"].map(|name| dir.path().join(name));
         for path in &paths {
-            fs::write(unfinished(path), "half").unwrap();
-            fs::set_permissions(unfinished(path), fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(unfinished(path, &Ownership::Own), "half").unwrap();
+            fs::set_permissions(unfinished(path, &Ownership::Own), fs::Permissions::from_mode(0o644)).unwrap();
         }
         for path in &paths {
             TableFileWriter::default().store(path, &snapshot).unwrap();

@@ -1,11 +1,13 @@
-//! [`why_in_use`]: what holds an address that the kernel calls in use (EADDRINUSE).
+//! [`why_in_use`]: what holds an address that the kernel calls in use (EADDRINUSE). [`listening_at`]: how many sockets
+//! share it.
 //!
 //! Binds nothing. The kernel lists the sockets of this network namespace (proc_net_tcp(5)), but not those that are bound
 //! and neither listen nor have a connection. Invariant: a process is said to listen on the address only if the kernel
 //! lists such a socket.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// State of a listening socket in the lists.
@@ -28,6 +30,16 @@ pub fn why_in_use(address: SocketAddr) -> String {
     let lists = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let listed: Vec<_> = lists.iter().flat_map(|list| list.lines().skip(1).filter_map(read)).collect();
     explain(address, &listed, &own_sockets())
+}
+
+/// Number of sockets of all processes that listen on exactly this address; 0 if the kernel does not show its lists.
+pub fn listening_at(address: SocketAddr) -> usize {
+    let path = if address.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
+    let Ok(list) = File::open(path) else { return 0 };
+    // Sockets that listen come first, so thousands of connections behind them are not read.
+    let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
+    let listening = lines.map_while(|line| read(&line).filter(|socket| socket.listens));
+    listening.filter(|socket| (socket.local.ip(), socket.local.port()) == (address.ip(), address.port())).count()
 }
 
 fn explain(address: SocketAddr, listed: &[ListedSocket], own: &HashSet<u64>) -> String {
@@ -115,6 +127,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         assert_eq!(reason(address), "this process listens there already");
         assert_eq!(reason((Ipv4Addr::UNSPECIFIED, address.port()).into()), "this process listens there already");
+        assert_eq!(listening_at(address), 1);
+        assert_eq!(listening_at((Ipv4Addr::UNSPECIFIED, address.port()).into()), 0);
         let lists = ["/proc/self/net/tcp"].map(|path| fs::read_to_string(path).unwrap());
         let listed: Vec<_> = lists[0].lines().filter_map(read).collect();
         assert_eq!(explain(address, &listed, &HashSet::new()), "somebody else listens there");

@@ -54,6 +54,16 @@ impl UnixFile {
         }
     }
 
+    /// Moves the file to another path and replaces what is there: clients reach the same socket by the new path.
+    pub fn rename_to(&mut self, path: &Path) -> io::Result<()> {
+        if !self.is_there() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        std::fs::rename(&self.path, path)?;
+        path.clone_into(&mut self.path);
+        Ok(())
+    }
+
     /// Sets group and mode, each if there is one; returns what they were before.
     pub fn set_access(&self, mode: Option<u32>, group: Option<&str>) -> Result<FileAccess, String> {
         let there = self.path.symlink_metadata().map_err(|error| error.to_string())?;
@@ -116,6 +126,23 @@ mod tests {
         assert!(path.exists());
         UnixFile::bound(&path).unwrap().remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_moves_leads_to_the_same_socket_and_one_that_is_gone_stays_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a.sock"), dir.path().join("b.sock"));
+        let ours = UnixListener::bind(&from).unwrap();
+        let mut file = UnixFile::bound(&from).unwrap();
+        std::fs::write(&to, "left over").unwrap();
+        file.rename_to(&to).unwrap();
+        assert!(file.is_there() && file.path() == to && !from.exists());
+        let _client = std::os::unix::net::UnixStream::connect(&to).unwrap();
+        ours.accept().unwrap();
+        std::fs::remove_file(&to).unwrap();
+        let _theirs = UnixListener::bind(&to).unwrap();
+        assert_eq!(file.rename_to(&from).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(to.exists() && !from.exists());
     }
 
     #[test]

@@ -59,6 +59,17 @@ impl Sessile {
         self.ready();
     }
 
+    /// Starts the next process in the same folder, and does not wait. The one before goes on by itself.
+    pub fn follow(&mut self) -> Former {
+        let dir = self.dir.path().to_owned();
+        let pid = self.pid();
+        for log in ["out", "err"] {
+            std::fs::rename(dir.join(format!("{log}.log")), dir.join(format!("{log}.{pid}.log"))).expect("a log file");
+        }
+        let next = launch(&dir, command(&[]), |_| {});
+        Former { dir, child: std::mem::replace(&mut self.child, next) }
+    }
+
     /// Waits until it is ready.
     pub fn ready(&self) {
         eventually("the process to be ready", || {
@@ -71,8 +82,15 @@ impl Sessile {
         self.child.id()
     }
 
+    /// Its admin socket, which moves once it stops.
     pub fn admin(&self) -> PathBuf {
-        self.dir.path().join("admin.sock")
+        let moved = self.moved_admin();
+        if moved.exists() { moved } else { self.dir.path().join("admin.sock") }
+    }
+
+    /// Where its admin socket is while it stops.
+    pub fn moved_admin(&self) -> PathBuf {
+        self.dir.path().join(format!("admin.{}.sock", self.pid()))
     }
 
     pub fn file(&self) -> PathBuf {
@@ -187,6 +205,47 @@ impl Drop for Sessile {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- standard error of sessile\n{}", self.said());
+        }
+    }
+}
+
+/// A process that stops while the next one has its folder; killed when dropped.
+pub struct Former {
+    dir: PathBuf,
+    child: Child,
+}
+
+impl Former {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn admin(&self) -> PathBuf {
+        self.dir.join(format!("admin.{}.sock", self.pid()))
+    }
+
+    pub fn status(&self) -> Value {
+        let (_, body) = http::unix_get(&self.admin(), "/status").expect("the admin socket answers");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// What it said on standard error.
+    pub fn said(&self) -> String {
+        read(&self.dir.join(format!("err.{}.log", self.pid())))
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process to end", || self.child.try_wait().expect("the process is ours"))
+    }
+}
+
+impl Drop for Former {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- standard error of the sessile before\n{}", self.said());
         }
     }
 }
