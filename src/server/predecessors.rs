@@ -5,6 +5,7 @@
 //! only if that process stops and says that it listens there; a process that stops learns that this one serves, or that
 //! its start has failed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +95,7 @@ impl Predecessor {
 
 /// True if the process of a moved socket has ended; its file is removed.
 fn is_left_over(socket: &Path) -> bool {
-    let left = socket::knock(socket).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    let left = socket::knock(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
     if left {
         let _ = socket::remove_stale(socket);
     }
@@ -132,33 +133,59 @@ impl Server {
             let path = socket.clone();
             let own = lock_of(&self.admin_socket).as_ref().map(|admin| admin.file.path()).unwrap_or_default();
             let seen = tokio::task::spawn_blocking(move || look(&path, &own)).await.unwrap_or_default();
-            if shares && seen.iter().all(|(_, listening)| *listening == 0) {
+            // A process that does not reply in time may still listen, and is shown as it was.
+            let listens = |seen: &SeenProcess| seen.reply.as_ref().is_none_or(|(_, listening)| *listening > 0);
+            if shares && !seen.iter().any(listens) {
                 self.listen_sockets.lock().await.share_no_more();
                 shares = false;
             }
-            lock_of(&self.restart).draining = seen.into_iter().map(|(process, _)| process).collect();
+            self.show(seen);
             tokio::time::sleep(if shares { LOOK_SHARING } else { LOOK }).await;
         }
     }
+
+    /// Shows what was seen of processes that stop.
+    fn show(&self, seen: Vec<SeenProcess>) {
+        let mut restart = lock_of(&self.restart);
+        let before = std::mem::take(&mut restart.draining);
+        let known = |pid: u32| before.iter().find(|process| process.pid == pid).cloned();
+        let shown = |SeenProcess { pid, reply }| reply.map(|(process, _)| process).or_else(|| known(pid));
+        restart.draining = seen.into_iter().filter_map(shown).collect();
+    }
 }
 
-/// The processes that stop beside this one, each with the number of its listening sockets. `own`: where the socket of
-/// this process is.
-fn look(socket: &Path, own: &Path) -> Vec<(DrainingProcess, u64)> {
+/// A process that stops beside this one.
+#[derive(Debug, PartialEq, Eq)]
+struct SeenProcess {
+    pid: u32,
+    /// What is shown of it, and the number of its listening sockets; `None`: no reply in time.
+    reply: Option<(DrainingProcess, u64)>,
+}
+
+/// The processes that stop beside this one. `own`: where the socket of this process is.
+fn look(socket: &Path, own: &Path) -> Vec<SeenProcess> {
     let others = moved_sockets(socket).into_iter().filter(|(_, socket)| socket != own);
     let ask = |(pid, socket): (u32, PathBuf)| {
-        let reply = exchange(&socket, "GET", "/status", "", PATIENCE).ok()?;
-        let Tail { version, process, admission } = serde_json::from_str(&reply.body).ok()?;
+        let body = match exchange(&socket, "GET", "/status", "", PATIENCE) {
+            Ok(reply) => reply.body,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Some(SeenProcess { pid, reply: None }),
+            // The process has ended.
+            Err(_) => return None,
+        };
+        let Tail { version, process, admission } = serde_json::from_str(&body).ok()?;
         let stopping_s = process.stopping_s?;
         let socket = socket.display().to_string();
         let shown = DrainingProcess { pid, version, stopping_s, open: admission.open, socket };
-        Some((shown, process.listening_sockets))
+        Some(SeenProcess { pid, reply: Some((shown, process.listening_sockets)) })
     };
     others.filter_map(ask).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -170,10 +197,37 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_does_not_reply_in_time_still_stops_and_one_that_serves_is_not_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let bind = |name: &str| UnixListener::bind(folder.path().join(name)).unwrap();
+        let (_silent, serving, stopping) = (bind("admin.1.sock"), bind("admin.2.sock"), bind("admin.3.sock"));
+        let reply = |listener: UnixListener, stopping: &str| {
+            let body = format!(
+                "{{\"version\":\"9\",\"pid\":7,{stopping}\"listening_sockets\":2,\"admission\":{{\"open\":5}}}}"
+            );
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                stream.write_all(format!("HTTP/1.0 200 OK\r\n\r\n{body}").as_bytes()).unwrap();
+            })
+        };
+        let replies = [reply(serving, ""), reply(stopping, "\"stopping_s\":12,")];
+        let seen = look(&folder.path().join("admin.sock"), Path::new(""));
+        replies.into_iter().for_each(|reply| reply.join().unwrap());
+        let socket = folder.path().join("admin.3.sock").display().to_string();
+        let shown = DrainingProcess { pid: 3, version: "9".into(), stopping_s: 12, open: 5, socket };
+        assert_eq!(
+            seen,
+            [SeenProcess { pid: 1, reply: None }, SeenProcess { pid: 3, reply: Some((shown, 2)) }],
+            "the second one does not stop"
+        );
+    }
+
+    #[test]
     fn a_socket_that_a_killed_process_left_is_removed_and_names_no_process() {
         let folder = tempfile::tempdir().unwrap();
         let moved = folder.path().join("admin.4711.sock");
-        drop(std::os::unix::net::UnixListener::bind(&moved).unwrap());
+        drop(UnixListener::bind(&moved).unwrap());
         assert!(Predecessor::greet(4711, moved.clone()).is_none());
         assert!(!moved.exists());
         assert!(look(&folder.path().join("admin.sock"), Path::new("")).is_empty());
