@@ -1,7 +1,7 @@
 //! [`exchange`]: one request to an admin socket, and its response.
 //!
 //! Speaks HTTP/1.0, so that a response ends with the connection, and only to sessile's own admin interface. Invariant: a
-//! response larger than [`RESPONSE_MAX`] or slower than its timeout is an error, never a partial result.
+//! response larger than 256 MiB or slower than its timeout is an error, never a partial result.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
