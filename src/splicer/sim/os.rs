@@ -122,6 +122,20 @@ impl Os for SimOs {
         answer
     }
 
+    fn read_pipe(&mut self, pipe: &SimPipe, into: &mut [u8]) -> Io {
+        let mut bytes = pipe.bytes.borrow_mut();
+        if bytes.is_empty() {
+            return Io::Later;
+        }
+        // A pipe gives one buffer at a time, whatever is asked for.
+        let mut kernel = self.0.borrow_mut();
+        let n = into.len().min(bytes.len()).min(1 + kernel.random.below(SLOT_BYTES));
+        into[..n].copy_from_slice(bytes.front(n));
+        bytes.skip(n);
+        kernel.filled -= usize::from(bytes.is_empty());
+        Io::Moved(n)
+    }
+
     fn pipe(&mut self) -> Result<(SimPipe, usize), Fault> {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
