@@ -1,7 +1,7 @@
 //! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
 //! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
-//! takes a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
+//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded::Turn;
 use super::origin::{HostNames, check_origin};
-use super::{Control, PlanRequest, StickTableView};
+use super::{Control, PlanRequest, StickTableView, UpgradeRequest};
 use crate::connection::ConnectionFilter;
 use crate::metrics::{self, Exporter, Status, status};
 use crate::pool::AdminState;
@@ -37,7 +37,8 @@ pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
-    let all = all.route("/plan", plan);
+    let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
+    let all = all.route("/plan", plan).route("/upgrade", upgrade);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
     all.layer(from_fn(in_turn)).with_state(control)
@@ -179,6 +180,17 @@ async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_m
             (code, Json(verdict)).into_response()
         }
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("reload: {panic}\n")).into_response(),
+    }
+}
+
+async fn upgrade<C: Control>(State(control): State<Arc<C>>, Json(request): Json<UpgradeRequest>) -> Response {
+    // A task of its own, as for a reload.
+    match tokio::spawn(async move { control.upgrade(request.binary).await }).await {
+        Ok(verdict) => {
+            let code = if verdict.accepted { StatusCode::OK } else { StatusCode::CONFLICT };
+            (code, Json(verdict)).into_response()
+        }
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("upgrade: {panic}\n")).into_response(),
     }
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use socket2::Socket;
 
@@ -38,15 +40,30 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// The file of the socket. Dropping it removes the file, unless another process has put one in its place; the listener
-/// must be dropped before.
+/// The file of the socket. Dropping it removes the file, unless another process has put one in its place or has taken
+/// the socket over; the listener must be dropped before.
 #[derive(Debug)]
-pub(super) struct SocketFile(pub(super) UnixFile);
+pub(super) struct SocketFile {
+    pub(super) file: UnixFile,
+    /// The file stays where it is.
+    pub(super) left: Arc<AtomicBool>,
+}
+
+impl SocketFile {
+    fn new(file: UnixFile) -> Self {
+        Self { file, left: Arc::default() }
+    }
+
+    /// The file of a socket that another process has bound; `None`: there is none any more.
+    pub(super) fn taken_over(path: &Path) -> Option<Self> {
+        UnixFile::bound(path).ok().map(Self::new)
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.0.is_there() {
-            let _ = socket::remove_stale(self.0.path()); // at worst the next start finds it
+        if !self.left.load(Relaxed) && self.file.is_there() {
+            let _ = socket::remove_stale(self.file.path()); // at worst the next start finds it
         }
     }
 }
@@ -58,8 +75,8 @@ pub(super) fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixL
 
 fn try_bind(path: &Path, mode: u32, group: Option<&str>) -> io::Result<(UnixListener, SocketFile)> {
     let (socket, file) = socket::bind_unix(path)?;
-    let file = SocketFile(file);
-    file.0.set_access(Some(mode), group).map_err(io::Error::other)?;
+    let file = SocketFile::new(file);
+    file.file.set_access(Some(mode), group).map_err(io::Error::other)?;
     let socket = Socket::from(socket);
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))

@@ -78,6 +78,10 @@ impl Control for Fake {
         }
     }
 
+    async fn upgrade(&self, binary: Option<std::path::PathBuf>) -> UpgradeVerdict {
+        UpgradeVerdict { accepted: binary.is_some(), ..UpgradeVerdict::default() }
+    }
+
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }

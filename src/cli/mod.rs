@@ -25,6 +25,7 @@ mod plan;
 mod reload;
 mod status;
 mod table;
+mod upgrade;
 
 /// Exit code for wrong usage and refused configurations.
 const EXIT_USAGE: u8 = 64;
@@ -57,6 +58,8 @@ enum Command {
     Plan(plan::PlanFiles),
     /// Reload the configuration of the running process; exit code not 0 if it is refused.
     Reload(reload::Reload),
+    /// Start another binary in place of the running process; established connections move to it.
+    Upgrade(upgrade::Upgrade),
     /// Stop sending new clients to a backend; after drain_deadline, all clients.
     Drain(order::Order),
     /// Send clients to a drained or closed backend again.
@@ -169,6 +172,7 @@ impl Command {
             Self::Explain(explain) => explain.run(out),
             Self::Plan(plan) => plan.run(out),
             Self::Reload(reload) => reload.run(out),
+            Self::Upgrade(upgrade) => upgrade.run(out),
             Self::Drain(order) => order.run("drain", out),
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),

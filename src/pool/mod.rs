@@ -223,6 +223,28 @@ impl Pool {
     }
 }
 
+/// A backend that no snapshot has, for a connection that another process has established. `pool`: the pool of this name,
+/// if there is one; its backend of this name shares counters and drain.
+pub fn departed(
+    pool: Option<&Pool>,
+    pool_name: &str,
+    name: &str,
+    address: config::Address,
+    workers: usize,
+) -> Arc<Backend> {
+    let shared = pool.map_or_else(|| Arc::new(PoolShared::new(pool_name, workers)), |pool| Arc::clone(&pool.shared));
+    let before = pool.and_then(|pool| pool.backends.iter().find(|backend| backend.name() == name));
+    let config = config::Backend {
+        name: name.to_owned(),
+        address,
+        weight: 0,
+        location: Vec::new(),
+        backup: false,
+        max_connections: None,
+    };
+    Arc::new(Backend::new(shared, &config, before.map(|before| &**before), workers, CheckState::Unchecked))
+}
+
 /// Names of backends that the pool had before, and does not have in this configuration.
 fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
     /// Most names that a pool keeps; a name that was removed longer ago counts as unknown.

@@ -5,6 +5,8 @@
 //! the metrics and the status until a command about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::lock::InstanceLock;
@@ -31,6 +33,16 @@ impl Drains {
     pub(super) fn new(lock: Option<InstanceLock>) -> Self {
         let forgotten = lock.as_ref().map(InstanceLock::kept).unwrap_or_default();
         Self { lock, forgotten, due_ms: BTreeMap::new() }
+    }
+
+    /// A copy of the lock for the process that follows; `None`: there is no lock.
+    pub(super) fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        self.lock.as_ref().map(InstanceLock::copy).transpose()
+    }
+
+    /// Gives the lock up: it is the process that follows that holds it.
+    pub(super) fn give_up_lock(&mut self) {
+        self.lock = None;
     }
 
     /// True if a restart has ended the drain of this backend, and no command has been given since.

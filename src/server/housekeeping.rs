@@ -5,6 +5,7 @@
 //! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -73,6 +74,10 @@ impl Server {
     /// Writes the stick-table file, if the configuration has one; waits for a write that is under way. `is_last`: the
     /// process ends.
     pub(super) fn write_table_file(&self, is_last: bool) {
+        // After an upgrade the file belongs to the process that follows.
+        if self.is_upgraded.load(Relaxed) {
+            return;
+        }
         let snapshot = self.current.load_full();
         if let Some(path) = &snapshot.config.process.stick_table_file {
             self.stick_table_file.write(path, &snapshot, is_last);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::own_files;
 use super::systemd::PassedSockets;
+use super::upgrade::{AddressFacts, Inherited};
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::limits;
 use crate::snapshot::Snapshot;
@@ -25,6 +26,10 @@ pub struct ListenSockets {
     closing: Vec<Bound>,
     next_number: u32,
     systemd: PassedSockets,
+    /// Sockets from the process before that no listener has claimed yet.
+    inherited: Vec<Inherited>,
+    /// Numbers, in the process before, of addresses that are served on.
+    kept_on: Vec<u32>,
 }
 
 /// One address that is bound, with its sockets.
@@ -57,9 +62,51 @@ pub struct BindPlan {
 }
 
 impl ListenSockets {
-    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name.
-    pub fn new(workers: usize, systemd: PassedSockets) -> Self {
-        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd }
+    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name. `inherited`: those that the
+    /// process before has given over.
+    pub fn new(workers: usize, systemd: PassedSockets, inherited: Vec<Inherited>) -> Self {
+        Self {
+            workers,
+            bound: Vec::new(),
+            closing: Vec::new(),
+            next_number: 0,
+            systemd,
+            inherited,
+            kept_on: Vec::new(),
+        }
+    }
+
+    /// Numbers, in the process before, of the addresses that are served on. The others are closed.
+    pub fn kept_on(&mut self) -> Vec<u32> {
+        self.inherited = Vec::new();
+        std::mem::take(&mut self.kept_on)
+    }
+
+    /// Every address with its sockets, for the process that follows.
+    pub fn inventory(&self) -> Vec<(AddressFacts, Vec<Arc<OwnedFd>>)> {
+        let facts = |bound: &Bound| {
+            let sockets: Vec<_> = bound.sockets.iter().filter_map(Weak::upgrade).collect();
+            let facts = AddressFacts {
+                number: bound.number,
+                listener: bound.owner.0.clone(),
+                index: bound.owner.1,
+                bind: bound.bind.to_string(),
+                sockets: sockets.len(),
+            };
+            (facts, sockets)
+        };
+        self.bound.iter().map(facts).collect()
+    }
+
+    /// Lets go of every address: those in `keeps` belong to the process that follows, the others close once their
+    /// backlog is served. Returns what each worker has to adopt.
+    pub fn give_up(&mut self, keeps: &[u32], snapshot: &Snapshot) -> Vec<Adoption> {
+        let (kept, closed): (Vec<_>, Vec<_>) = self.bound.drain(..).partition(|bound| keeps.contains(&bound.number));
+        closed.iter().for_each(Bound::unlink);
+        let numbers = |bound: &[Bound]| bound.iter().map(|bound| bound.number).collect::<Vec<_>>();
+        let (give_up, close) = (numbers(&kept), numbers(&closed));
+        let adopt = || Adoption { give_up: give_up.clone(), close: close.clone(), ..adoption(snapshot) };
+        (0..self.workers).map(|_| adopt()).collect()
     }
 
     /// A warning for each socket from systemd that no listener of a configuration names.
@@ -70,7 +117,11 @@ impl ListenSockets {
     /// The addresses of a listener, with the ports that the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener && !bound.covered);
-        own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
+        let mut addresses: Vec<_> =
+            own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |at| at.to_string())).collect();
+        // One that came from a process with more workers has several groups of sockets.
+        addresses.dedup();
+        addresses
     }
 
     /// True if workers still close an address that a configuration needs again.
@@ -98,7 +149,9 @@ impl ListenSockets {
                     plan.kept.extend(kept);
                     continue;
                 }
-                match self.open(bind, &options, config, listener, &mut plan.made) {
+                let inherited = self.inherit(bind, &owner, &options);
+                let opened = inherited.unwrap_or_else(|| self.open(bind, &options, config, listener, &mut plan.made));
+                match opened {
                     Ok(groups) => {
                         for (sockets, address, file) in groups {
                             let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
@@ -165,6 +218,42 @@ impl ListenSockets {
             bound.unlink();
         }
         (0..self.workers).map(|_| Adoption { close: close.clone(), ..adoption(snapshot) }).collect()
+    }
+
+    /// The sockets of an address that the process before has given over; `None`: it has not. A group has as many
+    /// sockets as that process had workers: with fewer workers one serves several of them, so that no queue is left
+    /// without a reader, and with more workers sockets are added.
+    fn inherit(
+        &mut self,
+        bind: &Bind,
+        owner: &(String, usize),
+        options: &Options,
+    ) -> Option<Result<Vec<SocketGroup>, String>> {
+        let text = bind.to_string();
+        let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
+        let is_it = |inherited: &mut Inherited| {
+            let AddressFacts { listener, index, bind, .. } = &inherited.facts;
+            *bind == text && (!chosen || (listener == &owner.0 && *index == owner.1))
+        };
+        let file = match bind {
+            Bind::Unix(path) => Some(UnixFile::bound(path).ok()?),
+            _ => None,
+        };
+        let found: Vec<_> = self.inherited.extract_if(.., is_it).collect();
+        let mut groups = Vec::new();
+        for Inherited { facts, sockets } in found {
+            let address = sockets.first().and_then(local_address);
+            let mut sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+            while let Some(address) = address.filter(|_| matches!(bind, Bind::Tcp(_)) && sockets.len() < self.workers) {
+                match socket::bind_tcp(address, options) {
+                    Ok(socket) => sockets.push(Arc::new(socket)),
+                    Err(error) => return Some(Err(bind_error(bind, &error))),
+                }
+            }
+            groups.extend(sockets.chunks(self.workers.max(1)).map(|group| (group.to_vec(), address, file.clone())));
+            self.kept_on.push(facts.number);
+        }
+        (!groups.is_empty()).then_some(Ok(groups))
     }
 
     fn open(

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -37,6 +38,16 @@ impl InstanceLock {
             Err(TryLockError::WouldBlock) => Err(cannot("another sessile runs with this admin socket".into())),
             Err(TryLockError::Error(error)) => Err(cannot(error.to_string())),
         }
+    }
+
+    /// The lock that the process before has given over.
+    pub(super) fn inherited(file: OwnedFd) -> Self {
+        Self(file.into())
+    }
+
+    /// A copy of the lock for the process that follows: it is held for as long as either is open.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        Ok(self.0.try_clone()?.into())
     }
 
     /// The names that the process before has kept.

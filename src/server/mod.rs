@@ -18,6 +18,7 @@ mod status;
 mod stop;
 mod systemd;
 mod table_file;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::alarms::{Alarms, LogLosses};
 use self::drains::Drains;
@@ -36,6 +37,7 @@ use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
+use self::upgrade::{Predecessor, Successor};
 use crate::access_log::{AccessLog, StandardError, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
@@ -93,6 +95,20 @@ pub struct Server {
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
     stopping: AtomicBool,
+    /// The file from which this process was started.
+    binary: PathBuf,
+    /// Copies of the admin sockets, for the process that follows.
+    admin_copies: Mutex<admin::SocketCopies>,
+    /// Ends the admin interface.
+    stop_admin: watch::Sender<bool>,
+    /// Leaves the file of the admin socket to the process that follows; `None`: there is no file.
+    leave_admin_file: Mutex<Option<Arc<AtomicBool>>>,
+    /// Another process serves.
+    is_upgraded: AtomicBool,
+    /// The process that follows, until the rest is finished.
+    successor: Mutex<Option<Successor>>,
+    /// Another process serves: what is left here is to be finished.
+    left: Notify,
 }
 
 /// The admin socket as it was bound.
@@ -129,33 +145,72 @@ impl StartError {
 }
 
 fn start(path: &Path) -> Result<(), StartError> {
-    let identity = files::identity(path);
-    let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
-    let lock = InstanceLock::take(&read.config)?;
-    start_logging(&read.config);
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(serve(path, read, identity, lock))
+    runtime.block_on(async {
+        let mut predecessor = Predecessor::of_environment().await?;
+        let begun = begin(path, predecessor.as_mut()).await;
+        if let (Err(StartError { lines, .. }), Some(predecessor)) = (&begun, &predecessor) {
+            predecessor.refuse(lines).await;
+        }
+        let Begun { server, first, sockets, signals, keeps } = begun?;
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.take_over(&server, keeps).await?;
+        }
+        serve(server, first, sockets, signals, predecessor).await;
+        Ok(())
+    })
 }
 
-async fn serve(
-    path: &Path,
-    read: ReadConfig,
-    identity: Option<FileIdentity>,
-    lock: Option<InstanceLock>,
-) -> Result<(), StartError> {
+/// A process in which everything that can fail has succeeded, and which accepts nothing yet.
+struct Begun {
+    server: Arc<Server>,
+    first: Prepared,
+    sockets: admin::Sockets,
+    signals: Signals,
+    /// Numbers, in the process before, of the addresses that this one goes on to serve.
+    keeps: Vec<u32>,
+}
+
+async fn begin(path: &Path, mut predecessor: Option<&mut Predecessor>) -> Result<Begun, StartError> {
+    let identity = files::identity(path);
+    let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
+    let lock = match predecessor.as_mut().and_then(|predecessor| predecessor.lock.take()) {
+        Some(lock) if read.config.process.admin.socket.is_some() => Some(InstanceLock::inherited(lock)),
+        _ => InstanceLock::take(&read.config)?,
+    };
+    start_logging(&read.config);
     // Before anything is bound, so that a signal during the start is not lost.
     let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
-    let sockets =
-        admin::Sockets::bind(&read.config.process.admin).map_err(|error| StartError::unavailable("admin", error))?;
-    let (server, first) = Server::new(path, read, identity, Drains::new(lock))?;
+    let copies = predecessor.as_mut().map(|predecessor| std::mem::take(&mut predecessor.admin)).unwrap_or_default();
+    let sockets = admin::Sockets::take_over(&read.config.process.admin, copies)
+        .map_err(|error| StartError::unavailable("admin", error))?;
+    let (server, first) = Server::new(path, read, identity, Drains::new(lock), predecessor)?;
+    let admin = &first.snapshot.config.process.admin;
+    *lock_of(&server.admin_copies) = sockets.copies(admin).map_err(|error| StartError::unavailable("admin", error))?;
+    *lock_of(&server.leave_admin_file) = sockets.leave_file();
+    let keeps = server.listen_sockets.lock().await.kept_on();
+    Ok(Begun { server, first, sockets, signals, keeps })
+}
+
+/// Accepts, and returns when the last connection has gone.
+async fn serve(
+    server: Arc<Server>,
+    first: Prepared,
+    sockets: admin::Sockets,
+    signals: Signals,
+    predecessor: Option<Predecessor>,
+) {
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
     server.announce(sockets.http_address());
+    if let Some(predecessor) = predecessor {
+        tokio::spawn(predecessor.take_the_rest(Arc::clone(&server)));
+    }
 
-    let (stop_admin, stopped) = watch::channel(false);
+    let stopped = server.stop_admin.subscribe();
     *lock_of(&server.admin_socket) = sockets.unix_file().map(|file| AdminSocket {
         config: server.current.load().config.process.admin.clone(),
         file: file.clone(),
@@ -164,7 +219,8 @@ async fn serve(
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
-    let _ = stop_admin.send(true);
+    *lock_of(&server.admin_copies) = admin::SocketCopies::default();
+    server.stop_admin.send_replace(true);
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
     server.write_table_file(true);
@@ -172,7 +228,6 @@ async fn serve(
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
     }
-    Ok(())
 }
 
 impl Server {
@@ -182,6 +237,7 @@ impl Server {
         read: ReadConfig,
         identity: Option<FileIdentity>,
         drains: Drains,
+        predecessor: Option<&mut Predecessor>,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
@@ -190,8 +246,10 @@ impl Server {
         let admission = Arc::new(Admission::new(usize::MAX));
         let passed = PassedSockets::from_environment();
         passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let mut listen_sockets = ListenSockets::new(count, passed);
-        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count)
+        let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
+        let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
+        let mut listen_sockets = ListenSockets::new(count, passed, inherited);
+        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
@@ -225,6 +283,13 @@ impl Server {
             drains: Mutex::new(drains),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
+            binary: binary(),
+            admin_copies: Mutex::default(),
+            stop_admin: watch::Sender::new(false),
+            leave_admin_file: Mutex::default(),
+            is_upgraded: AtomicBool::new(false),
+            successor: Mutex::default(),
+            left: Notify::new(),
         };
         Ok((Arc::new(server), first))
     }
@@ -258,6 +323,16 @@ impl Server {
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
+                _ = signals.upgrade.recv() => self.spawn_upgrade(),
+                () = self.left.notified() => {
+                    table_file.abort();
+                    tokio::select! {
+                        () = self.finish_upgrade() => {}
+                        () = stop_signal(&mut signals.stop) => self.stop().await,
+                    }
+                    housekeeping.abort();
+                    return;
+                }
                 Some(()) = file_changed.recv() => self.spawn_reload(),
                 () = stop_signal(&mut signals.stop) => break,
             }
@@ -287,6 +362,12 @@ impl Server {
         });
     }
 
+    /// Upgrades to the file from which this process was started, in a task of its own.
+    fn spawn_upgrade(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        tokio::spawn(async move { server.upgrade_to(None).await });
+    }
+
     /// Binds the admin socket again if its file was deleted, as a program that cleans folders may do. A signal is then
     /// the only way to reach the process.
     fn renew_admin_socket(self: &Arc<Self>) {
@@ -303,10 +384,24 @@ impl Server {
                 if let Some(bound) = sockets.unix_file() {
                     file.clone_from(bound);
                 }
+                match sockets.copies(&unix_only) {
+                    Ok(copies) => lock_of(&self.admin_copies).unix = copies.unix,
+                    Err(error) => tracing::warn!("the admin socket cannot be given over: {error}"),
+                }
+                *lock_of(&self.leave_admin_file) = sockets.leave_file();
                 tokio::spawn(sockets.serve(Arc::clone(self), stopped.clone()));
             }
             Err(error) => tracing::error!("the file of the admin socket is gone: {error}"),
         }
+    }
+}
+
+/// The file from which this process was started. A file that was replaced since then has the name that it had.
+fn binary() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(before) => before.into(),
+        None => path,
     }
 }
 
@@ -316,6 +411,7 @@ const REPETITION: Duration = Duration::from_secs(1);
 /// The signals that this process follows.
 struct Signals {
     reload: Signal,
+    upgrade: Signal,
     /// Each of these begins the stop: images of nginx and HAProxy are stopped by SIGQUIT and SIGUSR1.
     stop: [Signal; 4],
     /// Received and ignored; the default action of SIGALRM would end the process.
@@ -328,6 +424,7 @@ impl Signals {
         let [a, b, c, d] = stop.map(signal);
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             stop: [a?, b?, c?, d?],
             _ignored: signal(SignalKind::alarm())?,
         })

@@ -61,7 +61,7 @@ impl Server {
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
-        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len())?;
+        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }

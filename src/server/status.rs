@@ -3,13 +3,14 @@
 //! Counts nothing itself. Invariant: one report comes from one snapshot.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::table_file::TableFileReport;
 use super::{Server, lock_of};
 use crate::access_log;
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView};
+use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict};
 use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
@@ -104,6 +105,10 @@ impl Control for Server {
 
     async fn plan(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
         self.plan_for(request).await
+    }
+
+    async fn upgrade(&self, binary: Option<PathBuf>) -> UpgradeVerdict {
+        self.upgrade_to(binary).await
     }
 
     fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {

@@ -43,7 +43,7 @@ impl Server {
     }
 
     /// Closes connections at an even pace: the share that is left is the share of [`SPREAD`] that is left.
-    async fn close_spread(&self) {
+    pub(super) async fn close_spread(&self) {
         let all = self.workers.open();
         if all == 0 {
             return;

@@ -24,6 +24,21 @@ pub(super) fn secret(path: &Path) -> Option<Secret> {
 
 /// Loads the entries of the file into the stick tables of the first snapshot.
 pub(super) fn load(path: &Path, snapshot: &Snapshot) {
+    match open(path).and_then(|file| file.map(|file| read(file, snapshot)).transpose()) {
+        Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
+        Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
+    }
+}
+
+/// Loads the entries that another process has given over.
+pub(super) fn load_from(file: File, snapshot: &Snapshot) {
+    match read(BufReader::new(file), snapshot) {
+        Ok(sections) => sections.iter().for_each(report),
+        Err(refused) => tracing::warn!("the stick tables of the other process: a file that {refused}"),
+    }
+}
+
+fn read(input: BufReader<File>, snapshot: &Snapshot) -> Result<Vec<LoadedSection>, FileRefused> {
     let target = |name: &str| {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
@@ -33,11 +48,19 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
         })
     };
-    let read = |input: BufReader<File>| file::load(input, clock::unix_s(), now(), target);
-    match open(path).and_then(|file| file.map(read).transpose()) {
-        Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
-        Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
+    file::load(input, clock::unix_s(), now(), target)
+}
+
+/// Writes the entries of every stick table, with the secret that finds them.
+pub(super) fn write_to(file: &mut File, snapshot: &Snapshot) -> io::Result<()> {
+    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
+    for (name, pools) in snapshot.stick_tables() {
+        if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
+            let names = pool.backends().iter().map(|backend| backend.name());
+            writer.section(name, pool.config().hash_seed, names, table, now())?;
+        }
     }
+    writer.finish()?.flush()
 }
 
 fn report(section: &LoadedSection) {
@@ -108,17 +131,9 @@ impl TableFileWriter {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
-        for (name, pools) in snapshot.stick_tables() {
-            if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
-                let names = pool.backends().iter().map(|backend| backend.name());
-                writer.section(name, pool.config().hash_seed, names, table, now())?;
-            }
-        }
-        let mut out = writer.finish()?;
-        out.flush()?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        write_to(&mut file, snapshot)?;
+        file.sync_all()?;
         fs::rename(&unfinished, path)
     }
 }

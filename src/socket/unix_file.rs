@@ -28,8 +28,8 @@ pub struct FileAccess {
 }
 
 impl UnixFile {
-    /// The file that was just bound.
-    pub(super) fn bound(path: &Path) -> io::Result<Self> {
+    /// The file that was just bound, by this process or by the one that has given the socket over.
+    pub fn bound(path: &Path) -> io::Result<Self> {
         let there = path.symlink_metadata()?;
         Ok(Self { path: path.to_owned(), device: there.dev(), inode: there.ino(), created: there.created().ok() })
     }

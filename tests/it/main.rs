@@ -31,5 +31,6 @@ mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
+mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads

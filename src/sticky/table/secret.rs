@@ -65,7 +65,7 @@ impl Secret {
     }
 
     /// The 16 bytes, for the stick-table file.
-    pub(super) fn bytes(&self) -> [u8; 16] {
+    pub fn bytes(&self) -> [u8; 16] {
         self.bytes
     }
 }

@@ -1,0 +1,294 @@
+//! The process that leaves: starts another binary, gives it everything, and finishes what cannot go.
+//!
+//! The steps are in `mod.rs`. Invariant: until the new process has said that it accepts, everything that was taken
+//! apart here can be put together again, and is if anything fails.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX, Message, pair, sealed};
+use super::messages::{Addresses, Commit, Hello, Kind, Ready, Refused, State};
+use super::{ENVIRONMENT, pairs};
+use crate::admin::{SocketCopies, UpgradeVerdict};
+use crate::server::listen_sockets::ListenSockets;
+use crate::server::{Server, lock_of};
+
+/// How long the new process may take to answer once it runs.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+
+/// How long the new process may take to read its files and to bind: names may have to be resolved.
+const READY_MAX: Duration = Duration::from_secs(60);
+
+/// How long the new process may take to take a batch, or to load the stick tables.
+const TAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Pairs of one batch: two descriptors each. While a batch is under way its pairs stand still.
+const BATCH: usize = 100;
+
+/// Pairs that a round may leave behind: the round after it is made with accepting suspended.
+const FEW: usize = 20;
+
+/// Most rounds before accepting is suspended, however many pairs come meanwhile.
+const ROUNDS: usize = 10;
+
+/// How often the rest is looked at after the commit.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The process that follows this one.
+pub(in crate::server) struct Successor {
+    channel: Channel,
+    child: Child,
+}
+
+/// What the new process has told of itself.
+struct Greeted {
+    channel: Channel,
+    hello: Hello,
+}
+
+impl Server {
+    /// Starts a binary, `None`: the one of this process, and gives everything to it.
+    pub(in crate::server) async fn upgrade_to(&self, binary: Option<PathBuf>) -> UpgradeVerdict {
+        // One change at a time: a reload or another upgrade is finished first.
+        let mut listen_sockets = self.listen_sockets.lock().await;
+        if self.stopping.load(Relaxed) {
+            return refused(vec!["the process is stopping, or has been upgraded already".into()]);
+        }
+        let binary = binary.unwrap_or_else(|| self.binary.clone());
+        tracing::info!("upgrade: starting {}", binary.display());
+        let (ours, mut child) = match start(&binary) {
+            Ok(started) => started,
+            Err(error) => return refused(vec![format!("{}: {error}", binary.display())]),
+        };
+        let verdict = self.hand_over(ours, &mut listen_sockets).await;
+        match verdict {
+            Ok((Greeted { channel, hello }, pairs)) => {
+                let conversations = self.workers.open();
+                tracing::info!(
+                    "upgrade: process {} (version {}) serves from here on; {pairs} connections moved, {conversations} \
+                     are finished here",
+                    hello.pid,
+                    hello.version
+                );
+                let Hello { pid, version, .. } = hello;
+                *lock_of(&self.successor) = Some(Successor { channel, child });
+                self.left.notify_one();
+                UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
+            }
+            Err(mut problems) => {
+                // Before anything is taken back: two processes must not read one connection.
+                let _ = child.kill();
+                let ended = tokio::task::spawn_blocking(move || child.wait()).await;
+                if let Ok(Ok(status)) = ended
+                    && let Some(code) = status.code().filter(|code| *code != 0)
+                {
+                    problems.push(format!("the new process ended with code {code}; the log has its messages"));
+                }
+                self.workers.resume_accepting().await;
+                refused(problems)
+            }
+        }
+    }
+
+    /// Steps 1 to 4. An error says why this process goes on as before.
+    async fn hand_over(
+        &self,
+        ours: OwnedFd,
+        listen_sockets: &mut ListenSockets,
+    ) -> Result<(Greeted, usize), Vec<String>> {
+        let one = |error: ChannelError| vec![error.to_string()];
+        let channel = Channel::new(ours).map_err(|error| vec![error.to_string()])?;
+        send(&channel, Kind::Hello, &Hello::own(), &[]).await.map_err(one)?;
+        let hello: Hello = hear(&channel, Kind::Hello, HELLO_MAX).await?;
+        hello.common().map_err(|none| vec![none])?;
+        self.send_state(&channel, listen_sockets).await.map_err(one)?;
+        let ready: Ready = hear(&channel, Kind::Ready, READY_MAX).await?;
+        let needed = 2 * self.workers.open() as u64 + DESCRIPTORS_MAX as u64;
+        if ready.descriptors < needed {
+            let may = ready.descriptors;
+            return Err(vec![format!("the new process may open {may} descriptors, and {needed} are needed")]);
+        }
+        let (mut pairs, mut numbered) = (0, 0);
+        for _ in 0..ROUNDS {
+            let moved = self.send_pairs(&channel, &mut numbered).await.map_err(|why| vec![why])?;
+            pairs += moved;
+            if moved <= FEW {
+                break;
+            }
+        }
+        if self.stopping.load(Relaxed) {
+            return Err(vec!["the process was told to stop meanwhile".into()]);
+        }
+        self.workers.suspend_accepting().await;
+        pairs += self.send_pairs(&channel, &mut numbered).await.map_err(|why| vec![why])?;
+        self.commit(&channel, numbered).await?;
+        // From here on the new process serves.
+        self.is_upgraded.store(true, Relaxed);
+        self.stopping.store(true, Relaxed);
+        let adoptions = listen_sockets.give_up(&ready.keeps, &self.current.load());
+        self.workers.adopt(adoptions).await;
+        self.give_up_admin();
+        self.runtimes.begin_drain();
+        Ok((Greeted { channel, hello }, pairs))
+    }
+
+    /// Step 2: listening sockets, then lock, admin sockets and state.
+    async fn send_state(&self, channel: &Channel, listen_sockets: &ListenSockets) -> Result<(), ChannelError> {
+        for (facts, sockets) in listen_sockets.inventory() {
+            for sockets in sockets.chunks(DESCRIPTORS_MAX) {
+                let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
+                let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+                send(channel, Kind::Addresses, &Addresses { addresses: vec![facts] }, &descriptors).await?;
+            }
+        }
+        let (lock, admin) = (lock_of(&self.drains).lock()?, lock_of(&self.admin_copies).try_clone()?);
+        let state = State {
+            secret: format!("{:032x}", u128::from_be_bytes(self.current.load().secret.bytes())),
+            open: self.workers.open(),
+            lock: lock.is_some(),
+            admin_socket: admin.unix.as_ref().map(|(_, path)| path.clone()),
+            admin_http: admin.http.as_ref().map(|(_, address)| *address),
+            runtime: self.runtime_state(),
+        };
+        let unix = admin.unix.as_ref().map(|(socket, _)| socket);
+        let http = admin.http.as_ref().map(|(socket, _)| socket);
+        let descriptors: Vec<_> = lock.iter().chain(unix).chain(http).map(AsFd::as_fd).collect();
+        send(channel, Kind::State, &state, &descriptors).await
+    }
+
+    /// Step 3: sends every established pair, and returns how many. `numbered` grows to what workers have numbered.
+    async fn send_pairs(&self, channel: &Channel, numbered: &mut u64) -> Result<usize, String> {
+        let mut moved = 0;
+        for worker in 0..self.workers.len() {
+            loop {
+                let (flows, own) = self.workers.take_out(worker, BATCH).await;
+                *numbered = own.max(*numbered);
+                if flows.is_empty() {
+                    break;
+                }
+                let sent = async {
+                    let (document, owed, sockets) = pairs::document(worker, &flows);
+                    let sent = channel.send(Kind::Pairs as u16, &document, &owed, &sockets).await;
+                    sent.map_err(|error| vec![error.to_string()])?;
+                    hear::<super::messages::Taken>(channel, Kind::Taken, TAKE_MAX).await
+                };
+                let lacking = match sent.await {
+                    Ok(taken) if taken.pairs == flows.len() => None,
+                    Ok(taken) => Some(format!("{} of {} pairs were taken", taken.pairs, flows.len())),
+                    Err(problems) => Some(problems.join("; ")),
+                };
+                if let Some(why) = lacking {
+                    self.workers.take_in(worker, flows).await;
+                    return Err(why);
+                }
+                // Dropping the rows closes this process's copies of their sockets; the others stay open.
+                moved += flows.len();
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Step 4: the stick tables as they are now; the new process accepts once it has said so.
+    async fn commit(&self, channel: &Channel, numbered: u64) -> Result<(), Vec<String>> {
+        let snapshot = self.current.load_full();
+        let tables =
+            tokio::task::spawn_blocking(move || sealed(|file| crate::server::table_file::write_to(file, &snapshot)));
+        let tables = tables.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
+        let tables = tables.map_err(|error| vec![format!("the stick tables: {error}")])?;
+        let commit = Commit { numbered, runtime: self.runtime_state() };
+        let sent = send(channel, Kind::Commit, &commit, &[tables.as_fd()]).await;
+        sent.map_err(|error| vec![error.to_string()])?;
+        hear::<super::messages::Committed>(channel, Kind::Committed, TAKE_MAX).await.map(|_| ())
+    }
+
+    /// Lets go of lock and admin interface. A request that is under way gets its reply.
+    fn give_up_admin(&self) {
+        if let Some(left) = &*lock_of(&self.leave_admin_file) {
+            left.store(true, Relaxed);
+        }
+        *lock_of(&self.admin_copies) = SocketCopies::default();
+        *lock_of(&self.admin_socket) = None;
+        self.stop_admin.send_replace(true);
+        lock_of(&self.drains).give_up_lock();
+    }
+
+    /// What commands and time have made of the backends.
+    fn runtime_state(&self) -> Value {
+        Value::Null
+    }
+
+    /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
+    pub(in crate::server) async fn finish_upgrade(&self) {
+        let Some(Successor { channel, mut child }) = lock_of(&self.successor).take() else { return };
+        let most = Duration::from_secs(3600);
+        let deadline = Instant::now() + most;
+        let (mut channel, mut numbered) = (Some(channel), 0);
+        while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < deadline {
+            if let Some(open) = &channel
+                && let Err(why) = self.send_pairs(open, &mut numbered).await
+            {
+                tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
+                channel = None;
+            }
+            // Collects the exit status, if the new process has ended.
+            let _ = child.try_wait();
+            tokio::time::sleep(LOOK).await;
+        }
+        self.close_spread().await;
+    }
+}
+
+/// Starts the binary as this process was started, with its end of the pair as standard input.
+fn start(binary: &Path) -> std::io::Result<(OwnedFd, Child)> {
+    let (ours, theirs) = pair()?;
+    let mut command = Command::new(binary);
+    command.args(std::env::args_os().skip(1)).env(ENVIRONMENT, "1").stdin(Stdio::from(theirs));
+    // These are about this process, by its number.
+    for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
+    Ok((ours, command.spawn()?))
+}
+
+async fn send(
+    channel: &Channel,
+    kind: Kind,
+    document: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), ChannelError> {
+    channel.send(kind as u16, document, &[], descriptors).await
+}
+
+/// Waits for a message of one kind; a refusal is an error with its problems, and unknown messages are skipped.
+async fn hear<D: serde::de::DeserializeOwned>(
+    channel: &Channel,
+    kind: Kind,
+    patience: Duration,
+) -> Result<D, Vec<String>> {
+    let one = |error: ChannelError| vec![error.to_string()];
+    let heard = async {
+        loop {
+            let message: Message = channel.receive().await.map_err(one)?;
+            if message.kind == kind as u16 {
+                return message.read().map_err(one);
+            }
+            if message.kind == Kind::Refused as u16 {
+                return Err(message.read::<Refused>().map_err(one)?.problems);
+            }
+        }
+    };
+    let late = |_| Err(vec![format!("the new process said nothing for {} s", patience.as_secs())]);
+    timeout(patience, heard).await.unwrap_or_else(late)
+}
+
+fn refused(problems: Vec<String>) -> UpgradeVerdict {
+    tracing::error!("upgrade refused, this process goes on: {}", problems.join("; "));
+    UpgradeVerdict { problems, ..UpgradeVerdict::default() }
+}
