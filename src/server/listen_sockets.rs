@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::own_files;
 use super::systemd::PassedSockets;
-use super::upgrade::{AddressFacts, Inherited};
+use super::upgrade::AddressFacts;
 use crate::config::{Bind, Config, KeyPart, Listener, LogLevel};
 use crate::limits;
 use crate::snapshot::Snapshot;
@@ -30,6 +30,15 @@ pub struct ListenSockets {
     inherited: Vec<Inherited>,
     /// Numbers, in the process before, of addresses that are served on.
     kept_on: Vec<u32>,
+}
+
+/// Listening sockets of one address that came from the process before.
+#[derive(Debug)]
+pub struct Inherited {
+    /// What that process says of the address.
+    pub facts: AddressFacts,
+    /// Its sockets, in the order of workers.
+    pub sockets: Vec<OwnedFd>,
 }
 
 /// One address that is bound, with its sockets.

@@ -14,6 +14,7 @@ mod lock;
 mod own_files;
 mod plan;
 mod reload;
+mod signals;
 mod status;
 mod stop;
 mod systemd;
@@ -26,7 +27,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::alarms::{Alarms, LogLosses};
@@ -35,6 +35,7 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::signals::{Signals, stop_signal};
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use self::upgrade::{Predecessor, Successor};
@@ -120,6 +121,9 @@ struct AdminSocket {
 
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
 pub fn run(path: &Path) -> ExitCode {
+    if let Some(code) = upgrade::launch_from_environment() {
+        return code;
+    }
     match start(path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError { code, lines }) => {
@@ -402,52 +406,6 @@ fn binary() -> PathBuf {
     match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
         Some(before) => before.into(),
         None => path,
-    }
-}
-
-/// Signals within this time of the first one to stop are repetitions of it: `timeout` and some supervisors send two.
-const REPETITION: Duration = Duration::from_secs(1);
-
-/// The signals that this process follows.
-struct Signals {
-    reload: Signal,
-    upgrade: Signal,
-    /// Each of these begins the stop: images of nginx and HAProxy are stopped by SIGQUIT and SIGUSR1.
-    stop: [Signal; 4],
-    /// Received and ignored; the default action of SIGALRM would end the process.
-    _ignored: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let stop = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined1()];
-        let [a, b, c, d] = stop.map(signal);
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-            stop: [a?, b?, c?, d?],
-            _ignored: signal(SignalKind::alarm())?,
-        })
-    }
-
-    /// Waits for another signal to stop than the one that was received at `first`.
-    async fn stop_again(&mut self, first: Instant) {
-        loop {
-            stop_signal(&mut self.stop).await;
-            if first.elapsed() >= REPETITION {
-                return;
-            }
-        }
-    }
-}
-
-/// Waits for one of the signals to stop.
-async fn stop_signal([terminate, interrupt, quit, user1]: &mut [Signal; 4]) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = quit.recv() => {}
-        _ = user1.recv() => {}
     }
 }
 

@@ -14,23 +14,15 @@ use tokio::time::timeout;
 
 use super::ENVIRONMENT;
 use super::channel::{Channel, ChannelError, Message, open_sealed};
-use super::messages::{AddressFacts, Addresses, Commit, Committed, Hello, Kind, Ready, Refused, State, Taken};
+use super::messages::{Addresses, Commit, Committed, Hello, Kind, Ready, Refused, State, Taken};
 use super::pairs::Intake;
 use crate::admin::SocketCopies;
+use crate::server::listen_sockets::Inherited;
 use crate::server::{Server, StartError, descriptors, in_force, table_file};
 use crate::sticky::table::Secret;
 
 /// How long the old process may take to say what it has.
 const STATE_MAX: Duration = Duration::from_secs(30);
-
-/// Listening sockets of one address that came from another process.
-#[derive(Debug)]
-pub(in crate::server) struct Inherited {
-    /// What the other process says of the address.
-    pub(in crate::server) facts: AddressFacts,
-    /// Its sockets, in the order of workers.
-    pub(in crate::server) sockets: Vec<OwnedFd>,
-}
 
 /// The process before this one.
 pub(in crate::server) struct Predecessor {
@@ -127,7 +119,7 @@ impl Predecessor {
 
     /// Tells why this process cannot serve; the other one goes on.
     pub(in crate::server) async fn refuse(&self, problems: &[String]) {
-        // Without a receiver there is nobody left to be told.
+        // Without a receiver the other process has gone.
         let _ = self.send(Kind::Refused, &Refused { problems: problems.to_vec() }).await;
     }
 

@@ -189,6 +189,12 @@ impl Message {
     }
 }
 
+/// A whole message without bytes and descriptors, for a process that sends nothing else.
+pub fn encode(kind: u16, document: &impl Serialize) -> io::Result<Vec<u8>> {
+    let document = serde_json::to_vec(document)?;
+    Ok([&head(kind, true, document.len(), 0, 0)[..], &document].concat())
+}
+
 /// Makes a memfd with this content, which cannot change any more.
 pub fn sealed(write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("sessile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
@@ -198,7 +204,7 @@ pub fn sealed(write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Own
     Ok(file.into())
 }
 
-/// Takes a memfd whose content cannot change any more, to be read from its begin.
+/// Takes a memfd with content that cannot change any more, to be read from its begin.
 pub fn open_sealed(memfd: OwnedFd) -> Result<File, ChannelError> {
     match fcntl_get_seals(&memfd) {
         Ok(seals) if seals.contains(SEALS) => {}

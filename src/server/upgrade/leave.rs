@@ -4,18 +4,19 @@
 //! apart here can be put together again, and is if anything fails.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX, Message, pair, sealed};
-use super::messages::{Addresses, Commit, Hello, Kind, Ready, Refused, State};
-use super::{ENVIRONMENT, pairs};
+use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX, Message, sealed};
+use super::launch::launch;
+use super::messages::{Addresses, Commit, Hello, Kind, Launched, Ready, Refused, State};
+use super::pairs;
 use crate::admin::{SocketCopies, UpgradeVerdict};
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::{Server, lock_of};
@@ -44,13 +45,27 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The process that follows this one.
 pub(in crate::server) struct Successor {
     channel: Channel,
-    child: Child,
+    hello: Hello,
 }
 
-/// What the new process has told of itself.
-struct Greeted {
-    channel: Channel,
-    hello: Hello,
+/// The new process, to be killed if it does not take over. No other process can get its number meanwhile.
+struct Started {
+    process: OwnedFd,
+}
+
+impl Started {
+    fn new(pid: u32) -> Result<Self, String> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("the new process has no number")?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("the new process: {error}"))?;
+        Ok(Self { process })
+    }
+
+    /// Kills the process, and waits until it has closed its end of the channel.
+    async fn kill(&self, channel: &Channel) {
+        let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        let closed = async { while channel.receive().await.is_ok() {} };
+        let _ = timeout(TAKE_MAX, closed).await;
+    }
 }
 
 impl Server {
@@ -63,13 +78,12 @@ impl Server {
         }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
         tracing::info!("upgrade: starting {}", binary.display());
-        let (ours, mut child) = match start(&binary) {
+        let (channel, started) = match start(&binary).await {
             Ok(started) => started,
-            Err(error) => return refused(vec![format!("{}: {error}", binary.display())]),
+            Err(problems) => return refused(problems),
         };
-        let verdict = self.hand_over(ours, &mut listen_sockets).await;
-        match verdict {
-            Ok((Greeted { channel, hello }, pairs)) => {
+        match self.hand_over(&channel, &mut listen_sockets).await {
+            Ok((hello, pairs)) => {
                 let conversations = self.workers.open();
                 tracing::info!(
                     "upgrade: process {} (version {}) serves from here on; {pairs} connections moved, {conversations} \
@@ -77,20 +91,21 @@ impl Server {
                     hello.pid,
                     hello.version
                 );
-                let Hello { pid, version, .. } = hello;
-                *lock_of(&self.successor) = Some(Successor { channel, child });
+                let verdict = UpgradeVerdict {
+                    accepted: true,
+                    pid: hello.pid,
+                    version: hello.version.clone(),
+                    pairs,
+                    conversations,
+                    problems: Vec::new(),
+                };
+                *lock_of(&self.successor) = Some(Successor { channel, hello });
                 self.left.notify_one();
-                UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
+                verdict
             }
-            Err(mut problems) => {
+            Err(problems) => {
                 // Before anything is taken back: two processes must not read one connection.
-                let _ = child.kill();
-                let ended = tokio::task::spawn_blocking(move || child.wait()).await;
-                if let Ok(Ok(status)) = ended
-                    && let Some(code) = status.code().filter(|code| *code != 0)
-                {
-                    problems.push(format!("the new process ended with code {code}; the log has its messages"));
-                }
+                started.kill(&channel).await;
                 self.workers.resume_accepting().await;
                 refused(problems)
             }
@@ -100,16 +115,15 @@ impl Server {
     /// Steps 1 to 4. An error says why this process goes on as before.
     async fn hand_over(
         &self,
-        ours: OwnedFd,
+        channel: &Channel,
         listen_sockets: &mut ListenSockets,
-    ) -> Result<(Greeted, usize), Vec<String>> {
+    ) -> Result<(Hello, usize), Vec<String>> {
         let one = |error: ChannelError| vec![error.to_string()];
-        let channel = Channel::new(ours).map_err(|error| vec![error.to_string()])?;
-        send(&channel, Kind::Hello, &Hello::own(), &[]).await.map_err(one)?;
-        let hello: Hello = hear(&channel, Kind::Hello, HELLO_MAX).await?;
+        send(channel, Kind::Hello, &Hello::own(), &[]).await.map_err(one)?;
+        let hello: Hello = hear(channel, Kind::Hello, HELLO_MAX).await?;
         hello.common().map_err(|none| vec![none])?;
-        self.send_state(&channel, listen_sockets).await.map_err(one)?;
-        let ready: Ready = hear(&channel, Kind::Ready, READY_MAX).await?;
+        self.send_state(channel, listen_sockets).await.map_err(one)?;
+        let ready: Ready = hear(channel, Kind::Ready, READY_MAX).await?;
         let needed = 2 * self.workers.open() as u64 + DESCRIPTORS_MAX as u64;
         if ready.descriptors < needed {
             let may = ready.descriptors;
@@ -117,7 +131,7 @@ impl Server {
         }
         let (mut pairs, mut numbered) = (0, 0);
         for _ in 0..ROUNDS {
-            let moved = self.send_pairs(&channel, &mut numbered).await.map_err(|why| vec![why])?;
+            let moved = self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
             pairs += moved;
             if moved <= FEW {
                 break;
@@ -127,8 +141,8 @@ impl Server {
             return Err(vec!["the process was told to stop meanwhile".into()]);
         }
         self.workers.suspend_accepting().await;
-        pairs += self.send_pairs(&channel, &mut numbered).await.map_err(|why| vec![why])?;
-        self.commit(&channel, numbered).await?;
+        pairs += self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
+        self.commit(channel, numbered).await?;
         // From here on the new process serves.
         self.is_upgraded.store(true, Relaxed);
         self.stopping.store(true, Relaxed);
@@ -136,7 +150,7 @@ impl Server {
         self.workers.adopt(adoptions).await;
         self.give_up_admin();
         self.runtimes.begin_drain();
-        Ok((Greeted { channel, hello }, pairs))
+        Ok((hello, pairs))
     }
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
@@ -226,7 +240,7 @@ impl Server {
 
     /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
     pub(in crate::server) async fn finish_upgrade(&self) {
-        let Some(Successor { channel, mut child }) = lock_of(&self.successor).take() else { return };
+        let Some(Successor { channel, hello }) = lock_of(&self.successor).take() else { return };
         let most = Duration::from_secs(3600);
         let deadline = Instant::now() + most;
         let (mut channel, mut numbered) = (Some(channel), 0);
@@ -234,27 +248,26 @@ impl Server {
             if let Some(open) = &channel
                 && let Err(why) = self.send_pairs(open, &mut numbered).await
             {
-                tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
+                let pid = hello.pid;
+                tracing::warn!("upgrade: process {pid} takes no connections any more, and they stay here: {why}");
                 channel = None;
             }
-            // Collects the exit status, if the new process has ended.
-            let _ = child.try_wait();
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
     }
 }
 
-/// Starts the binary as this process was started, with its end of the pair as standard input.
-fn start(binary: &Path) -> std::io::Result<(OwnedFd, Child)> {
-    let (ours, theirs) = pair()?;
-    let mut command = Command::new(binary);
-    command.args(std::env::args_os().skip(1)).env(ENVIRONMENT, "1").stdin(Stdio::from(theirs));
-    // These are about this process, by its number.
-    for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
-        command.env_remove(variable);
-    }
-    Ok((ours, command.spawn()?))
+/// Has the binary started as this process was started, with its end of the pair as standard input.
+async fn start(binary: &std::path::Path) -> Result<(Channel, Started), Vec<String>> {
+    let failed = |error: std::io::Error| vec![format!("the new process cannot be started: {error}")];
+    let (ours, mut between) = launch(binary).map_err(failed)?;
+    let channel = Channel::new(ours).map_err(failed)?;
+    let launched = hear::<Launched>(&channel, Kind::Launched, HELLO_MAX).await;
+    // It ends as soon as it has said so.
+    tokio::task::spawn_blocking(move || between.wait());
+    let started = Started::new(launched?.pid).map_err(|why| vec![why])?;
+    Ok((channel, started))
 }
 
 async fn send(

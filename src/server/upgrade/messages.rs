@@ -37,6 +37,8 @@ pub enum Kind {
     Commit = 8,
     /// From the new process: it accepts from here on; [`Committed`].
     Committed = 9,
+    /// From the program that has started the new process: [`Launched`].
+    Launched = 10,
 }
 
 /// Which process this is, and what it speaks.
@@ -112,10 +114,10 @@ pub struct State {
     pub open: usize,
     /// The lock of the admin socket is the first descriptor.
     pub lock: bool,
-    /// Path of the admin socket, whose descriptor is the next.
+    /// Path of the admin socket; its descriptor is the next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_socket: Option<PathBuf>,
-    /// Address of the admin port, whose descriptor is the next.
+    /// Address of the admin port; its descriptor is the next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_http: Option<SocketAddr>,
     /// What commands and time have made of the backends.
@@ -176,6 +178,14 @@ pub struct Commit {
 #[serde(default)]
 pub struct Committed {}
 
+/// The new process runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Launched {
+    /// Number of the new process.
+    pub pid: u32,
+}
+
 #[cfg(test)]
 mod tests {
     use serde::de::DeserializeOwned;
@@ -224,13 +234,14 @@ mod tests {
         agreed(&Taken { pairs: 2 }, r#"{"pairs":2}"#);
         agreed(&Commit { numbered: 5, runtime: Value::Null }, r#"{"numbered":5}"#);
         agreed(&Committed {}, "{}");
+        agreed(&Launched { pid: 7 }, r#"{"pid":7}"#);
     }
 
     #[test]
     fn the_numbers_of_kinds_are_as_agreed() {
         use Kind::*;
-        let all = [Hello, Addresses, State, Ready, Refused, Pairs, Taken, Commit, Committed];
-        assert_eq!(all.map(|kind| kind as u16), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let all = [Hello, Addresses, State, Ready, Refused, Pairs, Taken, Commit, Committed, Launched];
+        assert_eq!(all.map(|kind| kind as u16), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! | step | old process (`leave.rs`) | new process (`arrive.rs`) |
 //! |---|---|---|
-//! | 1 | starts the binary, with one end of a socket pair as its standard input; sends `Hello` | answers with its own, or refuses |
+//! | 1 | has the binary started (`launch.rs`), with one end of a socket pair as its standard input; sends `Hello` | answers with its own, or refuses |
 //! | 2 | sends its listening sockets, lock, admin sockets and state | reads *its* file, binds what is new, answers `Ready` or what is wrong |
 //! | 3 | sends established pairs in batches, and goes on accepting meanwhile | acknowledges each batch, and serves it |
 //! | 4 | stops accepting; sends the last pairs and the stick tables: `Commit` | `Committed`; accepts |
@@ -16,11 +16,13 @@
 
 mod arrive;
 mod channel;
+mod launch;
 mod leave;
 mod messages;
 mod pairs;
 
-pub(super) use self::arrive::{Inherited, Predecessor};
+pub(super) use self::arrive::Predecessor;
+pub(super) use self::launch::from_environment as launch_from_environment;
 pub(super) use self::leave::Successor;
 pub(super) use self::messages::AddressFacts;
 

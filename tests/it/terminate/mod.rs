@@ -23,6 +23,7 @@ mod stick_table;
 mod store;
 mod tiers;
 mod two_instances;
+mod upgraded;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -16,14 +16,16 @@ fn deaths() -> usize {
     std::env::var("SESSILE_TEST_DEATHS").map_or(6, |count| count.parse().expect("a number"))
 }
 
-/// Children of a process.
-fn children(pid: u32) -> Vec<u32> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let read = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).ok();
-    threads
-        .filter_map(read)
-        .flat_map(|text| text.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+/// Processes that an upgrade has started with this configuration.
+fn started(config: &std::path::Path, but: u32) -> Option<u32> {
+    let config = config.to_str().unwrap();
+    let text = |pid: u32, name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let of_upgrade = |pid: &u32| {
+        *pid != but && text(*pid, "cmdline").contains(config) && text(*pid, "environ").contains("SESSILE_UPGRADE=1")
+    };
+    let all =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(of_upgrade).max()
 }
 
 fn kill(pid: u32) {
@@ -33,16 +35,13 @@ fn kill(pid: u32) {
 /// Begins an upgrade; returns the command that asked for it and the new process.
 fn begin(sessile: &Sessile) -> (std::process::Child, Option<u32>) {
     let mut upgrade: Command = sessile.upgrade_command(None);
-    let before = children(sessile.pid());
     let asked = upgrade.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
-    let started = (0..2_000).find_map(|_| {
-        let new = children(sessile.pid()).into_iter().find(|pid| !before.contains(pid));
-        if new.is_none() {
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        new
+    let look = || started(&sessile.file(), sessile.pid());
+    let found = (0..500).find_map(|_| {
+        std::thread::sleep(Duration::from_micros(200));
+        look()
     });
-    (asked, started)
+    (asked, found)
 }
 
 #[test]
