@@ -11,9 +11,11 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+pub mod notify;
 mod own_files;
 mod plan;
 mod reload;
+mod reports;
 mod status;
 mod stop;
 mod systemd;
@@ -34,9 +36,10 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::notify::ServiceManager;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
-use crate::access_log::{AccessLog, StandardError, StandardOutput};
+use crate::access_log::{self, AccessLog, Messages, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
@@ -90,6 +93,8 @@ pub struct Server {
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
+    /// Learns what the process does.
+    manager: ServiceManager,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
     stopping: AtomicBool,
@@ -108,7 +113,7 @@ pub fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError { code, lines }) => {
             for line in lines {
-                eprintln!("sessile: {line}");
+                access_log::print_error(&format!("sessile: {line}"));
             }
             code.into()
         }
@@ -162,6 +167,7 @@ async fn serve(
         stopped: stopped.clone(),
     });
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
+    server.report_ready();
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
     let _ = stop_admin.send(true);
@@ -223,6 +229,7 @@ impl Server {
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
             drains: Mutex::new(drains),
+            manager: ServiceManager::from_environment(),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
         };
@@ -255,6 +262,7 @@ impl Server {
         let (changed, mut file_changed) = mpsc::channel(1);
         let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
+        let reports = tokio::spawn(Arc::clone(self).report());
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
@@ -262,12 +270,14 @@ impl Server {
                 () = stop_signal(&mut signals.stop) => break,
             }
         }
+        self.report_stop();
         tokio::select! {
             () = self.stop() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
         housekeeping.abort();
         table_file.abort();
+        reports.abort();
     }
 
     /// Lines that the access log has lost so far.
@@ -362,8 +372,13 @@ fn start_logging(config: &Config) {
         LogLevel::Info => tracing::Level::INFO,
         LogLevel::Debug => tracing::Level::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(|| StandardError).with_max_level(level).with_target(false);
+    let messages = Messages::to_standard_error();
+    let subscriber = tracing_subscriber::fmt().with_writer(messages).with_max_level(level).with_target(false);
     let _ = match config.process.log.format {
+        // The journal has the time of every line.
+        LogFormat::Text if messages.go_to_the_journal() => {
+            tracing::subscriber::set_global_default(subscriber.with_ansi(false).without_time().finish())
+        }
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
     };

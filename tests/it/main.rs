@@ -16,6 +16,7 @@ mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
 mod plan; // `sessile plan` against where clients really move
 mod reload; // a reload as a whole: accepted or refused, and what it says
@@ -30,6 +31,7 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads
