@@ -73,10 +73,7 @@ impl Server {
             if self.stopping.load(Relaxed) {
                 let longest = || Instant::now() + stop::longest(&self.current.load().config.process);
                 let left = until.get_or_insert_with(longest).saturating_duration_since(Instant::now());
-                let status = self.draining(left);
-                let extension = Notification::ExtendTimeout(EXTENSION);
-                let both = [Notification::Status(&status), extension];
-                self.manager.notify(if left.is_zero() { &both[..1] } else { &both });
+                self.manager.notify(&while_draining(&self.draining(left), left));
             } else if told.elapsed() >= REFRESH {
                 told = Instant::now();
                 self.manager.notify(&[Notification::Status(&self.serving())]);
@@ -100,6 +97,12 @@ impl Server {
     fn draining(&self, left: Duration) -> String {
         format!("draining: {} left, at most {} s more", connections(self.workers.open()), left.as_secs())
     }
+}
+
+/// What each look tells while the process drains. The time is not extended once the stop is overdue.
+fn while_draining(status: &str, left: Duration) -> Vec<Notification<'_>> {
+    let extension = (!left.is_zero()).then_some(Notification::ExtendTimeout(EXTENSION));
+    std::iter::once(Notification::Status(status)).chain(extension).collect()
 }
 
 fn connections(count: usize) -> String {
@@ -204,6 +207,15 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(500), life).await.is_err());
         let signs = signs(&socket);
         assert!((10..=51).contains(&signs), "{signs} in 500 ms, one in 10 ms is due");
+    }
+
+    #[test]
+    fn the_time_of_a_stop_is_extended_from_look_to_look_until_it_is_overdue() {
+        let status = Notification::Status("draining");
+        let extension = Notification::ExtendTimeout(EXTENSION);
+        assert_eq!(while_draining("draining", Duration::from_millis(1)), [status, extension]);
+        assert_eq!(while_draining("draining", Duration::ZERO), [status]);
+        assert!(EXTENSION >= 5 * LOOK, "a look that is late does not end the process");
     }
 
     #[test]
