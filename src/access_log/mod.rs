@@ -19,12 +19,14 @@ use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::server_name::ServerName;
 use crate::tls::TlsAlert;
 
+mod journal;
 pub mod line;
 mod messages;
 mod output;
 #[cfg(test)]
 mod tests;
 
+pub use self::journal::{Messages, print_error};
 pub use self::messages::{StandardError, messages_lost};
 pub use self::output::StandardOutput;
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::access_log::print_error;
 use crate::config::Problem;
 
 mod certs;
@@ -109,7 +110,7 @@ impl CommandError {
     fn report(&self) -> u8 {
         let code = self.code();
         if code != 0 {
-            eprintln!("sessile: {self}");
+            print_error(&format!("sessile: {self}"));
         }
         code
     }

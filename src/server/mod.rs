@@ -11,9 +11,11 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+pub mod notify;
 mod own_files;
 mod plan;
 mod reload;
+mod reports;
 mod signals;
 mod status;
 mod stop;
@@ -35,11 +37,12 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::notify::ServiceManager;
 use self::signals::{Signals, stop_signal};
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use self::upgrade::{Predecessor, Successor};
-use crate::access_log::{AccessLog, StandardError, StandardOutput};
+use crate::access_log::{self, AccessLog, Messages, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
@@ -93,6 +96,8 @@ pub struct Server {
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
+    /// Learns what the process does.
+    manager: ServiceManager,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
     stopping: AtomicBool,
@@ -128,7 +133,7 @@ pub fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError { code, lines }) => {
             for line in lines {
-                eprintln!("sessile: {line}");
+                access_log::print_error(&format!("sessile: {line}"));
             }
             code.into()
         }
@@ -221,6 +226,7 @@ async fn serve(
         stopped: stopped.clone(),
     });
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
+    server.report_ready();
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
     *lock_of(&server.admin_copies) = admin::SocketCopies::default();
@@ -285,6 +291,7 @@ impl Server {
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
             drains: Mutex::new(drains),
+            manager: ServiceManager::from_environment(),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
             binary: binary(),
@@ -324,6 +331,7 @@ impl Server {
         let (changed, mut file_changed) = mpsc::channel(1);
         let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
+        let reports = tokio::spawn(Arc::clone(self).report());
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
@@ -335,18 +343,21 @@ impl Server {
                         () = stop_signal(&mut signals.stop) => self.stop().await,
                     }
                     housekeeping.abort();
+                    reports.abort();
                     return;
                 }
                 Some(()) = file_changed.recv() => self.spawn_reload(),
                 () = stop_signal(&mut signals.stop) => break,
             }
         }
+        self.report_stop();
         tokio::select! {
             () = self.stop() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
         housekeeping.abort();
         table_file.abort();
+        reports.abort();
     }
 
     /// Lines that the access log has lost so far.
@@ -417,8 +428,13 @@ fn start_logging(config: &Config) {
         LogLevel::Info => tracing::Level::INFO,
         LogLevel::Debug => tracing::Level::DEBUG,
     };
-    let subscriber = tracing_subscriber::fmt().with_writer(|| StandardError).with_max_level(level).with_target(false);
+    let messages = Messages::to_standard_error();
+    let subscriber = tracing_subscriber::fmt().with_writer(messages).with_max_level(level).with_target(false);
     let _ = match config.process.log.format {
+        // The journal has the time of every line.
+        LogFormat::Text if messages.go_to_the_journal() => {
+            tracing::subscriber::set_global_default(subscriber.with_ansi(false).without_time().finish())
+        }
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
     };

@@ -27,6 +27,7 @@ impl Server {
     /// may move, 0 to 1; `None`: any.
     pub(super) async fn reload_file(&self, max_move: Option<f64>) -> ReloadVerdict {
         let mut listen_sockets = self.listen_sockets.lock().await;
+        let _report = self.report_reload();
         let verdict = match self.try_reload(max_move, &mut listen_sockets).await {
             Ok(verdict) => verdict,
             Err(problems) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use crate::config;
 use crate::connection::Selection;
 use crate::outcome::Ended;
 
@@ -19,6 +20,11 @@ const LISTENERS_MIN: Duration = Duration::from_secs(1);
 
 /// How often the stop looks whether the last connection has gone.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a stop may take.
+pub(super) fn longest(process: &config::Process) -> Duration {
+    process.stop_grace + process.stop_deadline.max(LISTENERS_MIN) + SPREAD
+}
 
 impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
@@ -56,5 +62,49 @@ impl Server {
             self.threads.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// How long the end of the process may take beyond its last connection: the last lines of the log, the last file.
+    const RESERVE: Duration = Duration::from_secs(10);
+
+    fn read(name: &str) -> String {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
+    }
+
+    #[test]
+    fn every_example_stops_in_the_time_of_the_unit_or_says_that_it_asks_for_more() {
+        let unit = read("sessile.service");
+        let given = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        let given = Duration::from_secs(given.parse().unwrap());
+        let examples = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap();
+        let names = examples.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut longer = Vec::new();
+        for name in names.filter(|name| name.ends_with(".toml")) {
+            let text = read(&name);
+            let resolve = |_: &str| Ok(vec!["10.0.0.1:1".parse().unwrap()]);
+            let config =
+                config::check(&text, &resolve).unwrap_or_else(|problems| panic!("{name}: {problems:?}")).config;
+            if longest(&config.process) + RESERVE > given {
+                assert!(text.contains("TimeoutStopSec"), "{name} stops later than the unit kills it");
+                longer.push(name);
+            }
+        }
+        assert_eq!(longer, ["websocket.toml"]);
+    }
+
+    #[test]
+    fn a_stop_takes_its_grace_its_deadline_and_the_closing() {
+        let mut process = config::check(&read("websocket.toml"), &|_| Err(std::io::Error::other("none")));
+        let process = &mut process.as_mut().unwrap().config.process;
+        assert_eq!(longest(process), Duration::from_secs(10 + 3_600 + 5));
+        (process.stop_grace, process.stop_deadline) = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(longest(process), Duration::from_secs(1 + 5));
     }
 }

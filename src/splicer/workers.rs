@@ -308,6 +308,7 @@ impl WorkerThread {
             WorkerCommand::Thread(ThreadCommand::Shed { selection, count, ended, done }) => {
                 let _ = done.send(self.worker.shed(&selection, count, ended));
             }
+            WorkerCommand::Thread(ThreadCommand::Ping(done)) => drop(done.send(())),
             WorkerCommand::Thread(ThreadCommand::Stop) => self.stopping = true,
             #[cfg(debug_assertions)]
             WorkerCommand::Panic(id) => self.worker.panic_at(id),

@@ -292,6 +292,7 @@ fn handle(context: &RuntimeContext, command: ThreadCommand) {
         ThreadCommand::Shed { selection, count, ended, done } => {
             let _ = done.send(shed(context, &selection, count, ended));
         }
+        ThreadCommand::Ping(done) => drop(done.send(())),
         // Ends the loop of `serve`.
         ThreadCommand::Stop => {}
     }

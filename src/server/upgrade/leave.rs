@@ -19,6 +19,7 @@ use super::messages::{Addresses, Commit, Hello, Kind, Launched, Ready, Refused, 
 use super::pairs;
 use crate::admin::{SocketCopies, UpgradeVerdict};
 use crate::server::listen_sockets::ListenSockets;
+use crate::server::notify::Notification;
 use crate::server::{Server, lock_of};
 
 /// How long the new process may take to answer once it runs.
@@ -143,7 +144,8 @@ impl Server {
         self.workers.suspend_accepting().await;
         pairs += self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
         self.commit(channel, numbered).await?;
-        // From here on the new process serves.
+        // From here on the new process serves, and speaks for the service.
+        self.manager.notify(&[Notification::MainPid(hello.pid)]);
         self.is_upgraded.store(true, Relaxed);
         self.stopping.store(true, Relaxed);
         let adoptions = listen_sockets.give_up(&ready.keeps, &self.current.load());
