@@ -76,7 +76,12 @@ pub trait Control: Send + Sync + 'static {
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
     /// Changes the state of a backend; returns the new state in words, or why nothing changed.
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
+    fn order(
+        &self,
+        pool: &str,
+        backend: &str,
+        order: AdminState,
+    ) -> impl Future<Output = Result<String, String>> + Send;
 
     /// Makes the next step of a connection panic, so that a test sees that no other connection is touched.
     #[cfg(debug_assertions)]

@@ -156,10 +156,8 @@ fn pools(pools: &[status::PoolStatus]) -> String {
 fn state(backend: &status::BackendStatus) -> String {
     let mut words = backend.state.clone();
     if let Some(runtime) = &backend.runtime {
-        words += &format!(" {runtime}");
-    }
-    if let Some(seconds) = backend.drain_s {
-        words += &format!(" {}", duration(seconds * 1_000_000));
+        let since = backend.drain_s.map(|seconds| format!(", {}", duration(seconds * 1_000_000))).unwrap_or_default();
+        words += &format!(" {runtime} (runtime{since})");
     }
     words
 }
@@ -304,7 +302,7 @@ mod tests {
         for part in [
             "connections 0 of 0, at the limit, reloads",
             "2 at the limit",
-            "damped drained 3 h 12 min",
+            "damped drained (runtime, 3 h 12 min)",
             "7 full",
             "access log: 256 lines dropped, 3 lost: No space left on device\n",
             "stick-table file /t cannot be written: Read-only file system (4 times)\n",

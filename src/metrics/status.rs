@@ -291,8 +291,7 @@ pub struct BackendStatus {
     pub name: String,
     /// Address that connections are made to.
     pub address: String,
-    /// `draining` or `drained` after a command, `drain_forgotten` if a restart has ended the drain; `None`: the backend
-    /// is in service.
+    /// `draining` or `drained` after a command, also one to an earlier process; `None`: no command holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// Seconds since the command that drained the backend; `None`: it is not draining.

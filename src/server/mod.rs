@@ -14,6 +14,8 @@ mod lock;
 mod own_files;
 mod plan;
 mod reload;
+mod runtime_state;
+mod state_file;
 mod status;
 mod stop;
 mod systemd;
@@ -34,6 +36,7 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::state_file::StateFile;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use crate::access_log::{AccessLog, StandardError, StandardOutput};
@@ -86,6 +89,8 @@ pub struct Server {
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
     stick_table_file: TableFileWriter,
+    /// Shared with the threads that write it.
+    state_file: Arc<StateFile>,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
@@ -102,9 +107,16 @@ struct AdminSocket {
     stopped: watch::Receiver<bool>,
 }
 
+/// How `run` starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Forget drains by command and ejections of the process before.
+    pub fresh: bool,
+}
+
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
-pub fn run(path: &Path) -> ExitCode {
-    match start(path) {
+pub fn run(path: &Path, options: RunOptions) -> ExitCode {
+    match start(path, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError { code, lines }) => {
             for line in lines {
@@ -128,7 +140,7 @@ impl StartError {
     }
 }
 
-fn start(path: &Path) -> Result<(), StartError> {
+fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
     let identity = files::identity(path);
     let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
     let lock = InstanceLock::take(&read.config)?;
@@ -138,20 +150,21 @@ fn start(path: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(serve(path, read, identity, lock))
+    runtime.block_on(serve(path, options, read, identity, lock))
 }
 
 async fn serve(
     path: &Path,
+    options: RunOptions,
     read: ReadConfig,
     identity: Option<FileIdentity>,
-    lock: Option<InstanceLock>,
+    _lock: Option<InstanceLock>,
 ) -> Result<(), StartError> {
     // Before anything is bound, so that a signal during the start is not lost.
     let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
     let sockets =
         admin::Sockets::bind(&read.config.process.admin).map_err(|error| StartError::unavailable("admin", error))?;
-    let (server, first) = Server::new(path, read, identity, Drains::new(lock))?;
+    let (server, first) = Server::new(path, options, read, identity)?;
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
     server.announce(sockets.http_address());
 
@@ -179,9 +192,9 @@ impl Server {
     /// Prepares the first snapshot and starts every thread; nothing is accepted yet.
     fn new(
         path: &Path,
+        options: RunOptions,
         read: ReadConfig,
         identity: Option<FileIdentity>,
-        drains: Drains,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
@@ -193,6 +206,8 @@ impl Server {
         let mut listen_sockets = ListenSockets::new(count, passed);
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
+        // Before a thread serves the first client.
+        let state_file = Arc::new(StateFile::start(&first.snapshot, options.fresh));
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
         let access_log = AccessLog::start(process.log.format, StandardOutput)
@@ -220,9 +235,10 @@ impl Server {
             reloads: Mutex::default(),
             bound: Mutex::default(),
             stick_table_file: TableFileWriter::default(),
+            state_file,
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
-            drains: Mutex::new(drains),
+            drains: Mutex::default(),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
         };
@@ -235,12 +251,6 @@ impl Server {
         }
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
-        }
-        for backend in lock_of(&self.drains).forgotten(&self.current.load()) {
-            tracing::warn!(
-                "backend {backend} was drained by command in the process before and serves clients again; \
-                 `sessile drain {backend}` drains it, `sessile ready {backend}` ends this message"
-            );
         }
         tracing::info!(
             "ready: {} workers, at most {} connections, digest {:016x}",

@@ -106,8 +106,8 @@ impl Control for Server {
         self.plan_for(request).await
     }
 
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
-        let snapshot = self.current.load();
+    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
+        let snapshot = self.current.load_full();
         let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
         let now_ms = clock::now_ms();
         if !known.order(backend, order, now_ms) {
@@ -115,9 +115,11 @@ impl Control for Server {
         }
         let is = known.backends().iter().find(|known| known.name() == backend);
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
-        lock_of(&self.drains).ordered(pool, backend, &snapshot);
+        lock_of(&self.drains).ordered(pool, backend);
         tracing::info!("backend {pool}/{backend}: {word}, by command");
-        Ok(format!("{pool}/{backend}: {word}"))
+        // The reply comes when the next process would know.
+        let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
+        Ok(format!("{pool}/{backend}: {word}{}", lost.unwrap_or_default()))
     }
 
     #[cfg(debug_assertions)]
@@ -128,8 +130,6 @@ impl Control for Server {
 
 impl Server {
     fn pool_status(&self, pool: &pool::Pool, now_ms: u64) -> PoolStatus {
-        let drains = lock_of(&self.drains);
-        let forgotten = |backend: &pool::Backend| drains.is_forgotten(pool.name(), backend.name());
         let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
@@ -137,11 +137,8 @@ impl Server {
             complaint: complaint(backend, now_ms),
             up: backend.standing().serves(),
             ejected: backend.health(now_ms) == Health::Ejected,
-            runtime: backend
-                .runtime_word(now_ms)
-                .or_else(|| (config.weight > 0 && forgotten(backend)).then_some("drain_forgotten"))
-                .map(str::to_owned),
-            drain_s: backend.draining_since().map(|since_ms| now_ms.saturating_sub(since_ms) / 1_000),
+            runtime: backend.runtime_word(now_ms).map(str::to_owned),
+            drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
             weight: config.weight,
             leases: backend.leases(),
