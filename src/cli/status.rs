@@ -80,9 +80,11 @@ fn head(status: &metrics::Status) -> String {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
         let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");
     }
-    if let Some(file) = status.stick_table_file.as_ref().filter(|file| !file.complaint.is_empty()) {
-        let status::TableFileStatus { path, failures, complaint, .. } = file;
-        let _ = writeln!(head, "stick-table file {path} cannot be written: {complaint} ({failures} times)");
+    for (what, file) in [("stick-table file", &status.stick_table_file), ("state file", &status.state_file)] {
+        if let Some(file) = file.as_ref().filter(|file| !file.complaint.is_empty()) {
+            let status::TableFileStatus { path, failures, complaint, .. } = file;
+            let _ = writeln!(head, "{what} {path} cannot be written: {complaint} ({failures} times)");
+        }
     }
     if !reloads.last_accepted && !reloads.problems.is_empty() {
         let _ = writeln!(head, "the last reload was refused:");
@@ -293,6 +295,12 @@ mod tests {
                 complaint: "Read-only file system".into(),
                 ..Default::default()
             }),
+            state_file: Some(status::TableFileStatus {
+                path: "/t.state".into(),
+                failures: 1,
+                complaint: "Read-only file system".into(),
+                ..Default::default()
+            }),
             ..metrics::Status::default()
         };
         status.admission.at_limit = true;
@@ -306,6 +314,7 @@ mod tests {
             "7 full",
             "access log: 256 lines dropped, 3 lost: No space left on device\n",
             "stick-table file /t cannot be written: Read-only file system (4 times)\n",
+            "state file /t.state cannot be written: Read-only file system (1 times)\n",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }

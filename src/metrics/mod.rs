@@ -95,6 +95,11 @@ fn process(page: &mut Page, status: &Status) {
         "Writes of the stick-table file that failed; absent without such a file.",
         status.stick_table_file.iter().map(|file| ([], file.failures)),
     );
+    page.counter(
+        "sessile_state_file_failures_total",
+        "Writes of the state file that failed; absent without such a file.",
+        status.state_file.iter().map(|file| ([], file.failures)),
+    );
     let descriptors = status.descriptors;
     page.gauge("sessile_descriptors", "File descriptors that the process has open.", descriptors.map(|d| ([], d.open)));
     page.gauge(

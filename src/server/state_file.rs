@@ -9,11 +9,12 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::runtime_state::RuntimeState;
-use super::{Server, own_files};
+use super::table_file::TableFileReport;
+use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
 use crate::snapshot::Snapshot;
@@ -36,9 +37,9 @@ fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Writes the file, for the whole process.
+/// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.
 #[derive(Debug, Default)]
-pub(super) struct StateFile(Mutex<Writing>);
+pub(super) struct StateFile(Mutex<Writing>, Mutex<TableFileReport>);
 
 #[derive(Debug, Default)]
 struct Writing {
@@ -46,8 +47,6 @@ struct Writing {
     files: Vec<PathBuf>,
     /// True if a file holds state, so that the end of it must be written, too.
     holds_state: bool,
-    /// Why the last write failed; empty if it did not.
-    complaint: String,
     /// True once the file belongs to the next process.
     is_closed: bool,
 }
@@ -79,6 +78,11 @@ impl StateFile {
         file
     }
 
+    /// Where the file is, and how the writes went so far; `None`: there is no place for it.
+    pub(super) fn report(&self, config: &Config) -> Option<(PathBuf, TableFileReport)> {
+        Some((places(config).next()?, lock_of(&self.1).clone()))
+    }
+
     /// Writes the state of now; the error is why a restart will not know it.
     pub(super) fn write(&self, snapshot: &Snapshot) -> Result<(), String> {
         let mut writing = self.lock();
@@ -92,9 +96,11 @@ impl StateFile {
         }
         let text = state.to_json() + "\n";
         let written = own_files::replace(&path, |mut file| file.write_all(text.as_bytes()));
-        let before = std::mem::take(&mut writing.complaint);
+        let mut report = lock_of(&self.1);
+        let before = std::mem::take(&mut report.complaint);
         match written {
             Ok(()) => {
+                report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     tracing::info!("state file {} is written again", path.display());
                 }
@@ -108,8 +114,9 @@ impl StateFile {
                 Ok(())
             }
             Err(error) => {
-                writing.complaint = error.to_string();
-                let (path, why) = (path.display(), &writing.complaint);
+                report.failures += 1;
+                report.complaint = error.to_string();
+                let (path, why) = (path.display(), &report.complaint);
                 if before != *why {
                     tracing::warn!("state file {path} cannot be written: {why}; a restart forgets commands");
                 }
@@ -132,7 +139,7 @@ impl StateFile {
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
         // A write that panicked left at most an unfinished file.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_of(&self.0)
     }
 }
 
@@ -287,8 +294,13 @@ mod tests {
         let file = StateFile::start(&snapshot, false);
         drain(&snapshot);
         assert!(file.write(&snapshot).unwrap_err().contains("cannot be made"));
+        let (path, report) = file.report(&snapshot.config).unwrap();
+        assert_eq!((path, report.failures, report.written_unix_s), (inner.join("table.state"), 1, None));
+        assert!(report.complaint.contains("cannot be made"), "{report:?}");
         fs::remove_file(&inner).unwrap();
         file.write(&snapshot).unwrap();
+        let (_, report) = file.report(&snapshot.config).unwrap();
+        assert!(report.complaint.is_empty() && report.failures == 1 && report.written_unix_s.is_some(), "{report:?}");
         assert!(read(&inner.join("table.state")).unwrap().is_some());
     }
 

@@ -3,6 +3,7 @@
 //! Counts nothing itself. Invariant: one report comes from one snapshot.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -74,6 +75,7 @@ impl Control for Server {
             log_complaint: log.complaint(),
             messages_lost: access_log::messages_lost(),
             stick_table_file: self.table_file_status(&snapshot),
+            state_file: self.state_file.report(&snapshot.config).map(|(path, report)| file_status(&path, report)),
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
@@ -167,9 +169,13 @@ impl Server {
 
     fn table_file_status(&self, snapshot: &Snapshot) -> Option<TableFileStatus> {
         let path = snapshot.config.process.stick_table_file.as_ref()?;
-        let TableFileReport { failures, written_unix_s, complaint } = self.stick_table_file.report();
-        Some(TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint })
+        Some(file_status(path, self.stick_table_file.report()))
     }
+}
+
+fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
+    let TableFileReport { failures, written_unix_s, complaint } = report;
+    TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint }
 }
 
 /// What is wrong with a backend, by its checks and by its responses; empty if nothing is.
