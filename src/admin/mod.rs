@@ -80,7 +80,12 @@ pub trait Control: Send + Sync + 'static {
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
     /// Changes the state of a backend; returns the new state in words, or why nothing changed.
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
+    fn order(
+        &self,
+        pool: &str,
+        backend: &str,
+        order: AdminState,
+    ) -> impl Future<Output = Result<String, String>> + Send;
 
     /// Starts another binary, `None`: the one that runs, and gives everything to it.
     fn upgrade(&self, binary: Option<PathBuf>) -> impl Future<Output = UpgradeVerdict> + Send;

@@ -211,7 +211,7 @@ async fn order<C: Control>(
         "ready" => AdminState::Ready,
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
-    match control.order(&pool, &backend, order) {
+    match control.order(&pool, &backend, order).await {
         Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
     }

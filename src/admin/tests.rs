@@ -82,7 +82,7 @@ impl Control for Fake {
         UpgradeVerdict { accepted: binary.is_some(), ..UpgradeVerdict::default() }
     }
 
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
+    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }
 

@@ -14,6 +14,7 @@ use clap_complete::Shell;
 
 use crate::access_log::print_error;
 use crate::config::Problem;
+use crate::server::RunOptions;
 
 mod certs;
 mod check;
@@ -50,6 +51,9 @@ enum Command {
         /// The configuration file to serve.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Forget what the process before has kept: drains by command and ejections.
+        #[arg(long)]
+        fresh: bool,
     },
     /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
@@ -147,9 +151,9 @@ impl From<io::Error> for CommandError {
 }
 
 /// Runs the command in the process's arguments; `run` serves a configuration file until it is stopped.
-pub fn main(run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+pub fn main(run: impl FnOnce(&Path, RunOptions) -> ExitCode) -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Run { config } }) => run(&config),
+        Ok(Arguments { command: Command::Run { config, fresh } }) => run(&config, RunOptions { fresh }),
         Ok(Arguments { command }) => {
             let mut out = io::BufWriter::new(io::stdout());
             let code = command.print(&mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
@@ -166,7 +170,7 @@ impl Command {
     /// Runs any command but `run`, and returns the exit code: not 0 if the result is negative.
     fn print(self, out: &mut impl Write) -> Result<u8, CommandError> {
         match self {
-            Self::Run { config } => {
+            Self::Run { config, .. } => {
                 Err(CommandError::Internal(format!("{}: `run` is started by main", config.display())))
             }
             Self::Check(check) => check.run(out),

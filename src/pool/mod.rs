@@ -14,6 +14,7 @@ mod load;
 pub mod pick;
 mod placement_key;
 pub mod request_cookie;
+mod resume;
 pub mod scene;
 pub mod table;
 
@@ -27,8 +28,9 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 pub use self::backend::{Backend, Health, Lease};
-pub use self::drain::AdminState;
+pub use self::drain::{AdminState, DrainTimes};
 pub use self::pick::Pick;
+pub use self::resume::CheckResults;
 pub use self::scene::PickScene;
 pub use self::table::{HotKey, PoolTable, Remember, StickTables};
 

@@ -1,5 +1,5 @@
 //! What the process does at intervals: watches the configuration file, closes connections of backends that are drained
-//! or down, writes the stick-table file, names conditions that cost clients something.
+//! or down, writes the stick-table file and the state file, names conditions that cost clients something.
 //!
 //! Decides nothing about health: a backend has the state by which its connections are to close. Invariant: connections
 //! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Writes the stick-table file at intervals, for ever, on a thread that may wait for the disk. An interval that a
+    /// Writes the stick-table file and the state file at intervals, for ever, on a thread that may wait for the disk. An interval that a
     /// reload changes holds at once.
     pub(super) async fn write_table_file_at_intervals(self: Arc<Self>) {
         let mut last = Instant::now();
@@ -67,7 +67,12 @@ impl Server {
             }
             last = Instant::now();
             let server = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || server.write_table_file(false)).await;
+            let write = move || {
+                server.write_table_file(false);
+                // A failure is in the log.
+                let _ = server.state_file.write(&server.current.load_full());
+            };
+            let _ = tokio::task::spawn_blocking(write).await;
         }
     }
 

@@ -1,13 +1,12 @@
-//! [`InstanceLock`]: the lock file beside the admin socket, which also keeps the names of drained backends.
+//! [`InstanceLock`]: the lock file beside the admin socket.
 //!
-//! Drains nothing (`drains.rs` decides what is kept). Invariants: one process holds the lock of an admin socket,
+//! Holds nothing but the lock. Invariants: one process holds the lock of an admin socket,
 //! whatever addresses it binds, because with `SO_REUSEPORT` a second process would take half of the connections; only
 //! the owner of the file can open it, because any process that can open it can hold the lock; the lock ends with the
 //! process.
 
-use std::collections::BTreeSet;
 use std::fs::{File, Permissions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -18,12 +17,11 @@ use crate::config::Config;
 /// Mode of the lock file: only its owner can open it.
 const MODE: u32 = 0o600;
 
-/// Most bytes of the file that are read.
-const FILE_MAX: u64 = 1 << 20;
-
-/// The lock of this process, and the file that holds it.
+/// The lock of this process, held as long as its file is open.
 #[derive(Debug)]
-pub(super) struct InstanceLock(File);
+pub(super) struct InstanceLock {
+    file: File,
+}
 
 impl InstanceLock {
     /// Takes the lock of the admin socket; `None`: the configuration has no socket.
@@ -34,7 +32,7 @@ impl InstanceLock {
         let made = own_files::make_folder(&path, own_files::OPEN);
         let file = made.and_then(|()| open(&path)).map_err(|error| cannot(error.to_string()))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Err(cannot("another sessile runs with this admin socket".into())),
             Err(TryLockError::Error(error)) => Err(cannot(error.to_string())),
         }
@@ -42,30 +40,12 @@ impl InstanceLock {
 
     /// The lock that the process before has given over.
     pub(super) fn inherited(file: OwnedFd) -> Self {
-        Self(file.into())
+        Self { file: file.into() }
     }
 
     /// A copy of the lock for the process that follows: it is held for as long as either is open.
     pub(super) fn copy(&self) -> io::Result<OwnedFd> {
-        Ok(self.0.try_clone()?.into())
-    }
-
-    /// The names that the process before has kept.
-    pub(super) fn kept(&self) -> BTreeSet<String> {
-        let mut bytes = Vec::new();
-        let mut file = &self.0;
-        // A file that cannot be read keeps nothing: the lock counts, and the names are an extra.
-        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(FILE_MAX).read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// Keeps these names, and no others, for the next process.
-    pub(super) fn keep(&self, names: &BTreeSet<String>) -> io::Result<()> {
-        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
-        let mut file = &self.0;
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(text.as_bytes())
+        Ok(self.file.try_clone()?.into())
     }
 }
 
@@ -96,19 +76,5 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         open(&path).unwrap();
         assert_eq!(mode(&path), 0o600, "mended");
-    }
-
-    #[test]
-    fn names_are_kept_for_the_next_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.lock");
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let lock = InstanceLock(open(&path).unwrap());
-        assert_eq!(lock.kept(), names(&[]));
-        lock.keep(&names(&["web/b", "web/a"])).unwrap();
-        lock.keep(&names(&["web/a"])).unwrap();
-        assert_eq!(lock.kept(), names(&["web/a"]));
-        drop(lock);
-        assert_eq!(InstanceLock(open(&path).unwrap()).kept(), names(&["web/a"]));
     }
 }

@@ -16,7 +16,9 @@ mod own_files;
 mod plan;
 mod reload;
 mod reports;
+mod runtime_state;
 mod signals;
+mod state_file;
 mod status;
 mod stop;
 mod systemd;
@@ -39,6 +41,7 @@ use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
 use self::signals::{Signals, stop_signal};
+use self::state_file::StateFile;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
 use self::upgrade::{Predecessor, Successor};
@@ -92,11 +95,15 @@ pub struct Server {
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
     stick_table_file: TableFileWriter,
+    /// Shared with the threads that write it.
+    state_file: Arc<StateFile>,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
     /// Learns what the process does.
+    /// The lock of the admin socket; `None`: there is none, or another process has it now.
+    lock: Mutex<Option<InstanceLock>>,
     manager: ServiceManager,
     /// Identity of the file that was read last; `None`: it could not be found.
     identity: Mutex<Option<FileIdentity>>,
@@ -124,12 +131,19 @@ struct AdminSocket {
     stopped: watch::Receiver<bool>,
 }
 
+/// How `run` starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Forget drains by command and ejections of the process before.
+    pub fresh: bool,
+}
+
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(path: &Path, options: RunOptions) -> ExitCode {
     if let Some(code) = upgrade::launch_from_environment() {
         return code;
     }
-    match start(path) {
+    match start(path, options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(StartError { code, lines }) => {
             for line in lines {
@@ -153,7 +167,7 @@ impl StartError {
     }
 }
 
-fn start(path: &Path) -> Result<(), StartError> {
+fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -161,7 +175,7 @@ fn start(path: &Path) -> Result<(), StartError> {
         .map_err(|error| StartError::unavailable("cannot start", error))?;
     runtime.block_on(async {
         let mut predecessor = Predecessor::of_environment().await?;
-        let begun = begin(path, predecessor.as_mut()).await;
+        let begun = begin(path, options, predecessor.as_mut()).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&begun, &predecessor) {
             predecessor.refuse(lines).await;
         }
@@ -184,7 +198,13 @@ struct Begun {
     keeps: Vec<u32>,
 }
 
-async fn begin(path: &Path, mut predecessor: Option<&mut Predecessor>) -> Result<Begun, StartError> {
+async fn begin(
+    path: &Path,
+    options: RunOptions,
+    mut predecessor: Option<&mut Predecessor>,
+) -> Result<Begun, StartError> {
+    // What the process before knows is not forgotten.
+    let options = RunOptions { fresh: options.fresh && predecessor.is_none() };
     let identity = files::identity(path);
     let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
     let lock = match predecessor.as_mut().and_then(|predecessor| predecessor.lock.take()) {
@@ -197,7 +217,7 @@ async fn begin(path: &Path, mut predecessor: Option<&mut Predecessor>) -> Result
     let copies = predecessor.as_mut().map(|predecessor| std::mem::take(&mut predecessor.admin)).unwrap_or_default();
     let sockets = admin::Sockets::take_over(&read.config.process.admin, copies)
         .map_err(|error| StartError::unavailable("admin", error))?;
-    let (server, first) = Server::new(path, read, identity, Drains::new(lock), predecessor)?;
+    let (server, first) = Server::new(path, options, read, identity, lock, predecessor)?;
     let admin = &first.snapshot.config.process.admin;
     *lock_of(&server.admin_copies) = sockets.copies(admin).map_err(|error| StartError::unavailable("admin", error))?;
     *lock_of(&server.leave_admin_file) = sockets.leave_file();
@@ -244,9 +264,10 @@ impl Server {
     /// Prepares the first snapshot and starts every thread; nothing is accepted yet.
     fn new(
         path: &Path,
+        options: RunOptions,
         read: ReadConfig,
         identity: Option<FileIdentity>,
-        drains: Drains,
+        lock: Option<InstanceLock>,
         predecessor: Option<&mut Predecessor>,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
@@ -261,6 +282,8 @@ impl Server {
         let mut listen_sockets = ListenSockets::new(count, passed, inherited);
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
+        // Before a thread serves the first client.
+        let state_file = Arc::new(StateFile::start(&first.snapshot, options.fresh));
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
         let access_log = AccessLog::start(process.log.format, StandardOutput)
@@ -288,9 +311,11 @@ impl Server {
             reloads: Mutex::default(),
             bound: Mutex::default(),
             stick_table_file: TableFileWriter::default(),
+            state_file,
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
-            drains: Mutex::new(drains),
+            drains: Mutex::default(),
+            lock: Mutex::new(lock),
             manager: ServiceManager::from_environment(),
             identity: Mutex::new(identity),
             stopping: AtomicBool::new(false),
@@ -311,12 +336,6 @@ impl Server {
         }
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
-        }
-        for backend in lock_of(&self.drains).forgotten(&self.current.load()) {
-            tracing::warn!(
-                "backend {backend} was drained by command in the process before and serves clients again; \
-                 `sessile drain {backend}` drains it, `sessile ready {backend}` ends this message"
-            );
         }
         tracing::info!(
             "ready: {} workers, at most {} connections, digest {:016x}",

@@ -1,13 +1,14 @@
 //! The files that the process writes: [`problems`] names those that cannot be written, [`make_folder`] makes the folder
-//! of one.
+//! of one, [`replace`] puts another file in the place of one.
 //!
-//! Writes no file itself. Invariant: `check` and `run` judge by the same rules, so that a configuration that `check`
-//! accepts does not fail for want of a folder, as long as the same user runs both.
+//! Knows no contents. Invariants: `check` and `run` judge by the same rules, so that a configuration that `check`
+//! accepts does not fail for want of a folder, as long as the same user runs both; a file is replaced whole or not at
+//! all.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
@@ -44,6 +45,31 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
         io::Error::new(error.kind(), format!("the folder \"{}\" cannot be made: {error}", folder.display()))
     };
     if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed) }
+}
+
+/// Writes a new file and puts it in the place of `path`, when it is whole and on the disk. Only its owner can read it. An
+/// unfinished file has one name, so a crash leaves at most one, which the next write removes; for one `path` there is
+/// one call at a time.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    make_folder(path, PRIVATE)?;
+    let unfinished = unfinished(path);
+    // The file is created anew: one that was left behind may be readable for others, and this one may hold a secret.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    write(&file)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+/// The name of an unfinished file. The suffix follows the whole name, because the files of two instances may differ
+/// only in what looks like an extension.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {

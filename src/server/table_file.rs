@@ -4,10 +4,9 @@
 //! Encodes nothing (`sticky::table::file` does). Invariant: the file is replaced whole or not at all, by one write at a
 //! time, and only its owner can read it; a damaged file costs its entries and nothing else.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::own_files;
@@ -52,7 +51,7 @@ fn read(input: BufReader<File>, snapshot: &Snapshot) -> Result<Vec<LoadedSection
 }
 
 /// Writes the entries of every stick table, with the secret that finds them.
-pub(super) fn write_to(file: &mut File, snapshot: &Snapshot) -> io::Result<()> {
+pub(super) fn write_to(file: &File, snapshot: &Snapshot) -> io::Result<()> {
     let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
     for (name, pools) in snapshot.stick_tables() {
         if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
@@ -73,8 +72,7 @@ fn report(section: &LoadedSection) {
     }
 }
 
-/// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
-/// next write removes.
+/// Writes the file, for the whole process.
 #[derive(Debug, Default)]
 pub(super) struct TableFileWriter(Mutex<()>, Mutex<TableFileReport>);
 
@@ -124,26 +122,8 @@ impl TableFileWriter {
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
         // A write that panicked left at most an unfinished file.
         let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        own_files::make_folder(path, own_files::PRIVATE)?;
-        let unfinished = unfinished(path);
-        // The file is created anew: one that was left behind may be readable for others, and this one holds the secret.
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        write_to(&mut file, snapshot)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)
+        own_files::replace(path, |file| write_to(file, snapshot))
     }
-}
-
-/// The name of an unfinished file. The suffix follows the whole name, because the files of two instances may differ
-/// only in what looks like an extension.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
 }
 
 /// Opens the file; `None`: there is no file.
@@ -161,8 +141,10 @@ fn now() -> Minute {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::{Arc, Barrier};
 
+    use super::own_files::unfinished;
     use super::*;
     use crate::admission::Admission;
     use crate::config;

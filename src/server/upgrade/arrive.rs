@@ -17,7 +17,9 @@ use super::channel::{Channel, ChannelError, Message, open_sealed};
 use super::messages::{Addresses, Commit, Committed, Hello, Kind, Ready, Refused, State, Taken};
 use super::pairs::Intake;
 use crate::admin::SocketCopies;
+use crate::clock;
 use crate::server::listen_sockets::Inherited;
+use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, StartError, descriptors, in_force, table_file};
 use crate::sticky::table::Secret;
 
@@ -137,6 +139,7 @@ impl Predecessor {
                     "upgrade: process {} has ended before it had given everything; this one serves what it has",
                     self.hello.pid
                 );
+                server.take_runtime_state(&self.runtime);
                 Ok(())
             }
             Err(error) => Err(StartError::unavailable("upgrade", error)),
@@ -144,7 +147,6 @@ impl Predecessor {
     }
 
     async fn take_until_commit(&mut self, server: &Server, keeps: Vec<u32>) -> Result<(), ChannelError> {
-        server.take_runtime_state(&self.runtime);
         self.send(Kind::Ready, &Ready { keeps, descriptors: descriptors::limit() }).await?;
         let mut intake = server.intake();
         loop {
@@ -210,7 +212,15 @@ impl Server {
     }
 
     /// Takes over what commands and time have made of the backends.
-    fn take_runtime_state(&self, _state: &Value) {}
+    fn take_runtime_state(&self, state: &Value) {
+        match RuntimeState::from_json(&state.to_string()) {
+            Ok(state) => {
+                let lines = state.apply(&self.current.load(), clock::now_ms(), clock::unix_ms());
+                lines.iter().for_each(|line| tracing::info!("{line}"));
+            }
+            Err(why) => tracing::warn!("what the process before says of its backends {why}"),
+        }
+    }
 }
 
 /// Takes the standard input of this process, and puts nothing in its place.

@@ -18,8 +18,11 @@ use super::launch::launch;
 use super::messages::{Addresses, Commit, Hello, Kind, Launched, Ready, Refused, State};
 use super::pairs;
 use crate::admin::{SocketCopies, UpgradeVerdict};
+use crate::clock;
 use crate::server::listen_sockets::ListenSockets;
+use crate::server::lock::InstanceLock;
 use crate::server::notify::Notification;
+use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, lock_of};
 
 /// How long the new process may take to answer once it runs.
@@ -144,6 +147,7 @@ impl Server {
         self.workers.suspend_accepting().await;
         pairs += self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
         self.commit(channel, numbered).await?;
+        self.state_file.close();
         // From here on the new process serves, and speaks for the service.
         self.manager.notify(&[Notification::MainPid(hello.pid)]);
         self.is_upgraded.store(true, Relaxed);
@@ -164,7 +168,7 @@ impl Server {
                 send(channel, Kind::Addresses, &Addresses { addresses: vec![facts] }, &descriptors).await?;
             }
         }
-        let (lock, admin) = (lock_of(&self.drains).lock()?, lock_of(&self.admin_copies).try_clone()?);
+        let (lock, admin) = (self.lock_copy()?, lock_of(&self.admin_copies).try_clone()?);
         let state = State {
             secret: format!("{:032x}", u128::from_be_bytes(self.current.load().secret.bytes())),
             open: self.workers.open(),
@@ -232,12 +236,18 @@ impl Server {
         *lock_of(&self.admin_copies) = SocketCopies::default();
         *lock_of(&self.admin_socket) = None;
         self.stop_admin.send_replace(true);
-        lock_of(&self.drains).give_up_lock();
+        *lock_of(&self.lock) = None;
+    }
+
+    /// A copy of the lock; `None`: there is none.
+    fn lock_copy(&self) -> std::io::Result<Option<OwnedFd>> {
+        lock_of(&self.lock).as_ref().map(InstanceLock::copy).transpose()
     }
 
     /// What commands and time have made of the backends.
     fn runtime_state(&self) -> Value {
-        Value::Null
+        let state = RuntimeState::of(&self.current.load(), clock::now_ms(), clock::unix_ms());
+        serde_json::to_value(state).unwrap_or_default()
     }
 
     /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.

@@ -57,7 +57,14 @@ impl Sessile {
 
     /// Starts it again, over what the last run has left behind, and waits until it is ready.
     pub fn restart(&mut self) {
-        self.child = launch(self.dir.path(), command(&[]), |_| {});
+        self.restart_with(&[]);
+    }
+
+    /// Starts it again with more arguments, and waits until it is ready.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.child = launch(self.dir.path(), command(&[]), |command| {
+            command.args(arguments);
+        });
         self.ready();
     }
 
