@@ -13,6 +13,7 @@ mod buffer;
 mod connect;
 mod conversation;
 mod deadline;
+mod drain;
 mod handshakes;
 mod http;
 mod refuse;
@@ -49,6 +50,7 @@ use crate::pool::{PickScene, Pool};
 use crate::snapshot::{Listener, RouteTarget};
 use crate::tls::{self, Termination};
 
+pub use self::deadline::CLOSING_MAX;
 pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
