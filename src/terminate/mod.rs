@@ -146,7 +146,8 @@ async fn serve_bytes(
     conversation.forget_rules();
     let counters = backend.lease.counters(conversation.context.counters_index);
     let streams = (&mut client, &mut backend.stream);
-    let directions = (RelayDirection::holding(unread), RelayDirection::default());
+    let (mut up, mut down) = (RelayDirection::holding(unread), RelayDirection::default());
+    let directions = (&mut up, &mut down);
     let ended = relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await;
     drop(backend);
     linger_after(&mut client, ended).await;
