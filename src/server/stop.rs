@@ -1,7 +1,7 @@
 //! The stop of the process: listeners close, connections may finish, the rest is closed at an even pace.
 //!
 //! Ends no thread (`mod.rs` does). Invariant: every connection that completed its TCP handshake before the listeners
-//! closed is served, and no open connection is ended before `stop_deadline`.
+//! closed is served, and none is ended before `stop_deadline`, but kept ones that wait for a request.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -10,8 +10,10 @@ use super::Server;
 use crate::config;
 use crate::connection::Selection;
 use crate::outcome::Ended;
+use crate::terminate::CLOSING_MAX;
 
-/// Time over which connections are closed that are still open at the deadline.
+/// Time over which connections are closed that are still open at the deadline; conversations then have a little time to
+/// end in good order.
 const SPREAD: Duration = Duration::from_secs(5);
 
 /// The least time in which listeners may accept what is in their backlog, however short `stop_deadline` is. Only a
@@ -58,10 +60,14 @@ impl Server {
         }
         tracing::info!("stopping: {all} connections are still open and are closed over {} s", SPREAD.as_secs());
         let begun = Instant::now();
-        while self.workers.open() > 0 && begun.elapsed() < SPREAD {
+        let mut closed = 0;
+        while self.workers.open() > 0 && begun.elapsed() < SPREAD + CLOSING_MAX {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.threads.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
+            // Open connections include those that were closed and are still ending. A rest has no deadline but this one.
+            let due = self.workers.open().saturating_sub(stay);
+            let due = if stay == 0 { due } else { due.min((all - stay).saturating_sub(closed)) };
+            closed += self.threads.shed(&Selection::All, due, Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
     }

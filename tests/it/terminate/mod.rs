@@ -14,6 +14,7 @@ mod http;
 mod kept;
 mod kept_race;
 mod learned;
+mod leaving;
 mod load;
 mod mixed;
 mod programs;
