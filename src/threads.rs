@@ -11,14 +11,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::access_log::say_last;
 use crate::connection::{ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::Ended;
 
 /// A turn of a thread that takes longer, in microseconds, is counted and logged.
 pub const STUCK_US: u64 = 100_000;
+
+/// How long the end of the process waits for standard error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// sysexits.h: an internal error.
 const EXIT_INTERNAL: i32 = 70;
@@ -76,7 +81,7 @@ impl RunningThread {
                 Ok(Err(error)) => format!(": {error}"),
                 Err(_) => String::new(),
             };
-            eprintln!("sessile: thread {name} failed{failure}; the process ends");
+            say_last(&format!("sessile: thread {name} failed{failure}; the process ends"), LAST_WORDS);
             std::process::exit(EXIT_INTERNAL);
         })?;
         Ok(Self { handle, join })

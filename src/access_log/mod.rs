@@ -25,7 +25,7 @@ mod output;
 #[cfg(test)]
 mod tests;
 
-pub use self::messages::{StandardError, messages_lost};
+pub use self::messages::{StandardError, finish_messages, messages_lost, report_panics, say_last};
 pub use self::output::StandardOutput;
 
 use self::output::Lines;

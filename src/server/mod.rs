@@ -6,6 +6,7 @@
 mod alarms;
 mod descriptors;
 mod drains;
+mod file_watch;
 mod files;
 mod housekeeping;
 mod in_force;
@@ -13,6 +14,7 @@ mod listen_sockets;
 mod lock;
 mod own_files;
 mod plan;
+mod readings;
 mod reload;
 mod status;
 mod stop;
@@ -34,13 +36,15 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
+use self::readings::Readings;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
-use crate::access_log::{AccessLog, StandardError, StandardOutput};
+use crate::access_log::{self, AccessLog, StandardError, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::detached::{self, FOR_READING};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -85,13 +89,14 @@ pub struct Server {
     reloads: Mutex<Reloads>,
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
-    stick_table_file: TableFileWriter,
+    stick_table_file: Arc<TableFileWriter>,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
     /// Identity of the file that was read last; `None`: it could not be found.
-    identity: Mutex<Option<FileIdentity>>,
+    identity: Arc<Mutex<Option<FileIdentity>>>,
+    readings: Readings,
     stopping: AtomicBool,
 }
 
@@ -105,11 +110,13 @@ struct AdminSocket {
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
 pub fn run(path: &Path) -> ExitCode {
     match start(path) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            access_log::finish_messages(LOG_PATIENCE);
+            ExitCode::SUCCESS
+        }
         Err(StartError { code, lines }) => {
-            for line in lines {
-                eprintln!("sessile: {line}");
-            }
+            let lines: String = lines.iter().map(|line| format!("sessile: {line}\n")).collect();
+            access_log::say_last(&lines, LOG_PATIENCE);
             code.into()
         }
     }
@@ -129,8 +136,12 @@ impl StartError {
 }
 
 fn start(path: &Path) -> Result<(), StartError> {
-    let identity = files::identity(path);
-    let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
+    let file = path.to_owned();
+    let read = move || (files::identity(&file), files::read(&file, None));
+    let (identity, read) = match detached::within("reading", FOR_READING, read) {
+        Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),
+        Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
+    };
     let lock = InstanceLock::take(&read.config)?;
     start_logging(&read.config);
     descriptors::raise_limit();
@@ -138,7 +149,10 @@ fn start(path: &Path) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(serve(path, read, identity, lock))
+    let served = runtime.block_on(serve(path, read, identity, lock));
+    // A thread that waits for a dead disk does not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(
@@ -167,7 +181,7 @@ async fn serve(
     let _ = stop_admin.send(true);
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
-    server.write_table_file(true);
+    server.write_table_file(true).await;
     let access_log = lock_of(&server.access_log).take();
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
@@ -219,11 +233,12 @@ impl Server {
             probes: Mutex::new(Probes::new(clock::now_ms)),
             reloads: Mutex::default(),
             bound: Mutex::default(),
-            stick_table_file: TableFileWriter::default(),
+            stick_table_file: Arc::default(),
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
             drains: Mutex::new(drains),
-            identity: Mutex::new(identity),
+            identity: Arc::new(Mutex::new(identity)),
+            readings: Readings::new(),
             stopping: AtomicBool::new(false),
         };
         Ok((Arc::new(server), first))
@@ -253,8 +268,11 @@ impl Server {
     /// Follows signals and keeps house until the last connection has gone.
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
-        let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
-        let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
+        let housekeeping = [
+            tokio::spawn(Arc::clone(self).keep_house()),
+            tokio::spawn(Arc::clone(self).watch_file(changed)),
+            tokio::spawn(Arc::clone(self).write_table_file_at_intervals()),
+        ];
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
@@ -266,8 +284,7 @@ impl Server {
             () = self.stop() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
-        housekeeping.abort();
-        table_file.abort();
+        housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     /// Lines that the access log has lost so far.
@@ -367,6 +384,7 @@ fn start_logging(config: &Config) {
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
     };
+    access_log::report_panics();
 }
 
 /// Locks a mutex. A thread that panicked while it held the lock leaves a value that is good enough to go on with.

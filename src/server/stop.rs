@@ -24,6 +24,7 @@ impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
     pub(super) async fn stop(&self) {
         self.stopping.store(true, Relaxed);
+        self.readings.give_up();
         let process = self.current.load().config.process.clone();
         let open = self.workers.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
