@@ -7,9 +7,11 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::detached::{self, Patience};
 use crate::socket;
 use crate::socket::unix_file::UnixFile;
 
@@ -45,9 +47,15 @@ pub(super) struct SocketFile(pub(super) UnixFile);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.0.is_there() {
-            let _ = socket::remove_stale(self.0.path()); // at worst the next start finds it
-        }
+        const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+        let file = self.0.clone();
+        let remove = move || {
+            if file.is_there() {
+                let _ = socket::remove_stale(file.path());
+            }
+        };
+        // At worst, as on a disk that does not answer, the next start finds the file.
+        let _ = detached::within("remove", PATIENCE, remove);
     }
 }
 

@@ -8,12 +8,15 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::{Bind, Config, FileProblem};
+use crate::detached::{self, Patience};
 use crate::regular_file;
 use crate::socket;
+use crate::socket::unix_file::UnixFile;
 use crate::waiting;
 
 /// Mode of a folder for sockets, which other users connect to.
@@ -50,6 +53,16 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
         io::Error::new(error.kind(), format!("the folder \"{}\" cannot be made: {error}", folder.display()))
     };
     if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed) }
+}
+
+/// Removes the file of a socket that is given up. A disk that does not answer holds the caller for a second: the next
+/// start finds the file.
+pub(super) fn remove_socket(file: &UnixFile) {
+    const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+    let of_thread = file.clone();
+    if let Err(unfinished) = detached::within("remove", PATIENCE, move || of_thread.remove()) {
+        tracing::warn!("{} is not removed: {unfinished}", file.path().display());
+    }
 }
 
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {

@@ -187,7 +187,7 @@ fn unfinished(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A file whose bytes come to the disk in pieces, each of which is a step of the write.
+/// A file that comes to the disk in pieces; each piece is a step of the write.
 struct SteadyFile {
     file: File,
     unsynced: usize,

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::support::backend::{Backend, listener, pool};
 use crate::support::http::{unix_get, unix_post};
 use crate::support::load_support::Client;
 use crate::support::sessile::{command, run};
-use crate::support::{Sessile, eventually, has, is_root, skip};
+use crate::support::{PATIENCE, Sessile, eventually, has, is_root, skip};
 
 /// What a command says in the end, which must come in time.
 fn output_of(mut command: Command) -> Output {
@@ -34,7 +35,7 @@ fn ends(child: &mut Child) -> Option<i32> {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
-        if begun.elapsed() > crate::support::PATIENCE {
+        if begun.elapsed() > PATIENCE {
             let _ = child.kill();
             panic!("the command does not end");
         }
@@ -107,7 +108,7 @@ fn a_configuration_that_is_no_file_is_refused_by_a_reload_and_the_process_goes_o
     let folder = sessile.dir.path().join("odd");
     fs::create_dir(&folder).unwrap();
     let files = no_files(&folder);
-    let _writer = silent_writer(&folder.join("silent"));
+    let (_writer, _watchdog) = (silent_writer(&folder.join("silent")), Watchdog::over(sessile.pid()));
     for (path, why) in &files {
         fs::remove_file(sessile.file()).unwrap();
         symlink(path, sessile.file()).unwrap();
@@ -143,6 +144,7 @@ fn with_files(front: SocketAddr) -> String {
 fn keys_certificates_and_secrets_that_are_pipes_are_all_named_in_one_verdict() {
     const FILES: usize = 9;
     let mut sessile = Sessile::start(&small_config());
+    let _watchdog = Watchdog::over(sessile.pid());
     for number in 1..=FILES {
         make_pipe(&sessile.dir.path().join(format!("F{number}")));
     }
@@ -254,6 +256,22 @@ fn beside_a_disk(config: &str) -> Sessile {
     Sessile::start_in_shell(&["unshare", "-m"], script, config)
 }
 
+/// Kills a process that hangs, so that the test fails instead of hanging with it.
+struct Watchdog(#[expect(dead_code, reason = "its end is the signal")] Sender<()>);
+
+impl Watchdog {
+    fn over(pid: u32) -> Self {
+        let (alive, ended) = channel::<()>();
+        thread::spawn(move || {
+            if ended.recv_timeout(6 * PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        });
+        Self(alive)
+    }
+}
+
 fn has_thread(sessile: &Sessile, name: &str) -> bool {
     let tasks = fs::read_dir(format!("/proc/{}/task", sessile.pid())).unwrap().flatten();
     let mut names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
@@ -272,9 +290,12 @@ fn a_disk_that_is_dead_holds_no_reload_no_watch_no_write_and_no_exit() {
     let config = "watch = true\nstick_table_file = \"$DIR/disk/stick-table\"\nstick_table_interval = \"1s\"\n"
         .to_owned()
         + &listener("p", "")
+        + "[[listener]]\nname = \"u\"\nbind = \"unix:$DIR/disk/front.sock\"\npool = \"keyless\"\n"
         + &pool("p", "", &[backend.address])
+        + &pool("keyless", "balance = \"random\"", &[backend.address])
         + &pool("checked", "", &[address]).replace("kind = \"off\"", "kind = \"tcp\"\ninterval = \"100ms\"\nfall = 1");
     let mut sessile = beside_a_disk(&config);
+    let _watchdog = Watchdog::over(sessile.pid());
     let folder = sessile.dir.path().join("disk");
     let Some(disk) = DeadDisk::over(&folder, sessile.pid()) else { return skip(TEST, "may not mount") };
 
@@ -340,7 +361,7 @@ fn many_problems() -> String {
 /// A process whose standard error is full for so long, while everything else goes on.
 fn with_a_full_standard_error(time: Duration) {
     let begun = Instant::now();
-    let (checks, checked) = std::sync::mpsc::channel();
+    let (checks, checked) = channel();
     let probed = Backend::serving(move |_| checks.send(()).map_err(std::io::Error::other));
     let backend = Backend::named("b");
     let config = "workers = 1\n".to_owned()
@@ -352,6 +373,7 @@ fn with_a_full_standard_error(time: Duration) {
         command.stderr(Stdio::from(writer));
     });
     sessile.ready();
+    let _watchdog = Watchdog::over(sessile.pid());
     let lost = || sessile.metric("sessile_messages_lost_total");
     let mut held = Client::connect(sessile.address("l"));
     assert_eq!(held.ask("x"), "b x");
@@ -374,7 +396,7 @@ fn with_a_full_standard_error(time: Duration) {
     fs::write(sessile.file(), good).unwrap();
     while begun.elapsed() < time {
         checked.try_iter().for_each(drop);
-        checked.recv_timeout(crate::support::PATIENCE).expect("a check goes on");
+        checked.recv_timeout(PATIENCE).expect("a check goes on");
         assert_eq!(Client::connect(sessile.address("l")).ask("x"), "b x");
         assert_eq!(unix_get(&sessile.admin(), "/readyz").unwrap().0, 200);
     }
