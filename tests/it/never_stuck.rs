@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -343,6 +343,34 @@ fn a_disk_that_is_dead_holds_no_reload_no_watch_no_write_and_no_exit() {
         assert!(body.contains("the process is stopping"), "{body}");
     }
     assert!(sessile.said().contains("stick-table cannot be written: writing"), "the last write is named");
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_holds_no_reload_and_no_exit() {
+    const TEST: &str = "a silent resolver";
+    if !is_root(TEST) || !["unshare", "mount"].iter().all(|program| has(TEST, program)) {
+        return;
+    }
+    // A loopback host of this process alone.
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 64 | high, middle, low);
+    let Ok(_silent) = UdpSocket::bind((host, 53)) else { return skip(TEST, "may not be a resolver") };
+    let script = format!(
+        "d=$(dirname \"$3\"); printf 'nameserver {host}\\noptions timeout:30 attempts:1\\n' > \"$d/resolv.conf\"\n\
+         mount --bind \"$d/resolv.conf\" /etc/resolv.conf\nexec \"$0\" \"$@\""
+    );
+    let mut sessile = Sessile::start_in_shell(&["unshare", "-m"], &script, &small_config());
+    let _watchdog = Watchdog::over(sessile.pid());
+    let named = small_config().replace("127.0.0.1:1", "no-such-host.example:1");
+    let begun = Instant::now();
+    let refused = sessile.reload(&named);
+    let why = "looking up \"no-such-host.example:1\" took longer than 10 s";
+    assert_eq!(refused["problems"][0].as_str(), Some(why), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // The resolver is still waited for, for twenty seconds more.
+    sessile.signal(Signal::TERM);
+    assert_eq!(sessile.wait().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
 }
 
 /// A pipe without room for one byte, and the end to read it from.
