@@ -5,11 +5,15 @@
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::messages::StandardError;
+use super::messages::{StandardError, say_last};
+
+/// How long the end of a process waits for standard error.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where messages about the process go, each as its level demands.
 #[derive(Debug, Clone, Copy)]
@@ -67,10 +71,11 @@ impl<W: Write> Write for Prioritized<W> {
     }
 }
 
-/// Prints an error of the whole process, every line of it with its priority where the journal reads standard error.
+/// Prints an error of the whole process as its last words, every line of it with its priority where the journal reads
+/// standard error.
 pub fn print_error(text: &str) {
     let priority = if is_journal() { priority(Level::ERROR) } else { "" };
-    eprintln!("{}", prioritized(text, priority));
+    say_last(&prioritized(text, priority), LAST_WORDS);
 }
 
 fn prioritized(text: &str, priority: &str) -> String {

@@ -27,7 +27,7 @@ mod output;
 mod tests;
 
 pub use self::journal::{Messages, print_error};
-pub use self::messages::{StandardError, messages_lost};
+pub use self::messages::{StandardError, finish_messages, messages_lost, report_panics};
 pub use self::output::StandardOutput;
 
 use self::output::Lines;

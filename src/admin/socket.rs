@@ -9,9 +9,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::detached::{self, Patience};
 use crate::socket;
 use crate::socket::unix_file::UnixFile;
 
@@ -62,9 +64,18 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if !self.left.load(Relaxed) && self.file.is_there() {
-            let _ = socket::remove_stale(self.file.path()); // at worst the next start finds it
+        const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+        if self.left.load(Relaxed) {
+            return;
         }
+        let file = self.file.clone();
+        let remove = move || {
+            if file.is_there() {
+                let _ = socket::remove_stale(file.path());
+            }
+        };
+        // At worst, as on a disk that does not answer, the next start finds the file.
+        let _ = detached::within("remove", PATIENCE, remove);
     }
 }
 

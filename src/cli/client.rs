@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::CommandError;
 
@@ -46,10 +47,24 @@ pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminRe
 
 /// Sends a request with a JSON body.
 pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<AdminReply, CommandError> {
+    request_within(socket, method, path, body, TIMEOUT)
+}
+
+/// Sends a request; no step takes longer than `most`.
+fn request_within(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &str,
+    most: Duration,
+) -> Result<AdminReply, CommandError> {
     let exchange = || {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        let connecting = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        connecting.set_read_timeout(Some(most))?;
+        // Before the connect, which waits for room in the queue of a process that accepts nothing.
+        connecting.set_write_timeout(Some(most))?;
+        connecting.connect(&SockAddr::unix(socket)?)?;
+        let mut stream = UnixStream::from(connecting);
         // One write: a server that responds and closes after the first part would make a second write fail.
         let length = body.len();
         let request = format!(
@@ -115,6 +130,23 @@ mod tests {
             panic!("answered");
         };
         assert!(message.starts_with("admin socket /nonexistent/admin.sock: No such file"), "{message}");
+    }
+
+    #[test]
+    fn a_process_that_accepts_nothing_is_no_wait_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let short = Duration::from_millis(100);
+        let ask = || match request_within(&path, "GET", "/status", "", short) {
+            Err(CommandError::Unavailable(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        // The first one finds room in the queue, where it stays.
+        let _waiting = UnixStream::connect(&path).unwrap();
+        assert!(ask().ends_with("; no response in time"), "{}", ask());
     }
 
     #[test]

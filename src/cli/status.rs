@@ -80,6 +80,9 @@ fn head(status: &metrics::Status) -> String {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
         let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");
     }
+    if status.messages_lost > 0 {
+        let _ = writeln!(head, "messages about the process: {} lost at standard error", status.messages_lost);
+    }
     for (what, file) in [("stick-table file", &status.stick_table_file), ("state file", &status.state_file)] {
         if let Some(file) = file.as_ref().filter(|file| !file.complaint.is_empty()) {
             let status::TableFileStatus { path, failures, complaint, .. } = file;
@@ -289,6 +292,7 @@ mod tests {
             log_dropped: 256,
             log_lost: 3,
             log_complaint: "No space left on device".into(),
+            messages_lost: 5,
             stick_table_file: Some(status::TableFileStatus {
                 path: "/t".into(),
                 failures: 4,
@@ -313,6 +317,7 @@ mod tests {
             "damped drained (runtime, 3 h 12 min)",
             "7 full",
             "access log: 256 lines dropped, 3 lost: No space left on device\n",
+            "messages about the process: 5 lost at standard error\n",
             "stick-table file /t cannot be written: Read-only file system (4 times)\n",
             "state file /t.state cannot be written: Read-only file system (1 times)\n",
         ] {

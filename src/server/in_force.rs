@@ -37,16 +37,22 @@ pub(super) fn prepare(
     let plan = listen_sockets.plan(&config)?;
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
     // with it, and the entries come before the first connection.
-    let table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none());
-    let table_file = table_file.filter(|_| inherited.is_none());
-    loaded.secret = inherited.or_else(|| table_file.as_deref().and_then(table_file::secret));
-    let snapshot = Snapshot::build(config, loaded, previous, workers, admission);
+    let mut table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none() && inherited.is_none());
+    match table_file.as_deref().map(table_file::secret) {
+        Some(Ok(secret)) => loaded.secret = secret,
+        Some(Err(unfinished)) => {
+            tracing::warn!("stick-table file: {unfinished}; it is not used, and known clients are forgotten");
+            table_file = None;
+        }
+        None => loaded.secret = inherited,
+    }
+    let snapshot = Arc::new(Snapshot::build(config, loaded, previous, workers, admission));
     if let Some(path) = &table_file {
         table_file::load(path, &snapshot);
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
     ListenSockets::listen(&plan)?;
-    Ok(Prepared { snapshot: Arc::new(snapshot), plan, access })
+    Ok(Prepared { snapshot, plan, access })
 }
 
 impl Server {

@@ -349,7 +349,7 @@ fn adoption(snapshot: &Snapshot) -> Adoption {
 
 impl Drop for BindPlan {
     fn drop(&mut self) {
-        self.made.iter().for_each(UnixFile::remove);
+        self.made.iter().for_each(own_files::remove_socket);
         self.changed.iter().for_each(|(file, before)| file.restore(*before));
     }
 }
@@ -413,7 +413,7 @@ impl Bound {
 
     /// Removes the file of a unix socket: new clients cannot connect, and those in the backlog are still served.
     fn unlink(&self) {
-        self.file.iter().for_each(UnixFile::remove);
+        self.file.iter().for_each(own_files::remove_socket);
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::{StartError, own_files};
 use crate::config::Config;
+use crate::regular_file;
 
 /// Mode of the lock file: only its owner can open it.
 const MODE: u32 = 0o600;
@@ -51,7 +52,8 @@ impl InstanceLock {
 
 /// Opens the lock file. The mode of one that an earlier version has made is mended.
 fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).read(true).write(true).mode(MODE).open(path)?;
+    let mut options = File::options();
+    let file = regular_file::open_with(options.create(true).truncate(false).read(true).write(true).mode(MODE), path)?;
     if file.metadata()?.permissions().mode() & 0o777 != MODE {
         file.set_permissions(Permissions::from_mode(MODE))?;
     }

@@ -6,6 +6,7 @@
 mod alarms;
 mod descriptors;
 mod drains;
+mod file_watch;
 mod files;
 mod housekeeping;
 mod in_force;
@@ -14,6 +15,7 @@ mod lock;
 pub mod notify;
 mod own_files;
 mod plan;
+mod readings;
 mod reload;
 mod reports;
 mod runtime_state;
@@ -40,6 +42,7 @@ use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
+use self::readings::Readings;
 use self::signals::{Signals, stop_signal};
 use self::state_file::StateFile;
 use self::systemd::PassedSockets;
@@ -50,6 +53,7 @@ use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::{self, Config, LogFormat, LogLevel};
+use crate::detached::{self, FOR_READING};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -94,19 +98,20 @@ pub struct Server {
     reloads: Mutex<Reloads>,
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
-    stick_table_file: TableFileWriter,
+    stick_table_file: Arc<TableFileWriter>,
     /// Shared with the threads that write it.
     state_file: Arc<StateFile>,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
-    /// Learns what the process does.
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
     lock: Mutex<Option<InstanceLock>>,
+    /// Learns what the process does.
     manager: ServiceManager,
     /// Identity of the file that was read last; `None`: it could not be found.
-    identity: Mutex<Option<FileIdentity>>,
+    identity: Arc<Mutex<Option<FileIdentity>>>,
+    readings: Readings,
     stopping: AtomicBool,
     /// The file from which this process was started.
     binary: PathBuf,
@@ -144,11 +149,13 @@ pub fn run(path: &Path, options: RunOptions) -> ExitCode {
         return code;
     }
     match start(path, options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            access_log::finish_messages(LOG_PATIENCE);
+            ExitCode::SUCCESS
+        }
         Err(StartError { code, lines }) => {
-            for line in lines {
-                access_log::print_error(&format!("sessile: {line}"));
-            }
+            let lines: Vec<_> = lines.iter().map(|line| format!("sessile: {line}")).collect();
+            access_log::print_error(&lines.join("\n"));
             code.into()
         }
     }
@@ -173,7 +180,7 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut predecessor = Predecessor::of_environment().await?;
         let begun = begin(path, options, predecessor.as_mut()).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&begun, &predecessor) {
@@ -185,7 +192,10 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
         }
         serve(server, first, sockets, signals, predecessor).await;
         Ok(())
-    })
+    });
+    // A thread that waits for a dead disk does not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
 /// A process in which everything that can fail has succeeded, and which accepts nothing yet.
@@ -205,8 +215,12 @@ async fn begin(
 ) -> Result<Begun, StartError> {
     // What the process before knows is not forgotten.
     let options = RunOptions { fresh: options.fresh && predecessor.is_none() };
-    let identity = files::identity(path);
-    let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
+    let file = path.to_owned();
+    let read = move || (files::identity(&file), files::read(&file, None));
+    let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
+        Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),
+        Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
+    };
     let lock = match predecessor.as_mut().and_then(|predecessor| predecessor.lock.take()) {
         Some(lock) if read.config.process.admin.socket.is_some() => Some(InstanceLock::inherited(lock)),
         _ => InstanceLock::take(&read.config)?,
@@ -253,7 +267,7 @@ async fn serve(
     server.stop_admin.send_replace(true);
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
-    server.write_table_file(true);
+    server.write_table_file(true).await;
     let access_log = lock_of(&server.access_log).take();
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
@@ -310,14 +324,15 @@ impl Server {
             probes: Mutex::new(Probes::new(clock::now_ms)),
             reloads: Mutex::default(),
             bound: Mutex::default(),
-            stick_table_file: TableFileWriter::default(),
+            stick_table_file: Arc::default(),
             state_file,
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),
             manager: ServiceManager::from_environment(),
-            identity: Mutex::new(identity),
+            identity: Arc::new(Mutex::new(identity)),
+            readings: Readings::new(),
             stopping: AtomicBool::new(false),
             binary: binary(),
             admin_copies: Mutex::default(),
@@ -348,9 +363,12 @@ impl Server {
     /// Follows signals and keeps house until the last connection has gone.
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
-        let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
-        let reports = tokio::spawn(Arc::clone(self).report());
+        let housekeeping = [
+            tokio::spawn(Arc::clone(self).keep_house()),
+            tokio::spawn(Arc::clone(self).watch_file(changed)),
+            tokio::spawn(Arc::clone(self).report()),
+        ];
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
@@ -361,8 +379,7 @@ impl Server {
                         () = self.finish_upgrade() => {}
                         () = stop_signal(&mut signals.stop) => self.stop().await,
                     }
-                    housekeeping.abort();
-                    reports.abort();
+                    housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
                     return;
                 }
                 Some(()) = file_changed.recv() => self.spawn_reload(),
@@ -374,9 +391,8 @@ impl Server {
             () = self.stop() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
-        housekeeping.abort();
         table_file.abort();
-        reports.abort();
+        housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     /// Lines that the access log has lost so far.
@@ -457,6 +473,7 @@ fn start_logging(config: &Config) {
         LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
     };
+    access_log::report_panics();
 }
 
 /// Locks a mutex. A thread that panicked while it held the lock leaves a value that is good enough to go on with.

@@ -9,11 +9,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::{Bind, Config, FileProblem};
+use crate::detached::{self, Patience};
+use crate::regular_file;
 use crate::socket;
+use crate::socket::unix_file::UnixFile;
+use crate::waiting;
 
 /// Mode of a folder for sockets, which other users connect to.
 pub(super) const OPEN: u32 = 0o755;
@@ -34,8 +39,12 @@ struct WrittenFile<'c> {
 /// configuration has as well are in use already, and not judged again.
 pub(super) fn problems(config: &Config, in_force: Option<&Config>) -> Vec<FileProblem> {
     let known: Vec<_> = in_force.into_iter().flat_map(files).map(|file| file.path.to_owned()).collect();
-    let new = files(config).into_iter().filter(|file| !known.iter().any(|path| path == file.path));
-    new.filter_map(|file| judge(&file).map(|bad| file.problem(&bad))).chain(unknown_groups(config)).collect()
+    let judged = |file: WrittenFile<'_>| {
+        let judge = || judge(&file).filter(|_| !known.iter().any(|path| path == file.path));
+        // Also of a file in use: its disk answers, so the thread that puts the configuration in force does not wait.
+        waiting::on(|| format!("looking at \"{}\"", file.path.display()), judge).map(|bad| file.problem(&bad))
+    };
+    files(config).into_iter().filter_map(judged).chain(unknown_groups(config)).collect()
 }
 
 /// Makes the folder of a file, and those above it, if they are missing.
@@ -70,6 +79,16 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     name.into()
+}
+
+/// Removes the file of a socket that is given up. A disk that does not answer holds the caller for a second: the next
+/// start finds the file.
+pub(super) fn remove_socket(file: &UnixFile) {
+    const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+    let of_thread = file.clone();
+    if let Err(unfinished) = detached::within("remove", PATIENCE, move || of_thread.remove()) {
+        tracing::warn!("{} is not removed: {unfinished}", file.path().display());
+    }
 }
 
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {
@@ -110,6 +129,12 @@ fn judge(file: &WrittenFile<'_>) -> Option<String> {
             return Some("a file that is not a socket is in the way".to_owned());
         }
         Ok(there) if there.is_dir() => return Some("it is a folder".to_owned()),
+        // A write would replace it; a symbolic link is replaced too, whatever it leads to.
+        Ok(there) if !file.is_socket && !there.is_symlink() => {
+            if let Some(kind) = regular_file::other_kind(&there) {
+                return Some(format!("it is {kind}, not a file"));
+            }
+        }
         _ => {}
     }
     let folder = folder_of(file.path);

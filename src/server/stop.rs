@@ -32,6 +32,7 @@ impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
     pub(super) async fn stop(&self) {
         self.stopping.store(true, Relaxed);
+        self.readings.give_up();
         // Before the next process can start. A failure is in the log.
         let _ = self.keep_state(true).await;
         let process = self.current.load().config.process.clone();

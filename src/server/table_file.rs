@@ -2,28 +2,54 @@
 //! end.
 //!
 //! Encodes nothing (`sticky::table::file` does). Invariant: the file is replaced whole or not at all, by one write at a
-//! time, and only its owner can read it; a damaged file costs its entries and nothing else.
+//! time, and only its owner can read it; a damaged file costs its entries and nothing else, and a disk that does not
+//! answer holds neither the start nor the end.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::own_files;
+use super::{lock_of, own_files};
 use crate::clock;
+use crate::detached::{self, FOR_READING, Patience, Unfinished};
+use crate::regular_file;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
 use crate::sticky::table::{Minute, Secret};
+use crate::waiting::{self, Stepwise};
+
+/// For a file of any length, as long as its disk goes on to answer.
+const FOR_A_FILE: Patience = Patience { whole: Duration::MAX, ..FOR_READING };
+
+/// Bytes after which what was written is brought to the disk, so that no single step takes long.
+const SYNC_EVERY: usize = 16 << 20;
+
+/// The file while it is read.
+type Input = BufReader<Stepwise<File>>;
 
 /// The secret of a good file; stick tables must be made with it to find the entries of the file. `None`: there is no
-/// good file, and [`load`] logs why.
-pub(super) fn secret(path: &Path) -> Option<Secret> {
-    open(path).and_then(|file| file.map(file::check).transpose()).ok()?.map(|header| header.secret)
+/// good file, and [`load`] logs why. An error: the disk does not answer.
+pub(super) fn secret(path: &Path) -> Result<Option<Secret>, Unfinished> {
+    let path = path.to_owned();
+    detached::within("stick_table", FOR_A_FILE, move || {
+        let header = read(&path, file::check).ok().flatten();
+        header.map(|header| header.secret)
+    })
 }
 
 /// Loads the entries of the file into the stick tables of the first snapshot.
-pub(super) fn load(path: &Path, snapshot: &Snapshot) {
-    match open(path).and_then(|file| file.map(|file| read(file, snapshot)).transpose()) {
+pub(super) fn load(path: &Path, snapshot: &Arc<Snapshot>) {
+    let (file, of_thread) = (path.to_owned(), Arc::clone(snapshot));
+    let load = move || load_here(&file, &of_thread);
+    if let Err(unfinished) = detached::within("stick_table", FOR_A_FILE, load) {
+        tracing::warn!("stick-table file {}: {unfinished}; some clients may not be known", path.display());
+    }
+}
+
+fn load_here(path: &Path, snapshot: &Snapshot) {
+    match read(path, |input| load_into(snapshot, input)) {
         Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
         Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
     }
@@ -31,13 +57,13 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
 
 /// Loads the entries that another process has given over.
 pub(super) fn load_from(file: File, snapshot: &Snapshot) {
-    match read(BufReader::new(file), snapshot) {
+    match load_into(snapshot, BufReader::new(file)) {
         Ok(sections) => sections.iter().for_each(report),
         Err(refused) => tracing::warn!("the stick tables of the other process: a file that {refused}"),
     }
 }
 
-fn read(input: BufReader<File>, snapshot: &Snapshot) -> Result<Vec<LoadedSection>, FileRefused> {
+fn load_into(snapshot: &Snapshot, input: impl Read) -> Result<Vec<LoadedSection>, FileRefused> {
     let target = |name: &str| {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
@@ -51,8 +77,8 @@ fn read(input: BufReader<File>, snapshot: &Snapshot) -> Result<Vec<LoadedSection
 }
 
 /// Writes the entries of every stick table, with the secret that finds them.
-pub(super) fn write_to(file: &File, snapshot: &Snapshot) -> io::Result<()> {
-    let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
+pub(super) fn write_to(out: impl Write, snapshot: &Snapshot) -> io::Result<()> {
+    let mut writer = Writer::new(BufWriter::new(out), &snapshot.secret, clock::unix_s())?;
     for (name, pools) in snapshot.stick_tables() {
         if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
             let names = pool.backends().iter().map(|backend| backend.name());
@@ -72,9 +98,16 @@ fn report(section: &LoadedSection) {
     }
 }
 
-/// Writes the file, for the whole process.
+/// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
+/// next write removes.
 #[derive(Debug, Default)]
-pub(super) struct TableFileWriter(Mutex<()>, Mutex<TableFileReport>);
+pub(super) struct TableFileWriter {
+    /// Held by the thread that writes.
+    alone: Mutex<()>,
+    report: Mutex<TableFileReport>,
+    /// A write that was given up; its thread may go on.
+    stuck: Mutex<Option<Unfinished>>,
+}
 
 /// How the writes of the file went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,13 +123,37 @@ pub(super) struct TableFileReport {
 impl TableFileWriter {
     /// How the writes went so far.
     pub(super) fn report(&self) -> TableFileReport {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock_of(&self.report).clone()
+    }
+
+    /// Writes the file on a thread of its own, and waits as long as the disk answers; for the last time, no longer than
+    /// a minute.
+    pub(super) async fn write_aside(self: &Arc<Self>, path: &Path, snapshot: Arc<Snapshot>, is_last: bool) {
+        let stuck = lock_of(&self.stuck).clone().filter(Unfinished::is_running);
+        let unfinished = match stuck {
+            Some(stuck) => Some(stuck),
+            None => {
+                let (writer, file) = (Arc::clone(self), path.to_owned());
+                let patience = if is_last { FOR_READING } else { FOR_A_FILE };
+                let write = move || writer.write(&file, &snapshot, is_last);
+                detached::finished_within("stick_table", patience, write).await.err()
+            }
+        };
+        if let Some(unfinished) = unfinished {
+            self.note(path, Err(unfinished.to_string()), is_last);
+            *lock_of(&self.stuck) = Some(unfinished);
+        }
     }
 
     /// Writes the file and logs a failure that is new, also an old one if this is the last write.
-    pub(super) fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
-        let written = self.store(path, snapshot);
-        let mut report = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
+        let store = || self.store(path, snapshot);
+        let stored = waiting::on(|| format!("writing \"{}\"", path.display()), store);
+        self.note(path, stored.map_err(|error| error.to_string()), is_last);
+    }
+
+    fn note(&self, path: &Path, written: Result<(), String>, is_last: bool) {
+        let mut report = lock_of(&self.report);
         let before = std::mem::take(&mut report.complaint);
         match written {
             Ok(()) => {
@@ -107,7 +164,7 @@ impl TableFileWriter {
             }
             Err(error) => {
                 report.failures += 1;
-                report.complaint = error.to_string();
+                report.complaint = error;
                 if is_last || before != report.complaint {
                     let (path, why) = (path.display(), &report.complaint);
                     tracing::warn!(
@@ -121,18 +178,43 @@ impl TableFileWriter {
     /// Writes the entries of every stick table, after a write that is under way.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<()> {
         // A write that panicked left at most an unfinished file.
-        let _alone = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        own_files::replace(path, |file| write_to(file, snapshot))
+        let _alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        own_files::replace(path, |file| write_to(SteadyFile { file, unsynced: 0 }, snapshot))
     }
 }
 
-/// Opens the file; `None`: there is no file.
-fn open(path: &Path) -> Result<Option<BufReader<File>>, FileRefused> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(BufReader::new(file))),
+/// A file that comes to the disk in pieces; each piece is a step of the write.
+struct SteadyFile<'f> {
+    file: &'f File,
+    unsynced: usize,
+}
+
+impl Write for SteadyFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.unsynced += count;
+        if self.unsynced >= SYNC_EVERY {
+            waiting::step();
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        waiting::step();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads the file; `None`: there is no file.
+fn read<T>(path: &Path, read: impl FnOnce(Input) -> Result<T, FileRefused>) -> Result<Option<T>, FileRefused> {
+    let read = || match regular_file::open(path) {
+        Ok(file) => read(BufReader::new(file)).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileRefused::Unreadable(error)),
-    }
+    };
+    waiting::on(|| format!("reading \"{}\"", path.display()), read)
 }
 
 fn now() -> Minute {
@@ -144,10 +226,10 @@ mod tests {
     use std::fs;
     use std::sync::{Arc, Barrier};
 
-    use super::own_files::unfinished;
     use super::*;
     use crate::admission::Admission;
     use crate::config;
+    use crate::server::own_files::unfinished;
     use crate::snapshot;
     use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, TableLookup};
 
@@ -186,7 +268,7 @@ remember = "1d"
             let _ = table.settle(key, EntryValue { id, kind }, now().before(240), |_| BackendState::Usable);
         }
         TableFileWriter::default().store(&path, &before).unwrap();
-        let after = snapshot(secret(&path));
+        let after = Arc::new(snapshot(secret(&path).unwrap()));
         load(&path, &after);
         for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let recalled = after.pools[0].table().unwrap().lookup_value(value.as_bytes(), clock::now() / 1_000);

@@ -253,7 +253,7 @@ impl Server {
     /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
     pub(in crate::server) async fn finish_upgrade(&self) {
         let Some(Successor { channel, hello }) = lock_of(&self.successor).take() else { return };
-        let most = Duration::from_secs(3600);
+        let most = self.current.load().config.process.upgrade_deadline;
         let deadline = Instant::now() + most;
         let (mut channel, mut numbered) = (Some(channel), 0);
         while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < deadline {
