@@ -18,8 +18,7 @@ use crate::config;
 /// unread.
 pub const LINGER: Micros = 1_000_000;
 
-/// Longest time that a conversation takes to end in good order once it is cancelled; see
-/// [`ConversationState::ends_itself`](super::state::ConversationState::ends_itself).
+/// Longest time that a conversation takes to end in good order by itself once it is cancelled.
 pub const CLOSING_MAX: Duration = Duration::from_secs(3);
 
 /// Timeouts of requests, in microseconds, copied so that no conversation holds a configuration while it waits.
