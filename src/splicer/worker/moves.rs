@@ -49,3 +49,6 @@ impl<O: Os> Worker<O> {
         self.accepted
     }
 }
+
+#[cfg(test)]
+mod tests;
