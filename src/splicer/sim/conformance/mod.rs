@@ -69,6 +69,10 @@ enum ScriptStep {
     SpliceIn(usize, &'static [Class]),
     /// What the pipe holds, in as many calls as it takes.
     SpliceOut(&'static [Class]),
+    /// Out of the pipe, once.
+    ReadPipe(usize, &'static [Class]),
+    /// What is left in the pipe, in as many calls as it takes.
+    EmptyPipe,
     Shutdown,
     Reset,
     Drop,
@@ -216,6 +220,12 @@ impl<S: ScriptStage> Play<S> {
             (ScriptStep::Fill, _) => return self.fill(),
             (ScriptStep::Send(n, _), _) => return self.send(n),
             (ScriptStep::SpliceOut(_), _) => return self.splice_out(),
+            (ScriptStep::ReadPipe(most, _), _) => return StepResult::Io(self.read_pipe(most)),
+            (ScriptStep::EmptyPipe, _) => {
+                while self.pipe.as_ref().is_some_and(|(_, held)| *held > 0) {
+                    self.read_pipe(CHUNK);
+                }
+            }
             (ScriptStep::Recv(most, _), Some(socket)) => {
                 let answer = os.recv(socket, &mut vec![0; most]);
                 return self.took(answer, most);
@@ -327,6 +337,17 @@ impl<S: ScriptStage> Play<S> {
         StepResult::Io(Class::All)
     }
 
+    fn read_pipe(&mut self, most: usize) -> Class {
+        let Some((pipe, held)) = &mut self.pipe else { panic!("no pipe") };
+        let mut bytes = vec![0; most];
+        let (answer, there) = (self.stage.os().read_pipe(pipe, &mut bytes), most.min(*held));
+        if let Io::Moved(n) = answer {
+            assert!(bytes[..n].iter().all(|byte| *byte == 7), "not what was sent");
+            *held -= n;
+        }
+        class(answer, there)
+    }
+
     fn peer_reads(&mut self, bytes: usize) -> StepResult {
         let mut left = bytes;
         while left > 0 {
@@ -377,7 +398,8 @@ fn allowed(step: &ScriptStep, answer: &StepResult) -> bool {
             ScriptStep::Recv(_, classes)
             | ScriptStep::Send(_, classes)
             | ScriptStep::SpliceIn(_, classes)
-            | ScriptStep::SpliceOut(classes),
+            | ScriptStep::SpliceOut(classes)
+            | ScriptStep::ReadPipe(_, classes),
             StepResult::Io(class),
         ) => classes.contains(class),
         (ScriptStep::Fill | ScriptStep::AcceptEmpty, StepResult::Io(class)) => *class == Class::Later,
