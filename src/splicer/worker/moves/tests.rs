@@ -168,9 +168,11 @@ fn full_pair() -> (Process, End, End, SocketAddr) {
 fn finish(process: &mut Process, mut client: End, mut backend: End) {
     let until = Instant::now() + PATIENCE;
     while !(client.heard_end && backend.heard_end && process.worker.connections() == 0) {
-        (client.say(UP), backend.say(DOWN));
+        client.say(UP);
+        backend.say(DOWN);
         process.turn();
-        (client.hear(), backend.hear());
+        client.hear();
+        backend.hear();
         assert!(Instant::now() < until, "{} of {UP} and {} of {DOWN} bytes came", backend.heard, client.heard);
     }
     assert_eq!((backend.heard, client.heard), (UP, DOWN));
