@@ -96,6 +96,9 @@ impl World {
         match &mut self.handover {
             Some(under_way) => {
                 under_way.turns += 1;
+                if under_way.suspended && self.kernel.borrow().listeners.contains_key(&under_way.from) {
+                    return Err("a suspended listener is watched".into());
+                }
                 if under_way.turns == TURNS_MAX || self.random.one_in(3) { self.conclude() } else { Ok(()) }
             }
             None => {
