@@ -90,7 +90,7 @@ impl<O: Os> Worker<O> {
         self.poll_listeners();
     }
 
-    /// Lets go of a socket whose queue another process serves.
+    /// Lets go of a socket while another process serves its queue.
     pub fn give_up_listener(&mut self, number: u32) {
         if let Some(acceptor) = self.acceptors.remove(&number)
             && acceptor.paused.is_none()

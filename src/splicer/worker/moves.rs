@@ -9,7 +9,7 @@ use crate::splicer::flow::Flow;
 use crate::splicer::os::Os;
 
 impl<O: Os> Worker<O> {
-    /// Takes at most `most` established pairs out, frozen, for another process. A pair whose pipe cannot be read ends.
+    /// Takes at most `most` established pairs out, frozen, for another process. A pair ends if its pipe cannot be read.
     pub fn take_out(&mut self, most: usize) -> Vec<Flow<O>> {
         let slots: Vec<_> = self.flows.slots().collect();
         let mut taken = Vec::new();
