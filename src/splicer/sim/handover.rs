@@ -69,6 +69,11 @@ impl Process {
         Arc::clone(&self.shared.current.load().listeners[0])
     }
 
+    /// Steps that have panicked.
+    pub fn panics(&self) -> u64 {
+        self.worker.counters().panics.value()
+    }
+
     /// Its pool, by the rules in force.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.shared.current.load().pools[0])

@@ -214,10 +214,7 @@ impl World {
                 let others = self.peers.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
                 self.scenario.per_source.is_some_and(|limit| others.count() >= limit as usize)
             }
-            Ended::Panicked => {
-                let panics = |process: &Process| process.worker.counters().panics.value();
-                self.processes.iter().map(panics).sum::<u64>() <= self.oracle.panics
-            }
+            Ended::Panicked => self.processes.iter().map(Process::panics).sum::<u64>() <= self.oracle.panics,
             _ => false,
         }
     }
