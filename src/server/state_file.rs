@@ -5,9 +5,8 @@
 //! write at a time, and only its owner can read it; after the last write nothing is written, because the file belongs to
 //! the next process from then on; a damaged file costs its contents and nothing else.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
+use crate::regular_file::{self, WholeFile};
 use crate::snapshot::Snapshot;
 
 /// Most bytes of the file that are read: far beyond what thousands of backends need.
@@ -158,31 +158,16 @@ impl Server {
 
 /// Reads the file; `None`: there is no file. The error is what to say behind the name of the file.
 fn read(path: &Path) -> Result<Option<RuntimeState>, String> {
-    match text(path) {
+    match regular_file::read(path, FILE_MAX).and_then(WholeFile::text) {
         Ok(text) => RuntimeState::from_json(&text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot be read: {error}")),
     }
 }
 
-/// The text of a regular file of a sane size: a FIFO would keep the start waiting.
-fn text(path: &Path) -> io::Result<String> {
-    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits();
-    let file = File::options().read(true).custom_flags(without_waiting.cast_signed()).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    if metadata.len() > FILE_MAX {
-        return Err(io::Error::other(format!("it has more than {FILE_MAX} bytes")));
-    }
-    let mut text = String::new();
-    file.take(FILE_MAX).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

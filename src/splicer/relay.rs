@@ -148,11 +148,9 @@ impl<P> Direction<P> {
 
     /// Makes the direction of a row that came from another process, with the bytes that it owes. Whether there is more
     /// to read or room to write is to be tried.
-    pub fn arrived(facts: &WayFacts, owed: &[u8]) -> Self {
-        let mut direction =
-            Self { bytes: facts.bytes, end_seen: facts.end_seen, end_sent: facts.end_sent, ..Self::default() };
-        direction.owe(owed);
-        direction
+    pub fn arrived(facts: &WayFacts, owed: Vec<u8>) -> Self {
+        let rest = (!owed.is_empty()).then(|| Box::new(Rest { bytes: owed, sent: 0 }));
+        Self { rest, bytes: facts.bytes, end_seen: facts.end_seen, end_sent: facts.end_sent, ..Self::default() }
     }
 
     /// Facts of the direction, for another process.

@@ -5,6 +5,7 @@
 //! connection, by reset, and no other.
 
 mod acceptor;
+mod moves;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +25,6 @@ use crate::admission::Admission;
 use crate::config::{Config, LogLevel};
 use crate::connection::{Carried, Selection};
 use crate::counters::{Padded, WorkerCounters};
-use crate::fault::Endpoint;
 use crate::outcome::Ended;
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
 use crate::threads::STUCK_US;
@@ -205,46 +205,6 @@ impl<O: Os> Worker<O> {
     pub fn set_logs_connections(&mut self, on: bool, local: bool) {
         self.access_log.set_logs_connections(on);
         self.logs_debug = local;
-    }
-
-    /// Takes at most `most` established pairs out, frozen, for another process. A pair whose pipe cannot be read ends.
-    pub fn take_out(&mut self, most: usize) -> Vec<Flow<O>> {
-        let slots: Vec<_> = self.flows.slots().collect();
-        let mut taken = Vec::new();
-        for slot in slots {
-            if taken.len() == most {
-                break;
-            }
-            let Some(token) = self.flows.token(slot) else { continue };
-            let (flows, mut step) = self.split(token);
-            let Some(flow) = flows.at(slot).filter(|flow| flow.is_pair()) else { continue };
-            match flow.freeze(&mut step.tools) {
-                Ok(()) => {
-                    self.wheel.clear(&mut Rows(&mut self.flows), slot);
-                    taken.extend(self.flows.remove(slot));
-                }
-                Err(fault) => self.end(slot, fault.ending(Endpoint::Backend)),
-            }
-        }
-        self.settle();
-        taken
-    }
-
-    /// Takes in a frozen pair: one that has arrived from another process, or one that could not leave.
-    pub fn take_in(&mut self, flow: Flow<O>) {
-        self.now = self.os.now().max(self.now);
-        let token = self.flows.insert_with(|_| flow);
-        self.advance(token.slot(), Flow::thaw);
-    }
-
-    /// Numbers connections from here on, so that no number is given twice after an upgrade.
-    pub fn number_from(&mut self, accepted: u64) {
-        self.accepted = self.accepted.max(accepted);
-    }
-
-    /// How many connections this worker, and those before it, have numbered.
-    pub fn numbered(&self) -> u64 {
-        self.accepted
     }
 
     /// Runs a function over every connection.
