@@ -57,13 +57,13 @@ impl Rig {
         let mut kernel = Kernel::new(1);
         (kernel.scripted, kernel.room_min) = (true, 1 << 20);
         let kernel = Rc::new(RefCell::new(kernel));
-        let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), shared, AccessLogSender::off());
+        let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel), 0), shared, AccessLogSender::off());
         worker.add_listener(0, (), listener, false);
         Self { kernel, worker, heard: Vec::new() }
     }
 
     fn turn(&mut self) {
-        let events = self.kernel.borrow_mut().events();
+        let events = self.kernel.borrow_mut().events(0);
         self.worker.turn(&events);
     }
 

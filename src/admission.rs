@@ -87,6 +87,20 @@ impl ListenerState {
     }
 }
 
+impl ListenerState {
+    /// Gives a permit to a connection that another process has admitted: it counts, and no limit refuses it.
+    pub fn admit_arrived(self: &Arc<Self>, source: Option<IpAddr>) -> Permit {
+        self.admission.open.0.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        let limited = self.admission.per_source.load(Relaxed) != 0;
+        let source = source.filter(|_| limited).map(source_network);
+        if let Some(source) = source {
+            self.admission.shard(&source).sources.entry(source).or_default().open += 1;
+        }
+        Permit { listener: Arc::clone(self), source: source.map(Box::new) }
+    }
+}
+
 /// The limits of the process, and what counts against them.
 #[derive(Debug)]
 pub struct Admission {
@@ -322,6 +336,20 @@ mod tests {
         let _third = hold(1).unwrap();
         assert_eq!(hold(1).unwrap_err(), Ended::SourceRate);
         assert!(hold(2).is_ok());
+    }
+
+    #[test]
+    fn what_another_process_has_admitted_counts_and_is_never_refused() {
+        let (admission, listener) = admission(1);
+        admission.limit(1, Some(1), None);
+        let source = "198.51.100.7".parse().unwrap();
+        let arrived: Vec<_> = (0..3).map(|_| listener.admit_arrived(Some(source))).collect();
+        assert_eq!((admission.open(), listener.open(), admission.sources()), (3, 3, 1));
+        assert!(listener.admit().is_none());
+        admission.limit(9, Some(3), None);
+        assert_eq!(listener.admit().unwrap().hold_source(source, 1), Err(Ended::SourceConnections));
+        drop(arrived);
+        assert_eq!((admission.open(), listener.open(), admission.sources()), (0, 0, 0));
     }
 
     #[test]

@@ -14,13 +14,13 @@
 //! | 9 shared | the model of a connection; learned cookies of other instances | [`connection`], [`store`] |
 //! | 8 snapshot | everything configured that a connection reads | [`snapshot`] |
 //! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
-//! | 6 host | sockets, clocks, permits, figures and log lines | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`] |
+//! | 6 host | sockets, clocks, permits, figures and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
 //! | 4 pool | the pick: range, cookie, stick table, placement, last resort | [`pool`] |
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
-//! | 1 formats | the configuration, HTTP/1, the ClientHello | [`config`], [`http`], [`client_hello`] |
-//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`remote_text`], [`server_name`] |
+//! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |
+//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
 //!
 //! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
@@ -60,6 +60,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod counters;
+pub mod detached;
 pub mod fault;
 pub mod http;
 pub mod limits;
@@ -73,6 +74,7 @@ pub mod progress;
 pub mod proxy_protocol;
 #[cfg(test)]
 mod random;
+pub mod regular_file;
 pub mod remote_text;
 pub mod route;
 pub mod server;
@@ -85,3 +87,4 @@ pub mod store;
 pub mod terminate;
 pub mod threads;
 pub mod tls;
+pub mod waiting;

@@ -236,6 +236,14 @@ pub enum PickReason {
 }
 
 impl PickReason {
+    /// Every reason, in the order of the chain.
+    const ALL: [Self; 4] = [Self::Cookie, Self::StickTable, Self::Placement, Self::LastResort];
+
+    /// Returns the reason of this word; `None`: there is none.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
     /// Returns the word for logs and `explain`.
     pub fn word(self) -> &'static str {
         match self {
@@ -279,6 +287,11 @@ impl BreakCause {
     /// Every cause, in the order of its number.
     pub const ALL: [Self; 8] =
         [Self::Down, Self::Drain, Self::Removed, Self::Range, Self::Moved, Self::Returned, Self::Full, Self::Expired];
+
+    /// Returns the cause of this word; `None`: there is none.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.word() == word)
+    }
 
     /// Returns the word for logs and metrics.
     pub fn word(self) -> &'static str {

@@ -21,6 +21,7 @@ use socket2::{Domain, SockAddr, SockFilter, Socket, Type};
 use self::unix_file::UnixFile;
 use crate::config::Address;
 use crate::fault::Fault;
+use crate::waiting;
 
 pub use self::in_use::{listening_at, why_in_use};
 pub use self::steer::{BY_HASH, steer};
@@ -118,7 +119,7 @@ pub(crate) fn knock(path: &Path) -> io::Result<()> {
 
 /// Looks up `host:port`; blocks for as long as the resolver does.
 pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(name.to_socket_addrs()?.collect())
+    waiting::on(|| format!("looking up \"{name}\""), || Ok(name.to_socket_addrs()?.collect()))
 }
 
 /// Begins to listen on a bound socket.

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use crate::access_log::print_error;
 use crate::connection::{ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::outcome::Ended;
 
@@ -41,6 +42,8 @@ pub enum ThreadCommand {
         /// Receives the number of connections that were ended.
         done: oneshot::Sender<usize>,
     },
+    /// Reply, to show that the thread is not stuck.
+    Ping(oneshot::Sender<()>),
     /// End the thread; connections still open are reset.
     Stop,
 }
@@ -76,7 +79,7 @@ impl RunningThread {
                 Ok(Err(error)) => format!(": {error}"),
                 Err(_) => String::new(),
             };
-            eprintln!("sessile: thread {name} failed{failure}; the process ends");
+            print_error(&format!("sessile: thread {name} failed{failure}; the process ends"));
             std::process::exit(EXIT_INTERNAL);
         })?;
         Ok(Self { handle, join })
@@ -138,6 +141,13 @@ impl Threads {
             holding = still_holding;
         }
         total
+    }
+
+    /// Returns when every thread has replied; a thread that is stuck does not.
+    pub async fn answer(&self) {
+        for handle in &self.handles {
+            request(&**handle, ThreadCommand::Ping).await;
+        }
     }
 
     /// Stops every thread and waits for its end; connections still open are reset.

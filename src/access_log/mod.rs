@@ -19,13 +19,15 @@ use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::server_name::ServerName;
 use crate::tls::TlsAlert;
 
+mod journal;
 pub mod line;
 mod messages;
 mod output;
 #[cfg(test)]
 mod tests;
 
-pub use self::messages::{StandardError, messages_lost};
+pub use self::journal::{Messages, print_error};
+pub use self::messages::{StandardError, finish_messages, messages_lost, report_panics};
 pub use self::output::StandardOutput;
 
 use self::output::Lines;

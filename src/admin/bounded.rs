@@ -35,9 +35,10 @@ pub(super) struct Bounded<L> {
     changed: Arc<Notify>,
 }
 
-/// An open connection. Dropping it closes the connection.
+/// An open connection.
 struct OpenConnection {
     turn: Turn,
+    /// Closes the connection.
     close: oneshot::Sender<()>,
 }
 
@@ -63,7 +64,7 @@ impl<L> Bounded<L> {
             }
             let waiting = self.open.iter().enumerate().filter_map(|(index, open)| Some((open.turn.waits()?, index)));
             match waiting.min() {
-                Some((_, longest)) => drop(self.open.swap_remove(longest)),
+                Some((_, longest)) => drop(self.open.swap_remove(longest).close.send(())),
                 None => self.changed.notified().await,
             }
         }
@@ -86,7 +87,7 @@ impl<L: Listener> Listener for Bounded<L> {
         let end = Instant::now() + self.lifetime;
         let head_time = self.head_time;
         let timer = Box::pin(sleep_until(end));
-        (BoundedIo { io, turn, head_time, end, timer, closed: Some(closed) }, address)
+        (BoundedIo { io, turn, head_time, end, timer, closed: Some(closed), gives_way: false }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -195,24 +196,27 @@ pub(super) struct BoundedIo<T> {
     end: Instant,
     /// Never later than the next deadline.
     timer: Pin<Box<Sleep>>,
-    /// Ready once the listener needs the place; `None` after that.
+    /// Ready once the listener needs the place; `None` after that, or if the listener has gone.
     closed: Option<oneshot::Receiver<()>>,
+    /// The listener needs the place.
+    gives_way: bool,
 }
 
 impl<T> BoundedIo<T> {
     /// Fails once the deadline has passed or the listener needs the place; else the task is woken then.
     fn alive(&mut self, cx: &mut Context<'_>, deadline: Instant) -> io::Result<()> {
         if let Some(closed) = &mut self.closed
-            && Pin::new(closed).poll(cx).is_ready()
+            && let Poll::Ready(told) = Pin::new(closed).poll(cx)
         {
-            self.closed = None;
+            // A listener that has gone needs no place: a request that has begun gets its reply.
+            (self.closed, self.gives_way) = (None, told.is_ok());
         }
         let early = self.timer.as_mut().poll(cx).is_ready() || self.timer.deadline() > deadline;
         if early {
             self.timer.as_mut().reset(deadline);
         }
         let over = early && self.timer.as_mut().poll(cx).is_ready();
-        if over || self.closed.is_none() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+        if over || self.gives_way { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     }
 }
 
@@ -286,6 +290,18 @@ mod tests {
         let (_io, _) = timeout(PATIENCE, Listener::accept(&mut listener)).await.expect("there is room");
         assert_eq!(kind_of_failure(&mut first).await, io::ErrorKind::TimedOut);
         assert!(timeout(SOON, second.read_u8()).await.is_err(), "the other one stays");
+    }
+
+    #[tokio::test]
+    async fn a_reply_is_written_after_the_listener_has_gone() {
+        let (mut listener, address) = bounded(2, LIFETIME, LIFETIME).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (mut io, _) = Listener::accept(&mut listener).await;
+        drop(listener);
+        io.write_all(b"reply").await.unwrap();
+        let mut reply = [0; 5];
+        timeout(PATIENCE, client.read_exact(&mut reply)).await.expect("the reply comes").unwrap();
+        assert_eq!(&reply, b"reply");
     }
 
     #[tokio::test]

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
 /// Largest response in bytes: 256 MiB.
 const RESPONSE_MAX: u64 = 256 << 20;
 
@@ -22,9 +24,12 @@ pub struct AdminReply {
 
 /// Sends a request with a JSON body, which may be empty. `timeout`: the longest time of a read or a write.
 pub fn exchange(socket: &Path, method: &str, path: &str, body: &str, timeout: Duration) -> io::Result<AdminReply> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+    let connecting = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    connecting.set_read_timeout(Some(timeout))?;
+    // Before the connect, which waits for room in the queue of a process that accepts nothing.
+    connecting.set_write_timeout(Some(timeout))?;
+    connecting.connect(&SockAddr::unix(socket)?)?;
+    let mut stream = UnixStream::from(connecting);
     // One write: a server that responds and closes after the first part would make a second write fail.
     let length = body.len();
     let request = format!(

@@ -18,6 +18,7 @@
 //! | `GET /store` | the shared store, `null` without one |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
+//! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
 //! | `POST /successor/STAGE` by [`SuccessorStage`] | 200 with [`HeldAddresses`]; 409: it does not stop; unix socket only |
@@ -26,8 +27,11 @@
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -79,7 +83,15 @@ pub trait Control: Send + Sync + 'static {
     fn plan(&self, request: PlanRequest) -> impl Future<Output = Result<Plan, Vec<String>>> + Send;
 
     /// Changes the state of a backend; returns the new state in words, or why nothing changed.
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String>;
+    fn order(
+        &self,
+        pool: &str,
+        backend: &str,
+        order: AdminState,
+    ) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Starts another binary, `None`: the one that runs, and gives everything to it.
+    fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> impl Future<Output = UpgradeVerdict> + Send;
 
     /// Takes note of the process that follows this one, which stops; `Err`: this process does not stop.
     fn followed(self: Arc<Self>, stage: SuccessorStage) -> impl Future<Output = Result<HeldAddresses, String>> + Send;
@@ -129,6 +141,54 @@ pub struct ReloadVerdict {
     pub problems: Vec<String>,
 }
 
+/// The binary to start in place of the running process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// Path of the binary; `None`: the file from which the running process was started.
+    #[serde(default)]
+    pub binary: Option<PathBuf>,
+}
+
+/// The result of an upgrade.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeVerdict {
+    /// True if the new process serves.
+    pub accepted: bool,
+    /// Number of the new process.
+    pub pid: u32,
+    /// Version of the new process.
+    pub version: String,
+    /// Established connections that have moved.
+    pub pairs: usize,
+    /// Connections that the old process finishes: TLS or HTTP ends there, or they were still connecting.
+    pub conversations: usize,
+    /// Why the upgrade was refused; empty if it was accepted.
+    pub problems: Vec<String>,
+}
+
+/// Copies of the sockets of the admin interface, for a process that follows.
+#[derive(Debug, Default)]
+pub struct SocketCopies {
+    /// The unix socket and its path.
+    pub unix: Option<(OwnedFd, PathBuf)>,
+    /// The port and its address.
+    pub http: Option<(OwnedFd, SocketAddr)>,
+}
+
+impl SocketCopies {
+    /// Copies of the copies.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let unix = self.unix.as_ref().map(|(socket, path)| (socket.as_fd(), path.clone()));
+        let http = self.http.as_ref().map(|(socket, address)| (socket.as_fd(), *address));
+        Ok(Self { unix: copy(unix)?, http: copy(http)? })
+    }
+}
+
+fn copy<T>(socket: Option<(BorrowedFd<'_>, T)>) -> io::Result<Option<(OwnedFd, T)>> {
+    socket.map(|(socket, place)| Ok((socket.try_clone_to_owned()?, place))).transpose()
+}
+
 /// The sockets of the admin interface, bound before anything is served.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -153,6 +213,31 @@ impl Sockets {
         Ok(Self { unix, http })
     }
 
+    /// Takes over what the process before has given, and binds the rest of what the configuration names.
+    pub fn take_over(config: &config::Admin, copies: SocketCopies) -> Result<Self, BindError> {
+        let unix = copies.unix.filter(|(_, path)| config.socket.as_ref() == Some(path));
+        let unix = unix.and_then(|(socket, path)| Some((UnixListener::from(socket), SocketFile::taken_over(&path)?)));
+        let http = copies.http.filter(|(_, address)| config.http == Some(*address));
+        let names = || HostNames(config.names.clone());
+        let http = http.map(|(socket, _)| HttpPort { listener: socket.into(), names: names() });
+        let socket = config.socket.clone().filter(|_| unix.is_none());
+        let rest = config::Admin { socket, http: config.http.filter(|_| http.is_none()), ..config.clone() };
+        let bound = Self::bind(&rest)?;
+        Ok(Self { unix: unix.or(bound.unix), http: http.or(bound.http) })
+    }
+
+    /// Copies of the sockets, for a process that follows. `config`: what they were bound for.
+    pub fn copies(&self, config: &config::Admin) -> io::Result<SocketCopies> {
+        let unix = self.unix.as_ref().map(|(socket, file)| (socket.as_fd(), file.file.path()));
+        let http = self.http.as_ref().zip(config.http).map(|(port, address)| (port.listener.as_fd(), address));
+        Ok(SocketCopies { unix: copy(unix)?, http: copy(http)? })
+    }
+
+    /// A flag that leaves the file of the unix socket where it is, once set: it belongs to another process.
+    pub fn leave_file(&self) -> Option<Arc<AtomicBool>> {
+        self.unix.as_ref().map(|(_, file)| Arc::clone(&file.left))
+    }
+
     /// Address of the HTTP port, as the kernel chose it; `None`: there is no port.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref()?.listener.local_addr().ok()
@@ -160,7 +245,7 @@ impl Sockets {
 
     /// The file of the unix socket; `None`: there is no socket.
     pub fn unix_file(&self) -> Option<&MovableFile> {
-        self.unix.as_ref().map(|(_, file)| &file.0)
+        self.unix.as_ref().map(|(_, file)| &file.file)
     }
 
     /// Takes the HTTP port away, to be served by itself.

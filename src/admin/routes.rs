@@ -1,7 +1,7 @@
 //! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
 //! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
-//! takes a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
+//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::bounded::Turn;
 use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
-use super::{Control, PlanRequest, StickTableView};
+use super::{Control, PlanRequest, StickTableView, UpgradeRequest};
 use crate::connection::ConnectionFilter;
 use crate::metrics::{self, Exporter, Status, status};
 use crate::pool::AdminState;
@@ -39,7 +39,8 @@ pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
     let all = all.route("/successor/{stage}", post(followed::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
-    let all = all.route("/plan", plan);
+    let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
+    let all = all.route("/plan", plan).route("/upgrade", upgrade);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
     all.layer(from_fn(in_turn)).with_state(control)
@@ -184,6 +185,17 @@ async fn reload<C: Control>(State(control): State<Arc<C>>, Query(Allowed { max_m
     }
 }
 
+async fn upgrade<C: Control>(State(control): State<Arc<C>>, Json(request): Json<UpgradeRequest>) -> Response {
+    // A task of its own, as for a reload.
+    match tokio::spawn(async move { control.upgrade(request.binary).await }).await {
+        Ok(verdict) => {
+            let code = if verdict.accepted { StatusCode::OK } else { StatusCode::CONFLICT };
+            (code, Json(verdict)).into_response()
+        }
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("upgrade: {panic}\n")).into_response(),
+    }
+}
+
 async fn plan<C: Control>(State(control): State<Arc<C>>, Json(request): Json<PlanRequest>) -> Response {
     match control.plan(request).await {
         Ok(plan) => Json(plan).into_response(),
@@ -201,7 +213,7 @@ async fn order<C: Control>(
         "ready" => AdminState::Ready,
         _ => return StatusCode::NOT_FOUND.into_response(),
     };
-    match control.order(&pool, &backend, order) {
+    match control.order(&pool, &backend, order).await {
         Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
     }

@@ -7,10 +7,13 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use socket2::Socket;
 
+use crate::detached::{self, Patience};
 use crate::socket;
 use crate::socket::unix_file::UnixFile;
 
@@ -64,15 +67,40 @@ impl MovableFile {
     }
 }
 
-/// Removes the file when dropped, unless another process has put one in its place; the listener must be dropped before.
+/// The file of the socket. Dropping it removes the file, unless another process has put one in its place or has taken
+/// the socket over; the listener must be dropped before.
 #[derive(Debug)]
-pub(super) struct SocketFile(pub(super) MovableFile);
+pub(super) struct SocketFile {
+    pub(super) file: MovableFile,
+    /// The file stays where it is.
+    pub(super) left: Arc<AtomicBool>,
+}
+
+impl SocketFile {
+    fn new(file: UnixFile) -> Self {
+        Self { file: MovableFile(Arc::new(Mutex::new(file))), left: Arc::default() }
+    }
+
+    /// The file of a socket that another process has bound; `None`: there is none any more.
+    pub(super) fn taken_over(path: &Path) -> Option<Self> {
+        UnixFile::bound(path).ok().map(Self::new)
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.0.is_there() {
-            let _ = socket::remove_stale(&self.0.path()); // at worst the next start finds it
+        const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+        if self.left.load(Relaxed) {
+            return;
         }
+        let file = self.file.clone();
+        let remove = move || {
+            if file.is_there() {
+                let _ = socket::remove_stale(&file.path());
+            }
+        };
+        // At worst, as on a disk that does not answer, the next start finds the file.
+        let _ = detached::within("remove", PATIENCE, remove);
     }
 }
 
@@ -83,8 +111,8 @@ pub(super) fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixL
 
 fn try_bind(path: &Path, mode: u32, group: Option<&str>) -> io::Result<(UnixListener, SocketFile)> {
     let (socket, file) = socket::bind_unix(path)?;
-    let file = SocketFile(MovableFile(Arc::new(Mutex::new(file))));
-    file.0.file().set_access(Some(mode), group).map_err(io::Error::other)?;
+    let file = SocketFile::new(file);
+    file.file.file().set_access(Some(mode), group).map_err(io::Error::other)?;
     let socket = Socket::from(socket);
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
@@ -142,7 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, moved) = (folder.path().join("admin.sock"), folder.path().join("admin.1.sock"));
         let (listener, file) = bind_here(&path).unwrap();
-        file.0.rename_to(&moved).unwrap();
+        file.file.rename_to(&moved).unwrap();
         let (_second, _second_file) = bind_here(&path).unwrap();
         assert!(bind_here(&moved).is_err(), "the first one is served there");
         drop(listener);

@@ -78,7 +78,11 @@ impl Control for Fake {
         }
     }
 
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
+    async fn upgrade(self: Arc<Self>, binary: Option<std::path::PathBuf>) -> UpgradeVerdict {
+        UpgradeVerdict { accepted: binary.is_some(), ..UpgradeVerdict::default() }
+    }
+
+    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
         if pool == "web" { Ok(format!("{pool}/{backend}: {order:?}")) } else { Err(format!("no pool {pool}")) }
     }
 

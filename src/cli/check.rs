@@ -42,7 +42,8 @@ impl CheckArgs {
 
     /// Checks the text and the files that it names.
     fn found(&self) -> Result<CheckFindings, CommandError> {
-        Ok(match server::examine(&load::read(&self.file)?) {
+        let text = load::read(&self.file)?;
+        Ok(match load::in_time(move || server::examine(&text))? {
             Ok(problems) => CheckFindings { accepted: true, problems, live: self.against_the_process()? },
             Err(problems) => CheckFindings { accepted: false, problems, live: Vec::new() },
         })

@@ -38,8 +38,18 @@ pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminRe
 
 /// Sends a request with a JSON body.
 pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) -> Result<AdminReply, CommandError> {
-    exchange(socket, method, path, body, TIMEOUT)
-        .map_err(|error| CommandError::Unavailable(unavailable(socket, &error)))
+    request_within(socket, method, path, body, TIMEOUT)
+}
+
+/// Sends a request; no step takes longer than `most`.
+fn request_within(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: &str,
+    most: Duration,
+) -> Result<AdminReply, CommandError> {
+    exchange(socket, method, path, body, most).map_err(|error| CommandError::Unavailable(unavailable(socket, &error)))
 }
 
 fn unavailable(socket: &Path, error: &io::Error) -> String {
@@ -60,6 +70,10 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+
+    use std::os::unix::net::UnixStream;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
 
@@ -98,6 +112,23 @@ mod tests {
         };
         let end = format!("process 4711 stops, and its admin socket is {}", moved.display());
         assert!(message.ends_with(&end), "{message}");
+    }
+
+    #[test]
+    fn a_process_that_accepts_nothing_is_no_wait_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let short = Duration::from_millis(100);
+        let ask = || match request_within(&path, "GET", "/status", "", short) {
+            Err(CommandError::Unavailable(message)) => message,
+            other => panic!("{other:?}"),
+        };
+        // The first one finds room in the queue, where it stays.
+        let _waiting = UnixStream::connect(&path).unwrap();
+        assert!(ask().ends_with("; no response in time"), "{}", ask());
     }
 
     #[test]

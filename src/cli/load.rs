@@ -1,27 +1,55 @@
 //! Reads a configuration file, or finds the running process, for a command.
 //!
-//! The rules are in `config::check`. Invariant: writes no file and binds no socket; the only use of the network is to
-//! resolve DNS names in the file.
+//! The rules are in `config::check`. Invariants: writes no file and binds no socket; the only use of the network is to
+//! resolve DNS names in the file; what does not answer is an error in time, but for a pipe that the caller has opened for
+//! the command itself (`/dev/stdin`, `/dev/fd/63`).
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{CommandError, client};
 use crate::admin::PlanRequest;
 use crate::config::{self, CheckedConfig};
+use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
+use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
 
 /// Default path of the admin socket.
 pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Reads and checks a configuration file.
 pub(super) fn load(file: &Path) -> Result<CheckedConfig, CommandError> {
-    config::check(&read(file)?, &crate::socket::resolve)
+    let text = read(file)?;
+    in_time(move || config::check(&text, &crate::socket::resolve))?
         .map_err(|problems| CommandError::Config { file: file.to_owned(), problems })
 }
 
-/// Reads the text of a file.
+/// Reads the text of a configuration file.
 pub(super) fn read(file: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(file).map_err(|error| CommandError::Usage(format!("{}: {error}", file.display())))
+    read_at_most(file, CONFIGURATION_MAX)
+}
+
+/// Reads the text of a file of limited size.
+pub(super) fn read_at_most(file: &Path, most: u64) -> Result<String, CommandError> {
+    let path = file.to_owned();
+    let text = if is_own_descriptor(file) {
+        let bytes = File::open(file).and_then(|file| regular_file::read_at_most(file, most));
+        bytes.and_then(|bytes| WholeFile { bytes, mode: 0 }.text())
+    } else {
+        in_time(move || regular_file::read(&path, most).and_then(WholeFile::text))?
+    };
+    text.map_err(|error: io::Error| CommandError::Usage(format!("{}: {error}", file.display())))
+}
+
+/// Runs work that reads files or resolves names, which may not answer.
+pub(super) fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+    detached::within("reading", FOR_READING, work).map_err(|late| CommandError::Usage(late.to_string()))
+}
+
+/// True for the path of a descriptor that the caller has opened; a pipe there may come slowly.
+fn is_own_descriptor(file: &Path) -> bool {
+    file == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| file.starts_with(folder))
 }
 
 /// Arguments by which a command finds the running process.

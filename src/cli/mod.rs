@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::access_log::print_error;
 use crate::config::Problem;
+use crate::server::RunOptions;
 
 mod certs;
 mod check;
@@ -25,6 +27,7 @@ mod plan;
 mod reload;
 mod status;
 mod table;
+mod upgrade;
 
 /// Exit code for wrong usage and refused configurations.
 const EXIT_USAGE: u8 = 64;
@@ -48,6 +51,9 @@ enum Command {
         /// The configuration file to serve.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Forget what the process before has kept: drains by command and ejections.
+        #[arg(long)]
+        fresh: bool,
     },
     /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
@@ -57,6 +63,8 @@ enum Command {
     Plan(plan::PlanFiles),
     /// Reload the configuration of the running process; exit code not 0 if it is refused.
     Reload(reload::Reload),
+    /// Start another binary in place of the running process; established connections move to it.
+    Upgrade(upgrade::Upgrade),
     /// Stop sending new clients to a backend; after drain_deadline, all clients.
     Drain(order::Order),
     /// Send clients to a drained or closed backend again.
@@ -106,7 +114,7 @@ impl CommandError {
     fn report(&self) -> u8 {
         let code = self.code();
         if code != 0 {
-            eprintln!("sessile: {self}");
+            print_error(&format!("sessile: {self}"));
         }
         code
     }
@@ -143,9 +151,9 @@ impl From<io::Error> for CommandError {
 }
 
 /// Runs the command in the process's arguments; `run` serves a configuration file until it is stopped.
-pub fn main(run: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
+pub fn main(run: impl FnOnce(&Path, RunOptions) -> ExitCode) -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Run { config } }) => run(&config),
+        Ok(Arguments { command: Command::Run { config, fresh } }) => run(&config, RunOptions { fresh }),
         Ok(Arguments { command }) => {
             let mut out = io::BufWriter::new(io::stdout());
             let code = command.print(&mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
@@ -162,13 +170,14 @@ impl Command {
     /// Runs any command but `run`, and returns the exit code: not 0 if the result is negative.
     fn print(self, out: &mut impl Write) -> Result<u8, CommandError> {
         match self {
-            Self::Run { config } => {
+            Self::Run { config, .. } => {
                 Err(CommandError::Internal(format!("{}: `run` is started by main", config.display())))
             }
             Self::Check(check) => check.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Plan(plan) => plan.run(out),
             Self::Reload(reload) => reload.run(out),
+            Self::Upgrade(upgrade) => upgrade.run(out),
             Self::Drain(order) => order.run("drain", out),
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),

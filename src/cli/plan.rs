@@ -5,7 +5,6 @@
 
 mod text;
 
-use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,12 @@ use std::path::{Path, PathBuf};
 use super::load::{self, RunningProcess};
 use super::{CommandError, print_json};
 use crate::clock;
+use crate::config::Config;
 use crate::plan::{Ask, CookieKeys, ListedClient, Plan};
 use crate::server::certificates_and_keys;
+
+/// The longest list of clients, in bytes; one that is sent to a running process may be half as long.
+const CLIENTS_MAX: u64 = 64 << 20;
 
 /// Exit code when more would move than is allowed.
 const EXIT_TOO_MUCH: u8 = 1;
@@ -78,7 +81,9 @@ impl PlanFiles {
 fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, CommandError> {
     let (old, new) = (load::load(old)?.config, load::load(new)?.config);
     // On the machine where a plan is made there may be no keys.
-    match (certificates_and_keys(&old, None), certificates_and_keys(&new, None)) {
+    let both = [&old, &new].map(Config::clone);
+    let [before, after] = load::in_time(move || both.map(|config| certificates_and_keys(&config, None)))?;
+    match (before, after) {
         (Ok(before), Ok(after)) => {
             let keys = CookieKeys::new(&before.rings, &after.rings);
             let plan = Plan::new(&old, &new, Ask { keys, ..Ask::about(clients) });
@@ -102,7 +107,7 @@ pub(super) fn share(written: &str) -> Result<f64, String> {
 }
 
 fn read_clients(path: &Path) -> Result<Vec<ListedClient>, CommandError> {
-    let text = fs::read_to_string(path).map_err(|error| CommandError::Usage(format!("{}: {error}", path.display())))?;
+    let text = load::read_at_most(path, CLIENTS_MAX)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(number, line): (usize, &str)| {
         let mut words = line.split_whitespace();
@@ -130,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
         for (name, text) in [("old", file(old)), ("new", file(new)), ("clients", clients.to_owned())] {
-            fs::write(path(name), text).unwrap();
+            std::fs::write(path(name), text).unwrap();
         }
         let line =
             format!("sessile plan {} {} {}", path("old"), path("new"), more.replace("CLIENTS", &path("clients")));

@@ -89,9 +89,14 @@ fn head(status: &metrics::Status) -> String {
         let (dropped, lost, why) = (status.log_dropped, status.log_lost, &status.log_complaint);
         let _ = writeln!(head, "access log: {dropped} lines dropped, {lost} lost: {why}");
     }
-    if let Some(file) = status.stick_table_file.as_ref().filter(|file| !file.complaint.is_empty()) {
-        let status::TableFileStatus { path, failures, complaint, .. } = file;
-        let _ = writeln!(head, "stick-table file {path} cannot be written: {complaint} ({failures} times)");
+    if status.messages_lost > 0 {
+        let _ = writeln!(head, "messages about the process: {} lost at standard error", status.messages_lost);
+    }
+    for (what, file) in [("stick-table file", &status.stick_table_file), ("state file", &status.state_file)] {
+        if let Some(file) = file.as_ref().filter(|file| !file.complaint.is_empty()) {
+            let status::TableFileStatus { path, failures, complaint, .. } = file;
+            let _ = writeln!(head, "{what} {path} cannot be written: {complaint} ({failures} times)");
+        }
     }
     if !reloads.last_accepted && !reloads.problems.is_empty() {
         let _ = writeln!(head, "the last reload was refused:");
@@ -165,10 +170,8 @@ fn pools(pools: &[status::PoolStatus]) -> String {
 fn state(backend: &status::BackendStatus) -> String {
     let mut words = backend.state.clone();
     if let Some(runtime) = &backend.runtime {
-        words += &format!(" {runtime}");
-    }
-    if let Some(seconds) = backend.drain_s {
-        words += &format!(" {}", duration(seconds * 1_000_000));
+        let since = backend.drain_s.map(|seconds| format!(", {}", duration(seconds * 1_000_000))).unwrap_or_default();
+        words += &format!(" {runtime} (runtime{since})");
     }
     words
 }
@@ -298,9 +301,16 @@ mod tests {
             log_dropped: 256,
             log_lost: 3,
             log_complaint: "No space left on device".into(),
+            messages_lost: 5,
             stick_table_file: Some(status::TableFileStatus {
                 path: "/t".into(),
                 failures: 4,
+                complaint: "Read-only file system".into(),
+                ..Default::default()
+            }),
+            state_file: Some(status::TableFileStatus {
+                path: "/t.state".into(),
+                failures: 1,
                 complaint: "Read-only file system".into(),
                 ..Default::default()
             }),
@@ -313,10 +323,12 @@ mod tests {
         for part in [
             "connections 0 of 0, at the limit, reloads",
             "2 at the limit",
-            "damped drained 3 h 12 min",
+            "damped drained (runtime, 3 h 12 min)",
             "7 full",
             "access log: 256 lines dropped, 3 lost: No space left on device\n",
+            "messages about the process: 5 lost at standard error\n",
             "stick-table file /t cannot be written: Read-only file system (4 times)\n",
+            "state file /t.state cannot be written: Read-only file system (1 times)\n",
         ] {
             assert!(shown.contains(part), "{part}: {shown}");
         }

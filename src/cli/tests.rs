@@ -46,6 +46,7 @@ fn the_command_line_is_consistent() {
 fn commands_are_understood() {
     for line in [
         "sessile run --config f.toml",
+        "sessile run --fresh --config f.toml",
         "sessile check f.toml --json",
         "sessile explain --config f.toml --client ::1 --client 10.0.0.1 --sni a --alpn h2 --down a --down p/b --json",
         "sessile explain --config f.toml --client - --listener l --tlv 0xE0=v",

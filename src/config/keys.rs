@@ -22,6 +22,7 @@ pub static TOP: TableKeys = TableKeys {
         "watch",
         "stop_grace",
         "stop_deadline",
+        "upgrade_deadline",
         "stick_table_file",
         "stick_table_interval",
         "admin",

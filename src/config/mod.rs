@@ -85,6 +85,8 @@ pub struct Process {
     pub stop_grace: Duration,
     /// After SIGTERM: how long connections may continue after the listeners have closed.
     pub stop_deadline: Duration,
+    /// After an upgrade: how long conversations of the old process may continue.
+    pub upgrade_deadline: Duration,
     /// File that keeps the stick tables over a restart; `None`: they are lost.
     pub stick_table_file: Option<PathBuf>,
     /// Time between two writes of that file.

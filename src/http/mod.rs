@@ -2,7 +2,7 @@
 //!
 //! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
 //! `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
-//! (persistence, Upgrade, Expect), `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
+//! (persistence, Upgrade, Expect), `websocket.rs` finds frames behind an Upgrade, `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
 //! passed on, and `answer.rs` the replies of this process.
 //!
 //! Does no I/O, knows no clock, looks into no body, and repairs nothing: what RFC 9112 does not allow, or what two
@@ -25,6 +25,7 @@ pub mod head;
 pub mod set_cookie;
 pub mod target;
 pub mod upgrade;
+pub mod websocket;
 mod work;
 
 pub use crate::progress::Progress;

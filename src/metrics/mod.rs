@@ -107,6 +107,11 @@ fn process(page: &mut Page, status: &Status) {
         "Writes of the stick-table file that failed; absent without such a file.",
         status.stick_table_file.iter().map(|file| ([], file.failures)),
     );
+    page.counter(
+        "sessile_state_file_failures_total",
+        "Writes of the state file that failed; absent without such a file.",
+        status.state_file.iter().map(|file| ([], file.failures)),
+    );
     let descriptors = status.descriptors;
     page.gauge("sessile_descriptors", "File descriptors that the process has open.", descriptors.map(|d| ([], d.open)));
     page.gauge(
@@ -301,7 +306,7 @@ const BACKEND_COUNTERS: [BackendSeries; 4] = [
     ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
 ];
 
-const BACKEND_GAUGES: [BackendSeries; 7] = [
+const BACKEND_GAUGES: [BackendSeries; 6] = [
     ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |b| b.leases),
     ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |b| b.up.into()),
     ("sessile_backend_ejected", "1 while the backend is ejected because connects failed, else 0.", |b| {
@@ -314,9 +319,6 @@ const BACKEND_GAUGES: [BackendSeries; 7] = [
     ),
     ("sessile_backend_drain_seconds", "Seconds since a command drained the backend; 0 while none does.", |b| {
         b.drain_s.unwrap_or(0)
-    }),
-    ("sessile_backend_drain_forgotten", "1 if a restart has ended the drain of the backend by command, else 0.", |b| {
-        (b.runtime.as_deref() == Some("drain_forgotten")).into()
     }),
     ("sessile_backend_weight", "Weight of the backend in the configuration.", |b| b.weight.into()),
 ];

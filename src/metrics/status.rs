@@ -52,6 +52,9 @@ pub struct Status {
     /// The stick-table file; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stick_table_file: Option<TableFileStatus>,
+    /// The state file; `None`: the configuration has no place for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<TableFileStatus>,
     /// File descriptors of the process; `None` without `/proc`.
     pub descriptors: Option<Descriptors>,
     /// Listeners, in the order of the file.
@@ -104,7 +107,7 @@ pub struct Reloads {
     pub problems: Vec<String>,
 }
 
-/// The file that keeps the stick tables over a restart.
+/// A file that keeps the stick tables, or what commands have set, over a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableFileStatus {
     /// Path of the file.
@@ -278,8 +281,7 @@ pub struct BackendStatus {
     pub name: String,
     /// Address that connections are made to.
     pub address: String,
-    /// `draining` or `drained` after a command, `drain_forgotten` if a restart has ended the drain; `None`: the backend
-    /// is in service.
+    /// `draining` or `drained` after a command, also one to an earlier process; `None`: no command holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
     /// Seconds since the command that drained the backend; `None`: it is not draining.

@@ -5,7 +5,7 @@
 //! reads shares no cache line with what every connection writes.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::counters::{BackendCounters, Counter, Padded};
 use crate::http::Refused;
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
-use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection};
+use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, passed, signed};
 use crate::sticky::cookie::CookieVerdict;
 
 /// One counter for each verdict on a cookie.
@@ -74,19 +74,20 @@ pub struct Backend {
     /// The last checks were good, and only the damping of flaps keeps the backend down.
     damped: AtomicBool,
     pub(super) drain: Drain,
-    /// When a check last found the backend up again; 0 = the backend never was down.
-    pub(super) rose_ms: AtomicU64,
-    ejection: Mutex<Ejection>,
-    checks: Mutex<Checks>,
+    /// When a check last found the backend up again, as [`health::ClockMs`](super::health::ClockMs); 0 = the backend
+    /// never was down.
+    pub(super) rose_ms: AtomicI64,
+    pub(super) ejection: Mutex<Ejection>,
+    pub(super) checks: Mutex<Checks>,
     refusals: Mutex<Option<ResponseRefusals>>,
     leases: Padded<AtomicU64>,
 }
 
 #[derive(Debug)]
-struct Checks {
-    checked: CheckHistory,
+pub(super) struct Checks {
+    pub(super) checked: CheckHistory,
     /// What the last check found wrong; empty after a good check.
-    complaint: String,
+    pub(super) complaint: String,
 }
 
 /// Responses of a backend that were refused.
@@ -136,7 +137,7 @@ impl Backend {
             failures: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             damped: AtomicBool::new(false),
-            rose_ms: AtomicU64::new(0),
+            rose_ms: AtomicI64::new(0),
             drain: Drain::carried(before.map(|before| &before.drain)),
             ejection: Mutex::default(),
             checks: Mutex::new(Checks { checked: CheckHistory::new(standing), complaint: String::new() }),
@@ -277,7 +278,7 @@ impl Backend {
         let rules = CheckRules::from(check);
         let after = checks.checked.observe(result.is_ok(), rules, now_ms);
         let damped = checks.checked.damped(rules);
-        self.damped.store(damped.is_some(), Relaxed);
+        self.show_damped(damped.is_some());
         checks.complaint = match (result, damped) {
             (Err(complaint), _) => complaint.to_owned(),
             (Ok(()), Some((good, needed))) => {
@@ -286,12 +287,28 @@ impl Backend {
             (Ok(()), None) => String::new(),
         };
         if after == CheckState::Up && matches!(before, CheckState::Down | CheckState::Awaited) {
-            self.rose_ms.store(now_ms.max(1), Relaxed);
+            self.rose_ms.store(signed(now_ms.max(1)), Relaxed);
             self.pardon(now_ms);
         }
-        self.standing.store(after as u8, Relaxed);
-        self.closing.store(after == CheckState::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
+        self.show_standing(after, on_marked_down);
         (before != after).then_some(after)
+    }
+
+    /// Copies the state by checks to where connections read it.
+    pub(super) fn show_standing(&self, standing: CheckState, on_marked_down: OnMarkedDown) {
+        self.standing.store(standing as u8, Relaxed);
+        self.closing.store(standing == CheckState::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
+    }
+
+    /// Copies the damping of flaps to where the status reads it.
+    pub(super) fn show_damped(&self, damped: bool) {
+        self.damped.store(damped, Relaxed);
+    }
+
+    /// Copies the ejection to where connections read it.
+    pub(super) fn show_ejection(&self, ejection: &Ejection) {
+        self.failures.store(ejection.failures(), Relaxed);
+        self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
     }
 
     /// Forgets the result of all checks, because checks were switched off.
@@ -315,8 +332,7 @@ impl Backend {
     ) -> Option<Duration> {
         let mut ejection = lock(&self.ejection);
         let ejected = ejection.failed(eject, now_ms, allowed);
-        self.failures.store(ejection.failures(), Relaxed);
-        self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
+        self.show_ejection(&ejection);
         ejected
     }
 
@@ -324,8 +340,7 @@ impl Backend {
     fn pardon(&self, now_ms: u64) {
         let mut ejection = lock(&self.ejection);
         ejection.pardoned(now_ms);
-        self.failures.store(0, Relaxed);
-        self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
+        self.show_ejection(&ejection);
     }
 
     /// Forgets failures. Writes shared memory only if there were some.
@@ -350,14 +365,15 @@ impl Backend {
         self.drain.is_over(now_ms)
     }
 
-    /// When a command drained the backend, in milliseconds of the process's clock; `None`: it is not draining.
-    pub fn draining_since(&self) -> Option<u64> {
-        self.drain.since_ms()
+    /// Milliseconds since a command drained the backend; `None`: it is not draining.
+    pub fn draining_for(&self, now_ms: u64) -> Option<u64> {
+        self.drain.times().map(|times| passed(times.since_ms, now_ms))
     }
 
-    /// When the deadline of the drain passed, on the same clock; `None`: it has not.
-    pub fn drained_since(&self, now_ms: u64) -> Option<u64> {
-        self.drain.over_since_ms(now_ms)
+    /// Milliseconds since the deadline of the drain passed; `None`: it has not.
+    pub fn drained_for(&self, now_ms: u64) -> Option<u64> {
+        let times = self.drain.times().filter(|_| self.drained(now_ms));
+        times.map(|times| passed(times.deadline_ms, now_ms))
     }
 
     /// Runtime state as one word: `draining` or `drained`; `None` = neither.

@@ -3,30 +3,49 @@
 //! Closes nothing; the housekeeping does. A drain in the configuration is weight 0. Invariant: until its deadline a
 //! draining backend serves known clients as before; after the deadline it serves no client.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::Pool;
+use super::health::{ClockMs, signed};
 
 /// Deadline of a backend that is not draining.
-const NEVER: u64 = u64::MAX;
+const NEVER: ClockMs = ClockMs::MAX;
+
+/// When a drain was commanded, and when it ends the service of known clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// When the command was given.
+    pub since_ms: ClockMs,
+    /// End of service for known clients.
+    pub deadline_ms: ClockMs,
+}
 
 /// Drain of one backend.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// End of service for known clients, in milliseconds of the process's clock.
-    deadline_ms: AtomicU64,
-    /// When the command was given, on the same clock; without meaning for a backend that is not draining.
-    since_ms: AtomicU64,
+    /// End of service for known clients.
+    deadline_ms: AtomicI64,
+    /// When the command was given; without meaning for a backend that is not draining.
+    since_ms: AtomicI64,
 }
 
 impl Drain {
     /// Takes over the drain of the backend that had this name before.
     pub(super) fn carried(before: Option<&Self>) -> Self {
-        let carried = |of: fn(&Self) -> &AtomicU64, new| before.map_or(new, |before| of(before).load(Relaxed));
-        Self {
-            deadline_ms: AtomicU64::new(carried(|drain| &drain.deadline_ms, NEVER)),
-            since_ms: AtomicU64::new(carried(|drain| &drain.since_ms, 0)),
-        }
+        let times = before.and_then(Self::times).unwrap_or(DrainTimes { since_ms: 0, deadline_ms: NEVER });
+        Self { deadline_ms: AtomicI64::new(times.deadline_ms), since_ms: AtomicI64::new(times.since_ms) }
+    }
+
+    /// The times of a drain that was begun elsewhere.
+    pub(super) fn set(&self, times: DrainTimes) {
+        self.since_ms.store(times.since_ms, Relaxed);
+        self.deadline_ms.store(times.deadline_ms, Relaxed);
+    }
+
+    /// The times of the drain; `None`: the backend is not draining.
+    pub(super) fn times(&self) -> Option<DrainTimes> {
+        let times = DrainTimes { since_ms: self.since_ms.load(Relaxed), deadline_ms: self.deadline_ms.load(Relaxed) };
+        (times.deadline_ms != NEVER).then_some(times)
     }
 
     /// True from the command on, until `Ready`.
@@ -38,17 +57,7 @@ impl Drain {
     /// True if the deadline has passed.
     #[inline]
     pub(super) fn is_over(&self, now_ms: u64) -> bool {
-        self.deadline_ms.load(Relaxed) <= now_ms
-    }
-
-    /// When the drain was commanded; `None`: the backend is not draining.
-    pub(super) fn since_ms(&self) -> Option<u64> {
-        self.is_on().then(|| self.since_ms.load(Relaxed))
-    }
-
-    /// When the deadline passed; `None`: it has not.
-    pub(super) fn over_since_ms(&self, now_ms: u64) -> Option<u64> {
-        Some(self.deadline_ms.load(Relaxed)).filter(|deadline_ms| *deadline_ms <= now_ms)
+        self.deadline_ms.load(Relaxed) <= signed(now_ms)
     }
 }
 
@@ -67,8 +76,9 @@ impl Pool {
     /// Gives a backend this state. Returns false if no backend has the name.
     pub fn order(&self, backend: &str, order: AdminState, now_ms: u64) -> bool {
         let Some(backend) = self.backends().iter().find(|known| known.name() == backend) else { return false };
+        let now_ms = signed(now_ms);
         let deadline_ms = match order {
-            AdminState::Drain => now_ms + self.config().drain_deadline.as_millis() as u64,
+            AdminState::Drain => now_ms + self.config().drain_deadline.as_millis() as ClockMs,
             AdminState::Close => now_ms,
             AdminState::Ready => NEVER,
         };

@@ -18,6 +18,21 @@ pub const FLAP_MS: u64 = 60_000;
 /// Time without a fall after which earlier flaps are forgotten.
 pub const STABLE_MS: u64 = 300_000;
 
+/// Milliseconds of the process's clock; negative: before the process started, where another process has seen it.
+pub type ClockMs = i64;
+
+/// A time of the process's clock among those before its start.
+#[inline]
+pub(super) fn signed(now_ms: u64) -> ClockMs {
+    ClockMs::try_from(now_ms).unwrap_or(ClockMs::MAX)
+}
+
+/// Milliseconds from one time to a later one; 0 if it is not later.
+#[inline]
+pub(super) fn passed(since_ms: ClockMs, now_ms: u64) -> u64 {
+    u64::try_from(signed(now_ms).saturating_sub(since_ms)).unwrap_or(0)
+}
+
 /// State of a backend by its checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -59,13 +74,14 @@ impl From<&Check> for CheckRules {
 /// Counts the checks of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckHistory {
-    standing: CheckState,
+    /// State after the last check.
+    pub standing: CheckState,
     /// Checks in a row that contradict `standing`.
-    against: u32,
+    pub against: u32,
     /// Factor of `rise`, from 1 on.
-    damping: u32,
+    pub damping: u32,
     /// Time of the last change from down to up.
-    rose_ms: Option<u64>,
+    pub rose_ms: Option<ClockMs>,
 }
 
 impl CheckHistory {
@@ -97,7 +113,7 @@ impl CheckHistory {
             (CheckState::Down, true) => {
                 self.against += 1;
                 if self.against >= self.needed(rules) {
-                    *self = Self { standing: CheckState::Up, against: 0, rose_ms: Some(now_ms), ..*self };
+                    *self = Self { standing: CheckState::Up, against: 0, rose_ms: Some(signed(now_ms)), ..*self };
                 }
             }
         }
@@ -116,7 +132,7 @@ impl CheckHistory {
     }
 
     fn fall(&mut self, rules: CheckRules, now_ms: u64) {
-        match self.rose_ms.map(|rose_ms| now_ms.saturating_sub(rose_ms)) {
+        match self.rose_ms.map(|rose_ms| passed(rose_ms, now_ms)) {
             Some(up_ms) if up_ms < FLAP_MS => self.damping = (self.damping * 2).min(rules.flap_damping),
             Some(up_ms) if up_ms >= STABLE_MS => self.damping = 1,
             _ => {}
@@ -129,11 +145,11 @@ impl CheckHistory {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ejection {
     /// Failed connections in a row.
-    failures: u32,
+    pub failures: u32,
     /// Ejections so far; each doubles the next. For every `max` of service between two, one is forgotten.
-    count: u32,
-    /// End of the last ejection, in milliseconds of the process's clock.
-    until_ms: u64,
+    pub count: u32,
+    /// End of the last ejection.
+    pub until_ms: ClockMs,
 }
 
 impl Ejection {
@@ -141,14 +157,14 @@ impl Ejection {
     /// `max`, if `allowed` returns true; else the next failure tries again. Returns the length of an ejection that
     /// starts now. A failure during an ejection does not count: that connection was begun before.
     pub fn failed(&mut self, eject: &Eject, now_ms: u64, allowed: impl FnOnce() -> bool) -> Option<Duration> {
-        if now_ms < self.until_ms {
+        if self.holds(now_ms) {
             return None;
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures < eject.failures || !allowed() {
             return None;
         }
-        let served_ms = u128::from(now_ms - self.until_ms);
+        let served_ms = u128::from(passed(self.until_ms, now_ms));
         let forgotten = served_ms / eject.max.as_millis().max(1);
         self.count = self.count.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX));
         let length = eject.base.saturating_mul(1_u32.checked_shl(self.count).unwrap_or(u32::MAX)).min(eject.max);
@@ -157,7 +173,7 @@ impl Ejection {
             failures: 0,
             // A count beyond the one that reaches `max` would only take longer to forget.
             count: if length < eject.max { self.count + 1 } else { self.count },
-            until_ms: now_ms.saturating_add(length_ms),
+            until_ms: signed(now_ms.saturating_add(length_ms)),
         };
         Some(length)
     }
@@ -170,7 +186,12 @@ impl Ejection {
     /// Ends the ejection and forgets failures, because checks found the backend down and then up again. The next
     /// ejection is as long as if this one had run to its end.
     pub fn pardoned(&mut self, now_ms: u64) {
-        (self.failures, self.until_ms) = (0, self.until_ms.min(now_ms));
+        (self.failures, self.until_ms) = (0, self.until_ms.min(signed(now_ms)));
+    }
+
+    /// True while the backend is ejected.
+    pub fn holds(&self, now_ms: u64) -> bool {
+        signed(now_ms) < self.until_ms
     }
 
     /// Number of failed connections in a row.
@@ -178,9 +199,10 @@ impl Ejection {
         self.failures
     }
 
-    /// End of the last ejection, in milliseconds of the process's clock; 0 = there was none.
+    /// End of the last ejection, in milliseconds of the process's clock; 0: there was none, or before the process
+    /// started.
     pub fn until_ms(&self) -> u64 {
-        self.until_ms
+        u64::try_from(self.until_ms).unwrap_or(0)
     }
 }
 

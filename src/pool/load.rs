@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::Pool;
 use super::candidates::{Candidates, is_full};
+use super::health::passed;
 use super::placement_key::PlacementKey;
 use super::scene::HealthView;
 use crate::outcome::Ended;
@@ -75,7 +76,7 @@ impl<'p> LoadRules<'p> {
         let Some(over) = self.pool.config.slow_start else { return true };
         let backend = &self.pool.backends[index];
         let rose_ms = backend.rose_ms.load(Relaxed);
-        let (passed, over) = (self.now_ms.saturating_sub(rose_ms), over.as_millis() as u64);
+        let (passed, over) = (passed(rose_ms, self.now_ms), over.as_millis() as u64);
         if rose_ms == 0 || passed >= over {
             return true;
         }

@@ -14,6 +14,7 @@ mod load;
 pub mod pick;
 mod placement_key;
 pub mod request_cookie;
+mod resume;
 pub mod scene;
 pub mod table;
 
@@ -27,8 +28,9 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 pub use self::backend::{Backend, Health, Lease};
-pub use self::drain::AdminState;
+pub use self::drain::{AdminState, DrainTimes};
 pub use self::pick::Pick;
+pub use self::resume::CheckResults;
 pub use self::scene::PickScene;
 pub use self::table::{HotKey, PoolTable, Remember, StickTables};
 
@@ -221,6 +223,28 @@ impl Pool {
     pub fn connect_succeeded(&self, backend: &Arc<Backend>) {
         backend.connect_succeeded();
     }
+}
+
+/// A backend that no snapshot has, for a connection that another process has established. `pool`: the pool of this name,
+/// if there is one; its backend of this name shares counters and drain.
+pub fn departed(
+    pool: Option<&Pool>,
+    pool_name: &str,
+    name: &str,
+    address: config::Address,
+    workers: usize,
+) -> Arc<Backend> {
+    let shared = pool.map_or_else(|| Arc::new(PoolShared::new(pool_name, workers)), |pool| Arc::clone(&pool.shared));
+    let before = pool.and_then(|pool| pool.backends.iter().find(|backend| backend.name() == name));
+    let config = config::Backend {
+        name: name.to_owned(),
+        address,
+        weight: 0,
+        location: Vec::new(),
+        backup: false,
+        max_connections: None,
+    };
+    Arc::new(Backend::new(shared, &config, before.map(|before| &**before), workers, CheckState::Unchecked))
 }
 
 /// Names of backends that the pool had before, and does not have in this configuration.

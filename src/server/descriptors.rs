@@ -22,6 +22,11 @@ pub(super) fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
+/// How many descriptors this process may open.
+pub(super) fn limit() -> u64 {
+    limit_and_reserved().0
+}
+
 /// The most connections that may be open: two descriptors each, of those that nothing else needs.
 pub(super) fn connections_max(snapshot: &Snapshot, workers: usize) -> usize {
     let (limit, reserved) = limit_and_reserved();

@@ -1,13 +1,11 @@
-//! [`Drains`]: drains by command that outlive their reason: one that a restart has ended, and one that stands for long.
+//! [`Drains`]: drains by command that stand for long, and may have been forgotten.
 //!
-//! Drains no backend (`pool::drain` does), and takes no drain up again: the operator decides. Invariant: a backend that
-//! a command drained in an earlier process, and that serves again because of the restart alone, is named in the log,
-//! the metrics and the status until a command about it.
+//! Drains no backend (`pool::drain` does), and ends no drain: the operator decides. Invariant: a backend that a command
+//! has drained is named in the log once in each [`REPEAT`] until a command about it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::lock::InstanceLock;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Snapshot;
 
@@ -19,67 +17,27 @@ const REPEAT: Duration = Duration::from_secs(86_400);
 /// What is known about drains by command.
 #[derive(Debug, Default)]
 pub(super) struct Drains {
-    lock: Option<InstanceLock>,
-    /// Backends, as `POOL/NAME`, that were drained when an earlier process ended, without a command since.
-    forgotten: BTreeSet<String>,
-    /// When the log next names a backend that is drained.
+    /// When the log next names a backend, `POOL/NAME`, that is drained.
     due_ms: BTreeMap<String, u64>,
 }
 
 impl Drains {
-    /// Takes over what the process before has kept in the lock file.
-    pub(super) fn new(lock: Option<InstanceLock>) -> Self {
-        let forgotten = lock.as_ref().map(InstanceLock::kept).unwrap_or_default();
-        Self { lock, forgotten, due_ms: BTreeMap::new() }
-    }
-
-    /// Gives up the lock: names in its file are the next process's from here on. False: there was no lock.
-    pub(super) fn give_up_lock(&mut self) -> bool {
-        self.lock.take().map(InstanceLock::give_up).is_some()
-    }
-
-    /// True if a restart has ended the drain of this backend, and no command has been given since.
-    pub(super) fn is_forgotten(&self, pool: &str, backend: &str) -> bool {
-        !self.forgotten.is_empty() && self.forgotten.contains(&format!("{pool}/{backend}"))
-    }
-
-    /// The backends that serve clients although a command had drained them.
-    pub(super) fn forgotten(&self, snapshot: &Snapshot) -> Vec<String> {
-        let serves = |(pool, backend): (&Pool, &Backend)| {
-            let name = format!("{}/{}", pool.name(), backend.name());
-            let config = pool.config().backends.iter().find(|config| config.name == backend.name());
-            let takes_clients = config.is_some_and(|config| config.weight > 0) && !backend.draining();
-            (takes_clients && self.forgotten.contains(&name)).then_some(name)
-        };
-        backends(snapshot).filter_map(serves).collect()
-    }
-
-    /// Notes that a command was given about a backend, and keeps all drains for the next process.
-    pub(super) fn ordered(&mut self, pool: &str, backend: &str, snapshot: &Snapshot) {
-        let name = format!("{pool}/{backend}");
-        self.forgotten.remove(&name);
-        self.due_ms.remove(&name);
-        let draining = backends(snapshot).filter(|(_, backend)| backend.draining());
-        let draining = draining.map(|(pool, backend)| format!("{}/{}", pool.name(), backend.name()));
-        let names = draining.chain(self.forgotten.iter().cloned()).collect();
-        if let Some(lock) = &self.lock
-            && let Err(error) = lock.keep(&names)
-        {
-            tracing::warn!("the lock file of the admin socket: {error}; a restart will not name this drain");
-        }
+    /// Notes that a command was given about a backend.
+    pub(super) fn ordered(&mut self, pool: &str, backend: &str) {
+        self.due_ms.remove(&format!("{pool}/{backend}"));
     }
 
     /// Sentences for the log about drains that stand for long.
     pub(super) fn overdue(&mut self, snapshot: &Snapshot, now_ms: u64) -> Vec<String> {
         let mut lines = Vec::new();
         for (pool, backend) in backends(snapshot) {
-            let Some(since_ms) = backend.drained_since(now_ms).filter(|since| now_ms - since >= ms(LONG)) else {
+            let Some(for_ms) = backend.drained_for(now_ms).filter(|for_ms| *for_ms >= ms(LONG)) else {
                 continue;
             };
             let name = format!("{}/{}", pool.name(), backend.name());
             if self.due_ms.get(&name).is_none_or(|due_ms| *due_ms <= now_ms) {
                 self.due_ms.insert(name.clone(), now_ms + ms(REPEAT));
-                let hours = (now_ms - since_ms) / ms(LONG);
+                let hours = for_ms / ms(LONG);
                 lines.push(format!(
                     "backend {name} was drained by command and has served no client for {hours} h; \
                      `sessile ready {name}` ends the drain"
@@ -118,20 +76,6 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_a_restart_ended_is_named_until_a_command_about_its_backend() {
-        let snapshot = snapshot();
-        let forgotten = ["web/a", "web/c", "web/gone"].map(str::to_owned).into();
-        let mut drains = Drains { forgotten, ..Drains::default() };
-        assert_eq!(drains.forgotten(&snapshot), ["web/a"], "c is drained by the file, and the last one is not there");
-        assert!(drains.is_forgotten("web", "a") && !drains.is_forgotten("web", "b"));
-        drains.ordered("web", "b", &snapshot);
-        assert!(drains.is_forgotten("web", "a"));
-        snapshot.pools[0].order("a", AdminState::Drain, 0);
-        drains.ordered("web", "a", &snapshot);
-        assert!(!drains.is_forgotten("web", "a") && drains.forgotten(&snapshot).is_empty());
-    }
-
-    #[test]
     fn a_drain_that_stands_for_long_is_named_once_a_day() {
         let (snapshot, mut drains) = (snapshot(), Drains::default());
         snapshot.pools[0].order("a", AdminState::Drain, 1_000);
@@ -142,7 +86,7 @@ mod tests {
         assert!(drains.overdue(&snapshot, over_ms + ms(REPEAT) - 1).is_empty());
         assert_eq!(drains.overdue(&snapshot, over_ms + ms(REPEAT)).len(), 1);
         snapshot.pools[0].order("a", AdminState::Ready, over_ms + 1);
-        drains.ordered("web", "a", &snapshot);
+        drains.ordered("web", "a");
         assert!(drains.overdue(&snapshot, over_ms + 3 * ms(REPEAT)).is_empty());
     }
 }

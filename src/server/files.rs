@@ -4,7 +4,6 @@
 //! Builds no snapshot and binds nothing. Invariant: a result holds either every problem of the text and of the files
 //! that it names, each with the place of the key in the text, or everything that a snapshot is built from.
 
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +12,12 @@ use std::time::SystemTime;
 use super::own_files;
 use crate::clock;
 use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
+use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
 use crate::tls::Termination;
+use crate::waiting;
 
 /// Device, inode and time of creation, if the file system has it: the inode of a file that was replaced is reused at
 /// once.
@@ -36,7 +37,8 @@ pub(super) struct ReadConfig {
 /// from this snapshot.
 pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{file}: {error}")])?;
+    let text = regular_file::read(path, CONFIGURATION_MAX).and_then(WholeFile::text);
+    let text = text.map_err(|error| vec![format!("{file}: {error}")])?;
     check_text(&file, &text, in_force)
 }
 
@@ -113,17 +115,16 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
 
 /// The text of a file with secrets, and whether every user of this machine can read it.
 fn read_secret(path: &Path) -> std::io::Result<(String, bool)> {
-    let mut file = std::fs::File::open(path)?;
-    let exposed = is_open_to_all(file.metadata()?.mode());
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok((text, exposed))
+    let file = regular_file::read(path, SECRET_MAX)?;
+    let exposed = is_open_to_all(file.mode);
+    Ok((file.text()?, exposed))
 }
 
 /// Tells a file from another that has taken its place; a file that is only written anew keeps its identity. `None`: it
 /// cannot be found.
 pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
-    let metadata = std::fs::metadata(path).ok()?;
+    let look = || std::fs::metadata(path);
+    let metadata = waiting::on(|| format!("looking at \"{}\"", path.display()), look).ok()?;
     Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 

@@ -1,5 +1,5 @@
-//! What the process does at intervals: watches the configuration file, closes connections of backends that are drained
-//! or down, writes the stick-table file, names conditions that cost clients something.
+//! What the process does at intervals: closes connections of backends that are drained or down, writes the stick-table
+//! file and the state file, names conditions that cost clients something.
 //!
 //! Decides nothing about health: a backend has the state by which its connections are to close. Invariant: connections
 //! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
@@ -7,10 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
 use super::alarms::{AlarmFacts, LimitFacts};
-use super::{Server, files, lock_of};
+use super::{Server, lock_of};
 use crate::clock;
 use crate::connection::Selection;
 use crate::outcome::Ended;
@@ -20,7 +18,7 @@ use crate::snapshot::{Listener, Snapshot};
 /// Time over which the connections of a backend close that is marked down, if its pool has `on_marked_down = "close"`.
 const CLOSE_OVER: Duration = Duration::from_secs(60);
 
-/// How often the file and the state of backends are looked at while no backend is closing.
+/// How often the state of backends is looked at while no backend is closing.
 const TICK: Duration = Duration::from_millis(500);
 
 /// How often some connections of a closing backend are ended: every second sees about as many.
@@ -36,15 +34,12 @@ struct Closing {
 }
 
 impl Server {
-    /// Watches the file and closes connections of backends, for ever. Sends to `changed` when the file was replaced.
-    pub(super) async fn keep_house(self: Arc<Self>, changed: mpsc::Sender<()>) {
+    /// Closes connections of backends and watches the alarms, for ever.
+    pub(super) async fn keep_house(self: Arc<Self>) {
         let mut closing: Vec<Closing> = Vec::new();
         loop {
             tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
             let snapshot = self.current.load_full();
-            if snapshot.config.process.watch && self.file_was_replaced() {
-                let _ = changed.try_send(());
-            }
             self.watch_alarms(&snapshot);
             closing = closing_backends(&snapshot, &closing);
             // No snapshot is held while the threads work.
@@ -55,8 +50,8 @@ impl Server {
         }
     }
 
-    /// Writes the stick-table file at intervals, for ever, on a thread that may wait for the disk. An interval that a
-    /// reload changes holds at once.
+    /// Writes the stick-table file and the state file at intervals, for ever. An interval that a reload changes holds at
+    /// once.
     pub(super) async fn write_table_file_at_intervals(self: Arc<Self>) {
         let mut last = Instant::now();
         loop {
@@ -65,24 +60,25 @@ impl Server {
                 continue;
             }
             last = Instant::now();
-            let server = Arc::clone(&self);
-            let _ = tokio::task::spawn_blocking(move || server.write_table_file(false)).await;
+            self.write_table_file(false).await;
+            // A failure is in the log.
+            let _ = self.keep_state(false).await;
         }
     }
 
-    /// Writes the stick-table file, if the configuration has one; waits for a write that is under way. `is_last`: the
+    /// Writes the stick-table file, if the configuration has one, on a thread that may wait for the disk. `is_last`: the
     /// process ends. A process that has given up its lock takes it for the time of the write, and leaves the file to the
     /// process that holds it.
-    pub(super) fn write_table_file(&self, is_last: bool) {
+    pub(super) async fn write_table_file(&self, is_last: bool) {
         let Ok(_lock) = self.writers_lock() else { return };
-        self.write_table_file_now(is_last);
+        self.write_table_file_now(is_last).await;
     }
 
     /// Writes the stick-table file without a look at the lock.
-    pub(super) fn write_table_file_now(&self, is_last: bool) {
+    pub(super) async fn write_table_file_now(&self, is_last: bool) {
         let snapshot = self.current.load_full();
-        if let Some(path) = &snapshot.config.process.stick_table_file {
-            self.stick_table_file.write(path, &snapshot, is_last);
+        if let Some(path) = snapshot.config.process.stick_table_file.clone() {
+            self.stick_table_file.write_aside(&path, snapshot, is_last).await;
         }
     }
 
@@ -107,11 +103,6 @@ impl Server {
         for line in lock_of(&self.drains).overdue(snapshot, now_ms) {
             tracing::warn!("{line}");
         }
-    }
-
-    fn file_was_replaced(&self) -> bool {
-        let now = files::identity(&self.path);
-        now.is_some() && now != *lock_of(&self.identity)
     }
 
     /// Ends the share of a backend's connections that is due in one tick, so that none is left at the end.

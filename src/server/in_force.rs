@@ -12,6 +12,7 @@ use super::{Server, descriptors, lock_of, table_file};
 use crate::admission::Admission;
 use crate::clock;
 use crate::snapshot::Snapshot;
+use crate::sticky::table::Secret;
 use crate::store::Access;
 
 /// A snapshot that can be put in force without a failure: its sockets are bound and listen.
@@ -21,28 +22,37 @@ pub(super) struct Prepared {
     access: Option<Access>,
 }
 
-/// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start.
+/// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start. `inherited`: the
+/// secret of stick tables that another process will give over.
 pub(super) fn prepare(
     previous: Option<&Snapshot>,
     read: ReadConfig,
     listen_sockets: &mut ListenSockets,
     admission: &Arc<Admission>,
     workers: usize,
+    inherited: Option<Secret>,
 ) -> Result<Prepared, Vec<String>> {
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
     let mut plan = listen_sockets.plan(&config)?;
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
     // with it, and the entries come before the first connection.
-    let table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none());
-    loaded.secret = table_file.as_deref().and_then(table_file::secret);
-    let snapshot = Snapshot::build(config, loaded, previous, workers, admission);
+    let mut table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none() && inherited.is_none());
+    match table_file.as_deref().map(table_file::secret) {
+        Some(Ok(secret)) => loaded.secret = secret,
+        Some(Err(unfinished)) => {
+            tracing::warn!("stick-table file: {unfinished}; it is not used, and known clients are forgotten");
+            table_file = None;
+        }
+        None => loaded.secret = inherited,
+    }
+    let snapshot = Arc::new(Snapshot::build(config, loaded, previous, workers, admission));
     if let Some(path) = &table_file {
         table_file::load(path, &snapshot);
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
     ListenSockets::listen(&mut plan)?;
-    Ok(Prepared { snapshot: Arc::new(snapshot), plan, access })
+    Ok(Prepared { snapshot, plan, access })
 }
 
 impl Server {
@@ -92,7 +102,7 @@ impl Server {
 }
 
 /// Sets the limits of the process and of each listener.
-fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
+pub(super) fn limit(admission: &Admission, snapshot: &Snapshot, workers: usize) {
     let limits = &snapshot.config.limits;
     let most = descriptors::connections_max(snapshot, workers);
     admission.limit(

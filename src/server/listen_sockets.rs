@@ -4,10 +4,14 @@
 //! Accepts nothing. Invariants: nothing listens before everything is bound, and a reload that is refused leaves every
 //! socket as it was; a TCP address is a group with one socket per worker, a unix or systemd socket is shared by all.
 
+mod inherit;
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+
+pub use self::inherit::Inherited;
 
 use super::own_files;
 use super::systemd::PassedSockets;
@@ -28,6 +32,10 @@ pub struct ListenSockets {
     systemd: PassedSockets,
     /// Addresses on which a process listens that stops: this one binds beside it.
     beside: Vec<Bind>,
+    /// Sockets from the process before that no listener has claimed yet.
+    inherited: Vec<Inherited>,
+    /// Numbers, in the process before, of addresses that are served on.
+    kept_on: Vec<u32>,
 }
 
 /// One address that is bound, with its sockets.
@@ -62,10 +70,19 @@ pub struct BindPlan {
 }
 
 impl ListenSockets {
-    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name; `beside`: the addresses on which
-    /// a process listens that stops.
-    pub fn new(workers: usize, systemd: PassedSockets, beside: Vec<Bind>) -> Self {
-        Self { workers, bound: Vec::new(), closing: Vec::new(), next_number: 0, systemd, beside }
+    /// Begins without sockets. `systemd`: the sockets that systemd has passed, by name. `inherited`: those that the
+    /// process before has given over; `beside`: the addresses on which a process listens that stops.
+    pub fn new(workers: usize, systemd: PassedSockets, inherited: Vec<Inherited>, beside: Vec<Bind>) -> Self {
+        Self {
+            workers,
+            bound: Vec::new(),
+            closing: Vec::new(),
+            next_number: 0,
+            systemd,
+            beside,
+            inherited,
+            kept_on: Vec::new(),
+        }
     }
 
     /// A warning for each socket from systemd that no listener of a configuration names.
@@ -76,7 +93,11 @@ impl ListenSockets {
     /// The addresses of a listener, with the ports that the kernel chose.
     pub fn addresses(&self, listener: &str) -> Vec<String> {
         let own = self.bound.iter().filter(|bound| bound.owner.0 == listener && !bound.covered);
-        own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |address| address.to_string())).collect()
+        let mut addresses: Vec<_> =
+            own.map(|bound| bound.address.map_or_else(|| bound.bind.to_string(), |at| at.to_string())).collect();
+        // One that came from a process with more workers has several groups of sockets.
+        addresses.dedup();
+        addresses
     }
 
     /// The addresses on which this process listens now, also those that it closes.
@@ -125,7 +146,9 @@ impl ListenSockets {
                     plan.kept.extend(kept);
                     continue;
                 }
-                match self.open(bind, &options, config, listener, &mut plan.made) {
+                let inherited = self.inherit(bind, &owner, &options);
+                let opened = inherited.unwrap_or_else(|| self.open(bind, &options, config, listener, &mut plan.made));
+                match opened {
                     Ok(groups) => {
                         for SocketGroup { sockets, address, pass_by, file } in groups {
                             let (number, held) = (self.next_number, sockets.iter().map(Arc::downgrade).collect());
@@ -302,7 +325,7 @@ fn adoption(snapshot: &Snapshot) -> Adoption {
 
 impl Drop for BindPlan {
     fn drop(&mut self) {
-        self.made.iter().for_each(UnixFile::remove);
+        self.made.iter().for_each(own_files::remove_socket);
         self.changed.iter().for_each(|(file, before)| file.restore(*before));
     }
 }
@@ -376,7 +399,7 @@ impl Bound {
 
     /// Removes the file of a unix socket: new clients cannot connect, and those in the backlog are still served.
     fn unlink(&self) {
-        self.file.iter().for_each(UnixFile::remove);
+        self.file.iter().for_each(own_files::remove_socket);
     }
 }
 
@@ -427,16 +450,16 @@ mod tests {
 
     #[test]
     fn new_clients_pass_by_a_process_that_stops_and_are_spread_once_it_has_closed() {
-        let (mut old, none) = (ListenSockets::new(1, PassedSockets::default(), vec![]), PassedSockets::default);
+        let (mut old, none) = (ListenSockets::new(1, PassedSockets::default(), vec![], vec![]), PassedSockets::default);
         let first = config("\"127.0.0.1:0\"");
         let plan = old.plan(&first).unwrap();
         let of_the_old = commit(&mut old, plan, first);
         let held = old.held();
         let address: SocketAddr = held[0].parse().unwrap();
         let second = config(&format!("\"{address}\""));
-        let refused = ListenSockets::new(3, none(), vec![]).plan(&second).err().unwrap();
+        let refused = ListenSockets::new(3, none(), vec![], vec![]).plan(&second).err().unwrap();
         assert!(refused[0].contains("listens there"), "{refused:?}");
-        let mut new = ListenSockets::new(3, none(), vec![Bind::Tcp(address)]);
+        let mut new = ListenSockets::new(3, none(), vec![], vec![Bind::Tcp(address)]);
         let plan = new.plan(&second).unwrap();
         let of_the_new = commit(&mut new, plan, second);
         let mut clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -455,11 +478,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("u.sock");
         let bind = format!("\"unix:{}\"", path.display());
-        let mut old = ListenSockets::new(1, PassedSockets::default(), vec![]);
+        let mut old = ListenSockets::new(1, PassedSockets::default(), vec![], vec![]);
         let plan = old.plan(&config(&bind)).unwrap();
         let of_the_old = commit(&mut old, plan, config(&bind));
         assert_eq!(old.held(), [format!("unix:{}", path.display())]);
-        let mut new = ListenSockets::new(1, PassedSockets::default(), vec![Bind::Unix(path.clone())]);
+        let mut new = ListenSockets::new(1, PassedSockets::default(), vec![], vec![Bind::Unix(path.clone())]);
         drop(new.plan(&config(&bind)).unwrap());
         let to_the_old = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let plan = new.plan(&config(&bind)).unwrap();

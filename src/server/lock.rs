@@ -1,25 +1,23 @@
-//! [`InstanceLock`]: the lock file beside the admin socket, which also keeps the names of drained backends.
+//! [`InstanceLock`]: the lock file beside the admin socket.
 //!
-//! Drains nothing (`drains.rs` decides what is kept). Invariants: one process holds the lock of an admin socket,
+//! Holds nothing but the lock. Invariants: one process holds the lock of an admin socket,
 //! whatever addresses it binds, because with `SO_REUSEPORT` a second process would take half of the connections; only
 //! the owner of the file can open it, because any process that can open it can hold the lock; the lock ends with the
 //! process at the latest.
 
-use std::collections::BTreeSet;
 use std::fs::{File, Permissions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{StartError, own_files};
 use crate::config::Config;
+use crate::regular_file;
 
 /// Mode of the lock file: only its owner can open it.
 const MODE: u32 = 0o600;
-
-/// Most bytes of the file that are read.
-const FILE_MAX: u64 = 1 << 20;
 
 /// How long a start waits for the lock of a process that may have been told to stop a moment ago.
 const SERVING_PATIENCE: Duration = Duration::from_millis(500);
@@ -31,9 +29,11 @@ const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a start looks whether the lock is free.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// The lock of this process, and the file that holds it.
+/// The lock of this process, held as long as its file is open.
 #[derive(Debug)]
-pub(super) struct InstanceLock(File);
+pub(super) struct InstanceLock {
+    file: File,
+}
 
 /// Another process holds the lock.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl InstanceLock {
         let mut said = false;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Self(file))),
+                Ok(()) => return Ok(Some(Self { file })),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(cannot(error.to_string())),
             }
@@ -73,39 +73,32 @@ impl InstanceLock {
         let Some(socket) = &config.process.admin.socket else { return Ok(None) };
         let Ok(file) = open(&socket.with_extension("lock")) else { return Ok(None) };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Err(HeldElsewhere),
             Err(TryLockError::Error(_)) => Ok(None),
         }
     }
 
-    /// Gives up the lock; the file and the names in it stay for the next process.
+    /// Gives up the lock for the next process.
     pub(super) fn give_up(self) {
-        let _ = self.0.unlock(); // fails for no open file; closing it would release the lock as well
+        let _ = self.file.unlock(); // fails for no open file; closing it would release the lock as well
     }
 
-    /// The names that the process before has kept.
-    pub(super) fn kept(&self) -> BTreeSet<String> {
-        let mut bytes = Vec::new();
-        let mut file = &self.0;
-        // A file that cannot be read keeps nothing: the lock counts, and the names are an extra.
-        let _ = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(FILE_MAX).read_to_end(&mut bytes));
-        String::from_utf8_lossy(&bytes).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    /// The lock that the process before has given over.
+    pub(super) fn inherited(file: OwnedFd) -> Self {
+        Self { file: file.into() }
     }
 
-    /// Keeps these names, and no others, for the next process.
-    pub(super) fn keep(&self, names: &BTreeSet<String>) -> io::Result<()> {
-        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
-        let mut file = &self.0;
-        file.set_len(0)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(text.as_bytes())
+    /// A copy of the lock for the process that follows: it is held for as long as either is open.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
     }
 }
 
 /// Opens the lock file. The mode of one that an earlier version has made is mended.
 fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).read(true).write(true).mode(MODE).open(path)?;
+    let mut options = File::options();
+    let file = regular_file::open_with(options.create(true).truncate(false).read(true).write(true).mode(MODE), path)?;
     if file.metadata()?.permissions().mode() & 0o777 != MODE {
         file.set_permissions(Permissions::from_mode(MODE))?;
     }
@@ -147,7 +140,6 @@ mod tests {
         let config = config(&folder.path().join("admin.sock"));
         let first = InstanceLock::take(&config).unwrap().unwrap();
         assert_eq!(InstanceLock::take_again(&config).err(), Some(HeldElsewhere));
-        first.keep(&BTreeSet::from(["web/a".to_owned()])).unwrap();
         let leaves = std::thread::spawn(move || {
             // Longer than a start waits for a process that serves.
             std::thread::sleep(SERVING_PATIENCE + Duration::from_millis(200));
@@ -155,7 +147,6 @@ mod tests {
         });
         let second = InstanceLock::take(&config).unwrap().unwrap();
         leaves.join().unwrap();
-        assert_eq!(second.kept(), BTreeSet::from(["web/a".to_owned()]));
         drop(second);
         assert!(InstanceLock::take_again(&config).unwrap().is_some());
     }
@@ -171,19 +162,5 @@ mod tests {
         let refused = InstanceLock::take(&config).unwrap_err();
         assert!(refused.lines[0].ends_with("another sessile runs with this admin socket"), "{refused:?}");
         assert!(begun.elapsed() < LEAVING_PATIENCE / 2);
-    }
-
-    #[test]
-    fn names_are_kept_for_the_next_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admin.lock");
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        let lock = InstanceLock(open(&path).unwrap());
-        assert_eq!(lock.kept(), names(&[]));
-        lock.keep(&names(&["web/b", "web/a"])).unwrap();
-        lock.keep(&names(&["web/a"])).unwrap();
-        assert_eq!(lock.kept(), names(&["web/a"]));
-        drop(lock);
-        assert_eq!(InstanceLock(open(&path).unwrap()).kept(), names(&["web/a"]));
     }
 }

@@ -6,20 +6,29 @@
 mod alarms;
 mod descriptors;
 mod drains;
+mod file_watch;
 mod files;
 mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+pub mod notify;
 mod own_files;
 mod plan;
 mod predecessors;
+mod readings;
 mod reload;
+mod reports;
 mod restart;
+mod runtime_state;
+mod signals;
+mod start;
+mod state_file;
 mod status;
 mod stop;
 mod systemd;
 mod table_file;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,8 +36,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::alarms::{Alarms, LogLosses};
 use self::drains::Drains;
@@ -36,15 +44,20 @@ use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
-use self::predecessors::Predecessors;
+use self::notify::ServiceManager;
+use self::readings::Readings;
 use self::restart::RestartState;
+use self::signals::{Signals, stop_signal};
+use self::start::{Begun, Beside};
+use self::state_file::StateFile;
 use self::systemd::PassedSockets;
 use self::table_file::TableFileWriter;
-use crate::access_log::{AccessLog, StandardError, StandardOutput};
+use self::upgrade::{Predecessor, Successor};
+use crate::access_log::{self, AccessLog, StandardOutput};
 use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
-use crate::config::{self, Bind, Config, LogFormat, LogLevel};
+use crate::config::{self, Config};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -88,15 +101,34 @@ pub struct Server {
     reloads: Mutex<Reloads>,
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
-    stick_table_file: TableFileWriter,
+    stick_table_file: Arc<TableFileWriter>,
+    /// Shared with the threads that write it.
+    state_file: Arc<StateFile>,
     /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
     admin_socket: Mutex<Option<AdminSocket>>,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
+    /// The lock of the admin socket; `None`: there is none, or another process has it now.
+    lock: Mutex<Option<InstanceLock>>,
+    /// Learns what the process does.
+    manager: ServiceManager,
     /// Identity of the file that was read last; `None`: it could not be found.
-    identity: Mutex<Option<FileIdentity>>,
+    identity: Arc<Mutex<Option<FileIdentity>>>,
+    readings: Readings,
     restart: Mutex<RestartState>,
     stopping: AtomicBool,
+    /// The file from which this process was started.
+    binary: PathBuf,
+    /// Copies of the admin sockets, for the process that follows.
+    admin_copies: Mutex<admin::SocketCopies>,
+    /// Ends the admin interface.
+    stop_admin: Mutex<watch::Sender<bool>>,
+    /// Leaves the file of the admin socket to the process that follows; `None`: there is no file.
+    leave_admin_file: Mutex<Option<Arc<AtomicBool>>>,
+    /// The process that follows, until the rest is finished.
+    successor: Mutex<Option<Successor>>,
+    /// Another process serves: what is left here is to be finished.
+    left: Notify,
 }
 
 /// The admin socket as it was bound.
@@ -106,14 +138,26 @@ struct AdminSocket {
     stopped: watch::Receiver<bool>,
 }
 
+/// How `run` starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Forget drains by command and ejections of the process before.
+    pub fresh: bool,
+}
+
 /// Serves a configuration file until a signal to stop, and returns the exit code of the process.
-pub fn run(path: &Path) -> ExitCode {
-    match start(path) {
-        Ok(()) => ExitCode::SUCCESS,
+pub fn run(path: &Path, options: RunOptions) -> ExitCode {
+    if let Some(code) = upgrade::launch_from_environment() {
+        return code;
+    }
+    match start(path, options) {
+        Ok(()) => {
+            access_log::finish_messages(LOG_PATIENCE);
+            ExitCode::SUCCESS
+        }
         Err(StartError { code, lines }) => {
-            for line in lines {
-                eprintln!("sessile: {line}");
-            }
+            let lines: Vec<_> = lines.iter().map(|line| format!("sessile: {line}")).collect();
+            access_log::print_error(&lines.join("\n"));
             code.into()
         }
     }
@@ -132,36 +176,41 @@ impl StartError {
     }
 }
 
-fn start(path: &Path) -> Result<(), StartError> {
-    let identity = files::identity(path);
-    let read = files::read(path, None).map_err(|lines| StartError { code: EXIT_CONFIG, lines })?;
-    start_logging(&read.config);
-    let lock = InstanceLock::take(&read.config)?;
+fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
-    runtime.block_on(serve(path, read, identity, lock))
+    let served = runtime.block_on(async {
+        let mut predecessor = Predecessor::of_environment().await?;
+        let begun = start::begin(path, options, predecessor.as_mut()).await;
+        if let (Err(StartError { lines, .. }), Some(predecessor)) = (&begun, &predecessor) {
+            predecessor.refuse(lines).await;
+        }
+        let mut begun = begun?;
+        if let Some(predecessor) = &mut predecessor {
+            predecessor.take_over(&begun.server, std::mem::take(&mut begun.keeps)).await?;
+        }
+        serve(begun, predecessor).await;
+        Ok(())
+    });
+    // A thread that waits for a dead disk does not keep the process.
+    runtime.shutdown_background();
+    served
 }
 
-async fn serve(
-    path: &Path,
-    read: ReadConfig,
-    identity: Option<FileIdentity>,
-    lock: Option<InstanceLock>,
-) -> Result<(), StartError> {
-    // Before anything is bound, so that a signal during the start is not lost.
-    let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
-    let mut sockets =
-        admin::Sockets::bind(&read.config.process.admin).map_err(|error| StartError::unavailable("admin", error))?;
-    let predecessors = Predecessors::greet(&read.config);
-    let (server, first) = Server::new(path, read, identity, Drains::new(lock), predecessors.listening())?;
+/// Accepts, and returns when the last connection has gone.
+async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
+    let Begun { server, first, mut sockets, signals, stopping, .. } = begun;
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
-    predecessors.serving();
+    stopping.serving();
     server.announce(sockets.http_address());
+    if let Some(predecessor) = predecessor {
+        tokio::spawn(predecessor.take_the_rest(Arc::clone(&server)));
+    }
 
-    let (stop_admin, stopped) = watch::channel(false);
+    let stopped = lock_of(&server.stop_admin).subscribe();
     *lock_of(&server.admin_socket) = sockets.unix_file().map(|file| AdminSocket {
         config: server.current.load().config.process.admin.clone(),
         file: file.clone(),
@@ -169,28 +218,30 @@ async fn serve(
     });
     sockets.take_http().into_iter().for_each(|port| server.serve_port(port));
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
+    server.report_ready();
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
-    let _ = stop_admin.send(true);
+    *lock_of(&server.admin_copies) = admin::SocketCopies::default();
+    lock_of(&server.stop_admin).send_replace(true);
     server.give_up_port().await;
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
-    server.write_table_file(true);
+    server.write_table_file(true).await;
     let access_log = lock_of(&server.access_log).take();
     if let Some(access_log) = access_log {
         access_log.finish(LOG_PATIENCE);
     }
-    Ok(())
 }
 
 impl Server {
     /// Prepares the first snapshot and starts every thread; nothing is accepted yet.
     fn new(
         path: &Path,
+        options: RunOptions,
         read: ReadConfig,
         identity: Option<FileIdentity>,
-        drains: Drains,
-        beside: Vec<Bind>,
+        lock: Option<InstanceLock>,
+        Beside { predecessor, stopping }: Beside<'_>,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
@@ -199,9 +250,13 @@ impl Server {
         let admission = Arc::new(Admission::new(usize::MAX));
         let passed = PassedSockets::from_environment();
         passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let mut listen_sockets = ListenSockets::new(count, passed, beside);
-        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count)
+        let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
+        let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
+        let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
+        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
+        // Before a thread serves the first client.
+        let state_file = Arc::new(StateFile::start(&first.snapshot, options.fresh));
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
         let access_log = AccessLog::start(process.log.format, StandardOutput)
@@ -228,13 +283,23 @@ impl Server {
             probes: Mutex::new(Probes::new(clock::now_ms)),
             reloads: Mutex::default(),
             bound: Mutex::default(),
-            stick_table_file: TableFileWriter::default(),
+            stick_table_file: Arc::default(),
+            state_file,
             admin_socket: Mutex::default(),
             alarms: Mutex::default(),
-            drains: Mutex::new(drains),
-            identity: Mutex::new(identity),
+            drains: Mutex::default(),
+            lock: Mutex::new(lock),
+            manager: ServiceManager::from_environment(),
+            identity: Arc::new(Mutex::new(identity)),
+            readings: Readings::new(),
             restart: Mutex::default(),
             stopping: AtomicBool::new(false),
+            binary: start::binary(),
+            admin_copies: Mutex::default(),
+            stop_admin: Mutex::new(watch::Sender::new(false)),
+            leave_admin_file: Mutex::default(),
+            successor: Mutex::default(),
+            left: Notify::new(),
         };
         Ok((Arc::new(server), first))
     }
@@ -245,12 +310,6 @@ impl Server {
         }
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
-        }
-        for backend in lock_of(&self.drains).forgotten(&self.current.load()) {
-            tracing::warn!(
-                "backend {backend} was drained by command in the process before and serves clients again; \
-                 `sessile drain {backend}` drains it, `sessile ready {backend}` ends this message"
-            );
         }
         tracing::info!(
             "ready: {} workers, at most {} connections, digest {:016x}",
@@ -263,23 +322,37 @@ impl Server {
     /// Follows signals and keeps house until the last connection has gone.
     async fn attend(self: &Arc<Self>, mut signals: Signals) {
         let (changed, mut file_changed) = mpsc::channel(1);
-        let housekeeping = tokio::spawn(Arc::clone(self).keep_house(changed));
         let table_file = tokio::spawn(Arc::clone(self).write_table_file_at_intervals());
-        let predecessors = tokio::spawn(Arc::clone(self).watch_predecessors());
+        let housekeeping = [
+            tokio::spawn(Arc::clone(self).keep_house()),
+            tokio::spawn(Arc::clone(self).watch_file(changed)),
+            tokio::spawn(Arc::clone(self).watch_predecessors()),
+            tokio::spawn(Arc::clone(self).report()),
+        ];
         loop {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
+                _ = signals.upgrade.recv() => self.spawn_upgrade(),
+                () = self.left.notified() => {
+                    table_file.abort();
+                    tokio::select! {
+                        () = self.finish_upgrade() => {}
+                        () = stop_signal(&mut signals.stop) => self.stop().await,
+                    }
+                    housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
+                    return;
+                }
                 Some(()) = file_changed.recv() => self.spawn_reload(),
                 () = stop_signal(&mut signals.stop) => break,
             }
         }
+        self.report_stop();
         tokio::select! {
             () = self.stop() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
-        housekeeping.abort();
         table_file.abort();
-        predecessors.abort();
+        housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     /// Lines that the access log has lost so far.
@@ -299,6 +372,12 @@ impl Server {
         });
     }
 
+    /// Upgrades to the file from which this process was started, in a task of its own.
+    fn spawn_upgrade(self: &Arc<Self>) {
+        let server = Arc::clone(self);
+        tokio::spawn(async move { server.upgrade_to(None).await });
+    }
+
     /// Binds the admin socket again if its file was deleted, as a program that cleans folders may do. A signal is then
     /// the only way to reach the process.
     fn renew_admin_socket(self: &Arc<Self>) {
@@ -310,65 +389,6 @@ impl Server {
             Err(error) => tracing::error!("the file of the admin socket is gone: {error}"),
         }
     }
-}
-
-/// Signals within this time of the first one to stop are repetitions of it: `timeout` and some supervisors send two.
-const REPETITION: Duration = Duration::from_secs(1);
-
-/// The signals that this process follows.
-struct Signals {
-    reload: Signal,
-    /// Each of these begins the stop: images of nginx and HAProxy are stopped by SIGQUIT and SIGUSR1.
-    stop: [Signal; 4],
-    /// Received and ignored; the default action of SIGALRM would end the process.
-    _ignored: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let stop = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::user_defined1()];
-        let [a, b, c, d] = stop.map(signal);
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            stop: [a?, b?, c?, d?],
-            _ignored: signal(SignalKind::alarm())?,
-        })
-    }
-
-    /// Waits for another signal to stop than the one that was received at `first`.
-    async fn stop_again(&mut self, first: Instant) {
-        loop {
-            stop_signal(&mut self.stop).await;
-            if first.elapsed() >= REPETITION {
-                return;
-            }
-        }
-    }
-}
-
-/// Waits for one of the signals to stop.
-async fn stop_signal([terminate, interrupt, quit, user1]: &mut [Signal; 4]) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = quit.recv() => {}
-        _ = user1.recv() => {}
-    }
-}
-
-/// Sends messages of the process to standard error; the access log goes to standard output.
-fn start_logging(config: &Config) {
-    let level = match config.process.log.level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-    };
-    let subscriber = tracing_subscriber::fmt().with_writer(|| StandardError).with_max_level(level).with_target(false);
-    let _ = match config.process.log.format {
-        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
-    };
 }
 
 /// Locks a mutex. A thread that panicked while it held the lock leaves a value that is good enough to go on with.

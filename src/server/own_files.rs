@@ -1,23 +1,32 @@
 //! The files that the process writes: [`problems`] names those that cannot be written, [`make_folder`] makes the folder
-//! of one.
+//! of one, [`replace`] puts another file in the place of one.
 //!
-//! Writes no file itself. Invariant: `check` and `run` judge by the same rules, so that a configuration that `check`
-//! accepts does not fail for want of a folder, as long as the same user runs both.
+//! Knows no contents. Invariants: `check` and `run` judge by the same rules, so that a configuration that `check`
+//! accepts does not fail for want of a folder, as long as the same user runs both; a file is replaced whole or not at
+//! all.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::config::{Bind, Config, FileProblem};
+use crate::detached::{self, Patience};
+use crate::regular_file;
 use crate::socket;
+use crate::socket::unix_file::UnixFile;
+use crate::waiting;
 
 /// Mode of a folder for sockets, which other users connect to.
 pub(super) const OPEN: u32 = 0o755;
 /// Mode of a folder for files that are only for this user.
 pub(super) const PRIVATE: u32 = 0o700;
+
+/// Suffix of a file that is not whole yet.
+pub(super) const UNFINISHED: &str = ".new";
 
 /// A file that the process writes, with the key that names it.
 struct WrittenFile<'c> {
@@ -33,8 +42,12 @@ struct WrittenFile<'c> {
 /// configuration has as well are in use already, and not judged again.
 pub(super) fn problems(config: &Config, in_force: Option<&Config>) -> Vec<FileProblem> {
     let known: Vec<_> = in_force.into_iter().flat_map(files).map(|file| file.path.to_owned()).collect();
-    let new = files(config).into_iter().filter(|file| !known.iter().any(|path| path == file.path));
-    new.filter_map(|file| judge(&file).map(|bad| file.problem(&bad))).chain(unknown_groups(config)).collect()
+    let judged = |file: WrittenFile<'_>| {
+        let judge = || judge(&file).filter(|_| !known.iter().any(|path| path == file.path));
+        // Also of a file in use: its disk answers, so the thread that puts the configuration in force does not wait.
+        waiting::on(|| format!("looking at \"{}\"", file.path.display()), judge).map(|bad| file.problem(&bad))
+    };
+    files(config).into_iter().filter_map(judged).chain(unknown_groups(config)).collect()
 }
 
 /// Makes the folder of a file, and those above it, if they are missing.
@@ -44,6 +57,56 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
         io::Error::new(error.kind(), format!("the folder \"{}\" cannot be made: {error}", folder.display()))
     };
     if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed) }
+}
+
+/// Writes a new file and puts it in the place of `path`, when it is whole and on the disk. Only its owner can read it. An
+/// unfinished file has one name, so a crash leaves at most one, which the next write removes; for one `path` there is
+/// one call at a time.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    replace_unless(path, UNFINISHED, write, || false).map(drop)
+}
+
+/// Does the same by an unfinished file with this suffix; false: `keeps` became true meanwhile, and the file stays.
+pub(super) fn replace_unless(
+    path: &Path,
+    suffix: &str,
+    write: impl FnOnce(&File) -> io::Result<()>,
+    keeps: impl FnOnce() -> bool,
+) -> io::Result<bool> {
+    make_folder(path, PRIVATE)?;
+    let unfinished = with_suffix(path, suffix);
+    // The file is created anew: one that was left behind may be readable for others, and this one may hold a secret.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    write(&file)?;
+    file.sync_all()?;
+    if keeps() {
+        let _ = fs::remove_file(&unfinished);
+        return Ok(false);
+    }
+    fs::rename(&unfinished, path)?;
+    Ok(true)
+}
+
+/// The name of another file beside this one. The suffix follows the whole name, because the files of two instances may
+/// differ only in what looks like an extension.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes the file of a socket that is given up. A disk that does not answer holds the caller for a second: the next
+/// start finds the file.
+pub(super) fn remove_socket(file: &UnixFile) {
+    const PATIENCE: Patience = Patience { each: Duration::from_secs(1), whole: Duration::from_secs(1) };
+    let of_thread = file.clone();
+    if let Err(unfinished) = detached::within("remove", PATIENCE, move || of_thread.remove()) {
+        tracing::warn!("{} is not removed: {unfinished}", file.path().display());
+    }
 }
 
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {
@@ -84,6 +147,12 @@ fn judge(file: &WrittenFile<'_>) -> Option<String> {
             return Some("a file that is not a socket is in the way".to_owned());
         }
         Ok(there) if there.is_dir() => return Some("it is a folder".to_owned()),
+        // A write would replace it; a symbolic link is replaced too, whatever it leads to.
+        Ok(there) if !file.is_socket && !there.is_symlink() => {
+            if let Some(kind) = regular_file::other_kind(&there) {
+                return Some(format!("it is {kind}, not a file"));
+            }
+        }
         _ => {}
     }
     let folder = folder_of(file.path);

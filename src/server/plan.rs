@@ -14,7 +14,7 @@ impl Server {
     pub(super) async fn plan_for(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
         let before = self.current.load_full();
         let PlanRequest { file, text, clients } = request;
-        let read = on_blocking_thread(move || files::check_text(&file, &text, Some(&before))).await?;
+        let read = self.readings.read(move || files::check_text(&file, &text, Some(&before))).await?;
         let _no_reload = self.listen_sockets.lock().await;
         let snapshot = self.current.load_full();
         let open = self.threads.open_connections().await;
@@ -34,7 +34,7 @@ impl Server {
     }
 }
 
-/// Runs work that may take seconds (names to resolve, many clients) while the control thread goes on.
+/// Computes for seconds, where there are many clients, while the control thread goes on.
 async fn on_blocking_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Vec<String>> + Send + 'static,
 ) -> Result<T, Vec<String>> {

@@ -27,6 +27,7 @@ impl Server {
     /// may move, 0 to 1; `None`: any.
     pub(super) async fn reload_file(&self, max_move: Option<f64>) -> ReloadVerdict {
         let mut listen_sockets = self.listen_sockets.lock().await;
+        let _report = self.report_reload();
         let verdict = match self.try_reload(max_move, &mut listen_sockets).await {
             Ok(verdict) => verdict,
             Err(problems) => {
@@ -61,25 +62,30 @@ impl Server {
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
-        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len())?;
+        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }
 
-    /// Reads and checks the file on a thread of its own: a name in it may take the resolver a while, and signals and
-    /// the admin interface go on meanwhile.
+    /// Reads and checks the file on a thread of its own: a name in it may take the resolver a while, or a disk does not
+    /// answer; signals and the admin interface go on meanwhile.
     async fn read_again(&self, max_move: Option<f64>, before: &Arc<Snapshot>) -> Result<ReadConfig, Vec<String>> {
-        *lock_of(&self.identity) = files::identity(&self.path);
-        let (path, before) = (self.path.clone(), Arc::clone(before));
-        tokio::task::spawn_blocking(move || {
-            let read = files::read(&path, Some(&before))?;
-            match max_move {
-                Some(most) => moves_at_most(most, &before, &read).map(|()| read),
-                None => Ok(read),
+        let identity_before = *lock_of(&self.identity);
+        let (path, identity, known) = (self.path.clone(), Arc::clone(&self.identity), Arc::clone(before));
+        let read = self.readings.read(move || {
+            *lock_of(&identity) = files::identity(&path);
+            files::read(&path, Some(&known))
+        });
+        let read = read.await.inspect_err(|_| {
+            if self.readings.stuck().is_some() {
+                // The file was not read. Once its disk answers, the watch sees it again.
+                *lock_of(&self.identity) = identity_before;
             }
-        })
-        .await
-        .unwrap_or_else(|panic| Err(vec![format!("reading failed: {panic}")]))
+        })?;
+        let Some(most) = max_move else { return Ok(read) };
+        let before = Arc::clone(before);
+        let compared = tokio::task::spawn_blocking(move || moves_at_most(most, &before, &read).map(|()| read));
+        compared.await.unwrap_or_else(|panic| Err(vec![format!("comparing failed: {panic}")]))
     }
 }
 

@@ -64,7 +64,7 @@ impl Server {
         }
         self.move_admin_socket();
         self.give_up_port().await;
-        let gave_up = lock_of(&self.drains).give_up_lock();
+        let gave_up = lock_of(&self.lock).take().map(InstanceLock::give_up).is_some();
         lock_of(&self.restart).gave_up_lock = gave_up;
         if gave_up { BEGIN_WINDOW } else { Duration::ZERO }
     }
@@ -79,6 +79,28 @@ impl Server {
                 served.abort();
                 let _ = served.await;
             }
+        }
+    }
+
+    /// Makes room for the process that has taken over by an upgrade: it has the lock and the sockets of the admin
+    /// interface, and this one has an admin socket beside it until its end.
+    pub(super) async fn give_way(self: &Arc<Self>) {
+        lock_of(&self.restart).stopping = Some(Instant::now());
+        if let Some(left) = &*lock_of(&self.leave_admin_file) {
+            left.store(true, Relaxed);
+        }
+        *lock_of(&self.admin_copies) = admin::SocketCopies::default();
+        // Dropped and not unlocked: the next process has a copy of it.
+        *lock_of(&self.lock) = None;
+        let stop = std::mem::replace(&mut *lock_of(&self.stop_admin), watch::Sender::new(false));
+        stop.send_replace(true);
+        self.give_up_port().await;
+        let mut socket = lock_of(&self.admin_socket);
+        let Some(admin) = socket.as_mut() else { return };
+        admin.stopped = lock_of(&self.stop_admin).subscribe();
+        let moved = moved_path(&admin.file.path(), std::process::id());
+        if let Err(error) = self.bind_again(admin, &moved) {
+            tracing::error!("the admin socket cannot be bound at {}: {error}", moved.display());
         }
     }
 
@@ -108,6 +130,11 @@ impl Server {
         if let Some(bound) = sockets.unix_file() {
             admin.file.clone_from(bound);
         }
+        match sockets.copies(&config) {
+            Ok(copies) => lock_of(&self.admin_copies).unix = copies.unix,
+            Err(error) => tracing::warn!("the admin socket cannot be given over: {error}"),
+        }
+        *lock_of(&self.leave_admin_file) = sockets.leave_file();
         tokio::spawn(sockets.serve(Arc::clone(self), admin.stopped.clone()));
         Ok(())
     }
@@ -129,7 +156,7 @@ impl Server {
         match stage {
             SuccessorStage::Starting => {
                 tracing::info!("another process starts beside this one");
-                let _ = tokio::task::spawn_blocking(move || server.write_table_file_now(false)).await;
+                server.write_table_file_now(false).await;
             }
             SuccessorStage::Serving => {
                 tracing::info!("another process serves new clients");

@@ -3,6 +3,7 @@
 //! Counts nothing itself. Invariant: one report comes from one snapshot.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,7 +11,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of};
 use crate::access_log;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView};
+use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict};
 use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
@@ -76,6 +77,7 @@ impl Control for Server {
             log_complaint: log.complaint(),
             messages_lost: access_log::messages_lost(),
             stick_table_file: self.table_file_status(&snapshot),
+            state_file: self.state_file.report(&snapshot.config).map(|(path, report)| file_status(&path, report)),
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
@@ -108,8 +110,12 @@ impl Control for Server {
         self.plan_for(request).await
     }
 
-    fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
-        let snapshot = self.current.load();
+    async fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> UpgradeVerdict {
+        self.upgrade_to(binary).await
+    }
+
+    async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
+        let snapshot = self.current.load_full();
         let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
         let now_ms = clock::now_ms();
         if !known.order(backend, order, now_ms) {
@@ -117,11 +123,11 @@ impl Control for Server {
         }
         let is = known.backends().iter().find(|known| known.name() == backend);
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
-        lock_of(&self.drains).ordered(pool, backend, &snapshot);
+        lock_of(&self.drains).ordered(pool, backend);
         tracing::info!("backend {pool}/{backend}: {word}, by command");
-        let until =
-            if self.stopping.load(Relaxed) { "; this process stops, and the next one does not know of it" } else { "" };
-        Ok(format!("{pool}/{backend}: {word}{until}"))
+        // The reply comes when the next process would know.
+        let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
+        Ok(format!("{pool}/{backend}: {word}{}", lost.unwrap_or_default()))
     }
 
     async fn followed(self: Arc<Self>, stage: SuccessorStage) -> Result<HeldAddresses, String> {
@@ -136,8 +142,6 @@ impl Control for Server {
 
 impl Server {
     fn pool_status(&self, pool: &pool::Pool, now_ms: u64) -> PoolStatus {
-        let drains = lock_of(&self.drains);
-        let forgotten = |backend: &pool::Backend| drains.is_forgotten(pool.name(), backend.name());
         let backends = pool.backends().iter().zip(&pool.config().backends).map(|(backend, config)| BackendStatus {
             name: backend.name().to_owned(),
             address: backend.address().to_string(),
@@ -145,11 +149,8 @@ impl Server {
             complaint: complaint(backend, now_ms),
             up: backend.standing().serves(),
             ejected: backend.health(now_ms) == Health::Ejected,
-            runtime: backend
-                .runtime_word(now_ms)
-                .or_else(|| (config.weight > 0 && forgotten(backend)).then_some("drain_forgotten"))
-                .map(str::to_owned),
-            drain_s: backend.draining_since().map(|since_ms| now_ms.saturating_sub(since_ms) / 1_000),
+            runtime: backend.runtime_word(now_ms).map(str::to_owned),
+            drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
             weight: config.weight,
             leases: backend.leases(),
@@ -178,9 +179,13 @@ impl Server {
 
     fn table_file_status(&self, snapshot: &Snapshot) -> Option<TableFileStatus> {
         let path = snapshot.config.process.stick_table_file.as_ref()?;
-        let TableFileReport { failures, written_unix_s, complaint } = self.stick_table_file.report();
-        Some(TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint })
+        Some(file_status(path, self.stick_table_file.report()))
     }
+}
+
+fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
+    let TableFileReport { failures, written_unix_s, complaint } = report;
+    TableFileStatus { path: path.display().to_string(), written_unix_s, failures, complaint }
 }
 
 /// What is wrong with a backend, by its checks and by its responses; empty if nothing is.

@@ -1,17 +1,20 @@
 //! The stop of the process: listeners close, connections may finish, the rest is closed at an even pace.
 //!
 //! Ends no thread (`mod.rs` does). Invariant: every connection that completed its TCP handshake before the listeners
-//! closed is served, and no open connection is ended before `stop_deadline`.
+//! closed is served, and none is ended before `stop_deadline`, but kept ones that wait for a request.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use crate::config;
 use crate::connection::Selection;
 use crate::outcome::Ended;
+use crate::terminate::CLOSING_MAX;
 
-/// Time over which connections are closed that are still open at the deadline.
+/// Time over which connections are closed that are still open at the deadline; conversations then have a little time to
+/// end in good order.
 const SPREAD: Duration = Duration::from_secs(5);
 
 /// The least time in which listeners may accept what is in their backlog, however short `stop_deadline` is. Only a
@@ -21,10 +24,18 @@ const LISTENERS_MIN: Duration = Duration::from_secs(1);
 /// How often the stop looks whether the last connection has gone.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a stop may take.
+pub(super) fn longest(process: &config::Process) -> Duration {
+    process.stop_grace + process.stop_deadline.max(LISTENERS_MIN) + SPREAD
+}
+
 impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
     pub(super) async fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Relaxed);
+        self.readings.give_up();
+        // Before the next process can start. A failure is in the log.
+        let _ = self.keep_state(true).await;
         let process = self.current.load().config.process.clone();
         let open = self.workers.open();
         tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
@@ -49,18 +60,66 @@ impl Server {
     }
 
     /// Closes connections at an even pace: the share that is left is the share of [`SPREAD`] that is left.
-    async fn close_spread(&self) {
+    pub(super) async fn close_spread(&self) {
         let all = self.workers.open();
         if all == 0 {
             return;
         }
         tracing::info!("stopping: {all} connections are still open and are closed over {} s", SPREAD.as_secs());
         let begun = Instant::now();
-        while self.workers.open() > 0 && begun.elapsed() < SPREAD {
+        let mut closed = 0;
+        while self.workers.open() > 0 && begun.elapsed() < SPREAD + CLOSING_MAX {
             let left = SPREAD.saturating_sub(begun.elapsed());
             let stay = (all as u128 * left.as_micros() / SPREAD.as_micros()) as usize;
-            self.threads.shed(&Selection::All, self.workers.open().saturating_sub(stay), Ended::Stopped).await;
+            // Open connections include those that were closed and are still ending. A rest has no deadline but this one.
+            let due = self.workers.open().saturating_sub(stay);
+            let due = if stay == 0 { due } else { due.min((all - stay).saturating_sub(closed)) };
+            closed += self.threads.shed(&Selection::All, due, Ended::Stopped).await;
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// How long the end of the process may take beyond its last connection: the last lines of the log, the last file.
+    const RESERVE: Duration = Duration::from_secs(10);
+
+    fn read(name: &str) -> String {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
+    }
+
+    #[test]
+    fn every_example_stops_in_the_time_of_the_unit_or_says_that_it_asks_for_more() {
+        let unit = read("sessile.service");
+        let given = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        let given = Duration::from_secs(given.parse().unwrap());
+        let examples = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap();
+        let names = examples.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut longer = Vec::new();
+        for name in names.filter(|name| name.ends_with(".toml")) {
+            let text = read(&name);
+            let resolve = |_: &str| Ok(vec!["10.0.0.1:1".parse().unwrap()]);
+            let config =
+                config::check(&text, &resolve).unwrap_or_else(|problems| panic!("{name}: {problems:?}")).config;
+            if longest(&config.process) + RESERVE > given {
+                assert!(text.contains("TimeoutStopSec"), "{name} stops later than the unit kills it");
+                longer.push(name);
+            }
+        }
+        assert_eq!(longer, ["websocket.toml"]);
+    }
+
+    #[test]
+    fn a_stop_takes_its_grace_its_deadline_and_the_closing() {
+        let mut process = config::check(&read("websocket.toml"), &|_| Err(std::io::Error::other("none")));
+        let process = &mut process.as_mut().unwrap().config.process;
+        assert_eq!(longest(process), Duration::from_secs(10 + 3_600 + 5));
+        (process.stop_grace, process.stop_deadline) = (Duration::ZERO, Duration::ZERO);
+        assert_eq!(longest(process), Duration::from_secs(1 + 5));
     }
 }

@@ -2,29 +2,69 @@
 //! end.
 //!
 //! Encodes nothing (`sticky::table::file` does). Invariant: the file is replaced whole or not at all, by one write at a
-//! time, and only its owner can read it; a damaged file costs its entries and nothing else.
+//! time, and only its owner can read it; a damaged file costs its entries and nothing else, and a disk that does not
+//! answer holds neither the start nor the end.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::files::{self, FileIdentity};
-use super::own_files;
+use super::{lock_of, own_files};
 use crate::clock;
+use crate::detached::{self, FOR_READING, Patience, Unfinished};
+use crate::regular_file;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
 use crate::sticky::table::{Minute, Secret};
+use crate::waiting::{self, Stepwise};
+
+/// For a file of any length, as long as its disk goes on to answer.
+const FOR_A_FILE: Patience = Patience { whole: Duration::MAX, ..FOR_READING };
+
+/// Bytes after which what was written is brought to the disk, so that no single step takes long.
+const SYNC_EVERY: usize = 16 << 20;
+
+/// The file while it is read.
+type Input = BufReader<Stepwise<File>>;
 
 /// The secret of a good file; stick tables must be made with it to find the entries of the file. `None`: there is no
-/// good file, and [`load`] logs why.
-pub(super) fn secret(path: &Path) -> Option<Secret> {
-    open(path).and_then(|file| file.map(file::check).transpose()).ok()?.map(|header| header.secret)
+/// good file, and [`load`] logs why. An error: the disk does not answer.
+pub(super) fn secret(path: &Path) -> Result<Option<Secret>, Unfinished> {
+    let path = path.to_owned();
+    detached::within("stick_table", FOR_A_FILE, move || {
+        let header = read(&path, file::check).ok().flatten();
+        header.map(|header| header.secret)
+    })
 }
 
 /// Loads the entries of the file into the stick tables of the first snapshot.
-pub(super) fn load(path: &Path, snapshot: &Snapshot) {
+pub(super) fn load(path: &Path, snapshot: &Arc<Snapshot>) {
+    let (file, of_thread) = (path.to_owned(), Arc::clone(snapshot));
+    let load = move || load_here(&file, &of_thread);
+    if let Err(unfinished) = detached::within("stick_table", FOR_A_FILE, load) {
+        tracing::warn!("stick-table file {}: {unfinished}; some clients may not be known", path.display());
+    }
+}
+
+fn load_here(path: &Path, snapshot: &Snapshot) {
+    match read(path, |input| load_into(snapshot, input)) {
+        Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
+        Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
+    }
+}
+
+/// Loads the entries that another process has given over.
+pub(super) fn load_from(file: File, snapshot: &Snapshot) {
+    match load_into(snapshot, BufReader::new(file)) {
+        Ok(sections) => sections.iter().for_each(report),
+        Err(refused) => tracing::warn!("the stick tables of the other process: a file that {refused}"),
+    }
+}
+
+fn load_into(snapshot: &Snapshot, input: impl Read) -> Result<Vec<LoadedSection>, FileRefused> {
     let target = |name: &str| {
         let of_group = || snapshot.pools.iter().find(|pool| &**pool.sticks_as() == name);
         let pool = snapshot.pool(name).or_else(of_group)?;
@@ -34,11 +74,19 @@ pub(super) fn load(path: &Path, snapshot: &Snapshot) {
             backends: pool.backends().iter().map(|backend| backend.name()).collect(),
         })
     };
-    let read = |input: BufReader<File>| file::load(input, clock::unix_s(), now(), target);
-    match open(path).and_then(|file| file.map(read).transpose()) {
-        Ok(sections) => sections.into_iter().flatten().for_each(|section| report(&section)),
-        Err(refused) => tracing::warn!("stick-table file {} {refused}", path.display()),
+    file::load(input, clock::unix_s(), now(), target)
+}
+
+/// Writes the entries of every stick table, with the secret that finds them.
+pub(super) fn write_to(out: impl Write, snapshot: &Snapshot) -> io::Result<()> {
+    let mut writer = Writer::new(BufWriter::new(out), &snapshot.secret, clock::unix_s())?;
+    for (name, pools) in snapshot.stick_tables() {
+        if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
+            let names = pool.backends().iter().map(|backend| backend.name());
+            writer.section(name, pool.config().hash_seed, names, table, now())?;
+        }
     }
+    writer.finish()?.flush()
 }
 
 fn report(section: &LoadedSection) {
@@ -54,7 +102,13 @@ fn report(section: &LoadedSection) {
 /// Writes the file, for the whole process: an unfinished file has one name, so a crash leaves at most one, which the
 /// next write removes.
 #[derive(Debug, Default)]
-pub(super) struct TableFileWriter(Mutex<Ownership>, Mutex<TableFileReport>);
+pub(super) struct TableFileWriter {
+    /// Held by the thread that writes.
+    ownership: Mutex<Ownership>,
+    report: Mutex<TableFileReport>,
+    /// A write that was given up; its thread may go on.
+    stuck: Mutex<Option<Unfinished>>,
+}
 
 /// Which process the file belongs to.
 #[derive(Debug, Default)]
@@ -82,19 +136,43 @@ pub(super) struct TableFileReport {
 impl TableFileWriter {
     /// How the writes went so far.
     pub(super) fn report(&self) -> TableFileReport {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock_of(&self.report).clone()
+    }
+
+    /// Writes the file on a thread of its own, and waits as long as the disk answers; for the last time, no longer than
+    /// a minute.
+    pub(super) async fn write_aside(self: &Arc<Self>, path: &Path, snapshot: Arc<Snapshot>, is_last: bool) {
+        let stuck = lock_of(&self.stuck).clone().filter(Unfinished::is_running);
+        let unfinished = match stuck {
+            Some(stuck) => Some(stuck),
+            None => {
+                let (writer, file) = (Arc::clone(self), path.to_owned());
+                let patience = if is_last { FOR_READING } else { FOR_A_FILE };
+                let write = move || writer.write(&file, &snapshot, is_last);
+                detached::finished_within("stick_table", patience, write).await.err()
+            }
+        };
+        if let Some(unfinished) = unfinished {
+            self.note(path, Err(unfinished.to_string()), is_last);
+            *lock_of(&self.stuck) = Some(unfinished);
+        }
     }
 
     /// Writes the file and logs a failure that is new, also an old one if this is the last write.
-    pub(super) fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
-        let written = self.store(path, snapshot);
-        if matches!(written, Ok(false)) {
-            return;
+    fn write(&self, path: &Path, snapshot: &Snapshot, is_last: bool) {
+        let store = || self.store(path, snapshot);
+        match waiting::on(|| format!("writing \"{}\"", path.display()), store) {
+            Ok(false) => {}
+            Ok(true) => self.note(path, Ok(()), is_last),
+            Err(error) => self.note(path, Err(error.to_string()), is_last),
         }
-        let mut report = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    fn note(&self, path: &Path, written: Result<(), String>, is_last: bool) {
+        let mut report = lock_of(&self.report);
         let before = std::mem::take(&mut report.complaint);
         match written {
-            Ok(_) => {
+            Ok(()) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     tracing::info!("stick-table file {} is written again", path.display());
@@ -102,7 +180,7 @@ impl TableFileWriter {
             }
             Err(error) => {
                 report.failures += 1;
-                report.complaint = error.to_string();
+                report.complaint = error;
                 if is_last || before != report.complaint {
                     let (path, why) = (path.display(), &report.complaint);
                     tracing::warn!(
@@ -115,7 +193,7 @@ impl TableFileWriter {
 
     /// Notes that this process stops: it writes the file for as long as no other process has written it.
     pub(super) fn share(&self, path: &Path) {
-        let mut ownership = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*ownership, Ownership::Own) {
             *ownership = Ownership::Shared(files::identity(path));
         }
@@ -123,40 +201,23 @@ impl TableFileWriter {
 
     /// Leaves the file to a next process that serves clients, after a write that is under way.
     pub(super) fn leave(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Ownership::Lost;
+        *self.ownership.lock().unwrap_or_else(PoisonError::into_inner) = Ownership::Lost;
     }
 
     /// Writes the entries of every stick table, after a write that is under way. False: the file is another process's.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<bool> {
         // A write that panicked left at most an unfinished file.
-        let mut ownership = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner);
         if ownership.is_lost(path) {
             return Ok(false);
         }
-        own_files::make_folder(path, own_files::PRIVATE)?;
-        let unfinished = unfinished(path, &ownership);
-        // The file is created anew: one that was left behind may be readable for others, and this one holds the secret.
-        match fs::remove_file(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        let mut writer = Writer::new(BufWriter::new(file), &snapshot.secret, clock::unix_s())?;
-        for (name, pools) in snapshot.stick_tables() {
-            if let Some((pool, table)) = pools.first().and_then(|pool| Some((pool, pool.table()?.stick_table()))) {
-                let names = pool.backends().iter().map(|backend| backend.name());
-                writer.section(name, pool.config().hash_seed, names, table, now())?;
-            }
-        }
-        let mut out = writer.finish()?;
-        out.flush()?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        // A process that stops has an unfinished file of its own, beside that of the next.
+        let suffix = if matches!(*ownership, Ownership::Own) { own_files::UNFINISHED } else { ".last" };
+        let write = |file: &File| write_to(SteadyFile { file, unsynced: 0 }, snapshot);
         // The disk may have taken long, and the next process may have been faster.
-        if ownership.is_lost(path) {
-            let _ = fs::remove_file(&unfinished);
+        if !own_files::replace_unless(path, suffix, write, || ownership.is_lost(path))? {
             return Ok(false);
         }
-        fs::rename(&unfinished, path)?;
         if let Ownership::Shared(seen) = &mut *ownership {
             *seen = files::identity(path);
         }
@@ -174,21 +235,38 @@ impl Ownership {
     }
 }
 
-/// The name of an unfinished file; a process that stops has one of its own, beside that of the next. The suffix follows
-/// the whole name, because the files of two instances may differ only in what looks like an extension.
-fn unfinished(path: &Path, ownership: &Ownership) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(if matches!(ownership, Ownership::Own) { ".new" } else { ".last" });
-    name.into()
+/// A file that comes to the disk in pieces; each piece is a step of the write.
+struct SteadyFile<'f> {
+    file: &'f File,
+    unsynced: usize,
 }
 
-/// Opens the file; `None`: there is no file.
-fn open(path: &Path) -> Result<Option<BufReader<File>>, FileRefused> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(BufReader::new(file))),
+impl Write for SteadyFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.unsynced += count;
+        if self.unsynced >= SYNC_EVERY {
+            waiting::step();
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        waiting::step();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads the file; `None`: there is no file.
+fn read<T>(path: &Path, read: impl FnOnce(Input) -> Result<T, FileRefused>) -> Result<Option<T>, FileRefused> {
+    let read = || match regular_file::open(path) {
+        Ok(file) => read(BufReader::new(file)).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileRefused::Unreadable(error)),
-    }
+    };
+    waiting::on(|| format!("reading \"{}\"", path.display()), read)
 }
 
 fn now() -> Minute {
@@ -197,11 +275,13 @@ fn now() -> Minute {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::{Arc, Barrier};
 
     use super::*;
     use crate::admission::Admission;
     use crate::config;
+    use crate::server::own_files::{UNFINISHED, with_suffix};
     use crate::snapshot;
     use crate::sticky::table::{BackendState, EntryKind, EntryValue, IdMap, TableLookup};
 
@@ -221,6 +301,10 @@ mode = "learn"
 name = "SID"
 remember = "1d"
 "#;
+
+    fn unfinished(path: &Path) -> std::path::PathBuf {
+        with_suffix(path, UNFINISHED)
+    }
 
     fn snapshot(secret: Option<Secret>) -> Snapshot {
         let config = config::check(FILE, &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config;
@@ -262,7 +346,7 @@ remember = "1d"
             let _ = table.settle(key, EntryValue { id, kind }, now().before(240), |_| BackendState::Usable);
         }
         TableFileWriter::default().store(&path, &before).unwrap();
-        let after = snapshot(secret(&path));
+        let after = Arc::new(snapshot(secret(&path).unwrap()));
         load(&path, &after);
         for (value, kind) in [("set", EntryKind::Learned), ("brought", EntryKind::Brought)] {
             let recalled = after.pools[0].table().unwrap().lookup_value(value.as_bytes(), clock::now() / 1_000);
@@ -318,7 +402,7 @@ remember = "1d"
             assert_eq!(both.map(|one| one.join().unwrap()), [ROUNDS; 2], "each replaces the file, every time");
         });
         assert!(file::check(BufReader::new(File::open(&path).unwrap())).is_ok());
-        assert!(!unfinished(&path, &Ownership::Own).exists());
+        assert!(!unfinished(&path).exists());
     }
 
     #[test]
@@ -328,8 +412,8 @@ remember = "1d"
         let snapshot = snapshot(None);
         let paths = ["table.a", "table.b", "table.new"].map(|name| dir.path().join(name));
         for path in &paths {
-            fs::write(unfinished(path, &Ownership::Own), "half").unwrap();
-            fs::set_permissions(unfinished(path, &Ownership::Own), fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(unfinished(path), "half").unwrap();
+            fs::set_permissions(unfinished(path), fs::Permissions::from_mode(0o644)).unwrap();
         }
         for path in &paths {
             TableFileWriter::default().store(path, &snapshot).unwrap();

@@ -3,12 +3,19 @@
 //! Binds nothing. Invariant: only the file that was bound is ever changed or removed; one that another process has put
 //! in its place is left alone.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use nix::unistd::Group;
+
+use crate::waiting;
+
+/// The groups that were looked up, each with its number.
+static GROUPS: LazyLock<Mutex<HashMap<String, u32>>> = LazyLock::new(Mutex::default);
 
 /// The file of a bound socket. As long as the socket is open, the kernel gives its inode to no other file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +35,8 @@ pub struct FileAccess {
 }
 
 impl UnixFile {
-    /// The file that was just bound.
-    pub(super) fn bound(path: &Path) -> io::Result<Self> {
+    /// The file that was just bound, by this process or by the one that has given the socket over.
+    pub fn bound(path: &Path) -> io::Result<Self> {
         let there = path.symlink_metadata()?;
         Ok(Self { path: path.to_owned(), device: there.dev(), inode: there.ino(), created: there.created().ok() })
     }
@@ -69,7 +76,7 @@ impl UnixFile {
         let there = self.path.symlink_metadata().map_err(|error| error.to_string())?;
         let before = FileAccess { mode: there.mode() & 0o7777, group: there.gid() };
         if let Some(group) = group {
-            let id = group_id(group).map_err(|unknown| format!("group \"{group}\" {unknown}"))?;
+            let id = known_group_id(group).map_err(|unknown| format!("group \"{group}\" {unknown}"))?;
             self.set_group(id).map_err(|error| format!("the socket file cannot get the group \"{group}\": {error}"))?;
         }
         if let Some(mode) = mode {
@@ -97,11 +104,22 @@ pub fn group_id(group: &str) -> Result<u32, String> {
     if let Ok(number) = group.parse() {
         return Ok(number);
     }
-    match Group::from_name(group) {
-        Ok(Some(found)) => Ok(found.gid.as_raw()),
+    match waiting::on(|| format!("looking up the group \"{group}\""), || Group::from_name(group)) {
+        Ok(Some(found)) => {
+            let id = found.gid.as_raw();
+            GROUPS.lock().unwrap_or_else(PoisonError::into_inner).insert(group.to_owned(), id);
+            Ok(id)
+        }
         Ok(None) => Err("is not a group of this machine".to_owned()),
         Err(error) => Err(format!("cannot be looked up: {}", error.desc())),
     }
+}
+
+/// Like [`group_id`], and the answer to the last look is used again: a configuration is checked before it is put in
+/// force, and a directory of users that does not answer must not hold the thread that does this.
+fn known_group_id(group: &str) -> Result<u32, String> {
+    let known = GROUPS.lock().unwrap_or_else(PoisonError::into_inner).get(group).copied();
+    known.map_or_else(|| group_id(group), Ok)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ pub struct Flow<O: Os> {
     pub(super) client_failed: bool,
     pub(super) backend_failed: bool,
     /// The backend's socket has keepalive and user timeout.
-    tuned: bool,
+    pub(super) tuned: bool,
     pub(super) attempts_made: u8,
     pub(super) reason: Option<PickReason>,
     /// Before relay the deadline of the stage; in relay the time at which the stick table's entry is refreshed.
@@ -111,7 +111,7 @@ pub struct Flow<O: Os> {
     pub(super) key: KeyHash,
     /// Kind of the entry in the stick table; `None` = the connection has no entry.
     pub(super) settled: Option<EntryKind>,
-    limits: Limits,
+    pub(super) limits: Limits,
     pub(super) permit: Permit,
     pub(super) lease: Option<Lease>,
     pub(super) source: Option<CompactAddress>,

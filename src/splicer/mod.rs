@@ -9,6 +9,7 @@ pub mod ending;
 pub mod flow;
 mod inbox;
 pub mod os;
+pub mod pair;
 mod pipe;
 mod preread;
 mod read_ahead;

@@ -67,7 +67,7 @@ impl Picked {
 }
 
 /// Facts for the access log that only some connections have; boxed to keep the row small.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Labels {
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,

@@ -4,6 +4,8 @@
 //! byte read is written, once and in order, before anything after it is read; the end is passed on only after the last
 //! byte; at rest a direction holds neither a buffer nor a pipe unless its receiver is slow.
 
+use serde::{Deserialize, Serialize};
+
 use super::os::{Io, Os};
 use super::pipe::{Filled, Pipes};
 use crate::fault::{Endpoint, Fault};
@@ -73,6 +75,20 @@ struct Rest {
     sent: usize,
 }
 
+/// Facts of one direction, for another process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WayFacts {
+    /// Bytes read from the sender so far.
+    pub bytes: u64,
+    /// Bytes read and not yet written; they travel beside the facts.
+    pub owed: usize,
+    /// The sender's end was read.
+    pub end_seen: bool,
+    /// The end was passed on.
+    pub end_sent: bool,
+}
+
 /// Reason why moving bytes stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pumped {
@@ -128,6 +144,50 @@ impl<P> Direction<P> {
         if !bytes.is_empty() {
             self.rest = Some(Box::new(Rest { bytes: bytes.to_vec(), sent: 0 }));
         }
+    }
+
+    /// Makes the direction of a row that came from another process, with the bytes that it owes. Whether there is more
+    /// to read or room to write is to be tried.
+    pub fn arrived(facts: &WayFacts, owed: Vec<u8>) -> Self {
+        let rest = (!owed.is_empty()).then(|| Box::new(Rest { bytes: owed, sent: 0 }));
+        Self { rest, bytes: facts.bytes, end_seen: facts.end_seen, end_sent: facts.end_sent, ..Self::default() }
+    }
+
+    /// Facts of the direction, for another process.
+    pub fn facts(&self) -> WayFacts {
+        let owed = self.rest().len();
+        WayFacts { bytes: self.bytes, owed, end_seen: self.end_seen, end_sent: self.end_sent }
+    }
+
+    /// Bytes of an earlier read that are not yet written.
+    pub fn rest(&self) -> &[u8] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.bytes[rest.sent..])
+    }
+
+    /// Reads and writes are to be tried, whatever was known of the sockets: they are watched anew.
+    pub fn try_again(&mut self) {
+        (self.readable, self.writable) = (true, true);
+    }
+
+    /// Moves what the pipe holds into the buffer and gives the pipe back, because a row that leaves its worker has none.
+    pub fn empty_pipe<O: Os<Pipe = P>>(&mut self, tools: &mut Tools<'_, O>) -> Result<(), Fault> {
+        let Some(mut pipe) = self.pipe.take() else { return Ok(()) };
+        let mut bytes = self.rest().to_vec();
+        let mut fault = None;
+        while pipe.held > 0 && fault.is_none() {
+            match tools.os.read_pipe(&pipe.ends, tools.scratch) {
+                Io::Moved(n) => {
+                    bytes.extend_from_slice(&tools.scratch[..n]);
+                    pipe.held -= n as u32;
+                }
+                Io::Broken(why) => fault = Some(why),
+                Io::Later | Io::End => fault = Some(Fault::Other),
+            }
+        }
+        tools.pipes.give(pipe);
+        self.rest = None;
+        self.owe(&bytes);
+        fault.map_or(Ok(()), Err)
     }
 
     /// Number of bytes that are read and not yet written.

@@ -5,6 +5,7 @@
 //! connection, by reset, and no other.
 
 mod acceptor;
+mod moves;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};

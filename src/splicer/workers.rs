@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::flow::Incoming;
+use super::flow::{Flow, Incoming};
 use super::inbox::{Inbox, Sender, inbox};
 use super::os::{Connection, Event, Linux, Micros, Os, RawEvent};
 use super::slab::Side;
@@ -59,6 +59,8 @@ pub struct Adoption {
     pub rebind: Vec<(u32, Arc<Listener>)>,
     /// Sockets to close after the connections in their backlog are accepted.
     pub close: Vec<u32>,
+    /// Sockets to let go of at once: another process serves their backlog.
+    pub give_up: Vec<u32>,
     /// True if each connection gets a line in the access log.
     pub logs_connections: bool,
     /// True if that includes connections that a balancer in front opens for itself (PROXY LOCAL).
@@ -68,6 +70,14 @@ pub struct Adoption {
 enum WorkerCommand {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
+    /// Take out at most so many pairs; the reply has them, and how many connections the worker has numbered.
+    TakeOut(usize, oneshot::Sender<(Vec<Flow<Linux>>, u64)>),
+    TakeIn(Vec<Flow<Linux>>),
+    /// Stop accepting until told otherwise; the reply comes when it is done.
+    Suspend(oneshot::Sender<()>),
+    Resume,
+    /// Number connections from here on.
+    NumberFrom(u64),
     Thread(ThreadCommand),
     #[cfg(debug_assertions)]
     Panic(u64),
@@ -143,6 +153,45 @@ impl Workers {
         }
         for adopted in replies {
             let _ = adopted.await;
+        }
+    }
+
+    /// Takes at most `most` established pairs out of one worker, frozen; also returns how many connections it has
+    /// numbered.
+    pub async fn take_out(&self, worker: usize, most: usize) -> (Vec<Flow<Linux>>, u64) {
+        let Some(handle) = self.handles.get(worker) else { return (Vec::new(), 0) };
+        let (reply, taken) = oneshot::channel();
+        handle.inbox.put(WorkerCommand::TakeOut(most, reply)).await;
+        taken.await.unwrap_or_default()
+    }
+
+    /// Gives frozen pairs to a worker; numbers beyond the last worker begin again at the first.
+    pub async fn take_in(&self, worker: usize, flows: Vec<Flow<Linux>>) {
+        if let Some(handle) = self.handles.get(worker % self.handles.len().max(1)) {
+            handle.inbox.put(WorkerCommand::TakeIn(flows)).await;
+        }
+    }
+
+    /// Stops accepting on every worker, and returns when the last has stopped; clients wait in the queues.
+    pub async fn suspend_accepting(&self) {
+        for handle in &self.handles {
+            let (done, suspended) = oneshot::channel();
+            handle.inbox.put(WorkerCommand::Suspend(done)).await;
+            let _ = suspended.await;
+        }
+    }
+
+    /// Accepts again on every worker.
+    pub async fn resume_accepting(&self) {
+        for handle in &self.handles {
+            handle.inbox.put(WorkerCommand::Resume).await;
+        }
+    }
+
+    /// Numbers connections from here on, on every worker.
+    pub async fn number_from(&self, accepted: u64) {
+        for handle in &self.handles {
+            handle.inbox.put(WorkerCommand::NumberFrom(accepted)).await;
         }
     }
 
@@ -240,11 +289,26 @@ impl WorkerThread {
                 let _ = done.send(());
             }
             WorkerCommand::Incoming(incoming) => self.worker.admit(incoming),
+            WorkerCommand::TakeOut(most, reply) => {
+                let taken = self.worker.take_out(most);
+                // Without a receiver the pairs stay.
+                if let Err((taken, _)) = reply.send((taken, self.worker.numbered())) {
+                    taken.into_iter().for_each(|flow| self.worker.take_in(flow));
+                }
+            }
+            WorkerCommand::TakeIn(flows) => flows.into_iter().for_each(|flow| self.worker.take_in(flow)),
+            WorkerCommand::Suspend(done) => {
+                self.worker.suspend_accepting();
+                let _ = done.send(());
+            }
+            WorkerCommand::Resume => self.worker.resume_accepting(),
+            WorkerCommand::NumberFrom(accepted) => self.worker.number_from(accepted),
             WorkerCommand::Thread(ThreadCommand::List(filter, found)) => drop(found.send(self.list(&filter))),
             WorkerCommand::Thread(ThreadCommand::Open(found)) => drop(found.send(self.open_connections())),
             WorkerCommand::Thread(ThreadCommand::Shed { selection, count, ended, done }) => {
                 let _ = done.send(self.worker.shed(&selection, count, ended));
             }
+            WorkerCommand::Thread(ThreadCommand::Ping(done)) => drop(done.send(())),
             WorkerCommand::Thread(ThreadCommand::Stop) => self.stopping = true,
             #[cfg(debug_assertions)]
             WorkerCommand::Panic(id) => self.worker.panic_at(id),
@@ -277,6 +341,9 @@ impl WorkerThread {
         let begin = clock::now();
         for number in adoption.close {
             self.worker.remove_listener(number);
+        }
+        for number in adoption.give_up {
+            self.worker.give_up_listener(number);
         }
         for (number, listener) in adoption.rebind {
             self.worker.update_listener(number, listener);

@@ -2,23 +2,20 @@
 //!
 //! Opens no connection. Invariant: neither the password nor the secret of the hashes is ever printed.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::Path;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use data_encoding::BASE64URL_NOPAD;
 
 use crate::config::{self, FileProblem, Hidden, is_open_to_all};
+use crate::regular_file::{self, SECRET_MAX, WholeFile};
 use crate::tls::ServerTrust;
 
 /// Bytes of the hash in a key: 128 bits.
 const HASH: usize = 16;
 /// Least length of the secret, in bytes.
 const SECRET_LEAST: usize = 16;
-/// Most bytes of a secret file that are read.
-const FILE_MAX: u64 = 4_096;
 /// Key of the hashes without `secret_file`: a reader of the store can then verify guesses of values.
 const NO_SECRET: &[u8] = b"sessile: learned cookies";
 
@@ -32,6 +29,8 @@ pub struct Access {
     pub tls: Option<ServerTrust>,
     secret: Vec<u8>,
     hasher: hmac::Key,
+    /// Keys that name a file which every user of this machine can read.
+    exposed: Vec<&'static str>,
 }
 
 impl PartialEq for Access {
@@ -44,13 +43,12 @@ impl PartialEq for Access {
 impl Access {
     /// Reads the files. An error names every problem of every file.
     pub fn read(config: &config::StoreConfig) -> Result<Self, Vec<FileProblem>> {
-        let mut problems = Vec::new();
+        let (mut problems, mut exposed) = (Vec::new(), Vec::new());
         let mut text = |key: &'static str, path: Option<&Path>| {
-            let text = path.map(|path| first_line(path).map_err(|what| problem(key, path, &what)));
-            text.transpose().unwrap_or_else(|problem| {
-                problems.push(problem);
-                None
-            })
+            let path = path?;
+            let (line, mode) = first_line(path).map_err(|what| problems.push(problem(key, path, &what))).ok()?;
+            exposed.extend(is_open_to_all(mode).then_some(key));
+            Some(line)
         };
         let password = text("password_file", config.password_file.as_deref());
         let secret = text("secret_file", config.secret_file.as_deref());
@@ -73,6 +71,7 @@ impl Access {
             hasher: hmac::Key::new(HMAC_SHA256, &secret),
             config: config.clone(),
             secret,
+            exposed,
             tls,
         })
     }
@@ -81,9 +80,10 @@ impl Access {
     pub fn warnings(&self) -> Vec<FileProblem> {
         let files = [("password_file", &self.config.password_file), ("secret_file", &self.config.secret_file)];
         let files = files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
-        let exposed =
-            files.filter(|(_, path)| fs::metadata(path).is_ok_and(|metadata| is_open_to_all(metadata.mode())));
-        exposed.map(|(key, path)| FileProblem::exposed("store", key, path, "a secret")).collect()
+        files
+            .filter(|(key, _)| self.exposed.contains(key))
+            .map(|(key, path)| FileProblem::exposed("store", key, path, "a secret"))
+            .collect()
     }
 
     /// Key of a cookie's value in the store: prefix, pool, and HMAC-SHA-256 (RFC 2104) of pool and value, cut to 128
@@ -108,12 +108,13 @@ fn problem(key: &'static str, path: &Path, what: &str) -> FileProblem {
     FileProblem::new("store", key, format!("\"{}\": {what}", path.display()))
 }
 
-fn first_line(path: &Path) -> Result<String, String> {
+/// The first line of a file, and the mode of the file.
+fn first_line(path: &Path) -> Result<(String, u32), String> {
     let failed = |error: io::Error| error.to_string();
-    let mut text = String::new();
-    File::open(path).map_err(failed)?.take(FILE_MAX).read_to_string(&mut text).map_err(failed)?;
+    let file = regular_file::read(path, SECRET_MAX).map_err(failed)?;
+    let (mode, text) = (file.mode, WholeFile::text(file).map_err(failed)?);
     let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() { Err("its first line is empty".to_owned()) } else { Ok(line.to_owned()) }
+    if line.is_empty() { Err("its first line is empty".to_owned()) } else { Ok((line.to_owned(), mode)) }
 }
 
 #[cfg(test)]
@@ -153,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let with = |text: &str| {
             let file = dir.path().join("secret");
-            fs::write(&file, text).unwrap();
+            std::fs::write(&file, text).unwrap();
             Access::read(&config::StoreConfig { secret_file: Some(file), ..config() })
         };
         let (one, other) = (with("0123456789abcdef\n").unwrap(), with("fedcba9876543210\n").unwrap());

@@ -18,6 +18,9 @@ use crate::config;
 /// unread.
 pub const LINGER: Micros = 1_000_000;
 
+/// Longest time that a conversation takes to end in good order by itself once it is cancelled.
+pub const CLOSING_MAX: Duration = Duration::from_secs(3);
+
 /// Timeouts of requests, in microseconds, copied so that no conversation holds a configuration while it waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {

@@ -13,6 +13,7 @@ mod buffer;
 mod connect;
 mod conversation;
 mod deadline;
+mod drain;
 mod handshakes;
 mod http;
 mod refuse;
@@ -49,6 +50,7 @@ use crate::pool::{PickScene, Pool};
 use crate::snapshot::{Listener, RouteTarget};
 use crate::tls::{self, Termination};
 
+pub use self::deadline::CLOSING_MAX;
 pub use self::runtime::Runtimes;
 
 /// Serves a connection that a worker has handed over, until it ends or a command cancels it.
@@ -144,7 +146,8 @@ async fn serve_bytes(
     conversation.forget_rules();
     let counters = backend.lease.counters(conversation.context.counters_index);
     let streams = (&mut client, &mut backend.stream);
-    let directions = (RelayDirection::holding(unread), RelayDirection::default());
+    let (mut up, mut down) = (RelayDirection::holding(unread), RelayDirection::default());
+    let directions = (&mut up, &mut down);
     let ended = relay(conversation, limits, streams, directions, counters, &mut Deadline::default()).await;
     drop(backend);
     linger_after(&mut client, ended).await;

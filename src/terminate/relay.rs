@@ -1,6 +1,6 @@
 //! Moves the bytes of a terminated connection both ways: plain relays, and connections after an accepted Upgrade.
 //!
-//! Reads no protocol. The promises are those of the splicer's relay: half-close passes both ways (as close_notify where
+//! Reads no protocol, but for the frames of a WebSocket, which it only counts off. The promises are those of the splicer's relay: half-close passes both ways (as close_notify where
 //! there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer a direction, and
 //! the limits are the same. A client that closes its socket without close_notify has its end passed on as an end, as in
 //! HAProxy and nginx, because a reset could destroy bytes that the backend has not read yet; the outcome is
@@ -9,17 +9,18 @@
 //! Invariant: an end is passed on only behind every byte before it.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::buffer::{BUFFER, Buffer};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
-use super::stream::{Got, Stream};
+use super::stream::{ByteStream, Got, Stream};
 use super::turns::give_way;
 use crate::clock;
 use crate::counters::BackendCounters;
 use crate::fault::{Endpoint, Fault};
+use crate::http::websocket::{FrameReader, Position};
 use crate::limits::Limits;
 use crate::outcome::Ended;
 
@@ -34,10 +35,13 @@ pub struct RelayDirection {
     end_sent: bool,
     truncated: bool,
     moved: u64,
+    /// Place of the bytes that the receiver was sent, if they are frames.
+    frames: Option<FrameReader>,
 }
 
 /// The side of a direction that failed, and its fault.
-enum BrokenSide {
+#[derive(Debug)]
+pub enum BrokenSide {
     Sender(Fault),
     Receiver(Fault),
 }
@@ -48,15 +52,42 @@ impl RelayDirection {
         Self { buffer, ..Self::default() }
     }
 
-    fn poll(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Result<(), BrokenSide> {
+    /// A direction that carries frames of a WebSocket.
+    pub fn of_frames(buffer: Buffer, frames: FrameReader) -> Self {
+        Self { buffer, frames: Some(frames), ..Self::default() }
+    }
+
+    /// Number of bytes that the receiver was sent.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// True once the sender has finished.
+    pub fn has_ended(&self) -> bool {
+        self.end_seen
+    }
+
+    /// True once the receiver was sent the end.
+    pub fn is_over(&self) -> bool {
+        self.end_sent
+    }
+
+    /// Place of the bytes that the receiver was sent, among frames.
+    pub fn position(&self) -> Position {
+        self.frames.map_or(Position::Lost, |frames| frames.position())
+    }
+
+    /// Moves what there is to move, and the end behind it.
+    pub fn poll(
+        &mut self,
+        from: &mut impl ByteStream,
+        to: &mut impl ByteStream,
+        cx: &mut Context<'_>,
+    ) -> Result<(), BrokenSide> {
         for _ in 0..ROUNDS {
             if !self.buffer.is_empty() {
-                match to.poll_write(cx, self.buffer.bytes()) {
-                    Poll::Ready(Ok(n)) => {
-                        self.buffer.consume(n);
-                        self.moved += n as u64;
-                    }
-                    Poll::Ready(Err(fault)) => return Err(BrokenSide::Receiver(fault)),
+                match self.poll_write(to, self.buffer.bytes().len(), cx) {
+                    Poll::Ready(written) => written?,
                     Poll::Pending => return Ok(()),
                 }
             } else if self.end_seen {
@@ -69,13 +100,8 @@ impl RelayDirection {
                 }
                 return Ok(());
             } else {
-                match self.buffer.poll_read(from, BUFFER, cx) {
-                    Poll::Ready(Ok(Some(Got::Bytes(_)) | None)) => {}
-                    Poll::Ready(Ok(Some(end))) => {
-                        self.end_seen = true;
-                        self.truncated = end == Got::Truncated;
-                    }
-                    Poll::Ready(Err(fault)) => return Err(BrokenSide::Sender(fault)),
+                match self.poll_read(from, cx) {
+                    Poll::Ready(read) => read?,
                     Poll::Pending => {
                         return match to.poll_flush(cx) {
                             Poll::Ready(Err(fault)) => Err(BrokenSide::Receiver(fault)),
@@ -88,20 +114,93 @@ impl RelayDirection {
         give_way(cx);
         Ok(())
     }
+
+    /// Moves the rest of the frame that the receiver has a part of, and no byte behind it.
+    pub fn poll_to_boundary(
+        &mut self,
+        from: &mut impl ByteStream,
+        to: &mut impl ByteStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BrokenSide>> {
+        for _ in 0..ROUNDS {
+            let Some(frames) = self.frames.filter(|frames| frames.position() == Position::Inside) else {
+                return Poll::Ready(Ok(()));
+            };
+            if !self.buffer.is_empty() {
+                ready!(self.poll_write(to, frames.rest_of_frame(self.buffer.bytes()), cx))?;
+            } else if self.end_seen {
+                return Poll::Ready(Err(BrokenSide::Sender(Fault::Cut)));
+            } else {
+                ready!(self.poll_read(from, cx))?;
+            }
+        }
+        give_way(cx);
+        Poll::Pending
+    }
+
+    /// Drops what the sender still sends. Ready once it has finished, or failed.
+    pub fn poll_discard(&mut self, from: &mut impl ByteStream, cx: &mut Context<'_>) -> Poll<()> {
+        self.buffer = Buffer::default();
+        // On the stack of this poll, so that a waiting conversation does not hold it.
+        let mut scrap = [0; 4096];
+        for _ in 0..ROUNDS {
+            if self.end_seen {
+                return Poll::Ready(());
+            }
+            self.end_seen = !matches!(ready!(from.poll_read(cx, &mut scrap)), Ok(Got::Bytes(_)));
+        }
+        give_way(cx);
+        Poll::Pending
+    }
+
+    /// Writes some of the oldest `most` bytes.
+    fn poll_write(
+        &mut self,
+        to: &mut impl ByteStream,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BrokenSide>> {
+        let bytes = &self.buffer.bytes()[..most];
+        let n = ready!(to.poll_write(cx, bytes)).map_err(BrokenSide::Receiver)?;
+        if let Some(frames) = &mut self.frames {
+            frames.read(&bytes[..n]);
+        }
+        self.buffer.consume(n);
+        self.moved += n as u64;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads into the empty buffer, or notes the end.
+    fn poll_read(&mut self, from: &mut impl ByteStream, cx: &mut Context<'_>) -> Poll<Result<(), BrokenSide>> {
+        match ready!(self.buffer.poll_read(from, BUFFER, cx)) {
+            Ok(Some(Got::Bytes(_)) | None) => {}
+            Ok(Some(end)) => {
+                self.end_seen = true;
+                self.truncated = end == Got::Truncated;
+            }
+            Err(fault) => return Poll::Ready(Err(BrokenSide::Sender(fault))),
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
-/// Moves bytes until both sides have finished, one fails or a limit passes. The caller drops the streams.
+/// Moves bytes until both sides have finished, one fails, a limit passes, or a command ends the conversation. The caller
+/// drops the streams.
 pub async fn relay(
     conversation: &Conversation,
     limits: Limits,
     (client, backend): (&mut Stream, &mut Stream),
-    (mut up, mut down): (RelayDirection, RelayDirection),
+    (up, down): (&mut RelayDirection, &mut RelayDirection),
     counters: &BackendCounters,
     deadline: &mut Deadline,
 ) -> Ended {
     conversation.state.enter(ConversationStage::Relay);
     let mut last_active = clock::now();
     let ended = poll_fn(|cx| {
+        // Only a conversation that ends itself has a turn after that.
+        if let Some(ended) = conversation.state.cancelled_by() {
+            return Poll::Ready(ended);
+        }
         let before = (up.moved, down.moved, up.end_seen, down.end_seen);
         let (way_up, way_down) = (up.poll(client, backend, cx), down.poll(backend, client, cx));
         if (up.moved, down.moved, up.end_seen, down.end_seen) != before {

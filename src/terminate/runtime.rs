@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use super::drain::Drain;
 use super::handshakes::Handshakes;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
@@ -52,8 +53,8 @@ pub struct RuntimeContext {
     pub handshakes: Arc<Handshakes>,
     /// Every conversation of this thread, by its number.
     pub conversations: RefCell<BTreeMap<u64, Rc<ConversationState>>>,
-    /// True once the process drains: no new request begins on a kept connection.
-    pub stopping: Cell<bool>,
+    /// The drain of the process, for kept connections.
+    pub drain: Drain,
     access_log: RefCell<AccessLogSender>,
     /// True while a task waits to flush the access log.
     flushing: Cell<bool>,
@@ -190,7 +191,7 @@ impl Runtimes {
         &self.counters
     }
 
-    /// Begins the drain of the process: kept connections without a request close now, others after their request.
+    /// Begins the drain of the process: kept connections end behind their next response, or when they are quiet.
     pub fn begin_drain(&self) {
         for commands in &self.commands {
             let _ = commands.send(RuntimeCommand::Drain);
@@ -235,7 +236,7 @@ impl RuntimeParts {
             counters: self.counters,
             handshakes: self.handshakes,
             conversations: RefCell::default(),
-            stopping: Cell::new(false),
+            drain: Drain::default(),
             access_log: RefCell::new(self.access_log),
             flushing: Cell::new(false),
             nonces: RefCell::new(Nonces::new()),
@@ -292,15 +293,16 @@ fn handle(context: &RuntimeContext, command: ThreadCommand) {
         ThreadCommand::Shed { selection, count, ended, done } => {
             let _ = done.send(shed(context, &selection, count, ended));
         }
+        ThreadCommand::Ping(done) => drop(done.send(())),
         // Ends the loop of `serve`.
         ThreadCommand::Stop => {}
     }
 }
 
 fn begin_drain(context: &RuntimeContext) {
-    context.stopping.set(true);
-    let conversations = context.conversations.borrow();
-    conversations.values().filter(|state| state.is_kept()).for_each(|state| state.cancel(Ended::Stopped));
+    context.drain.begin(clock::now());
+    // Each sets its timer anew.
+    context.conversations.borrow().values().filter(|state| state.is_kept()).for_each(|state| state.wake());
 }
 
 /// Refreshes the entries of clients that are being served, and returns when to do so again. The shared store keeps an
@@ -323,11 +325,12 @@ fn list(context: &RuntimeContext, filter: &ConnectionFilter) -> (usize, Vec<Conn
     (conversations.values().filter(matches).count(), shown)
 }
 
-/// Cancels the longest idle of the selected conversations, at most `count`, and returns how many.
+/// Cancels the longest idle of the selected conversations, at most `count`, and returns how many. Those that a command
+/// has cancelled before, and that are still ending, do not count.
 fn shed(context: &RuntimeContext, selection: &Selection, count: usize, ended: Ended) -> usize {
     let conversations = context.conversations.borrow();
-    let mut selected: Vec<_> =
-        conversations.values().filter(|state| state.record(|record| record.is_selected(selection))).collect();
+    let open = conversations.values().filter(|state| state.cancelled_by().is_none());
+    let mut selected: Vec<_> = open.filter(|state| state.record(|record| record.is_selected(selection))).collect();
     selected.sort_unstable_by_key(|state| state.last_active());
     selected.iter().take(count).for_each(|state| state.cancel(ended));
     selected.len().min(count)

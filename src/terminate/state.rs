@@ -82,6 +82,7 @@ pub struct ConversationState {
     /// The alert by which TLS failed last, with the client or with a backend.
     alert: AlertNote,
     waker: RefCell<Option<Waker>>,
+    ends_itself: Cell<bool>,
 }
 
 impl ConversationState {
@@ -98,6 +99,7 @@ impl ConversationState {
             cancelled: Cell::new(None),
             alert: AlertNote::default(),
             waker: RefCell::default(),
+            ends_itself: Cell::new(false),
         }
     }
 
@@ -203,15 +205,31 @@ impl ConversationState {
     pub fn cancel(&self, ended: Ended) {
         if self.cancelled.get().is_none() {
             self.cancelled.set(Some(ended));
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
         }
     }
 
-    /// Waits until [`Self::cancel`] was called.
+    /// Gives the conversation a turn.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Sets whether the conversation ends in good order by itself once it is cancelled, in a bounded time; the usual way
+    /// is to drop it at its next turn.
+    pub fn ends_itself(&self, itself: bool) {
+        self.ends_itself.set(itself);
+    }
+
+    /// The outcome of [`Self::cancel`]; `None`: no command has ended the conversation.
+    pub fn cancelled_by(&self) -> Option<Ended> {
+        self.cancelled.get()
+    }
+
+    /// Waits until [`Self::cancel`] was called on a conversation that does not end itself.
     pub async fn cancelled(&self) -> Ended {
-        poll_fn(|cx| match self.cancelled.get() {
+        poll_fn(|cx| match self.cancelled.get().filter(|_| !self.ends_itself.get()) {
             Some(ended) => Poll::Ready(ended),
             None => {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());

@@ -34,7 +34,7 @@ pub use self::client::ServerTrust;
 pub use self::clients::{CertificateExpired, Identity};
 pub use self::server::{TlsFacts, TlsServer};
 pub use self::subject::of_common_name;
-pub use self::tickets::LIFETIME_S;
+pub use self::tickets::{LIFETIME_S, TicketSecrets};
 pub use self::upstream::Upstream;
 pub use self::words::{in_words, io_in_words};
 
@@ -114,6 +114,16 @@ impl Termination {
     /// The TLS to the backends of a pool. `None`: connections to them are plain.
     pub fn upstream(&self, pool: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(pool)
+    }
+
+    /// The random ticket keys; `None`: they come from a file.
+    pub fn ticket_secrets(&self) -> Option<TicketSecrets> {
+        self.keys.as_ref()?.secrets()
+    }
+
+    /// Goes on with the random ticket keys of another process; false if the keys come from a file.
+    pub fn resume_tickets(&self, before: &TicketSecrets) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.resume(before))
     }
 
     /// The certificates of all listeners.

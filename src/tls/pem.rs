@@ -5,9 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,9 +12,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::is_open_to_all;
-
-/// The largest file in bytes; a bundle of all public authorities is a quarter of it.
-const FILE_MAX: u64 = 1 << 20;
+use crate::regular_file::{self, PEM_MAX, WholeFile};
 
 /// Second line of a section that OpenSSL's traditional form encrypts (RFC 1421 §4.6.1.1).
 const PROC_TYPE: &[u8] = b"Proc-Type: 4,ENCRYPTED";
@@ -37,7 +32,7 @@ pub(super) struct Files {
 impl Files {
     /// The certificates in a file, at least one, in file order.
     pub(super) fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-        let bytes = self.read(path)?;
+        let bytes = self.read(path)?.bytes;
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&without_encrypted(&bytes)).collect();
         match certificates {
             Ok(certificates) if certificates.is_empty() => Err(about(path, &lacks("certificate", &bytes))),
@@ -76,22 +71,17 @@ impl Files {
     }
 
     fn read_secret(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        if std::fs::metadata(path).is_ok_and(|metadata| is_open_to_all(metadata.mode())) {
+        let file = self.read(path)?;
+        if is_open_to_all(file.mode) {
             self.exposed.insert(path.to_owned());
         }
-        self.read(path)
+        Ok(file.bytes)
     }
 
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let failed = |error: std::io::Error| about(path, &error.to_string());
-        let mut bytes = Vec::new();
-        let mut file = File::open(path).map_err(failed)?.take(FILE_MAX + 1);
-        file.read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(about(path, "it is longer than 1 MiB"));
-        }
-        self.hashes.insert(path.to_owned(), sha256(&bytes));
-        Ok(bytes)
+    fn read(&mut self, path: &Path) -> Result<WholeFile, String> {
+        let file = regular_file::read(path, PEM_MAX).map_err(|error| about(path, &error.to_string()))?;
+        self.hashes.insert(path.to_owned(), sha256(&file.bytes));
+        Ok(file)
     }
 }
 

@@ -60,9 +60,24 @@ pub(super) enum TicketKeys {
 }
 
 pub(super) struct Turning {
-    /// Time since which the first key seals.
-    since_ms: u64,
+    /// Time since which the first key seals; negative: before the process started.
+    since_ms: i64,
     keys: Vec<TicketKey>,
+}
+
+/// Random ticket keys, as another process needs them to seal and open the same tickets. Not for a file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TicketSecrets {
+    /// Time since which the first key seals; negative: before the process started.
+    pub since_ms: i64,
+    /// The secrets of the keys; the first seals.
+    pub secrets: Vec<[u8; 32]>,
+}
+
+impl fmt::Debug for TicketSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketSecrets").field("since_ms", &self.since_ms).finish_non_exhaustive()
+    }
 }
 
 impl TicketKeys {
@@ -90,12 +105,31 @@ impl TicketKeys {
 
     /// Makes one random key, unknown outside this process.
     pub(super) fn random(clock: SteadyClock) -> Self {
-        Self::Random(RwLock::new(Turning { since_ms: clock(), keys: vec![TicketKey::random()] }), clock)
+        Self::Random(RwLock::new(Turning { since_ms: signed(clock()), keys: vec![TicketKey::random()] }), clock)
     }
 
     /// True for keys that are unknown outside this process.
     pub(super) fn are_random(&self) -> bool {
         matches!(self, Self::Random(..))
+    }
+
+    /// The random keys; `None`: the keys come from a file.
+    pub(super) fn secrets(&self) -> Option<TicketSecrets> {
+        let Self::Random(turning, _) = self else { return None };
+        let turning = turning.read().unwrap_or_else(PoisonError::into_inner);
+        Some(TicketSecrets { since_ms: turning.since_ms, secrets: turning.keys.iter().map(|key| key.secret).collect() })
+    }
+
+    /// Goes on with the random keys of another process; false if the keys come from a file, or if there are none.
+    pub(super) fn resume(&self, before: &TicketSecrets) -> bool {
+        let Self::Random(turning, clock) = self else { return false };
+        if !(1..=KEYS_MAX).contains(&before.secrets.len()) {
+            return false;
+        }
+        let keys = before.secrets.iter().map(TicketKey::new).collect();
+        let mut turning = turning.write().unwrap_or_else(PoisonError::into_inner);
+        *turning = Turning { since_ms: before.since_ms.min(signed(clock())), keys };
+        true
     }
 
     /// Calls `act` with the keys that are valid now, and replaces random keys that are due.
@@ -127,7 +161,12 @@ impl fmt::Debug for TicketKeys {
 
 impl Turning {
     fn is_due(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.since_ms) >= TURN_MS
+        self.sealed_ms(now_ms) >= TURN_MS
+    }
+
+    /// How long the first key has sealed.
+    fn sealed_ms(&self, now_ms: u64) -> u64 {
+        u64::try_from(signed(now_ms).saturating_sub(self.since_ms)).unwrap_or(0)
     }
 
     /// Adds a new key that seals. The one that sealed before now only opens; the one before that is dropped.
@@ -135,15 +174,16 @@ impl Turning {
         if !self.is_due(now_ms) {
             return;
         }
-        let is_recent = now_ms - self.since_ms < 2 * TURN_MS;
+        let is_recent = self.sealed_ms(now_ms) < 2 * TURN_MS;
         self.keys.truncate(usize::from(is_recent));
         self.keys.insert(0, TicketKey::random());
-        self.since_ms = now_ms;
+        self.since_ms = signed(now_ms);
     }
 }
 
 /// One key, and the name by which tickets refer to it.
 pub(super) struct TicketKey {
+    secret: [u8; 32],
     name: [u8; NAME_LEN],
     key: LessSafeKey,
 }
@@ -154,7 +194,7 @@ impl TicketKey {
         derive(secret, b"name", &mut name);
         derive(secret, b"key", &mut key);
         let unbound = UnboundKey::new(&AES_256_GCM_SIV, &key).expect("32 bytes are a key");
-        Self { name, key: LessSafeKey::new(unbound) }
+        Self { secret: *secret, name, key: LessSafeKey::new(unbound) }
     }
 
     fn random() -> Self {
@@ -242,6 +282,11 @@ impl fmt::Debug for Ticketer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticketer").field("keys", &self.keys).finish_non_exhaustive()
     }
+}
+
+/// A time of the clock among those before the start of the process.
+fn signed(now_ms: u64) -> i64 {
+    i64::try_from(now_ms).unwrap_or(i64::MAX)
 }
 
 /// Derives key material by HKDF-SHA256 without salt.

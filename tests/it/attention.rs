@@ -7,10 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use rustix::process::Signal;
-
 use crate::support::backend::{Backend, listener, pool};
-use crate::support::http::unix_post;
 use crate::support::load_support::Client;
 use crate::support::sessile::run;
 use crate::support::{Sessile, eventually};
@@ -150,37 +147,6 @@ fn a_stick_table_file_that_cannot_be_written_is_said_once_and_when_it_can_again(
     assert_eq!(said(&sessile, "is written again"), 1);
     assert!(sessile.status()["stick_table_file"]["complaint"].is_null());
     assert!(!status_text(&sessile).contains("cannot be written"));
-}
-
-#[test]
-fn a_drain_by_command_that_a_restart_has_ended_is_named_until_the_next_command() {
-    let backends = ["b0", "b1"].map(Backend::named);
-    let addresses = backends.each_ref().map(|backend| backend.address);
-    let mut sessile = Sessile::start(&(listener("p", "") + &pool("p", "", &addresses)));
-    let runtime = |sessile: &Sessile| sessile.json("/backends")[0]["runtime"].clone();
-    let order = |sessile: &Sessile, word: &str| {
-        assert_eq!(unix_post(&sessile.admin(), &format!("/backends/p/b0/{word}")).unwrap().0, 200);
-    };
-    order(&sessile, "drain");
-    assert_eq!(runtime(&sessile), "draining");
-    assert!(sessile.json("/backends")[0]["drain_s"].is_u64());
-    // Whether the process ends well or badly.
-    for signal in [Signal::TERM, Signal::KILL] {
-        sessile.signal(signal);
-        sessile.wait();
-        sessile.restart();
-        assert_eq!(runtime(&sessile), "drain_forgotten");
-        assert_eq!(said(&sessile, "backend p/b0 was drained by command in the process before"), 1);
-        assert_eq!(sessile.metric("sessile_backend_drain_forgotten{pool=\"p\",backend=\"b0\"}"), 1.0);
-        assert!(status_text(&sessile).contains("drain_forgotten"));
-    }
-    order(&sessile, "ready");
-    assert!(runtime(&sessile).is_null());
-    sessile.signal(Signal::TERM);
-    sessile.wait();
-    sessile.restart();
-    assert!(runtime(&sessile).is_null(), "a drain that a command has ended is not named");
-    assert!(!sessile.said().contains("was drained by command"));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod admin; // the admin interface and the commands that use it
 mod attention; // what needs attention: one log line, one metric, one word in status
 mod balance; // how workers share connections
+mod booted; // the unit in the hands of a booted systemd
 mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod explain; // `sessile explain` against what the running process picks
@@ -16,12 +17,15 @@ mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod never_stuck; // pipes, dead disks and full outputs in the place of files
+mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
 mod plan; // `sessile plan` against where clients really move
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections
 mod reload_says; // what a reload, a plan and a check say of a change: keys, when they take effect, cookies
 mod restart; // a next process that starts while the one before stops
+mod runtime_state; // drains and ejections over a restart
 mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
 mod shape; // the sources themselves: floors, cycles, sizes, words
 mod smoke; // one client comes back to its backend
@@ -31,6 +35,8 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
+mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads

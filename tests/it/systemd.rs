@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +33,15 @@ for i in range(3):
 os.closerange(6, 60)
 os.environ.update(LISTEN_FDS="3", LISTEN_FDNAMES="front:front:local", LISTEN_PID=str(os.getpid() + int(sys.argv[2])))
 os.execv(sys.argv[3], sys.argv[3:])
+"#;
+
+/// Passes standard input as a listening socket.
+const PASS_ONE: &str = r#"
+import os, sys
+os.dup2(0, 3)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="front", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[1], sys.argv[1:])
 "#;
 
 /// Starts the process with these sockets; `pid_off` names another process as their receiver.
@@ -164,4 +174,42 @@ fn a_socket_that_no_listener_names_is_warned_of_at_the_start() {
     let said = sessile.said();
     assert!(said.contains("systemd has passed the socket \\\"front\\\", and no listener has bind"), "{said}");
     assert!(!said.contains("the socket \\\"local\\\""), "{said}");
+}
+
+#[test]
+fn a_client_that_comes_between_two_processes_waits_at_the_socket_and_is_served() {
+    if !has("a_client_that_comes_between_two_processes", "python3") {
+        return;
+    }
+    let backend = Backend::named("b");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = socket.local_addr().unwrap();
+    let config = "[[listener]]\nname = \"front\"\nbind = \"systemd:front\"\npool = \"p\"\n".to_owned()
+        + &pool("p", "", &[backend.address]);
+    let start = || {
+        Sessile::spawn(&config, |command| {
+            let file = PathBuf::from(command.get_args().last().unwrap());
+            let out = |name: &str| File::create(file.with_file_name(name)).unwrap();
+            let mut wrapped = Command::new("python3");
+            wrapped.args(["-c", PASS_ONE]).arg(command.get_program()).args(command.get_args());
+            wrapped.stdin(OwnedFd::from(socket.try_clone().unwrap()));
+            wrapped.stdout(out("out.log")).stderr(out("err.log"));
+            *command = wrapped;
+        })
+    };
+    let mut first = start();
+    first.ready();
+    let mut held = Client::connect(front);
+    assert_eq!(held.ask("x"), "b x");
+    first.signal(Signal::TERM);
+    eventually("the first to stop", || first.said().contains("stopping: 1 connections").then_some(()));
+    assert_eq!(held.ask("still"), "b still");
+    drop(held);
+    assert_eq!(first.wait().code(), Some(0));
+    let waiting: Vec<_> = (0..20).map(|_| Client::connect(front)).collect();
+    let second = start();
+    for mut client in waiting {
+        assert_eq!(client.ask("at last"), "b at last");
+    }
+    drop(second);
 }

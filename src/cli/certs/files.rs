@@ -11,10 +11,11 @@ use rcgen::KeyPair;
 
 use super::Made;
 use crate::cli::CommandError;
+use crate::regular_file::{self, PEM_MAX, WholeFile};
 
 /// Reads a file; `None`: it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<String>, CommandError> {
-    match fs::read_to_string(path) {
+    match regular_file::read(path, PEM_MAX).and_then(WholeFile::text) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(cannot(path, &error)),

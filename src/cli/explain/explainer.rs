@@ -4,7 +4,7 @@
 //! arguments is found before the first client is explained.
 
 use super::{Explain, ExplainReport, ExplainedClient};
-use crate::cli::CommandError;
+use crate::cli::{CommandError, load};
 use crate::clock;
 use crate::config::{self, Config};
 use crate::http::Progress;
@@ -113,7 +113,8 @@ impl ExplainedHead {
 
 /// Builds the pools. Files with cookie keys have to be readable only for clients with cookies.
 fn pools(config: &Config, with_cookies: bool) -> Result<Vec<Pool>, CommandError> {
-    let rings = match cookie_keys(config) {
+    let of_thread = config.clone();
+    let rings = match load::in_time(move || cookie_keys(&of_thread))? {
         Ok(rings) => rings,
         Err(problems) if with_cookies => {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();

@@ -41,6 +41,7 @@ pub(super) fn process(top: &Section<'_>) -> Process {
         stick_table_file: top.read("stick_table_file", value::file),
         stick_table_interval: top.read("stick_table_interval", value::duration(SECOND, HOUR)).unwrap_or(MINUTE),
         stop_deadline: top.read("stop_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(MINUTE),
+        upgrade_deadline: top.read("upgrade_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(HOUR),
         admin: admin(top),
         log: log(top),
     }

@@ -148,6 +148,13 @@ impl Os for Linux {
         }
     }
 
+    fn read_pipe(&mut self, pipe: &Pipe, into: &mut [u8]) -> Io {
+        match rustix::io::read(&pipe.read, into) {
+            Ok(0) => Io::End,
+            other => moved(other),
+        }
+    }
+
     fn pipe(&mut self) -> Result<(Pipe, usize), Fault> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(Fault::own)?;
         // Where an unprivileged user's pipe pages are used up, this fails and the pipe stays small.

@@ -79,6 +79,8 @@ pub trait Os {
     fn splice_in(&mut self, socket: &Self::Socket, pipe: &Self::Pipe, most: usize) -> Io;
     /// Moves bytes from a pipe to a socket.
     fn splice_out(&mut self, pipe: &Self::Pipe, socket: &Self::Socket, most: usize) -> Io;
+    /// Reads bytes out of a pipe that holds some.
+    fn read_pipe(&mut self, pipe: &Self::Pipe, into: &mut [u8]) -> Io;
     /// Makes a pipe and returns its capacity in bytes.
     fn pipe(&mut self) -> Result<(Self::Pipe, usize), Fault>;
     /// Begins to connect to a backend, from this address where one is given.

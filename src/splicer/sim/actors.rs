@@ -25,7 +25,8 @@ impl World {
         };
         self.new_peer(id, prefix, Some(source));
         if self.to_come == 0 && self.scenario.removes_listener {
-            self.worker.remove_listener(0);
+            self.listener_removed = true;
+            self.newest().worker.remove_listener(0);
         }
     }
 

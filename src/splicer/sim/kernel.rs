@@ -56,12 +56,13 @@ pub struct Kernel {
     /// Those of them that hold bytes.
     pub(super) filled: usize,
     pub(super) queue: VecDeque<(Id, SocketAddr)>,
-    pub(super) listener: Option<Token>,
+    /// Processes that watch the listener.
+    pub(super) listeners: BTreeMap<usize, Token>,
     sockets: Vec<SimSocket>,
     /// Sockets that are not closed.
     open: Vec<Id>,
-    /// Clients by their connection's token.
-    clients: BTreeMap<u64, Id>,
+    /// Clients by their process and their connection's token.
+    clients: BTreeMap<(usize, u64), Id>,
     turn: u64,
     calls_before: u64,
 }
@@ -84,7 +85,7 @@ impl Kernel {
             pipes: 0,
             filled: 0,
             queue: VecDeque::new(),
-            listener: None,
+            listeners: BTreeMap::new(),
             sockets: Vec::new(),
             open: Vec::new(),
             clients: BTreeMap::new(),
@@ -103,15 +104,23 @@ impl Kernel {
         (self.open.len() - self.queue.len(), self.pipes)
     }
 
-    /// Some of what has happened since, at least one thing if anything has.
-    pub fn events(&mut self) -> Vec<Event> {
+    /// The turn of a worker begins, or of whatever calls it.
+    pub fn next_turn(&mut self) {
         (self.turn, self.calls_before) = (self.turn + 1, self.calls);
+    }
+
+    /// Some of what has happened since to what this process watches, at least one thing if anything has.
+    pub fn events(&mut self, process: usize) -> Vec<Event> {
+        self.next_turn();
         let mut events = Vec::new();
         let spurious = !self.scripted && self.random.one_in(16);
         for hurry in [false, true] {
             for at in 0..self.open.len() {
                 let dice = self.random.number();
                 let socket = &mut self.sockets[self.open[at] as usize];
+                if socket.token.is_some() && socket.watcher != process {
+                    continue;
+                }
                 if dice & 1 == 0 || hurry {
                     socket.deliver(dice & 6 != 0 || hurry);
                 }
@@ -127,8 +136,8 @@ impl Kernel {
                 break;
             }
         }
-        if let Some(token) = self.listener.filter(|_| !self.queue.is_empty()) {
-            events.push(Mask::READABLE.event(token));
+        if let Some(token) = self.listeners.get(&process).filter(|_| !self.queue.is_empty()) {
+            events.push(Mask::READABLE.event(*token));
         }
         self.random.shuffle(&mut events);
         events
@@ -138,7 +147,7 @@ impl Kernel {
     pub fn restless(&self) -> bool {
         let told =
             |socket: &SimSocket| socket.token.is_some() && (socket.pending != Mask::NONE || socket.undelivered());
-        (self.listener.is_some() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
+        (!self.listeners.is_empty() && !self.queue.is_empty()) || self.open.iter().any(|id| told(self.socket(*id)))
     }
 
     /// A socket with bytes that were reported and not read, although the other side has room for them.

@@ -2,7 +2,8 @@
 //!
 //! Part of the library's tests only; `benches/flow.rs` compiles the imitated kernel for itself. `kernel.rs` and `os.rs`
 //! imitate sockets, `conformance` holds them against real ones, `peer.rs` is the far end of a socket, `actors.rs` what
-//! clients and backends do, `world.rs` one world of them, `oracle.rs` decides how each connection must end, `tests.rs`
+//! clients and backends do, `world.rs` one world of them, `handover.rs` moves
+//! pairs between its processes, `oracle.rs` decides how each connection must end, `tests.rs`
 //! runs many worlds. A failing world names its seed; replay it with
 //! `SESSILE_SIM_SEED=<seed> cargo test --lib sim::tests::replay -- --ignored --nocapture`.
 //!
@@ -11,6 +12,7 @@
 mod actors;
 mod bytes;
 mod conformance;
+mod handover;
 pub(super) mod kernel;
 pub(super) mod oracle;
 pub(super) mod os;

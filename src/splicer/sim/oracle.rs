@@ -7,11 +7,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::handover::Process;
 use super::kernel::{Id, Kernel};
 use super::peer::{Peer, Script};
 use super::socket::{Closed, SimSocket};
 use super::world::{ClientGreeting, ConnectScript, Scenario, World};
-use crate::counters::Counter;
 use crate::outcome::Ended;
 use crate::splicer::os::Micros;
 
@@ -84,7 +84,10 @@ impl World {
         }
         for peer in self.peers.iter().flatten().filter(|peer| peer.is_client()) {
             let client = kernel.socket(peer.id);
+            // A pair under way is in no worker, for a few turns.
+            let under_way = self.handover.is_some() && client.token.is_none();
             if client.closed.is_none()
+                && !under_way
                 && let Some(accepted) = client.accepted_at
             {
                 self.not_overdue(peer, client, accepted, &kernel)?;
@@ -93,13 +96,13 @@ impl World {
         Ok(())
     }
 
-    /// What the listener has counted since.
+    /// What the listeners of all processes have counted since.
     fn newly_ended(&mut self) -> Vec<Ended> {
-        let snapshot = self.shared.current.load();
-        let now = &snapshot.listeners[0].state.counters[0].0.ended;
-        let before = &mut self.oracle.counted;
+        let listeners: Vec<_> = self.processes.iter().map(Process::listener).collect();
+        let count = |word: Ended| listeners.iter().map(|l| l.state.counters[0].0.ended[word as usize].value()).sum();
         let mut ended = Vec::new();
-        for ((word, now), before) in Ended::ALL.iter().zip(now.iter().map(Counter::value)).zip(before) {
+        for (word, before) in Ended::ALL.iter().zip(&mut self.oracle.counted) {
+            let now = count(*word);
             ended.extend((*before..now).map(|_| *word));
             *before = now;
         }
@@ -211,7 +214,7 @@ impl World {
                 let others = self.peers.iter().flatten().filter(|peer| peer.is_client()).filter(alike).filter(counted);
                 self.scenario.per_source.is_some_and(|limit| others.count() >= limit as usize)
             }
-            Ended::Panicked => self.shared.counters[0].0.panics.value() <= self.oracle.panics,
+            Ended::Panicked => self.processes.iter().map(Process::panics).sum::<u64>() <= self.oracle.panics,
             _ => false,
         }
     }
@@ -237,15 +240,16 @@ impl World {
 
     /// In a world where all completes, the counters say so.
     pub(super) fn all_counted(&self) -> Result<(), String> {
-        let snapshot = self.shared.current.load();
+        let pools: Vec<_> = self.processes.iter().map(Process::pool).collect();
         let sum = |count: &dyn Fn(&crate::counters::BackendCounters) -> u64| -> u64 {
-            snapshot.pools[0].backends().iter().map(|backend| count(backend.counters(0))).sum()
+            pools.iter().flat_map(|pool| pool.backends()).map(|backend| count(backend.counters(0))).sum()
         };
         let clients = || self.peers.iter().flatten().filter(|peer| peer.is_client());
         let partners = || clients().filter_map(|peer| self.peer(peer.partner?));
         let up: usize = partners().map(|peer| peer.expected_prefix.len() + peer.heard()).sum();
         let down: usize = clients().map(Peer::heard).sum();
-        let accepted = snapshot.listeners[0].state.counters[0].0.accepted.value();
+        let listeners = self.processes.iter().map(Process::listener);
+        let accepted = listeners.map(|listener| listener.state.counters[0].0.accepted.value()).sum();
         let counted =
             (sum(&|c| c.bytes_up.value()), sum(&|c| c.bytes_down.value()), sum(&|c| c.connections.value()), accepted);
         let expected = (up as u64, down as u64, self.scenario.clients as u64, self.scenario.clients as u64);

@@ -18,9 +18,9 @@ use crate::splicer::os::{Accepted, Io, Micros, Os, Side, Token};
 /// Bytes one slot of a pipe takes.
 const SLOT_BYTES: usize = 4096;
 
-/// An imitated operating system.
+/// An imitated operating system, as the process with this number sees it.
 #[derive(Debug, Clone)]
-pub struct SimOs(pub Rc<RefCell<Kernel>>);
+pub struct SimOs(pub Rc<RefCell<Kernel>>, pub usize);
 
 /// A socket handle; dropping it closes.
 #[derive(Debug)]
@@ -32,7 +32,15 @@ pub struct SimSocket {
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        self.kernel.borrow_mut().close(self.id, Closed::Cleanly);
+        self.kernel.borrow_mut().drop_descriptor(self.id);
+    }
+}
+
+impl SimSocket {
+    /// Another descriptor of the same socket, as another process gets it.
+    pub fn duplicate(&self) -> Self {
+        self.kernel.borrow_mut().duplicate(self.id);
+        Self { id: self.id, kernel: Rc::clone(&self.kernel) }
     }
 }
 
@@ -122,6 +130,25 @@ impl Os for SimOs {
         answer
     }
 
+    fn read_pipe(&mut self, pipe: &SimPipe, into: &mut [u8]) -> Io {
+        let mut bytes = pipe.bytes.borrow_mut();
+        if bytes.is_empty() {
+            return Io::Later;
+        }
+        let mut kernel = self.0.borrow_mut();
+        kernel.count();
+        // Pipes are read seldom, so this fails more often than other calls.
+        if kernel.failures > 0 && kernel.random.one_in(100) {
+            return Io::Broken(Fault::NoMemory);
+        }
+        // A pipe gives one buffer at a time, whatever is asked for.
+        let n = into.len().min(bytes.len()).min(1 + kernel.random.below(SLOT_BYTES));
+        into[..n].copy_from_slice(bytes.front(n));
+        bytes.skip(n);
+        kernel.filled -= usize::from(bytes.is_empty());
+        Io::Moved(n)
+    }
+
     fn pipe(&mut self) -> Result<(SimPipe, usize), Fault> {
         let mut kernel = self.0.borrow_mut();
         kernel.count();
@@ -164,7 +191,7 @@ impl Os for SimOs {
         if kernel.fails() {
             return Err(Fault::NoMemory);
         }
-        kernel.watch(socket.id, token);
+        kernel.watch(socket.id, token, self.1);
         Ok(())
     }
 
@@ -178,12 +205,14 @@ impl Os for SimOs {
         if kernel.fails() {
             return Err(Fault::NoMemory);
         }
-        kernel.listener = Some(token);
+        if kernel.listeners.insert(self.1, token).is_some() {
+            kernel.violations.push("the listener is watched though it is watched already".into());
+        }
         Ok(())
     }
 
     fn unwatch_listener(&mut self, (): &()) {
-        self.0.borrow_mut().listener = None;
+        self.0.borrow_mut().listeners.remove(&self.1);
     }
 
     fn refuse_new(&mut self, (): &()) {}

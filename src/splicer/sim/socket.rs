@@ -97,6 +97,10 @@ pub struct SimSocket {
     /// The other end has closed: what it is sent is answered by a reset.
     pub(super) peer_left: bool,
     pub(super) token: Option<Token>,
+    /// The process that watches it.
+    pub(super) watcher: usize,
+    /// Descriptors besides the first.
+    pub(super) duplicates: u32,
     pub(super) pending: Mask,
     pub(super) refused_read: bool,
     pub(super) refused_write: bool,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::handover::{MOVED, Moves};
 use super::world::{ClientGreeting, ConnectScript, Scenario, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 use crate::outcome::Ended;
@@ -48,12 +49,14 @@ const BROUGHT_ABOUT: &[Ended] = &[
 
 #[test]
 fn every_connection_completes_in_a_calm_world() {
-    live(CALM, steps() / 2);
+    let (_, moves) = live(CALM, steps() / 2);
+    all_moved(&moves);
 }
 
 #[test]
 fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
-    let endings = live(HOSTILE, steps() / 2);
+    let (endings, moves) = live(HOSTILE, steps() / 2);
+    all_moved(&moves);
     // What no world brings about proves nothing.
     let unseen: Vec<_> = BROUGHT_ABOUT.iter().filter(|ended| endings[**ended as usize] == 0).collect();
     assert!(unseen.is_empty() || steps() < STEPS || FAILED.load(Relaxed), "no world came to {unseen:?}");
@@ -66,7 +69,7 @@ fn nothing_is_lost_mixed_up_or_left_over_in_a_hostile_world() {
 fn replay() {
     let seed = std::env::var("SESSILE_SIM_SEED").expect("SESSILE_SIM_SEED is set");
     let seed: u64 = seed.parse().expect("SESSILE_SIM_SEED is a number");
-    let (steps, _) = World::new(seed, scenario(seed)).run().unwrap();
+    let (steps, ..) = World::new(seed, scenario(seed)).run().unwrap();
     println!("world {seed}: {steps} steps");
 }
 
@@ -75,15 +78,23 @@ fn steps() -> u64 {
     wanted.map_or(STEPS, |steps| steps.parse().expect("SESSILE_SIM_STEPS is a number"))
 }
 
-/// Lives worlds until so many steps were taken, or one has failed. Answers how connections ended.
-fn live(first: u64, steps: u64) -> Vec<u64> {
+/// What no world hands over proves nothing.
+fn all_moved(moves: &Moves) {
+    let unseen: Vec<_> = MOVED.iter().filter(|what| !moves.contains_key(*what)).collect();
+    assert!(unseen.is_empty() || steps() < STEPS || FAILED.load(Relaxed), "no world handed over {unseen:?}");
+}
+
+/// Lives worlds until so many steps were taken, or one has failed. Answers how connections ended and what was handed
+/// over.
+fn live(first: u64, steps: u64) -> (Vec<u64>, Moves) {
     // Injected panics are part of a hostile world; their messages are not news.
     silence_injected_panics();
     let (mut seed, mut done) = (first, 0);
-    let mut endings = vec![0; Ended::COUNT];
+    let (mut endings, mut moves) = (vec![0; Ended::COUNT], Moves::new());
     while done < steps && !FAILED.load(Relaxed) {
         match World::new(seed, scenario(seed)).run() {
-            Ok((steps, ended)) => {
+            Ok((steps, ended, moved)) => {
+                moved.into_iter().for_each(|(what, count)| *moves.entry(what).or_default() += count);
                 done += steps;
                 endings.iter_mut().zip(ended).for_each(|(sum, ended)| *sum += ended);
             }
@@ -98,8 +109,8 @@ fn live(first: u64, steps: u64) -> Vec<u64> {
         seed += 1;
     }
     let seen: Vec<_> = Ended::ALL.iter().zip(&endings).filter(|(_, count)| **count > 0).collect();
-    println!("{} worlds, {done} steps, {seen:?}", seed - first);
-    endings
+    println!("{} worlds, {done} steps, {seen:?}, {moves:?}", seed - first);
+    (endings, moves)
 }
 
 fn scenario(seed: u64) -> Scenario {
@@ -155,6 +166,7 @@ fn scenario(seed: u64) -> Scenario {
         greeting,
         removes_listener,
         bulky,
+        hands_over: random.one_in(2),
         hostile,
     }
 }

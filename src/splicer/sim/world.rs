@@ -8,11 +8,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::handover::{HandOver, Moves, Process};
 use super::kernel::{Id, Kernel};
 use super::oracle::Oracle;
-use super::os::SimOs;
 use super::peer::Peer;
-use crate::access_log::AccessLogSender;
 use crate::config::{Address, Config};
 use crate::connection::Selection;
 use crate::fault::Fault;
@@ -20,7 +19,7 @@ use crate::outcome::Ended;
 use crate::random::{Random, mix};
 use crate::snapshot::{LoadedFiles, Snapshot};
 use crate::splicer::os::Micros;
-use crate::splicer::worker::{Worker, WorkerShared};
+use crate::splicer::worker::Worker;
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
 const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
@@ -52,6 +51,8 @@ pub struct Scenario {
     pub removes_listener: bool,
     /// Streams and buffers are large, so that the worker has more to do than a connection's share of a turn.
     pub bulky: bool,
+    /// Other processes take over, once and again.
+    pub hands_over: bool,
     /// Peers reset, calls fail, time jumps, steps panic, connections are shed. If false, every connection completes.
     pub hostile: bool,
 }
@@ -83,8 +84,13 @@ pub enum ClientGreeting {
 /// One world.
 pub struct World {
     pub(super) kernel: Rc<RefCell<Kernel>>,
-    pub(super) worker: Worker<SimOs>,
-    pub(super) shared: Arc<WorkerShared>,
+    /// Processes, from the first to the newest, which accepts.
+    pub(super) processes: Vec<Process>,
+    /// The hand-over that is under way.
+    pub(super) handover: Option<HandOver>,
+    pub(super) moves: Moves,
+    /// The newest process was told to remove the listener.
+    pub(super) listener_removed: bool,
     pub(super) scenario: Scenario,
     pub(super) random: Random,
     /// Peers by the number of the socket at whose far end they are.
@@ -101,19 +107,18 @@ impl World {
     /// A world in which nothing has happened.
     pub fn new(seed: u64, scenario: Scenario) -> Self {
         let kernel = Rc::new(RefCell::new(Kernel::new(seed)));
-        let shared = Arc::new(WorkerShared::alone(scenario.config.clone(), scenario.pipes_max));
-        let listener = Arc::clone(&shared.current.load().listeners[0]);
-        let mut worker = Worker::new(0, SimOs(Rc::clone(&kernel)), Arc::clone(&shared), AccessLogSender::off());
-        worker.add_listener(0, (), listener, false);
-        shared.admission.limit(scenario.connections_max, scenario.per_source, None);
+        let mut first = Process::begin(0, &kernel, &scenario);
+        first.accept();
         let mut random = Random::new(mix(seed));
         kernel.borrow_mut().failures = if scenario.hostile { 8 } else { 0 };
         kernel.borrow_mut().room_min = if scenario.bulky { BULK } else { 1 };
         kernel.borrow_mut().hopeless = hopeless(&scenario, &mut random);
         Self {
             kernel,
-            worker,
-            shared,
+            processes: vec![first],
+            handover: None,
+            moves: Moves::new(),
+            listener_removed: false,
             to_come: scenario.clients,
             oracle: Oracle::new(&scenario),
             scenario,
@@ -125,8 +130,9 @@ impl World {
         }
     }
 
-    /// Lives it to its end. Answers how many steps of connections there were and how they ended, or what went wrong.
-    pub fn run(mut self) -> Result<(u64, Vec<u64>), String> {
+    /// Lives it to its end. Answers how many steps of connections there were, how they ended and what was handed over,
+    /// or what went wrong.
+    pub fn run(mut self) -> Result<(u64, Vec<u64>, Moves), String> {
         while !self.over() {
             self.turn()?;
             if self.turns > TURNS_MAX {
@@ -134,7 +140,8 @@ impl World {
             }
         }
         self.bring_to_end()?;
-        Ok((self.shared.counters[0].0.steps.value(), self.oracle.counted))
+        let steps = self.processes.iter().map(|process| process.worker.counters().steps.value()).sum();
+        Ok((steps, self.oracle.counted, self.moves))
     }
 
     fn turn(&mut self) -> Result<(), String> {
@@ -153,8 +160,8 @@ impl World {
         } else if self.random.one_in(100) {
             self.quiet();
         }
-        let events = self.kernel.borrow_mut().events();
-        self.worker.turn(&events);
+        self.all_turn();
+        self.hand_over()?;
         self.oracle()?;
         self.check()?;
         let (peers, kernel) = (&self.peers, self.kernel.borrow());
@@ -163,6 +170,19 @@ impl World {
         self.awake.retain(|id| !done(id));
         drop(kernel);
         self.pass_time(acted)
+    }
+
+    /// Each process gets its events.
+    fn all_turn(&mut self) {
+        for (number, process) in self.processes.iter_mut().enumerate() {
+            let events = self.kernel.borrow_mut().events(number);
+            process.worker.turn(&events);
+        }
+    }
+
+    /// When the first worker has something to do without an event.
+    fn wake_at(&mut self) -> Option<Micros> {
+        self.processes.iter_mut().filter_map(|process| process.worker.wake_at()).min()
     }
 
     fn waiting(&self) -> Vec<&Peer> {
@@ -183,7 +203,8 @@ impl World {
 
     /// All peers are quiet for longer than a half-closed connection may be; no connection is half-closed yet.
     fn quiet(&mut self) {
-        let settled = self.waiting().iter().all(|peer| peer.partner.is_some() && !peer.finished);
+        let settled =
+            self.handover.is_none() && self.waiting().iter().all(|peer| peer.partner.is_some() && !peer.finished);
         let mut kernel = self.kernel.borrow_mut();
         if settled && kernel.connecting.is_empty() {
             kernel.now += 30_000_000;
@@ -193,48 +214,47 @@ impl World {
     /// Things that go wrong in hostile worlds.
     fn trouble(&mut self) {
         match self.random.below(3_000) {
-            0 => self.kernel.borrow_mut().now += self.random.below(4_000_000) as u64,
+            0 if self.handover.is_none() => self.kernel.borrow_mut().now += self.random.below(4_000_000) as u64,
             1 => {
                 self.kernel.borrow_mut().panic_next = true;
                 self.oracle.panics += 1;
             }
             2 => {
-                self.worker.shed(&Selection::All, 1, Ended::Stopped);
+                let number = self.random.below(self.processes.len());
+                self.processes[number].worker.shed(&Selection::All, 1, Ended::Stopped);
             }
             3 | 4 => {
-                let old = self.shared.current.load_full();
-                let next = Snapshot::build(
-                    self.scenario.config.clone(),
-                    LoadedFiles::default(),
-                    Some(&old),
-                    1,
-                    &self.shared.admission,
-                );
-                self.worker.update_listener(0, Arc::clone(&next.listeners[0]));
-                self.shared.current.swap(Arc::new(next));
+                let number = self.random.below(self.processes.len());
+                let Process { worker, shared } = &mut self.processes[number];
+                let old = shared.current.load_full();
+                let config = self.scenario.config.clone();
+                let next = Snapshot::build(config, LoadedFiles::default(), Some(&old), 1, &shared.admission);
+                worker.update_listener(0, Arc::clone(&next.listeners[0]));
+                shared.current.swap(Arc::new(next));
             }
             _ => {}
         }
     }
 
     fn check(&mut self) -> Result<(), String> {
+        let busy = self.wake_at() == Some(0);
         let kernel = self.kernel.borrow();
         if let Some(violation) = kernel.violations.first() {
             return Err(violation.clone());
         }
-        if kernel.filled > self.worker.pipes().in_use() {
+        if kernel.filled > self.processes.iter().map(|process| process.worker.pipes().in_use()).sum() {
             return Err("a free pipe holds bytes".into());
         }
-        if self.worker.wake_at() != Some(0)
-            && let Some(id) = kernel.neglected()
-        {
+        if !busy && let Some(id) = kernel.neglected() {
             return Err(format!("socket {id}: its bytes were told and not read"));
         }
-        let alive = self.shared.current.generations_alive();
-        if alive > 1 {
-            return Err(format!("{alive} snapshots are alive"));
+        for process in &self.processes {
+            let alive = process.shared.current.generations_alive();
+            if alive > 1 {
+                return Err(format!("{alive} snapshots are alive"));
+            }
         }
-        if kernel.pipes > self.scenario.pipes_max {
+        if kernel.pipes > self.scenario.pipes_max * self.processes.len() {
             return Err(format!("{} pipes exist", kernel.pipes));
         }
         for id in &self.awake {
@@ -262,6 +282,9 @@ impl World {
         let kernel = self.kernel.borrow();
         let stand_still = !acted && !kernel.restless() && kernel.connecting.is_empty() && self.to_come == 0;
         drop(kernel);
+        if stand_still && self.handover.is_some() {
+            return self.conclude();
+        }
         let next = if stand_still { self.stand_still()? } else { None };
         let mut kernel = self.kernel.borrow_mut();
         let soon = kernel.now + self.random.below(200) as u64;
@@ -271,8 +294,8 @@ impl World {
 
     /// No peer can move. Returns the time when one will; an error if none ever will.
     fn stand_still(&mut self) -> Result<Option<Micros>, String> {
-        self.worker.trim();
-        let wake_at = self.worker.wake_at();
+        self.processes.iter_mut().for_each(|process| process.worker.trim());
+        let wake_at = self.wake_at();
         if wake_at == Some(0) {
             return Ok(None);
         }
@@ -298,32 +321,43 @@ impl World {
         for id in 0..self.peers.len() {
             self.kernel.borrow_mut().let_go(id as Id);
         }
+        self.conclude()?;
+        let accepting = usize::from(!self.scenario.removes_listener);
         for _ in 0..10_000 {
-            if self.worker.connections() == 0 && (self.worker.acceptors() == 0 || !self.scenario.removes_listener) {
+            let (connections, acceptors) = self.held();
+            if connections == 0 && acceptors == accepting {
                 break;
             }
-            let next = self.worker.wake_at().unwrap_or(0);
+            let next = self.wake_at().unwrap_or(0);
             let mut kernel = self.kernel.borrow_mut();
             kernel.now = kernel.now.max(next) + 1;
-            let events = kernel.events();
             drop(kernel);
-            self.worker.turn(&events);
+            self.all_turn();
             self.oracle()?;
         }
-        self.worker.trim();
-        let pool_leases: u64 = self.shared.current.load().pools.iter().map(|pool| pool.leases()).sum();
-        let acceptors = if self.scenario.removes_listener { self.worker.acceptors() } else { 0 };
-        let left = (
-            self.worker.connections(),
-            self.kernel.borrow().owned(),
-            self.shared.admission.open(),
-            pool_leases,
-            acceptors,
-        );
-        if left != (0, (0, 0), 0, 0, 0) {
+        self.all_turn();
+        let (mut permits, mut leases) = (0, 0);
+        for Process { worker, shared } in &mut self.processes {
+            worker.trim();
+            worker.flush();
+            if worker.acceptors() == 0 && worker.wake_at().is_some() {
+                return Err("a worker that has nothing left still wakes".into());
+            }
+            permits += shared.admission.open();
+            leases += shared.current.load().pools.iter().map(|pool| pool.leases()).sum::<u64>();
+        }
+        let (connections, acceptors) = self.held();
+        let left = (connections, self.kernel.borrow().owned(), permits, leases, acceptors);
+        if left != (0, (0, 0), 0, 0, accepting) {
             return Err(format!("left over: connections, (sockets, pipes), permits, leases, listeners: {left:?}"));
         }
         Ok(())
+    }
+
+    /// Connections and listening sockets of all workers.
+    fn held(&self) -> (usize, usize) {
+        let workers = || self.processes.iter().map(|process| &process.worker);
+        (workers().map(Worker::connections).sum(), workers().map(Worker::acceptors).sum())
     }
 
     fn all_complete(&self) -> Result<(), String> {

@@ -33,12 +33,14 @@ pub(super) struct Acceptor<O: Os> {
     pub(super) paused: Option<Micros>,
     /// Earliest close of a socket that is being removed; it also closes only with an empty queue.
     closing: Option<Micros>,
+    /// The socket is about to go to another process: it is not watched until that has succeeded or failed.
+    suspended: bool,
 }
 
 impl<O: Os> Acceptor<O> {
     /// Returns the time at which the socket needs attention without an event.
     pub(super) fn due(&self) -> Option<Micros> {
-        self.paused.or(self.closing)
+        self.paused.or(self.closing).filter(|_| !self.suspended)
     }
 }
 
@@ -47,7 +49,8 @@ impl<O: Os> Worker<O> {
     pub fn add_listener(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
         let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
         let paused = (!watched).then_some(self.now + PAUSE_US);
-        self.acceptors.insert(number, Acceptor { socket, listener, shared, batch: 1, paused, closing: None });
+        self.acceptors
+            .insert(number, Acceptor { socket, listener, shared, batch: 1, paused, closing: None, suspended: false });
     }
 
     /// Gives a listening socket the rules of a new snapshot.
@@ -64,7 +67,35 @@ impl<O: Os> Worker<O> {
             if !acceptor.shared {
                 self.os.refuse_new(&acceptor.socket);
             }
-            acceptor.closing = Some(until);
+            (acceptor.closing, acceptor.suspended) = (Some(until), false);
+        }
+    }
+
+    /// Stops accepting, on every socket that is not being removed: clients wait in the queues, which another process can
+    /// take over.
+    pub fn suspend_accepting(&mut self) {
+        for acceptor in self.acceptors.values_mut().filter(|acceptor| acceptor.closing.is_none()) {
+            if acceptor.paused.is_none() {
+                self.os.unwatch_listener(&acceptor.socket);
+            }
+            (acceptor.paused, acceptor.suspended) = (Some(self.now), true);
+        }
+    }
+
+    /// Accepts again, because the other process did not take over.
+    pub fn resume_accepting(&mut self) {
+        for acceptor in self.acceptors.values_mut() {
+            acceptor.suspended = false;
+        }
+        self.poll_listeners();
+    }
+
+    /// Lets go of a socket that another process accepts on.
+    pub fn give_up_listener(&mut self, number: u32) {
+        if let Some(acceptor) = self.acceptors.remove(&number)
+            && acceptor.paused.is_none()
+        {
+            self.os.unwatch_listener(&acceptor.socket);
         }
     }
 
@@ -150,7 +181,7 @@ impl<O: Os> Worker<O> {
     /// Resumes listeners after their pause, and closes removed ones that have served their queue.
     pub(super) fn poll_listeners(&mut self) {
         for (number, acceptor) in &mut self.acceptors {
-            if acceptor.paused.is_some_and(|until| until <= self.now) {
+            if !acceptor.suspended && acceptor.paused.is_some_and(|until| until <= self.now) {
                 let watched =
                     self.os.watch_listener(&acceptor.socket, Token::special(Side::Listener, *number), acceptor.shared);
                 acceptor.paused = watched.is_err().then_some(self.now + PAUSE_US);

@@ -101,6 +101,27 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Every kind, from the one worth least on.
+    const ALL: [Self; 6] =
+        [Self::Placed, Self::Outgrown, Self::Displaced, Self::Overflowed, Self::Brought, Self::Learned];
+
+    /// Returns the word by which another process knows the kind.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Placed => "placed",
+            Self::Outgrown => "outgrown",
+            Self::Displaced => "displaced",
+            Self::Overflowed => "overflowed",
+            Self::Brought => "brought",
+            Self::Learned => "learned",
+        }
+    }
+
+    /// Returns the kind of this word; `None`: there is none.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// Whether the key is a value of a learned cookie.
     pub fn is_value(self) -> bool {
         matches!(self, Self::Brought | Self::Learned)

@@ -19,6 +19,18 @@ use siphasher::sip::SipHasher13;
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyHash(pub(super) u64);
 
+impl KeyHash {
+    /// Returns the hash as a number, for a row that travels to another process with the same secret.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Takes the number of a hash.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
 /// Secret of the hashes, which makes them unpredictable; one for all stick tables of a process and for its file.
 #[derive(Clone)]
 pub struct Secret {
@@ -53,7 +65,7 @@ impl Secret {
     }
 
     /// The 16 bytes, for the stick-table file.
-    pub(super) fn bytes(&self) -> [u8; 16] {
+    pub fn bytes(&self) -> [u8; 16] {
         self.bytes
     }
 }

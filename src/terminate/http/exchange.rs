@@ -370,10 +370,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         let backend_stays = backend_stays(&response) && request.persists;
         // A response that comes first keeps the client only where the backend goes on with the request.
         let goes_on = up.done || backend_stays && up.cut.is_none() && !waits;
-        let client_stays = client_stays(&request, &response)
-            && goes_on
-            && request.upgrade.is_none()
-            && !self.conversation.context.stopping.get();
+        let client_stays =
+            client_stays(&request, &response) && goes_on && request.upgrade.is_none() && !self.ends_for_drain(up);
         let exchanged =
             Exchanged { status: response.status, ended: Ended::Done, switched, client_stays, backend_stays };
         let behind = self.upstream.unread.bytes().len() - length;

@@ -1,7 +1,7 @@
 //! The wait for the head of the next request.
 //!
 //! Looks at no request. Invariant: a head is complete within its timeout after the first byte, and a connection is kept
-//! without a request for at most `keepalive_timeout`.
+//! without a request for at most `keepalive_timeout`, and for two seconds while the process drains (`drain.rs`).
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -14,15 +14,15 @@ use crate::http::answer::StatusCode;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
-use crate::terminate::deadline::LINGER;
+use crate::terminate::deadline::{CLOSING_MAX, LINGER, until};
 use crate::terminate::state::ConversationStage;
 use crate::terminate::stream::Got;
 
-/// Result of the wait for a head.
-enum HeadWait {
-    Complete,
+/// Why no complete head comes.
+enum NoHead {
     Refused(Refused),
     TimedOut,
+    Cancelled(Ended),
     Over(Ended),
 }
 
@@ -34,67 +34,87 @@ impl HttpConnection<'_> {
         let limits = self.limits();
         let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
-        if self.count > 0 && conversation.context.stopping.get() && self.client.unread.is_empty() {
-            self.finish_and_drain(LINGER).await;
-            return Err(Ended::Stopped);
-        }
+        // No request is under way: a close in good order loses nothing.
+        state.ends_itself(true);
+        let (drain, idle_since, id) = (&conversation.context.drain, self.idle_since, conversation.client_info.id);
         let mut begun = None;
         let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
         let (reader, deadline) = (&mut self.reader, &mut self.deadline);
         let result = poll_fn(|cx| {
+            if let Some(ended) = state.cancelled_by() {
+                return Poll::Ready(Err(NoHead::Cancelled(ended)));
+            }
             loop {
                 if !unread.is_empty() {
                     begun.get_or_insert_with(clock::now);
                     state.enter(ConversationStage::Head);
                     match reader.read(unread.bytes()) {
-                        Progress::Done(_) => return Poll::Ready(HeadWait::Complete),
-                        Progress::No(refused) => return Poll::Ready(HeadWait::Refused(refused)),
+                        Progress::Done(_) => return Poll::Ready(Ok(())),
+                        Progress::No(refused) => return Poll::Ready(Err(NoHead::Refused(refused))),
                         Progress::More => {}
                     }
                 }
                 match unread.poll_read(stream, HEAD_MAX, cx) {
                     Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
-                    Poll::Ready(Ok(None)) => return Poll::Ready(HeadWait::Refused(Refused::HeadTooLong)),
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Err(NoHead::Refused(Refused::HeadTooLong))),
                     Poll::Ready(Ok(Some(_))) => {
                         let ended = match (begun, first) {
                             (None, false) => Ended::Done,
                             _ => Ended::ClientLeft,
                         };
-                        return Poll::Ready(HeadWait::Over(ended));
+                        return Poll::Ready(Err(NoHead::Over(ended)));
                     }
-                    Poll::Ready(Err(fault)) => return Poll::Ready(HeadWait::Over(fault.ending(Endpoint::Client))),
+                    Poll::Ready(Err(fault)) => {
+                        return Poll::Ready(Err(NoHead::Over(fault.ending(Endpoint::Client))));
+                    }
                     Poll::Pending => break,
                 }
             }
-            let at = match (begun, first) {
-                (_, true) => Some(first_until),
-                (Some(at), false) => Some(at + limits.head),
-                (None, false) => kept_until,
+            let (at, no_head) = match (begun, first) {
+                (_, true) => (Some(first_until), NoHead::TimedOut),
+                (Some(at), false) => (Some(at + limits.head), NoHead::TimedOut),
+                (None, false) => match drain.end_of_kept(idle_since, id) {
+                    Some(end) if kept_until.is_none_or(|at| end < at) => (Some(end), NoHead::Cancelled(Ended::Stopped)),
+                    _ => (kept_until, NoHead::TimedOut),
+                },
             };
             match at {
-                Some(at) => deadline.poll(cx, at).map(|()| HeadWait::TimedOut),
+                Some(at) => deadline.poll(cx, at).map(|()| Err(no_head)),
                 None => Poll::Pending,
             }
         })
         .await;
-        let checks = first && begun.is_none() && conversation.client_info.local;
+        state.ends_itself(state.cancelled_by().is_some());
         match result {
-            HeadWait::Complete => {
+            Ok(()) => {
                 self.count += 1;
                 Ok(())
             }
-            HeadWait::Over(ended) => {
+            Err(no_head) => Err(self.end(no_head, first, begun.is_some()).await),
+        }
+    }
+
+    /// Ends a connection that brings no complete head. `first`: it has carried no request; `begun`: a byte of one has
+    /// come.
+    async fn end(&mut self, no_head: NoHead, first: bool, begun: bool) -> Ended {
+        let checks = first && !begun && self.conversation.client_info.local;
+        match no_head {
+            NoHead::Over(ended) => {
                 self.finish().await;
-                Err(or_probe(ended, checks))
+                or_probe(ended, checks)
             }
-            HeadWait::TimedOut if begun.is_some() => {
-                Err(self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout, None).await)
+            NoHead::Cancelled(ended) => {
+                let _ = until(clock::now() + CLOSING_MAX.as_micros() as Micros, self.finish_and_drain(LINGER)).await;
+                ended
             }
-            HeadWait::TimedOut => {
+            NoHead::TimedOut if begun => {
+                self.refuse_head(StatusCode::RequestTimeout, Ended::RequestTimeout, None).await
+            }
+            NoHead::TimedOut => {
                 self.finish().await;
-                Err(or_probe(if first { Ended::Silent } else { Ended::KeepaliveTimeout }, checks))
+                or_probe(if first { Ended::Silent } else { Ended::KeepaliveTimeout }, checks)
             }
-            HeadWait::Refused(why) => Err(self.refuse_head(why.status(), Ended::RequestRefused, Some(why)).await),
+            NoHead::Refused(why) => self.refuse_head(why.status(), Ended::RequestRefused, Some(why)).await,
         }
     }
 }

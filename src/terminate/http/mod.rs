@@ -17,6 +17,7 @@ mod shared_cookie;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod web_socket;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
 use self::request_log::RequestLog;
 use self::upstreams::{UpstreamConnection, Upstreams};
+use self::web_socket::Closing;
 use super::Routed;
 use super::buffer::Buffer;
 use super::connect::{Connected, Connector};
@@ -40,6 +42,8 @@ use crate::clock::{self, Micros};
 use crate::config::{self, ClientCertificate, Tls};
 use crate::connection::Entry;
 use crate::http::head::{Request, RequestReader};
+use crate::http::upgrade::Upgrade;
+use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
@@ -78,7 +82,7 @@ pub async fn serve_requests(
         match connection.serve().await {
             AfterRequest::NextHead => connection.reader.reset(),
             AfterRequest::Over(ended) => break ended,
-            AfterRequest::Switched(upstream) => return connection.relay_upgraded(upstream).await,
+            AfterRequest::Switched(upstream, protocol) => return connection.relay_upgraded(upstream, protocol).await,
         }
     };
     connection.upstreams = Upstreams::default();
@@ -90,8 +94,8 @@ pub async fn serve_requests(
 enum AfterRequest {
     NextHead,
     Over(Ended),
-    /// The backend has accepted an Upgrade.
-    Switched(Box<UpstreamConnection>),
+    /// The backend has accepted an Upgrade to this protocol.
+    Switched(Box<UpstreamConnection>, Option<Upgrade>),
 }
 
 /// A client connection and the connections to backends that it keeps.
@@ -295,7 +299,7 @@ impl HttpConnection<'_> {
             return AfterRequest::Over(exchanged.ended);
         }
         if exchanged.switched {
-            return AfterRequest::Switched(Box::new(upstream));
+            return AfterRequest::Switched(Box::new(upstream), log.meta.upgrade);
         }
         if exchanged.backend_stays && upstream.unread.is_empty() {
             self.upstreams.put(upstream, self.conversation.crowded());
@@ -312,16 +316,35 @@ impl HttpConnection<'_> {
     }
 
     /// Relays all bytes after an accepted Upgrade. Other kept connections are closed: no request follows.
-    async fn relay_upgraded(mut self, mut upstream: Box<UpstreamConnection>) -> Ended {
-        let up = RelayDirection::holding(std::mem::take(&mut self.client.unread));
-        let down = RelayDirection::holding(std::mem::take(&mut upstream.unread));
-        self.conversation.context.counters().upgrades.add(1);
+    async fn relay_upgraded(mut self, mut upstream: Box<UpstreamConnection>, protocol: Option<Upgrade>) -> Ended {
+        let conversation = self.conversation;
+        let has_frames = protocol == Some(Upgrade::WebSocket);
+        let direction = |unread: &mut Buffer, sender| match (has_frames, std::mem::take(unread)) {
+            (true, unread) => RelayDirection::of_frames(unread, FrameReader::of(sender)),
+            (false, unread) => RelayDirection::holding(unread),
+        };
+        let mut up = direction(&mut self.client.unread, Sender::Client);
+        let mut down = direction(&mut upstream.unread, Sender::Server);
+        conversation.state.ends_itself(has_frames);
+        conversation.context.counters().upgrades.add(1);
         self.upstreams = Upstreams::default();
         let limits = self.conversation.listener().map_or_else(Limits::default, |listener| listener.limits);
         self.conversation.forget_rules();
         let counters = upstream.lease.counters(self.conversation.context.counters_index);
-        let streams = (&mut self.client.stream, &mut upstream.stream);
-        let ended = relay(self.conversation, limits, streams, (up, down), counters, &mut self.deadline).await;
+        let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
+        let directions = (&mut up, &mut down);
+        let ended = relay(conversation, limits, (client, backend), directions, counters, &mut self.deadline).await;
+        if conversation.state.cancelled_by().is_some() || matches!(ended, Ended::Lifetime | Ended::IdleTimeout) {
+            let before = (up.moved(), down.moved());
+            let (client, backend) = (&mut self.client.stream, &mut upstream.stream);
+            let closing = Closing { client, backend, up: &mut up, down: &mut down };
+            // In memory of its own, so that a WebSocket that lives does not hold it.
+            Box::pin(closing.close(|stream| stream.socket().reset_on_drop(false))).await;
+            let (moved_up, moved_down) = (up.moved() - before.0, down.moved() - before.1);
+            conversation.state.moved(moved_up, moved_down, clock::now());
+            counters.bytes_up.add(moved_up);
+            counters.bytes_down.add(moved_down);
+        }
         drop(upstream);
         linger_after(&mut self.client.stream, ended).await;
         ended

@@ -44,6 +44,27 @@ fn a_ticket_opens_where_it_was_given_and_nowhere_else() {
 }
 
 #[test]
+fn random_keys_go_on_in_another_process_for_the_rest_of_their_time() {
+    let ((now_ms, clock), (later_ms, later)) = (steady(), steady());
+    let (keys, next) = (Arc::new(TicketKeys::random(clock)), Arc::new(TicketKeys::random(later)));
+    now_ms.store(TURN_MS - 1_000, Relaxed);
+    let ticket = ticketer(&keys, 1, 1000).encrypt(b"state").unwrap();
+    assert_eq!(ticketer(&next, 1, 1000).decrypt(&ticket), None);
+    let mut secrets = keys.secrets().unwrap();
+    secrets.since_ms -= now_ms.load(Relaxed) as i64;
+    assert!(next.resume(&secrets));
+    assert_eq!(ticketer(&next, 1, 1000).decrypt(&ticket).unwrap(), b"state");
+    assert_eq!(ticketer(&keys, 1, 1000).decrypt(&ticketer(&next, 1, 1000).encrypt(b"new").unwrap()).unwrap(), b"new");
+    // A second later the key has sealed for as long as it may, though the process is young.
+    later_ms.store(1_000, Relaxed);
+    let other = ticketer(&next, 1, 1000).encrypt(b"state").unwrap();
+    assert_eq!(ticketer(&keys, 1, 1000).decrypt(&other), None, "another key seals");
+    assert!(ticketer(&next, 1, 1000).decrypt(&ticket).is_some(), "and the old one opens");
+    assert!(!file(&[1]).resume(&secrets), "keys of a file count");
+    assert_eq!(file(&[1]).secrets(), None);
+}
+
+#[test]
 fn a_ticket_opens_in_its_time() {
     let keys = file(&[1]);
     let ticket = ticketer(&keys, 1, 100_000).encrypt(b"state").unwrap();

@@ -15,6 +15,8 @@ use super::{eventually, http};
 pub struct Sessile {
     pub dir: TempDir,
     child: Child,
+    /// The process that an upgrade has started, which is not this program's child; `None`: the child serves.
+    follower: Option<u32>,
 }
 
 /// The binary with arguments, not started.
@@ -40,7 +42,7 @@ impl Sessile {
         let dir = tempfile::tempdir().expect("a scratch directory");
         write_config(dir.path(), config);
         let child = launch(dir.path(), shell, |_| {});
-        let sessile = Self { dir, child };
+        let sessile = Self { dir, child, follower: None };
         sessile.ready();
         sessile
     }
@@ -50,12 +52,19 @@ impl Sessile {
         let dir = tempfile::tempdir().expect("a scratch directory");
         write_config(dir.path(), config);
         let child = launch(dir.path(), command(&[]), prepare);
-        Self { dir, child }
+        Self { dir, child, follower: None }
     }
 
     /// Starts it again, over what the last run has left behind, and waits until it is ready.
     pub fn restart(&mut self) {
-        self.child = launch(self.dir.path(), command(&[]), |_| {});
+        self.restart_with(&[]);
+    }
+
+    /// Starts it again with more arguments, and waits until it is ready.
+    pub fn restart_with(&mut self, arguments: &[&str]) {
+        self.child = launch(self.dir.path(), command(&[]), |command| {
+            command.args(arguments);
+        });
         self.ready();
     }
 
@@ -78,8 +87,44 @@ impl Sessile {
         });
     }
 
+    /// The process that serves.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.follower.unwrap_or_else(|| self.child.id())
+    }
+
+    /// Has the process upgrade to a binary, its own by default; the verdict. If it is accepted, the process under test is
+    /// the new one.
+    pub fn upgrade(&mut self, binary: Option<&Path>) -> Value {
+        let output = self.upgrade_command(binary).output().expect("the command runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let verdict: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("no verdict: {output:?}"));
+        assert_eq!(output.status.code(), Some(if verdict["accepted"] == true { 0 } else { 64 }), "{verdict}");
+        if verdict["accepted"] == true {
+            self.is_now(verdict["pid"].as_u64().expect("a number") as u32);
+        }
+        verdict
+    }
+
+    /// The command that has the process upgrade.
+    pub fn upgrade_command(&self, binary: Option<&Path>) -> Command {
+        let mut upgrade = command(&["upgrade", "--json", "--socket"]);
+        upgrade.arg(self.admin()).args(binary);
+        upgrade
+    }
+
+    /// The process under test is this one from here on.
+    pub fn is_now(&mut self, pid: u32) {
+        self.follower = Some(pid);
+    }
+
+    /// Waits until a process has gone, or is only waited for by its parent.
+    pub fn gone(&mut self, pid: u32) {
+        eventually("the process to be gone", || {
+            let _ = self.child.try_wait();
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+            let state = state.as_deref().and_then(|stat| stat.rsplit(')').next()?.trim().chars().next());
+            matches!(state, None | Some('Z')).then_some(())
+        });
     }
 
     /// Its admin socket, which moves once it stops.
@@ -201,6 +246,9 @@ impl Sessile {
 
 impl Drop for Sessile {
     fn drop(&mut self) {
+        if let Some(pid) = self.follower.and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

@@ -14,6 +14,7 @@ mod http;
 mod kept;
 mod kept_race;
 mod learned;
+mod leaving;
 mod load;
 mod mixed;
 mod programs;
@@ -23,6 +24,7 @@ mod stick_table;
 mod store;
 mod tiers;
 mod two_instances;
+mod upgraded;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -5,10 +5,11 @@ use crate::config::keys::{self, TableKeys};
 use crate::config::{check, diff};
 
 /// Keys of the process that a reload puts in force; all others of their tables are among those of another time.
-const AT_ONCE: [(&str, &str); 6] = [
+const AT_ONCE: [(&str, &str); 7] = [
     ("", "watch"),
     ("", "stop_grace"),
     ("", "stop_deadline"),
+    ("", "upgrade_deadline"),
     ("", "stick_table_file"),
     ("", "stick_table_interval"),
     ("log", "connections"),

@@ -28,7 +28,7 @@ impl Imitated {
         // Events for no reason and a shortage of memory cannot be staged with the kernel.
         (kernel.scripted, kernel.room_min) = (true, ROOM);
         let kernel = Rc::new(RefCell::new(kernel));
-        Self { os: SimOs(Rc::clone(&kernel)), kernel, peer: 0 }
+        Self { os: SimOs(Rc::clone(&kernel), 0), kernel, peer: 0 }
     }
 }
 
@@ -89,7 +89,7 @@ impl ScriptStage for Imitated {
     }
 
     fn events(&mut self, _patient: bool) -> Vec<Event> {
-        self.kernel.borrow_mut().events()
+        self.kernel.borrow_mut().events(0)
     }
 
     fn complaint(&self) -> Option<String> {

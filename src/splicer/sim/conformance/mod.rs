@@ -5,12 +5,14 @@
 //! would miss it. The reverse is not asked: the imitation may be stingier than any kernel, within what is allowed.
 //! Invariant: a script decides nothing from an answer, so that both stages play the same play.
 
+mod answers;
 mod imitated;
 mod real;
 mod scripts;
 
 use std::collections::BTreeSet;
 
+use self::answers::{allowed, class, letters, word};
 use self::imitated::Imitated;
 use self::real::Real;
 use self::scripts::scripts;
@@ -69,6 +71,10 @@ enum ScriptStep {
     SpliceIn(usize, &'static [Class]),
     /// What the pipe holds, in as many calls as it takes.
     SpliceOut(&'static [Class]),
+    /// Out of the pipe, once.
+    ReadPipe(usize, &'static [Class]),
+    /// What is left in the pipe, in as many calls as it takes.
+    EmptyPipe,
     Shutdown,
     Reset,
     Drop,
@@ -216,6 +222,12 @@ impl<S: ScriptStage> Play<S> {
             (ScriptStep::Fill, _) => return self.fill(),
             (ScriptStep::Send(n, _), _) => return self.send(n),
             (ScriptStep::SpliceOut(_), _) => return self.splice_out(),
+            (ScriptStep::ReadPipe(most, _), _) => return StepResult::Io(self.read_pipe(most)),
+            (ScriptStep::EmptyPipe, _) => {
+                while self.pipe.as_ref().is_some_and(|(_, held)| *held > 0) {
+                    self.read_pipe(CHUNK);
+                }
+            }
             (ScriptStep::Recv(most, _), Some(socket)) => {
                 let answer = os.recv(socket, &mut vec![0; most]);
                 return self.took(answer, most);
@@ -327,6 +339,17 @@ impl<S: ScriptStage> Play<S> {
         StepResult::Io(Class::All)
     }
 
+    fn read_pipe(&mut self, most: usize) -> Class {
+        let Some((pipe, held)) = &mut self.pipe else { panic!("no pipe") };
+        let mut bytes = vec![0; most];
+        let (answer, there) = (self.stage.os().read_pipe(pipe, &mut bytes), most.min(*held));
+        if let Io::Moved(n) = answer {
+            assert!(bytes[..n].iter().all(|byte| *byte == 7), "not what was sent");
+            *held -= n;
+        }
+        class(answer, there)
+    }
+
     fn peer_reads(&mut self, bytes: usize) -> StepResult {
         let mut left = bytes;
         while left > 0 {
@@ -363,48 +386,6 @@ impl<S: ScriptStage> Play<S> {
             }
         }
     }
-}
-
-fn letters(event: &Event) -> impl Iterator<Item = char> {
-    let told = [event.readable, event.writable, event.finished, event.failed, event.urgent];
-    told.into_iter().zip(['r', 'w', 'f', 'x', 'u']).filter(|(told, _)| *told).map(|(_, letter)| letter)
-}
-
-fn allowed(step: &ScriptStep, answer: &StepResult) -> bool {
-    let within = |told: &str, most: &str| told.chars().all(|letter| most.contains(letter));
-    match (step, answer) {
-        (
-            ScriptStep::Recv(_, classes)
-            | ScriptStep::Send(_, classes)
-            | ScriptStep::SpliceIn(_, classes)
-            | ScriptStep::SpliceOut(classes),
-            StepResult::Io(class),
-        ) => classes.contains(class),
-        (ScriptStep::Fill | ScriptStep::AcceptEmpty, StepResult::Io(class)) => *class == Class::Later,
-        (ScriptStep::TakeError(errors), StepResult::Error(error)) => errors.iter().any(|known| word(*known) == *error),
-        (ScriptStep::Events(least, most), StepResult::Events(told)) => within(least, told) && within(told, most),
-        (ScriptStep::EventsAtMost(most), StepResult::Events(told)) => within(told, most),
-        (ScriptStep::NoEvent, StepResult::Events(told)) => told.is_empty(),
-        (ScriptStep::Finds(expected), StepResult::Found(found)) => expected.contains(found),
-        (_, StepResult::Done) => true,
-        _ => false,
-    }
-}
-
-fn class(answer: Io, there: usize) -> Class {
-    match answer {
-        Io::Moved(n) if n >= there => Class::All,
-        Io::Moved(_) => Class::Part,
-        Io::End => Class::End,
-        Io::Later => Class::Later,
-        Io::Broken(Fault::Reset) => Class::Broken("reset"),
-        Io::Broken(Fault::Refused) => Class::Broken("refused"),
-        Io::Broken(_) => Class::Broken("other"),
-    }
-}
-
-fn word(error: Option<Fault>) -> String {
-    error.map_or_else(|| "none".to_owned(), |error| format!("{error:?}"))
 }
 
 /// What the imitation answers, with many seeds.

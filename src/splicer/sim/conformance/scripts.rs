@@ -7,6 +7,7 @@ mod arrivals;
 mod connects;
 mod endings;
 mod pipes;
+mod rejoins;
 mod resets;
 mod room;
 
@@ -17,7 +18,14 @@ const REFUSED: Class = Class::Broken("refused");
 
 /// Every script of every theme.
 pub fn scripts() -> impl Iterator<Item = &'static ConformanceScript> {
-    let themes =
-        [arrivals::SCRIPTS, endings::SCRIPTS, resets::SCRIPTS, connects::SCRIPTS, room::SCRIPTS, pipes::SCRIPTS];
+    let themes = [
+        arrivals::SCRIPTS,
+        endings::SCRIPTS,
+        resets::SCRIPTS,
+        connects::SCRIPTS,
+        room::SCRIPTS,
+        pipes::SCRIPTS,
+        rejoins::SCRIPTS,
+    ];
     themes.into_iter().flatten()
 }

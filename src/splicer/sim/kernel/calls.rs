@@ -134,9 +134,9 @@ impl Kernel {
     }
 
     /// Watches a socket; what is there already is told.
-    pub(in super::super) fn watch(&mut self, id: Id, token: Token) {
+    pub(in super::super) fn watch(&mut self, id: Id, token: Token, process: usize) {
         let now = self.now;
-        let connection = token.with_side(Side::Client).to_bits();
+        let connection = (process, token.with_side(Side::Client).to_bits());
         let partner = match token.side() {
             Side::Client => self.clients.insert(connection, id).filter(|_| false),
             _ => self.clients.get(&connection).copied(),
@@ -147,10 +147,33 @@ impl Kernel {
             client.first_asked_at.get_or_insert(now);
         }
         let socket = self.call(id);
-        socket.token = Some(token);
-        socket.partner = partner;
+        let twice = socket.token.replace(token).is_some();
+        socket.watcher = process;
+        socket.partner = partner.or(socket.partner);
         socket.pending = socket.level();
+        // To be added is to be told, so each call may be tried anew.
+        (socket.refused_read, socket.refused_write) = (false, false);
         socket.wants_room |= socket.connected && !socket.has_room();
+        if twice {
+            self.violations.push(format!("socket {id}: watched though it is watched already"));
+        }
+    }
+
+    /// A socket gets one more descriptor, in another process.
+    pub(in super::super) fn duplicate(&mut self, id: Id) {
+        let socket = self.call(id);
+        socket.duplicates += 1;
+        if socket.token.is_some() {
+            self.violations.push(format!("socket {id}: went to another process though it is watched here"));
+        }
+    }
+
+    /// A descriptor is closed; the last one closes the socket.
+    pub(in super::super) fn drop_descriptor(&mut self, id: Id) {
+        match &mut self.sockets[id as usize].duplicates {
+            0 => self.close(id, Closed::Cleanly),
+            duplicates => *duplicates -= 1,
+        }
     }
 
     /// Ends that.

@@ -6,6 +6,7 @@
 use std::task::{Context, Poll, ready};
 
 use super::{Exchange, STEPS, WORK, of_client};
+use crate::clock;
 use crate::fault::Fault;
 use crate::http::Framing;
 use crate::http::body::Body;
@@ -56,6 +57,12 @@ impl RequestProgress {
 }
 
 impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
+    /// True if the client's connection ends behind the response because the process drains.
+    pub(super) fn ends_for_drain(&self, up: &RequestProgress) -> bool {
+        let next_has_come = up.done && !self.client.bytes().is_empty();
+        self.conversation.context.drain.ends_behind_response(next_has_come, clock::now)
+    }
+
     /// Sends as much of the request as its backend takes now. `answered`: a final response has begun; what the client
     /// does wrong inside its request then ends the request, and not the response.
     pub(super) fn poll_request(

@@ -38,7 +38,7 @@ const CONFIG: &str = "[log]\nconnections = false\n\
 /// A pool with one backend, and a conversation with a client of it.
 pub struct Stage {
     pub pool: Arc<Pool>,
-    conversation: Conversation,
+    pub conversation: Conversation,
     runtime: tokio::runtime::Runtime,
 }
 

@@ -17,7 +17,7 @@ use crate::support::program::find;
 use crate::support::skip;
 
 /// A curl that trusts the listener's authority and resolves `a.test` to it.
-fn curl(front: &Front) -> Command {
+pub fn curl(front: &Front) -> Command {
     let mut curl = Command::new("curl");
     let port = front.address().port();
     curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60", "--cacert"]).arg(front.file("ca.pem"));
@@ -26,7 +26,7 @@ fn curl(front: &Front) -> Command {
 }
 
 /// URL of the listener, without a path.
-fn base(front: &Front) -> String {
+pub fn base(front: &Front) -> String {
     format!("https://a.test:{}", front.address().port())
 }
 

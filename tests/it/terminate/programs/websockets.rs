@@ -1,6 +1,11 @@
 //! A WebSocket library's client and server see the same of each other, frame by frame, with sessile between them and
 //! without it.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+
 use super::{base, python, run};
 use crate::support::program::{Program, free_address, output};
 use crate::terminate::Front;
@@ -31,4 +36,25 @@ fn a_websocket_library_sees_no_difference() {
     }
     // The WebSocket requests, and the requests for what the server has seen.
     assert_eq!(front.counted("upgrades"), 17);
+}
+
+#[test]
+fn a_websocket_library_sees_1012_when_the_process_stops_and_its_server_sees_the_answer() {
+    let test = "a_websocket_library_sees_1012_when_the_process_stops_and_its_server_sees_the_answer";
+    let Some(python) = python(test, "websockets") else { return };
+    let server = free_address();
+    let mut command = run(&python, "websockets_server.py");
+    command.args([&server.ip().to_string(), &server.port().to_string()]);
+    let _server = Program::start(tempfile::tempdir().unwrap(), command, server);
+    let mut front = Front::start("stop_deadline = \"0s\"\n", "http = true\n", &[server]);
+    let mut client = run(&python, "websockets_until_closed.py");
+    client.arg(base(&front).replace("https", "wss")).arg(front.address().port().to_string());
+    client.arg(front.file("ca.pem")).arg(format!("ws://{server}"));
+    let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "open permessage-deflate");
+    front.sessile.signal(Signal::TERM);
+    let said: Vec<_> = lines.map(|line| line.unwrap()).collect();
+    assert_eq!(said, ["client 1012", "server 1012"]);
+    assert!(client.wait().unwrap().success() && front.sessile.wait().success());
 }

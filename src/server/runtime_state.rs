@@ -1,0 +1,330 @@
+//! [`RuntimeState`]: what commands and time have made of the configured backends, as one JSON document.
+//!
+//! Reads and writes no file (`state_file.rs` does) and knows no channel. Times of the document are those of the wall
+//! clock, because the clock of a process means nothing to the next. Invariants: a document of an older or a newer
+//! version of this format is read, because unknown fields are skipped and missing ones have a default, and only a format
+//! that gives fields another meaning has another number; a clock that was set back makes no drain and no ejection longer
+//! than it was meant to be.
+//!
+//! A backend is known by its pool and its name. Commands follow the name, as they do at a reload; failed connects and
+//! checks follow name and address.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config;
+use crate::pool::health::{CheckHistory, CheckState, ClockMs, Ejection};
+use crate::pool::{Backend, CheckResults, DrainTimes, Pool};
+use crate::snapshot::Snapshot;
+use crate::tls::TicketSecrets;
+
+/// Number of the format.
+const VERSION: u32 = 1;
+
+/// The runtime state of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct RuntimeState {
+    version: u32,
+    /// When the document was made.
+    written_unix_ms: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pools: Vec<RuntimePool>,
+    /// Random keys of session tickets; never in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tickets: Option<RuntimeTickets>,
+}
+
+/// The backends of a pool that are not as the configuration alone would have them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimePool {
+    name: String,
+    backends: Vec<RuntimeBackend>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeBackend {
+    name: String,
+    address: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<RuntimeDrain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejection: Option<RuntimeEjection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<RuntimeChecks>,
+}
+
+/// A drain or a close by command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeDrain {
+    since_unix_ms: i64,
+    /// End of service for known clients.
+    deadline_unix_ms: i64,
+}
+
+/// Failed connects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeEjection {
+    /// End of the last ejection.
+    until_unix_ms: i64,
+    /// Ejections so far that lengthen the next.
+    count: u32,
+    /// Failed connects in a row.
+    failures: u32,
+}
+
+/// Results of health checks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeChecks {
+    /// `up`, `down` or `awaited`.
+    state: String,
+    /// Checks in a row that contradict the state.
+    against: u32,
+    /// Factor of `rise`, by flaps.
+    damping: u32,
+    /// Last change from down to up that counts for flaps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rose_unix_ms: Option<i64>,
+    /// Begin of a slow start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_start_unix_ms: Option<i64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    complaint: String,
+}
+
+/// Random keys of session tickets.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeTickets {
+    since_unix_ms: i64,
+    /// 64 hexadecimal digits each; the first seals.
+    keys: Vec<String>,
+}
+
+impl std::fmt::Debug for RuntimeTickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RuntimeTickets").field("since_unix_ms", &self.since_unix_ms).finish_non_exhaustive()
+    }
+}
+
+impl RuntimeState {
+    /// The state of the process now. `now_ms` is of the process's clock, `unix_ms` of the wall clock.
+    pub(super) fn of(snapshot: &Snapshot, now_ms: u64, unix_ms: u64) -> Self {
+        let clocks = Clocks::new(now_ms, unix_ms);
+        let pools = snapshot.pools.iter().map(|pool| RuntimePool {
+            name: pool.name().to_owned(),
+            backends: pool.backends().iter().map(|backend| RuntimeBackend::of(backend, clocks)).collect(),
+        });
+        let pools = pools.map(|mut pool| {
+            pool.backends.retain(RuntimeBackend::is_special);
+            pool
+        });
+        Self {
+            version: VERSION,
+            written_unix_ms: clocks.unix_ms,
+            pools: pools.filter(|pool| !pool.backends.is_empty()).collect(),
+            tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
+        }
+    }
+
+    /// Puts the state into a snapshot that no client has seen yet. Returns sentences for the log: what was taken over,
+    /// and what names no backend any more.
+    pub(super) fn apply(&self, snapshot: &Snapshot, now_ms: u64, unix_ms: u64) -> Vec<String> {
+        let clocks = Clocks::new(now_ms, unix_ms);
+        let (mut lines, mut checked) = (Vec::new(), 0);
+        for RuntimePool { name, backends } in &self.pools {
+            let pool = snapshot.pool(name);
+            for before in backends {
+                let index = pool.and_then(|pool| pool.index_of(&before.name));
+                let Some((pool, index)) = pool.zip(index) else {
+                    let backend = &before.name;
+                    lines.push(format!("backend {name}/{backend} is gone, and its runtime state with it"));
+                    continue;
+                };
+                lines.extend(before.resume_drain(pool, index, clocks));
+                if before.address == pool.backends()[index].address().to_string() {
+                    lines.extend(before.resume_ejection(pool, index, now_ms, clocks));
+                    checked += usize::from(before.resume_checks(pool, index, clocks));
+                }
+            }
+        }
+        if checked > 0 {
+            lines.push(format!("the results of checks of {checked} backends are taken over"));
+        }
+        let tickets = self.tickets.as_ref().and_then(|tickets| tickets.secrets(clocks));
+        if tickets.is_some_and(|tickets| snapshot.tls.resume_tickets(&tickets)) {
+            lines.push("the keys of session tickets are taken over".to_owned());
+        }
+        lines
+    }
+
+    /// The part that a restart takes over: commands and ejections. Checks are made anew, and keys are for no file.
+    pub(super) fn for_file(&self) -> Self {
+        let mut state = Self { tickets: None, ..self.clone() };
+        for pool in &mut state.pools {
+            pool.backends.iter_mut().for_each(|backend| backend.checks = None);
+            pool.backends.retain(RuntimeBackend::is_special);
+        }
+        state.pools.retain(|pool| !pool.backends.is_empty());
+        state
+    }
+
+    /// When the document was made, in milliseconds since 1970.
+    pub(super) fn written_unix_ms(&self) -> i64 {
+        self.written_unix_ms
+    }
+
+    /// True if every backend is as the configuration has it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pools.is_empty() && self.tickets.is_none()
+    }
+
+    /// The document as text.
+    pub(super) fn to_json(&self) -> String {
+        // Strings and numbers: there is nothing that JSON cannot hold.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Reads a document; the error says why it is refused.
+    pub(super) fn from_json(text: &str) -> Result<Self, String> {
+        let state: Self = serde_json::from_str(text).map_err(|error| format!("is no runtime state: {error}"))?;
+        match state.version {
+            VERSION => Ok(state),
+            0 => Err("is no runtime state: it has no version".to_owned()),
+            version => Err(format!("has the format {version}; this sessile reads format {VERSION}")),
+        }
+    }
+}
+
+impl RuntimeBackend {
+    fn of(backend: &Backend, clocks: Clocks) -> Self {
+        let ejection = backend.ejection();
+        Self {
+            name: backend.name().to_owned(),
+            address: backend.address().to_string(),
+            drain: backend.drain_times().map(|times| RuntimeDrain {
+                since_unix_ms: clocks.unix(times.since_ms),
+                deadline_unix_ms: clocks.unix(times.deadline_ms),
+            }),
+            ejection: (ejection != Ejection::default()).then(|| RuntimeEjection {
+                until_unix_ms: clocks.unix(ejection.until_ms),
+                count: ejection.count,
+                failures: ejection.failures,
+            }),
+            checks: RuntimeChecks::of(&backend.check_results(), clocks),
+        }
+    }
+
+    /// True if the backend is not as the configuration alone would have it.
+    fn is_special(&self) -> bool {
+        self.drain.is_some() || self.ejection.is_some() || self.checks.is_some()
+    }
+
+    fn resume_drain(&self, pool: &Pool, index: usize, clocks: Clocks) -> Option<String> {
+        let RuntimeDrain { since_unix_ms, deadline_unix_ms } = self.drain.as_ref()?;
+        // A wall clock that was set back would move both into the future.
+        let since_ms = clocks.process(*since_unix_ms).min(clocks.now_ms);
+        let length_ms = deadline_unix_ms.saturating_sub(*since_unix_ms).max(0);
+        let deadline_ms = clocks.process(*deadline_unix_ms).min(clocks.now_ms.saturating_add(length_ms));
+        pool.resume_drain(index, DrainTimes { since_ms, deadline_ms });
+        let name = format!("{}/{}", pool.name(), self.name);
+        let left_ms = deadline_ms.saturating_sub(clocks.now_ms);
+        Some(match left_ms > 0 {
+            true => format!(
+                "backend {name}: draining, by command (runtime); serves known clients for {} s more",
+                left_ms.saturating_add(999) / 1_000
+            ),
+            false => format!("backend {name}: drained, by command (runtime); `sessile ready {name}` ends the drain"),
+        })
+    }
+
+    fn resume_ejection(&self, pool: &Pool, index: usize, now_ms: u64, clocks: Clocks) -> Option<String> {
+        let RuntimeEjection { until_unix_ms, count, failures } = *self.ejection.as_ref()?;
+        let before = Ejection { failures, count, until_ms: clocks.process(until_unix_ms) };
+        let name = format!("{}/{}", pool.name(), self.name);
+        if !pool.resume_ejection(index, before, now_ms) {
+            return Some(format!("backend {name} was ejected and gets connections again: its pool allows no ejection"));
+        }
+        let left_ms = pool.backends()[index].ejection().until_ms.saturating_sub(clocks.now_ms);
+        (left_ms > 0).then(|| format!("backend {name} stays ejected for {} s", left_ms.saturating_add(999) / 1_000))
+    }
+
+    /// True if checks were taken over.
+    fn resume_checks(&self, pool: &Pool, index: usize, clocks: Clocks) -> bool {
+        let before = self.checks.as_ref().and_then(|checks| checks.results(clocks));
+        before.is_some_and(|before| pool.resume_checks(index, before))
+    }
+}
+
+/// The states of checked backends and their words.
+const STATES: [(CheckState, &str); 3] =
+    [(CheckState::Up, "up"), (CheckState::Down, "down"), (CheckState::Awaited, "awaited")];
+
+impl RuntimeChecks {
+    /// `None`: the backend was not checked yet.
+    fn of(results: &CheckResults, clocks: Clocks) -> Option<Self> {
+        let CheckResults { history, complaint, rose_ms } = results;
+        let (_, word) = STATES.into_iter().find(|(state, _)| *state == history.standing)?;
+        Some(Self {
+            state: word.to_owned(),
+            against: history.against,
+            damping: history.damping,
+            rose_unix_ms: history.rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
+            slow_start_unix_ms: rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
+            complaint: complaint.clone(),
+        })
+    }
+
+    /// `None`: the state is a word that is not known here, and the next check finds the state.
+    fn results(&self, clocks: Clocks) -> Option<CheckResults> {
+        let (standing, _) = STATES.into_iter().find(|(_, word)| *word == self.state)?;
+        let past = |unix_ms: Option<i64>| unix_ms.map(|unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
+        let history =
+            CheckHistory { standing, against: self.against, damping: self.damping, rose_ms: past(self.rose_unix_ms) };
+        Some(CheckResults { history, complaint: self.complaint.clone(), rose_ms: past(self.slow_start_unix_ms) })
+    }
+}
+
+impl RuntimeTickets {
+    fn of(secrets: &TicketSecrets, clocks: Clocks) -> Self {
+        let keys = secrets.secrets.iter().map(|secret| data_encoding::HEXLOWER.encode(secret));
+        Self { since_unix_ms: clocks.unix(secrets.since_ms), keys: keys.collect() }
+    }
+
+    /// `None`: a key is no key.
+    fn secrets(&self, clocks: Clocks) -> Option<TicketSecrets> {
+        let secrets: Option<Vec<[u8; 32]>> = self.keys.iter().map(|key| config::hex32(key)).collect();
+        Some(TicketSecrets { since_ms: clocks.process(self.since_unix_ms), secrets: secrets? })
+    }
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy)]
+struct Clocks {
+    now_ms: ClockMs,
+    unix_ms: i64,
+}
+
+impl Clocks {
+    fn new(now_ms: u64, unix_ms: u64) -> Self {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        Self { now_ms: signed(now_ms), unix_ms: signed(unix_ms) }
+    }
+
+    /// A time of the process's clock, on the wall clock.
+    fn unix(self, at_ms: ClockMs) -> i64 {
+        at_ms.saturating_sub(self.now_ms).saturating_add(self.unix_ms)
+    }
+
+    /// A time of the wall clock, on the process's clock.
+    fn process(self, unix_ms: i64) -> ClockMs {
+        unix_ms.saturating_sub(self.unix_ms).saturating_add(self.now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The start of the process: [`begin`] does everything that can fail.
+//!
+//! Accepts nothing (`mod.rs` does). Invariant: an error is complete: every problem of the file, or the one thing that
+//! this host does not give.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::in_force::Prepared;
+use super::lock::InstanceLock;
+use super::predecessors::Predecessors;
+use super::signals::Signals;
+use super::upgrade::Predecessor;
+use super::{EXIT_CONFIG, RunOptions, Server, StartError, files, lock_of};
+use crate::access_log::{self, Messages};
+use crate::admin;
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::detached::{self, FOR_READING};
+
+/// A process in which everything that can fail has succeeded, and which accepts nothing yet.
+pub(super) struct Begun {
+    pub(super) server: Arc<Server>,
+    pub(super) first: Prepared,
+    pub(super) sockets: admin::Sockets,
+    pub(super) signals: Signals,
+    /// Numbers, in the process before, of the addresses that this one goes on to serve.
+    pub(super) keeps: Vec<u32>,
+    /// Processes that stop, to be told that this one serves.
+    pub(super) stopping: Predecessors,
+}
+
+/// Other processes that this one begins beside.
+pub(super) struct Beside<'p> {
+    /// The one that this process follows by an upgrade.
+    pub(super) predecessor: Option<&'p mut Predecessor>,
+    /// Those that stop.
+    pub(super) stopping: &'p Predecessors,
+}
+
+/// Reads the file and binds; nothing is accepted yet.
+pub(super) async fn begin(
+    path: &Path,
+    options: RunOptions,
+    mut predecessor: Option<&mut Predecessor>,
+) -> Result<Begun, StartError> {
+    // What the process before knows is not forgotten.
+    let options = RunOptions { fresh: options.fresh && predecessor.is_none() };
+    let file = path.to_owned();
+    let read = move || (files::identity(&file), files::read(&file, None));
+    let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
+        Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),
+        Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
+    };
+    start_logging(&read.config);
+    let lock = match predecessor.as_mut().and_then(|predecessor| predecessor.lock.take()) {
+        Some(lock) if read.config.process.admin.socket.is_some() => Some(InstanceLock::inherited(lock)),
+        _ => InstanceLock::take(&read.config)?,
+    };
+    // Before anything is bound, so that a signal during the start is not lost.
+    let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
+    let copies = predecessor.as_mut().map(|predecessor| std::mem::take(&mut predecessor.admin)).unwrap_or_default();
+    let sockets = admin::Sockets::take_over(&read.config.process.admin, copies)
+        .map_err(|error| StartError::unavailable("admin", error))?;
+    let stopping = match predecessor {
+        None => Predecessors::greet(&read.config),
+        Some(_) => Predecessors::default(),
+    };
+    let beside = Beside { predecessor, stopping: &stopping };
+    let (server, first) = Server::new(path, options, read, identity, lock, beside)?;
+    let admin = &first.snapshot.config.process.admin;
+    *lock_of(&server.admin_copies) = sockets.copies(admin).map_err(|error| StartError::unavailable("admin", error))?;
+    *lock_of(&server.leave_admin_file) = sockets.leave_file();
+    let keeps = server.listen_sockets.lock().await.kept_on();
+    Ok(Begun { server, first, sockets, signals, keeps, stopping })
+}
+
+/// The file from which this process was started. A file that was replaced since then has the name that it had.
+pub(super) fn binary() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(before) => before.into(),
+        None => path,
+    }
+}
+
+/// Sends messages of the process to standard error; the access log goes to standard output.
+fn start_logging(config: &Config) {
+    let level = match config.process.log.level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+    };
+    let messages = Messages::to_standard_error();
+    let subscriber = tracing_subscriber::fmt().with_writer(messages).with_max_level(level).with_target(false);
+    let _ = match config.process.log.format {
+        // The journal has the time of every line.
+        LogFormat::Text if messages.go_to_the_journal() => {
+            tracing::subscriber::set_global_default(subscriber.with_ansi(false).without_time().finish())
+        }
+        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
+        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
+    };
+    access_log::report_panics();
+}

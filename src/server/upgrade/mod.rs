@@ -1,0 +1,30 @@
+//! An upgrade: the process that serves starts another binary, gives it everything, and leaves.
+//!
+//! | step | old process (`leave.rs`) | new process (`arrive.rs`) |
+//! |---|---|---|
+//! | 1 | has the binary started (`launch.rs`), with one end of a socket pair as its standard input; sends `Hello` | answers with its own, or refuses |
+//! | 2 | sends its listening sockets, lock, admin sockets and state | reads *its* file, binds what is new, answers `Ready` or what is wrong |
+//! | 3 | sends established pairs in batches, and goes on accepting meanwhile | acknowledges each batch, and serves it |
+//! | 4 | stops accepting; sends the last pairs and the stick tables: `Commit` | `Committed`; accepts |
+//! | 5 | finishes conversations, and sends pairs that were still connecting | takes them |
+//!
+//! Until step 4 nothing has changed for clients: the old process goes on if the new one refuses, fails or is too slow.
+//! Connections wait in the accept queues, which belong to the shared sockets, so none is refused or reset. A pair
+//! belongs to the new process from the moment at which that one acknowledges it; it touches none before. If the old
+//! process ends too early, the new one serves what it has. Invariant: at any time one process accepts, and a pair is
+//! read by one process.
+
+mod arrive;
+mod channel;
+mod launch;
+mod leave;
+mod messages;
+mod pairs;
+
+pub(super) use self::arrive::Predecessor;
+pub(super) use self::launch::from_environment as launch_from_environment;
+pub(super) use self::leave::Successor;
+pub(super) use self::messages::AddressFacts;
+
+/// Variable in the environment of the new process: its standard input is its end of the socket pair.
+const ENVIRONMENT: &str = "SESSILE_UPGRADE";
