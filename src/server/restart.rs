@@ -18,6 +18,7 @@ use super::{ADMIN_PATIENCE, AdminSocket, Server, lock_of, own_files};
 use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage, moved_path};
 use crate::config;
+use crate::detached::{self, Patience};
 use crate::metrics::status::{DrainingProcess, ProcessStatus};
 
 /// The least time for which listeners accept after the lock was given up, so that a process that starts in the same
@@ -59,8 +60,10 @@ impl Server {
     /// listeners accept at least, so that a process that starts now finds them open.
     pub(super) async fn give_up(self: &Arc<Self>) -> Duration {
         lock_of(&self.restart).stopping = Some(Instant::now());
-        if let Some(path) = &self.current.load().config.process.stick_table_file {
-            self.stick_table_file.share(path);
+        let path = self.current.load().config.process.stick_table_file.clone();
+        if let Some(path) = path {
+            let file = Arc::clone(&self.stick_table_file);
+            self.with_table_file(move || file.share(&path)).await;
         }
         self.move_admin_socket();
         self.give_up_port().await;
@@ -71,6 +74,8 @@ impl Server {
 
     /// Gives up the HTTP port. Replies that are under way are finished.
     pub(super) async fn give_up_port(&self) {
+        // A copy for a process that follows keeps the port open as well.
+        lock_of(&self.admin_copies).http = None;
         let http = lock_of(&self.restart).http.take();
         if let Some(ServedPort { stop, mut served }) = http {
             let _ = stop.send(true);
@@ -90,6 +95,12 @@ impl Server {
             left.store(true, Relaxed);
         }
         *lock_of(&self.admin_copies) = admin::SocketCopies::default();
+        let (state_file, table_file) = (Arc::clone(&self.state_file), Arc::clone(&self.stick_table_file));
+        self.with_table_file(move || {
+            state_file.close();
+            table_file.leave();
+        })
+        .await;
         // Dropped and not unlocked: the next process has a copy of it.
         *lock_of(&self.lock) = None;
         let stop = std::mem::replace(&mut *lock_of(&self.stop_admin), watch::Sender::new(false));
@@ -101,6 +112,14 @@ impl Server {
         let moved = moved_path(&admin.file.path(), std::process::id());
         if let Err(error) = self.bind_again(admin, &moved) {
             tracing::error!("the admin socket cannot be bound at {}: {error}", moved.display());
+        }
+    }
+
+    /// Does what may have to wait for a write that is under way. A disk that does not answer is not waited for.
+    async fn with_table_file(&self, work: impl FnOnce() + Send + 'static) {
+        const PATIENCE: Patience = Patience { each: Duration::from_secs(2), whole: Duration::from_secs(2) };
+        if let Err(unfinished) = detached::finished_within("stick_table", PATIENCE, work).await {
+            tracing::warn!("the files of this process: {unfinished}");
         }
     }
 
@@ -160,7 +179,7 @@ impl Server {
             }
             SuccessorStage::Serving => {
                 tracing::info!("another process serves new clients");
-                let _ = tokio::task::spawn_blocking(move || server.stick_table_file.leave()).await;
+                self.with_table_file(move || server.stick_table_file.leave()).await;
             }
             SuccessorStage::Failed => tracing::warn!("the process that started beside this one has failed"),
         }

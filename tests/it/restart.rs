@@ -103,7 +103,7 @@ fn the_next_process_serves_at_once_beside_an_idle_connection_and_both_are_seen()
     let said = String::from_utf8(run(&["status", "--socket", former.admin().to_str().unwrap()]).stdout).unwrap();
     assert!(said.contains(", stopping for ") && said.contains("connections 1 of "), "{said}");
     let of_b0 = &sessile.status()["pools"][0]["backends"][0];
-    assert_eq!(of_b0["runtime"], "drain_forgotten", "the drain is kept: {of_b0}");
+    assert_eq!(of_b0["runtime"], "draining", "the drain is kept: {of_b0}");
 
     drop(idle);
     assert_eq!(former.wait().code(), Some(0));
@@ -320,12 +320,12 @@ fn a_command_to_a_process_that_stops_says_that_the_next_does_not_know_of_it() {
     assert_eq!(http::unix_post(&sessile.admin(), "/backends/p/b1/drain").unwrap().0, 200);
     let (code, said) = http::unix_post(&former.admin(), "/backends/p/b0/drain").unwrap();
     assert_eq!(code, 200);
-    assert!(said.ends_with("this process stops, and the next one does not know of it\n"), "{said}");
+    assert!(said.ends_with("but a restart will not know it: the process is stopping\n"), "{said}");
     let (code, said) = http::unix_post(&former.admin(), "/reload").unwrap();
     assert!(code == 409 && said.contains("the process is stopping"), "{said}");
     assert_eq!(http::unix_post(&sessile.admin(), "/successor/starting").unwrap().0, 409, "it does not stop");
-    let lock = sessile.dir.path().join("admin.lock");
-    assert_eq!(std::fs::read_to_string(lock).unwrap(), "p/b1\n");
+    let kept = std::fs::read_to_string(sessile.dir.path().join("admin.sock.state")).unwrap();
+    assert!(kept.contains("\"b1\"") && !kept.contains("\"b0\""), "{kept}");
     drop(idle);
     assert_eq!(former.wait().code(), Some(0));
 }

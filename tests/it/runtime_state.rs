@@ -236,5 +236,5 @@ fn a_state_file_that_never_ends_does_not_hold_the_start() {
     fs::remove_file(&file).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
     sessile.restart();
-    assert!(sessile.said().contains("no regular file"), "{}", sessile.said());
+    assert!(sessile.said().contains("it is a pipe, not a file"), "{}", sessile.said());
 }

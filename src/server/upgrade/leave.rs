@@ -4,11 +4,12 @@
 //! apart here can be put together again, and is if anything fails.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use serde_json::Value;
@@ -16,7 +17,7 @@ use tokio::time::timeout;
 
 use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX, Message, sealed};
 use super::launch::launch;
-use super::messages::{Addresses, Commit, Hello, Kind, Launched, Ready, Refused, State};
+use super::messages::{Addresses, Commit, Committed, Hello, Kind, Launched, Ready, Refused, State, Taken};
 use super::pairs;
 use crate::admin::UpgradeVerdict;
 use crate::clock;
@@ -24,7 +25,9 @@ use crate::server::listen_sockets::ListenSockets;
 use crate::server::lock::InstanceLock;
 use crate::server::notify::Notification;
 use crate::server::runtime_state::RuntimeState;
-use crate::server::{Server, lock_of};
+use crate::server::{Server, lock_of, table_file};
+use crate::splicer::flow::Flow;
+use crate::splicer::os::Linux;
 
 /// How long the new process may take to answer once it runs.
 const HELLO_MAX: Duration = Duration::from_secs(10);
@@ -32,8 +35,11 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 /// How long the new process may take to read its files and to bind: names may have to be resolved.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long the new process may take to take a batch, or to load the stick tables.
+/// How long the new process may take to take a batch.
 const TAKE_MAX: Duration = Duration::from_secs(10);
+
+/// How long the new process may take to load the stick tables: its end would be that of every connection it has.
+const COMMIT_MAX: Duration = Duration::from_secs(60);
 
 /// Pairs of one batch: two descriptors each. While a batch is under way its pairs stand still.
 const BATCH: usize = 100;
@@ -50,26 +56,60 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The process that follows this one.
 pub(in crate::server) struct Successor {
     channel: Channel,
-    hello: Hello,
-}
-
-/// The new process, to be killed if it does not take over. No other process can get its number meanwhile.
-struct Started {
+    /// The process by a descriptor: no other process can get its number meanwhile.
     process: OwnedFd,
 }
 
-impl Started {
-    fn new(pid: u32) -> Result<Self, String> {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or("the new process has no number")?;
-        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("the new process: {error}"))?;
-        Ok(Self { process })
+impl Successor {
+    /// Has the binary started as this process was started, with its end of the pair as standard input.
+    async fn start(binary: &Path) -> Result<Self, Vec<String>> {
+        let failed = |error: std::io::Error| vec![format!("the new process cannot be started: {error}")];
+        let (ours, mut between) = launch(binary).map_err(failed)?;
+        let channel = Channel::new(ours).map_err(failed)?;
+        let launched = hear::<Launched>(&channel, Kind::Launched, HELLO_MAX).await;
+        // It ends as soon as it has said so.
+        tokio::task::spawn_blocking(move || between.wait());
+        let pid = i32::try_from(launched?.pid).ok().and_then(Pid::from_raw);
+        let process = pid.ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        Ok(Self { channel, process: process.map_err(|error| failed(error.into()))? })
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A process that has ended needs none.
+        let _ = pidfd_send_signal(&self.process, signal);
     }
 
     /// Kills the process, and waits until it has closed its end of the channel.
-    async fn kill(&self, channel: &Channel) {
-        let _ = pidfd_send_signal(&self.process, Signal::KILL);
-        let closed = async { while channel.receive().await.is_ok() {} };
+    async fn kill(&self) {
+        self.signal(Signal::KILL);
+        let closed = async { while self.channel.receive().await.is_ok() {} };
         let _ = timeout(TAKE_MAX, closed).await;
+    }
+}
+
+/// Pairs of a worker that were sent and may not be the new process's.
+struct Unsettled {
+    worker: usize,
+    flows: Vec<Flow<Linux>>,
+}
+
+/// Why an upgrade failed.
+#[derive(Default)]
+struct HandOverFailure {
+    problems: Vec<String>,
+    /// To be taken in again, once the new process can no longer read from them.
+    unsettled: Option<Unsettled>,
+}
+
+impl From<Vec<String>> for HandOverFailure {
+    fn from(problems: Vec<String>) -> Self {
+        Self { problems, unsettled: None }
+    }
+}
+
+impl From<ChannelError> for HandOverFailure {
+    fn from(error: ChannelError) -> Self {
+        vec![said(&error)].into()
     }
 }
 
@@ -81,36 +121,32 @@ impl Server {
         if self.stopping.load(Relaxed) {
             return refused(vec!["the process is stopping, or has been upgraded already".into()]);
         }
+        if std::process::id() == 1 {
+            return refused(vec!["this is process 1 of a container, which ends with it: restart the container".into()]);
+        }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
         tracing::info!("upgrade: starting {}", binary.display());
-        let (channel, started) = match start(&binary).await {
-            Ok(started) => started,
+        let successor = match Successor::start(&binary).await {
+            Ok(successor) => successor,
             Err(problems) => return refused(problems),
         };
-        match self.hand_over(&channel, &mut listen_sockets).await {
-            Ok((hello, pairs)) => {
+        match self.hand_over(&successor, &mut listen_sockets).await {
+            Ok((Hello { pid, version, .. }, pairs)) => {
                 let conversations = self.workers.open();
                 tracing::info!(
-                    "upgrade: process {} (version {}) serves from here on; {pairs} connections moved, {conversations} \
-                     are finished here",
-                    hello.pid,
-                    hello.version
+                    "upgrade: process {pid} (version {version}) serves from here on; {pairs} connections moved, \
+                     {conversations} are finished here"
                 );
-                let verdict = UpgradeVerdict {
-                    accepted: true,
-                    pid: hello.pid,
-                    version: hello.version.clone(),
-                    pairs,
-                    conversations,
-                    problems: Vec::new(),
-                };
-                *lock_of(&self.successor) = Some(Successor { channel, hello });
+                *lock_of(&self.successor) = Some(successor);
                 self.left.notify_one();
-                verdict
+                UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
             }
-            Err(problems) => {
+            Err(HandOverFailure { problems, unsettled }) => {
                 // Before anything is taken back: two processes must not read one connection.
-                started.kill(&channel).await;
+                successor.kill().await;
+                if let Some(Unsettled { worker, flows }) = unsettled {
+                    self.workers.take_in(worker, flows).await;
+                }
                 self.workers.resume_accepting().await;
                 refused(problems)
             }
@@ -120,48 +156,58 @@ impl Server {
     /// Steps 1 to 4. An error says why this process goes on as before.
     async fn hand_over(
         self: &Arc<Self>,
-        channel: &Channel,
+        successor: &Successor,
         listen_sockets: &mut ListenSockets,
-    ) -> Result<(Hello, usize), Vec<String>> {
-        let one = |error: ChannelError| vec![error.to_string()];
-        send(channel, Kind::Hello, &Hello::own(), &[]).await.map_err(one)?;
+    ) -> Result<(Hello, usize), HandOverFailure> {
+        let channel = &successor.channel;
+        send(channel, Kind::Hello, &Hello::own(), &[]).await?;
         let hello: Hello = hear(channel, Kind::Hello, HELLO_MAX).await?;
         hello.common().map_err(|none| vec![none])?;
-        self.send_state(channel, listen_sockets).await.map_err(one)?;
+        self.send_state(channel, listen_sockets).await?;
         let ready: Ready = hear(channel, Kind::Ready, READY_MAX).await?;
         let needed = 2 * self.workers.open() as u64 + DESCRIPTORS_MAX as u64;
         if ready.descriptors < needed {
             let may = ready.descriptors;
-            return Err(vec![format!("the new process may open {may} descriptors, and {needed} are needed")]);
+            return Err(vec![format!("the new process may open {may} descriptors, and {needed} are needed")].into());
         }
+        if self.stopping.load(Relaxed) {
+            return Err(vec!["the process was told to stop meanwhile".into()].into());
+        }
+        // From here on the new process has connections, and its end would be theirs.
         let (mut pairs, mut numbered) = (0, 0);
         for _ in 0..ROUNDS {
-            let moved = self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
+            let moved = self.send_pairs(channel, &mut numbered, TAKE_MAX).await?;
             pairs += moved;
             if moved <= FEW {
                 break;
             }
         }
-        if self.stopping.load(Relaxed) {
-            return Err(vec!["the process was told to stop meanwhile".into()]);
-        }
         self.workers.suspend_accepting().await;
-        pairs += self.send_pairs(channel, &mut numbered).await.map_err(|why| vec![why])?;
+        pairs += self.send_pairs(channel, &mut numbered, TAKE_MAX).await?;
         self.commit(channel, numbered).await?;
-        let files = Arc::clone(self);
-        let left = move || {
-            files.state_file.close();
-            files.stick_table_file.leave();
-        };
-        let _ = tokio::task::spawn_blocking(left).await;
-        // From here on the new process serves, and speaks for the service.
+        self.leave(successor, &hello, &ready, listen_sockets).await;
+        Ok((hello, pairs))
+    }
+
+    /// Gives up everything that the new process has: it serves from here on, and speaks for the service.
+    async fn leave(
+        self: &Arc<Self>,
+        successor: &Successor,
+        hello: &Hello,
+        ready: &Ready,
+        listen_sockets: &mut ListenSockets,
+    ) {
         self.manager.notify(&[Notification::MainPid(hello.pid)]);
-        self.stopping.store(true, Relaxed);
+        if self.stopping.swap(true, Relaxed) {
+            // Told to stop while connections moved: it is the new process that stops with them.
+            successor.signal(Signal::TERM);
+        }
         let adoptions = listen_sockets.give_up(&ready.keeps, &self.current.load());
         self.workers.adopt(adoptions).await;
+        // What the new process does not keep closes once its backlog is served.
+        self.workers.resume_accepting().await;
         self.give_way().await;
         self.runtimes.begin_drain();
-        Ok((hello, pairs))
     }
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
@@ -188,8 +234,14 @@ impl Server {
         send(channel, Kind::State, &state, &descriptors).await
     }
 
-    /// Step 3: sends every established pair, and returns how many. `numbered` grows to what workers have numbered.
-    async fn send_pairs(&self, channel: &Channel, numbered: &mut u64) -> Result<usize, String> {
+    /// Step 3: sends every established pair, and returns how many. `numbered` grows to what workers have numbered;
+    /// `patience`: how long the new process may take for a batch.
+    async fn send_pairs(
+        &self,
+        channel: &Channel,
+        numbered: &mut u64,
+        patience: Duration,
+    ) -> Result<usize, HandOverFailure> {
         let mut moved = 0;
         for worker in 0..self.workers.len() {
             loop {
@@ -201,17 +253,16 @@ impl Server {
                 let sent = async {
                     let (document, owed, sockets) = pairs::document(worker, &flows);
                     let sent = channel.send(Kind::Pairs as u16, &document, &owed, &sockets).await;
-                    sent.map_err(|error| vec![error.to_string()])?;
-                    hear::<super::messages::Taken>(channel, Kind::Taken, TAKE_MAX).await
+                    sent.map_err(|error| vec![said(&error)])?;
+                    hear::<Taken>(channel, Kind::Taken, patience).await
                 };
-                let lacking = match sent.await {
+                let problems = match sent.await {
                     Ok(taken) if taken.pairs == flows.len() => None,
-                    Ok(taken) => Some(format!("{} of {} pairs were taken", taken.pairs, flows.len())),
-                    Err(problems) => Some(problems.join("; ")),
+                    Ok(taken) => Some(vec![format!("{} of {} connections were taken", taken.pairs, flows.len())]),
+                    Err(problems) => Some(problems),
                 };
-                if let Some(why) = lacking {
-                    self.workers.take_in(worker, flows).await;
-                    return Err(why);
+                if let Some(problems) = problems {
+                    return Err(HandOverFailure { problems, unsettled: Some(Unsettled { worker, flows }) });
                 }
                 // Dropping the rows closes this process's copies of their sockets; the others stay open.
                 moved += flows.len();
@@ -221,16 +272,15 @@ impl Server {
     }
 
     /// Step 4: the stick tables as they are now; the new process accepts once it has said so.
-    async fn commit(&self, channel: &Channel, numbered: u64) -> Result<(), Vec<String>> {
+    async fn commit(&self, channel: &Channel, numbered: u64) -> Result<(), HandOverFailure> {
         let snapshot = self.current.load_full();
-        let tables =
-            tokio::task::spawn_blocking(move || sealed(|file| crate::server::table_file::write_to(file, &snapshot)));
+        let tables = tokio::task::spawn_blocking(move || sealed(|file| table_file::write_to(file, &snapshot)));
         let tables = tables.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
         let tables = tables.map_err(|error| vec![format!("the stick tables: {error}")])?;
         let commit = Commit { numbered, runtime: self.runtime_state() };
-        let sent = send(channel, Kind::Commit, &commit, &[tables.as_fd()]).await;
-        sent.map_err(|error| vec![error.to_string()])?;
-        hear::<super::messages::Committed>(channel, Kind::Committed, TAKE_MAX).await.map(|_| ())
+        send(channel, Kind::Commit, &commit, &[tables.as_fd()]).await?;
+        let _: Committed = hear(channel, Kind::Committed, COMMIT_MAX).await?;
+        Ok(())
     }
 
     /// A copy of the lock; `None`: there is none.
@@ -246,34 +296,26 @@ impl Server {
 
     /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
     pub(in crate::server) async fn finish_upgrade(&self) {
-        let Some(Successor { channel, hello }) = lock_of(&self.successor).take() else { return };
+        let Some(Successor { channel, .. }) = lock_of(&self.successor).take() else { return };
         let most = self.current.load().config.process.upgrade_deadline;
         let deadline = Instant::now() + most;
         let (mut channel, mut numbered) = (Some(channel), 0);
         while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < deadline {
+            // The new process may be slow, but a pair that was sent is taken back only if that process has ended.
             if let Some(open) = &channel
-                && let Err(why) = self.send_pairs(open, &mut numbered).await
+                && let Err(failure) = self.send_pairs(open, &mut numbered, most).await
             {
-                let pid = hello.pid;
-                tracing::warn!("upgrade: process {pid} takes no connections any more, and they stay here: {why}");
+                let why = failure.problems.join("; ");
+                tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
+                if let Some(Unsettled { worker, flows }) = failure.unsettled {
+                    self.workers.take_in(worker, flows).await;
+                }
                 channel = None;
             }
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
     }
-}
-
-/// Has the binary started as this process was started, with its end of the pair as standard input.
-async fn start(binary: &std::path::Path) -> Result<(Channel, Started), Vec<String>> {
-    let failed = |error: std::io::Error| vec![format!("the new process cannot be started: {error}")];
-    let (ours, mut between) = launch(binary).map_err(failed)?;
-    let channel = Channel::new(ours).map_err(failed)?;
-    let launched = hear::<Launched>(&channel, Kind::Launched, HELLO_MAX).await;
-    // It ends as soon as it has said so.
-    tokio::task::spawn_blocking(move || between.wait());
-    let started = Started::new(launched?.pid).map_err(|why| vec![why])?;
-    Ok((channel, started))
 }
 
 async fn send(
@@ -291,7 +333,7 @@ async fn hear<D: serde::de::DeserializeOwned>(
     kind: Kind,
     patience: Duration,
 ) -> Result<D, Vec<String>> {
-    let one = |error: ChannelError| vec![error.to_string()];
+    let one = |error: ChannelError| vec![said(&error)];
     let heard = async {
         loop {
             let message: Message = channel.receive().await.map_err(one)?;
@@ -305,6 +347,14 @@ async fn hear<D: serde::de::DeserializeOwned>(
     };
     let late = |_| Err(vec![format!("the new process said nothing for {} s", patience.as_secs())]);
     timeout(patience, heard).await.unwrap_or_else(late)
+}
+
+/// An error of the channel, as the operator reads it.
+fn said(error: &ChannelError) -> String {
+    match error {
+        ChannelError::Closed => "the new process has ended; the log has its messages".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn refused(problems: Vec<String>) -> UpgradeVerdict {

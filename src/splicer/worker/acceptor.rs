@@ -67,7 +67,7 @@ impl<O: Os> Worker<O> {
             if !acceptor.shared {
                 self.os.refuse_new(&acceptor.socket);
             }
-            (acceptor.closing, acceptor.suspended) = (Some(until), false);
+            acceptor.closing = Some(until);
         }
     }
 

@@ -194,7 +194,8 @@ fn a_kept_connection_takes_one_more_request_and_then_ends_cleanly() {
     assert_eq!(old.response().unwrap().field("connection"), Some("keep-alive"));
     let told = Instant::now();
     stop(&front.sessile);
-    thread::sleep(Duration::from_millis(300));
+    // The drain begins with the end of the listeners, which stay open for half a second.
+    thread::sleep(Duration::from_millis(800));
     get.send("GET /late HTTP/1.1\r\nHost: a.test\r\n\r\n");
     post.send("POST /late HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi");
     old.send("GET /late HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -203,7 +204,7 @@ fn a_kept_connection_takes_one_more_request_and_then_ends_cleanly() {
         assert_eq!((response.status, response.field("connection")), (200, Some("close")), "{what}");
         assert_eq!(talk.end(), (vec![], true), "{what}");
     }
-    assert!(told.elapsed() < Duration::from_secs(1), "they end behind their responses");
+    assert!(told.elapsed() < Duration::from_millis(1_500), "they end behind their responses");
     assert_eq!(idle.end(), (vec![], true), "with close_notify");
     assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
     drop((get, post, old, idle));

@@ -7,8 +7,8 @@ use std::thread;
 use serde_json::Value;
 
 use super::traffic::{Idle, mirror};
-use crate::support::Sessile;
 use crate::support::backend::{Backend, listener, pool};
+use crate::support::{Sessile, is_root};
 
 fn config(backend: &Backend) -> String {
     listener("p", "") + &pool("p", "", &[backend.address])
@@ -80,6 +80,18 @@ fn a_lower_descriptor_limit_is_refused() {
     let binary = env!("CARGO_BIN_EXE_sessile");
     let low = script(folder.path(), &format!("ulimit -n 200; exec {binary} \"$@\""));
     is_refused(&mut sessile, &mut idle, Some(&low), "descriptors");
+}
+
+#[test]
+fn the_first_process_of_a_container_is_not_upgraded() {
+    if !is_root("the_first_process_of_a_container_is_not_upgraded") {
+        return;
+    }
+    let backend = mirror();
+    let shell = ["unshare", "--pid", "--fork", "--kill-child"];
+    let mut sessile = Sessile::start_in_shell(&shell, "exec \"$0\" \"$@\"", &config(&backend));
+    let mut idle = Idle::open(sessile.address("l"));
+    is_refused(&mut sessile, &mut idle, None, "process 1 of a container");
 }
 
 #[test]
