@@ -1,4 +1,5 @@
-//! The unit in the hands of systemd itself, which is booted in namespaces of its own: start, reload, restart, watchdog.
+//! The unit in the hands of systemd itself, which is booted in namespaces of its own: start, reload, upgrade, restart,
+//! watchdog.
 //!
 //! Files, processes, cgroups and ports of the machine are out of its reach. Invariant: the files of `config/` are used as
 //! they are; what the test adds stands in folders `.d` beside them.
@@ -201,6 +202,25 @@ fn systemd_starts_reloads_restarts_and_watches_the_service() {
     let status = machine.property("StatusText");
     assert!(status.starts_with("serving: generation 2, 1 connection, ") && status.contains("nonsense"), "{status}");
     machine.write_config(&good);
+
+    // An upgrade: what is open moves, and systemd follows the new process, which gives it signs of life.
+    let before = machine.property("MainPID");
+    let upgrade = machine.command("sessile", &["upgrade"]).output().unwrap();
+    assert!(upgrade.status.success(), "{upgrade:?}");
+    eventually("systemd to follow", || (machine.property("MainPID") != before).then_some(()));
+    let followed = machine.property("MainPID");
+    assert_eq!(held.ask("moved"), "b moved");
+    assert_eq!(machine.connect().ask("new"), "b new");
+    eventually("the status of the new process", || {
+        machine.property("StatusText").starts_with("serving: ").then_some(())
+    });
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert_eq!((machine.property("MainPID"), machine.property("SubState")), (followed.clone(), "running".into()));
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(machine.order(&["reload", "sessile"]), "the new process speaks for the service");
+    assert_eq!((machine.property("NRestarts"), held.ask("still")), ("0".into(), "b still".into()));
 
     // A restart: what is open may finish, though that takes longer than TimeoutStopSec; what comes meanwhile waits.
     let first = machine.property("MainPID");
