@@ -146,7 +146,7 @@ impl ListenSockets {
                     plan.kept.extend(kept);
                     continue;
                 }
-                let inherited = self.inherit(bind, &owner, &options);
+                let inherited = self.inherit(bind, &owner).map(Ok);
                 let opened = inherited.unwrap_or_else(|| self.open(bind, &options, config, listener, &mut plan.made));
                 match opened {
                     Ok(groups) => {

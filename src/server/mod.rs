@@ -125,6 +125,8 @@ pub struct Server {
     stop_admin: Mutex<watch::Sender<bool>>,
     /// Leaves the file of the admin socket to the process that follows; `None`: there is no file.
     leave_admin_file: Mutex<Option<Arc<AtomicBool>>>,
+    /// The state of the backends is being given to the process that follows, or has been.
+    gives_state: AtomicBool,
     /// The process that follows, until the rest is finished.
     successor: Mutex<Option<Successor>>,
     /// Another process serves: what is left here is to be finished.
@@ -250,13 +252,14 @@ impl Server {
         let admission = Arc::new(Admission::new(usize::MAX));
         let passed = PassedSockets::from_environment();
         passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
+        let follows = predecessor.is_some();
         let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.
-        let state_file = Arc::new(StateFile::start(&first.snapshot, options.fresh));
+        let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
         let access_log = AccessLog::start(process.log.format, StandardOutput)
@@ -298,6 +301,7 @@ impl Server {
             admin_copies: Mutex::default(),
             stop_admin: Mutex::new(watch::Sender::new(false)),
             leave_admin_file: Mutex::default(),
+            gives_state: AtomicBool::new(false),
             successor: Mutex::default(),
             left: Notify::new(),
         };
@@ -337,7 +341,10 @@ impl Server {
                     table_file.abort();
                     tokio::select! {
                         () = self.finish_upgrade() => {}
-                        () = stop_signal(&mut signals.stop) => self.stop().await,
+                        () = stop_signal(&mut signals.stop) => tokio::select! {
+                            () = self.stop() => {}
+                            () = signals.stop_again(Instant::now()) => {}
+                        },
                     }
                     housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
                     return;

@@ -59,13 +59,15 @@ impl Server {
     /// Gives up what the next process needs to start: admin path, HTTP port and lock, in this order. Returns how long
     /// listeners accept at least, so that a process that starts now finds them open.
     pub(super) async fn give_up(self: &Arc<Self>) -> Duration {
-        lock_of(&self.restart).stopping = Some(Instant::now());
+        let has_moved = lock_of(&self.restart).stopping.replace(Instant::now()).is_some();
         let path = self.current.load().config.process.stick_table_file.clone();
         if let Some(path) = path {
             let file = Arc::clone(&self.stick_table_file);
             self.with_table_file(move || file.share(&path)).await;
         }
-        self.move_admin_socket();
+        if !has_moved {
+            self.move_admin_socket();
+        }
         self.give_up_port().await;
         let gave_up = lock_of(&self.lock).take().map(InstanceLock::give_up).is_some();
         lock_of(&self.restart).gave_up_lock = gave_up;

@@ -52,8 +52,24 @@ struct Writing {
 }
 
 impl StateFile {
+    /// The file of a process that begins. `follows`: the process before gives its state over by itself.
+    pub(super) fn of_process(snapshot: &Snapshot, fresh: bool, follows: bool) -> Arc<Self> {
+        Arc::new(if follows { Self::beside(snapshot) } else { Self::start(snapshot, fresh) })
+    }
+
+    /// Notes the files, and takes nothing from them.
+    fn beside(snapshot: &Snapshot) -> Self {
+        let file = Self::default();
+        let files = places(&snapshot.config).filter(|path| path.exists());
+        let mut writing = file.lock();
+        writing.files = files.collect();
+        writing.holds_state = !writing.files.is_empty();
+        drop(writing);
+        file
+    }
+
     /// Takes over what the process before has kept, before the first client. `fresh`: forgets it instead.
-    pub(super) fn start(snapshot: &Snapshot, fresh: bool) -> Self {
+    fn start(snapshot: &Snapshot, fresh: bool) -> Self {
         let file = Self::default();
         let mut latest: Option<RuntimeState> = None;
         for path in places(&snapshot.config) {

@@ -115,6 +115,9 @@ impl Control for Server {
     }
 
     async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
+        if self.gives_state.load(Relaxed) {
+            return Err("another process takes over: give the command to that one".into());
+        }
         let snapshot = self.current.load_full();
         let known = snapshot.pool(pool).ok_or_else(|| format!("there is no pool {pool:?}"))?;
         let now_ms = clock::now_ms();

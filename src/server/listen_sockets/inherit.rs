@@ -7,12 +7,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-use super::{Bound, ListenSockets, SocketGroup, adoption, bind_error, local_address};
+use super::{Bound, ListenSockets, SocketGroup, adoption, local_address};
 use crate::config::Bind;
 use crate::server::upgrade::AddressFacts;
 use crate::snapshot::Snapshot;
 use crate::socket::unix_file::UnixFile;
-use crate::socket::{self, Options};
 use crate::splicer::Adoption;
 
 /// Listening sockets of one address that came from the process before.
@@ -60,13 +59,9 @@ impl ListenSockets {
 
     /// The sockets of an address that the process before has given over; `None`: it has not. A group has as many
     /// sockets as that process had workers: with fewer workers one serves several of them, so that no queue is left
-    /// without a reader, and with more workers sockets are added.
-    pub(super) fn inherit(
-        &mut self,
-        bind: &Bind,
-        owner: &(String, usize),
-        options: &Options,
-    ) -> Option<Result<Vec<SocketGroup>, String>> {
+    /// without a reader. With more workers the others get connections from these. Another socket of the address would
+    /// get clients at once, and lose them if the upgrade fails.
+    pub(super) fn inherit(&mut self, bind: &Bind, owner: &(String, usize)) -> Option<Vec<SocketGroup>> {
         let text = bind.to_string();
         let chosen = matches!(bind, Bind::Tcp(address) if address.port() == 0);
         let is_it = |inherited: &mut Inherited| {
@@ -81,13 +76,7 @@ impl ListenSockets {
         let mut groups = Vec::new();
         for Inherited { facts, sockets } in found {
             let address = sockets.first().and_then(local_address);
-            let mut sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
-            while let Some(address) = address.filter(|_| matches!(bind, Bind::Tcp(_)) && sockets.len() < self.workers) {
-                match socket::bind_tcp(address, options) {
-                    Ok(socket) => sockets.push(Arc::new(socket)),
-                    Err(error) => return Some(Err(bind_error(bind, &error))),
-                }
-            }
+            let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
             let group = |sockets: &[Arc<OwnedFd>]| SocketGroup {
                 sockets: sockets.to_vec(),
                 address,
@@ -97,6 +86,6 @@ impl ListenSockets {
             groups.extend(sockets.chunks(self.workers.max(1)).map(group));
             self.kept_on.push(facts.number);
         }
-        (!groups.is_empty()).then_some(Ok(groups))
+        (!groups.is_empty()).then_some(groups)
     }
 }

@@ -139,7 +139,7 @@ impl Predecessor {
                     "upgrade: process {} has ended before it had given everything; this one serves what it has",
                     self.hello.pid
                 );
-                server.take_runtime_state(&self.runtime);
+                server.take_what_is_left(&self.runtime);
                 Ok(())
             }
             Err(error) => Err(StartError::unavailable("upgrade", error)),
@@ -192,12 +192,13 @@ impl Predecessor {
         told
     }
 
-    async fn commit(&self, server: &Server, message: Message) -> Result<(), ChannelError> {
+    async fn commit(&mut self, server: &Server, message: Message) -> Result<(), ChannelError> {
         let Commit { numbered, runtime } = message.read()?;
         let tables = message.descriptors.into_iter().next();
         let tables = open_sealed(tables.ok_or(ChannelError::Malformed("a commit without stick tables"))?)?;
         table_file::load_from(tables, &server.current.load());
         server.take_runtime_state(&runtime);
+        self.runtime = Value::Null;
         server.workers.number_from(numbered).await;
         self.send(Kind::Committed, &Committed {}).await
     }
@@ -209,6 +210,19 @@ impl Server {
         let snapshot = self.current.load_full();
         in_force::limit(&self.admission, &snapshot, self.workers.len());
         Intake::new(snapshot, Arc::clone(&self.admission), self.workers.len())
+    }
+
+    /// Takes over what a process has left that ended before the commit: its state, and the stick-table file, which has
+    /// the secret that it has given over. After the commit there is nothing more to take.
+    fn take_what_is_left(&self, state: &Value) {
+        if state.is_null() {
+            return;
+        }
+        self.take_runtime_state(state);
+        let snapshot = self.current.load_full();
+        if let Some(path) = &snapshot.config.process.stick_table_file {
+            table_file::load(path, &snapshot);
+        }
     }
 
     /// Takes over what commands and time have made of the backends.

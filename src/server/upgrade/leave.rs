@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
@@ -79,11 +80,21 @@ impl Successor {
         let _ = pidfd_send_signal(&self.process, signal);
     }
 
-    /// Kills the process, and waits until it has closed its end of the channel.
+    /// Kills the process, and waits until it has ended.
     async fn kill(&self) {
         self.signal(Signal::KILL);
-        let closed = async { while self.channel.receive().await.is_ok() {} };
-        let _ = timeout(TAKE_MAX, closed).await;
+        let ended = async {
+            while !self.has_ended() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(TAKE_MAX, ended).await;
+    }
+
+    /// True if the process has ended: its descriptor is readable then (pidfd_open(2)).
+    fn has_ended(&self) -> bool {
+        let mut process = [PollFd::new(&self.process, PollFlags::IN)];
+        poll(&mut process, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 }
 
@@ -142,6 +153,7 @@ impl Server {
                 UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
             }
             Err(HandOverFailure { problems, unsettled }) => {
+                self.gives_state.store(false, Relaxed);
                 // Before anything is taken back: two processes must not read one connection.
                 successor.kill().await;
                 if let Some(Unsettled { worker, flows }) = unsettled {
@@ -182,6 +194,7 @@ impl Server {
                 break;
             }
         }
+        self.gives_state.store(true, Relaxed);
         self.workers.suspend_accepting().await;
         pairs += self.send_pairs(channel, &mut numbered, TAKE_MAX).await?;
         self.commit(channel, numbered).await?;
@@ -206,8 +219,9 @@ impl Server {
         self.workers.adopt(adoptions).await;
         // What the new process does not keep closes once its backlog is served.
         self.workers.resume_accepting().await;
-        self.give_way().await;
+        // Before anything that may wait: what conversations write into the stick tables is not the new process's.
         self.runtimes.begin_drain();
+        self.give_way().await;
     }
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
@@ -250,6 +264,8 @@ impl Server {
                 if flows.is_empty() {
                     break;
                 }
+                // Fewer than a batch were all there were; pairs that come meanwhile are the next round's.
+                let is_last = flows.len() < BATCH;
                 let sent = async {
                     let (document, owed, sockets) = pairs::document(worker, &flows);
                     let sent = channel.send(Kind::Pairs as u16, &document, &owed, &sockets).await;
@@ -266,6 +282,9 @@ impl Server {
                 }
                 // Dropping the rows closes this process's copies of their sockets; the others stay open.
                 moved += flows.len();
+                if is_last {
+                    break;
+                }
             }
         }
         Ok(moved)
@@ -296,21 +315,20 @@ impl Server {
 
     /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
     pub(in crate::server) async fn finish_upgrade(&self) {
-        let Some(Successor { channel, .. }) = lock_of(&self.successor).take() else { return };
+        let Some(successor) = lock_of(&self.successor).take() else { return };
         let most = self.current.load().config.process.upgrade_deadline;
         let deadline = Instant::now() + most;
-        let (mut channel, mut numbered) = (Some(channel), 0);
+        let (mut takes, mut numbered) = (true, 0);
         while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < deadline {
-            // The new process may be slow, but a pair that was sent is taken back only if that process has ended.
-            if let Some(open) = &channel
-                && let Err(failure) = self.send_pairs(open, &mut numbered, most).await
-            {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if takes && let Err(failure) = self.send_pairs(&successor.channel, &mut numbered, left).await {
                 let why = failure.problems.join("; ");
                 tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
-                if let Some(Unsettled { worker, flows }) = failure.unsettled {
+                // What was sent to a process that lives is that process's, however slow it is.
+                if let Some(Unsettled { worker, flows }) = failure.unsettled.filter(|_| successor.has_ended()) {
                     self.workers.take_in(worker, flows).await;
                 }
-                channel = None;
+                takes = false;
             }
             tokio::time::sleep(LOOK).await;
         }
