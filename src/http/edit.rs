@@ -300,10 +300,12 @@ fn start_of_value(pair: &[u8], name: &[u8]) -> Option<usize> {
     (this == name && !unquote(value).is_empty()).then(|| at + value_start(&pair[at..]))
 }
 
-/// The position of the value in `name = "value`, behind white space and quote.
+/// The position of the value in `name = "value"`, behind white space and the first quote of a pair.
 fn value_start(pair: &[u8]) -> usize {
     let value = memchr::memchr(b'=', pair).map_or(0, |at| at + 1);
-    value + pair[value..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'"')).count()
+    let start = value + pair[value..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let written = trim(&pair[start..]);
+    start + usize::from(unquote(written).len() < written.len())
 }
 
 /// Writes Upgrade with its allowed protocols, and the Connection line for it.

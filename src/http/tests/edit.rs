@@ -284,11 +284,12 @@ fn a_prefix_is_cut_from_a_cookie_and_put_before_one_that_is_set() {
     let edit = ResponseEdit { cookie_prefix: Some((b"J", "b1~")), ..Default::default() };
     let response = "HTTP/1.1 200 OK\r\nset-cookie:J=x; Path=/\r\nSet-Cookie: K=x\r\nSet-Cookie: J = \"x\"\r\n\
                     Set-Cookie: J=; Max-Age=0\r\nSet-Cookie: =J=x\r\nSet-Cookie: =K=J=x\r\nSet-Cookie: =J\r\n\
-                    Set-Cookie: J=\"\"\r\nContent-Length: 0\r\n\r\n";
+                    Set-Cookie: J=\"\"\r\nSet-Cookie: J=\" \"\r\nSet-Cookie: J=\"x\r\nContent-Length: 0\r\n\r\n";
     // A line without a name is sent as J if its value begins so; a value of two quotes is none.
     let wanted = "HTTP/1.1 200 OK\r\nset-cookie: J=b1~x; Path=/\r\nSet-Cookie: K=x\r\nSet-Cookie: J = \"b1~x\"\r\n\
                   Set-Cookie: J=; Max-Age=0\r\nSet-Cookie: =J=b1~x\r\nSet-Cookie: =K=J=x\r\nSet-Cookie: =J\r\n\
-                  Set-Cookie: J=\"\"\r\nContent-Length: 0\r\n\r\n";
+                  Set-Cookie: J=\"\"\r\nSet-Cookie: J=\"b1~ \"\r\nSet-Cookie: J=b1~\"x\r\n\
+                  Content-Length: 0\r\n\r\n";
     assert_eq!(edited_response(response, ASKED, &edit), wanted);
 }
 
