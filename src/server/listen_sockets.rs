@@ -279,9 +279,7 @@ struct SocketGroup {
 
 /// Where a unix socket is bound while another process, which stops, has its path; it takes the path once it listens.
 fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
+    own_files::with_suffix(path, own_files::UNFINISHED)
 }
 
 /// Why an address cannot be bound or listened on. For the path of a unix socket it is known that a process listens.

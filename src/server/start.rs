@@ -43,8 +43,6 @@ pub(super) async fn begin(
     options: RunOptions,
     mut predecessor: Option<&mut Predecessor>,
 ) -> Result<Begun, StartError> {
-    // What the process before knows is not forgotten.
-    let options = RunOptions { fresh: options.fresh && predecessor.is_none() };
     let file = path.to_owned();
     let read = move || (files::identity(&file), files::read(&file, None));
     let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {

@@ -29,12 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// configuration; the second one counts for what a process without a stick-table file has left.
 fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
     let process = &config.process;
-    process.stick_table_file.iter().chain(&process.admin.socket).map(|beside| {
-        // The suffix follows the whole name, because the files of two instances may differ only in an extension.
-        let mut name = beside.as_os_str().to_owned();
-        name.push(".state");
-        name.into()
-    })
+    process.stick_table_file.iter().chain(&process.admin.socket).map(|beside| own_files::with_suffix(beside, ".state"))
 }
 
 /// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.
@@ -52,7 +47,8 @@ struct Writing {
 }
 
 impl StateFile {
-    /// The file of a process that begins. `follows`: the process before gives its state over by itself.
+    /// The file of a process that begins. `follows`: the process before gives its state over by itself, and nothing of
+    /// it is forgotten.
     pub(super) fn of_process(snapshot: &Snapshot, fresh: bool, follows: bool) -> Arc<Self> {
         Arc::new(if follows { Self::beside(snapshot) } else { Self::start(snapshot, fresh) })
     }
