@@ -21,6 +21,7 @@ use super::slab::Side;
 use super::worker::{Worker, WorkerShared};
 use crate::access_log::AccessLog;
 use crate::clock;
+use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
@@ -100,13 +101,18 @@ impl Workers {
             handles.push(WorkerHandle { inbox: sender, acceptors: Arc::new(AtomicUsize::new(0)) });
             inboxes.push(receiver);
         }
-        let busy_poll = shared.current.load().config.process.busy_poll;
+        let (busy_poll, log) = {
+            let process = &shared.current.load().config.process;
+            (process.busy_poll, process.log)
+        };
         let workers = Arc::new(Self { handles: handles.into(), runtimes: runtimes.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let mut os = Linux::new()?;
             os.watch_inbox(&inbox)?;
-            let worker = Worker::new(index, os, Arc::clone(shared), access_log.sender(true));
+            let mut worker = Worker::new(index, os, Arc::clone(shared), access_log.sender(true));
+            // Pairs of the process before may end here before the first adoption.
+            worker.set_logs_connections(log.connections, log.level == LogLevel::Debug);
             let commands = Box::new(workers.handles[index].inbox.clone());
             let thread = WorkerThread { worker, inbox, workers: Arc::clone(&workers), busy_poll, stopping: false };
             let run = || {
@@ -385,3 +391,6 @@ impl WorkerThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
