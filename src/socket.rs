@@ -40,7 +40,7 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Sets the options on a TCP socket; accepted sockets inherit them from their listener.
+    /// Sets the options on a new TCP socket.
     pub fn apply(&self, socket: impl AsFd) -> io::Result<()> {
         if self.idle_s > 0 {
             sockopt::set_socket_keepalive(&socket, true)?;
@@ -52,6 +52,17 @@ impl KeepAlive {
             sockopt::set_tcp_user_timeout(&socket, self.user_timeout_ms)?;
         }
         Ok(())
+    }
+
+    /// Sets the options on a TCP socket that may have others already.
+    fn replace(&self, socket: &impl AsFd) -> io::Result<()> {
+        if self.idle_s == 0 {
+            sockopt::set_socket_keepalive(socket, false)?;
+        }
+        if self.user_timeout_ms == 0 {
+            sockopt::set_tcp_user_timeout(socket, 0)?;
+        }
+        self.apply(socket)
     }
 }
 
@@ -81,10 +92,10 @@ pub fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Sets the options that accepted sockets inherit.
+/// Sets the options that accepted sockets inherit from their listener, in the place of those that it has.
 pub fn tune_tcp(socket: &impl AsFd, options: &Options) -> io::Result<()> {
     sockopt::set_tcp_nodelay(socket, true)?;
-    options.keep_alive.apply(socket)
+    options.keep_alive.replace(socket)
 }
 
 /// Binds a unix socket. A file that a dead process left is replaced; one that a process listens on is an error.
@@ -122,7 +133,12 @@ pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     waiting::on(|| format!("looking up \"{name}\""), || Ok(name.to_socket_addrs()?.collect()))
 }
 
-/// Begins to listen on a bound socket.
+/// The address that a TCP socket is bound to; `None`: another kind of socket.
+pub fn local_address(socket: &impl AsFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+}
+
+/// Begins to listen on a bound socket; one that listens gets another backlog.
 pub fn listen(socket: impl AsFd, backlog: u32) -> io::Result<()> {
     Ok(rustix::net::listen(socket, backlog.min(i32::MAX as u32) as i32)?)
 }

@@ -7,7 +7,7 @@ mod keys;
 mod limits;
 
 use self::keys::{KeyChange, changed_keys};
-use super::{Config, Limits, Listener, Pool};
+use super::{Config, Pool};
 
 pub use self::limits::lower_limits;
 
@@ -24,7 +24,6 @@ pub fn changes(old: &Config, new: &Config) -> Vec<String> {
 /// keys that only a start reads are still in force.
 pub fn warnings(started: &Config, old: &Config, new: &Config) -> Vec<String> {
     let mut warnings: Vec<_> = changed_keys(started, new).iter().filter_map(KeyChange::at_next_start).collect();
-    warnings.extend(kept_by_open_listeners(old, new));
     warnings.extend(renamed_backends(old, new));
     warnings
 }
@@ -69,19 +68,6 @@ fn changed_unwritten(old: &Config, new: &Config, changed: &[KeyChange]) -> Vec<S
         }
     }
     changes
-}
-
-/// Socket options are set when a listener is opened, and an open listener keeps them; a warning if one changes.
-fn kept_by_open_listeners(old: &Config, new: &Config) -> Option<String> {
-    let socket_options =
-        |limits: &Limits| (limits.keepalive, limits.keepalive_interval, limits.keepalive_count, limits.user_timeout);
-    let same_options = socket_options(&old.limits) == socket_options(&new.limits);
-    let same_backlog = |listener: &Listener| {
-        old.listeners.iter().all(|before| before.name != listener.name || before.backlog == listener.backlog)
-    };
-    (!same_options || !new.listeners.iter().all(same_backlog)).then(|| {
-        "keepalive, user_timeout and backlog: open listeners keep their old values until the next start".into()
-    })
 }
 
 /// Backends with a new name and the address of a removed one: identity is the name, so clients are placed anew.

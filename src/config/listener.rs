@@ -3,8 +3,9 @@
 //! Binds no socket. Invariant: every pool that a listener names is in the configuration.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 
@@ -72,6 +73,19 @@ impl fmt::Display for Bind {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+impl FromStr for Bind {
+    type Err = AddrParseError;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text.strip_prefix("unix:"), text.strip_prefix("systemd:")) {
+            (Some(path), _) => Ok(Self::Unix(path.into())),
+            (_, Some(name)) => Ok(Self::Systemd(name.to_owned())),
+            (None, None) => text.parse().map(Self::Tcp),
         }
     }
 }

@@ -251,11 +251,11 @@ impl Server {
         let pinned = process.cpu_affinity.then_some(&*cores);
         let admission = Arc::new(Admission::new(usize::MAX));
         let passed = PassedSockets::from_environment();
-        passed.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
         let follows = predecessor.is_some();
         let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
+        listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
         let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.

@@ -103,10 +103,7 @@ fn is_left_over(socket: &Path) -> bool {
 }
 
 fn read(address: &str) -> Option<Bind> {
-    match address.strip_prefix("unix:") {
-        Some(path) => Some(Bind::Unix(path.into())),
-        None => address.parse().ok().map(Bind::Tcp),
-    }
+    address.parse().ok().filter(|bind| !matches!(bind, Bind::Systemd(_)))
 }
 
 /// The part of a status that is shown of a process that stops.
@@ -127,7 +124,10 @@ impl Server {
     /// Looks at the processes that stop beside this one, for ever. New clients are spread over all sockets of an address
     /// again once the others have closed theirs.
     pub(super) async fn watch_predecessors(self: Arc<Self>) {
-        let Some(socket) = self.started_with.process.admin.socket.clone() else { return };
+        let Some(socket) = self.started_with.process.admin.socket.clone() else {
+            // What an earlier process has left of its sharing ends here, too.
+            return self.listen_sockets.lock().await.share_no_more();
+        };
         let mut shares = true;
         loop {
             let path = socket.clone();

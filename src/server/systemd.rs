@@ -1,12 +1,14 @@
-//! [`PassedSockets`]: the listening sockets that systemd has passed (sd_listen_fds(3)).
+//! [`PassedSockets`]: the listening sockets that systemd has passed (sd_listen_fds(3)), to this process or to one before.
 //!
 //! Listens on none. Invariant: every descriptor that was passed is served by a listener or named in a warning.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::config::{Bind, Config};
+use crate::socket;
 
 /// The sockets by `FileDescriptorName`.
 #[derive(Debug, Default)]
@@ -37,6 +39,28 @@ impl PassedSockets {
         sockets
     }
 
+    /// Adds a socket that systemd has passed to the process before, unless it is here by another descriptor.
+    pub fn add(&mut self, name: &str, passed: OwnedFd) {
+        let of_name = self.by_name.entry(name.to_owned()).or_default();
+        if !of_name.iter().any(|known| is_same(known, &passed)) {
+            of_name.push(Arc::new(passed));
+        }
+    }
+
+    /// The TCP socket of an address, with its name.
+    pub fn at(&self, address: SocketAddr) -> Option<(&str, &Arc<OwnedFd>)> {
+        self.all().find(|(_, socket)| socket::local_address(socket) == Some(address))
+    }
+
+    /// The sockets that are none of these, with their names.
+    pub fn others(&self, served: &[Arc<OwnedFd>]) -> impl Iterator<Item = (&str, &Arc<OwnedFd>)> {
+        self.all().filter(move |(_, socket)| !served.iter().any(|other| is_same(socket, other)))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &Arc<OwnedFd>)> {
+        self.by_name.iter().flat_map(|(name, sockets)| sockets.iter().map(move |socket| (name.as_str(), socket)))
+    }
+
     /// The sockets of a name, or why there are none, with the names that came.
     pub fn named(&self, name: &str) -> Result<&[Arc<OwnedFd>], String> {
         if let Some(sockets) = self.by_name.get(name) {
@@ -52,11 +76,15 @@ impl PassedSockets {
 
     /// A warning for each name that no listener has: its clients connect and are never accepted.
     pub fn unnamed(&self, config: &Config) -> Vec<String> {
-        let is_named = |name: &&String| {
+        let is_named = |name: &str, sockets: &[Arc<OwnedFd>]| {
             let mut binds = config.listeners.iter().flat_map(|listener| &listener.bind);
-            binds.any(|bind| matches!(bind, Bind::Systemd(wanted) if wanted == *name))
+            binds.any(|bind| match bind {
+                Bind::Systemd(wanted) => wanted == name,
+                Bind::Tcp(address) => sockets.iter().any(|socket| socket::local_address(socket) == Some(*address)),
+                Bind::Unix(_) => false,
+            })
         };
-        let waiting = self.by_name.keys().filter(|name| !is_named(name)).map(|name| {
+        let waiting = self.by_name.iter().filter(|(name, sockets)| !is_named(name, sockets)).map(|(name, _)| {
             let name = quoted(name);
             format!(
                 "systemd has passed the socket {name}, and no listener has bind = \"systemd:…\" with this name: its \
@@ -68,6 +96,12 @@ impl PassedSockets {
         });
         waiting.chain(unusable).collect()
     }
+}
+
+/// True if two descriptors lead to one socket.
+fn is_same(one: &impl AsFd, two: &impl AsFd) -> bool {
+    let inode = |socket: &dyn AsFd| rustix::fs::fstat(socket.as_fd()).map(|there| there.st_ino).ok();
+    inode(one).is_some_and(|own| inode(two) == Some(own))
 }
 
 fn quoted(name: &str) -> String {
@@ -104,6 +138,22 @@ mod tests {
         assert!(sockets.named("log").unwrap_err().ends_with("is not a listening stream socket"));
         let none = passed(&[], &[]).named("https").unwrap_err();
         assert!(none.ends_with("it has passed none to this process"), "{none}");
+    }
+
+    #[test]
+    fn a_socket_is_known_by_itself_whatever_its_descriptor() {
+        let mut sockets = passed(&["web"], &[]);
+        let copy = || sockets.by_name["web"][0].try_clone().unwrap();
+        let (again, address) = (copy(), socket::local_address(&copy()).unwrap());
+        assert_eq!(sockets.others(&[Arc::new(copy())]).count(), 0);
+        sockets.add("web", again);
+        assert_eq!(sockets.named("web").unwrap().len(), 1, "it is there already");
+        sockets.add("web", TcpListener::bind("127.0.0.1:0").unwrap().into());
+        assert_eq!(sockets.named("web").unwrap().len(), 2);
+        assert_eq!(sockets.at(address).map(|(name, _)| name), Some("web"));
+        let mut by_address = listening_on("other");
+        by_address.listeners[0].bind = vec![Bind::Tcp(address)];
+        assert!(sockets.unnamed(&by_address).is_empty(), "a listener has its address");
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl UnixFile {
         Ok(Self { path: path.to_owned(), device: there.dev(), inode: there.ino(), created: there.created().ok() })
     }
 
+    /// Device and inode of the file.
+    pub fn identity(&self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+
     /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -71,10 +76,15 @@ impl UnixFile {
         Ok(())
     }
 
+    /// Mode and group of the file.
+    pub fn access(&self) -> io::Result<FileAccess> {
+        let there = self.path.symlink_metadata()?;
+        Ok(FileAccess { mode: there.mode() & 0o7777, group: there.gid() })
+    }
+
     /// Sets group and mode, each if there is one; returns what they were before.
     pub fn set_access(&self, mode: Option<u32>, group: Option<&str>) -> Result<FileAccess, String> {
-        let there = self.path.symlink_metadata().map_err(|error| error.to_string())?;
-        let before = FileAccess { mode: there.mode() & 0o7777, group: there.gid() };
+        let before = self.access().map_err(|error| error.to_string())?;
         if let Some(group) = group {
             let id = known_group_id(group).map_err(|unknown| format!("group \"{group}\" {unknown}"))?;
             self.set_group(id).map_err(|error| format!("the socket file cannot get the group \"{group}\": {error}"))?;
@@ -85,9 +95,11 @@ impl UnixFile {
         Ok(before)
     }
 
-    /// Sets group and mode as they were before a change.
+    /// Sets group and mode as they were before a change, if the file is still there.
     pub fn restore(&self, before: FileAccess) {
-        let _ = self.set_group(before.group).and_then(|()| self.set_mode(before.mode));
+        if self.is_there() {
+            let _ = self.set_group(before.group).and_then(|()| self.set_mode(before.mode));
+        }
     }
 
     fn set_group(&self, group: u32) -> io::Result<()> {

@@ -45,7 +45,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 "#;
 
 /// Starts the process with these sockets; `pid_off` names another process as their receiver.
-fn spawn(config: &str, local: &Path, pid_off: u32) -> Sessile {
+pub fn spawn(config: &str, local: &Path, pid_off: u32) -> Sessile {
     Sessile::spawn(config, |command| {
         let file = PathBuf::from(command.get_args().last().unwrap());
         let out = |name: &str| File::create(file.with_file_name(name)).unwrap();
@@ -57,7 +57,8 @@ fn spawn(config: &str, local: &Path, pid_off: u32) -> Sessile {
     })
 }
 
-fn listeners(front: bool, backend: &Backend) -> String {
+/// A listener on the socket `local`, and one on the sockets `front`.
+pub fn listeners(front: bool, backend: &Backend) -> String {
     let local = "[[listener]]\nname = \"local\"\nbind = \"systemd:local\"\npool = \"q\"\n";
     let front = if front { "[[listener]]\nname = \"front\"\nbind = \"systemd:front\"\npool = \"p\"\n" } else { "" };
     format!(
@@ -67,7 +68,7 @@ fn listeners(front: bool, backend: &Backend) -> String {
     )
 }
 
-fn over(local: &Path) -> std::io::Result<String> {
+pub fn over(local: &Path) -> std::io::Result<String> {
     let mut stream = BufReader::new(UnixStream::connect(local)?);
     stream.get_mut().write_all(b"x\n")?;
     let mut answer = String::new();
@@ -75,7 +76,7 @@ fn over(local: &Path) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn bound(sessile: &Sessile, name: &str) -> Vec<SocketAddr> {
+pub fn bound(sessile: &Sessile, name: &str) -> Vec<SocketAddr> {
     let status = sessile.status();
     let known = status["listeners"].as_array().unwrap().iter().find(|known| known["name"] == name).unwrap();
     known["bind"].as_array().unwrap().iter().map(|bind| bind.as_str().unwrap().parse().unwrap()).collect()

@@ -37,17 +37,9 @@ pub(super) const NEXT_START: [(&str, &str); 9] = [
     ("log", "level"),
 ];
 
-const OPEN_LISTENERS: &str = "at once, for open listeners at the next start";
-
 /// Keys that several parts of the process read at different times.
-const PARTLY: [(&str, &str, &str); 6] = [
-    ("log", "format", "for the access log at once, for messages at the next start"),
-    ("limits", "keepalive", OPEN_LISTENERS),
-    ("limits", "keepalive_interval", OPEN_LISTENERS),
-    ("limits", "keepalive_count", OPEN_LISTENERS),
-    ("limits", "user_timeout", OPEN_LISTENERS),
-    ("listener", "backlog", OPEN_LISTENERS),
-];
+const PARTLY: [(&str, &str, &str); 1] =
+    [("log", "format", "for the access log at once, for messages at the next start")];
 
 /// One difference between two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +61,8 @@ impl KeyChange {
     pub(super) fn at_next_start(&self) -> Option<String> {
         let when = match self.effect {
             Effect::NextStart => "at the next start",
-            Effect::Partly(when) if when != OPEN_LISTENERS => when,
-            Effect::Partly(_) | Effect::AtOnce | Effect::None => return None,
+            Effect::Partly(when) => when,
+            Effect::AtOnce | Effect::None => return None,
         };
         Some(format!("{}: changed in the file; takes effect {when}", self.key))
     }

@@ -141,6 +141,7 @@ impl Server {
             Ok(successor) => successor,
             Err(problems) => return refused(problems),
         };
+        let files = listen_sockets.files();
         match self.hand_over(&successor, &mut listen_sockets).await {
             Ok((Hello { pid, version, .. }, pairs)) => {
                 let conversations = self.workers.open();
@@ -156,6 +157,7 @@ impl Server {
                 self.gives_state.store(false, Relaxed);
                 // Before anything is taken back: two processes must not read one connection.
                 successor.kill().await;
+                files.iter().for_each(|(file, access)| file.restore(*access));
                 if let Some(Unsettled { worker, flows }) = unsettled {
                     self.workers.take_in(worker, flows).await;
                 }

@@ -94,7 +94,7 @@ pub struct Addresses {
 pub struct AddressFacts {
     /// Number of the address in the old process.
     pub number: u32,
-    /// Name of the listener.
+    /// Name of the listener; empty for a socket from systemd that no listener has.
     pub listener: String,
     /// Index of the address among those of the listener.
     pub index: usize,
@@ -102,6 +102,9 @@ pub struct AddressFacts {
     pub bind: String,
     /// How many sockets it has.
     pub sockets: usize,
+    /// Device and inode of the file of a unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<[u64; 2]>,
 }
 
 /// What the new process begins with.
@@ -206,11 +209,21 @@ mod tests {
             &Hello { oldest: 1, newest: 2, version: "0.1.0".into(), pid: 9 },
             r#"{"oldest":1,"newest":2,"version":"0.1.0","pid":9}"#,
         );
-        let address =
-            AddressFacts { number: 3, listener: "web".into(), index: 1, bind: "0.0.0.0:443".into(), sockets: 2 };
+        let address = AddressFacts {
+            number: 3,
+            listener: "web".into(),
+            index: 1,
+            bind: "0.0.0.0:443".into(),
+            sockets: 2,
+            file: None,
+        };
         agreed(
-            &Addresses { addresses: vec![address] },
+            &Addresses { addresses: vec![address.clone()] },
             r#"{"addresses":[{"number":3,"listener":"web","index":1,"bind":"0.0.0.0:443","sockets":2}]}"#,
+        );
+        agreed(
+            &AddressFacts { bind: "unix:/a".into(), sockets: 1, file: Some([5, 6]), ..address },
+            r#"{"number":3,"listener":"web","index":1,"bind":"unix:/a","sockets":1,"file":[5,6]}"#,
         );
         let state = State {
             secret: "00ff".into(),

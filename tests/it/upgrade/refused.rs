@@ -22,6 +22,11 @@ fn script(folder: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// The binary, with a limit of descriptors that is too low once the new process is ready.
+pub(super) fn with_few_descriptors(folder: &Path) -> PathBuf {
+    script(folder, &format!("ulimit -n 200; exec {} \"$@\"", env!("CARGO_BIN_EXE_sessile")))
+}
+
 /// An upgrade is refused for this reason; the process that served goes on, and can be upgraded later.
 fn is_refused(sessile: &mut Sessile, idle: &mut Idle, binary: Option<&Path>, why: &str) {
     let before = sessile.pid();
@@ -77,9 +82,7 @@ fn a_lower_descriptor_limit_is_refused() {
     let address = sessile.address("l");
     let mut idle = Idle::open(address);
     let folder = tempfile::tempdir().unwrap();
-    let binary = env!("CARGO_BIN_EXE_sessile");
-    let low = script(folder.path(), &format!("ulimit -n 200; exec {binary} \"$@\""));
-    is_refused(&mut sessile, &mut idle, Some(&low), "descriptors");
+    is_refused(&mut sessile, &mut idle, Some(&with_few_descriptors(folder.path())), "descriptors");
 }
 
 #[test]

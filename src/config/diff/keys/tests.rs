@@ -122,11 +122,7 @@ fn a_line_says_which_key_of_what_and_when() {
             with("[limits]\nidle_timeout = '2m'", ""),
             "limits.idle_timeout changed, takes effect at once",
         ),
-        (
-            with("", ""),
-            with("[limits]\nkeepalive = '2m'", ""),
-            "limits.keepalive changed, takes effect at once, for open listeners at the next start",
-        ),
+        (with("", ""), with("[limits]\nkeepalive = '2m'", ""), "limits.keepalive changed, takes effect at once"),
         (with("", ""), with("", "remember = '1h'"), "pool \"p\": remember changed, takes effect at once"),
         (with("", ""), with("", "[pool.eject]\nfailures = 9"), "pool \"p\": eject added, takes effect at once"),
         (
@@ -148,7 +144,7 @@ fn a_line_says_which_key_of_what_and_when() {
         (
             with("", ""),
             with("", "").replace("pool = 'p'", "pool = 'p'\nbacklog = 9"),
-            "listener \"l\": backlog changed, takes effect at once, for open listeners at the next start",
+            "listener \"l\": backlog changed, takes effect at once",
         ),
         (with("", ""), with("watch = false", ""), "watch changed, without effect"),
         (
