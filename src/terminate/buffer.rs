@@ -9,14 +9,35 @@ use std::task::{Context, Poll, ready};
 use super::stream::{ByteStream, Got};
 use crate::fault::Fault;
 
-/// Usual size of a buffer, and the most that one read takes: the longest TLS record (RFC 8446 §5.1).
+/// Usual size of a buffer: the longest TLS record (RFC 8446 §5.1).
 pub const BUFFER: usize = 16 * 1024;
 
-/// Longest free list of a thread, in buffers.
+/// Size of a buffer while a body flows: fewer and longer writes cost less.
+pub const BULK: usize = 2 * BUFFER;
+
+/// Longest free list of a thread for each of the two sizes, in buffers.
 const FREE_MAX: usize = 64;
 
+/// Memory that no buffer of this thread uses, by its size.
+#[derive(Default)]
+struct Free {
+    usual: Vec<Box<[u8]>>,
+    bulk: Vec<Box<[u8]>>,
+}
+
+impl Free {
+    /// The list for memory of a size; `None`: such memory is not kept.
+    fn list(&mut self, size: usize) -> Option<&mut Vec<Box<[u8]>>> {
+        match size {
+            BUFFER => Some(&mut self.usual),
+            BULK => Some(&mut self.bulk),
+            _ => None,
+        }
+    }
+}
+
 thread_local! {
-    static FREE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Free> = RefCell::default();
 }
 
 /// A first-in, first-out buffer that holds memory only while it holds bytes.
@@ -25,13 +46,15 @@ pub struct Buffer {
     memory: Box<[u8]>,
     start: usize,
     end: usize,
+    /// The last read brought at least what a buffer of the usual size holds.
+    is_bulky: bool,
 }
 
 impl Buffer {
     /// A buffer that begins with bytes read earlier.
     pub fn holding(bytes: Vec<u8>) -> Self {
         let end = bytes.len();
-        Self { memory: bytes.into(), start: 0, end }
+        Self { memory: bytes.into(), start: 0, end, is_bulky: false }
     }
 
     /// All bytes, the oldest first.
@@ -57,14 +80,15 @@ impl Buffer {
             self.free_memory();
         } else if self.memory.len() > BUFFER && self.end - self.start <= BUFFER {
             // A long head has left. The bytes behind it may wait for long, and need only the usual size meanwhile.
-            let mut smaller = usual_memory();
+            let mut smaller = memory(BUFFER);
             let held = self.end - self.start;
             smaller[..held].copy_from_slice(self.bytes());
             (self.memory, self.start, self.end) = (smaller, 0, held);
         }
     }
 
-    /// Reads bytes behind those it holds, up to `most` in total. `None`: the buffer is full.
+    /// Reads bytes behind those it holds, up to `most` in total. `None`: the buffer is full. A buffer of [`BULK`] bytes
+    /// is used where `most` allows it and the read before has filled one of the usual size.
     pub fn poll_read(
         &mut self,
         stream: &mut impl ByteStream,
@@ -77,6 +101,7 @@ impl Buffer {
         let got = stream.poll_read(cx, &mut self.memory[self.end..]);
         if let Poll::Ready(Ok(Got::Bytes(n))) = got {
             self.end += n;
+            self.is_bulky = n >= BUFFER;
         }
         if self.is_empty() {
             self.free_memory();
@@ -88,20 +113,18 @@ impl Buffer {
     fn free_memory(&mut self) {
         (self.start, self.end) = (0, 0);
         let memory = std::mem::take(&mut self.memory);
-        if memory.len() == BUFFER {
-            FREE.with_borrow_mut(|free| {
-                if free.len() < FREE_MAX {
-                    free.push(memory);
-                }
-            });
-        }
+        FREE.with_borrow_mut(|free| {
+            if let Some(list) = free.list(memory.len()).filter(|list| list.len() < FREE_MAX) {
+                list.push(memory);
+            }
+        });
     }
 
     /// Makes room for at least one more byte: moves the bytes to the front, or doubles the memory. False: `most` bytes
     /// are there.
     fn make_room(&mut self, most: usize) -> bool {
         if self.memory.is_empty() {
-            self.memory = usual_memory();
+            self.memory = memory(if self.is_bulky && most >= BULK { BULK } else { BUFFER });
             return true;
         }
         if self.end < self.memory.len() {
@@ -126,9 +149,9 @@ impl Buffer {
     }
 }
 
-/// Memory of the usual size, from the free list if it has any.
-fn usual_memory() -> Box<[u8]> {
-    FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into())
+/// Memory of a size, from the free list if it has any.
+fn memory(size: usize) -> Box<[u8]> {
+    FREE.with_borrow_mut(|free| free.list(size)?.pop()).unwrap_or_else(|| vec![0; size].into())
 }
 
 impl Drop for Buffer {
@@ -163,6 +186,48 @@ mod tests {
         buffer.end = buffer.memory.len();
         assert!(!buffer.make_room(2 * BUFFER));
         assert_eq!(buffer.bytes().len(), 2 * BUFFER);
+    }
+
+    /// A stream that always has as many bytes as it is asked for, up to a limit.
+    struct Source(usize);
+
+    impl ByteStream for Source {
+        fn poll_read(&mut self, _: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
+            Poll::Ready(Ok(Got::Bytes(into.len().min(self.0))))
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &[u8]) -> Poll<Result<usize, Fault>> {
+            unreachable!("nothing is written")
+        }
+
+        fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+            unreachable!("nothing is written")
+        }
+
+        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+            unreachable!("nothing is written")
+        }
+    }
+
+    /// Reads once and takes everything out; returns the size of the memory that was used.
+    fn used(buffer: &mut Buffer, there: usize, most: usize) -> usize {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(buffer.poll_read(&mut Source(there), most, &mut cx).is_ready());
+        let memory = buffer.memory();
+        buffer.consume(buffer.bytes().len());
+        assert_eq!(buffer.memory(), 0, "an empty buffer holds nothing");
+        memory
+    }
+
+    #[test]
+    fn a_body_that_fills_buffers_gets_larger_ones_for_as_long_as_it_flows() {
+        let mut buffer = Buffer::default();
+        assert_eq!(used(&mut buffer, BUFFER - 1, BULK), BUFFER);
+        assert_eq!(used(&mut buffer, usize::MAX, BULK), BUFFER, "the read before has not filled it");
+        assert_eq!(used(&mut buffer, usize::MAX, BULK), BULK);
+        assert_eq!(used(&mut buffer, usize::MAX, BUFFER), BUFFER, "no more than it may hold");
+        assert_eq!(used(&mut buffer, 100, BULK), BULK);
+        assert_eq!(used(&mut buffer, usize::MAX, BULK), BUFFER, "the body has paused");
     }
 
     #[test]

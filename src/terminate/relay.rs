@@ -11,7 +11,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::buffer::{BUFFER, Buffer};
+use super::buffer::{BULK, Buffer};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
@@ -100,14 +100,14 @@ impl RelayDirection {
                 }
                 return Ok(());
             } else {
+                // Nothing is read for a receiver that has not taken what came before: it holds at most one write.
+                match to.poll_flush(cx) {
+                    Poll::Ready(flushed) => flushed.map_err(BrokenSide::Receiver)?,
+                    Poll::Pending => return Ok(()),
+                }
                 match self.poll_read(from, cx) {
                     Poll::Ready(read) => read?,
-                    Poll::Pending => {
-                        return match to.poll_flush(cx) {
-                            Poll::Ready(Err(fault)) => Err(BrokenSide::Receiver(fault)),
-                            _ => Ok(()),
-                        };
-                    }
+                    Poll::Pending => return Ok(()),
                 }
             }
         }
@@ -172,7 +172,7 @@ impl RelayDirection {
 
     /// Reads into the empty buffer, or notes the end.
     fn poll_read(&mut self, from: &mut impl ByteStream, cx: &mut Context<'_>) -> Poll<Result<(), BrokenSide>> {
-        match ready!(self.buffer.poll_read(from, BUFFER, cx)) {
+        match ready!(self.buffer.poll_read(from, BULK, cx)) {
             Ok(Some(Got::Bytes(_)) | None) => {}
             Ok(Some(end)) => {
                 self.end_seen = true;

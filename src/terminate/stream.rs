@@ -1,8 +1,8 @@
 //! [`Stream`]: a stream of a conversation, towards a client or a backend: a socket with or without TLS.
 //!
 //! Drives rustls over the socket's own calls; wraps no stream and hides no bytes that were read before. Reads no
-//! protocol inside. Invariant: at most [`UNSENT_MAX`] bytes wait inside it for the peer, and an end that the peer's TLS
-//! did not announce is never reported as a clean one.
+//! protocol inside. Invariants: at most one write of [`BULK`] bytes waits inside it for the peer; an end that the peer's
+//! TLS did not announce is never reported as a clean one; a fault is reported behind every byte that came before it.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
@@ -13,14 +13,12 @@ use std::task::{Context, Poll, ready};
 
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
+use super::buffer::{BUFFER, BULK};
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use crate::clock;
 use crate::fault::Fault;
 use crate::tls::TlsAlert;
-
-/// Limit of what rustls holds for a peer that does not read, in bytes: one write of this process in records.
-pub const UNSENT_MAX: usize = 32 * 1024;
 
 /// Result of reading from a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +54,8 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<Connection>>,
     closing: bool,
+    /// A fault that stands behind bytes which were not read yet.
+    late_fault: Option<Fault>,
     /// `None`: no TLS.
     alert: Option<AlertNote>,
 }
@@ -63,16 +63,16 @@ pub struct Stream {
 impl Stream {
     /// Makes a stream that has no TLS.
     pub fn plain(socket: Socket) -> Self {
-        Self { socket, tls: None, closing: false, alert: None }
+        Self { socket, tls: None, closing: false, late_fault: None, alert: None }
     }
 
     /// Makes a stream towards a client that is to make a handshake; see [`Self::take_in`] and
     /// [`Self::take_in_more`]. `alert` gets the alert of a failure, also after the handshake.
     pub fn with_client(socket: Socket, config: Arc<ServerConfig>, alert: &AlertNote) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Local)?;
-        tls.set_buffer_limit(Some(UNSENT_MAX));
+        tls.set_buffer_limit(Some(BULK));
         let tls = Some(Box::new(Connection::Server(tls)));
-        Ok(Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) })
+        Ok(Self { socket, tls, closing: false, late_fault: None, alert: Some(Rc::clone(alert)) })
     }
 
     /// Processes the bytes of the handshake that the worker has read. They come before the first read of the socket: a
@@ -111,9 +111,9 @@ impl Stream {
 
     /// Makes the handshake with a backend. `alert` as for [`Self::with_client`].
     pub async fn connect(socket: Socket, mut tls: ClientConnection, alert: &AlertNote) -> Result<Self, Fault> {
-        tls.set_buffer_limit(Some(UNSENT_MAX));
+        tls.set_buffer_limit(Some(BULK));
         let tls = Some(Box::new(Connection::Client(tls)));
-        let mut stream = Self { socket, tls, closing: false, alert: Some(Rc::clone(alert)) };
+        let mut stream = Self { socket, tls, closing: false, late_fault: None, alert: Some(Rc::clone(alert)) };
         stream.shake_hands().await?;
         Ok(stream)
     }
@@ -168,20 +168,47 @@ impl Stream {
         }
     }
 
-    /// Reads decrypted bytes into the buffer.
+    /// Reads decrypted bytes into the buffer. More than one record is read only into a buffer for more than one.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
-        let got = |n| if n == 0 { Got::End } else { Got::Bytes(n) };
+        if self.tls.is_none() {
+            let got = |n| if n == 0 { Got::End } else { Got::Bytes(n) };
+            return self.socket.poll_recv(cx, into).map_ok(got).map_err(|error| Fault::of_io(&error));
+        }
+        let mut read = 0;
+        while read < into.len() {
+            match self.poll_read_record(cx, &mut into[read..]) {
+                Poll::Ready(Ok(Got::Bytes(n))) => read += n,
+                other if read == 0 => return other,
+                Poll::Ready(Err(fault)) => {
+                    self.late_fault = Some(fault);
+                    break;
+                }
+                // The next call returns the end again.
+                Poll::Ready(Ok(_)) | Poll::Pending => break,
+            }
+            if into.len() <= BUFFER {
+                break;
+            }
+        }
+        Poll::Ready(Ok(Got::Bytes(read)))
+    }
+
+    /// Reads bytes of one record at most.
+    fn poll_read_record(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>> {
         loop {
-            let Some(tls) = &mut self.tls else {
-                return self.socket.poll_recv(cx, into).map_ok(got).map_err(|error| Fault::of_io(&error));
-            };
+            let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(Got::End)) };
             match tls.reader().read(into) {
-                Ok(n) => return Poll::Ready(Ok(got(n))),
+                Ok(0) => return Poll::Ready(Ok(Got::End)),
+                Ok(n) => return Poll::Ready(Ok(Got::Bytes(n))),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(Got::Truncated)),
                 Err(_) => {}
             }
-            // 0 is the socket's end; the reader then returns a clean end or `UnexpectedEof`.
-            ready!(self.poll_fill(cx))?;
+            if let Some(fault) = self.late_fault.take() {
+                return Poll::Ready(Err(fault));
+            }
+            // 0 is the socket's end; the reader then returns a clean end or `UnexpectedEof`. A fault stands behind the
+            // records that came with it.
+            self.late_fault = ready!(self.poll_fill(cx)).err();
         }
     }
 
@@ -192,7 +219,7 @@ impl Stream {
         }
         ready!(self.poll_flush(cx))?;
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
-        let written = tls.writer().write(&from[..from.len().min(UNSENT_MAX / 2)]).map_err(|_| Fault::Tls)?;
+        let written = tls.writer().write(from).map_err(|_| Fault::Tls)?;
         match self.poll_flush(cx) {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
             _ => Poll::Ready(Ok(written)),
@@ -322,5 +349,109 @@ impl Write for Wire<'_, '_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+    use rustls::{ClientConfig, RootCertStore};
+
+    use super::*;
+
+    /// A client of TLS at the other end of a stream.
+    struct Client {
+        tls: ClientConnection,
+        socket: UnixStream,
+    }
+
+    impl Client {
+        /// Connects to a stream of this process, and makes the handshake with it.
+        async fn connected() -> (Self, Stream) {
+            let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+            let certificate = made.cert.der().clone();
+            let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let server = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+            let server = server.unwrap().with_no_client_auth();
+            let server = Arc::new(server.with_single_cert(vec![certificate.clone()], key.into()).unwrap());
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate).unwrap();
+            let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+            let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+            let name = ServerName::try_from("a.test").unwrap();
+            let tls = ClientConnection::new(Arc::new(client), name).unwrap();
+
+            let (socket, other) = UnixStream::pair().unwrap();
+            other.set_nonblocking(true).unwrap();
+            let other = Socket::new(OwnedFd::from(other)).unwrap();
+            let mut stream = Stream::with_client(other, server, &AlertNote::default()).unwrap();
+            let mut client = Self { tls, socket };
+            client.send();
+            stream.socket.readable().await.unwrap();
+            stream.take_in_more().await.unwrap();
+            stream.flush().await.unwrap();
+            while client.tls.is_handshaking() {
+                client.tls.read_tls(&mut client.socket).unwrap();
+                client.tls.process_new_packets().unwrap();
+            }
+            client.send();
+            (client, stream)
+        }
+
+        fn send(&mut self) {
+            while self.tls.wants_write() {
+                self.tls.write_tls(&mut self.socket).unwrap();
+            }
+        }
+
+        fn write(&mut self, bytes: &[u8]) {
+            self.tls.writer().write_all(bytes).unwrap();
+            self.send();
+        }
+    }
+
+    async fn read(stream: &mut Stream, into: &mut [u8]) -> Result<Got, Fault> {
+        std::future::poll_fn(|cx| stream.poll_read(cx, into)).await
+    }
+
+    #[tokio::test]
+    async fn a_buffer_for_more_than_one_record_is_filled_from_several() {
+        let (mut client, mut stream) = Client::connected().await;
+        let bytes: Vec<_> = (0..BULK).map(|n| (n / 3) as u8).collect();
+        client.write(&bytes);
+        let mut into = vec![0; BULK];
+        assert_eq!(read(&mut stream, &mut into).await, Ok(Got::Bytes(BULK)));
+        assert!(into == bytes);
+        client.write(&bytes);
+        assert_eq!(read(&mut stream, &mut into[..BUFFER]).await, Ok(Got::Bytes(BUFFER)));
+        assert_eq!(read(&mut stream, &mut into[..BUFFER]).await, Ok(Got::Bytes(BUFFER)));
+    }
+
+    #[tokio::test]
+    async fn a_fault_or_an_end_is_reported_behind_the_bytes_before_it() {
+        let mut into = vec![0; BULK];
+        let (mut client, mut stream) = Client::connected().await;
+        client.write(&[7; 20_000]);
+        client.socket.write_all(b"no record at all").unwrap();
+        assert_eq!(read(&mut stream, &mut into).await, Ok(Got::Bytes(20_000)));
+        assert_eq!(read(&mut stream, &mut into).await, Err(Fault::Tls));
+
+        for (announced, end) in [(true, Got::End), (false, Got::Truncated)] {
+            let (mut client, mut stream) = Client::connected().await;
+            client.write(&[7; 20_000]);
+            if announced {
+                client.tls.send_close_notify();
+                client.send();
+            }
+            drop(client);
+            assert_eq!(read(&mut stream, &mut into).await, Ok(Got::Bytes(20_000)));
+            assert_eq!(read(&mut stream, &mut into).await, Ok(end));
+            assert_eq!(read(&mut stream, &mut into).await, Ok(end), "it stays the end");
+        }
     }
 }

@@ -7,7 +7,7 @@
 use std::task::{Context, Poll};
 
 use crate::fault::Fault;
-use crate::terminate::buffer::{BUFFER, Buffer};
+use crate::terminate::buffer::Buffer;
 use crate::terminate::stream::{ByteStream, Got, Stream};
 
 /// The client of one exchange. Bytes are HTTP/1 messages in both directions.
@@ -18,8 +18,8 @@ pub trait ClientSide {
     /// Removes the first `count` bytes.
     fn consume(&mut self, count: usize);
 
-    /// Reads more bytes. `None`: the buffer is full.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>>;
+    /// Reads more bytes, up to `most` in total. `None`: the buffer is full.
+    fn poll_read(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>>;
 
     /// Writes bytes of the response; returns how many were taken.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>>;
@@ -48,8 +48,8 @@ impl<S: ByteStream> ClientSide for Http1Client<S> {
         self.unread.consume(count);
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>> {
-        self.unread.poll_read(&mut self.stream, BUFFER, cx)
+    fn poll_read(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Option<Got>, Fault>> {
+        self.unread.poll_read(&mut self.stream, most, cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Fault>> {

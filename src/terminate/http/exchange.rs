@@ -23,7 +23,7 @@ use crate::http::connection::{backend_stays, client_stays};
 use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
-use crate::terminate::buffer::BUFFER;
+use crate::terminate::buffer::{BUFFER, BULK};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
 use crate::terminate::stream::{ByteStream, Got, Stream};
@@ -273,10 +273,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
             return Poll::Ready(Ok(None));
         }
-        // Bytes written so far reach the client before a wait for the backend begins.
-        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx) {
-            return Poll::Ready(Err(of_client(fault)));
-        }
+        // Bytes written so far reach the client before a wait for the backend begins, and nothing is read for a client
+        // that has not taken them.
+        ready!(self.client.poll_flush(cx)).map_err(of_client)?;
         self.receive(up, down, cx).map_ok(|()| None)
     }
 
@@ -315,7 +314,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RequestFailure>> {
-        let most = if down.body.is_some() { BUFFER } else { HEAD_MAX };
+        let most = if down.body.is_some() { BULK } else { HEAD_MAX };
         let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
         Poll::Ready(match ready!(unread.poll_read(stream, most, cx)) {
             Ok(Some(Got::Bytes(_))) => {

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::http::Framing;
 use crate::http::body::Body;
 use crate::outcome::Ended;
+use crate::terminate::buffer::{BUFFER, BULK};
 use crate::terminate::http::client_side::ClientSide;
 use crate::terminate::http::local_reply::RequestFailure;
 use crate::terminate::stream::{ByteStream, Got};
@@ -132,12 +133,13 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 Err(refused) => Err(RequestFailure::refused_request(refused)),
             });
         }
-        // Bytes held back so far must not wait for more, which may never come.
-        if let Poll::Ready(Err(_)) = backend.poll_flush(cx) {
+        // Bytes held back so far must not wait for more, which may never come; and nothing is read for a backend that has
+        // not taken them.
+        if ready!(backend.poll_flush(cx)).is_err() {
             up.cut = Some(Ended::RequestCut);
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(match ready!(self.client.poll_read(cx)) {
+        Poll::Ready(match ready!(self.client.poll_read(BULK, cx)) {
             Ok(Some(Got::Bytes(_)) | None) => Ok(()),
             // The client has closed inside its request.
             Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
@@ -152,7 +154,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             if !up.watches {
                 return Ok(());
             }
-            match self.client.poll_read(cx) {
+            match self.client.poll_read(BUFFER, cx) {
                 Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
                 Poll::Ready(Ok(_)) => up.watches = false,
                 Poll::Ready(Err(fault)) => return Err(fault),
