@@ -1,6 +1,7 @@
 //! What was asked for on the command line, and the scale that follows from it.
 //!
-//! Starts nothing. Invariant: a smoke run asks for little enough to end within seconds and needs nothing installed.
+//! Starts nothing. Invariant: a smoke run asks for little enough to end within seconds and needs nothing installed;
+//! what is left out for that reason is named.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::Result;
-use crate::proxies::Contestant;
+use crate::backends::Service;
+use crate::proxies::{Contestant, Peers, Programs, file_server};
 use crate::scenarios::{self, Scenario};
 
 /// Race sessile against HAProxy and nginx on this machine.
@@ -24,6 +26,12 @@ struct Arguments {
     /// Scenarios to run instead of all, such as S1,S9b; S10 runs only if it stands here.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Which peers race: as they come, well tuned, or none. What tuned means is printed before a run.
+    #[arg(long, value_delimiter = ',', default_value = "default,tuned")]
+    peers: Vec<Peers>,
+    /// No access log, no metrics and no checks, in every program.
+    #[arg(long)]
+    off: bool,
     /// Another HAProxy than the one in PATH.
     #[arg(long)]
     haproxy: Option<PathBuf>,
@@ -36,10 +44,11 @@ struct Arguments {
     /// An earlier sessile that races too.
     #[arg(long)]
     before: Option<PathBuf>,
-    /// Keep every round as JSON, in this file or as one file a scenario in this folder.
+    /// Keep every round as JSON, in this file or as one file a scenario in this folder; with --off as S1-off.json.
     #[arg(long, value_name = "FILE.json|FOLDER")]
     out: Option<PathBuf>,
-    /// Count system calls per unit in S1, S2, S5a, S5b, S5r, S5w and S6, after the first round.
+    /// Count system calls per unit in S1, S2, S3f (per MiB over one connection), S5a, S5b, S5r, S5w and S6, after the
+    /// first round.
     #[arg(long)]
     strace: bool,
     /// One short round of everything, to see that it works. Without `--bench`, of sessile alone.
@@ -71,8 +80,14 @@ pub struct Scale {
     pub idle: usize,
     /// Idle connections of S5i.
     pub visitors: usize,
-    /// Connections held through the reloads of S7.
+    /// Connections held through the reloads of S7 and the bursts of S12.
     pub long_lived: usize,
+    /// Clients that connect at once in S12, and the time from one burst to the next.
+    pub burst: (usize, Duration),
+    /// Bytes of the file that is downloaded.
+    pub file: u64,
+    /// Bytes of a file that is uploaded.
+    pub upload: u64,
     /// Reloads of S7.
     pub reloads: u32,
     /// Connections held beside S9a.
@@ -90,6 +105,12 @@ pub struct Settings {
     pub contestants: Vec<Contestant>,
     /// The scenarios to run.
     pub scenarios: Vec<&'static Scenario>,
+    /// Contestants that are only asked whether they accept their configurations.
+    pub judged: Vec<Contestant>,
+    /// The nginx that serves files as backend, where a scenario needs one.
+    pub file_server: Option<PathBuf>,
+    /// Whether access log, metrics and checks are off.
+    pub off: bool,
     /// The folder for one file of figures per scenario.
     pub out: Option<PathBuf>,
     /// Whether system calls are counted.
@@ -104,17 +125,42 @@ pub fn settings() -> Result<Option<Settings>> {
     }
     let smoke = asked.smoke || asked.test || !asked.bench;
     let mut scale = if smoke { smoke_scale() } else { full_scale(asked.rounds, asked.seconds)? };
-    let scenarios = scenarios::named(&asked.only)?;
+    let mut scenarios = scenarios::named(&asked.only)?;
     let sessile = asked.sessile.unwrap_or_else(|| env!("CARGO_BIN_EXE_sessile").into());
     let [before, haproxy, nginx] =
         [asked.before, asked.haproxy, asked.nginx].map(|path| path.as_deref().map(absolute).transpose());
-    let mut contestants = Contestant::all(&absolute(&sessile)?, before?, haproxy?, nginx?);
+    let programs = Programs { sessile: absolute(&sessile)?, before: before?, haproxy: haproxy?, nginx: nginx? };
+    let file_server = served_by(&mut scenarios, programs.nginx.as_deref());
+    let mut contestants = Contestant::all(programs, &asked.peers);
+    let mut judged = Vec::new();
     if smoke && !asked.smoke {
-        // Run among other tests, which are quick and do not depend on what is installed.
-        contestants.retain(Contestant::is_ours);
+        // Among other tests sessile races alone, which is quick; of what is installed, the configurations are judged.
+        judged = contestants.clone();
+        contestants.truncate(1);
         scale.window /= 2;
     }
-    Ok(Some(Settings { scale, contestants, scenarios, out: asked.out, strace: asked.strace }))
+    Ok(Some(Settings {
+        scale,
+        contestants,
+        scenarios,
+        judged,
+        file_server,
+        off: asked.off,
+        out: asked.out,
+        strace: asked.strace,
+    }))
+}
+
+/// The nginx behind scenarios with files; without one they are left out.
+fn served_by(scenarios: &mut Vec<&'static Scenario>, nginx: Option<&Path>) -> Option<PathBuf> {
+    let needs = |scenario: &&Scenario| scenario.services.contains(&Service::Files);
+    let left_out: Vec<_> = scenarios.iter().copied().filter(needs).map(|scenario| scenario.name).collect();
+    let server = file_server(nginx).filter(|_| !left_out.is_empty());
+    if server.is_none() && !left_out.is_empty() {
+        println!("Without {}, which need nginx as backend: apt-get install nginx-light", left_out.join(" and "));
+        scenarios.retain(|scenario| !needs(scenario));
+    }
+    server
 }
 
 /// Programs run in folders of their own.
@@ -135,6 +181,9 @@ fn full_scale(rounds: usize, seconds: f64) -> Result<Scale> {
         idle: 8_000,
         visitors: 2_000,
         long_lived: 200,
+        burst: (500, Duration::from_millis(250)),
+        file: 128 << 20,
+        upload: 32 << 20,
         reloads: 10,
         held: 2_000,
         sources: 10_000,
@@ -150,6 +199,9 @@ fn smoke_scale() -> Scale {
         idle: 100,
         visitors: 100,
         long_lived: 20,
+        burst: (50, Duration::from_millis(50)),
+        file: 4 << 20,
+        upload: 2 << 20,
         reloads: 2,
         held: 50,
         sources: 200,

@@ -46,6 +46,16 @@ pub fn pin(cores: &[usize]) -> Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Has a thread, or a process with one thread, run only while no other task of its core wants to.
+pub fn give_way(task: u32) -> Result<()> {
+    let chrt = Command::new("chrt").args(["--idle", "--pid", "0", &task.to_string()]).output();
+    let output = chrt.map_err(|error| format!("chrt: {error} (apt-get install util-linux)"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("chrt: {}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
+}
+
 /// A program on some cores, not started.
 pub fn on_cores(cores: &[usize], program: impl AsRef<OsStr>) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `cli` | which contestants, which scenarios, and on what scale |
 //! | `proxies/` | the contestants: configurations of equal meaning, start, reload, stop |
-//! | `backends/` | what they balance to: small servers in processes of their own |
+//! | `backends/` | what they balance to: small servers in processes of their own, and nginx for files |
 //! | `load/` | the clients: single-threaded, non-blocking, cheaper than what they measure |
 //! | `scenarios/` | one file a question; each makes one sample of one contestant |
+//! | `stage` | what all turns share: cores, certificate, the file that is served, folders and ports |
 //! | `measure`, `strace` | what the kernel says a process cost |
 //! | `report/` | medians, quartiles and paired ratios, as tables and as JSON, and which bars they pass |
 //!
@@ -17,11 +18,24 @@
 //! Where TLS ends at the proxy (S5) all show one certificate (ECDSA, P-256) and exchange keys by X25519; sessile also
 //! with X25519MLKEM768, which runs beside as a contestant of its own and counts for no bar.
 //!
-//! A full run wants an hour of an otherwise idle machine and says beforehand how long it takes; with
-//! `--out results` every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps
-//! the others. Installs nothing and needs no network but loopback. Without `--bench` (as `cargo test --benches` runs
-//! it) every scenario runs once, small, with sessile alone; `--smoke` does the same with every contestant that is installed.
-//! Invariant: it leaves no process behind.
+//! Bulk comes as users have it: S3f is a file that nginx sends with sendfile from the page cache, S3u are uploads into
+//! nginx; S3 comes from the memory of a program, where a slot of a pipe holds eight times as much.
+//!
+//! Peers race as they come and once more well tuned; `proxies/tuned.rs` has every setting with its reason, and a run
+//! prints them. HAProxy: `splice-request` and `splice-response` where bulk is expected (2.6 never splices by
+//! `splice-auto` here) with `tune.pipesize` 1 MiB (a page of a file fills a slot of a pipe), `tune.bufsize` 64 KiB (the
+//! rest moves by more than 16 KiB), `tune.maxaccept` 64 (fewer turns for many new connections), `tcp-smart-accept` and
+//! `tcp-smart-connect` (an ACK less each). nginx: `multi_accept`, `reuseport`, buffers of 64 KiB both ways, a log that
+//! is written by 64 KiB. Ratios are to the lowest peer of all, figure by figure.
+//!
+//! With `--off` no program writes an access log, serves metrics or checks backends: what is left is the data path.
+//!
+//! A full run wants two hours of an otherwise idle machine and says beforehand how long it takes; with `--out results`
+//! every scenario leaves a file of its own, so that `--only S2 --out results` replaces one and keeps the others (with
+//! `--off` the file is `S2-off.json`). Installs nothing and needs no network but loopback. Without `--bench` (as
+//! `cargo test --benches` runs it) every scenario runs once, small, with sessile alone, and every peer that is
+//! installed is asked whether it accepts its configurations; `--smoke` races them too. Invariant: it leaves no process
+//! behind.
 
 mod backends;
 mod cli;
@@ -32,6 +46,7 @@ mod proxies;
 mod race;
 mod report;
 mod scenarios;
+mod stage;
 mod strace;
 
 use std::process::ExitCode;

@@ -1,27 +1,30 @@
 //! The order of a run: for each scenario, round by round, each contestant is started, has its turn and is stopped.
 //!
-//! A process keeps the luck of where its memory lies as long as it lives, and that moves its figures by several percent:
-//! so every turn has a fresh one. Every order is followed by its reverse, and the first place moves on, so that no
-//! contestant always follows the same rival. Invariant: at any time one contestant is on the machine.
+//! A process keeps the luck of where its memory lies as long as it lives, and that moves its figures by several
+//! percent: so every turn has a fresh one. Every order is followed by its reverse, and the first place moves on, so
+//! that no contestant always follows the same rival. Invariant: at any time one contestant is on the machine.
 
 use std::time::Duration;
 
 use crate::Result;
 use crate::cli::Settings;
 use crate::launch::{Cores, pin};
-use crate::load::identity::Identity;
-use crate::proxies::{Contestant, Proxy, scratch};
+use crate::proxies::{Contestant, Proxy};
 use crate::report::{Report, Results, Round, Sample};
 use crate::scenarios::{Scenario, Turn};
+use crate::stage::Stage;
 
 /// Runs everything; an error if any sample could not be taken.
 pub fn run(settings: &Settings) -> Result<()> {
     let cores = Cores::find()?;
     pin(&[cores.others])?;
     raise_descriptor_limit()?;
-    let minted_in = scratch()?;
-    let race = Race { settings, cores, identity: Identity::mint(minted_in.path())?, minted_in: minted_in.path() };
-    let mut report = Report::new(settings, cores)?;
+    let served = settings.file_server.as_deref().map(|nginx| (nginx, settings.scale.file));
+    let race = Race { settings, stage: Stage::new(cores, settings.off, served)? };
+    for who in &settings.judged {
+        [false, true].into_iter().try_for_each(|off| who.judge_configuration(&race.stage, off))?;
+    }
+    let mut report = Report::new(settings, &race.stage)?;
     println!("about {:.1} minutes", race.estimate().as_secs_f64() / 60.0);
     for scenario in &settings.scenarios {
         let results = race.scenario(scenario)?;
@@ -33,9 +36,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 
 struct Race<'a> {
     settings: &'a Settings,
-    cores: Cores,
-    identity: Identity,
-    minted_in: &'a std::path::Path,
+    stage: Stage,
 }
 
 impl Race<'_> {
@@ -46,8 +47,8 @@ impl Race<'_> {
 
     fn scenario(&self, scenario: &'static Scenario) -> Result<Results> {
         let contestants = scenario.contestants(&self.settings.contestants);
-        let mut results = Results::new(scenario, &contestants);
-        let start = |who: &Contestant| who.start(scenario.services, self.cores, &self.identity, self.minted_in);
+        let mut results = Results::new(scenario, &contestants, self.settings.off);
+        let start = |who: &Contestant| who.start(scenario.services, &self.stage);
         for number in 0..scenario.rounds(&self.settings.scale) {
             let mut round = Round::default();
             for index in order(contestants.len(), number) {
@@ -63,7 +64,7 @@ impl Race<'_> {
     fn turn(&self, scenario: &Scenario, proxy: &Proxy, round: usize) -> Result<Sample> {
         let count_calls = self.settings.strace && round == 0;
         let Settings { scale, .. } = self.settings;
-        (scenario.run)(&Turn { proxy, scale, identity: &self.identity, round, count_calls })
+        (scenario.run)(&Turn { proxy, scale, identity: &self.stage.identity, round, count_calls })
     }
 }
 

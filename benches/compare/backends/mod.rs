@@ -1,27 +1,32 @@
-//! What the proxies balance to: one small server a process, on the clients' core, with as many ports as are asked for.
+//! What the proxies balance to: one small server a process, on the clients' core, with as many ports as are asked for;
+//! files come from nginx instead.
 //!
-//! One thread, one level-triggered epoll; nothing is measured here. Invariant: a server answers from memory, so that
-//! what it costs is the same for every contestant.
+//! One thread, one level-triggered epoll; nothing is measured here. Invariant: a server answers from memory or from
+//! the page cache, so that what it costs is the same for every contestant.
 
 mod conversation;
+mod nginx;
 mod site;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
+use tempfile::TempDir;
 
 use self::conversation::{Conversation, Next};
+pub use self::nginx::temporary;
 use crate::Result;
-use crate::launch::{BACKEND, Cores, on_cores};
+use crate::launch::{BACKEND, on_cores};
 use crate::load::Epoll;
 use crate::load::identity::Identity;
+use crate::stage::Stage;
 
 /// What a backend does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +41,13 @@ pub enum Service {
     Tls,
     /// A site without TLS, which the proxy puts on.
     Https,
+    /// Files of nginx, which takes uploads too.
+    Files,
 }
 
 impl Service {
     /// All services, in one order.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https];
+    pub const ALL: [Self; 6] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https, Self::Files];
 
     /// The name of the service in configurations.
     pub fn name(self) -> &'static str {
@@ -50,6 +57,7 @@ impl Service {
             Self::Echo => "echo",
             Self::Tls => "tls",
             Self::Https => "https",
+            Self::Files => "files",
         }
     }
 }
@@ -62,13 +70,18 @@ pub struct Backends {
     /// Where they listen.
     pub addresses: [SocketAddr; 2],
     process: Child,
+    /// What it writes, if anything.
+    folder: Option<TempDir>,
 }
 
 impl Backends {
-    /// Starts them. `folder` is where the certificate was minted.
-    pub fn start(service: Service, cores: Cores, folder: &Path) -> Result<Self> {
-        let mut command = on_cores(&[cores.others], std::env::current_exe()?)?;
-        command.arg(BACKEND).arg(service.name()).arg(folder).stdin(Stdio::null()).stdout(Stdio::piped());
+    /// Starts them.
+    pub fn start(service: Service, stage: &Stage) -> Result<Self> {
+        if service == Service::Files {
+            return nginx::start(stage.shelf.as_ref().ok_or("files without nginx")?, stage.cores);
+        }
+        let mut command = on_cores(&[stage.cores.others], std::env::current_exe()?)?;
+        command.arg(BACKEND).arg(service.name()).arg(stage.minted_in()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let mut said = BufReader::new(process.stdout.take().ok_or("a backend without output")?);
         let mut address = || -> Result<SocketAddr> {
@@ -77,7 +90,12 @@ impl Backends {
             Ok(line.trim().parse().map_err(|_| format!("the {} backend does not start", service.name()))?)
         };
         let addresses = [address()?, address()?];
-        Ok(Self { service, addresses, process })
+        Ok(Self { service, addresses, process, folder: None })
+    }
+
+    /// The id of their process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 }
 
@@ -92,6 +110,9 @@ impl Drop for Backends {
 pub fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
     let name = arguments.next().unwrap_or_default();
     let service = Service::ALL.into_iter().find(|known| name == known.name()).ok_or("backend: which service?")?;
+    if service == Service::Files {
+        return Err("backend: files come from nginx".into());
+    }
     let folder = PathBuf::from(arguments.next().unwrap_or_default());
     let tls = if service == Service::Tls { Some(Identity::kept_in(&folder).server()?) } else { None };
     let mut listeners = Vec::new();

@@ -14,6 +14,9 @@ const PING: usize = 64;
 pub struct Echo {
     socket: TcpStream,
     count: u64,
+    /// Of the answer that is awaited.
+    heard: usize,
+    pong: [u8; PING],
 }
 
 impl Echo {
@@ -22,20 +25,41 @@ impl Echo {
         let socket = TcpStream::connect(target)?;
         socket.set_read_timeout(Some(Duration::from_secs(3)))?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, count: 0 })
+        Ok(Self { socket, count: 0, heard: 0, pong: [0; PING] })
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Sends the next ping.
+    pub fn say(&mut self) -> io::Result<()> {
+        self.count += 1;
+        self.heard = 0;
+        self.socket.write_all(&ping(self.count))
+    }
+
+    /// Reads until the answer is whole; `WouldBlock` before that, where the socket does not block.
+    pub fn hear(&mut self) -> io::Result<()> {
+        while self.heard < PING {
+            match self.socket.read(&mut self.pong[self.heard..])? {
+                0 => return Err(ErrorKind::UnexpectedEof.into()),
+                n => self.heard += n,
+            }
+        }
+        match self.pong == ping(self.count) {
+            true => Ok(()),
+            false => Err(io::Error::new(ErrorKind::InvalidData, "not the echo")),
+        }
     }
 
     /// One exchange and how long it took.
     pub fn ping(&mut self) -> io::Result<Duration> {
-        self.count += 1;
-        let mut ping = [0; PING];
-        ping[..8].copy_from_slice(&self.count.to_ne_bytes());
-        let mut pong = [0; PING];
         let begin = Instant::now();
-        self.socket.write_all(&ping)?;
-        self.socket.read_exact(&mut pong)?;
-        let took = begin.elapsed();
-        if ping == pong { Ok(took) } else { Err(io::Error::new(ErrorKind::InvalidData, "not the echo")) }
+        self.say()?;
+        self.hear()?;
+        Ok(begin.elapsed())
     }
 
     /// Exchanges for some time; how long each took.
@@ -47,4 +71,11 @@ impl Echo {
         }
         Ok(took)
     }
+}
+
+/// No two pings of a connection are alike.
+fn ping(count: u64) -> [u8; PING] {
+    let mut ping = [0; PING];
+    ping[..8].copy_from_slice(&count.to_ne_bytes());
+    ping
 }

@@ -4,16 +4,20 @@
 //! connection that was opened is counted once for each exchange, as done or as an error.
 
 pub mod bulk;
+pub mod download;
 pub mod echo;
 pub mod frames;
 pub mod http;
 pub mod https;
 pub mod identity;
 pub mod idle;
+pub mod paced;
+pub mod pattern;
 mod reply;
 mod secure;
 pub mod tls;
 pub mod transfer;
+pub mod upload;
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

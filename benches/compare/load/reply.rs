@@ -1,6 +1,7 @@
 //! The answer of a backend as it comes through a proxy that may write its own head around it.
 //!
-//! Invariant: an answer is complete only if its status, its length and every byte of its body are those of the backend.
+//! Invariant: an answer is complete only if its status, its length and every byte of its body are those of the
+//! backend.
 
 use std::io::{self, ErrorKind};
 
@@ -21,12 +22,14 @@ pub struct Reply {
 pub struct Head {
     /// The status of the response.
     pub status: u16,
-    /// The number of the backend that answered.
+    /// The number of the backend that answered; the greatest there is where none says so.
     pub backend: usize,
     /// The cookie that sticks the client, as it is sent back.
     pub cookie: Option<Vec<u8>>,
-    length: usize,
-    body_length: Option<usize>,
+    /// Bytes of the head.
+    pub length: usize,
+    /// Bytes of the body, as far as the head says so.
+    pub body_length: Option<usize>,
 }
 
 impl Reply {
@@ -35,6 +38,9 @@ impl Reply {
         self.bytes.extend_from_slice(bytes);
         if self.head.is_none() {
             self.head = parse(&self.bytes)?;
+            if self.head.as_ref().is_some_and(|head| head.backend > 1) {
+                return Err(not_the_answer(&self.bytes));
+            }
         }
         Ok(())
     }
@@ -64,7 +70,8 @@ impl Reply {
     }
 }
 
-fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
+/// The head of a response, once it is whole.
+pub fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = response.parse(bytes).map_err(io::Error::other)? else { return Ok(None) };
@@ -81,7 +88,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<Head>> {
             _ => {}
         }
     }
-    if head.backend > 1 { Err(not_the_answer(bytes)) } else { Ok(Some(head)) }
+    Ok(Some(head))
 }
 
 fn not_the_answer(bytes: &[u8]) -> io::Error {

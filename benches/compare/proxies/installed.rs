@@ -20,15 +20,23 @@ pub fn said(program: &Path, flag: &str) -> String {
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
+/// Whether nginx can take uploads into files, which it does with its DAV module.
+pub fn takes_uploads(nginx: &Path) -> bool {
+    built_with(nginx).split_whitespace().any(|flag| flag == "--with-http_dav_module")
+}
+
 /// Where nginx's stream module is: nothing if it is not there, an inner nothing if it is built in.
 pub fn stream_module(nginx: &Path) -> Option<Option<PathBuf>> {
-    let output = Command::new(nginx).arg("-V").stdin(Stdio::null()).output().ok()?;
-    let flags = String::from_utf8_lossy(&output.stderr).into_owned();
-    let has = |flag: &str| flags.split_whitespace().any(|known| known == flag);
-    if has("--with-stream") {
+    let flags = built_with(nginx);
+    if flags.split_whitespace().any(|flag| flag == "--with-stream") {
         return Some(None);
     }
     let folder = flags.split_whitespace().find_map(|flag| flag.strip_prefix("--modules-path="))?;
     let module = Path::new(folder).join("ngx_stream_module.so");
     module.is_file().then_some(Some(module))
+}
+
+fn built_with(nginx: &Path) -> String {
+    let output = Command::new(nginx).arg("-V").stdin(Stdio::null()).output();
+    output.map_or(String::new(), |output| String::from_utf8_lossy(&output.stderr).into_owned())
 }

@@ -6,29 +6,31 @@
 mod config;
 mod installed;
 mod terminated;
+mod tuned;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::config::Plan;
-use self::installed::{find, said, stream_module};
+use self::config::{Front, Plan};
+use self::installed::{find, said, stream_module, takes_uploads};
+use self::tuned::Tuning;
 use crate::Result;
 use crate::backends::{Backends, Service};
-use crate::launch::{Cores, on_cores};
+use crate::launch::on_cores;
 use crate::load::https::{self, Visitors};
 use crate::load::identity::{Exchange, Identity};
-use crate::load::{Until, bulk::Bulk, echo::Echo, http, http::Manner, tls};
+use crate::load::{Until, bulk::Bulk, download::Download, echo::Echo, http, http::Manner, tls};
 use crate::measure;
+use crate::stage::{Stage, free_port, scratch};
 
 /// How long a proxy may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +45,7 @@ pub struct Contestant {
     /// `--version`, first line.
     pub version: String,
     kind: Kind,
+    tuning: Tuning,
     workers: u16,
     /// Whether it may use the clients' core too.
     everywhere: bool,
@@ -59,40 +62,68 @@ enum Kind {
     Nginx { module: Option<PathBuf> },
 }
 
+/// The programs of a race, where they are named.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// The sessile that is raced.
+    pub sessile: PathBuf,
+    /// An earlier one.
+    pub before: Option<PathBuf>,
+    /// Instead of the one in PATH.
+    pub haproxy: Option<PathBuf>,
+    /// Instead of the one in PATH.
+    pub nginx: Option<PathBuf>,
+}
+
+/// Which peers race.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Peers {
+    /// As they come.
+    Default,
+    /// Well tuned.
+    Tuned,
+    /// None: sessile alone.
+    None,
+}
+
 impl Contestant {
     /// Sessile, sessile again, and whatever else is there; says what is missing and how to get it.
-    pub fn all(sessile: &Path, before: Option<PathBuf>, haproxy: Option<PathBuf>, nginx: Option<PathBuf>) -> Vec<Self> {
+    pub fn all(programs: Programs, peers: &[Peers]) -> Vec<Self> {
         let ours = |name, program: &Path| Self {
             name,
             program: program.to_owned(),
             version: said(program, "--version"),
             kind: Kind::Sessile,
+            tuning: Tuning::None,
             workers: 1,
             everywhere: false,
             busy_poll: "off",
             exchange: Exchange::X25519,
         };
-        let mut all = vec![ours("sessile", sessile), ours("null", sessile)];
+        let Programs { sessile, before, haproxy, nginx } = programs;
+        let mut all = vec![ours("sessile", &sessile), ours("null", &sessile)];
         all.extend(before.map(|program| ours("before", &program)));
         let mut missing = Vec::new();
-        let peer = |name, program: &Path, version: &str, kind| Self {
+        let mut found = Vec::new();
+        let peer = |name, program: &Path, tuning, kind| Self {
             kind,
-            version: version.to_owned(),
+            tuning,
+            version: said(program, "-v"),
             ..ours(name, program)
         };
         match haproxy.or_else(|| find("haproxy")) {
             Some(program) => {
-                let version = said(&program, "-v");
-                for (name, splice) in [("haproxy", false), ("haproxy-splice", true)] {
-                    all.push(peer(name, &program, &version, Kind::Haproxy { splice }));
-                }
+                let haproxy = |name, tuning, splice| peer(name, &program, tuning, Kind::Haproxy { splice });
+                found.push(haproxy("haproxy", Tuning::None, false));
+                found.push(haproxy("haproxy-splice", Tuning::None, true));
+                found.push(haproxy("haproxy-tuned", Tuning::Haproxy, false));
             }
             None => missing.push("haproxy"),
         }
         match nginx.or_else(|| find("nginx")).map(|program| (stream_module(&program), program)) {
             Some((Some(module), program)) => {
-                let version = said(&program, "-v");
-                all.push(peer("nginx", &program, &version, Kind::Nginx { module }));
+                let nginx = |name, tuning| peer(name, &program, tuning, Kind::Nginx { module: module.clone() });
+                found.extend([nginx("nginx", Tuning::None), nginx("nginx-tuned", Tuning::Nginx)]);
             }
             Some((None, _)) => missing.push("libnginx-mod-stream"),
             None => missing.extend(["nginx-light", "libnginx-mod-stream"]),
@@ -100,6 +131,8 @@ impl Contestant {
         if !missing.is_empty() {
             println!("Not everyone is here; for that: apt-get install {}", missing.join(" "));
         }
+        found.retain(|peer| peers.contains(if peer.is_tuned() { &Peers::Tuned } else { &Peers::Default }));
+        all.extend(found);
         all
     }
 
@@ -129,38 +162,89 @@ impl Contestant {
         self.kind == Kind::Sessile
     }
 
+    /// Whether it is a peer that does not run as it comes.
+    pub fn is_tuned(&self) -> bool {
+        self.tuning != Tuning::None
+    }
+
+    /// What it was tuned by, each setting with its reason.
+    pub fn tuned_by(&self) -> Vec<String> {
+        self.tuning.reasons()
+    }
+
     /// Whether it only differs from another where bytes are spliced.
     pub fn is_for_bulk(&self) -> bool {
         self.kind == Kind::Haproxy { splice: true }
     }
 
     /// Starts it in front of backends of its own.
-    pub fn start(&self, services: &[Service], cores: Cores, identity: &Identity, minted_in: &Path) -> Result<Proxy> {
+    pub fn start(&self, services: &[Service], stage: &Stage) -> Result<Proxy> {
         let dir = scratch()?;
-        let start = |service: &Service| Backends::start(*service, cores, minted_in);
+        let start = |service: &Service| Backends::start(*service, stage);
         let backends = services.iter().map(start).collect::<Result<Vec<_>>>()?;
-        let fronts = backends.iter().map(|backends| Ok((free_port()?, backends))).collect::<Result<Vec<_>>>()?;
-        let addresses = fronts.iter().map(|(front, backends)| (backends.service, *front)).collect();
-        let (folder, metrics) = (dir.path(), free_port()?);
-        let Self { workers, busy_poll, exchange, .. } = *self;
-        let plan = Plan { folder, fronts, metrics, workers, busy_poll, exchange, identity };
-        let file = dir.path().join("config");
-        let (text, arguments): (_, &[&str]) = match &self.kind {
-            Kind::Sessile => (config::sessile(&plan), &["run", "--config"]),
-            Kind::Haproxy { splice } => (config::haproxy(&plan, *splice), &["-W", "-f"]),
-            Kind::Nginx { module } => (config::nginx(&plan, module.as_deref()), &["-p", ".", "-e", "error.log", "-c"]),
+        let front = |Backends { service, addresses, .. }: &Backends| {
+            Ok(Front { at: free_port()?, service: *service, backends: *addresses })
         };
-        fs::write(&file, text)?;
+        let fronts = backends.iter().map(front).collect::<Result<Vec<_>>>()?;
+        let addresses = fronts.iter().map(|front| (front.service, front.at)).collect();
+        let file = self.configure(dir.path(), fronts, stage, stage.off)?;
+        let arguments: &[&str] = match &self.kind {
+            Kind::Sessile => &["run", "--config"],
+            Kind::Haproxy { .. } => &["-W", "-f"],
+            Kind::Nginx { .. } => &["-p", ".", "-e", "error.log", "-c"],
+        };
         let log = File::create(dir.path().join("access.log"))?;
+        let cores = stage.cores;
         let on = if self.everywhere { &[cores.proxy, cores.others][..] } else { &[cores.proxy] };
         let mut command = on_cores(on, &self.program)?;
         command.args(arguments).arg(&file).current_dir(dir.path()).stdin(Stdio::null());
         command.stdout(log).stderr(File::create(dir.path().join("error.log"))?);
         let process = command.spawn()?;
-        let mut proxy = Proxy { contestant: self.clone(), process, addresses, _backends: backends, dir };
-        proxy.await_answers(identity)?;
+        let mut proxy = Proxy { contestant: self.clone(), process, addresses, backends, dir };
+        proxy.await_answers(&stage.identity)?;
         Ok(proxy)
     }
+
+    /// Has the program itself judge its configuration for all services, without a start.
+    pub fn judge_configuration(&self, stage: &Stage, off: bool) -> Result<()> {
+        let dir = scratch()?;
+        let front = |service| Ok(Front { at: free_port()?, service, backends: [free_port()?, free_port()?] });
+        let fronts = Service::ALL.into_iter().map(front).collect::<Result<Vec<_>>>()?;
+        let file = self.configure(dir.path(), fronts, stage, off)?;
+        let arguments: &[&str] = match &self.kind {
+            Kind::Sessile => &["check"],
+            Kind::Haproxy { .. } => &["-c", "-f"],
+            Kind::Nginx { .. } => &["-t", "-p", ".", "-e", "error.log", "-c"],
+        };
+        let mut command = Command::new(&self.program);
+        command.args(arguments).arg(&file).current_dir(dir.path()).stdin(Stdio::null());
+        let output = command.output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Err(format!("{} refuses its configuration (off: {off}): {said}", self.name).into())
+    }
+
+    /// Writes its configuration into a folder.
+    fn configure(&self, folder: &Path, fronts: Vec<Front>, stage: &Stage, off: bool) -> Result<PathBuf> {
+        let Self { tuning, workers, busy_poll, exchange, .. } = *self;
+        let (metrics, identity) = (free_port()?, &stage.identity);
+        let plan = Plan { folder, fronts, metrics, off, tuning, workers, busy_poll, exchange, identity };
+        let text = match &self.kind {
+            Kind::Sessile => config::sessile(&plan),
+            Kind::Haproxy { splice } => config::haproxy(&plan, *splice),
+            Kind::Nginx { module } => config::nginx(&plan, module.as_deref()),
+        };
+        let file = folder.join("config");
+        fs::write(&file, text)?;
+        Ok(file)
+    }
+}
+
+/// The nginx that serves files as backend, if one is there that can also take uploads.
+pub fn file_server(nginx: Option<&Path>) -> Option<PathBuf> {
+    nginx.map(Path::to_owned).or_else(|| find("nginx")).filter(|program| takes_uploads(program))
 }
 
 /// A running proxy, and its backends.
@@ -170,7 +254,7 @@ pub struct Proxy {
     pub contestant: Contestant,
     process: Child,
     addresses: Vec<(Service, SocketAddr)>,
-    _backends: Vec<Backends>,
+    backends: Vec<Backends>,
     dir: TempDir,
 }
 
@@ -179,6 +263,12 @@ impl Proxy {
     pub fn front(&self, service: Service) -> Result<SocketAddr> {
         let found = self.addresses.iter().find(|(known, _)| *known == service);
         Ok(found.ok_or_else(|| format!("no front for {}", service.name()))?.1)
+    }
+
+    /// The process of the backends of a service.
+    pub fn backends(&self, service: Service) -> Result<u32> {
+        let found = self.backends.iter().find(|backends| backends.service == service);
+        Ok(found.ok_or_else(|| format!("no backends for {}", service.name()))?.process())
     }
 
     /// Ids of its processes.
@@ -241,8 +331,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let family = self.family();
-        // A master that is told to end takes its workers with it.
-        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        // A master that is told to end takes its workers with it; a process without any may as well end at once.
+        let signal = if family.len() == 1 { Signal::KILL } else { Signal::TERM };
+        let _ = kill_process(Pid::from_child(&self.process), signal);
         let give_up = Instant::now() + Duration::from_secs(2);
         while matches!(self.process.try_wait(), Ok(None)) && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(2));
@@ -268,25 +359,7 @@ fn answers(service: Service, front: SocketAddr, identity: &Identity, exchange: E
         }
         Service::Echo => return Ok(Echo::open(front)?.ping().map(drop)?),
         Service::Bulk => return Ok(Bulk::open(front, 1)?.run(Duration::from_millis(1)).map(drop)?),
+        Service::Files => return Ok(Download::open(front, "/file", 1)?.run(Duration::from_millis(1)).map(drop)?),
     };
     tally.first_error.map_or(Ok(()), |error| Err(error.into()))
-}
-
-/// In memory where that is possible, so that no contestant pays for writing logs to a disk.
-pub fn scratch() -> Result<TempDir> {
-    Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
-}
-
-/// Below the ports that the kernel gives to clients.
-fn free_port() -> Result<SocketAddr> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 15_000 + (std::process::id() % 1_000) as u16 * 10;
-    for _ in 0..10_000 {
-        let port = 15_000 + (first - 15_000 + NEXT.fetch_add(1, Relaxed)) % 15_000;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    Err("no free port".into())
 }

@@ -13,7 +13,7 @@ use super::bars::{self, Judged};
 use super::{Results, Round, Sample, Spread, host};
 use crate::Result;
 use crate::cli::Settings;
-use crate::launch::Cores;
+use crate::stage::Stage;
 
 /// The whole run.
 pub struct Report {
@@ -26,8 +26,8 @@ pub struct Report {
 
 impl Report {
     /// What is known before it starts.
-    pub fn new(settings: &Settings, cores: Cores) -> Result<Self> {
-        let about = host::about(settings, cores);
+    pub fn new(settings: &Settings, stage: &Stage) -> Result<Self> {
+        let about = host::about(settings, stage);
         println!("{}", host::heading(&about));
         let out = settings.out.clone();
         if let Some(folder) = out.as_deref().filter(|out| !is_file(out)) {
@@ -46,7 +46,7 @@ impl Report {
         match &self.out {
             Some(out) if is_file(out) => write(out, &json!({ "about": self.about, "scenarios": self.scenarios })),
             Some(out) => write(
-                &out.join(format!("{name}.json")),
+                &out.join(format!("{name}{}.json", if results.off { "-off" } else { "" })),
                 &json!({ "about": self.about, "scenarios": { name: self.scenarios[name] } }),
             ),
             None => Ok(()),

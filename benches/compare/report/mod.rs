@@ -77,17 +77,25 @@ pub struct Results {
     contestants: Vec<&'static str>,
     /// Contestants other than sessile.
     peers: Vec<&'static str>,
+    /// Those of them that are tuned.
+    tuned: Vec<&'static str>,
+    /// Whether log, metrics and checks were off.
+    off: bool,
     /// In order.
     pub rounds: Vec<Round>,
 }
 
 impl Results {
     /// A report without samples.
-    pub fn new(scenario: &'static Scenario, contestants: &[Contestant]) -> Self {
+    pub fn new(scenario: &'static Scenario, contestants: &[Contestant], off: bool) -> Self {
+        let names =
+            |which: &dyn Fn(&&Contestant) -> bool| contestants.iter().filter(which).map(|who| who.name).collect();
         Self {
             scenario,
-            contestants: contestants.iter().map(|who| who.name).collect(),
-            peers: contestants.iter().filter(|who| !who.is_ours()).map(|who| who.name).collect(),
+            contestants: names(&|_| true),
+            peers: names(&|who| !who.is_ours()),
+            tuned: names(&|who| who.is_tuned()),
+            off,
             rounds: Vec::new(),
         }
     }

@@ -17,14 +17,18 @@ impl Display for Results {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rounds = self.rounds.len();
         let plural = if rounds == 1 { "" } else { "s" };
-        writeln!(f, "\n{}: {} ({rounds} round{plural})\n", self.scenario.name, self.scenario.title)?;
+        let off = if self.off { "; log, metrics and checks off" } else { "" };
+        writeln!(f, "\n{}: {} ({rounds} round{plural}{off})\n", self.scenario.name, self.scenario.title)?;
         self.table(f, "", &self.contestants, |who, figure| self.spread(who, figure).map_or(NONE.to_owned(), shown))?;
-        writeln!(f)?;
         let mut rivals = self.rivals().to_vec();
         if !self.peers.is_empty() {
             rivals.push(PEERS);
         }
-        self.table(f, "sessile by", &rivals, |rival, figure| self.against(rival, figure).unwrap_or(NONE.to_owned()))?;
+        if !rivals.is_empty() {
+            writeln!(f)?;
+            let cell = |rival: &str, figure: &str| self.against(rival, figure).unwrap_or(NONE.to_owned());
+            self.table(f, "sessile by", &rivals, cell)?;
+        }
         self.contestants.iter().try_for_each(|who| self.calls_of(f, who))
     }
 }

@@ -4,6 +4,7 @@
 //! what is started here has ended when the sample is there, so that the next contestant finds a quiet machine.
 
 mod bulk;
+mod bursts;
 mod crowd;
 mod exchanges;
 mod idle;
@@ -74,7 +75,7 @@ pub struct Turn<'a> {
 }
 
 /// All of them, in order.
-static ALL: [Scenario; 17] = [
+static ALL: [Scenario; 20] = [
     Scenario {
         name: "S1",
         title: "kept-alive small requests, 64 connections",
@@ -92,11 +93,27 @@ static ALL: [Scenario; 17] = [
         takes: (1.0, 0.0),
     },
     Scenario {
+        name: "S3f",
+        title: "a file that nginx sends with sendfile, one and eight connections",
+        services: &[Service::Files],
+        field: Field::Splicing,
+        run: bulk::files,
+        takes: (2.0, 0.1),
+    },
+    Scenario {
+        name: "S3u",
+        title: "files uploaded into nginx, one and eight connections",
+        services: &[Service::Files],
+        field: Field::Splicing,
+        run: bulk::uploads,
+        takes: (2.0, 0.6),
+    },
+    Scenario {
         name: "S3",
-        title: "bulk, one and eight connections",
+        title: "bulk from memory, one and eight connections",
         services: &[Service::Bulk],
         field: Field::Splicing,
-        run: bulk::run,
+        run: bulk::from_memory,
         takes: (2.0, 0.0),
     },
     Scenario {
@@ -210,6 +227,14 @@ static ALL: [Scenario; 17] = [
         field: Field::Workers,
         run: workers::run,
         takes: (2.0, 0.2),
+    },
+    Scenario {
+        name: "S12",
+        title: "held connections that say a little, while bursts of clients connect",
+        services: &[Service::Echo, Service::Http],
+        field: Field::Usual,
+        run: bursts::run,
+        takes: (1.0, 0.5),
     },
 ];
 

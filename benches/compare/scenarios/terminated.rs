@@ -4,6 +4,7 @@
 //! handshake is never counted as one, nor what was none resumed.
 
 use super::Turn;
+use super::bulk::rate_and_cost;
 use super::exchanges::sample;
 use crate::Result;
 use crate::backends::Service;
@@ -50,10 +51,7 @@ pub fn bulk(turn: &Turn<'_>) -> Result<Sample> {
 
 fn through(turn: &Turn<'_>, way: Way) -> Result<[f64; 2]> {
     let mut transfer = Transfer::open(turn.proxy.front(Service::Https)?, way, turn.identity)?;
-    transfer.run(turn.scale.warm_up)?;
-    let ((bytes, elapsed), cpu) = turn.account(|| Ok(transfer.run(turn.scale.window)?))?;
-    let bytes = bytes as f64;
-    Ok([bytes * 8.0 / 1e9 / elapsed.as_secs_f64(), cpu.total.as_secs_f64() / (bytes / f64::from(1 << 30))])
+    rate_and_cost(turn, |time| transfer.run(time))
 }
 
 /// S5w.
