@@ -1,6 +1,6 @@
 //! How many descriptors the process may open, and what they are for.
 //!
-//! Pure arithmetic but for the kernel's limit. Invariant: connections, pipes and what the process holds itself fit into
+//! Pure arithmetic but for the kernel's limit and table. Invariant: connections, pipes and what the process holds itself fit into
 //! the limit together, so a full balancer refuses connections before it runs out of descriptors.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,10 +16,27 @@ const HELD: u64 = 16;
 /// Descriptors of one worker and its runtime: epoll and eventfd of each, and a timer of each.
 const PER_WORKER: u64 = 6;
 
+/// Descriptors for which the kernel's table has room from the start; eight bytes each.
+const ROOM: u64 = 1 << 16;
+
 /// Raises the limit of descriptors to the most that this user may have.
 pub(super) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Makes the kernel's table of descriptors large before there are threads. The table doubles where it is full, and while
+/// it does so every accept, connect and pipe of a process with threads stands still until all cores have passed through
+/// the scheduler (`expand_fdtable`): tens of milliseconds, and hundreds under load.
+pub(super) fn make_room() {
+    make_room_for(ROOM);
+}
+
+/// Makes room for so many descriptors, or for as many as the limit allows.
+pub(super) fn make_room_for(count: u64) {
+    let last = count.min(limit()).saturating_sub(1).try_into().unwrap_or(i32::MAX);
+    // Taken and closed: the table never shrinks. A process without the room has it later.
+    let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last);
 }
 
 /// How many descriptors this process may open.

@@ -180,6 +180,7 @@ impl StartError {
 
 fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
     descriptors::raise_limit();
+    descriptors::make_room();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -25,6 +25,9 @@ use crate::pool::Lease;
 use crate::server_name::ServerName;
 use crate::sticky::table::{EntryKind, KeyHash};
 
+/// A pair without a byte for this time is quiet: it may stand still for as long as many others need to be moved.
+pub(super) const QUIET_US: Micros = 1_000_000;
+
 /// Facts of a pair, beside its two sockets and the bytes that it owes. Times are ages, because each process has a clock
 /// of its own. A field that is missing has its default, and one that is unknown is skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +127,11 @@ impl<O: Os> Flow<O> {
     /// True if both sides are connected: earlier stages are finished where they began.
     pub fn is_pair(&self) -> bool {
         self.stage == Stage::Relay && self.client.is_some() && self.backend.is_some()
+    }
+
+    /// True if no byte has moved for a while, and none is held.
+    pub fn is_quiet(&self, now: Micros) -> bool {
+        self.last_active + QUIET_US <= now && self.up.held() + self.down.held() == 0
     }
 
     /// Takes the sockets out of epoll and the bytes out of the pipes; the worker takes it off the wheel. After an error the stream is not whole.

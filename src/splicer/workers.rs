@@ -162,8 +162,8 @@ impl Workers {
         }
     }
 
-    /// Takes at most `most` established pairs out of one worker, frozen; also returns how many connections it has
-    /// numbered.
+    /// Takes at most `most` established pairs out of one worker, frozen, and none where none is left; also returns how
+    /// many connections it has numbered.
     pub async fn take_out(&self, worker: usize, most: usize) -> (Vec<Flow<Linux>>, u64) {
         let Some(handle) = self.handles.get(worker) else { return (Vec::new(), 0) };
         let (reply, taken) = oneshot::channel();

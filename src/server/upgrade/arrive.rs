@@ -104,7 +104,8 @@ impl Predecessor {
     }
 
     fn take_state(&mut self, message: Message) -> Result<(), ChannelError> {
-        let State { secret, lock, admin_socket, admin_http, runtime, .. } = message.read()?;
+        let State { secret, open, lock, admin_socket, admin_http, runtime } = message.read()?;
+        descriptors::make_room_for(2 * open as u64);
         let mut descriptors = message.descriptors.into_iter();
         self.lock = lock.then(|| descriptors.next()).flatten();
         self.admin.unix = admin_socket.and_then(|path| Some((descriptors.next()?, path)));

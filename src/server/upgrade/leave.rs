@@ -42,7 +42,8 @@ const TAKE_MAX: Duration = Duration::from_secs(10);
 /// How long the new process may take to load the stick tables: its end would be that of every connection it has.
 const COMMIT_MAX: Duration = Duration::from_secs(60);
 
-/// Pairs of one batch: two descriptors each. While a batch is under way its pairs stand still.
+/// Most pairs of one batch: two descriptors each. While a batch is under way its pairs stand still, so that of busy ones
+/// has fewer.
 const BATCH: usize = 100;
 
 /// Pairs that a round may leave behind: the round after it is made with accepting suspended.
@@ -259,15 +260,15 @@ impl Server {
         patience: Duration,
     ) -> Result<usize, HandOverFailure> {
         let mut moved = 0;
-        for worker in 0..self.workers.len() {
-            loop {
+        for (worker, counters) in self.workers.counters().iter().enumerate() {
+            // Pairs that come meanwhile are the next round's.
+            let (most, before) = (counters.0.connections.value() as usize, moved);
+            while moved <= before + most {
                 let (flows, own) = self.workers.take_out(worker, BATCH).await;
                 *numbered = own.max(*numbered);
                 if flows.is_empty() {
                     break;
                 }
-                // Fewer than a batch were all there were; pairs that come meanwhile are the next round's.
-                let is_last = flows.len() < BATCH;
                 let sent = async {
                     let (document, owed, sockets) = pairs::document(worker, &flows);
                     let sent = channel.send(Kind::Pairs as u16, &document, &owed, &sockets).await;
@@ -284,9 +285,6 @@ impl Server {
                 }
                 // Dropping the rows closes this process's copies of their sockets; the others stay open.
                 moved += flows.len();
-                if is_last {
-                    break;
-                }
             }
         }
         Ok(moved)

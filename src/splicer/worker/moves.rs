@@ -8,18 +8,18 @@ use crate::fault::Endpoint;
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Os;
 
+/// Most busy pairs that are moved at once: each stands still until the last of them goes on.
+const BUSY_MAX: usize = 16;
+
 impl<O: Os> Worker<O> {
-    /// Takes at most `most` established pairs out, frozen, for another process. A pair ends if its pipe cannot be read.
+    /// Takes established pairs out, frozen, for another process: at most `most` quiet ones, or a few busy ones where no
+    /// pair is quiet. A pair ends if its pipe cannot be read.
     pub fn take_out(&mut self, most: usize) -> Vec<Flow<O>> {
-        let slots: Vec<_> = self.flows.slots().collect();
         let mut taken = Vec::new();
-        for slot in slots {
-            if taken.len() == most {
-                break;
-            }
+        for slot in self.leaving(most) {
             let Some(token) = self.flows.token(slot) else { continue };
             let (flows, mut step) = self.split(token);
-            let Some(flow) = flows.at(slot).filter(|flow| flow.is_pair()) else { continue };
+            let Some(flow) = flows.at(slot) else { continue };
             match flow.freeze(&mut step.tools) {
                 Ok(()) => {
                     self.wheel.clear(&mut Rows(&mut self.flows), slot);
@@ -30,6 +30,22 @@ impl<O: Os> Worker<O> {
         }
         self.settle();
         taken
+    }
+
+    /// Slots of the pairs that leave next.
+    fn leaving(&mut self, most: usize) -> Vec<u32> {
+        let slots: Vec<_> = self.flows.slots().collect();
+        let (mut quiet, mut busy) = (Vec::new(), Vec::new());
+        for slot in slots {
+            match self.flows.at(slot).filter(|flow| flow.is_pair()) {
+                Some(flow) if flow.is_quiet(self.now) => quiet.push(slot),
+                Some(_) => busy.push(slot),
+                None => {}
+            }
+        }
+        let (mut next, most) = if quiet.is_empty() { (busy, most.min(BUSY_MAX)) } else { (quiet, most) };
+        next.truncate(most);
+        next
     }
 
     /// Takes in a frozen pair: one that has arrived from another process, or one that could not leave.

@@ -8,6 +8,7 @@ pub mod program;
 pub mod prometheus;
 pub mod rng;
 pub mod sessile;
+pub mod wrk;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

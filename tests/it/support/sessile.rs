@@ -236,6 +236,13 @@ impl Sessile {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("/proc").count()
     }
 
+    /// Memory of its own in KiB: resident, and of no file.
+    pub fn anonymous_kib(&self) -> usize {
+        let text = read(Path::new(&format!("/proc/{}/status", self.pid())));
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Proportional set size in KiB.
     pub fn pss_kib(&self) -> usize {
         let text = read(Path::new(&format!("/proc/{}/smaps_rollup", self.pid())));

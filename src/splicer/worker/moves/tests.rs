@@ -12,8 +12,9 @@ use crate::config;
 use crate::outcome::Ended;
 use crate::pool::Lease;
 use crate::splicer::flow::Incoming;
-use crate::splicer::os::{Connection, Linux, now};
-use crate::splicer::pair::{Arrival, PairFacts};
+use crate::splicer::os::{Connection, Linux, Micros, now};
+use crate::splicer::pair::{Arrival, PairFacts, QUIET_US};
+use crate::splicer::relay::Direction;
 use crate::splicer::worker::WorkerShared;
 
 /// Bytes of the stream from the client; more than all buffers on the way take.
@@ -227,4 +228,43 @@ fn no_more_is_taken_out_than_asked_for_and_nothing_but_pairs() {
     assert_eq!(old.worker.connections(), 2);
     let taken = old.worker.take_out(usize::MAX);
     assert_eq!((taken.len(), old.worker.connections()), (1, 1), "the connect has not been told to be complete");
+}
+
+#[test]
+fn quiet_pairs_leave_together_and_busy_ones_a_few_at_a_time() {
+    let (front, back) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut old = Process::new(back.local_addr().unwrap());
+    let to = front.local_addr().unwrap();
+    front.set_nonblocking(true).unwrap();
+    let listener = Arc::clone(&old.shared.current.load().listeners[0]);
+    old.worker.add_listener(0, Arc::new(front.into()), listener, false);
+    let open: Vec<_> = (0..40).map(|_| TcpStream::connect(to).unwrap()).collect();
+    let until = Instant::now() + PATIENCE;
+    let pairs = |worker: &mut Worker<Linux>| {
+        let mut pairs = 0;
+        worker.each(|flow| pairs += usize::from(flow.is_pair()));
+        pairs
+    };
+    while pairs(&mut old.worker) < open.len() {
+        old.turn();
+        assert!(Instant::now() < until, "{} pairs", pairs(&mut old.worker));
+    }
+    let slots: Vec<_> = old.worker.flows.slots().collect();
+    for slot in slots.iter().step_by(2) {
+        old.worker.flows.at(*slot).unwrap().last_active = old.worker.now - QUIET_US;
+    }
+    let taken: Vec<_> = [15, 100, 100, 3, 100].map(|most| old.worker.take_out(most).len()).into();
+    assert_eq!(taken, [15, 5, BUSY_MAX, 3, 1], "20 are quiet");
+    assert!(old.worker.take_out(100).is_empty());
+}
+
+/// Bytes that are held travel with the pair, however long nothing has moved.
+#[test]
+fn a_pair_that_holds_bytes_is_not_quiet() {
+    let (mut old, ..) = full_pair();
+    let slot = old.worker.flows.slots().next().unwrap();
+    let flow = old.worker.flows.at(slot).unwrap();
+    assert!(!flow.is_quiet(Micros::MAX));
+    flow.up = Direction::writable();
+    assert!(flow.is_quiet(Micros::MAX));
 }
