@@ -55,6 +55,7 @@ impl Server {
     /// until then, and stops otherwise. Returns when nothing is left to do.
     pub(in crate::server) async fn end(self: &Arc<Self>) {
         self.stopping.store(true, Relaxed);
+        self.readings.give_up();
         if self.is_restarted().await && self.leave_to_the_next().await {
             return;
         }
@@ -91,8 +92,8 @@ impl Server {
 
     /// Leaves everything to the next process. False: this process goes on, with everything that it had.
     async fn leave_to_the_next(self: &Arc<Self>) -> bool {
-        // A reload or an upgrade is finished first.
-        let listen_sockets = self.listen_sockets.lock().await;
+        // A reload or an upgrade is finished first; no other one begins.
+        drop(self.listen_sockets.lock().await);
         if lock_of(&self.successor).is_some() {
             return false;
         }
@@ -100,6 +101,7 @@ impl Server {
         self.finish_conversations().await;
         // A copy for a next process that finds the queue damaged; while clients are still served, because it may take long.
         self.write_table_file(true).await;
+        let listen_sockets = self.listen_sockets.lock().await;
         self.gives_state.store(true, Relaxed);
         self.workers.suspend_accepting().await;
         self.settle().await;

@@ -209,6 +209,8 @@ fn conversations_that_are_open_may_finish_and_clients_are_served_meanwhile() {
     while begun.elapsed() < Duration::from_secs(1) {
         Idle::open(address);
         idle.lives();
+        let refused = unix_post(&sessile.admin(), "/reload").expect("a reply");
+        assert_eq!(refused.0, 409, "{}", refused.1);
     }
     let mut answer = String::new();
     asks.read_to_string(&mut answer).expect("a whole answer");
