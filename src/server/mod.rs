@@ -21,6 +21,7 @@ mod reload;
 mod reports;
 mod restart;
 mod runtime_state;
+mod service_job;
 mod signals;
 mod start;
 mod state_file;
@@ -50,7 +51,7 @@ use self::restart::RestartState;
 use self::signals::{Signals, stop_signal};
 use self::start::{Begun, Beside};
 use self::state_file::StateFile;
-use self::systemd::PassedSockets;
+use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
 use self::upgrade::{Predecessor, Successor};
 use crate::access_log::{self, AccessLog, StandardOutput};
@@ -186,14 +187,24 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
         .build()
         .map_err(|error| StartError::unavailable("cannot start", error))?;
     let served = runtime.block_on(async {
-        let mut predecessor = Predecessor::of_environment().await?;
-        let begun = start::begin(path, options, predecessor.as_mut()).await;
-        if let (Err(StartError { lines, .. }), Some(predecessor)) = (&begun, &predecessor) {
+        let mut passed = PassedSockets::from_environment();
+        let stored = passed.take_stored();
+        let has_stored = stored.is_some();
+        let mut predecessor = match Predecessor::of_environment().await? {
+            None => Predecessor::of_store(stored.unwrap_or_default()).await,
+            started_by => started_by,
+        };
+        let mut begun = start::begin(path, options, predecessor.as_mut(), passed).await;
+        if let (Err(StartError { lines, .. }), Some(predecessor)) = (&mut begun, &predecessor) {
             predecessor.refuse(lines).await;
+            lines.extend(predecessor.loss());
         }
         let mut begun = begun?;
         if let Some(predecessor) = &mut predecessor {
             predecessor.take_over(&begun.server, std::mem::take(&mut begun.keeps)).await?;
+        }
+        if has_stored {
+            begun.server.manager.forget(STORED);
         }
         serve(begun, predecessor).await;
         Ok(())
@@ -209,7 +220,7 @@ async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
     server.put_in_force(None, first, &mut *server.listen_sockets.lock().await).await;
     stopping.serving();
     server.announce(sockets.http_address());
-    if let Some(predecessor) = predecessor {
+    if let Some(predecessor) = predecessor.filter(|predecessor| !predecessor.has_ended()) {
         tokio::spawn(predecessor.take_the_rest(Arc::clone(&server)));
     }
 
@@ -244,14 +255,13 @@ impl Server {
         read: ReadConfig,
         identity: Option<FileIdentity>,
         lock: Option<InstanceLock>,
-        Beside { predecessor, stopping }: Beside<'_>,
+        Beside { predecessor, stopping, passed }: Beside<'_>,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
         let count = process.workers.unwrap_or(cores.len());
         let pinned = process.cpu_affinity.then_some(&*cores);
         let admission = Arc::new(Admission::new(usize::MAX));
-        let passed = PassedSockets::from_environment();
         let follows = predecessor.is_some();
         let secret = predecessor.as_ref().and_then(|predecessor| predecessor.secret());
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
@@ -356,7 +366,7 @@ impl Server {
         }
         self.report_stop();
         tokio::select! {
-            () = self.stop() => {}
+            () = self.end() => {}
             () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
         }
         table_file.abort();

@@ -1,4 +1,5 @@
-//! [`ServiceManager`]: tells the service manager what the process does, by the protocol of sd_notify(3).
+//! [`ServiceManager`]: tells the service manager what the process does, by the protocol of sd_notify(3), and gives it
+//! descriptors to keep for the next process.
 //!
 //! Composes nothing (`reports` does), and says nothing without `NOTIFY_SOCKET`. Invariants: no call waits; a change of
 //! state is told in its order, and tried again until the service manager has taken it; a process that has named another
@@ -7,13 +8,16 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::remote_text::shown;
@@ -150,6 +154,34 @@ impl ServiceManager {
         }
     }
 
+    /// Gives a descriptor to the store of the manager, under a name, for the next process of the unit. Fails while the
+    /// manager does not read. The manager says nothing: see [`Self::barrier`].
+    pub fn store(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        // It is kept also when its other end closes.
+        self.send_descriptor(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), descriptor)
+    }
+
+    /// Has the manager remove what its store has under a name.
+    pub fn forget(&self, name: &str) {
+        if let Some(voice) = &self.voice {
+            let mut voice = voice.lock().unwrap_or_else(PoisonError::into_inner);
+            voice.say(format!("FDSTOREREMOVE=1\nFDNAME={name}"), false);
+        }
+    }
+
+    /// A pipe with an end at the manager, which closes it once it has taken everything that was told before. Fails while
+    /// the manager does not read.
+    pub fn barrier(&self) -> io::Result<OwnedFd> {
+        let (closed_then, end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        self.send_descriptor("BARRIER=1", end.as_fd())?;
+        Ok(closed_then)
+    }
+
+    fn send_descriptor(&self, text: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let voice = self.voice.as_ref().ok_or(ErrorKind::NotConnected)?;
+        voice.lock().unwrap_or_else(PoisonError::into_inner).send_descriptor(text, descriptor)
+    }
+
     /// Tries again what the manager did not take.
     pub fn flush(&self) {
         if let Some(voice) = &self.voice {
@@ -208,6 +240,25 @@ impl Voice {
                 return;
             }
         }
+    }
+
+    /// Sends a message with a descriptor, behind those that wait.
+    fn send_descriptor(&mut self, text: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        self.flush();
+        if !self.leads || !self.unsent.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let address = match (self.address.as_pathname(), self.address.as_abstract_name()) {
+            (Some(path), _) => SocketAddrUnix::new(path)?,
+            (None, name) => SocketAddrUnix::new_abstract_name(name.unwrap_or_default())?,
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let parts = [IoSlice::new(text.as_bytes())];
+        sendmsg_addr(&self.socket, &address, &parts, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 
     fn send(&mut self, text: &str) -> bool {
@@ -284,6 +335,58 @@ mod tests {
         assert_eq!(reader.all(), ["STATUS=once", "WATCHDOG=1"], "what is known is not told again");
     }
 
+    /// The next message with its descriptors.
+    fn with_descriptors(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+        use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+        let (mut buffer, mut descriptors) = ([0; 256], Vec::new());
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let parts = &mut [io::IoSliceMut::new(&mut buffer)];
+        let length = recvmsg(socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(some) = message {
+                descriptors.extend(some);
+            }
+        }
+        Some((String::from_utf8(buffer[..length].to_vec()).unwrap(), descriptors))
+    }
+
+    #[test]
+    fn the_store_gets_a_descriptor_under_a_name_and_a_barrier_says_when_it_has_it() {
+        let (reader, manager) = Reader::new();
+        let (kept, end) = rustix::pipe::pipe().unwrap();
+        manager.store("a-name", end.as_fd()).unwrap();
+        let barrier = manager.barrier().unwrap();
+        drop(end);
+        let (text, descriptors) = with_descriptors(&reader.socket).unwrap();
+        assert_eq!((text.as_str(), descriptors.len()), ("FDSTORE=1\nFDNAME=a-name\nFDPOLL=0", 1));
+        rustix::io::write(&descriptors[0], b"x").unwrap();
+        assert_eq!(rustix::io::read(&kept, &mut [0; 8]), Ok(1), "it is the descriptor that was given");
+        rustix::io::ioctl_fionbio(&barrier, true).unwrap();
+        let (text, end) = with_descriptors(&reader.socket).unwrap();
+        assert_eq!((text.as_str(), end.len()), ("BARRIER=1", 1), "the manager wants nothing else in this message");
+        assert_eq!(rustix::io::read(&barrier, &mut [0; 1]), Err(rustix::io::Errno::AGAIN));
+        drop(end);
+        assert_eq!(rustix::io::read(&barrier, &mut [0; 1]), Ok(0));
+        manager.forget("a-name");
+        assert_eq!(reader.all(), ["FDSTOREREMOVE=1\nFDNAME=a-name"]);
+    }
+
+    #[test]
+    fn a_descriptor_is_given_behind_everything_that_was_told_before_or_not_at_all() {
+        let (reader, manager) = Reader::new();
+        while manager.voice.as_ref().unwrap().lock().unwrap().send("x") {}
+        manager.notify(&[Notification::Stopping]);
+        let (_kept, end) = rustix::pipe::pipe().unwrap();
+        assert_eq!(manager.store("a", end.as_fd()).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert_eq!(manager.barrier().unwrap_err().kind(), ErrorKind::WouldBlock);
+        reader.all();
+        manager.store("a", end.as_fd()).unwrap();
+        assert_eq!(reader.all(), ["STOPPING=1", "FDSTORE=1\nFDNAME=a\nFDPOLL=0"]);
+        let none = ServiceManager::default();
+        assert!(none.store("a", end.as_fd()).is_err() && none.barrier().is_err());
+    }
+
     #[test]
     fn a_name_behind_an_at_sign_is_an_abstract_socket() {
         let name = format!("sessile-notify-{}", std::process::id());
@@ -293,6 +396,8 @@ mod tests {
         manager.notify(&[Notification::Ready]);
         let mut buffer = [0; 64];
         assert_eq!(socket.recv(&mut buffer).unwrap(), 7);
+        manager.store("a", rustix::pipe::pipe().unwrap().0.as_fd()).unwrap();
+        assert_eq!(socket.recv(&mut buffer).unwrap(), b"FDSTORE=1\nFDNAME=a\nFDPOLL=0".len());
         for unknown in ["vsock:2:1", "relative"] {
             assert!(ServiceManager::new(OsStr::new(unknown), None, None).is_err(), "{unknown}");
         }

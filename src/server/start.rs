@@ -10,6 +10,7 @@ use super::in_force::Prepared;
 use super::lock::InstanceLock;
 use super::predecessors::Predecessors;
 use super::signals::Signals;
+use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
 use super::{EXIT_CONFIG, RunOptions, Server, StartError, files, lock_of};
 use crate::access_log::{self, Messages};
@@ -35,6 +36,8 @@ pub(super) struct Beside<'p> {
     pub(super) predecessor: Option<&'p mut Predecessor>,
     /// Those that stop.
     pub(super) stopping: &'p Predecessors,
+    /// What the service manager has passed.
+    pub(super) passed: PassedSockets,
 }
 
 /// Reads the file and binds; nothing is accepted yet.
@@ -42,6 +45,7 @@ pub(super) async fn begin(
     path: &Path,
     options: RunOptions,
     mut predecessor: Option<&mut Predecessor>,
+    passed: PassedSockets,
 ) -> Result<Begun, StartError> {
     let file = path.to_owned();
     let read = move || (files::identity(&file), files::read(&file, None));
@@ -63,7 +67,7 @@ pub(super) async fn begin(
         None => Predecessors::greet(&read.config),
         Some(_) => Predecessors::default(),
     };
-    let beside = Beside { predecessor, stopping: &stopping };
+    let beside = Beside { predecessor, stopping: &stopping, passed };
     let (server, first) = Server::new(path, options, read, identity, lock, beside)?;
     let admin = &first.snapshot.config.process.admin;
     *lock_of(&server.admin_copies) = sockets.copies(admin).map_err(|error| StartError::unavailable("admin", error))?;

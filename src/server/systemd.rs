@@ -1,14 +1,21 @@
-//! [`PassedSockets`]: the listening sockets that systemd has passed (sd_listen_fds(3)), to this process or to one before.
+//! [`PassedSockets`]: the listening sockets that systemd has passed (sd_listen_fds(3)), to this process or to one before,
+//! and what a process before this one has left in its store.
 //!
-//! Listens on none. Invariant: every descriptor that was passed is served by a listener or named in a warning.
+//! Listens on none. Invariant: every descriptor that was passed is served by a listener or named in a warning, but for
+//! what comes from the store.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::net::{AddressFamily, SocketType};
+
 use crate::config::{Bind, Config};
 use crate::socket;
+
+/// Name under which a process leaves its connections in the store of the service manager, for the next one.
+pub const STORED: &str = "sessile-upgrade";
 
 /// The sockets by `FileDescriptorName`.
 #[derive(Debug, Default)]
@@ -16,6 +23,8 @@ pub struct PassedSockets {
     by_name: BTreeMap<String, Vec<Arc<OwnedFd>>>,
     /// Names of descriptors that are no listening stream sockets.
     unusable: Vec<String>,
+    /// What processes before this one have left in the store; `None`: the store has nothing under their name.
+    stored: Option<Vec<OwnedFd>>,
 }
 
 impl PassedSockets {
@@ -27,6 +36,14 @@ impl PassedSockets {
         let mut sockets = Self::default();
         for index in 0..passed.len() {
             let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+            if name == STORED {
+                let (family, kind) = (AddressFamily::UNIX.as_raw().into(), SocketType::SEQPACKET.as_raw() as i32);
+                sockets
+                    .stored
+                    .get_or_insert_default()
+                    .extend(passed.take_custom(index, family, kind, "a SEQPACKET socket").ok().flatten());
+                continue;
+            }
             let tcp = passed.take_tcp_listener(index).ok().flatten().map(OwnedFd::from);
             match tcp.or_else(|| passed.take_unix_listener(index).ok().flatten().map(OwnedFd::from)) {
                 Some(socket) => {
@@ -59,6 +76,12 @@ impl PassedSockets {
 
     fn all(&self) -> impl Iterator<Item = (&str, &Arc<OwnedFd>)> {
         self.by_name.iter().flat_map(|(name, sockets)| sockets.iter().map(move |socket| (name.as_str(), socket)))
+    }
+
+    /// Takes what processes before this one have left in the store of the service manager, if it can be read; `None`: the
+    /// store has nothing under their name.
+    pub fn take_stored(&mut self) -> Option<Vec<OwnedFd>> {
+        self.stored.take()
     }
 
     /// The sockets of a name, or why there are none, with the names that came.
@@ -118,7 +141,8 @@ mod tests {
     fn passed(names: &[&str], unusable: &[&str]) -> PassedSockets {
         let socket = || Arc::new(OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap()));
         let by_name = names.iter().map(|name| ((*name).to_owned(), vec![socket()])).collect();
-        PassedSockets { by_name, unusable: unusable.iter().map(|name| (*name).to_owned()).collect() }
+        let unusable = unusable.iter().map(|name| (*name).to_owned()).collect();
+        PassedSockets { by_name, unusable, stored: None }
     }
 
     fn listening_on(name: &str) -> Config {

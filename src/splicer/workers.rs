@@ -74,6 +74,8 @@ enum WorkerCommand {
     /// Take out at most so many pairs; the reply has them, and how many connections the worker has numbered.
     TakeOut(usize, oneshot::Sender<(Vec<Flow<Linux>>, u64)>),
     TakeIn(Vec<Flow<Linux>>),
+    /// Count the pairs that could be taken out.
+    Pairs(oneshot::Sender<usize>),
     /// Stop accepting until told otherwise; the reply comes when it is done.
     Suspend(oneshot::Sender<()>),
     Resume,
@@ -169,6 +171,17 @@ impl Workers {
         let (reply, taken) = oneshot::channel();
         handle.inbox.put(WorkerCommand::TakeOut(most, reply)).await;
         taken.await.unwrap_or_default()
+    }
+
+    /// Established pairs that could be taken out, over all workers.
+    pub async fn pairs(&self) -> usize {
+        let mut pairs = 0;
+        for handle in &self.handles {
+            let (reply, counted) = oneshot::channel();
+            handle.inbox.put(WorkerCommand::Pairs(reply)).await;
+            pairs += counted.await.unwrap_or_default();
+        }
+        pairs
     }
 
     /// Gives frozen pairs to a worker; numbers beyond the last worker begin again at the first.
@@ -303,6 +316,7 @@ impl WorkerThread {
                 }
             }
             WorkerCommand::TakeIn(flows) => flows.into_iter().for_each(|flow| self.worker.take_in(flow)),
+            WorkerCommand::Pairs(reply) => drop(reply.send(self.worker.pairs())),
             WorkerCommand::Suspend(done) => {
                 self.worker.suspend_accepting();
                 let _ = done.send(());

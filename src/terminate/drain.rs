@@ -31,6 +31,11 @@ impl Drain {
         }
     }
 
+    /// True for a connection that was accepted before the drain began.
+    pub fn began_after(&self, accepted: Micros) -> bool {
+        self.since.get().is_some_and(|since| accepted < since)
+    }
+
     /// When the connection of this number ends that has been without a request since `idle_since`; `None`: the process
     /// does not drain.
     pub fn end_of_kept(&self, idle_since: Micros, id: u64) -> Option<Micros> {
@@ -60,6 +65,14 @@ mod tests {
         let tenths = (1..=10).map(|tenth| ends.partition_point(|end| *end < 11_000_000 + tenth * SPREAD / 10));
         assert!(tenths.zip(1..).all(|(ended, tenth)| ended.abs_diff(tenth * 100) < 20), "{ends:?}");
         assert!(drain.end_of_kept(12_000_000, 0) >= Some(12_000_000 + QUIET), "a response came meanwhile");
+    }
+
+    #[test]
+    fn a_connection_is_older_than_the_drain_if_it_was_accepted_before() {
+        let drain = Drain::default();
+        assert!(!drain.began_after(5));
+        drain.begin(10);
+        assert_eq!([9, 10, 11].map(|accepted| drain.began_after(accepted)), [true, false, false]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -135,6 +136,8 @@ pub struct Runtimes {
 enum RuntimeCommand {
     Thread(ThreadCommand),
     Drain,
+    /// Count the conversations that are older than the drain.
+    Older(oneshot::Sender<usize>),
 }
 
 impl ThreadHandle for UnboundedSender<RuntimeCommand> {
@@ -196,6 +199,17 @@ impl Runtimes {
         for commands in &self.commands {
             let _ = commands.send(RuntimeCommand::Drain);
         }
+    }
+
+    /// Conversations that are open and were accepted before the drain of the process began.
+    pub async fn older_than_drain(&self) -> usize {
+        let mut older = 0;
+        for commands in &self.commands {
+            let (reply, counted) = oneshot::channel();
+            let _ = commands.send(RuntimeCommand::Older(reply));
+            older += counted.await.unwrap_or_default();
+        }
+        older
     }
 }
 
@@ -264,6 +278,7 @@ async fn serve(
                 Some(RuntimeCommand::Thread(ThreadCommand::Stop)) | None => break,
                 Some(RuntimeCommand::Thread(command)) => handle(&context, command),
                 Some(RuntimeCommand::Drain) => begin_drain(&context),
+                Some(RuntimeCommand::Older(reply)) => drop(reply.send(older_than_drain(&context))),
             },
         }
     }
@@ -303,6 +318,11 @@ fn begin_drain(context: &RuntimeContext) {
     context.drain.begin(clock::now());
     // Each sets its timer anew.
     context.conversations.borrow().values().filter(|state| state.is_kept()).for_each(|state| state.wake());
+}
+
+fn older_than_drain(context: &RuntimeContext) -> usize {
+    let is_older = |state: &&Rc<ConversationState>| state.record(|record| context.drain.began_after(record.accepted));
+    context.conversations.borrow().values().filter(is_older).count()
 }
 
 /// Refreshes the entries of clients that are being served, and returns when to do so again. The shared store keeps an

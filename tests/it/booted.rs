@@ -55,6 +55,8 @@ unshare --fork --pid --kill-child --mount --cgroup --uts --ipc --net bash -ec '
 const DROP_INS: &[(&str, &str)] = &[
     ("booted.target", "[Unit]\nDefaultDependencies=no\n"),
     ("sessile.socket.d/test.conf", "[Unit]\nDefaultDependencies=no\n"),
+    ("dbus.socket.d/test.conf", "[Unit]\nDefaultDependencies=no\n"),
+    ("dbus.service.d/test.conf", "[Unit]\nDefaultDependencies=no\n"),
     (
         "sessile.service.d/test.conf",
         "[Unit]\nDefaultDependencies=no\n[Service]\nTimeoutStopSec=1\nWatchdogSec=2\n\
@@ -222,7 +224,8 @@ fn systemd_starts_reloads_restarts_and_watches_the_service() {
     assert!(machine.order(&["reload", "sessile"]), "the new process speaks for the service");
     assert_eq!((machine.property("NRestarts"), held.ask("still")), ("0".into(), "b still".into()));
 
-    // A restart: what is open may finish, though that takes longer than TimeoutStopSec; what comes meanwhile waits.
+    // A restart where the process cannot ask systemd, for want of D-Bus: what is open may finish, though that takes longer
+    // than TimeoutStopSec; what comes meanwhile waits.
     let first = machine.property("MainPID");
     let mut restart = machine.command("systemctl", &["restart", "sessile"]).spawn().unwrap();
     eventually("the stop to begin", || (machine.property("SubState") == "stop-sigterm").then_some(()));
@@ -250,4 +253,63 @@ fn systemd_starts_reloads_restarts_and_watches_the_service() {
     machine.write_config("nonsense = 1\n");
     assert!(!machine.order(&["restart", "sessile"]));
     assert_eq!((machine.property("ActiveState"), machine.property("ExecMainStatus")), ("failed".into(), "64".into()));
+}
+
+#[test]
+fn a_restart_keeps_open_connections_and_waiting_clients_and_a_stop_does_not() {
+    let test = "a_restart_keeps_open_connections_and_waiting_clients_and_a_stop_does_not";
+    let address: SocketAddr = "127.0.0.1:8000".parse().unwrap();
+    // Without a socket of systemd: the port is the process's own.
+    let own_port = config(address).replace("systemd:https", FRONT);
+    if !has(test, "dbus-daemon") {
+        return;
+    }
+    let Some(machine) = Machine::boot(test, &own_port) else { return };
+    if !machine.order(&["start", "dbus.socket", "dbus.service"]) {
+        skip(test, "D-Bus cannot be started here");
+        return;
+    }
+    let _backend = machine.inside(|| Backend::on(address, |stream| crate::support::backend::echo("b", &stream)));
+    assert!(machine.order(&["start", "sessile.service"]), "{:?}", machine.property("Result"));
+    let mut held: Vec<_> = (0..50).map(|_| machine.connect()).collect();
+    held.iter_mut().for_each(|held| assert_eq!(held.ask("x"), "b x"));
+    for round in 1..=3 {
+        let before = machine.property("MainPID");
+        let begun = Instant::now();
+        let mut restart = machine.command("systemctl", &["restart", "sessile"]).spawn().unwrap();
+        // Clients come all the time; none is refused.
+        let mut served = 0;
+        while restart.try_wait().unwrap().is_none() {
+            assert_eq!(machine.connect().ask("new"), "b new");
+            served += 1;
+        }
+        assert!(restart.wait().unwrap().success());
+        println!("round {round}: {:?}, {served} clients served meanwhile", begun.elapsed());
+        assert_ne!(machine.property("MainPID"), before);
+        held.iter_mut().for_each(|held| assert_eq!(held.ask("still"), "b still"));
+        eventually("the store to be emptied", || (machine.property("NFileDescriptorStore") == "0").then_some(()));
+        assert_eq!((machine.property("NRestarts"), machine.property("Result")), ("0".into(), "success".into()));
+    }
+    // After an upgrade the new process is asked and stores as the first one did.
+    let upgrade = machine.command("sessile", &["upgrade"]).output().unwrap();
+    assert!(upgrade.status.success(), "{upgrade:?}");
+    assert!(machine.order(&["restart", "sessile"]));
+    held.iter_mut().for_each(|held| assert_eq!(held.ask("still"), "b still"));
+
+    // A stop: what is open may finish here.
+    let mut stop = machine.command("systemctl", &["stop", "sessile"]).spawn().unwrap();
+    eventually("the drain", || machine.property("StatusText").starts_with("draining: 50 ").then_some(()));
+    let mut last = held.pop().unwrap();
+    drop(held);
+    assert_eq!((last.ask("still"), stop.try_wait().unwrap().is_none()), ("b still".into(), true));
+    drop(last);
+    assert!(stop.wait().unwrap().success());
+
+    // With a socket of systemd, which every process gets anew.
+    machine.write_config(&config(address));
+    assert!(machine.order(&["start", "sessile.socket", "sessile.service"]));
+    let mut held = machine.connect();
+    assert_eq!(held.ask("x"), "b x");
+    assert!(machine.order(&["restart", "sessile"]));
+    assert_eq!((held.ask("still"), machine.connect().ask("new")), ("b still".into(), "b new".into()));
 }

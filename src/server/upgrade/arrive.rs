@@ -63,6 +63,37 @@ impl Predecessor {
         }
     }
 
+    /// Receives what a process that has ended has left for this one in the store of the service manager; `None`: nothing
+    /// that can be taken over.
+    pub(in crate::server) async fn of_store(queues: Vec<OwnedFd>) -> Option<Self> {
+        for queue in queues {
+            let received = async { Self::receive(Channel::of_queue(queue)?).await };
+            match received.await {
+                Ok(predecessor) => return Some(predecessor),
+                // It was read by a process that has ended since then.
+                Err(ChannelError::Closed) => {
+                    eprintln!("sessile: restart: the store of the service manager has nothing left");
+                }
+                Err(error) => {
+                    eprintln!("sessile: restart: what the store of the service manager has is not used: {error}");
+                }
+            }
+        }
+        None
+    }
+
+    /// True if the process has ended before this one began.
+    pub(in crate::server) fn has_ended(&self) -> bool {
+        self.channel.is_queue()
+    }
+
+    /// What a start that fails costs; `None`: the other process goes on.
+    pub(in crate::server) fn loss(&self) -> Option<String> {
+        let pid = self.hello.pid;
+        self.has_ended()
+            .then(|| format!("restart: the connections that process {pid} has left for this one end with it"))
+    }
+
     async fn receive(channel: Channel) -> Result<Self, ChannelError> {
         let mut predecessor = Self {
             channel,
@@ -134,12 +165,22 @@ impl Predecessor {
     /// addresses that it goes on to serve.
     pub(in crate::server) async fn take_over(&mut self, server: &Server, keeps: Vec<u32>) -> Result<(), StartError> {
         match self.take_until_commit(server, keeps).await {
+            Ok(()) if self.has_ended() => {
+                let (open, pid) = (server.workers.open(), self.hello.pid);
+                tracing::info!("restart: {open} connections of process {pid} go on here");
+                Ok(())
+            }
             Ok(()) => Ok(()),
             Err(ChannelError::Closed) => {
                 tracing::warn!(
                     "upgrade: process {} has ended before it had given everything; this one serves what it has",
                     self.hello.pid
                 );
+                server.take_what_is_left(&self.runtime);
+                Ok(())
+            }
+            Err(error) if self.has_ended() => {
+                tracing::warn!("restart: {error}; this process serves what it has");
                 server.take_what_is_left(&self.runtime);
                 Ok(())
             }

@@ -56,7 +56,18 @@ const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFla
 
 /// One end of the socket pair. The type of tokio only waits for it: it is no stream.
 #[derive(Debug)]
-pub struct Channel(UnixStream);
+pub struct Channel {
+    socket: UnixStream,
+    /// True if everything was sent before this process began, by one that has ended.
+    is_queue: bool,
+}
+
+/// A message as it goes through a socket, without its descriptors.
+pub struct Packet {
+    head: [u8; HEAD_BYTES],
+    content: Vec<u8>,
+    memfd: Option<OwnedFd>,
+}
 
 /// A message that was received.
 #[derive(Debug)]
@@ -110,7 +121,18 @@ impl Channel {
     /// Takes an end of the pair.
     pub fn new(end: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&end, true)?;
-        Ok(Self(UnixStream::from_std(end.into())?))
+        Ok(Self { socket: UnixStream::from_std(end.into())?, is_queue: false })
+    }
+
+    /// Takes an end with everything that a process has left which has ended. Nothing more comes, and what is sent is
+    /// read by no process.
+    pub fn of_queue(end: OwnedFd) -> io::Result<Self> {
+        Ok(Self { is_queue: true, ..Self::new(end)? })
+    }
+
+    /// True if the other process has ended before this one began.
+    pub fn is_queue(&self) -> bool {
+        self.is_queue
     }
 
     /// Sends one message, and waits while the queue of the socket is full.
@@ -121,47 +143,27 @@ impl Channel {
         bytes: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        let document = serde_json::to_vec(document).map_err(io::Error::from)?;
-        let inline = document.len() + bytes.len() <= INLINE_MAX;
-        let head = head(kind, inline, document.len(), bytes.len(), descriptors.len());
-        let memfd = match inline {
-            true => None,
-            false => Some(sealed(|file| file.write_all(&document).and_then(|()| file.write_all(bytes)))?),
-        };
-        let all: Vec<_> = memfd.iter().map(OwnedFd::as_fd).chain(descriptors.iter().copied()).collect();
-        let (document, bytes): (&[u8], &[u8]) = if inline { (&document, bytes) } else { (&[], &[]) };
-        let parts = [IoSlice::new(&head), IoSlice::new(document), IoSlice::new(bytes)];
-        let send = || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if !all.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&all)) {
-                return Err(io::Error::other("too many descriptors for one message"));
-            }
-            Ok(sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)?)
-        };
-        self.0.async_io(Interest::WRITABLE, send).await?;
+        if self.is_queue {
+            return Ok(());
+        }
+        let packet = Packet::new(kind, document, bytes, descriptors.len(), INLINE_MAX)?;
+        self.socket.async_io(Interest::WRITABLE, || packet.send_through(&self.socket, descriptors)).await?;
         Ok(())
     }
 
     /// Receives the next message. Waits for ever: the caller sets a limit.
     pub async fn receive(&self) -> Result<Message, ChannelError> {
         let mut buffer = vec![0; HEAD_BYTES + INLINE_MAX];
-        let (length, flags, mut descriptors) = self
-            .0
-            .async_io(Interest::READABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX))];
-                let mut control = RecvAncillaryBuffer::new(&mut space);
-                let parts = &mut [IoSliceMut::new(&mut buffer)];
-                let received = recvmsg(&self.0, parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-                let mut descriptors = Vec::new();
-                for message in control.drain() {
-                    if let RecvAncillaryMessage::ScmRights(some) = message {
-                        descriptors.extend(some);
-                    }
-                }
-                Ok((received.bytes, received.flags, descriptors))
-            })
-            .await?;
+        let received = match self.is_queue {
+            false => self.socket.async_io(Interest::READABLE, || receive_from(&self.socket, &mut buffer)).await,
+            true => receive_from(&self.socket, &mut buffer),
+        };
+        let (length, flags, mut descriptors) = match received {
+            Err(error) if self.is_queue && error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ChannelError::Closed);
+            }
+            received => received?,
+        };
         if length == 0 {
             return Err(ChannelError::Closed);
         }
@@ -180,6 +182,55 @@ impl Channel {
         };
         head.complete(content, descriptors)
     }
+}
+
+impl Packet {
+    /// Composes a message. A document that is longer than `inline_max`, with its bytes, goes into a memfd.
+    pub fn new(
+        kind: u16,
+        document: &impl Serialize,
+        bytes: &[u8],
+        descriptors: usize,
+        inline_max: usize,
+    ) -> io::Result<Self> {
+        let mut content = serde_json::to_vec(document)?;
+        let length = content.len();
+        content.extend_from_slice(bytes);
+        let inline = content.len() <= inline_max;
+        let head = head(kind, inline, length, bytes.len(), descriptors);
+        let memfd = match inline {
+            true => None,
+            false => Some(sealed(|file| file.write_all(&std::mem::take(&mut content)))?),
+        };
+        Ok(Self { head, content, memfd })
+    }
+
+    /// Sends it with its descriptors.
+    pub fn send_through(&self, socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let all: Vec<_> = self.memfd.iter().map(OwnedFd::as_fd).chain(descriptors.iter().copied()).collect();
+        let parts = [IoSlice::new(&self.head), IoSlice::new(&self.content)];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !all.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&all)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+/// Receives into a buffer: length, flags and descriptors.
+fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, ReturnFlags, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            descriptors.extend(some);
+        }
+    }
+    Ok((received.bytes, received.flags, descriptors))
 }
 
 impl Message {
@@ -285,7 +336,7 @@ mod tests {
     }
 
     fn send_raw(to: &Channel, message: &[u8]) {
-        rustix::net::send(&to.0, message, SendFlags::empty()).unwrap();
+        rustix::net::send(&to.socket, message, SendFlags::empty()).unwrap();
     }
 
     #[tokio::test]
@@ -321,7 +372,7 @@ mod tests {
         let (here, there) = channels();
         here.send(258, &json!({ "a": 1 }), b"xyz", &[]).await.unwrap();
         let mut message = [0; 64];
-        let (_, length) = rustix::net::recv(&there.0, &mut message, RecvFlags::empty()).unwrap();
+        let (_, length) = rustix::net::recv(&there.socket, &mut message, RecvFlags::empty()).unwrap();
         let agreed = b"sessile\n\x02\x01\0\0\x07\0\0\0\x03\0\0\0\0\0\0\0{\"a\":1}xyz";
         assert_eq!(message[..length], agreed[..]);
         send_raw(&there, agreed);

@@ -292,14 +292,18 @@ impl Server {
 
     /// Step 4: the stick tables as they are now; the new process accepts once it has said so.
     async fn commit(&self, channel: &Channel, numbered: u64) -> Result<(), HandOverFailure> {
-        let snapshot = self.current.load_full();
-        let tables = tokio::task::spawn_blocking(move || sealed(|file| table_file::write_to(file, &snapshot)));
-        let tables = tables.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)));
-        let tables = tables.map_err(|error| vec![format!("the stick tables: {error}")])?;
+        let tables = self.sealed_tables().await.map_err(|error| vec![format!("the stick tables: {error}")])?;
         let commit = Commit { numbered, runtime: self.runtime_state() };
         send(channel, Kind::Commit, &commit, &[tables.as_fd()]).await?;
         let _: Committed = hear(channel, Kind::Committed, COMMIT_MAX).await?;
         Ok(())
+    }
+
+    /// The stick tables of now, in a memfd.
+    pub(super) async fn sealed_tables(&self) -> std::io::Result<OwnedFd> {
+        let snapshot = self.current.load_full();
+        let tables = tokio::task::spawn_blocking(move || sealed(|file| table_file::write_to(file, &snapshot)));
+        tables.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
     }
 
     /// A copy of the lock; `None`: there is none.
@@ -308,7 +312,7 @@ impl Server {
     }
 
     /// What commands and time have made of the backends.
-    fn runtime_state(&self) -> Value {
+    pub(super) fn runtime_state(&self) -> Value {
         let state = RuntimeState::of(&self.current.load(), clock::now_ms(), clock::unix_ms());
         serde_json::to_value(state).unwrap_or_default()
     }

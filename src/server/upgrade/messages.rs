@@ -165,7 +165,8 @@ pub struct Taken {
     pub pairs: usize,
 }
 
-/// The old process accepts no more. A descriptor has the stick tables, in the format of the stick-table file.
+/// The old process accepts no more. The first descriptor has the stick tables, in the format of the stick-table file; others
+/// are closed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Commit {

@@ -13,6 +13,9 @@
 //! belongs to the new process from the moment at which that one acknowledges it; it touches none before. If the old
 //! process ends too early, the new one serves what it has. Invariant: at any time one process accepts, and a pair is
 //! read by one process.
+//!
+//! A restart by a service manager is the same without answers: the old process (`stored.rs`) queues its messages in the
+//! pair (`queue.rs`), gives the other end to the manager for the next process, and ends.
 
 mod arrive;
 mod channel;
@@ -20,6 +23,8 @@ mod launch;
 mod leave;
 mod messages;
 mod pairs;
+mod queue;
+mod stored;
 
 pub(super) use self::arrive::Predecessor;
 pub(super) use self::launch::from_environment as launch_from_environment;

@@ -48,6 +48,13 @@ impl<O: Os> Worker<O> {
         next
     }
 
+    /// How many connections are established pairs, which could be taken out.
+    pub fn pairs(&mut self) -> usize {
+        let mut pairs = 0;
+        self.each(|flow| pairs += usize::from(flow.is_pair()));
+        pairs
+    }
+
     /// Takes in a frozen pair: one that has arrived from another process, or one that could not leave.
     pub fn take_in(&mut self, flow: Flow<O>) {
         self.now = self.os.now().max(self.now);

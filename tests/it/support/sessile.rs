@@ -68,6 +68,11 @@ impl Sessile {
         self.ready();
     }
 
+    /// Starts it again, changed by `prepare`, and does not wait. The run before has ended.
+    pub fn restart_by(&mut self, prepare: impl FnOnce(&mut Command)) {
+        self.child = launch(self.dir.path(), command(&[]), prepare);
+    }
+
     /// Starts the next process in the same folder, and does not wait. The one before goes on by itself.
     pub fn follow(&mut self) -> Former {
         let dir = self.dir.path().to_owned();

@@ -3,12 +3,15 @@
 //! `full_load`: processes follow each other while everything goes on, as large as the machine allows. `pairs`: what moves,
 //! one by one. `refused`: what is wrong with the new process is named, and the old one goes on. `deaths`: either process
 //! is killed on the way. `sockets`: listening sockets that have other options, addresses or listeners in the new file.
-//! `streams` and `traffic` are clients that notice what an upgrade does to them.
+//! `stored`: a restart by a service manager (`keeper`) that keeps a descriptor while no process runs. `streams` and
+//! `traffic` are clients that notice what an upgrade does to them.
 
 mod deaths;
 mod full_load;
+mod keeper;
 mod pairs;
 mod refused;
 mod sockets;
+mod stored;
 mod streams;
 mod traffic;
