@@ -2,7 +2,8 @@
 //!
 //! Reads no HTTP: the router reports by a [`Turn`] when a request begins and ends. Invariants: a connection that waits
 //! for its peer never keeps another one from being accepted; a head is complete [`HEAD_TIME`] after its first byte, and
-//! the first head after the accept; a connection is closed after [`LIFETIME`], whatever its peer does.
+//! the first head after the accept; a connection is closed after [`LIFETIME`], whatever its peer does, and the time in
+//! which requests are served does not count: an upgrade may take longer.
 
 use std::future::Future;
 use std::io;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const CONNECTIONS_MAX: usize = 32;
 /// The longest time from the first byte of a head to its end.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// The longest time that a connection lives; every reply takes less.
+/// The longest time that a connection lives while no request is served.
 const LIFETIME: Duration = Duration::from_secs(120);
 
 /// A listener with a limit of open connections.
@@ -79,7 +80,12 @@ impl<L: Listener> Listener for Bounded<L> {
         let (io, address) = self.listener.accept().await;
         self.make_room().await;
         let turn = Turn(Arc::new(TurnState {
-            progress: Mutex::new(TurnProgress { stage: Stage::Head, since: Instant::now(), read_ahead: false }),
+            progress: Mutex::new(TurnProgress {
+                stage: Stage::Head,
+                since: Instant::now(),
+                read_ahead: false,
+                served: Duration::ZERO,
+            }),
             changed: Arc::clone(&self.changed),
         }));
         let (close, closed) = oneshot::channel();
@@ -112,6 +118,8 @@ struct TurnProgress {
     since: Instant,
     /// Bytes came while a request was served: perhaps the begin of the next head.
     read_ahead: bool,
+    /// How long requests were served so far.
+    served: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +138,7 @@ impl Turn {
     /// A request has a whole head, and is served from now on.
     pub(super) fn begin(&self) {
         let mut progress = self.progress();
-        (progress.stage, progress.read_ahead) = (Stage::Work, false);
+        (progress.stage, progress.read_ahead, progress.since) = (Stage::Work, false, Instant::now());
     }
 
     /// The body of the request is awaited, until [`Self::begin`] is called again.
@@ -144,8 +152,11 @@ impl Turn {
     /// The reply to the request is ready for the peer.
     pub(super) fn end(&self) {
         let mut progress = self.progress();
+        let now = Instant::now();
+        let served = now - progress.since;
+        progress.served += served;
         progress.stage = if progress.read_ahead { Stage::Head } else { Stage::Idle };
-        progress.since = Instant::now();
+        progress.since = now;
         drop(progress);
         self.0.changed.notify_one();
     }
@@ -167,7 +178,17 @@ impl Turn {
     }
 
     fn sent(&self) {
-        self.progress().since = Instant::now();
+        let mut progress = self.progress();
+        if progress.stage != Stage::Work {
+            progress.since = Instant::now();
+        }
+    }
+
+    /// When the connection ends that would end at `end` without the time in which requests were served.
+    fn end_of(&self, end: Instant) -> Instant {
+        let progress = self.progress();
+        let serving = if progress.stage == Stage::Work { progress.since.elapsed() } else { Duration::ZERO };
+        end + progress.served + serving
     }
 
     /// When the head has to be complete; `None`: no head has begun.
@@ -192,7 +213,7 @@ pub(super) struct BoundedIo<T> {
     io: T,
     turn: Turn,
     head_time: Duration,
-    /// End of the lifetime.
+    /// End of the lifetime, without the time in which requests are served.
     end: Instant,
     /// Never later than the next deadline.
     timer: Pin<Box<Sleep>>,
@@ -229,7 +250,8 @@ impl<T> Drop for BoundedIo<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for BoundedIo<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let deadline = self.turn.head_until(self.head_time).map_or(self.end, |head| head.min(self.end));
+        let end = self.turn.end_of(self.end);
+        let deadline = self.turn.head_until(self.head_time).map_or(end, |head| head.min(end));
         self.alive(cx, deadline)?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
@@ -242,7 +264,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for BoundedIo<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for BoundedIo<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let end = self.end;
+        let end = self.turn.end_of(self.end);
         self.alive(cx, end)?;
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
         self.turn.sent();
@@ -337,6 +359,21 @@ mod tests {
         let _client = TcpStream::connect(address).await.unwrap();
         let (mut io, _) = Listener::accept(&mut listener).await;
         assert_eq!(kind_of_failure(&mut io).await, io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_served_for_long_gets_its_reply() {
+        let lifetime = Duration::from_millis(100);
+        let (mut listener, address) = bounded(1, LIFETIME, lifetime).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (mut io, _) = Listener::accept(&mut listener).await;
+        io.turn.begin();
+        assert!(timeout(5 * lifetime, io.read_u8()).await.is_err(), "it is not cut off meanwhile");
+        io.turn.end();
+        io.write_all(b"reply").await.unwrap();
+        let mut reply = [0; 5];
+        timeout(PATIENCE, client.read_exact(&mut reply)).await.expect("the reply comes").unwrap();
+        assert_eq!(kind_of_failure(&mut io).await, io::ErrorKind::TimedOut, "then its own time goes on");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The admin socket for commands: one request, one response, and what to do where there is no response.
 //!
-//! Speaks no HTTP itself (`admin::client` does). Invariant: a command waits no longer than [`TIMEOUT`] for each part of a
-//! response.
+//! Speaks no HTTP itself (`admin::client` does). Invariant: a command waits no longer than [`TIMEOUT`], or than its own
+//! limit, for each part of a response.
 
 use std::io;
 use std::path::Path;
@@ -42,7 +42,7 @@ pub(super) fn request_with(socket: &Path, method: &str, path: &str, body: &str) 
 }
 
 /// Sends a request; no step takes longer than `most`.
-fn request_within(
+pub(super) fn request_within(
     socket: &Path,
     method: &str,
     path: &str,

@@ -4,9 +4,14 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{CommandError, EXIT_USAGE, client, load::RunningProcess, print_json};
 use crate::admin::{UpgradeRequest, UpgradeVerdict};
+use crate::server::UPGRADE_MAX;
+
+/// How long the verdict may take: a little longer than an upgrade at most.
+const PATIENCE: Duration = UPGRADE_MAX.saturating_add(Duration::from_secs(10));
 
 /// Arguments of `sessile upgrade`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +36,7 @@ impl Upgrade {
         };
         let request = UpgradeRequest { binary: self.binary.as_ref().map(absolute).transpose()? };
         let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
-        let answer = client::request_with(&self.running.socket()?, "POST", "/upgrade", &body)?;
+        let answer = client::request_within(&self.running.socket()?, "POST", "/upgrade", &body, PATIENCE)?;
         let verdict: UpgradeVerdict = answer.json(&[200, 409])?;
         if self.json {
             print_json(out, &verdict)?;

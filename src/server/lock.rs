@@ -33,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct InstanceLock {
     file: File,
+    /// Another process may have a copy, and the lock is that one's, too.
+    is_copied: bool,
 }
 
 /// Another process holds the lock.
@@ -52,7 +54,7 @@ impl InstanceLock {
         let mut said = false;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Self { file })),
+                Ok(()) => return Ok(Some(Self::of(file))),
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(cannot(error.to_string())),
             }
@@ -73,25 +75,39 @@ impl InstanceLock {
         let Some(socket) = &config.process.admin.socket else { return Ok(None) };
         let Ok(file) = open(&socket.with_extension("lock")) else { return Ok(None) };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { file })),
+            Ok(()) => Ok(Some(Self::of(file))),
             Err(TryLockError::WouldBlock) => Err(HeldElsewhere),
             Err(TryLockError::Error(_)) => Ok(None),
         }
     }
 
-    /// Gives up the lock for the next process.
+    /// Gives up the lock for the next process. One that another process has as well stays that one's: it is closed here,
+    /// and not unlocked.
     pub(super) fn give_up(self) {
-        let _ = self.file.unlock(); // fails for no open file; closing it would release the lock as well
+        if !self.is_copied {
+            let _ = self.file.unlock(); // fails for no open file; closing it would release the lock as well
+        }
     }
 
-    /// The lock that the process before has given over.
-    pub(super) fn inherited(file: OwnedFd) -> Self {
-        Self { file: file.into() }
+    /// Keeps the lock that the process before has given over, if it is that of this configuration; takes the own one
+    /// otherwise.
+    pub(super) fn take_over(config: &Config, inherited: Option<OwnedFd>) -> Result<Option<Self>, StartError> {
+        let path = config.process.admin.socket.as_ref().map(|socket| socket.with_extension("lock"));
+        match inherited.map(File::from).zip(path) {
+            // The process before closes its copy without unlocking.
+            Some((file, path)) if own_files::is_at(&file, &path) => Ok(Some(Self::of(file))),
+            _ => Self::take(config),
+        }
     }
 
     /// A copy of the lock for the process that follows: it is held for as long as either is open.
-    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+    pub(super) fn copy(&mut self) -> io::Result<OwnedFd> {
+        self.is_copied = true;
         Ok(self.file.try_clone()?.into())
+    }
+
+    fn of(file: File) -> Self {
+        Self { file, is_copied: false }
     }
 }
 
@@ -149,6 +165,40 @@ mod tests {
         leaves.join().unwrap();
         drop(second);
         assert!(InstanceLock::take_again(&config).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_that_another_process_has_as_well_stays_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder.path().join("admin.sock"));
+        let mut old = InstanceLock::take(&config).unwrap().unwrap();
+        let copy = old.copy().unwrap();
+        old.give_up();
+        assert_eq!(InstanceLock::take_again(&config).err(), Some(HeldElsewhere));
+        let new = InstanceLock::take_over(&config, Some(copy)).unwrap().unwrap();
+        assert_eq!(InstanceLock::take_again(&config).err(), Some(HeldElsewhere));
+        new.give_up();
+        assert!(InstanceLock::take_again(&config).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_of_another_path_is_not_taken_for_the_own_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [before, now] = ["before.sock", "now.sock"].map(|name| config(&folder.path().join(name)));
+        let mut old = InstanceLock::take(&before).unwrap().unwrap();
+        let _served = std::os::unix::net::UnixListener::bind(folder.path().join("now.sock")).unwrap();
+        let taken = InstanceLock::take_over(&now, Some(old.copy().unwrap())).unwrap();
+        assert_eq!(InstanceLock::take_again(&now).err(), Some(HeldElsewhere), "{taken:?}");
+        drop(old);
+        assert!(InstanceLock::take_again(&before).unwrap().is_some(), "and the other one is free");
+        // One that is held elsewhere refuses the start.
+        let mut old = InstanceLock::take_again(&before).unwrap().unwrap();
+        assert!(InstanceLock::take_over(&now, Some(old.copy().unwrap())).is_err());
+        // A lock file that was deleted locks nothing out any more.
+        drop(taken);
+        std::fs::remove_file(folder.path().join("before.lock")).unwrap();
+        let again = InstanceLock::take_over(&before, Some(old.copy().unwrap())).unwrap();
+        assert_eq!(InstanceLock::take_again(&before).err(), Some(HeldElsewhere), "{again:?}");
     }
 
     #[test]

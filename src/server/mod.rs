@@ -3,6 +3,7 @@
 //! Everything here happens once or rarely; connections are the splicer's and the runtimes'. One thread with tokio runs
 //! this, the admin interface and the health checks. Invariant: at any time exactly one configuration is in force.
 
+mod admin_socket;
 mod alarms;
 mod descriptors;
 mod drains;
@@ -37,8 +38,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 
+use self::admin_socket::AdminSocket;
 use self::alarms::{Alarms, LogLosses};
 use self::drains::Drains;
 use self::files::{FileIdentity, ReadConfig};
@@ -53,12 +55,11 @@ use self::start::{Begun, Beside};
 use self::state_file::StateFile;
 use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
-use self::upgrade::{Predecessor, Successor};
+use self::upgrade::{Handover, Predecessor};
 use crate::access_log::{self, AccessLog, StandardOutput};
-use crate::admin;
 use crate::admission::Admission;
 use crate::clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -69,6 +70,7 @@ use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
 pub use self::files::{certificates_and_keys, cookie_keys, examine};
+pub use self::upgrade::LONGEST as UPGRADE_MAX;
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -105,8 +107,7 @@ pub struct Server {
     stick_table_file: Arc<TableFileWriter>,
     /// Shared with the threads that write it.
     state_file: Arc<StateFile>,
-    /// The admin socket, to bind it again if its file is deleted; `None`: there is none.
-    admin_socket: Mutex<Option<AdminSocket>>,
+    admin: AdminSocket,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
@@ -120,25 +121,7 @@ pub struct Server {
     stopping: AtomicBool,
     /// The file from which this process was started.
     binary: PathBuf,
-    /// Copies of the admin sockets, for the process that follows.
-    admin_copies: Mutex<admin::SocketCopies>,
-    /// Ends the admin interface.
-    stop_admin: Mutex<watch::Sender<bool>>,
-    /// Leaves the file of the admin socket to the process that follows; `None`: there is no file.
-    leave_admin_file: Mutex<Option<Arc<AtomicBool>>>,
-    /// The state of the backends is being given to the process that follows, or has been.
-    gives_state: AtomicBool,
-    /// The process that follows, until the rest is finished.
-    successor: Mutex<Option<Successor>>,
-    /// Another process serves: what is left here is to be finished.
-    left: Notify,
-}
-
-/// The admin socket as it was bound.
-struct AdminSocket {
-    config: config::Admin,
-    file: admin::MovableFile,
-    stopped: watch::Receiver<bool>,
+    handover: Handover,
 }
 
 /// How `run` starts.
@@ -201,7 +184,14 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
         }
         let mut begun = begun?;
         if let Some(predecessor) = &mut predecessor {
-            predecessor.take_over(&begun.server, std::mem::take(&mut begun.keeps)).await?;
+            tokio::select! {
+                // A commit that has come makes this process the one that serves, and the stop its own.
+                biased;
+                taken = predecessor.take_over(&begun.server, std::mem::take(&mut begun.keeps)) => taken?,
+                () = stop_signal(&mut begun.signals.stop) => {
+                    return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
+                }
+            }
         }
         if has_stored {
             begun.server.manager.forget(STORED);
@@ -221,22 +211,16 @@ async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
     stopping.serving();
     server.announce(sockets.http_address());
     if let Some(predecessor) = predecessor.filter(|predecessor| !predecessor.has_ended()) {
-        tokio::spawn(predecessor.take_the_rest(Arc::clone(&server)));
+        server.follow(predecessor);
     }
 
-    let stopped = lock_of(&server.stop_admin).subscribe();
-    *lock_of(&server.admin_socket) = sockets.unix_file().map(|file| AdminSocket {
-        config: server.current.load().config.process.admin.clone(),
-        file: file.clone(),
-        stopped: stopped.clone(),
-    });
+    let stopped = server.admin.stopped();
     sockets.take_http().into_iter().for_each(|port| server.serve_port(port));
     let admin = tokio::spawn(sockets.serve(Arc::clone(&server), stopped));
     server.report_ready();
     server.attend(signals).await;
     // The admin interface goes last, so that an operator sees the process until its last connection has gone.
-    *lock_of(&server.admin_copies) = admin::SocketCopies::default();
-    lock_of(&server.stop_admin).send_replace(true);
+    server.admin.end();
     server.give_up_port().await;
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
@@ -299,7 +283,7 @@ impl Server {
             bound: Mutex::default(),
             stick_table_file: Arc::default(),
             state_file,
-            admin_socket: Mutex::default(),
+            admin: AdminSocket::default(),
             alarms: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),
@@ -309,12 +293,7 @@ impl Server {
             restart: Mutex::default(),
             stopping: AtomicBool::new(false),
             binary: start::binary(),
-            admin_copies: Mutex::default(),
-            stop_admin: Mutex::new(watch::Sender::new(false)),
-            leave_admin_file: Mutex::default(),
-            gives_state: AtomicBool::new(false),
-            successor: Mutex::default(),
-            left: Notify::new(),
+            handover: Handover::default(),
         };
         Ok((Arc::new(server), first))
     }
@@ -348,29 +327,47 @@ impl Server {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
                 _ = signals.upgrade.recv() => self.spawn_upgrade(),
-                () = self.left.notified() => {
-                    table_file.abort();
-                    tokio::select! {
-                        () = self.finish_upgrade() => {}
-                        () = stop_signal(&mut signals.stop) => tokio::select! {
-                            () = self.stop() => {}
-                            () = signals.stop_again(Instant::now()) => {}
-                        },
-                    }
-                    housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
-                    return;
-                }
                 Some(()) = file_changed.recv() => self.spawn_reload(),
-                () = stop_signal(&mut signals.stop) => break,
+                () = self.handover.left() => break,
+                () = stop_signal(&mut signals.stop) => {
+                    self.handover.tell_stop();
+                    break;
+                }
             }
         }
-        self.report_stop();
         tokio::select! {
             () = self.end() => {}
-            () = signals.stop_again(Instant::now()) => tracing::warn!("told to stop twice: ending now"),
+            () = self.told_again(&mut signals) => {
+                tracing::warn!("told to stop twice: ending now");
+                self.handover.end_others();
+            }
         }
         table_file.abort();
         housekeeping.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// Ends in order, and returns when the last connection has gone. An upgrade that is under way is given up before, or
+    /// it has gone so far that the stop is the new process's.
+    async fn end(self: &Arc<Self>) {
+        self.handover.settled().await;
+        if self.handover.has_left() {
+            self.finish_upgrade().await;
+        } else {
+            self.report_stop();
+            if !self.leave_by_store().await {
+                self.stop().await;
+            }
+        }
+    }
+
+    /// Waits for another signal to stop than the first.
+    async fn told_again(&self, signals: &mut Signals) {
+        loop {
+            stop_signal(&mut signals.stop).await;
+            if self.handover.tell_stop().is_some_and(|first| !signals::is_repetition(first)) {
+                return;
+            }
+        }
     }
 
     /// Lines that the access log has lost so far.
@@ -386,7 +383,7 @@ impl Server {
         let server = Arc::clone(self);
         tokio::spawn(async move {
             drop(server.reload_file(None).await);
-            server.renew_admin_socket();
+            server.admin.renew(&server);
         });
     }
 
@@ -394,18 +391,6 @@ impl Server {
     fn spawn_upgrade(self: &Arc<Self>) {
         let server = Arc::clone(self);
         tokio::spawn(async move { server.upgrade_to(None).await });
-    }
-
-    /// Binds the admin socket again if its file was deleted, as a program that cleans folders may do. A signal is then
-    /// the only way to reach the process.
-    fn renew_admin_socket(self: &Arc<Self>) {
-        let mut socket = lock_of(&self.admin_socket);
-        let Some(admin) = socket.as_mut().filter(|socket| !socket.file.is_there()) else { return };
-        let path = admin.file.path();
-        match self.bind_again(admin, &path) {
-            Ok(()) => tracing::warn!("the file of the admin socket was gone: bound {} again", path.display()),
-            Err(error) => tracing::error!("the file of the admin socket is gone: {error}"),
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,15 +59,10 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     if folder.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(mode).create(folder).map_err(failed) }
 }
 
-/// Writes a new file and puts it in the place of `path`, when it is whole and on the disk. Only its owner can read it. An
-/// unfinished file has one name, so a crash leaves at most one, which the next write removes; for one `path` there is
-/// one call at a time.
-pub(super) fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    replace_unless(path, UNFINISHED, write, || false).map(drop)
-}
-
-/// Does the same by an unfinished file with this suffix; false: `keeps` became true meanwhile, and the file stays.
-pub(super) fn replace_unless(
+/// Writes a new file and puts it in the place of `path`, when it is whole and on the disk; false: `keeps` became true
+/// meanwhile, and the file stays. Only its owner can read it. An unfinished file has one name, with this suffix, so a
+/// crash leaves at most one, which the next write removes. Of two calls for one name the last one to begin counts.
+pub(super) fn replace(
     path: &Path,
     suffix: &str,
     write: impl FnOnce(&File) -> io::Result<()>,
@@ -83,12 +78,23 @@ pub(super) fn replace_unless(
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     write(&file)?;
     file.sync_all()?;
-    if keeps() {
+    let keeps = keeps();
+    // The disk may have taken long, and another process may have begun a file of this name meanwhile.
+    if !is_at(&file, &unfinished) {
+        return if keeps { Ok(false) } else { Err(io::Error::other("another process writes the file")) };
+    }
+    if keeps {
         let _ = fs::remove_file(&unfinished);
         return Ok(false);
     }
     fs::rename(&unfinished, path)?;
     Ok(true)
+}
+
+/// True if this open file is the one at the path.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |there: fs::Metadata| (there.dev(), there.ino());
+    file.metadata().ok().map(identity).is_some_and(|own| path.symlink_metadata().ok().map(identity) == Some(own))
 }
 
 /// The name of another file beside this one. The suffix follows the whole name, because the files of two instances may
@@ -221,6 +227,27 @@ mod tests {
 
     fn judged(path: &Path, is_socket: bool) -> Option<String> {
         judge(&WrittenFile { object: String::new(), key: "bind", element: None, path, is_socket })
+    }
+
+    #[test]
+    fn a_write_that_took_long_leaves_alone_what_another_process_has_begun_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let unfinished = with_suffix(&path, UNFINISHED);
+        for keeps in [false, true] {
+            // What the write of another process does while this one waits for the disk.
+            let meanwhile = |_: &File| {
+                fs::remove_file(&unfinished)?;
+                fs::write(&unfinished, "of another")
+            };
+            let replaced = replace(&path, UNFINISHED, meanwhile, || keeps);
+            assert_eq!(replaced.ok(), keeps.then_some(false));
+            assert_eq!(fs::read(&unfinished).unwrap(), b"of another", "{keeps}");
+            assert!(!path.exists());
+        }
+        assert!(replace(&path, UNFINISHED, |mut file| io::Write::write_all(&mut file, b"whole"), || false).unwrap());
+        assert!(!replace(&path, UNFINISHED, |_| Ok(()), || true).unwrap());
+        assert_eq!((fs::read(&path).unwrap(), unfinished.exists()), (b"whole".to_vec(), false));
     }
 
     #[test]

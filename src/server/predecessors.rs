@@ -131,7 +131,7 @@ impl Server {
         let mut shares = true;
         loop {
             let path = socket.clone();
-            let own = lock_of(&self.admin_socket).as_ref().map(|admin| admin.file.path()).unwrap_or_default();
+            let own = self.admin.path().unwrap_or_default();
             let seen = tokio::task::spawn_blocking(move || look(&path, &own)).await.unwrap_or_default();
             // A process that does not reply in time may still listen, and is shown as it was.
             let listens = |seen: &SeenProcess| seen.reply.as_ref().is_none_or(|(_, listening)| *listening > 0);

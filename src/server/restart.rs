@@ -14,10 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::lock::{HeldElsewhere, InstanceLock};
-use super::{ADMIN_PATIENCE, AdminSocket, Server, lock_of, own_files};
+use super::{ADMIN_PATIENCE, Server, lock_of};
 use crate::admin;
-use crate::admin::moved::{HeldAddresses, SuccessorStage, moved_path};
-use crate::config;
+use crate::admin::moved::{HeldAddresses, SuccessorStage};
 use crate::detached::{self, Patience};
 use crate::metrics::status::{DrainingProcess, ProcessStatus};
 
@@ -66,18 +65,21 @@ impl Server {
             self.with_table_file(move || file.share(&path)).await;
         }
         if !has_moved {
-            self.move_admin_socket();
+            self.admin.step_aside(self, false);
         }
         self.give_up_port().await;
         let gave_up = lock_of(&self.lock).take().map(InstanceLock::give_up).is_some();
         lock_of(&self.restart).gave_up_lock = gave_up;
+        if gave_up {
+            tracing::info!("the next process can start now");
+        }
         if gave_up { BEGIN_WINDOW } else { Duration::ZERO }
     }
 
     /// Gives up the HTTP port. Replies that are under way are finished.
     pub(super) async fn give_up_port(&self) {
         // A copy for a process that follows keeps the port open as well.
-        lock_of(&self.admin_copies).http = None;
+        self.admin.give_up_port();
         let http = lock_of(&self.restart).http.take();
         if let Some(ServedPort { stop, mut served }) = http {
             let _ = stop.send(true);
@@ -89,32 +91,17 @@ impl Server {
         }
     }
 
-    /// Makes room for the process that has taken over by an upgrade: it has the lock and the sockets of the admin
-    /// interface, and this one has an admin socket beside it until its end.
-    pub(super) async fn give_way(self: &Arc<Self>) {
+    /// Makes room for the process that has taken over by an upgrade: files and lock are that one's, and the admin path as
+    /// well. This process has an admin socket beside it until its end. `shares_admin`: the other process serves the same
+    /// admin socket.
+    pub(super) async fn give_way(self: &Arc<Self>, shares_admin: bool) {
         lock_of(&self.restart).stopping = Some(Instant::now());
-        if let Some(left) = &*lock_of(&self.leave_admin_file) {
-            left.store(true, Relaxed);
-        }
-        *lock_of(&self.admin_copies) = admin::SocketCopies::default();
-        let (state_file, table_file) = (Arc::clone(&self.state_file), Arc::clone(&self.stick_table_file));
-        self.with_table_file(move || {
-            state_file.close();
-            table_file.leave();
-        })
-        .await;
+        self.state_file.close();
+        self.stick_table_file.leave();
         // Dropped and not unlocked: the next process has a copy of it.
         *lock_of(&self.lock) = None;
-        let stop = std::mem::replace(&mut *lock_of(&self.stop_admin), watch::Sender::new(false));
-        stop.send_replace(true);
         self.give_up_port().await;
-        let mut socket = lock_of(&self.admin_socket);
-        let Some(admin) = socket.as_mut() else { return };
-        admin.stopped = lock_of(&self.stop_admin).subscribe();
-        let moved = moved_path(&admin.file.path(), std::process::id());
-        if let Err(error) = self.bind_again(admin, &moved) {
-            tracing::error!("the admin socket cannot be bound at {}: {error}", moved.display());
-        }
+        self.admin.step_aside(self, shares_admin);
     }
 
     /// Does what may have to wait for a write that is under way. A disk that does not answer is not waited for.
@@ -123,41 +110,6 @@ impl Server {
         if let Err(unfinished) = detached::finished_within("stick_table", PATIENCE, work).await {
             tracing::warn!("the files of this process: {unfinished}");
         }
-    }
-
-    /// Moves the admin socket beside its path, where operators find this process until its end.
-    fn move_admin_socket(self: &Arc<Self>) {
-        let mut socket = lock_of(&self.admin_socket);
-        let Some(admin) = socket.as_mut() else { return };
-        let moved = moved_path(&admin.file.path(), std::process::id());
-        let done = match admin.file.is_there() {
-            true => admin.file.rename_to(&moved).map_err(|error| error.to_string()),
-            false => self.bind_again(admin, &moved),
-        };
-        match done {
-            Ok(()) => tracing::info!(
-                "the next process can start now; the admin socket of this one is {} until its end",
-                moved.display()
-            ),
-            Err(error) => tracing::error!("the admin socket cannot move to {}: {error}", moved.display()),
-        }
-    }
-
-    /// Binds the admin socket at a path, in the place of one without a file.
-    pub(super) fn bind_again(self: &Arc<Self>, admin: &mut AdminSocket, path: &std::path::Path) -> Result<(), String> {
-        own_files::make_folder(path, own_files::OPEN).map_err(|error| error.to_string())?;
-        let config = config::Admin { http: None, socket: Some(path.to_owned()), ..admin.config.clone() };
-        let sockets = admin::Sockets::bind(&config).map_err(|error| error.to_string())?;
-        if let Some(bound) = sockets.unix_file() {
-            admin.file.clone_from(bound);
-        }
-        match sockets.copies(&config) {
-            Ok(copies) => lock_of(&self.admin_copies).unix = copies.unix,
-            Err(error) => tracing::warn!("the admin socket cannot be given over: {error}"),
-        }
-        *lock_of(&self.leave_admin_file) = sockets.leave_file();
-        tokio::spawn(sockets.serve(Arc::clone(self), admin.stopped.clone()));
-        Ok(())
     }
 
     /// True while listeners stay open for a next process that starts.
@@ -181,7 +133,7 @@ impl Server {
             }
             SuccessorStage::Serving => {
                 tracing::info!("another process serves new clients");
-                self.with_table_file(move || server.stick_table_file.leave()).await;
+                server.stick_table_file.leave();
             }
             SuccessorStage::Failed => tracing::warn!("the process that started beside this one has failed"),
         }

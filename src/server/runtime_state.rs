@@ -15,6 +15,7 @@ use crate::config;
 use crate::pool::health::{CheckHistory, CheckState, ClockMs, Ejection};
 use crate::pool::{Backend, CheckResults, DrainTimes, Pool};
 use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreAway};
 use crate::tls::TicketSecrets;
 
 /// Number of the format.
@@ -32,6 +33,9 @@ pub(super) struct RuntimeState {
     /// Random keys of session tickets; never in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     tickets: Option<RuntimeTickets>,
+    /// The shared store while its circuit breaker is open; never in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<RuntimeStore>,
 }
 
 /// The backends of a pool that are not as the configuration alone would have them.
@@ -96,6 +100,15 @@ struct RuntimeChecks {
     complaint: String,
 }
 
+/// A shared store to which no request is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct RuntimeStore {
+    /// Address, without user and password.
+    place: String,
+    complaint: String,
+}
+
 /// Random keys of session tickets.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -128,6 +141,7 @@ impl RuntimeState {
             written_unix_ms: clocks.unix_ms,
             pools: pools.filter(|pool| !pool.backends.is_empty()).collect(),
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
+            store: None,
         }
     }
 
@@ -162,9 +176,22 @@ impl RuntimeState {
         lines
     }
 
+    /// The same state with that of the shared store.
+    pub(super) fn with_store(self, store: &Store) -> Self {
+        let away = store.away().map(|StoreAway { place, complaint }| RuntimeStore { place, complaint });
+        Self { store: away, ..self }
+    }
+
+    /// Has the shared store begin with an open circuit breaker if it had one.
+    pub(super) fn resume_store(&self, store: &Store) {
+        if let Some(RuntimeStore { place, complaint }) = self.store.clone() {
+            store.resume(StoreAway { place, complaint });
+        }
+    }
+
     /// The part that a restart takes over: commands and ejections. Checks are made anew, and keys are for no file.
     pub(super) fn for_file(&self) -> Self {
-        let mut state = Self { tickets: None, ..self.clone() };
+        let mut state = Self { tickets: None, store: None, ..self.clone() };
         for pool in &mut state.pools {
             pool.backends.iter_mut().for_each(|backend| backend.checks = None);
             pool.backends.retain(RuntimeBackend::is_special);

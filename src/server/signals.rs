@@ -33,16 +33,11 @@ impl Signals {
             _ignored: signal(SignalKind::alarm())?,
         })
     }
+}
 
-    /// Waits for another signal to stop than the one that was received at `first`.
-    pub(super) async fn stop_again(&mut self, first: Instant) {
-        loop {
-            stop_signal(&mut self.stop).await;
-            if first.elapsed() >= REPETITION {
-                return;
-            }
-        }
-    }
+/// True if a signal to stop that comes now repeats the one that was received at `first`.
+pub(super) fn is_repetition(first: Instant) -> bool {
+    first.elapsed() < REPETITION
 }
 
 /// Waits for one of the signals to stop.

@@ -12,7 +12,7 @@ use super::predecessors::Predecessors;
 use super::signals::Signals;
 use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
-use super::{EXIT_CONFIG, RunOptions, Server, StartError, files, lock_of};
+use super::{EXIT_CONFIG, RunOptions, Server, StartError, files};
 use crate::access_log::{self, Messages};
 use crate::admin;
 use crate::config::{Config, LogFormat, LogLevel};
@@ -54,15 +54,13 @@ pub(super) async fn begin(
         Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
     };
     start_logging(&read.config);
-    let lock = match predecessor.as_mut().and_then(|predecessor| predecessor.lock.take()) {
-        Some(lock) if read.config.process.admin.socket.is_some() => Some(InstanceLock::inherited(lock)),
-        _ => InstanceLock::take(&read.config)?,
-    };
+    let inherited = predecessor.as_mut().and_then(|predecessor| predecessor.lock.take());
+    let lock = InstanceLock::take_over(&read.config, inherited)?;
     // Before anything is bound, so that a signal during the start is not lost.
     let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
-    let copies = predecessor.as_mut().map(|predecessor| std::mem::take(&mut predecessor.admin)).unwrap_or_default();
-    let sockets = admin::Sockets::take_over(&read.config.process.admin, copies)
-        .map_err(|error| StartError::unavailable("admin", error))?;
+    let admin = &read.config.process.admin;
+    let copies = predecessor.as_mut().map(|predecessor| predecessor.take_admin(admin)).unwrap_or_default();
+    let sockets = admin::Sockets::take_over(admin, copies).map_err(|error| StartError::unavailable("admin", error))?;
     let stopping = match predecessor {
         None => Predecessors::greet(&read.config),
         Some(_) => Predecessors::default(),
@@ -70,8 +68,7 @@ pub(super) async fn begin(
     let beside = Beside { predecessor, stopping: &stopping, passed };
     let (server, first) = Server::new(path, options, read, identity, lock, beside)?;
     let admin = &first.snapshot.config.process.admin;
-    *lock_of(&server.admin_copies) = sockets.copies(admin).map_err(|error| StartError::unavailable("admin", error))?;
-    *lock_of(&server.leave_admin_file) = sockets.leave_file();
+    server.admin.note(&sockets, admin).map_err(|error| StartError::unavailable("admin", error))?;
     let keeps = server.listen_sockets.lock().await.kept_on();
     Ok(Begun { server, first, sockets, signals, keeps, stopping })
 }

@@ -5,9 +5,10 @@
 //! write at a time, and only its owner can read it; after the last write nothing is written, because the file belongs to
 //! the next process from then on; a damaged file costs its contents and nothing else.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const FILE_MAX: u64 = 16 << 20;
 /// How long a command and the stop wait for the disk.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Why nothing is written any more.
+const STOPPING: &str = "the process is stopping";
+
 /// Where the file may be: beside the stick-table file, or beside the admin socket. The first place is that of this
 /// configuration; the second one counts for what a process without a stick-table file has left.
 fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
@@ -34,7 +38,12 @@ fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
 
 /// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.
 #[derive(Debug, Default)]
-pub(super) struct StateFile(Mutex<Writing>, Mutex<TableFileReport>);
+pub(super) struct StateFile {
+    writing: Mutex<Writing>,
+    report: Mutex<TableFileReport>,
+    /// The file belongs to the next process, also during a write that is under way.
+    is_closed: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Writing {
@@ -42,8 +51,6 @@ struct Writing {
     files: Vec<PathBuf>,
     /// True if a file holds state, so that the end of it must be written, too.
     holds_state: bool,
-    /// True once the file belongs to the next process.
-    is_closed: bool,
 }
 
 impl StateFile {
@@ -92,14 +99,15 @@ impl StateFile {
 
     /// Where the file is, and how the writes went so far; `None`: there is no place for it.
     pub(super) fn report(&self, config: &Config) -> Option<(PathBuf, TableFileReport)> {
-        Some((places(config).next()?, lock_of(&self.1).clone()))
+        Some((places(config).next()?, lock_of(&self.report).clone()))
     }
 
     /// Writes the state of now; the error is why a restart will not know it.
     pub(super) fn write(&self, snapshot: &Snapshot) -> Result<(), String> {
         let mut writing = self.lock();
-        if writing.is_closed {
-            return Err("the process is stopping".to_owned());
+        let is_closed = || self.is_closed.load(Relaxed);
+        if is_closed() {
+            return Err(STOPPING.to_owned());
         }
         let Some(path) = places(&snapshot.config).next() else { return Ok(()) };
         let state = RuntimeState::of(snapshot, clock::now_ms(), clock::unix_ms()).for_file();
@@ -107,11 +115,13 @@ impl StateFile {
             return Ok(());
         }
         let text = state.to_json() + "\n";
-        let written = own_files::replace(&path, |mut file| file.write_all(text.as_bytes()));
-        let mut report = lock_of(&self.1);
+        let write = |mut file: &File| file.write_all(text.as_bytes());
+        let written = own_files::replace(&path, own_files::UNFINISHED, write, is_closed);
+        let mut report = lock_of(&self.report);
         let before = std::mem::take(&mut report.complaint);
         match written {
-            Ok(()) => {
+            Ok(false) => Err(STOPPING.to_owned()),
+            Ok(true) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     tracing::info!("state file {} is written again", path.display());
@@ -146,12 +156,12 @@ impl StateFile {
 
     /// Writes nothing any more: the file belongs to another process.
     pub(super) fn close(&self) {
-        self.lock().is_closed = true;
+        self.is_closed.store(true, Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
         // A write that panicked left at most an unfinished file.
-        lock_of(&self.0)
+        lock_of(&self.writing)
     }
 }
 
@@ -179,7 +189,6 @@ fn read(path: &Path) -> Result<Option<RuntimeState>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -251,6 +260,18 @@ mod tests {
         assert!(file.write(&before).is_err(), "and a command says so");
         assert!(file.write_last(&before).is_err());
         assert!(!folder.path().join("table.state").exists());
+    }
+
+    #[test]
+    fn a_file_is_closed_also_while_a_write_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(folder.path());
+        let file = StateFile::start(&snapshot, false);
+        drain(&snapshot);
+        let hangs = file.lock();
+        file.close();
+        drop(hangs);
+        assert!(file.write(&snapshot).is_err() && !folder.path().join("table.state").exists());
     }
 
     #[test]

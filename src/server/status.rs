@@ -115,7 +115,7 @@ impl Control for Server {
     }
 
     async fn order(&self, pool: &str, backend: &str, order: AdminState) -> Result<String, String> {
-        if self.gives_state.load(Relaxed) {
+        if self.handover.gives_state() {
             return Err("another process takes over: give the command to that one".into());
         }
         let snapshot = self.current.load_full();

@@ -21,6 +21,10 @@ const SPREAD: Duration = Duration::from_secs(5);
 /// backlog that a connection limit keeps out needs more.
 const LISTENERS_MIN: Duration = Duration::from_secs(1);
 
+/// How much longer the stop waits for processes before this one than for its own connections: they are told a moment
+/// later.
+const TAIL_RESERVE: Duration = Duration::from_secs(2);
+
 /// How often the stop looks whether the last connection has gone.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -30,9 +34,12 @@ pub(super) fn longest(process: &config::Process) -> Duration {
 }
 
 impl Server {
-    /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left.
+    /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left, neither here nor
+    /// in the processes before this one that still finish conversations: a service manager kills those with this one.
     pub(super) async fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Relaxed);
+        let tails_until = Instant::now() + longest(&self.current.load().config.process) + TAIL_RESERVE;
+        self.handover.tails().stop();
         self.readings.give_up();
         // Before the next process can start. A failure is in the log.
         let _ = self.keep_state(true).await;
@@ -57,6 +64,7 @@ impl Server {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
+        self.handover.tails().ended(tails_until).await;
     }
 
     /// Closes connections at an even pace: the share that is left is the share of [`SPREAD`] that is left.

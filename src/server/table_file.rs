@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,13 @@ pub(super) fn load(path: &Path, snapshot: &Arc<Snapshot>) {
     let load = move || load_here(&file, &of_thread);
     if let Err(unfinished) = detached::within("stick_table", FOR_A_FILE, load) {
         tracing::warn!("stick-table file {}: {unfinished}; some clients may not be known", path.display());
+    }
+}
+
+/// Does the same with the file that the snapshot itself names, if it names one.
+pub(super) fn load_own(snapshot: &Arc<Snapshot>) {
+    if let Some(path) = &snapshot.config.process.stick_table_file {
+        load(path, snapshot);
     }
 }
 
@@ -105,6 +113,8 @@ fn report(section: &LoadedSection) {
 pub(super) struct TableFileWriter {
     /// Held by the thread that writes.
     ownership: Mutex<Ownership>,
+    /// The file is a next process's, and this one leaves it alone, also with a write that is under way.
+    is_left: AtomicBool,
     report: Mutex<TableFileReport>,
     /// A write that was given up; its thread may go on.
     stuck: Mutex<Option<Unfinished>>,
@@ -118,7 +128,7 @@ enum Ownership {
     Own,
     /// This process stops, and another may write the file. `Some`: the file that this process has seen last.
     Shared(Option<FileIdentity>),
-    /// The file is a next process's, and this one leaves it alone.
+    /// Another process has written the file.
     Lost,
 }
 
@@ -199,23 +209,24 @@ impl TableFileWriter {
         }
     }
 
-    /// Leaves the file to a next process that serves clients, after a write that is under way.
+    /// Leaves the file to a next process that serves clients. A write that is under way comes to nothing.
     pub(super) fn leave(&self) {
-        *self.ownership.lock().unwrap_or_else(PoisonError::into_inner) = Ownership::Lost;
+        self.is_left.store(true, Relaxed);
     }
 
     /// Writes the entries of every stick table, after a write that is under way. False: the file is another process's.
     pub(super) fn store(&self, path: &Path, snapshot: &Snapshot) -> io::Result<bool> {
         // A write that panicked left at most an unfinished file.
         let mut ownership = self.ownership.lock().unwrap_or_else(PoisonError::into_inner);
-        if ownership.is_lost(path) {
+        let is_lost = |ownership: &mut Ownership| self.is_left.load(Relaxed) || ownership.is_lost(path);
+        if is_lost(&mut ownership) {
             return Ok(false);
         }
         // A process that stops has an unfinished file of its own, beside that of the next.
         let suffix = if matches!(*ownership, Ownership::Own) { own_files::UNFINISHED } else { ".last" };
         let write = |file: &File| write_to(SteadyFile { file, unsynced: 0 }, snapshot);
         // The disk may have taken long, and the next process may have been faster.
-        if !own_files::replace_unless(path, suffix, write, || ownership.is_lost(path))? {
+        if !own_files::replace(path, suffix, write, || is_lost(&mut ownership))? {
             return Ok(false);
         }
         if let Ownership::Shared(seen) = &mut *ownership {
@@ -332,6 +343,17 @@ remember = "1d"
         new.leave();
         new.share(&path);
         assert!(!new.store(&path, &snapshot).unwrap(), "another process serves, which has not written it yet");
+    }
+
+    #[test]
+    fn a_file_is_left_to_the_next_process_also_while_a_write_of_this_one_hangs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stick-table");
+        let (snapshot, writer) = (snapshot(None), TableFileWriter::default());
+        let hangs = writer.ownership.lock().unwrap();
+        writer.leave();
+        drop(hangs);
+        assert!(!writer.store(&path, &snapshot).unwrap() && !path.exists());
     }
 
     #[test]

@@ -71,6 +71,17 @@ pub struct Store {
     reconfigure: mpsc::UnboundedSender<Reconfigure>,
     /// The task that is not started yet; `None` once its thread runs.
     task: Mutex<Option<StoreTask>>,
+    /// The store that another process has found away; `None` once a configuration is in force.
+    resumed: Mutex<Option<StoreAway>>,
+}
+
+/// A store with an open circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreAway {
+    /// Address of the store, without user or password.
+    pub place: String,
+    /// What is wrong with it.
+    pub complaint: String,
 }
 
 /// State that conversations and the task share.
@@ -152,12 +163,14 @@ impl Store {
         let (requests, received) = mpsc::channel(ROOM);
         let (reconfigure, reconfigurations) = mpsc::unbounded_channel();
         let task = StoreTask::new(Arc::clone(&shared), current, received, reconfigurations);
-        Self { shared, requests, reconfigure, task: Mutex::new(Some(task)) }
+        Self { shared, requests, reconfigure, task: Mutex::new(Some(task)), resumed: Mutex::default() }
     }
 
     /// Uses this store from now on, or none. Waits a moment for the first connection, so that requests of clients known
-    /// only to the store find it connected. A store that cannot be reached is no error.
+    /// only to the store find it connected; not for one that another process has found away a moment ago. A store that
+    /// cannot be reached is no error.
     pub async fn adopt(&self, access: Option<Arc<Access>>) {
+        let is_away = self.take_resumed(access.as_deref());
         {
             let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
             if access.is_none() && task.is_some() {
@@ -171,9 +184,32 @@ impl Store {
             }
         }
         let (tried, answer) = oneshot::channel();
-        if self.reconfigure.send(Reconfigure { access, tried }).is_ok() {
+        if self.reconfigure.send(Reconfigure { access, tried }).is_ok() && !is_away {
             let _ = tokio::time::timeout(PATIENCE, answer).await;
         }
+    }
+
+    /// The store while its circuit breaker is open, for a process that follows.
+    pub fn away(&self) -> Option<StoreAway> {
+        let resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_open = self.look() == BreakerState::Open;
+        let (place, complaint) = self.place_and_complaint();
+        resumed.or(is_open.then_some(StoreAway { place, complaint }))
+    }
+
+    /// Begins with what the process before has found, once that store is configured here, too.
+    pub fn resume(&self, away: StoreAway) {
+        *self.resumed.lock().unwrap_or_else(PoisonError::into_inner) = Some(away);
+    }
+
+    /// True if the store with this access is known to be away. Its complaint is in the log already.
+    fn take_resumed(&self, access: Option<&Access>) -> bool {
+        let resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_it = |(access, away): &(&Access, StoreAway)| access.config.to_string() == away.place;
+        let Some((_, away)) = access.zip(resumed).filter(is_it) else { return false };
+        self.shared.breaker.open();
+        self.shared.set_status(|status| status.complaint = away.complaint);
+        true
     }
 
     /// Starts the thread. The control runtime is not used: its other work may take longer than the budget of a request.

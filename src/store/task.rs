@@ -417,7 +417,7 @@ impl StoreTask {
 }
 
 impl StoreShared {
-    fn set_status<T>(&self, what: impl FnOnce(&mut super::StatusText) -> T) -> T {
+    pub(super) fn set_status<T>(&self, what: impl FnOnce(&mut super::StatusText) -> T) -> T {
         what(&mut self.status_text.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 

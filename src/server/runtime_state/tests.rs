@@ -284,6 +284,22 @@ fn ticket_keys_go_over_an_upgrade_and_are_in_no_file() {
     }
 }
 
+#[test]
+fn an_open_breaker_of_the_store_goes_over_an_upgrade_and_is_in_no_file() {
+    let store = Store::new(Arc::new(crate::snapshot::Current::new(Arc::new(three()))));
+    assert_eq!(RuntimeState::of(&three(), NOW_MS, UNIX_MS).with_store(&store).store, None, "there is no store");
+    let away = RuntimeStore { place: "redis://10.0.0.1:6379".into(), complaint: "timed out".into() };
+    let state = RuntimeState { store: Some(away.clone()), ..RuntimeState::of(&three(), NOW_MS, UNIX_MS) };
+    let text = state.to_json();
+    assert!(
+        text.contains("\"store\": {\n    \"place\": \"redis://10.0.0.1:6379\",\n    \"complaint\": \"timed out\"\n  }")
+    );
+    assert_eq!(state.for_file().store, None);
+    let read = RuntimeState::from_json(&text).unwrap();
+    read.resume_store(&store);
+    assert_eq!(RuntimeState::default().with_store(&store).store, Some(away), "before it is tried again");
+}
+
 /// The first format: a text as the first version wrote it, which every later version reads.
 const FIRST: &str = r#"{
   "version": 1,

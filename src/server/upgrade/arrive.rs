@@ -1,9 +1,11 @@
 //! The process that follows: takes over what another process gives it, and accepts once that one has stopped.
 //!
-//! The steps are in `mod.rs`. Invariant: a pair is acknowledged before it is touched, so the other process never goes
-//! on with a pair that this one has read from; and if the other process ends too early, this one serves what it has.
+//! The steps are in `mod.rs`. Invariants: a pair is acknowledged before it is touched, so the other process never goes
+//! on with a pair that this one has read from; if the other process ends too early, this one serves what it has, and if
+//! it has only given up, this one ends.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +16,13 @@ use tokio::time::timeout;
 
 use super::ENVIRONMENT;
 use super::channel::{Channel, ChannelError, Message, open_sealed};
-use super::messages::{Addresses, Commit, Committed, Hello, Kind, Ready, Refused, State, Taken};
-use super::pairs::Intake;
+use super::messages::{Addresses, Commit, Committed, Earlier, Hello, Kind, Ready, Refused, State, Taken};
+use super::pairs::{Departed, Intake};
+use super::peer::PeerProcess;
+use super::tails::Tail;
 use crate::admin::SocketCopies;
 use crate::clock;
+use crate::config;
 use crate::server::listen_sockets::Inherited;
 use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, StartError, descriptors, in_force, table_file};
@@ -26,18 +31,27 @@ use crate::sticky::table::Secret;
 /// How long the old process may take to say what it has.
 const STATE_MAX: Duration = Duration::from_secs(30);
 
+/// How long a process that has closed its end of the channel may take to end. One that lives longer has given up the
+/// upgrade, and serves.
+const END_MAX: Duration = Duration::from_secs(2);
+
 /// The process before this one.
 pub(in crate::server) struct Predecessor {
     channel: Channel,
+    process: Arc<PeerProcess>,
     hello: Hello,
     secret: Option<Secret>,
     runtime: Value,
+    /// The file of its admin socket is not this process's.
+    leaves_admin_socket: bool,
+    /// What its pairs belong to that the configuration does not have any more.
+    departed: Departed,
     /// Its listening sockets; empty once they are taken.
     pub(in crate::server) addresses: Vec<Inherited>,
     /// Its lock; `None` once it is taken.
     pub(in crate::server) lock: Option<OwnedFd>,
     /// Its admin sockets; empty once they are taken.
-    pub(in crate::server) admin: SocketCopies,
+    admin: SocketCopies,
 }
 
 impl Predecessor {
@@ -47,15 +61,12 @@ impl Predecessor {
             return Ok(None);
         }
         let failed = |error: ChannelError| StartError::unavailable("upgrade", error);
-        let received = async {
-            let channel = Channel::new(take_standard_input()?)?;
-            Self::receive(channel).await
-        };
+        let channel = take_standard_input().and_then(Channel::new).map_err(|error| failed(error.into()))?;
+        let process = PeerProcess::of(&channel).map_err(failed)?;
         let late = |_| Err(ChannelError::Malformed("no state in time"));
-        match timeout(STATE_MAX, received).await.unwrap_or_else(late) {
+        match timeout(STATE_MAX, Self::receive(channel)).await.unwrap_or_else(late) {
             Ok(predecessor) => Ok(Some(predecessor)),
-            // It would have killed this process before it gave up.
-            Err(ChannelError::Closed) => {
+            Err(ChannelError::Closed) if process.ends_within(END_MAX).await => {
                 eprintln!("sessile: upgrade: the process before has ended and left nothing; this one starts by itself");
                 Ok(None)
             }
@@ -94,22 +105,34 @@ impl Predecessor {
             .then(|| format!("restart: the connections that process {pid} has left for this one end with it"))
     }
 
-    async fn receive(channel: Channel) -> Result<Self, ChannelError> {
-        let mut predecessor = Self {
+    /// The process at the other end of a channel, which has given nothing yet.
+    fn at(channel: Channel) -> Result<Self, ChannelError> {
+        let process = if channel.is_queue() { PeerProcess::ended(0) } else { PeerProcess::of(&channel)? };
+        Ok(Self {
+            process: Arc::new(process),
             channel,
             hello: Hello::default(),
             secret: None,
             runtime: Value::Null,
+            leaves_admin_socket: false,
+            departed: Departed::default(),
             addresses: Vec::new(),
             lock: None,
             admin: SocketCopies::default(),
-        };
+        })
+    }
+
+    async fn receive(channel: Channel) -> Result<Self, ChannelError> {
+        let mut predecessor = Self::at(channel)?;
         // Addresses that need several messages come in several parts.
         let mut addresses = BTreeMap::<u32, Inherited>::new();
         loop {
             let message = predecessor.channel.receive().await?;
             if message.kind == Kind::Hello as u16 {
                 predecessor.hello = message.read()?;
+                if predecessor.has_ended() {
+                    predecessor.process = Arc::new(PeerProcess::ended(predecessor.hello.pid));
+                }
                 if let Err(none) = predecessor.hello.common() {
                     predecessor.refuse(&[none]).await;
                     return Err(ChannelError::Malformed("no version of the protocol that is spoken here"));
@@ -151,6 +174,13 @@ impl Predecessor {
         self.secret.clone()
     }
 
+    /// Takes its admin sockets, for a process with this configuration.
+    pub(in crate::server) fn take_admin(&mut self, config: &config::Admin) -> SocketCopies {
+        let copies = std::mem::take(&mut self.admin);
+        self.leaves_admin_socket = copies.unix.as_ref().is_some_and(|(_, path)| config.socket.as_ref() != Some(path));
+        copies
+    }
+
     /// Tells why this process cannot serve; the other one goes on.
     pub(in crate::server) async fn refuse(&self, problems: &[String]) {
         // Without a receiver the other process has gone.
@@ -162,19 +192,29 @@ impl Predecessor {
     }
 
     /// Says that this process could serve, takes pairs, and returns when it is to accept. `keeps`: numbers of the
-    /// addresses that it goes on to serve.
-    pub(in crate::server) async fn take_over(&mut self, server: &Server, keeps: Vec<u32>) -> Result<(), StartError> {
-        match self.take_until_commit(server, keeps).await {
+    /// addresses that it goes on to serve. Dropping this before is an end that the other process survives.
+    pub(in crate::server) async fn take_over(
+        &mut self,
+        server: &Arc<Server>,
+        keeps: Vec<u32>,
+    ) -> Result<(), StartError> {
+        let taken = async {
+            let (descriptors, leaves_admin_socket) = (descriptors::limit(), self.leaves_admin_socket);
+            self.send(Kind::Ready, &Ready { keeps, descriptors, leaves_admin_socket }).await?;
+            while !self.take(self.channel.receive().await?, server).await? {}
+            Ok(())
+        };
+        match taken.await {
             Ok(()) if self.has_ended() => {
                 let (open, pid) = (server.workers.open(), self.hello.pid);
                 tracing::info!("restart: {open} connections of process {pid} go on here");
                 Ok(())
             }
             Ok(()) => Ok(()),
-            Err(ChannelError::Closed) => {
+            Err(ChannelError::Closed) if self.process.ends_within(END_MAX).await => {
+                let pid = self.process.pid();
                 tracing::warn!(
-                    "upgrade: process {} has ended before it had given everything; this one serves what it has",
-                    self.hello.pid
+                    "upgrade: process {pid} has ended before it had given everything; this one serves what it has"
                 );
                 server.take_what_is_left(&self.runtime);
                 Ok(())
@@ -188,45 +228,49 @@ impl Predecessor {
         }
     }
 
-    async fn take_until_commit(&mut self, server: &Server, keeps: Vec<u32>) -> Result<(), ChannelError> {
-        self.send(Kind::Ready, &Ready { keeps, descriptors: descriptors::limit() }).await?;
-        let mut intake = server.intake();
+    /// Takes what comes after the commit, until the other process has ended. Returns the channel once this process leaves,
+    /// too: the rest is the next one's.
+    async fn take_the_rest(mut self, server: Arc<Server>) -> Option<Channel> {
+        let pid = self.process.pid();
         loop {
-            let message = self.channel.receive().await?;
-            if message.kind == Kind::Pairs as u16 {
-                self.take_pairs(&mut intake, message, server).await?;
-            } else if message.kind == Kind::Commit as u16 {
-                return self.commit(server, message).await;
+            let taken = tokio::select! {
+                biased;
+                // Between two messages, and never within one.
+                () = server.handover.left() => return Some(self.channel),
+                received = self.channel.receive() => match received {
+                    Ok(message) => self.take(message, &server).await,
+                    Err(error) => Err(error),
+                },
+            };
+            match taken {
+                Ok(_) => {}
+                Err(ChannelError::Closed) => {
+                    tracing::info!("upgrade: process {pid} has ended");
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!("upgrade: connections stay with process {pid}: {error}");
+                    return None;
+                }
             }
         }
     }
 
-    /// Takes pairs that were still connecting at the commit, until the other process has ended.
-    pub(in crate::server) async fn take_the_rest(self, server: Arc<Server>) {
-        let mut intake = server.intake();
-        loop {
-            let taken = match self.channel.receive().await {
-                Ok(message) if message.kind == Kind::Pairs as u16 => {
-                    self.take_pairs(&mut intake, message, &server).await
-                }
-                Ok(_) => Ok(()),
-                Err(error) => Err(error),
-            };
-            match taken {
-                Ok(()) => {}
-                Err(ChannelError::Closed) => break,
-                Err(error) => {
-                    tracing::warn!("upgrade: connections stay with process {}: {error}", self.hello.pid);
-                    return;
-                }
-            }
+    /// Takes what a message gives; true: this process is to accept from here on.
+    async fn take(&mut self, message: Message, server: &Arc<Server>) -> Result<bool, ChannelError> {
+        match Kind::of(message.kind) {
+            Some(Kind::Pairs) => self.take_pairs(message, server).await?,
+            Some(Kind::Commit) => return self.commit(message, server).await.map(|()| true),
+            Some(Kind::LastTables) => self.take_last_tables(message, server).await,
+            Some(Kind::Earlier) => take_earlier(message, server).await?,
+            _ => {}
         }
-        tracing::info!("upgrade: process {} has ended", self.hello.pid);
+        Ok(false)
     }
 
     /// Acknowledges a batch, and only then lets a worker touch it. A process that has ended needs no acknowledgement.
-    async fn take_pairs(&self, intake: &mut Intake, message: Message, server: &Server) -> Result<(), ChannelError> {
-        let (worker, rows) = intake.rows(message)?;
+    async fn take_pairs(&mut self, message: Message, server: &Server) -> Result<(), ChannelError> {
+        let (worker, rows) = server.intake(&mut self.departed).rows(message)?;
         let told = self.send(Kind::Taken, &Taken { pairs: rows.len() }).await;
         if matches!(told, Ok(()) | Err(ChannelError::Closed)) {
             server.workers.take_in(worker, rows).await;
@@ -234,24 +278,68 @@ impl Predecessor {
         told
     }
 
-    async fn commit(&mut self, server: &Server, message: Message) -> Result<(), ChannelError> {
+    async fn commit(&mut self, message: Message, server: &Server) -> Result<(), ChannelError> {
         let Commit { numbered, runtime } = message.read()?;
-        let tables = message.descriptors.into_iter().next();
-        let tables = open_sealed(tables.ok_or(ChannelError::Malformed("a commit without stick tables"))?)?;
-        table_file::load_from(tables, &server.current.load());
+        let snapshot = server.current.load_full();
+        match tables_of(message) {
+            Ok(tables) => table_file::load_from(tables, &snapshot),
+            // What it has is worth more than an entry: its connections would end with this process.
+            Err(why) => {
+                tracing::warn!("upgrade: process {} gives no stick tables: {why}", self.process.pid());
+                table_file::load_own(&snapshot);
+            }
+        }
         server.take_runtime_state(&runtime);
         self.runtime = Value::Null;
         server.workers.number_from(numbered).await;
         self.send(Kind::Committed, &Committed {}).await
     }
+
+    /// Takes entries that are newer than those here: what the last conversations of the other process have made.
+    async fn take_last_tables(&self, message: Message, server: &Server) {
+        let (pid, snapshot) = (self.process.pid(), server.current.load_full());
+        let load = move || tables_of(message).map(|tables| table_file::load_from(tables, &snapshot));
+        match tokio::task::spawn_blocking(load).await {
+            Ok(Ok(())) => tracing::info!("upgrade: the last conversations of process {pid} are remembered here"),
+            Ok(Err(why)) => tracing::warn!("upgrade: process {pid} gives no stick tables at its end: {why}"),
+            Err(panic) => tracing::warn!("upgrade: the last stick tables of process {pid}: {panic}"),
+        }
+    }
+}
+
+/// Goes on with a process before the other one, which follows to this one by a greeting.
+async fn take_earlier(message: Message, server: &Arc<Server>) -> Result<(), ChannelError> {
+    let Earlier { pid } = message.read()?;
+    let Some(descriptor) = message.descriptors.into_iter().next() else {
+        return Err(ChannelError::Malformed("an earlier process without its channel"));
+    };
+    let earlier = Predecessor::at(Channel::new(descriptor)?)?;
+    match earlier.send(Kind::Hello, &Hello::own()).await {
+        Ok(()) => tracing::info!("upgrade: process {pid} still finishes conversations"),
+        Err(error) => tracing::debug!("upgrade: process {pid}: {error}"),
+    }
+    server.follow(earlier);
+    Ok(())
+}
+
+/// Stick tables that came with a message.
+fn tables_of(message: Message) -> Result<File, ChannelError> {
+    open_sealed(message.descriptors.into_iter().next().ok_or(ChannelError::Malformed("a message without them"))?)
 }
 
 impl Server {
-    /// What pairs that arrive belong to.
-    fn intake(&self) -> Intake {
+    /// Takes what a process before this one still gives, in a task of its own.
+    pub(in crate::server) fn follow(self: &Arc<Self>, predecessor: Predecessor) {
+        let process = Arc::clone(&predecessor.process);
+        let task = tokio::spawn(predecessor.take_the_rest(Arc::clone(self)));
+        self.handover.tails().add(Tail { process, task });
+    }
+
+    /// What pairs that arrive now belong to: the configuration may have changed since the last ones.
+    fn intake<'d>(&self, departed: &'d mut Departed) -> Intake<'d> {
         let snapshot = self.current.load_full();
         in_force::limit(&self.admission, &snapshot, self.workers.len());
-        Intake::new(snapshot, Arc::clone(&self.admission), self.workers.len())
+        Intake::new(snapshot, Arc::clone(&self.admission), self.workers.len(), departed)
     }
 
     /// Takes over what a process has left that ended before the commit: its state, and the stick-table file, which has
@@ -261,10 +349,7 @@ impl Server {
             return;
         }
         self.take_runtime_state(state);
-        let snapshot = self.current.load_full();
-        if let Some(path) = &snapshot.config.process.stick_table_file {
-            table_file::load(path, &snapshot);
-        }
+        table_file::load_own(&self.current.load_full());
     }
 
     /// Takes over what commands and time have made of the backends.
@@ -272,6 +357,7 @@ impl Server {
         match RuntimeState::from_json(&state.to_string()) {
             Ok(state) => {
                 let lines = state.apply(&self.current.load(), clock::now_ms(), clock::unix_ms());
+                state.resume_store(&self.store);
                 lines.iter().for_each(|line| tracing::info!("{line}"));
             }
             Err(why) => tracing::warn!("what the process before says of its backends {why}"),

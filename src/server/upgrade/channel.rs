@@ -24,6 +24,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -67,6 +69,12 @@ pub struct Packet {
     head: [u8; HEAD_BYTES],
     content: Vec<u8>,
     memfd: Option<OwnedFd>,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// A message that was received.
@@ -135,6 +143,11 @@ impl Channel {
         self.is_queue
     }
 
+    /// Number of the process that has made the pair, which is the one that leaves.
+    pub fn maker(&self) -> io::Result<u32> {
+        Ok(socket_peercred(&self.socket)?.pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
     /// Sends one message, and waits while the queue of the socket is full.
     pub async fn send(
         &self,
@@ -151,7 +164,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Receives the next message. Waits for ever: the caller sets a limit.
+    /// Receives the next message. Waits for ever: the caller sets a limit. Nothing is lost if this is dropped meanwhile.
     pub async fn receive(&self) -> Result<Message, ChannelError> {
         let mut buffer = vec![0; HEAD_BYTES + INLINE_MAX];
         let received = match self.is_queue {
@@ -223,7 +236,10 @@ impl Packet {
 fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, ReturnFlags, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(KERNEL_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let parts = &mut [IoSliceMut::new(buffer)];
+    let mut receive = || recvmsg(&socket, parts, &mut control, RecvFlags::CMSG_CLOEXEC);
+    // The other process has ended without reading all. What it has sent is still in the queue.
+    let received = receive().or_else(|error| if error == Errno::CONNRESET { receive() } else { Err(error) })?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(some) = message {
@@ -351,6 +367,24 @@ mod tests {
             assert_eq!(message.read::<Value>().unwrap(), json!({ "a": length }));
             assert!(message.bytes == bytes, "{length}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_process_has_sent_arrives_although_it_ended_without_reading_all() {
+        let (here, there) = channels();
+        there.send(1, &json!({}), &[], &[]).await.unwrap();
+        for kind in [2, 3] {
+            here.send(kind, &json!({}), &[], &[]).await.unwrap();
+        }
+        drop(here);
+        assert_eq!((there.receive().await.unwrap().kind, there.receive().await.unwrap().kind), (2, 3));
+        assert!(matches!(there.receive().await, Err(ChannelError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn the_process_that_has_made_a_channel_is_known_at_both_ends() {
+        let (here, there) = channels();
+        assert_eq!((here.maker().unwrap(), there.maker().unwrap()), (std::process::id(), std::process::id()));
     }
 
     #[tokio::test]

@@ -3,25 +3,21 @@
 //! The steps are in `mod.rs`. Invariant: until the new process has said that it accepts, everything that was taken
 //! apart here can be put together again, and is if anything fails.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use serde::Serialize;
 use serde_json::Value;
-use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError, DESCRIPTORS_MAX, Message, sealed};
-use super::launch::launch;
-use super::messages::{Addresses, Commit, Committed, Hello, Kind, Launched, Ready, Refused, State, Taken};
+use super::channel::{DESCRIPTORS_MAX, sealed};
+use super::messages::{Addresses, Commit, Committed, Earlier, Hello, Kind, LastTables, Pairs, Ready, State, Taken};
 use super::pairs;
+use super::successor::{HELLO_MAX, Successor, TAKE_MAX};
 use crate::admin::UpgradeVerdict;
 use crate::clock;
+use crate::detached::FOR_READING;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::lock::InstanceLock;
 use crate::server::notify::Notification;
@@ -30,17 +26,23 @@ use crate::server::{Server, lock_of, table_file};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
 
-/// How long the new process may take to answer once it runs.
-const HELLO_MAX: Duration = Duration::from_secs(10);
-
 /// How long the new process may take to read its files and to bind: names may have to be resolved.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// How long the new process may take to take a batch.
-const TAKE_MAX: Duration = Duration::from_secs(10);
-
 /// How long the new process may take to load the stick tables: its end would be that of every connection it has.
 const COMMIT_MAX: Duration = Duration::from_secs(60);
+
+/// How long established pairs may take to move, with all their batches.
+const MOVE_MAX: Duration = Duration::from_secs(120);
+
+/// How long an upgrade takes at most: a reload before it, every wait for the new process, and the end of one that fails.
+pub const LONGEST: Duration = FOR_READING
+    .whole
+    .saturating_add(HELLO_MAX.saturating_mul(2))
+    .saturating_add(READY_MAX)
+    .saturating_add(MOVE_MAX)
+    .saturating_add(COMMIT_MAX)
+    .saturating_add(TAKE_MAX.saturating_mul(4));
 
 /// Most pairs of one batch: two descriptors each. While a batch is under way its pairs stand still, so that of busy ones
 /// has fewer.
@@ -54,50 +56,6 @@ const ROUNDS: usize = 10;
 
 /// How often the rest is looked at after the commit.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// The process that follows this one.
-pub(in crate::server) struct Successor {
-    channel: Channel,
-    /// The process by a descriptor: no other process can get its number meanwhile.
-    process: OwnedFd,
-}
-
-impl Successor {
-    /// Has the binary started as this process was started, with its end of the pair as standard input.
-    async fn start(binary: &Path) -> Result<Self, Vec<String>> {
-        let failed = |error: std::io::Error| vec![format!("the new process cannot be started: {error}")];
-        let (ours, mut between) = launch(binary).map_err(failed)?;
-        let channel = Channel::new(ours).map_err(failed)?;
-        let launched = hear::<Launched>(&channel, Kind::Launched, HELLO_MAX).await;
-        // It ends as soon as it has said so.
-        tokio::task::spawn_blocking(move || between.wait());
-        let pid = i32::try_from(launched?.pid).ok().and_then(Pid::from_raw);
-        let process = pid.ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()));
-        Ok(Self { channel, process: process.map_err(|error| failed(error.into()))? })
-    }
-
-    fn signal(&self, signal: Signal) {
-        // A process that has ended needs none.
-        let _ = pidfd_send_signal(&self.process, signal);
-    }
-
-    /// Kills the process, and waits until it has ended.
-    async fn kill(&self) {
-        self.signal(Signal::KILL);
-        let ended = async {
-            while !self.has_ended() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let _ = timeout(TAKE_MAX, ended).await;
-    }
-
-    /// True if the process has ended: its descriptor is readable then (pidfd_open(2)).
-    fn has_ended(&self) -> bool {
-        let mut process = [PollFd::new(&self.process, PollFlags::IN)];
-        poll(&mut process, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
-    }
-}
 
 /// Pairs of a worker that were sent and may not be the new process's.
 struct Unsettled {
@@ -119,18 +77,13 @@ impl From<Vec<String>> for HandOverFailure {
     }
 }
 
-impl From<ChannelError> for HandOverFailure {
-    fn from(error: ChannelError) -> Self {
-        vec![said(&error)].into()
-    }
-}
-
 impl Server {
     /// Starts a binary, `None`: the one of this process, and gives everything to it.
     pub(in crate::server) async fn upgrade_to(self: &Arc<Self>, binary: Option<PathBuf>) -> UpgradeVerdict {
         // One change at a time: a reload or another upgrade is finished first.
         let mut listen_sockets = self.listen_sockets.lock().await;
-        if self.stopping.load(Relaxed) {
+        let _under_way = self.handover.begin().await;
+        if self.stopping.load(Relaxed) || self.handover.told_at().is_some() {
             return refused(vec!["the process is stopping, or has been upgraded already".into()]);
         }
         if std::process::id() == 1 {
@@ -138,11 +91,12 @@ impl Server {
         }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
         tracing::info!("upgrade: starting {}", binary.display());
-        let successor = match Successor::start(&binary).await {
-            Ok(successor) => successor,
+        let successor = match Successor::start(&binary, self.handover.told()).await {
+            Ok(successor) => Arc::new(successor),
             Err(problems) => return refused(problems),
         };
         let files = listen_sockets.files();
+        self.handover.set_successor(Some(Arc::clone(&successor)));
         match self.hand_over(&successor, &mut listen_sockets).await {
             Ok((Hello { pid, version, .. }, pairs)) => {
                 let conversations = self.workers.open();
@@ -150,15 +104,16 @@ impl Server {
                     "upgrade: process {pid} (version {version}) serves from here on; {pairs} connections moved, \
                      {conversations} are finished here"
                 );
-                *lock_of(&self.successor) = Some(successor);
-                self.left.notify_one();
+                self.handover.leave();
+                self.give_tails_on(&successor).await;
                 UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
             }
             Err(HandOverFailure { problems, unsettled }) => {
-                self.gives_state.store(false, Relaxed);
+                self.handover.set_gives_state(false);
                 // Before anything is taken back: two processes must not read one connection.
                 successor.kill().await;
                 files.iter().for_each(|(file, access)| file.restore(*access));
+                self.handover.set_successor(None);
                 if let Some(Unsettled { worker, flows }) = unsettled {
                     self.workers.take_in(worker, flows).await;
                 }
@@ -174,69 +129,70 @@ impl Server {
         successor: &Successor,
         listen_sockets: &mut ListenSockets,
     ) -> Result<(Hello, usize), HandOverFailure> {
-        let channel = &successor.channel;
-        send(channel, Kind::Hello, &Hello::own(), &[]).await?;
-        let hello: Hello = hear(channel, Kind::Hello, HELLO_MAX).await?;
+        successor.send(Kind::Hello, &Hello::own(), &[], &[]).await?;
+        let hello: Hello = successor.hear(Kind::Hello, HELLO_MAX).await?;
         hello.common().map_err(|none| vec![none])?;
-        self.send_state(channel, listen_sockets).await?;
-        let ready: Ready = hear(channel, Kind::Ready, READY_MAX).await?;
+        self.send_state(successor, listen_sockets).await?;
+        let ready: Ready = successor.hear(Kind::Ready, READY_MAX).await?;
         let needed = 2 * self.workers.open() as u64 + DESCRIPTORS_MAX as u64;
         if ready.descriptors < needed {
             let may = ready.descriptors;
             return Err(vec![format!("the new process may open {may} descriptors, and {needed} are needed")].into());
         }
-        if self.stopping.load(Relaxed) {
-            return Err(vec!["the process was told to stop meanwhile".into()].into());
-        }
         // From here on the new process has connections, and its end would be theirs.
+        let until = Instant::now() + MOVE_MAX;
         let (mut pairs, mut numbered) = (0, 0);
         for _ in 0..ROUNDS {
-            let moved = self.send_pairs(channel, &mut numbered, TAKE_MAX).await?;
+            let moved = self.send_pairs(successor, &mut numbered, until).await?;
             pairs += moved;
             if moved <= FEW {
                 break;
             }
         }
-        self.gives_state.store(true, Relaxed);
+        self.handover.set_gives_state(true);
         self.workers.suspend_accepting().await;
-        pairs += self.send_pairs(channel, &mut numbered, TAKE_MAX).await?;
-        self.commit(channel, numbered).await?;
-        self.leave(successor, &hello, &ready, listen_sockets).await;
+        pairs += self.send_pairs(successor, &mut numbered, until).await?;
+        self.commit(successor, numbered).await?;
+        successor.note_committed();
+        self.leave(&hello, &ready, listen_sockets).await;
         Ok((hello, pairs))
     }
 
     /// Gives up everything that the new process has: it serves from here on, and speaks for the service.
-    async fn leave(
-        self: &Arc<Self>,
-        successor: &Successor,
-        hello: &Hello,
-        ready: &Ready,
-        listen_sockets: &mut ListenSockets,
-    ) {
+    async fn leave(self: &Arc<Self>, hello: &Hello, ready: &Ready, listen_sockets: &mut ListenSockets) {
         self.manager.notify(&[Notification::MainPid(hello.pid)]);
-        if self.stopping.swap(true, Relaxed) {
-            // Told to stop while connections moved: it is the new process that stops with them.
-            successor.signal(Signal::TERM);
-        }
+        self.stopping.store(true, Relaxed);
         let adoptions = listen_sockets.give_up(&ready.keeps, &self.current.load());
         self.workers.adopt(adoptions).await;
         // What the new process does not keep closes once its backlog is served.
         self.workers.resume_accepting().await;
-        // Before anything that may wait: what conversations write into the stick tables is not the new process's.
+        // Before anything that may wait: the new process learns only at the end what conversations change from here on.
         self.runtimes.begin_drain();
-        self.give_way().await;
+        self.give_way(!ready.leaves_admin_socket).await;
+    }
+
+    /// Gives the processes before this one to the new one, which takes what they still have and tells them to stop.
+    async fn give_tails_on(&self, successor: &Successor) {
+        for tail in self.handover.tails().take() {
+            let pid = tail.process.pid();
+            let Ok(Some(channel)) = tail.task.await else { continue };
+            if let Err(problems) = successor.send(Kind::Earlier, &Earlier { pid }, &[], &[channel.as_fd()]).await {
+                tracing::warn!("upgrade: process {pid} finishes its conversations by itself: {}", problems.join("; "));
+            }
+        }
     }
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
-    async fn send_state(&self, channel: &Channel, listen_sockets: &ListenSockets) -> Result<(), ChannelError> {
+    async fn send_state(&self, successor: &Successor, listen_sockets: &ListenSockets) -> Result<(), HandOverFailure> {
         for (facts, sockets) in listen_sockets.inventory() {
             for sockets in sockets.chunks(DESCRIPTORS_MAX) {
                 let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
                 let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-                send(channel, Kind::Addresses, &Addresses { addresses: vec![facts] }, &descriptors).await?;
+                successor.send(Kind::Addresses, &Addresses { addresses: vec![facts] }, &[], &descriptors).await?;
             }
         }
-        let (lock, admin) = (self.lock_copy()?, lock_of(&self.admin_copies).try_clone()?);
+        let copied = self.lock_copy().and_then(|lock| Ok((lock, self.admin.copies()?)));
+        let (lock, admin) = copied.map_err(|error| vec![format!("the lock and the admin sockets: {error}")])?;
         let state = State {
             secret: format!("{:032x}", u128::from_be_bytes(self.current.load().secret.bytes())),
             open: self.workers.open(),
@@ -248,16 +204,15 @@ impl Server {
         let unix = admin.unix.as_ref().map(|(socket, _)| socket);
         let http = admin.http.as_ref().map(|(socket, _)| socket);
         let descriptors: Vec<_> = lock.iter().chain(unix).chain(http).map(AsFd::as_fd).collect();
-        send(channel, Kind::State, &state, &descriptors).await
+        Ok(successor.send(Kind::State, &state, &[], &descriptors).await?)
     }
 
-    /// Step 3: sends every established pair, and returns how many. `numbered` grows to what workers have numbered;
-    /// `patience`: how long the new process may take for a batch.
+    /// Step 3: sends every established pair, and returns how many. `numbered` grows to what workers have numbered.
     async fn send_pairs(
         &self,
-        channel: &Channel,
+        successor: &Successor,
         numbered: &mut u64,
-        patience: Duration,
+        until: Instant,
     ) -> Result<usize, HandOverFailure> {
         let mut moved = 0;
         for (worker, counters) in self.workers.counters().iter().enumerate() {
@@ -269,11 +224,11 @@ impl Server {
                 if flows.is_empty() {
                     break;
                 }
+                let patience = until.saturating_duration_since(Instant::now()).min(TAKE_MAX);
                 let sent = async {
-                    let (document, owed, sockets) = pairs::document(worker, &flows);
-                    let sent = channel.send(Kind::Pairs as u16, &document, &owed, &sockets).await;
-                    sent.map_err(|error| vec![said(&error)])?;
-                    hear::<Taken>(channel, Kind::Taken, patience).await
+                    let (document, owed, sockets): (Pairs, _, _) = pairs::document(worker, &flows);
+                    successor.send(Kind::Pairs, &document, &owed, &sockets).await?;
+                    successor.hear::<Taken>(Kind::Taken, patience).await
                 };
                 let problems = match sent.await {
                     Ok(taken) if taken.pairs == flows.len() => None,
@@ -284,6 +239,7 @@ impl Server {
                     return Err(HandOverFailure { problems, unsettled: Some(Unsettled { worker, flows }) });
                 }
                 // Dropping the rows closes this process's copies of their sockets; the others stay open.
+                successor.note_pairs();
                 moved += flows.len();
             }
         }
@@ -291,41 +247,46 @@ impl Server {
     }
 
     /// Step 4: the stick tables as they are now; the new process accepts once it has said so.
-    async fn commit(&self, channel: &Channel, numbered: u64) -> Result<(), HandOverFailure> {
-        let tables = self.sealed_tables().await.map_err(|error| vec![format!("the stick tables: {error}")])?;
+    async fn commit(&self, successor: &Successor, numbered: u64) -> Result<(), HandOverFailure> {
+        self.handover.set_may_change_tables(self.workers.open() > 0);
+        // Without them the new process still has the connections, which are worth more.
+        let tables = self.tables().await.inspect_err(|why| tracing::warn!("upgrade: no stick tables are given: {why}"));
+        let descriptors: Vec<_> = tables.iter().map(AsFd::as_fd).collect();
         let commit = Commit { numbered, runtime: self.runtime_state() };
-        send(channel, Kind::Commit, &commit, &[tables.as_fd()]).await?;
-        let _: Committed = hear(channel, Kind::Committed, COMMIT_MAX).await?;
+        successor.send(Kind::Commit, &commit, &[], &descriptors).await?;
+        let _: Committed = successor.hear(Kind::Committed, COMMIT_MAX).await?;
         Ok(())
     }
 
-    /// The stick tables of now, in a memfd.
-    pub(super) async fn sealed_tables(&self) -> std::io::Result<OwnedFd> {
+    /// The stick tables as they are now, in the format of the stick-table file.
+    pub(super) async fn tables(&self) -> std::io::Result<OwnedFd> {
         let snapshot = self.current.load_full();
-        let tables = tokio::task::spawn_blocking(move || sealed(|file| table_file::write_to(file, &snapshot)));
-        tables.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+        let written = tokio::task::spawn_blocking(move || sealed(|file| table_file::write_to(file, &snapshot)));
+        written.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
     }
 
     /// A copy of the lock; `None`: there is none.
     fn lock_copy(&self) -> std::io::Result<Option<OwnedFd>> {
-        lock_of(&self.lock).as_ref().map(InstanceLock::copy).transpose()
+        lock_of(&self.lock).as_mut().map(InstanceLock::copy).transpose()
     }
 
-    /// What commands and time have made of the backends.
+    /// What commands and time have made of the backends and of the shared store.
     pub(super) fn runtime_state(&self) -> Value {
-        let state = RuntimeState::of(&self.current.load(), clock::now_ms(), clock::unix_ms());
+        let state = RuntimeState::of(&self.current.load(), clock::now_ms(), clock::unix_ms()).with_store(&self.store);
         serde_json::to_value(state).unwrap_or_default()
     }
 
-    /// Step 5: finishes conversations and sends pairs that were still connecting. Returns when no connection is left.
+    /// Step 5: finishes conversations, sends pairs that were still connecting, and at last what conversations have made of
+    /// the stick tables. Returns when no connection is left. A stop ends conversations sooner, at `stop_deadline`.
     pub(in crate::server) async fn finish_upgrade(&self) {
-        let Some(successor) = lock_of(&self.successor).take() else { return };
-        let most = self.current.load().config.process.upgrade_deadline;
-        let deadline = Instant::now() + most;
-        let (mut takes, mut numbered) = (true, 0);
-        while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if takes && let Err(failure) = self.send_pairs(&successor.channel, &mut numbered, left).await {
+        let Some(successor) = self.handover.successor() else { return };
+        let process = self.current.load().config.process.clone();
+        let latest = Instant::now() + process.upgrade_deadline;
+        let until = || self.handover.told_at().map_or(latest, |told| latest.min(told + process.stop_deadline));
+        let (mut takes, mut numbered, mut is_told) = (true, 0, false);
+        let mut may_change_tables = self.handover.may_change_tables();
+        while (self.workers.open() > 0 || self.workers.acceptors() > 0) && Instant::now() < until() {
+            if takes && let Err(failure) = self.send_pairs(&successor, &mut numbered, until()).await {
                 let why = failure.problems.join("; ");
                 tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
                 // What was sent to a process that lives is that process's, however slow it is.
@@ -334,48 +295,28 @@ impl Server {
                 }
                 takes = false;
             }
+            may_change_tables |= self.workers.acceptors() > 0;
+            if self.handover.told_at().is_some() && !std::mem::replace(&mut is_told, true) {
+                let (open, within) = (self.workers.open(), process.stop_deadline.as_secs());
+                tracing::info!("stopping: {open} connections may finish within {within} s");
+            }
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
-    }
-}
-
-async fn send(
-    channel: &Channel,
-    kind: Kind,
-    document: &impl Serialize,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), ChannelError> {
-    channel.send(kind as u16, document, &[], descriptors).await
-}
-
-/// Waits for a message of one kind; a refusal is an error with its problems, and unknown messages are skipped.
-async fn hear<D: serde::de::DeserializeOwned>(
-    channel: &Channel,
-    kind: Kind,
-    patience: Duration,
-) -> Result<D, Vec<String>> {
-    let one = |error: ChannelError| vec![said(&error)];
-    let heard = async {
-        loop {
-            let message: Message = channel.receive().await.map_err(one)?;
-            if message.kind == kind as u16 {
-                return message.read().map_err(one);
-            }
-            if message.kind == Kind::Refused as u16 {
-                return Err(message.read::<Refused>().map_err(one)?.problems);
-            }
+        if may_change_tables {
+            self.send_last_tables(&successor).await;
         }
-    };
-    let late = |_| Err(vec![format!("the new process said nothing for {} s", patience.as_secs())]);
-    timeout(patience, heard).await.unwrap_or_else(late)
-}
+    }
 
-/// An error of the channel, as the operator reads it.
-fn said(error: &ChannelError) -> String {
-    match error {
-        ChannelError::Closed => "the new process has ended; the log has its messages".to_owned(),
-        _ => error.to_string(),
+    /// Sends the stick tables once more: conversations have gone on to learn after they were given over.
+    async fn send_last_tables(&self, successor: &Successor) {
+        let sent = match self.tables().await {
+            Ok(tables) => successor.send(Kind::LastTables, &LastTables {}, &[], &[tables.as_fd()]).await,
+            Err(error) => Err(vec![error.to_string()]),
+        };
+        if let Err(problems) = sent {
+            tracing::warn!("upgrade: what the last conversations have learned is lost: {}", problems.join("; "));
+        }
     }
 }
 

@@ -39,6 +39,33 @@ pub enum Kind {
     Committed = 9,
     /// From the program that has started the new process: [`Launched`].
     Launched = 10,
+    /// From the old process, last: [`LastTables`], with the stick tables of then.
+    LastTables = 11,
+    /// From the old process, after the commit: an [`Earlier`], with its end of the channel to that process.
+    Earlier = 12,
+}
+
+impl Kind {
+    /// Every kind, by number from 1.
+    const ALL: [Self; 12] = [
+        Self::Hello,
+        Self::Addresses,
+        Self::State,
+        Self::Ready,
+        Self::Refused,
+        Self::Pairs,
+        Self::Taken,
+        Self::Commit,
+        Self::Committed,
+        Self::Launched,
+        Self::LastTables,
+        Self::Earlier,
+    ];
+
+    /// The kind with this number; `None`: another version has it.
+    pub fn of(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
 }
 
 /// Which process this is, and what it speaks.
@@ -113,7 +140,7 @@ pub struct AddressFacts {
 pub struct State {
     /// Secret of the stick tables, 32 hexadecimal digits.
     pub secret: String,
-    /// Pairs and conversations that are open.
+    /// Pairs and conversations that are open: the new process makes room for as many.
     pub open: usize,
     /// The lock of the admin socket is the first descriptor.
     pub lock: bool,
@@ -136,6 +163,9 @@ pub struct Ready {
     pub keeps: Vec<u32>,
     /// How many descriptors it may open.
     pub descriptors: u64,
+    /// It serves another admin socket, or none: the file of the old one is to be removed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_admin_socket: bool,
 }
 
 /// Why the new process cannot serve.
@@ -165,8 +195,8 @@ pub struct Taken {
     pub pairs: usize,
 }
 
-/// The old process accepts no more. The first descriptor has the stick tables, in the format of the stick-table file; others
-/// are closed.
+/// The old process accepts no more. The first descriptor has the stick tables, in the format of the stick-table file;
+/// without one there are none to be had. Others are closed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Commit {
@@ -187,6 +217,20 @@ pub struct Committed {}
 #[serde(default)]
 pub struct Launched {
     /// Number of the new process.
+    pub pid: u32,
+}
+
+/// What the last conversations of the old process have made of its stick tables. A descriptor has them, as at the commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastTables {}
+
+/// A process before the old one that still finishes conversations. The descriptor is the new process's end of the
+/// channel to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Earlier {
+    /// Its number.
     pub pid: u32,
 }
 
@@ -242,20 +286,30 @@ mod tests {
             ),
         );
         agreed(&State::default(), r#"{"secret":"","open":0,"lock":false}"#);
-        agreed(&Ready { keeps: vec![3], descriptors: 1024 }, r#"{"keeps":[3],"descriptors":1024}"#);
+        let ready = Ready { keeps: vec![3], descriptors: 1024, leaves_admin_socket: false };
+        agreed(&ready, r#"{"keeps":[3],"descriptors":1024}"#);
+        agreed(
+            &Ready { leaves_admin_socket: true, ..ready },
+            r#"{"keeps":[3],"descriptors":1024,"leaves_admin_socket":true}"#,
+        );
         agreed(&Refused { problems: vec!["s.toml:1:1: no".into()] }, r#"{"problems":["s.toml:1:1: no"]}"#);
         agreed(&Pairs { worker: 1, pairs: Vec::new() }, r#"{"worker":1,"pairs":[]}"#);
         agreed(&Taken { pairs: 2 }, r#"{"pairs":2}"#);
         agreed(&Commit { numbered: 5, runtime: Value::Null }, r#"{"numbered":5}"#);
         agreed(&Committed {}, "{}");
         agreed(&Launched { pid: 7 }, r#"{"pid":7}"#);
+        agreed(&LastTables {}, "{}");
+        agreed(&Earlier { pid: 6 }, r#"{"pid":6}"#);
     }
 
     #[test]
     fn the_numbers_of_kinds_are_as_agreed() {
         use Kind::*;
-        let all = [Hello, Addresses, State, Ready, Refused, Pairs, Taken, Commit, Committed, Launched];
-        assert_eq!(all.map(|kind| kind as u16), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        let all =
+            [Hello, Addresses, State, Ready, Refused, Pairs, Taken, Commit, Committed, Launched, LastTables, Earlier];
+        assert_eq!(all.map(|kind| kind as u16), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(all.map(|kind| Kind::of(kind as u16)), all.map(Some));
+        assert_eq!((Kind::of(0), Kind::of(13)), (None, None), "a later version may have more");
     }
 
     #[test]

@@ -27,21 +27,31 @@ pub(super) fn document(worker: usize, flows: &[Flow<Linux>]) -> (Pairs, Vec<u8>,
     (Pairs { worker, pairs }, owed, sockets)
 }
 
-/// What pairs that arrive belong to.
-pub(super) struct Intake {
+/// Listeners and backends of pairs that arrived before, which their configuration did not have any more.
+#[derive(Default)]
+pub(super) struct Departed {
+    listeners: HashMap<String, Arc<ListenerState>>,
+    /// By pool, name and address.
+    backends: HashMap<[String; 3], Arc<Backend>>,
+}
+
+/// What pairs that arrive belong to: one batch, because a reload may come before the next.
+pub(super) struct Intake<'d> {
     snapshot: Arc<Snapshot>,
     admission: Arc<Admission>,
     /// Blocks of counters: one for each worker and each runtime.
     blocks: usize,
-    /// Listeners that the snapshot does not have.
-    listeners: HashMap<String, Arc<ListenerState>>,
-    /// Backends that the snapshot does not have, by pool, name and address.
-    departed: HashMap<[String; 3], Arc<Backend>>,
+    departed: &'d mut Departed,
 }
 
-impl Intake {
-    pub(super) fn new(snapshot: Arc<Snapshot>, admission: Arc<Admission>, workers: usize) -> Self {
-        Self { snapshot, admission, blocks: 2 * workers, listeners: HashMap::new(), departed: HashMap::new() }
+impl<'d> Intake<'d> {
+    pub(super) fn new(
+        snapshot: Arc<Snapshot>,
+        admission: Arc<Admission>,
+        workers: usize,
+        departed: &'d mut Departed,
+    ) -> Self {
+        Self { snapshot, admission, blocks: 2 * workers, departed }
     }
 
     /// Makes the rows of a batch; returns them with the number of their worker in the old process. An error leaves the
@@ -75,7 +85,7 @@ impl Intake {
             return Arc::clone(&listener.state);
         }
         let (admission, blocks) = (&self.admission, self.blocks);
-        let gone = self.listeners.entry(name.to_owned());
+        let gone = self.departed.listeners.entry(name.to_owned());
         Arc::clone(gone.or_insert_with(|| Arc::new(ListenerState::new(name, blocks, admission))))
     }
 
@@ -87,7 +97,7 @@ impl Intake {
             return Ok(Lease::new(backend));
         }
         let key = [pool, name, address].map(String::clone);
-        if let Some(backend) = self.departed.get(&key) {
+        if let Some(backend) = self.departed.backends.get(&key) {
             return Ok(Lease::new(backend));
         }
         let address = match address.strip_prefix("unix:") {
@@ -96,7 +106,7 @@ impl Intake {
         };
         let backend = departed(known.map(|pool| &**pool), pool, name, address, self.blocks);
         let lease = Lease::new(&backend);
-        self.departed.insert(key, backend);
+        self.departed.backends.insert(key, backend);
         Ok(lease)
     }
 }

@@ -24,7 +24,7 @@ use crate::outcome::Ended;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::service_job::ServiceJob;
 use crate::server::systemd::STORED;
-use crate::server::{Server, files, lock_of};
+use crate::server::{Server, files};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
 use crate::terminate::CLOSING_MAX;
@@ -51,15 +51,12 @@ struct QueuedPairs {
 }
 
 impl Server {
-    /// Ends this process: leaves everything to the next one, where the service manager starts one and keeps a descriptor
-    /// until then, and stops otherwise. Returns when nothing is left to do.
-    pub(in crate::server) async fn end(self: &Arc<Self>) {
+    /// Leaves everything to the next process, where the service manager starts one and keeps a descriptor until then.
+    /// False: this process goes on, with everything that it had.
+    pub(in crate::server) async fn leave_by_store(self: &Arc<Self>) -> bool {
         self.stopping.store(true, Relaxed);
         self.readings.give_up();
-        if self.is_restarted().await && self.leave_to_the_next().await {
-            return;
-        }
-        self.stop().await;
+        self.is_restarted().await && self.leave_to_the_next().await
     }
 
     /// True if a next process follows that can start and gets what is stored for it.
@@ -90,19 +87,16 @@ impl Server {
         false
     }
 
-    /// Leaves everything to the next process. False: this process goes on, with everything that it had.
+    /// The same, for a process that is known to follow.
     async fn leave_to_the_next(self: &Arc<Self>) -> bool {
-        // A reload or an upgrade is finished first; no other one begins.
+        // A reload is finished first; no other one begins.
         drop(self.listen_sockets.lock().await);
-        if lock_of(&self.successor).is_some() {
-            return false;
-        }
         tracing::info!("restart: {} connections, those that can move go on in the next process", self.workers.open());
         self.finish_conversations().await;
         // A copy for a next process that finds the queue damaged; while clients are still served, because it may take long.
         self.write_table_file(true).await;
         let listen_sockets = self.listen_sockets.lock().await;
-        self.gives_state.store(true, Relaxed);
+        self.handover.set_gives_state(true);
         self.workers.suspend_accepting().await;
         self.settle().await;
         let mut queued = Vec::new();
@@ -119,20 +113,23 @@ impl Server {
                 for QueuedPairs { worker, flows } in queued {
                     self.workers.take_in(worker, flows).await;
                 }
-                self.gives_state.store(false, Relaxed);
+                self.handover.set_gives_state(false);
                 self.workers.resume_accepting().await;
                 false
             }
         }
     }
 
-    /// Serves clients until the conversations have ended that are open now, but no longer than `stop_deadline`.
+    /// Serves clients until the conversations have ended that are open now, here and in the processes before this one, but
+    /// no longer than `stop_deadline`: the service manager kills those with this one.
     async fn finish_conversations(&self) {
         self.runtimes.begin_drain();
+        self.handover.tails().stop();
         let deadline = Instant::now() + self.current.load().config.process.stop_deadline;
         while self.runtimes.older_than_drain().await > 0 && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
+        self.handover.tails().ended(deadline).await;
     }
 
     /// Waits for a short time until nothing but established pairs is left.
@@ -193,7 +190,7 @@ impl Server {
         let state = State { secret, open: self.workers.open(), runtime: self.runtime_state(), ..State::default() };
         fits("facts", queue.put(Kind::State as u16, &state, &[], &[]))?;
         let numbered = self.queue_pairs(queue, queued).await?;
-        let tables = self.sealed_tables().await.map_err(|error| format!("the stick tables: {error}"))?;
+        let tables = self.tables().await.map_err(|error| format!("the stick tables: {error}"))?;
         let commit = Commit { numbered, runtime: self.runtime_state() };
         fits("stick tables", queue.put_last(Kind::Commit as u16, &commit, tables.as_fd()))
     }

@@ -8,12 +8,16 @@ use crate::config::{self, Config};
 use crate::snapshot::{LoadedFiles, Snapshot};
 use crate::store::dial::Reconciled;
 use crate::store::pending::PENDING_MAX;
-use crate::store::{Breaker, FAILURES};
+use crate::store::{Breaker, FAILURES, PATIENCE, Store, StoreAway};
 
 /// A configuration with a store; its keys have this prefix.
 fn config(prefix: &str) -> Config {
+    config_at("127.0.0.1:6379", prefix)
+}
+
+fn config_at(address: &str, prefix: &str) -> Config {
     let text = format!(
-        "[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nprefix = \"{prefix}\"\n\
+        "[store]\nkind = \"redis\"\nurl = \"redis://{address}\"\nprefix = \"{prefix}\"\n\
          [[listener]]\nname = \"l\"\nbind = \"127.0.0.1:80\"\npool = \"p\"\n\
          [[pool]]\nname = \"p\"\nhttp = true\ncookie = {{ mode = \"learn\", name = \"SID\" }}\n\
          backend = [{{ name = \"b\", address = \"127.0.0.1:81\" }}]\n"
@@ -131,4 +135,35 @@ fn what_was_to_be_told_under_keys_of_another_store_counts_as_lost() {
         task.finished(&before, BatchResult { entries, writes, put: None, ..BatchResult::begun(1, clock::now()) });
         assert_eq!((task.pending.len(), task.shared.counters.overflow.load(Relaxed)), (0, 32));
     });
+}
+
+#[tokio::test]
+async fn a_store_that_the_process_before_has_found_away_holds_no_start_and_is_named_once() {
+    // A full queue: the kernel does not answer another connection.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let address = silent.local_addr().unwrap().as_socket().unwrap();
+    let connect = |_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let _waiting: Vec<_> = (0..16).map_while(connect).collect();
+    let at_silent = config_at(&address.to_string(), "p:");
+    let access = Arc::new(Access::read(at_silent.store.as_ref().unwrap()).unwrap());
+    let place = access.config.to_string();
+    let admission = Arc::new(Admission::new(usize::MAX));
+    let store = || {
+        let snapshot = Snapshot::build(config("p:"), LoadedFiles::default(), None, 1, &admission);
+        Store::new(Arc::new(Current::new(snapshot)))
+    };
+    let away = |place: &str| StoreAway { place: place.to_owned(), complaint: "no answer".into() };
+    for (known, waits) in [(None, true), (Some(away("redis://10.0.0.1:1")), true), (Some(away(&place)), false)] {
+        let store = store();
+        known.iter().cloned().for_each(|known| store.resume(known));
+        let begun = std::time::Instant::now();
+        store.adopt(Some(Arc::clone(&access))).await;
+        assert_eq!(begun.elapsed() >= PATIENCE, waits, "{known:?}: {:?}", begun.elapsed());
+        let complaint = store.place_and_complaint().1;
+        assert_eq!((store.look(), complaint.is_empty()), (BreakerState::Open, waits), "{complaint}");
+        // Another store that is configured later is waited for.
+        assert!(!store.take_resumed(Some(&access)));
+    }
 }
