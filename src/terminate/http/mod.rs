@@ -48,7 +48,7 @@ use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
 use crate::pool::request_cookie::cookies_of_key;
-use crate::pool::{Backend, Pick, PickScene};
+use crate::pool::{Backend, Holds, Pick, PickScene};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
@@ -147,8 +147,9 @@ impl HttpConnection<'_> {
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s());
         let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
-        let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
+        let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
+        let holds: Option<Holds<'_>> = if self.upstreams.is_empty() { None } else { Some(&is_held) };
+        let scene = || PickScene { holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
