@@ -71,7 +71,7 @@ pub async fn serve_requests(
         reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
         tls: routed.target.tls,
-        certificate_rule,
+        certificate_rule: certificate_rule.cloned(),
         count: 0,
         idle_since: clock::now(),
     };
@@ -127,7 +127,7 @@ impl HttpConnection<'_> {
     async fn serve(&mut self) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()));
+        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()), self.logs_requests());
         match self.forward(&mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&log, failure).await,
@@ -144,7 +144,7 @@ impl HttpConnection<'_> {
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
 
-        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s());
+        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
         let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
@@ -191,7 +191,7 @@ impl HttpConnection<'_> {
     fn route(&self, request: &Request<'_>) -> Option<Routed> {
         let routed = Routed::of(self.conversation)?;
         let client_info = &self.conversation.client_info;
-        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule;
+        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule.as_ref();
         if !same_rules || !routed.pool().config().http {
             return None;
         }
@@ -384,10 +384,10 @@ fn may_be_repeated(method: Method, framing: Framing) -> bool {
 }
 
 /// The rule of a route about client certificates.
-fn certificate_rule(routed: &Routed) -> Option<ClientCertificate> {
+fn certificate_rule(routed: &Routed) -> Option<&ClientCertificate> {
     let config = &routed.listener.config;
     match routed.target.route.and_then(|route| config.routes.get(route)) {
-        Some(route) => route.client_certificate.clone(),
-        None => config.client_certificate.clone(),
+        Some(route) => route.client_certificate.as_ref(),
+        None => config.client_certificate.as_ref(),
     }
 }
