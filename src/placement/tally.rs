@@ -1,9 +1,9 @@
 //! [`Tally`]: a number for each seat, and all of them joined: their sum, their smallest, their common divisor.
 //!
 //! A binary tree in one array: node `i` joins the nodes `2i` and `2i + 1`, and the seats are its leaves. Any thread
-//! writes any seat, without a lock: whoever writes a node reads what it is made of once more behind the write, so the
-//! last write of a node never misses a later change below it. Knows neither weights nor leases. Invariant: a seat costs
-//! a step for each doubling of the number of seats; and once no thread writes, every node is the join of both below it.
+//! writes any seat, without a lock: behind the write of a node it reads what the node is made of once more, so the last
+//! write never misses a later change below it. Knows neither weights nor leases. Invariant: a seat costs a step for each
+//! doubling of the number of seats; and once no thread writes, every node is the join of both below it.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 

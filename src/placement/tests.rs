@@ -479,6 +479,14 @@ fn stopwatch() {
         }
         let each = start.elapsed() / rounds;
         println!("{:>6} members {what:>8} {balance:?}: {each:?} a placement, built in {built:?} ({sum})", pool.len());
+        let Some(lineup) = placement.lineup() else { return };
+        (0..pool.len()).for_each(|index| lineup.note(index, || Some(3)));
+        let start = std::time::Instant::now();
+        for _ in 0..rounds {
+            draw = draw.wrapping_mul(0x5851f42d4c957f2d).wrapping_add(1);
+            sum += placement.place_in(&lineup, std::hint::black_box(draw), |_| 3).unwrap();
+        }
+        println!("{:>6} members {what:>8} {balance:?}: {:?} in a lineup ({sum})", pool.len(), start.elapsed() / rounds);
     };
     let every = [Balance::RoundRobin, Balance::LeastConnections, Balance::TwoChoices, Balance::Random];
     for members in [3, 10, 100] {

@@ -101,7 +101,7 @@ impl ReadyBackends {
 
     /// Notes that the leases of the backend at this seat have changed.
     pub(super) fn note_leases(&self, seat: u64, leases: &LeaseCount) {
-        // A seat of another number belongs to a predecessor; whoever comes into force looks at every backend.
+        // A seat of another number belongs to a predecessor; a pool that comes into force looks at every backend.
         if seat >> 32 == u64::from(self.number) {
             self.note(seat as u32 as usize, leases);
         }
@@ -142,8 +142,8 @@ impl ReadyBackends {
     #[cold]
     fn look(&self, pool: &Pool, now_ms: u64) {
         let Ok(_looking) = self.looking.try_lock() else { return };
-        // What changes from here on is seen by the next look.
-        self.look_again_ms.store(u64::MAX, SeqCst);
+        // What has changed before is seen now, and what changes from here on by the next look.
+        self.look_again_ms.swap(u64::MAX, SeqCst);
         let (mut again_ms, mut weight_up) = (u64::MAX, 0);
         for (index, backend) in pool.backends.iter().enumerate() {
             let takes = backend.usable(now_ms) && !backend.draining();

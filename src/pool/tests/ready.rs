@@ -156,7 +156,7 @@ fn connections_from_before_a_reload_count_after_it_and_those_of_removed_backends
     assert_same(&after, 0, "not in force yet");
     after.put_in_force();
     assert_eq!(asked(&after), 1);
-    assert_eq!(asked(&before), asked(&before).max(4), "the old one looks at every backend");
+    assert!(asked(&before) >= 4, "the old one looks at every backend");
     assert_same(&after, 0, "in force");
     let late: Vec<Lease> = [1, 1, 3, 3].map(|n| Lease::new(&after.backends()[n])).into();
     assert_same(&after, 0, "with new leases");
