@@ -2,7 +2,7 @@
 //!
 //! Weight, location and `backup` belong to the pool's snapshot, so changing them keeps the `Backend`. Opens no socket.
 //! Invariants: [`Backend::usable`] costs two relaxed loads; what every connection reads shares no cache line with what
-//! every connection writes; whatever changes whether a backend takes new clients says so to [`ReadyBackends`].
+//! every connection writes; whatever changes whether a backend takes new clients tells `ready.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
