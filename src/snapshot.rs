@@ -1,6 +1,6 @@
 //! Everything configured that a connection reads: a [`Snapshot`], in force by one atomic pointer, [`Current`].
 //!
-//! The only `ArcSwap` of the product. Reads no file and opens no socket. Invariant: a decision is made from one
+//! Beside what a pool keeps for picks without a key the only `ArcSwap` of the product. Reads no file and opens no socket. Invariant: a decision is made from one
 //! snapshot, loaded once; a connection keeps its backend and copies of limits, never a snapshot, so an old snapshot is
 //! dropped as soon as the last decision by it is made.
 
@@ -305,7 +305,10 @@ impl Current {
 
     /// Puts another snapshot in force and returns the old one, to be dropped where time does not matter.
     pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.0.swap(snapshot)
+        let pools = Arc::clone(&snapshot.pools);
+        let replaced = self.0.swap(snapshot);
+        pools.iter().for_each(|pool| pool.put_in_force());
+        replaced
     }
 
     /// Snapshots that are not dropped yet: 1, or 2 during a reload.

@@ -12,6 +12,7 @@ mod cookie;
 mod group;
 mod health;
 mod listener;
+mod many;
 mod pool;
 mod process;
 mod reach;

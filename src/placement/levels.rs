@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::child::{Child, NONE};
+use super::lineup::{Kept, KeptGroup};
 use super::maglev::Maglev;
 use super::ring::Ring;
+use super::spread::{Looked, UsableChildren};
 use super::{Member, hash, rendezvous, spread};
 use crate::config::Balance;
 
@@ -66,7 +68,7 @@ impl Tree {
     /// The first member in candidate order, usable or not. `None` for methods without a key.
     #[inline(always)]
     pub(super) fn home(&self, seed: u64, draw: u64) -> Option<usize> {
-        self.walk(seed, draw, |group, draw| Some((Self::home_in(seed, draw, group)?, None)))
+        self.walk(seed, draw, |_, group, draw| Some((Self::home_in(seed, draw, group)?, None)))
     }
 
     /// The first usable member in candidate order.
@@ -78,7 +80,7 @@ impl Tree {
     {
         // The walk finds no member if the last usable one of a group went down meanwhile; then any usable member
         // serves.
-        self.walk(seed, draw, |group, draw| self.choose(seed, draw, group, ask))
+        self.walk(seed, draw, |_, group, draw| self.choose(seed, draw, group, ask))
             .or_else(|| self.leaves.iter().map(|index| *index as usize).find(|index| (ask.usable)(*index)))
     }
 
@@ -89,7 +91,7 @@ impl Tree {
         L: Fn(usize) -> u64,
     {
         let mut score = String::new();
-        let index = self.walk(seed, draw, |group, draw| {
+        let index = self.walk(seed, draw, |_, group, draw| {
             let (rank, ticket) = self.choose(seed, draw, group, ask)?;
             let child = &group.children[rank];
             if !score.is_empty() {
@@ -105,24 +107,58 @@ impl Tree {
         Some((index, score))
     }
 
-    /// Walks from the root to a leaf. `choose` returns the rank in a group and, for `round_robin`, the subticket.
+    /// What is kept of the usable members between picks; `None` for methods with a key.
+    pub(super) fn kept(&self, members: usize) -> Option<Kept> {
+        let group = |group: &LevelGroup| {
+            let weights = || group.children.iter().map(|child| child.weight);
+            Some(match group.rule {
+                LevelRule::RoundRobin => KeptGroup::by_turns(weights()),
+                LevelRule::LeastConnections => KeptGroup::by_leases(weights()),
+                LevelRule::TwoChoices | LevelRule::Random => KeptGroup::by_weight(weights()),
+                LevelRule::Rendezvous { .. } | LevelRule::Ring(_) | LevelRule::Maglev(_) => return None,
+            })
+        };
+        let mut kept = Kept::new(self.groups.iter().map(group).collect::<Option<_>>()?, members);
+        for (number, group) in self.groups.iter().enumerate() {
+            for (rank, child) in group.children.iter().enumerate() {
+                match child.group {
+                    NONE => kept.seat_member(self.leaves[child.first as usize] as usize, number, rank),
+                    below => kept.seat_group(below as usize, number, rank),
+                }
+            }
+        }
+        Some(kept)
+    }
+
+    /// A member that is usable by what is kept, chosen as [`Self::place`] chooses among all that are usable.
+    #[inline]
+    pub(super) fn place_kept(&self, seed: u64, draw: u64, kept: &Kept, leases: impl Fn(usize) -> u64) -> Option<usize> {
+        self.walk(seed, draw, |number, group, draw| {
+            let leases = |rank: usize| leases(self.leaves[group.children[rank].first as usize] as usize);
+            Self::spread(seed, draw, &group.rule, kept.group(number), leases)
+        })
+    }
+
+    /// Walks from the root to a leaf. `choose` gets a group and its number, and returns the rank in the group and, for
+    /// `round_robin`, the subticket.
     #[inline(always)]
     fn walk(
         &self,
         seed: u64,
         mut draw: u64,
-        mut choose: impl FnMut(&LevelGroup, u64) -> Option<(usize, Option<u64>)>,
+        mut choose: impl FnMut(usize, &LevelGroup, u64) -> Option<(usize, Option<u64>)>,
     ) -> Option<usize> {
-        let mut group = self.groups.last()?;
+        let mut number = self.groups.len().checked_sub(1)?;
         loop {
-            let (rank, ticket) = choose(group, draw)?;
+            let group = &self.groups[number];
+            let (rank, ticket) = choose(number, group, draw)?;
             let child = &group.children[rank];
             if child.group == NONE {
                 return Some(self.leaves[child.first as usize] as usize);
             }
             // The subticket of `round_robin` counts the turns inside the group; other methods need a new draw there.
             draw = ticket.unwrap_or_else(|| hash::deeper(seed, draw, child.hash));
-            group = &self.groups[child.group as usize];
+            number = child.group as usize;
         }
     }
 
@@ -161,16 +197,34 @@ impl Tree {
         {
             return Some((home, None));
         }
-        let leases = |rank: usize| self.leases(&children[rank], ask);
         let rank = match &group.rule {
             LevelRule::Rendezvous { .. } | LevelRule::Maglev(_) => rendezvous::choose(seed, draw, children, usable),
             LevelRule::Ring(ring) => ring.choose(draw, children.len(), usable),
-            LevelRule::RoundRobin => {
-                return spread::round_robin(draw, children, usable).map(|(rank, ticket)| (rank, Some(ticket)));
+            rule => {
+                let leases = |rank: usize| self.leases(&children[rank], ask);
+                return Self::spread(seed, draw, rule, &Looked { children, usable, leases }, leases);
             }
-            LevelRule::LeastConnections => spread::least_connections(draw, children, usable, leases),
-            LevelRule::TwoChoices => spread::two_choices(seed, draw, children, usable, leases),
-            LevelRule::Random => spread::weighted(draw, children, usable),
+        };
+        rank.map(|rank| (rank, None))
+    }
+
+    /// The rank that a rule without a key chooses and, for `round_robin`, the subticket.
+    #[inline]
+    fn spread(
+        seed: u64,
+        draw: u64,
+        rule: &LevelRule,
+        children: &impl UsableChildren,
+        leases: impl Fn(usize) -> u64,
+    ) -> Option<(usize, Option<u64>)> {
+        let rank = match rule {
+            LevelRule::RoundRobin => {
+                return spread::round_robin(draw, children).map(|(rank, ticket)| (rank, Some(ticket)));
+            }
+            LevelRule::LeastConnections => spread::least_connections(draw, children),
+            LevelRule::TwoChoices => spread::two_choices(seed, draw, children, leases),
+            LevelRule::Random => spread::weighted(draw, children).map(|share| share.rank),
+            LevelRule::Rendezvous { .. } | LevelRule::Ring(_) | LevelRule::Maglev(_) => None,
         };
         rank.map(|rank| (rank, None))
     }

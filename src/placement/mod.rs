@@ -167,13 +167,17 @@
 mod child;
 mod hash;
 mod levels;
+mod lineup;
 mod maglev;
 mod rendezvous;
 mod ring;
 mod spread;
+mod tally;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::lineup::Lineup;
 
 use crate::config::Balance;
 use levels::{Tree, Use};
@@ -248,6 +252,22 @@ impl Placement {
     pub fn place(&self, draw: u64, usable: impl Fn(usize) -> bool, leases: impl Fn(usize) -> u64) -> Option<usize> {
         let ask = Use { usable: &usable, leases: &leases };
         self.primary.place(self.seed, draw, &ask).or_else(|| self.backup.place(self.seed, draw, &ask))
+    }
+
+    /// A lineup in which no member is usable yet, to be kept up to date by the caller; `None` for methods with a key.
+    pub fn lineup(&self) -> Option<Lineup> {
+        let members = self.primary.members_end().max(self.backup.members_end());
+        Some(Lineup { primary: self.primary.kept(members)?, backup: self.backup.kept(members)? })
+    }
+
+    /// What [`Placement::place`] returns for the members that the lineup has as usable, in a time that does not grow
+    /// with their number (a step for each doubling). `leases` is called by `two_choices` only. While another thread
+    /// writes the lineup, the result may be a member that is not usable, or `None`.
+    #[inline]
+    pub fn place_in(&self, lineup: &Lineup, draw: u64, leases: impl Fn(usize) -> u64) -> Option<usize> {
+        let Lineup { primary, backup } = lineup;
+        let first = self.primary.place_kept(self.seed, draw, primary, &leases);
+        first.or_else(|| self.backup.place_kept(self.seed, draw, backup, &leases))
     }
 
     /// The whole candidate order of the usable members with scores: repeated [`Placement::place`] with the earlier

@@ -1,7 +1,8 @@
 //! Methods without a key: in turn, at random, by leases.
 //!
-//! Keeps no counter and makes no random number: the draw brings both. Invariant: with equal leases each usable child is
-//! chosen in proportion to its weight.
+//! Keeps no counter and makes no random number: the draw brings both. The rules ask for usable children by
+//! [`UsableChildren`], which is answered by a look at every child, or by what is kept between picks (`lineup.rs`).
+//! Invariant: with equal leases each usable child is chosen in proportion to its weight.
 
 use std::cmp::Ordering;
 
@@ -12,84 +13,160 @@ use super::rendezvous::compare;
 /// 2^64 divided by the golden ratio: with steps of this part of a circle, points stay as far apart as possible.
 const GOLDEN: u64 = 0x9e3779b97f4a7c15;
 
+/// Usable children by weight. In rank order they own consecutive intervals as long as their weights, from 0 on.
+pub(super) trait Shares {
+    /// Sum of the weights.
+    fn sum(&self) -> u64;
+
+    /// The owner of this place.
+    fn owner(&self, place: u64) -> Option<Share>;
+}
+
+/// The usable children of a group.
+pub(super) trait UsableChildren: Shares {
+    /// Number of children, usable or not.
+    fn all(&self) -> usize;
+
+    /// What turns depend on.
+    fn turns(&self) -> Turns;
+
+    /// The step for this number of turns; see [`step`].
+    fn step(&self, turns: u64) -> u64 {
+        step(turns)
+    }
+
+    /// The rank of the least loaded child; among equals the first from `start` on, once round.
+    fn least_loaded(&self, start: usize) -> Option<usize>;
+}
+
+/// What turns depend on: of the usable children, number, sum of the weights and their common divisor; 0 without any.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turns {
+    pub(super) count: u64,
+    pub(super) sum: u64,
+    pub(super) divisor: u64,
+}
+
+/// A usable child with its interval.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) rank: usize,
+    pub(super) start: u64,
+    pub(super) weight: u64,
+}
+
+/// Answers by a look at every child.
+pub(super) struct Looked<'a, U, L> {
+    pub(super) children: &'a [Child],
+    pub(super) usable: U,
+    pub(super) leases: L,
+}
+
+/// Other children without one of them.
+struct Without<'a, C> {
+    others: &'a C,
+    one: Share,
+}
+
 /// Chooses in turn: the rank and, for a group, the subticket inside it.
-pub(super) fn round_robin(ticket: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<(usize, u64)> {
-    let weights = || weights(children, &usable);
-    let divisor = weights().fold(0, |divisor, (_, weight)| common_divisor(weight, divisor));
-    if divisor == 0 {
-        return None;
-    }
-    let (count, sum) = weights().fold((0, 0), |(count, sum), (_, weight)| (count + 1, sum + weight / divisor));
-    let step = if sum == count { 1 } else { step(sum) };
-    let mut slot = (u128::from(ticket % sum) * u128::from(step) % u128::from(sum)) as u64;
-    for (rank, weight) in weights() {
-        let share = weight / divisor;
-        if slot < share {
-            return Some((rank, (ticket / sum).wrapping_mul(share).wrapping_add(slot)));
-        }
-        slot -= share;
-    }
-    None
+pub(super) fn round_robin(ticket: u64, children: &impl UsableChildren) -> Option<(usize, u64)> {
+    let Turns { count, sum, divisor } = children.turns();
+    let turns = sum.checked_div(divisor)?;
+    let step = if turns == count { 1 } else { children.step(turns) };
+    let slot = (u128::from(ticket % turns) * u128::from(step) % u128::from(turns)) as u64;
+    let Share { rank, start, weight } = children.owner(slot * divisor)?;
+    let (share, before) = (weight / divisor, start / divisor);
+    Some((rank, (ticket / turns).wrapping_mul(share).wrapping_add(slot - before)))
 }
 
 /// Chooses at random, in proportion to the weights.
-pub(super) fn weighted(draw: u64, children: &[Child], usable: impl Fn(usize) -> bool) -> Option<usize> {
-    let weights = || weights(children, &usable);
-    let mut place = hash::scale(draw, weights().map(|(_, weight)| weight).sum());
-    for (rank, weight) in weights() {
-        if place < weight {
-            return Some(rank);
-        }
-        place -= weight;
-    }
-    None
+pub(super) fn weighted(draw: u64, children: &impl Shares) -> Option<Share> {
+    children.owner(hash::scale(draw, children.sum()))
 }
 
 /// Chooses the less loaded of two random children.
 pub(super) fn two_choices(
     seed: u64,
     draw: u64,
-    children: &[Child],
-    usable: impl Fn(usize) -> bool,
+    children: &impl UsableChildren,
     leases: impl Fn(usize) -> u64,
 ) -> Option<usize> {
-    let first = weighted(hash::pair(seed, draw, 0), children, &usable)?;
-    let second = weighted(hash::pair(seed, draw, 1), children, |rank| rank != first && usable(rank));
-    let load = |rank: usize| leases(rank).saturating_add(1);
-    let better = |second: &usize| lighter(&children[*second], load(*second), &children[first], load(first));
-    second.filter(better).or(Some(first))
+    let first = weighted(hash::pair(seed, draw, 0), children)?;
+    let second = weighted(hash::pair(seed, draw, 1), &Without { others: children, one: first });
+    let load = |share: &Share| leases(share.rank).saturating_add(1);
+    let better = |second: &Share| lighter(load(second), second.weight, load(&first), first.weight);
+    Some(second.filter(better).unwrap_or(first).rank)
 }
 
 /// Chooses the least loaded child; among equals the first from the ticket's rank on.
-pub(super) fn least_connections(
-    ticket: u64,
-    children: &[Child],
-    usable: impl Fn(usize) -> bool,
-    leases: impl Fn(usize) -> u64,
-) -> Option<usize> {
-    let start = (ticket % children.len().max(1) as u64) as usize;
-    let mut best: Option<(usize, u64)> = None;
-    for rank in (start..children.len()).chain(0..start).filter(|rank| usable(*rank)) {
-        let load = leases(rank).saturating_add(1);
-        if best.is_none_or(|(best, best_load)| lighter(&children[rank], load, &children[best], best_load)) {
-            best = Some((rank, load));
-        }
+pub(super) fn least_connections(ticket: u64, children: &impl UsableChildren) -> Option<usize> {
+    children.least_loaded((ticket % children.all().max(1) as u64) as usize)
+}
+
+impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> Looked<'_, U, L> {
+    fn shares(&self) -> impl Iterator<Item = Share> {
+        let usable = self.children.iter().enumerate().filter(|(rank, _)| (self.usable)(*rank));
+        usable.scan(0, |end, (rank, child)| {
+            let start = std::mem::replace(end, *end + child.weight);
+            Some(Share { rank, start, weight: child.weight })
+        })
     }
-    best.map(|(rank, _)| rank)
 }
 
-/// Whether `a` with its load is less loaded for its weight than `b` with its own.
-fn lighter(a: &Child, load: u64, b: &Child, b_load: u64) -> bool {
-    compare(load, a.weight, b_load, b.weight) == Ordering::Less
+impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> Shares for Looked<'_, U, L> {
+    fn sum(&self) -> u64 {
+        self.shares().map(|share| share.weight).sum()
+    }
+
+    fn owner(&self, place: u64) -> Option<Share> {
+        self.shares().find(|share| place - share.start < share.weight)
+    }
 }
 
-/// Ranks and weights of the usable children.
-fn weights<'a>(children: &'a [Child], usable: &'a impl Fn(usize) -> bool) -> impl Iterator<Item = (usize, u64)> {
-    children.iter().enumerate().filter(|(rank, _)| usable(*rank)).map(|(rank, child)| (rank, child.weight))
+impl<U: Fn(usize) -> bool, L: Fn(usize) -> u64> UsableChildren for Looked<'_, U, L> {
+    fn all(&self) -> usize {
+        self.children.len()
+    }
+
+    fn turns(&self) -> Turns {
+        self.shares().fold(Turns::default(), |turns, share| Turns {
+            count: turns.count + 1,
+            sum: turns.sum + share.weight,
+            divisor: common_divisor(share.weight, turns.divisor),
+        })
+    }
+
+    fn least_loaded(&self, start: usize) -> Option<usize> {
+        let mut best: Option<(usize, u64)> = None;
+        for rank in (start..self.children.len()).chain(0..start).filter(|rank| (self.usable)(*rank)) {
+            let load = (self.leases)(rank).saturating_add(1);
+            let weight = |rank: usize| self.children[rank].weight;
+            if best.is_none_or(|(best, best_load)| lighter(load, weight(rank), best_load, weight(best))) {
+                best = Some((rank, load));
+            }
+        }
+        best.map(|(rank, _)| rank)
+    }
+}
+
+impl<C: Shares> Shares for Without<'_, C> {
+    fn sum(&self) -> u64 {
+        self.others.sum().saturating_sub(self.one.weight)
+    }
+
+    fn owner(&self, place: u64) -> Option<Share> {
+        let skipped = if place >= self.one.start { self.one.weight } else { 0 };
+        self.others.owner(place + skipped)
+    }
+}
+
+/// Whether one child with its load is less loaded for its weight than another with its own.
+fn lighter(load: u64, weight: u64, other_load: u64, other_weight: u64) -> bool {
+    compare(load, weight, other_load, other_weight) == Ordering::Less
 }
 
 /// The first number from the golden part of `sum` on that has no common divisor with it.
-fn step(sum: u64) -> u64 {
+pub(super) fn step(sum: u64) -> u64 {
     let mut step = hash::scale(GOLDEN, sum).max(1);
     while common_divisor(sum, step) != 1 {
         step += 1;
@@ -97,7 +174,8 @@ fn step(sum: u64) -> u64 {
     step
 }
 
-fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+/// The greatest common divisor; that of 0 and a number is the number.
+pub(super) fn common_divisor(mut a: u64, mut b: u64) -> u64 {
     while b != 0 {
         (a, b) = (b, a % b);
     }
@@ -112,9 +190,17 @@ mod tests {
         weights.iter().enumerate().map(|(n, weight)| Child::leaf(n as u64, *weight, n as u32)).collect()
     }
 
+    fn looked<U: Fn(usize) -> bool, L: Fn(usize) -> u64>(children: &[Child], usable: U, leases: L) -> Looked<'_, U, L> {
+        Looked { children, usable, leases }
+    }
+
+    fn in_turn(ticket: u64, children: &[Child]) -> Option<(usize, u64)> {
+        round_robin(ticket, &looked(children, |_| true, |_| 0))
+    }
+
     fn turns(weights: &[u64], count: u64) -> Vec<usize> {
         let children = children(weights);
-        (0..count).map(|ticket| round_robin(ticket, &children, |_| true).unwrap().0).collect()
+        (0..count).map(|ticket| in_turn(ticket, &children).unwrap().0).collect()
     }
 
     #[test]
@@ -131,7 +217,7 @@ mod tests {
                 let mut counts = vec![0; weights.len()];
                 let children = children(&weights);
                 for ticket in from..from + cycle {
-                    counts[round_robin(ticket, &children, |_| true).unwrap().0] += divisor;
+                    counts[in_turn(ticket, &children).unwrap().0] += divisor;
                 }
                 assert_eq!(counts, weights, "tickets from {from}");
             }
@@ -149,36 +235,35 @@ mod tests {
     #[test]
     fn a_group_sees_each_ticket_once() {
         let children = children(&[3, 2, 1]);
-        let mut inside: Vec<u64> = (0..600)
-            .filter_map(|ticket| round_robin(ticket, &children, |_| true))
-            .filter(|c| c.0 == 0)
-            .map(|c| c.1)
-            .collect();
+        let mut inside: Vec<u64> =
+            (0..600).filter_map(|ticket| in_turn(ticket, &children)).filter(|c| c.0 == 0).map(|c| c.1).collect();
         inside.sort_unstable();
         assert_eq!(inside, (0..300).collect::<Vec<u64>>());
     }
 
     #[test]
     fn the_last_ticket_is_a_ticket() {
-        assert!(round_robin(u64::MAX, &children(&[3, 2, 1]), |_| true).is_some());
-        assert_eq!(round_robin(u64::MAX, &children(&[3, 2, 1]), |_| false), None);
+        let children = children(&[3, 2, 1]);
+        assert!(in_turn(u64::MAX, &children).is_some());
+        assert_eq!(round_robin(u64::MAX, &looked(&children, |_| false, |_| 0)), None);
     }
 
     #[test]
     fn two_choices_are_two() {
         let children = children(&[1, 1]);
         for draw in 0..100 {
-            assert_eq!(two_choices(0, draw, &children, |_| true, |rank| [9, 3][rank]), Some(1));
-            assert_eq!(two_choices(0, draw, &children, |rank| rank == 0, |_| 9), Some(0));
+            let leases = |rank| [9, 3][rank];
+            assert_eq!(two_choices(0, draw, &looked(&children, |_| true, leases), leases), Some(1));
+            assert_eq!(two_choices(0, draw, &looked(&children, |rank| rank == 0, leases), leases), Some(0));
         }
     }
 
     #[test]
     fn least_connections_weighs_leases_and_takes_turns_on_equals() {
         let children = children(&[1, 2, 1]);
-        assert_eq!(least_connections(0, &children, |_| true, |rank| [1, 2, 1][rank]), Some(1));
-        assert_eq!(least_connections(0, &children, |rank| rank != 1, |_| 4), Some(0));
-        assert_eq!(least_connections(2, &children, |rank| rank != 1, |_| 4), Some(2));
-        assert_eq!(least_connections(0, &children, |_| true, |_| u64::MAX), Some(1));
+        assert_eq!(least_connections(0, &looked(&children, |_| true, |rank| [1, 2, 1][rank])), Some(1));
+        assert_eq!(least_connections(0, &looked(&children, |rank| rank != 1, |_| 4)), Some(0));
+        assert_eq!(least_connections(2, &looked(&children, |rank| rank != 1, |_| 4)), Some(2));
+        assert_eq!(least_connections(0, &looked(&children, |_| true, |_| u64::MAX)), Some(1));
     }
 }

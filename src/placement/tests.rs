@@ -376,6 +376,27 @@ proptest! {
     }
 
     #[test]
+    fn a_lineup_chooses_as_a_look_at_every_member_does(
+        balance in any_balance(), pool in any_pool(), seed: u64, draws in prop::collection::vec(any::<u64>(), 1..6),
+        steps in prop::collection::vec((0..9_usize, prop::option::weighted(0.7, 0..4_u64)), 0..30),
+    ) {
+        let placement = build(balance, seed, &pool);
+        let lineup = placement.lineup();
+        prop_assert_eq!(lineup.is_some(), !balance.keyed());
+        let Some(lineup) = lineup else { return Ok(()) };
+        let mut states = [None; 9];
+        for (index, state) in steps {
+            states[index] = state;
+            lineup.note(index, || state);
+            for draw in draws.iter().copied().chain([0, 1, u64::MAX]) {
+                let leases = |index: usize| states[index].unwrap_or(0);
+                let looked = placement.place(draw, |index| states[index].is_some(), leases);
+                prop_assert_eq!(placement.place_in(&lineup, draw, leases), looked, "{:?} draws {:x}", balance, draw);
+            }
+        }
+    }
+
+    #[test]
     fn a_key_belongs_to_the_first_of_its_order(balance in any_balance(), pool in any_pool(), seed: u64, draw: u64) {
         let placement = build(balance, seed, &pool);
         let first = placement.order(draw, |_| true, |_| 0).first().map(|candidate| candidate.index);
@@ -427,6 +448,21 @@ proptest! {
     }
 }
 
+#[test]
+fn two_choices_ask_two_members_for_their_leases_and_the_others_none() {
+    let pool = equal(1_000);
+    let asked = std::cell::Cell::new(0);
+    let leases = |_| asked.replace(asked.get() + 1);
+    for balance in [Balance::TwoChoices, Balance::LeastConnections, Balance::RoundRobin, Balance::Random] {
+        let placement = build(balance, 0, &pool);
+        let lineup = placement.lineup().unwrap();
+        (0..1_000).for_each(|index| lineup.note(index, || Some(index as u64 % 3)));
+        asked.set(0);
+        assert!(placement.place_in(&lineup, 1 << 40, leases).is_some());
+        assert_eq!(asked.get(), if balance == Balance::TwoChoices { 2 } else { 0 }, "{balance:?}");
+    }
+}
+
 /// Prints nanoseconds a placement: `cargo test --release --lib placement -- --ignored --nocapture`.
 #[test]
 #[ignore = "a stopwatch, not a test"]
@@ -443,6 +479,14 @@ fn stopwatch() {
         }
         let each = start.elapsed() / rounds;
         println!("{:>6} members {what:>8} {balance:?}: {each:?} a placement, built in {built:?} ({sum})", pool.len());
+        let Some(lineup) = placement.lineup() else { return };
+        (0..pool.len()).for_each(|index| lineup.note(index, || Some(3)));
+        let start = std::time::Instant::now();
+        for _ in 0..rounds {
+            draw = draw.wrapping_mul(0x5851f42d4c957f2d).wrapping_add(1);
+            sum += placement.place_in(&lineup, std::hint::black_box(draw), |_| 3).unwrap();
+        }
+        println!("{:>6} members {what:>8} {balance:?}: {:?} in a lineup ({sum})", pool.len(), start.elapsed() / rounds);
     };
     let every = [Balance::RoundRobin, Balance::LeastConnections, Balance::TwoChoices, Balance::Random];
     for members in [3, 10, 100] {

@@ -1,13 +1,15 @@
 //! [`Backend`]: one named address with what lives longer than a snapshot: health, leases, counters.
 //!
 //! Weight, location and `backup` belong to the pool's snapshot, so changing them keeps the `Backend`. Opens no socket.
-//! Invariants: a lease is given back by `Drop` only; [`Backend::usable`] costs two relaxed loads; what every connection
-//! reads shares no cache line with what every connection writes.
+//! Invariants: [`Backend::usable`] costs two relaxed loads; what every connection reads shares no cache line with what
+//! every connection writes; whatever changes whether a backend takes new clients tells `ready.rs`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
 use crate::counters::{BackendCounters, Counter, Padded};
@@ -15,6 +17,7 @@ use crate::http::Refused;
 use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
 use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, passed, signed};
+use crate::pool::ready::{LeaseCount, ReadyBackends};
 use crate::sticky::cookie::CookieVerdict;
 
 /// One counter for each verdict on a cookie.
@@ -41,6 +44,8 @@ pub(super) struct PoolShared {
     pub(super) refused_entries: AtomicU64,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
     pub(super) ejecting: Mutex<()>,
+    /// What the pool in force keeps between picks.
+    pub(super) ready: ArcSwapOption<ReadyBackends>,
 }
 
 impl PoolShared {
@@ -55,13 +60,14 @@ impl PoolShared {
             evicted_displaced: AtomicU64::new(0),
             refused_entries: AtomicU64::new(0),
             ejecting: Mutex::new(()),
+            ready: ArcSwapOption::empty(),
         }
     }
 }
 
 /// One named address of a pool. Identity is pool + name + address.
 pub struct Backend {
-    shared: Arc<PoolShared>,
+    pub(super) shared: Arc<PoolShared>,
     name: Arc<str>,
     address: Address,
     counters: Arc<[Padded<BackendCounters>]>,
@@ -80,7 +86,7 @@ pub struct Backend {
     pub(super) ejection: Mutex<Ejection>,
     pub(super) checks: Mutex<Checks>,
     refusals: Mutex<Option<ResponseRefusals>>,
-    leases: Padded<AtomicU64>,
+    pub(super) leases: Padded<LeaseCount>,
 }
 
 #[derive(Debug)]
@@ -194,7 +200,7 @@ impl Backend {
 
     /// Number of leases held now.
     pub fn leases(&self) -> u64 {
-        self.leases.0.load(Relaxed)
+        self.leases.0.value()
     }
 
     /// True if the backend takes connections.
@@ -296,7 +302,9 @@ impl Backend {
 
     /// Copies the state by checks to where connections read it.
     pub(super) fn show_standing(&self, standing: CheckState, on_marked_down: OnMarkedDown) {
-        self.standing.store(standing as u8, Relaxed);
+        if self.standing.swap(standing as u8, Relaxed) != standing as u8 {
+            self.ready_changed();
+        }
         self.closing.store(standing == CheckState::Down && on_marked_down == OnMarkedDown::Close, Relaxed);
     }
 
@@ -308,7 +316,21 @@ impl Backend {
     /// Copies the ejection to where connections read it.
     pub(super) fn show_ejection(&self, ejection: &Ejection) {
         self.failures.store(ejection.failures(), Relaxed);
-        self.ejected_until_ms.store(ejection.until_ms(), Relaxed);
+        if self.ejected_until_ms.swap(ejection.until_ms(), Relaxed) != ejection.until_ms() {
+            self.ready_changed();
+        }
+    }
+
+    /// End of the last ejection, which may be over.
+    pub(super) fn ejected_until_ms(&self) -> u64 {
+        self.ejected_until_ms.load(Relaxed)
+    }
+
+    /// Says that the backend may take new clients now, or not any more.
+    pub(super) fn ready_changed(&self) {
+        if let Some(ready) = &*self.shared.ready.load() {
+            ready.look_again();
+        }
     }
 
     /// Forgets the result of all checks, because checks were switched off.
@@ -316,9 +338,8 @@ impl Backend {
         let mut checks = lock(&self.checks);
         if checks.checked.standing() != CheckState::Unchecked {
             *checks = Checks { checked: CheckHistory::new(CheckState::Unchecked), complaint: String::new() };
-            self.standing.store(CheckState::Unchecked as u8, Relaxed);
-            self.closing.store(false, Relaxed);
-            self.damped.store(false, Relaxed);
+            self.show_standing(CheckState::Unchecked, OnMarkedDown::Keep);
+            self.show_damped(false);
         }
     }
 
@@ -389,39 +410,6 @@ impl Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Backend({}/{} {})", self.shared.name, self.name, self.address)
-    }
-}
-
-/// The right to use one backend, counted while held.
-#[derive(Debug)]
-pub struct Lease(Arc<Backend>);
-
-impl Lease {
-    /// Takes a lease, which counts until it is dropped.
-    pub fn new(backend: &Arc<Backend>) -> Self {
-        backend.leases.0.fetch_add(1, Relaxed);
-        backend.shared.leases.0.fetch_add(1, Relaxed);
-        Self(Arc::clone(backend))
-    }
-
-    /// Backend that the lease counts for.
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
-    }
-}
-
-impl std::ops::Deref for Lease {
-    type Target = Backend;
-
-    fn deref(&self) -> &Backend {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.leases.0.fetch_sub(1, Relaxed);
-        self.0.shared.leases.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -28,7 +28,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// True if one more connection of this client would exceed `max_connections`.
     #[inline]
     pub(super) fn is_full(&self, index: usize) -> bool {
-        is_full(self.pool, index) && !(self.scene.holds)(&self.pool.backends[index])
+        is_full(self.pool, index) && !self.scene.holds.is_some_and(|holds| holds(&self.pool.backends[index]))
     }
 
     /// True if another backend has to serve instead: the connection failed here, or the backend is full and

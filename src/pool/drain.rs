@@ -86,6 +86,7 @@ impl Pool {
             backend.drain.since_ms.store(now_ms, Relaxed);
         }
         backend.drain.deadline_ms.store(deadline_ms, Relaxed);
+        backend.ready_changed();
         true
     }
 }

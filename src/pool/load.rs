@@ -48,13 +48,22 @@ impl<'p> LoadRules<'p> {
     fn now<V: HealthView>(candidates: &Candidates<'p, '_, V>, draw: u64) -> Self {
         let pool = candidates.pool;
         let load = pool.config.load_bound.map(|bound| {
-            let is_up =
-                |index: &usize| !pool.config.backends[*index].backup && candidates.takes(*index, super::Health::Usable);
-            let weights = (0..pool.backends.len()).filter(is_up);
-            let weight_up: u64 = weights.map(|index| u64::from(pool.config.backends[index].weight)).sum();
+            let scene = candidates.scene;
+            let ready = pool.ready.as_deref().filter(|_| scene.view.is_living());
+            let kept = ready.and_then(|ready| ready.weight_up(pool, scene.now_ms));
+            let weight_up = kept.unwrap_or_else(|| Self::weight_up(candidates));
             (u64::from(bound), pool.leases(), weight_up.max(1))
         });
         Self { pool, draw, now_ms: candidates.scene.now_ms, load }
+    }
+
+    /// Weight of all primaries that are up, by a look at each.
+    fn weight_up<V: HealthView>(candidates: &Candidates<'p, '_, V>) -> u64 {
+        let pool = candidates.pool;
+        let is_up =
+            |index: &usize| !pool.config.backends[*index].backup && candidates.takes(*index, super::Health::Usable);
+        let weights = (0..pool.backends.len()).filter(is_up);
+        weights.map(|index| u64::from(pool.config.backends[index].weight)).sum()
     }
 
     /// True if the backend takes the new key. A backup takes keys only when no primary can.

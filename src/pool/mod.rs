@@ -10,9 +10,11 @@ mod concurrent;
 pub mod drain;
 pub mod explain;
 pub mod health;
+mod lease;
 mod load;
 pub mod pick;
 mod placement_key;
+mod ready;
 pub mod request_cookie;
 mod resume;
 pub mod scene;
@@ -27,15 +29,17 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
-pub use self::backend::{Backend, Health, Lease};
+pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
+pub use self::lease::Lease;
 pub use self::pick::Pick;
 pub use self::resume::CheckResults;
-pub use self::scene::PickScene;
+pub use self::scene::{Holds, PickScene};
 pub use self::table::{HotKey, PoolTable, Remember, StickTables};
 
 use self::backend::{PoolShared, lock};
 use self::health::{CheckState, EjectionPeer};
+use self::ready::ReadyBackends;
 use crate::config::{self, KeyPart};
 use crate::outcome::BreakCause;
 use crate::placement::{Member, Placement};
@@ -48,6 +52,8 @@ pub struct Pool {
     config: config::Pool,
     backends: Arc<[Arc<Backend>]>,
     placement: Placement,
+    /// What is kept between picks; `None`: the pool needs nothing of the kind.
+    ready: Option<Arc<ReadyBackends>>,
     ranges: Ranges,
     cookie: Option<CookieRule>,
     table: Option<PoolTable>,
@@ -62,7 +68,8 @@ impl Pool {
     /// Builds the pool of a new snapshot. `previous` is the pool of the same name in the old snapshot; its backends are
     /// carried over by name. A new address under an old name restarts health and keeps the counters. With checks on, a
     /// backend added by a reload starts as down until its first good check; backends of a new pool start as up, because
-    /// otherwise the pool could serve no client. `workers` is fixed for the process.
+    /// otherwise the pool could serve no client. `workers` is fixed for the process. A pool without a predecessor is in
+    /// force at once, others by [`Pool::put_in_force`]; until then their picks without a key look at every backend.
     pub fn new(config: &config::Pool, previous: Option<&Self>, workers: usize) -> Self {
         let new_shared = || Arc::new(PoolShared::new(&config.name, workers));
         let shared = previous.map_or_else(new_shared, |pool| pool.shared.clone());
@@ -81,8 +88,10 @@ impl Pool {
         let members: Vec<_> = config.backends.iter().map(member).collect();
         let indexes: AHashMap<&str, usize> =
             config.backends.iter().enumerate().map(|(index, backend)| (backend.name.as_str(), index)).collect();
-        Self {
-            placement: Placement::new(config.balance, config.hash_seed, &members),
+        let placement = Placement::new(config.balance, config.hash_seed, &members);
+        let pool = Self {
+            ready: ReadyBackends::new(config, &placement).map(Arc::new),
+            placement,
             ranges: Ranges::new(&config.ranges, |name| indexes.get(name).copied()),
             config: config.clone(),
             backends,
@@ -91,7 +100,11 @@ impl Pool {
             sticks_as: config.stick_group.as_deref().map_or_else(|| shared.name.clone(), Arc::from),
             former: previous.map_or_else(Arc::default, |previous| former(config, previous)),
             shared,
+        };
+        if previous.is_none() {
+            pool.put_in_force();
         }
+        pool
     }
 
     /// Returns the same pool with this cookie.

@@ -2,8 +2,17 @@
 //!
 //! One function is the whole chain: range → cookie → stick table → placement → last resort. Passthrough connections,
 //! requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and reads no
-//! clock. Invariant: a pick takes no lock, counts no reference and allocates nothing (but for keys longer than
+//! clock. Invariant: a pick waits for no lock, counts no reference and allocates nothing (but for keys longer than
 //! [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
+//!
+//! # Cost
+//!
+//! A pick without a key takes a step for each doubling of the number of backends, and the same again for each level of
+//! locations: `ready.rs` keeps what it needs. It looks at every backend once after health, a drain or the configuration
+//! has changed; in a range that is pinned; after a failed attempt; for a client that holds connections in a pool where
+//! `max_connections` overflows; and where no backend is usable. Of the methods with a key, `hash` weighs every backend of
+//! each level, `ring` and `maglev` look at one, and at others only for a key that cannot go home. A load bound costs no
+//! more than that; a slow start concerns keys alone, and is judged backend by backend.
 //!
 //! # The last resort
 //!
@@ -233,6 +242,9 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// Places a key that has a pin, no home, or a home that does not take the client.
     #[inline(never)]
     fn place_elsewhere(&self, key: &PlacementKey<'_>, load: Option<&LoadRules<'_>>) -> Option<Choice> {
+        if let Some(index) = self.place_ready(key) {
+            return Some(Choice::new(index, self.reason(index, Health::Usable)));
+        }
         let all_may_try = self.pool.config.all_down == AllDown::Try && !key.strict();
         let last = all_may_try.then_some((Health::Down, None));
         let steered = load.map(|load| (Health::Usable, Some(load)));
@@ -253,6 +265,17 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         };
         let broke = missed.map(|home| self.pool.why_not(home));
         Some(Choice { index, reason: self.reason(index, least), broke, kind })
+    }
+
+    /// Places a client without a key among the backends that are kept as ready. `None`: the pool keeps none, or what
+    /// they are differs for this client, or no backend is ready; then every backend is looked at.
+    fn place_ready(&self, key: &PlacementKey<'_>) -> Option<usize> {
+        let ready = self.pool.ready.as_deref().filter(|_| !key.keyed && self.scene.view.is_living())?;
+        let differs =
+            key.pin().is_some() || !self.scene.tried.is_empty() || (ready.overflows() && self.scene.holds.is_some());
+        let placed = if differs { None } else { ready.place(self.pool, key.draw, self.scene.now_ms) };
+        // Another thread may have changed it since.
+        placed.filter(|index| self.takes(*index, Health::Usable) && !self.is_out(*index))
     }
 
     /// Reason of a pick by placement.

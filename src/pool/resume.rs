@@ -52,6 +52,7 @@ impl Pool {
     /// Goes on with a drain by command of the backend at `index`.
     pub fn resume_drain(&self, index: usize, times: DrainTimes) {
         self.backends[index].drain.set(times);
+        self.backends[index].ready_changed();
     }
 
     /// Goes on with an ejection of the backend at `index`; false if the backend would still be ejected and must not be,

@@ -10,6 +10,9 @@ use super::backend::{Backend, Health};
 use super::table::PoolTable;
 use crate::sticky::Facts;
 
+/// Returns true for a backend to which a client holds a connection.
+pub type Holds<'a> = &'a dyn Fn(&Arc<Backend>) -> bool;
+
 /// What a pick looks at besides the pool.
 #[derive(Clone, Copy)]
 pub struct PickScene<'a, V = LiveView> {
@@ -19,8 +22,8 @@ pub struct PickScene<'a, V = LiveView> {
     pub cookie: Option<usize>,
     /// Backends that this connection could not reach.
     pub tried: &'a [Arc<Backend>],
-    /// Returns true for a backend to which this client holds a connection; that backend is never full for it.
-    pub holds: &'a dyn Fn(&Arc<Backend>) -> bool,
+    /// Where this client holds connections; those backends are never full for it. `None`: nowhere.
+    pub holds: Option<Holds<'a>>,
     /// Now, in milliseconds of the process's clock.
     pub now_ms: u64,
     /// Where health, the stick table and the count of keyless picks come from.
@@ -37,6 +40,9 @@ pub trait HealthView: Copy {
 
     /// The pool's stick table, if the pick reads and writes it.
     fn table<'p>(&self, table: Option<&'p PoolTable>) -> Option<&'p PoolTable>;
+
+    /// True if health is that of the living backends, so that what a pool keeps of it between picks holds.
+    fn is_living(&self) -> bool;
 }
 
 /// The pool as connections meet it.
@@ -54,14 +60,14 @@ impl<'a> PickScene<'a> {
     /// Scene of a connection without a cookie, of a client that holds no connection to a backend.
     #[inline]
     pub fn new(facts: &'a Facts<'a>, tried: &'a [Arc<Backend>], now_ms: u64) -> Self {
-        Self { facts, cookie: None, tried, holds: &|_| false, now_ms, view: LiveView }
+        Self { facts, cookie: None, tried, holds: None, now_ms, view: LiveView }
     }
 }
 
 impl<'a> PickScene<'a, SupposedView<'a>> {
     /// Scene of a client that no stick table knows, while the backends in `down` are down and all others are up.
     pub fn supposed(facts: &'a Facts<'a>, cookie: Option<usize>, down: &'a [usize]) -> Self {
-        Self { facts, cookie, tried: &[], holds: &|_| false, now_ms: 0, view: SupposedView { down } }
+        Self { facts, cookie, tried: &[], holds: None, now_ms: 0, view: SupposedView { down } }
     }
 }
 
@@ -80,6 +86,11 @@ impl HealthView for LiveView {
     fn table<'p>(&self, table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
         table
     }
+
+    #[inline(always)]
+    fn is_living(&self) -> bool {
+        true
+    }
 }
 
 impl HealthView for SupposedView<'_> {
@@ -94,5 +105,9 @@ impl HealthView for SupposedView<'_> {
 
     fn table<'p>(&self, _table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
         None
+    }
+
+    fn is_living(&self) -> bool {
+        false
     }
 }

@@ -262,8 +262,11 @@ impl WorkerThread {
     fn run(mut self) {
         let (mut events, mut raw) = (Vec::<Event>::with_capacity(EVENTS), Vec::with_capacity(EVENTS));
         while !self.stopping {
-            self.worker.keep_below = self.workers.fair_share();
             self.wait(&mut events, &mut raw);
+            // Only accepting needs the share, and every worker writes what it is made of.
+            if events.iter().any(|event| event.token.side() == Side::Listener) {
+                self.worker.keep_below = self.workers.fair_share();
+            }
             self.worker.turn(&events);
             if events.iter().any(|event| event.token.side() == Side::Inbox) {
                 self.read_inbox();

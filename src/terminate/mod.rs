@@ -26,6 +26,9 @@ mod stream;
 mod timer_fd;
 mod turns;
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;

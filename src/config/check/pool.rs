@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Bad, cookie, health, stick_table, tls};
+use super::{Bad, cookie, health, many, stick_table, tls};
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MILLISECOND, MINUTE, Resolve, SECOND};
 use crate::config::{
@@ -42,6 +42,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let http = section.read("http", value::boolean).unwrap_or(false);
     cookie::needs_http(&section, &key, http);
     check_backends(&section, &sections, &backends);
+    many::check(&section, balance, &backends);
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);

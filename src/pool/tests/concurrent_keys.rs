@@ -33,7 +33,8 @@ fn a_client_is_not_kept_out_by_a_connection_of_its_own() {
         let _kept = Lease::new(home);
         let holds = |backend: &Arc<Backend>| Arc::ptr_eq(backend, home);
         for cookie in [None, pool.index_of(home.name())] {
-            let pick = pool.pick(&PickScene { cookie, holds: &holds, ..PickScene::new(&client(1), &[], 0) }).unwrap();
+            let pick =
+                pool.pick(&PickScene { cookie, holds: Some(&holds), ..PickScene::new(&client(1), &[], 0) }).unwrap();
             assert_eq!((pick.backend.name(), pick.broke), (home.name(), None), "{on_full:?} {cookie:?}");
         }
         let other = (0..CLIENTS)

@@ -94,7 +94,7 @@ impl HttpConnection<'_> {
     /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
-        self.log_refused(&RequestLog::of_unread(), status.code(), ended, refused);
+        self.log_refused(&RequestLog::of_unread(self.logs_requests()), status.code(), ended, refused);
         self.write_reply(status, false, LINGER).await;
         ended
     }

@@ -48,7 +48,7 @@ use crate::http::{Framing, Method};
 use crate::limits::Limits;
 use crate::outcome::{Ended, PickReason};
 use crate::pool::request_cookie::cookies_of_key;
-use crate::pool::{Backend, Pick, PickScene};
+use crate::pool::{Backend, Holds, Pick, PickScene};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
@@ -71,7 +71,7 @@ pub async fn serve_requests(
         reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
         tls: routed.target.tls,
-        certificate_rule,
+        certificate_rule: certificate_rule.cloned(),
         count: 0,
         idle_since: clock::now(),
     };
@@ -127,7 +127,7 @@ impl HttpConnection<'_> {
     async fn serve(&mut self) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()));
+        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()), self.logs_requests());
         match self.forward(&mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&log, failure).await,
@@ -144,11 +144,12 @@ impl HttpConnection<'_> {
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
 
-        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s());
+        let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
         let facts = Facts { cookies: &cookies, ..conversation.client_info.facts() };
-        let holds = |backend: &Arc<Backend>| self.upstreams.holds(backend);
-        let scene = || PickScene { holds: &holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
+        let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
+        let holds: Option<Holds<'_>> = if self.upstreams.is_empty() { None } else { Some(&is_held) };
+        let scene = || PickScene { holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
@@ -190,7 +191,7 @@ impl HttpConnection<'_> {
     fn route(&self, request: &Request<'_>) -> Option<Routed> {
         let routed = Routed::of(self.conversation)?;
         let client_info = &self.conversation.client_info;
-        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule;
+        let same_rules = routed.target.tls == self.tls && certificate_rule(&routed) == self.certificate_rule.as_ref();
         if !same_rules || !routed.pool().config().http {
             return None;
         }
@@ -383,10 +384,10 @@ fn may_be_repeated(method: Method, framing: Framing) -> bool {
 }
 
 /// The rule of a route about client certificates.
-fn certificate_rule(routed: &Routed) -> Option<ClientCertificate> {
+fn certificate_rule(routed: &Routed) -> Option<&ClientCertificate> {
     let config = &routed.listener.config;
     match routed.target.route.and_then(|route| config.routes.get(route)) {
-        Some(route) => route.client_certificate.clone(),
-        None => config.client_certificate.clone(),
+        Some(route) => route.client_certificate.as_ref(),
+        None => config.client_certificate.as_ref(),
     }
 }

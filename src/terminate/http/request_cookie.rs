@@ -45,14 +45,15 @@ pub struct RequestCookie<'p> {
     pub(super) looked_up: bool,
     /// Backend at which the client was known here, and why it cannot keep it, if the store names another one.
     pub(super) store_left: Option<(Option<usize>, BreakCause)>,
-    /// Time of the request in seconds since 1970.
+    /// Time of the request in seconds since 1970; 0 where the pool has no cookie.
     pub(super) now: u64,
 }
 
 impl<'p> RequestCookie<'p> {
-    /// Reads the cookie of a request; `now` is in seconds since 1970.
-    pub fn read(pool: &'p Pool, fields: Fields<'_>, now: u64) -> Self {
-        let read = ReadCookie::new(pool, fields, now, clock::now_ms());
+    /// Reads the cookie of a request; `now` returns seconds since 1970, and is not called where the pool has no cookie.
+    pub fn read(pool: &'p Pool, fields: Fields<'_>, now: impl FnOnce() -> u64) -> Self {
+        let (now, now_ms) = pool.cookie().map_or((0, 0), |_| (now(), clock::now_ms()));
+        let read = ReadCookie::new(pool, fields, now, now_ms);
         Self {
             pool,
             rule: pool.cookie(),

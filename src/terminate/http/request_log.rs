@@ -1,8 +1,8 @@
 //! [`RequestLog`]: the line of a request in the access log.
 //!
-//! Writes no line of a connection. Invariant: one line for each request that was read, and for each head that got a
-//! reply although it was refused or not complete in time, with the id of that reply; never a query or the value of a
-//! cookie.
+//! Writes no line of a connection. Invariant: where requests are logged, one line for each request that was read, and
+//! for each head that got a reply although it was refused or not complete in time, with the id of that reply; never a
+//! query or the value of a cookie. Where they are not, nothing is copied from the head and no clock is read.
 
 use std::sync::Arc;
 
@@ -20,11 +20,8 @@ const PATH_MAX: usize = 256;
 
 /// What the line of a request needs of its head and of its way to a backend.
 pub(super) struct RequestLog {
-    began: Micros,
-    /// `None`: the head was not read to its end, and nothing of it is logged.
-    method: Option<String>,
-    host: Option<String>,
-    path: Option<String>,
+    /// What the line says of the beginning; `None`: requests were not logged when this one came, and it gets no line.
+    begin: Option<RequestBegin>,
     /// Method, version and persistence, also for the response.
     pub meta: RequestMeta,
     /// A body follows the head.
@@ -35,9 +32,22 @@ pub(super) struct RequestLog {
     pub reused: bool,
 }
 
-impl RequestLog {
-    /// Begins the line with what the head holds.
-    pub fn of(request: &Request<'_>) -> Self {
+/// The beginning of a request.
+struct RequestBegin {
+    began: Micros,
+    /// `None`: the head was not read to its end, and nothing of it is logged.
+    head: Option<HeadText>,
+}
+
+/// What is logged of a head.
+struct HeadText {
+    method: String,
+    host: Option<String>,
+    path: String,
+}
+
+impl HeadText {
+    fn of(request: &Request<'_>) -> Self {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let path = match request.target {
             Target::Origin(path) | Target::Absolute { path, .. } => path,
@@ -45,10 +55,18 @@ impl RequestLog {
         };
         let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
         Self {
-            began: clock::now(),
-            method: Some(text(&request.method_name[..request.method_name.len().min(32)])),
+            method: text(&request.method_name[..request.method_name.len().min(32)]),
             host: request.host().map(|host| text(&host.bytes[..host.bytes.len().min(PATH_MAX)])),
-            path: Some(text(&path[..path.len().min(PATH_MAX)])),
+            path: text(&path[..path.len().min(PATH_MAX)]),
+        }
+    }
+}
+
+impl RequestLog {
+    /// Begins the line with what the head holds. `logs`: requests are logged.
+    pub fn of(request: &Request<'_>, logs: bool) -> Self {
+        Self {
+            begin: logs.then(|| RequestBegin { began: clock::now(), head: Some(HeadText::of(request)) }),
             meta: request.asked(),
             has_body: !request.framing.is_empty(),
             cookie: None,
@@ -57,14 +75,19 @@ impl RequestLog {
     }
 
     /// The line of a head that was refused, or not complete in time.
-    pub fn of_unread() -> Self {
+    pub fn of_unread(logs: bool) -> Self {
         let meta = RequestMeta { method: Method::Other, version: Version::Http11, persists: false, upgrade: None };
-        let began = clock::now();
-        Self { began, method: None, host: None, path: None, meta, has_body: false, cookie: None, reused: false }
+        let begin = logs.then(|| RequestBegin { began: clock::now(), head: None });
+        Self { begin, meta, has_body: false, cookie: None, reused: false }
     }
 }
 
 impl HttpConnection<'_> {
+    /// True if requests are logged now.
+    pub(super) fn logs_requests(&self) -> bool {
+        self.conversation.context.current.load().config.process.log.connections
+    }
+
     /// Writes the line of a request; `status` 0: the client got no response.
     pub(super) fn log_request(&self, log: &RequestLog, status: u16, ended: Ended) {
         self.log_refused(log, status, ended, None);
@@ -77,13 +100,10 @@ impl HttpConnection<'_> {
             self.count_refusal(refused, ended);
         }
         let (context, client_info) = (&self.conversation.context, &self.conversation.client_info);
-        let rules = context.current.load().config.process.log;
-        if !rules.connections {
-            return;
-        }
-        let duration_us = clock::now().saturating_sub(log.began);
+        let Some(RequestBegin { began, head }) = log.begin.as_ref().filter(|_| self.logs_requests()) else { return };
+        let duration_us = clock::now().saturating_sub(*began);
         // An unread head has no route and no backend; those in the state are of the request before it.
-        let state = log.method.is_some().then_some(&self.conversation.state);
+        let state = head.as_ref().map(|_| &self.conversation.state);
         context.write(LogRecord::Request(access_log::RequestLine {
             request: self.request_id(),
             id: client_info.id,
@@ -91,9 +111,9 @@ impl HttpConnection<'_> {
             duration_us,
             listener: Arc::clone(self.conversation.listener_name()),
             client: client_info.source,
-            method: log.method.clone(),
-            host: log.host.clone(),
-            path: log.path.clone(),
+            method: head.as_ref().map(|head| head.method.clone()),
+            host: head.as_ref().and_then(|head| head.host.clone()),
+            path: head.as_ref().map(|head| head.path.clone()),
             status: (status > 0).then_some(status),
             pool: state.and_then(|state| state.pool()),
             backend: state.and_then(|state| state.backend_name()),
@@ -118,5 +138,29 @@ impl HttpConnection<'_> {
         } else {
             counters.requests_refused.of(refused as usize).add(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Progress;
+    use crate::http::head::RequestReader;
+
+    #[test]
+    fn of_a_request_that_is_not_logged_nothing_is_copied_and_no_clock_is_read() {
+        let head = b"GET /a?secret HTTP/1.1\r\nHost: b.example\r\n\r\n";
+        let mut reader = RequestReader::new();
+        assert!(matches!(reader.read(head), Progress::Done(_)));
+        let request = reader.request(head);
+        let before = clock::readings();
+        assert!(RequestLog::of(&request, false).begin.is_none() && RequestLog::of_unread(false).begin.is_none());
+        assert_eq!(clock::readings(), before);
+
+        let logged = RequestLog::of(&request, true).begin.unwrap().head.unwrap();
+        let HeadText { method, host, path } = logged;
+        assert_eq!((&*method, host.as_deref(), &*path), ("GET", Some("b.example"), "/a"));
+        assert!(RequestLog::of_unread(true).begin.unwrap().head.is_none());
+        assert_eq!(clock::readings(), before + 2);
     }
 }

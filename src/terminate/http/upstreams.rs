@@ -47,6 +47,11 @@ impl Upstreams {
         (quiet && !backend.closing()).then_some(upstream)
     }
 
+    /// True if no connection is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// True if a connection to this backend is kept.
     pub fn holds(&self, backend: &Arc<Backend>) -> bool {
         self.0.iter().any(|upstream| Arc::ptr_eq(upstream.lease.backend(), backend))

@@ -110,7 +110,7 @@ impl Stage {
         let _inside = self.runtime.enter();
         let mut reader = RequestReader::new();
         assert!(matches!(reader.read(&asked.head), Progress::Done(_)));
-        let cookie = RequestCookie::read(&self.pool, reader.request(&asked.head).fields, 0);
+        let cookie = RequestCookie::read(&self.pool, reader.request(&asked.head).fields, || 0);
         let writer = ResponseWriter {
             cookie: &cookie,
             backend: 0,
