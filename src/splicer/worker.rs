@@ -14,8 +14,9 @@ use std::sync::Arc;
 use self::acceptor::Acceptor;
 use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
+use super::large_pipes::LargePipes;
 use super::os::{Event, Micros, Os};
-use super::pipe::Pipes;
+use super::pipe::{PipeLimits, Pipes};
 use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
@@ -46,20 +47,23 @@ pub struct WorkerShared {
     pub counters: Box<[Padded<WorkerCounters>]>,
     /// Most pipes of one worker; a direction without a pipe copies.
     pub pipes_max: usize,
+    /// Large pipes of all workers.
+    pub large_pipes: Arc<LargePipes>,
 }
 
 impl WorkerShared {
     /// What `workers` workers share from their start on.
-    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes_max: usize) -> Self {
+    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes: PipeLimits) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current, admission, counters, pipes_max }
+        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large }
     }
 
     /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
     pub fn alone(config: Config, pipes_max: usize) -> Self {
         let admission = Arc::new(Admission::new(usize::MAX));
         let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
-        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes_max)
+        let pipes = PipeLimits { most: pipes_max, ..PipeLimits::default() };
+        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes)
     }
 }
 
@@ -98,7 +102,7 @@ impl<O: Os> Worker<O> {
     /// Makes a worker that has no connections yet.
     pub fn new(index: usize, mut os: O, shared: Arc<WorkerShared>, access_log: AccessLogSender) -> Self {
         let now = os.now();
-        let pipes = Pipes::at_most(shared.pipes_max);
+        let pipes = Pipes::at_most(shared.pipes_max, Arc::clone(&shared.large_pipes));
         Self {
             index,
             os,
@@ -380,16 +384,18 @@ impl<O: Os> Worker<O> {
 
     fn settle(&mut self) {
         self.flows.settle();
-        let (connections, pipes) = (self.flows.len(), self.pipes.count());
-        let counters = &self.shared.counters[self.index].0;
-        counters.connections.set(connections as u64);
-        counters.pipes.set(pipes as u64);
+        self.counters().connections.set(self.flows.len() as u64);
+        let used = self.pipes.was_used();
         match self.trim_at {
-            _ if !self.pipes.idle() => self.trim_at = None,
-            None => self.trim_at = Some(self.now + TRIM_US),
-            Some(at) if at <= self.now => self.trim(),
-            Some(_) => {}
+            _ if !self.pipes.has_free() => self.trim_at = None,
+            Some(at) if !used && at <= self.now => self.trim(),
+            Some(_) if !used => {}
+            _ => self.trim_at = Some(self.now + TRIM_US),
         }
+        let counters = self.counters();
+        counters.pipes.set(self.pipes.count() as u64);
+        counters.pipes_large.set(self.pipes.large() as u64);
+        counters.pipes_denied.set(self.pipes.denied());
         if self.access_log.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
             self.flush();
         }

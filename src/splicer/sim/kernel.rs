@@ -55,6 +55,8 @@ pub struct Kernel {
     pub(super) pipes: usize,
     /// Those of them that hold bytes.
     pub(super) filled: usize,
+    /// Those of them that have grown.
+    pub grown: usize,
     pub(super) queue: VecDeque<(Id, SocketAddr)>,
     /// Processes that watch the listener.
     pub(super) listeners: BTreeMap<usize, Token>,
@@ -84,6 +86,7 @@ impl Kernel {
             room_min: 1,
             pipes: 0,
             filled: 0,
+            grown: 0,
             queue: VecDeque::new(),
             listeners: BTreeMap::new(),
             sockets: Vec::new(),
