@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use self::acceptor::Acceptor;
+use self::acceptor::{AcceptTurns, Acceptor};
 use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::large_pipes::LargePipes;
@@ -83,6 +83,7 @@ pub struct Worker<O: Os> {
     queue: VecDeque<u32>,
     expired: Vec<u32>,
     acceptors: BTreeMap<u32, Acceptor<O>>,
+    turns: AcceptTurns,
     pipes: Pipes<O>,
     /// Time at which free pipes are closed, unless one is used before.
     trim_at: Option<Micros>,
@@ -114,6 +115,7 @@ impl<O: Os> Worker<O> {
             queue: VecDeque::new(),
             expired: Vec::new(),
             acceptors: BTreeMap::new(),
+            turns: AcceptTurns::default(),
             pipes,
             trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
@@ -160,17 +162,9 @@ impl<O: Os> Worker<O> {
                 self.note(event);
             }
         }
-        for event in events {
-            if event.token.side() == Side::Listener {
-                self.accept(event.token.slot());
-            }
-        }
-        for _ in 0..self.queue.len() {
-            if let Some(slot) = self.queue.pop_front() {
-                self.step(slot);
-            }
-        }
+        let pairs = self.step_queued();
         self.expire();
+        self.accept_ready(events, pairs);
         self.poll_listeners();
         self.settle();
     }
@@ -267,6 +261,18 @@ impl<O: Os> Worker<O> {
             }
             None => self.counters().stale_events.add(1),
         }
+    }
+
+    /// Steps each row of the run queue once, and returns how many of them were established pairs.
+    fn step_queued(&mut self) -> usize {
+        let mut pairs = 0;
+        for _ in 0..self.queue.len() {
+            if let Some(slot) = self.queue.pop_front() {
+                pairs += usize::from(self.flows.at(slot).is_some_and(|flow| flow.is_pair()));
+                self.step(slot);
+            }
+        }
+        pairs
     }
 
     fn step(&mut self, slot: u32) {
