@@ -154,6 +154,10 @@ pub struct WorkerCounters {
     pub bytes_spliced: Counter,
     /// Pipes that the worker holds now.
     pub pipes: Counter,
+    /// Large pipes among them.
+    pub pipes_large: Counter,
+    /// Times that a direction with bulk went on without a large pipe.
+    pub pipes_denied: Counter,
     /// Connections without a key, because their PROXY header said LOCAL or UNKNOWN.
     pub keyless: Counter,
     /// Connections that were handed to another worker.

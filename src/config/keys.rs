@@ -19,6 +19,7 @@ pub static TOP: TableKeys = TableKeys {
         "workers",
         "cpu_affinity",
         "busy_poll",
+        "bulk_memory",
         "watch",
         "stop_grace",
         "stop_deadline",

@@ -79,6 +79,8 @@ pub struct Process {
     pub cpu_affinity: bool,
     /// How long an idle worker polls for new events before it sleeps; `None`: not at all. Fixed at start.
     pub busy_poll: Option<Duration>,
+    /// Bytes of large pipes, of all workers together. Fixed at start.
+    pub bulk_memory: usize,
     /// Reloads when a file is renamed over the configuration, or a symlink to it is replaced.
     pub watch: bool,
     /// After SIGTERM: how long listeners still accept while `/readyz` already fails.

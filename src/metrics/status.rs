@@ -412,6 +412,9 @@ numbers! {
     stuck = "sessile_worker_stuck_total", Counter, "Turns of the event loop that took longer than 100 ms.";
     bytes_spliced = "sessile_worker_spliced_bytes_total", Counter, "Bytes moved by splice(2), without a copy.";
     pipes = "sessile_worker_pipes", Gauge, "Pipes that the worker holds now.";
+    pipes_large = "sessile_worker_pipes_large", Gauge, "Large pipes among them; bulk_memory bounds those of all workers.";
+    pipes_denied = "sessile_worker_pipes_denied_total", Counter,
+        "Times that bulk went on by a pipe of 64 KiB or by copy, because no large pipe could be had.";
     keyless = "sessile_keyless_connections_total", Counter,
         "Connections without a key, because their PROXY header said LOCAL or UNKNOWN.";
     handed_over = "sessile_worker_handed_over_total", Counter, "Connections that were handed to another worker.";

@@ -15,6 +15,7 @@ mod listen_sockets;
 mod lock;
 pub mod notify;
 mod own_files;
+mod pipes;
 mod plan;
 mod predecessors;
 mod readings;
@@ -260,8 +261,8 @@ impl Server {
         let access_log = AccessLog::start(process.log.format, StandardOutput)
             .map_err(|error| StartError::unavailable("log", error))?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
-        let pipes_max = descriptors::pipes_max(count);
-        let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes_max));
+        let pipes = pipes::limits(count, process.bulk_memory);
+        let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
         let (runtimes, runtime_threads) = Runtimes::start(count, &current, &store, &access_log, pinned)
             .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())

@@ -8,6 +8,7 @@ mod connect;
 pub mod ending;
 pub mod flow;
 mod inbox;
+mod large_pipes;
 pub mod os;
 pub mod pair;
 mod pipe;
@@ -22,5 +23,7 @@ mod timer;
 pub mod worker;
 mod workers;
 
+pub use self::large_pipes::LargePipes;
 pub use self::os::Micros;
+pub use self::pipe::PipeLimits;
 pub use self::workers::{Adoption, Workers};

@@ -3,7 +3,8 @@
 //! it go on.
 //!
 //! Sends nothing (`server::upgrade` does). Invariants: a frozen row is in no epoll and holds no pipe, so whatever was
-//! read and not written is in its buffers; a row that was frozen and thawed again, here or elsewhere, goes on as if
+//! read and not written is in its buffers: 64 KiB a way, or a filling of a large pipe, which counts among the large pipes
+//! of each process until it is written; a row that was frozen and thawed again, here or elsewhere, goes on as if
 //! nothing had happened, because edge-triggered epoll reports every state of a socket anew when it is added.
 
 use std::net::SocketAddr;
@@ -154,8 +155,10 @@ impl<O: Os> Flow<O> {
                 return Verdict::End(fault.ending(endpoint));
             }
         }
-        self.up.try_again();
-        self.down.try_again();
+        for way in [&mut self.up, &mut self.down] {
+            way.try_again();
+            way.charge_rest(step.tools.pipes);
+        }
         self.step(step)
     }
 

@@ -2,17 +2,23 @@
 //!
 //! Does not depend on which way it is, opens and closes nothing but pipes, and never looks at bytes. Invariant: every
 //! byte read is written, once and in order, before anything after it is read; the end is passed on only after the last
-//! byte; at rest a direction holds neither a buffer nor a pipe unless its receiver is slow.
+//! byte; between turns a direction holds neither a buffer nor a pipe unless its receiver has refused bytes, and then at
+//! most [`COPY_BYTES`], or one filling of a large pipe: [`LargePipes`](super::large_pipes::LargePipes) bounds these.
 
 use serde::{Deserialize, Serialize};
 
+use super::large_pipes::Charge;
 use super::os::{Io, Os};
+pub use super::pipe::COPY_BYTES;
 use super::pipe::{Filled, Pipes};
 use crate::fault::{Endpoint, Fault};
 use crate::outcome::Ended;
 
 /// Number of rounds after which a fast connection gives way to others.
 const ROUNDS: u32 = 16;
+
+/// Bytes after which a direction gives way to others, however few rounds they took.
+const TURN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Smallest read that counts as bulk, in bytes.
 const BULK_BYTES: usize = 32 * 1024;
@@ -23,8 +29,9 @@ const BULK_READS: u8 = 3;
 /// Number of reads below half of `BULK_BYTES` in a row that turn splicing into copying.
 const SMALL_READS: u8 = 5;
 
-/// Most bytes that one copy moves: the size of a worker's scratch buffer.
-pub const COPY_BYTES: usize = 64 * 1024;
+/// Bytes out of pipes that a receiver takes without a refusal before its direction may have a large pipe: those of slow
+/// receivers, which take less at a time, would hold all of them.
+const BULKY_BYTES: u32 = 4 * COPY_BYTES as u32;
 
 /// The parts of a worker that a relay may use besides its own row.
 pub struct Tools<'a, O: Os> {
@@ -64,15 +71,25 @@ pub struct Direction<P> {
     splicing: bool,
     /// The receiver has refused bytes since the pipe was filled.
     blocked: bool,
-    /// The receiver took the last filling of the pipe at once: the next may be as large as the pipe. A slow receiver
-    /// thus has few bytes in its pipe, and a fast one many.
-    swift: bool,
+    /// The receiver took [`BULKY_BYTES`] without a refusal, before its last one or since.
+    bulky: bool,
+    /// Bytes that the receiver took out of pipes since it last refused any. After a refusal it has to take
+    /// [`COPY_BYTES`] out of small ones first: a receiver that has stopped has few bytes waiting for it.
+    run: u32,
 }
 
 #[derive(Debug)]
 struct Rest {
     bytes: Vec<u8>,
     sent: usize,
+    /// Held for bytes that came out of a large pipe, here or in another process.
+    charge: Option<Charge>,
+}
+
+impl Rest {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, sent: 0, charge: None }
+    }
 }
 
 /// Facts of one direction, for another process.
@@ -127,7 +144,8 @@ impl<P> Default for Direction<P> {
             small: 0,
             splicing: false,
             blocked: false,
-            swift: false,
+            bulky: false,
+            run: 0,
         }
     }
 }
@@ -142,14 +160,14 @@ impl<P> Direction<P> {
     pub fn owe(&mut self, bytes: &[u8]) {
         debug_assert!(self.rest.is_none());
         if !bytes.is_empty() {
-            self.rest = Some(Box::new(Rest { bytes: bytes.to_vec(), sent: 0 }));
+            self.rest = Some(Box::new(Rest::new(bytes.to_vec())));
         }
     }
 
     /// Makes the direction of a row that came from another process, with the bytes that it owes. Whether there is more
     /// to read or room to write is to be tried.
     pub fn arrived(facts: &WayFacts, owed: Vec<u8>) -> Self {
-        let rest = (!owed.is_empty()).then(|| Box::new(Rest { bytes: owed, sent: 0 }));
+        let rest = (!owed.is_empty()).then(|| Box::new(Rest::new(owed)));
         Self { rest, bytes: facts.bytes, end_seen: facts.end_seen, end_sent: facts.end_sent, ..Self::default() }
     }
 
@@ -184,10 +202,19 @@ impl<P> Direction<P> {
                 Io::Later | Io::End => fault = Some(Fault::Other),
             }
         }
+        self.rest = (!bytes.is_empty()).then(|| Box::new(Rest::new(bytes)));
         tools.pipes.give(pipe);
-        self.rest = None;
-        self.owe(&bytes);
+        self.charge_rest(tools.pipes);
         fault.map_or(Ok(()), Err)
+    }
+
+    /// Counts owed bytes among the large pipes if they are more than a small pipe holds.
+    pub fn charge_rest<O: Os<Pipe = P>>(&mut self, pipes: &mut Pipes<O>) {
+        if let Some(rest) = &mut self.rest
+            && rest.bytes.len() - rest.sent > COPY_BYTES
+        {
+            rest.charge.get_or_insert_with(|| pipes.charge());
+        }
     }
 
     /// Number of bytes that are read and not yet written.
@@ -199,13 +226,12 @@ impl<P> Direction<P> {
     /// Moves as many bytes as possible from one socket to the other.
     pub fn pump<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
         let pumped = self.rounds(from, to, tools);
-        if pumped != Pumped::Again {
-            self.rest_idle(tools);
-        }
+        self.return_empty_pipe(tools);
         pumped
     }
 
     fn rounds<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
+        let before = self.bytes;
         for _ in 0..ROUNDS {
             if let Some(stop) = self.write_owed(to, tools) {
                 return stop;
@@ -218,8 +244,12 @@ impl<P> Direction<P> {
             if let Some(stop) = stop {
                 return stop;
             }
+            if self.bytes - before >= TURN_BYTES {
+                break;
+            }
         }
-        Pumped::Again
+        // Others may use the pipe before this direction has its next turn.
+        self.write_owed(to, tools).unwrap_or(Pumped::Again)
     }
 
     /// Gives back what it holds; what was not delivered is lost.
@@ -256,7 +286,10 @@ impl<P> Direction<P> {
                 Io::Moved(n) => {
                     pipe.held -= n as u32;
                     tools.spliced += n as u64;
-                    self.swift = pipe.held == 0 && !self.blocked;
+                    if !self.blocked {
+                        self.run = self.run.saturating_add(n as u32);
+                        self.bulky |= self.run >= BULKY_BYTES;
+                    }
                 }
                 stuck => return Some(self.blocked(stuck)),
             }
@@ -268,11 +301,17 @@ impl<P> Direction<P> {
         match stuck {
             Io::Broken(why) => Pumped::ReceiverBroken(why),
             _ => {
-                self.writable = false;
-                self.blocked = true;
+                self.refused();
                 Pumped::Idle
             }
         }
+    }
+
+    fn refused(&mut self) {
+        if !self.blocked {
+            self.bulky = self.run >= BULKY_BYTES;
+        }
+        (self.writable, self.blocked, self.run) = (false, true, 0);
     }
 
     /// Makes one read and one write through the scratch buffer. After a short read the socket is empty.
@@ -287,7 +326,7 @@ impl<P> Direction<P> {
             match tools.os.send(to, &tools.scratch[sent..n]) {
                 Io::Moved(m) => sent += m,
                 Io::Broken(why) => return Some(Pumped::ReceiverBroken(why)),
-                Io::Later | Io::End => self.writable = false,
+                Io::Later | Io::End => self.refused(),
             }
         }
         self.owe(&tools.scratch[sent..n]);
@@ -296,15 +335,18 @@ impl<P> Direction<P> {
 
     /// Fills the empty pipe once. After a short splice the socket may hold more, because a pipe also runs out of slots.
     fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
+        let large = self.bulky && self.run >= COPY_BYTES as u32;
+        if self.pipe.as_ref().is_some_and(|pipe| pipe.is_large() != large) {
+            self.return_empty_pipe(tools);
+        }
         if self.pipe.is_none() {
-            self.pipe = tools.pipes.take(tools.os);
+            self.pipe = tools.pipes.take(tools.os, large);
         }
         let Some(pipe) = &mut self.pipe else {
             (self.splicing, self.bulk) = (false, 0);
             return None;
         };
-        let most = if self.swift { pipe.capacity as usize } else { COPY_BYTES };
-        let answer = tools.os.splice_in(from, &pipe.ends, most);
+        let answer = tools.os.splice_in(from, &pipe.ends, pipe.capacity as usize);
         if let Io::Moved(n) = answer {
             pipe.held = n as u32;
             self.blocked = false;
@@ -342,11 +384,12 @@ impl<P> Direction<P> {
             self.bulk = 0;
             self.small = if n < BULK_BYTES / 2 { self.small.saturating_add(1) } else { 0 };
             self.splicing &= self.small < SMALL_READS;
+            self.bulky &= self.splicing;
         }
     }
 
-    /// Gives the pipe back when the direction rests, unless it still holds bytes.
-    fn rest_idle<O: Os<Pipe = P>>(&mut self, tools: &mut Tools<'_, O>) {
+    /// Gives the pipe back, unless it still holds bytes.
+    fn return_empty_pipe<O: Os<Pipe = P>>(&mut self, tools: &mut Tools<'_, O>) {
         if self.pipe.as_ref().is_some_and(|pipe| pipe.held == 0)
             && let Some(pipe) = self.pipe.take()
         {
@@ -354,3 +397,6 @@ impl<P> Direction<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use self::acceptor::Acceptor;
+use self::acceptor::{AcceptTurns, Acceptor};
 use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
+use super::large_pipes::LargePipes;
 use super::os::{Event, Micros, Os};
-use super::pipe::Pipes;
+use super::pipe::{PipeLimits, Pipes};
 use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools};
 use super::slab::{Side, Slab, Token};
@@ -46,20 +47,23 @@ pub struct WorkerShared {
     pub counters: Box<[Padded<WorkerCounters>]>,
     /// Most pipes of one worker; a direction without a pipe copies.
     pub pipes_max: usize,
+    /// Large pipes of all workers.
+    pub large_pipes: Arc<LargePipes>,
 }
 
 impl WorkerShared {
     /// What `workers` workers share from their start on.
-    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes_max: usize) -> Self {
+    pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes: PipeLimits) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current, admission, counters, pipes_max }
+        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large }
     }
 
     /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
     pub fn alone(config: Config, pipes_max: usize) -> Self {
         let admission = Arc::new(Admission::new(usize::MAX));
         let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
-        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes_max)
+        let pipes = PipeLimits { most: pipes_max, ..PipeLimits::default() };
+        Self::new(Arc::new(Current::new(snapshot)), admission, 1, pipes)
     }
 }
 
@@ -79,6 +83,7 @@ pub struct Worker<O: Os> {
     queue: VecDeque<u32>,
     expired: Vec<u32>,
     acceptors: BTreeMap<u32, Acceptor<O>>,
+    turns: AcceptTurns,
     pipes: Pipes<O>,
     /// Time at which free pipes are closed, unless one is used before.
     trim_at: Option<Micros>,
@@ -98,7 +103,7 @@ impl<O: Os> Worker<O> {
     /// Makes a worker that has no connections yet.
     pub fn new(index: usize, mut os: O, shared: Arc<WorkerShared>, access_log: AccessLogSender) -> Self {
         let now = os.now();
-        let pipes = Pipes::at_most(shared.pipes_max);
+        let pipes = Pipes::at_most(shared.pipes_max, Arc::clone(&shared.large_pipes));
         Self {
             index,
             os,
@@ -110,6 +115,7 @@ impl<O: Os> Worker<O> {
             queue: VecDeque::new(),
             expired: Vec::new(),
             acceptors: BTreeMap::new(),
+            turns: AcceptTurns::default(),
             pipes,
             trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
@@ -156,17 +162,9 @@ impl<O: Os> Worker<O> {
                 self.note(event);
             }
         }
-        for event in events {
-            if event.token.side() == Side::Listener {
-                self.accept(event.token.slot());
-            }
-        }
-        for _ in 0..self.queue.len() {
-            if let Some(slot) = self.queue.pop_front() {
-                self.step(slot);
-            }
-        }
+        let pairs = self.step_queued();
         self.expire();
+        self.accept_ready(events, pairs);
         self.poll_listeners();
         self.settle();
     }
@@ -263,6 +261,18 @@ impl<O: Os> Worker<O> {
             }
             None => self.counters().stale_events.add(1),
         }
+    }
+
+    /// Steps each row of the run queue once, and returns how many of them were established pairs.
+    fn step_queued(&mut self) -> usize {
+        let mut pairs = 0;
+        for _ in 0..self.queue.len() {
+            if let Some(slot) = self.queue.pop_front() {
+                pairs += usize::from(self.flows.at(slot).is_some_and(|flow| flow.is_pair()));
+                self.step(slot);
+            }
+        }
+        pairs
     }
 
     fn step(&mut self, slot: u32) {
@@ -380,16 +390,18 @@ impl<O: Os> Worker<O> {
 
     fn settle(&mut self) {
         self.flows.settle();
-        let (connections, pipes) = (self.flows.len(), self.pipes.count());
-        let counters = &self.shared.counters[self.index].0;
-        counters.connections.set(connections as u64);
-        counters.pipes.set(pipes as u64);
+        self.counters().connections.set(self.flows.len() as u64);
+        let used = self.pipes.was_used();
         match self.trim_at {
-            _ if !self.pipes.idle() => self.trim_at = None,
-            None => self.trim_at = Some(self.now + TRIM_US),
-            Some(at) if at <= self.now => self.trim(),
-            Some(_) => {}
+            _ if !self.pipes.has_free() => self.trim_at = None,
+            Some(at) if !used && at <= self.now => self.trim(),
+            Some(_) if !used => {}
+            _ => self.trim_at = Some(self.now + TRIM_US),
         }
+        let counters = self.counters();
+        counters.pipes.set(self.pipes.count() as u64);
+        counters.pipes_large.set(self.pipes.large() as u64);
+        counters.pipes_denied.set(self.pipes.denied());
         if self.access_log.due(self.now / 1_000).is_some_and(|due_ms| due_ms <= self.now / 1_000) {
             self.flush();
         }

@@ -8,6 +8,7 @@ mod admin; // the admin interface and the commands that use it
 mod attention; // what needs attention: one log line, one metric, one word in status
 mod balance; // how workers share connections
 mod booted; // the unit in the hands of a booted systemd
+mod bulk; // transfers by large and by small pipes, byte by byte
 mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod explain; // `sessile explain` against what the running process picks

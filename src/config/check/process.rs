@@ -24,7 +24,10 @@ const HANDSHAKES_MAX: usize = 256;
 const HELLO_MAX: u64 = 64 << 10;
 /// Default of `hello_memory`: room for several hundred of the longest hellos.
 const HELLO_MEMORY: usize = 64 << 20;
-const HELLO_MEMORY_MAX: u64 = 64 << 30;
+/// Default of `bulk_memory`: room for as many fast transfers at once as most machines have.
+const BULK_MEMORY: usize = 64 << 20;
+/// Bound of `hello_memory` and `bulk_memory`.
+const MEMORY_MAX: u64 = 64 << 30;
 /// A longer `hello_timeout` is warned of: clients that send nothing would hold connections.
 const HELLO_TIMEOUT_WARN: Duration = MINUTE;
 
@@ -36,6 +39,7 @@ pub(super) fn process(top: &Section<'_>) -> Process {
         busy_poll: top
             .read("busy_poll", value::unless("off", value::duration(MICROSECOND, MILLISECOND)))
             .unwrap_or(None),
+        bulk_memory: top.read("bulk_memory", value::bytes_between(0, MEMORY_MAX)).unwrap_or(BULK_MEMORY),
         watch: top.read("watch", value::boolean).unwrap_or(false),
         stop_grace: top.read("stop_grace", value::duration(Duration::ZERO, HOUR)).unwrap_or(Duration::ZERO),
         stick_table_file: top.read("stick_table_file", value::file),
@@ -64,9 +68,7 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
             .unwrap_or(Some(HANDSHAKES_MAX)),
         hello_timeout: hello_timeout(&limits),
         hello_max: limits.read("hello_max", value::bytes_between(1 << 10, HELLO_MAX)).unwrap_or(HELLO_MAX as usize),
-        hello_memory: limits
-            .read("hello_memory", value::bytes_between(1 << 20, HELLO_MEMORY_MAX))
-            .unwrap_or(HELLO_MEMORY),
+        hello_memory: limits.read("hello_memory", value::bytes_between(1 << 20, MEMORY_MAX)).unwrap_or(HELLO_MEMORY),
         keepalive_timeout: limits.read("keepalive_timeout", &timeout).unwrap_or(Some(MINUTE)),
         response_timeout: limits.read("response_timeout", &timeout).unwrap_or(Some(MINUTE)),
         body_timeout: limits.read("body_timeout", &timeout).unwrap_or(Some(MINUTE)),

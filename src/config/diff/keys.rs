@@ -25,10 +25,11 @@ pub(super) enum Effect {
 }
 
 /// Keys that only a start reads, by table; all others take effect with a reload.
-pub(super) const NEXT_START: [(&str, &str); 9] = [
+pub(super) const NEXT_START: [(&str, &str); 10] = [
     ("", "workers"),
     ("", "cpu_affinity"),
     ("", "busy_poll"),
+    ("", "bulk_memory"),
     ("admin", "socket"),
     ("admin", "mode"),
     ("admin", "group"),

@@ -24,7 +24,7 @@ use crate::splicer::slab::{Side, Token};
 /// An event as epoll_wait(2) returns it.
 pub type RawEvent = epoll::Event;
 
-/// Size of a pipe: one splice moves as much as four copies.
+/// Size of a pipe, for its slots: a segment from a network fills a slot of 4 KiB with 1,448 bytes, so that 64 KiB take 45.
 const PIPE_BYTES: usize = 256 * 1024;
 
 /// Socket of a client or a backend.
@@ -161,6 +161,11 @@ impl Os for Linux {
         let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE_BYTES);
         let size = rustix::pipe::fcntl_getpipe_size(&write).map_err(Fault::own)?;
         Ok((Pipe { read, write }, size))
+    }
+
+    fn grow(&mut self, pipe: &Pipe, bytes: usize) -> bool {
+        // EPERM above pipe-max-size, and where an unprivileged user's pipe pages are used up.
+        rustix::pipe::fcntl_setpipe_size(&pipe.write, bytes).is_ok_and(|size| size >= bytes)
     }
 
     fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Connection, Fault> {

@@ -83,6 +83,8 @@ pub trait Os {
     fn read_pipe(&mut self, pipe: &Self::Pipe, into: &mut [u8]) -> Io;
     /// Makes a pipe and returns its capacity in bytes.
     fn pipe(&mut self) -> Result<(Self::Pipe, usize), Fault>;
+    /// Makes an empty pipe take so many bytes; false: the kernel refuses, and the pipe stays as it is.
+    fn grow(&mut self, pipe: &Self::Pipe, bytes: usize) -> bool;
     /// Begins to connect to a backend, from this address where one is given.
     fn connect(&mut self, to: &Address, from: Option<IpAddr>) -> Result<Self::Socket, Fault>;
     /// Takes the pending error of a socket (SO_ERROR).

@@ -15,6 +15,7 @@ use super::world::{Scenario, World};
 use crate::access_log::AccessLogSender;
 use crate::pool::{Lease, Pool};
 use crate::snapshot::Listener;
+use crate::splicer::LargePipes;
 use crate::splicer::flow::Flow;
 use crate::splicer::pair::{Arrival, PairFacts};
 use crate::splicer::worker::{Worker, WorkerShared};
@@ -29,6 +30,7 @@ const TURNS_MAX: u32 = 8;
 pub const MOVED: &[&str] = &[
     "pairs that went on elsewhere",
     "pairs that owed bytes",
+    "pairs that owed more than a small pipe",
     "pairs that came out of a pipe",
     "pairs with one end read",
     "pairs that left a later process",
@@ -52,7 +54,10 @@ pub struct Process {
 impl Process {
     /// A process with this number, which does not accept yet.
     pub fn begin(number: usize, kernel: &Rc<RefCell<Kernel>>, scenario: &Scenario) -> Self {
-        let shared = Arc::new(WorkerShared::alone(scenario.config.clone(), scenario.pipes_max));
+        let (most, bytes) = scenario.large_pipes;
+        let large_pipes = Arc::new(LargePipes::new(bytes, most));
+        let alone = WorkerShared::alone(scenario.config.clone(), scenario.pipes_max);
+        let shared = Arc::new(WorkerShared { large_pipes, ..alone });
         shared.admission.limit(scenario.connections_max, scenario.per_source, None);
         let os = SimOs(Rc::clone(kernel), number);
         Self { worker: Worker::new(0, os, Arc::clone(&shared), AccessLogSender::off()), shared }
@@ -222,6 +227,7 @@ impl World {
         let facts = flow.facts(0);
         self.moved("pairs that went on elsewhere", 1);
         self.moved("pairs that owed bytes", usize::from(facts.up.owed + facts.down.owed > 0));
+        self.moved("pairs that owed more than a small pipe", usize::from(facts.up.owed.max(facts.down.owed) > 1 << 16));
         self.moved("pairs with one end read", usize::from(facts.up.end_seen != facts.down.end_seen));
         self.moved("pairs that left a later process", usize::from(from > 0));
     }

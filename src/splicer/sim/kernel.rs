@@ -23,8 +23,20 @@ const CALLS_MAX: u64 = 100_000;
 /// What a new socket may have room for beyond the least.
 const ROOM_MORE: usize = 60_000;
 
+/// Accepts of one turn; a worker that accepts on and on starves its connections.
+const ACCEPTS_MAX: u32 = 20;
+
 /// A socket's number.
 pub type Id = u32;
+
+/// A call that the trace tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traced {
+    /// A connection was accepted.
+    Accept,
+    /// This socket was read.
+    Read(Id),
+}
 
 /// The imitation.
 #[derive(Debug)]
@@ -55,6 +67,12 @@ pub struct Kernel {
     pub(super) pipes: usize,
     /// Those of them that hold bytes.
     pub(super) filled: usize,
+    /// Those of them that have grown.
+    pub grown: usize,
+    /// Accepts and reads, in order, if they are wanted.
+    pub trace: Option<Vec<Traced>>,
+    /// Accepts of a turn.
+    accepts: (u64, u32),
     pub(super) queue: VecDeque<(Id, SocketAddr)>,
     /// Processes that watch the listener.
     pub(super) listeners: BTreeMap<usize, Token>,
@@ -84,6 +102,9 @@ impl Kernel {
             room_min: 1,
             pipes: 0,
             filled: 0,
+            grown: 0,
+            trace: None,
+            accepts: (0, 0),
             queue: VecDeque::new(),
             listeners: BTreeMap::new(),
             sockets: Vec::new(),

@@ -3,7 +3,7 @@
 //! Decides nothing. Invariant: whatever it hands out reports when it is dropped, so that a leak or a use after close
 //! shows.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -17,6 +17,9 @@ use crate::splicer::os::{Accepted, Io, Micros, Os, Side, Token};
 
 /// Bytes one slot of a pipe takes.
 const SLOT_BYTES: usize = 4096;
+
+/// Most bytes that may be asked into a pipe that has not grown.
+const SMALL_BYTES: usize = 64 * 1024;
 
 /// An imitated operating system, as the process with this number sees it.
 #[derive(Debug, Clone)]
@@ -48,7 +51,8 @@ impl SimSocket {
 #[derive(Debug)]
 pub struct SimPipe {
     bytes: RefCell<Bytes>,
-    slots: usize,
+    slots: Cell<usize>,
+    grown: Cell<bool>,
     kernel: Rc<RefCell<Kernel>>,
 }
 
@@ -56,6 +60,7 @@ impl Drop for SimPipe {
     fn drop(&mut self) {
         let mut kernel = self.kernel.borrow_mut();
         kernel.pipes -= 1;
+        kernel.grown -= usize::from(self.grown.get());
         kernel.filled -= usize::from(!self.bytes.borrow().is_empty());
     }
 }
@@ -111,9 +116,12 @@ impl Os for SimOs {
             kernel.violations.push(format!("socket {}: spliced into a pipe that still holds bytes", socket.id));
             return Io::Later;
         }
+        if most > SMALL_BYTES && !pipe.grown.get() {
+            kernel.violations.push(format!("socket {}: {most} bytes for a small pipe", socket.id));
+        }
         // Small segments use a slot each, whatever they carry. An urgent byte is not passed over.
         let slot = kernel.random.one_of(&[60, 700, SLOT_BYTES, SLOT_BYTES]);
-        let answer = kernel.read(socket.id, most.min(pipe.slots * slot), false, |bytes| held.push(bytes));
+        let answer = kernel.read(socket.id, most.min(pipe.slots.get() * slot), false, |bytes| held.push(bytes));
         kernel.filled += usize::from(!held.is_empty());
         answer
     }
@@ -157,7 +165,24 @@ impl Os for SimOs {
         }
         let slots = if kernel.random.one_in(8) { 2 } else { 16 + kernel.random.below(48) };
         kernel.pipes += 1;
-        Ok((SimPipe { bytes: RefCell::default(), slots, kernel: Rc::clone(&self.0) }, slots * SLOT_BYTES))
+        let (bytes, grown) = (RefCell::default(), Cell::new(false));
+        let pipe = SimPipe { bytes, slots: Cell::new(slots), grown, kernel: Rc::clone(&self.0) };
+        Ok((pipe, slots * SLOT_BYTES))
+    }
+
+    fn grow(&mut self, pipe: &SimPipe, bytes: usize) -> bool {
+        let mut kernel = self.0.borrow_mut();
+        kernel.count();
+        if !pipe.bytes.borrow().is_empty() {
+            kernel.violations.push("a pipe grows while it holds bytes".into());
+        }
+        // The pages of an unprivileged user are used up.
+        if kernel.fails() || (!kernel.scripted && kernel.random.one_in(8)) {
+            return false;
+        }
+        kernel.grown += usize::from(!pipe.grown.replace(true));
+        pipe.slots.set(bytes / SLOT_BYTES);
+        true
     }
 
     fn connect(&mut self, to: &Address, _from: Option<IpAddr>) -> Result<SimSocket, Fault> {

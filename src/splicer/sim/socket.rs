@@ -179,6 +179,11 @@ impl SimSocket {
         self.pending.add(Mask::BROKEN);
     }
 
+    /// The token that it is watched with.
+    pub fn token(&self) -> Option<Token> {
+        self.token
+    }
+
     /// When it last moved a byte or came to the end.
     pub fn active_at(&self) -> Micros {
         self.moved_at.max(self.end_read.unwrap_or_default())

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::handover::{MOVED, Moves};
-use super::world::{ClientGreeting, ConnectScript, Scenario, World};
+use super::world::{BULK, ClientGreeting, ConnectScript, Scenario, World};
 use crate::config::{self, ProxyOut, ProxyVersion};
 use crate::outcome::Ended;
 use crate::random::Random;
@@ -156,6 +156,9 @@ fn scenario(seed: u64) -> Scenario {
     let connections_max = if random.one_in(4) { 1 + random.below(4) } else { usize::MAX };
     let per_source = (hostile && random.one_in(4)).then_some(3);
     let (removes_listener, pipes_max) = (random.one_in(4), random.one_of(&[1, 3, 64]));
+    let large_pipes = (random.one_of(&[0, 1, 2, 64]), random.one_of(&[256 << 10, 1 << 20]));
+    // Some take all there is, others have to be waited for with a large pipe full.
+    let room = if bulky { random.one_of(&[BULK, 700_000]) } else { 1 };
     Scenario {
         config,
         backends,
@@ -163,9 +166,11 @@ fn scenario(seed: u64) -> Scenario {
         connections_max,
         per_source,
         pipes_max,
+        large_pipes,
         greeting,
         removes_listener,
         bulky,
+        room,
         hands_over: random.one_in(2),
         hostile,
     }

@@ -22,7 +22,7 @@ use crate::splicer::os::Micros;
 use crate::splicer::worker::Worker;
 
 /// Held inside for one way of a connection: a pipe or a buffer, and what was read ahead.
-const HELD_MAX: usize = 256 * 1024 + 64 * 1024;
+const HELD_MAX: usize = 64 * 1024 + 64 * 1024;
 
 /// In a bulky world: most bytes of a peer's stream, of one send, and of its buffer.
 pub(super) const BULK: usize = 4_000_000;
@@ -45,12 +45,16 @@ pub struct Scenario {
     pub per_source: Option<u32>,
     /// Pipes that the worker may have.
     pub pipes_max: usize,
+    /// Large pipes that it may have, and their size.
+    pub large_pipes: (usize, u32),
     /// Before its stream each client sends this.
     pub greeting: ClientGreeting,
     /// The listener is removed when the last client has dialled.
     pub removes_listener: bool,
     /// Streams and buffers are large, so that the worker has more to do than a connection's share of a turn.
     pub bulky: bool,
+    /// What a socket takes, at least.
+    pub room: usize,
     /// Other processes take over, once and again.
     pub hands_over: bool,
     /// Peers reset, calls fail, time jumps, steps panic, connections are shed. If false, every connection completes.
@@ -111,7 +115,7 @@ impl World {
         first.accept();
         let mut random = Random::new(mix(seed));
         kernel.borrow_mut().failures = if scenario.hostile { 8 } else { 0 };
-        kernel.borrow_mut().room_min = if scenario.bulky { BULK } else { 1 };
+        kernel.borrow_mut().room_min = scenario.room;
         kernel.borrow_mut().hopeless = hopeless(&scenario, &mut random);
         Self {
             kernel,
@@ -242,8 +246,9 @@ impl World {
         if let Some(violation) = kernel.violations.first() {
             return Err(violation.clone());
         }
-        if kernel.filled > self.processes.iter().map(|process| process.worker.pipes().in_use()).sum() {
-            return Err("a free pipe holds bytes".into());
+        let in_use: usize = self.processes.iter().map(|process| process.worker.pipes().in_use()).sum();
+        if kernel.filled != in_use {
+            return Err(format!("{} pipes hold bytes, and {in_use} are in use", kernel.filled));
         }
         if !busy && let Some(id) = kernel.neglected() {
             return Err(format!("socket {id}: its bytes were told and not read"));
@@ -257,17 +262,35 @@ impl World {
         if kernel.pipes > self.scenario.pipes_max * self.processes.len() {
             return Err(format!("{} pipes exist", kernel.pipes));
         }
+        let places = self.large_places(kernel.grown)?;
+        let mut large = 0;
         for id in &self.awake {
             let Some(peer) = self.peer(*id) else { continue };
             let Some(other) = peer.partner.and_then(|partner| self.peer(partner)) else { continue };
             let taken = peer.said().saturating_sub(kernel.in_flight(*id).0);
             let delivered = other.heard() + kernel.in_flight(other.id).1;
             let relayed = !peer.gone && !other.gone && kernel.socket(*id).closed.is_none();
-            if relayed && taken > delivered + HELD_MAX {
-                return Err(format!("peer {id}: {} bytes are held", taken - delivered));
+            let held = if relayed { taken.saturating_sub(delivered) } else { 0 };
+            large += usize::from(held > HELD_MAX);
+            if large > places || held > HELD_MAX + self.scenario.large_pipes.1 as usize {
+                return Err(format!("peer {id}: {held} bytes are held; {large} ways hold more than a small pipe does"));
             }
         }
         Ok(())
+    }
+
+    /// Places for large pipes that are taken, in all processes.
+    fn large_places(&self, grown: usize) -> Result<usize, String> {
+        let (most, held) = (self.scenario.large_pipes.0, |process: &Process| process.shared.large_pipes.held());
+        let places = self.processes.iter().map(held).sum();
+        if grown > places || grown > most * self.processes.len() {
+            return Err(format!("{grown} pipes are large, {places} are counted"));
+        }
+        // Only another process brings bytes that take a place beyond.
+        if self.processes.len() == 1 && places > most {
+            return Err(format!("{places} of {most} places are taken"));
+        }
+        Ok(places)
     }
 
     /// Lets a little time pass; when all peers stand still, as much as until one can move. If none ever can: a stall.
@@ -347,9 +370,12 @@ impl World {
             leases += shared.current.load().pools.iter().map(|pool| pool.leases()).sum::<u64>();
         }
         let (connections, acceptors) = self.held();
-        let left = (connections, self.kernel.borrow().owned(), permits, leases, acceptors);
-        if left != (0, (0, 0), 0, 0, accepting) {
-            return Err(format!("left over: connections, (sockets, pipes), permits, leases, listeners: {left:?}"));
+        let places = self.large_places(0)?;
+        let left = (connections, self.kernel.borrow().owned(), permits, leases, acceptors, places);
+        if left != (0, (0, 0), 0, 0, accepting, 0) {
+            return Err(format!(
+                "left over: connections, (sockets, pipes), permits, leases, listeners, places: {left:?}"
+            ));
         }
         Ok(())
     }

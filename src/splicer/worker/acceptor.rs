@@ -1,7 +1,8 @@
 //! [`Acceptor`]: a worker's listening socket, which accepts, pauses at a limit, and closes without losing a connection.
 //!
 //! Binds nothing. Invariants: accepting pauses and always resumes; a socket that is being removed serves every
-//! connection that completed its handshake before the close.
+//! connection that completed its handshake before the close; a turn accepts at most [`ACCEPTS_MAX`] connections, and
+//! [`ACCEPTS_MIN`] while established pairs have work, after these were stepped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,11 +11,15 @@ use super::Worker;
 use crate::admission::Permit;
 use crate::snapshot::Listener;
 use crate::splicer::flow::Incoming;
-use crate::splicer::os::{Accepted, Micros, Os};
+use crate::splicer::os::{Accepted, Event, Micros, Os};
 use crate::splicer::slab::{Side, Token};
 
-/// Accepts per wake while the queue is long.
-const BATCH_MAX: u32 = 64;
+/// Accepts of one turn, over all sockets, while established pairs have bytes to move.
+const ACCEPTS_MIN: u32 = 4;
+
+/// Accepts of one turn of an idle worker. An accept with its connect costs some fifty times as much as a turn, so that
+/// more would save nothing, and a byte that comes meanwhile waits for all of them.
+const ACCEPTS_MAX: u32 = 16;
 
 /// Pause of accepting after a limit is reached or no descriptor is free; the next close of a connection ends it early.
 const PAUSE_US: Micros = 50_000;
@@ -27,14 +32,26 @@ pub(super) struct Acceptor<O: Os> {
     socket: O::Listener,
     listener: Arc<Listener>,
     shared: bool,
-    /// Number of accepts at the next wake.
+    /// Number of accepts to try in its next turn: a try in vain costs as much as an accept.
     batch: u32,
+    /// An event of this turn told of connections in its queue.
+    ready: bool,
     /// End of a pause, in which the socket is not watched; `None` = it accepts.
     pub(super) paused: Option<Micros>,
     /// Earliest close of a socket that is being removed; it also closes only with an empty queue.
     closing: Option<Micros>,
     /// The socket is about to go to another process: it is not watched until that has succeeded or failed.
     suspended: bool,
+}
+
+/// How the accepts of a turn are shared among sockets.
+#[derive(Debug, Default)]
+pub(super) struct AcceptTurns {
+    /// Accepts of this turn, and those that are left of them.
+    most: u32,
+    left: u32,
+    /// Number of the socket that comes first.
+    first: u32,
 }
 
 impl<O: Os> Acceptor<O> {
@@ -49,8 +66,10 @@ impl<O: Os> Worker<O> {
     pub fn add_listener(&mut self, number: u32, socket: O::Listener, listener: Arc<Listener>, shared: bool) {
         let watched = self.os.watch_listener(&socket, Token::special(Side::Listener, number), shared).is_ok();
         let paused = (!watched).then_some(self.now + PAUSE_US);
-        self.acceptors
-            .insert(number, Acceptor { socket, listener, shared, batch: 1, paused, closing: None, suspended: false });
+        self.acceptors.insert(
+            number,
+            Acceptor { socket, listener, shared, batch: 1, ready: false, paused, closing: None, suspended: false },
+        );
     }
 
     /// Gives a listening socket the rules of a new snapshot.
@@ -99,13 +118,44 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Takes a batch from the queue, or the whole queue of a socket that closes.
-    pub(super) fn accept(&mut self, number: u32) {
-        let Some(acceptor) = self.acceptors.get(&number) else { return };
-        let (batch, closing) = (acceptor.batch, acceptor.closing.is_some());
+    /// Accepts on sockets with events, in turn. `pairs` = number of established pairs that this turn has stepped: their
+    /// next bytes wait for what is accepted now.
+    pub(super) fn accept_ready(&mut self, events: &[Event], pairs: usize) {
+        self.turns.most = if pairs > 0 { ACCEPTS_MIN } else { (2 * self.turns.most).clamp(ACCEPTS_MIN, ACCEPTS_MAX) };
+        self.turns.left = self.turns.most;
+        for acceptor in self.acceptors.values_mut() {
+            acceptor.ready = false;
+        }
+        for event in events.iter().filter(|event| event.token.side() == Side::Listener) {
+            if let Some(acceptor) = self.acceptors.get_mut(&event.token.slot()) {
+                acceptor.ready = true;
+            }
+        }
+        while self.turns.left > 0
+            && let Some(number) = self.next_ready()
+        {
+            self.turns.first = number.wrapping_add(1);
+            self.accept(number);
+        }
+    }
+
+    /// The next socket that has an event, after the one that was served last.
+    fn next_ready(&mut self) -> Option<u32> {
+        let first = self.turns.first;
+        let ready = |(number, acceptor): (&u32, &Acceptor<O>)| acceptor.ready.then_some(*number);
+        let mut after = self.acceptors.range(first..);
+        let number = after.find_map(ready).or_else(|| self.acceptors.range(..first).find_map(ready))?;
+        self.acceptors.get_mut(&number)?.ready = false;
+        Some(number)
+    }
+
+    /// Takes a batch from the queue, as large as the turn has left; true: the queue is empty.
+    fn accept(&mut self, number: u32) -> bool {
+        let Some(acceptor) = self.acceptors.get(&number) else { return false };
+        let batch = acceptor.batch.min(self.turns.left);
         let mut taken = 0;
         let stop = loop {
-            if taken == batch && !closing {
+            if taken == batch {
                 break Stop::Batch;
             }
             match self.accept_one(number) {
@@ -113,12 +163,13 @@ impl<O: Os> Worker<O> {
                 Err(stop) => break stop,
             }
         };
+        self.turns.left -= taken;
         let counters = &self.shared.counters[self.index].0;
-        let Some(acceptor) = self.acceptors.get_mut(&number) else { return };
+        let Some(acceptor) = self.acceptors.get_mut(&number) else { return false };
         match stop {
             // The queue held the whole batch, so it is long.
-            Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(BATCH_MAX),
-            Stop::Empty => acceptor.batch = taken.clamp(1, BATCH_MAX),
+            Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(ACCEPTS_MAX),
+            Stop::Empty => acceptor.batch = taken.clamp(1, ACCEPTS_MAX),
             Stop::Full => {
                 counters.accept_paused_limit.add(1);
                 self.pause(number);
@@ -129,6 +180,7 @@ impl<O: Os> Worker<O> {
                 self.pause(number);
             }
         }
+        stop == Stop::Empty
     }
 
     /// Pauses all listeners, because no descriptor was free to connect to a backend: clients wait in the queue instead.
@@ -189,14 +241,17 @@ impl<O: Os> Worker<O> {
         }
         let now = self.now;
         let over = |(number, acceptor): (&u32, &Acceptor<O>)| (acceptor.due()? <= now).then_some(*number);
-        while let Some(number) = self.acceptors.iter().find_map(over) {
-            self.accept(number);
-            // A queue that could not be emptied, for a limit, keeps its acceptor until it can.
-            if self.acceptors.get(&number).is_some_and(|acceptor| acceptor.paused.is_none())
+        let mut from = 0;
+        while let Some(number) = self.acceptors.range(from..).find_map(over) {
+            // However busy the others are, each turn brings it nearer to its end.
+            self.turns.left = self.turns.left.max(1);
+            // A queue that is not empty yet, for its length or a limit, keeps its acceptor until it is.
+            if self.accept(number)
                 && let Some(acceptor) = self.acceptors.remove(&number)
             {
                 self.os.unwatch_listener(&acceptor.socket);
             }
+            from = number.saturating_add(1);
         }
         let paused = self.acceptors.values().any(|acceptor| acceptor.paused.is_some());
         self.counters().accept_paused_now.set(paused.into());
@@ -211,3 +266,6 @@ enum Stop {
     Full,
     Exhausted,
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,8 @@ enum ScriptStep {
     Send(usize, &'static [Class]),
     /// Sends until the answer is `Later`.
     Fill,
+    /// The empty pipe takes so many bytes from now on.
+    Grow(usize),
     /// Into an empty pipe.
     SpliceIn(usize, &'static [Class]),
     /// What the pipe holds, in as many calls as it takes.
@@ -241,6 +243,10 @@ impl<S: ScriptStage> Play<S> {
                 let answer = os.splice_in(socket, pipe, most);
                 *held += if let Io::Moved(n) = answer { n } else { 0 };
                 return self.took(answer, most);
+            }
+            (ScriptStep::Grow(bytes), _) => {
+                let (pipe, _) = self.pipe.as_ref().expect("a pipe");
+                assert!(os.grow(pipe, bytes), "a pipe of {bytes} bytes");
             }
             (ScriptStep::Watch, Some(socket)) => os.watch(socket, self.token).expect("watched"),
             (ScriptStep::Unwatch, Some(socket)) => os.unwatch(socket),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::super::bytes::Bytes;
 use super::super::socket::{Closed, Mask};
-use super::{Id, Kernel};
+use super::{ACCEPTS_MAX, Id, Kernel, Traced};
 use crate::config::Address;
 use crate::fault::Fault;
 use crate::splicer::os::{Io, Side, Token};
@@ -49,6 +49,7 @@ impl Kernel {
     /// Takes up to `most` bytes from a socket.
     pub(in super::super) fn read(&mut self, id: Id, most: usize, passes_urgent: bool, into: impl FnOnce(&[u8])) -> Io {
         let (now, turn, scripted) = (self.now, self.turn, self.scripted);
+        self.trace.iter_mut().for_each(|trace| trace.push(Traced::Read(id)));
         let socket = self.call(id);
         let n = most.min(socket.readable(passes_urgent));
         if n > 0 {
@@ -190,6 +191,12 @@ impl Kernel {
     pub(in super::super) fn accept(&mut self) -> Option<(Id, SocketAddr)> {
         let (id, from) = self.queue.pop_front()?;
         self.sockets[id as usize].accepted_at = Some(self.now);
+        let accepts = if self.accepts.0 == self.turn { self.accepts.1 + 1 } else { 1 };
+        self.accepts = (self.turn, accepts);
+        if accepts > ACCEPTS_MAX {
+            self.violations.push(format!("{accepts} connections were accepted in one turn"));
+        }
+        self.trace.iter_mut().for_each(|trace| trace.push(Traced::Accept));
         Some((id, from))
     }
 }

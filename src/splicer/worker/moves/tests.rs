@@ -11,17 +11,21 @@ use crate::access_log::AccessLogSender;
 use crate::config;
 use crate::outcome::Ended;
 use crate::pool::Lease;
+use crate::splicer::LargePipes;
 use crate::splicer::flow::Incoming;
 use crate::splicer::os::{Connection, Linux, Micros, now};
 use crate::splicer::pair::{Arrival, PairFacts, QUIET_US};
-use crate::splicer::relay::Direction;
+use crate::splicer::relay::{COPY_BYTES, Direction};
 use crate::splicer::worker::WorkerShared;
 
 /// Bytes of the stream from the client; more than all buffers on the way take.
-const UP: usize = 24 << 20;
+const UP: usize = 96 << 20;
 
 /// Bytes of the stream to the client.
 const DOWN: usize = 100_000;
+
+/// Size of a large pipe.
+const LARGE: u32 = 1 << 20;
 
 /// A test that takes longer never ends.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,7 +44,8 @@ impl Process {
         );
         let checked = config::check(&text, &|_| Err(ErrorKind::NotFound.into()));
         let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
-        let shared = Arc::new(WorkerShared::alone(config, 8));
+        let large_pipes = Arc::new(LargePipes::new(LARGE, 2));
+        let shared = Arc::new(WorkerShared { large_pipes, ..WorkerShared::alone(config, 8) });
         let worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), AccessLogSender::off());
         Self { worker, shared }
     }
@@ -134,12 +139,12 @@ fn stream(from: usize, count: usize) -> Vec<u8> {
     (from..from + count).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
-/// A pair whose way up stands still with bytes in a pipe, since the backend does not read.
-fn full_pair() -> (Process, End, End, SocketAddr) {
+/// A pair, of which the backend has said half.
+fn pair() -> (Process, End, End, SocketAddr) {
     let (front, back) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let address = back.local_addr().unwrap();
     let mut old = Process::new(address);
-    let mut client = End::new(TcpStream::connect(front.local_addr().unwrap()).unwrap(), UP);
+    let client = End::new(TcpStream::connect(front.local_addr().unwrap()).unwrap(), UP);
     front.set_nonblocking(true).unwrap();
     back.set_nonblocking(true).unwrap();
     let listener = Arc::clone(&old.shared.current.load().listeners[0]);
@@ -153,6 +158,13 @@ fn full_pair() -> (Process, End, End, SocketAddr) {
         }
     };
     backend.say(DOWN / 2);
+    (old, client, backend, address)
+}
+
+/// A pair whose way up stands still with bytes in a pipe, since the backend does not read.
+fn full_pair() -> (Process, End, End, SocketAddr) {
+    let (mut old, mut client, mut backend, address) = pair();
+    let until = Instant::now() + PATIENCE;
     loop {
         let said = client.say(UP - 1);
         let told = old.turn();
@@ -198,6 +210,32 @@ fn a_pair_with_a_full_pipe_goes_on_in_another_process_byte_by_byte() {
     new.worker.take_in(arrived);
     finish(&mut new, client, backend);
     assert!(Ended::ALL.iter().all(|ended| old.ended(*ended) == 0), "it did not end in the process that it left");
+}
+
+/// What is owed then is more than a small pipe holds.
+#[test]
+fn a_pair_with_a_full_large_pipe_brings_all_of_it_to_another_process() {
+    let (mut old, mut client, mut backend, address) = pair();
+    let until = Instant::now() + PATIENCE;
+    let mut held = 0;
+    while held <= COPY_BYTES {
+        if !client.say(UP - 1) && !old.turn() {
+            backend.hear();
+        }
+        old.turn();
+        old.worker.each(|flow| held = flow.up.held());
+        assert!(client.said < UP - 1 && Instant::now() < until, "no large pipe was full");
+    }
+    let flow = old.worker.take_out(usize::MAX).pop().unwrap();
+    assert_eq!(flow.owed()[0].len(), held);
+    assert!(held <= LARGE as usize);
+    let mut new = Process::new(address);
+    let arrived = new.arrive(&flow);
+    drop(flow);
+    new.worker.take_in(arrived);
+    drop(old);
+    finish(&mut new, client, backend);
+    assert!(new.shared.large_pipes.held() <= new.worker.pipes().large(), "nothing is counted but free pipes");
 }
 
 #[test]
