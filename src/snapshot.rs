@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub rings: Rings,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
+    /// Pools that share a stick table, table by table.
+    stick_tables: Vec<Vec<Arc<Pool>>>,
     _alive: Alive,
 }
 
@@ -161,12 +164,13 @@ impl Snapshot {
         let now_ms = clock::now_ms();
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
         let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
+        let by_name: AHashMap<&str, &Pool> = before.iter().map(|pool| (pool.name(), &**pool)).collect();
         let mut stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
             .map(|pool| {
-                let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
+                let old = by_name.get(pool.name.as_str()).copied();
                 let rule = rings.rule(pool).map(|rule| rule.beside(config.pools.iter().map(config::Pool::sticks_as)));
                 Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
             })
@@ -182,6 +186,7 @@ impl Snapshot {
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
             digest: digest(&pools),
+            stick_tables: by_stick_table(&pools),
             listeners: listeners.collect(),
             pools: Arc::clone(&pools),
             config,
@@ -208,16 +213,8 @@ impl Snapshot {
     }
 
     /// Every stick table once: its name, and the pools that share it.
-    pub fn stick_tables(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
-        let mut stick_tables: Vec<(&str, Vec<_>)> = Vec::new();
-        for pool in self.pools.iter().filter(|pool| pool.table().is_some()) {
-            let name: &str = pool.sticks_as();
-            match stick_tables.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, pools)) => pools.push(pool),
-                None => stick_tables.push((name, vec![pool])),
-            }
-        }
-        stick_tables
+    pub fn stick_tables(&self) -> impl ExactSizeIterator<Item = (&str, &[Arc<Pool>])> {
+        self.stick_tables.iter().map(|pools| (&**pools[0].sticks_as(), &pools[..]))
     }
 
     /// The pool of this name; `None`: the snapshot has no such pool.
@@ -333,6 +330,20 @@ impl Drop for Alive {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
+}
+
+/// Pools with a stick table, those that share one together, in the order of the file.
+fn by_stick_table(pools: &[Arc<Pool>]) -> Vec<Vec<Arc<Pool>>> {
+    let mut tables: Vec<Vec<Arc<Pool>>> = Vec::new();
+    let mut places: AHashMap<&str, usize> = AHashMap::default();
+    for pool in pools.iter().filter(|pool| pool.table().is_some()) {
+        let place = *places.entry(pool.sticks_as()).or_insert(tables.len());
+        if place == tables.len() {
+            tables.push(Vec::with_capacity(1));
+        }
+        tables[place].push(Arc::clone(pool));
+    }
+    tables
 }
 
 /// The digest of all pools; their order does not matter.

@@ -95,6 +95,17 @@ pub struct Process {
     pub admin: Admin,
     /// Format and level of the log.
     pub log: Log,
+    /// Pools that `/metrics` shows.
+    pub metrics_pools: MetricsPools,
+}
+
+/// Pools that `/metrics` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsPools {
+    /// Every pool, so that every series is there from the start.
+    All,
+    /// Pools that have had work or trouble since the start.
+    Busy,
 }
 
 /// Addresses of the admin interface; either may be off.

@@ -153,6 +153,16 @@ impl Pool {
         }
     }
 
+    /// True once the pool was seen with work or trouble: a connection or a connect that failed, or a backend that could
+    /// not serve or was drained.
+    pub fn is_busy(&self, now_ms: u64) -> bool {
+        let busy = self.shared.busy.load(Relaxed) || self.backends.iter().any(|backend| backend.is_busy(now_ms));
+        if busy {
+            self.shared.busy.store(true, Relaxed);
+        }
+        busy
+    }
+
     /// Leases held now on all backends, removed ones included.
     pub fn leases(&self) -> u64 {
         self.shared.leases.0.load(Relaxed)

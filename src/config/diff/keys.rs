@@ -191,7 +191,7 @@ impl Comparison {
     fn values(&mut self, place: &Place, key: &str, old: Option<&Value>, new: Option<&Value>) {
         let nothing = Value::Table(Table::new());
         // A table of the process that is not written has its defaults. The store is there or not.
-        let always_there = place.table.is_empty() && matches!(key, "admin" | "log" | "tls" | "limits");
+        let always_there = place.table.is_empty() && matches!(key, "admin" | "log" | "metrics" | "tls" | "limits");
         let (old, new) =
             if always_there { (Some(old.unwrap_or(&nothing)), Some(new.unwrap_or(&nothing))) } else { (old, new) };
         if let (Some(Value::Table(old)), Some(Value::Table(new))) = (old, new) {
