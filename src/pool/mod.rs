@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
 pub use self::backend::{Backend, Health, Lease};
 pub use self::drain::{AdminState, DrainTimes};
@@ -263,7 +263,8 @@ fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
     const FORMER_MAX: usize = 1_024;
     let before = previous.config.backends.iter().map(|backend| backend.name.as_str());
     let names = before.chain(previous.former.iter().map(|name| &**name));
-    let gone = names.filter(|name| config.backends.iter().all(|backend| backend.name != *name));
+    let stay: AHashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+    let gone = names.filter(|name| !stay.contains(name));
     gone.take(FORMER_MAX).map(Box::from).collect()
 }
 
