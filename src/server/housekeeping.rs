@@ -22,6 +22,9 @@ const CLOSE_OVER: Duration = Duration::from_secs(60);
 /// How often the state of backends is looked at while no backend is closing.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How often drains by command are looked at: they are named after an hour.
+const DRAINS_TICK: Duration = Duration::from_secs(60);
+
 /// How often some connections of a closing backend are ended: every second sees about as many.
 const CLOSING_TICK: Duration = Duration::from_millis(100);
 
@@ -38,12 +41,16 @@ impl Server {
     /// Closes connections of backends and watches the alarms, for ever.
     pub(super) async fn keep_house(self: Arc<Self>) {
         let mut closing: Vec<Closing> = Vec::new();
-        let mut sweeper = Sweeper::default();
+        let (mut sweeper, mut drains_watched) = (Sweeper::default(), Instant::now());
         loop {
             tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
             let snapshot = self.current.load_full();
             self.watch_alarms(&snapshot);
             sweeper.step(&snapshot, clock::now_ms());
+            if drains_watched.elapsed() >= DRAINS_TICK {
+                self.watch_drains(&snapshot);
+                drains_watched = Instant::now();
+            }
             closing = closing_backends(&snapshot, &closing);
             // No snapshot is held while the threads work.
             drop(snapshot);
@@ -106,7 +113,11 @@ impl Server {
         for line in lock_of(&self.alarms).observe(&facts, now_ms) {
             if line.is_over { tracing::info!("{}", line.text) } else { tracing::warn!("{}", line.text) }
         }
-        for line in lock_of(&self.drains).overdue(snapshot, now_ms) {
+    }
+
+    /// Logs drains by command that may have been forgotten.
+    fn watch_drains(&self, snapshot: &Snapshot) {
+        for line in lock_of(&self.drains).overdue(snapshot, clock::now_ms()) {
             tracing::warn!("{line}");
         }
     }

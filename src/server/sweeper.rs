@@ -1,7 +1,7 @@
 //! [`Sweeper`]: takes the sweeps of all stick tables in turn.
 //!
 //! Removes nothing itself (`sticky::table::sweep` does). Invariants: a step reads at most [`PAGES`] pages, however many
-//! tables there are and whatever their size; a table without an entry that is over costs a few loads.
+//! tables there are and whatever their size; tables without an entry that is over are looked at once in a minute.
 
 use std::sync::Arc;
 
@@ -17,11 +17,17 @@ const PAGES: usize = 1_024;
 pub(super) struct Sweeper {
     /// Number of the table.
     next: usize,
+    /// The minute in which no table had anything left to sweep.
+    done: Option<u64>,
 }
 
 impl Sweeper {
     /// Sweeps tables in turn, from the one at which the last step stopped. Returns how many pages it read.
     pub(super) fn step(&mut self, snapshot: &Snapshot, now_ms: u64) -> usize {
+        let minute = now_ms / 60_000;
+        if self.done == Some(minute) {
+            return 0;
+        }
         let tables = snapshot.stick_tables().len();
         let first = self.next.checked_rem(tables).unwrap_or(0);
         let mut left = PAGES;
@@ -33,6 +39,9 @@ impl Sweeper {
                 self.next = number;
                 break;
             }
+        }
+        if left == PAGES {
+            self.done = Some(minute);
         }
         PAGES - left
     }
@@ -113,6 +122,6 @@ mod tests {
 
     #[test]
     fn a_configuration_without_tables_has_nothing_to_sweep() {
-        assert_eq!(Sweeper { next: 7 }.step(&snapshot(0, 0), HOUR_MS), 0);
+        assert_eq!(Sweeper { next: 7, done: None }.step(&snapshot(0, 0), HOUR_MS), 0);
     }
 }
