@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -17,9 +18,12 @@ use crate::config::{self, Config, Fallback, FileProblem, KeyPart};
 use crate::limits::{Limits, millis};
 use crate::pool::{Backend, Pool, StickTables};
 use crate::route::{RouteFacts, RouteTable};
-use crate::sticky::cookie::{CookieRule, KeyRing};
+use crate::sticky::cookie::{CookieRule, KeyRing, PoolIds};
 use crate::sticky::table::Secret;
 use crate::tls::Termination;
+
+/// Indexes of pools by their names.
+type PoolIndexes = AHashMap<Arc<str>, usize>;
 
 /// One generation of everything configured.
 #[derive(Debug)]
@@ -34,12 +38,16 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// Pools, in the order of the file.
     pub pools: Arc<[Arc<Pool>]>,
+    /// Indexes in `pools`, by name.
+    indexes: PoolIndexes,
     /// Certificates and session tickets of listeners, and the TLS of connections to backends.
     pub tls: Arc<Termination>,
     /// The keys of cookies, by file.
     pub rings: Rings,
     /// The secret by which stick tables hash keys; the same for the life of the process.
     pub secret: Secret,
+    /// Pools that share a stick table, table by table.
+    stick_tables: Vec<Vec<Arc<Pool>>>,
     _alive: Alive,
 }
 
@@ -162,27 +170,32 @@ impl Snapshot {
         let secret = secret.or_else(|| previous.map(|snapshot| snapshot.secret.clone())).unwrap_or_else(random_secret);
         let before = previous.map_or(&[][..], |snapshot| &snapshot.pools);
         let mut stick_tables = StickTables::new(before.iter().map(|pool| &**pool), &secret, now_ms);
+        let ids = PoolIds::of(config.pools.iter().map(config::Pool::sticks_as));
         let pools: Arc<[Arc<Pool>]> = config
             .pools
             .iter()
             .map(|pool| {
-                let old = before.iter().find(|old| old.name() == pool.name).map(|old| &**old);
-                let rule = rings.rule(pool).map(|rule| rule.beside(config.pools.iter().map(config::Pool::sticks_as)));
+                let old = previous.and_then(|snapshot| snapshot.pool(&pool.name)).map(|old| &**old);
+                let rule = rings.rule(pool).map(|rule| rule.beside(&ids));
                 Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
             })
             .collect();
+        let indexes: PoolIndexes =
+            pools.iter().enumerate().map(|(index, pool)| (Arc::clone(pool.shared_name()), index)).collect();
         let limits = (Limits::new(&config.limits), millis(config.limits.hello_timeout), config.limits.hello_max);
         let listeners = config.listeners.iter().map(|listener| {
             let state = previous.and_then(|snapshot| snapshot.listener(&listener.name)).map_or_else(
                 || Arc::new(ListenerState::new(&listener.name, blocks, admission)),
                 |old| old.state.clone(),
             );
-            Arc::new(Listener::new(listener, &pools, &tls, limits, state))
+            Arc::new(Listener::new(listener, (&pools, &indexes), &tls, limits, state))
         });
         Self {
             generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
             digest: digest(&pools),
+            stick_tables: by_stick_table(&pools),
             listeners: listeners.collect(),
+            indexes,
             pools: Arc::clone(&pools),
             config,
             tls: Arc::clone(&tls),
@@ -204,38 +217,30 @@ impl Snapshot {
 
     /// The pool that this backend belongs to, or belonged to before it was removed.
     pub fn pool_of(&self, backend: &Backend) -> Option<&Arc<Pool>> {
-        self.pools.iter().find(|pool| pool.is_of(backend))
+        self.pool(backend.pool_name()).filter(|pool| pool.is_of(backend))
     }
 
     /// Every stick table once: its name, and the pools that share it.
-    pub fn stick_tables(&self) -> Vec<(&str, Vec<&Arc<Pool>>)> {
-        let mut stick_tables: Vec<(&str, Vec<_>)> = Vec::new();
-        for pool in self.pools.iter().filter(|pool| pool.table().is_some()) {
-            let name: &str = pool.sticks_as();
-            match stick_tables.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, pools)) => pools.push(pool),
-                None => stick_tables.push((name, vec![pool])),
-            }
-        }
-        stick_tables
+    pub fn stick_tables(&self) -> impl ExactSizeIterator<Item = (&str, &[Arc<Pool>])> {
+        self.stick_tables.iter().map(|pools| (&**pools[0].sticks_as(), &pools[..]))
     }
 
     /// The pool of this name; `None`: the snapshot has no such pool.
     pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
-        self.pools.iter().find(|pool| pool.name() == name)
+        self.pools.get(*self.indexes.get(name)?)
     }
 }
 
 impl Listener {
     fn new(
         listener: &config::Listener,
-        pools: &Arc<[Arc<Pool>]>,
+        (pools, indexes): (&Arc<[Arc<Pool>]>, &PoolIndexes),
         tls: &Arc<Termination>,
         (limits, hello_ms, hello_max): (Limits, u32, usize),
         state: Arc<ListenerState>,
     ) -> Self {
         // A checked configuration names only pools that exist.
-        let index = |name: &str| pools.iter().position(|pool| pool.name() == name).unwrap_or(0);
+        let index = |name: &str| indexes.get(name).copied().unwrap_or(0);
         let fallback = |fallback: &Fallback| match fallback {
             Fallback::Refuse => None,
             Fallback::Pool(name) => Some(index(name)),
@@ -336,6 +341,20 @@ impl Drop for Alive {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
+}
+
+/// Pools with a stick table, those that share one together, in the order of the file.
+fn by_stick_table(pools: &[Arc<Pool>]) -> Vec<Vec<Arc<Pool>>> {
+    let mut tables: Vec<Vec<Arc<Pool>>> = Vec::new();
+    let mut places: AHashMap<&str, usize> = AHashMap::default();
+    for pool in pools.iter().filter(|pool| pool.table().is_some()) {
+        let place = *places.entry(pool.sticks_as()).or_insert(tables.len());
+        if place == tables.len() {
+            tables.push(Vec::with_capacity(1));
+        }
+        tables[place].push(Arc::clone(pool));
+    }
+    tables
 }
 
 /// The digest of all pools; their order does not matter.

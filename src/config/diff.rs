@@ -6,8 +6,10 @@
 mod keys;
 mod limits;
 
+use std::collections::{HashMap, HashSet};
+
 use self::keys::{KeyChange, changed_keys};
-use super::{Config, Pool};
+use super::{Backend, Config, Pool};
 
 pub use self::limits::lower_limits;
 
@@ -30,16 +32,19 @@ pub fn warnings(started: &Config, old: &Config, new: &Config) -> Vec<String> {
 
 /// Pools that exist in both configurations, by name: before and after.
 pub fn common_pools<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Pool, &'a Pool)> {
-    new.pools.iter().filter_map(|after| Some((old.pools.iter().find(|before| before.name == after.name)?, after)))
+    let before = old.pools_by_name();
+    new.pools.iter().filter_map(move |after| Some((*before.get(after.name.as_str())?, after)))
 }
 
 /// What means something else although it is written as before: a name in the file resolves to another address.
-fn changed_unwritten(old: &Config, new: &Config, changed: &[KeyChange]) -> Vec<String> {
-    let of = |root: &str, names: &str| {
-        let inside =
-            |known: &str| known == names || known.strip_prefix(names).is_some_and(|rest| rest.starts_with('/'));
-        changed.iter().any(|change| change.root == root && (names.is_empty() || inside(&change.names)))
+fn changed_unwritten<'c>(old: &Config, new: &Config, changed: &'c [KeyChange]) -> Vec<String> {
+    // Every object in which a key has changed, with those around it.
+    let around = |change: &'c KeyChange| {
+        let ends = change.names.match_indices('/').map(|(at, _)| at).chain([0, change.names.len()]);
+        ends.map(|end| (change.root.as_str(), &change.names[..end]))
     };
+    let known: HashSet<(&str, &str)> = changed.iter().flat_map(around).collect();
+    let of = |root: &str, names: &str| known.contains(&(root, names));
     let mut changes = Vec::new();
     for (root, differs) in
         [("tls", old.tls != new.tls), ("limits", old.limits != new.limits), ("store", old.store != new.store)]
@@ -56,11 +61,12 @@ fn changed_unwritten(old: &Config, new: &Config, changed: &[KeyChange]) -> Vec<S
     }
     for (before, after) in common_pools(old, new) {
         let count = changes.len();
+        let known = by_name(before);
         for backend in &after.backends {
-            let names = format!("{}/{}", after.name, backend.name);
-            let differs = before.backends.iter().any(|known| known.name == backend.name && known != backend);
-            if differs && !of("pool", &names) {
-                changes.push(format!("backend {names:?} changed"));
+            let differs = known.get(backend.name.as_str()).is_some_and(|known| *known != backend);
+            let names = || format!("{}/{}", after.name, backend.name);
+            if differs && !of("pool", &names()) {
+                changes.push(format!("backend {:?} changed", names()));
             }
         }
         if changes.len() == count && before != after && !of("pool", &after.name) {
@@ -74,9 +80,13 @@ fn changed_unwritten(old: &Config, new: &Config, changed: &[KeyChange]) -> Vec<S
 fn renamed_backends(old: &Config, new: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     for (before, after) in common_pools(old, new) {
-        let (old_names, new_names) = (|name| has_backend(before, name), |name| has_backend(after, name));
-        for removed in before.backends.iter().filter(|backend| !new_names(&backend.name)) {
-            let renamed = after.backends.iter().find(|b| b.address == removed.address && !old_names(&b.name));
+        let (old, new) = (by_name(before), by_name(after));
+        let mut added = HashMap::new();
+        for backend in after.backends.iter().filter(|backend| !old.contains_key(backend.name.as_str())) {
+            added.entry(&backend.address).or_insert(backend);
+        }
+        for removed in before.backends.iter().filter(|backend| !new.contains_key(backend.name.as_str())) {
+            let renamed = added.get(&removed.address);
             if let Some(renamed) = renamed {
                 let (pool, new, old) = (&after.name, &renamed.name, &removed.name);
                 warnings.push(format!(
@@ -89,6 +99,6 @@ fn renamed_backends(old: &Config, new: &Config) -> Vec<String> {
     warnings
 }
 
-fn has_backend(pool: &Pool, name: &str) -> bool {
-    pool.backends.iter().any(|backend| backend.name == name)
+fn by_name(pool: &Pool) -> HashMap<&str, &Backend> {
+    pool.backends.iter().map(|backend| (backend.name.as_str(), backend)).collect()
 }

@@ -28,6 +28,7 @@ pub static TOP: TableKeys = TableKeys {
         "stick_table_interval",
         "admin",
         "log",
+        "metrics",
         "tls",
         "limits",
         "store",
@@ -39,6 +40,8 @@ pub static TOP: TableKeys = TableKeys {
 pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "names"] };
 /// Keys of the log on standard output and standard error.
 pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
+/// Keys of `/metrics`.
+pub static METRICS: TableKeys = TableKeys { table: "[metrics]", keys: &["pools"] };
 /// Keys for every TLS handshake.
 pub static TLS: TableKeys = TableKeys { table: "[tls]", keys: &["ticket_keys", "min_version", "groups"] };
 /// Keys for limits of every connection.
@@ -198,10 +201,11 @@ pub static COOKIE: TableKeys = TableKeys {
 };
 
 /// Every table that a file may have.
-pub static ALL: [&TableKeys; 18] = [
+pub static ALL: [&TableKeys; 19] = [
     &TOP,
     &ADMIN,
     &LOG,
+    &METRICS,
     &TLS,
     &LIMITS,
     &STORE,

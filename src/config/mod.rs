@@ -7,6 +7,7 @@
 //! Invariant: a `Config` returned by [`check()`] or [`Draft::finish`] is valid; every pool name in it is the name of one
 //! of its pools.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,6 +63,19 @@ pub struct Config {
     pub written: Written,
 }
 
+impl Config {
+    /// Pools by name, for many look-ups: by a search each, they would cost the square of the number of pools.
+    pub fn pools_by_name(&self) -> HashMap<&str, &Pool> {
+        self.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect()
+    }
+
+    /// Pools that another configuration does not have.
+    pub fn pools_without<'c>(&'c self, other: &'c Self) -> impl Iterator<Item = &'c Pool> {
+        let stay = other.pools_by_name();
+        self.pools.iter().filter(move |pool| !stay.contains_key(pool.name.as_str()))
+    }
+}
+
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
         let Self { process, tls, limits, store, listeners, pools, written: _ } = self;
@@ -97,6 +111,17 @@ pub struct Process {
     pub admin: Admin,
     /// Format and level of the log.
     pub log: Log,
+    /// Pools that `/metrics` shows.
+    pub metrics_pools: MetricsPools,
+}
+
+/// Pools that `/metrics` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsPools {
+    /// Every pool, so that every series is there from the start.
+    All,
+    /// Pools that have had work or trouble since the start.
+    Busy,
 }
 
 /// Addresses of the admin interface; either may be off.

@@ -4,28 +4,34 @@
 //! Invariant: no value is ever shown, because some are secrets.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use toml::Table;
 
-/// Every table and key of one file.
+/// Every table and key of one file. The text is taken apart when it is first compared: a start compares nothing.
 #[derive(Clone, Default)]
-pub struct Written(Arc<Table>);
+pub struct Written(Arc<WrittenText>);
+
+#[derive(Default)]
+struct WrittenText {
+    text: Box<str>,
+    top: OnceLock<Table>,
+}
 
 impl Written {
     /// The tables of a text; none if the text is no TOML.
     pub(super) fn of(text: &str) -> Self {
-        Self(Arc::new(text.parse().unwrap_or_default()))
+        Self(Arc::new(WrittenText { text: text.into(), top: OnceLock::new() }))
     }
 
     /// The keys above the first table, and the tables.
     pub(super) fn top(&self) -> &Table {
-        &self.0
+        self.0.top.get_or_init(|| self.0.text.parse().unwrap_or_default())
     }
 }
 
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Written({} keys)", self.0.len())
+        write!(f, "Written({} bytes)", self.0.text.len())
     }
 }

@@ -11,15 +11,19 @@ use crate::http::Refused;
 use crate::outcome::Ended;
 
 mod page;
+mod pools;
 mod process;
+mod rows;
 pub mod status;
 #[cfg(test)]
 mod tests;
 
 pub use status::Status;
 
-use page::{MetricLabels, Page, labels, seconds};
-use status::{BackendStatus, MetricKind, PoolStatus, RuntimeStatus, Series, WorkerStatus};
+use crate::counters::BUCKETS_US;
+use page::{Page, labels};
+use rows::seconds;
+use status::{MetricKind, RuntimeStatus, Series, WorkerStatus};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -49,9 +53,7 @@ fn write(page: &mut Page, status: &Status) {
     process(page, status);
     reloads(page, status);
     listeners(page, status);
-    pools(page, status);
-    stick_tables(page, status);
-    backends(page, status);
+    pools::write(&mut page.rows, status);
     store(page, status);
     workers(page, status);
 }
@@ -214,139 +216,6 @@ fn listeners(page: &mut Page, status: &Status) {
     );
 }
 
-fn pools(page: &mut Page, status: &Status) {
-    page.gauge(
-        "sessile_pool_digest_info",
-        "Digest of the placement of the pool; equal digests place alike.",
-        status.pools.iter().map(|pool| (labels([("pool", &pool.name), ("digest", &pool.digest)]), 1)),
-    );
-    page.counter(
-        "sessile_sticky_breaks_total",
-        "Clients that got another backend than the one that a cookie or the stick table knew them at, by cause.",
-        status.pools.iter().flat_map(|pool| {
-            pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
-        }),
-    );
-    page.counter(
-        "sessile_dropped_set_cookies_total",
-        "Set-Cookie lines of backends with the name of the balancer's own cookie, which do not reach clients.",
-        status.pools.iter().map(|pool| (labels([("pool", &pool.name)]), pool.dropped_cookies)),
-    );
-    page.counter(
-        "sessile_cookies_total",
-        "Requests with the cookie of the pool, by the verdict on it; fresh and due are valid.",
-        status.pools.iter().flat_map(|pool| {
-            pool.cookies.iter().map(|(verdict, count)| (labels([("pool", &pool.name), ("verdict", verdict)]), *count))
-        }),
-    );
-}
-
-fn stick_tables(page: &mut Page, status: &Status) {
-    let stick_tables =
-        || status.stick_tables.iter().map(|stick_table| (stick_table, labels([("stick_table", &stick_table.name)])));
-    page.gauge(
-        "sessile_stick_table_bytes",
-        "Memory of the stick table, in bytes.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.bytes)),
-    );
-    page.gauge(
-        "sessile_stick_table_known",
-        "Entries of the stick table, by the highest time since they were last seen.",
-        status.stick_tables.iter().flat_map(|stick_table| {
-            let ages = stick_table.known_by_age.iter();
-            ages.map(|(age, count)| (labels([("stick_table", &stick_table.name), ("age", age)]), *count))
-        }),
-    );
-    page.gauge(
-        "sessile_stick_table_displaced",
-        "Entries that placement alone would send to another backend.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.displaced)),
-    );
-    page.gauge(
-        "sessile_stick_table_learned",
-        "Entries of cookies that were learned from applications.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.learned)),
-    );
-    page.counter(
-        "sessile_stick_table_evicted_displaced_total",
-        "Entries lost for want of room, of those that placement alone would send to another backend.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.evicted_displaced)),
-    );
-    page.counter(
-        "sessile_stick_table_refused_total",
-        "Entries that found no room, of those that placement alone would send to another backend.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.refused)),
-    );
-    page.gauge(
-        "sessile_stick_table_full",
-        "1 if the stick table has lost an entry for want of room in the last ten minutes, else 0.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.full.into())),
-    );
-    page.level(
-        "sessile_stick_table_hottest_ratio",
-        "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
-    );
-    page.level(
-        "sessile_stick_table_hottest_error_ratio",
-        "The most by which sessile_stick_table_hottest_ratio may be wrong, up or down; 0 if every pick was counted.",
-        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_error)),
-    );
-}
-
-/// Name, help text and value of a series that every backend has.
-type BackendSeries = (&'static str, &'static str, fn(&BackendStatus) -> u64);
-
-const BACKEND_COUNTERS: [BackendSeries; 4] = [
-    ("sessile_backend_connections_total", "Connections for which a connect to the backend succeeded.", |b| {
-        b.totals.connections
-    }),
-    ("sessile_backend_connect_failures_total", "Connects to the backend that failed.", |b| b.totals.connect_failures),
-    ("sessile_backend_up_bytes_total", "Bytes from clients to the backend.", |b| b.totals.bytes_up),
-    ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
-];
-
-const BACKEND_GAUGES: [BackendSeries; 6] = [
-    ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |b| b.leases),
-    ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |b| b.up.into()),
-    ("sessile_backend_ejected", "1 while the backend is ejected because connects failed, else 0.", |b| {
-        b.ejected.into()
-    }),
-    (
-        "sessile_backend_damped",
-        "1 while the backend is down although its checks are good, because it flapped, else 0.",
-        |b| (b.state == "damped").into(),
-    ),
-    ("sessile_backend_drain_seconds", "Seconds since a command drained the backend; 0 while none does.", |b| {
-        b.drain_s.unwrap_or(0)
-    }),
-    ("sessile_backend_weight", "Weight of the backend in the configuration.", |b| b.weight.into()),
-];
-
-fn names<'a>(pool: &'a PoolStatus, backend: &'a BackendStatus) -> MetricLabels<'a, 2> {
-    [("pool", &pool.name), ("backend", &backend.name)]
-}
-
-fn backends(page: &mut Page, status: &Status) {
-    let backends = || status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-    for (series, help, read) in BACKEND_COUNTERS {
-        page.counter(series, help, backends().map(|(pool, backend)| (names(pool, backend), read(backend))));
-    }
-    for (series, help, read) in BACKEND_GAUGES {
-        page.gauge(series, help, backends().map(|(pool, backend)| (names(pool, backend), read(backend))));
-    }
-    page.histogram(
-        "sessile_backend_connect_time_seconds",
-        "Time of connects to the backend that succeeded.",
-        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.connect_time)),
-    );
-    page.histogram(
-        "sessile_backend_duration_seconds",
-        "Time of connections to the backend, from accept to end.",
-        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.duration)),
-    );
-}
-
 fn store(page: &mut Page, status: &Status) {
     let store = || status.store.iter();
     page.gauge(
@@ -381,9 +250,10 @@ fn store(page: &mut Page, status: &Status) {
         "Entries lost for want of room while the shared store was away.",
         store().map(|store| ([], store.overflow)),
     );
-    page.histogram(
+    page.rows.histogram(
         "sessile_store_latency_seconds",
         "Time of one exchange with the shared store.",
+        &BUCKETS_US,
         store().map(|store| (labels([("kind", "redis")]), &store.latency)),
     );
 }

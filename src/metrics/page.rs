@@ -1,26 +1,20 @@
-//! The text of a scrape: a [`Page`] holds one handle per series and fills it each time.
+//! The text of a scrape: a [`Page`] holds one handle per series of the process and its listeners, and fills it each time.
 //!
-//! Names no series (`mod.rs` does). Invariant: a text has exactly the series that were filled last; the recorder itself
+//! Names no series (`mod.rs` does). Series of pools, stick tables and backends, of which there may be very many, are
+//! written as [`Rows`] and not held. Invariant: a text has exactly the series that were filled last; the recorder itself
 //! forgets no series and lowers no counter, so [`Page::fill`] reports when a new page is needed.
-
-use std::borrow::Cow;
-use std::fmt::Write;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
-use crate::counters::{BUCKETS_US, HistogramSum};
-
-/// Names and values of the labels of one series.
-pub(super) type MetricLabels<'a, const N: usize> = [(&'static str, &'a str); N];
+use super::rows::{MetricLabels, Rows};
 
 /// Labels as borrowed texts.
 pub(super) fn labels<const N: usize>(labels: MetricLabels<'_, N>) -> MetricLabels<'_, N> {
     labels
 }
 
-/// The page between scrapes: counters and gauges are the exporter's, histograms are ours, because they are filled
-/// already.
+/// The page between scrapes: counters and gauges are the exporter's, rows are ours.
 pub(super) struct Page {
     recorder: PrometheusRecorder,
     /// The series of the last scrape, in the order in which they are filled.
@@ -29,7 +23,7 @@ pub(super) struct Page {
     next: usize,
     /// False once this scrape has met a series that `held` lacks at its place, or a counter that fell.
     fits: bool,
-    histograms: String,
+    pub(super) rows: Rows,
 }
 
 /// A series that the recorder has.
@@ -52,21 +46,21 @@ impl Page {
 
     pub(super) fn new() -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        Self { recorder, held: Vec::new(), next: 0, fits: true, histograms: String::new() }
+        Self { recorder, held: Vec::new(), next: 0, fits: true, rows: Rows::default() }
     }
 
     /// Fills every series by `write`; false if the recorder has a series that was not written, or a counter fell: a new
     /// page is needed then.
     pub(super) fn fill(&mut self, write: impl FnOnce(&mut Self)) -> bool {
         (self.next, self.fits) = (0, true);
-        self.histograms.clear();
+        self.rows.clear();
         write(self);
         self.fits && self.next == self.held.len()
     }
 
     pub(super) fn text(&self) -> String {
         let mut text = self.recorder.handle().render();
-        text.push_str(&self.histograms);
+        text.push_str(self.rows.text());
         text
     }
 
@@ -139,36 +133,4 @@ impl Page {
             && series.key.labels().map(|label| (label.key(), label.value())).eq(labels.iter().copied());
         same.then_some(&mut series.handle)
     }
-
-    pub(super) fn histogram<'a, const N: usize>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        samples: impl Iterator<Item = (MetricLabels<'a, N>, &'a HistogramSum)>,
-    ) {
-        let mut samples = samples.peekable();
-        if samples.peek().is_none() {
-            return;
-        }
-        let out = &mut self.histograms;
-        // Writing to a String does not fail.
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
-        for (labels, sum) in samples {
-            let labels = labels.map(|(name, value)| format!("{name}=\"{value}\"")).join(",");
-            let mut count = 0;
-            for (index, bucket) in sum.buckets.iter().enumerate() {
-                count += bucket;
-                let bound = BUCKETS_US.get(index).map_or(Cow::from("+Inf"), |us| seconds(*us).to_string().into());
-                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
-            }
-            let _ = writeln!(out, "{name}_sum{{{labels}}} {}", seconds(sum.sum_us));
-            let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
-        }
-        out.push('\n');
-    }
-}
-
-/// Seconds of a time in microseconds.
-pub(super) fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
 }

@@ -1,5 +1,4 @@
-//! What the process is doing now, as plain data: a [`Status`] is filled per request and shown as metrics, JSON or a
-//! table.
+//! What the process does now, as plain data: a [`Status`] is filled per request and shown as metrics, JSON or a table.
 //!
 //! Reads counters, owns none. Invariant: `/metrics`, `/status` and `sessile status` show the same [`Status`], so they
 //! cannot contradict each other. No field takes its value from a client.
@@ -61,7 +60,10 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Pools, in the order of the file.
     pub pools: Vec<PoolStatus>,
-    /// Stick tables; empty where they were not requested, because counting them takes long.
+    /// True if `/metrics` shows only pools that are or were busy.
+    #[serde(skip)]
+    pub busy_pools_only: bool,
+    /// Stick tables; empty where they were not requested.
     #[serde(default)]
     pub stick_tables: Vec<StickTableStatus>,
     /// The shared store; `None`: the configuration has none.
@@ -204,6 +206,15 @@ pub struct PoolStatus {
     /// Requests with the pool's cookie, by the verdict on it; empty without a cookie.
     #[serde(default)]
     pub cookies: BTreeMap<String, u64>,
+    /// True once the pool has had work or trouble.
+    #[serde(default)]
+    pub busy: bool,
+    /// True if the pool has health checks.
+    #[serde(skip)]
+    pub checks: bool,
+    /// True if failed connects eject a backend.
+    #[serde(skip)]
+    pub ejects: bool,
     /// Backends of the pool, in the order of the file.
     pub backends: Vec<BackendStatus>,
 }
@@ -215,6 +226,9 @@ pub struct StickTableStatus {
     pub name: String,
     /// Names of the pools that share the table.
     pub pools: Vec<String>,
+    /// True if one of the pools is or was busy.
+    #[serde(skip)]
+    pub busy: bool,
     /// Memory of the table, in bytes.
     pub bytes: u64,
     /// Entries of the table that are not expired.

@@ -155,12 +155,12 @@ fn histograms_are_cumulative_and_in_seconds() {
     let connect = |le: &str| {
         page.samples[&format!("sessile_backend_connect_time_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
     };
-    assert_eq!((connect("0.00025"), connect("0.0005"), connect("+Inf")), (0.0, 2.0, 2.0));
+    assert_eq!((connect("0.0005"), connect("0.005"), connect("+Inf")), (2.0, 2.0, 2.0));
     assert_eq!(page.samples["sessile_backend_connect_time_seconds_sum{pool=\"web\",backend=\"a\"}"], 0.0006);
     let duration = |le: &str| {
         page.samples[&format!("sessile_backend_duration_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
     };
-    assert_eq!((duration("3600"), duration("+Inf")), (0.0, 2.0));
+    assert_eq!((duration("0.01"), duration("3600"), duration("+Inf")), (0.0, 0.0, 2.0));
     assert_eq!(page.samples["sessile_backend_duration_seconds_count{pool=\"web\",backend=\"a\"}"], 2.0);
 }
 
@@ -199,6 +199,56 @@ fn every_page_of_an_exporter_is_what_a_new_one_would_render() {
 fn an_empty_process_has_a_page_too() {
     let page = parse(&render(&Status::default()));
     assert_eq!(page.samples["sessile_ready"], 0.0);
+}
+
+#[test]
+fn a_backend_takes_half_of_what_every_bound_and_every_state_would_take() {
+    let size = |backends: usize| {
+        let mut status = status();
+        status.pools[0].ejects = true;
+        status.pools[0].backends = (0..backends).map(|index| backend(&format!("b{index:03}"))).collect();
+        render(&status).len()
+    };
+    let each = (size(600) - size(100)) / 500;
+    // Two histograms with 15 bounds each, and ten series more: 3.3 KiB.
+    let page = render(&status());
+    let of_b =
+        |start: &str| page.lines().find(|line| line.starts_with(start) && line.contains("\"b\"")).unwrap().len() + 4;
+    let histograms =
+        ["connect_time", "duration"].map(|what| of_b(&format!("sessile_backend_{what}_seconds_bucket")) * 18);
+    let others: usize = page
+        .lines()
+        .filter(|line| line.contains("backend=\"b\"") && !line.contains("_seconds_"))
+        .map(|line| line.len() + 4)
+        .sum();
+    let whole = histograms.iter().sum::<usize>() + others + 2 * of_b("sessile_backend_leases");
+    assert!(2 * each <= whole, "{each} of {whole} bytes");
+}
+
+#[test]
+fn states_that_a_pool_cannot_have_are_not_shown() {
+    let (mut status, has) = (status(), |page: &str, what: &str| page.contains(&format!("sessile_backend_{what}{{")));
+    let page = render(&status);
+    assert!(!has(&page, "ejected") && !has(&page, "damped") && has(&page, "up") && has(&page, "drain_seconds"));
+    (status.pools[0].checks, status.pools[0].ejects) = (true, true);
+    let page = render(&status);
+    assert!(has(&page, "ejected") && has(&page, "damped"));
+}
+
+#[test]
+fn pools_that_were_never_busy_are_left_out_where_the_configuration_says_so() {
+    let mut status = status();
+    let table = |name: &str, busy| status::StickTableStatus { name: name.into(), busy, ..Default::default() };
+    status.stick_tables = vec![table("web", true), table("idle", false)];
+    status.pools[0].busy = true;
+    status.pools.push(PoolStatus { name: "idle".into(), backends: vec![backend("c")], ..PoolStatus::default() });
+    let all = render(&status);
+    assert!(["pool=\"idle\"", "stick_table=\"idle\"", "pool=\"web\""].iter().all(|part| all.contains(part)));
+    status.busy_pools_only = true;
+    let busy = render(&status);
+    assert!(!busy.contains("=\"idle\"") && busy.contains("pool=\"web\"") && busy.contains("stick_table=\"web\""));
+    status.pools[1].busy = true;
+    assert!(render(&status).contains("pool=\"idle\""));
 }
 
 #[test]

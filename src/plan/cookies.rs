@@ -86,7 +86,7 @@ pub fn cookie_warnings(old: &Config, new: &Config, keys: CookieKeys<'_>) -> Vec<
             ));
         }
     }
-    for removed in old.pools.iter().filter(|pool| new.pools.iter().all(|other| other.name != pool.name)) {
+    for removed in old.pools_without(new) {
         if let Some(lost) = LostCookie::of(removed, None, keys) {
             let name = &removed.name;
             warnings.push(format!("pool {name:?}: {} lose it and are placed anew: {}", lost.holders(), lost.why));

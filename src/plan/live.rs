@@ -314,7 +314,8 @@ enum LiveRoute<'c> {
 
 impl<'c> Ways<'c> {
     fn new(old: &'c Config, new: &'c Config) -> Self {
-        let index = |name: &str| new.pools.iter().position(|pool| pool.name == name).unwrap_or(usize::MAX);
+        let places: AHashMap<&str, usize> = new.pools.iter().map(|pool| pool.name.as_str()).zip(0..).collect();
+        let index = |name: &str| places.get(name).copied().unwrap_or(usize::MAX);
         let table = |listener: &'c Listener| RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
         let routes = new.listeners.iter().map(|listener| (listener.name.as_str(), table(listener))).collect();
         Self { old, new, routes }

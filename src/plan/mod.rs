@@ -148,7 +148,7 @@ impl Plan {
     /// Compares two configurations, without a running process.
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
         let pools = diff::common_pools(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
-        let removed = removed(old, new).map(PoolPlan::removed);
+        let removed = old.pools_without(new).map(PoolPlan::removed);
         Self::compared(old, new, ask.keys, pools.chain(removed).collect())
     }
 
@@ -159,7 +159,7 @@ impl Plan {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
             live::with_live(plan, &sample, running, new, (after, ask))
         });
-        let removed = removed(old, new).map(|pool| live::removed(PoolPlan::removed(pool), running));
+        let removed = old.pools_without(new).map(|pool| live::removed(PoolPlan::removed(pool), running));
         let mut plan = Self::compared(old, new, ask.keys, pools.chain(removed).collect());
         plan.warnings.extend(running.unusable());
         plan
@@ -378,8 +378,4 @@ impl Sample {
 
 fn index(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> Option<usize> {
     backends.iter().position(|known| Arc::ptr_eq(known, backend))
-}
-
-fn removed<'c>(old: &'c Config, new: &'c Config) -> impl Iterator<Item = &'c config::Pool> {
-    old.pools.iter().filter(|pool| new.pools.iter().all(|other| other.name != pool.name))
 }

@@ -42,6 +42,8 @@ pub(super) struct PoolShared {
     pub(super) evicted_displaced: AtomicU64,
     /// Number of stick-table entries that were worth keeping and found no room.
     pub(super) refused_entries: AtomicU64,
+    /// True once the pool was seen with work or trouble.
+    pub(super) busy: AtomicBool,
     /// Held while an ejection is decided, so that two at once cannot exceed the limits together.
     pub(super) ejecting: Mutex<()>,
     /// What the pool in force keeps between picks.
@@ -59,6 +61,7 @@ impl PoolShared {
             cookies: (0..workers).map(|_| Padded::default()).collect(),
             evicted_displaced: AtomicU64::new(0),
             refused_entries: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             ready: ArcSwapOption::empty(),
         }
@@ -219,6 +222,16 @@ impl Backend {
         } else {
             Health::Usable
         }
+    }
+
+    /// Whether the backend has had a connection or a connect that failed, was down, is ejected or drained.
+    pub(super) fn is_busy(&self, now_ms: u64) -> bool {
+        let counted = |own: &BackendCounters| own.connections.value() | own.connect_failures.value() != 0;
+        let was_down = self.rose_ms.load(Relaxed) != 0;
+        was_down
+            || self.health(now_ms) != Health::Usable
+            || self.draining()
+            || self.counters.iter().any(|own| counted(&own.0))
     }
 
     /// State that the checks have found.

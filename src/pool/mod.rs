@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
 pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
@@ -166,6 +166,16 @@ impl Pool {
         }
     }
 
+    /// True once the pool was seen with work or trouble: a connection or a connect that failed, or a backend that could
+    /// not serve or was drained.
+    pub fn is_busy(&self, now_ms: u64) -> bool {
+        let busy = self.shared.busy.load(Relaxed) || self.backends.iter().any(|backend| backend.is_busy(now_ms));
+        if busy {
+            self.shared.busy.store(true, Relaxed);
+        }
+        busy
+    }
+
     /// Leases held now on all backends, removed ones included.
     pub fn leases(&self) -> u64 {
         self.shared.leases.0.load(Relaxed)
@@ -266,7 +276,8 @@ fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
     const FORMER_MAX: usize = 1_024;
     let before = previous.config.backends.iter().map(|backend| backend.name.as_str());
     let names = before.chain(previous.former.iter().map(|name| &**name));
-    let gone = names.filter(|name| config.backends.iter().all(|backend| backend.name != *name));
+    let stay: AHashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
+    let gone = names.filter(|name| !stay.contains(name));
     gone.take(FORMER_MAX).map(Box::from).collect()
 }
 

@@ -61,7 +61,10 @@ pub struct Remember {
 /// Gives the pools of a new snapshot their stick tables: those of the snapshot before, and one for all pools of a
 /// `stick_group`.
 pub struct StickTables<'s> {
-    before: Vec<&'s Pool>,
+    /// Pools of the snapshot before, by name.
+    before: AHashMap<&'s str, &'s Pool>,
+    /// The first pool of each group of the snapshot before that has a table.
+    groups_before: AHashMap<&'s str, &'s Pool>,
     secret: &'s Secret,
     now: Minute,
     /// Table of each group, once the first pool of the group has it.
@@ -71,7 +74,20 @@ pub struct StickTables<'s> {
 impl<'s> StickTables<'s> {
     /// Starts from the pools of the snapshot before. `secret` is that of the process.
     pub fn new(before: impl IntoIterator<Item = &'s Pool>, secret: &'s Secret, now_ms: u64) -> Self {
-        Self { before: before.into_iter().collect(), secret, now: Minute::of_ms(now_ms), groups: AHashMap::default() }
+        let mut tables = Self {
+            before: AHashMap::default(),
+            groups_before: AHashMap::default(),
+            secret,
+            now: Minute::of_ms(now_ms),
+            groups: AHashMap::default(),
+        };
+        for pool in before {
+            tables.before.insert(pool.name(), pool);
+            if let Some(group) = pool.config.stick_group.as_deref().filter(|_| pool.table.is_some()) {
+                tables.groups_before.entry(group).or_insert(pool);
+            }
+        }
+        tables
     }
 
     /// Returns the pool with its stick table; without one where the configuration wants none or memory is refused.
@@ -86,7 +102,7 @@ impl<'s> StickTables<'s> {
             self.groups.insert(group.clone(), stick_table.clone());
         }
         let table = PoolTable::new(&pool, stick_table.under(terms), rules);
-        let before = self.before.iter().find(|old| old.name() == pool.name());
+        let before = self.before.get(pool.name());
         if let Some(before) = before.and_then(|old| old.table.as_ref()) {
             table.absorb(before, self.now);
         }
@@ -95,11 +111,11 @@ impl<'s> StickTables<'s> {
 
     /// The stick table that the pool, or its group, had before, resized if the configuration says so; else a new one.
     fn stick_table(&self, pool: &Pool, bytes: u64, terms: Terms) -> Option<StickTable> {
-        let group = &pool.config.stick_group;
-        let same = |old: &&&Pool| {
-            old.config.stick_group == *group && (group.is_some() || old.name() == pool.name()) && old.table.is_some()
+        let old = match pool.config.stick_group.as_deref() {
+            Some(group) => self.groups_before.get(group),
+            None => self.before.get(pool.name()).filter(|old| old.config.stick_group.is_none()),
         };
-        match self.before.iter().find(same).and_then(|old| old.table.as_ref()) {
+        match old.and_then(|old| old.table.as_ref()) {
             None => StickTable::new(bytes, self.secret.clone(), terms),
             Some(old) if old.rules.bytes == bytes => Some(old.stick_table.clone()),
             Some(old) => old.stick_table.resized(bytes),
@@ -208,16 +224,21 @@ impl PoolTable {
         (keys.into_iter().map(hot).collect(), sampled)
     }
 
-    /// Counts of all entries, by age, kind and backend.
+    /// Counts of all entries, by age and kind.
     pub fn stats(&self, now_ms: u64) -> Stats {
-        let mut stats = Stats::default();
-        stats.count(&self.stick_table, 0..self.stick_table.buckets(), Minute::of_ms(now_ms));
-        stats
+        self.stick_table.stats(Minute::of_ms(now_ms))
     }
 
-    /// Each backend's name, and how many of the entries counted in `stats` it has.
-    pub fn by_backend<'p>(&'p self, stats: &'p Stats) -> impl Iterator<Item = (&'p str, u64)> {
-        let count = |index: usize| self.id_map.id(index).map_or(0, |id| stats.of(id));
+    /// Removes entries that are over, where the table has some, and reads at most `pages` pages for that; returns how
+    /// many it read. `others`: the other pools with the same table.
+    pub fn sweep<'t>(&self, others: impl IntoIterator<Item = &'t Self>, now_ms: u64, pages: usize) -> usize {
+        let others = others.into_iter().map(|other| &other.stick_table);
+        self.stick_table.sweep(others, Minute::of_ms(now_ms), pages)
+    }
+
+    /// Each backend's name, and how many entries it has.
+    pub fn by_backend(&self) -> impl Iterator<Item = (&str, u64)> {
+        let count = |index: usize| self.id_map.id(index).map_or(0, |id| self.stick_table.known_at(id));
         self.backends.iter().enumerate().map(move |(index, backend)| (backend.name(), count(index)))
     }
 
@@ -233,7 +254,7 @@ impl PoolTable {
 
     /// Every entry that is not over and names a backend of the pool, with that backend's index.
     pub fn entries(&self, now_ms: u64) -> impl Iterator<Item = (usize, TableEntry)> + '_ {
-        let entries = self.stick_table.entries(0..self.stick_table.buckets(), Minute::of_ms(now_ms));
+        let entries = self.stick_table.entries(Minute::of_ms(now_ms));
         let entries = entries.filter(|entry| self.stick_table.remembers(entry));
         entries.filter_map(|entry| Some((self.id_map.index(entry.known.id)?, entry)))
     }

@@ -418,3 +418,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pool_is_busy_from_its_first_work_or_trouble_on_also_after_a_reload() {
+    let idle = || Pool::new(&config(&["a", "b"]), None, 2);
+    assert!(!idle().is_busy(1_000));
+    let [connected, failed, held, down, drained] = std::array::from_fn(|_| idle());
+    connected.backends()[1].counters(1).connections.add(1);
+    failed.backends()[0].counters(0).connect_failures.add(1);
+    let lease = Lease::new(&held.backends()[0]);
+    held.backends()[0].counters(0).connections.add(1);
+    mark(&down.backends()[0], false);
+    drained.order("a", AdminState::Drain, 500);
+    for (what, pool) in
+        [("connected", &connected), ("failed", &failed), ("held", &held), ("down", &down), ("drained", &drained)]
+    {
+        assert!(pool.is_busy(1_000), "{what}");
+    }
+    drop(lease);
+    mark(&down.backends()[0], true);
+    drained.order("a", AdminState::Ready, 1_500);
+    for pool in [&down, &drained] {
+        assert!(pool.is_busy(2_000), "what was seen stays");
+        assert!(Pool::new(&config(&["c"]), Some(pool), 2).is_busy(2_000));
+    }
+    let unseen = idle();
+    mark(&unseen.backends()[0], false);
+    mark(&unseen.backends()[0], true);
+    assert!(unseen.is_busy(2_000), "a backend that was down and is up again");
+}

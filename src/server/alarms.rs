@@ -79,7 +79,7 @@ pub(super) struct AlarmFacts<'f> {
     pub(super) listeners: Vec<(&'f str, LimitFacts)>,
     /// How often accepting paused because no descriptor was free.
     pub(super) descriptors: u64,
-    /// Each stick table with its name and the entries that it has lost for want of room.
+    /// Each stick table that has lost entries for want of room, with its name and their number.
     pub(super) stick_tables: Vec<(&'f str, u64)>,
     pub(super) log: LogLosses,
 }
@@ -145,7 +145,7 @@ impl Alarms {
     pub(super) fn observe(&mut self, facts: &AlarmFacts<'_>, now_ms: u64) -> Vec<AlarmLine> {
         let mut lines = Lines(Vec::new());
         lines.limit(&mut self.process, "max_connections", facts.process, now_ms);
-        self.listeners.retain(|name, _| facts.listeners.iter().any(|(known, _)| known == name));
+        self.listeners = kept(&mut self.listeners, &facts.listeners);
         for (name, limit) in &facts.listeners {
             let episode = self.listeners.entry((*name).to_owned()).or_default();
             lines.limit(episode, &format!("listener {name:?}: max_connections"), *limit, now_ms);
@@ -155,7 +155,7 @@ impl Alarms {
             || "no descriptor was free: accepting pauses until a connection closes (see LimitNOFILE)".to_owned(),
             |times| format!("descriptors are free again; accepting had paused {times} times"),
         );
-        self.stick_tables.retain(|name, _| facts.stick_tables.iter().any(|(known, _)| known == name));
+        self.stick_tables = kept(&mut self.stick_tables, &facts.stick_tables);
         for (name, lost) in &facts.stick_tables {
             let change = self.stick_tables.entry((*name).to_owned()).or_default();
             lines.add(
@@ -181,6 +181,11 @@ impl Alarms {
             |count| format!("access log: lines are not lost any more; {count} were"),
         );
     }
+}
+
+/// The conditions of what still has facts, by name.
+fn kept<T>(before: &mut BTreeMap<String, Episode>, facts: &[(&str, T)]) -> BTreeMap<String, Episode> {
+    facts.iter().filter_map(|(name, _)| before.remove_entry(*name)).collect()
 }
 
 struct Lines(Vec<AlarmLine>);
@@ -249,6 +254,18 @@ mod tests {
         assert_eq!(alarms.process(), Episode::default(), "another limit is not touched");
         alarms.observe(&AlarmFacts { listeners: vec![], ..facts() }, 40_500);
         assert_eq!(alarms.listener("web").times(), 0, "a listener that is gone is forgotten");
+    }
+
+    #[test]
+    fn a_table_that_has_lost_nothing_is_not_kept_and_one_that_has_is_named_at_once() {
+        let mut alarms = Alarms::default();
+        let with = |stick_tables| AlarmFacts { stick_tables, ..facts() };
+        assert!(alarms.observe(&with(vec![]), 0).is_empty());
+        assert!(alarms.stick_tables.is_empty());
+        assert_eq!(alarms.observe(&with(vec![("web", 1)]), 500).len(), 1);
+        assert!(alarms.stick_table("web").is_active() && !alarms.stick_table("mail").is_active());
+        assert!(alarms.observe(&with(vec![("mail", 0)]), 1_000).is_empty());
+        assert_eq!(alarms.stick_tables.len(), 1, "a table that is gone is forgotten");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the process does at intervals: closes connections of backends that are drained or down, writes the stick-table
-//! file and the state file, names conditions that cost clients something.
+//! What the process does at intervals: closes connections of backends that are drained or down, sweeps stick tables,
+//! writes the stick-table file and the state file, names conditions that cost clients something.
 //!
 //! Decides nothing about health: a backend has the state by which its connections are to close. Invariant: connections
 //! of a backend close at an even pace, so its clients do not all arrive at another backend at once.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::alarms::{AlarmFacts, LimitFacts};
+use super::sweeper::Sweeper;
 use super::{Server, lock_of};
 use crate::clock;
 use crate::connection::Selection;
@@ -20,6 +21,9 @@ const CLOSE_OVER: Duration = Duration::from_secs(60);
 
 /// How often the state of backends is looked at while no backend is closing.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How often drains by command are looked at: they are named after an hour.
+const DRAINS_TICK: Duration = Duration::from_secs(60);
 
 /// How often some connections of a closing backend are ended: every second sees about as many.
 const CLOSING_TICK: Duration = Duration::from_millis(100);
@@ -37,10 +41,16 @@ impl Server {
     /// Closes connections of backends and watches the alarms, for ever.
     pub(super) async fn keep_house(self: Arc<Self>) {
         let mut closing: Vec<Closing> = Vec::new();
+        let (mut sweeper, mut drains_watched) = (Sweeper::default(), Instant::now());
         loop {
             tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
             let snapshot = self.current.load_full();
             self.watch_alarms(&snapshot);
+            sweeper.step(&snapshot, clock::now_ms());
+            if drains_watched.elapsed() >= DRAINS_TICK {
+                self.watch_drains(&snapshot);
+                drains_watched = Instant::now();
+            }
             closing = closing_backends(&snapshot, &closing);
             // No snapshot is held while the threads work.
             drop(snapshot);
@@ -85,7 +95,6 @@ impl Server {
     /// Logs conditions that have begun or ended since the last call.
     fn watch_alarms(&self, snapshot: &Snapshot) {
         let now_ms = clock::now_ms();
-        let stick_tables = snapshot.stick_tables();
         let facts = AlarmFacts {
             process: LimitFacts {
                 refused: self.admission.refused(),
@@ -94,13 +103,21 @@ impl Server {
             },
             listeners: snapshot.listeners.iter().map(|listener| limit_of(listener)).collect(),
             descriptors: self.workers.counters().iter().map(|worker| worker.0.accept_paused_descriptors.value()).sum(),
-            stick_tables: stick_tables.iter().map(|(name, pools)| (*name, entries_lost(pools))).collect(),
+            stick_tables: snapshot
+                .stick_tables()
+                .map(|(name, pools)| (name, entries_lost(pools)))
+                .filter(|(_, lost)| *lost > 0)
+                .collect(),
             log: self.log_losses(),
         };
         for line in lock_of(&self.alarms).observe(&facts, now_ms) {
             if line.is_over { tracing::info!("{}", line.text) } else { tracing::warn!("{}", line.text) }
         }
-        for line in lock_of(&self.drains).overdue(snapshot, now_ms) {
+    }
+
+    /// Logs drains by command that may have been forgotten.
+    fn watch_drains(&self, snapshot: &Snapshot) {
+        for line in lock_of(&self.drains).overdue(snapshot, clock::now_ms()) {
             tracing::warn!("{line}");
         }
     }
@@ -124,7 +141,7 @@ fn limit_of(listener: &Listener) -> (&str, LimitFacts) {
 }
 
 /// Entries that the pools of one stick table have lost for want of room.
-pub(super) fn entries_lost(pools: &[&Arc<Pool>]) -> u64 {
+pub(super) fn entries_lost(pools: &[Arc<Pool>]) -> u64 {
     pools.iter().filter_map(|pool| pool.table()).map(|table| table.evicted_displaced() + table.refused()).sum()
 }
 

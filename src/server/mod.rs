@@ -29,6 +29,7 @@ mod start;
 mod state_file;
 mod status;
 mod stop;
+mod sweeper;
 mod systemd;
 mod table_file;
 mod upgrade;

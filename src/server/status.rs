@@ -13,6 +13,7 @@ use crate::access_log;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
 use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict};
 use crate::clock;
+use crate::config::MetricsPools;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
 use crate::metrics::status::{
@@ -81,6 +82,7 @@ impl Control for Server {
             descriptors: Descriptors::of_this_process(),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
+            busy_pools_only: snapshot.config.process.metrics_pools == MetricsPools::Busy,
             stick_tables: Vec::new(),
             store: store_status(&self.store),
             requests_refused: status::refusals(self.runtimes.counters(), |counters| &counters.requests_refused),
@@ -94,8 +96,7 @@ impl Control for Server {
         let snapshot = self.current.load_full();
         let now_ms = clock::now_ms();
         let full = |name: &str| lock_of(&self.alarms).stick_table(name).is_active();
-        let view = |(name, pools): &(&str, Vec<&Arc<pool::Pool>>)| stick_table_view(name, pools, full(name), now_ms);
-        snapshot.stick_tables().iter().filter_map(view).collect()
+        snapshot.stick_tables().filter_map(|(name, pools)| stick_table_view(name, pools, full(name), now_ms)).collect()
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {
@@ -166,6 +167,9 @@ impl Server {
             breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
             dropped_cookies: pool.dropped_cookies(),
             cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
+            busy: pool.is_busy(now_ms),
+            checks: pool.config().check.is_some(),
+            ejects: pool.config().eject.is_some(),
             backends: backends.collect(),
         }
     }
@@ -229,17 +233,18 @@ fn store_status(store: &Store) -> Option<StoreStatus> {
 
 /// A stick table and its most frequent keys. Pools that share a table have the same backends, so the first pool names
 /// them.
-fn stick_table_view(name: &str, pools: &[&Arc<pool::Pool>], full: bool, now_ms: u64) -> Option<StickTableView> {
+fn stick_table_view(name: &str, pools: &[Arc<pool::Pool>], full: bool, now_ms: u64) -> Option<StickTableView> {
     let first = pools.first()?;
     let table = first.table()?;
     let (stats, (hottest, hottest_sampled)) = (table.stats(now_ms), table.top_keys(HOTTEST_SHOWN, now_ms));
     let stick_table = StickTableStatus {
         name: name.to_owned(),
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
+        busy: pools.iter().any(|pool| pool.is_busy(now_ms)),
         bytes: table.stick_table().bytes(),
         known: stats.known,
         known_by_age: stats.ages().collect(),
-        known_by_backend: table.by_backend(&stats).map(|(name, count)| (name.to_owned(), count)).collect(),
+        known_by_backend: table.by_backend().map(|(name, count)| (name.to_owned(), count)).collect(),
         displaced: stats.displaced,
         learned: stats.learned,
         evicted_displaced: pools.iter().filter_map(|pool| pool.table()).map(PoolTable::evicted_displaced).sum(),

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::task::{Context, Poll, ready};
 
-use super::stream::{ByteStream, Got};
+use super::byte_stream::{ByteStream, Got};
 use crate::fault::Fault;
 
 /// Usual size of a buffer: the longest TLS record (RFC 8446 §5.1).

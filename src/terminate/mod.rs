@@ -10,6 +10,7 @@
 
 mod accept;
 mod buffer;
+mod byte_stream;
 mod connect;
 mod conversation;
 mod deadline;

@@ -6,11 +6,12 @@
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 
+use super::byte_stream::Got;
 use super::connect::write_all;
 use super::conversation::Conversation;
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
-use super::stream::{Got, Stream};
+use super::stream::Stream;
 use crate::admission::HeldBytes;
 use crate::alert::{self, TlsRefusal};
 use crate::clock::{self, Micros};

@@ -12,10 +12,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use super::buffer::{BULK, Buffer};
+use super::byte_stream::{ByteStream, Got};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
 use super::state::ConversationStage;
-use super::stream::{ByteStream, Got, Stream};
+use super::stream::Stream;
 use super::turns::give_way;
 use crate::clock;
 use crate::counters::BackendCounters;

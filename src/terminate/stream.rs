@@ -14,38 +14,13 @@ use std::task::{Context, Poll, ready};
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use super::buffer::{BUFFER, BULK};
+use super::byte_stream::{ByteStream, Got};
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
 use crate::clock;
 use crate::fault::Fault;
 use crate::tls::TlsAlert;
 
-/// Result of reading from a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Got {
-    /// This many bytes were read, at least one.
-    Bytes(usize),
-    /// The peer has finished sending.
-    End,
-    /// The peer closed its socket without close_notify (RFC 8446 §6.1): the bytes may be incomplete.
-    Truncated,
-}
-
-/// What an exchange and its buffers ask of a stream. Calls are dispatched statically; a test puts memory in the place of
-/// sockets.
-pub trait ByteStream {
-    /// Reads bytes into the buffer.
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>>;
-
-    /// Writes some of the bytes; `poll_flush` sends what is held back.
-    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>>;
-
-    /// Sends what earlier writes have left in buffers.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
-
-    /// Ends sending; the peer may go on.
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
-}
 /// The alert by which TLS has failed, for the log; `None`: it has not.
 pub type AlertNote = Rc<Cell<Option<TlsAlert>>>;
 

@@ -20,6 +20,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,9 +84,10 @@ impl Termination {
         let keys = loading.keys(&config.tls, previous, steady);
         let versions = server::versions(config.tls.min_version);
         let common = SharedTls { provider: Arc::new(provider(&config.tls.groups)), versions, keys, clock };
+        let pools = config.pools_by_name();
         let mut listeners = AHashMap::new();
         for listener in config.listeners.iter().filter(|listener| listener.terminates()) {
-            listeners.insert(listener.name.clone(), loading.listener(listener, config, &common));
+            listeners.insert(listener.name.clone(), loading.listener(listener, &pools, &common));
         }
         let mut upstreams = AHashMap::new();
         for pool in &config.pools {
@@ -222,7 +224,12 @@ impl Loading {
         Arc::new(self.record("tls", keys).unwrap_or_else(random))
     }
 
-    fn listener(&mut self, listener: &config::Listener, config: &Config, common: &SharedTls) -> Servers {
+    fn listener(
+        &mut self,
+        listener: &config::Listener,
+        pools: &HashMap<&str, &config::Pool>,
+        common: &SharedTls,
+    ) -> Servers {
         let about = format!("listener \"{}\"", listener.name);
         let (certificates, default) = self.certificates(listener, &about, common);
         let index = (!certificates.is_empty()).then(|| Arc::new(Index::new(&certificates, default)));
@@ -234,7 +241,7 @@ impl Loading {
             }
             // The authorities are read first: their problems are reported together with those of certificates.
             let policy = self.policy(about, client, common)?;
-            let (pool, index) = (config.pools.iter().find(|other| other.name == pool)?, index.clone()?);
+            let (pool, index) = (pools.get(pool)?, index.clone()?);
             let server = TlsServer::new(common, index, &policy, names, server::alpn(pool.http, &pool.alpn));
             self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)
         };

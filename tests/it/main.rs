@@ -29,6 +29,7 @@ mod restart; // a next process that starts while the one before stops
 mod runtime_state; // drains and ejections over a restart
 mod services; // real programs behind passthrough: HTTPS, SSH, Redis, PostgreSQL
 mod shape; // the sources themselves: floors, cycles, sizes, words
+mod size; // many pools and large stick tables: memory, addresses and series
 mod smoke; // one client comes back to its backend
 mod stick_table; // the stick table of passthrough pools and its file
 mod sticky; // the scenarios of `benches/sticky`, small

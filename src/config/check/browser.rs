@@ -4,7 +4,7 @@
 //! cookies of other pools. Looks at no certificate. Invariant: without an error or warning, every client that a listener
 //! sends to a pool may keep its cookie, and no other pool of the same host overwrites it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::Bad;
 use super::cookie::needs_secure;
@@ -91,10 +91,13 @@ fn is_in(name: &str, domain: &str) -> bool {
 
 /// Warns of two pools with cookies that take each other's place in a browser: equal in name, domain and path.
 fn names_differ(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
-    for (index, pool) in pools.iter().enumerate() {
-        let meets = |other: &&Pool<'_>| share_a_place(other, pool) && share_a_host(listeners, other, pool);
-        let Some(other) = pools[..index].iter().find(meets) else { continue };
-        let name = pool.config.cookie.as_ref().map_or("", |cookie| &cookie.name);
+    let mut earlier: HashMap<&str, Vec<&Pool<'_>>> = HashMap::new();
+    for (pool, cookie) in pools.iter().filter_map(|pool| Some((pool, pool.config.cookie.as_ref()?))) {
+        let (name, same_name) = (&cookie.name, earlier.entry(&cookie.name).or_default());
+        let meets = |other: &&&Pool<'_>| share_a_place(other, pool) && share_a_host(listeners, other, pool);
+        let other = same_name.iter().find(meets).copied();
+        same_name.push(pool);
+        let Some(other) = other else { continue };
         let why = format!(
             "the cookie \"{name}\" is also that of pool \"{}\", and one host can reach both: each overwrites the other\'s",
             other.config.name
@@ -103,12 +106,10 @@ fn names_differ(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     }
 }
 
-/// True if a browser keeps only one of the two cookies for a host that reaches both pools, and the pools do not
+/// True if a browser keeps only one of two cookies of one name for a host that reaches both pools, and the pools do not
 /// understand each other's.
 fn share_a_place(one: &Pool<'_>, other: &Pool<'_>) -> bool {
-    let group = |pool: &Pool<'_>| pool.config.stick_group.clone();
-    let name = |pool: &Pool<'_>| pool.config.cookie.as_ref().map(|cookie| cookie.name.clone());
-    if name(one).is_none() || name(one) != name(other) || group(one).is_some() && group(one) == group(other) {
+    if one.config.stick_group.is_some() && one.config.stick_group == other.config.stick_group {
         return false;
     }
     match (own_cookie(one), own_cookie(other)) {

@@ -1,4 +1,4 @@
-//! Reads the keys of the process: workers, stop times, admin interface, log, limits.
+//! Reads the keys of the process: workers, stop times, admin interface, log, metrics, limits.
 //!
 //! Rules between these keys and listeners are in `whole.rs`. Invariant: the defaults are those of
 //! `config/reference.toml`; a test compares them.
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, Process, keys};
+use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, MetricsPools, Process, keys};
 
 /// Longest timeout: a year, far below the range of the timers.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -48,6 +48,7 @@ pub(super) fn process(top: &Section<'_>) -> Process {
         upgrade_deadline: top.read("upgrade_deadline", value::duration(Duration::ZERO, 7 * DAY)).unwrap_or(HOUR),
         admin: admin(top),
         log: log(top),
+        metrics_pools: metrics_pools(top),
     }
 }
 
@@ -122,4 +123,9 @@ fn log(top: &Section<'_>) -> Log {
         connections: log.read("connections", value::boolean).unwrap_or(true),
         level: log.read("level", level).unwrap_or(LogLevel::Info),
     }
+}
+
+fn metrics_pools(top: &Section<'_>) -> MetricsPools {
+    let pools = value::word(&[("all", MetricsPools::All), ("busy", MetricsPools::Busy)]);
+    top.child("metrics", &keys::METRICS).read("pools", pools).unwrap_or(MetricsPools::All)
 }

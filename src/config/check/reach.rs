@@ -5,7 +5,7 @@
 //!
 //! Invariant: in a configuration without errors no pool receives bytes that it cannot read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Bad;
 use super::listener::{ParsedListener as Listener, PoolUse};
@@ -30,11 +30,12 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
         }
         warn_idle_keys(listener, listener.pool_uses().any(|use_| pool_of(&use_).is_some_and(|pool| pool.http)));
     }
+    let uses = listeners.iter().flat_map(Listener::pool_uses);
+    let terminated: HashSet<&str> = uses.filter(|use_| use_.tls == Tls::Terminate).map(|use_| use_.pool).collect();
     for pool in pools {
-        let mut pool_uses = listeners.iter().flat_map(Listener::pool_uses).filter(|use_| use_.pool == pool.config.name);
-        check_alpn(pool, pool_uses.any(|use_| use_.tls == Tls::Terminate));
+        check_alpn(pool, terminated.contains(pool.config.name.as_str()));
     }
-    if !listeners.iter().flat_map(Listener::pool_uses).any(|use_| use_.tls == Tls::Terminate) && top.has("tls") {
+    if terminated.is_empty() && top.has("tls") {
         let section = top.child("tls", &config::keys::TLS);
         section.idle_keys(&["ticket_keys", "min_version"], "because no listener terminates TLS");
     }

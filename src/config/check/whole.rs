@@ -21,19 +21,28 @@ pub(super) fn check(top: &Section<'_>, process: &Process, listeners: &[Listener<
     named_pools_exist(listeners, pools);
     group::check(pools);
     addresses_differ(process, listeners);
+    let reaching = reaching(listeners);
     for pool in pools {
-        let reaching: Vec<_> =
-            listeners.iter().filter(|listener| listener.pools().any(|(_, _, name)| name == pool.config.name)).collect();
-        if reaching.is_empty() {
-            pool.section.warn("name", Bad::new("no listener names this pool"));
-        } else {
-            key_can_be_known(pool, &reaching);
+        match reaching.get(pool.config.name.as_str()) {
+            None => pool.section.warn("name", Bad::new("no listener names this pool")),
+            Some(reaching) => key_can_be_known(pool, reaching),
         }
         no_loop(pool, listeners);
     }
     for listener in listeners {
         hello_is_read(listener, pools);
     }
+}
+
+/// The listeners that name each pool, in the order of the file.
+fn reaching<'l>(listeners: &'l [Listener<'_>]) -> HashMap<&'l str, Vec<&'l Listener<'l>>> {
+    let mut reaching: HashMap<&str, Vec<&Listener<'_>>> = HashMap::new();
+    for listener in listeners {
+        for pool in listener.pools().map(|(_, _, pool)| pool).collect::<HashSet<_>>() {
+            reaching.entry(pool).or_default().push(listener);
+        }
+    }
+    reaching
 }
 
 fn named_pools_exist(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {

@@ -4,12 +4,12 @@
 //! Invariant: a key with another value in the two files is in the list, by itself or by the table or list that was
 //! added, removed or made longer or shorter; values are never shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use toml::{Table, Value};
 
-use crate::config::Config;
+use crate::config::{Config, Pool};
 
 /// When the change of a key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +88,9 @@ impl fmt::Display for KeyChange {
 /// Every key that the two files write differently, those of the process first.
 pub(super) fn changed_keys(old: &Config, new: &Config) -> Vec<KeyChange> {
     let mut changed = changed(old.written.top(), new.written.top());
+    let pools = (old.pools_by_name(), new.pools_by_name());
     for change in &mut changed {
-        if is_same(change, old, new) {
+        if is_same(change, old, new, &pools) {
             change.effect = Effect::None;
         }
     }
@@ -102,13 +103,14 @@ fn changed(old: &Table, new: &Table) -> Vec<KeyChange> {
     comparison.0
 }
 
+type PoolsByName<'c> = HashMap<&'c str, &'c Pool>;
+
 /// True if what the key belongs to means the same in both files: a default that was written, or a key for `check` alone.
-fn is_same(change: &KeyChange, old: &Config, new: &Config) -> bool {
+fn is_same(change: &KeyChange, old: &Config, new: &Config, pools: &(PoolsByName<'_>, PoolsByName<'_>)) -> bool {
     let name = change.names.split('/').next().unwrap_or_default();
-    let pool = |config: &Config| config.pools.iter().position(|pool| pool.name == name);
     let listener = |config: &Config| config.listeners.iter().position(|listener| listener.name == name);
     match &*change.root {
-        "pool" => pool(old).zip(pool(new)).is_some_and(|(before, after)| old.pools[before] == new.pools[after]),
+        "pool" => pools.0.get(name).zip(pools.1.get(name)).is_some_and(|(before, after)| before == after),
         "listener" => {
             let both = listener(old).zip(listener(new));
             both.is_some_and(|(before, after)| old.listeners[before] == new.listeners[after])
@@ -184,7 +186,7 @@ impl Comparison {
     fn values(&mut self, place: &Place, key: &str, old: Option<&Value>, new: Option<&Value>) {
         let nothing = Value::Table(Table::new());
         // A table of the process that is not written has its defaults. The store is there or not.
-        let always_there = place.table.is_empty() && matches!(key, "admin" | "log" | "tls" | "limits");
+        let always_there = place.table.is_empty() && matches!(key, "admin" | "log" | "metrics" | "tls" | "limits");
         let (old, new) =
             if always_there { (Some(old.unwrap_or(&nothing)), Some(new.unwrap_or(&nothing))) } else { (old, new) };
         if let (Some(Value::Table(old)), Some(Value::Table(new))) = (old, new) {
@@ -223,15 +225,16 @@ impl Comparison {
             }
             return old.len() == new.len();
         };
-        let added = new_names.iter().filter(|name| !old_names.contains(name)).map(|name| (name, "added"));
-        let removed = old_names.iter().filter(|name| !new_names.contains(name)).map(|name| (name, "removed"));
+        let places = |names: &[String]| -> HashMap<String, usize> { names.iter().cloned().zip(0..).collect() };
+        let (old_places, new_places) = (places(&old_names), places(&new_names));
+        let added = new_names.iter().filter(|name| !old_places.contains_key(*name)).map(|name| (name, "added"));
+        let removed = old_names.iter().filter(|name| !new_places.contains_key(*name)).map(|name| (name, "removed"));
         for (name, word) in added.chain(removed) {
             let Place { root, names, object, .. } = place.element(key, name);
             self.0.push(KeyChange { root, names, object, key: String::new(), word, effect: Effect::AtOnce });
         }
         for (name, new) in new_names.iter().zip(new) {
-            let before = old_names.iter().position(|known| known == name).and_then(|at| old.get(at));
-            if let Some(old) = before {
+            if let Some(old) = old_places.get(name).and_then(|at| old.get(*at)) {
                 self.tables(&place.element(key, name), old, new);
             }
         }

@@ -114,6 +114,7 @@ fn adopt_passed(name: &str, socket: &OwnedFd, wanted: &Wanted<'_>) -> Result<Bou
 
 fn keyed_by_source(config: &Config, listener: &Listener) -> bool {
     let names = listener.routes.iter().map(|route| &route.pool).chain(&listener.pool);
-    let pools = names.filter_map(|name| config.pools.iter().find(|pool| pool.name == *name));
-    listener.proxy.is_none() && pools.into_iter().any(|pool| pool.key.contains(&KeyPart::Source))
+    let pools = config.pools_by_name();
+    let mut named = names.filter_map(|name| pools.get(name.as_str()));
+    listener.proxy.is_none() && named.any(|pool| pool.key.contains(&KeyPart::Source))
 }

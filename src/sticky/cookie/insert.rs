@@ -36,7 +36,7 @@ pub struct Insert {
     names: Arc<Names>,
     pool: NameId,
     /// Every pool of the configuration; `None`: not known.
-    pools: Option<Box<[NameId]>>,
+    pools: Option<Arc<[NameId]>>,
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
@@ -76,8 +76,8 @@ impl Insert {
     }
 
     /// Sets the names by which all pools of the configuration seal cookies.
-    pub(super) fn set_pools<'n>(&mut self, pools: impl IntoIterator<Item = &'n str>) {
-        self.pools = Some(pools.into_iter().map(|pool| NameId::of(pool.as_bytes())).collect());
+    pub(super) fn set_pools(&mut self, pools: &Arc<[NameId]>) {
+        self.pools = Some(Arc::clone(pools));
     }
 
     /// The keys that open and seal values.

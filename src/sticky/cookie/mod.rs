@@ -34,7 +34,7 @@ pub use self::key_ring::{KeyProblem, KeyRing};
 pub use self::named::PREFIX_END;
 pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 
-use self::names::Names;
+use self::names::{NameId, Names};
 use super::table::{EntryKind, TableLookup};
 use crate::config::{self, CookieMode, KeyPart};
 use crate::outcome::BreakCause;
@@ -182,6 +182,17 @@ impl CookieVerdict {
     }
 }
 
+/// The names by which all pools of a configuration seal cookies, once for all of them.
+#[derive(Debug, Clone)]
+pub struct PoolIds(Arc<[NameId]>);
+
+impl PoolIds {
+    /// Takes the names.
+    pub fn of<'n>(names: impl IntoIterator<Item = &'n str>) -> Self {
+        Self(names.into_iter().map(|name| NameId::of(name.as_bytes())).collect())
+    }
+}
+
 impl CookieRule {
     /// The rule of `pool`, with its backends in the order of the configuration. `read_ring` is called in `insert` mode
     /// only.
@@ -210,9 +221,9 @@ impl CookieRule {
     /// Adds the names by which all pools of the configuration seal cookies: a cookie of any other pool is one of a pool
     /// that was renamed or removed.
     #[must_use]
-    pub fn beside<'n>(mut self, pools: impl IntoIterator<Item = &'n str>) -> Self {
+    pub fn beside(mut self, pools: &PoolIds) -> Self {
         if let Mode::Insert(insert) = &mut self.mode {
-            insert.set_pools(pools);
+            insert.set_pools(&pools.0);
         }
         self
     }

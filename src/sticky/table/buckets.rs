@@ -25,11 +25,14 @@ use super::secret::KeyHash;
 pub(super) const ENTRIES: usize = 4;
 const WORDS: usize = 2 * ENTRIES;
 const LINE_BYTES: usize = WORDS * size_of::<u64>();
+/// Buckets of a page, 4 KiB: what a reader of all entries skips if nothing was ever stored there.
+const PAGE_BUCKETS: usize = 64;
 
 /// Operations of an atomic word, so that the loom model can take its place.
 pub(super) trait Word {
     fn load(&self) -> u64;
     fn store(&self, value: u64);
+    fn swap(&self, value: u64) -> u64;
     fn replace(&self, old: u64, new: u64) -> bool;
     fn clear(&self, bits: u64);
     fn pause();
@@ -48,6 +51,11 @@ impl Word for AtomicU64 {
     #[inline]
     fn store(&self, value: u64) {
         self.store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn swap(&self, value: u64) -> u64 {
+        self.swap(value, Ordering::AcqRel)
     }
 
     #[inline]
@@ -70,6 +78,8 @@ pub(super) struct Buckets<W = AtomicU64> {
     /// Index of the first word that begins a cache line.
     start: usize,
     buckets: usize,
+    /// One bit for each page that has had an entry. A bit is set before the entry is written, and never cleared.
+    used: Box<[AtomicU64]>,
 }
 
 /// An entry that a look-up found, with its word for a touch.
@@ -79,14 +89,19 @@ pub(super) struct FoundEntry<'t, W> {
 }
 
 impl Buckets {
+    /// Bytes of the buckets that fit into this many; `None` below two buckets.
+    pub(super) fn fitting(bytes: u64) -> Option<u64> {
+        // Half a hash, 32 bits, chooses a bucket.
+        let buckets = (bytes / LINE_BYTES as u64).min(u32::MAX.into());
+        (buckets >= 2).then_some(buckets * LINE_BYTES as u64)
+    }
+
     /// Empty buckets of at most this many bytes; `None` below two buckets or if the system has no memory. The system
     /// provides zeroed pages on first use only if no alignment beyond that of the words is requested; hence `start`.
     pub(super) fn zeroed(bytes: u64) -> Option<Self> {
-        let buckets = usize::try_from(bytes).ok()? / LINE_BYTES;
-        // Half a hash, 32 bits, chooses a bucket.
-        let buckets = buckets.min(u32::MAX as usize);
+        let buckets = usize::try_from(Self::fitting(bytes)?).ok()? / LINE_BYTES;
         let words = <[AtomicU64]>::new_box_zeroed_with_elems(buckets.checked_add(1)? * WORDS).ok()?;
-        (buckets >= 2).then(|| Self::over(words, buckets))
+        Some(Self::over(words, buckets))
     }
 }
 
@@ -94,15 +109,24 @@ impl<W: Word> Buckets<W> {
     /// Buckets over words that are all zero. With words for one bucket more, the buckets are aligned to cache lines.
     pub(super) fn over(words: Box<[W]>, buckets: usize) -> Self {
         let start = words.as_ptr().align_offset(LINE_BYTES).min(words.len() - buckets * WORDS);
-        Self { words, start, buckets }
+        let used = (0..buckets.div_ceil(PAGE_BUCKETS * 64)).map(|_| AtomicU64::new(0)).collect();
+        Self { words, start, buckets, used }
     }
 
-    pub(super) fn buckets(&self) -> usize {
-        self.buckets
+    /// Pages that have had an entry, from this one on.
+    pub(super) fn used_pages(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        let words = self.used.iter().enumerate().skip(from / 64);
+        words.flat_map(move |(index, word)| {
+            let seen =
+                word.load(Ordering::Acquire) & if index == from / 64 { u64::MAX << (from % 64) } else { u64::MAX };
+            (0..64).filter(move |bit| seen >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+        })
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        (self.buckets * LINE_BYTES) as u64
+    /// Entries of one page, each whole.
+    pub(super) fn page(&self, page: usize) -> impl Iterator<Item = (KeyHash, Data)> + '_ {
+        let buckets = page * PAGE_BUCKETS..((page + 1) * PAGE_BUCKETS).min(self.buckets);
+        buckets.flat_map(|bucket| self.entries(bucket))
     }
 
     /// Finds the entry of a key, with a proof if there is none.
@@ -157,7 +181,8 @@ impl<W: Word> Buckets<W> {
         let (low, high) = (homes[0].min(homes[1]), homes[0].max(homes[1]));
         let low = Bit::take(&self.bucket(low)[0])?;
         let high = Bit::take(&self.bucket(high)[0])?;
-        Some(Held { buckets: homes.map(|home| self.bucket(home)), _bits: [low, high] })
+        let (buckets, pages) = (homes.map(|home| self.bucket(home)), homes.map(|home| home / PAGE_BUCKETS));
+        Some(Held { buckets, pages, used: &self.used, _bits: [low, high] })
     }
 
     /// Entries of one bucket, each whole. A bucket that stays locked gives none: half an entry would carry a key that
@@ -246,6 +271,8 @@ impl<W: Word> Drop for Bit<'_, W> {
 /// Both buckets of a key, locked. Places count through both: 0 to 7.
 pub(super) struct Held<'t, W: Word> {
     buckets: [&'t [W; WORDS]; 2],
+    pages: [usize; 2],
+    used: &'t [AtomicU64],
     _bits: [Bit<'t, W>; 2],
 }
 
@@ -263,17 +290,27 @@ impl<W: Word> Held<'_, W> {
         })
     }
 
-    /// Overwrites one place. A reader between the two stores sees a pair that gives neither key.
-    pub(super) fn put(&self, place: usize, key: KeyHash, data: Data) {
+    /// Overwrites one place and returns what stood there, which a touch may have dated anew until now. A reader between
+    /// the two changes sees a pair that gives neither key.
+    pub(super) fn put(&self, place: usize, key: KeyHash, data: Data) -> Data {
+        self.note_page(self.pages[place / ENTRIES]);
         // The first word of each bucket keeps its lock bit until `Bit` is dropped.
         let lock = if place.is_multiple_of(ENTRIES) { LOCK } else { 0 };
-        self.word(place, 0).store(data.0 | lock);
+        let before = self.word(place, 0).swap(data.0 | lock);
         self.word(place, 1).store(data.check(key));
+        Data(before & !LOCK)
     }
 
-    /// Empties one place of the two buckets.
-    pub(super) fn empty(&self, place: usize) {
-        self.put(place, KeyHash(0), Data::EMPTY);
+    /// Empties one place of the two buckets and returns what stood there.
+    pub(super) fn empty(&self, place: usize) -> Data {
+        self.put(place, KeyHash(0), Data::EMPTY)
+    }
+
+    fn note_page(&self, page: usize) {
+        let (word, bit) = (&self.used[page / 64], 1 << (page % 64));
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::Release);
+        }
     }
 
     fn word(&self, place: usize, half: usize) -> &W {

@@ -40,6 +40,18 @@ impl Minute {
         Self(self.0.wrapping_sub(age_min) & MINUTES)
     }
 
+    /// The minute as a number below 2^24.
+    #[inline]
+    pub(super) fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The minute of this number.
+    #[inline]
+    pub(super) fn of_number(number: u32) -> Self {
+        Self(number & MINUTES)
+    }
+
     /// Minutes since `seen`. A minute ahead comes from a thread that read the clock a little later, and counts as 0.
     #[inline]
     pub fn age_min(self, seen: Self) -> u32 {
@@ -71,12 +83,29 @@ impl Lifetimes {
     /// Whether an entry with these flags is not over at this age.
     #[inline]
     pub(super) fn reach(self, flags: u8, age_min: u32) -> bool {
-        age_min <= if u64::from(flags) & VALUE != 0 { self.values_min } else { self.keys_min }
+        self.last(u64::from(flags) & VALUE != 0, age_min)
+    }
+
+    /// Whether an entry is not over at this age; `is_value`: its key is a value of a learned cookie.
+    #[inline]
+    pub(super) fn last(self, is_value: bool, age_min: u32) -> bool {
+        age_min <= if is_value { self.values_min } else { self.keys_min }
+    }
+
+    /// The longer of both, for each kind of key.
+    pub(super) fn longest(self, other: Self) -> Self {
+        let (keys_min, values_min) = (self.keys_min.max(other.keys_min), self.values_min.max(other.values_min));
+        Self { keys_min, values_min }
     }
 }
 
 /// Number of placements that entries can tell apart.
 pub(super) const PLACEMENT_IDS: usize = 62;
+
+/// Rows in which entries are counted by kind: one for each value of the placement bits, and two for values of cookies.
+pub(super) const ENTRY_ROWS: usize = BROUGHT_ROW + 1;
+const LEARNED_ROW: usize = PLACEMENT_MASK as usize + 1;
+const BROUGHT_ROW: usize = LEARNED_ROW + 1;
 
 /// Number of the placement that would find an entry's backend: 1 to [`PLACEMENT_IDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +120,12 @@ impl PlacementId {
     /// Position in the list of placements, from 0.
     pub(super) fn place(self) -> usize {
         usize::from(self.0) - 1
+    }
+
+    /// Counts of entries by their [`Data::row`], added up as this placement sees them: placed, displaced, of cookies.
+    pub(super) fn kinds(self, rows: &[u64; ENTRY_ROWS]) -> [u64; 3] {
+        let placed = rows[usize::from(self.0)];
+        [placed, rows[..LEARNED_ROW].iter().sum::<u64>() - placed, rows[LEARNED_ROW] + rows[BROUGHT_ROW]]
     }
 
     /// The id in an entry's flags; `None` for the values that name no placement.
@@ -190,6 +225,22 @@ impl Data {
         } else {
             EntryKind::Displaced
         }
+    }
+
+    /// The row in which the entry is counted by kind.
+    #[inline]
+    pub(super) fn row(self) -> usize {
+        match (self.is_value(), self.is_learned()) {
+            (false, _) => (self.0 & PLACEMENT_MASK) as usize,
+            (true, true) => LEARNED_ROW,
+            (true, false) => BROUGHT_ROW,
+        }
+    }
+
+    /// Whether the key is a value of a learned cookie.
+    #[inline]
+    pub(super) fn is_value(self) -> bool {
+        self.0 & VALUE != 0
     }
 
     /// This entry with another minute.

@@ -9,11 +9,16 @@
 //! |---|---|
 //! | `entry` | two words, 16 bytes: backend, minute, flags, key |
 //! | `buckets` | buckets of four entries, one cache line; the only file that touches shared words |
+//! | `kind` | why a key is at its backend |
+//! | `mapped` | the buckets as a whole, mapped for the first entry |
 //! | `eviction` | which entry gives way to a new one |
 //! | [`secret`] | the keyed hash of a key |
 //! | `placement_ids` | placements as numbers |
 //! | [`backend_ids`] | backend names as numbers that are never used twice |
-//! | [`stats`] | counts of keys by backend and age |
+//! | `census` | counts of entries, kept as they change |
+//! | `sweep` | removes entries that are over |
+//! | `stripes` | what each thread counts for itself |
+//! | [`stats`] | counts of keys by kind and age |
 //! | [`top_keys`] | the keys that come most often |
 //! | [`mod@file`] | the stick-table file |
 //!
@@ -26,39 +31,55 @@ pub mod stats;
 pub mod top_keys;
 
 mod buckets;
+mod census;
 mod entry;
 mod eviction;
+mod kind;
+mod mapped;
 mod placement_ids;
+mod stripes;
+mod sweep;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use self::backend_ids::{BackendId, BackendIds, IdMap};
 pub use self::entry::Minute;
+pub use self::kind::EntryKind;
 pub use self::secret::{KeyHash, Secret};
 pub use self::top_keys::{Hot, Hottest, TopKeys};
 
-use self::buckets::Buckets;
+use self::buckets::{Buckets, Held};
+use self::census::Census;
 use self::entry::{Data, Lifetimes, PlacementId};
 use self::eviction::{IfKnown, Room, TableView, Update};
+use self::mapped::MappedBuckets;
 use self::placement_ids::PlacementIds;
+use self::sweep::Sweep;
 
 /// The stick table of one pool, or of all pools of a `stick_group`, under the terms of one snapshot. Clones share the
 /// entries.
 #[derive(Clone)]
 pub struct StickTable {
-    buckets: Arc<Buckets>,
+    entries: Arc<Entries>,
     ids: Arc<BackendIds>,
     placement_ids: Arc<PlacementIds>,
     hottest: Arc<TopKeys>,
     secret: Secret,
     lifetimes: Lifetimes,
     placement_id: PlacementId,
+}
+
+/// Entries, and what is known of them as a whole.
+struct Entries {
+    buckets: MappedBuckets,
+    census: Census,
+    sweep: Sweep,
 }
 
 /// Settings of a stick table that a snapshot brings.
@@ -81,51 +102,6 @@ pub struct EntryValue {
     pub id: BackendId,
     /// Reason for that backend.
     pub kind: EntryKind,
-}
-
-/// Why a key is at its backend. A later kind is worth more when entries give way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EntryKind {
-    /// Placement chose this backend and would choose it again.
-    Placed,
-    /// Placement chose this backend under an earlier digest.
-    Outgrown,
-    /// Placement would choose another backend, which could not serve the key.
-    Displaced,
-    /// Placement would choose another backend, but the key stays: that one was overloaded, or the pool has grown since.
-    Overflowed,
-    /// The key is a value of a learned cookie that a client brought: no backend is known to have set it.
-    Brought,
-    /// The key is a value of a learned cookie that the backend set. The kind stays when the key moves.
-    Learned,
-}
-
-impl EntryKind {
-    /// Every kind, from the one worth least on.
-    const ALL: [Self; 6] =
-        [Self::Placed, Self::Outgrown, Self::Displaced, Self::Overflowed, Self::Brought, Self::Learned];
-
-    /// Returns the word by which another process knows the kind.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Placed => "placed",
-            Self::Outgrown => "outgrown",
-            Self::Displaced => "displaced",
-            Self::Overflowed => "overflowed",
-            Self::Brought => "brought",
-            Self::Learned => "learned",
-        }
-    }
-
-    /// Returns the kind of this word; `None`: there is none.
-    pub fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.word() == word)
-    }
-
-    /// Whether the key is a value of a learned cookie.
-    pub fn is_value(self) -> bool {
-        matches!(self, Self::Brought | Self::Learned)
-    }
 }
 
 /// An entry as a look-up returns it.
@@ -200,12 +176,13 @@ pub struct TableEntry {
 }
 
 impl StickTable {
-    /// An empty table of at most `bytes`; `None` below 128 (`stick_table = "0"`) or if the system has no memory. Pages
-    /// are taken from the system when they are first used.
+    /// An empty table of at most `bytes`; `None` below 128 (`stick_table = "0"`), or if the system has no memory for a
+    /// large one. Addresses are taken from the system for the first entry, and pages when they are first used; where the
+    /// system has none by then, every entry is refused.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
         let placement_ids = Arc::<PlacementIds>::default();
         Some(Self {
-            buckets: Arc::new(Buckets::zeroed(bytes)?),
+            entries: Entries::new(bytes)?,
             ids: Arc::default(),
             placement_id: placement_ids.of(terms.digest),
             placement_ids,
@@ -224,7 +201,7 @@ impl StickTable {
 
     /// An empty table of another size with this one's secret and ids, to [`absorb`](Self::absorb) it.
     pub fn resized(&self, bytes: u64) -> Option<Self> {
-        Some(Self { buckets: Arc::new(Buckets::zeroed(bytes)?), ..self.clone() })
+        Some(Self { entries: Entries::new(bytes)?, ..self.clone() })
     }
 
     /// Copies the live entries of another table with the same secret, unless there is a younger one here. Returns the
@@ -232,7 +209,7 @@ impl StickTable {
     /// pool another table does so before the new snapshot is in force, and again when the old one is no longer used,
     /// for entries written in between.
     pub fn absorb(&self, from: &Self, now: Minute, id: impl Fn(BackendId) -> Option<BackendId>) -> u64 {
-        let live = from.entries(0..from.buckets(), now).filter(|entry| self.remembers(entry));
+        let live = from.entries(now).filter(|entry| self.remembers(entry));
         let placement_id = self.placement_ids.translate(&from.placement_ids);
         let here = live.filter_map(|entry| Some(entry.at(id(entry.known.id)?, &placement_id)));
         here.filter(|entry| self.restore(entry, now, None)).count() as u64
@@ -240,12 +217,12 @@ impl StickTable {
 
     /// Size of the entries in bytes.
     pub fn bytes(&self) -> u64 {
-        self.buckets.bytes()
+        self.entries.buckets.bytes()
     }
 
     /// Whether both share their entries, under whatever terms.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.buckets, &other.buckets)
+        Arc::ptr_eq(&self.entries, &other.entries)
     }
 
     /// The secret that hashes keys for this table.
@@ -266,7 +243,7 @@ impl StickTable {
     /// The entry of a key; `None` if there is none or its time is over.
     #[inline]
     pub fn find(&self, key: KeyHash, now: Minute) -> Option<Known> {
-        let data = self.buckets.find(key)?.data;
+        let data = self.mapped()?.find(key)?.data;
         let known = self.known(data, now);
         self.lifetimes.reach(data.flags(), known.age_min).then_some(known)
     }
@@ -297,20 +274,19 @@ impl StickTable {
 
     /// Removes the entry of a key. False: there was none, or the bucket was busy.
     pub fn forget(&self, key: KeyHash) -> bool {
-        let held = self.buckets.find(key).and_then(|_| self.buckets.hold(key));
-        held.is_some_and(|held| held.place_of(key).map(|place| held.empty(place)).is_some())
+        self.forget_if(key, |_| true)
     }
 
-    /// Number of buckets, for [`entries`](Self::entries) in slices.
-    pub fn buckets(&self) -> usize {
-        self.buckets.buckets()
+    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has outlived
+    /// its time is included until it is removed. Pages without an entry are not read.
+    pub fn entries(&self, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
+        let pages = self.mapped().into_iter().flat_map(|buckets| buckets.used_pages(0));
+        pages.flat_map(move |page| self.page(page, now))
     }
 
-    /// Entries of these buckets while other threads go on changing them: each is as it was at some moment. An entry
-    /// that has outlived its time is included until its place is needed.
-    pub fn entries(&self, buckets: Range<usize>, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
-        let buckets = buckets.start.min(self.buckets())..buckets.end.min(self.buckets());
-        let entries = buckets.flat_map(|bucket| self.buckets.entries(bucket));
+    /// Entries of one page.
+    fn page(&self, page: usize, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
+        let entries = self.mapped().into_iter().flat_map(move |buckets| buckets.page(page));
         entries.map(move |(key, data)| TableEntry { key, known: self.known(data, now), flags: data.flags() })
     }
 
@@ -331,10 +307,10 @@ impl StickTable {
     /// Stores an entry of a backend that has left, which says only that its client had one, where a place is free.
     fn restore_gone(&self, entry: &TableEntry, now: Minute) {
         let data = Data::with_flags(entry.known.id, entry.flags, now.before(entry.known.age_min));
-        let Some(held) = self.buckets.hold(entry.key) else { return };
+        let Some(held) = self.entries.buckets.map().and_then(|buckets| buckets.hold(entry.key)) else { return };
         let free = eviction::find(&held.all(), data, &self.view(now), |_| BackendState::Usable);
         if let (None, Room::Free(place)) = (held.place_of(entry.key), free) {
-            held.put(place, entry.key, data);
+            self.put(&held, place, entry.key, data);
         }
     }
 
@@ -349,31 +325,60 @@ impl StickTable {
         let state = |data: Data| state(data.id());
         // A change of the date alone needs no lock: one compare-exchange, which fails if anything else changed.
         let succeed = |before: Data| Update::new(before, data, if_known, view, state);
-        if let Some(found) = self.buckets.first_look(key) {
+        let Some(buckets) = self.entries.buckets.map() else { return Stored::Refused };
+        if let Some(found) = buckets.first_look(key) {
             let Update { after, stored } = succeed(found.data);
-            if after == found.data || after.bound() == found.data.bound() && Buckets::touch(&found, after.seen()) {
+            if after == found.data {
+                return stored;
+            }
+            if after.bound() == found.data.bound() && Buckets::touch(&found, after.seen()) {
+                self.census().replaced(found.data, after);
                 return stored;
             }
         }
         // Everything else happens under the bits of both buckets, so the key is looked for again: it may have moved
         // meanwhile.
-        let Some(held) = self.buckets.hold(key) else { return Stored::Busy };
+        let Some(held) = buckets.hold(key) else { return Stored::Busy };
         if let Some(place) = held.place_of(key) {
             let Update { after, stored } = succeed(held.all()[place]);
-            held.put(place, key, after);
+            self.put(&held, place, key, after);
             return stored;
         }
         match eviction::find(&held.all(), data, view, state) {
             Room::Free(place) => {
-                held.put(place, key, data);
+                self.put(&held, place, key, data);
                 Stored::Added
             }
             Room::InsteadOf(place, kind) => {
-                held.put(place, key, data);
+                self.put(&held, place, key, data);
                 Stored::Evicted(kind)
             }
             Room::None => Stored::Refused,
         }
+    }
+
+    /// Overwrites one place, and counts that.
+    fn put(&self, held: &Held<'_, AtomicU64>, place: usize, key: KeyHash, data: Data) {
+        self.census().replaced(held.put(place, key, data), data);
+    }
+
+    /// Removes the entry of a key that has outlived its time.
+    fn forget_dead(&self, key: KeyHash, now: Minute) {
+        let view = self.view(now);
+        self.forget_if(key, |data| !view.is_live(data));
+    }
+
+    fn forget_if(&self, key: KeyHash, is_due: impl Fn(Data) -> bool) -> bool {
+        let held = self.mapped().and_then(|buckets| buckets.find(key).and_then(|_| buckets.hold(key)));
+        let held = held.and_then(|held| Some((held.place_of(key)?, held)));
+        let due = held.filter(|(place, held)| is_due(held.all()[*place]));
+        due.map(|(place, held)| self.census().replaced(held.empty(place), Data::EMPTY)).is_some()
+    }
+
+    /// The buckets; `None`: no entry was ever stored.
+    #[inline]
+    fn mapped(&self) -> Option<&Buckets> {
+        self.entries.buckets.get()
     }
 
     #[inline]
@@ -381,8 +386,39 @@ impl StickTable {
         Known { id: data.id(), kind: data.kind(self.placement_id), age_min: now.age_min(data.seen()) }
     }
 
+    fn census(&self) -> &Census {
+        &self.entries.census
+    }
+
+    fn sweep_state(&self) -> &Sweep {
+        &self.entries.sweep
+    }
+
+    /// Entries by kind: placed, displaced, of cookies.
+    fn count_kinds(&self) -> [u64; 3] {
+        self.placement_id.kinds(&self.census().rows())
+    }
+
+    /// Whether an entry lives at this age.
+    fn lives(&self, is_value: bool, age_min: u32) -> bool {
+        self.lifetimes.last(is_value, age_min)
+    }
+
+    /// This table with the longest lifetimes of all these.
+    fn as_long_as<'t>(&self, others: impl IntoIterator<Item = &'t Self>) -> Self {
+        let lifetimes = others.into_iter().fold(self.lifetimes, |longest, other| longest.longest(other.lifetimes));
+        Self { lifetimes, ..self.clone() }
+    }
+
     fn view(&self, now: Minute) -> TableView {
         TableView { lifetimes: self.lifetimes, placement_id: self.placement_id, now }
+    }
+}
+
+impl Entries {
+    fn new(bytes: u64) -> Option<Arc<Self>> {
+        let buckets = MappedBuckets::new(bytes)?;
+        Some(Arc::new(Self { buckets, census: Census::default(), sweep: Sweep::default() }))
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
-use super::stats::Stats;
 use super::*;
 
 const HOURS: u64 = 3_600;
@@ -41,6 +40,11 @@ fn brought(id: BackendId) -> EntryValue {
 
 fn usable(_: BackendId) -> BackendState {
     BackendState::Usable
+}
+
+/// Sweeps the whole table once.
+fn sweep(table: &StickTable, minute: u64) -> usize {
+    table.sweep([], at(minute), usize::MAX)
 }
 
 #[test]
@@ -252,9 +256,9 @@ fn a_census_counts_values_as_long_as_their_cookie_is_remembered() {
         let _ = table.settle(KeyHash(n as u64 + 1), place, at(0), usable);
     }
     let counts = |minute| {
-        let mut stats = Stats::default();
-        stats.count(&table, 0..table.buckets(), at(minute));
-        (stats.known, stats.displaced, stats.learned, stats.of(a))
+        sweep(&table, minute);
+        let stats = table.stats(at(minute));
+        (stats.known, stats.displaced, stats.learned, table.known_at(a))
     };
     assert_eq!([180, 240, 24 * 60, 24 * 60 + 1].map(counts), [(3, 1, 2, 3), (2, 0, 2, 2), (2, 0, 2, 2), (0, 0, 0, 0)]);
 }
@@ -267,13 +271,16 @@ fn a_census_counts_who_lives_where_and_since_when() {
         let (id, kind) = if n < 300 { (ids[0], EntryKind::Placed) } else { (ids[1], EntryKind::Displaced) };
         let _ = table.settle(table.secret().key(&n.to_be_bytes()), EntryValue { id, kind }, at(n), usable);
     }
-    let mut stats = Stats::default();
-    for slice in (0..table.buckets()).step_by(100) {
-        stats.count(&table, slice..slice + 100, at(1_000));
-    }
+    let by_age = [1, 4, 10, 15, 30, 60, 60, 0, 0, 0, 0];
+    let stats = table.stats(at(1_000));
+    assert_eq!((stats.known, stats.by_age), (180, by_age), "live ones only, whatever lies in the table");
+    assert_eq!(stats.placed + stats.displaced, table.entries(at(1_000)).count() as u64, "all that lie in the table");
+    assert!(stats.displaced > 180);
+    sweep(&table, 1_000);
+    let stats = table.stats(at(1_000));
     assert_eq!((stats.known, stats.placed, stats.displaced, stats.learned), (180, 0, 180, 0));
-    assert_eq!((stats.of(ids[0]), stats.of(ids[1])), (0, 180));
-    assert_eq!(stats.by_age, [1, 4, 10, 15, 30, 60, 60, 0, 0, 0, 0]);
+    assert_eq!((table.known_at(ids[0]), table.known_at(ids[1])), (0, 180));
+    assert_eq!(stats.by_age, by_age);
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -315,6 +322,7 @@ proptest! {
         };
         // Anywhere on the clock, its wrap included.
         let mut now = u64::from(start);
+        table.census().roll(at(now));
         for step in steps {
             plain.retain(|_, entry| lives(entry, now));
             match step {
@@ -347,13 +355,29 @@ proptest! {
                     });
                     prop_assert_eq!(table.find(key(n), at(now)), known);
                 }
-                TableStep::Pass(minutes) => now += u64::from(minutes),
+                TableStep::Pass(minutes) => {
+                    // The sweep comes every minute, but it may be late.
+                    for _ in 0..minutes.div_ceil(300) {
+                        now += u64::from(minutes / minutes.div_ceil(300));
+                        table.sweep([], at(now), usize::MAX);
+                    }
+                }
             }
+            plain.retain(|_, entry| lives(entry, now));
+            let stats = table.stats(at(now));
+            prop_assert_eq!(stats.known, plain.len() as u64);
+            prop_assert_eq!(stats.by_age.iter().sum::<u64>(), stats.known);
         }
-        plain.retain(|_, entry| lives(entry, now));
-        let mut stats = Stats::default();
-        stats.count(&table, 0..usize::MAX, at(now));
-        prop_assert_eq!(stats.known, plain.len() as u64);
+        sweep(&table, now + 1);
+        plain.retain(|_, entry| lives(entry, now + 1));
+        let stats = table.stats(at(now + 1));
+        let of_kind = |kinds: &[EntryKind]| plain.values().filter(|(_, kind, _)| kinds.contains(kind)).count() as u64;
+        prop_assert_eq!(stats.placed, of_kind(&[EntryKind::Placed]));
+        prop_assert_eq!(stats.displaced, of_kind(&[EntryKind::Displaced]));
+        prop_assert_eq!(stats.learned, of_kind(&[EntryKind::Brought, EntryKind::Learned]));
+        for id in ids {
+            prop_assert_eq!(table.known_at(id), plain.values().filter(|entry| entry.0 == id).count() as u64);
+        }
     }
 }
 
@@ -398,7 +422,8 @@ fn a_crowd_finds_nothing_that_nobody_said() {
         scope.spawn(|| {
             let settled: std::collections::HashMap<_, _> = (0..2_500).map(|n| (key(n), n)).collect();
             while !stop.load(Relaxed) {
-                for entry in table.entries(0..table.buckets(), at(0)) {
+                table.sweep([], at(minute.load(Relaxed)), 3);
+                for entry in table.entries(at(0)) {
                     let n = settled.get(&entry.key).copied();
                     let allowed = n.is_some_and(|n| ids[(n % 50 * 2) as usize..][..2].contains(&entry.known.id));
                     assert!(allowed, "{entry:?} of {n:?}");
@@ -407,9 +432,104 @@ fn a_crowd_finds_nothing_that_nobody_said() {
         });
     });
     assert!(found.into_inner() > 10_000);
-    let mut keys: Vec<_> = table.entries(0..table.buckets(), at(0)).map(|entry| entry.key).collect();
+    let mut keys: Vec<_> = table.entries(at(0)).map(|entry| entry.key).collect();
     let count = keys.len();
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), count, "no key stands twice");
+    let stats = table.stats(at(minute.into_inner()));
+    assert_eq!(stats.known, count as u64, "every change was counted once");
+    assert_eq!((stats.placed, stats.displaced, stats.learned), (0, count as u64, 0));
+    for id in ids {
+        assert_eq!(table.known_at(id), table.entries(at(0)).filter(|entry| entry.known.id == id).count() as u64);
+    }
+}
+
+#[test]
+fn a_table_without_a_key_takes_nothing_and_asks_nothing_of_the_system() {
+    let table = table(1 << 22);
+    assert_eq!(table.bytes(), 1 << 22);
+    let key = table.secret().key(b"k");
+    assert_eq!((table.find(key, at(0)), table.forget(key), table.entries(at(0)).count()), (None, false, 0));
+    assert_eq!((table.stats(at(0)), sweep(&table, 5)), (stats::Stats::default(), 0));
+    assert!(table.mapped().is_none());
+    let small = self::table(1 << 16);
+    assert_eq!(small.absorb(&table, at(0), Some), 0);
+    assert!(small.mapped().is_none(), "nothing came from the other one");
+    let _ = small.settle(key, displaced(ids(&small)[0]), at(0), usable);
+    assert!(small.mapped().is_some());
+}
+
+#[test]
+fn threads_that_store_the_first_entries_at_once_store_them_in_one_table() {
+    for _ in 0..50 {
+        let (table, start) = (table(1 << 22), std::sync::Barrier::new(8));
+        let a = ids(&table)[0];
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (table, start) = (&table, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    assert_eq!(table.settle(table.secret().key(&[n]), displaced(a), at(0), usable), Stored::Added);
+                });
+            }
+        });
+        assert!((0..8).all(|n| table.find(table.secret().key(&[n]), at(0)).is_some()));
+        assert_eq!((table.stats(at(0)).known, table.known_at(a)), (8, 8));
+    }
+}
+
+#[test]
+fn a_reader_of_all_entries_reads_only_pages_that_had_one() {
+    let table = table(1 << 28);
+    let a = ids(&table)[0];
+    for n in 0..100_u64 {
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), displaced(a), at(0), usable);
+    }
+    let pages = table.mapped().unwrap().used_pages(0).count();
+    assert!((90..=100).contains(&pages), "{pages} of 65,536");
+    assert_eq!(table.entries(at(0)).count(), 100);
+    assert_eq!(sweep(&table, 180), 0, "nothing is over: no page is read");
+    assert_eq!(sweep(&table, 181), pages);
+    assert_eq!((table.entries(at(0)).count(), table.known_at(a)), (0, 0));
+    assert_eq!(sweep(&table, 182), 0, "and nothing is left");
+}
+
+#[test]
+fn a_sweep_goes_on_where_it_stopped_and_begins_once_a_minute() {
+    let table = table(1 << 22);
+    let a = ids(&table)[0];
+    for n in 0..3_000_u64 {
+        let _ = table.settle(table.secret().key(&n.to_be_bytes()), displaced(a), at(n / 1_000), usable);
+    }
+    let pages = table.mapped().unwrap().used_pages(0).count();
+    let mut read = 0;
+    while table.stats(at(181)).displaced > 2_000 {
+        let step = table.sweep([], at(181), 100);
+        assert!((1..=100).contains(&step));
+        read += step;
+    }
+    while let step @ 1.. = table.sweep([], at(181), 100) {
+        read += step;
+    }
+    assert_eq!((read, table.known_at(a)), (pages, 2_000));
+    assert_eq!(table.sweep([], at(182), usize::MAX), pages);
+    assert_eq!(table.known_at(a), 1_000);
+}
+
+#[test]
+fn a_sweep_leaves_what_another_pool_of_the_group_knows() {
+    let table = table(1 << 16);
+    let longer = table.under(Terms { remember_values: Duration::from_secs(48 * HOURS), ..TERMS });
+    let a = ids(&table)[0];
+    for (n, place) in [displaced(a), learned(a)].into_iter().enumerate() {
+        let _ = table.settle(KeyHash(n as u64 + 1), place, at(0), usable);
+    }
+    for minute in (0..=48 * 60).step_by(60) {
+        table.sweep([&longer], at(minute), usize::MAX);
+    }
+    assert_eq!(table.known_at(a), 1, "a value of which one pool says a day, the other two");
+    assert_eq!((table.stats(at(48 * 60)).known, longer.stats(at(48 * 60)).known), (0, 1));
+    table.sweep([&longer], at(48 * 60 + 1), usize::MAX);
+    assert_eq!((table.known_at(a), longer.stats(at(48 * 60 + 1)).known), (0, 0));
 }

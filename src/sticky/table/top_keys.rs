@@ -17,12 +17,11 @@
 //! sample. So it is 0 where all picks were counted and the keys fit into the sketch, and holds in 95 of 100 cases
 //! elsewhere.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use super::stripes::Stripes;
 use super::{KeyHash, Minute};
-use crate::counters::Padded;
 
 /// Number of keys in one sketch.
 pub const KEYS: usize = 64;
@@ -35,13 +34,10 @@ pub const HALF_LIFE_MIN: u32 = 10;
 /// Bytes of a key that are kept for display.
 pub const LABEL_BYTES: usize = 64;
 
-/// Number of sketches; threads are spread over them.
-const STRIPES: usize = 16;
-
-/// Sketches of the keys that come most often.
-#[derive(Debug)]
+/// Sketches of the keys that come most often, one for each thread that has picked.
+#[derive(Debug, Default)]
 pub struct TopKeys {
-    stripes: Box<[Padded<Stripe>]>,
+    stripes: Stripes<Stripe>,
 }
 
 /// The most frequent keys, and how they were counted.
@@ -105,22 +101,11 @@ struct SketchRow {
     label: Label,
 }
 
-thread_local! {
-    /// The stripe of the thread; [`STRIPES`] before its first pick.
-    static STRIPE: Cell<usize> = const { Cell::new(STRIPES) };
-}
-
-impl Default for TopKeys {
-    fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Padded::default()).collect() }
-    }
-}
-
 impl TopKeys {
     /// Counts a pick for a key, if it is in the sample; `label` is only called for a key that enters the sketch.
     #[inline]
     pub fn observe(&self, key: KeyHash, now: Minute, label: impl FnOnce() -> Label) {
-        let Padded(stripe) = &self.stripes[stripe()];
+        let stripe = self.stripes.own();
         let left = stripe.left.load(Relaxed);
         if left > 1 {
             stripe.left.store(left - 1, Relaxed);
@@ -132,7 +117,7 @@ impl TopKeys {
     /// The keys with the greatest shares, greatest first, at most `count`.
     pub fn top(&self, count: usize, now: Minute) -> Hottest {
         let (mut rows, mut total, mut variance, mut rarest) = (Vec::<SketchRow>::new(), 0, 0, 0);
-        for Padded(stripe) in &self.stripes {
+        for stripe in self.stripes.all() {
             let mut sketch = stripe.sketch.lock().unwrap_or_else(PoisonError::into_inner);
             sketch.age(now);
             stripe.shorten(&mut sketch);
@@ -156,16 +141,6 @@ impl TopKeys {
         let whole = Whole { total: total.max(1) as f64, variance: variance as f64, rarest: rarest as f64 };
         Hottest { keys: rows.iter().take(count).map(|row| whole.hot(row)).collect(), sampled: variance > 0 }
     }
-}
-
-/// The stripe of this thread.
-#[inline]
-fn stripe() -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    if STRIPE.get() == STRIPES {
-        STRIPE.set(THREADS.fetch_add(1, Relaxed) % STRIPES);
-    }
-    STRIPE.get()
 }
 
 impl Stripe {
@@ -308,6 +283,7 @@ fn try_lock(stripe: &Mutex<Sketch>) -> Option<MutexGuard<'_, Sketch>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sticky::table::stripes::STRIPES;
 
     const NOW: Minute = Minute::START;
 

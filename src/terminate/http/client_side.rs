@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use crate::fault::Fault;
 use crate::terminate::buffer::Buffer;
-use crate::terminate::stream::{ByteStream, Got, Stream};
+use crate::terminate::byte_stream::{ByteStream, Got};
+use crate::terminate::stream::Stream;
 
 /// The client of one exchange. Bytes are HTTP/1 messages in both directions.
 pub trait ClientSide {

@@ -24,9 +24,10 @@ use crate::http::head::{HEAD_MAX, ResponseReader};
 use crate::http::{Framing, Progress, Refused, Version};
 use crate::outcome::Ended;
 use crate::terminate::buffer::{BUFFER, BULK};
+use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
-use crate::terminate::stream::{ByteStream, Got, Stream};
+use crate::terminate::stream::Stream;
 use crate::terminate::timer_fd::StoreWait;
 use crate::terminate::turns::give_way;
 

@@ -14,9 +14,9 @@ use crate::http::answer::StatusCode;
 use crate::http::head::HEAD_MAX;
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
+use crate::terminate::byte_stream::Got;
 use crate::terminate::deadline::{CLOSING_MAX, LINGER, until};
 use crate::terminate::state::ConversationStage;
-use crate::terminate::stream::Got;
 
 /// Why no complete head comes.
 enum NoHead {

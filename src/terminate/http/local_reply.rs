@@ -14,9 +14,9 @@ use crate::connection::request_id;
 use crate::http::answer::{self, StatusCode};
 use crate::http::{Method, Refused};
 use crate::outcome::{Ended, Party};
+use crate::terminate::byte_stream::Got;
 use crate::terminate::connect::write_all;
 use crate::terminate::deadline::{LINGER, until};
-use crate::terminate::stream::Got;
 use crate::terminate::turns::give_way;
 
 /// Longest silence of a client inside of its request: it may read the reply only behind the last byte of that.

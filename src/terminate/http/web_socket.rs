@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 
 use crate::clock::{self, Micros};
 use crate::http::websocket::{self, Position};
+use crate::terminate::byte_stream::ByteStream;
 use crate::terminate::deadline::{CLOSING_MAX, Deadline};
 use crate::terminate::relay::RelayDirection;
-use crate::terminate::stream::ByteStream;
 
 /// The longest of the three waits: for the end of a frame, for the answer, for the ends of both connections.
 const WAIT: Micros = CLOSING_MAX.as_micros() as Micros / 3;

@@ -5,7 +5,7 @@ use crate::config::keys::{self, TableKeys};
 use crate::config::{check, diff};
 
 /// Keys of the process that a reload puts in force; all others of their tables are among those of another time.
-const AT_ONCE: [(&str, &str); 7] = [
+const AT_ONCE: [(&str, &str); 8] = [
     ("", "watch"),
     ("", "stop_grace"),
     ("", "stop_deadline"),
@@ -13,6 +13,7 @@ const AT_ONCE: [(&str, &str); 7] = [
     ("", "stick_table_file"),
     ("", "stick_table_interval"),
     ("log", "connections"),
+    ("metrics", "pools"),
 ];
 
 /// A file in which this key of this table has this value; tables of a list have names, where they may have one.
@@ -77,9 +78,9 @@ fn add(to: &mut Table, more: &Table) {
 /// A new key of the process must be given its time here, or the log says something untrue of it.
 #[test]
 fn every_key_of_the_process_has_its_time() {
-    for of in [&keys::TOP, &keys::ADMIN, &keys::LOG] {
+    for of in [&keys::TOP, &keys::ADMIN, &keys::LOG, &keys::METRICS] {
         let table = of.table.trim_matches(['[', ']']);
-        let tables = ["admin", "log", "tls", "limits", "store", "listener", "pool"];
+        let tables = ["admin", "log", "metrics", "tls", "limits", "store", "listener", "pool"];
         for key in of.keys.iter().filter(|key| !table.is_empty() || !tables.contains(*key)) {
             let partly = PARTLY.iter().filter(|(known, name, _)| (*known, *name) == (table, *key)).count();
             let wholly = AT_ONCE.iter().chain(&NEXT_START).filter(|known| **known == (table, *key)).count();

@@ -193,7 +193,7 @@ fn a_cookie_of_a_pool_that_was_renamed_still_says_where_its_client_was() {
         sealer.seal(backend, seen, seen, [4; 12])
     };
     let mut here = instance(&[OLD]);
-    here.set_pools(["web", "api"]);
+    here.set_pools(&["web", "api"].map(|pool: &str| NameId::of(pool.as_bytes())).into());
     let verdict = |value: [u8; VALUE_LENGTH]| here.open(&value, NOW);
     assert_eq!(verdict(sealed("api", 0, NOW)), CookieVerdict::OtherPool, "a neighbour's client has lost nothing here");
     assert_eq!(verdict(sealed("shop", 0, NOW)), CookieVerdict::FormerPool { backend: Some(1) });

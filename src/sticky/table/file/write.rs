@@ -83,7 +83,7 @@ impl<W: Write> Writer<W> {
 
     fn records(&mut self, number: impl Fn(BackendId) -> u16, table: &StickTable, now: Minute) -> io::Result<u64> {
         let before = self.entries;
-        let live = table.entries(0..table.buckets(), now).filter(|entry| table.remembers(entry));
+        let live = table.entries(now).filter(|entry| table.remembers(entry));
         let mut records = live.map(|entry| record(&entry, number(entry.known.id))).peekable();
         while records.peek().is_some() {
             self.open(ENTRIES);

@@ -45,6 +45,10 @@ impl Word for Modelled {
         self.turn().swap(value, Ordering::Release);
     }
 
+    fn swap(&self, value: u64) -> u64 {
+        self.turn().swap(value, Ordering::AcqRel)
+    }
+
     fn replace(&self, old: u64, new: u64) -> bool {
         self.turn().compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -188,6 +192,22 @@ fn a_touch_brings_nobody_back_and_dates_nobody_else() {
         assert_whole(&buckets);
         assert_eq!(find(&buckets, key(1)), None);
         assert_eq!(find(&buckets, key(2)), Some((B, Minute::of_ms(2 * 60_000))));
+    });
+}
+
+#[test]
+fn a_change_tells_what_it_replaced_also_where_a_touch_came_between() {
+    explore(|buckets| {
+        assert!(put(&buckets, key(1), 1, entry(A, 1)));
+        let toucher = {
+            let buckets = buckets.clone();
+            thread::spawn(move || {
+                buckets.first_look(key(1)).is_some_and(|found| Model::touch(&found, Minute::of_ms(9 * 60_000)))
+            })
+        };
+        let before = buckets.hold(key(2)).map(|held| held.put(1, key(2), entry(B, 2))).expect("nothing else holds it");
+        let minute = if toucher.join().unwrap() { 9 } else { 1 };
+        assert_eq!(before, entry(A, minute), "every date is counted once");
     });
 }
 

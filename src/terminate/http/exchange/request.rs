@@ -12,9 +12,9 @@ use crate::http::Framing;
 use crate::http::body::Body;
 use crate::outcome::Ended;
 use crate::terminate::buffer::{BUFFER, BULK};
+use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::http::client_side::ClientSide;
 use crate::terminate::http::local_reply::RequestFailure;
-use crate::terminate::stream::{ByteStream, Got};
 use crate::terminate::turns::give_way;
 
 /// How much of the request was sent.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::fault::Fault;
-use crate::terminate::stream::{ByteStream, Got};
+use crate::terminate::byte_stream::{ByteStream, Got};
 
 /// How a peer ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,184 @@
+//! The series of pools, stick tables and backends: nearly all of a large page.
+//!
+//! Counts nothing itself. Invariants: which series a pool has follows from the configuration, and with `pools = "busy"`
+//! also from whether the pool has had work: a series that a rate is taken of is there with its 0 before it moves; the
+//! work grows with pools and backends, and not with entries of stick tables.
+
+use super::page::labels;
+use super::rows::{Bounds, MetricLabels, Rows};
+use super::status::{BackendStatus, PoolStatus, Status, StickTableStatus};
+
+/// Writes the series of all pools that are shown.
+pub(super) fn write(rows: &mut Rows, status: &Status) {
+    let shown = Shown(status);
+    pools(rows, &shown);
+    stick_tables(rows, &shown);
+    backends(rows, &shown);
+}
+
+/// The pools that a page shows, as `metrics.pools` says.
+struct Shown<'s>(&'s Status);
+
+impl<'s> Shown<'s> {
+    fn pools(&self) -> impl Iterator<Item = &'s PoolStatus> {
+        let busy_only = self.0.busy_pools_only;
+        self.0.pools.iter().filter(move |pool| pool.busy || !busy_only)
+    }
+
+    /// The stick tables of these pools.
+    fn stick_tables(&self) -> impl Iterator<Item = &'s StickTableStatus> {
+        let busy_only = self.0.busy_pools_only;
+        self.0.stick_tables.iter().filter(move |table| table.busy || !busy_only)
+    }
+}
+
+fn pools(rows: &mut Rows, shown: &Shown<'_>) {
+    rows.gauge(
+        "sessile_pool_digest_info",
+        "Digest of the placement of the pool; equal digests place alike.",
+        shown.pools().map(|pool| (labels([("pool", &pool.name), ("digest", &pool.digest)]), 1)),
+    );
+    rows.counter(
+        "sessile_sticky_breaks_total",
+        "Clients that got another backend than the one that a cookie or the stick table knew them at, by cause.",
+        shown.pools().flat_map(|pool| {
+            pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
+        }),
+    );
+    rows.counter(
+        "sessile_dropped_set_cookies_total",
+        "Set-Cookie lines of backends with the name of the balancer's own cookie, which do not reach clients.",
+        shown.pools().map(|pool| (labels([("pool", &pool.name)]), pool.dropped_cookies)),
+    );
+    rows.counter(
+        "sessile_cookies_total",
+        "Requests with the cookie of the pool, by the verdict on it; fresh and due are valid.",
+        shown.pools().flat_map(|pool| {
+            pool.cookies.iter().map(|(verdict, count)| (labels([("pool", &pool.name), ("verdict", verdict)]), *count))
+        }),
+    );
+}
+
+fn stick_tables(rows: &mut Rows, shown: &Shown<'_>) {
+    let stick_tables =
+        || shown.stick_tables().map(|stick_table| (stick_table, labels([("stick_table", &stick_table.name)])));
+    rows.gauge(
+        "sessile_stick_table_bytes",
+        "Memory of the stick table, in bytes.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.bytes)),
+    );
+    rows.gauge(
+        "sessile_stick_table_known",
+        "Entries of the stick table, by the highest time since they were last seen.",
+        shown.stick_tables().flat_map(|stick_table| {
+            let ages = stick_table.known_by_age.iter();
+            ages.map(|(age, count)| (labels([("stick_table", &stick_table.name), ("age", age)]), *count))
+        }),
+    );
+    rows.gauge(
+        "sessile_stick_table_displaced",
+        "Entries that placement alone would send to another backend.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.displaced)),
+    );
+    rows.gauge(
+        "sessile_stick_table_learned",
+        "Entries of cookies that were learned from applications.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.learned)),
+    );
+    rows.counter(
+        "sessile_stick_table_evicted_displaced_total",
+        "Entries lost for want of room, of those that placement alone would send to another backend.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.evicted_displaced)),
+    );
+    rows.counter(
+        "sessile_stick_table_refused_total",
+        "Entries that found no room, of those that placement alone would send to another backend.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.refused)),
+    );
+    rows.gauge(
+        "sessile_stick_table_full",
+        "1 if the stick table has lost an entry for want of room in the last ten minutes, else 0.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.full.into())),
+    );
+    rows.level(
+        "sessile_stick_table_hottest_ratio",
+        "Share of the most frequent key in the picks of about the last twenty minutes, 0 to 1.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_share)),
+    );
+    rows.level(
+        "sessile_stick_table_hottest_error_ratio",
+        "The most by which sessile_stick_table_hottest_ratio may be wrong, up or down; 0 if every pick was counted.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.hottest_error)),
+    );
+}
+
+/// Name, help text and value of a series that every backend has.
+type BackendSeries = (&'static str, &'static str, fn(&BackendStatus) -> u64);
+
+const BACKEND_COUNTERS: [BackendSeries; 4] = [
+    ("sessile_backend_connections_total", "Connections for which a connect to the backend succeeded.", |b| {
+        b.totals.connections
+    }),
+    ("sessile_backend_connect_failures_total", "Connects to the backend that failed.", |b| b.totals.connect_failures),
+    ("sessile_backend_up_bytes_total", "Bytes from clients to the backend.", |b| b.totals.bytes_up),
+    ("sessile_backend_down_bytes_total", "Bytes from the backend to clients.", |b| b.totals.bytes_down),
+];
+
+/// The same, with the pools to which the series applies.
+type BackendGauge = (&'static str, &'static str, fn(&PoolStatus) -> bool, fn(&BackendStatus) -> u64);
+
+const BACKEND_GAUGES: [BackendGauge; 6] = [
+    ("sessile_backend_leases", "Connections that hold a lease on the backend now: its load.", |_| true, |b| b.leases),
+    ("sessile_backend_up", "1 while health checks leave the backend in service, else 0.", |_| true, |b| b.up.into()),
+    (
+        "sessile_backend_ejected",
+        "1 while the backend is ejected because connects failed, else 0; absent with eject = \"off\".",
+        |pool| pool.ejects,
+        |b| b.ejected.into(),
+    ),
+    (
+        "sessile_backend_damped",
+        "1 while the backend is down although its checks are good, because it flapped, else 0; absent without checks.",
+        |pool| pool.checks,
+        |b| (b.state == "damped").into(),
+    ),
+    (
+        "sessile_backend_drain_seconds",
+        "Seconds since a command drained the backend; 0 while none does.",
+        |_| true,
+        |b| b.drain_s.unwrap_or(0),
+    ),
+    ("sessile_backend_weight", "Weight of the backend in the configuration.", |_| true, |b| b.weight.into()),
+];
+
+fn names<'a>(pool: &'a PoolStatus, backend: &'a BackendStatus) -> MetricLabels<'a, 2> {
+    [("pool", &pool.name), ("backend", &backend.name)]
+}
+
+/// Bounds of times of connects: within a rack, to another place, over the ocean, and before the first retransmission.
+const CONNECT_BOUNDS: &Bounds = &[500, 5_000, 50_000, 500_000];
+/// Bounds of times of connections.
+const DURATION_BOUNDS: &Bounds = &[10_000, 100_000, 1_000_000, 10_000_000, 3_600_000_000];
+
+fn backends(rows: &mut Rows, shown: &Shown<'_>) {
+    let backends = || shown.pools().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+    for (series, help, read) in BACKEND_COUNTERS {
+        rows.counter(series, help, backends().map(|(pool, backend)| (names(pool, backend), read(backend))));
+    }
+    for (series, help, applies, read) in BACKEND_GAUGES {
+        let backends = backends().filter(|(pool, _)| applies(pool));
+        rows.gauge(series, help, backends.map(|(pool, backend)| (names(pool, backend), read(backend))));
+    }
+    rows.histogram(
+        "sessile_backend_connect_time_seconds",
+        "Time of connects to the backend that succeeded.",
+        CONNECT_BOUNDS,
+        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.connect_time)),
+    );
+    rows.histogram(
+        "sessile_backend_duration_seconds",
+        "Time of connections to the backend, from accept to end.",
+        DURATION_BOUNDS,
+        backends().map(|(pool, backend)| (names(pool, backend), &backend.totals.duration)),
+    );
+}

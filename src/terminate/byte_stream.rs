@@ -1,0 +1,34 @@
+//! [`ByteStream`]: what an exchange, a relay and their buffers ask of a stream.
+//!
+//! Knows no socket and no TLS (`stream.rs` does). Invariant: an end is told apart from a cut.
+
+use std::task::{Context, Poll};
+
+use crate::fault::Fault;
+
+/// Result of reading from a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// This many bytes were read, at least one.
+    Bytes(usize),
+    /// The peer has finished sending.
+    End,
+    /// The peer closed its socket without close_notify (RFC 8446 §6.1): the bytes may be incomplete.
+    Truncated,
+}
+
+/// What an exchange and its buffers ask of a stream. Calls are dispatched statically; a test puts memory in the place of
+/// sockets.
+pub trait ByteStream {
+    /// Reads bytes into the buffer.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<Got, Fault>>;
+
+    /// Writes some of the bytes; `poll_flush` sends what is held back.
+    fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>>;
+
+    /// Sends what earlier writes have left in buffers.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// Ends sending; the peer may go on.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+}
