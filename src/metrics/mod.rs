@@ -17,13 +17,15 @@ mod rows;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use status::Status;
 
 use crate::counters::BUCKETS_US;
 use page::{Page, labels};
 use rows::seconds;
-use status::{MetricKind, RuntimeStatus, Series, WorkerStatus};
+use status::{RuntimeStatus, WorkerStatus};
+use threads::{MetricKind, Series};
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -64,6 +64,12 @@ impl Kept {
         &self.groups[number]
     }
 
+    /// True if a member is usable.
+    #[inline]
+    pub(super) fn has_usable(&self) -> bool {
+        self.groups.last().is_some_and(|root| root.sum() > 0)
+    }
+
     fn note(&self, index: usize, state: &impl Fn() -> Option<u64>) {
         let Some(seat) = self.members.get(index).copied().flatten() else { return };
         self.groups[seat.group as usize].set(seat.rank as usize, state);

@@ -267,7 +267,11 @@ impl Placement {
     pub fn place_in(&self, lineup: &Lineup, draw: u64, leases: impl Fn(usize) -> u64) -> Option<usize> {
         let Lineup { primary, backup } = lineup;
         let first = self.primary.place_kept(self.seed, draw, primary, &leases);
-        first.or_else(|| self.backup.place_kept(self.seed, draw, backup, &leases))
+        // A primary may be missed that another thread changes now: that is no reason for a backup.
+        if first.is_some() || primary.has_usable() {
+            return first;
+        }
+        self.backup.place_kept(self.seed, draw, backup, &leases)
     }
 
     /// The whole candidate order of the usable members with scores: repeated [`Placement::place`] with the earlier

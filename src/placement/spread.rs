@@ -71,7 +71,8 @@ struct Without<'a, C> {
 /// Chooses in turn: the rank and, for a group, the subticket inside it.
 pub(super) fn round_robin(ticket: u64, children: &impl UsableChildren) -> Option<(usize, u64)> {
     let Turns { count, sum, divisor } = children.turns();
-    let turns = sum.checked_div(divisor)?;
+    // A child that another thread takes away may leave a divisor without a sum.
+    let turns = sum.checked_div(divisor).filter(|turns| *turns > 0)?;
     let step = if turns == count { 1 } else { children.step(turns) };
     let slot = (u128::from(ticket % turns) * u128::from(step) % u128::from(turns)) as u64;
     let Share { rank, start, weight } = children.owner(slot * divisor)?;
@@ -246,6 +247,38 @@ mod tests {
         let children = children(&[3, 2, 1]);
         assert!(in_turn(u64::MAX, &children).is_some());
         assert_eq!(round_robin(u64::MAX, &looked(&children, |_| false, |_| 0)), None);
+    }
+
+    /// Children of which the last one goes while they are read: the divisor is still there, and the sum is not.
+    struct Torn;
+
+    impl Shares for Torn {
+        fn sum(&self) -> u64 {
+            0
+        }
+
+        fn owner(&self, _: u64) -> Option<Share> {
+            None
+        }
+    }
+
+    impl UsableChildren for Torn {
+        fn all(&self) -> usize {
+            1
+        }
+
+        fn turns(&self) -> Turns {
+            Turns { count: 1, sum: 0, divisor: 3 }
+        }
+
+        fn least_loaded(&self, _: usize) -> Option<usize> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_child_that_goes_while_it_is_read_is_no_turn() {
+        assert_eq!(round_robin(7, &Torn), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub(super) struct ReadyBackends {
     in_force: AtomicBool,
     /// When the next pick looks at every backend: at once, or when an ejection ends.
     look_again_ms: AtomicU64,
+    /// A look has been completed: before that nothing that is kept holds.
+    has_looked: AtomicBool,
     /// Held by the thread that looks at every backend.
     looking: Mutex<()>,
     /// Backends that take new clients, by index, as seen last.
@@ -80,6 +82,7 @@ impl ReadyBackends {
             number: NUMBERS.fetch_add(1, Relaxed),
             in_force: AtomicBool::new(false),
             look_again_ms: AtomicU64::new(0),
+            has_looked: AtomicBool::new(false),
             looking: Mutex::new(()),
             take_clients: config.backends.iter().map(|_| AtomicBool::new(false)).collect(),
             full_at: full_at.filter(|_| overflows).collect(),
@@ -128,14 +131,15 @@ impl ReadyBackends {
         self.is_current(pool, now_ms).then(|| self.weight_up.load(SeqCst))
     }
 
-    /// Looks again if that is due. False: the pool is not in force, and nothing that is kept holds.
+    /// Looks again if that is due. False: nothing that is kept holds, because the pool is not in force, or another thread
+    /// looks for the first time.
     #[inline]
     fn is_current(&self, pool: &Pool, now_ms: u64) -> bool {
         let in_force = self.in_force.load(Acquire);
         if in_force && self.look_again_ms.load(Acquire) <= now_ms {
             self.look(pool, now_ms);
         }
-        in_force
+        in_force && self.has_looked.load(Acquire)
     }
 
     /// Looks at every backend, unless another thread does so now.
@@ -159,6 +163,7 @@ impl ReadyBackends {
         }
         self.weight_up.store(weight_up, SeqCst);
         self.look_again_ms.fetch_min(again_ms, SeqCst);
+        self.has_looked.store(true, SeqCst);
     }
 }
 

@@ -35,11 +35,13 @@ mod table_file;
 mod upgrade;
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
@@ -175,25 +177,20 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
         let mut passed = PassedSockets::from_environment();
         let stored = passed.take_stored();
         let has_stored = stored.is_some();
+        // What was stored ends with this process, so that a signal to stop has to find it ready.
+        let signals = stored.as_ref().map(|_| signals()).transpose()?;
         let mut predecessor = match Predecessor::of_environment().await? {
             None => Predecessor::of_store(stored.unwrap_or_default()).await,
             started_by => started_by,
         };
-        let mut begun = start::begin(path, options, predecessor.as_mut(), passed).await;
+        let mut begun = start::begin(path, options, predecessor.as_mut(), (passed, signals)).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&mut begun, &predecessor) {
             predecessor.refuse(lines).await;
             lines.extend(predecessor.loss());
         }
         let mut begun = begun?;
         if let Some(predecessor) = &mut predecessor {
-            tokio::select! {
-                // A commit that has come makes this process the one that serves, and the stop its own.
-                biased;
-                taken = predecessor.take_over(&begun.server, std::mem::take(&mut begun.keeps)) => taken?,
-                () = stop_signal(&mut begun.signals.stop) => {
-                    return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
-                }
-            }
+            take_over(predecessor, &mut begun).await?;
         }
         if has_stored {
             begun.server.manager.forget(STORED);
@@ -204,6 +201,40 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
     // A thread that waits for a dead disk does not keep the process.
     runtime.shutdown_background();
     served
+}
+
+/// Takes over from another process. A signal to stop ends this one, unless it has connections by then: the signal is
+/// obeyed once it serves, and the other process ends it otherwise.
+async fn take_over(predecessor: &mut Predecessor, begun: &mut Begun) -> Result<(), StartError> {
+    let Begun { server, signals, keeps, .. } = begun;
+    let has_ended = predecessor.has_ended();
+    let mut taken = pin!(predecessor.take_over(server, std::mem::take(keeps)));
+    let mut is_told = false;
+    loop {
+        tokio::select! {
+            // A commit that has come makes this process the one that serves, and the stop its own.
+            biased;
+            taken = &mut taken => {
+                taken?;
+                break;
+            }
+            () = stop_signal(&mut signals.stop) => {
+                if !has_ended && server.workers.open() == 0 {
+                    return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
+                }
+                is_told = true;
+            }
+        }
+    }
+    if is_told {
+        // Once more, to be obeyed by the process that serves.
+        let _ = kill_process(getpid(), Signal::TERM);
+    }
+    Ok(())
+}
+
+fn signals() -> Result<Signals, StartError> {
+    Signals::new().map_err(|error| StartError::unavailable("signals", error))
 }
 
 /// Accepts, and returns when the last connection has gone.

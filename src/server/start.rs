@@ -45,7 +45,7 @@ pub(super) async fn begin(
     path: &Path,
     options: RunOptions,
     mut predecessor: Option<&mut Predecessor>,
-    passed: PassedSockets,
+    (passed, signals): (PassedSockets, Option<Signals>),
 ) -> Result<Begun, StartError> {
     let file = path.to_owned();
     let read = move || (files::identity(&file), files::read(&file, None));
@@ -57,7 +57,7 @@ pub(super) async fn begin(
     let inherited = predecessor.as_mut().and_then(|predecessor| predecessor.lock.take());
     let lock = InstanceLock::take_over(&read.config, inherited)?;
     // Before anything is bound, so that a signal during the start is not lost.
-    let signals = Signals::new().map_err(|error| StartError::unavailable("signals", error))?;
+    let signals = signals.map_or_else(super::signals, Ok)?;
     let admin = &read.config.process.admin;
     let copies = predecessor.as_mut().map(|predecessor| predecessor.take_admin(admin)).unwrap_or_default();
     let sockets = admin::Sockets::take_over(admin, copies).map_err(|error| StartError::unavailable("admin", error))?;

@@ -33,12 +33,17 @@ pub(super) fn longest(process: &config::Process) -> Duration {
     process.stop_grace + process.stop_deadline.max(LISTENERS_MIN) + SPREAD
 }
 
+/// Until when a stop that begins now waits for processes before this one.
+pub(super) fn tails_until(process: &config::Process) -> Instant {
+    Instant::now() + longest(process) + TAIL_RESERVE
+}
+
 impl Server {
     /// Stops accepting, waits until connections finish, and closes the rest. Returns when none is left, neither here nor
     /// in the processes before this one that still finish conversations: a service manager kills those with this one.
     pub(super) async fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Relaxed);
-        let tails_until = Instant::now() + longest(&self.current.load().config.process) + TAIL_RESERVE;
+        let tails_until = tails_until(&self.current.load().config.process);
         self.handover.tails().stop();
         self.readings.give_up();
         // Before the next process can start. A failure is in the log.
@@ -59,12 +64,14 @@ impl Server {
         let listeners_deadline = deadline.max(Instant::now() + LISTENERS_MIN);
         let before = |deadline| Instant::now() < deadline;
         while (self.workers.acceptors() > 0 && before(listeners_deadline))
-            || (self.workers.open() > 0 && before(deadline))
+            || ((self.workers.open() > 0 || self.handover.tails().are_left()) && before(deadline))
         {
             tokio::time::sleep(LOOK).await;
         }
         self.close_spread().await;
         self.handover.tails().ended(tails_until).await;
+        // They may have handed connections over until their end.
+        self.close_spread().await;
     }
 
     /// Closes connections at an even pace: the share that is left is the share of [`SPREAD`] that is left.

@@ -31,6 +31,11 @@ impl LargePipes {
         self.held.load(Relaxed)
     }
 
+    /// True if more than half of the places are taken.
+    pub(super) fn are_scarce(&self) -> bool {
+        2 * self.held() > self.most
+    }
+
     /// Takes a place for a pipe; false: none is free.
     pub(super) fn reserve(&self) -> bool {
         self.held.fetch_update(Relaxed, Relaxed, |held| (held < self.most).then_some(held + 1)).is_ok()

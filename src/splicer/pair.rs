@@ -106,6 +106,22 @@ pub struct EntryFacts {
     pub kind: String,
 }
 
+/// How many pairs are taken out at once, and stand still until the last of them goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch {
+    /// Most pairs on which nothing moves.
+    pub quiet: usize,
+    /// Most of the others, which are taken out once no pair is quiet.
+    pub busy: usize,
+}
+
+impl Batch {
+    /// So many pairs, whatever they do.
+    pub fn of(most: usize) -> Self {
+        Self { quiet: most, busy: most }
+    }
+}
+
 /// A pair that came from another process.
 pub struct Arrival<S> {
     /// Socket of the client.

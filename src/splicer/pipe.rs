@@ -16,8 +16,8 @@ pub const COPY_BYTES: usize = 64 * 1024;
 /// Number of free pipes kept per worker; making a pipe costs microseconds.
 const POOLED_MAX: usize = 64;
 
-/// Number of free large pipes kept per worker. One serves all directions of receivers that take at once; other workers
-/// must find the rest of the places free.
+/// Number of free large pipes kept per worker; one while places are scarce. One serves all directions of
+/// receivers that take at once; other workers must find the rest of the places free.
 const LARGE_POOLED_MAX: usize = 4;
 
 /// A smaller pipe moves no more per call than a copy does; the kernel gives one where the user's pipe pages are used up
@@ -119,7 +119,8 @@ impl<O: Os> Pipes<O> {
         self.in_use -= 1;
         let large = pipe.is_large();
         self.large_in_use -= usize::from(large);
-        let (free, most) = if large { (&mut self.free_large, LARGE_POOLED_MAX) } else { (&mut self.free, POOLED_MAX) };
+        let large_most = if self.places.are_scarce() { 1 } else { LARGE_POOLED_MAX };
+        let (free, most) = if large { (&mut self.free_large, large_most) } else { (&mut self.free, POOLED_MAX) };
         if pipe.held == 0 && free.len() < most {
             free.push(pipe.ends);
         } else {

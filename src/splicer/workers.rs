@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::flow::{Flow, Incoming};
 use super::inbox::{Inbox, Sender, inbox};
 use super::os::{Connection, Event, Linux, Micros, Os, RawEvent};
+use super::pair::Batch;
 use super::slab::Side;
 use super::worker::{Worker, WorkerShared};
 use crate::access_log::AccessLog;
@@ -71,8 +72,8 @@ pub struct Adoption {
 enum WorkerCommand {
     Adopt(Adoption, oneshot::Sender<()>),
     Incoming(Incoming<Connection>),
-    /// Take out at most so many pairs; the reply has them, and how many connections the worker has numbered.
-    TakeOut(usize, oneshot::Sender<(Vec<Flow<Linux>>, u64)>),
+    /// Take out so many pairs; the reply has them, and how many connections the worker has numbered.
+    TakeOut(Batch, oneshot::Sender<(Vec<Flow<Linux>>, u64)>),
     TakeIn(Vec<Flow<Linux>>),
     /// Count the pairs that could be taken out.
     Pairs(oneshot::Sender<usize>),
@@ -164,12 +165,12 @@ impl Workers {
         }
     }
 
-    /// Takes at most `most` established pairs out of one worker, frozen, and none where none is left; also returns how
-    /// many connections it has numbered.
-    pub async fn take_out(&self, worker: usize, most: usize) -> (Vec<Flow<Linux>>, u64) {
+    /// Takes established pairs out of one worker, frozen, and none where none is left; also returns how many connections
+    /// it has numbered.
+    pub async fn take_out(&self, worker: usize, batch: Batch) -> (Vec<Flow<Linux>>, u64) {
         let Some(handle) = self.handles.get(worker) else { return (Vec::new(), 0) };
         let (reply, taken) = oneshot::channel();
-        handle.inbox.put(WorkerCommand::TakeOut(most, reply)).await;
+        handle.inbox.put(WorkerCommand::TakeOut(batch, reply)).await;
         taken.await.unwrap_or_default()
     }
 
@@ -311,8 +312,8 @@ impl WorkerThread {
                 let _ = done.send(());
             }
             WorkerCommand::Incoming(incoming) => self.worker.admit(incoming),
-            WorkerCommand::TakeOut(most, reply) => {
-                let taken = self.worker.take_out(most);
+            WorkerCommand::TakeOut(batch, reply) => {
+                let taken = self.worker.take_out(batch);
                 // Without a receiver the pairs stay.
                 if let Err((taken, _)) = reply.send((taken, self.worker.numbered())) {
                     taken.into_iter().for_each(|flow| self.worker.take_in(flow));

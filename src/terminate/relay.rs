@@ -132,6 +132,7 @@ impl RelayDirection {
             } else if self.end_seen {
                 return Poll::Ready(Err(BrokenSide::Sender(Fault::Cut)));
             } else {
+                ready!(to.poll_flush(cx)).map_err(BrokenSide::Receiver)?;
                 ready!(self.poll_read(from, cx))?;
             }
         }

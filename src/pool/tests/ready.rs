@@ -261,3 +261,21 @@ fn threads_that_pick_at_once_share_backends_evenly_and_miss_no_lease() {
     drop(held);
     assert_same(&pool, 0, "without leases");
 }
+
+/// Threads that want the same least loaded backend at the same moment miss it now and then.
+#[test]
+fn a_backup_gets_no_client_while_threads_chase_the_same_primary() {
+    let mut config = pool_of(Balance::LeastConnections, 3);
+    config.backends[2].backup = true;
+    let pool = Pool::new(&config, None, 1);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..100_000 {
+                    let lease = Lease::new(pool.pick(&PickScene::new(&client(1), &[], 0)).unwrap().backend);
+                    assert_ne!(lease.backend().name(), "b2");
+                }
+            });
+        }
+    });
+}

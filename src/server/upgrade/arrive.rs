@@ -19,6 +19,7 @@ use super::channel::{Channel, ChannelError, Message, open_sealed};
 use super::messages::{Addresses, Commit, Committed, Earlier, Hello, Kind, Ready, Refused, State, Taken};
 use super::pairs::{Departed, Intake};
 use super::peer::PeerProcess;
+use super::queue;
 use super::tails::Tail;
 use crate::admin::SocketCopies;
 use crate::clock;
@@ -78,6 +79,7 @@ impl Predecessor {
     /// that can be taken over.
     pub(in crate::server) async fn of_store(queues: Vec<OwnedFd>) -> Option<Self> {
         for queue in queues {
+            let reader = queue.try_clone();
             let received = async { Self::receive(Channel::of_queue(queue)?).await };
             match received.await {
                 Ok(predecessor) => return Some(predecessor),
@@ -89,6 +91,8 @@ impl Predecessor {
                     eprintln!("sessile: restart: what the store of the service manager has is not used: {error}");
                 }
             }
+            // The manager has it, too.
+            reader.iter().for_each(queue::empty);
         }
         None
     }
@@ -150,6 +154,9 @@ impl Predecessor {
                         .extend(own);
                 }
             } else if message.kind == Kind::State as u16 {
+                if predecessor.hello == Hello::default() {
+                    return Err(ChannelError::Malformed("a state without greetings"));
+                }
                 predecessor.addresses = addresses.into_values().collect();
                 predecessor.take_state(message)?;
                 return Ok(predecessor);

@@ -25,6 +25,7 @@ use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, lock_of, table_file};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
+use crate::splicer::pair::Batch;
 
 /// How long the new process may take to read its files and to bind: names may have to be resolved.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -44,9 +45,8 @@ pub const LONGEST: Duration = FOR_READING
     .saturating_add(COMMIT_MAX)
     .saturating_add(TAKE_MAX.saturating_mul(4));
 
-/// Most pairs of one batch: two descriptors each. While a batch is under way its pairs stand still, so that of busy ones
-/// has fewer.
-const BATCH: usize = 100;
+/// Pairs of one message: two descriptors each. Those that are busy wait for fewer others.
+const BATCH: Batch = Batch { quiet: 100, busy: 16 };
 
 /// Pairs that a round may leave behind: the round after it is made with accepting suspended.
 const FEW: usize = 20;
@@ -289,8 +289,8 @@ impl Server {
             if takes && let Err(failure) = self.send_pairs(&successor, &mut numbered, until()).await {
                 let why = failure.problems.join("; ");
                 tracing::warn!("upgrade: connections that were still connecting stay here: {why}");
-                // What was sent to a process that lives is that process's, however slow it is.
-                if let Some(Unsettled { worker, flows }) = failure.unsettled.filter(|_| successor.has_ended()) {
+                // What was sent to a process that still takes it is that process's, however slow it is.
+                if let Some(Unsettled { worker, flows }) = failure.unsettled.filter(|_| successor.takes_no_more()) {
                     self.workers.take_in(worker, flows).await;
                 }
                 takes = false;

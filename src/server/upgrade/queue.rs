@@ -88,11 +88,15 @@ impl Queue {
         self.reader.as_fd()
     }
 
-    /// Empties the queue, also for a process that has got the reader meanwhile. Descriptors without a receiver are closed
-    /// by the kernel.
+    /// Empties the queue, also for a process that has got the reader meanwhile.
     pub fn take_back(self) {
-        while recv(&self.reader, &mut [0; 64], RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0) {}
+        empty(&self.reader);
     }
+}
+
+/// Empties a queue that is not used: descriptors in it keep addresses and connections open. They are closed by the kernel.
+pub fn empty(reader: impl AsFd) {
+    while recv(&reader, &mut [0; 64], RecvFlags::DONTWAIT).is_ok_and(|(_, length)| length > 0) {}
 }
 
 #[cfg(test)]

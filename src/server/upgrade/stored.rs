@@ -24,9 +24,10 @@ use crate::outcome::Ended;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::service_job::ServiceJob;
 use crate::server::systemd::STORED;
-use crate::server::{Server, files};
+use crate::server::{Server, files, stop};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
+use crate::splicer::pair::Batch;
 use crate::terminate::CLOSING_MAX;
 
 /// How long the files of the next process may take to be read, before it is known whether it can start.
@@ -38,7 +39,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// How long the manager may take to confirm that it keeps the queue.
 const STORE_MAX: Duration = Duration::from_secs(5);
 
-/// Pairs of one message: two descriptors each.
+/// Pairs of one message: two descriptors each. All of them wait for the next process.
 const BATCH: usize = DESCRIPTORS_MAX / 2;
 
 /// How often it is looked whether something has come to its end.
@@ -55,6 +56,8 @@ impl Server {
     /// False: this process goes on, with everything that it had.
     pub(in crate::server) async fn leave_by_store(self: &Arc<Self>) -> bool {
         self.stopping.store(true, Relaxed);
+        // At once: another signal to stop is the second one for them as well.
+        self.handover.tails().stop();
         self.readings.give_up();
         self.is_restarted().await && self.leave_to_the_next().await
     }
@@ -124,12 +127,12 @@ impl Server {
     /// no longer than `stop_deadline`: the service manager kills those with this one.
     async fn finish_conversations(&self) {
         self.runtimes.begin_drain();
-        self.handover.tails().stop();
-        let deadline = Instant::now() + self.current.load().config.process.stop_deadline;
+        let process = self.current.load().config.process.clone();
+        let (deadline, tails_until) = (Instant::now() + process.stop_deadline, stop::tails_until(&process));
         while self.runtimes.older_than_drain().await > 0 && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
-        self.handover.tails().ended(deadline).await;
+        self.handover.tails().ended(tails_until).await;
     }
 
     /// Waits for a short time until nothing but established pairs is left.
@@ -200,7 +203,7 @@ impl Server {
         let mut numbered = 0;
         for worker in 0..self.workers.len() {
             loop {
-                let (flows, own) = self.workers.take_out(worker, BATCH).await;
+                let (flows, own) = self.workers.take_out(worker, Batch::of(BATCH)).await;
                 numbered = own.max(numbered);
                 if flows.is_empty() {
                     break;
@@ -214,7 +217,8 @@ impl Server {
                 }
                 self.workers.take_in(worker, flows).await;
                 put.map_err(|error| format!("connections cannot be queued for the next process: {error}"))?;
-                return Ok(numbered);
+                // The others are asked as well: for what still fits, and for the numbers that they have given.
+                break;
             }
         }
         Ok(numbered)

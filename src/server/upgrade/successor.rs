@@ -44,6 +44,8 @@ pub(in crate::server) struct Successor {
     told: watch::Receiver<Option<Instant>>,
     has_pairs: AtomicBool,
     has_committed: AtomicBool,
+    /// The other end of the channel is closed.
+    has_closed: AtomicBool,
 }
 
 impl Successor {
@@ -67,6 +69,7 @@ impl Successor {
             told,
             has_pairs: AtomicBool::new(false),
             has_committed: AtomicBool::new(false),
+            has_closed: AtomicBool::new(false),
         });
         let successor = started.inspect_err(|_| end(&mut between))?;
         let launched = successor.hear::<Launched>(Kind::Launched, HELLO_MAX).await;
@@ -106,14 +109,14 @@ impl Successor {
     ) -> Result<(), Vec<String>> {
         let sent = async {
             let sent = self.channel.send(kind as u16, document, bytes, descriptors).await;
-            sent.map_err(|error| vec![said(&error)])
+            sent.map_err(|error| vec![self.note(&error)])
         };
         self.wait(TAKE_MAX, sent).await
     }
 
     /// Waits for a message of one kind; a refusal is an error with its problems, and unknown messages are skipped.
     pub async fn hear<D: DeserializeOwned>(&self, kind: Kind, patience: Duration) -> Result<D, Vec<String>> {
-        let one = |error: ChannelError| vec![said(&error)];
+        let one = |error: ChannelError| vec![self.note(&error)];
         let heard = async {
             loop {
                 let message: Message = self.channel.receive().await.map_err(one)?;
@@ -187,9 +190,18 @@ impl Successor {
         process.kill().await;
     }
 
-    /// True if the process has ended.
-    pub fn has_ended(&self) -> bool {
-        self.process().has_ended()
+    /// True if the process takes nothing more, because it has ended or has closed the channel: what it has not
+    /// acknowledged is not its own.
+    pub fn takes_no_more(&self) -> bool {
+        self.has_closed.load(Relaxed) || self.process().has_ended()
+    }
+
+    /// Notes an error of the channel, and returns it as the operator reads it.
+    fn note(&self, error: &ChannelError) -> String {
+        if matches!(error, ChannelError::Closed) {
+            self.has_closed.store(true, Relaxed);
+        }
+        said(error)
     }
 
     fn process(&self) -> MutexGuard<'_, Arc<PeerProcess>> {

@@ -59,10 +59,14 @@ impl Tails {
         self.with(|tails| tails.iter().for_each(|tail| tail.process.signal(Signal::TERM)));
     }
 
-    /// Waits until all have ended, but not beyond `until`.
+    /// True if one has not ended, or what it has given was not taken yet.
+    pub(in crate::server) fn are_left(&self) -> bool {
+        self.with(|tails| !tails.is_empty())
+    }
+
+    /// Waits until all have ended and what they gave was taken, but not beyond `until`.
     pub(in crate::server) async fn ended(&self, until: Instant) {
-        let left = || self.with(|tails| tails.iter().any(|tail| !tail.process.has_ended()));
-        while left() && Instant::now() < until {
+        while self.are_left() && Instant::now() < until {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -17,11 +17,14 @@ use crate::pool::{Lease, Pool};
 use crate::snapshot::Listener;
 use crate::splicer::LargePipes;
 use crate::splicer::flow::Flow;
-use crate::splicer::pair::{Arrival, PairFacts};
+use crate::splicer::pair::{Arrival, Batch, PairFacts};
 use crate::splicer::worker::{Worker, WorkerShared};
 
 /// Processes of a world, at most.
 const PROCESSES_MAX: usize = 4;
+
+/// Busy pairs that leave at once, at most.
+const BUSY_MAX: usize = 16;
 
 /// Turns that pairs are under way, at most.
 const TURNS_MAX: u32 = 8;
@@ -112,9 +115,14 @@ impl World {
                 if under_way.turns == TURNS_MAX || self.random.one_in(3) { self.conclude() } else { Ok(()) }
             }
             None => {
-                // Moments at which pipes hold bytes are rare.
-                let piped = self.processes.iter().any(|process| process.worker.pipes().in_use() > 0);
-                if self.scenario.hands_over && self.random.one_in(if piped { 4 } else { 40 }) {
+                // Moments at which pipes hold bytes are rare, and those at which large ones do still more.
+                let piped = |process: &&Process| process.worker.pipes().in_use() > 0;
+                let rarity = match self.processes.iter().find(piped) {
+                    Some(process) if process.shared.large_pipes.held() > 0 => 1,
+                    Some(_) => 4,
+                    None => 40,
+                };
+                if self.scenario.hands_over && self.random.one_in(rarity) {
                     self.begin_hand_over();
                 }
                 Ok(())
@@ -134,7 +142,7 @@ impl World {
             worker.suspend_accepting();
         }
         let (pipes, most) = (worker.pipes().in_use(), self.random.below(worker.connections() + 1));
-        let frozen = worker.take_out(most);
+        let frozen = worker.take_out(Batch { quiet: most, busy: most.min(BUSY_MAX) });
         let emptied = pipes - worker.pipes().in_use();
         self.moved("pairs that came out of a pipe", emptied);
         self.handover = Some(HandOver { from, succeeds, suspended, frozen, turns: 0 });

@@ -2,7 +2,8 @@
 //!
 //! Binds nothing. Invariants: accepting pauses and always resumes; a socket that is being removed serves every
 //! connection that completed its handshake before the close; a turn accepts at most [`ACCEPTS_MAX`] connections, and
-//! [`ACCEPTS_MIN`] while established pairs have work, after these were stepped.
+//! [`ACCEPTS_MIN`] while established pairs have work, after these were stepped, with one more for each
+//! [`ACCEPT_EVERY_US`] that they have taken.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,13 @@ const ACCEPTS_MIN: u32 = 4;
 /// Accepts of one turn of an idle worker. An accept with its connect costs some fifty times as much as a turn, so that
 /// more would save nothing, and a byte that comes meanwhile waits for all of them.
 const ACCEPTS_MAX: u32 = 16;
+
+/// Microseconds of work on pairs that allow one more accept in the same turn: about a fifth of the time is for clients that
+/// wait, however busy the pairs are.
+const ACCEPT_EVERY_US: Micros = 250;
+
+/// Most accepts of a turn whose pairs have taken long.
+const ACCEPTS_LONG_MAX: u32 = 64;
 
 /// Pause of accepting after a limit is reached or no descriptor is free; the next close of a connection ends it early.
 const PAUSE_US: Micros = 50_000;
@@ -131,6 +139,10 @@ impl<O: Os> Worker<O> {
                 acceptor.ready = true;
             }
         }
+        if pairs > 0 && self.acceptors.values().any(|acceptor| acceptor.ready) {
+            let more = (self.os.now().saturating_sub(self.now) / ACCEPT_EVERY_US).min(ACCEPTS_LONG_MAX.into());
+            self.turns.left = (self.turns.left + more as u32).min(ACCEPTS_LONG_MAX);
+        }
         while self.turns.left > 0
             && let Some(number) = self.next_ready()
         {
@@ -168,8 +180,8 @@ impl<O: Os> Worker<O> {
         let Some(acceptor) = self.acceptors.get_mut(&number) else { return false };
         match stop {
             // The queue held the whole batch, so it is long.
-            Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(ACCEPTS_MAX),
-            Stop::Empty => acceptor.batch = taken.clamp(1, ACCEPTS_MAX),
+            Stop::Batch => acceptor.batch = (acceptor.batch * 2).min(ACCEPTS_LONG_MAX),
+            Stop::Empty => acceptor.batch = taken.clamp(1, ACCEPTS_LONG_MAX),
             Stop::Full => {
                 counters.accept_paused_limit.add(1);
                 self.pause(number);
@@ -180,7 +192,8 @@ impl<O: Os> Worker<O> {
                 self.pause(number);
             }
         }
-        stop == Stop::Empty
+        // A pause, which a connection of this batch may have begun, says nothing about the queue.
+        stop == Stop::Empty && self.acceptors.get(&number).is_some_and(|acceptor| acceptor.paused.is_none())
     }
 
     /// Pauses all listeners, because no descriptor was free to connect to a backend: clients wait in the queue instead.

@@ -7,16 +7,14 @@ use super::{Rows, Worker};
 use crate::fault::Endpoint;
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Os;
-
-/// Most busy pairs that are moved at once: each stands still until the last of them goes on.
-const BUSY_MAX: usize = 16;
+use crate::splicer::pair::Batch;
 
 impl<O: Os> Worker<O> {
-    /// Takes established pairs out, frozen, for another process: at most `most` quiet ones, or a few busy ones where no
-    /// pair is quiet. A pair ends if its pipe cannot be read.
-    pub fn take_out(&mut self, most: usize) -> Vec<Flow<O>> {
+    /// Takes established pairs out, frozen, for another process: quiet ones, or busy ones where no pair is quiet. A pair
+    /// ends if its pipe cannot be read.
+    pub fn take_out(&mut self, batch: Batch) -> Vec<Flow<O>> {
         let mut taken = Vec::new();
-        for slot in self.leaving(most) {
+        for slot in self.leaving(batch) {
             let Some(token) = self.flows.token(slot) else { continue };
             let (flows, mut step) = self.split(token);
             let Some(flow) = flows.at(slot) else { continue };
@@ -33,7 +31,7 @@ impl<O: Os> Worker<O> {
     }
 
     /// Slots of the pairs that leave next.
-    fn leaving(&mut self, most: usize) -> Vec<u32> {
+    fn leaving(&mut self, batch: Batch) -> Vec<u32> {
         let slots: Vec<_> = self.flows.slots().collect();
         let (mut quiet, mut busy) = (Vec::new(), Vec::new());
         for slot in slots {
@@ -43,7 +41,7 @@ impl<O: Os> Worker<O> {
                 None => {}
             }
         }
-        let (mut next, most) = if quiet.is_empty() { (busy, most.min(BUSY_MAX)) } else { (quiet, most) };
+        let (mut next, most) = if quiet.is_empty() { (busy, batch.busy) } else { (quiet, batch.quiet) };
         next.truncate(most);
         next
     }

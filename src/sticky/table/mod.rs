@@ -209,6 +209,7 @@ impl StickTable {
     /// pool another table does so before the new snapshot is in force, and again when the old one is no longer used,
     /// for entries written in between.
     pub fn absorb(&self, from: &Self, now: Minute, id: impl Fn(BackendId) -> Option<BackendId>) -> u64 {
+        self.census().roll(now);
         let live = from.entries(now).filter(|entry| self.remembers(entry));
         let placement_id = self.placement_ids.translate(&from.placement_ids);
         let here = live.filter_map(|entry| Some(entry.at(id(entry.known.id)?, &placement_id)));

@@ -14,9 +14,12 @@ use crate::pool::Lease;
 use crate::splicer::LargePipes;
 use crate::splicer::flow::Incoming;
 use crate::splicer::os::{Connection, Linux, Micros, now};
-use crate::splicer::pair::{Arrival, PairFacts, QUIET_US};
+use crate::splicer::pair::{Arrival, Batch, PairFacts, QUIET_US};
 use crate::splicer::relay::{COPY_BYTES, Direction};
 use crate::splicer::worker::WorkerShared;
+
+/// Most busy pairs that leave at once.
+const BUSY: usize = 16;
 
 /// Bytes of the stream from the client; more than all buffers on the way take.
 const UP: usize = 96 << 20;
@@ -196,7 +199,7 @@ fn finish(process: &mut Process, mut client: End, mut backend: End) {
 #[test]
 fn a_pair_with_a_full_pipe_goes_on_in_another_process_byte_by_byte() {
     let (mut old, client, mut backend, address) = full_pair();
-    let mut flows = old.worker.take_out(usize::MAX);
+    let mut flows = old.worker.take_out(Batch::of(usize::MAX));
     let flow = flows.pop().unwrap();
     assert!(flows.is_empty() && !flow.owed()[0].is_empty(), "the pipe held bytes");
     assert_eq!(old.holds(), (1, 1, 0, 0), "the row still has its permit and lease");
@@ -226,7 +229,7 @@ fn a_pair_with_a_full_large_pipe_brings_all_of_it_to_another_process() {
         old.worker.each(|flow| held = flow.up.held());
         assert!(client.said < UP - 1 && Instant::now() < until, "no large pipe was full");
     }
-    let flow = old.worker.take_out(usize::MAX).pop().unwrap();
+    let flow = old.worker.take_out(Batch::of(usize::MAX)).pop().unwrap();
     assert_eq!(flow.owed()[0].len(), held);
     assert!(held <= LARGE as usize);
     let mut new = Process::new(address);
@@ -241,7 +244,7 @@ fn a_pair_with_a_full_large_pipe_brings_all_of_it_to_another_process() {
 #[test]
 fn a_pair_that_could_not_leave_goes_on_where_it_was() {
     let (mut old, client, backend, address) = full_pair();
-    let flow = old.worker.take_out(usize::MAX).pop().unwrap();
+    let flow = old.worker.take_out(Batch::of(usize::MAX)).pop().unwrap();
     // The other process has its descriptors already, and is gone.
     let other = Process::new(address);
     drop(other.arrive(&flow));
@@ -254,7 +257,7 @@ fn a_pair_that_could_not_leave_goes_on_where_it_was() {
 #[test]
 fn no_more_is_taken_out_than_asked_for_and_nothing_but_pairs() {
     let (mut old, _client, _backend, _) = full_pair();
-    assert!(old.worker.take_out(0).is_empty());
+    assert!(old.worker.take_out(Batch::of(0)).is_empty());
     let front = TcpListener::bind("127.0.0.1:0").unwrap();
     let _connecting = TcpStream::connect(front.local_addr().unwrap()).unwrap();
     let (socket, peer) = front.accept().unwrap();
@@ -264,7 +267,7 @@ fn no_more_is_taken_out_than_asked_for_and_nothing_but_pairs() {
     let socket = OwnedFd::from(socket).into();
     old.worker.admit(Incoming { socket, peer: Some(peer), listener, permit, accepted: now() });
     assert_eq!((old.worker.connections(), old.worker.pairs()), (2, 1));
-    let taken = old.worker.take_out(usize::MAX);
+    let taken = old.worker.take_out(Batch::of(usize::MAX));
     assert_eq!((taken.len(), old.worker.connections()), (1, 1), "the connect has not been told to be complete");
 }
 
@@ -291,9 +294,11 @@ fn quiet_pairs_leave_together_and_busy_ones_a_few_at_a_time() {
     for slot in slots.iter().step_by(2) {
         old.worker.flows.at(*slot).unwrap().last_active = old.worker.now - QUIET_US;
     }
-    let taken: Vec<_> = [15, 100, 100, 3, 100].map(|most| old.worker.take_out(most).len()).into();
-    assert_eq!(taken, [15, 5, BUSY_MAX, 3, 1], "20 are quiet");
-    assert!(old.worker.take_out(100).is_empty());
+    let taken: Vec<_> = [15, 100, 100, 3, 100]
+        .map(|most| old.worker.take_out(Batch { quiet: most, busy: most.min(BUSY) }).len())
+        .into();
+    assert_eq!(taken, [15, 5, BUSY, 3, 1], "20 are quiet");
+    assert!(old.worker.take_out(Batch::of(100)).is_empty());
 }
 
 /// Bytes that are held travel with the pair, however long nothing has moved.
