@@ -151,7 +151,7 @@ fn scenario(seed: u64) -> Scenario {
     if greeting == ClientGreeting::None && random.one_in(4) {
         config.pools[0].proxy = Some(ProxyOut { version: ProxyVersion::V1, tlvs: Vec::new() });
     }
-    let bulky = random.one_in(16);
+    let bulky = random.one_in(8);
     let clients = 1 + random.below(if bulky { 4 } else { 20 });
     let connections_max = if random.one_in(4) { 1 + random.below(4) } else { usize::MAX };
     let per_source = (hostile && random.one_in(4)).then_some(3);
@@ -171,7 +171,7 @@ fn scenario(seed: u64) -> Scenario {
         removes_listener,
         bulky,
         room,
-        hands_over: random.one_in(2),
+        hands_over: random.one_in(2) || bulky,
         hostile,
     }
 }

@@ -26,7 +26,7 @@ const ACCEPTS_MAX: u32 = 16;
 /// wait, however busy the pairs are.
 const ACCEPT_EVERY_US: Micros = 250;
 
-/// Most accepts of a turn whose pairs have taken long.
+/// Most accepts of a turn in which pairs have taken long.
 const ACCEPTS_LONG_MAX: u32 = 64;
 
 /// Pause of accepting after a limit is reached or no descriptor is free; the next close of a connection ends it early.
