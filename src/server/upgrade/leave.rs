@@ -46,7 +46,7 @@ pub const LONGEST: Duration = FOR_READING
     .saturating_add(TAKE_MAX.saturating_mul(4));
 
 /// Pairs of one message: two descriptors each. Those that are busy wait for fewer others.
-const BATCH: Batch = Batch { quiet: 100, busy: 16 };
+const BATCH: Batch = Batch { quiet: 100, busy: 8 };
 
 /// Pairs that a round may leave behind: the round after it is made with accepting suspended.
 const FEW: usize = 20;
