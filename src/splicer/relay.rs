@@ -17,8 +17,19 @@ use crate::outcome::Ended;
 /// Number of rounds after which a fast connection gives way to others.
 const ROUNDS: u32 = 16;
 
-/// Bytes after which a direction gives way to others, however few rounds they took.
-const TURN_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes after which a direction gives way to others, however few rounds they took, if few others wait.
+const STEP_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The same if many others wait: more system calls move less, but each comes with an event anyway.
+const STEP_BYTES_MIN: u64 = 128 * 1024;
+
+/// Bytes that all directions of one turn share: some milliseconds, after which connections with little to say are served.
+const TURN_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How many bytes a direction may read in one step, in a turn that steps so many connections.
+pub fn step_bytes(connections: usize) -> u64 {
+    (TURN_BYTES / connections.max(1) as u64).clamp(STEP_BYTES_MIN, STEP_BYTES)
+}
 
 /// Smallest read that counts as bulk, in bytes.
 const BULK_BYTES: usize = 32 * 1024;
@@ -41,6 +52,8 @@ pub struct Tools<'a, O: Os> {
     pub pipes: &'a mut Pipes<O>,
     /// Buffer of the worker, for copying.
     pub scratch: &'a mut [u8],
+    /// Most bytes that a direction may read before it gives way to others.
+    pub step_bytes: u64,
     /// Bytes moved by splice, for the worker's counter.
     pub spliced: u64,
 }
@@ -231,7 +244,7 @@ impl<P> Direction<P> {
     }
 
     fn rounds<O: Os<Pipe = P>>(&mut self, from: &O::Socket, to: &O::Socket, tools: &mut Tools<'_, O>) -> Pumped {
-        let before = self.bytes;
+        let most = self.bytes + tools.step_bytes;
         for _ in 0..ROUNDS {
             if let Some(stop) = self.write_owed(to, tools) {
                 return stop;
@@ -240,11 +253,11 @@ impl<P> Direction<P> {
                 return Pumped::Idle;
             }
             let splices = self.splicing && !self.urgent;
-            let stop = if splices { self.splice(from, tools) } else { self.copy(from, to, tools) };
+            let stop = if splices { self.splice(from, most - self.bytes, tools) } else { self.copy(from, to, tools) };
             if let Some(stop) = stop {
                 return stop;
             }
-            if self.bytes - before >= TURN_BYTES {
+            if self.bytes >= most {
                 break;
             }
         }
@@ -333,8 +346,8 @@ impl<P> Direction<P> {
         None
     }
 
-    /// Fills the empty pipe once. After a short splice the socket may hold more, because a pipe also runs out of slots.
-    fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, tools: &mut Tools<'_, O>) -> Option<Pumped> {
+    /// Fills the empty pipe once, with so many bytes at most. After a short splice the socket may hold more, because a pipe also runs out of slots.
+    fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, most: u64, tools: &mut Tools<'_, O>) -> Option<Pumped> {
         let large = self.bulky && self.run >= COPY_BYTES as u32;
         if self.pipe.as_ref().is_some_and(|pipe| pipe.is_large() != large) {
             self.return_empty_pipe(tools);
@@ -346,7 +359,7 @@ impl<P> Direction<P> {
             (self.splicing, self.bulk) = (false, 0);
             return None;
         };
-        let answer = tools.os.splice_in(from, &pipe.ends, pipe.capacity as usize);
+        let answer = tools.os.splice_in(from, &pipe.ends, most.min(pipe.capacity.into()) as usize);
         if let Io::Moved(n) = answer {
             pipe.held = n as u32;
             self.blocked = false;

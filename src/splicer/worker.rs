@@ -6,19 +6,21 @@
 
 mod acceptor;
 mod moves;
+mod run_queue;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use self::acceptor::{AcceptTurns, Acceptor};
+use self::run_queue::RunQueue;
 use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::large_pipes::LargePipes;
 use super::os::{Event, Micros, Os};
 use super::pipe::{PipeLimits, Pipes};
 use super::preread::Preread;
-use super::relay::{COPY_BYTES, Tools};
+use super::relay::{COPY_BYTES, Tools, step_bytes};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Links, Wheel, WheelLink};
 use crate::access_log::{AccessLogSender, LogRecord, Message};
@@ -80,7 +82,7 @@ pub struct Worker<O: Os> {
     carried: Vec<Carried<O::Socket>>,
     flows: Slab<Flow<O>>,
     wheel: Wheel,
-    queue: VecDeque<u32>,
+    queue: RunQueue,
     expired: Vec<u32>,
     acceptors: BTreeMap<u32, Acceptor<O>>,
     turns: AcceptTurns,
@@ -88,6 +90,8 @@ pub struct Worker<O: Os> {
     /// Time at which free pipes are closed, unless one is used before.
     trim_at: Option<Micros>,
     scratch: Box<[u8]>,
+    /// Most bytes of a direction in one step of this turn.
+    step_bytes: u64,
     /// Boxes move from here into rows and back; without the box every row would be as large as a `Preread`.
     #[allow(clippy::vec_box, reason = "the box is what is kept")]
     spare: Vec<Box<Preread>>,
@@ -112,13 +116,14 @@ impl<O: Os> Worker<O> {
             carried: Vec::new(),
             flows: Slab::default(),
             wheel: Wheel::new(now),
-            queue: VecDeque::new(),
+            queue: RunQueue::default(),
             expired: Vec::new(),
             acceptors: BTreeMap::new(),
             turns: AcceptTurns::default(),
             pipes,
             trim_at: None,
             scratch: vec![0; COPY_BYTES].into(),
+            step_bytes: step_bytes(1),
             spare: Vec::new(),
             shared,
             access_log,
@@ -251,30 +256,6 @@ impl<O: Os> Worker<O> {
         self.trim_at = None;
     }
 
-    fn note(&mut self, event: &Event) {
-        match self.flows.find(event.token) {
-            Some(flow) => {
-                flow.event(event);
-                if !std::mem::replace(&mut flow.queued, true) {
-                    self.queue.push_back(event.token.slot());
-                }
-            }
-            None => self.counters().stale_events.add(1),
-        }
-    }
-
-    /// Steps each row of the run queue once, and returns how many of them were established pairs.
-    fn step_queued(&mut self) -> usize {
-        let mut pairs = 0;
-        for _ in 0..self.queue.len() {
-            if let Some(slot) = self.queue.pop_front() {
-                pairs += usize::from(self.flows.at(slot).is_some_and(|flow| flow.is_pair()));
-                self.step(slot);
-            }
-        }
-        pairs
-    }
-
     fn step(&mut self, slot: u32) {
         if let Some(flow) = self.flows.at(slot) {
             flow.queued = false;
@@ -301,11 +282,7 @@ impl<O: Os> Worker<O> {
             Ok(Verdict::Wait) => self.arm(slot),
             Ok(Verdict::Again) => {
                 self.arm(slot);
-                if let Some(flow) = self.flows.at(slot)
-                    && !std::mem::replace(&mut flow.queued, true)
-                {
-                    self.queue.push_back(slot);
-                }
+                self.enqueue(slot);
             }
             Ok(Verdict::HandOver) => self.carry(slot),
             Ok(Verdict::End(ended)) => self.end(slot, ended),
@@ -418,9 +395,9 @@ impl<O: Os> Worker<O> {
     }
 
     fn split(&mut self, token: Token) -> (&mut Slab<Flow<O>>, Step<'_, O>) {
-        let tools = Tools { os: &mut self.os, pipes: &mut self.pipes, scratch: &mut self.scratch, spliced: 0 };
+        let (pipes, scratch, step_bytes) = (&mut self.pipes, &mut self.scratch, self.step_bytes);
         let step = Step {
-            tools,
+            tools: Tools { os: &mut self.os, pipes, scratch, step_bytes, spliced: 0 },
             now: self.now,
             token,
             worker: self.index,

@@ -29,6 +29,8 @@ struct Rig {
     pipes: Pipes<SimOs>,
     scratch: Vec<u8>,
     way: Direction<SimPipe>,
+    /// Most bytes that the direction may read in one step.
+    step_bytes: u64,
     heard: usize,
 }
 
@@ -49,12 +51,24 @@ impl Rig {
         let places = Arc::new(LargePipes::new(LARGE as u32, places));
         let pipes = Pipes::at_most(8, Arc::clone(&places));
         let way = Direction { readable: true, ..Direction::writable() };
-        Self { kernel, os, from, to, places, pipes, scratch: vec![0; COPY_BYTES], way, heard: 0 }
+        Self {
+            kernel,
+            os,
+            from,
+            to,
+            places,
+            pipes,
+            scratch: vec![0; COPY_BYTES],
+            step_bytes: STEP_BYTES,
+            way,
+            heard: 0,
+        }
     }
 
     fn pump(&mut self) -> Pumped {
         self.kernel.borrow_mut().next_turn();
-        let mut tools = Tools { os: &mut self.os, pipes: &mut self.pipes, scratch: &mut self.scratch, spliced: 0 };
+        let (pipes, scratch, step_bytes) = (&mut self.pipes, &mut self.scratch, self.step_bytes);
+        let mut tools = Tools { os: &mut self.os, pipes, scratch, step_bytes, spliced: 0 };
         self.way.pump(&self.from, &self.to, &mut tools)
     }
 
@@ -87,7 +101,7 @@ fn a_receiver_that_takes_all_is_served_by_a_large_pipe_that_others_may_have_betw
             let before = rig.way.bytes;
             let pumped = rig.pump();
             assert_eq!((rig.pipes.in_use(), rig.way.held()), (0, 0), "seed {seed}: a receiver with room keeps no pipe");
-            assert!(rig.way.bytes - before < TURN_BYTES + LARGE as u64, "seed {seed}: others wait for their turn");
+            assert!(rig.way.bytes - before < STEP_BYTES + COPY_BYTES as u64, "seed {seed}: others wait for their turn");
             if pumped == Pumped::Idle {
                 break;
             }
@@ -97,6 +111,26 @@ fn a_receiver_that_takes_all_is_served_by_a_large_pipe_that_others_may_have_betw
         large += rig.pipes.large();
     }
     assert!(large >= SEEDS as usize / 2, "a large pipe was used in {large} of {SEEDS} worlds");
+}
+
+#[test]
+fn the_more_connections_wait_for_their_turn_the_less_each_reads_in_it() {
+    assert_eq!([0, 1, 4, 8, 128, 10_000].map(step_bytes), [4 << 20, 4 << 20, 4 << 20, 2 << 20, 128 << 10, 128 << 10]);
+    let mut large = 0;
+    for seed in 0..SEEDS {
+        let mut rig = Rig::new(seed, STREAM, 1);
+        while rig.heard < STREAM {
+            rig.step_bytes = step_bytes(if rig.is_large() { 1 } else { 1 << (rig.heard % 9) });
+            let before = rig.way.bytes;
+            let pumped = rig.pump();
+            assert!(rig.way.bytes - before < rig.step_bytes + COPY_BYTES as u64, "seed {seed}");
+            large += rig.pipes.large();
+            if pumped == Pumped::Idle {
+                rig.hear(STREAM);
+            }
+        }
+    }
+    assert!(large > 0);
 }
 
 #[test]
@@ -153,7 +187,8 @@ fn bytes_out_of_a_large_pipe_keep_a_place_until_they_are_taken() {
         moved += 1;
         let places = Arc::new(LargePipes::new(LARGE as u32, 1));
         let mut there: Pipes<SimOs> = Pipes::at_most(8, Arc::clone(&places));
-        let mut tools = Tools { os: &mut rig.os, pipes: &mut rig.pipes, scratch: &mut rig.scratch, spliced: 0 };
+        let (pipes, scratch, step_bytes) = (&mut rig.pipes, &mut rig.scratch, rig.step_bytes);
+        let mut tools = Tools { os: &mut rig.os, pipes, scratch, step_bytes, spliced: 0 };
         rig.way.empty_pipe(&mut tools).unwrap();
         assert_eq!((rig.way.held(), rig.pipes.in_use(), rig.pipes.large()), (held, 0, 0));
         assert_eq!(rig.places.held(), 1, "the bytes have the place of the pipe");

@@ -14,6 +14,7 @@ use crate::splicer::sim::kernel::{Id, Kernel, Traced};
 use crate::splicer::sim::os::SimOs;
 use crate::splicer::sim::socket::PeerRead;
 use crate::splicer::worker::WorkerShared;
+use crate::splicer::worker::run_queue::OTHERS_MAX;
 
 const PAIRS: usize = 20;
 
@@ -112,6 +113,41 @@ fn pairs_with_bytes_are_stepped_before_an_accept_and_wait_for_few_of_them() {
         }
     }
     assert!(busy >= 100 / ACCEPTS_MIN as usize / 2, "pairs had bytes in {busy} turns");
+}
+
+/// Backends that answer all at once make pairs of many connections in one batch of events.
+#[test]
+fn pairs_with_bytes_are_stepped_before_connections_that_become_pairs() {
+    let mut rig = Rig::new();
+    let pairs: Vec<_> = (0..PAIRS).map(|_| rig.pair().0).collect();
+    let mut others: Vec<_> = (0..200).map(|_| rig.dial()).collect();
+    while accepted(&rig.shared, 0) < (PAIRS + others.len()) as u64 {
+        rig.turn(&[]);
+    }
+    // So that the step in which they become pairs reads.
+    others.iter().for_each(|client| rig.say(*client));
+    (0..200).for_each(|_| drop(rig.turn(&[])));
+    let connecting = std::mem::take(&mut rig.kernel.borrow_mut().connecting);
+    for (backend, _) in connecting {
+        rig.kernel.borrow_mut().answer(backend, Ok(()));
+    }
+    let (mut most, mut busy) = (0, 0);
+    while !others.is_empty() {
+        pairs.iter().for_each(|client| rig.say(*client));
+        let (ready, trace) = rig.turn(&pairs);
+        let at = |client: &Id| trace.iter().position(|call| *call == Traced::Read(*client));
+        // From its first read on it is a pair itself.
+        let of_others: Vec<_> = others.iter().filter_map(at).collect();
+        others.retain(|client| at(client).is_none());
+        most = most.max(of_others.len());
+        let first = of_others.into_iter().min().unwrap_or(trace.len());
+        for client in &ready {
+            busy += 1;
+            assert!(at(client).is_some_and(|read| read < first), "a pair waited for a connection that is new");
+        }
+    }
+    assert_eq!(most, OTHERS_MAX, "steps of one turn");
+    assert!(busy >= 200 / OTHERS_MAX, "pairs had bytes in {busy} turns");
 }
 
 #[test]
