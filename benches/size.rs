@@ -1,10 +1,10 @@
 //! What a large configuration costs: `cargo bench --bench size`.
 //!
 //! Runs the program with n and 2n routes, certificates, pools, and backends in a ring, each backend unchecked, and prints
-//! the time of `sessile check`, of a start, of a reload and of two scrapes, the size of a scrape, the memory after them,
-//! and what the process costs while it idles. The last row of each table is the second by the first: 2 is linear growth.
-//! Times are of a process that has a machine for itself. `--test` takes few of each and measures nothing. Invariant: a
-//! figure counts only if the process gave the right response.
+//! the time of `sessile check`, of a start, of a reload and of two scrapes, the size of a scrape, the memory after the
+//! start and after the scrapes, and what the process costs while it idles. The last row of each table is the second by
+//! the first: 2 is linear growth. Times are of a process that has a machine for itself. `--test` takes few of each and
+//! measures nothing. Invariant: a figure counts only if the process gave the right response.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -35,7 +35,8 @@ const SIZES: [(Kind, usize); 4] =
 /// Enough to be sure that the bench itself works.
 const FEW: usize = 20;
 
-const COLUMNS: [&str; 8] = ["check ms", "start ms", "reload ms", "scrape ms", "again ms", "page KiB", "MiB", "idle %"];
+const COLUMNS: [&str; 9] =
+    ["check ms", "start ms", "MiB", "reload ms", "scrape ms", "again ms", "page KiB", "MiB after", "idle %"];
 
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
@@ -65,6 +66,7 @@ fn measure(kind: Kind, count: usize, is_test: bool) -> [f64; COLUMNS.len()] {
     let began = Instant::now();
     let process = Process::start(&file, dir.path().join("admin.sock"));
     let start_ms = ms(began);
+    let memory = process.memory_mib();
 
     let began = Instant::now();
     assert!(process.ask("POST", "/reload").contains("\"accepted\":true"), "{kind:?} {count}: the reload is accepted");
@@ -77,9 +79,10 @@ fn measure(kind: Kind, count: usize, is_test: bool) -> [f64; COLUMNS.len()] {
         (ms(began), page.len())
     });
     assert!(scrapes[0].1 > backends(kind, count) * 100, "every backend is on the page");
-    let memory = process.memory_mib();
+    let after = process.memory_mib();
     let idle = if is_test { 0.0 } else { process.idle_percent() };
-    [check_ms, start_ms, reload_ms, scrapes[0].0, scrapes[1].0, scrapes[1].1 as f64 / 1_024.0, memory, idle]
+    let page_kib = scrapes[1].1 as f64 / 1_024.0;
+    [check_ms, start_ms, memory, reload_ms, scrapes[0].0, scrapes[1].0, page_kib, after, idle]
 }
 
 fn backends(kind: Kind, count: usize) -> usize {

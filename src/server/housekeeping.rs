@@ -22,6 +22,9 @@ const CLOSE_OVER: Duration = Duration::from_secs(60);
 /// How often the state of backends is looked at while no backend is closing.
 const TICK: Duration = Duration::from_millis(500);
 
+/// The same for each pool: thousands of pools are looked at so much less often that it costs a thousandth of a core.
+const TICK_PER_POOL: Duration = Duration::from_micros(500);
+
 /// How often drains by command are looked at: they are named after an hour.
 const DRAINS_TICK: Duration = Duration::from_secs(60);
 
@@ -43,7 +46,9 @@ impl Server {
         let mut closing: Vec<Closing> = Vec::new();
         let (mut sweeper, mut drains_watched) = (Sweeper::default(), Instant::now());
         loop {
-            tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
+            let pools = self.current.load().pools.len() as u32;
+            let tick = if closing.is_empty() { TICK.max(TICK_PER_POOL * pools) } else { CLOSING_TICK };
+            tokio::time::sleep(tick).await;
             let snapshot = self.current.load_full();
             self.watch_alarms(&snapshot);
             sweeper.step(&snapshot, clock::now_ms());

@@ -140,11 +140,11 @@ impl Termination {
 
     /// Like [`Termination::changes`], with the names and dates of certificates that were added, removed or replaced.
     pub fn changes_in_full(&self, previous: &Self, now_s: u64) -> Vec<String> {
-        let old = |file: &str| previous.certificates.iter().find(|old| old.file == file);
+        let (new, old) = (by_file(&self.certificates), by_file(&previous.certificates));
         let mut changes = Vec::new();
         for certificate in &self.certificates {
             let file = &certificate.file;
-            match old(file) {
+            match old.get(file.as_str()) {
                 None => changes.push(format!("certificate \"{file}\" added: {}", certificate.summary(now_s))),
                 Some(old) if !old.is_same(certificate) => changes.push(format!(
                     "certificate \"{file}\" changed: {} (before: {})",
@@ -154,13 +154,12 @@ impl Termination {
                 Some(_) => {}
             }
         }
-        let stays = |file: &str| self.certificates.iter().any(|new| new.file == file);
-        let gone = previous.certificates.iter().filter(|old| !stays(&old.file));
+        let gone = previous.certificates.iter().filter(|old| !new.contains_key(old.file.as_str()));
         changes.extend(gone.map(|old| format!("certificate \"{}\" removed: {}", old.file, old.summary(now_s))));
         // A certificate of two listeners is reported once.
         let mut seen = AHashSet::new();
         changes.retain(|line| seen.insert(line.clone()));
-        let is_certificate = |path: &Path| self.certificates.iter().any(|new| Path::new(&new.file) == path);
+        let is_certificate = |path: &Path| path.to_str().is_some_and(|path| new.contains_key(path));
         let files = self.files.changed_since(&previous.files).filter(|path| !is_certificate(path));
         changes.extend(files.map(|path| format!("file \"{}\" changed", path.display())));
         changes
@@ -176,6 +175,11 @@ impl Termination {
         };
         self.tables.iter().zip(&self.certificates).flat_map(of_one).chain(self.warnings.iter().cloned()).collect()
     }
+}
+
+/// The first certificate of each file.
+fn by_file(certificates: &[Arc<ServerCertificate>]) -> AHashMap<&str, &Arc<ServerCertificate>> {
+    certificates.iter().rev().map(|certificate| (certificate.file.as_str(), certificate)).collect()
 }
 
 impl Default for Termination {

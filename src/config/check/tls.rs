@@ -3,6 +3,8 @@
 //! Which pools a terminated route may reach is checked in `reach.rs`. Reads no file. Invariant: exactly one certificate
 //! of a listener is the default.
 
+use std::collections::HashMap;
+
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value;
@@ -33,15 +35,17 @@ pub(super) fn rules(top: &Section<'_>) -> TlsRules {
 pub(super) fn certificates(listener: &Section<'_>) -> Vec<Certificate> {
     let sections = listener.children("certificate", &keys::CERTIFICATE);
     let mut certificates: Vec<Certificate> = Vec::new();
+    // Thousands are common: the number of the first with each file.
+    let mut files = HashMap::new();
     let mut default = None;
     for (index, section) in sections.iter().enumerate() {
         let cert = section.required("cert", value::file).unwrap_or_default();
         // A key that cannot be read is not replaced: the certificate's file may have none.
         let key = section.read("key", value::file);
         let key = key.unwrap_or_else(|| if section.has("key") { Default::default() } else { cert.clone() });
-        let same = |earlier: &Certificate| earlier.cert == cert && !cert.as_os_str().is_empty();
-        if let Some(earlier) = certificates.iter().position(same) {
-            let why = format!("cert \"{}\" is already the file of certificate #{}", cert.display(), earlier + 1);
+        let first = *files.entry(cert.clone()).or_insert(index);
+        if first != index && !cert.as_os_str().is_empty() {
+            let why = format!("cert \"{}\" is already the file of certificate #{}", cert.display(), first + 1);
             section.error("cert", Bad::new(why));
         }
         if section.read("default", value::boolean).unwrap_or(false)
