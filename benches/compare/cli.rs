@@ -47,8 +47,8 @@ struct Arguments {
     /// Keep every round as JSON, in this file or as one file a scenario in this folder; with --off as S1-off.json.
     #[arg(long, value_name = "FILE.json|FOLDER")]
     out: Option<PathBuf>,
-    /// Count system calls per unit in S1, S2, S3f (per MiB over one connection), S5a, S5b, S5r, S5w and S6, after the
-    /// first round.
+    /// Count system calls per unit in S1, S2, S3f and S3u (per MiB over one connection), S5a, S5b, S5r, S5w and S6, after
+    /// the first round.
     #[arg(long)]
     strace: bool,
     /// One short round of everything, to see that it works. Without `--bench`, of sessile alone.

@@ -33,19 +33,27 @@ pub fn files(turn: &Turn<'_>) -> Result<Sample> {
         let mut download = Download::open(front, "/file", connections)?;
         rate_and_cost(turn, |time| download.run(time))
     })?;
-    let calls = if turn.count_calls { count(turn)? } else { Calls::new() };
+    let calls = count(turn, || {
+        let mut download = Download::open(front, "/file", 1)?;
+        Ok(move |time| download.run(time))
+    })?;
     Ok(Sample { calls, ..sample })
 }
 
 /// S3u.
 pub fn uploads(turn: &Turn<'_>) -> Result<Sample> {
     let front = turn.proxy.front(Service::Files)?;
-    one_and_eight(|connections| {
+    let sample = one_and_eight(|connections| {
         let mut upload = Upload::open(front, connections, turn.scale.upload)?;
         let figures = rate_and_cost(turn, |time| upload.run(time))?;
         upload.finish()?;
         Ok(figures)
-    })
+    })?;
+    let calls = count(turn, || {
+        let mut upload = Upload::open(front, 1, turn.scale.upload)?;
+        Ok(move |time| upload.run(time))
+    })?;
+    Ok(Sample { calls, ..sample })
 }
 
 fn one_and_eight(through: impl Fn(usize) -> Result<[f64; 2]>) -> Result<Sample> {
@@ -69,11 +77,17 @@ pub fn rate_and_cost(
     Ok([bytes * 8.0 / 1e9 / elapsed.as_secs_f64(), cpu.total.as_secs_f64() / (bytes / f64::from(1 << 30))])
 }
 
-/// System calls per MiB of one download.
-fn count(turn: &Turn<'_>) -> Result<Calls> {
-    let mut download = Download::open(turn.proxy.front(Service::Files)?, "/file", 1)?;
-    download.run(turn.scale.warm_up)?;
+/// System calls per MiB of bytes that go on, if they are to be counted.
+fn count<R: FnMut(Duration) -> io::Result<(u64, Duration)>>(
+    turn: &Turn<'_>,
+    begin: impl FnOnce() -> Result<R>,
+) -> Result<Calls> {
+    if !turn.count_calls {
+        return Ok(Calls::new());
+    }
+    let mut run = begin()?;
+    run(turn.scale.warm_up)?;
     let count = Count::begin(&turn.proxy.family(), turn.proxy.folder())?;
-    let (bytes, _) = download.run(turn.scale.window)?;
+    let (bytes, _) = run(turn.scale.window)?;
     count.end(bytes >> 20)
 }
