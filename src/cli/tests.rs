@@ -57,6 +57,8 @@ fn commands_are_understood() {
         "sessile certs dev --dir d --name a --name b --json",
         "sessile demo",
         "sessile demo --once",
+        "sessile demo --backends",
+        "sessile demo --backends -c f.toml --config g.toml",
         "sessile completions zsh",
         "sessile man",
         "sessile man explain",
@@ -70,6 +72,8 @@ fn commands_are_understood() {
         "sessile explain --client ::1",
         "sessile reload --socket s --config f",
         "sessile completions tea",
+        "sessile demo --config f.toml",
+        "sessile demo --backends --once",
     ] {
         assert!(parse(line).unwrap_err().use_stderr(), "{line}");
     }

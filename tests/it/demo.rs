@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::support::backend::listener;
+use crate::support::http;
+use crate::support::program::free_address;
 
 /// Starts it with a folder of its own for temporary files.
 fn demo(temporary: &Path) -> Command {
@@ -79,6 +83,50 @@ fn a_reader_that_goes_away_ends_the_demo_without_a_word() {
     let output = demo.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert!(is_empty(temporary.path()));
+}
+
+#[test]
+fn backends_alone_serve_until_ctrl_c_and_leave_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, tcp) = (folder.path().join("run/a.sock"), free_address());
+    let file = backends_of(folder.path(), &["10.0.0.1:80", &format!("unix:{}", socket.display()), &tcp.to_string()]);
+    let mut demo = demo(folder.path()).args(["--backends", "-c"]).arg(file).current_dir(&folder).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap());
+    let refused = read_until(&mut lines, "not started: ");
+    assert_eq!(refused, "not started: pool \"p\": backend \"b0\": 10.0.0.1:80 is not a loopback address\n");
+    read_until(&mut lines, "No client trusts their certificates");
+    read_until(&mut lines, "2 backends, serving until Ctrl-C.");
+    let over_unix = http::unix_get(&socket, "/").unwrap();
+    let over_tcp = http::exchange(TcpStream::connect(tcp).unwrap(), "GET", "/").unwrap();
+    assert_eq!(
+        [over_unix, over_tcp],
+        ["b1", "b2"].map(|name| (200, format!("backend {name}, answer 1 since it started\n")))
+    );
+    assert_eq!(end(&mut demo, Signal::INT), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn without_an_address_of_this_machine_there_are_no_backends() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = backends_of(folder.path(), &["192.0.2.1:80"]);
+    let output = demo(folder.path()).args(["--backends", "-c"]).arg(file).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(64), &b""[..]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let refused =
+        "sessile: demo: no backend was started\npool \"p\": backend \"b0\": 192.0.2.1:80 is not a loopback address";
+    assert!(said.starts_with(refused), "{said}");
+}
+
+/// A configuration with these backends.
+fn backends_of(folder: &Path, addresses: &[&str]) -> PathBuf {
+    let backends =
+        addresses.iter().enumerate().map(|(n, address)| format!("{{ name = \"b{n}\", address = \"{address}\" }}"));
+    let backends: Vec<_> = backends.collect();
+    let text = listener("p", "") + &format!("[[pool]]\nname = \"p\"\nbackend = [{}]\n", backends.join(", "));
+    let file = folder.join("sessile.toml");
+    std::fs::write(&file, text).unwrap();
+    file
 }
 
 fn read_until(lines: &mut BufReader<ChildStdout>, begins: &str) -> String {

@@ -4,8 +4,8 @@
 //! is never replaced, and a found authority outlives every certificate that it signs now.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData, SignatureAlgorithm,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SignatureAlgorithm,
 };
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::X509Certificate;
@@ -29,7 +29,7 @@ const EARLY_DAYS: i64 = 1;
 const DAY_S: i64 = 86_400;
 
 /// Key and name that sign certificates.
-pub(super) struct Authority {
+pub(in crate::cli) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Certificate of the authority, which completes the chain of those that it signs.
     pem: String,
@@ -67,6 +67,13 @@ impl Authority {
 
     /// Makes a new authority and writes its files.
     pub(super) fn make(files: &Made) -> Result<Self, CommandError> {
+        let made = Self::unsaved()?;
+        write(files, &made.pem, made.issuer.key())?;
+        Ok(made)
+    }
+
+    /// Makes a new authority that ends with this process.
+    pub(in crate::cli) fn unsaved() -> Result<Self, CommandError> {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, AUTHORITY);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -74,8 +81,13 @@ impl Authority {
         set_validity(&mut params, AUTHORITY_DAYS);
         let key = KeyPair::generate().map_err(|error| internal(&error))?;
         let certificate = params.self_signed(&key).map_err(|error| internal(&error))?;
-        write(files, &certificate.pem(), &key)?;
         Ok(Self { issuer: Issuer::new(params, key), pem: certificate.pem() })
+    }
+
+    /// Certificate of the authority.
+    #[cfg(test)]
+    pub(in crate::cli) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// Makes a key, signs a certificate for the names in `files`, and writes both; that of a server with its chain.
@@ -86,16 +98,28 @@ impl Authority {
         usage: ExtendedKeyUsagePurpose,
         algorithm: &'static SignatureAlgorithm,
     ) -> Result<(), CommandError> {
-        let mut params = CertificateParams::new(files.names.clone()).map_err(|error| internal(&error))?;
+        let chain = if usage == ExtendedKeyUsagePurpose::ServerAuth { &*self.pem } else { "" };
+        let (certificate, key) = self.sign(files.names.clone(), common_name, usage, algorithm)?;
+        write(files, &(certificate.pem() + chain), &key)
+    }
+
+    /// Makes a key, and signs a certificate for these names.
+    pub(in crate::cli) fn sign(
+        &self,
+        names: Vec<String>,
+        common_name: &str,
+        usage: ExtendedKeyUsagePurpose,
+        algorithm: &'static SignatureAlgorithm,
+    ) -> Result<(Certificate, KeyPair), CommandError> {
+        let mut params = CertificateParams::new(names).map_err(|error| internal(&error))?;
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let chain = if usage == ExtendedKeyUsagePurpose::ServerAuth { &*self.pem } else { "" };
         params.insert_extended_key_usage(usage);
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, CERTIFICATE_DAYS);
         let key = KeyPair::generate_for(algorithm).map_err(|error| internal(&error))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(|error| internal(&error))?;
-        write(files, &(certificate.pem() + chain), &key)
+        Ok((certificate, key))
     }
 }
 

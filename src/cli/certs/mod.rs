@@ -4,13 +4,13 @@
 //! file that this command did not make is never replaced; an authority of an earlier run is used again, so that clients
 //! need to be configured once; keys are readable by their owner only.
 
-mod authority;
+pub(super) mod authority;
 mod files;
 
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::{ExtendedKeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use serde::Serialize;
@@ -22,6 +22,10 @@ use crate::server_name::NamePattern;
 
 /// Files of one key each: for cookies, for session tickets, for hashes in a shared store, and the store's password.
 const SECRETS: [&str; 4] = ["dev-cookie.keys", "dev-ticket.keys", "dev-store.secret", "dev-store.password"];
+/// Folder of the files, unless the command line names another one.
+pub(super) const DEV_FOLDER: &str = "certs";
+/// Name of the authority's files.
+const CA: &str = "dev-ca";
 
 /// Arguments of `sessile certs`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +43,7 @@ enum CertificateKind {
 #[derive(Debug, clap::Args)]
 struct Dev {
     /// The folder to write to.
-    #[arg(long, value_name = "FOLDER", default_value = "certs")]
+    #[arg(long, value_name = "FOLDER", default_value = DEV_FOLDER)]
     dir: PathBuf,
     /// A host name or address for the server's certificate; may be given several times.
     #[arg(long = "name", value_name = "NAME", default_values = ["localhost", "127.0.0.1", "::1"])]
@@ -73,6 +77,19 @@ struct CertificateReport {
     store_password: PathBuf,
 }
 
+impl Made {
+    /// The files of this name in a folder.
+    fn of(folder: &Path, name: &str) -> Self {
+        let file = |end: &str| folder.join(format!("{name}{end}"));
+        Self { cert: file(".pem"), key: file("-key.pem"), names: Vec::new() }
+    }
+}
+
+/// The authority that an earlier `certs dev` has made in this folder; `None`: there is none, or it ends soon.
+pub(super) fn dev_authority(folder: &Path) -> Result<Option<Authority>, CommandError> {
+    Authority::find(&Made::of(folder, CA))
+}
+
 impl Certs {
     /// Makes the files and prints a report; the exit code is 0.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
@@ -93,11 +110,8 @@ impl Dev {
             return Err(CommandError::Usage(format!("--name {name}: neither a host name nor an address")));
         }
         fs::create_dir_all(&self.dir).map_err(|error| cannot(&self.dir, &error))?;
-        let [authority, server, server_rsa, client] = ["dev-ca", "dev", "dev-rsa", "dev-client"].map(|name| Made {
-            cert: self.dir.join(format!("{name}.pem")),
-            key: self.dir.join(format!("{name}-key.pem")),
-            names: Vec::new(),
-        });
+        let [authority, server, server_rsa, client] =
+            [CA, "dev", "dev-rsa", "dev-client"].map(|name| Made::of(&self.dir, name));
         let found = Authority::find(&authority)?;
         // All existing files are checked before the first one is written.
         for made in [&server, &server_rsa, &client] {
@@ -170,7 +184,6 @@ fn print(out: &mut impl Write, report: &CertificateReport) -> Result<(), Command
 mod tests {
     use std::io;
     use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
 
     use clap::Parser;
 

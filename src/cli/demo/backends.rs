@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 const BACKLOG: i32 = 1024;
 
-/// Response of a backend to `GET /`.
+/// Response of a backend to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DemoAnswer {
     /// Name of the backend.
@@ -91,12 +91,10 @@ impl DemoBackend {
 
     /// Starts a killed backend at its old address, with empty memory.
     pub(super) fn revive(&mut self) -> io::Result<()> {
-        let socket = bind(self.address)?;
-        socket.listen(BACKLOG)?;
-        socket.set_nonblocking(true)?;
+        let listener = listen(self.address)?;
         let (end, ended) = oneshot::channel();
         let (name, application) = (self.name, Arc::clone(&self.application));
-        let server = move || serve(|| application(name), socket.into(), ended);
+        let server = move || serve(|| application(name), listener, ended);
         let thread = thread::Builder::new().name(format!("backend {name}")).spawn(server);
         self.running = Some(RunningBackend { end, thread: thread? });
         Ok(())
@@ -123,8 +121,24 @@ impl Drop for DemoBackend {
     }
 }
 
+/// Listens at an address, for a runtime.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(address)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// 32 random bytes as hexadecimal digits.
+pub(super) fn random() -> String {
+    let mut bytes = [0; 32];
+    // Without random bytes all users have the same session, and the demo reports broken promises.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
+}
+
 /// Binds with SO_REUSEADDR: two sockets may share the address as long as at most one of them listens.
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
@@ -145,25 +159,26 @@ fn serve(application: impl FnOnce() -> Router, listener: TcpListener, ended: one
 /// State of a backend: its name and its counter.
 #[derive(Debug)]
 struct Memory {
-    name: &'static str,
+    name: String,
     responses: AtomicU64,
 }
 
-fn application(name: &'static str) -> Router {
+/// An echo at `/ws`, `ok` at `/healthz`, and a [`DemoAnswer`] at every other path.
+pub(super) fn application(name: &str) -> Router {
     Router::new()
-        .route("/", get(hello))
         .route("/ws", get(upgrade))
         .route("/healthz", get(|| async { "ok\n" })) // not counted
-        .with_state(Arc::new(Memory { name, responses: AtomicU64::new(0) }))
+        .fallback(hello)
+        .with_state(Arc::new(Memory { name: name.to_owned(), responses: AtomicU64::new(0) }))
 }
 
 async fn hello(State(memory): State<Arc<Memory>>) -> String {
     let count = memory.responses.fetch_add(1, Relaxed) + 1;
-    format!("{}\n", DemoAnswer { backend: memory.name.to_owned(), count })
+    format!("{}\n", DemoAnswer { backend: memory.name.clone(), count })
 }
 
 async fn upgrade(State(memory): State<Arc<Memory>>, upgrade: WebSocketUpgrade) -> Response {
-    upgrade.on_upgrade(|socket| async move { drop(echo(socket, memory.name).await) })
+    upgrade.on_upgrade(|socket| async move { drop(echo(socket, &memory.name).await) })
 }
 
 /// Sends the backend's name, then echoes every message until the client closes.

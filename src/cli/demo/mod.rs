@@ -1,11 +1,11 @@
-//! `sessile demo`: three backends, the balancer and 200 clients, on this machine, in a few seconds.
+//! `sessile demo`: three backends, the balancer and 200 clients, on this machine, in a few seconds; or backends alone.
 //!
 //! The balancer is this binary as a child process, with a file, an admin socket and reloads; no rule of it is repeated
 //! here. Invariants: at any end of the demo its processes end and its files are removed; the exit code is 0 only if
 //! every promise was kept.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,7 @@ mod findings;
 mod report;
 mod scenarios;
 mod stage;
+mod stand_ins;
 mod ways;
 mod websocket;
 
@@ -35,16 +36,27 @@ pub(super) struct Demo {
     /// Exit after the scenarios instead of serving until Ctrl-C.
     #[arg(long)]
     once: bool,
+    /// Start only backends, at the loopback addresses that configuration files name, and serve until Ctrl-C.
+    #[arg(long, conflicts_with = "once")]
+    backends: bool,
+    /// A configuration file with backends to start; may be given several times [default: the examples].
+    #[arg(short, long, value_name = "FILE", requires = "backends")]
+    config: Vec<PathBuf>,
 }
 
 impl Demo {
-    /// Runs all scenarios and prints them.
+    /// Runs all scenarios and prints them; or starts backends alone.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let failure = |error| CommandError::Internal(format!("demo: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failure)?;
         runtime.block_on(async {
             // Before anything starts: from here on a signal drops the future, which stops all processes.
             let mut signals = DemoSignals::new().map_err(failure)?;
+            if self.backends {
+                let _stand_ins = stand_ins::start(&self.config, out)?;
+                signals.any().await;
+                return Ok(0);
+            }
             tokio::select! {
                 biased;
                 () = signals.any() => Ok(EXIT_INTERRUPTED),

@@ -10,7 +10,7 @@ use super::service;
 use super::sessions::SharedSessions;
 use super::{WAYS, Way};
 use crate::cli::CommandError;
-use crate::cli::demo::backends::{Application, DemoBackend};
+use crate::cli::demo::backends::{self, Application, DemoBackend};
 use crate::cli::demo::balancer::{Balancer, Folder};
 use crate::cli::demo::configuration;
 use crate::cli::demo::stage::{self, FIRST};
@@ -33,7 +33,7 @@ impl Fleet {
     pub(super) async fn start() -> Result<Self, CommandError> {
         let local = |error| CommandError::Internal(format!("demo: {error}"));
         let folder = Folder::new().map_err(local)?;
-        std::fs::write(folder.file(KEYS), format!("{}\n", service::random())).map_err(local)?;
+        std::fs::write(folder.file(KEYS), format!("{}\n", backends::random())).map_err(local)?;
         let shared = SharedSessions::start(&folder.file("redis.sock")).await?;
         let sessions = shared.clone();
         let application: Application = Arc::new(move |name| service::application(name, sessions.clone()));

@@ -13,6 +13,7 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::get;
 
 use super::sessions::SharedSessions;
+use crate::cli::demo::backends::random;
 
 /// Name of the application's cookie.
 pub(super) const COOKIE_NAME: &str = "SID";
@@ -34,14 +35,6 @@ pub(super) fn application(name: &'static str, shared: SharedSessions) -> Router 
         .route("/shared/account", get(shared_account))
         .route("/healthz", get(|| async { "ok\n" }))
         .with_state(AppProcess { name, own: Arc::default(), shared })
-}
-
-/// 32 random bytes as hexadecimal digits.
-pub(super) fn random() -> String {
-    let mut bytes = [0; 32];
-    // Without random bytes all users have the same session, and the demo reports broken promises.
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    data_encoding::HEXLOWER.encode(&bytes)
 }
 
 async fn login(State(process): State<AppProcess>, Path(user): Path<String>) -> Response {
