@@ -184,12 +184,9 @@ impl Server {
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
     async fn send_state(&self, successor: &Successor, listen_sockets: &ListenSockets) -> Result<(), HandOverFailure> {
-        for (facts, sockets) in listen_sockets.inventory() {
-            for sockets in sockets.chunks(DESCRIPTORS_MAX) {
-                let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
-                let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-                successor.send(Kind::Addresses, &Addresses { addresses: vec![facts] }, &[], &descriptors).await?;
-            }
+        for (facts, sockets) in listen_sockets.inventory(DESCRIPTORS_MAX) {
+            let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            successor.send(Kind::Addresses, &Addresses { addresses: vec![facts] }, &[], &descriptors).await?;
         }
         let copied = self.lock_copy().and_then(|lock| Ok((lock, self.admin.copies()?)));
         let (lock, admin) = copied.map_err(|error| vec![format!("the lock and the admin sockets: {error}")])?;

@@ -177,17 +177,14 @@ impl Server {
             Err(error) => Err(format!("{what} cannot be queued for the next process: {error}")),
         };
         fits("greetings", queue.put(Kind::Hello as u16, &Hello::own(), &[], &[]))?;
-        for (facts, sockets) in listen_sockets.inventory() {
+        for (facts, sockets) in listen_sockets.inventory(DESCRIPTORS_MAX) {
             // The manager passes its own sockets to every process.
             if facts.bind.starts_with("systemd:") {
                 continue;
             }
-            for sockets in sockets.chunks(DESCRIPTORS_MAX) {
-                let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
-                let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-                let addresses = Addresses { addresses: vec![facts] };
-                fits("listening sockets", queue.put(Kind::Addresses as u16, &addresses, &[], &descriptors))?;
-            }
+            let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            let addresses = Addresses { addresses: vec![facts] };
+            fits("listening sockets", queue.put(Kind::Addresses as u16, &addresses, &[], &descriptors))?;
         }
         let secret = format!("{:032x}", u128::from_be_bytes(self.current.load().secret.bytes()));
         let state = State { secret, open: self.workers.open(), runtime: self.runtime_state(), ..State::default() };
