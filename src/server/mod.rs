@@ -13,6 +13,7 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+mod look;
 pub mod notify;
 mod own_files;
 mod pipes;

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::detached::FOR_READING;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::lock::InstanceLock;
+use crate::server::look::LOOK;
 use crate::server::notify::Notification;
 use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, lock_of, table_file};
@@ -53,9 +54,6 @@ const FEW: usize = 20;
 
 /// Most rounds before accepting is suspended, however many pairs come meanwhile.
 const ROUNDS: usize = 10;
-
-/// How often the rest is looked at after the commit.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Pairs of a worker that were sent and may not be the new process's.
 struct Unsettled {
