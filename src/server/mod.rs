@@ -42,7 +42,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
@@ -210,28 +209,19 @@ async fn take_over(predecessor: &mut Predecessor, begun: &mut Begun) -> Result<(
     let Begun { server, signals, keeps, .. } = begun;
     let has_ended = predecessor.has_ended();
     let mut taken = pin!(predecessor.take_over(server, std::mem::take(keeps)));
-    let mut is_told = false;
     loop {
         tokio::select! {
             // A commit that has come makes this process the one that serves, and the stop its own.
             biased;
-            taken = &mut taken => {
-                taken?;
-                break;
-            }
+            taken = &mut taken => return taken,
             () = stop_signal(&mut signals.stop) => {
                 if !has_ended && server.workers.open() == 0 {
                     return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
                 }
-                is_told = true;
+                server.handover.tell_stop();
             }
         }
     }
-    if is_told {
-        // Once more, to be obeyed by the process that serves.
-        let _ = kill_process(getpid(), Signal::TERM);
-    }
-    Ok(())
 }
 
 fn signals() -> Result<Signals, StartError> {
@@ -357,7 +347,8 @@ impl Server {
             tokio::spawn(Arc::clone(self).watch_predecessors()),
             tokio::spawn(Arc::clone(self).report()),
         ];
-        loop {
+        // The signal may have come while this process took over from another one.
+        while self.handover.told_at().is_none() {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
                 _ = signals.upgrade.recv() => self.spawn_upgrade(),
@@ -365,7 +356,6 @@ impl Server {
                 () = self.handover.left() => break,
                 () = stop_signal(&mut signals.stop) => {
                     self.handover.tell_stop();
-                    break;
                 }
             }
         }
