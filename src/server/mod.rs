@@ -52,6 +52,7 @@ use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
+use self::predecessors::Predecessors;
 use self::readings::Readings;
 use self::restart::RestartState;
 use self::signals::{Signals, stop_signal};
@@ -183,7 +184,8 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
             None => Predecessor::of_store(stored.unwrap_or_default()).await,
             started_by => started_by,
         };
-        let mut begun = start::begin(path, options, predecessor.as_mut(), (passed, signals)).await;
+        let beside = Beside { predecessor: predecessor.as_mut(), passed, signals };
+        let mut begun = start::begin(path, options, beside).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&mut begun, &predecessor) {
             predecessor.refuse(lines).await;
             lines.extend(predecessor.loss());
@@ -263,7 +265,8 @@ impl Server {
         read: ReadConfig,
         identity: Option<FileIdentity>,
         lock: Option<InstanceLock>,
-        Beside { predecessor, stopping, passed }: Beside<'_>,
+        Beside { predecessor, passed, .. }: Beside<'_>,
+        stopping: &Predecessors,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::files::{self, ReadConfig};
 use super::listen_sockets::ListenSockets;
-use super::look::wait_until;
 use super::{Server, in_force, lock_of};
 use crate::admin::ReloadVerdict;
 use crate::clock;
@@ -19,6 +18,9 @@ use crate::snapshot::Snapshot;
 
 /// How long a reload waits for an address that an earlier reload gave up: it stays bound until its backlog is served.
 const CLOSING_MAX: Duration = Duration::from_secs(1);
+
+/// How often a reload looks whether the address is free.
+const LOOK: Duration = Duration::from_millis(10);
 
 impl Server {
     /// Reads the file again and puts it in force if it is good. `max_move`: the highest share of a pool's clients that
@@ -56,7 +58,10 @@ impl Server {
         let read = self.read_again(max_move, &before).await?;
         let mut verdict = compare(&self.started_with, &before, &read);
         verdict.warnings.extend(listen_sockets.unnamed(&read.config));
-        wait_until(Instant::now() + CLOSING_MAX, async || !listen_sockets.closes(&read.config)).await;
+        let patience = Instant::now() + CLOSING_MAX;
+        while listen_sockets.closes(&read.config) && Instant::now() < patience {
+            tokio::time::sleep(LOOK).await;
+        }
         let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
