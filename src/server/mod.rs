@@ -13,6 +13,7 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+mod look;
 pub mod notify;
 mod own_files;
 mod pipes;
@@ -41,7 +42,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getpid, kill_process};
 use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
@@ -52,6 +52,7 @@ use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
+use self::predecessors::Predecessors;
 use self::readings::Readings;
 use self::restart::RestartState;
 use self::signals::{Signals, stop_signal};
@@ -183,7 +184,8 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
             None => Predecessor::of_store(stored.unwrap_or_default()).await,
             started_by => started_by,
         };
-        let mut begun = start::begin(path, options, predecessor.as_mut(), (passed, signals)).await;
+        let beside = Beside { predecessor: predecessor.as_mut(), passed, signals };
+        let mut begun = start::begin(path, options, beside).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&mut begun, &predecessor) {
             predecessor.refuse(lines).await;
             lines.extend(predecessor.loss());
@@ -209,28 +211,19 @@ async fn take_over(predecessor: &mut Predecessor, begun: &mut Begun) -> Result<(
     let Begun { server, signals, keeps, .. } = begun;
     let has_ended = predecessor.has_ended();
     let mut taken = pin!(predecessor.take_over(server, std::mem::take(keeps)));
-    let mut is_told = false;
     loop {
         tokio::select! {
             // A commit that has come makes this process the one that serves, and the stop its own.
             biased;
-            taken = &mut taken => {
-                taken?;
-                break;
-            }
+            taken = &mut taken => return taken,
             () = stop_signal(&mut signals.stop) => {
                 if !has_ended && server.workers.open() == 0 {
                     return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
                 }
-                is_told = true;
+                server.handover.tell_stop();
             }
         }
     }
-    if is_told {
-        // Once more, to be obeyed by the process that serves.
-        let _ = kill_process(getpid(), Signal::TERM);
-    }
-    Ok(())
 }
 
 fn signals() -> Result<Signals, StartError> {
@@ -272,7 +265,8 @@ impl Server {
         read: ReadConfig,
         identity: Option<FileIdentity>,
         lock: Option<InstanceLock>,
-        Beside { predecessor, stopping, passed }: Beside<'_>,
+        Beside { predecessor, passed, .. }: Beside<'_>,
+        stopping: &Predecessors,
     ) -> Result<(Arc<Self>, Prepared), StartError> {
         let process = read.config.process.clone();
         let cores = threads::cores();
@@ -356,7 +350,8 @@ impl Server {
             tokio::spawn(Arc::clone(self).watch_predecessors()),
             tokio::spawn(Arc::clone(self).report()),
         ];
-        loop {
+        // The signal may have come while this process took over from another one.
+        while self.handover.told_at().is_none() {
             tokio::select! {
                 _ = signals.reload.recv() => self.spawn_reload(),
                 _ = signals.upgrade.recv() => self.spawn_upgrade(),
@@ -364,7 +359,6 @@ impl Server {
                 () = self.handover.left() => break,
                 () = stop_signal(&mut signals.stop) => {
                     self.handover.tell_stop();
-                    break;
                 }
             }
         }

@@ -30,23 +30,18 @@ pub(super) struct Begun {
     pub(super) stopping: Predecessors,
 }
 
-/// Other processes that this one begins beside.
+/// What this process finds at its start.
 pub(super) struct Beside<'p> {
-    /// The one that this process follows by an upgrade.
+    /// The process that this one follows by an upgrade.
     pub(super) predecessor: Option<&'p mut Predecessor>,
-    /// Those that stop.
-    pub(super) stopping: &'p Predecessors,
     /// What the service manager has passed.
     pub(super) passed: PassedSockets,
+    /// The signals, if they are followed already.
+    pub(super) signals: Option<Signals>,
 }
 
 /// Reads the file and binds; nothing is accepted yet.
-pub(super) async fn begin(
-    path: &Path,
-    options: RunOptions,
-    mut predecessor: Option<&mut Predecessor>,
-    (passed, signals): (PassedSockets, Option<Signals>),
-) -> Result<Begun, StartError> {
+pub(super) async fn begin(path: &Path, options: RunOptions, mut beside: Beside<'_>) -> Result<Begun, StartError> {
     let file = path.to_owned();
     let read = move || (files::identity(&file), files::read(&file, None));
     let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
@@ -54,19 +49,18 @@ pub(super) async fn begin(
         Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
     };
     start_logging(&read.config);
-    let inherited = predecessor.as_mut().and_then(|predecessor| predecessor.lock.take());
+    let inherited = beside.predecessor.as_mut().and_then(|predecessor| predecessor.lock.take());
     let lock = InstanceLock::take_over(&read.config, inherited)?;
     // Before anything is bound, so that a signal during the start is not lost.
-    let signals = signals.map_or_else(super::signals, Ok)?;
+    let signals = beside.signals.take().map_or_else(super::signals, Ok)?;
     let admin = &read.config.process.admin;
-    let copies = predecessor.as_mut().map(|predecessor| predecessor.take_admin(admin)).unwrap_or_default();
+    let copies = beside.predecessor.as_mut().map(|predecessor| predecessor.take_admin(admin)).unwrap_or_default();
     let sockets = admin::Sockets::take_over(admin, copies).map_err(|error| StartError::unavailable("admin", error))?;
-    let stopping = match predecessor {
+    let stopping = match beside.predecessor {
         None => Predecessors::greet(&read.config),
         Some(_) => Predecessors::default(),
     };
-    let beside = Beside { predecessor, stopping: &stopping, passed };
-    let (server, first) = Server::new(path, options, read, identity, lock, beside)?;
+    let (server, first) = Server::new(path, options, read, identity, lock, beside, &stopping)?;
     let admin = &first.snapshot.config.process.admin;
     server.admin.note(&sockets, admin).map_err(|error| StartError::unavailable("admin", error))?;
     let keeps = server.listen_sockets.lock().await.kept_on();

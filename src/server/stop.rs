@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::Server;
+use super::look::{LOOK, wait_until};
 use crate::config;
 use crate::connection::Selection;
 use crate::outcome::Ended;
@@ -24,9 +25,6 @@ const LISTENERS_MIN: Duration = Duration::from_secs(1);
 /// How much longer the stop waits for processes before this one than for its own connections: they are told a moment
 /// later.
 const TAIL_RESERVE: Duration = Duration::from_secs(2);
-
-/// How often the stop looks whether the last connection has gone.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a stop may take.
 pub(super) fn longest(process: &config::Process) -> Duration {
@@ -62,12 +60,8 @@ impl Server {
         self.runtimes.begin_drain();
         let deadline = Instant::now() + process.stop_deadline;
         let listeners_deadline = deadline.max(Instant::now() + LISTENERS_MIN);
-        let before = |deadline| Instant::now() < deadline;
-        while (self.workers.acceptors() > 0 && before(listeners_deadline))
-            || ((self.workers.open() > 0 || self.handover.tails().are_left()) && before(deadline))
-        {
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_until(listeners_deadline, || async { self.workers.acceptors() == 0 }).await;
+        wait_until(deadline, || async { self.workers.open() == 0 && !self.handover.tails().are_left() }).await;
         self.close_spread().await;
         self.handover.tails().ended(tails_until).await;
         // They may have handed connections over until their end.

@@ -46,8 +46,8 @@ impl ListenSockets {
     }
 
     /// Every address with its sockets, for the process that follows; sockets from systemd also where no listener has
-    /// them.
-    pub fn inventory(&self) -> Vec<(AddressFacts, Vec<Arc<OwnedFd>>)> {
+    /// them. An address with more than `most` sockets comes in several parts.
+    pub fn inventory(&self, most: usize) -> Vec<(AddressFacts, Vec<Arc<OwnedFd>>)> {
         let facts = |bound: &Bound| {
             let sockets: Vec<_> = bound.sockets.iter().filter_map(Weak::upgrade).collect();
             let facts = AddressFacts {
@@ -55,8 +55,8 @@ impl ListenSockets {
                 listener: bound.owner.0.clone(),
                 index: bound.owner.1,
                 bind: bound.bind.to_string(),
-                sockets: sockets.len(),
                 file: bound.file.as_ref().map(UnixFile::identity),
+                ..AddressFacts::default()
             };
             (facts, sockets)
         };
@@ -68,10 +68,14 @@ impl ListenSockets {
         let first = u32::MAX - others.len() as u32;
         for ((name, socket), number) in others.into_iter().zip(first..) {
             let bind = Bind::Systemd(name.to_owned()).to_string();
-            let facts = AddressFacts { number, bind, sockets: 1, ..AddressFacts::default() };
+            let facts = AddressFacts { number, bind, ..AddressFacts::default() };
             all.push((facts, vec![Arc::clone(socket)]));
         }
-        all
+        let part = |facts: &AddressFacts, sockets: &[Arc<OwnedFd>]| {
+            (AddressFacts { sockets: sockets.len(), ..facts.clone() }, sockets.to_vec())
+        };
+        let parts = all.iter().flat_map(|(facts, sockets)| sockets.chunks(most).map(move |own| part(facts, own)));
+        parts.collect()
     }
 
     /// The files of unix sockets with mode and group, which a process that follows may change and then fail.

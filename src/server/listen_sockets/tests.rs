@@ -104,7 +104,7 @@ fn put(sockets: &mut ListenSockets, config: Config) -> Vec<Arc<OwnedFd>> {
 /// What another process makes of the sockets of this one.
 fn hand_over(old: &ListenSockets, workers: usize) -> ListenSockets {
     let copies = |sockets: Vec<Arc<OwnedFd>>| sockets.iter().map(|socket| socket.try_clone().unwrap()).collect();
-    let inventory = old.inventory().into_iter();
+    let inventory = old.inventory(usize::MAX).into_iter();
     let inherited = inventory.map(|(facts, sockets)| Inherited { facts, sockets: copies(sockets) }).collect();
     ListenSockets::new(workers, PassedSockets::default(), inherited, vec![])
 }
@@ -303,6 +303,19 @@ fn each_worker_has_a_socket_after_an_upgrade_to_more_or_fewer() {
 }
 
 #[test]
+fn an_address_with_more_sockets_than_fit_into_a_message_travels_in_parts() {
+    let mut old = alone(5);
+    let _sockets = put(&mut old, config("\"127.0.0.1:0\""));
+    let parts: Vec<_> = old.inventory(2).into_iter().map(|(facts, own)| (facts.number, facts.sockets, own)).collect();
+    let counts: Vec<_> = parts.iter().map(|(number, count, own)| (*number, *count, own.len())).collect();
+    let number = counts[0].0;
+    assert_eq!(counts, [(number, 2, 2), (number, 2, 2), (number, 1, 1)]);
+    let whole: Vec<_> = old.inventory(5).into_iter().flat_map(|(_, own)| own).collect();
+    let together = parts.into_iter().flat_map(|(.., own)| own);
+    assert!(together.zip(&whole).all(|(part, whole)| Arc::ptr_eq(&part, whole)), "in the order of workers");
+}
+
+#[test]
 fn two_listeners_swap_their_addresses() {
     let port = TcpListener::bind("127.77.1.1:0").unwrap().local_addr().unwrap().port();
     let [one, two] = ["127.77.1.1", "127.77.1.2"].map(|ip| format!("{ip}:{port}"));
@@ -351,7 +364,7 @@ fn sockets_of_systemd_go_over_by_name_whether_a_listener_has_them_or_not() {
     assert!(new.kept_on().contains(&0), "no client of the other one is lost");
     let _waits = clients(web, 1);
     let mut third = hand_over(&new, 2);
-    assert_eq!(third.inventory().len(), 2, "each travels once");
+    assert_eq!(third.inventory(usize::MAX).len(), 2, "each travels once");
     let of_third = put(&mut third, config("[\"systemd:web\", \"systemd:admin\"]"));
     assert_eq!(third.addresses("l"), [web.to_string(), admin.to_string()]);
     assert_eq!(each_accepted(&of_third).iter().sum::<usize>(), 1, "a client that has waited");

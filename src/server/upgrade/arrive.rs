@@ -63,9 +63,9 @@ impl Predecessor {
         }
         let failed = |error: ChannelError| StartError::unavailable("upgrade", error);
         let channel = take_standard_input().and_then(Channel::new).map_err(|error| failed(error.into()))?;
-        let process = PeerProcess::of(&channel).map_err(failed)?;
+        let process = Arc::new(PeerProcess::of(&channel).map_err(failed)?);
         let late = |_| Err(ChannelError::Malformed("no state in time"));
-        match timeout(STATE_MAX, Self::receive(channel)).await.unwrap_or_else(late) {
+        match timeout(STATE_MAX, Self::receive(channel, Some(Arc::clone(&process)))).await.unwrap_or_else(late) {
             Ok(predecessor) => Ok(Some(predecessor)),
             Err(ChannelError::Closed) if process.ends_within(END_MAX).await => {
                 eprintln!("sessile: upgrade: the process before has ended and left nothing; this one starts by itself");
@@ -80,7 +80,7 @@ impl Predecessor {
     pub(in crate::server) async fn of_store(queues: Vec<OwnedFd>) -> Option<Self> {
         for queue in queues {
             let reader = queue.try_clone();
-            let received = async { Self::receive(Channel::of_queue(queue)?).await };
+            let received = async { Self::receive(Channel::of_queue(queue)?, None).await };
             match received.await {
                 Ok(predecessor) => return Some(predecessor),
                 // It was read by a process that has ended since then.
@@ -109,13 +109,12 @@ impl Predecessor {
             .then(|| format!("restart: the connections that process {pid} has left for this one end with it"))
     }
 
-    /// The process at the other end of a channel, which has given nothing yet.
-    fn at(channel: Channel) -> Result<Self, ChannelError> {
-        let process = if channel.is_queue() { PeerProcess::ended(0) } else { PeerProcess::of(&channel)? };
-        Ok(Self {
-            process: Arc::new(process),
+    /// The process at the other end of a channel, which has given nothing yet. `hello`: what it has said of itself.
+    fn at(channel: Channel, process: Arc<PeerProcess>, hello: Hello) -> Self {
+        Self {
             channel,
-            hello: Hello::default(),
+            process,
+            hello,
             secret: None,
             runtime: Value::Null,
             leaves_admin_socket: false,
@@ -123,26 +122,24 @@ impl Predecessor {
             addresses: Vec::new(),
             lock: None,
             admin: SocketCopies::default(),
-        })
+        }
     }
 
-    async fn receive(channel: Channel) -> Result<Self, ChannelError> {
-        let mut predecessor = Self::at(channel)?;
+    /// Greets a process, and receives its state. `process`: `None` for one that has ended, which says which one it was.
+    async fn receive(channel: Channel, process: Option<Arc<PeerProcess>>) -> Result<Self, ChannelError> {
+        let hello = greeting(&channel).await?;
+        let process = process.unwrap_or_else(|| Arc::new(PeerProcess::ended(hello.pid)));
+        let mut predecessor = Self::at(channel, process, hello);
+        if let Err(none) = predecessor.hello.common() {
+            predecessor.refuse(&[none]).await;
+            return Err(ChannelError::Malformed("no version of the protocol that is spoken here"));
+        }
+        predecessor.send(Kind::Hello, &Hello::own()).await?;
         // Addresses that need several messages come in several parts.
         let mut addresses = BTreeMap::<u32, Inherited>::new();
         loop {
             let message = predecessor.channel.receive().await?;
-            if message.kind == Kind::Hello as u16 {
-                predecessor.hello = message.read()?;
-                if predecessor.has_ended() {
-                    predecessor.process = Arc::new(PeerProcess::ended(predecessor.hello.pid));
-                }
-                if let Err(none) = predecessor.hello.common() {
-                    predecessor.refuse(&[none]).await;
-                    return Err(ChannelError::Malformed("no version of the protocol that is spoken here"));
-                }
-                predecessor.send(Kind::Hello, &Hello::own()).await?;
-            } else if message.kind == Kind::Addresses as u16 {
+            if message.kind == Kind::Addresses as u16 {
                 let Addresses { addresses: facts } = message.read()?;
                 let mut sockets = message.descriptors.into_iter();
                 for facts in facts {
@@ -154,9 +151,6 @@ impl Predecessor {
                         .extend(own);
                 }
             } else if message.kind == Kind::State as u16 {
-                if predecessor.hello == Hello::default() {
-                    return Err(ChannelError::Malformed("a state without greetings"));
-                }
                 predecessor.addresses = addresses.into_values().collect();
                 predecessor.take_state(message)?;
                 return Ok(predecessor);
@@ -314,13 +308,27 @@ impl Predecessor {
     }
 }
 
+/// The greeting of a process. What comes before it is the rest of a queue that another process has read from.
+async fn greeting(channel: &Channel) -> Result<Hello, ChannelError> {
+    loop {
+        let message = channel.receive().await?;
+        match Kind::of(message.kind) {
+            Some(Kind::Hello) => return message.read(),
+            Some(Kind::State) => return Err(ChannelError::Malformed("a state without greetings")),
+            _ => {}
+        }
+    }
+}
+
 /// Goes on with a process before the other one, which follows to this one by a greeting.
 async fn take_earlier(message: Message, server: &Arc<Server>) -> Result<(), ChannelError> {
     let Earlier { pid } = message.read()?;
     let Some(descriptor) = message.descriptors.into_iter().next() else {
         return Err(ChannelError::Malformed("an earlier process without its channel"));
     };
-    let earlier = Predecessor::at(Channel::new(descriptor)?)?;
+    let channel = Channel::new(descriptor)?;
+    let process = Arc::new(PeerProcess::of(&channel)?);
+    let earlier = Predecessor::at(channel, process, Hello::default());
     match earlier.send(Kind::Hello, &Hello::own()).await {
         Ok(()) => tracing::info!("upgrade: process {pid} still finishes conversations"),
         Err(error) => tracing::debug!("upgrade: process {pid}: {error}"),

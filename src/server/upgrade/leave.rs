@@ -20,6 +20,7 @@ use crate::clock;
 use crate::detached::FOR_READING;
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::lock::InstanceLock;
+use crate::server::look::LOOK;
 use crate::server::notify::Notification;
 use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, lock_of, table_file};
@@ -53,9 +54,6 @@ const FEW: usize = 20;
 
 /// Most rounds before accepting is suspended, however many pairs come meanwhile.
 const ROUNDS: usize = 10;
-
-/// How often the rest is looked at after the commit.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Pairs of a worker that were sent and may not be the new process's.
 struct Unsettled {
@@ -184,12 +182,9 @@ impl Server {
 
     /// Step 2: listening sockets, then lock, admin sockets and state.
     async fn send_state(&self, successor: &Successor, listen_sockets: &ListenSockets) -> Result<(), HandOverFailure> {
-        for (facts, sockets) in listen_sockets.inventory() {
-            for sockets in sockets.chunks(DESCRIPTORS_MAX) {
-                let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
-                let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-                successor.send(Kind::Addresses, &Addresses { addresses: vec![facts] }, &[], &descriptors).await?;
-            }
+        for (facts, sockets) in listen_sockets.inventory(DESCRIPTORS_MAX) {
+            let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            successor.send(Kind::Addresses, &Addresses { addresses: vec![facts] }, &[], &descriptors).await?;
         }
         let copied = self.lock_copy().and_then(|lock| Ok((lock, self.admin.copies()?)));
         let (lock, admin) = copied.map_err(|error| vec![format!("the lock and the admin sockets: {error}")])?;

@@ -5,16 +5,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::channel::{Channel, ChannelError};
-
-/// How often it is looked whether the process has ended.
-const LOOK: Duration = Duration::from_millis(20);
+use crate::server::look::wait_until;
 
 /// How long a process may take to end that was killed, or has closed its end of a channel on its way out.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -70,12 +68,7 @@ impl PeerProcess {
 
     /// Waits for the end of a process that is on its way out; false: it goes on.
     pub async fn ends_within(&self, most: Duration) -> bool {
-        let ended = async {
-            while !self.has_ended() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::time::timeout(most, ended).await.is_ok()
+        wait_until(Instant::now() + most, || async { self.has_ended() }).await
     }
 
     /// Kills the process, and waits until it has ended.

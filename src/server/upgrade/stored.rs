@@ -22,6 +22,7 @@ use crate::connection::Selection;
 use crate::detached::{self, Patience};
 use crate::outcome::Ended;
 use crate::server::listen_sockets::ListenSockets;
+use crate::server::look::{LOOK, wait_until};
 use crate::server::service_job::ServiceJob;
 use crate::server::systemd::STORED;
 use crate::server::{Server, files, stop};
@@ -41,9 +42,6 @@ const STORE_MAX: Duration = Duration::from_secs(5);
 
 /// Pairs of one message: two descriptors each. All of them wait for the next process.
 const BATCH: usize = DESCRIPTORS_MAX / 2;
-
-/// How often it is looked whether something has come to its end.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Frozen pairs of one worker that are in the queue. The rows stay here until the manager has the queue.
 struct QueuedPairs {
@@ -129,18 +127,13 @@ impl Server {
         self.runtimes.begin_drain();
         let process = self.current.load().config.process.clone();
         let (deadline, tails_until) = (Instant::now() + process.stop_deadline, stop::tails_until(&process));
-        while self.runtimes.older_than_drain().await > 0 && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_until(deadline, || async { self.runtimes.older_than_drain().await == 0 }).await;
         self.handover.tails().ended(tails_until).await;
     }
 
     /// Waits for a short time until nothing but established pairs is left.
     async fn settle(&self) {
-        let deadline = Instant::now() + SETTLE_MAX;
-        while self.workers.open() > self.workers.pairs().await && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_until(Instant::now() + SETTLE_MAX, || async { self.workers.open() <= self.workers.pairs().await }).await;
     }
 
     /// Queues everything, and returns once the manager keeps the queue. After an error the queue is empty, and `queued`
@@ -177,17 +170,14 @@ impl Server {
             Err(error) => Err(format!("{what} cannot be queued for the next process: {error}")),
         };
         fits("greetings", queue.put(Kind::Hello as u16, &Hello::own(), &[], &[]))?;
-        for (facts, sockets) in listen_sockets.inventory() {
+        for (facts, sockets) in listen_sockets.inventory(DESCRIPTORS_MAX) {
             // The manager passes its own sockets to every process.
             if facts.bind.starts_with("systemd:") {
                 continue;
             }
-            for sockets in sockets.chunks(DESCRIPTORS_MAX) {
-                let facts = super::AddressFacts { sockets: sockets.len(), ..facts.clone() };
-                let descriptors: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
-                let addresses = Addresses { addresses: vec![facts] };
-                fits("listening sockets", queue.put(Kind::Addresses as u16, &addresses, &[], &descriptors))?;
-            }
+            let descriptors: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            let addresses = Addresses { addresses: vec![facts] };
+            fits("listening sockets", queue.put(Kind::Addresses as u16, &addresses, &[], &descriptors))?;
         }
         let secret = format!("{:032x}", u128::from_be_bytes(self.current.load().secret.bytes()));
         let state = State { secret, open: self.workers.open(), runtime: self.runtime_state(), ..State::default() };
@@ -251,10 +241,7 @@ impl Server {
             return;
         }
         self.threads.shed(&Selection::All, usize::MAX, Ended::Stopped).await;
-        let deadline = Instant::now() + CLOSING_MAX;
-        while self.workers.open() > held && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_until(Instant::now() + CLOSING_MAX, || async { self.workers.open() <= held }).await;
     }
 }
 

@@ -5,16 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
 use super::channel::Channel;
 use super::peer::PeerProcess;
-
-/// How often it is looked whether the last one has ended.
-const LOOK: Duration = Duration::from_millis(20);
+use crate::server::look::wait_until;
 
 /// The processes before this one that have not ended.
 #[derive(Debug, Default)]
@@ -66,9 +64,7 @@ impl Tails {
 
     /// Waits until all have ended and what they gave was taken, but not beyond `until`.
     pub(in crate::server) async fn ended(&self, until: Instant) {
-        while self.are_left() && Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-        }
+        wait_until(until, || async { !self.are_left() }).await;
     }
 
     /// Works on the list, without the processes that have ended and given everything.
@@ -83,6 +79,7 @@ impl Tails {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
+    use std::time::Duration;
 
     use super::*;
 

@@ -21,8 +21,32 @@ fn config(backend: &Backend) -> String {
     "workers = 1\n".to_owned() + &listener("p", "") + &pool("p", "", &[backend.address])
 }
 
-/// A stand-in that takes every pair and never answers the commit.
-const SILENT: &str = "begin()\ntake()\nnote('committing')\ntime.sleep(600)";
+/// An upgrade whose new process, a stand-in, has taken every pair and has not answered the commit.
+struct AtCommit {
+    sessile: Sessile,
+    /// The command that waits for the verdict.
+    asked: std::process::Child,
+    idle: Idle,
+    _backend: Backend,
+}
+
+impl AtCommit {
+    /// Begins the upgrade, and returns when it is so far. The stand-in does `before` first of all, and `then` at last.
+    fn reached(before: &str, then: &str) -> Self {
+        let backend = mirror();
+        let sessile = Sessile::start(&config(&backend));
+        let idle = Idle::open(sessile.address("l"));
+        let text = format!("begin()\n{before}\ntake()\nnote('committing')\n{then}");
+        let asked = begin(&sessile, &successor(&sessile, &text));
+        noted(&sessile, "committing");
+        Self { sessile, asked, idle, _backend: backend }
+    }
+
+    /// The same with a stand-in that never answers.
+    fn silent() -> Self {
+        Self::reached("", "time.sleep(600)")
+    }
+}
 
 /// The verdict of a command that was begun.
 fn verdict(asked: std::process::Child) -> Value {
@@ -56,16 +80,12 @@ fn a_stop_before_the_commit_waits_a_moment_for_it_and_then_kills_the_new_process
     if !has("a_stop_before_the_commit_waits_a_moment_for_it_and_then_kills_the_new_process", "python3") {
         return;
     }
-    let backend = mirror();
-    let mut sessile = Sessile::start(&config(&backend));
-    let _idle = Idle::open(sessile.address("l"));
-    let mut asked = begin(&sessile, &successor(&sessile, SILENT));
-    noted(&sessile, "committing");
+    let AtCommit { sessile, asked, .. } = &mut AtCommit::silent();
     sessile.signal(Signal::TERM);
     let begun = Instant::now();
     assert!(sessile.wait().success());
     assert!(begun.elapsed() < Duration::from_secs(15), "the commit may take 60 s: {:?}", begun.elapsed());
-    assert!(!runs(pid_of(&sessile)), "the new process goes on");
+    assert!(!runs(pid_of(sessile)), "the new process goes on");
     asked.wait().unwrap();
 }
 
@@ -74,11 +94,7 @@ fn a_second_signal_during_an_upgrade_leaves_no_process() {
     if !has("a_second_signal_during_an_upgrade_leaves_no_process", "python3") {
         return;
     }
-    let backend = mirror();
-    let mut sessile = Sessile::start(&config(&backend));
-    let _idle = Idle::open(sessile.address("l"));
-    let mut asked = begin(&sessile, &successor(&sessile, SILENT));
-    noted(&sessile, "committing");
+    let AtCommit { sessile, asked, .. } = &mut AtCommit::silent();
     sessile.signal(Signal::TERM);
     let begun = Instant::now();
     // A signal within a second of the first one repeats it.
@@ -86,7 +102,7 @@ fn a_second_signal_during_an_upgrade_leaves_no_process() {
     sessile.signal(Signal::TERM);
     sessile.wait();
     assert!(begun.elapsed() < Duration::from_millis(4_500), "{:?}", begun.elapsed());
-    eventually("the new process to be killed", || (!runs(pid_of(&sessile))).then_some(()));
+    eventually("the new process to be killed", || (!runs(pid_of(sessile))).then_some(()));
     asked.wait().unwrap();
 }
 
@@ -95,13 +111,9 @@ fn a_stop_in_the_last_moment_is_the_new_process_s_and_reaches_it() {
     if !has("a_stop_in_the_last_moment_is_the_new_process_s_and_reaches_it", "python3") {
         return;
     }
-    let backend = mirror();
-    let mut sessile = Sessile::start(&config(&backend));
-    let _idle = Idle::open(sessile.address("l"));
-    let late = "begin()\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\ntake()\nnote('committing')\n\
-                wait_for('go')\nsay(9, {})\nnote('got', str(signal.sigwait([signal.SIGTERM])))";
-    let asked = begin(&sessile, &successor(&sessile, late));
-    noted(&sessile, "committing");
+    let block = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])";
+    let late = "wait_for('go')\nsay(9, {})\nnote('got', str(signal.sigwait([signal.SIGTERM])))";
+    let AtCommit { _backend, mut sessile, asked, idle: _idle } = AtCommit::reached(block, late);
     sessile.signal(Signal::TERM);
     tell(&sessile, "go");
     assert_eq!(noted(&sessile, "got"), "15");
@@ -117,12 +129,8 @@ fn commands_to_backends_are_the_new_process_s_while_the_state_is_given_and_this_
     if !has(test, "python3") {
         return;
     }
-    let backend = mirror();
-    let sessile = Sessile::start(&config(&backend));
-    let mut idle = Idle::open(sessile.address("l"));
+    let AtCommit { _backend, sessile, asked, mut idle } = AtCommit::reached("", "wait_for('go')");
     let order = || http::unix_post(&sessile.admin(), "/backends/p/b0/drain").unwrap();
-    let asked = begin(&sessile, &successor(&sessile, "begin()\ntake()\nnote('committing')\nwait_for('go')"));
-    noted(&sessile, "committing");
     let (code, said) = order();
     assert!(code == 404 && said.contains("another process takes over"), "{code} {said}");
     tell(&sessile, "go");
