@@ -158,6 +158,11 @@ impl<'d> Section<'d> {
         self.error_at(self.at(key), bad);
     }
 
+    /// Line of a byte offset, for a message about two places.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.problems.line(offset)
+    }
+
     /// Reports an error at a byte offset.
     pub(super) fn error_at(&self, offset: usize, bad: Bad) {
         self.problems.error(offset, &self.object, bad);

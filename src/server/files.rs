@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::own_files;
 use crate::clock;
 use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
-use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
+use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
@@ -37,8 +37,8 @@ pub(super) struct ReadConfig {
 /// from this snapshot.
 pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
     let file = path.display().to_string();
-    let text = regular_file::read(path, CONFIGURATION_MAX).and_then(WholeFile::text);
-    let text = text.map_err(|error| vec![format!("{file}: {error}")])?;
+    let whole = regular_file::read(path, CONFIGURATION_MAX).map_err(|error| vec![format!("{file}: {error}")])?;
+    let text = whole.placed_text().map_err(|bad| vec![format!("{file}:{bad}")])?;
     check_text(&file, &text, in_force)
 }
 
