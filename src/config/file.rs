@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, TableKeys};
 use super::place::ValuePlace;
 use super::problem::{Bad, Problems};
+use super::shorthand;
 use super::value::ValueResult;
 
 /// Stands in for a table that the file does not have.
@@ -33,7 +34,9 @@ impl<'a> Document<'a> {
         for error in &errors {
             problems.syntax(error.span().map_or(0, |span| span.start), Bad::new(error.message()));
         }
-        Self { top: top.into_inner(), whole: errors.is_empty() }
+        let mut top = top.into_inner();
+        shorthand::expand(&mut top);
+        Self { top, whole: errors.is_empty() }
     }
 
     /// The keys above the first table, as a section.

@@ -1,8 +1,8 @@
 //! [`Config`]: the configuration, checked, immutable, with defaults filled in.
 //!
-//! `file` splits the text into tables, `value` reads single values, [`check()`] applies the rules and reports all
-//! errors at once. Nothing here reads a file, resolves a name or opens a socket: the caller passes the text and a
-//! resolver.
+//! `file` splits the text into tables, `shorthand` writes out what stands for a table, `value` reads single values,
+//! [`check()`] applies the rules and reports all errors at once. Nothing here reads a file, resolves a name or opens a
+//! socket: the caller passes the text and a resolver.
 //!
 //! Invariant: a `Config` returned by [`check()`] or [`Draft::finish`] is valid; every pool name in it is the name of one
 //! of its pools.
@@ -24,6 +24,7 @@ mod place;
 mod pool;
 mod problem;
 mod stick_table;
+mod shorthand;
 mod store;
 mod tls;
 mod value;
@@ -40,6 +41,7 @@ pub use pool::{
 pub use problem::Problem;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
+pub use shorthand::SYSTEM_AUTHORITIES;
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical_network, hex32};
 pub use written::Written;

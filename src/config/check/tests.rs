@@ -10,6 +10,8 @@ use toml::de::{DeTable, DeValue};
 use super::{CheckedConfig, check, draft};
 use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, keys};
 
+mod shorthands;
+
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 
 fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
