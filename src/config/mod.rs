@@ -18,13 +18,14 @@ mod check;
 mod cookie;
 pub mod diff;
 mod file;
+mod foreign;
 pub mod keys;
 mod listener;
 mod place;
 mod pool;
 mod problem;
-mod stick_table;
 mod shorthand;
+mod stick_table;
 mod store;
 mod tls;
 mod value;
@@ -32,6 +33,7 @@ mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
+pub use foreign::{ForeignWord, foreign_words};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
@@ -39,9 +41,9 @@ pub use pool::{
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
+pub use shorthand::SYSTEM_AUTHORITIES;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
-pub use shorthand::SYSTEM_AUTHORITIES;
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
 pub use value::{canonical_network, hex32};
 pub use written::Written;
