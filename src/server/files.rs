@@ -26,7 +26,7 @@ use crate::waiting;
 /// once.
 pub(super) type FileIdentity = (u64, u64, Option<SystemTime>);
 
-/// Errors for a file that is not there, or whose folder is not.
+/// Errors for a file that is not there, or is in a folder that is not there.
 const IS_MISSING: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
 
 /// A configuration without problems, with every file that it names.

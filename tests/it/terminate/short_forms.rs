@@ -68,5 +68,5 @@ fn check_makes_no_file_of_keys_and_says_where_none_can_be_made() {
     assert!(!dir.path().join("state").exists());
     let (code, said) = checked(file.to_str().unwrap());
     assert_eq!(code, Some(64), "{said}");
-    assert!(said.contains(":10:10: pool \"p\": cookie: keys \""), "{said}");
+    assert!(said.contains(":11:10: pool \"p\": cookie: keys \""), "{said}");
 }

@@ -79,7 +79,8 @@ fn with(file: &str, line: &str, table: &str) -> String {
             here = written == table;
             is_replaced = written.trim_matches(['[', ']']) == below;
         }
-        if !is_replaced && !(here && written.starts_with(&format!("{key} = "))) {
+        let says_otherwise = here && written.starts_with(&format!("{key} = "));
+        if !is_replaced && !says_otherwise {
             text += &format!("{written}\n");
         }
         if here && !is_done {
