@@ -25,6 +25,7 @@ fn main() {
 fn insert(keys: &[&str]) -> Insert {
     let config = config::InsertRules {
         keys: "/etc/sessile/cookie.keys".into(),
+        makes_keys: false,
         max_idle: Duration::from_secs(86_400),
         max_life: None,
         domain: None,

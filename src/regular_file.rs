@@ -4,6 +4,7 @@
 //! file in the [`waiting`] note of the thread. Invariants: only a regular file is ever read, so a pipe or a device holds
 //! no reader; a device is not even opened, because some take that for an order.
 
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -32,7 +33,37 @@ pub struct WholeFile {
 impl WholeFile {
     /// The content as text, which is an error if it is none.
     pub fn text(self) -> io::Result<String> {
-        String::from_utf8(self.bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not text in UTF-8"))
+        Ok(self.placed_text()?)
+    }
+
+    /// The content as text, or the place of the first byte that is none.
+    pub fn placed_text(self) -> Result<String, NotText> {
+        String::from_utf8(self.bytes).map_err(|error| {
+            let before = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            let line = before.rsplit('\n').next().unwrap_or_default();
+            NotText { line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+        })
+    }
+}
+
+/// The first byte of a file that is not text in UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotText {
+    /// Line of the byte, from 1.
+    pub line: usize,
+    /// Column of the byte in characters, from 1.
+    pub column: usize,
+}
+
+impl fmt::Display for NotText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: it is not text in UTF-8", self.line, self.column)
+    }
+}
+
+impl From<NotText> for io::Error {
+    fn from(NotText { line, column }: NotText) -> Self {
+        Self::new(ErrorKind::InvalidData, format!("line {line}, column {column}: it is not text in UTF-8"))
     }
 }
 
@@ -158,6 +189,20 @@ mod tests {
         // The kernel says that such a file has no length.
         assert!(said(Path::new("/proc/self/status")).starts_with("Ok("), "{}", said(Path::new("/proc/self/status")));
         assert_eq!(read_at_most(io::repeat(0), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_has_a_place() {
+        let text = |bytes: &[u8]| WholeFile { bytes: bytes.to_owned(), mode: 0 }.placed_text();
+        let bad = text("a = 1\nb = \u{fc}".as_bytes()).map(|text| text.len());
+        assert_eq!(bad, Ok(12));
+        for (bytes, place) in
+            [(&b"a = \xe4\n"[..], (1, 5)), (b"a\n\xc3\xa4 \xff", (2, 3)), (b"a\n\xff", (2, 1)), (b"\xff", (1, 1))]
+        {
+            let bad = text(bytes).unwrap_err();
+            assert_eq!((bad.line, bad.column), place, "{bytes:?}");
+            assert_eq!(bad.to_string(), format!("{}:{}: it is not text in UTF-8", place.0, place.1));
+        }
     }
 
     #[test]

@@ -33,13 +33,14 @@ pub(super) fn read(file: &Path) -> Result<String, CommandError> {
 /// Reads the text of a file of limited size.
 pub(super) fn read_at_most(file: &Path, most: u64) -> Result<String, CommandError> {
     let path = file.to_owned();
-    let text = if is_own_descriptor(file) {
+    let whole = if is_own_descriptor(file) {
         let bytes = File::open(file).and_then(|file| regular_file::read_at_most(file, most));
-        bytes.and_then(|bytes| WholeFile { bytes, mode: 0 }.text())
+        bytes.map(|bytes| WholeFile { bytes, mode: 0 })
     } else {
-        in_time(move || regular_file::read(&path, most).and_then(WholeFile::text))?
+        in_time(move || regular_file::read(&path, most))?
     };
-    text.map_err(|error: io::Error| CommandError::Usage(format!("{}: {error}", file.display())))
+    let whole = whole.map_err(|error: io::Error| CommandError::Usage(format!("{}: {error}", file.display())))?;
+    whole.placed_text().map_err(|bad| CommandError::Usage(format!("{}:{bad}", file.display())))
 }
 
 /// Runs work that reads files or resolves names, which may not answer.

@@ -114,8 +114,10 @@ fn convert(
     let limits = process::limits(&top);
     let store = store::store(&top);
     let listeners: Vec<_> = top.children("listener", &keys::LISTENER).into_iter().map(listener::listener).collect();
-    let pools: Vec<_> =
+    let mut pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
+    let cookies = pools.iter_mut().filter_map(|pool| pool.config.cookie.as_mut());
+    cookie::name_key_file(cookies, process.stick_table_file.as_deref());
     if document.whole {
         whole::check(&top, &process, &listeners, &pools);
         reach::check(&top, &listeners, &pools);

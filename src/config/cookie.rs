@@ -3,7 +3,7 @@
 //! Reads no cookie (`sticky::cookie` does) and no key file (`server` does). Invariant: times are whole seconds, as in
 //! `Max-Age`; a cookie that browsers accept only with `Secure` never has it switched off.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::server_name::ServerName;
@@ -58,6 +58,14 @@ impl Cookie {
             CookieMode::Prefix | CookieMode::Route | CookieMode::Hash => None,
         }
     }
+
+    /// The file of keys that is made if it is missing; `None`: the cookie has no keys, or the configuration names a file.
+    pub fn made_keys(&self) -> Option<&Path> {
+        match &self.mode {
+            CookieMode::Insert(insert) if insert.makes_keys => Some(&insert.keys),
+            _ => None,
+        }
+    }
 }
 
 impl CookieMode {
@@ -78,6 +86,8 @@ impl CookieMode {
 pub struct InsertRules {
     /// File with the keys that seal the value.
     pub keys: PathBuf,
+    /// True: the configuration names no file, and this one is made if it is missing.
+    pub makes_keys: bool,
     /// Time that a value is valid after it was last sent; requests renew it.
     pub max_idle: Duration,
     /// Time that a client may keep a cookie in all, with renewals; `None`: no limit.

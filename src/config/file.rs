@@ -15,6 +15,7 @@ use super::keys::{self, TableKeys};
 use super::place::ValuePlace;
 use super::problem::{Bad, Problems};
 use super::value::ValueResult;
+use super::{foreign, shorthand};
 
 /// Stands in for a table that the file does not have.
 static EMPTY_TABLE: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
@@ -31,9 +32,13 @@ impl<'a> Document<'a> {
     pub(super) fn parse(text: &'a str, problems: &Problems<'_>) -> Self {
         let (top, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
-            problems.syntax(error.span().map_or(0, |span| span.start), Bad::new(error.message()));
+            let offset = error.span().map_or(0, |span| span.start);
+            let hint = foreign::of_line(line_at(text, offset)).map(ToString::to_string);
+            problems.syntax(offset, Bad { hint, ..Bad::new(error.message()) });
         }
-        Self { top: top.into_inner(), whole: errors.is_empty() }
+        let mut top = top.into_inner();
+        shorthand::expand(&mut top);
+        Self { top, whole: errors.is_empty() }
     }
 
     /// The keys above the first table, as a section.
@@ -153,6 +158,11 @@ impl<'d> Section<'d> {
         self.value(key).map_or(self.start, |value| value.span().start)
     }
 
+    /// Line of a byte offset, for a message about two places.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.problems.line(offset)
+    }
+
     /// Reports an error at the value of a key.
     pub(super) fn error(&self, key: &'static str, bad: Bad) {
         self.error_at(self.at(key), bad);
@@ -193,9 +203,11 @@ impl<'d> Section<'d> {
         let section = Self { table, start, object, keys, whole, problems };
         let places = table.iter().map(|(key, value)| (key.get_ref().to_string(), place_of(value)));
         problems.note_table(&section.object, start, places);
-        for key in table.keys().filter(|key| !keys.keys.contains(&key.get_ref().as_ref())) {
+        for (key, value) in table.iter().filter(|(key, _)| !keys.keys.contains(&key.get_ref().as_ref())) {
             let bad = Bad::new(format!("unknown key \"{}\"", key.get_ref().escape_debug()));
-            section.error_at(key.span().start, Bad { hint: keys::advice(keys, key.get_ref()), ..bad });
+            let below = value.get_ref().as_table().into_iter().flat_map(DeTable::keys);
+            let below: Vec<&str> = below.map(|key| key.get_ref().as_ref()).collect();
+            section.error_at(key.span().start, Bad { hint: keys::advice(keys, key.get_ref(), &below), ..bad });
         }
         section
     }
@@ -234,12 +246,27 @@ impl<'d> Section<'d> {
     fn complain(&self, key: &str, value: &Spanned<DeValue<'_>>, bad: Bad) {
         let shown = if keys::SECRET.contains(&key) { "(not shown)".to_owned() } else { show(value) };
         let message = format!("{key} {shown} {}", bad.message);
-        self.error_at(value.span().start, Bad { message, ..bad });
+        let foreign = value.get_ref().as_str().and_then(|word| foreign::of_value(key, word));
+        self.error_at(value.span().start, Bad { message, hint: foreign.map(ToString::to_string).or(bad.hint) });
     }
 
     fn below(&self, object: &str) -> String {
         if self.object.is_empty() { object.to_owned() } else { format!("{}: {object}", self.object) }
     }
+}
+
+/// The beginning of the line that holds this byte; empty if the byte is far from it, as no line of a balancer's file is
+/// that long.
+fn line_at(text: &str, offset: usize) -> &str {
+    const BYTES_MAX: usize = 400;
+    let near = |offset: usize| text.floor_char_boundary(offset);
+    let (from, offset) = (near(offset.saturating_sub(BYTES_MAX)), near(offset));
+    let start = match text[from..offset].rfind('\n') {
+        Some(newline) => from + newline + 1,
+        None if from == 0 => 0,
+        None => return "",
+    };
+    text[start..near(start + BYTES_MAX)].lines().next().unwrap_or_default()
 }
 
 /// The place of a value, and of the texts in it if it is a list.

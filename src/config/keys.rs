@@ -3,6 +3,8 @@
 //! Values are read elsewhere. Invariant: a key is listed here exactly if `check` reads it
 //! (`every_known_key_is_read_and_its_type_checked`), and `config/reference.toml` shows all of them.
 
+use super::foreign;
+
 /// The keys of one table.
 #[derive(Debug)]
 pub struct TableKeys {
@@ -223,8 +225,14 @@ pub static ALL: [&TableKeys; 19] = [
     &COOKIE,
 ];
 
-/// Hint for an unknown key of this table: the nearest known key, or the table that has this key.
-pub(super) fn advice(keys: &TableKeys, unknown: &str) -> Option<String> {
+/// Hint for an unknown key of this table, which may be a table with keys `below`: the translation of a word of another
+/// balancer, the nearest known key, or the table that has this key.
+pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> Option<String> {
+    let is_ours = ALL.iter().any(|table| table.keys.contains(&unknown));
+    let alone = || foreign::of_key(unknown).filter(|_| !is_ours);
+    if let Some(word) = foreign::of_key_and_below(unknown, below).or_else(alone) {
+        return Some(word.to_string());
+    }
     if let Some(near) = nearest(unknown, keys.keys.iter().copied()) {
         return Some(format!("did you mean \"{near}\"?"));
     }
@@ -232,7 +240,7 @@ pub(super) fn advice(keys: &TableKeys, unknown: &str) -> Option<String> {
     match elsewhere[..] {
         [table] if table.table.is_empty() => Some("it belongs at the top of the file, before the first table".into()),
         [table] => Some(format!("it belongs in {}", table.table)),
-        _ => None,
+        _ => below.iter().find_map(|below| foreign::of_key(below)).map(ToString::to_string),
     }
 }
 
@@ -278,10 +286,21 @@ mod tests {
 
     #[test]
     fn advice_names_the_nearest_key_or_the_right_table() {
-        assert_eq!(advice(&BACKEND, "wieght").unwrap(), "did you mean \"weight\"?");
-        assert_eq!(advice(&POOL, "weight").unwrap(), "it belongs in [[pool.backend]]");
-        assert_eq!(advice(&POOL, "workers").unwrap(), "it belongs at the top of the file, before the first table");
-        assert_eq!(advice(&POOL, "nothing_like_it"), None);
-        assert_eq!(advice(&TOP, "name"), None, "several tables have it");
+        assert_eq!(advice(&BACKEND, "wieght", &[]).unwrap(), "did you mean \"weight\"?");
+        assert_eq!(advice(&POOL, "weight", &[]).unwrap(), "it belongs in [[pool.backend]]");
+        assert_eq!(advice(&POOL, "workers", &[]).unwrap(), "it belongs at the top of the file, before the first table");
+        assert_eq!(advice(&POOL, "nothing_like_it", &[]), None);
+        assert_eq!(advice(&TOP, "name", &[]), None, "several tables have it");
+    }
+
+    #[test]
+    fn advice_translates_words_of_others_unless_they_are_ours() {
+        let advice = |keys, unknown, below: &[&str]| advice(keys, unknown, below).unwrap();
+        assert_eq!(advice(&TOP, "upstream", &["app"]), "\"upstream\" of nginx is [[pool]]");
+        let client = "\"timeout client\" of HAProxy is idle_timeout = \"1h\" in [limits]";
+        assert_eq!(advice(&LISTENER, "timeout", &["client"]), client);
+        assert_eq!(advice(&POOL, "timeout", &["connexion"]), "it belongs in [pool.check]");
+        assert_eq!(advice(&LISTENER, "backup", &[]), "it belongs in [[pool.backend]]");
+        assert_eq!(advice(&TOP, "http", &["routers", "x"]), "\"routers\" of Traefik is [[listener.route]]");
     }
 }

@@ -1,8 +1,8 @@
 //! [`Config`]: the configuration, checked, immutable, with defaults filled in.
 //!
-//! `file` splits the text into tables, `value` reads single values, [`check()`] applies the rules and reports all
-//! errors at once. Nothing here reads a file, resolves a name or opens a socket: the caller passes the text and a
-//! resolver.
+//! `file` splits the text into tables, `shorthand` writes out what stands for a table, `value` reads single values,
+//! [`check()`] applies the rules and reports all errors at once. Nothing here reads a file, resolves a name or opens a
+//! socket: the caller passes the text and a resolver.
 //!
 //! Invariant: a `Config` returned by [`check()`] or [`Draft::finish`] is valid; every pool name in it is the name of one
 //! of its pools.
@@ -18,11 +18,13 @@ mod check;
 mod cookie;
 pub mod diff;
 mod file;
+mod foreign;
 pub mod keys;
 mod listener;
 mod place;
 mod pool;
 mod problem;
+mod shorthand;
 mod stick_table;
 mod store;
 mod tls;
@@ -31,6 +33,7 @@ mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
+pub use foreign::{ForeignWord, foreign_words};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
 pub use pool::{
@@ -38,6 +41,7 @@ pub use pool::{
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
+pub use shorthand::SYSTEM_AUTHORITIES;
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
+use super::keys;
+
 /// A problem of a file that a key names; the text itself shows nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileProblem {
@@ -86,18 +88,46 @@ impl Places {
         }
     }
 
-    /// The place of a problem. A table that a route does not have is the listener's.
+    /// The place of a problem. A table or key that a route does not have is the listener's; for another one that is not
+    /// written, the nearest table above stands.
     pub(super) fn find(&self, problem: &FileProblem) -> FoundPlace {
+        debug_assert!(keys::ALL.iter().any(|table| table.keys.contains(&problem.key)), "{problem} names no key");
         let named = |object: &str| Some((object.to_owned(), self.0.get(object)?));
         let found = named(&problem.object).or_else(|| named(&above_route(&problem.object)?));
         let Some((object, table)) = found else {
-            return FoundPlace { offset: 0, object: problem.object.clone(), is_written: false };
+            return FoundPlace {
+                offset: self.above(&problem.object),
+                object: problem.object.clone(),
+                is_written: false,
+            };
         };
+        // A key that a route does not have is the listener's.
+        let inherited = || named(problem.object.split_once(": route #")?.0).filter(|(_, above)| above.has(problem.key));
+        let (object, table) =
+            if table.has(problem.key) { (object, table) } else { inherited().unwrap_or((object, table)) };
         let Some(value) = table.values.get(problem.key) else {
             return FoundPlace { offset: table.start, object, is_written: false };
         };
         let element = value.elements.iter().find(|(text, _)| problem.element.as_ref() == Some(text));
         FoundPlace { offset: element.map_or(value.offset, |(_, offset)| *offset), object, is_written: true }
+    }
+
+    /// The place of a table that the text does not have: of its key in the nearest table above, or of that table.
+    fn above(&self, object: &str) -> usize {
+        let mut rest = object;
+        while let Some((above, key)) = rest.rsplit_once(": ") {
+            if let Some(table) = self.0.get(above) {
+                return table.values.get(key).map_or(table.start, |value| value.offset);
+            }
+            rest = above;
+        }
+        0
+    }
+}
+
+impl TablePlaces {
+    fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
     }
 }
 
@@ -132,5 +162,27 @@ mod tests {
         let table = "listener \"l\": client_certificate".to_owned();
         assert_eq!(at("listener \"l\": route #2: client_certificate", "ca", None), (47, table, true));
         assert_eq!(at("store", "ca", None), (0, "store".to_owned(), false));
+        assert_eq!(
+            at("listener \"l\": route #2: tls", "ca", None),
+            (10, "listener \"l\": route #2: tls".to_owned(), false)
+        );
+    }
+
+    #[test]
+    fn what_a_table_inherits_or_does_not_have_is_placed_at_the_nearest_one_that_has_it() {
+        let mut places = Places::default();
+        let value = |key: &str, offset| [(key.to_owned(), ValuePlace { offset, elements: vec![] })].into_iter();
+        places.note("listener \"l\"", 10, value("tls", 15));
+        places.note("listener \"l\": route #1", 30, value("pool", 35));
+        places.note("pool \"p\"", 50, value("check", 60));
+        let at = |object: &str, key| {
+            let found = places.find(&FileProblem::new(object, key, ""));
+            (found.offset, found.is_written)
+        };
+        assert_eq!(at("listener \"l\": route #1", "tls"), (15, true), "the listener's");
+        assert_eq!(at("listener \"l\": route #1", "pool"), (35, true));
+        assert_eq!(at("listener \"l\": route #1", "sni"), (30, false));
+        assert_eq!(at("pool \"p\": check", "sni"), (60, false), "no table, but a value");
+        assert_eq!(at("pool \"p\": cookie: other", "keys"), (50, false));
     }
 }

@@ -3,7 +3,7 @@
 //! Collects and sorts; the rules are in `check`. Invariant: problems are in the order of the file, each with line and
 //! column (both from 1, columns in characters).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -67,6 +67,7 @@ enum ProblemKind {
 /// All problems found so far in one text.
 pub(super) struct Problems<'a> {
     text: &'a str,
+    lines: OnceCell<LineStarts>,
     found: RefCell<Vec<Found>>,
     places: RefCell<Places>,
 }
@@ -83,7 +84,12 @@ struct Found {
 impl<'a> Problems<'a> {
     /// An empty collection for this text.
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, found: RefCell::default(), places: RefCell::default() }
+        Self { text, lines: OnceCell::new(), found: RefCell::default(), places: RefCell::default() }
+    }
+
+    /// Line of a byte offset, for a message about two places.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.place(offset).0
     }
 
     /// Notes where a table and its values stand, for problems of files.
@@ -128,15 +134,14 @@ impl<'a> Problems<'a> {
 
     /// Returns all errors, or, if there are none, all warnings.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
-        let mut found = self.found.into_inner();
+        let mut found = self.found.take();
         let failed = found.iter().any(|one| one.kind < ProblemKind::Warning);
         found.retain(|one| failed == (one.kind < ProblemKind::Warning));
         found.sort_by_key(|one| (one.kind, one.offset));
-        let lines = LineStarts::new(self.text);
         let mut broken_lines = HashSet::new();
         let mut problems = Vec::new();
         for Found { offset, kind, object, bad, .. } in found {
-            let (line, column) = lines.place(offset);
+            let (line, column) = self.place(offset);
             let is_hidden = broken_lines.contains(&line);
             if kind == ProblemKind::Syntax {
                 broken_lines.insert(line);
@@ -147,6 +152,11 @@ impl<'a> Problems<'a> {
         }
         problems.sort_by_key(|problem| (problem.line, problem.column));
         if failed { Err(problems) } else { Ok(problems) }
+    }
+
+    /// Line and column of a byte offset.
+    fn place(&self, offset: usize) -> (usize, usize) {
+        self.lines.get_or_init(|| LineStarts::new(self.text)).place(self.text, offset)
     }
 
     fn note(&self, offset: usize, kind: ProblemKind, object: &str, bad: Bad) {
@@ -165,22 +175,19 @@ impl<'a> Problems<'a> {
 }
 
 /// Byte offsets of the lines of a text.
-struct LineStarts<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
+struct LineStarts(Vec<usize>);
 
-impl<'a> LineStarts<'a> {
-    fn new(text: &'a str) -> Self {
+impl LineStarts {
+    fn new(text: &str) -> Self {
         let after_newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(index, _)| index + 1);
-        Self { text, starts: std::iter::once(0).chain(after_newlines).collect() }
+        Self(std::iter::once(0).chain(after_newlines).collect())
     }
 
-    /// Line and column of a byte offset; an offset behind the text counts as its end.
-    fn place(&self, offset: usize) -> (usize, usize) {
-        let offset = self.text.floor_char_boundary(offset);
-        let line = self.starts.partition_point(|start| *start <= offset);
-        let column = self.text[self.starts[line - 1]..offset].chars().count() + 1;
+    /// Line and column of a byte offset in that text; an offset behind it counts as its end.
+    fn place(&self, text: &str, offset: usize) -> (usize, usize) {
+        let offset = text.floor_char_boundary(offset);
+        let line = self.0.partition_point(|start| *start <= offset);
+        let column = text[self.0[line - 1]..offset].chars().count() + 1;
         (line, column)
     }
 }
@@ -191,12 +198,12 @@ mod tests {
 
     #[test]
     fn places_count_lines_and_characters_from_one() {
-        let lines = LineStarts::new("a\nüb = 1\n\nend");
+        let place = |text: &str, offset| LineStarts::new(text).place(text, offset);
         let places = [(0, (1, 1)), (2, (2, 1)), (4, (2, 2)), (3, (2, 1)), (10, (3, 1)), (11, (4, 1)), (99, (4, 4))];
-        for (offset, place) in places {
-            assert_eq!(lines.place(offset), place, "offset {offset}");
+        for (offset, expected) in places {
+            assert_eq!(place("a\nüb = 1\n\nend", offset), expected, "offset {offset}");
         }
-        assert_eq!(LineStarts::new("").place(0), (1, 1));
+        assert_eq!(place("", 0), (1, 1));
     }
 
     #[test]

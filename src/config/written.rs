@@ -6,7 +6,11 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use toml::Table;
+use serde::Deserialize;
+use toml::de::DeTable;
+use toml::{Deserializer, Table};
+
+use super::shorthand;
 
 /// Every table and key of one file. The text is taken apart when it is first compared: a start compares nothing.
 #[derive(Clone, Default)]
@@ -24,9 +28,15 @@ impl Written {
         Self(Arc::new(WrittenText { text: text.into(), top: OnceLock::new() }))
     }
 
-    /// The keys above the first table, and the tables.
+    /// The keys above the first table, and the tables. What stands for a table counts as the table.
     pub(super) fn top(&self) -> &Table {
-        self.0.top.get_or_init(|| self.0.text.parse().unwrap_or_default())
+        self.0.top.get_or_init(|| self.tables().unwrap_or_default())
+    }
+
+    fn tables(&self) -> Option<Table> {
+        let mut top = DeTable::parse(&self.0.text).ok()?;
+        shorthand::expand(top.get_mut());
+        Table::deserialize(Deserializer::from(top)).ok()
     }
 }
 

@@ -4,15 +4,18 @@
 //! Builds no snapshot and binds nothing. Invariant: a result holds either every problem of the text and of the files
 //! that it names, each with the place of the key in the text, or everything that a snapshot is built from.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
+
 use super::own_files;
 use crate::clock;
 use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
-use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
+use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
@@ -22,6 +25,9 @@ use crate::waiting;
 /// Device, inode and time of creation, if the file system has it: the inode of a file that was replaced is reused at
 /// once.
 pub(super) type FileIdentity = (u64, u64, Option<SystemTime>);
+
+/// Errors for a file that is not there, or is in a folder that is not there.
+const IS_MISSING: [ErrorKind; 2] = [ErrorKind::NotFound, ErrorKind::NotADirectory];
 
 /// A configuration without problems, with every file that it names.
 pub(super) struct ReadConfig {
@@ -37,8 +43,8 @@ pub(super) struct ReadConfig {
 /// from this snapshot.
 pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
     let file = path.display().to_string();
-    let text = regular_file::read(path, CONFIGURATION_MAX).and_then(WholeFile::text);
-    let text = text.map_err(|error| vec![format!("{file}: {error}")])?;
+    let whole = regular_file::read(path, CONFIGURATION_MAX).map_err(|error| vec![format!("{file}: {error}")])?;
+    let text = whole.placed_text().map_err(|bad| vec![format!("{file}:{bad}")])?;
     check_text(&file, &text, in_force)
 }
 
@@ -99,7 +105,14 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
         }
         let table = format!("pool \"{}\": cookie", pool.name);
         let about = |what: String| FileProblem::new(&table, "keys", format!("\"{}\": {what}", insert.keys.display()));
-        match read_secret(&insert.keys) {
+        let read = match read_secret(&insert.keys) {
+            // `cookie_key_file` makes it when the configuration is put in force.
+            Err(missing) if insert.makes_keys && IS_MISSING.contains(&missing.kind()) => {
+                random_key().map(|key| (key, false))
+            }
+            read => read,
+        };
+        match read {
             Err(unreadable) => problems.push(about(unreadable.to_string())),
             Ok((text, exposed)) => match KeyRing::parse(&text) {
                 Ok(ring) => {
@@ -111,6 +124,13 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
         }
     }
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
+}
+
+/// The text of a key file: one random key.
+pub(super) fn random_key() -> std::io::Result<String> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| std::io::Error::other("no random bytes"))?;
+    Ok(HEXLOWER.encode(&key) + "\n")
 }
 
 /// The text of a file with secrets, and whether every user of this machine can read it.

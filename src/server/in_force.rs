@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
-use super::{Server, descriptors, lock_of, table_file};
+use super::{Server, cookie_key_file, descriptors, lock_of, table_file};
 use crate::admission::Admission;
 use crate::clock;
 use crate::snapshot::Snapshot;
@@ -35,6 +35,9 @@ pub(super) fn prepare(
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
     let mut plan = listen_sockets.plan(&config)?;
+    if let Some(rings) = cookie_key_file::make(&config)? {
+        loaded.rings = rings;
+    }
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
     // with it, and the entries come before the first connection.
     let mut table_file = config.process.stick_table_file.clone().filter(|_| previous.is_none() && inherited.is_none());

@@ -5,6 +5,7 @@
 
 mod admin_socket;
 mod alarms;
+mod cookie_key_file;
 mod descriptors;
 mod drains;
 mod file_watch;

@@ -36,6 +36,8 @@ struct WrittenFile<'c> {
     element: Option<String>,
     path: &'c Path,
     is_socket: bool,
+    /// True: the file is made if it is missing, and never written again.
+    is_kept: bool,
 }
 
 /// The files of a configuration that cannot be written, and groups that do not exist. `in_force`: files that this
@@ -123,6 +125,7 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
         element: None,
         path,
         is_socket: true,
+        is_kept: false,
     });
     let table = process.stick_table_file.as_deref().map(|path| WrittenFile {
         object: String::new(),
@@ -130,6 +133,12 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
         element: None,
         path,
         is_socket: false,
+        is_kept: false,
+    });
+    let keys = config.pools.iter().filter_map(|pool| {
+        let path = pool.cookie.as_ref()?.made_keys()?;
+        let object = format!("pool \"{}\": cookie", pool.name);
+        Some(WrittenFile { object, key: "keys", element: None, path, is_socket: false, is_kept: true })
     });
     let listeners = config.listeners.iter().flat_map(|listener| {
         listener.bind.iter().filter_map(|bind| match bind {
@@ -139,16 +148,19 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
                 element: Some(bind.to_string()),
                 path,
                 is_socket: true,
+                is_kept: false,
             }),
             Bind::Tcp(_) | Bind::Systemd(_) => None,
         })
     });
-    socket.into_iter().chain(table).chain(listeners).collect()
+    socket.into_iter().chain(table).chain(keys).chain(listeners).collect()
 }
 
 /// Why a file cannot be written; `None`: it can.
 fn judge(file: &WrittenFile<'_>) -> Option<String> {
     match fs::symlink_metadata(file.path) {
+        // What is wrong with it shows when it is read.
+        Ok(_) if file.is_kept => return None,
         Ok(there) if file.is_socket && !there.file_type().is_socket() => {
             return Some("a file that is not a socket is in the way".to_owned());
         }
@@ -226,7 +238,7 @@ mod tests {
     use super::*;
 
     fn judged(path: &Path, is_socket: bool) -> Option<String> {
-        judge(&WrittenFile { object: String::new(), key: "bind", element: None, path, is_socket })
+        judge(&WrittenFile { object: String::new(), key: "bind", element: None, path, is_socket, is_kept: false })
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Opens no key file. Invariant: a cookie that browsers would reject is refused here, and a key of the table is used
 //! only by its own mode.
 
+use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -13,6 +14,10 @@ use crate::config::value::{self, DAY, HOUR, SECOND, ValueResult};
 use crate::config::{Balance, Cookie, CookieMode, InsertRules, KeyPart, SameSite, Secure, keys, own_name};
 use crate::server_name::ServerName;
 
+/// Folder of the file of keys that is made, where the file has no `stick_table_file`.
+const STATE_FOLDER: &str = "/var/lib/sessile";
+/// Name of the file of keys that is made.
+const KEY_FILE: &str = "cookie.keys";
 /// Longest `max_idle`: 7 days, as AWS balancers allow.
 const MAX_IDLE_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Longest `max_life`: browsers keep no cookie longer than 400 days (RFC 6265bis §5.5).
@@ -94,15 +99,25 @@ fn keys_of_other_modes(section: &Section<'_>, mode: &CookieMode) {
     }
 }
 
-fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
-    if is_used && !section.has("keys") {
-        section.missing("has no keys: the file with the keys that seal the cookie");
+/// Sets the file of keys in cookies that name none: beside the stick-table file, which is also kept over a restart.
+pub(super) fn name_key_file<'c>(cookies: impl Iterator<Item = &'c mut Cookie>, stick_table_file: Option<&Path>) {
+    let folder = stick_table_file.and_then(Path::parent).unwrap_or(Path::new(STATE_FOLDER));
+    for cookie in cookies {
+        if let CookieMode::Insert(insert) = &mut cookie.mode
+            && insert.makes_keys
+        {
+            insert.keys = folder.join(KEY_FILE);
+        }
     }
+}
+
+fn insert(section: &Section<'_>, is_used: bool) -> InsertRules {
     let life = value::unless("off", whole_seconds(MAX_LIFE_MAX));
     let secure = value::word(&[("auto", Secure::Auto), ("on", Secure::On), ("off", Secure::Off)]);
     let same_site = value::word(&[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)]);
     let insert = InsertRules {
         keys: section.read("keys", value::file).unwrap_or_default(),
+        makes_keys: !section.has("keys"),
         max_idle: section.read("max_idle", whole_seconds(MAX_IDLE_MAX)).unwrap_or(DAY),
         max_life: section.read("max_life", life).unwrap_or(None),
         domain: section.read("domain", domain),

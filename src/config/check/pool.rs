@@ -3,6 +3,7 @@
 //! Which listeners reach it is checked in `whole.rs`. Invariant: a pool without errors can place every key: it has a
 //! backend of weight above 0, and the table of its method fits its backends.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -224,10 +225,16 @@ fn check_backends(pool: &Section<'_>, sections: &[Section<'_>], backends: &[Back
 
 /// Reports every name that an earlier object of the same kind already has.
 pub(super) fn unique_names<'s, 'd: 's>(named: impl Iterator<Item = (&'s Section<'d>, &'s str)>) {
-    let mut seen = HashSet::new();
+    let mut first: HashMap<&str, usize> = HashMap::new();
     for (section, name) in named.filter(|(_, name)| !name.is_empty()) {
-        if !seen.insert(name) {
-            section.error("name", Bad::new(format!("name \"{name}\" is taken by an earlier one")));
+        match first.entry(name) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(section.at("name"));
+            }
+            Entry::Occupied(earlier) => {
+                let line = section.line(*earlier.get());
+                section.error("name", Bad::new(format!("name \"{name}\" is taken by an earlier one, in line {line}")));
+            }
         }
     }
 }

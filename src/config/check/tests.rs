@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 use super::{CheckedConfig, check, draft};
 use crate::config::{Certificate, ClientCertificate, Config, FileProblem, Tls, keys};
 
+mod foreign_words;
+mod shorthands;
+
 const REFERENCE: &str = include_str!("../../../config/reference.toml");
 
 fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
@@ -62,7 +65,7 @@ fn examples_load_without_problem_or_warning() {
 #[test]
 fn broken_files_are_refused_with_exactly_the_expected_problems() {
     let broken = files("tests/broken");
-    assert_eq!(broken.len(), 38);
+    assert_eq!(broken.len(), 58);
     let mut wrong = String::new();
     for (path, text) in broken {
         let expected: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# expect: ")).collect();
@@ -75,6 +78,27 @@ fn broken_files_are_refused_with_exactly_the_expected_problems() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Problems that are those of the file as a whole, and have no place in it.
+const OF_THE_WHOLE: [&str; 1] = ["the file has no [[listener]]"];
+
+#[test]
+fn every_problem_of_a_broken_file_stands_at_what_is_wrong() {
+    for (path, text) in files("tests/broken") {
+        let lines: Vec<_> = text.split('\n').collect();
+        for problem in check(&text, &resolve).expect_err(&path.display().to_string()) {
+            let about_all = OF_THE_WHOLE.iter().any(|message| problem.message.starts_with(message));
+            let place = (problem.line, problem.column);
+            assert_eq!(place == (1, 1), about_all, "{path:?}: {problem}");
+            let Some(line) = lines.get(problem.line - 1).filter(|_| !about_all) else { continue };
+            // Behind the last line, a missing end of the line is reported.
+            let rest: String = line.chars().skip(problem.column - 1).collect();
+            let is_code = !line.starts_with('#') && !rest.starts_with(char::is_whitespace);
+            let is_end = rest.is_empty() && problem.column == line.chars().count() + 1;
+            assert!(is_code && (!rest.is_empty() || is_end), "{path:?}: {problem}");
+        }
+    }
 }
 
 /// True for a line of the reference that holds a default.

@@ -67,7 +67,8 @@ fn addresses_differ(process: &Process, listeners: &[Listener<'_>]) {
             if matches!(bind, Bind::Tcp(address) if address.port() == 0) {
                 continue;
             }
-            if let Some(by) = taken.insert(bind.clone(), listener.section.object.clone()) {
+            let here = format!("{}, in line {}", listener.section.object, listener.section.line(*at));
+            if let Some(by) = taken.insert(bind.clone(), here) {
                 listener.section.error_at(*at, Bad::new(format!("bind \"{bind}\" is taken by {by}")));
             }
         }

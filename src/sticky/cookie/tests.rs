@@ -17,6 +17,7 @@ fn fresh(backend: usize) -> Option<CookieVerdict> {
 fn insert() -> CookieMode {
     CookieMode::Insert(config::InsertRules {
         keys: "/keys".into(),
+        makes_keys: false,
         max_idle: HOUR,
         max_life: None,
         domain: None,

@@ -115,6 +115,20 @@ fn run_refuses_a_broken_file() {
 }
 
 #[test]
+fn a_byte_that_is_no_text_is_refused_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessile.toml");
+    std::fs::write(&path, b"workers = 2\nname = \"M\xfcller\"\n").unwrap();
+    let file = path.to_str().unwrap();
+    for arguments in [["check", file].as_slice(), &["run", "--config", file]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(&format!("{file}:2:10: it is not text in UTF-8")), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
 fn run_with_a_broken_file_binds_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let within = |name: &str| folder.path().join(name).display().to_string();

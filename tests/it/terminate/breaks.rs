@@ -44,6 +44,7 @@ fn count(word: &str, count: usize) -> Vec<(String, u64)> {
 fn sealed(front: &Front, pool: &str, backend: &str, age_s: u64) -> String {
     let rules = InsertRules {
         keys: front.file("cookie.keys"),
+        makes_keys: false,
         max_idle: std::time::Duration::from_secs(DAY),
         max_life: None,
         domain: None,

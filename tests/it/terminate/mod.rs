@@ -20,6 +20,7 @@ mod mixed;
 mod programs;
 mod refusals;
 mod relay;
+mod short_forms;
 mod stick_table;
 mod store;
 mod tiers;

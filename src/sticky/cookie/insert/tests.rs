@@ -17,6 +17,7 @@ const IDLE: u64 = 1000;
 fn config() -> config::InsertRules {
     config::InsertRules {
         keys: "/etc/sessile/cookie.keys".into(),
+        makes_keys: false,
         max_idle: Duration::from_secs(IDLE),
         max_life: None,
         domain: None,
