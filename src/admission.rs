@@ -31,7 +31,8 @@ pub struct ListenerState {
     pub name: Arc<str>,
     /// Counters of the listener, one block per worker and one per runtime.
     pub counters: Box<[Padded<ListenerCounters>]>,
-    open: AtomicUsize,
+    /// Apart from what every worker reads at each accept and each end.
+    open: Padded<AtomicUsize>,
     connections_max: AtomicUsize,
     /// Permits refused for the limit of the listener.
     refused: AtomicU64,
@@ -44,7 +45,7 @@ impl ListenerState {
             admission: Arc::clone(admission),
             name: name.into(),
             counters: (0..workers).map(|_| Padded::default()).collect(),
-            open: AtomicUsize::new(0),
+            open: Padded::default(),
             connections_max: AtomicUsize::new(usize::MAX),
             refused: AtomicU64::new(0),
         }
@@ -52,7 +53,7 @@ impl ListenerState {
 
     /// Connections that hold a permit of this listener now.
     pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        self.open.0.load(Relaxed)
     }
 
     /// The limit of open connections; `usize::MAX`: no limit of its own.
@@ -78,7 +79,7 @@ impl ListenerState {
             self.admission.refused.fetch_add(1, Relaxed);
             return None;
         }
-        if !take(&self.open, self.connections_max.load(Relaxed)) {
+        if !take(&self.open.0, self.connections_max.load(Relaxed)) {
             total.fetch_sub(1, Relaxed);
             self.refused.fetch_add(1, Relaxed);
             return None;
@@ -91,7 +92,7 @@ impl ListenerState {
     /// Gives a permit to a connection that another process has admitted: it counts, and no limit refuses it.
     pub fn admit_arrived(self: &Arc<Self>, source: Option<IpAddr>) -> Permit {
         self.admission.open.0.fetch_add(1, Relaxed);
-        self.open.fetch_add(1, Relaxed);
+        self.open.0.fetch_add(1, Relaxed);
         let limited = self.admission.per_source.load(Relaxed) != 0;
         let source = source.filter(|_| limited).map(source_network);
         if let Some(source) = source {
@@ -110,7 +111,8 @@ pub struct Admission {
     refused: AtomicU64,
     /// Packed limits: connections per source in the low half, new connections per second in the high half; 0 is off.
     per_source: AtomicU64,
-    sources: Box<[Mutex<Shard>]>,
+    /// Each with a cache line of its own, so that two sources do not slow each other down.
+    sources: Box<[Padded<Mutex<Shard>>]>,
     /// Memory of the bytes read ahead, of all connections.
     pub hello_memory: Arc<HelloMemory>,
 }
@@ -136,7 +138,7 @@ impl Admission {
             connections_max: AtomicUsize::new(connections_max),
             refused: AtomicU64::new(0),
             per_source: AtomicU64::new(0),
-            sources: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            sources: (0..SHARDS).map(|_| Padded::default()).collect(),
             hello_memory: Arc::default(),
         }
     }
@@ -171,7 +173,9 @@ impl Admission {
 
     /// Client addresses that are counted now; 0 while per-source limits are off.
     pub fn sources(&self) -> usize {
-        let count = |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sources.len();
+        let count = |shard: &Padded<Mutex<Shard>>| {
+            shard.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).sources.len()
+        };
         self.sources.iter().map(count).sum()
     }
 
@@ -182,7 +186,7 @@ impl Admission {
         };
         let index = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % SHARDS;
         // A panic elsewhere leaves counts that are at worst one too high.
-        self.sources[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.sources[index].0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn hold(&self, source: IpAddr, now_s: u64) -> Result<(), Ended> {
@@ -270,7 +274,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let admission = &self.listener.admission;
         admission.open.0.fetch_sub(1, Relaxed);
-        self.listener.open.fetch_sub(1, Relaxed);
+        self.listener.open.0.fetch_sub(1, Relaxed);
         if let Some(source) = &self.source {
             admission.release(**source);
         }
@@ -352,6 +356,28 @@ mod tests {
         assert_eq!((admission.open(), listener.open(), admission.sources()), (0, 0, 0));
     }
 
+    /// Number of the block of memory that a processor takes from another at once.
+    fn block<T>(at: &T) -> usize {
+        std::ptr::from_ref(at).addr() / align_of::<Padded<u8>>()
+    }
+
+    #[test]
+    fn what_every_connection_writes_stands_apart_from_what_it_reads() {
+        let (admission, listener) = admission(1);
+        let written = [block(&listener.open), block(&admission.open)];
+        let read = [block(&listener.counters), block(&listener.connections_max), block(&admission.per_source)];
+        assert!(written.iter().all(|written| !read.contains(written)), "{written:?} {read:?}");
+        // The count of references stands before the value.
+        assert_eq!(align_of::<ListenerState>(), align_of::<Padded<u8>>());
+    }
+
+    #[test]
+    fn two_sources_do_not_write_into_one_line() {
+        let (admission, _) = admission(1);
+        let blocks: std::collections::BTreeSet<_> = admission.sources.iter().map(block).collect();
+        assert_eq!(blocks.len(), SHARDS);
+    }
+
     #[test]
     fn a_source_without_connections_is_forgotten() {
         let (admission, listener) = admission(usize::MAX);
@@ -360,7 +386,7 @@ mod tests {
             let mut permit = listener.admit().unwrap();
             permit.hold_source(std::net::Ipv4Addr::from(n).into(), u64::from(n / 1000)).unwrap();
         }
-        let kept: usize = admission.sources.iter().map(|shard| shard.lock().unwrap().sources.len()).sum();
+        let kept: usize = admission.sources.iter().map(|shard| shard.0.lock().unwrap().sources.len()).sum();
         assert!(kept <= SHARDS * (SWEEP_FROM + 100), "{kept}");
         assert_eq!(admission.open(), 0);
     }

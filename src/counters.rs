@@ -130,6 +130,8 @@ impl Default for ListenerCounters {
 pub struct WorkerCounters {
     /// Connections that the worker holds now.
     pub connections: Counter,
+    /// Listening sockets that the worker has not closed yet.
+    pub acceptors: Counter,
     /// Generation of the snapshot that the worker has adopted.
     pub generation: Counter,
     /// The longest time that the worker took to adopt a snapshot, in microseconds.

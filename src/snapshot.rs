@@ -52,7 +52,11 @@ pub struct Snapshot {
 }
 
 /// A listener with the names of its pools resolved.
+///
+/// Aligned, so that what all workers read shares no cache line with the count of references, which every connection
+/// writes.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Listener {
     /// The listener as configured.
     pub config: config::Listener,
@@ -368,4 +372,22 @@ fn digest(pools: &[Arc<Pool>]) -> u64 {
         hash.update(&digest.to_le_bytes());
     }
     hash.digest()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_workers_read_of_a_listener_stands_apart_from_its_count_of_references() {
+        let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n\
+                    [[pool]]\nname = \"p\"\nbackend = [{ name = \"b\", address = \"127.0.0.1:2\" }]\n";
+        let checked = config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)));
+        // The count stands in front of the value, in as many bytes as the value is aligned to.
+        assert_eq!(Arc::as_ptr(&snapshot.listeners[0]).addr() % 128, 0);
+        assert_eq!(Arc::as_ptr(&snapshot.pools[0]).addr() % 128, 0);
+        assert_eq!((align_of::<Listener>(), align_of::<Pool>()), (128, 128));
+    }
 }

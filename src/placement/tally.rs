@@ -7,11 +7,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use crate::counters::Padded;
+
+/// Nodes that stand together, apart from everything else: a connection may write some of one tally, and each pick reads
+/// several tallies.
+const BLOCK: usize = 16;
+
 /// Numbers by seat, joined pair by pair.
 #[derive(Debug)]
 pub(super) struct Tally {
     /// The root at 1, seat `n` at `first + n`; 0 is not used.
-    nodes: Box<[AtomicU64]>,
+    nodes: Box<[Padded<[AtomicU64; BLOCK]>]>,
     first: usize,
     join: fn(u64, u64) -> u64,
 }
@@ -20,7 +26,8 @@ impl Tally {
     /// Begins with `empty` at every seat; joined with it, a number stays what it is.
     pub(super) fn new(seats: usize, empty: u64, join: fn(u64, u64) -> u64) -> Self {
         let first = seats.next_power_of_two();
-        Self { nodes: (0..2 * first).map(|_| AtomicU64::new(empty)).collect(), first, join }
+        let block = |_| Padded(std::array::from_fn(|_| AtomicU64::new(empty)));
+        Self { nodes: (0..(2 * first).div_ceil(BLOCK)).map(block).collect(), first, join }
     }
 
     /// All numbers joined.
@@ -78,7 +85,12 @@ impl Tally {
 
     #[inline]
     fn value(&self, node: usize) -> u64 {
-        self.nodes[node].load(SeqCst)
+        self.node(node).load(SeqCst)
+    }
+
+    #[inline]
+    fn node(&self, node: usize) -> &AtomicU64 {
+        &self.nodes[node / BLOCK].0[node % BLOCK]
     }
 
     /// Writes a node until it is what `number` returns; false if it was so before.
@@ -89,7 +101,7 @@ impl Tally {
             if self.value(node) == number {
                 return changed;
             }
-            self.nodes[node].store(number, SeqCst);
+            self.node(node).store(number, SeqCst);
             changed = true;
         }
     }
@@ -118,6 +130,12 @@ mod tests {
         assert_eq!(least.first_at_most(0, 7), None);
         least.set(0, || 7);
         assert_eq!((least.first_at_most(0, 7), least.first_at_most(0, 6)), (Some(0), None));
+    }
+
+    #[test]
+    fn a_block_of_nodes_is_one_block_of_memory() {
+        assert_eq!(size_of::<Padded<[AtomicU64; BLOCK]>>(), align_of::<Padded<u8>>());
+        assert_eq!(std::ptr::from_ref(sums(&[1, 2, 3]).node(0)).addr() % align_of::<Padded<u8>>(), 0);
     }
 
     proptest! {

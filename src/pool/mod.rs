@@ -47,7 +47,11 @@ use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
 
 /// Backends that share one balancing rule, as one snapshot sees them.
+///
+/// Aligned, so that what every pick reads shares no cache line with the count of references, which every connection
+/// writes.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Pool {
     config: config::Pool,
     backends: Arc<[Arc<Backend>]>,

@@ -70,6 +70,20 @@ fn name_of<'p>(pick: &Option<Pick<'p>>) -> Option<&'p str> {
 }
 
 #[test]
+fn what_every_connection_writes_stands_apart_from_what_every_pick_reads() {
+    fn block<T>(at: &T) -> usize {
+        std::ptr::from_ref(at).addr() / 128
+    }
+    let pool = Pool::new(&config(&["a"]), None, 1);
+    let (backend, shared) = (&pool.backends[0], &pool.shared);
+    let written = HashSet::from([block(&backend.leases), block(&shared.leases), block(&shared.draws)]);
+    let read = [block(&backend.drain), block(&backend.rose_ms), block(&shared.name), block(&shared.ready)];
+    assert!(written.len() == 3 && read.iter().all(|read| !written.contains(read)), "{written:?} {read:?}");
+    // A count of references stands in front of its value, in as many bytes as the value is aligned to.
+    assert_eq!([align_of::<Pool>(), align_of::<Backend>(), align_of::<PoolShared>()], [128; 3]);
+}
+
+#[test]
 fn a_key_stays_while_its_backend_is_usable_and_comes_back_to_it() {
     let pool = Pool::new(&config(&["a", "b", "c"]), None, 1);
     let before: Vec<Pick<'_>> = (0..200).map(|low| pick_for(&pool, &client(low), &[], 0).unwrap()).collect();

@@ -155,10 +155,10 @@ pub struct Incoming<S> {
 }
 
 impl<O: Os> Flow<O> {
-    /// Makes the row of a connection that was accepted.
-    pub fn new(incoming: Incoming<O::Socket>, id: u64) -> Self {
-        let limits = incoming.listener.limits;
-        Self {
+    /// Makes the row of a connection that was accepted; also returns the listener that accepted it.
+    pub fn new(incoming: Incoming<O::Socket>, id: u64) -> (Self, Arc<Listener>) {
+        let listener = incoming.listener;
+        let flow = Self {
             link: WheelLink::default(),
             queued: false,
             stage: Stage::Preread,
@@ -171,20 +171,21 @@ impl<O: Os> Flow<O> {
             tuned: false,
             attempts_made: 0,
             reason: None,
-            until: incoming.accepted + us(incoming.listener.hello_ms),
+            until: incoming.accepted + us(listener.hello_ms),
             started: incoming.accepted,
             last_active: incoming.accepted,
             connect_us: 0,
             key: KeyHash::default(),
             settled: None,
-            limits,
+            limits: listener.limits,
             permit: incoming.permit,
             lease: None,
             source: incoming.peer.map(CompactAddress::from),
             preread: None,
             labels: None,
             id,
-        }
+        };
+        (flow, listener)
     }
 
     /// Makes the first step: refuses untrusted peers and sources above their limit, and begins to read ahead.

@@ -180,8 +180,8 @@ impl<O: Os> Worker<O> {
         self.now = self.now.max(incoming.accepted);
         self.accepted += 1;
         let id = (self.index as u64) << 48 | self.accepted;
-        let listener = Arc::clone(&incoming.listener);
-        let token = self.flows.insert_with(|_| Flow::new(incoming, id));
+        let (flow, listener) = Flow::new(incoming, id);
+        let token = self.flows.insert_with(|_| flow);
         self.advance(token.slot(), |flow, step| flow.begin(listener, step));
     }
 

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
@@ -46,8 +45,6 @@ pub struct Workers {
 /// One worker, seen from other threads.
 struct WorkerHandle {
     inbox: Sender<WorkerCommand>,
-    /// Listening sockets that the worker has not closed yet.
-    acceptors: Arc<AtomicUsize>,
 }
 
 /// What a snapshot changes for one worker.
@@ -101,7 +98,7 @@ impl Workers {
         let mut handles = Vec::new();
         for _ in 0..count {
             let (sender, receiver) = inbox()?;
-            handles.push(WorkerHandle { inbox: sender, acceptors: Arc::new(AtomicUsize::new(0)) });
+            handles.push(WorkerHandle { inbox: sender });
             inboxes.push(receiver);
         }
         let (busy_poll, log) = {
@@ -149,7 +146,7 @@ impl Workers {
 
     /// Listening sockets that are not closed yet, over all workers.
     pub fn acceptors(&self) -> usize {
-        self.handles.iter().map(|handle| handle.acceptors.load(Relaxed)).sum()
+        self.counters().iter().map(|own| own.0.acceptors.value() as usize).sum()
     }
 
     /// Gives every worker its part of a snapshot, and returns when all have adopted it.
@@ -273,7 +270,7 @@ impl WorkerThread {
                 self.read_inbox();
             }
             self.hand_over();
-            self.workers.handles[self.worker.index].acceptors.store(self.worker.acceptors(), Relaxed);
+            self.worker.counters().acceptors.set(self.worker.acceptors() as u64);
         }
         self.worker.shed(&Selection::All, usize::MAX, Ended::Stopped);
         self.worker.flush();

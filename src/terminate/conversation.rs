@@ -4,6 +4,7 @@
 //! one ending, also if its task panicked.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,8 +28,20 @@ pub struct Conversation {
     pub client_info: Rc<ClientInfo>,
     permit: Permit,
     /// Listener by the rules last seen; `None` once no rules are needed any more.
-    rules: RefCell<Option<Arc<Listener>>>,
+    rules: RefCell<Option<Rc<JudgingListener>>>,
     finished: Cell<bool>,
+}
+
+/// A listener with the rules that judge a conversation. A conversation counts one reference of it, which all threads share;
+/// its requests share that by `Rc`.
+pub struct JudgingListener(Arc<Listener>);
+
+impl Deref for JudgingListener {
+    type Target = Listener;
+
+    fn deref(&self) -> &Listener {
+        &self.0
+    }
 }
 
 impl Conversation {
@@ -44,7 +57,7 @@ impl Conversation {
         let state = Rc::new(ConversationState::new(Rc::clone(&client_info), listener_name));
         context.conversations.borrow_mut().insert(client_info.id, Rc::clone(&state));
         context.counters().conversations.add(1);
-        let rules = RefCell::new(Some(listener));
+        let rules = RefCell::new(Some(Rc::new(JudgingListener(listener))));
         Self { state, context: Rc::clone(context), client_info, permit, rules, finished: Cell::new(false) }
     }
 
@@ -56,12 +69,16 @@ impl Conversation {
     /// The listener with the rules that judge the connection: those in force if they would have read of the client what
     /// was read, else those by which it was read. A listener that a reload removed keeps its last rules for the
     /// connections that it accepted. `None` after [`Self::forget_rules`], if the listener is gone.
-    pub fn listener(&self) -> Option<Arc<Listener>> {
+    pub fn listener(&self) -> Option<Rc<JudgingListener>> {
         let snapshot = self.context.current.load();
         let in_force = snapshot.listener_of(self.permit.listener());
         let mut rules = self.rules.borrow_mut();
-        let judges = rules.as_ref().map_or(in_force, |read_by| Some(self.client_info.judged_by(in_force, read_by)));
-        *rules = judges.cloned();
+        let judge = match rules.as_ref() {
+            Some(read_by) => self.client_info.judged_by(in_force, &read_by.0),
+            None => in_force?,
+        };
+        let known = rules.as_ref().filter(|known| Arc::ptr_eq(&known.0, judge)).map(Rc::clone);
+        *rules = Some(known.unwrap_or_else(|| Rc::new(JudgingListener(Arc::clone(judge)))));
         rules.clone()
     }
 

@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use self::buffer::Buffer;
 use self::connect::{Connected, Connector};
-use self::conversation::Conversation;
+use self::conversation::{Conversation, JudgingListener};
 use self::deadline::Deadline;
 use self::relay::{RelayDirection, relay};
 use self::runtime::RuntimeContext;
@@ -51,7 +51,7 @@ use crate::config::Tls;
 use crate::connection::Carried;
 use crate::outcome::Ended;
 use crate::pool::{PickScene, Pool};
-use crate::snapshot::{Listener, RouteTarget};
+use crate::snapshot::RouteTarget;
 use crate::tls::{self, Termination};
 
 pub use self::deadline::CLOSING_MAX;
@@ -104,8 +104,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
 
 /// Route of a connection or of a request, with the rules that gave it.
 struct Routed {
-    listener: Arc<Listener>,
-    termination: Arc<Termination>,
+    listener: Rc<JudgingListener>,
     target: RouteTarget,
 }
 
@@ -114,15 +113,19 @@ impl Routed {
     fn of(conversation: &Conversation) -> Option<Self> {
         let (client_info, listener) = (&conversation.client_info, conversation.listener()?);
         let target = client_info.route(&listener)?;
-        Some(Self { termination: Arc::clone(&listener.tls), listener, target })
+        Some(Self { listener, target })
     }
 
     fn pool(&self) -> &Arc<Pool> {
         &self.listener.pools[self.target.pool]
     }
 
+    fn termination(&self) -> &Termination {
+        &self.listener.tls
+    }
+
     fn server(&self) -> Option<&Arc<tls::TlsServer>> {
-        self.termination.server(&self.listener.config.name, self.target.route)
+        self.termination().server(&self.listener.config.name, self.target.route)
     }
 }
 
@@ -172,7 +175,7 @@ async fn connect(
     secured: &Secured,
 ) -> Result<Connected, Ended> {
     let pool = routed.pool();
-    let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
+    let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
     let facts = conversation.client_info.facts();
     connector.wait_for_settled(client, None, &facts).await?;
     let choose = async |tried: &[_]| pool.pick(&PickScene::new(&facts, tried, clock::now_ms()));

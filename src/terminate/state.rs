@@ -109,7 +109,7 @@ impl ConversationState {
         let mut facts = self.facts.borrow_mut();
         match stage {
             ConversationStage::Handshake { pool } | ConversationStage::Route { pool } => {
-                facts.pool = Some(Arc::clone(pool));
+                keep(&mut facts.pool, pool);
             }
             ConversationStage::Secured { tls } => facts.tls = tls,
             ConversationStage::Reuse { pick } | ConversationStage::Connect { pick } => facts.pick(pick),
@@ -300,9 +300,12 @@ struct StageFacts {
 
 impl StageFacts {
     fn pick(&mut self, pick: &Pick<'_>) {
-        self.backend = Some(Arc::clone(pick.backend));
+        keep(&mut self.backend, pick.backend);
         self.reason = Some(pick.reason);
-        self.range = pick.range.cloned();
+        match pick.range {
+            Some(range) => keep(&mut self.range, range),
+            None => self.range = None,
+        }
     }
 
     fn count(&mut self, attempts: u8) {
@@ -312,10 +315,21 @@ impl StageFacts {
     fn place(&mut self, placed: Placed<'_>) {
         let Placed { pool, broke, remember, value } = placed;
         self.broke = broke;
+        let mut kept = self.stored.take().map(|stored| stored.backend);
         self.stored = self.backend.as_ref().and_then(|backend| {
             attempt::settle(pool, backend, broke, remember, clock::now_ms());
-            Some(StoredPlacement { remember: remember?, backend: Arc::clone(backend), value })
+            let remember = remember?;
+            keep(&mut kept, backend);
+            Some(StoredPlacement { remember, backend: kept?, value })
         });
+    }
+}
+
+/// Keeps a reference, and counts it only if it is not the one that is kept already: the count is memory that the requests
+/// of all threads would write.
+pub(super) fn keep<T: ?Sized>(kept: &mut Option<Arc<T>>, reference: &Arc<T>) {
+    if !kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, reference)) {
+        *kept = Some(Arc::clone(reference));
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a request costs besides its bytes: allocations and readings of a clock, with the log and without.
+//! What a request costs besides its bytes: allocations, readings of a clock and counted references, with the log and
+//! without.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use crate::connection::{Carried, ClientInfo};
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::serve;
+use crate::terminate::state::keep;
 
 const REQUEST: &[u8] = b"GET /index.html HTTP/1.1\r\nHost: shop.example\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
@@ -84,6 +86,17 @@ fn cost(logs: bool) -> (f64, f64) {
     let (few, many) = (cost_of(FEW, logs), cost_of(MANY, logs));
     let each = |few: u64, many: u64| (many as f64 - few as f64) / (MANY - FEW) as f64;
     (each(few.0, many.0), each(few.1, many.1))
+}
+
+#[test]
+fn a_reference_is_counted_for_the_first_request_alone() {
+    let (mut kept, backend, other) = (None, Arc::new(1), Arc::new(1));
+    for _ in 0..3 {
+        keep(&mut kept, &backend);
+        assert_eq!(Arc::strong_count(&backend), 2);
+    }
+    keep(&mut kept, &other);
+    assert_eq!((Arc::strong_count(&backend), Arc::strong_count(&other)), (1, 2), "an equal value is another");
 }
 
 #[test]

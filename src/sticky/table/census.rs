@@ -22,6 +22,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::backend_ids::BackendId;
 use super::entry::{Data, ENTRY_ROWS, Minute};
 use super::stripes::Stripes;
+use crate::counters::Padded;
 
 /// Minutes of the ring. A multiple of it fits the clock, which wraps.
 const RING: usize = 1 << 11;
@@ -155,7 +156,7 @@ impl Stripe {
 /// Counts by minute.
 #[derive(Debug)]
 struct MinuteRing {
-    pages: [OnceLock<Box<[AtomicI32; PAGE]>>; RING / PAGE],
+    pages: [OnceLock<Box<Padded<[AtomicI32; PAGE]>>>; RING / PAGE],
     /// Entries that the ring does not show.
     older: AtomicI64,
 }
@@ -168,14 +169,14 @@ impl Default for MinuteRing {
 
 impl MinuteRing {
     fn cell(&self, place: usize) -> &AtomicI32 {
-        let page = self.pages[place / PAGE].get_or_init(|| Box::new(std::array::from_fn(|_| AtomicI32::new(0))));
-        &page[place % PAGE]
+        let zero = || Box::new(Padded(std::array::from_fn(|_| AtomicI32::new(0))));
+        &self.pages[place / PAGE].get_or_init(zero).0[place % PAGE]
     }
 
     /// The cells that were made, each with its age.
     fn counts(&self, now: Minute) -> impl Iterator<Item = (u32, &AtomicI32)> {
         let pages = self.pages.iter().enumerate().filter_map(|(page, cells)| Some((page * PAGE, cells.get()?)));
-        let cells = pages.flat_map(|(first, cells)| cells.iter().enumerate().map(move |(n, cell)| (first + n, cell)));
+        let cells = pages.flat_map(|(first, cells)| cells.0.iter().enumerate().map(move |(n, cell)| (first + n, cell)));
         cells.map(move |(place, cell)| ((now.number().wrapping_sub(place) % RING) as u32, cell))
     }
 }
@@ -186,15 +187,18 @@ const FIRST: usize = 16;
 const SEGMENTS: usize = 13;
 
 /// Counts by the number of a backend, in segments that are made when first needed. A cell is a generation, 16 bits, and
-/// a count, 48 bits.
+/// a count, 48 bits. No cell shares a cache line with memory of another stripe.
 #[derive(Debug, Default)]
-struct BackendCells([OnceLock<Box<[AtomicU64]>>; SEGMENTS]);
+struct BackendCells([OnceLock<Box<[Cells]>>; SEGMENTS]);
+
+/// Cells of as many backends as the first segment has.
+type Cells = Padded<[AtomicU64; FIRST]>;
 
 impl BackendCells {
     fn add(&self, id: BackendId, count: i64) {
         let (segment, place) = Self::place(id);
-        let cells = self.0[segment].get_or_init(|| (0..FIRST << segment).map(|_| AtomicU64::new(0)).collect());
-        let _ = cells[place].fetch_update(Relaxed, Relaxed, |word| {
+        let cells = self.0[segment].get_or_init(|| (0..1 << segment).map(|_| Cells::default()).collect());
+        let _ = cells[place / FIRST].0[place % FIRST].fetch_update(Relaxed, Relaxed, |word| {
             let (generation, before) = unpacked(word);
             // Generations wrap, so the nearer way decides which is later.
             match id.generation.wrapping_sub(generation) as i16 {
@@ -208,7 +212,7 @@ impl BackendCells {
 
     fn of(&self, id: BackendId) -> i64 {
         let (segment, place) = Self::place(id);
-        let word = self.0[segment].get().map_or(0, |cells| cells[place].load(Relaxed));
+        let word = self.0[segment].get().map_or(0, |cells| cells[place / FIRST].0[place % FIRST].load(Relaxed));
         let (generation, count) = unpacked(word);
         if generation == id.generation { count } else { 0 }
     }
@@ -304,6 +308,17 @@ mod tests {
         census.stripes.own().add_minute(entry, -1, at(late));
         census.roll(at(late + 2));
         assert_eq!(ages(&census, late + 2), []);
+    }
+
+    #[test]
+    fn a_stripe_shares_no_line_with_another() {
+        let census = Census::default();
+        census.replaced(Data::EMPTY, data(id(1, 0), EntryKind::Placed, 5));
+        let stripe = census.stripes.own();
+        let (minute, cells) = (stripe.minutes[0].cell(0), stripe.backends.0[0].get().expect("a segment"));
+        let addresses = [std::ptr::from_ref(minute).addr(), cells.as_ptr().addr()];
+        assert_eq!(addresses.map(|address| address % align_of::<Padded<u8>>()), [0, 0]);
+        assert_eq!((size_of::<Cells>(), size_of::<Padded<[AtomicI32; PAGE]>>()), (128, 256), "nothing is wasted");
     }
 
     #[test]

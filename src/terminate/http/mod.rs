@@ -154,7 +154,7 @@ impl HttpConnection<'_> {
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
 
-        let connector = Connector { conversation, pool, upstream: routed.termination.upstream(pool.name()), secured };
+        let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
