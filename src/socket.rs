@@ -8,7 +8,7 @@ mod steer;
 pub mod unix_file;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -128,9 +128,27 @@ pub(crate) fn knock(path: &Path) -> io::Result<()> {
     Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?.connect(&SockAddr::unix(path)?)
 }
 
-/// Looks up `host:port`; blocks for as long as the resolver does.
+/// Looks up `host:port`; blocks for as long as the resolver does. No resolver is needed for the hosts `localhost` and `*`,
+/// which is every address of the machine.
 pub fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
-    waiting::on(|| format!("looking up \"{name}\""), || Ok(name.to_socket_addrs()?.collect()))
+    match own_addresses(name) {
+        Some(own) => Ok(own),
+        None => waiting::on(|| format!("looking up \"{name}\""), || Ok(name.to_socket_addrs()?.collect())),
+    }
+}
+
+/// The addresses of a host that is this machine: that of IPv4, and that of IPv6 where the kernel has it. `None`: the host
+/// is another name.
+fn own_addresses(name: &str) -> Option<Vec<SocketAddr>> {
+    let (host, port) = name.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    let (v4, v6) = match host {
+        "*" => (Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
+        "localhost" => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
+        _ => return None,
+    };
+    let has_v6 = probe((v6, 0).into()).is_ok();
+    Some([(v4, port).into()].into_iter().chain(has_v6.then(|| (v6, port).into())).collect())
 }
 
 /// The address that a TCP socket is bound to; `None`: another kind of socket.
@@ -250,4 +268,23 @@ fn prepare(socket: &Socket, address: SocketAddr) -> io::Result<()> {
         socket.set_only_v6(true)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_its_own_names_and_only_addresses_that_can_be_bound() {
+        for (name, v4) in [("*:8080", "0.0.0.0:8080"), ("localhost:8080", "127.0.0.1:8080")] {
+            let addresses = resolve(name).unwrap();
+            assert_eq!(addresses[0], v4.parse().unwrap());
+            for address in addresses {
+                assert_eq!(address.port(), 8080);
+                assert!(probe((address.ip(), 0).into()).is_ok(), "{address}");
+            }
+        }
+        assert_eq!(own_addresses("web.example:80"), None);
+        assert_eq!(own_addresses("localhost:http"), None);
+    }
 }

@@ -16,8 +16,8 @@ use crate::server;
 /// Arguments of `sessile check`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
-    /// The configuration file to check.
-    file: PathBuf,
+    /// The configuration file to check [default: that of --config].
+    file: Option<PathBuf>,
     /// Compare with the running process too, and warn of what a reload would do to its clients.
     #[arg(long)]
     live: bool,
@@ -31,32 +31,33 @@ pub(super) struct CheckArgs {
 impl CheckArgs {
     /// Checks the file and prints the findings.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
-        let found = self.found()?;
+        let file = self.file.as_deref().unwrap_or_else(|| self.running.file());
+        let found = self.found(file)?;
         if self.json {
-            print_json(out, &self.file, &found)?;
+            print_json(out, file, &found)?;
         } else {
-            print(out, &self.file, &found)?;
+            print(out, file, &found)?;
         }
         Ok(if found.accepted { 0 } else { EXIT_USAGE })
     }
 
     /// Checks the text and the files that it names.
-    fn found(&self) -> Result<CheckFindings, CommandError> {
-        let text = load::read(&self.file)?;
+    fn found(&self, file: &Path) -> Result<CheckFindings, CommandError> {
+        let text = load::read(file)?;
         Ok(match load::in_time(move || server::examine(&text))? {
-            Ok(problems) => CheckFindings { accepted: true, problems, live: self.against_the_process()? },
+            Ok(problems) => CheckFindings { accepted: true, problems, live: self.against_the_process(file)? },
             Err(problems) => CheckFindings { accepted: false, problems, live: Vec::new() },
         })
     }
 
     /// With `--live`, what the running process warns of when it compares the file with what is in force.
-    fn against_the_process(&self) -> Result<Vec<String>, CommandError> {
+    fn against_the_process(&self, file: &Path) -> Result<Vec<String>, CommandError> {
         if !self.live {
             return Ok(Vec::new());
         }
-        let plan = load::plan_of(&self.running, &self.file, Vec::new())?;
+        let plan = load::plan_of(&self.running, file, Vec::new())?;
         // Of the file alone this command has found everything itself.
-        let alone = format!("{}:", self.file.display());
+        let alone = format!("{}:", file.display());
         Ok(plan.warnings.into_iter().filter(|warning| !warning.starts_with(&alone)).collect())
     }
 }

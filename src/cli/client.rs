@@ -58,7 +58,9 @@ fn unavailable(socket: &Path, error: &io::Error) -> String {
         return format!("admin socket {socket}: {error}; process {pid} stops, and its admin socket is {moved}");
     }
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "; is sessile running, and is this its admin socket?",
+        io::ErrorKind::NotFound => {
+            "; is sessile running, and is this its admin socket? --socket or --config names another one"
+        }
         io::ErrorKind::ConnectionRefused => "; it is left over from a process that has ended",
         io::ErrorKind::PermissionDenied => "; only its owner and group may use it",
         io::ErrorKind::WouldBlock => "; no response in time",

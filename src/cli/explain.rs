@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::explainer::{Explainer, server_name};
+use super::own_places::DEFAULT_FILE;
 use super::{CommandError, load, print_json};
 use crate::plan::Explanation;
 use crate::server_name::ServerName;
@@ -23,7 +24,7 @@ use crate::server_name::ServerName;
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// Configuration file to explain
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
     config: PathBuf,
     /// Client address, with or without a port; may be repeated. Without this option, or with `-`, clients are read from
     /// standard input, one `ADDR [SNI]` a line

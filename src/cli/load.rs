@@ -8,15 +8,13 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::own_places::{self, DEFAULT_FILE, DEFAULT_SOCKET};
 use super::{CommandError, client};
 use crate::admin::PlanRequest;
 use crate::config::{self, CheckedConfig};
 use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
 use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
-
-/// Default path of the admin socket.
-pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Reads and checks a configuration file.
 pub(super) fn load(file: &Path) -> Result<CheckedConfig, CommandError> {
@@ -57,11 +55,11 @@ fn is_own_descriptor(file: &Path) -> bool {
 #[derive(Debug, Clone, clap::Args)]
 #[group(multiple = false)]
 pub(super) struct RunningProcess {
-    /// Path of the admin socket [default: /run/sessile/admin.sock].
+    /// Path of the admin socket [default: that of a process of this user without a file, or that of the default file].
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The configuration file of the running process, to find its admin socket.
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file of the running process, to find its admin socket [default: /etc/sessile/sessile.toml].
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -71,8 +69,16 @@ impl RunningProcess {
         match (&self.socket, &self.config) {
             (Some(socket), _) => Ok(socket.clone()),
             (None, Some(file)) => socket_of(file),
-            (None, None) => Ok(DEFAULT_SOCKET.into()),
+            (None, None) => {
+                let own = own_places::running_admin_socket();
+                own.map_or_else(|| socket_of_default(Path::new(DEFAULT_FILE)), Ok)
+            }
         }
+    }
+
+    /// The configuration file of the running process.
+    pub(super) fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
 }
 
@@ -89,13 +95,19 @@ pub(super) fn plan_of(running: &RunningProcess, file: &Path, clients: Vec<Listed
     response.json(&[200])
 }
 
-/// Finds the socket also in a file with errors, so that the running process can report them.
+/// Finds the socket also in a file with errors, so that the running process can report them. No name of the file is looked
+/// up for that: a resolver that does not answer is no reason to wait.
 fn socket_of(file: &Path) -> Result<PathBuf, CommandError> {
-    let socket = match load(file) {
-        Ok(checked) => checked.config.process.admin.socket,
-        Err(refused) => Some(socket_as_written(&read(file)?).ok_or(refused)?),
-    };
+    if let Some(socket) = socket_as_written(&read(file)?) {
+        return Ok(socket);
+    }
+    let socket = load(file)?.config.process.admin.socket;
     socket.ok_or_else(|| CommandError::Unavailable(format!("{}: [admin] socket is \"off\"", file.display())))
+}
+
+/// The socket of the default file. Where this user cannot read one, a process may still have the default socket.
+fn socket_of_default(file: &Path) -> Result<PathBuf, CommandError> {
+    if read(file).is_ok() { socket_of(file) } else { Ok(DEFAULT_SOCKET.into()) }
 }
 
 fn socket_as_written(text: &str) -> Option<PathBuf> {
@@ -125,6 +137,15 @@ mod tests {
         assert_eq!(socket(GOOD).unwrap(), Path::new(DEFAULT_SOCKET));
         assert_eq!(socket(&format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap(), Path::new("/tmp/a.sock"));
         assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(CommandError::Unavailable(_))));
+    }
+
+    #[test]
+    fn the_default_file_says_where_the_socket_is_if_it_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sessile.toml");
+        assert_eq!(socket_of_default(&file).unwrap(), Path::new(DEFAULT_SOCKET));
+        std::fs::write(&file, format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap();
+        assert_eq!(socket_of_default(&file).unwrap(), Path::new("/tmp/a.sock"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -14,7 +14,7 @@ use clap_complete::Shell;
 
 use crate::access_log::print_error;
 use crate::config::Problem;
-use crate::server::RunOptions;
+use crate::server::{ConfigSource, RunOptions};
 
 mod certs;
 mod check;
@@ -22,9 +22,12 @@ mod client;
 mod demo;
 mod explain;
 mod load;
+mod one_line;
 mod order;
+mod own_places;
 mod plan;
 mod reload;
+mod run;
 mod status;
 mod table;
 mod upgrade;
@@ -46,15 +49,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the balancer with a configuration file.
-    Run {
-        /// The configuration file to serve.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Forget what the process before has kept: drains by command and ejections.
-        #[arg(long)]
-        fresh: bool,
-    },
+    /// Start the balancer with a configuration file, or for backends that the arguments name.
+    Run(run::Run),
     /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
     /// Show which backend a client would get, why, and the next candidates; opens no connection.
@@ -150,10 +146,13 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// Runs the command in the process's arguments; `run` serves a configuration file until it is stopped.
-pub fn main(run: impl FnOnce(&Path, RunOptions) -> ExitCode) -> ExitCode {
+/// Runs the command in the process's arguments; `run` serves a configuration until it is stopped.
+pub fn main(run: impl FnOnce(ConfigSource, RunOptions) -> ExitCode) -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Run { config, fresh } }) => run(&config, RunOptions { fresh }),
+        Ok(Arguments { command: Command::Run(arguments) }) if !arguments.prints() => match arguments.source() {
+            Ok(source) => run(source, arguments.options()),
+            Err(failure) => failure.report().into(),
+        },
         Ok(Arguments { command }) => {
             let mut out = io::BufWriter::new(io::stdout());
             let code = command.print(&mut out).and_then(|code| Ok(out.flush().map(|()| code)?));
@@ -167,12 +166,10 @@ pub fn main(run: impl FnOnce(&Path, RunOptions) -> ExitCode) -> ExitCode {
 }
 
 impl Command {
-    /// Runs any command but `run`, and returns the exit code: not 0 if the result is negative.
+    /// Runs any command, of `run` the one that prints, and returns the exit code: not 0 if the result is negative.
     fn print(self, out: &mut impl Write) -> Result<u8, CommandError> {
         match self {
-            Self::Run { config, .. } => {
-                Err(CommandError::Internal(format!("{}: `run` is started by main", config.display())))
-            }
+            Self::Run(run) => run.print(out),
             Self::Check(check) => check.run(out),
             Self::Explain(explain) => explain.run(out),
             Self::Plan(plan) => plan.run(out),

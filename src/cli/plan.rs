@@ -24,9 +24,9 @@ const EXIT_TOO_MUCH: u8 = 1;
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "sessile plan [OPTIONS] OLD NEW\n       sessile plan [OPTIONS] --live NEW")]
+#[command(override_usage = "sessile plan [OPTIONS] [OLD] NEW\n       sessile plan [OPTIONS] --live NEW")]
 pub(super) struct PlanFiles {
-    /// File in force and new file; with --live, the new file alone
+    /// File in force (by default that of --config) and new file; with --live, the new file alone
     #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
     files: Vec<PathBuf>,
     /// Compare with the running process: the plan then counts its known clients and open connections
@@ -53,11 +53,7 @@ impl PlanFiles {
         let plan = match (&self.files[..], self.live) {
             ([old, new], false) => compare(old, new, &clients)?,
             ([new], true) => load::plan_of(&self.running, new, clients)?,
-            ([_], _) => {
-                return Err(CommandError::Usage(
-                    "plan: name the file in force before the new one, or use --live".into(),
-                ));
-            }
+            ([new], false) => compare(self.running.file(), new, &clients)?,
             _ => {
                 return Err(CommandError::Usage(
                     "plan --live: name only the new file; it is compared with the running process".into(),

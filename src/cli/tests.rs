@@ -1,6 +1,7 @@
 //! Tests of the commands as typed: output and exit code.
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 
 use super::*;
@@ -47,7 +48,20 @@ fn commands_are_understood() {
     for line in [
         "sessile run --config f.toml",
         "sessile run --fresh --config f.toml",
+        "sessile run",
+        "sessile run -c f.toml",
+        "sessile run --listen 8080 --backend 127.0.0.1:9000 --backend 127.0.0.1:9001 --print-config",
+        "sessile run --listen :1 --backend b:1 --sticky source --http --tls-cert c --tls-key k --socket off --fresh",
+        "sessile run --listen :1 --listen :2 --backend b:1 --sticky cookie --cookie-keys k",
         "sessile check f.toml --json",
+        "sessile check",
+        "sessile check -c f.toml",
+        "sessile explain -c f.toml --client ::1",
+        "sessile explain --client ::1",
+        "sessile plan new.toml",
+        "sessile plan -c old.toml new.toml",
+        "sessile drain p/b -c f.toml",
+        "sessile upgrade -c f.toml",
         "sessile explain --config f.toml --client ::1 --client 10.0.0.1 --sni a --alpn h2 --down a --down p/b --json",
         "sessile explain --config f.toml --client - --listener l --tlv 0xE0=v",
         "sessile reload --socket /tmp/s --json",
@@ -67,15 +81,23 @@ fn commands_are_understood() {
     }
     for line in [
         "sessile",
-        "sessile run",
-        "sessile check",
-        "sessile explain --client ::1",
+        "sessile run f.toml",
+        "sessile run --listen :1",
+        "sessile run --backend b:1",
+        "sessile run --print-config",
+        "sessile run --sticky cookie",
+        "sessile run --listen :1 --backend b:1 --sticky ip",
+        "sessile run --listen :1 --backend b:1 --tls-key k",
         "sessile reload --socket s --config f",
         "sessile completions tea",
         "sessile demo --config f.toml",
         "sessile demo --backends --once",
     ] {
         assert!(parse(line).unwrap_err().use_stderr(), "{line}");
+    }
+    for argument in ["--listen :1 --backend b:1", "--listen :1", "--backend b:1"] {
+        let refused = parse(&format!("sessile run -c f.toml {argument}")).unwrap_err().to_string();
+        assert!(refused.contains("--config") && refused.contains("cannot be used with"), "{refused}");
     }
     assert!(!parse("sessile --version").unwrap_err().use_stderr());
 }

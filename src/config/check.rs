@@ -113,7 +113,11 @@ fn convert(
     let tls = tls::rules(&top);
     let limits = process::limits(&top);
     let store = store::store(&top);
-    let listeners: Vec<_> = top.children("listener", &keys::LISTENER).into_iter().map(listener::listener).collect();
+    let listeners: Vec<_> = top
+        .children("listener", &keys::LISTENER)
+        .into_iter()
+        .map(|section| listener::listener(section, resolve))
+        .collect();
     let mut pools: Vec<_> =
         top.children("pool", &keys::POOL).into_iter().map(|section| pool::pool(section, resolve)).collect();
     let cookies = pools.iter_mut().filter_map(|pool| pool.config.cookie.as_mut());

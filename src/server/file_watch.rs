@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Server, files, lock_of};
+use super::{Server, lock_of};
 
 /// How often the file is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -24,12 +24,12 @@ impl Server {
             if !self.current.load().config.process.watch || self.readings.stuck().is_some() {
                 continue;
             }
-            let path = self.path.clone();
-            let mut look = tokio::task::spawn_blocking(move || files::identity(&path));
+            let source = self.source.clone();
+            let mut look = tokio::task::spawn_blocking(move || source.identity());
             let seen = match tokio::time::timeout(LATE, &mut look).await {
                 Ok(seen) => seen,
                 Err(_) => {
-                    let (file, late) = (self.path.display(), LATE.as_secs());
+                    let (file, late) = (&self.source, LATE.as_secs());
                     tracing::warn!("{file} was looked at for {late} s without an answer: a new file is not seen");
                     let seen = look.await;
                     tracing::info!("{file} is seen again");

@@ -50,7 +50,16 @@ pub(super) fn read(path: &Path, in_force: Option<&Snapshot>) -> Result<ReadConfi
 
 /// Checks a text and reads the files that it names. `file` is what problems call the text.
 pub(super) fn check_text(file: &str, text: &str, in_force: Option<&Snapshot>) -> Result<ReadConfig, Vec<String>> {
-    let with_place = |problems: Vec<Problem>| problems.iter().map(|problem| format!("{file}:{problem}")).collect();
+    check_named(text, in_force, |problem| format!("{file}:{problem}"))
+}
+
+/// Checks a text and reads the files that it names. `named`: a problem with its place, as operators read it.
+pub(super) fn check_named(
+    text: &str,
+    in_force: Option<&Snapshot>,
+    named: impl Fn(&Problem) -> String,
+) -> Result<ReadConfig, Vec<String>> {
+    let with_place = |problems: Vec<Problem>| problems.iter().map(&named).collect();
     let (CheckedConfig { config, warnings }, loaded, access) = examine_for(text, in_force).map_err(with_place)?;
     Ok(ReadConfig { config, loaded, access, warnings: with_place(warnings) })
 }

@@ -60,7 +60,7 @@ impl InstanceLock {
             }
             let serves = socket.symlink_metadata().is_ok();
             if begun.elapsed() >= if serves { SERVING_PATIENCE } else { LEAVING_PATIENCE } {
-                return Err(cannot("another sessile runs with this admin socket".into()));
+                return Err(cannot("another sessile runs with this admin socket; a second one needs its own".into()));
             }
             if !serves && !std::mem::replace(&mut said, true) {
                 tracing::info!("{}: waiting for a process that stops", path.display());
@@ -210,7 +210,7 @@ mod tests {
         let _served = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let begun = Instant::now();
         let refused = InstanceLock::take(&config).unwrap_err();
-        assert!(refused.lines[0].ends_with("another sessile runs with this admin socket"), "{refused:?}");
+        assert!(refused.lines[0].contains("another sessile runs with this admin socket"), "{refused:?}");
         assert!(begun.elapsed() < LEAVING_PATIENCE / 2);
     }
 }

@@ -27,6 +27,7 @@ mod restart;
 mod runtime_state;
 mod service_job;
 mod signals;
+mod source;
 mod start;
 mod state_file;
 mod status;
@@ -36,7 +37,7 @@ mod systemd;
 mod table_file;
 mod upgrade;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -76,6 +77,8 @@ use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
 pub use self::files::{certificates_and_keys, cookie_keys, examine};
+pub use self::own_files::is_writable;
+pub use self::source::{ArgumentText, ConfigSource};
 pub use self::upgrade::LONGEST as UPGRADE_MAX;
 
 /// sysexits.h: usage and configuration.
@@ -91,7 +94,7 @@ const ADMIN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the admin interface and signals act on.
 pub struct Server {
-    path: PathBuf,
+    source: ConfigSource,
     started: Instant,
     /// The configuration of the start; keys that only a start reads are in force as it has them.
     started_with: Arc<Config>,
@@ -137,12 +140,12 @@ pub struct RunOptions {
     pub fresh: bool,
 }
 
-/// Serves a configuration file until a signal to stop, and returns the exit code of the process.
-pub fn run(path: &Path, options: RunOptions) -> ExitCode {
+/// Serves a configuration until a signal to stop, and returns the exit code of the process.
+pub fn run(source: ConfigSource, options: RunOptions) -> ExitCode {
     if let Some(code) = upgrade::launch_from_environment() {
         return code;
     }
-    match start(path, options) {
+    match start(source, options) {
         Ok(()) => {
             access_log::finish_messages(LOG_PATIENCE);
             ExitCode::SUCCESS
@@ -168,7 +171,7 @@ impl StartError {
     }
 }
 
-fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
+fn start(source: ConfigSource, options: RunOptions) -> Result<(), StartError> {
     descriptors::raise_limit();
     descriptors::make_room();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -186,7 +189,7 @@ fn start(path: &Path, options: RunOptions) -> Result<(), StartError> {
             started_by => started_by,
         };
         let beside = Beside { predecessor: predecessor.as_mut(), passed, signals };
-        let mut begun = start::begin(path, options, beside).await;
+        let mut begun = start::begin(source, options, beside).await;
         if let (Err(StartError { lines, .. }), Some(predecessor)) = (&mut begun, &predecessor) {
             predecessor.refuse(lines).await;
             lines.extend(predecessor.loss());
@@ -261,7 +264,7 @@ async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
 impl Server {
     /// Prepares the first snapshot and starts every thread; nothing is accepted yet.
     fn new(
-        path: &Path,
+        source: ConfigSource,
         options: RunOptions,
         read: ReadConfig,
         identity: Option<FileIdentity>,
@@ -295,7 +298,7 @@ impl Server {
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;
         let server = Self {
-            path: path.to_owned(),
+            source,
             started: Instant::now(),
             started_with: Arc::clone(&first.snapshot.config),
             current,

@@ -52,6 +52,11 @@ pub(super) fn problems(config: &Config, in_force: Option<&Config>) -> Vec<FilePr
     files(config).into_iter().filter_map(judged).chain(unknown_groups(config)).collect()
 }
 
+/// True if a file, or with `is_socket` a socket, can be made at the path, with the folders that are missing.
+pub fn is_writable(path: &Path, is_socket: bool) -> bool {
+    judge(&WrittenFile { object: String::new(), key: "", element: None, path, is_socket, is_kept: false }).is_none()
+}
+
 /// Makes the folder of a file, and those above it, if they are missing.
 pub(super) fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     let folder = folder_of(path);
@@ -267,6 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/c.sock");
         assert_eq!(judged(&path, true), None);
+        assert!(is_writable(&path, true));
         make_folder(&path, PRIVATE).unwrap();
         let mode = fs::metadata(dir.path().join("a/b")).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{mode:o}");
@@ -281,6 +287,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert_eq!(judged(&file, true).unwrap(), "a file that is not a socket is in the way");
         assert_eq!(judged(&file, false), None);
+        assert_eq!((is_writable(&file, true), is_writable(&file, false)), (false, true));
         assert_eq!(judged(dir.path(), false).unwrap(), "it is a folder");
         let not_a_folder = format!("\"{}\" is not a folder", file.display());
         assert_eq!(judged(&file.join("a.sock"), true).unwrap(), not_a_folder);

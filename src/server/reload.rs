@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::files::{self, ReadConfig};
+use super::files::ReadConfig;
 use super::listen_sockets::ListenSockets;
 use super::{Server, in_force, lock_of};
 use crate::admin::ReloadVerdict;
@@ -71,10 +71,10 @@ impl Server {
     /// answer; signals and the admin interface go on meanwhile.
     async fn read_again(&self, max_move: Option<f64>, before: &Arc<Snapshot>) -> Result<ReadConfig, Vec<String>> {
         let identity_before = *lock_of(&self.identity);
-        let (path, identity, known) = (self.path.clone(), Arc::clone(&self.identity), Arc::clone(before));
+        let (source, identity, known) = (self.source.clone(), Arc::clone(&self.identity), Arc::clone(before));
         let read = self.readings.read(move || {
-            *lock_of(&identity) = files::identity(&path);
-            files::read(&path, Some(&known))
+            *lock_of(&identity) = source.identity();
+            source.read(Some(&known))
         });
         let read = read.await.inspect_err(|_| {
             if self.readings.stuck().is_some() {

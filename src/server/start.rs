@@ -3,7 +3,7 @@
 //! Accepts nothing (`mod.rs` does). Invariant: an error is complete: every problem of the file, or the one thing that
 //! this host does not give.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::in_force::Prepared;
@@ -12,7 +12,7 @@ use super::predecessors::Predecessors;
 use super::signals::Signals;
 use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
-use super::{EXIT_CONFIG, RunOptions, Server, StartError, files};
+use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError};
 use crate::access_log::{self, Messages};
 use crate::admin;
 use crate::config::{Config, LogFormat, LogLevel};
@@ -40,15 +40,23 @@ pub(super) struct Beside<'p> {
     pub(super) signals: Option<Signals>,
 }
 
-/// Reads the file and binds; nothing is accepted yet.
-pub(super) async fn begin(path: &Path, options: RunOptions, mut beside: Beside<'_>) -> Result<Begun, StartError> {
-    let file = path.to_owned();
-    let read = move || (files::identity(&file), files::read(&file, None));
+/// Reads the configuration and binds; nothing is accepted yet.
+pub(super) async fn begin(
+    source: ConfigSource,
+    options: RunOptions,
+    mut beside: Beside<'_>,
+) -> Result<Begun, StartError> {
+    let of_thread = source.clone();
+    let read = move || (of_thread.identity(), of_thread.read(None));
     let (identity, read) = match detached::finished_within("reading", FOR_READING, read).await {
         Ok((identity, read)) => (identity, read.map_err(|lines| StartError { code: EXIT_CONFIG, lines })?),
         Err(unfinished) => return Err(StartError { code: EXIT_CONFIG, lines: vec![unfinished.to_string()] }),
     };
     start_logging(&read.config);
+    if let ConfigSource::Arguments(_) = source {
+        // Those of a file are shown by `sessile check`.
+        read.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     let inherited = beside.predecessor.as_mut().and_then(|predecessor| predecessor.lock.take());
     let lock = InstanceLock::take_over(&read.config, inherited)?;
     // Before anything is bound, so that a signal during the start is not lost.
@@ -60,7 +68,7 @@ pub(super) async fn begin(path: &Path, options: RunOptions, mut beside: Beside<'
         None => Predecessors::greet(&read.config),
         Some(_) => Predecessors::default(),
     };
-    let (server, first) = Server::new(path, options, read, identity, lock, beside, &stopping)?;
+    let (server, first) = Server::new(source, options, read, identity, lock, beside, &stopping)?;
     let admin = &first.snapshot.config.process.admin;
     server.admin.note(&sockets, admin).map_err(|error| StartError::unavailable("admin", error))?;
     let keeps = server.listen_sockets.lock().await.kept_on();

@@ -29,7 +29,7 @@ pub(super) fn write(files: &Made, certificate: &str, key: &KeyPair) -> Result<()
 }
 
 /// Writes a file with one random key, unless it exists: cookies, tickets and hashes in use depend on the existing key.
-pub(super) fn keep_or_make_key(path: &Path) -> Result<(), CommandError> {
+pub(in crate::cli) fn keep_or_make_key(path: &Path) -> Result<(), CommandError> {
     if path.exists() {
         return Ok(());
     }

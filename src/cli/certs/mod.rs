@@ -16,9 +16,11 @@ use rcgen::{ExtendedKeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use serde::Serialize;
 
 use self::authority::{Authority, may_be_replaced};
-use self::files::{cannot, keep_or_make_key};
+use self::files::cannot;
 use super::CommandError;
 use crate::server_name::NamePattern;
+
+pub(super) use self::files::keep_or_make_key;
 
 /// Files of one key each: for cookies, for session tickets, for hashes in a shared store, and the store's password.
 const SECRETS: [&str; 4] = ["dev-cookie.keys", "dev-ticket.keys", "dev-store.secret", "dev-store.password"];

@@ -7,7 +7,7 @@ use super::{Bad, tie, tls};
 use toml::de::DeValue;
 
 use crate::config::file::Section;
-use crate::config::value::{self, ValueResult};
+use crate::config::value::{self, Resolve, ValueResult};
 use crate::config::{Bind, Fallback, Forwarded, Listener, ProxyIn, Route, Tls, Untrusted, keys};
 use crate::server_name::NamePattern;
 
@@ -17,7 +17,7 @@ pub(super) struct ParsedListener<'d> {
     pub(super) section: Section<'d>,
     /// Sections of the routes, in the order of `config.routes`.
     pub(super) routes: Vec<Section<'d>>,
-    /// Byte offsets of the addresses, in the order of `config.bind`.
+    /// Byte offsets of the addresses, in the order of `config.bind`; one value may stand for two addresses.
     pub(super) binds: Vec<usize>,
 }
 
@@ -81,7 +81,7 @@ impl ParsedListener<'_> {
 }
 
 /// Reads a `[[listener]]` with its routes and certificates.
-pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
+pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedListener<'d> {
     let name = section.required("name", value::name).unwrap_or_default();
     let sections = section.children("route", &keys::ROUTE);
     has_bind_and_pool(&section, &sections);
@@ -110,7 +110,7 @@ pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
         let hint = "write [[listener.certificate]] with cert and key";
         section.error("tls", Bad::new("terminates TLS and has no certificate").hint(hint));
     }
-    let (binds, bind): (Vec<_>, Vec<_>) = section.list("bind", value::bind).into_iter().unzip();
+    let (binds, bind) = binds(&section, resolve);
     let forwarded =
         value::word(&[("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)]);
     let config = Listener {
@@ -141,6 +141,12 @@ pub(super) fn listener(section: Section<'_>) -> ParsedListener<'_> {
     }
     tie::check(&config.routes, &sections);
     ParsedListener { config, section, routes: sections, binds }
+}
+
+/// Reads `bind`: the byte offset of the value, for each address that it stands for, and the address.
+fn binds(section: &Section<'_>, resolve: Resolve<'_>) -> (Vec<usize>, Vec<Bind>) {
+    let values = section.list("bind", value::bind(resolve));
+    values.into_iter().flat_map(|(at, addresses)| addresses.into_iter().map(move |address| (at, address))).unzip()
 }
 
 fn has_bind_and_pool(section: &Section<'_>, routes: &[Section<'_>]) {

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 use toml::de::DeValue;
 
 use super::name::is_name;
-use super::{ValueResult, text};
+use super::{ValueResult, integer, text};
 use crate::config::problem::Bad;
 use crate::config::{Address, Bind};
 use crate::server_name::ServerName;
@@ -55,17 +55,44 @@ pub(in crate::config) fn loopback(value: &DeValue<'_>) -> ValueResult<SocketAddr
     Ok(address)
 }
 
-/// Reads an address to listen on: `IP:PORT`, `unix:/PATH` or `systemd:NAME`.
-pub(in crate::config) fn bind(value: &DeValue<'_>) -> ValueResult<Bind> {
-    let written = text(value)?;
-    if let Some(path) = written.strip_prefix("unix:") {
-        return unix_path(path).map(Bind::Unix);
+/// Reads what a listener binds: `IP:PORT`, `unix:/PATH`, `systemd:NAME`, or a value that may stand for two addresses.
+/// `PORT`, `:PORT` and `*:PORT` are every address of the machine, `localhost:PORT` is its loopback: of IPv4, and of IPv6
+/// too where the resolver has it.
+pub(in crate::config) fn bind(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> ValueResult<Vec<Bind>> {
+    move |value| {
+        if value.as_integer().is_some() {
+            return named_addresses("*", integer(0..=u64::from(u16::MAX))(value)?, resolve);
+        }
+        let written = text(value)?;
+        if let Some(path) = written.strip_prefix("unix:") {
+            return unix_path(path).map(|path| vec![Bind::Unix(path)]);
+        }
+        if let Some(name) = written.strip_prefix("systemd:") {
+            let bind = is_name(name).then(|| vec![Bind::Systemd(name.to_owned())]);
+            return bind.ok_or_else(|| Bad::new("names no descriptor"));
+        }
+        if let Some(address) = socket_address(written) {
+            return Ok(vec![Bind::Tcp(address)]);
+        }
+        let (host, port) = written.rsplit_once(':').unwrap_or(("*", written));
+        let host = if host.is_empty() { "*" } else { host };
+        let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        match port.and_then(|port| port.parse().ok()) {
+            Some(port) if ["*", "localhost"].contains(&host) => named_addresses(host, port, resolve),
+            _ => {
+                let hint = "\"0.0.0.0:443\", \"[::]:443\", \":443\" for both, \"localhost:443\", \"unix:/run/app.sock\" or \
+                            \"systemd:NAME\"";
+                Err(Bad::new("is not an address to listen on").hint(hint))
+            }
+        }
     }
-    if let Some(name) = written.strip_prefix("systemd:") {
-        return if is_name(name) { Ok(Bind::Systemd(name.to_owned())) } else { Err(Bad::new("names no descriptor")) };
-    }
-    let hint = "\"0.0.0.0:443\", \"[::]:443\", \"unix:/run/app.sock\" or \"systemd:NAME\"";
-    socket_address(written).map(Bind::Tcp).ok_or_else(|| Bad::new("is not an address to listen on").hint(hint))
+}
+
+/// The addresses of a host that every machine has: `localhost`, or `*` for all of its addresses.
+fn named_addresses(host: &str, port: u16, resolve: Resolve<'_>) -> ValueResult<Vec<Bind>> {
+    let found = resolve(&format!("{host}:{port}"));
+    let found = found.map_err(|error| Bad::new(format!("cannot be resolved: {error}")))?;
+    Ok(found.into_iter().map(Bind::Tcp).collect())
 }
 
 /// Reads the address of a backend. A DNS name is resolved; of several addresses the lowest is taken, because the order
@@ -163,8 +190,70 @@ mod tests {
         ] {
             assert_eq!(network(&string(written)).unwrap().to_string(), expected, "{written}");
         }
-        assert_eq!(bind(&string("[::ffff:127.0.0.1]:80")), Ok(Bind::Tcp("127.0.0.1:80".parse().unwrap())));
+        let no_names = |name: &str| panic!("{name} was looked up");
+        assert_eq!(bind(&no_names)(&string("[::ffff:127.0.0.1]:80")), Ok(vec![tcp("127.0.0.1:80")]));
         assert_eq!(local_ip(&string("::ffff:10.0.0.1")).unwrap().to_string(), "10.0.0.1");
+    }
+
+    fn tcp(address: &str) -> Bind {
+        Bind::Tcp(address.parse().unwrap())
+    }
+
+    /// A machine with IPv6.
+    fn machine(name: &str) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = name.rsplit_once(':').unwrap();
+        let ips = match host {
+            "*" => ["0.0.0.0", "[::]"],
+            "localhost" => ["127.0.0.1", "[::1]"],
+            _ => panic!("{name} was looked up"),
+        };
+        Ok(ips.map(|ip| format!("{ip}:{port}").parse().unwrap()).to_vec())
+    }
+
+    #[test]
+    fn a_port_is_every_address_of_the_machine_and_localhost_its_loopback() {
+        let all = || Ok(vec![tcp("0.0.0.0:8080"), tcp("[::]:8080")]);
+        for written in [":8080", "*:8080", "8080"] {
+            assert_eq!(bind(&machine)(&string(written)), all(), "{written}");
+        }
+        assert_eq!(bind(&machine)(&DeValue::parse("8080").unwrap().into_inner()), all(), "a number");
+        let loopback = Ok(vec![tcp("127.0.0.1:80"), tcp("[::1]:80")]);
+        assert_eq!(bind(&machine)(&string("localhost:80")), loopback);
+        // A machine without IPv6 has one address of each.
+        let old = |name: &str| machine(name).map(|addresses| addresses[..1].to_vec());
+        assert_eq!(bind(&old)(&string(":443")), Ok(vec![tcp("0.0.0.0:443")]));
+        assert_eq!(bind(&old)(&string("localhost:443")), Ok(vec![tcp("127.0.0.1:443")]));
+    }
+
+    #[test]
+    fn other_names_and_ports_that_are_none_are_refused_and_never_looked_up() {
+        for written in [
+            "",
+            ":",
+            "*",
+            "*:",
+            ":+80",
+            ":65536",
+            "65536",
+            "localhost",
+            "localhost:",
+            "localhost:http",
+            "web.example:80",
+            "8080:",
+            "127.0.0.1",
+            "::1:80",
+            "*.example:80",
+            "10.0.0.300:80",
+            "-1",
+            "80 ",
+        ] {
+            let refused = bind(&machine)(&string(written)).unwrap_err();
+            assert_eq!(refused.message, "is not an address to listen on", "{written}");
+        }
+        for number in ["65536", "-1"] {
+            let refused = bind(&machine)(&DeValue::parse(number).unwrap().into_inner()).unwrap_err();
+            assert_eq!(refused.message, "is not between 0 and 65535", "{number}");
+        }
     }
 
     #[test]

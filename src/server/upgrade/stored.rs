@@ -25,7 +25,7 @@ use crate::server::listen_sockets::ListenSockets;
 use crate::server::look::{LOOK, wait_until};
 use crate::server::service_job::ServiceJob;
 use crate::server::systemd::STORED;
-use crate::server::{Server, files, stop};
+use crate::server::{Server, stop};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
 use crate::splicer::pair::Batch;
@@ -77,8 +77,8 @@ impl Server {
                 return false;
             }
         }
-        let path = self.path.clone();
-        let read = detached::finished_within("reading", READ_MAX, move || files::read(&path, None).map(drop)).await;
+        let source = self.source.clone();
+        let read = detached::finished_within("reading", READ_MAX, move || source.read(None).map(drop)).await;
         let problems = match read {
             Ok(Ok(())) => return true,
             Ok(Err(problems)) => problems.join("; "),
