@@ -9,6 +9,11 @@ use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+/// Operations of a short round: fewer than a turn of the kernel's scheduler has room for.
+const SHORT: u64 = 1_000;
+/// Short rounds for each of the others.
+const MANY: usize = 20;
+
 /// How much is measured.
 pub struct Stopwatch {
     /// Cores that this process may use.
@@ -36,6 +41,14 @@ impl Stopwatch {
             rounds[rounds.len() / 2][thread]
         };
         (0..threads).map(median).collect()
+    }
+
+    /// Nanoseconds of one operation of two threads that wait for each other, in the fastest of many short rounds: a thread
+    /// that is kept from its core makes a round slower, and never faster.
+    pub fn fastest<S>(&self, prepare: impl Fn(usize) -> S + Sync, operate: impl Fn(&mut S, u64) + Sync) -> f64 {
+        let operations = self.operations.min(SHORT);
+        let rounds = (0..MANY * self.rounds).map(|_| self.round(2, operations, &prepare, &operate)[0]);
+        rounds.fold(f64::INFINITY, f64::min)
     }
 
     fn round<S>(
