@@ -41,7 +41,7 @@ const EXIT_INTERNAL: u8 = 70;
 
 /// A layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 #[derive(Debug, Parser)]
-#[command(name = "sessile", version, max_term_width = 120)]
+#[command(name = "sessile", version = env!("SESSILE_VERSION"), max_term_width = 120)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -23,6 +23,7 @@ mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
 mod one_line; // `sessile run` without a file: what its arguments stand for, and how commands find it
+mod packaging; // what packages are made of: version, configuration, licences
 mod plan; // `sessile plan` against where clients really move
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections

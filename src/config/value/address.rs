@@ -150,6 +150,9 @@ fn socket_address(written: &str) -> Option<SocketAddr> {
     })
 }
 
+/// Where a static binary looks for names: it has no modules of `/etc/nsswitch.conf` but those two.
+const STATIC_RESOLVER: &str = "a name in /etc/hosts, or of a server in /etc/resolv.conf";
+
 fn look_up(written: &str, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
     let hint = "\"10.0.0.1:443\", \"[2001:db8::1]:443\", \"host.example:443\" or \"unix:/run/app.sock\"";
     let malformed = || Bad::new("is not an address").hint(hint);
@@ -160,7 +163,10 @@ fn look_up(written: &str, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
     if !is_host(host) || !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(malformed());
     }
-    let addresses = resolve(written).map_err(|error| Bad::new(format!("cannot be resolved: {error}")))?;
+    let addresses = resolve(written).map_err(|error| {
+        let bad = Bad::new(format!("cannot be resolved: {error}"));
+        if cfg!(target_feature = "crt-static") { bad.hint(STATIC_RESOLVER) } else { bad }
+    })?;
     let lowest = addresses.into_iter().map(|one| SocketAddr::new(one.ip().to_canonical(), one.port())).min();
     lowest.ok_or_else(|| Bad::new("cannot be resolved: it has no address"))
 }
