@@ -9,8 +9,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::{Parser, Subcommand};
 
 use crate::access_log::print_error;
 use crate::config::Problem;
@@ -19,9 +18,12 @@ use crate::server::{ConfigSource, RunOptions};
 mod certs;
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod explain;
+mod help;
 mod load;
+mod man;
 mod one_line;
 mod order;
 mod own_places;
@@ -41,7 +43,13 @@ const EXIT_INTERNAL: u8 = 70;
 
 /// A layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 #[derive(Debug, Parser)]
-#[command(name = "sessile", version = env!("SESSILE_VERSION"), max_term_width = 120)]
+#[command(
+    name = "sessile",
+    version = env!("SESSILE_VERSION"),
+    max_term_width = 120,
+    disable_help_subcommand = true,
+    after_help = help::list()
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -73,16 +81,12 @@ enum Command {
     Certs(certs::Certs),
     /// Run the balancer with three backends and 200 clients on this machine, and show what happens.
     Demo(demo::Demo),
+    /// Show a topic of the manual, or the help of a command.
+    Help(help::HelpArgs),
     /// Print completions for a shell.
-    Completions {
-        /// The shell to complete for.
-        shell: Shell,
-    },
-    /// Print the manual page of sessile or of one command.
-    Man {
-        /// The command to describe; all by default.
-        command: Option<String>,
-    },
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page of sessile, or write the pages of all commands, of the file and of all topics.
+    Man(man::ManArgs),
 }
 
 /// Why a command failed, with its message.
@@ -181,29 +185,11 @@ impl Command {
             Self::Status(status) => status.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),
-            Self::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Arguments::command(), "sessile", &mut script);
-                out.write_all(&script)?;
-                Ok(0)
-            }
-            Self::Man { command } => manual(command.as_deref(), out),
+            Self::Help(help) => help.run(out),
+            Self::Completions(completions) => completions.run(out),
+            Self::Man(man) => man.run(out),
         }
     }
-}
-
-fn manual(command: Option<&str>, out: &mut impl Write) -> Result<u8, CommandError> {
-    let mut whole = Arguments::command();
-    whole.build(); // gives commands their names "sessile-run" and so on
-    let page = match command {
-        None => whole,
-        Some(name) => {
-            let found = whole.find_subcommand(name).cloned();
-            found.ok_or_else(|| CommandError::Usage(format!("man {name}: there is no such command")))?
-        }
-    };
-    clap_mangen::Man::new(page).render(out)?;
-    Ok(0)
 }
 
 /// Prints one JSON value and a line end.

@@ -23,6 +23,9 @@ pub(super) struct StatusArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Print the names of all backends alone, as POOL/NAME, one a line.
+    #[arg(long, conflicts_with = "json")]
+    names: bool,
 }
 
 impl StatusArgs {
@@ -32,6 +35,11 @@ impl StatusArgs {
         let answer = client::request(&socket, "GET", "/status")?;
         if self.json {
             print_json(out, &answer.json::<serde_json::Value>(&[200])?)?;
+        } else if self.names {
+            let status: metrics::Status = answer.json(&[200])?;
+            for (pool, backend) in status.pools.iter().flat_map(|pool| pool.backends.iter().map(move |b| (pool, b))) {
+                writeln!(out, "{}/{}", pool.name, backend.name)?;
+            }
         } else {
             let stick_tables: Vec<StickTableView> = client::request(&socket, "GET", "/stick-table")?.json(&[200])?;
             out.write_all(show(&answer.json(&[200])?, &stick_tables).as_bytes())?;

@@ -1,4 +1,4 @@
-//! The words of the texts: comments, `--help`, the README and the configurations that are shown.
+//! The words of the texts: comments, `--help`, the manual, the README and the configurations that are shown.
 //!
 //! A thing is no person, and a comment stands alone: it names its subject first. Counted are `///` comments of the
 //! product; simulator, demo and unit tests are left out. Invariant: a text for operators has none of the words at all.
@@ -83,6 +83,7 @@ fn comments_do_not_take_things_for_persons() {
 #[test]
 fn texts_for_operators_do_not_take_things_for_persons() {
     let mut files = files_below(&repository().join("config"), "toml");
+    files.extend(files_below(&repository().join("src/cli/help"), "md"));
     files.push(repository().join("README.md"));
     let mut found = Vec::new();
     for file in files {

@@ -1,0 +1,192 @@
+//! The manual against the command line, the configuration and the lists in the code.
+
+use std::collections::BTreeSet;
+
+use clap::CommandFactory;
+
+use super::terminal::{WIDTH, page};
+use super::*;
+use crate::config;
+
+const README: &str = include_str!("../../../README.md");
+
+/// The README and every topic, each with its name.
+fn texts() -> Vec<(&'static str, Vec<Block>)> {
+    let topics = TOPICS.iter().map(|topic| (topic.name, topic.blocks()));
+    [("README", markup::parse(README))].into_iter().chain(topics).collect()
+}
+
+/// Fenced blocks of one language in all texts, each with the name of its text.
+fn fenced(language: &str) -> Vec<(&'static str, String)> {
+    let of_text = |(name, blocks): (&'static str, Vec<Block>)| {
+        let code = blocks.into_iter().filter_map(move |block| match block {
+            Block::Code(word, lines) if word == language => Some((name, lines.join("\n") + "\n")),
+            _ => None,
+        });
+        code.collect::<Vec<_>>()
+    };
+    texts().into_iter().flat_map(of_text).collect()
+}
+
+fn help(words: &[&str]) -> Result<String, CommandError> {
+    let mut out = Vec::new();
+    let words = words.iter().map(|word| (*word).to_owned()).collect();
+    HelpArgs { words }.run(&mut out)?;
+    Ok(String::from_utf8(out).unwrap())
+}
+
+/// A resolver that knows no name: the configurations of the manual have addresses.
+fn no_names(name: &str) -> std::io::Result<Vec<std::net::SocketAddr>> {
+    Err(std::io::Error::other(format!("{name} is a name")))
+}
+
+/// All options of a command and of those below it.
+fn options(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_long()).map(str::to_owned);
+    let below = command.get_subcommands().flat_map(options);
+    own.chain(below).collect()
+}
+
+#[test]
+fn pages_are_plain_and_80_columns_wide() {
+    for topic in TOPICS {
+        let text = page(&topic.blocks());
+        assert!(text.is_ascii(), "{}: {:?}", topic.name, text.lines().find(|line| !line.is_ascii()));
+        let long: Vec<_> = text.lines().filter(|line| line.len() > WIDTH).collect();
+        assert!(long.is_empty(), "{}\n{}", topic.name, long.join("\n"));
+        for list in ["{endings}", "{refusals}", "{exit_codes}"] {
+            assert!(!text.contains(list), "{}: {list}", topic.name);
+        }
+    }
+}
+
+#[test]
+fn commands_of_the_manual_are_those_of_the_command_line() {
+    let mut seen = 0;
+    for (text, code) in fenced("sh") {
+        for line in code.replace("\\\n", " ").lines() {
+            let line = line.split(" | ").next().unwrap_or_default().split(" #").next().unwrap_or_default();
+            if line.split(' ').next() != Some("sessile") {
+                continue;
+            }
+            seen += 1;
+            if let Err(error) = Arguments::try_parse_from(line.split_whitespace()) {
+                panic!("{text}: {line}: {error}");
+            }
+        }
+    }
+    assert!(seen > 30, "{seen} commands");
+}
+
+#[test]
+fn options_of_the_manual_exist() {
+    let known = options(&Arguments::command());
+    let unknown = |text: &str| -> Vec<String> {
+        let words =
+            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter_map(|word| word.strip_prefix("--"));
+        let words = words.filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+        words
+            .filter(|word| !known.contains(*word) && *word != "version" && *word != "help")
+            .map(str::to_owned)
+            .collect()
+    };
+    for topic in TOPICS {
+        let prose =
+            topic.text.lines().filter(|line| !["cargo ", "systemctl "].iter().any(|other| line.contains(other)));
+        let found = unknown(&prose.collect::<Vec<_>>().join("\n"));
+        assert!(found.is_empty(), "{}: {found:?}", topic.name);
+    }
+    assert_eq!(unknown("`--json` and --bogus"), ["bogus"]);
+}
+
+#[test]
+fn configurations_of_the_manual_are_accepted() {
+    let all = fenced("toml");
+    assert!(all.len() >= 3, "{} configurations", all.len());
+    for (text, code) in all {
+        if let Err(problems) = config::check(&code, &no_names) {
+            panic!("{text}: {problems:?}\n{code}");
+        }
+    }
+}
+
+#[test]
+fn the_list_names_commands_and_topics() {
+    let list = help(&[]).unwrap();
+    for name in ["run", "status", "help", "man"].into_iter().chain(TOPICS.iter().map(|topic| topic.name)) {
+        assert!(list.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name}\n{list}");
+    }
+    assert_eq!(list, help_of_command(&[]).unwrap());
+}
+
+#[test]
+fn a_command_has_its_help_and_an_unknown_word_is_named() {
+    assert!(help(&["certs", "dev"]).unwrap().contains("sessile certs dev"));
+    assert!(help(&["drain"]).unwrap().contains("POOL/NAME"));
+    for words in [&["tea"][..], &["stickiness", "tea"], &["run", "tea"]] {
+        let Err(CommandError::Usage(message)) = help(words) else { panic!("{words:?} is a topic") };
+        assert!(message.starts_with(&format!("help {}: ", words.join(" "))), "{message}");
+    }
+}
+
+#[test]
+fn the_reference_is_printed_as_a_file_to_use() {
+    let text = help(&["reference"]).unwrap();
+    assert!(config::check(&text, &no_names).is_ok());
+}
+
+/// The topics list what the code has, and nothing else.
+#[test]
+fn the_topics_have_every_metric_field_ending_and_key() {
+    let metrics = ["mod", "page", "pools", "process", "rows", "status", "threads"].map(|file| {
+        let path = format!("{}/src/metrics/{file}.rs", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+    });
+    let names = |text: &str, quote: char| -> BTreeSet<String> {
+        let parts = text.split(quote).map(|part| part.split('{').next().unwrap_or_default());
+        let names = parts.filter(|part| part.starts_with("sessile_") && part.len() > "sessile_".len());
+        let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        names.filter(is_name).map(str::to_owned).collect()
+    };
+    let topic = |name: &str| TOPICS.iter().find(|topic| topic.name == name).unwrap().text;
+    assert_eq!(
+        names(topic("metrics"), '`'),
+        names(&metrics.concat(), '"').into_iter().filter(|name| !name.ends_with('_')).collect()
+    );
+
+    let lines = include_str!("../../access_log/line.rs").split("struct Line<").next().unwrap_or_default();
+    let calls = lines.split("line.").filter_map(|call| call.split_once("(\"")?.1.split('"').next());
+    let fields: BTreeSet<_> = calls.collect();
+    assert!(fields.len() > 25, "{fields:?}");
+    for field in fields {
+        assert!(topic("log").contains(&format!("`{field}`")), "log: {field}");
+    }
+
+    let page = help(&["log"]).unwrap();
+    for ended in Ended::ALL {
+        assert!(page.lines().any(|line| line.starts_with(&format!("{} ", ended.word()))), "{}", ended.word());
+    }
+}
+
+#[test]
+fn blocks_are_taken_apart_and_wrapped() {
+    let text =
+        "# Title\n\nOne\ntwo.\n- a\n  b\n- c\n\n| x | y |\n|---|---|\n| `1 2` | |\n\n```sh\n# not a heading\n\n```\n";
+    let blocks = markup::parse(text);
+    let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+    assert_eq!(
+        blocks,
+        [
+            Block::Heading(1, "Title".into()),
+            Block::Paragraph("One two.".into()),
+            Block::List(vec!["a b".into(), "c".into()]),
+            Block::Table(vec![row(["x", "y"]), row(["`1 2`", ""])]),
+            Block::Code("sh".into(), vec!["# not a heading".into(), String::new()]),
+        ]
+    );
+    let shown = page(&blocks);
+    assert_eq!(shown, "TITLE\n\nOne two.\n\n- a b\n- c\n\nx      y\n-----  -\n`1 2`\n\n    # not a heading\n\n");
+    let span = format!("{} `never broken`", "word ".repeat(15));
+    assert!(page(&markup::parse(&span)).ends_with("\n`never broken`\n"));
+}
