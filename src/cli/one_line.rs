@@ -5,7 +5,6 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf, absolute};
 
@@ -14,10 +13,8 @@ use toml::Value;
 
 use super::certs::keep_or_make_key;
 use super::{CommandError, own_places};
+use crate::config::backend_name;
 use crate::server::ArgumentText;
-
-/// Longest name of a backend, in characters.
-const NAME_MAX: usize = 64;
 
 /// Arguments that stand for a configuration file.
 #[derive(Debug, clap::Args)]
@@ -178,19 +175,6 @@ fn make_folder_of(file: &Path) -> io::Result<()> {
     file.parent().map_or(Ok(()), |folder| DirBuilder::new().recursive(true).mode(0o700).create(folder))
 }
 
-/// A name for a backend, from its address alone: other backends on the command line change no name, and so move no
-/// client. Two spellings of one IP address have one name; of a long path the end counts.
-fn backend_name(address: &str) -> String {
-    let canonical = match address.parse::<SocketAddr>() {
-        Ok(ip) => SocketAddr::new(ip.ip().to_canonical(), ip.port()).to_string(),
-        Err(_) if address.starts_with("unix:") => address.replacen("unix:/", "unix-", 1),
-        Err(_) => address.to_ascii_lowercase(),
-    };
-    let named = |sign: char| if sign.is_ascii_alphanumeric() || ".-_".contains(sign) { sign } else { '-' };
-    let name: Vec<_> = canonical.replace(['[', ']'], "").chars().map(named).collect();
-    name[name.len().saturating_sub(NAME_MAX)..].iter().collect()
-}
-
 /// A path that does not depend on the working directory.
 fn from_root(path: &str) -> String {
     absolute(path).map_or_else(|_| path.to_owned(), |path| path.to_string_lossy().into_owned())
@@ -206,6 +190,8 @@ fn quoted(value: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::super::{Command, tests::parse};
     use super::*;
     use crate::config::{self, Address, Balance, Bind, CheckedConfig, Config, CookieMode, KeyPart, Tls};
@@ -322,23 +308,5 @@ mod tests {
         assert_eq!(problems.len(), 5, "{problems:#?}");
         let unix = problems_of("--listen unix:/run/front --backend 10.0.0.1:80", &chosen(None));
         assert!(unix[0].starts_with("--listen 1: bind \"unix:/run/front\""), "{unix:?}");
-    }
-
-    #[test]
-    fn a_backend_has_the_name_of_its_address() {
-        let long = format!("unix:/{}/app.sock", "folder/".repeat(20));
-        for (address, name) in [
-            ("127.0.0.1:9000", "127.0.0.1-9000"),
-            ("[2001:db8::1]:80", "2001-db8--1-80"),
-            ("[2001:DB8:0::1]:80", "2001-db8--1-80"),
-            ("[::ffff:10.0.0.1]:80", "10.0.0.1-80"),
-            ("App.example:80", "app.example-80"),
-            ("unix:/run/App.sock", "unix-run-App.sock"),
-        ] {
-            assert_eq!(backend_name(address), name);
-        }
-        assert_eq!(backend_name(&long).len(), NAME_MAX);
-        assert!(backend_name(&long).ends_with("-app.sock"));
-        assert_eq!(backend_name("ä:1"), "--1", "no sign of another alphabet");
     }
 }

@@ -41,7 +41,7 @@ pub use pool::{
     ProxyVersion, Range, RangeRule,
 };
 pub use problem::Problem;
-pub use shorthand::SYSTEM_AUTHORITIES;
+pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};

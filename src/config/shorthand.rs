@@ -31,7 +31,7 @@ type Expand = fn(&DeValue<'_>) -> Option<LongForm>;
 /// Every key that has a shorthand, below the lists and tables that it is in.
 const SHORTHANDS: [(&[&str], Expand); 11] = [
     (&["pool", "backend"], |value| {
-        text(value, |address| vec![("name", name_of(address)), ("address", address.into())])
+        text(value, |address| vec![("name", backend_name(address)), ("address", address.into())])
     }),
     (&["pool", "check"], |value| one_text(value, "kind").or_else(|| switch(value, &[]))),
     (&["pool", "cookie"], |value| one_text(value, "mode").or_else(|| switch(value, &[("mode", "insert")]))),
@@ -117,7 +117,7 @@ fn terminate(value: &DeValue<'_>) -> Option<LongForm> {
 
 /// Name of a backend that is written as an address alone: `10.0.0.1-80`, `2001-db8--1-443`, `unix-run-app.sock`. Two
 /// spellings of one IP address have one name. Of an address longer than a name can be, the end counts.
-fn name_of(address: &str) -> String {
+pub fn backend_name(address: &str) -> String {
     let canonical = match address.parse::<SocketAddr>() {
         Ok(ip) => SocketAddr::new(ip.ip().to_canonical(), ip.port()).to_string(),
         Err(_) if address.starts_with("unix:") => address.replacen("unix:/", "unix-", 1),
@@ -145,10 +145,10 @@ mod tests {
             ("", "-"),
             ("\u{e4}", "-"),
         ] {
-            assert_eq!(name_of(address), name, "{address}");
+            assert_eq!(backend_name(address), name, "{address}");
         }
         let long = format!("unix:/{}/app.sock", "x".repeat(90));
-        assert_eq!((name_of(&long).len(), name_of(&long).ends_with("x-app.sock")), (NAME_MAX, true));
+        assert_eq!((backend_name(&long).len(), backend_name(&long).ends_with("x-app.sock")), (NAME_MAX, true));
     }
 
     #[test]

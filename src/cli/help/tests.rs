@@ -65,7 +65,8 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
     let mut seen = 0;
     for (text, code) in fenced("sh") {
         for line in code.replace("\\\n", " ").lines() {
-            let line = line.split(" | ").next().unwrap_or_default().split(" #").next().unwrap_or_default();
+            let upto = |line, sign: &&str| str::split(line, *sign).next().unwrap_or_default();
+            let line = [" | ", " > ", " #"].iter().fold(line, upto);
             if line.split(' ').next() != Some("sessile") {
                 continue;
             }
