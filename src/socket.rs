@@ -147,7 +147,12 @@ fn own_addresses(name: &str) -> Option<Vec<SocketAddr>> {
         "localhost" => (Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
         _ => return None,
     };
-    let has_v6 = probe((v6, 0).into()).is_ok();
+    let is_missing = |error: &io::Error| {
+        let code = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+    };
+    // A probe that fails for another reason says nothing of the kernel; the bind will name it.
+    let has_v6 = !probe((v6, 0).into()).is_err_and(|error| is_missing(&error));
     Some([(v4, port).into()].into_iter().chain(has_v6.then(|| (v6, port).into())).collect())
 }
 

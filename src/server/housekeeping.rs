@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// The same for each pool: thousands of pools are looked at so much less often that it costs a thousandth of a core.
 const TICK_PER_POOL: Duration = Duration::from_micros(500);
 
+/// However many there are, a drain that is over is seen within this time.
+const TICK_MAX: Duration = Duration::from_secs(2);
+
 /// How often drains by command are looked at: they are named after an hour.
 const DRAINS_TICK: Duration = Duration::from_secs(60);
 
@@ -44,14 +47,17 @@ impl Server {
     /// Closes connections of backends and watches the alarms, for ever.
     pub(super) async fn keep_house(self: Arc<Self>) {
         let mut closing: Vec<Closing> = Vec::new();
-        let (mut sweeper, mut drains_watched) = (Sweeper::default(), Instant::now());
+        let (mut sweeper, mut watched, mut drains_watched) = (Sweeper::default(), Instant::now(), Instant::now());
         loop {
-            let pools = self.current.load().pools.len() as u32;
-            let tick = if closing.is_empty() { TICK.max(TICK_PER_POOL * pools) } else { CLOSING_TICK };
-            tokio::time::sleep(tick).await;
+            tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
             let snapshot = self.current.load_full();
-            self.watch_alarms(&snapshot);
             sweeper.step(&snapshot, clock::now_ms());
+            let tick = (TICK_PER_POOL * snapshot.pools.len() as u32).clamp(TICK, TICK_MAX);
+            if closing.is_empty() && watched.elapsed() < tick {
+                continue;
+            }
+            watched = Instant::now();
+            self.watch_alarms(&snapshot);
             if drains_watched.elapsed() >= DRAINS_TICK {
                 self.watch_drains(&snapshot);
                 drains_watched = Instant::now();

@@ -215,16 +215,23 @@ async fn take_over(predecessor: &mut Predecessor, begun: &mut Begun) -> Result<(
     let Begun { server, signals, keeps, .. } = begun;
     let has_ended = predecessor.has_ended();
     let mut taken = pin!(predecessor.take_over(server, std::mem::take(keeps)));
+    let mut is_told = false;
     loop {
         tokio::select! {
             // A commit that has come makes this process the one that serves, and the stop its own.
             biased;
-            taken = &mut taken => return taken,
+            taken = &mut taken => {
+                // Not before: the other process passes the same stop on at its commit, which must not count as a second.
+                if is_told && taken.is_ok() {
+                    server.handover.tell_stop();
+                }
+                return taken;
+            }
             () = stop_signal(&mut signals.stop) => {
                 if !has_ended && server.workers.open() == 0 {
                     return Err(StartError::unavailable("upgrade", "this process was told to stop; the other one goes on"));
                 }
-                server.handover.tell_stop();
+                is_told = true;
             }
         }
     }

@@ -15,7 +15,12 @@ _sessile_with_names() {
         *,--socket | *,--config | *,-c) ;;
         drain,* | ready,* | close,* | explain,--down)
             if [[ $2 != -* ]]; then
-                COMPREPLY=($(compgen -W "$(_sessile_backends "$1")" -- "$2"))
+                # Not by compgen -W, which expands words, and these come out of a socket.
+                local name
+                COMPREPLY=()
+                while IFS= read -r name; do
+                    [[ $name == "$2"* ]] && COMPREPLY+=("$name")
+                done < <(_sessile_backends "$1")
                 return 0
             fi
             ;;

@@ -24,7 +24,7 @@ const ACCEPTS_MAX: u32 = 16;
 
 /// Microseconds of work on pairs that allow one more accept in the same turn: about a fifth of the time is for clients that
 /// wait, however busy the pairs are.
-const ACCEPT_EVERY_US: Micros = 250;
+pub(super) const ACCEPT_EVERY_US: Micros = 250;
 
 /// Most accepts of a turn in which pairs have taken long.
 const ACCEPTS_LONG_MAX: u32 = 64;

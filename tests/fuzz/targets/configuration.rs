@@ -144,7 +144,15 @@ fn check_moved(text: &str, before: &Result<CheckedConfig, Vec<Problem>>) {
     if text.starts_with('\u{feff}') || text.is_empty() {
         return;
     }
-    let moved = |problem: &Problem| Problem { line: problem.line + 2, ..problem.clone() };
+    let moved = |problem: &Problem| {
+        let earlier =
+            problem.message.rsplit_once(", in line ").and_then(|(said, line)| Some((said, line.parse().ok()?)));
+        let message = earlier.map_or_else(
+            || problem.message.clone(),
+            |(said, line): (_, usize)| format!("{said}, in line {}", line + 2),
+        );
+        Problem { line: problem.line + 2, message, ..problem.clone() }
+    };
     // A problem without a place in the text stands at its begin, where a mistake of the first line may hide it.
     let has_place = |problem: &&Problem| (problem.line, problem.column) != (1, 1);
     let same = |before: &[Problem], after: &[Problem]| {

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use super::{identity, web};
 use crate::cli::certs::authority::Authority;
 use crate::cli::demo::backends;
 use crate::config::Address;
-use crate::socket::unix_file::UnixFile;
+use crate::socket::{self, unix_file::UnixFile};
 
 /// First byte of a TLS record with a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -58,15 +57,12 @@ pub(super) fn start(stand_in: StandIn, authority: &Arc<Authority>) -> io::Result
     Ok(file)
 }
 
-/// Makes the folder of the socket, and replaces a file that no process serves.
+/// Makes the folder of the socket, and replaces the socket of a process that has ended.
 fn listen_unix(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if UnixStream::connect(path).is_err_and(|error| refused(&error)) {
-        std::fs::remove_file(path)?;
-    }
+    socket::remove_stale(path)?;
     UnixListener::bind(path)
 }
 
