@@ -1,4 +1,4 @@
-//! Files that this process reads, each as a whole and of a limited size: [`read`] for all of them.
+//! Files that this process reads, each as a whole and of a limited size: [`read`] for all of them; [`make_once`] for keys.
 //!
 //! Knows no format. Sets no deadline: a disk that does not answer is left to the caller (`detached`), which finds the
 //! file in the [`waiting`] note of the thread. Invariants: only a regular file is ever read, so a pipe or a device holds
@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
@@ -100,6 +101,36 @@ pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a file that this process keeps for itself, or makes it if the options say so. A symbolic link is an error: it
+/// may lead to a file that another user wants changed.
+pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is a symbolic link"));
+    }
+    let file = options.custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW).bits() as i32).open(path)?;
+    refuse_others(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Makes a file that its owner alone can read, unless it exists; true: it was made. It is on the disk as a whole before
+/// it has its name, so several processes that begin at once all read the same.
+pub fn make_once(path: &Path, content: &[u8]) -> io::Result<bool> {
+    // Processes in two containers may have one number.
+    let random = RandomState::new().hash_one(std::process::id());
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{random:016x}.new"));
+    let unfinished = PathBuf::from(unfinished);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    // A link replaces nothing.
+    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
+    let _ = fs::remove_file(&unfinished);
+    match linked {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        linked => linked.map(|()| true),
+    }
+}
+
 /// Reads to the end; more than `most` bytes are an error.
 pub fn read_at_most(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -189,6 +220,27 @@ mod tests {
         // The kernel says that such a file has no length.
         assert!(said(Path::new("/proc/self/status")).starts_with("Ok("), "{}", said(Path::new("/proc/self/status")));
         assert_eq!(read_at_most(io::repeat(0), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn of_several_that_make_one_file_the_first_counts_and_nothing_is_left_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys");
+        let start = std::sync::Barrier::new(8);
+        let make = &|number: u8| {
+            start.wait();
+            let made = make_once(&path, &[number; 100]).unwrap();
+            (made, number, fs::read(&path).unwrap())
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|number| scope.spawn(move || make(number))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let made: Vec<_> = all.iter().filter(|(made, ..)| *made).collect();
+        assert_eq!(made.len(), 1);
+        assert!(all.iter().all(|(.., read)| *read == [made[0].1; 100]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

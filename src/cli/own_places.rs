@@ -61,8 +61,10 @@ pub(super) fn cookie_keys() -> Option<PathBuf> {
     let of_home = absolute(env::var_os("HOME")).map(|home| home.join(".local/state"));
     let folders = [state, of_system, of_home].into_iter().flatten().map(|folder| folder.join("sessile"));
     let of_runtime = of_user().and_then(|socket| Some(socket.parent()?.to_owned()));
-    let mut files = folders.chain(of_runtime).map(|folder| folder.join("cookie.keys"));
-    files.find(|file| server::is_writable(file, false))
+    let files: Vec<_> = folders.chain(of_runtime).map(|folder| folder.join("cookie.keys")).collect();
+    // Before a folder that can be written: cookies in use depend on the key that is there.
+    let known = files.iter().find(|file| fs::metadata(file).is_ok_and(|there| there.uid() == geteuid().as_raw()));
+    known.or_else(|| files.iter().find(|file| server::is_writable(file, false))).cloned()
 }
 
 fn absolute(folder: Option<OsString>) -> Option<PathBuf> {

@@ -4,31 +4,42 @@
 //! Reads no key (`files` does) and changes none: a file that exists is left as it is. Invariant: a configuration is put
 //! in force with the keys that the file has, so that cookies stay valid over a restart.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use super::files::{cookie_keys, random_key};
-use super::own_files::{self, UNFINISHED};
+use super::own_files;
 use crate::config::{Config, FileProblem, Pool};
+use crate::regular_file;
 use crate::snapshot::Rings;
 use crate::waiting;
 
 /// Makes the file if a pool needs it and it is missing. Returns the keys of all files then; `None`: nothing was made.
-pub(super) fn make(config: &Config) -> Result<Option<Rings>, Vec<String>> {
+/// `in_force`: keys of the configuration in force. Where the file had one of these, its loss is an error: with a new key
+/// every client would lose its backend.
+pub(super) fn make(config: &Config, in_force: Option<&Rings>) -> Result<Option<Rings>, Vec<String>> {
     let makes = |pool: &Pool| Some((pool.name.clone(), pool.cookie.as_ref()?.made_keys()?.to_owned()));
     let Some((pool, path)) = config.pools.iter().find_map(makes).filter(|(_, path)| !path.exists()) else {
         return Ok(None);
     };
+    let failed = |why: String| vec![format!("pool \"{pool}\": cookie: keys \"{}\": {why}", path.display())];
+    if in_force.is_some_and(|rings| rings.of(&path).is_some()) {
+        return Err(failed(
+            "the file of the key in use is gone; put it back, or restart to begin with a new key".into(),
+        ));
+    }
     let made = waiting::on(|| format!("making \"{}\"", path.display()), || write(&path));
-    made.map_err(|error| vec![format!("pool \"{pool}\": cookie: keys \"{}\": {error}", path.display())])?;
+    if made.map_err(|error| failed(error.to_string()))? {
+        tracing::info!("pool \"{pool}\": \"{}\" was made with a new key for cookies", path.display());
+    }
     let in_words = |problems: Vec<FileProblem>| problems.iter().map(ToString::to_string).collect();
     cookie_keys(config).map(Some).map_err(in_words)
 }
 
-/// Writes one random key, unless another process has written the file meanwhile.
-fn write(path: &Path) -> io::Result<()> {
-    let key = random_key()?;
-    own_files::replace(path, UNFINISHED, |mut file| file.write_all(key.as_bytes()), || path.exists()).map(drop)
+/// Writes one random key; false: another process has made the file meanwhile.
+fn write(path: &Path) -> io::Result<bool> {
+    own_files::make_folder(path, own_files::PRIVATE)?;
+    regular_file::make_once(path, random_key()?.as_bytes())
 }
 
 #[cfg(test)]
@@ -52,19 +63,22 @@ mod tests {
         let (config, path) = (config(&dir.path().join("new")), dir.path().join("new/cookie.keys"));
         let before = cookie_keys(&config).unwrap();
         assert!(before.of(&path).is_some() && !path.exists(), "checked, and not made");
-        let made = make(&config).unwrap().unwrap();
+        let made = make(&config, None).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(made.of(&path), cookie_keys(&config).unwrap().of(&path));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(make(&config).unwrap().is_none());
+        assert!(make(&config, Some(&made)).unwrap().is_none());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it stays");
+        std::fs::remove_file(&path).unwrap();
+        let lost = make(&config, Some(&made)).unwrap_err();
+        assert!(lost[0].contains("the file of the key in use is gone") && !path.exists(), "{lost:?}");
     }
 
     #[test]
     fn a_file_that_cannot_be_made_is_an_error_with_its_pool() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
-        let refused = make(&config(&dir.path().join("file"))).unwrap_err();
+        let refused = make(&config(&dir.path().join("file")), None).unwrap_err();
         assert!(refused[0].starts_with("pool \"p\": cookie: keys "), "{refused:?}");
     }
 }

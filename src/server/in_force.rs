@@ -35,7 +35,7 @@ pub(super) fn prepare(
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
     let mut plan = listen_sockets.plan(&config)?;
-    if let Some(rings) = cookie_key_file::make(&config)? {
+    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| &snapshot.rings))? {
         loaded.rings = rings;
     }
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made

@@ -114,7 +114,7 @@ impl InstanceLock {
 /// Opens the lock file. The mode of one that an earlier version has made is mended.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    let file = regular_file::open_with(options.create(true).truncate(false).read(true).write(true).mode(MODE), path)?;
+    let file = regular_file::open_own(options.create(true).truncate(false).read(true).write(true).mode(MODE), path)?;
     if file.metadata()?.permissions().mode() & 0o777 != MODE {
         file.set_permissions(Permissions::from_mode(MODE))?;
     }
@@ -128,6 +128,17 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_refused_and_where_it_leads_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("a.lock"));
+        fs::write(&target, "").unwrap();
+        fs::set_permissions(&target, Permissions::from_mode(0o644)).unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(open(&link).unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(mode(&target), 0o644);
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn the_version_knows_the_commit_of_an_optimized_build_and_does_without_git() {
 fn installed(servers: [SocketAddr; 2]) -> String {
     let mut config = fs::read_to_string(repository().join("packaging/sessile.toml")).unwrap();
     for (written, here) in [
-        ("[\"0.0.0.0:8080\", \"[::]:8080\"]", "\"127.0.0.1:0\"".to_owned()),
+        ("\"localhost:8080\"", "\"127.0.0.1:0\"".to_owned()),
         ("127.0.0.1:9000", servers[0].to_string()),
         ("127.0.0.1:9001", servers[1].to_string()),
     ] {

@@ -36,7 +36,7 @@ pub(in crate::cli) fn keep_or_make_key(path: &Path) -> Result<(), CommandError> 
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| CommandError::Internal("no random bytes".to_owned()))?;
     let line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    replace(path, 0o600, &(line + "\n"))
+    regular_file::make_once(path, (line + "\n").as_bytes()).map(drop).map_err(|error| cannot(path, &error))
 }
 
 /// Error for a file that must not be replaced.
