@@ -33,7 +33,7 @@ impl fmt::Display for BindError {
         let why = match (self.cause.kind(), self.place.parse()) {
             (io::ErrorKind::AddrInUse, Ok(address)) => socket::why_in_use(address),
             // Before a path is called in use, a process was found that listens there.
-            (io::ErrorKind::AddrInUse, Err(_)) => "somebody else listens there".to_owned(),
+            (io::ErrorKind::AddrInUse, Err(_)) => "another program listens there".to_owned(),
             _ => self.cause.to_string(),
         };
         write!(f, "admin: cannot listen on {}: {why}", self.place)
@@ -151,7 +151,7 @@ mod tests {
         let path = folder.path().join("admin.sock");
         let _first = bind_here(&path).unwrap();
         let error = bind_here(&path).unwrap_err().to_string();
-        assert!(error.ends_with("admin.sock: somebody else listens there"), "{error}");
+        assert!(error.ends_with("admin.sock: another program listens there"), "{error}");
         while socket::knock(&path).is_ok() {} // until the queue is full, as that of a process that hangs
         assert!(bind_here(&path).is_err());
     }

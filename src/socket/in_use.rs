@@ -50,7 +50,7 @@ fn explain(address: SocketAddr, listed: &[ListedSocket], own: &HashSet<u64>) -> 
         Some(socket) if socket.listens && own.contains(&socket.inode) => {
             "this process listens there already".to_owned()
         }
-        Some(socket) if socket.listens => "somebody else listens there".to_owned(),
+        Some(socket) if socket.listens => "another program listens there".to_owned(),
         Some(ListedSocket { local, remote, .. }) => {
             format!("no process listens there, but the connection of {local} to {remote} has the port")
         }
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(listening_at((Ipv4Addr::UNSPECIFIED, address.port()).into()), 0);
         let lists = ["/proc/self/net/tcp"].map(|path| fs::read_to_string(path).unwrap());
         let listed: Vec<_> = lists[0].lines().filter_map(read).collect();
-        assert_eq!(explain(address, &listed, &HashSet::new()), "somebody else listens there");
+        assert_eq!(explain(address, &listed, &HashSet::new()), "another program listens there");
     }
 
     #[test]

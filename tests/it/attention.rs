@@ -158,7 +158,7 @@ fn an_address_in_use_is_called_listened_on_only_where_a_process_listens() {
         let verdict = sessile.reload(&(listener("p", "") + &more + &pool("p", "", &[backend.address])));
         verdict["problems"][0].as_str().unwrap().to_owned()
     };
-    assert!(verdict(&backend.address.to_string()).ends_with(": somebody else listens there"));
+    assert!(verdict(&backend.address.to_string()).ends_with(": another program listens there"));
     let client = TcpStream::connect(backend.address).unwrap();
     let problem = verdict(&client.local_addr().unwrap().to_string());
     assert!(problem.contains("no process listens there, but the connection of"), "{problem}");

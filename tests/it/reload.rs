@@ -283,7 +283,7 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload() {
     assert_eq!(problems.len(), 2, "{verdict}");
     assert_eq!(
         problems[0],
-        format!("listener \"taken\": {}: somebody else listens there", taken.local_addr().unwrap())
+        format!("listener \"taken\": {}: another program listens there", taken.local_addr().unwrap())
     );
     assert!(problems[1].as_str().unwrap().starts_with("listener \"elsewhere\": 192.0.2.1:1: "), "{verdict}");
     assert!(TcpStream::connect(free).is_err(), "what could be bound is not open either");

@@ -98,7 +98,7 @@ fn beside(path: &Path) -> PathBuf {
 pub(super) fn bind_error(bind: &Bind, error: &std::io::Error) -> String {
     match (error.kind(), bind) {
         (std::io::ErrorKind::AddrInUse, Bind::Tcp(address)) => socket::why_in_use(*address),
-        (std::io::ErrorKind::AddrInUse, Bind::Unix(_)) => "somebody else listens there".to_owned(),
+        (std::io::ErrorKind::AddrInUse, Bind::Unix(_)) => "another program listens there".to_owned(),
         _ => error.to_string(),
     }
 }
