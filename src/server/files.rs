@@ -136,7 +136,7 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
 }
 
 /// The text of a key file: one random key.
-pub(super) fn random_key() -> std::io::Result<String> {
+pub fn random_key() -> std::io::Result<String> {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).map_err(|_| std::io::Error::other("no random bytes"))?;
     Ok(HEXLOWER.encode(&key) + "\n")

@@ -76,7 +76,7 @@ use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
-pub use self::files::{certificates_and_keys, cookie_keys, examine};
+pub use self::files::{certificates_and_keys, cookie_keys, examine, random_key};
 pub use self::own_files::is_writable;
 pub use self::source::{ArgumentText, ConfigSource};
 pub use self::upgrade::LONGEST as UPGRADE_MAX;

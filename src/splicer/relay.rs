@@ -346,7 +346,8 @@ impl<P> Direction<P> {
         None
     }
 
-    /// Fills the empty pipe once, with so many bytes at most. After a short splice the socket may hold more, because a pipe also runs out of slots.
+    /// Fills the empty pipe once, with so many bytes at most. After a short splice the socket may hold more, because a pipe
+    /// also runs out of slots.
     fn splice<O: Os<Pipe = P>>(&mut self, from: &O::Socket, most: u64, tools: &mut Tools<'_, O>) -> Option<Pumped> {
         let large = self.bulky && self.run >= COPY_BYTES as u32;
         if self.pipe.as_ref().is_some_and(|pipe| pipe.is_large() != large) {

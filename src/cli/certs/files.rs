@@ -12,6 +12,7 @@ use rcgen::KeyPair;
 use super::Made;
 use crate::cli::CommandError;
 use crate::regular_file::{self, PEM_MAX, WholeFile};
+use crate::server;
 
 /// Reads a file; `None`: it does not exist.
 pub(super) fn read(path: &Path) -> Result<Option<String>, CommandError> {
@@ -33,10 +34,8 @@ pub(in crate::cli) fn keep_or_make_key(path: &Path) -> Result<(), CommandError> 
     if path.exists() {
         return Ok(());
     }
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| CommandError::Internal("no random bytes".to_owned()))?;
-    let line: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    regular_file::make_once(path, (line + "\n").as_bytes()).map(drop).map_err(|error| cannot(path, &error))
+    let made = server::random_key().and_then(|key| regular_file::make_once(path, key.as_bytes()));
+    made.map(drop).map_err(|error| cannot(path, &error))
 }
 
 /// Error for a file that must not be replaced.
