@@ -3,11 +3,12 @@
 //! Each test names the report. What the other balancer did is not imitated; only the situation is. Invariant: each
 //! backend answers with its name, so that a client that moved is seen.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use crate::reload::{OFF, accepted, map, pool};
 use crate::support::backend::{Backend, echo, listener};
 use crate::support::load_support::Client;
+use crate::support::program::free_local_address;
 use crate::support::{Sessile, eventually};
 
 const FAST: &str = "kind = \"tcp\"\ninterval = \"50ms\"\ntimeout = \"50ms\"\nrise = 1\nfall = 1";
@@ -103,8 +104,8 @@ fn each_method_leaves_a_backend_that_is_down_and_finds_one_that_joined() {
 #[test]
 fn an_address_is_widened_narrowed_and_given_to_another_listener_by_reloads() {
     let backend = Backend::named("a");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let front = SocketAddr::from(([127, 0, 0, 1], port));
+    let front = free_local_address();
+    let port = front.port();
     let config = |name: &str, bind: &str| {
         let listener = format!("[[listener]]\nname = \"{name}\"\nbind = [\"{bind}\"]\npool = \"p\"\n");
         listener + &pool("p", "", &[("a", backend.address)], OFF)

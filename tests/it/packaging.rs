@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::backend::Backend;
+use crate::support::program::free_address;
 use crate::support::sessile::run;
 use crate::support::{Sessile, eventually, has, http};
 
@@ -125,8 +126,7 @@ fn the_installed_configuration_answers_at_once_and_keeps_a_client_once_its_serve
     let checked = text(&run(&["check", file.to_str().unwrap()]));
     assert!(checked.ends_with(": good\n") && checked.lines().count() == 1, "{checked}");
 
-    let nothing = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let sessile = Sessile::start(&installed([nothing(), nothing()]));
+    let sessile = Sessile::start(&installed([free_address(), free_address()]));
     let address = sessile.address("http");
     let ask = || http::exchange(TcpStream::connect(address).unwrap(), "GET", "/").expect("a response");
     assert_eq!(ask().0, 503);

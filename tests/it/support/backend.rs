@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
+use super::program::free_local_address;
+
 /// Accepts connections and treats each in a thread of its own. Stops accepting when dropped.
 pub struct Backend {
     pub address: SocketAddr,
@@ -19,9 +21,9 @@ impl Backend {
         Self::serving(move |stream| echo(&name, &stream))
     }
 
-    /// Serves every connection as told, on a free port.
+    /// Serves every connection as told, on a free port of 127.0.0.1 that no other socket is given after it.
     pub fn serving(serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::on("127.0.0.1:0".parse().expect("an address"), serve)
+        Self::on(free_local_address(), serve)
     }
 
     /// Serves every connection as told, on a given address.

@@ -1,7 +1,7 @@
 //! Debian programs as real services: each in a scratch directory of its own, killed when dropped.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
@@ -89,9 +89,23 @@ pub fn find(test: &str, program: &str) -> Option<PathBuf> {
 /// An address for a program that cannot choose a free port itself: a loopback host of this process alone, and a port
 /// outside the range that the kernel chooses from, which is returned once.
 pub fn free_address() -> SocketAddr {
-    static PORT: AtomicU16 = AtomicU16::new(10_000);
     let [_, high, middle, low] = std::process::id().to_be_bytes();
-    (Ipv4Addr::new(127, 64 | high, middle, low), PORT.fetch_add(1, Relaxed)).into()
+    (Ipv4Addr::new(127, 64 | high, middle, low), next_port()).into()
+}
+
+/// An address of 127.0.0.1 with a port that is free at every local address, outside the range that the kernel chooses
+/// from, and returned once. Port 0 would not do: a port that was closed again can be any other socket's a moment later.
+pub fn free_local_address() -> SocketAddr {
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let port = std::iter::repeat_with(next_port).find(free).expect("a free port");
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// A port below those that the kernel chooses from. Each process begins elsewhere.
+fn next_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let offset = std::process::id().wrapping_mul(101).wrapping_add(TAKEN.fetch_add(1, Relaxed).into());
+    10_000 + (offset % 22_000) as u16
 }
 
 /// Runs a program to its end, which must be a good one; what it printed.

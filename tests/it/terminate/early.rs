@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Front;
 use super::client::Talk;
 use crate::support::backend::{Backend, listener, pool};
+use crate::support::program::free_address;
 use crate::support::{PATIENCE, Sessile};
 
 const HTTP: &str = "http = true\n";
@@ -179,8 +180,7 @@ fn a_backend_that_responds_and_closes_has_cut_the_request_and_the_client_reads_i
 
 #[test]
 fn a_local_reply_to_an_upload_is_readable_however_long_that_takes() {
-    // Nothing listens at a port that was free a moment ago.
-    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nowhere = free_address();
     let sessile = start("", &[nowhere]);
     let mut talk = plain(&sessile);
     talk.send(format!("POST /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: {LONG}\r\n\r\n"));

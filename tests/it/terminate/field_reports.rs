@@ -3,7 +3,7 @@
 //! Each test names the report. What the other balancer did is not imitated; only the situation is. Invariant: each
 //! response names its backend, so that a client that moved is seen.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use rustls::crypto::aws_lc_rs::kx_group::X25519MLKEM768;
 
@@ -12,6 +12,7 @@ use super::client::{Response, Talk, config, connect};
 use super::cookie::{cookie_of, name_of};
 use super::{Front, config as whole};
 use crate::support::backend::pool;
+use crate::support::program::free_address;
 use crate::support::{Sessile, is_root};
 
 const INSERT: &str =
@@ -77,7 +78,7 @@ fn a_response_of_any_status_brings_the_cookie() {
 #[test]
 fn a_client_that_was_placed_by_a_retry_gets_its_cookie() {
     let (x, y) = (Recorder::named("x"), Recorder::named("y"));
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = free_address();
     let front = Front::start("", INSERT, &[x.address(), dead, y.address()]);
     for _ in 0..9 {
         let first = Talk::with(&front).get("/", "");

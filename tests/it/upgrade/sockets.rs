@@ -10,7 +10,7 @@ use super::refused::with_few_descriptors;
 use super::traffic::{Churn, Idle, mirror};
 use crate::support::backend::{Backend, listener, pool};
 use crate::support::load_support::Client;
-use crate::support::program::free_address;
+use crate::support::program::{free_address, free_local_address};
 use crate::support::{Sessile, eventually, has};
 use crate::systemd;
 
@@ -71,9 +71,8 @@ fn a_listener_gets_the_backlog_of_the_new_file() {
 #[test]
 fn an_address_that_becomes_wider_and_narrower_refuses_no_client() {
     let backend = mirror();
-    // A port that is free at every address.
-    let wide = TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap();
-    let narrow = SocketAddr::from(([127, 0, 0, 1], wide.port()));
+    let narrow = free_local_address();
+    let wide = SocketAddr::from(([0, 0, 0, 0], narrow.port()));
     let config = |bind: SocketAddr| {
         format!("workers = 2\n[[listener]]\nname = \"l\"\nbind = \"{bind}\"\npool = \"p\"\n")
             + &pool("p", "", &[backend.address])

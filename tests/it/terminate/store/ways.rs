@@ -72,18 +72,15 @@ fn a_store_behind_tls_and_acl_is_used_and_its_password_shown_to_nobody() {
         path.to_str().unwrap().to_owned()
     };
     let ca = file("ca.pem", &authority.pem());
-    let tls = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = tls.local_addr().unwrap().port();
-    drop(tls);
     let user = "sessile on >hunter2hunter2 ~sessile:* +get +mget +set +del +pexpire +eval +ping +select +role";
     let host = redis.address.ip().to_string();
-    let tls_port = port.to_string();
+    let port = free_address().port().to_string();
     let options = [
         "--bind",
         &host,
         "127.0.0.1",
         "--tls-port",
-        &tls_port,
+        &port,
         "--tls-auth-clients",
         "no",
         "--tls-cert-file",
