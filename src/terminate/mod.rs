@@ -70,15 +70,16 @@ async fn serve(context: Rc<RuntimeContext>, carried: Carried<OwnedFd>) {
     conversation.finish(ended);
 }
 
-/// The whole story: route (or refusal) → TLS with the client → requests, or a relay.
+/// The whole story: route (or refusal) → TLS with the client → requests, or a relay. What a connection does once is in
+/// memory of its own, which a client that is only connected does not hold.
 async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, refusal: Option<TlsRefusal>) -> Ended {
     if let Some(refusal) = refusal {
-        return refuse::refuse(conversation, client, preread, refusal).await;
+        return Box::pin(refuse::refuse(conversation, client, preread, refusal)).await;
     }
     let Some(routed) = Routed::of(conversation) else {
         // The rules have changed since the worker routed the connection.
         return match conversation.client_info.hello_read {
-            true => refuse::refuse(conversation, client, preread, TlsRefusal::NoRoute).await,
+            true => Box::pin(refuse::refuse(conversation, client, preread, TlsRefusal::NoRoute)).await,
             false => Ended::NoRoute,
         };
     };
@@ -86,7 +87,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
     let Ok(socket) = Socket::new(client) else { return Ended::NoDescriptor };
     let hello_until = conversation.client_info.accepted + Micros::from(routed.listener.hello_ms) * 1_000;
     let (client, secured, unread) = match routed.target.tls {
-        Tls::Terminate => match accept::accept(conversation, &routed, socket, preread, hello_until).await {
+        Tls::Terminate => match Box::pin(accept::accept(conversation, &routed, socket, preread, hello_until)).await {
             Ok((client, secured)) => (client, secured, Buffer::default()),
             Err(ended) => return ended,
         },
@@ -98,7 +99,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
     if routed.pool().config().http {
         http::serve_requests(conversation, routed, client, &secured, unread, hello_until).await
     } else {
-        serve_bytes(conversation, routed, client, &secured, unread).await
+        Box::pin(serve_bytes(conversation, routed, client, &secured, unread)).await
     }
 }
 

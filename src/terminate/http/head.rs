@@ -11,7 +11,7 @@ use super::client_side::Http1Client;
 use crate::clock::{self, Micros};
 use crate::fault::Endpoint;
 use crate::http::answer::StatusCode;
-use crate::http::head::HEAD_MAX;
+use crate::http::head::{HEAD_MAX, RequestReader};
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
 use crate::terminate::byte_stream::Got;
@@ -28,7 +28,7 @@ enum NoHead {
 
 impl HttpConnection<'_> {
     /// Waits for a complete head; the first one is due at `first_until`.
-    pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<(), Ended> {
+    pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<Box<RequestReader>, Ended> {
         let conversation = self.conversation;
         let state = &conversation.state;
         let limits = self.limits();
@@ -38,8 +38,10 @@ impl HttpConnection<'_> {
         state.ends_itself(true);
         let (drain, idle_since, id) = (&conversation.context.drain, self.idle_since, conversation.client_info.id);
         let mut begun = None;
+        // Made at the first byte: a client without a request holds none.
+        let mut reader = None;
         let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
-        let (reader, deadline) = (&mut self.reader, &mut self.deadline);
+        let deadline = &mut self.deadline;
         let result = poll_fn(|cx| {
             if let Some(ended) = state.cancelled_by() {
                 return Poll::Ready(Err(NoHead::Cancelled(ended)));
@@ -48,10 +50,11 @@ impl HttpConnection<'_> {
                 if !unread.is_empty() {
                     begun.get_or_insert_with(clock::now);
                     state.enter(ConversationStage::Head);
-                    match reader.read(unread.bytes()) {
-                        Progress::Done(_) => return Poll::Ready(Ok(())),
+                    let mut head: Box<_> = reader.take().unwrap_or_else(|| Box::new(RequestReader::new()));
+                    match head.read(unread.bytes()) {
+                        Progress::Done(_) => return Poll::Ready(Ok(head)),
                         Progress::No(refused) => return Poll::Ready(Err(NoHead::Refused(refused))),
-                        Progress::More => {}
+                        Progress::More => reader = Some(head),
                     }
                 }
                 match unread.poll_read(stream, HEAD_MAX, cx) {
@@ -86,9 +89,9 @@ impl HttpConnection<'_> {
         .await;
         state.ends_itself(state.cancelled_by().is_some());
         match result {
-            Ok(()) => {
+            Ok(head) => {
                 self.count += 1;
-                Ok(())
+                Ok(head)
             }
             Err(no_head) => Err(self.end(no_head, first, begun.is_some()).await),
         }

@@ -68,7 +68,6 @@ pub async fn serve_requests(
         secured,
         client: Http1Client { stream, unread },
         upstreams: Upstreams::default(),
-        reader: Box::new(RequestReader::new()),
         deadline: Deadline::default(),
         tls: routed.target.tls,
         certificate_rule: certificate_rule.cloned(),
@@ -76,13 +75,17 @@ pub async fn serve_requests(
         idle_since: clock::now(),
     };
     let ended = loop {
-        if let Err(ended) = connection.read_head(first_until).await {
-            break ended;
-        }
-        match connection.serve().await {
-            AfterRequest::NextHead => connection.reader.reset(),
+        let head = match connection.read_head(first_until).await {
+            Ok(head) => head,
+            Err(ended) => break ended,
+        };
+        // In memory of its own, so that a client without a request does not hold it.
+        match Box::pin(connection.serve(head)).await {
+            AfterRequest::NextHead => {}
             AfterRequest::Over(ended) => break ended,
-            AfterRequest::Switched(upstream, protocol) => return connection.relay_upgraded(upstream, protocol).await,
+            AfterRequest::Switched(upstream, protocol) => {
+                return Box::pin(connection.relay_upgraded(upstream, protocol)).await;
+            }
         }
     };
     connection.upstreams = Upstreams::default();
@@ -104,7 +107,6 @@ struct HttpConnection<'a> {
     secured: &'a Secured,
     client: Http1Client,
     upstreams: Upstreams,
-    reader: Box<RequestReader>,
     deadline: Deadline,
     tls: Tls,
     /// The rule about client certificates that held in the handshake.
@@ -124,21 +126,25 @@ struct RequestMessage {
 
 impl HttpConnection<'_> {
     /// Serves the request behind the head that was read, and logs it.
-    async fn serve(&mut self) -> AfterRequest {
+    async fn serve(&mut self, head: Box<RequestReader>) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()), self.logs_requests());
-        match self.forward(&mut log).await {
+        let mut log = RequestLog::of(&head.request(self.client.bytes()), self.logs_requests());
+        match self.forward(&head, &mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&log, failure).await,
         }
     }
 
     /// Forwards a request: route → cookie → pick → connect or reuse → send.
-    async fn forward(&mut self, log: &mut RequestLog) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
+    async fn forward(
+        &mut self,
+        head: &RequestReader,
+        log: &mut RequestLog,
+    ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
         let (conversation, secured) = (self.conversation, self.secured);
         let context = &conversation.context;
-        let request = self.reader.request(self.client.bytes());
+        let request = head.request(self.client.bytes());
 
         let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
         let pool = routed.pool();
