@@ -300,7 +300,8 @@ impl Server {
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes = pipes::limits(count, process.bulk_memory);
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
-        let (runtimes, runtime_threads) = Runtimes::start(count, &current, &store, &access_log, pinned)
+        let runtime_pipes = pipes::runtime_most(count);
+        let (runtimes, runtime_threads) = Runtimes::start(count, runtime_pipes, &current, &store, &access_log, pinned)
             .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;

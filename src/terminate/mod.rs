@@ -10,6 +10,7 @@
 
 mod accept;
 mod buffer;
+mod bypass;
 mod byte_stream;
 mod connect;
 mod conversation;
@@ -17,6 +18,7 @@ mod deadline;
 mod drain;
 mod handshakes;
 mod http;
+mod pipe;
 mod refuse;
 mod relay;
 mod runtime;

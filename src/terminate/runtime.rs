@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::drain::Drain;
 use super::handshakes::Handshakes;
+use super::pipe;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
 use super::turns::watch_turns;
@@ -149,9 +150,11 @@ impl ThreadHandle for UnboundedSender<RuntimeCommand> {
 
 impl Runtimes {
     /// Starts the threads; pins thread `i` to the `i`-th of `cores` if there are any. Among the counters of listeners
-    /// and backends, the places `count..2 * count` are theirs, behind those of the workers.
+    /// and backends, the places `count..2 * count` are theirs, behind those of the workers. Each has at most so many
+    /// `pipes`.
     pub fn start(
         count: usize,
+        pipes: usize,
         current: &Arc<Current>,
         store: &Arc<Store>,
         access_log: &AccessLog,
@@ -178,7 +181,10 @@ impl Runtimes {
                 format!("runtime-{worker}"),
                 core_of(cores, worker),
                 Box::new(commands),
-                move || parts.run(incoming, commanded),
+                move || {
+                    pipe::at_most(pipes);
+                    parts.run(incoming, commanded)
+                },
             )?);
         }
         Ok((Self { commands: all_commands.into(), carried: all_carried, counters }, threads))
@@ -269,7 +275,10 @@ async fn serve(
     let mut tick = pin!(tokio::time::sleep(refresh(&context)));
     loop {
         tokio::select! {
-            () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&context)),
+            () = &mut tick => {
+                pipe::trim();
+                tick.as_mut().reset(Instant::now() + refresh(&context));
+            }
             () = context.timer_fd.expired() => {}
             Some(carried) = incoming.recv() => {
                 tokio::task::spawn_local(super::serve(Rc::clone(&context), carried));

@@ -4,6 +4,7 @@ mod abuse;
 mod alerts;
 mod backend;
 mod breaks;
+mod bypass;
 mod check_agrees;
 pub mod client;
 mod cookie;
