@@ -32,7 +32,9 @@ pub async fn accept(
     let server = routed.server().ok_or(Ended::LocalError)?;
     let mut client =
         Stream::with_client(socket, server.config(), conversation.state.alert()).map_err(|_| Ended::LocalError)?;
-    if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline).await {
+    // Only a client that sends first may wait for its tickets.
+    let holds_tickets = routed.pool().config().http;
+    if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline, holds_tickets).await {
         if ended != Ended::HandshakeFailed {
             return Err(ended);
         }
@@ -62,6 +64,7 @@ async fn shake_hands(
     client: &mut Stream,
     preread: HeldBytes,
     deadline: Micros,
+    holds_tickets: bool,
 ) -> Result<(), Ended> {
     let handshakes = &conversation.context.handshakes;
     let source = conversation.client_info.key_source();
@@ -76,6 +79,9 @@ async fn shake_hands(
         };
         drop(turn);
         worked.map_err(ending)?;
+        if holds_tickets && !client.is_handshaking() {
+            client.hold_tickets();
+        }
         until(deadline, client.flush()).await.ok_or(Ended::HandshakeTimeout)?.map_err(ending)?;
         if !client.is_handshaking() {
             return Ok(());

@@ -107,6 +107,8 @@ impl Socket {
             // the event is waited for: a caller that tries again because time has passed would find room for a few
             // bytes and take a peer that does not read for one that does.
             let guard = if self.full.get() { Some(ready!(self.socket.poll_write_ready(cx))?) } else { None };
+            #[cfg(test)]
+            SENDS.with(|sends| sends.set(sends.get() + 1));
             let answer = write(self.socket.get_ref());
             self.full.set(matches!(answer, Err(Errno::AGAIN)));
             match answer {
@@ -139,6 +141,17 @@ impl Socket {
     pub fn reset_on_drop(&mut self, reset: bool) {
         self.reset_on_drop = reset;
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static SENDS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has written to a socket.
+#[cfg(test)]
+pub fn sends() -> u64 {
+    SENDS.get()
 }
 
 fn splice_flags() -> SpliceFlags {

@@ -274,7 +274,10 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         }
         let complete = down.exchanged.filter(|end| end.switched || down.body.as_ref().is_some_and(Body::complete));
         if let Some(exchanged) = complete {
-            return self.client.poll_flush(cx).map_ok(|()| Some(exchanged)).map_err(of_client);
+            // An end that follows leaves with the last bytes.
+            let ends = up.done && !exchanged.client_stays && !exchanged.switched;
+            let sent = if ends { self.client.poll_finish(cx) } else { self.client.poll_flush(cx) };
+            return sent.map_ok(|()| Some(exchanged)).map_err(of_client);
         }
         if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
             return Poll::Ready(Ok(None));
@@ -292,6 +295,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RequestFailure>> {
         if let Some(store_wait) = &mut down.store_wait {
+            // Interim heads do not wait.
+            ready!(self.client.poll_flush(cx)).map_err(of_client)?;
             ready!(store_wait.poll(&self.conversation.context.timer_fd, cx));
             down.store_wait = None;
         }

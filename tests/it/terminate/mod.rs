@@ -18,6 +18,7 @@ mod learned;
 mod leaving;
 pub mod load;
 mod mixed;
+mod one_write;
 mod programs;
 mod refusals;
 mod relay;

@@ -176,8 +176,11 @@ impl ByteStream for Wire {
     fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let mut state = self.0.borrow_mut();
         state.calls += 1;
+        if state.ended == Some(Ends::Reset) {
+            return Poll::Ready(Err(Fault::Reset));
+        }
         state.finished = true;
-        Poll::Ready(if state.ended == Some(Ends::Reset) { Err(Fault::Reset) } else { Ok(()) })
+        Poll::Ready(Ok(()))
     }
     fn is_bare(&self) -> bool {
         true
