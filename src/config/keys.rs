@@ -101,6 +101,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "pool",
         "max_connections",
         "backlog",
+        "defer_accept",
         "trust",
         "untrusted",
         "not_tls",

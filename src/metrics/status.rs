@@ -156,6 +156,9 @@ pub struct ListenerStatus {
     pub open: u64,
     /// Limit of open connections; `None`: no limit of its own.
     pub max: Option<u64>,
+    /// Seconds for which a silent client is not accepted; `None`: each is accepted at once.
+    #[serde(default)]
+    pub defer_accept_s: Option<u32>,
     /// True while clients wait because the listener has as many connections as it may have.
     #[serde(default)]
     pub at_limit: bool,

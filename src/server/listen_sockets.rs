@@ -206,7 +206,11 @@ impl ListenSockets {
 
 impl<'a> Wanted<'a> {
     fn new(config: &'a Config, listener: &'a Listener) -> Self {
-        let options = Options { backlog: listener.backlog, keep_alive: limits::keep_alive(&config.limits) };
+        let options = Options {
+            backlog: listener.backlog,
+            defer_accept_s: listener.defer_accept_s.unwrap_or(0),
+            keep_alive: limits::keep_alive(&config.limits),
+        };
         Self { config, listener, options }
     }
 

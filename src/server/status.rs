@@ -48,6 +48,7 @@ impl Control for Server {
                 bind: addresses(&listener.config.name).unwrap_or_default(),
                 open: listener.state.open() as u64,
                 max: listener.config.max_connections.map(|max| max as u64),
+                defer_accept_s: listener.config.defer_accept_s,
                 at_limit: at_limit.is_active(),
                 limit_reached: at_limit.times(),
                 totals: ListenerTotals::sum(&listener.state.counters),

@@ -10,6 +10,7 @@ mod balance; // how workers share connections
 mod booted; // the unit in the hands of a booted systemd
 mod bulk; // transfers by large and by small pipes, byte by byte
 mod certificates; // files of certificates and keys: made, checked, refused
+mod defer_accept; // clients that have sent nothing are left to the kernel
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`
 mod explain; // `sessile explain` against what the running process picks

@@ -160,6 +160,24 @@ fn sockets_that_stay_get_keepalive_and_backlog_of_a_configuration_once_it_is_in_
 }
 
 #[test]
+fn sockets_that_stay_and_new_ones_leave_silent_clients_to_the_kernel_as_a_configuration_says() {
+    let deferring = |bind: &str, time: &str| with(bind, &format!("defer_accept = \"{time}\""), "");
+    let seconds = |socket: &Arc<OwnedFd>| nix::sys::socket::getsockopt(&**socket, socket::DeferAccept).unwrap();
+    for by_upgrade in [false, true] {
+        let mut old = alone(2);
+        let sockets = put(&mut old, config("\"127.0.0.1:0\""));
+        assert!(sockets.iter().all(|socket| seconds(socket) == 0), "off by default");
+        let (mut new, mut of_new) = (next(old, by_upgrade), Vec::new());
+        for (time, expected) in [("7s", 7), ("60s", 63), ("off", 0)] {
+            of_new.extend(put(&mut new, deferring("\"127.0.0.1:0\"", time)));
+            assert!(sockets.iter().all(|socket| seconds(socket) == expected), "{by_upgrade} {time}");
+        }
+        let fresh = put(&mut alone(2), deferring("\"127.0.0.1:0\"", "3s"));
+        assert!(fresh.iter().all(|socket| seconds(socket) == 3));
+    }
+}
+
+#[test]
 fn the_file_of_a_unix_socket_gets_the_mode_of_a_configuration_and_loses_it_if_that_is_refused() {
     for by_upgrade in [false, true] {
         let folder = tempfile::tempdir().unwrap();
