@@ -15,6 +15,7 @@ mod in_force;
 mod listen_sockets;
 mod lock;
 mod look;
+mod notification;
 pub mod notify;
 mod own_files;
 mod pipes;
