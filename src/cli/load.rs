@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::own_places::{self, DEFAULT_FILE, DEFAULT_SOCKET};
+use super::own_places::{self, DEFAULT_FILE};
 use super::{CommandError, client};
 use crate::admin::PlanRequest;
-use crate::config::{self, CheckedConfig};
+use crate::config::{self, ADMIN_SOCKET, CheckedConfig};
 use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
 use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
@@ -33,7 +33,7 @@ pub(super) fn read_at_most(file: &Path, most: u64) -> Result<String, CommandErro
     let path = file.to_owned();
     let whole = if is_own_descriptor(file) {
         let bytes = File::open(file).and_then(|file| regular_file::read_at_most(file, most));
-        bytes.map(|bytes| WholeFile { bytes, mode: 0 })
+        bytes.map(|bytes| WholeFile { bytes, mode: 0, owner: 0 })
     } else {
         in_time(move || regular_file::read(&path, most))?
     };
@@ -107,14 +107,14 @@ fn socket_of(file: &Path) -> Result<PathBuf, CommandError> {
 
 /// The socket of the default file. Where this user cannot read one, a process may still have the default socket.
 fn socket_of_default(file: &Path) -> Result<PathBuf, CommandError> {
-    if read(file).is_ok() { socket_of(file) } else { Ok(DEFAULT_SOCKET.into()) }
+    if read(file).is_ok() { socket_of(file) } else { Ok(ADMIN_SOCKET.into()) }
 }
 
 fn socket_as_written(text: &str) -> Option<PathBuf> {
     let table: toml::Table = text.parse().ok()?;
     match table.get("admin").and_then(|admin| admin.get("socket")) {
         Some(socket) => socket.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from),
-        None => Some(DEFAULT_SOCKET.into()),
+        None => Some(ADMIN_SOCKET.into()),
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_socket_is_where_the_file_says_or_where_it_always_is() {
-        assert_eq!(socket(GOOD).unwrap(), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket(GOOD).unwrap(), Path::new(ADMIN_SOCKET));
         assert_eq!(socket(&format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap(), Path::new("/tmp/a.sock"));
         assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(CommandError::Unavailable(_))));
     }
@@ -143,7 +143,7 @@ mod tests {
     fn the_default_file_says_where_the_socket_is_if_it_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sessile.toml");
-        assert_eq!(socket_of_default(&file).unwrap(), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket_of_default(&file).unwrap(), Path::new(ADMIN_SOCKET));
         std::fs::write(&file, format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap();
         assert_eq!(socket_of_default(&file).unwrap(), Path::new("/tmp/a.sock"));
     }

@@ -27,6 +27,7 @@ mod problem;
 mod shorthand;
 mod stick_table;
 mod store;
+mod syntax;
 mod tls;
 mod value;
 mod written;
@@ -127,6 +128,9 @@ pub enum MetricsPools {
     /// Pools that have had work or trouble since the start.
     Busy,
 }
+
+/// Path of the admin socket where a configuration names none.
+pub const ADMIN_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Addresses of the admin interface; either may be off.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, MetricsPools, Process, keys};
+use crate::config::{ADMIN_SOCKET, Admin, Limits, Log, LogFormat, LogLevel, MetricsPools, Process, keys};
 
 /// Longest timeout: a year, far below the range of the timers.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -96,7 +96,7 @@ fn hello_timeout(limits: &Section<'_>) -> Duration {
 fn admin(top: &Section<'_>) -> Admin {
     let admin = top.child("admin", &keys::ADMIN);
     let socket = value::unless("off", |value| value::text(value).and_then(value::unix_path));
-    let socket = admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into()));
+    let socket = admin.read("socket", socket).unwrap_or_else(|| Some(ADMIN_SOCKET.into()));
     if socket.is_none() {
         admin.idle_keys(&["mode", "group"], "with socket = \"off\"");
     }
