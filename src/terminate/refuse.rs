@@ -18,6 +18,7 @@ use crate::clock::{self, Micros};
 use crate::http::answer;
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
+use crate::tls::TlsAlert;
 
 /// Longest method of a request that is recognised.
 const METHOD_MAX: usize = 16;
@@ -41,16 +42,21 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
         }
     };
     conversation.forget_rules();
-    let mut reply = Vec::new();
+    let (mut reply, mut sent) = (Vec::new(), None);
     match http {
         Some(head_only) => {
             conversation.context.counters().answers.add(1);
             answer::write_https_expected(&mut reply, head_only, clock::unix_s());
         }
-        None => reply.extend(alert::record(refusal.alert())),
+        None => {
+            let description = refusal.alert();
+            reply.extend(alert::record(description));
+            sent = Some(TlsAlert { received: false, description });
+        }
     }
     if let Some(Ok(())) = until(clock::now() + LINGER, write_all(&mut client, &reply)).await {
         conversation.state.moved(0, reply.len() as u64, clock::now());
+        conversation.state.alert().set(sent);
     }
     client.linger().await;
     refusal.ended()

@@ -276,8 +276,9 @@ impl ConversationState {
     pub fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
         let tls = self.facts.borrow_mut().tls.take();
         let is_tls = matches!(ended, Ended::HandshakeFailed | Ended::ClientTls | Ended::BackendTls);
+        let is_refused = matches!(ended, Ended::NotTls | Ended::HelloMalformed | Ended::HelloTooLong | Ended::NoRoute);
         let line = self.record(|record| record.line(ended, duration_us, tls));
-        access_log::ConnectionLine { alert: self.alert.get().filter(|_| is_tls), ..line }
+        access_log::ConnectionLine { alert: self.alert.get().filter(|_| is_tls || is_refused), ..line }
     }
 }
 
