@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
-use super::{Server, cookie_key_file, descriptors, lock_of, table_file};
+use super::{ConfigSource, Server, cookie_key_file, descriptors, lock_of, table_file};
 use crate::admission::Admission;
 use crate::clock;
+use crate::config::Problem;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::Secret;
 use crate::store::Access;
@@ -22,9 +23,10 @@ pub(super) struct Prepared {
     access: Option<Access>,
 }
 
-/// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start. `inherited`: the
-/// secret of stick tables that another process will give over.
+/// Binds, builds and listens, in this order. `source`: names the place of a problem. `previous`: the snapshot in force;
+/// `None` at the start. `inherited`: the secret of stick tables that another process will give over.
 pub(super) fn prepare(
+    source: &ConfigSource,
     previous: Option<&Snapshot>,
     read: ReadConfig,
     listen_sockets: &mut ListenSockets,
@@ -34,8 +36,10 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Vec<String>> {
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
-    let mut plan = listen_sockets.plan(&config)?;
-    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| &snapshot.rings))? {
+    let with_place = |problems: Vec<Problem>| problems.iter().map(|problem| source.named(problem)).collect::<Vec<_>>();
+    let mut plan = listen_sockets.plan(&config).map_err(with_place)?;
+    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| (&*snapshot.config, &snapshot.rings)))?
+    {
         loaded.rings = rings;
     }
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
@@ -54,7 +58,7 @@ pub(super) fn prepare(
         table_file::load(path, &snapshot);
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
-    ListenSockets::listen(&mut plan)?;
+    ListenSockets::listen(&mut plan, &snapshot.config).map_err(with_place)?;
     Ok(Prepared { snapshot, plan, access })
 }
 

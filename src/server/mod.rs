@@ -77,10 +77,10 @@ use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
-pub use self::files::{certificates_and_keys, cookie_keys, examine, random_key};
+pub use self::files::{certificates_and_keys, cookie_keys, examine, examine_for_another, random_key};
 pub use self::own_files::is_writable;
 pub use self::source::{ArgumentText, ConfigSource};
-pub use self::upgrade::LONGEST as UPGRADE_MAX;
+pub use self::upgrade::{KeptPlaces, LONGEST as UPGRADE_MAX};
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -290,7 +290,7 @@ impl Server {
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
+        let first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);

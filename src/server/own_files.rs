@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::geteuid;
 
 use crate::config::{Bind, Config, FileProblem};
 use crate::detached::{self, Patience};
@@ -120,6 +121,11 @@ pub(super) fn remove_socket(file: &UnixFile) {
     if let Err(unfinished) = detached::within("remove", PATIENCE, move || of_thread.remove()) {
         tracing::warn!("{} is not removed: {unfinished}", file.path().display());
     }
+}
+
+/// True for a file of another user than this one and root: it may hold what that user wants to be believed.
+pub(super) fn is_of_another(owner: u32) -> bool {
+    owner != 0 && owner != geteuid().as_raw()
 }
 
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {

@@ -62,7 +62,8 @@ impl Server {
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
-        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
+        let (source, workers) = (&self.source, self.workers.len());
+        let next = in_force::prepare(source, Some(&before), read, listen_sockets, &self.admission, workers, None)?;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }

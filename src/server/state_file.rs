@@ -180,7 +180,13 @@ impl Server {
 
 /// Reads the file; `None`: there is no file. The error is what to say behind the name of the file.
 fn read(path: &Path) -> Result<Option<RuntimeState>, String> {
-    match regular_file::read(path, FILE_MAX).and_then(WholeFile::text) {
+    let whole = regular_file::read(path, FILE_MAX);
+    if let Ok(WholeFile { owner, .. }) = whole
+        && own_files::is_of_another(owner)
+    {
+        return Err(format!("is not read: it belongs to user {owner}, not to this one or root"));
+    }
+    match whole.and_then(WholeFile::text) {
         Ok(text) => RuntimeState::from_json(&text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot be read: {error}")),
@@ -301,6 +307,30 @@ mod tests {
         assert!(read(&path).unwrap().is_none(), "no file");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
         assert!(read(&path).unwrap_err().contains("longer than"));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.state");
+        let before = snapshot(folder.path());
+        drain(&before);
+        StateFile::default().write(&before).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(!own_files::is_of_another(own) && !own_files::is_of_another(0) && own_files::is_of_another(own + 1));
+        // Only root can give a file to another user.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            let why = read(&path).unwrap_err();
+            assert_eq!(why, "is not read: it belongs to user 65534, not to this one or root");
+            let after = snapshot(folder.path());
+            StateFile::start(&after, false);
+            assert!(!drains(&after));
+            std::os::unix::fs::chown(&path, Some(own), None).unwrap();
+        }
+        let after = snapshot(folder.path());
+        StateFile::start(&after, false);
+        assert!(drains(&after));
     }
 
     #[test]

@@ -281,11 +281,17 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload() {
     assert_eq!(verdict["accepted"], false, "{verdict}");
     let problems = verdict["problems"].as_array().unwrap();
     assert_eq!(problems.len(), 2, "{verdict}");
-    assert_eq!(
-        problems[0],
-        format!("listener \"taken\": {}: another program listens there", taken.local_addr().unwrap())
-    );
-    assert!(problems[1].as_str().unwrap().starts_with("listener \"elsewhere\": 192.0.2.1:1: "), "{verdict}");
+    let text = std::fs::read_to_string(sessile.file()).unwrap();
+    let place = |value: &str| {
+        let (index, line) = text.lines().enumerate().find(|(_, line)| line.contains(value)).unwrap();
+        format!("{}:{}:{}: ", sessile.file().display(), index + 1, line.find(value).unwrap() + 1)
+    };
+    let taken = taken.local_addr().unwrap();
+    let expected =
+        format!("{}listener \"taken\": {taken}: another program listens there", place(&format!("\"{taken}\"")));
+    assert_eq!(problems[0], expected);
+    let elsewhere = place("\"192.0.2.1:1\"") + "listener \"elsewhere\": 192.0.2.1:1: ";
+    assert!(problems[1].as_str().unwrap().starts_with(&elsewhere), "{verdict}");
     assert!(TcpStream::connect(free).is_err(), "what could be bound is not open either");
     assert!(!unix.exists());
     assert_eq!(sessile.status()["listeners"].as_array().unwrap().len(), 1);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::channel::{DESCRIPTORS_MAX, sealed};
+use super::kept_places::KeptPlaces;
 use super::messages::{Addresses, Commit, Committed, Earlier, Hello, Kind, LastTables, Pairs, Ready, State, Taken};
 use super::pairs;
 use super::successor::{HELLO_MAX, Successor, TAKE_MAX};
@@ -23,7 +24,7 @@ use crate::server::lock::InstanceLock;
 use crate::server::look::LOOK;
 use crate::server::notify::Notification;
 use crate::server::runtime_state::RuntimeState;
-use crate::server::{Server, lock_of, table_file};
+use crate::server::{ConfigSource, Server, lock_of, table_file};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
 use crate::splicer::pair::Batch;
@@ -89,7 +90,9 @@ impl Server {
         }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
         tracing::info!("upgrade: starting {}", binary.display());
-        let successor = match Successor::start(&binary, self.handover.told()).await {
+        let of_arguments = || KeptPlaces::of(&self.current.load().config);
+        let places = matches!(self.source, ConfigSource::Arguments(_)).then(of_arguments);
+        let successor = match Successor::start(&binary, self.handover.told(), places.as_ref()).await {
             Ok(successor) => Arc::new(successor),
             Err(problems) => return refused(problems),
         };
