@@ -246,13 +246,13 @@ fn each_rule_finds_what_breaks_it() {
     let accepted = Said { code: 0, ..good.clone() };
     assert_eq!(beside(&accepted, &theirs).len(), 1, "accepted");
     let second = Message { line: Some(3), ..message.clone() };
-    let two = Said { code: 1, messages: vec![message.clone(), second] };
+    let two = Said { code: 1, messages: vec![message, second] };
     assert_eq!(beside(&good, &two).len(), 1, "fewer problems");
     assert!(beside(&two, &good).is_empty());
     for placeless in [with(&|message| message.line = None), with(&|message| message.column = None)] {
         assert_eq!(beside(&placeless, &theirs).len(), 1, "no place");
     }
-    let mut advice = theirs.clone();
+    let mut advice = theirs;
     advice.messages[0].text = "unknown keyword; did you mean 'bind' maybe ?".to_owned();
     assert_eq!(beside(&good, &advice).len(), 1, "no remedy");
     assert!(beside(&with(&|message| message.hint = Some("write bind".to_owned())), &advice).is_empty());

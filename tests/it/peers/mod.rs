@@ -160,7 +160,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     let dir = scratch();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("closed.toml"), "workers = 1\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
     fs::set_permissions(at("closed.toml"), mode).unwrap();
     let mut files = vec![
         (at("gone.toml"), "No such file"),
