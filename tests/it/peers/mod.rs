@@ -15,10 +15,13 @@ use judge::{Message, Said};
 use tempfile::TempDir;
 
 use crate::support::authority::Authority;
-use crate::support::{has, sessile};
+use crate::support::{program, sessile};
 
 /// The mistakes that are no files of `tests/broken`.
 const NEW_MIN: usize = 20;
+
+/// The mistakes that each of the others refuses, at least.
+const REFUSED_MIN: usize = 60;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
@@ -83,8 +86,13 @@ fn check(dir: &Path, file: &Path) -> Said {
     judge::sessile(&output, &file.display().to_string(), &text)
 }
 
-fn check_by_peer(dir: &Path, peer: &Peer, file: &Path) -> Said {
-    let mut command = Command::new(peer.program);
+/// The programs that are there; a test is skipped in part without one.
+fn present(test: &str) -> Vec<(&'static Peer, PathBuf)> {
+    PEERS.iter().filter_map(|peer| Some((peer, program::find(test, peer.program)?))).collect()
+}
+
+fn check_by_peer(dir: &Path, (peer, program): &(&Peer, PathBuf), file: &Path) -> Said {
+    let mut command = Command::new(program);
     if peer.program == "haproxy" {
         command.args(["-c", "-f"]).arg(file);
     } else {
@@ -132,31 +140,34 @@ fn every_mistake_has_a_counterpart_or_a_reason_why_there_is_none() {
 
 #[test]
 fn what_check_says_is_never_worse_than_what_haproxy_and_nginx_say() {
-    let test = "what_check_says_is_never_worse_than_what_haproxy_and_nginx_say";
+    let present = present("what_check_says_is_never_worse_than_what_haproxy_and_nginx_say");
     let dir = scratch();
-    let present: Vec<_> = PEERS.iter().filter(|peer| has(test, peer.program)).collect();
-    let mut worse = String::new();
+    let (mut worse, mut refused) = (String::new(), vec![0; present.len()]);
     for (name, file) in mistakes() {
         let ours = check(dir.path(), &placed(dir.path(), &file, "sessile.toml"));
         let mut found = judge::alone(&ours);
-        for peer in &present {
-            let file = folder("peers").join(&name).join(peer.file);
-            if !file.is_file() {
+        for (peer, refused) in present.iter().zip(&mut refused) {
+            let Peer { program, file, .. } = peer.0;
+            let path = folder("peers").join(&name).join(file);
+            if !path.is_file() {
                 continue;
             }
-            let theirs = check_by_peer(dir.path(), peer, &placed(dir.path(), &file, peer.file));
-            found.extend(judge::beside(&ours, &theirs).into_iter().map(|how| format!("{}: {how}", peer.program)));
+            let theirs = check_by_peer(dir.path(), peer, &placed(dir.path(), &path, file));
+            *refused += usize::from(theirs.code != 0);
+            found.extend(judge::beside(&ours, &theirs).into_iter().map(|how| format!("{program}: {how}")));
         }
         for how in found {
             worse += &format!("{name}: {how}\n");
         }
     }
     assert!(worse.is_empty(), "{worse}");
+    // Where the other accepts the file, there is little to compare.
+    assert!(refused.iter().all(|refused| *refused >= REFUSED_MIN), "{refused:?}");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_the_reason() {
-    let test = "a_file_that_cannot_be_read_is_named_with_the_reason";
+    let present = present("a_file_that_cannot_be_read_is_named_with_the_reason");
     let dir = scratch();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("closed.toml"), "workers = 1\n").unwrap();
@@ -174,10 +185,10 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
         let ours = check(dir.path(), &file);
         let [Message { text, .. }] = &ours.messages[..] else { panic!("{file:?}: {ours:?}") };
         assert!(text.contains(&file.display().to_string()) && text.contains(why), "{text}");
-        for peer in PEERS.iter().filter(|peer| has(test, peer.program)) {
+        for peer in &present {
             let theirs = check_by_peer(dir.path(), peer, &file);
             // A folder is a list of files for HAProxy.
-            if !(peer.program == "haproxy" && file.is_dir()) {
+            if !(peer.0.program == "haproxy" && file.is_dir()) {
                 assert!(theirs.code != 0 && ours.code != 0, "{file:?}: {theirs:?}");
             }
             assert_eq!(judge::beside(&ours, &theirs), Vec::<String>::new(), "{file:?}: {theirs:?}");
