@@ -11,6 +11,7 @@ mod booted; // the unit in the hands of a booted systemd
 mod bulk; // transfers by large and by small pipes, byte by byte
 mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind
+mod documents; // every fenced command of the README and the manual, on a machine of its own
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`
 mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
