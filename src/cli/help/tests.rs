@@ -67,7 +67,7 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
         for line in code.replace("\\\n", " ").lines() {
             let upto = |line, sign: &&str| str::split(line, *sign).next().unwrap_or_default();
             let line = [" | ", " > ", " #"].iter().fold(line, upto);
-            if line.split(' ').next() != Some("sessile") {
+            if !matches!(line.split(' ').next(), Some("sessile" | "./sessile")) {
                 continue;
             }
             seen += 1;
