@@ -28,14 +28,15 @@
 //! | `cipher` | cipher suite, as `TLS_AES_128_GCM_SHA256` | as `tls` |
 //! | `resumed` | `true`: the session was begun earlier | it was not |
 //! | `subject` | subject of the client's verified certificate | none was shown |
-//! | `moved` | why the client lost the backend where it had settled: a word of [`BreakCause`] | it did not |
+//! | `moved` | why the client lost the backend where it had settled: a word of [`BreakCause`](crate::outcome::BreakCause) | it did not |
+//! | `from` | name of the backend where it had settled | it did not, or the name is not known any more |
 //! | `alert` | alert by which TLS failed, as `sent:handshake_failure` or `received:unknown_ca` | it did not |
 //!
 //! A request on a terminated connection has a line of its own, written when its response is complete or has failed:
 //! `time` (its head was complete), `request` (its id, which local replies carry as X-Request-Id), `id` (of its
 //! connection), `listener`, `client`, `method`, `host`, `path` (without the query), `status` (absent: no response was
 //! begun), `pool`, `backend`, `reason`, `cookie` (verdict on its cookie), `reused` (`true`: over a connection to the
-//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`,
+//! backend that was there), `subject` (of the client's certificate), `duration_us`, `ended`, `fault`, `moved`, `from`,
 //! `refused` (why the request, with `ended=request_refused`, or its response, with `ended=response_refused`, was
 //! refused: a word of [`Refused`](crate::http::Refused)). An absent field is left out. A head that was refused or not
 //! complete in time has a line too: `time` is then when that was known, and what was not read of it is absent.
@@ -46,7 +47,7 @@
 use std::fmt::{Display, Write};
 
 use super::{ConnectionLine, RequestLine};
-use crate::outcome::BreakCause;
+use crate::outcome::ClientMove;
 
 /// Appends the line of a connection, newline included.
 pub fn write(out: &mut String, connection: &ConnectionLine, json: bool) {
@@ -93,7 +94,7 @@ fn fields_of_request(line: &mut Line<'_>, r: &RequestLine) {
     line.number("duration_us", r.duration_us);
     line.word("ended", r.ended.word());
     line.word("fault", r.ended.fault().word());
-    line.word_if("moved", r.broke.map(BreakCause::word));
+    line.moved(r.moved.as_ref());
     line.word_if("refused", r.refused);
 }
 
@@ -133,7 +134,7 @@ fn fields(line: &mut Line<'_>, c: &ConnectionLine) {
         }
         line.word_if("subject", tls.subject.as_deref());
     }
-    line.word_if("moved", c.broke.map(BreakCause::word));
+    line.moved(c.moved.as_ref());
     line.word_if("alert", c.alert.map(|alert| alert.to_string()).as_deref());
 }
 
@@ -152,6 +153,13 @@ impl Line<'_> {
     fn word_if(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.word(name, value);
+        }
+    }
+
+    fn moved(&mut self, moved: Option<&ClientMove>) {
+        if let Some(ClientMove { from, cause }) = moved {
+            self.word("moved", cause.word());
+            self.word_if("from", from.as_deref());
         }
     }
 
@@ -246,7 +254,7 @@ mod tests {
                 resumed: true,
                 subject: Some("me".to_owned()),
             })),
-            broke: Some(BreakCause::Down),
+            moved: Some(ClientMove { from: Some("b".into()), cause: crate::outcome::BreakCause::Down }),
             alert: Some(TlsAlert { received: true, description: rustls::AlertDescription::UnknownCA }),
             ..connection()
         }
@@ -259,7 +267,7 @@ mod tests {
             "time=2024-02-29T23:59:59.999Z id=7 listener=front client=192.0.2.1:4711 peer=10.0.0.1:9 \
              sni=www.example.org ech=true pool=web range=office backend=a reason=placement attempts=2 connect_us=412 \
              duration_us=1500 bytes_up=10 bytes_down=20 ended=done fault=none tls=TLSv1.3 \
-             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me moved=down alert=received:unknown_ca\n"
+             cipher=TLS_AES_128_GCM_SHA256 resumed=true subject=me moved=down from=b alert=received:unknown_ca\n"
         );
         let documented: Vec<_> =
             include_str!("line.rs").lines().filter_map(|l| l.strip_prefix("//! | `")?.split('`').next()).collect();

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::{LogFormat, LogLevel};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::server_name::ServerName;
 use crate::tls::TlsAlert;
 
@@ -93,8 +93,8 @@ pub struct ConnectionLine {
     pub ended: Ended,
     /// TLS of the client's side, where it ended here.
     pub tls: Option<Box<TlsLine>>,
-    /// Why the client lost the backend where it had settled; `None` if it did not.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that had another backend; `None` if it did not move.
+    pub moved: Option<ClientMove>,
     /// The alert by which TLS failed, with the client or with the backend as `ended` says; `None` if it did not.
     pub alert: Option<TlsAlert>,
 }
@@ -149,8 +149,8 @@ pub struct RequestLine {
     pub subject: Option<String>,
     /// Ending of the request.
     pub ended: Ended,
-    /// Why the client lost the backend where it had settled; `None` if it did not.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that had another backend; `None` if it did not move.
+    pub moved: Option<ClientMove>,
     /// Why the request or its response was refused, as a word; `None` if neither was.
     pub refused: Option<&'static str>,
 }

@@ -28,7 +28,7 @@ pub(super) fn connection() -> ConnectionLine {
         bytes_down: 20,
         ended: Ended::Done,
         tls: None,
-        broke: None,
+        moved: None,
         alert: None,
     }
 }

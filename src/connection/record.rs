@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{ClientInfo, ConnectionFilter, Selection};
 use crate::access_log::{ConnectionLine, TlsLine};
 use crate::clock::{self, Micros};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::Backend;
 use crate::server_name::ServerName;
 
@@ -56,8 +56,8 @@ pub struct ConnectionRecord<'c> {
     pub bytes_up: u64,
     /// Bytes read from the backend.
     pub bytes_down: u64,
-    /// Why the client got another backend than the one it was known at.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that was known at another backend.
+    pub moved: Option<&'c ClientMove>,
 }
 
 impl ConnectionRecord<'_> {
@@ -134,7 +134,7 @@ impl ConnectionRecord<'_> {
             bytes_down: self.bytes_down,
             ended,
             tls,
-            broke: self.broke,
+            moved: self.moved.cloned(),
             alert: None,
         }
     }

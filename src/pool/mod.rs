@@ -63,7 +63,7 @@ pub struct Pool {
     table: Option<PoolTable>,
     sticks_as: Arc<str>,
     /// Names of backends that reloads have removed, the latest first.
-    former: Arc<[Box<str>]>,
+    former: Arc<[Arc<str>]>,
     /// What lives on over reloads.
     shared: Arc<PoolShared>,
 }
@@ -275,14 +275,14 @@ pub fn departed(
 }
 
 /// Names of backends that the pool had before, and does not have in this configuration.
-fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
+fn former(config: &config::Pool, previous: &Pool) -> Arc<[Arc<str>]> {
     /// Most names that a pool keeps; a name that was removed longer ago counts as unknown.
     const FORMER_MAX: usize = 1_024;
     let before = previous.config.backends.iter().map(|backend| backend.name.as_str());
     let names = before.chain(previous.former.iter().map(|name| &**name));
     let stay: AHashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
     let gone = names.filter(|name| !stay.contains(name));
-    gone.take(FORMER_MAX).map(Box::from).collect()
+    gone.take(FORMER_MAX).map(Arc::from).collect()
 }
 
 /// True if the others can serve, and eject no more of the weight than allowed, without the backend at `index`.

@@ -70,9 +70,10 @@ impl<O: Os> Flow<O> {
         self.last_active = step.now;
         if let Some(picked) = preread.picked.take() {
             picked.target(lease, step.worker).succeeded(self.connect_us.into());
-            attempt::settle(&picked.pool, lease.backend(), picked.broke, picked.remember, step.now / 1_000);
-            if picked.broke.is_some() {
-                self.labels.get_or_insert_default().broke = picked.broke;
+            let moved = picked.moved.as_ref();
+            attempt::settle(&picked.pool, lease.backend(), moved, picked.remember, step.now / 1_000);
+            if picked.moved.is_some() {
+                self.labels.get_or_insert_default().moved = picked.moved;
             }
             if let Some(remember) = picked.remember {
                 self.keep_entry(&picked.pool, remember, step.now);

@@ -85,7 +85,7 @@ impl<O: Os> Flow<O> {
             connect_us: (self.stage == Stage::Relay).then_some(self.connect_us.into()),
             bytes_up: self.up.bytes,
             bytes_down: self.down.bytes,
-            broke: labels.and_then(|labels| labels.broke),
+            moved: labels.and_then(|labels| labels.moved.as_ref()),
         }
     }
 }

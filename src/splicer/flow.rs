@@ -293,8 +293,8 @@ impl<O: Os> Flow<O> {
             }
         };
         preread.attempts.picked(pool.config(), pick.keyed, now_ms);
-        let Pick { reason, broke, remember, .. } = pick;
-        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, broke, remember });
+        let (reason, moved) = (pick.reason, pool.client_move(pick.left, pick.index));
+        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, moved, remember: pick.remember });
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }

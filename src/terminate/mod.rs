@@ -145,8 +145,8 @@ async fn serve_bytes(
             return ended;
         }
     };
-    let (broke, remember) = (backend.broke, backend.remember);
-    let placed = Placed { pool: routed.pool(), broke, remember, value: None };
+    let moved = routed.pool().client_move(backend.left, backend.index);
+    let placed = Placed { pool: routed.pool(), moved, remember: backend.remember, value: None };
     conversation.state.enter(ConversationStage::Placed(placed));
     let limits = routed.listener.limits;
     drop(routed);

@@ -15,7 +15,7 @@ use crate::access_log;
 use crate::attempt;
 use crate::clock::{self, Micros};
 use crate::connection::{ClientInfo, ConnectionRecord};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::snapshot::Snapshot;
 use crate::sticky::table::{KeyHash, TableLookup};
@@ -60,8 +60,8 @@ pub enum ConversationStage<'a> {
 pub struct Placed<'a> {
     /// Pool that the backend was picked from.
     pub pool: &'a Pool,
-    /// Why a known client gets another backend than before; `None`: it does not.
-    pub broke: Option<BreakCause>,
+    /// From which backend a known client has moved, and why; `None`: it has not.
+    pub moved: Option<ClientMove>,
     /// Entry for the pool's stick table; `None`: the pool keeps none for this client.
     pub remember: Option<Remember>,
     /// Value of a learned cookie, if that names the entry.
@@ -166,9 +166,9 @@ impl ConversationState {
         &self.alert
     }
 
-    /// Why the last request got another backend than its client had before.
-    pub fn broke(&self) -> Option<BreakCause> {
-        self.facts.borrow().broke
+    /// The move of the client that the last request brought; `None`: it brought none.
+    pub fn client_move(&self) -> Option<ClientMove> {
+        self.facts.borrow().moved.clone()
     }
 
     /// Name of the pool; `None` before the first route.
@@ -262,7 +262,7 @@ impl ConversationState {
             connect_us: facts.connect_us,
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
-            broke: facts.broke,
+            moved: facts.moved.as_ref(),
         })
     }
 
@@ -294,7 +294,7 @@ struct StageFacts {
     attempts: u8,
     /// Duration of the last successful connect.
     connect_us: Option<Micros>,
-    broke: Option<BreakCause>,
+    moved: Option<ClientMove>,
     stored: Option<StoredPlacement>,
 }
 
@@ -313,11 +313,11 @@ impl StageFacts {
     }
 
     fn place(&mut self, placed: Placed<'_>) {
-        let Placed { pool, broke, remember, value } = placed;
-        self.broke = broke;
+        let Placed { pool, moved, remember, value } = placed;
+        self.moved = moved;
         let mut kept = self.stored.take().map(|stored| stored.backend);
         self.stored = self.backend.as_ref().and_then(|backend| {
-            attempt::settle(pool, backend, broke, remember, clock::now_ms());
+            attempt::settle(pool, backend, self.moved.as_ref(), remember, clock::now_ms());
             let remember = remember?;
             keep(&mut kept, backend);
             Some(StoredPlacement { remember, backend: kept?, value })

@@ -37,6 +37,8 @@ pub struct Insert {
     pool: NameId,
     /// Every pool of the configuration; `None`: not known.
     pools: Option<Arc<[NameId]>>,
+    /// Backends that the pool had and does not have any more.
+    former: Box<[NameId]>,
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
@@ -66,6 +68,7 @@ impl Insert {
             names,
             pool: NameId::of(pool.as_bytes()),
             pools: None,
+            former: Box::default(),
             additional: seal::additional_data(name),
             max_idle_s: insert.max_idle.as_secs(),
             max_life_s: insert.max_life.map(|life| life.as_secs()),
@@ -78,6 +81,11 @@ impl Insert {
     /// Sets the names by which all pools of the configuration seal cookies.
     pub(super) fn set_pools(&mut self, pools: &Arc<[NameId]>) {
         self.pools = Some(Arc::clone(pools));
+    }
+
+    /// Sets the backends that the pool had and does not have any more.
+    pub(super) fn set_former(&mut self, former: impl IntoIterator<Item = NameId>) {
+        self.former = former.into_iter().collect();
     }
 
     /// The keys that open and seal values.
@@ -113,7 +121,9 @@ impl Insert {
         if !is_own {
             return CookieVerdict::FormerPool { backend };
         }
-        let Some(backend) = backend else { return CookieVerdict::Removed };
+        let Some(backend) = backend else {
+            return CookieVerdict::Removed { former: self.former.iter().position(|name| *name == said.backend) };
+        };
         let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
         let is_ahead = seen > now + SKEW_S;
         // A value dated by a clock that ran ahead must not outlive `max_life` by that lead.

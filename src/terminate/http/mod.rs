@@ -160,23 +160,24 @@ impl HttpConnection<'_> {
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
         let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
 
-        let (upstream, backend, broke, remember) = match self.upstreams.take(pick.backend) {
+        let (upstream, backend, left, remember) = match self.upstreams.take(pick.backend) {
             Some(kept) => {
                 log.reused = true;
                 context.counters().reused.add(1);
                 conversation.state.enter(ConversationStage::Reuse { pick: &pick });
-                (kept, pick.index, pick.broke, pick.remember)
+                (kept, pick.index, pick.left, pick.remember)
             }
             None => {
                 let connected = connect(&connector, client, &mut cookie, &facts, pick).await;
                 let connected = connected.map_err(RequestFailure::not_connected)?;
-                let (backend, broke, remember) = (connected.index, connected.broke, connected.remember);
-                (UpstreamConnection::new(connected), backend, broke, remember)
+                let (backend, left, remember) = (connected.index, connected.left, connected.remember);
+                (UpstreamConnection::new(connected), backend, left, remember)
             }
         };
 
-        let (broke, remember) = (cookie.broke(backend, broke), cookie.remember().or(remember));
-        let placed = Placed { pool, broke, remember, value: cookie.value.clone() };
+        let moved = pool.client_move(cookie.left().or(left), backend);
+        let remember = cookie.remember().or(remember);
+        let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));
         cookie.update_store(context, backend, upstream.lease.backend());
 
@@ -277,7 +278,7 @@ impl HttpConnection<'_> {
         let backend = upstream.lease.backend();
         let choose = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, index, reason, keyed: true, range: None, broke: None, remember: None };
+            let pick = Pick { backend, index, reason, keyed: true, range: None, left: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let connected = connector.connect_for(&self.client.stream, choose).await?;

@@ -16,7 +16,6 @@ use crate::http::forwarded::Forwarding;
 use crate::http::head::{Request, Response};
 use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
-use crate::outcome::BreakCause;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
@@ -43,8 +42,8 @@ pub struct RequestCookie<'p> {
     inner: Option<Box<[u8]>>,
     /// The store was asked for the value; once a request is enough.
     pub(super) looked_up: bool,
-    /// Backend at which the client was known here, and why it cannot keep it, if the store names another one.
-    pub(super) store_left: Option<(Option<usize>, BreakCause)>,
+    /// Backend at which the client was known here, if the store names another one.
+    pub(super) store_left: Option<Left>,
     /// Time of the request in seconds since 1970; 0 where the pool has no cookie.
     pub(super) now: u64,
 }
@@ -78,14 +77,10 @@ impl<'p> RequestCookie<'p> {
         self.verdict.map(CookieVerdict::word)
     }
 
-    /// Why the client gets another backend than it had, now that the backend at `index` serves it; `None`: it keeps
-    /// its backend, or none is known. Where the cookie says which backend that was, it goes before `picked`, the cause
-    /// that the pick has found.
-    pub fn broke(&self, index: usize, picked: Option<BreakCause>) -> Option<BreakCause> {
-        match self.store_left.or_else(|| self.verdict?.left()) {
-            Some((had, cause)) => (had != Some(index)).then_some(cause),
-            None => picked,
-        }
+    /// The backend that the client had by its cookie, and why it may not keep it. This goes before what the pick has
+    /// found.
+    pub fn left(&self) -> Option<Left> {
+        self.store_left.or_else(|| self.verdict?.left())
     }
 
     /// Counts the cookie by its verdict; `counters_index` is that of the thread.

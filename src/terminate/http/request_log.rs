@@ -122,7 +122,7 @@ impl HttpConnection<'_> {
             reused: log.reused,
             subject: self.secured.subject.clone(),
             ended,
-            broke: state.and_then(|state| state.broke()),
+            moved: state.and_then(|state| state.client_move()),
             refused: refused.map(Refused::word),
         }));
     }
