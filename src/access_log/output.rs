@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 use super::journal_socket::{JOURNAL, JournalEntry, JournalSocket};
 use super::schema::Schema;
@@ -30,7 +31,7 @@ impl OpenOutput {
     pub fn open(output: &LogOutput) -> io::Result<Self> {
         match output {
             LogOutput::Stdout => Ok(Self::stream(StandardOutput)),
-            LogOutput::Journal => Ok(Self(Way::Journal(JournalSocket::open(JOURNAL.into())?))),
+            LogOutput::Journal => Self::journal(JOURNAL.into()),
             LogOutput::File(path) => {
                 let open = || {
                     let mut options = File::options();
@@ -39,6 +40,11 @@ impl OpenOutput {
                 waiting::on(|| format!("opening \"{}\"", path.display()), open).map(Self::stream)
             }
         }
+    }
+
+    /// The journal that listens at `path`.
+    pub(super) fn journal(path: PathBuf) -> io::Result<Self> {
+        JournalSocket::open(path).map(|socket| Self(Way::Journal(socket)))
     }
 
     /// An output that takes bytes.

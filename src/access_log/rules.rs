@@ -54,7 +54,7 @@ impl LogRules {
 
 /// True for one in `one_in` of all pairs of numbers.
 fn is_sampled(one_in: u32, connection: u64, request: u64) -> bool {
-    one_in <= 1 || spread(connection ^ spread(request).rotate_left(32)) % u64::from(one_in) == 0
+    one_in <= 1 || spread(connection ^ spread(request).rotate_left(32)).is_multiple_of(one_in.into())
 }
 
 /// Spreads a number over 64 bits (SplitMix64, Steele et al. 2014).

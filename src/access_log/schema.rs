@@ -67,7 +67,7 @@ pub(super) struct LineWriter<'a> {
 }
 
 impl<'a> LineWriter<'a> {
-    /// Appends the line whose fields `fill` gives, newline included.
+    /// Appends the line of the fields that `fill` gives, newline included.
     pub(super) fn line(out: &'a mut String, schema: Schema, fill: impl FnOnce(&mut Self)) {
         let mut line = Self { out, schema, first: true };
         if schema.json {

@@ -263,3 +263,29 @@ fn a_file_is_made_for_owner_and_group_alone_and_lines_are_added_to_what_it_has()
     let folder = crate::config::LogOutput::File(dir.path().to_owned());
     assert!(OpenOutput::open(&folder).is_err());
 }
+
+#[test]
+fn the_journal_gets_each_line_with_its_fields_and_what_it_does_not_take_is_counted() {
+    use std::os::unix::net::UnixDatagram;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    let schema = Schema { json: false, fields: LogFields::default() };
+    let access_log = AccessLog::open(schema, OpenOutput::journal(path.clone()).unwrap()).unwrap();
+    let mut sender = access_log.sender(true);
+    sender.push(record(5));
+    sender.push(LogRecord::Request(RequestLine { path: Some("/a b".to_owned()), ..request() }));
+    sender.flush();
+    for parts in [&["SESSILE_ID=5", "SESSILE_ENDED=done"], &["SESSILE_PATH=/a b", "SESSILE_KIND=request"]] {
+        let mut entry = [0; 4096];
+        let length = journal.recv(&mut entry).unwrap();
+        let entry = String::from_utf8_lossy(&entry[..length]);
+        assert!(entry.starts_with("MESSAGE=time=20") && entry.contains("\nPRIORITY=6\n"), "{entry}");
+        assert!(parts.iter().all(|part| entry.contains(&format!("\n{part}\n"))), "{entry}");
+    }
+    drop(journal);
+    std::fs::remove_file(&path).unwrap();
+    sender.push(record(6));
+    drop(sender);
+    assert_eq!(access_log.finish(PATIENCE), 1);
+}
