@@ -19,6 +19,7 @@ mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
 mod manual; // manual pages and completions, read by the programs they are for
 mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
