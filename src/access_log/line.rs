@@ -1,4 +1,4 @@
-//! The lines of connections, requests and messages, as fields in the order of [`LogField`].
+//! The lines of connections, requests and messages, as fields in the order of [`LogField`](crate::log_field::LogField).
 //!
 //! Formats no value and writes nothing (`schema.rs` does). Invariant: every field of the table is written here, for the
 //! lines that the table names, in its order; a field that is absent is left out. New fields may be added; a field never
