@@ -16,7 +16,9 @@
 //! | `GET /backends` | the backends of the status, each with the name of its pool |
 //! | `GET /stick-table` | the stick tables, with their most frequent keys |
 //! | `GET /store` | the shared store, `null` without one |
-//! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
+//! | `GET /connections?limit=N&pool=NAME&backend=NAME&client=ADDRESS&id=N` | `{"open", "shown", "connections"}` |
+//! | `GET /events?after=N&kind=KIND,KIND&pool=NAME&wait=SECONDS` | [`EventPage`](crate::events::EventPage); `wait`: not before there is an event |
+//! | `GET /why?what=ADDRESS`, a connection, a request or a cookie | [`WhyReport`]; unix socket only |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
@@ -38,6 +40,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::connection::ConnectionFilter;
+use crate::events::EventRing;
 use crate::metrics::{Status, status};
 use crate::plan::{ListedClient, Plan};
 use crate::pool::{AdminState, HotKey};
@@ -50,8 +53,10 @@ mod routes;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod why;
 
 pub use socket::{BindError, MovableFile};
+pub use why::{WhyConnection, WhyCookie, WhyEnding, WhyEntry, WhyMove, WhyReport};
 
 use bounded::{Bounded, Turn};
 use moved::{HeldAddresses, SuccessorStage};
@@ -89,6 +94,12 @@ pub trait Control: Send + Sync + 'static {
         backend: &str,
         order: AdminState,
     ) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// The events of the process.
+    fn events(&self) -> &EventRing;
+
+    /// What happened to the client of an address, of a connection, of a request or of a cookie.
+    fn why(&self, what: String) -> impl Future<Output = WhyReport> + Send;
 
     /// Starts another binary, `None`: the one that runs, and gives everything to it.
     fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> impl Future<Output = UpgradeVerdict> + Send;

@@ -4,6 +4,7 @@
 //! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -12,12 +13,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use super::bounded::Turn;
 use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
-use super::{Control, PlanRequest, StickTableView, UpgradeRequest};
+use super::{Control, PlanRequest, StickTableView, UpgradeRequest, WhyReport};
 use crate::connection::ConnectionFilter;
+use crate::events::{Event, EventPage};
 use crate::metrics::{self, Exporter, Status, status};
 use crate::pool::AdminState;
 
@@ -26,6 +30,12 @@ const CONNECTIONS_SHOWN_MAX: usize = 100_000;
 
 /// The longest body of a request for a plan, in bytes: about half a million clients.
 const PLAN_MAX: usize = 32 << 20;
+
+/// The longest wait of a request for events.
+const EVENT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Most requests for events that wait at once on a socket or a port: they keep a place among its connections.
+const EVENT_WAITS_MAX: usize = 8;
 
 /// The paths that only read. `names`: what the port may be called.
 pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router {
@@ -37,7 +47,7 @@ pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
-    let all = all.route("/successor/{stage}", post(followed::<C>));
+    let all = all.route("/successor/{stage}", post(followed::<C>)).route("/why", get(why::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
@@ -80,6 +90,10 @@ async fn under_known_name(State(names): State<Arc<HostNames>>, request: Request,
 fn reading<C: Control>() -> Router<Arc<C>> {
     let exporter = Arc::new(Exporter::default());
     let page = move |State(control): State<Arc<C>>| page(control, Arc::clone(&exporter));
+    let waiting = Arc::new(Semaphore::new(EVENT_WAITS_MAX));
+    let events = move |State(control): State<Arc<C>>, Query(query): Query<EventQuery>| {
+        events(control, query, Arc::clone(&waiting))
+    };
     Router::new()
         .route("/metrics", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -90,6 +104,7 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/stick-table", get(stick_table::<C>))
         .route("/store", get(store::<C>))
         .route("/connections", get(connections::<C>))
+        .route("/events", get(events))
 }
 
 async fn page<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
@@ -166,6 +181,54 @@ async fn connections<C: Control>(
     filter.limit = filter.limit.min(CONNECTIONS_SHOWN_MAX);
     let (open, connections) = control.connections(filter).await;
     Json(Connections { open, shown: connections.len(), connections })
+}
+
+/// Which events are wanted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EventQuery {
+    /// Only events with a higher number.
+    after: u64,
+    /// Only events of these kinds, by their words, with commas between them.
+    kind: Option<String>,
+    /// Only events about this pool.
+    pool: Option<String>,
+    /// Seconds to wait for an event, if there is none yet.
+    wait: u64,
+}
+
+impl EventQuery {
+    fn wants(&self, event: &Event) -> bool {
+        let is_kind = |kinds: &str| kinds.split(',').any(|kind| kind == event.kind.word());
+        self.kind.as_deref().is_none_or(is_kind)
+            && self.pool.as_deref().is_none_or(|pool| event.pool.as_deref() == Some(pool))
+    }
+}
+
+/// Events after a number. With too many requests that wait already, the reply comes at once.
+async fn events<C: Control>(control: Arc<C>, query: EventQuery, waiting: Arc<Semaphore>) -> Json<EventPage> {
+    let ring = control.events();
+    let until = Instant::now() + EVENT_WAIT_MAX.min(Duration::from_secs(query.wait));
+    let mut page = ring.page(query.after, |event| query.wants(event));
+    // A number that is not given yet is one of another process, and its reader has to begin again.
+    let may_wait = query.wait > 0 && query.after <= page.next;
+    if let Some(_place) = may_wait.then(|| waiting.try_acquire().ok()).flatten() {
+        while page.events.is_empty() && timeout_at(until, ring.noted_after(page.next)).await.is_ok() {
+            page = ring.page(page.next, |event| query.wants(event));
+        }
+    }
+    Json(page)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    /// Address, number of a connection, id of a request, or cookie.
+    what: String,
+}
+
+async fn why<C: Control>(State(control): State<Arc<C>>, Query(WhyQuery { what }): Query<WhyQuery>) -> Json<WhyReport> {
+    Json(control.why(what).await)
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::*;
+use crate::events::{Event, EventKind};
 use crate::metrics::status::{BackendStatus, PoolStatus};
 use crate::pool::AdminState;
 use crate::server_name::ServerName;
@@ -21,6 +22,7 @@ struct Fake {
     reloads_begun: AtomicUsize,
     reloads_done: AtomicUsize,
     refuse: AtomicBool,
+    events: EventRing,
 }
 
 #[derive(Serialize)]
@@ -76,6 +78,14 @@ impl Control for Fake {
         } else {
             Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![] })
         }
+    }
+
+    fn events(&self) -> &EventRing {
+        &self.events
+    }
+
+    async fn why(&self, what: String) -> WhyReport {
+        WhyReport { answer: what, ..WhyReport::default() }
     }
 
     async fn upgrade(self: Arc<Self>, binary: Option<std::path::PathBuf>) -> UpgradeVerdict {
@@ -351,4 +361,69 @@ async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     serving.abort();
     assert!(serving.await.unwrap_err().is_cancelled());
     assert!(!socket.exists());
+}
+
+#[test]
+fn events_are_read_from_a_number_on_by_kind_and_by_pool_also_over_the_port() {
+    let admin = TestAdmin::start();
+    for (at, (kind, pool)) in
+        [(EventKind::Down, "web"), (EventKind::Up, "web"), (EventKind::Down, "mail")].into_iter().enumerate()
+    {
+        admin.control.events.note(1_000 + at as u64, Event::new(kind, "text").of_backend(pool, "a"));
+    }
+    let ids = |path: &str| {
+        let page = admin.json(path);
+        let ids: Vec<_> =
+            page["events"].as_array().unwrap().iter().map(|event| event["id"].as_u64().unwrap()).collect();
+        (ids, page["next"].as_u64().unwrap())
+    };
+    assert_eq!(ids("/events"), (vec![1, 2, 3], 3));
+    assert_eq!(ids("/events?after=1"), (vec![2, 3], 3));
+    assert_eq!(ids("/events?kind=down&pool=web"), (vec![1], 3));
+    assert_eq!(ids("/events?kind=down,up&after=1&wait=20"), (vec![2, 3], 3), "what is there is not waited for");
+    let page = admin.json("/events?after=2");
+    let expected = r#"{"time":"1970-01-01T00:00:01.002Z","id":3,"unix_ms":1002,"kind":"down","pool":"mail","backend":"a","text":"text"}"#;
+    assert_eq!(page["events"][0], serde_json::from_str::<Value>(expected).unwrap());
+    assert_eq!(admin.over_http("GET", "/events").0, 200);
+    assert_eq!(admin.over_unix("GET", "/events?bogus=1").0, 400);
+}
+
+#[test]
+fn a_request_for_events_waits_for_one_that_is_wanted_and_no_longer_than_it_says() {
+    let admin = TestAdmin::start();
+    admin.control.events.note(1, Event::new(EventKind::Down, "first"));
+    let began = Instant::now();
+    assert_eq!(admin.json("/events?after=1&wait=1")["events"].as_array().map(Vec::len), Some(0));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    // A number of another process: its reader begins again, at once.
+    assert_eq!(admin.json("/events?after=9&wait=20")["next"], 1);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| admin.json("/events?after=1&kind=up&wait=20"));
+        admin.control.events.note(2, Event::new(EventKind::Down, "another kind"));
+        admin.control.events.note(3, Event::new(EventKind::Up, "wanted"));
+        assert_eq!(waits.join().unwrap()["events"][0]["text"], "wanted");
+    });
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn requests_that_wait_for_events_leave_places_for_others() {
+    let admin = TestAdmin::start();
+    let wait = || {
+        let mut waiting = UnixStream::connect(&admin.socket).unwrap();
+        waiting.write_all(b"GET /events?after=0&wait=20 HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        waiting
+    };
+    let _waiting: Vec<_> = (0..40).map(|_| wait()).collect();
+    let began = Instant::now();
+    assert_eq!(admin.over_unix("GET", "/healthz").0, 200);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_happened_to_a_client_is_told_over_the_unix_socket_alone() {
+    let admin = TestAdmin::start();
+    assert_eq!(admin.json("/why?what=SID%3Da%2Bb%3B%20x")["answer"], "SID=a+b; x");
+    assert_eq!(admin.over_http("GET", "/why?what=192.0.2.1").0, 404);
+    assert_eq!(admin.over_unix("GET", "/why").0, 400);
 }

@@ -79,6 +79,12 @@ fn of_command(command: &clap::Command) -> io::Result<ManPage> {
         man.render_subcommands_section(&mut text)?;
     }
     let mut rest = Roff::new();
+    // That of sessile itself is the list of topics, which is under SEE ALSO.
+    let examples = command.get_after_help().filter(|_| !command.has_subcommands()).map(ToString::to_string);
+    if let Some((_, lines)) = examples.as_deref().and_then(|text| text.split_once('\n')) {
+        rest.control("SH", ["EXAMPLES"]);
+        roff::keep_lines(&mut rest, "0", &lines.lines().map(str::to_owned).collect::<Vec<_>>());
+    }
     rest.control("SH", ["EXIT STATUS"]);
     roff::add(&mut rest, &markup::parse(EXIT_CODES));
     see_also(&mut rest, &file);

@@ -20,6 +20,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod events;
 mod explain;
 mod help;
 mod load;
@@ -33,6 +34,7 @@ mod run;
 mod status;
 mod table;
 mod upgrade;
+mod why;
 
 /// Exit code for wrong usage and refused configurations.
 const EXIT_USAGE: u8 = 64;
@@ -77,6 +79,10 @@ enum Command {
     Close(order::Order),
     /// Show listeners, pools, backends, stick tables and workers of the running process.
     Status(status::StatusArgs),
+    /// Show what happened to the running process: backends up and down, drains, reloads, limits, the store.
+    Events(events::EventsArgs),
+    /// Show what happened to one client: its backend, its moves and why, its last endings.
+    Why(why::WhyArgs),
     /// Make certificates and keys for tests on this machine.
     Certs(certs::Certs),
     /// Run the balancer with three backends and 200 clients on this machine, and show what happens.
@@ -183,6 +189,8 @@ impl Command {
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),
             Self::Status(status) => status.run(out),
+            Self::Events(events) => events.run(out),
+            Self::Why(why) => why.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),
             Self::Help(help) => help.run(out),

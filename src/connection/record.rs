@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{ClientInfo, ConnectionFilter, Selection};
 use crate::access_log::{ConnectionLine, TlsLine};
+use crate::client_history::NotedEnding;
 use crate::clock::{self, Micros};
 use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::Backend;
@@ -71,7 +72,8 @@ impl ConnectionRecord<'_> {
 
     /// True if a listing with this filter contains the connection.
     pub fn matches(&self, filter: &ConnectionFilter) -> bool {
-        filter.matches(self.pool.map(|pool| &**pool), self.backend.map(|backend| backend.name()))
+        filter.is_about(self.id, self.client)
+            && filter.matches(self.pool.map(|pool| &**pool), self.backend.map(|backend| backend.name()))
     }
 
     /// The connection as a plan needs it; `None` before a backend is picked.
@@ -108,6 +110,21 @@ impl ConnectionRecord<'_> {
             idle_ms: now.saturating_sub(self.last_active) / 1_000,
             bytes_up: self.bytes_up,
             bytes_down: self.bytes_down,
+        }
+    }
+
+    /// The note of an ending that the client notices.
+    pub fn noted(&self, ended: Ended) -> NotedEnding {
+        NotedEnding {
+            unix_ms: clock::unix_ms(),
+            client: self.client.map(|client| client.ip()),
+            connection: self.id,
+            is_request: false,
+            listener: Arc::clone(self.listener),
+            pool: self.pool.cloned(),
+            backend: self.backend.map(|backend| backend.name_shared()),
+            ended,
+            count: 1,
         }
     }
 

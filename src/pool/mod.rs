@@ -10,6 +10,7 @@ mod concurrent;
 pub mod drain;
 pub mod explain;
 pub mod health;
+mod known;
 mod lease;
 mod load;
 pub mod pick;
@@ -31,6 +32,7 @@ use ahash::{AHashMap, AHashSet};
 
 pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
+pub use self::known::KnownClient;
 pub use self::lease::Lease;
 pub use self::pick::Pick;
 pub use self::resume::CheckResults;

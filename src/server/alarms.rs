@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::events::{Event, EventKind};
+
 /// A connection limit is left when no connection was refused a permit for this time, in milliseconds.
 const LIMIT_QUIET_MS: u64 = 5_000;
 /// The same for descriptors, and for lines of the access log.
@@ -79,6 +81,8 @@ pub(super) struct AlarmFacts<'f> {
     pub(super) listeners: Vec<(&'f str, LimitFacts)>,
     /// How often accepting paused because no descriptor was free.
     pub(super) descriptors: u64,
+    /// Connections of sources that were refused at a limit of their own, for each listener that has refused one.
+    pub(super) sources: Vec<(&'f str, u64)>,
     /// Each stick table that has lost entries for want of room, with its name and their number.
     pub(super) stick_tables: Vec<(&'f str, u64)>,
     pub(super) log: LogLosses,
@@ -106,12 +110,12 @@ impl LogLosses {
     }
 }
 
-/// A line for the log.
+/// A line for the log, and an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AlarmLine {
     /// True if the condition has ended.
     pub(super) is_over: bool,
-    pub(super) text: String,
+    pub(super) event: Event,
 }
 
 /// The conditions and how long they have lasted.
@@ -119,6 +123,7 @@ pub(super) struct AlarmLine {
 pub(super) struct Alarms {
     process: Episode,
     listeners: BTreeMap<String, Episode>,
+    sources: BTreeMap<String, Episode>,
     descriptors: Episode,
     stick_tables: BTreeMap<String, Episode>,
     log_dropped: Episode,
@@ -144,14 +149,29 @@ impl Alarms {
     /// Looks at everything once, and returns what is to be said.
     pub(super) fn observe(&mut self, facts: &AlarmFacts<'_>, now_ms: u64) -> Vec<AlarmLine> {
         let mut lines = Lines(Vec::new());
-        lines.limit(&mut self.process, "max_connections", facts.process, now_ms);
+        lines.limit(&mut self.process, None, facts.process, now_ms);
         self.listeners = kept(&mut self.listeners, &facts.listeners);
         for (name, limit) in &facts.listeners {
             let episode = self.listeners.entry((*name).to_owned()).or_default();
-            lines.limit(episode, &format!("listener {name:?}: max_connections"), *limit, now_ms);
+            lines.limit(episode, Some(*name), *limit, now_ms);
+        }
+        self.sources = kept(&mut self.sources, &facts.sources);
+        for (name, refused) in &facts.sources {
+            let change = self.sources.entry((*name).to_owned()).or_default();
+            lines.add(
+                change.observe(*refused, false, LIMIT_QUIET_MS, now_ms),
+                [EventKind::Limit, EventKind::LimitLeft],
+                |event| event.of_listener(name),
+                || format!("listener {name:?}: a source is at its limit of connections, and further ones are refused"),
+                |count| {
+                    format!("listener {name:?}: no source is at its limit any more; {count} connections were refused")
+                },
+            );
         }
         lines.add(
             self.descriptors.observe(facts.descriptors, false, OTHER_QUIET_MS, now_ms),
+            [EventKind::AcceptPaused, EventKind::AcceptResumed],
+            |event| event,
             || "no descriptor was free: accepting pauses until a connection closes (see LimitNOFILE)".to_owned(),
             |times| format!("descriptors are free again; accepting had paused {times} times"),
         );
@@ -160,6 +180,8 @@ impl Alarms {
             let change = self.stick_tables.entry((*name).to_owned()).or_default();
             lines.add(
                 change.observe(*lost, false, TABLE_QUIET_MS, now_ms),
+                [EventKind::TableFull, EventKind::TableRoom],
+                |event| event.of_pool(name),
                 || format!("stick table {name:?} is full and loses entries; a larger stick_table keeps their clients"),
                 |count| format!("stick table {name:?} has lost no entry for ten minutes; {count} were lost"),
             );
@@ -171,12 +193,16 @@ impl Alarms {
     fn log(&mut self, facts: &AlarmFacts<'_>, now_ms: u64, lines: &mut Lines) {
         lines.add(
             self.log_dropped.observe(facts.log.dropped, false, OTHER_QUIET_MS, now_ms),
+            [EventKind::LogLost, EventKind::LogWritten],
+            |event| event,
             || "access log: lines are dropped, because standard output is read too slowly".to_owned(),
             |count| format!("access log: lines are not dropped any more; {count} were"),
         );
         let why = facts.log.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
         lines.add(
             self.log_lost.observe(facts.log.lost, false, OTHER_QUIET_MS, now_ms),
+            [EventKind::LogLost, EventKind::LogWritten],
+            |event| event,
             || format!("access log: lines are lost, because standard output does not take them{why}"),
             |count| format!("access log: lines are not lost any more; {count} were"),
         );
@@ -194,19 +220,30 @@ impl Lines {
     fn add(
         &mut self,
         change: Option<EpisodeChange>,
+        [begins, ends]: [EventKind; 2],
+        about: impl FnOnce(Event) -> Event,
         began: impl FnOnce() -> String,
         ended: impl FnOnce(u64) -> String,
     ) {
-        self.0.extend(change.map(|change| match change {
-            EpisodeChange::Began => AlarmLine { is_over: false, text: began() },
-            EpisodeChange::Ended(count) => AlarmLine { is_over: true, text: ended(count) },
-        }));
+        let Some(change) = change else { return };
+        let (is_over, event) = match change {
+            EpisodeChange::Began => (false, Event::new(begins, &began())),
+            EpisodeChange::Ended(count) => (true, Event::new(ends, &ended(count))),
+        };
+        self.0.push(AlarmLine { is_over, event: about(event) });
     }
 
-    fn limit(&mut self, episode: &mut Episode, name: &str, limit: LimitFacts, now_ms: u64) {
+    /// The limit of a listener; `None`: that of the process.
+    fn limit(&mut self, episode: &mut Episode, listener: Option<&str>, limit: LimitFacts, now_ms: u64) {
         let LimitFacts { refused, open, max } = limit;
+        let name = listener.map_or_else(String::new, |name| format!("listener {name:?}: ")) + "max_connections";
         self.add(
             episode.observe(refused, open >= max, LIMIT_QUIET_MS, now_ms),
+            [EventKind::Limit, EventKind::LimitLeft],
+            |event| match listener {
+                Some(listener) => event.of_listener(listener),
+                None => event,
+            },
             || format!("{name} is reached, {max} connections: new clients wait in the backlog"),
             |_| format!("{name} is left, {open} of {max} connections"),
         );
@@ -223,13 +260,14 @@ mod tests {
             process: limit,
             listeners: vec![("web", limit)],
             descriptors: 0,
+            sources: vec![],
             stick_tables: vec![("web", 0)],
             log: LogLosses::default(),
         }
     }
 
     fn texts(lines: Vec<AlarmLine>) -> Vec<(bool, String)> {
-        lines.into_iter().map(|line| (line.is_over, line.text)).collect()
+        lines.into_iter().map(|line| (line.is_over, line.event.text.into())).collect()
     }
 
     #[test]
@@ -254,6 +292,28 @@ mod tests {
         assert_eq!(alarms.process(), Episode::default(), "another limit is not touched");
         alarms.observe(&AlarmFacts { listeners: vec![], ..facts() }, 40_500);
         assert_eq!(alarms.listener("web").times(), 0, "a listener that is gone is forgotten");
+    }
+
+    #[test]
+    fn a_line_is_an_event_about_its_listener_or_table_and_sources_have_one_per_listener() {
+        let mut alarms = Alarms::default();
+        let limit = LimitFacts { refused: 0, open: 0, max: 2 };
+        let mut at = |refused: u64, sources: u64, now_ms: u64| {
+            let listeners = vec![("web", LimitFacts { refused, ..limit })];
+            let sources = if sources > 0 { vec![("web", sources)] } else { vec![] };
+            let facts =
+                AlarmFacts { process: limit, listeners, sources, stick_tables: vec![("web", refused)], ..facts() };
+            let lines = alarms.observe(&facts, now_ms);
+            lines.into_iter().map(|line| (line.event.kind, line.event.listener, line.event.pool)).collect::<Vec<_>>()
+        };
+        let web = || Some(Box::from("web"));
+        assert!(at(0, 0, 0).is_empty());
+        let begun =
+            [(EventKind::Limit, web(), None), (EventKind::Limit, web(), None), (EventKind::TableFull, None, web())];
+        assert_eq!(at(1, 3, 500), begun);
+        assert!(at(1, 9, 1_000).is_empty(), "a limit of sources is said once, however many are refused");
+        let ended = [(EventKind::LimitLeft, web(), None), (EventKind::LimitLeft, web(), None)];
+        assert_eq!(at(1, 9, 1_000 + LIMIT_QUIET_MS), ended);
     }
 
     #[test]

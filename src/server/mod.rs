@@ -5,6 +5,8 @@
 
 mod admin_socket;
 mod alarms;
+mod backend_watch;
+mod certificate_watch;
 mod cookie_key_file;
 mod descriptors;
 mod drains;
@@ -36,6 +38,7 @@ mod sweeper;
 mod systemd;
 mod table_file;
 mod upgrade;
+mod why;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -67,6 +70,7 @@ use crate::access_log::{self, AccessLog, StandardOutput};
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
+use crate::events::{self, Event, EventKind};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -300,8 +304,9 @@ impl Server {
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes = pipes::limits(count, process.bulk_memory);
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
-        let (runtimes, runtime_threads) = Runtimes::start(count, &current, &store, &access_log, pinned)
-            .map_err(|error| StartError::unavailable("runtimes", error))?;
+        let (runtimes, runtime_threads) =
+            Runtimes::start(count, &current, &store, &access_log, &shared.history, pinned)
+                .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;
         let server = Self {
@@ -343,12 +348,13 @@ impl Server {
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
         }
-        tracing::info!(
+        let text = format!(
             "ready: {} workers, at most {} connections, digest {:016x}",
             self.workers.len(),
             self.admission.connections_max(),
             self.current.load().digest
         );
+        events::info(clock::unix_ms(), Event::new(EventKind::Start, &text));
     }
 
     /// Follows signals and keeps house until the last connection has gone.

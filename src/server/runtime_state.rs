@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::events::{Event, EventKind, EventRing, KeptEvents};
 use crate::pool::health::{CheckHistory, CheckState, ClockMs, Ejection};
 use crate::pool::{Backend, CheckResults, DrainTimes, Pool};
 use crate::snapshot::Snapshot;
@@ -36,6 +37,9 @@ pub(super) struct RuntimeState {
     /// The shared store while its circuit breaker is open; never in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<RuntimeStore>,
+    /// The events of the process; never in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<KeptEvents>,
 }
 
 /// The backends of a pool that are not as the configuration alone would have them.
@@ -142,6 +146,7 @@ impl RuntimeState {
             pools: pools.filter(|pool| !pool.backends.is_empty()).collect(),
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
             store: None,
+            events: None,
         }
     }
 
@@ -182,6 +187,23 @@ impl RuntimeState {
         Self { store: away, ..self }
     }
 
+    /// The same state with the events of the process.
+    pub(super) fn with_events(self, events: KeptEvents) -> Self {
+        Self { events: Some(events), ..self }
+    }
+
+    /// Has a ring go on with the events of the process before, or begin with an event that says that it gave none.
+    pub(super) fn resume_events(self, ring: &EventRing, unix_ms: u64) {
+        match self.events {
+            Some(events) => ring.take_over(events),
+            None if ring.all().is_empty() => {
+                let text = "the process before this one keeps no events: what happened before is not known";
+                ring.note(unix_ms, Event::new(EventKind::Upgrade, text));
+            }
+            None => {}
+        }
+    }
+
     /// Has the shared store begin with an open circuit breaker if it had one.
     pub(super) fn resume_store(&self, store: &Store) {
         if let Some(RuntimeStore { place, complaint }) = self.store.clone() {
@@ -191,7 +213,7 @@ impl RuntimeState {
 
     /// The part that a restart takes over: commands and ejections. Checks are made anew, and keys are for no file.
     pub(super) fn for_file(&self) -> Self {
-        let mut state = Self { tickets: None, store: None, ..self.clone() };
+        let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };
         for pool in &mut state.pools {
             pool.backends.iter_mut().for_each(|backend| backend.checks = None);
             pool.backends.retain(RuntimeBackend::is_special);

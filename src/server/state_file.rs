@@ -17,6 +17,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
+use crate::events::{self, Event, EventKind};
 use crate::regular_file::{self, WholeFile};
 use crate::snapshot::Snapshot;
 
@@ -124,7 +125,8 @@ impl StateFile {
             Ok(true) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
-                    tracing::info!("state file {} is written again", path.display());
+                    let text = format!("state file {} is written again", path.display());
+                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
                 }
                 writing.holds_state = !state.is_empty();
                 for old in std::mem::replace(&mut writing.files, vec![path.clone()]) {
@@ -140,7 +142,8 @@ impl StateFile {
                 report.complaint = error.to_string();
                 let (path, why) = (path.display(), &report.complaint);
                 if before != *why {
-                    tracing::warn!("state file {path} cannot be written: {why}; a restart forgets commands");
+                    let text = format!("state file {path} cannot be written: {why}; a restart forgets commands");
+                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
                 }
                 Err(format!("state file {path}: {why}"))
             }

@@ -11,11 +11,12 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of};
 use crate::access_log;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict};
+use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
 use crate::clock;
 use crate::config::MetricsPools;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
+use crate::events::{self, Event, EventKind, EventRing};
 use crate::metrics::status::{
     self, AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
     RuntimeStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
@@ -111,6 +112,14 @@ impl Control for Server {
         self.plan_for(request).await
     }
 
+    fn events(&self) -> &EventRing {
+        events::ring()
+    }
+
+    async fn why(&self, what: String) -> WhyReport {
+        self.why_of(&what).await
+    }
+
     async fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> UpgradeVerdict {
         self.upgrade_to(binary).await
     }
@@ -128,7 +137,9 @@ impl Control for Server {
         let is = known.backends().iter().find(|known| known.name() == backend);
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
         lock_of(&self.drains).ordered(pool, backend);
-        tracing::info!("backend {pool}/{backend}: {word}, by command");
+        let kind = if order == AdminState::Ready { EventKind::Ready } else { EventKind::Drain };
+        let event = Event::new(kind, &format!("backend {pool}/{backend}: {word}, by command"));
+        events::info(clock::unix_ms(), event.of_backend(pool, backend));
         // The reply comes when the next process would know.
         let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
         Ok(format!("{pool}/{backend}: {word}{}", lost.unwrap_or_default()))

@@ -5,6 +5,7 @@
 use super::flow::{Flow, Stage, Step};
 use super::os::Os;
 use crate::access_log;
+use crate::client_history::is_noticed;
 use crate::connection::ConnectionRecord;
 use crate::outcome::Ended;
 
@@ -43,6 +44,9 @@ impl<O: Os> Flow<O> {
         self.permit.listener().counters[step.worker].0.ended[ended as usize].add(1);
         if relayed && let Some(lease) = &self.lease {
             lease.counters(step.worker).duration.record_us(duration_us);
+        }
+        if is_noticed(ended) {
+            step.history.ended(step.worker, self.record().noted(ended));
         }
         let local = self.labels.as_ref().is_some_and(|labels| labels.local);
         (log == LogRules::All || (log == LogRules::Clients && !local))

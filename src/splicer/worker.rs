@@ -25,6 +25,8 @@ use super::slab::{Side, Slab, Token};
 use super::timer::{Links, Wheel, WheelLink};
 use crate::access_log::{AccessLogSender, LogRecord, Message};
 use crate::admission::Admission;
+use crate::client_history::ClientHistory;
+use crate::clock;
 use crate::config::{Config, LogLevel};
 use crate::connection::{Carried, Selection};
 use crate::counters::{Padded, WorkerCounters};
@@ -51,13 +53,16 @@ pub struct WorkerShared {
     pub pipes_max: usize,
     /// Large pipes of all workers.
     pub large_pipes: Arc<LargePipes>,
+    /// Memory of moves and endings, for workers and then for their runtimes.
+    pub history: Arc<ClientHistory>,
 }
 
 impl WorkerShared {
     /// What `workers` workers share from their start on.
     pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes: PipeLimits) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large }
+        let history = Arc::new(ClientHistory::new(2 * workers, clock::unix_ms()));
+        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large, history }
     }
 
     /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
@@ -403,6 +408,7 @@ impl<O: Os> Worker<O> {
             worker: self.index,
             current: &self.shared.current,
             counters: &self.shared.counters[self.index].0,
+            history: &self.shared.history,
             spare: &mut self.spare,
         };
         (&mut self.flows, step)

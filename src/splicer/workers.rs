@@ -20,6 +20,7 @@ use super::pair::Batch;
 use super::slab::Side;
 use super::worker::{Worker, WorkerShared};
 use crate::access_log::AccessLog;
+use crate::client_history::ClientHistory;
 use crate::clock;
 use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, OpenConnection, Selection};
@@ -137,6 +138,11 @@ impl Workers {
     /// The counters of each worker, by its number.
     pub fn counters(&self) -> &[Padded<WorkerCounters>] {
         &self.shared.counters
+    }
+
+    /// The memory of moves and endings of all threads.
+    pub fn history(&self) -> &ClientHistory {
+        &self.shared.history
     }
 
     /// Connections open in this process, those of the runtimes included.

@@ -12,10 +12,12 @@ use super::runtime::RuntimeContext;
 use super::state::ConversationState;
 use crate::access_log::{LogRecord, Message};
 use crate::admission::Permit;
+use crate::client_history::{NotedEnding, is_noticed};
 use crate::clock;
 use crate::config::LogLevel;
-use crate::connection::ClientInfo;
-use crate::outcome::Ended;
+use crate::connection::{ClientInfo, Moving};
+use crate::outcome::{ClientMove, Ended};
+use crate::pool::{Backend, Pool};
 use crate::snapshot::Listener;
 
 /// A terminated connection, from the hand-over to its end.
@@ -92,6 +94,29 @@ impl Conversation {
         self.rules.take();
     }
 
+    /// Notes that the client has got another backend than it had, if it did; `cookie` is the hash of the one it brought.
+    pub fn note_move(
+        &self,
+        pool: &Pool,
+        moved: Option<&ClientMove>,
+        to: &Arc<Backend>,
+        cookie: impl FnOnce() -> Option<u64>,
+    ) {
+        if let Some(moved) = moved {
+            let ClientInfo { source, id, .. } = *self.client_info;
+            let client = Moving { address: source, connection: id, cookie: cookie() };
+            self.context.history.moved(self.context.counters_index, client.noted(pool, moved, to));
+        }
+    }
+
+    /// Notes an ending of the connection or of a request, if a client notices it.
+    pub fn note_ending(&self, ended: Ended, is_request: bool) {
+        if is_noticed(ended) {
+            let noted = self.state.record(|record| record.noted(ended));
+            self.context.history.ended(self.context.counters_index, NotedEnding { is_request, ..noted });
+        }
+    }
+
     /// Counts the ending and writes the line of the access log; a second call does nothing.
     pub fn finish(&self, ended: Ended) {
         if self.finished.replace(true) {
@@ -106,6 +131,7 @@ impl Conversation {
         if let Some(backend) = self.state.connected_backend() {
             backend.counters(counters_index).duration.record_us(duration_us);
         }
+        self.note_ending(ended, false);
         let snapshot = self.context.current.load();
         let context = &self.context;
         self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));

@@ -24,6 +24,7 @@ use super::state::ConversationState;
 use super::timer_fd::TimerFd;
 use super::turns::watch_turns;
 use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord, Message};
+use crate::client_history::ClientHistory;
 use crate::clock::{self, Micros};
 use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, Selection};
@@ -66,6 +67,8 @@ pub struct RuntimeContext {
     pub notes: RefCell<RecentWrites>,
     /// Ends waits for the store to the microsecond.
     pub timer_fd: TimerFd,
+    /// Memory of moves and endings, in which this thread has a part of its own.
+    pub history: Arc<ClientHistory>,
 }
 
 impl RuntimeContext {
@@ -80,6 +83,7 @@ impl RuntimeContext {
             handshakes: Arc::new(Handshakes::default()),
             store: Arc::new(Store::new(Arc::clone(current))),
             access_log: AccessLogSender::off(),
+            history: Arc::new(ClientHistory::new(2, 0)),
         };
         Rc::new(parts.into_context(TimerFd::new().expect("a timer")))
     }
@@ -155,6 +159,7 @@ impl Runtimes {
         current: &Arc<Current>,
         store: &Arc<Store>,
         access_log: &AccessLog,
+        history: &Arc<ClientHistory>,
         cores: Option<&[usize]>,
     ) -> io::Result<(Self, Vec<RunningThread>)> {
         let counters: Arc<[_]> = (0..count).map(|_| Padded::default()).collect();
@@ -171,6 +176,7 @@ impl Runtimes {
                 handshakes: Arc::clone(&handshakes),
                 store: Arc::clone(store),
                 access_log: access_log.sender(true),
+                history: Arc::clone(history),
             };
             all_commands.push(commands.clone());
             all_carried.push(carried);
@@ -222,6 +228,7 @@ struct RuntimeParts {
     handshakes: Arc<Handshakes>,
     store: Arc<Store>,
     access_log: AccessLogSender,
+    history: Arc<ClientHistory>,
 }
 
 impl RuntimeParts {
@@ -257,6 +264,7 @@ impl RuntimeParts {
             store: self.store,
             notes: RefCell::default(),
             timer_fd,
+            history: self.history,
         }
     }
 }

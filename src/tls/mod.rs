@@ -30,7 +30,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use self::alert::TlsAlert;
-pub use self::certs::{Index, ServerCertificate};
+pub use self::certs::{CertificateTrouble, Index, ServerCertificate};
 pub use self::client::ServerTrust;
 pub use self::clients::{CertificateExpired, Identity};
 pub use self::server::{TlsFacts, TlsServer};
@@ -163,6 +163,17 @@ impl Termination {
         let files = self.files.changed_since(&previous.files).filter(|path| !is_certificate(path));
         changes.extend(files.map(|path| format!("file \"{}\" changed", path.display())));
         changes
+    }
+
+    /// Certificates that clients refuse because of the time, now or soon: file, trouble, and words that follow the file.
+    /// `now_s` is in seconds since 1970.
+    pub fn troubles(&self, now_s: u64) -> Vec<(String, CertificateTrouble, String)> {
+        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let of_one = |certificate: &Arc<ServerCertificate>| {
+            let of_file = |(trouble, words)| (certificate.file.clone(), trouble, words);
+            certificate.troubles(now_s).into_iter().map(of_file).collect::<Vec<_>>()
+        };
+        self.certificates.iter().flat_map(of_one).collect()
     }
 
     /// Warnings about certificates that are not valid, expire soon or have no chain, and about keys that every user can

@@ -18,6 +18,7 @@ mod field_reports; // what public reports tell of other balancers: placement, re
 mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
+mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
 mod manual; // manual pages and completions, read by the programs they are for
 mod never_stuck; // pipes, dead disks and full outputs in the place of files

@@ -18,6 +18,7 @@ use clap::error::ErrorKind;
 
 use self::markup::Block;
 use super::{Arguments, CommandError};
+use crate::events::EventKind;
 use crate::http::Refused;
 use crate::outcome::Ended;
 
@@ -55,6 +56,7 @@ impl Topic {
     pub(super) fn blocks(&self) -> Vec<Block> {
         let text = self.text.replace("{exit_codes}", EXIT_CODES);
         let text = text.replace("{endings}", &endings()).replace("{refusals}", &refusals());
+        let text = text.replace("{event_kinds}", &event_kinds());
         markup::parse(&text)
     }
 }
@@ -114,6 +116,11 @@ fn endings() -> String {
 /// The rows of a table of all reasons to refuse a request or a response.
 fn refusals() -> String {
     rows(Refused::ALL.iter().map(|refused| [refused.word(), refused.meaning()]))
+}
+
+/// The rows of a table of all kinds of events.
+fn event_kinds() -> String {
+    rows(EventKind::ALL.iter().map(|kind| [kind.word(), kind.meaning()]))
 }
 
 fn rows<const N: usize>(rows: impl Iterator<Item = [&'static str; N]>) -> String {

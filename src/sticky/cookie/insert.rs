@@ -98,6 +98,12 @@ impl Insert {
         self.open_dated(value, now).0
     }
 
+    /// When a value was sealed, in Unix seconds; `None`: no key opens it.
+    pub fn sealed_at(&self, value: &[u8]) -> Option<u64> {
+        let (said, _) = seal::open(&self.ring, &self.additional, tiers::split(value).0)?;
+        Some(said.seen.into())
+    }
+
     /// The verdict on a value, and when it was sealed, in Unix seconds; 0 for a value that no key opens.
     pub(super) fn open_dated(&self, value: &[u8], now: u64) -> (CookieVerdict, u64) {
         let (own, _) = tiers::split(value);

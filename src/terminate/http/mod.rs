@@ -10,6 +10,7 @@
 mod client_side;
 mod exchange;
 mod head;
+mod history;
 mod local_reply;
 mod request_cookie;
 mod request_log;
@@ -176,6 +177,8 @@ impl HttpConnection<'_> {
         };
 
         let moved = pool.client_move(cookie.left().or(left), backend);
+        let brought = || history::brought_cookie(context, pool, request.fields);
+        conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
         let remember = cookie.remember().or(remember);
         let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));

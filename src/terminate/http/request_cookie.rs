@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use super::history;
 use crate::clock;
 use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
@@ -18,6 +19,7 @@ use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
+use crate::sticky::Left;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
@@ -245,6 +247,7 @@ impl ResponseWriter<'_> {
     pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
         let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
         let own = self.cookie.own_cookie(self.backend, response, self.tls, &self.conversation.context);
+        own.iter().for_each(|line| history::note_new_cookie(self.conversation, line));
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),

@@ -99,6 +99,7 @@ impl HttpConnection<'_> {
         if let Some(refused) = refused {
             self.count_refusal(refused, ended);
         }
+        self.conversation.note_ending(ended, true);
         let (context, client_info) = (&self.conversation.context, &self.conversation.client_info);
         let Some(RequestBegin { began, head }) = log.begin.as_ref().filter(|_| self.logs_requests()) else { return };
         let duration_us = clock::now().saturating_sub(*began);
