@@ -50,7 +50,7 @@ impl Probes {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
             let Some(settings) = CheckSettings::of(pool, tls.upstream(pool.name())) else {
-                pool.backends().iter().for_each(|backend| backend.unchecked());
+                pool.backends().iter().for_each(|backend| backend.unchecked((self.now_ms)()));
                 continue;
             };
             for backend in pool.backends() {

@@ -181,7 +181,9 @@ impl Snapshot {
             .map(|pool| {
                 let old = previous.and_then(|snapshot| snapshot.pool(&pool.name)).map(|old| &**old);
                 let rule = rings.rule(pool).map(|rule| rule.beside(&ids));
-                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
+                let pool = stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule));
+                pool.date(now_ms);
+                Arc::new(pool)
             })
             .collect();
         let indexes: PoolIndexes =

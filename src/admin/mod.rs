@@ -16,6 +16,7 @@
 //! | `GET /backends` | the backends of the status, each with the name of its pool |
 //! | `GET /stick-table` | the stick tables, with their most frequent keys |
 //! | `GET /store` | the shared store, `null` without one |
+//! | `GET /explain?client=A&listener=L&sni=N&host=H&path=P&cookie=C` | [`ClientReport`]; 400 with a sentence; also `alpn`, `tlv`, `header`, `down` |
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
@@ -39,7 +40,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::connection::ConnectionFilter;
 use crate::metrics::{Status, status};
-use crate::plan::{ListedClient, Plan};
+use crate::plan::{ClientReport, ListedClient, Plan, Question};
 use crate::pool::{AdminState, HotKey};
 
 mod bounded;
@@ -74,6 +75,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Counts the open connections that match a filter, and returns at most `limit` of them.
     fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
+
+    /// Where the next connection of a client goes, and why; the error says what is wrong with the question.
+    fn explain(&self, question: &Question) -> Result<ClientReport, String>;
 
     /// Reads the configuration again and puts it in force if it is good. `max_move`: the highest share of a pool's
     /// clients that may move, 0 to 1.
@@ -111,14 +115,17 @@ pub struct StickTableView {
     pub hottest: Vec<HotKey>,
 }
 
-/// The text that a plan is made for, and clients to follow.
+/// The text that a plan is made for, or changes of what is in force, and clients to follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     /// Name of the text in problems and warnings.
     pub file: String,
-    /// The configuration, as text.
+    /// The configuration, as text; empty where `edits` are given.
     pub text: String,
+    /// Changes of the configuration in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<config::BackendEdit>,
     /// Clients to be shown one by one, with their backends.
     #[serde(default)]
     pub clients: Vec<ListedClient>,

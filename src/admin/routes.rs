@@ -19,6 +19,7 @@ use super::origin::{HostNames, check_origin};
 use super::{Control, PlanRequest, StickTableView, UpgradeRequest};
 use crate::connection::ConnectionFilter;
 use crate::metrics::{self, Exporter, Status, status};
+use crate::plan::Question;
 use crate::pool::AdminState;
 
 /// The highest `limit` of `/connections`.
@@ -90,6 +91,7 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/stick-table", get(stick_table::<C>))
         .route("/store", get(store::<C>))
         .route("/connections", get(connections::<C>))
+        .route("/explain", get(explain::<C>))
 }
 
 async fn page<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
@@ -133,6 +135,20 @@ async fn stick_table<C: Control>(State(control): State<Arc<C>>) -> Result<Json<V
 /// `null` without one.
 async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<status::StoreStatus>>, StatusCode> {
     aside(control, |control| Json(control.status().store)).await
+}
+
+async fn explain<C: Control>(
+    State(control): State<Arc<C>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, StatusCode> {
+    let explained = match Question::read(parameters) {
+        Ok(question) => aside(control, move |control| control.explain(&question)).await?,
+        Err(why) => Err(why),
+    };
+    Ok(match explained {
+        Ok(report) => Json(report).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    })
 }
 
 #[derive(Serialize)]

@@ -52,6 +52,13 @@ impl Control for Fake {
         }]
     }
 
+    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+        let client = question.client.parse().map_err(|_| "no client".to_owned())?;
+        let listener = question.traits.cookie.join("|");
+        let (sni, cookie, refused, explanation) = (question.traits.sni.clone(), None, None, None);
+        Ok(ClientReport { client, listener, live: true, sni, cookie, refused, explanation })
+    }
+
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
         let open =
             |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
@@ -74,7 +81,7 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![] })
+            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![], headline: None })
         }
     }
 
@@ -206,6 +213,20 @@ fn connections_are_filtered_counted_and_limited() {
     for bad in ["/connections?limit=many", "/connections?pol=web"] {
         assert_eq!(served.over_unix("GET", bad).0, 400, "{bad}");
     }
+}
+
+#[test]
+fn a_question_about_a_client_comes_whole_and_by_both_doors() {
+    let served = TestAdmin::start();
+    let path = "/explain?client=192.0.2.7&sni=a.test&host=&cookie=SID%3D1%3B+x%3D2&cookie=y%3D%263";
+    let report = served.json(path);
+    let read = [&report["client"], &report["sni"], &report["listener"]];
+    assert_eq!(read, ["192.0.2.7", "a.test", "SID=1; x=2|y=&3"], "the listener repeats the cookies");
+    assert_eq!((&report["live"], served.over_http("GET", path).0), (&true.into(), 200));
+    assert_eq!(served.over_http("GET", "/explain?client=nobody"), (400, "no client\n".into()));
+    let (code, why) = served.over_unix("GET", "/explain?client=::1&tea=green");
+    assert_eq!((code, &*why), (400, "there is no parameter \"tea\"\n"));
+    assert_eq!(served.over_unix("POST", path).0, 405);
 }
 
 #[test]

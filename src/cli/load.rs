@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::own_places::{self, DEFAULT_FILE, DEFAULT_SOCKET};
 use super::{CommandError, client};
 use crate::admin::PlanRequest;
-use crate::config::{self, CheckedConfig};
+use crate::config::{self, BackendEdit, CheckedConfig};
 use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
 use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
@@ -76,6 +76,14 @@ impl RunningProcess {
         }
     }
 
+    /// The configuration file, for a command that asks no process; an error if a socket is named.
+    pub(super) fn file_alone(&self, command: &str) -> Result<&Path, CommandError> {
+        match &self.socket {
+            Some(_) => Err(CommandError::Usage(format!("{command} reads a file: --socket names none"))),
+            None => Ok(self.file()),
+        }
+    }
+
     /// The configuration file of the running process.
     pub(super) fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
@@ -84,13 +92,27 @@ impl RunningProcess {
 
 /// Has the running process plan to put this file in force.
 pub(super) fn plan_of(running: &RunningProcess, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
-    let request = PlanRequest { file: file.display().to_string(), text: read(file)?, clients };
-    let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
+    let request = PlanRequest { file: file.display().to_string(), text: read(file)?, edits: Vec::new(), clients };
+    ask_for_plan(running, &request, "the file")
+}
+
+/// Has the running process plan to change what it has in force.
+pub(super) fn plan_of_edits(
+    running: &RunningProcess,
+    edits: Vec<BackendEdit>,
+    clients: Vec<ListedClient>,
+) -> Result<Plan, CommandError> {
+    let request = PlanRequest { file: "the change".to_owned(), text: String::new(), edits, clients };
+    ask_for_plan(running, &request, "the change")
+}
+
+fn ask_for_plan(running: &RunningProcess, request: &PlanRequest, what: &str) -> Result<Plan, CommandError> {
+    let body = serde_json::to_string(request).map_err(|error| CommandError::Internal(error.to_string()))?;
     let response = client::request_with(&running.socket()?, "POST", "/plan", &body)?;
     if response.code == 409 {
         let problems: Vec<String> = response.json(&[409])?;
         let problems = problems.join("\n");
-        return Err(CommandError::Usage(format!("the running process would refuse the file:\n{problems}")));
+        return Err(CommandError::Usage(format!("the running process would refuse {what}:\n{problems}")));
     }
     response.json(&[200])
 }

@@ -1,8 +1,7 @@
 //! The command line: parses the arguments, runs a command, returns the exit code.
 //!
 //! Commands compute and print; `run` is passed in by `main.rs`. Invariants: an error on standard error names the object,
-//! the action and the reason; exit codes are those of `sysexits.h`: 64 for usage and configuration, 69 if the process
-//! cannot be reached, 70 for internal failures; every command that prints data has `--json`.
+//! the action and the reason; exit codes are those of `exit_codes.rs`; every command that prints data has `--json`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::exit_codes::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::access_log::print_error;
 use crate::config::Problem;
 use crate::server::{ConfigSource, RunOptions};
@@ -20,6 +20,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod exit_codes;
 mod explain;
 mod help;
 mod load;
@@ -33,13 +34,7 @@ mod run;
 mod status;
 mod table;
 mod upgrade;
-
-/// Exit code for wrong usage and refused configurations.
-const EXIT_USAGE: u8 = 64;
-/// Exit code if the running process cannot be reached.
-const EXIT_UNAVAILABLE: u8 = 69;
-/// Exit code for internal failures.
-const EXIT_INTERNAL: u8 = 70;
+mod width;
 
 /// A layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 #[derive(Debug, Parser)]
@@ -61,9 +56,9 @@ enum Command {
     Run(run::Run),
     /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
-    /// Show which backend a client would get, why, and the next candidates; opens no connection.
+    /// Show which backend a client would get, why, and the next candidates; makes no connection for it.
     Explain(explain::Explain),
-    /// Show which clients would move if a new configuration file were loaded.
+    /// Show which clients would move if a new file were loaded, or a backend added, changed or removed.
     Plan(plan::PlanFiles),
     /// Reload the configuration of the running process; exit code not 0 if it is refused.
     Reload(reload::Reload),

@@ -17,6 +17,7 @@ use crate::server_name::ServerName;
 mod check;
 mod cookie;
 pub mod diff;
+mod edit;
 mod file;
 mod foreign;
 pub mod keys;
@@ -33,6 +34,7 @@ mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
+pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use place::{FileProblem, is_open_to_all};

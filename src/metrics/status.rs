@@ -300,6 +300,9 @@ pub struct BackendStatus {
     /// Seconds since the command that drained the backend; `None`: it is not draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_s: Option<u64>,
+    /// Seconds since the state last changed; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_s: Option<u64>,
     /// One word for its health: `up`, `unchecked`, `awaited`, `down`, `damped` or `ejected`.
     pub state: String,
     /// Reason of the last failed check, and of the last refused response; empty if there is none.
@@ -315,6 +318,9 @@ pub struct BackendStatus {
     pub weight: u16,
     /// Connections that hold a lease on the backend now.
     pub leases: u64,
+    /// Most connections of the backend; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
     /// Totals since the backend was added.
     #[serde(flatten)]
     pub totals: BackendTotals,

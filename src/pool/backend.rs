@@ -347,10 +347,12 @@ impl Backend {
     }
 
     /// Forgets the result of all checks, because checks were switched off.
-    pub fn unchecked(&self) {
+    pub fn unchecked(&self, now_ms: u64) {
         let mut checks = lock(&self.checks);
         if checks.checked.standing() != CheckState::Unchecked {
-            *checks = Checks { checked: CheckHistory::new(CheckState::Unchecked), complaint: String::new() };
+            let unchecked = CheckHistory::new(CheckState::Unchecked);
+            let checked = CheckHistory { since_ms: Some(signed(now_ms)), ..unchecked };
+            *checks = Checks { checked, complaint: String::new() };
             self.show_standing(CheckState::Unchecked, OnMarkedDown::Keep);
             self.show_damped(false);
         }

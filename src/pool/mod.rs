@@ -18,6 +18,7 @@ mod ready;
 pub mod request_cookie;
 mod resume;
 pub mod scene;
+mod since;
 pub mod table;
 
 #[cfg(test)]

@@ -33,9 +33,9 @@ use super::{Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::health::CheckState;
-use crate::sticky::{Facts, Had, Left};
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{EntryKind, TableLookup};
+use crate::sticky::{Facts, Had, Left};
 
 /// Backend of a connection, and why the connection goes there.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ impl Pool {
         let key = PlacementKey::new(self, scene.facts, range, || scene.view.draw(&self.shared.draws.0));
         let table = scene.view.table(self.table.as_ref()).zip(key.table_key);
         let entry = table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms));
-        if let Some((table, table_key)) = table.filter(|_| scene.tried.is_empty()) {
+        if let Some((table, table_key)) = table.filter(|_| scene.tried.is_empty() && scene.view.is_noted()) {
             let label = || with_key(self, scene.facts, range, Label::of).unwrap_or_default();
             table.observe(table_key, scene.now_ms, label);
         }
@@ -231,7 +231,9 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// next connection of this key may find another load. The first of two concurrent connections chooses for both.
     fn claim(&self, key: &PlacementKey<'_>, placed: Choice) -> Choice {
         let table = self.scene.view.table(self.pool.table.as_ref()).filter(|_| has_load_rules(self.pool));
-        let Some((table, table_key)) = table.zip(key.table_key) else { return placed };
+        let Some((table, table_key)) = table.filter(|_| self.scene.view.is_noted()).zip(key.table_key) else {
+            return placed;
+        };
         match table.claim(Remember { key: table_key, kind: placed.kind }, placed.index, self.scene.now_ms) {
             TableLookup::At(index, kind) if index != placed.index && self.serves(index) => {
                 Choice { kind, ..Choice::new(index, PickReason::StickTable) }

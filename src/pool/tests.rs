@@ -1,5 +1,6 @@
 //! What a pool promises, as a whole.
 
+mod asked;
 mod concurrent_keys;
 mod ready;
 mod stick_group;
@@ -313,7 +314,7 @@ fn closing_is_set_while_down_and_asked_for() {
     mark(backend, true);
     assert!(!backend.closing() && backend.complaint().is_empty());
     mark(backend, false);
-    backend.unchecked();
+    backend.unchecked(0);
     assert!(!backend.closing() && backend.usable(0));
 }
 
@@ -326,7 +327,7 @@ fn sni_is_needed_only_where_it_decides() {
 }
 
 #[test]
-fn an_explanation_reads_at_a_glance_and_as_json() {
+fn an_explanation_says_why_not_every_other_backend() {
     let mut config =
         config::Pool { prefix_v4: 24, key: vec![KeyPart::Source, KeyPart::Sni], ..config(&["a", "b", "c"]) };
     config.backends[0].weight = 0;
@@ -342,9 +343,6 @@ fn an_explanation_reads_at_a_glance_and_as_json() {
     let outside = Some("not among the backends of range office");
     let expected = [("a", Some("weight 0")), ("b", Some("down")), ("c", outside), ("spare", Some("backup"))];
     assert_eq!(why, BTreeMap::from(expected));
-    let text = explained.to_string();
-    assert!(text.contains("goes to spare (last_resort); if spare goes down, to c"), "{text}");
-    assert!(text.lines().any(|line| line.starts_with('>') && line.contains("spare")), "{text}");
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!((&json["choice"], &json["reason"]), (&"spare".into(), &"last_resort".into()));
     assert_eq!(json["key_hash"].as_str().map(str::len), Some(16));
@@ -424,7 +422,7 @@ proptest! {
         let pick = pick_for(&pool, &client(low), &[], 0);
         prop_assert_eq!(explained.choice.as_deref(), name_of(&pick).filter(|_| !explained.any));
         prop_assert!(!explained.any || (explained.next.is_none() && pick.as_ref().is_some_and(|pick| !pick.keyed)));
-        prop_assert_eq!(explained.reason, pick.as_ref().map(|pick| pick.reason.word()));
+        prop_assert_eq!(explained.reason.as_deref(), pick.as_ref().map(|pick| pick.reason.word()));
         if let Some(pick) = pick.filter(|pick| pick.keyed) {
             mark(pick.backend, false);
             let next = pick_for(&pool, &client(low), std::slice::from_ref(pick.backend), 0);

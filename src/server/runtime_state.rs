@@ -72,6 +72,9 @@ struct RuntimeDrain {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct RuntimeEjection {
+    /// Begin of the last ejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_unix_ms: Option<i64>,
     /// End of the last ejection.
     until_unix_ms: i64,
     /// Ejections so far that lengthen the next.
@@ -90,6 +93,9 @@ struct RuntimeChecks {
     against: u32,
     /// Factor of `rise`, by flaps.
     damping: u32,
+    /// Last change of the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_unix_ms: Option<i64>,
     /// Last change from down to up that counts for flaps.
     #[serde(skip_serializing_if = "Option::is_none")]
     rose_unix_ms: Option<i64>,
@@ -238,6 +244,7 @@ impl RuntimeBackend {
                 deadline_unix_ms: clocks.unix(times.deadline_ms),
             }),
             ejection: (ejection != Ejection::default()).then(|| RuntimeEjection {
+                since_unix_ms: Some(clocks.unix(ejection.since_ms)),
                 until_unix_ms: clocks.unix(ejection.until_ms),
                 count: ejection.count,
                 failures: ejection.failures,
@@ -270,8 +277,10 @@ impl RuntimeBackend {
     }
 
     fn resume_ejection(&self, pool: &Pool, index: usize, now_ms: u64, clocks: Clocks) -> Option<String> {
-        let RuntimeEjection { until_unix_ms, count, failures } = *self.ejection.as_ref()?;
-        let before = Ejection { failures, count, until_ms: clocks.process(until_unix_ms) };
+        let RuntimeEjection { since_unix_ms, until_unix_ms, count, failures } = *self.ejection.as_ref()?;
+        let until_ms = clocks.process(until_unix_ms);
+        let since_ms = since_unix_ms.map_or(clocks.now_ms, |unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
+        let before = Ejection { failures, count, since_ms, until_ms };
         let name = format!("{}/{}", pool.name(), self.name);
         if !pool.resume_ejection(index, before, now_ms) {
             return Some(format!("backend {name} was ejected and gets connections again: its pool allows no ejection"));
@@ -300,6 +309,7 @@ impl RuntimeChecks {
             state: word.to_owned(),
             against: history.against,
             damping: history.damping,
+            since_unix_ms: history.since_ms.map(|since_ms| clocks.unix(since_ms)),
             rose_unix_ms: history.rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
             slow_start_unix_ms: rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
             complaint: complaint.clone(),
@@ -310,8 +320,13 @@ impl RuntimeChecks {
     fn results(&self, clocks: Clocks) -> Option<CheckResults> {
         let (standing, _) = STATES.into_iter().find(|(_, word)| *word == self.state)?;
         let past = |unix_ms: Option<i64>| unix_ms.map(|unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
-        let history =
-            CheckHistory { standing, against: self.against, damping: self.damping, rose_ms: past(self.rose_unix_ms) };
+        let history = CheckHistory {
+            standing,
+            against: self.against,
+            damping: self.damping,
+            rose_ms: past(self.rose_unix_ms),
+            since_ms: past(self.since_unix_ms),
+        };
         Some(CheckResults { history, complaint: self.complaint.clone(), rose_ms: past(self.slow_start_unix_ms) })
     }
 }

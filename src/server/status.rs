@@ -21,7 +21,7 @@ use crate::metrics::status::{
     RuntimeStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
-use crate::plan::Plan;
+use crate::plan::{AskedAt, ClientReport, Plan, Question};
 use crate::pool::{self, AdminState, Health, PoolTable};
 use crate::snapshot::Snapshot;
 use crate::store::{BreakerState, Store};
@@ -99,6 +99,11 @@ impl Control for Server {
         snapshot.stick_tables().filter_map(|(name, pools)| stick_table_view(name, pools, full(name), now_ms)).collect()
     }
 
+    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+        let at = AskedAt { now_ms: clock::now_ms(), unix_s: clock::unix_s() };
+        ClientReport::now(&self.current.load_full(), question, at)
+    }
+
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {
         self.threads.list(&filter).await
     }
@@ -155,7 +160,9 @@ impl Server {
             ejected: backend.health(now_ms) == Health::Ejected,
             runtime: backend.runtime_word(now_ms).map(str::to_owned),
             drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
+            since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
+            max_connections: config.max_connections,
             weight: config.weight,
             leases: backend.leases(),
             totals: BackendTotals::sum(backend.all_counters()),
