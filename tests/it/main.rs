@@ -12,6 +12,7 @@ mod bulk; // transfers by large and by small pipes, byte by byte
 mod certificates; // files of certificates and keys: made, checked, refused
 mod demo; // `sessile demo`: what it promises and what it leaves behind
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`
+mod exit_codes; // every exit code of every command, against its manual page
 mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
 mod field_reports; // what public reports tell of other balancers: placement, reload, health

@@ -17,7 +17,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use self::markup::Block;
-use super::{Arguments, CommandError};
+use super::{Arguments, CommandError, exit_codes};
 use crate::http::Refused;
 use crate::outcome::Ended;
 
@@ -25,8 +25,8 @@ use crate::outcome::Ended;
 pub(super) const REFERENCE: &str = include_str!("../../../config/reference.toml");
 /// What the command calls that file.
 pub(super) const REFERENCE_NAME: &str = "reference";
-/// What the exit code of a command means, for the topics and for the manual page of every command.
-pub(super) const EXIT_CODES: &str = include_str!("exit-codes.md");
+/// Examples, below a heading for each command.
+const EXAMPLES: &str = include_str!("examples.md");
 
 /// A page of the manual.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Topic {
 
     /// The page, with the lists that the code knows.
     pub(super) fn blocks(&self) -> Vec<Block> {
-        let text = self.text.replace("{exit_codes}", EXIT_CODES);
+        let text = self.text.replace("{exit_codes}", &exit_codes::table());
         let text = text.replace("{endings}", &endings()).replace("{refusals}", &refusals());
         markup::parse(&text)
     }
@@ -98,12 +98,24 @@ pub(super) fn list() -> String {
 fn help_of_command(words: &[String]) -> Result<String, CommandError> {
     let line = ["sessile"].into_iter().chain(words.iter().map(String::as_str)).chain(["--help"]);
     match Arguments::try_parse_from(line) {
-        Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(help.to_string()),
+        Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(help.to_string() + &examples_as_text(words)),
         _ => {
             let words = words.join(" ");
             Err(CommandError::Usage(format!("help {words}: no such topic or command; `sessile help` lists them")))
         }
     }
+}
+
+/// The examples of a command, its words separated by spaces; empty for one that has none.
+pub(super) fn examples(command: &str) -> Vec<Block> {
+    let own = |block: &Block| matches!(block, Block::Heading(2, name) if name == command);
+    let blocks = markup::parse(EXAMPLES).into_iter().skip_while(|block| !own(block)).skip(1);
+    blocks.take_while(|block| !matches!(block, Block::Heading(..))).collect()
+}
+
+fn examples_as_text(words: &[String]) -> String {
+    let examples = examples(&words.join(" "));
+    if examples.is_empty() { String::new() } else { format!("\nExamples:\n{}", terminal::page(&examples)) }
 }
 
 /// The rows of a table of all endings.

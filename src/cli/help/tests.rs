@@ -79,6 +79,56 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
     assert!(seen > 30, "{seen} commands");
 }
 
+/// Commands of the command line that do something themselves, each as its words.
+fn commands(command: &clap::Command, words: &str) -> Vec<String> {
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+    let below: Vec<_> =
+        below.flat_map(|below| commands(below, &format!("{words} {}", below.get_name()).trim_start())).collect();
+    if words.is_empty() { below } else { [vec![words.to_owned()], below].concat() }
+}
+
+#[test]
+fn every_command_has_examples_that_it_understands() {
+    let known = commands(&Arguments::command(), "");
+    assert!(known.contains(&"certs dev".to_owned()) && known.len() > 15, "{known:?}");
+    for command in &known {
+        let lines = examples(command).into_iter().flat_map(|block| match block {
+            Block::Code(language, lines) if language == "sh" => lines,
+            _ => Vec::new(),
+        });
+        let lines: Vec<_> = lines.collect();
+        assert!(!lines.is_empty(), "help/examples.md has no heading \"## {command}\" with a block of commands");
+        for line in &lines {
+            assert!(line.starts_with(&format!("sessile {command}")) && line.len() <= WIDTH - 4, "{command}: {line}");
+            let parsed = Arguments::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
+    }
+    let headings = markup::parse(EXAMPLES).into_iter().filter_map(|block| match block {
+        Block::Heading(2, name) => Some(name),
+        _ => None,
+    });
+    let unknown: Vec<_> = headings.filter(|name| !known.contains(name)).collect();
+    assert!(unknown.is_empty(), "examples of no command: {unknown:?}");
+    let words = ["plan".to_owned()];
+    assert!(help_of_command(&words).unwrap().contains("\nExamples:\n"), "{}", help_of_command(&words).unwrap());
+}
+
+#[test]
+fn commands_without_json_print_no_data() {
+    fn without(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+        let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+        below.for_each(|below| without(below, format!("{words} {}", below.get_name()).trim_start(), found));
+        let has_json = command.get_arguments().any(|argument| argument.get_long() == Some("json"));
+        if !has_json && !command.has_subcommands() {
+            found.push(words.to_owned());
+        }
+    }
+    let mut found = Vec::new();
+    without(&Arguments::command(), "", &mut found);
+    assert_eq!(found, ["run", "demo", "help", "completions", "man"], "texts for people and for shells");
+}
+
 #[test]
 fn options_of_the_manual_exist() {
     let known = options(&Arguments::command());
