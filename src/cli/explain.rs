@@ -10,7 +10,7 @@ mod tests;
 mod text;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
 
 use form_urlencoded::Serializer;
 
@@ -64,9 +64,10 @@ pub(super) struct Explain {
 }
 
 /// Answers questions about clients.
+#[derive(Clone, Copy)]
 enum Answers<'a> {
-    OfFile(Explainer<'a>),
-    OfProcess { socket: PathBuf, question: Question },
+    OfFile(&'a Explainer<'a>),
+    OfProcess { socket: &'a Path, question: &'a Question },
 }
 
 impl Explain {
@@ -74,13 +75,12 @@ impl Explain {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let question = self.question();
         if self.live {
-            let answers = Answers::OfProcess { socket: self.running.socket()?, question };
-            self.explain_all(&answers, out)?;
+            let socket = self.running.socket()?;
+            self.explain_all(Answers::OfProcess { socket: &socket, question: &question }, out)?;
         } else {
             let file = self.running.file_alone("explain without --live")?;
             let config = load::load(file)?.config;
-            let answers = Answers::OfFile(Explainer::new(&question, &config)?);
-            self.explain_all(&answers, out)?;
+            self.explain_all(Answers::OfFile(&Explainer::new(&question, &config)?), out)?;
         }
         Ok(0)
     }
@@ -99,7 +99,7 @@ impl Explain {
         Question { client: String::new(), listener: self.listener.clone(), traits, down: self.down.clone() }
     }
 
-    fn explain_all(&self, answers: &Answers<'_>, out: &mut impl Write) -> Result<(), CommandError> {
+    fn explain_all(&self, answers: Answers<'_>, out: &mut impl Write) -> Result<(), CommandError> {
         if !self.json {
             let source = match answers {
                 Answers::OfProcess { .. } => "live: as the running process decides now",
@@ -118,7 +118,7 @@ impl Explain {
     }
 
     /// Explains one client a line.
-    fn explain_lines(&self, answers: &Answers<'_>, input: impl Read, out: &mut impl Write) -> Result<(), CommandError> {
+    fn explain_lines(&self, answers: Answers<'_>, input: impl Read, out: &mut impl Write) -> Result<(), CommandError> {
         let mut input = BufReader::new(input);
         let mut line = String::new();
         for number in 1.. {
@@ -152,7 +152,7 @@ impl Explain {
 
 impl Answers<'_> {
     /// The answer about a client that is written as `ADDR [SNI]`.
-    fn explain(&self, client: &str) -> Result<ClientReport, CommandError> {
+    fn explain(self, client: &str) -> Result<ClientReport, CommandError> {
         match self {
             Self::OfFile(explainer) => explainer.explain(client),
             Self::OfProcess { socket, question } => {

@@ -16,7 +16,7 @@ impl Server {
     pub(super) async fn plan_for(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
         let before = self.current.load_full();
         let PlanRequest { file, text, edits, clients } = request;
-        let read = self.readings.read(move || read_new(&file, text, &edits, &before)).await?;
+        let read = self.readings.read(move || read_new(&file, &text, &edits, &before)).await?;
         let _no_reload = self.listen_sockets.lock().await;
         let snapshot = self.current.load_full();
         let open = self.threads.open_connections().await;
@@ -37,9 +37,9 @@ impl Server {
 }
 
 /// Checks the text, or the configuration in force with these edits.
-fn read_new(file: &str, text: String, edits: &[BackendEdit], in_force: &Snapshot) -> Result<ReadConfig, Vec<String>> {
+fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) -> Result<ReadConfig, Vec<String>> {
     if edits.is_empty() {
-        return files::check_text(file, &text, Some(in_force));
+        return files::check_text(file, text, Some(in_force));
     }
     let text = in_force.config.edited(edits).map_err(|why| vec![why])?;
     // A place in that text would be one in no file.

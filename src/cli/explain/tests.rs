@@ -55,10 +55,10 @@ fn explain(arguments: &str, input: &str) -> Result<String, CommandError> {
         panic!("{line}");
     };
     let config = load::load(&file)?.config;
-    let answers = Answers::OfFile(Explainer::new(&asked.question(), &config)?);
+    let explainer = Explainer::new(&asked.question(), &config)?;
     let mut out = Vec::new();
     if asked.client.is_empty() {
-        asked.explain_lines(&answers, input.as_bytes(), &mut out)?;
+        asked.explain_lines(Answers::OfFile(&explainer), input.as_bytes(), &mut out)?;
     } else {
         asked.run(&mut out)?;
     }

@@ -83,7 +83,7 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
 fn commands(command: &clap::Command, words: &str) -> Vec<String> {
     let below = command.get_subcommands().filter(|below| !below.is_hide_set());
     let below: Vec<_> =
-        below.flat_map(|below| commands(below, &format!("{words} {}", below.get_name()).trim_start())).collect();
+        below.flat_map(|below| commands(below, format!("{words} {}", below.get_name()).trim_start())).collect();
     if words.is_empty() { below } else { [vec![words.to_owned()], below].concat() }
 }
 

@@ -78,8 +78,13 @@ fn paragraph(pool: &PoolPlan) -> String {
         if pool.removed || known.total == 0 {
             lines.push(format!("  known clients now: {}", tally(known)));
         }
-        let open = tally(open);
-        lines.push(format!("  open connections: {open}; no connection is cut, their clients move with their next one"));
+        lines.push(match open.total {
+            0 => "  open connections: none".to_owned(),
+            _ => format!(
+                "  open connections: {}; no connection is cut, their clients move with their next one",
+                tally(open)
+            ),
+        });
     }
     if let Some(listed) = &pool.listed {
         let (known, new, all) = (listed.known, listed.new, listed.clients);
@@ -137,11 +142,8 @@ fn live_matrix(live: &Live, moves: &[Move]) -> String {
         let new = moves.iter().find(|row| row.from == **source && row.to == **goal).map_or(0.0, |row| row.new_keys);
         table.row([from(source), to(goal), known, open, percent(new)]);
     }
-    let note = if estimated {
-        "  * estimated: a key decides where a client goes, and a stick table has only hashes\n"
-    } else {
-        ""
-    };
+    let note =
+        if estimated { "  * estimated: a key decides where, and a stick table has only hashes of keys\n" } else { "" };
     table.render_within(COLUMNS, &[FROM, "to"]) + &more(pairs.len()) + note
 }
 
@@ -222,6 +224,8 @@ mod tests {
     #[test]
     fn long_names_are_cut_and_no_line_is_wider_than_80() {
         let mut plan = plan();
+        let live = plan.pools[0].live.as_mut().unwrap();
+        (live.known.moves[0].about, live.known.depend, live.known.depend_leave_about) = (true, 12, 7);
         let long = |end: &str| format!("{}-{end}", "a-very-long-name-of-a-backend".repeat(2));
         let pool = &mut plan.pools[0];
         pool.pool = long("p");

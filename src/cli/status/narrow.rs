@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn workers_are_shown_where_something_is_wrong() {
         let well = WorkerStatus { connections: 7, ..WorkerStatus::default() };
-        let dropping = WorkerStatus { log_dropped: 5, ..well.clone() };
+        let dropping = WorkerStatus { log_dropped: 5, ..well };
         let status = Status { workers: vec![well, dropping], ..Status::default() };
         let text = shown(&status, &[]);
         assert!(text.starts_with("WORKER  CONNECTIONS") && text.lines().count() == 2, "{text}");
