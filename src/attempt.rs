@@ -163,7 +163,13 @@ impl AttemptTarget<'_> {
 
 /// Applies to the pool that a client is served by `backend` from now on: the stick table gets its entry, and a client
 /// that was known at another backend is counted by cause.
-pub fn settle(pool: &Pool, backend: &Arc<Backend>, moved: Option<&ClientMove>, remember: Option<Remember>, now_ms: u64) {
+pub fn settle(
+    pool: &Pool,
+    backend: &Arc<Backend>,
+    moved: Option<&ClientMove>,
+    remember: Option<Remember>,
+    now_ms: u64,
+) {
     if let Some(moved) = moved {
         pool.count_break(moved.cause);
     }

@@ -133,7 +133,8 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
             }
             Err(CheckFailure::Local(error)) if !was_local => {
                 // Logged once in a row: without free descriptors every check of every backend ends here.
-                tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
+                let (pool, name) = (backend.pool_name(), backend.name());
+                tracing::warn!("pool {pool:?}: backend {name:?}: check not possible: {error}");
             }
             Err(CheckFailure::Local(_)) => {}
         }

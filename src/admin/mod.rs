@@ -20,6 +20,7 @@
 //! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
+//! | `POST /log/reopen` | 200 with the path of the access log, or 409; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
 //! | `POST /successor/STAGE` by [`SuccessorStage`] | 200 with [`HeldAddresses`]; 409: it does not stop; unix socket only |
@@ -93,6 +94,9 @@ pub trait Control: Send + Sync + 'static {
         backend: &str,
         order: AdminState,
     ) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Opens the file of the access log anew; returns its path, or why nothing has changed.
+    fn reopen_log(&self) -> impl Future<Output = Result<String, String>> + Send;
 
     /// Starts another binary, `None`: the one that runs, and gives everything to it.
     fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> impl Future<Output = UpgradeVerdict> + Send;

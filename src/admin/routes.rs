@@ -38,7 +38,7 @@ pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
-    let all = all.route("/successor/{stage}", post(followed::<C>));
+    let all = all.route("/successor/{stage}", post(followed::<C>)).route("/log/reopen", post(reopen_log::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
@@ -232,6 +232,15 @@ async fn order<C: Control>(
     match control.order(&pool, &backend, order).await {
         Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn reopen_log<C: Control>(State(control): State<Arc<C>>) -> Response {
+    // A task of its own, as for a reload.
+    match tokio::spawn(async move { control.reopen_log().await }).await {
+        Ok(Ok(path)) => format!("{path}\n").into_response(),
+        Ok(Err(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{panic}\n")).into_response(),
     }
 }
 

@@ -69,6 +69,10 @@ impl Control for Fake {
         (all.len(), all.into_iter().take(filter.limit).collect())
     }
 
+    async fn reopen_log(&self) -> Result<String, String> {
+        if self.refuse.load(SeqCst) { Err("to standard output".into()) } else { Ok("/a.log".into()) }
+    }
+
     async fn reload(&self, _max_move: Option<f64>) -> ReloadVerdict {
         self.reloads_begun.fetch_add(1, SeqCst);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -235,6 +239,15 @@ fn not_ready_says_why() {
     served.control.not_ready.store(true, SeqCst);
     assert_eq!(served.over_http("GET", "/readyz"), (503, "not ready: stopping\n".into()));
     assert_eq!(served.over_http("GET", "/healthz").0, 200);
+}
+
+#[test]
+fn the_log_is_opened_anew_by_the_unix_socket_only() {
+    let served = TestAdmin::start();
+    assert_eq!(served.over_unix("POST", "/log/reopen"), (200, "/a.log\n".to_owned()));
+    served.control.refuse.store(true, SeqCst);
+    assert_eq!(served.over_unix("POST", "/log/reopen"), (409, "to standard output\n".to_owned()));
+    assert_eq!(served.over_http("POST", "/log/reopen").0, 404);
 }
 
 #[test]

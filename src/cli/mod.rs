@@ -24,6 +24,7 @@ mod exit_codes;
 mod explain;
 mod help;
 mod load;
+mod log;
 mod man;
 mod one_line;
 mod order;
@@ -70,6 +71,8 @@ enum Command {
     Ready(order::Order),
     /// Stop sending any client to a backend, and close its open connections evenly over drain_over.
     Close(order::Order),
+    /// Work on the access log of the running process.
+    Log(log::LogArgs),
     /// Show listeners, pools, backends, stick tables and workers of the running process.
     Status(status::StatusArgs),
     /// Make certificates and keys for tests on this machine.
@@ -177,6 +180,7 @@ impl Command {
             Self::Drain(order) => order.run("drain", out),
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),
+            Self::Log(log) => log.run(out),
             Self::Status(status) => status.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),

@@ -423,8 +423,8 @@ fn what_is_no_host_name_counts_as_none_and_is_shown() {
         ("*.example.org", "*.example.org"),
         ("example.org:443", "example.org:443"),
         ("https://example.org/", "https://example.org/"),
-        ("bücher.example", "b\\xc3\\xbccher.example"),
-        ("a\0b\n\x1b[2J", "a\\x00b\\n\\x1b[2J"),
+        ("bücher.example", "bücher.example"),
+        ("a\0b\n\x1b[2J", "a\0b\n\x1b[2J"),
         ("[::1]", "[::1]"),
         ("192.0.2.7", "192.0.2.7"),
         ("192.0.2.7.", "192.0.2.7."),
@@ -437,7 +437,7 @@ fn what_is_no_host_name_counts_as_none_and_is_shown() {
         assert_eq!(parse(&wire[..wire.len() - 1]), Progress::More, "{sent:?}");
     }
     let not_text = Hand::new().extension(SERVER_NAME, &with_length(&host_entry(&[0xff, 0xfe]))).wire();
-    assert_eq!(odd_name_of(&not_text).as_deref(), Some("\\xff\\xfe"));
+    assert_eq!(odd_name_of(&not_text).as_deref(), Some("\u{fffd}\u{fffd}"));
     assert_eq!(odd_name_of(&Hand::new().wire()), None, "no extension");
 }
 

@@ -41,7 +41,8 @@ pub static TOP: TableKeys = TableKeys {
 /// Keys of the admin interface.
 pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "names"] };
 /// Keys of the log on standard output and standard error.
-pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
+pub static LOG: TableKeys =
+    TableKeys { table: "[log]", keys: &["format", "connections", "level", "output", "fields", "sample"] };
 /// Keys of `/metrics`.
 pub static METRICS: TableKeys = TableKeys { table: "[metrics]", keys: &["pools"] };
 /// Keys for every TLS handshake.

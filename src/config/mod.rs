@@ -8,10 +8,12 @@
 //! of its pools.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::log_field::LogFields;
 use crate::server_name::ServerName;
 
 mod check;
@@ -115,7 +117,7 @@ pub struct Process {
     pub stick_table_interval: Duration,
     /// Addresses of the admin interface.
     pub admin: Admin,
-    /// Format and level of the log.
+    /// What is logged, how and where.
     pub log: Log,
     /// Pools that `/metrics` shows.
     pub metrics_pools: MetricsPools,
@@ -145,15 +147,43 @@ pub struct Admin {
     pub names: Vec<ServerName>,
 }
 
-/// Format and level of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is logged, how and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Format of every log line.
     pub format: LogFormat,
-    /// Writes one line per ended connection to standard output.
+    /// Writes one line per ended connection or request to the access log.
     pub connections: bool,
     /// Least severe level of messages about the process, on standard error.
     pub level: LogLevel,
+    /// Where the access log goes.
+    pub output: LogOutput,
+    /// Fields of lines of connections and requests.
+    pub fields: LogFields,
+    /// One in so many lines is written of those that tell of no refusal, move or failure.
+    pub sample: u32,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// The journal, by its own socket.
+    Journal,
+    /// A file, to the end of which lines are added.
+    File(PathBuf),
+}
+
+impl fmt::Display for LogOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::Journal => f.write_str("the journal"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Format of a log line.

@@ -70,7 +70,7 @@ pub struct ClientInfo {
     pub hello_read: bool,
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut, for logs.
+    /// What the ClientHello has in place of a host name, cut, for logs.
     pub odd_name: Option<Arc<str>>,
     /// Protocols that the ClientHello offers: a checked ProtocolNameList body (RFC 7301 §3.1), of a long list only what
     /// a route of the listener looks at.

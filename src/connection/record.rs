@@ -34,7 +34,7 @@ pub struct ConnectionRecord<'c> {
     pub listener: &'c Arc<str>,
     /// Server name of the ClientHello, where one was read.
     pub sni: Option<&'c ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut.
+    /// What the ClientHello has in place of a host name, cut.
     pub odd_name: Option<&'c Arc<str>>,
     /// The ClientHello offered Encrypted ClientHello (RFC 9849).
     pub ech: bool,
@@ -136,6 +136,7 @@ impl ConnectionRecord<'_> {
             tls,
             moved: self.moved.cloned(),
             alert: None,
+            sample: 1,
         }
     }
 }
@@ -170,7 +171,7 @@ pub struct ConnectionView {
     pub backend: Option<String>,
     /// Step of the chain that chose this backend.
     pub reason: Option<&'static str>,
-    /// Server name of the ClientHello, where one was read; one that is no host name is escaped.
+    /// Server name of the ClientHello, where one was read, also one that is no host name.
     pub sni: Option<String>,
     /// `preread`, `connect` or `relay`; of conversations also `handshake`, `head`, `exchange`, `kept`.
     pub stage: &'static str,

@@ -7,9 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::config::LogOutput;
+
 /// A connection limit is left when no connection was refused a permit for this time, in milliseconds.
 const LIMIT_QUIET_MS: u64 = 5_000;
-/// The same for descriptors, and for lines of the access log.
+/// The same for lines that the access log drops while its output takes too little.
+const LOG_QUIET_MS: u64 = 5_000;
+/// The same for descriptors, and for lines that the output refuses.
 const OTHER_QUIET_MS: u64 = 60_000;
 /// A stick table is full for this time after it lost an entry.
 const TABLE_QUIET_MS: u64 = 600_000;
@@ -87,12 +91,15 @@ pub(super) struct AlarmFacts<'f> {
 /// Lines that the access log has lost so far.
 #[derive(Debug, Default)]
 pub(super) struct LogLosses {
-    /// Records dropped because standard output was read too slowly.
+    /// Records dropped because the output took too little.
     pub(super) dropped: u64,
-    /// Lines that standard output refused.
+    /// Lines that the output refused.
     pub(super) lost: u64,
     /// Why it refused the last of them.
     pub(super) error: Option<io::Error>,
+    /// The output takes too little now.
+    pub(super) is_stalled: bool,
+    pub(super) output: LogOutput,
 }
 
 impl LogLosses {
@@ -101,7 +108,14 @@ impl LogLosses {
         match (&self.error, self.dropped) {
             (Some(error), _) => error.to_string(),
             (None, 0) => String::new(),
-            (None, _) => "standard output is read too slowly".to_owned(),
+            (None, _) => self.too_slow(),
+        }
+    }
+
+    fn too_slow(&self) -> String {
+        match &self.output {
+            LogOutput::Stdout => "standard output is read too slowly".to_owned(),
+            output => format!("{output} takes them too slowly"),
         }
     }
 }
@@ -170,14 +184,14 @@ impl Alarms {
 
     fn log(&mut self, facts: &AlarmFacts<'_>, now_ms: u64, lines: &mut Lines) {
         lines.add(
-            self.log_dropped.observe(facts.log.dropped, false, OTHER_QUIET_MS, now_ms),
-            || "access log: lines are dropped, because standard output is read too slowly".to_owned(),
+            self.log_dropped.observe(facts.log.dropped, facts.log.is_stalled, LOG_QUIET_MS, now_ms),
+            || format!("access log: lines are dropped, because {}", facts.log.too_slow()),
             |count| format!("access log: lines are not dropped any more; {count} were"),
         );
         let why = facts.log.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
         lines.add(
             self.log_lost.observe(facts.log.lost, false, OTHER_QUIET_MS, now_ms),
-            || format!("access log: lines are lost, because standard output does not take them{why}"),
+            || format!("access log: lines are lost, because {} does not take them{why}", facts.log.output),
             |count| format!("access log: lines are not lost any more; {count} were"),
         );
     }
@@ -257,6 +271,26 @@ mod tests {
     }
 
     #[test]
+    fn what_a_slow_output_has_cost_is_said_once_when_it_takes_lines_again() {
+        let mut alarms = Alarms::default();
+        let mut at = |dropped: u64, is_stalled: bool, now_ms: u64| {
+            let output = LogOutput::File("/var/log/a.log".into());
+            let log = LogLosses { dropped, is_stalled, output, ..LogLosses::default() };
+            texts(alarms.observe(&AlarmFacts { log, ..facts() }, now_ms))
+        };
+        let begun = "access log: lines are dropped, because /var/log/a.log takes them too slowly".to_owned();
+        assert_eq!(at(256, true, 500), [(false, begun)]);
+        // No line comes for minutes, and the output still takes none.
+        for now_ms in [1_000, 60_000, 300_000] {
+            assert!(at(512, true, now_ms).is_empty(), "{now_ms}");
+        }
+        assert!(at(512, false, 304_000).is_empty());
+        let over = "access log: lines are not dropped any more; 512 were".to_owned();
+        assert_eq!(at(512, false, 305_000), [(true, over)]);
+        assert!(at(512, false, 306_000).is_empty());
+    }
+
+    #[test]
     fn a_table_that_has_lost_nothing_is_not_kept_and_one_that_has_is_named_at_once() {
         let mut alarms = Alarms::default();
         let with = |stick_tables| AlarmFacts { stick_tables, ..facts() };
@@ -277,7 +311,7 @@ mod tests {
                 process: LimitFacts { refused: 1, open: 10, max: 10 },
                 descriptors: 4,
                 stick_tables: vec![("web", 7)],
-                log: LogLosses { dropped: 256, lost: 3, error },
+                log: LogLosses { dropped: 256, lost: 3, error, ..LogLosses::default() },
                 ..facts()
             }
         };

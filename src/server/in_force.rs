@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
 use super::{Server, cookie_key_file, descriptors, lock_of, table_file};
+use crate::access_log::OpenOutput;
 use crate::admission::Admission;
 use crate::clock;
 use crate::snapshot::Snapshot;
@@ -20,6 +21,8 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     plan: BindPlan,
     access: Option<Access>,
+    /// Another output of the access log; `None`: it stays.
+    pub(super) log: Option<OpenOutput>,
 }
 
 /// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start. `inherited`: the
@@ -55,7 +58,7 @@ pub(super) fn prepare(
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
     ListenSockets::listen(&mut plan)?;
-    Ok(Prepared { snapshot, plan, access })
+    Ok(Prepared { snapshot, plan, access, log: None })
 }
 
 impl Server {
@@ -67,12 +70,10 @@ impl Server {
         next: Prepared,
         listen_sockets: &mut ListenSockets,
     ) {
-        let Prepared { snapshot, plan, access } = next;
+        let Prepared { snapshot, plan, access, log } = next;
         // Limits and log format hold for connections of both snapshots; they come before the first client.
         limit(&self.admission, &snapshot, self.workers.len());
-        if let Some(access_log) = lock_of(&self.access_log).as_ref() {
-            access_log.set_format(snapshot.config.process.log.format);
-        }
+        self.put_log_in_force(&snapshot.config.process.log, log);
         // The store comes before the snapshot, and so before any client under its rules: the first one may bring a
         // cookie that only the store has.
         self.store.adopt(access.map(Arc::new)).await;

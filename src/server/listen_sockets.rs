@@ -18,7 +18,8 @@ pub use self::inherit::Inherited;
 
 use super::own_files;
 use super::systemd::PassedSockets;
-use crate::config::{Bind, Config, Listener, LogLevel};
+use crate::access_log::LogRules;
+use crate::config::{Bind, Config, Listener};
 use crate::limits;
 use crate::snapshot::Snapshot;
 use crate::socket::Options;
@@ -218,13 +219,8 @@ impl<'a> Wanted<'a> {
 
 /// What every worker adopts from a snapshot, without sockets.
 fn adoption(snapshot: &Snapshot) -> Adoption {
-    let log = snapshot.config.process.log;
-    Adoption {
-        generation: snapshot.generation,
-        logs_connections: log.connections,
-        logs_local: log.level == LogLevel::Debug,
-        ..Adoption::default()
-    }
+    let log = LogRules::of(&snapshot.config.process.log);
+    Adoption { generation: snapshot.generation, log, ..Adoption::default() }
 }
 
 impl Drop for BindPlan {

@@ -14,6 +14,7 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+mod log;
 mod look;
 pub mod notify;
 mod own_files;
@@ -47,7 +48,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
-use self::alarms::{Alarms, LogLosses};
+use self::alarms::Alarms;
 use self::drains::Drains;
 use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
@@ -63,7 +64,7 @@ use self::state_file::StateFile;
 use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
 use self::upgrade::{Handover, Predecessor};
-use crate::access_log::{self, AccessLog, StandardOutput};
+use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
@@ -262,10 +263,7 @@ async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
     server.write_table_file(true).await;
-    let access_log = lock_of(&server.access_log).take();
-    if let Some(access_log) = access_log {
-        access_log.finish(LOG_PATIENCE);
-    }
+    server.finish_log();
 }
 
 impl Server {
@@ -295,7 +293,9 @@ impl Server {
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let access_log = AccessLog::start(process.log.format, StandardOutput)
+        let output = log::open_first(&process.log.output)
+            .map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
+        let access_log = AccessLog::open(log::schema(&process.log), output)
             .map_err(|error| StartError::unavailable("log", error))?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes = pipes::limits(count, process.bulk_memory);
@@ -406,14 +406,6 @@ impl Server {
                 return;
             }
         }
-    }
-
-    /// Lines that the access log has lost so far.
-    fn log_losses(&self) -> LogLosses {
-        let access_log = lock_of(&self.access_log);
-        let losses =
-            |log: &AccessLog| LogLosses { dropped: log.dropped(), lost: log.lost(), error: log.lost_because() };
-        access_log.as_ref().map(losses).unwrap_or_default()
     }
 
     /// Reloads in a task of its own, so that a signal to stop never waits for it.

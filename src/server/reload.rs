@@ -62,7 +62,10 @@ impl Server {
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
-        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
+        let log = self.open_changed_log(&read.config.process.log).await.map_err(|problem| vec![problem])?;
+        let mut next =
+            in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
+        next.log = log;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }

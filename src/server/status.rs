@@ -108,6 +108,10 @@ impl Control for Server {
         self.threads.list(&filter).await
     }
 
+    async fn reopen_log(&self) -> Result<String, String> {
+        self.reopen().await
+    }
+
     async fn reload(&self, max_move: Option<f64>) -> ReloadVerdict {
         self.reload_file(max_move).await
     }

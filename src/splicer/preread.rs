@@ -71,7 +71,7 @@ impl Picked {
 pub struct Labels {
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut.
+    /// What the ClientHello has in place of a host name, cut.
     pub odd_name: Option<Arc<str>>,
     /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
@@ -200,7 +200,7 @@ impl Preread {
         }
     }
 
-    /// The begin of a PROXY header that is refused, escaped and cut; `None`: the ending is about nothing of the kind.
+    /// The begin of a PROXY header that is refused, cut; `None`: the ending is about nothing of the kind.
     pub fn refused_header(&self, ended: Ended) -> Option<String> {
         let refuses = matches!(
             ended,

@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use super::runtime::RuntimeContext;
 use super::state::ConversationState;
-use crate::access_log::{LogRecord, Message};
+use crate::access_log::{ConnectionLine, LogRecord, LogRules};
 use crate::admission::Permit;
 use crate::clock;
-use crate::config::LogLevel;
 use crate::connection::ClientInfo;
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
@@ -109,9 +108,10 @@ impl Conversation {
         let snapshot = self.context.current.load();
         let context = &self.context;
         self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
-        let log = snapshot.config.process.log;
-        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(LogRecord::Connection(self.state.line(ended, duration_us)));
+        let (id, local, moved) = (self.client_info.id, self.client_info.local, self.state.has_moved());
+        if let Some(sample) = LogRules::of(&snapshot.config.process.log).connection(id, local, ended, moved) {
+            let line = ConnectionLine { sample, ..self.state.line(ended, duration_us) };
+            self.context.write(LogRecord::Connection(line));
         }
     }
 }
@@ -123,8 +123,7 @@ impl Drop for Conversation {
         }
         // Dropped without an ending: its task panicked, or its thread stops.
         if std::thread::panicking() {
-            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
+            tracing::error!("a conversation panicked; its connection was reset, no other was touched");
             self.finish(Ended::Panicked);
         } else {
             self.finish(Ended::Stopped);

@@ -18,6 +18,7 @@ use crate::clock::{self, Micros};
 use crate::http::answer;
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
+use crate::tls::TlsAlert;
 
 /// Longest method of a request that is recognised.
 const METHOD_MAX: usize = 16;
@@ -47,7 +48,11 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
             conversation.context.counters().answers.add(1);
             answer::write_https_expected(&mut reply, head_only, clock::unix_s());
         }
-        None => reply.extend(alert::record(refusal.alert())),
+        None => {
+            let description = refusal.alert();
+            conversation.state.alert().set(Some(TlsAlert { received: false, description }));
+            reply.extend(alert::record(description));
+        }
     }
     if let Some(Ok(())) = until(clock::now() + LINGER, write_all(&mut client, &reply)).await {
         conversation.state.moved(0, reply.len() as u64, clock::now());

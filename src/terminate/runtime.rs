@@ -23,9 +23,8 @@ use super::handshakes::Handshakes;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
 use super::turns::watch_turns;
-use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord, Message};
+use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord};
 use crate::clock::{self, Micros};
-use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, Selection};
 use crate::counters::{ConversationCounters, Padded};
 use crate::outcome::Ended;
@@ -104,9 +103,7 @@ impl RuntimeContext {
     /// Counts and logs a turn of this thread that took too long.
     fn note_stuck(&self, took: Micros) {
         self.counters().stuck.add(1);
-        let message = format!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
-        self.access_log.borrow_mut().push(LogRecord::Message(Message { level: LogLevel::Warn, message }));
-        self.flush();
+        tracing::warn!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
     }
 
     /// Hands the logged records over to the writer.

@@ -19,6 +19,7 @@ use clap::error::ErrorKind;
 use self::markup::Block;
 use super::{Arguments, CommandError, exit_codes};
 use crate::http::Refused;
+use crate::log_field::{InLines, LogField};
 use crate::outcome::Ended;
 
 /// The file with every key of the configuration, printed as it is.
@@ -55,6 +56,9 @@ impl Topic {
     pub(super) fn blocks(&self) -> Vec<Block> {
         let text = self.text.replace("{exit_codes}", &exit_codes::table());
         let text = text.replace("{endings}", &endings()).replace("{refusals}", &refusals());
+        let text = text.replace("{fields_of_every_line}", &log_fields(&[InLines::Every, InLines::Message]));
+        let text = text.replace("{fields_of_connections}", &log_fields(&[InLines::Both, InLines::Connection]));
+        let text = text.replace("{fields_of_requests}", &log_fields(&[InLines::Both, InLines::Request]));
         markup::parse(&text)
     }
 }
@@ -126,6 +130,13 @@ fn endings() -> String {
 /// The rows of a table of all reasons to refuse a request or a response.
 fn refusals() -> String {
     rows(Refused::ALL.iter().map(|refused| [refused.word(), refused.meaning()]))
+}
+
+/// The rows of a table of the fields that these lines of the log have.
+fn log_fields(lines: &[InLines]) -> String {
+    let fields = LogField::ALL.iter().filter(|field| lines.contains(&field.lines()));
+    let row = |field: &LogField| format!("| `{}` | {} | {} |", field.name(), field.form().word(), field.meaning());
+    fields.map(row).collect::<Vec<_>>().join("\n")
 }
 
 fn rows<const N: usize>(rows: impl Iterator<Item = [&'static str; N]>) -> String {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, MetricsPools, Process, keys};
+use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, LogOutput, MetricsPools, Process, keys};
+use crate::log_field::LogFields;
 
 /// Longest timeout: a year, far below the range of the timers.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -118,10 +119,18 @@ fn log(top: &Section<'_>) -> Log {
         ("info", LogLevel::Info),
         ("debug", LogLevel::Debug),
     ]);
+    let chosen = log.values("fields", value::log_field);
+    let fields = chosen.into_iter().fold(LogFields::least(), |fields, word| match LogFields::of_word(word) {
+        Some(named) => fields.and(named),
+        None => fields,
+    });
     Log {
         format: log.read("format", format).unwrap_or(LogFormat::Text),
         connections: log.read("connections", value::boolean).unwrap_or(true),
         level: log.read("level", level).unwrap_or(LogLevel::Info),
+        output: log.read("output", value::log_output).unwrap_or(LogOutput::Stdout),
+        fields: if log.has("fields") { fields } else { LogFields::default() },
+        sample: log.read("sample", value::integer(1..=1_000_000)).unwrap_or(1),
     }
 }
 

@@ -25,7 +25,7 @@ use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
-use self::request_log::RequestLog;
+use self::request_log::{RequestEnd, RequestLog};
 use self::upstreams::{UpstreamConnection, Upstreams};
 use self::web_socket::Closing;
 use super::Routed;
@@ -127,7 +127,7 @@ impl HttpConnection<'_> {
     async fn serve(&mut self) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()), self.logs_requests());
+        let mut log = RequestLog::of(&self.reader.request(self.client.bytes()), self.begin_line());
         match self.forward(&mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&log, failure).await,
@@ -143,6 +143,7 @@ impl HttpConnection<'_> {
         let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
+        log.routed = true;
 
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
@@ -153,12 +154,14 @@ impl HttpConnection<'_> {
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
+        log.note_session(|| cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value)));
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
         let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
+        log.picked = true;
 
         let (upstream, backend, left, remember) = match self.upstreams.take(pick.backend) {
             Some(kept) => {
@@ -293,7 +296,8 @@ impl HttpConnection<'_> {
         mut upstream: UpstreamConnection,
         exchanged: Exchanged,
     ) -> AfterRequest {
-        self.log_request(log, exchanged.status, exchanged.ended);
+        let Exchanged { status, ended, .. } = exchanged;
+        self.log_request(log, RequestEnd { status: Some(status), ended, refused: None, reply: 0 });
         if exchanged.ended != Ended::Done {
             // The backend sees by a reset that the request is cut; the client has its response.
             drop(upstream);

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::clock;
 use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
+use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
@@ -82,6 +83,18 @@ impl<'p> RequestCookie<'p> {
     /// found.
     pub fn left(&self) -> Option<Left> {
         self.store_left.or_else(|| self.verdict?.left())
+    }
+
+    /// Value of the session cookie for the log: the one that counts where the pool learns, else the first of the pool's
+    /// cookie, as the application set it.
+    pub fn session<'v>(&'v self, fields: Fields<'v>) -> Option<&'v [u8]> {
+        let rule = self.rule?;
+        let first = || cookie::find(fields, rule.name().as_bytes()).next().map(|pair| pair.value);
+        let value = self.value.as_deref().or_else(first)?;
+        match rule.mode() {
+            Mode::Prefix => value.splitn(2, |byte| *byte == PREFIX_END).last(),
+            _ => Some(value),
+        }
     }
 
     /// Counts the cookie by its verdict; `counters_index` is that of the thread.
