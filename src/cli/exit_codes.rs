@@ -25,7 +25,8 @@ struct ExitRow {
 }
 
 /// Commands that ask the running process, some of them with `--live` alone.
-const ASKING: &[&str] = &["check", "close", "drain", "explain", "plan", "ready", "reload", "status", "upgrade"];
+const ASKING: &[&str] =
+    &["check", "close", "drain", "explain", "log", "log-reopen", "plan", "ready", "reload", "status", "upgrade"];
 
 const ROWS: [ExitRow; 6] = [
     ExitRow { code: 0, meaning: "done; what was asked for is so", commands: &[] },

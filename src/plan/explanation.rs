@@ -39,7 +39,7 @@ pub struct Explanation {
     pub choice: Option<String>,
     /// True if no key decides: any usable candidate may get the client, in turn or at random.
     pub any: bool,
-    /// Of a living pool without a key: the backend whose turn it is, as long as no other client comes first.
+    /// Of a living pool without a key: the backend that is next in turn, as long as no other client comes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_turn: Option<String>,
     /// Step of the chain that chose the backend, the same word as in the access log.

@@ -150,6 +150,17 @@ fn every_documented_exit_code_is_one_that_the_command_returns() {
     seen.expect(1, "plan", &[&live[..], &["--max-move", "1%", "--socket", socket]].concat());
     seen.expect(1, "plan", &["--max-move", "1%", good, smaller]);
 
+    let logged =
+        format!("[log]\noutput = \"{}\"\n{}{}", at("access.log"), listener("p", ""), pool("p", "", &addresses));
+    let logging = Sessile::start(&logged);
+    let its_socket = logging.admin().to_str().unwrap().to_owned();
+    for (words, command) in [("log reopen", &[][..]), ("log", &["reopen"])] {
+        seen.expect(0, words, &[command, &["--socket", &its_socket]].concat());
+        seen.expect(64, words, &[command, &["--tea"]].concat());
+        seen.expect(69, words, &[command, &["--socket", nowhere]].concat());
+        seen.expect_full_disk(words, &[command, &["--socket", &its_socket]].concat());
+    }
+
     seen.expect(64, "upgrade", &["/bin/false", "--socket", socket]);
     seen.expect(69, "upgrade", &["--socket", nowhere]);
     seen.expect_full_disk("upgrade", &["/bin/false", "--socket", socket]);
