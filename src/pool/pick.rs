@@ -33,9 +33,9 @@ use super::{Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::health::CheckState;
-use crate::sticky::{Facts, Had, Left};
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{EntryKind, TableLookup};
+use crate::sticky::{Facts, Had, Left};
 
 /// Backend of a connection, and why the connection goes there.
 #[derive(Debug, Clone, Copy)]

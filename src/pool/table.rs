@@ -320,7 +320,9 @@ impl PoolTable {
 /// Ids of the former backends of a pool, as the entries of `stick_table` have them: those of the pool before, and those
 /// that it knew as former.
 fn former_ids(pool: &Pool, before: &Pool, stick_table: &StickTable) -> Box<[(BackendId, usize)]> {
-    let Some(old) = before.table.as_ref().filter(|old| old.stick_table.is_same(stick_table)) else { return Box::default() };
+    let Some(old) = before.table.as_ref().filter(|old| old.stick_table.is_same(stick_table)) else {
+        return Box::default();
+    };
     let had = before.backends.iter().enumerate().filter_map(|(index, had)| Some((old.id_map.id(index)?, had.name())));
     let former = old.former.iter().map(|(id, index)| (*id, &*before.former[*index]));
     let index_of = |name: &str| pool.former.iter().position(|former| **former == *name);

@@ -23,7 +23,7 @@ use crate::counters::WorkerCounters;
 use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Lease, Pick, PickScene};
+use crate::pool::{Lease, PickScene};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 

@@ -3,7 +3,7 @@
 use super::stick_table::{CLIENTS, next, remembering, rules, visit, visit_all};
 use super::{check, client, config, mark, pick_for, pin, range};
 use crate::config::{Balance, OnAdd, OnDown, OnFull, OnMarkedDown, OnReturn};
-use crate::outcome::{Ended, PickReason};
+use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::*;
 
 const MINUTE: u64 = 60_000;
@@ -73,7 +73,10 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
             assert_eq!((index_of(&pool, &pick), pick.reason, pick.cause()), (settled, PickReason::Cookie, None));
             if stick_table.is_some() {
                 let pick = visit(&pool, 1, MINUTE);
-                assert_eq!((index_of(&pool, &pick), pick.reason, pick.cause()), (settled, PickReason::StickTable, None));
+                assert_eq!(
+                    (index_of(&pool, &pick), pick.reason, pick.cause()),
+                    (settled, PickReason::StickTable, None)
+                );
             }
         }
         // Another one that he may not have changes nothing.

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::{client, config, mark, pick_for, pin, range};
 use crate::config::{OnAdd, OnDown, OnReturn};
-use crate::outcome::{ClientMove, PickReason};
+use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::*;
-use crate::sticky::{Facts, Left};
 use crate::sticky::table::Secret;
+use crate::sticky::{Facts, Left};
 
 pub(super) const CLIENTS: u32 = 400;
 const MINUTE: u64 = 60_000;
@@ -147,9 +147,7 @@ fn a_move_names_the_backend_that_the_client_had_and_also_one_that_was_removed() 
     let without = next(&remembering(&["b", "c"], rules()), Some(&pool));
     let later = next(&remembering(&["b", "c", "d"], rules()), Some(&without));
     mark(&pool.backends()[0], false);
-    for (pool, cause) in
-        [(&pool, BreakCause::Down), (&without, BreakCause::Removed), (&later, BreakCause::Removed)]
-    {
+    for (pool, cause) in [(&pool, BreakCause::Down), (&without, BreakCause::Removed), (&later, BreakCause::Removed)] {
         for (low, home) in before.iter().enumerate() {
             let pick = pick_for(pool, &client(low as u32), &[], MINUTE).unwrap();
             let wanted = (home == "a").then(|| ClientMove { from: Some("a".into()), cause });

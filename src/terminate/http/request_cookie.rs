@@ -18,6 +18,7 @@ use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
+use crate::sticky::Left;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;

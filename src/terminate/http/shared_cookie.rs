@@ -57,8 +57,7 @@ impl RequestCookie<'_> {
         }
         self.value = Some(value);
         let removed = CookieVerdict::Removed { former: None };
-        self.verdict =
-            Some(found.map_or(removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
+        self.verdict = Some(found.map_or(removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
     }
 
     /// The value that counts of those in the store: the first that a backend has set, else the first. `stays`: the
