@@ -1,7 +1,8 @@
 //! The admin interface: [`Sockets::serve`] shows operators the process and takes their commands, over HTTP.
 //!
-//! Listens on a unix socket and, if configured, on a loopback port. Decides nothing: every reply comes from
-//! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; a
+//! Listens on a unix socket and, if configured, on a port. Decides nothing: every reply comes from
+//! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; the
+//! port serves no peer that the configuration does not allow, and names no client unless the configuration says so; a
 //! reload that has begun is finished even if its client goes away; the memory that requests can make the process hold
 //! is bounded; clients that send half a request keep no other client waiting; a browser gets no reply for a foreign
 //! site.
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -46,16 +48,20 @@ mod bounded;
 pub mod client;
 pub mod moved;
 mod origin;
+mod peers;
 mod routes;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use peers::peers_refused;
 pub use socket::{BindError, MovableFile};
 
 use bounded::{Bounded, Turn};
 use moved::{HeldAddresses, SuccessorStage};
 use origin::HostNames;
+use peers::AllowedPeers;
+use routes::PortRules;
 use socket::SocketFile;
 
 /// The process that the admin interface shows and commands.
@@ -196,11 +202,12 @@ pub struct Sockets {
     http: Option<HttpPort>,
 }
 
-/// The loopback port of the admin interface.
+/// The port of the admin interface.
 #[derive(Debug)]
 pub struct HttpPort {
     listener: TcpListener,
-    names: HostNames,
+    allow: Vec<IpNet>,
+    rules: PortRules,
 }
 
 impl Sockets {
@@ -209,7 +216,7 @@ impl Sockets {
         let bind = |path| socket::bind(path, config.mode, config.group.as_deref());
         let unix = config.socket.as_deref().map(bind).transpose()?;
         let listener = config.http.map(bind_http).transpose()?;
-        let http = listener.map(|listener| HttpPort { listener, names: HostNames(config.names.clone()) });
+        let http = listener.map(|listener| HttpPort::new(listener, config));
         Ok(Self { unix, http })
     }
 
@@ -218,8 +225,7 @@ impl Sockets {
         let unix = copies.unix.filter(|(_, path)| config.socket.as_ref() == Some(path));
         let unix = unix.and_then(|(socket, path)| Some((UnixListener::from(socket), SocketFile::taken_over(&path)?)));
         let http = copies.http.filter(|(_, address)| config.http == Some(*address));
-        let names = || HostNames(config.names.clone());
-        let http = http.map(|(socket, _)| HttpPort { listener: socket.into(), names: names() });
+        let http = http.map(|(socket, _)| HttpPort::new(socket.into(), config));
         let socket = config.socket.clone().filter(|_| unix.is_none());
         let rest = config::Admin { socket, http: config.http.filter(|_| http.is_none()), ..config.clone() };
         let bound = Self::bind(&rest)?;
@@ -263,10 +269,16 @@ impl Sockets {
 }
 
 impl HttpPort {
+    fn new(listener: TcpListener, config: &config::Admin) -> Self {
+        let rules = PortRules { names: HostNames(config.names.clone()), clients: config.clients };
+        Self { listener, allow: config.allow.clone(), rules }
+    }
+
     /// Serves the port until `stop` becomes true; requests that have begun get their reply, also if this is dropped.
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
-        let listener = Bounded::new(tokio::net::TcpListener::from_std(self.listener)?);
-        let app = routes::read_only(control, self.names);
+        let listener = AllowedPeers::new(tokio::net::TcpListener::from_std(self.listener)?, self.allow);
+        let listener = Bounded::new(listener);
+        let app = routes::read_only(control, self.rules);
         let app = app.into_make_service_with_connect_info::<Turn>();
         axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
     }

@@ -1,17 +1,19 @@
 //! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
 //! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
-//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
+//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is
+//! refused; a browser takes every reply for what it is, and runs nothing from elsewhere in it.
 
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::bounded::Turn;
 use super::moved::SuccessorStage;
@@ -21,16 +23,36 @@ use crate::connection::ConnectionFilter;
 use crate::metrics::{self, Exporter, Status, status};
 use crate::pool::AdminState;
 
+/// What is shown in the place of a client's address or key.
+const HIDDEN: &str = "hidden";
+
 /// The highest `limit` of `/connections`.
 const CONNECTIONS_SHOWN_MAX: usize = 100_000;
 
 /// The longest body of a request for a plan, in bytes: about half a million clients.
 const PLAN_MAX: usize = 32 << 20;
 
-/// The paths that only read. `names`: what the port may be called.
-pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router {
-    let guarded = reading().layer(from_fn_with_state(Arc::new(names), under_known_name));
-    guarded.layer(from_fn(in_turn)).with_state(control)
+/// What a browser may do with a reply: run and load what comes from here, and show it in no other page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What holds for the port alone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PortRules {
+    /// What the port may be called.
+    pub(super) names: HostNames,
+    /// Views name clients.
+    pub(super) clients: bool,
+}
+
+/// Views name clients, on this door.
+#[derive(Debug, Clone, Copy)]
+struct NamesClients(bool);
+
+/// The paths that only read, by the rules of the port.
+pub(super) fn read_only<C: Control>(control: Arc<C>, rules: PortRules) -> Router {
+    let guarded = reading().layer(from_fn_with_state(Arc::new(rules.names), under_known_name));
+    guarded.layer(Extension(NamesClients(rules.clients))).layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Every path: those that read and those that change something.
@@ -43,16 +65,20 @@ pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
-    all.layer(from_fn(in_turn)).with_state(control)
+    all.layer(Extension(NamesClients(true))).layer(from_fn(in_turn)).with_state(control)
 }
 
-/// Tells the connection when a request begins and ends, and refuses one of a foreign site.
+/// Tells the connection when a request begins and ends, refuses one of a foreign site, and says what a browser may do with
+/// the reply.
 async fn in_turn(ConnectInfo(turn): ConnectInfo<Turn>, request: Request, next: Next) -> Response {
     turn.begin();
-    let response = match check_origin(request.headers()) {
+    let mut response = match check_origin(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     turn.end();
     response
 }
@@ -126,8 +152,18 @@ async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<sta
     aside(control, |control| Json(control.status().pools)).await
 }
 
-async fn stick_table<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<StickTableView>>, StatusCode> {
-    aside(control, |control| Json(control.stick_tables())).await
+/// The hottest keys are addresses and cookies of clients: without names, only their shares are shown.
+async fn stick_table<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(NamesClients(names)): Extension<NamesClients>,
+) -> Result<Json<Vec<StickTableView>>, StatusCode> {
+    let look = move |control: &C| {
+        let mut views = control.stick_tables();
+        let keys = views.iter_mut().flat_map(|view| &mut view.hottest).map(|hot| &mut hot.key);
+        keys.filter(|_| !names).for_each(|key| HIDDEN.clone_into(key));
+        Json(views)
+    };
+    aside(control, look).await
 }
 
 /// `null` without one.
@@ -161,11 +197,26 @@ struct Connections<T> {
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
+    Extension(NamesClients(names)): Extension<NamesClients>,
     Query(mut filter): Query<ConnectionFilter>,
-) -> Json<Connections<C::Connection>> {
+) -> Response {
     filter.limit = filter.limit.min(CONNECTIONS_SHOWN_MAX);
     let (open, connections) = control.connections(filter).await;
-    Json(Connections { open, shown: connections.len(), connections })
+    let shown = connections.len();
+    if names {
+        return Json(Connections { open, shown, connections }).into_response();
+    }
+    let connections: Vec<_> = connections.iter().map(without_client).collect();
+    Json(Connections { open, shown, connections }).into_response()
+}
+
+/// A connection as JSON, without the address of its client.
+fn without_client(connection: &impl Serialize) -> Value {
+    let mut view = serde_json::to_value(connection).unwrap_or_default();
+    if let Some(client) = view.get_mut("client") {
+        *client = HIDDEN.into();
+    }
+    view
 }
 
 #[derive(Deserialize)]

@@ -26,8 +26,15 @@ struct Fake {
 #[derive(Serialize)]
 struct Open {
     id: u64,
+    client: &'static str,
     pool: Option<&'static str>,
     backend: Option<&'static str>,
+}
+
+impl Open {
+    fn of_pool(id: u64, pool: Option<&'static str>) -> Self {
+        Self { id, client: "10.0.0.1:4711", pool, backend: None }
+    }
 }
 
 impl Control for Fake {
@@ -53,10 +60,12 @@ impl Control for Fake {
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
-        let open =
-            |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
+        let open = |id: u64| Open {
+            backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }),
+            ..Open::of_pool(id, Some("web"))
+        };
         let mut all: Vec<_> = (0..3_000).map(open).collect();
-        all.push(Open { id: 3_000, pool: None, backend: None });
+        all.push(Open::of_pool(3_000, None));
         let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
         all.retain(|open| wanted(&filter.pool, open.pool) && wanted(&filter.backend, open.backend));
         (all.len(), all.into_iter().take(filter.limit).collect())
@@ -106,7 +115,12 @@ struct TestAdmin {
 }
 
 impl TestAdmin {
+    /// An interface with a port that names clients.
     fn start() -> Self {
+        Self::with(true)
+    }
+
+    fn with(clients: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let config = config::Admin {
@@ -114,6 +128,8 @@ impl TestAdmin {
             mode: 0o660,
             group: None,
             http: Some("127.0.0.1:0".parse().unwrap()),
+            allow: vec![],
+            clients,
             names: vec![ServerName::parse("metrics.test").unwrap()],
         };
         let mut sockets = Sockets::bind(&config).unwrap();
@@ -307,6 +323,45 @@ fn the_port_serves_no_foreign_site() {
 }
 
 #[test]
+fn every_reply_tells_a_browser_what_it_is_and_that_nothing_from_elsewhere_runs_in_it() {
+    let served = TestAdmin::start();
+    for (method, path, fields, code) in [
+        ("GET", "/metrics", "Host: localhost", 200),
+        ("GET", "/nothing", "Host: localhost", 404),
+        ("POST", "/status", "Host: localhost", 405),
+        ("GET", "/connections?limit=x", "Host: localhost", 400),
+        ("GET", "/status", "Host: localhost\r\nSec-Fetch-Site: cross-site", 403),
+        ("GET", "/status", "Host: attacker.test", 421),
+    ] {
+        let mut stream = TcpStream::connect(served.http).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let head = reply.split_once("\r\n\r\n").unwrap().0.to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {code} ")), "{path}: {head}");
+        assert!(head.contains("\r\nx-content-type-options: nosniff"), "{path}: {head}");
+        let policy = "\r\ncontent-security-policy: default-src 'none'; script-src 'self'; ";
+        assert!(head.contains(policy) && head.contains("frame-ancestors 'none'"), "{path}: {head}");
+    }
+}
+
+#[test]
+fn the_port_names_clients_only_where_the_configuration_says_so() {
+    for (clients, key, address) in [(false, "hidden", "hidden"), (true, "10.0.0.1", "10.0.0.1:4711")] {
+        let served = TestAdmin::with(clients);
+        let view = |path: &str| serde_json::from_str::<Value>(&served.over_http("GET", path).1).unwrap();
+        let hottest = view("/stick-table")[0]["hottest"][0].clone();
+        assert_eq!((&hottest["key"], &hottest["share"], &hottest["backend"]), (&key.into(), &0.5.into(), &"a".into()));
+        let connections = view("/connections?limit=2");
+        assert_eq!((&connections["open"], &connections["shown"]), (&3_001.into(), &2.into()));
+        let first = &connections["connections"][0];
+        assert_eq!((&first["client"], &first["id"], &first["pool"]), (&address.into(), &0.into(), &"web".into()));
+        assert_eq!(served.json("/connections?limit=1")["connections"][0]["client"], "10.0.0.1:4711", "the socket does");
+        assert_eq!(served.json("/stick-table")[0]["hottest"][0]["key"], "10.0.0.1");
+    }
+}
+
+#[test]
 fn half_sent_requests_stop_neither_door() {
     let served = TestAdmin::start();
     let half = |stream: &mut dyn Write| drop(stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"));
@@ -330,11 +385,16 @@ fn half_sent_requests_stop_neither_door() {
     drop(bodies);
 }
 
+/// An interface without a door.
+fn nothing() -> config::Admin {
+    config::Admin { socket: None, mode: 0o660, group: None, http: None, allow: vec![], clients: false, names: vec![] }
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let config = config::Admin { socket: None, mode: 0o660, group: None, http: Some(address), names: vec![] };
+    let config = config::Admin { http: Some(address), ..nothing() };
     let error = Sockets::bind(&config).unwrap_err().to_string();
     assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
 }
@@ -343,7 +403,7 @@ fn a_port_that_is_taken_is_named() {
 async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
-    let config = config::Admin { socket: Some(socket.clone()), mode: 0o660, group: None, http: None, names: vec![] };
+    let config = config::Admin { socket: Some(socket.clone()), ..nothing() };
     let sockets = Sockets::bind(&config).unwrap();
     let (_stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(sockets.serve(Arc::new(Fake::default()), stopped));

@@ -39,7 +39,8 @@ pub static TOP: TableKeys = TableKeys {
     ],
 };
 /// Keys of the admin interface.
-pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "names"] };
+pub static ADMIN: TableKeys =
+    TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "allow", "clients", "names"] };
 /// Keys of the log on standard output and standard error.
 pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
 /// Keys of `/metrics`.

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::server_name::ServerName;
 
 mod check;
@@ -137,8 +139,12 @@ pub struct Admin {
     pub mode: u32,
     /// Group of the socket file, by name or number; `None`: the group of the process.
     pub group: Option<String>,
-    /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
+    /// Address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
+    /// Networks of the peers that this address serves; empty: every peer of a loopback address.
+    pub allow: Vec<IpNet>,
+    /// The views on this address name clients.
+    pub clients: bool,
     /// Names in Host under which that port serves, beside addresses and `localhost`.
     pub names: Vec<ServerName>,
 }

@@ -100,11 +100,22 @@ fn admin(top: &Section<'_>) -> Admin {
     if socket.is_none() {
         admin.idle_keys(&["mode", "group"], "with socket = \"off\"");
     }
+    let http = admin.read("http", value::unless("off", value::tcp_address)).unwrap_or(None);
+    let allow = admin.values("allow", value::network);
+    if let Some(address) = http.filter(|address| !address.ip().is_loopback() && admin.count("allow") == 0) {
+        let why = "is no loopback address, and allow names no network that may read it";
+        admin.error("http", Bad::new(format!("http \"{address}\" {why}")).hint("allow = [\"10.0.0.0/8\"]"));
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        admin.warn("allow", Bad::new("allow has every address: any host may read metrics and views"));
+    }
     Admin {
         socket,
         mode: admin.read("mode", value::mode).unwrap_or(0o660),
         group: admin.read("group", value::group),
-        http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
+        http,
+        allow,
+        clients: admin.read("clients", value::boolean).unwrap_or(false),
         names: admin.values("names", value::server_name),
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Effect {
 }
 
 /// Keys that only a start reads, by table; all others take effect with a reload.
-pub(super) const NEXT_START: [(&str, &str); 10] = [
+pub(super) const NEXT_START: [(&str, &str); 12] = [
     ("", "workers"),
     ("", "cpu_affinity"),
     ("", "busy_poll"),
@@ -34,6 +34,8 @@ pub(super) const NEXT_START: [(&str, &str); 10] = [
     ("admin", "mode"),
     ("admin", "group"),
     ("admin", "http"),
+    ("admin", "allow"),
+    ("admin", "clients"),
     ("admin", "names"),
     ("log", "level"),
 ];

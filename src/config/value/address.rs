@@ -46,13 +46,9 @@ pub(in crate::config) fn local_ip(value: &DeValue<'_>) -> ValueResult<IpAddr> {
     Ok(address)
 }
 
-/// Reads a loopback address with a port.
-pub(in crate::config) fn loopback(value: &DeValue<'_>) -> ValueResult<SocketAddr> {
-    let address = socket_address(text(value)?).ok_or_else(|| Bad::new("is not an address with a port"))?;
-    if !address.ip().is_loopback() {
-        return Err(Bad::new("is not a loopback address").hint(format!("\"127.0.0.1:{}\"", address.port())));
-    }
-    Ok(address)
+/// Reads an IP address with a port.
+pub(in crate::config) fn tcp_address(value: &DeValue<'_>) -> ValueResult<SocketAddr> {
+    socket_address(text(value)?).ok_or_else(|| Bad::new("is not an address with a port"))
 }
 
 /// Reads what a listener binds: `IP:PORT`, `unix:/PATH`, `systemd:NAME`, or a value that may stand for two addresses.

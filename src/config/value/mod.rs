@@ -20,7 +20,7 @@ use toml::de::DeValue;
 use super::problem::Bad;
 
 pub(in crate::config) use self::address::{
-    Resolve, address, bind, host_and_port, local_ip, loopback, network, unix_path,
+    Resolve, address, bind, host_and_port, local_ip, network, tcp_address, unix_path,
 };
 pub(in crate::config) use self::file::{file, group, mode, pin};
 pub(in crate::config) use self::http::{host, path, status};
