@@ -72,6 +72,8 @@ pub struct Listener {
     pub silent: Option<usize>,
     /// True if a route or a pool cannot decide without the ClientHello.
     pub needs_hello: bool,
+    /// True if requests can come to it: a pool that it names has `http = true`.
+    pub serves_http: bool,
     /// Time from accept until the ClientHello must be read, in milliseconds.
     pub hello_ms: u32,
     /// Kinds of PROXY TLVs that are part of a pool's key, sorted.
@@ -252,9 +254,12 @@ impl Listener {
         let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
         let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
         let reads_tls = listener.tls != config::Tls::Off;
+        let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
+        let mut reached = named.clone().map(index).chain(not_tls).chain(silent);
         Self {
-            not_tls: fallback(&listener.not_tls),
-            silent: fallback(&listener.silent),
+            not_tls,
+            silent,
+            serves_http: reached.any(|pool| pools[pool].config().http),
             needs_hello: reads_tls
                 && (routes.needs_hello()
                     || listener.terminates()

@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn a_person_sees_what_is_wrong() {
         let ended = [("done", 5), ("no_route", 2), ("backend_reset", 1)].map(|(word, n)| (word.to_owned(), n)).into();
-        let totals = ListenerTotals { accepted: 8, ended };
+        let totals = ListenerTotals { accepted: 8, ended, ..Default::default() };
         let listener = ListenerStatus {
             name: "front".into(),
             bind: vec!["0.0.0.0:443".into()],

@@ -7,8 +7,10 @@
 pub mod backend;
 mod candidates;
 mod concurrent;
+mod counted;
 pub mod drain;
 pub mod explain;
+mod figures;
 pub mod health;
 mod lease;
 mod load;
@@ -41,7 +43,6 @@ use self::backend::{PoolShared, lock};
 use self::health::{CheckState, EjectionPeer};
 use self::ready::ReadyBackends;
 use crate::config::{self, KeyPart};
-use crate::outcome::BreakCause;
 use crate::placement::{Member, Placement};
 use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
@@ -183,16 +184,6 @@ impl Pool {
     /// Leases held now on all backends, removed ones included.
     pub fn leases(&self) -> u64 {
         self.shared.leases.0.load(Relaxed)
-    }
-
-    /// Number of known clients that got another backend for this cause.
-    pub fn breaks(&self, cause: BreakCause) -> u64 {
-        self.shared.breaks[cause as usize].load(Relaxed)
-    }
-
-    /// Counts one known client that got another backend for this cause.
-    pub fn count_break(&self, cause: BreakCause) {
-        self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
     }
 
     /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie, which were dropped.

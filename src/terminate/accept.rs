@@ -48,8 +48,11 @@ pub async fn accept(
         }
     };
     let facts = tls::TlsFacts::of(connection);
+    let resumed = u64::from(facts.is_some_and(|facts| facts.resumed));
     context.counters().handshakes.add(1);
-    context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    context.counters().resumed.add(resumed);
+    conversation.listener_counters().handshakes.add(1);
+    conversation.listener_counters().resumed.add(resumed);
     let tls = facts.map(|facts| Box::new(tls_line(facts, identity.as_ref())));
     conversation.state.enter(ConversationStage::Secured { tls });
     let secured = Secured::by_handshake(facts, identity.as_ref());

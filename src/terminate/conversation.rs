@@ -15,6 +15,7 @@ use crate::admission::Permit;
 use crate::clock;
 use crate::config::LogLevel;
 use crate::connection::ClientInfo;
+use crate::counters::ListenerCounters;
 use crate::outcome::Ended;
 use crate::snapshot::Listener;
 
@@ -66,6 +67,11 @@ impl Conversation {
         &self.permit.listener().name
     }
 
+    /// Counters of this thread for the listener.
+    pub fn listener_counters(&self) -> &ListenerCounters {
+        &self.permit.listener().counters[self.context.counters_index].0
+    }
+
     /// The listener with the rules that judge the connection: those in force if they would have read of the client what
     /// was read, else those by which it was read. A listener that a reload removed keeps its last rules for the
     /// connections that it accepted. `None` after [`Self::forget_rules`], if the listener is gone.
@@ -102,7 +108,7 @@ impl Conversation {
         conversations.set(conversations.value().saturating_sub(1));
         let counters_index = self.context.counters_index;
         let duration_us = clock::now().saturating_sub(self.client_info.accepted);
-        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
+        self.listener_counters().ended[ended as usize].add(1);
         if let Some(backend) = self.state.connected_backend() {
             backend.counters(counters_index).duration.record_us(duration_us);
         }

@@ -103,6 +103,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
 }
 
 /// Route of a connection or of a request, with the rules that gave it.
+#[derive(Clone)]
 struct Routed {
     listener: Rc<JudgingListener>,
     target: RouteTarget,

@@ -15,9 +15,8 @@ use super::stream::Stream;
 use crate::admission::HeldBytes;
 use crate::alert::{self, TlsRefusal};
 use crate::clock::{self, Micros};
-use crate::http::answer;
+use crate::http::answer::{self, StatusCode};
 use crate::outcome::Ended;
-use crate::snapshot::Listener;
 
 /// Longest method of a request that is recognised.
 const METHOD_MAX: usize = 16;
@@ -28,7 +27,7 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
     let mut client = Stream::plain(socket);
     conversation.state.moved(preread.len() as u64, 0, clock::now());
     let listener = conversation.listener().filter(|_| refusal == TlsRefusal::NotTls);
-    let http = match listener.filter(|listener| serves_http(listener)) {
+    let http = match listener.filter(|listener| listener.serves_http) {
         Some(listener) => {
             let hello_until = conversation.client_info.accepted + Micros::from(listener.hello_ms) * 1_000;
             drop(listener);
@@ -45,6 +44,7 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
     match http {
         Some(head_only) => {
             conversation.context.counters().answers.add(1);
+            conversation.listener_counters().requests.count(StatusCode::BadRequest.code());
             answer::write_https_expected(&mut reply, head_only, clock::unix_s());
         }
         None => reply.extend(alert::record(refusal.alert())),
@@ -54,13 +54,6 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
     }
     client.linger().await;
     refusal.ended()
-}
-
-/// True if a pool behind the listener serves HTTP.
-fn serves_http(listener: &Listener) -> bool {
-    let config = &listener.config;
-    let mut names = config.routes.iter().map(|route| &route.pool).chain(&config.pool);
-    names.any(|name| listener.pools.iter().any(|pool| pool.name() == name && pool.config().http))
 }
 
 /// Reads until the bytes begin like a request, or cannot any more. `Some(true)`: a HEAD request; `None`: not a request.

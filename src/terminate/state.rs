@@ -78,6 +78,8 @@ pub struct ConversationState {
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
+    /// Of the response to the last request that was sent.
+    first_byte: Cell<Option<Micros>>,
     cancelled: Cell<Option<Ended>>,
     /// The alert by which TLS failed last, with the client or with a backend.
     alert: AlertNote,
@@ -96,6 +98,7 @@ impl ConversationState {
             last_active: Cell::new(clock::now()),
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
+            first_byte: Cell::new(None),
             cancelled: Cell::new(None),
             alert: AlertNote::default(),
             waker: RefCell::default(),
@@ -119,11 +122,8 @@ impl ConversationState {
                 facts.connect_us = Some(connect_us);
             }
             ConversationStage::Placed(placed) => facts.place(placed),
-            ConversationStage::Head
-            | ConversationStage::Wait
-            | ConversationStage::Exchange
-            | ConversationStage::Kept
-            | ConversationStage::Relay => {}
+            ConversationStage::Exchange => self.first_byte.set(None),
+            ConversationStage::Head | ConversationStage::Wait | ConversationStage::Kept | ConversationStage::Relay => {}
         }
     }
 
@@ -169,6 +169,16 @@ impl ConversationState {
     /// The move of the client that the last request brought; `None`: it brought none.
     pub fn client_move(&self) -> Option<ClientMove> {
         self.facts.borrow().moved.clone()
+    }
+
+    /// Notes the first byte of a response.
+    pub fn note_first_byte(&self, now: Micros) {
+        self.first_byte.set(Some(now));
+    }
+
+    /// When the first byte came of the response to the last request that was sent; `None`: none has come.
+    pub fn first_byte(&self) -> Option<Micros> {
+        self.first_byte.get()
     }
 
     /// Name of the pool; `None` before the first route.

@@ -116,6 +116,11 @@ impl ServerCertificate {
         of_time.chain(self.remarks.iter().map(|remark| format!(": {remark}"))).collect()
     }
 
+    /// The last second in which the certificate and its issuers are all valid, in seconds since 1970.
+    pub(super) fn end_s(&self) -> i64 {
+        self.issuers_valid_s.iter().fold(self.not_after_s, |end, (_, issuer)| end.min(*issuer))
+    }
+
     /// One line for operators: the names, the last day and the days left.
     pub(super) fn summary(&self, now_s: u64) -> String {
         let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();

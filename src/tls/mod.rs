@@ -20,7 +20,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -131,6 +131,21 @@ impl Termination {
     /// The certificates of all listeners.
     pub fn certificates(&self) -> &[Arc<ServerCertificate>] {
         &self.certificates
+    }
+
+    /// When the first certificate of each name ends, or one of its issuers, in seconds since 1970. A certificate without
+    /// names has the empty name.
+    pub fn ends(&self) -> BTreeMap<String, i64> {
+        let mut ends = BTreeMap::new();
+        for certificate in &self.certificates {
+            let own: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
+            let names = if own.is_empty() { vec![String::new()] } else { own };
+            for name in names {
+                let end = ends.entry(name).or_insert(i64::MAX);
+                *end = certificate.end_s().min(*end);
+            }
+        }
+        ends
     }
 
     /// One line for each file with other content than in `previous`.

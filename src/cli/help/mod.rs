@@ -19,6 +19,7 @@ use clap::error::ErrorKind;
 use self::markup::Block;
 use super::{Arguments, CommandError};
 use crate::http::Refused;
+use crate::metrics::{self, MetricFamily};
 use crate::outcome::Ended;
 
 /// The file with every key of the configuration, printed as it is.
@@ -53,9 +54,14 @@ impl Topic {
 
     /// The page, with the lists that the code knows.
     pub(super) fn blocks(&self) -> Vec<Block> {
+        markup::parse(&self.whole())
+    }
+
+    /// The text of the page, with the lists that the code knows.
+    fn whole(&self) -> String {
         let text = self.text.replace("{exit_codes}", EXIT_CODES);
         let text = text.replace("{endings}", &endings()).replace("{refusals}", &refusals());
-        markup::parse(&text)
+        if text.contains("{metrics:") { with_metrics(text) } else { text }
     }
 }
 
@@ -114,6 +120,17 @@ fn endings() -> String {
 /// The rows of a table of all reasons to refuse a request or a response.
 fn refusals() -> String {
     rows(Refused::ALL.iter().map(|refused| [refused.word(), refused.meaning()]))
+}
+
+/// Puts the families of metrics into a text, part by part.
+fn with_metrics(text: String) -> String {
+    metrics::catalog().into_iter().fold(text, |text, (part, families)| {
+        let items = families.iter().map(|MetricFamily { name, kind, labels, help }| {
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            format!("- `{name}{labels}`, {kind}: {help}")
+        });
+        text.replace(&format!("{{metrics:{part}}}"), &items.collect::<Vec<_>>().join("\n"))
+    })
 }
 
 fn rows<const N: usize>(rows: impl Iterator<Item = [&'static str; N]>) -> String {

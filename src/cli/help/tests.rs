@@ -54,7 +54,7 @@ fn pages_are_plain_and_80_columns_wide() {
         assert!(text.is_ascii(), "{}: {:?}", topic.name, text.lines().find(|line| !line.is_ascii()));
         let long: Vec<_> = text.lines().filter(|line| line.len() > WIDTH).collect();
         assert!(long.is_empty(), "{}\n{}", topic.name, long.join("\n"));
-        for list in ["{endings}", "{refusals}", "{exit_codes}"] {
+        for list in ["{endings}", "{refusals}", "{exit_codes}", "{metrics:"] {
             assert!(!text.contains(list), "{}: {list}", topic.name);
         }
     }
@@ -139,20 +139,24 @@ fn the_reference_is_printed_as_a_file_to_use() {
 /// The topics list what the code has, and nothing else.
 #[test]
 fn the_topics_have_every_metric_field_ending_and_key() {
-    let metrics = ["mod", "page", "pools", "process", "rows", "status", "threads"].map(|file| {
+    let metrics = ["mod", "page", "pools", "process", "requests", "rows", "status", "threads"].map(|file| {
         let path = format!("{}/src/metrics/{file}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
     });
     let names = |text: &str, quote: char| -> BTreeSet<String> {
         let parts = text.split(quote).map(|part| part.split('{').next().unwrap_or_default());
-        let names = parts.filter(|part| part.starts_with("sessile_") && part.len() > "sessile_".len());
+        let is_ours = |part: &&str| {
+            ["sessile_", "process_"].iter().any(|start| part.len() > start.len() && part.starts_with(start))
+        };
+        let names = parts.filter(is_ours);
         let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         names.filter(is_name).map(str::to_owned).collect()
     };
     let topic = |name: &str| TOPICS.iter().find(|topic| topic.name == name).unwrap().text;
+    let page = TOPICS.iter().find(|topic| topic.name == "metrics").unwrap().whole();
     assert_eq!(
-        names(topic("metrics"), '`'),
+        names(&page, '`'),
         names(&metrics.concat(), '"').into_iter().filter(|name| !name.ends_with('_')).collect()
     );
 
@@ -168,6 +172,28 @@ fn the_topics_have_every_metric_field_ending_and_key() {
     for ended in Ended::ALL {
         assert!(page.lines().any(|line| line.starts_with(&format!("{} ", ended.word()))), "{}", ended.word());
     }
+}
+
+/// Labels in braces behind the name of a metric are those that it has.
+#[test]
+fn metrics_of_the_manual_have_the_labels_of_the_page() {
+    let catalog = metrics::catalog();
+    let labels: std::collections::BTreeMap<_, _> =
+        catalog.values().flatten().map(|family| (&*family.name, family.labels.join(","))).collect();
+    let is_metric = |span: &str| {
+        let is_part = |c: char| c.is_ascii_lowercase() || "_{,}".contains(c);
+        span.starts_with("sessile_") && span.chars().all(is_part)
+    };
+    let mut seen = 0;
+    for (text, source) in TOPICS.iter().map(|topic| (topic.name, topic.text)).chain([("README", README)]) {
+        for span in source.split('`').filter(|span| is_metric(span)) {
+            let (name, rest) = span.split_once('{').unwrap_or((span, ""));
+            let known = labels.get(name).unwrap_or_else(|| panic!("{text}: {name} is no metric"));
+            assert!(rest.is_empty() || rest.strip_suffix('}') == Some(&**known), "{text}: {span} has {known}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]

@@ -221,6 +221,11 @@ impl StickTable {
         self.entries.buckets.bytes()
     }
 
+    /// The most entries that fit.
+    pub fn entries_max(&self) -> u64 {
+        self.bytes() / buckets::ENTRY_BYTES
+    }
+
     /// Whether both share their entries, under whatever terms.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.entries, &other.entries)

@@ -145,6 +145,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         self.forget_head(up, down);
         if before != (up.moved, down.moved, up.done, down.any) {
             *last_active = clock::now();
+            if down.any && !before.3 {
+                self.conversation.state.note_first_byte(*last_active);
+            }
             self.count(up.moved - before.0, down.moved - before.1, *last_active);
         }
         let complete = match (response, request) {

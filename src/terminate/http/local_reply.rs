@@ -83,7 +83,9 @@ impl RequestFailure {
 impl HttpConnection<'_> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
-        self.log_refused(log, failure.reply.map_or(0, StatusCode::code), failure.ended, failure.refused);
+        let status = failure.reply.map_or(0, StatusCode::code);
+        self.count_local_reply(log, status);
+        self.log_refused(log, status, failure.ended, failure.refused);
         if let Some(status) = failure.reply {
             let silence = if log.has_body { LINGER_INSIDE } else { LINGER };
             self.write_reply(status, log.meta.method == Method::Head, silence).await;
@@ -94,7 +96,9 @@ impl HttpConnection<'_> {
     /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
-        self.log_refused(&RequestLog::of_unread(self.logs_requests()), status.code(), ended, refused);
+        let log = RequestLog::of_unread(self.logs_requests());
+        self.count_local_reply(&log, status.code());
+        self.log_refused(&log, status.code(), ended, refused);
         self.write_reply(status, false, LINGER).await;
         ended
     }

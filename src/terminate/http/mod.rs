@@ -12,6 +12,7 @@ mod exchange;
 mod head;
 mod local_reply;
 mod request_cookie;
+mod request_count;
 mod request_log;
 mod shared_cookie;
 #[cfg(test)]
@@ -73,6 +74,7 @@ pub async fn serve_requests(
         tls: routed.target.tls,
         certificate_rule: certificate_rule.cloned(),
         count: 0,
+        head_began: 0,
         idle_since: clock::now(),
     };
     let ended = loop {
@@ -111,6 +113,8 @@ struct HttpConnection<'a> {
     certificate_rule: Option<ClientCertificate>,
     /// Requests so far, the current one included.
     count: u64,
+    /// When the first byte of the current request's head was there.
+    head_began: Micros,
     idle_since: Micros,
 }
 
@@ -141,6 +145,7 @@ impl HttpConnection<'_> {
         let request = self.reader.request(self.client.bytes());
 
         let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
+        log.counted_at = Some(routed.clone());
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
 
@@ -293,6 +298,7 @@ impl HttpConnection<'_> {
         mut upstream: UpstreamConnection,
         exchanged: Exchanged,
     ) -> AfterRequest {
+        self.count_response(log, &upstream, &exchanged);
         self.log_request(log, exchanged.status, exchanged.ended);
         if exchanged.ended != Ended::Done {
             // The backend sees by a reset that the request is cut; the client has its response.

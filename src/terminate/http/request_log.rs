@@ -14,6 +14,7 @@ use crate::http::target::Target;
 use crate::http::upgrade::RequestMeta;
 use crate::http::{Method, Refused, Version};
 use crate::outcome::Ended;
+use crate::terminate::Routed;
 
 /// Longest path in the log, in bytes. The query behind `?` is never logged.
 const PATH_MAX: usize = 256;
@@ -30,6 +31,8 @@ pub(super) struct RequestLog {
     pub cookie: Option<&'static str>,
     /// The request uses a connection that was kept.
     pub reused: bool,
+    /// Where the request belongs and is counted; `None` before that is known.
+    pub counted_at: Option<Routed>,
 }
 
 /// The beginning of a request.
@@ -71,6 +74,7 @@ impl RequestLog {
             has_body: !request.framing.is_empty(),
             cookie: None,
             reused: false,
+            counted_at: None,
         }
     }
 
@@ -78,7 +82,7 @@ impl RequestLog {
     pub fn of_unread(logs: bool) -> Self {
         let meta = RequestMeta { method: Method::Other, version: Version::Http11, persists: false, upgrade: None };
         let begin = logs.then(|| RequestBegin { began: clock::now(), head: None });
-        Self { begin, meta, has_body: false, cookie: None, reused: false }
+        Self { begin, meta, has_body: false, cookie: None, reused: false, counted_at: None }
     }
 }
 

@@ -256,7 +256,7 @@ fn descriptors_are_few() {
         let cases = || vec![case("descriptors-run-out", "pool = \"app\"", flood).times(60)];
         let config = with_listeners(&pool("app", "", &[app.address]), &cases());
         let sessile = Sessile::start_in_shell(&[], &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), &config);
-        assert_eq!(sessile.metric("sessile_descriptors_max"), f64::from(limit));
+        assert_eq!(sessile.metric("process_max_fds"), f64::from(limit));
         play(&sessile, cases());
     }
 }

@@ -175,6 +175,15 @@ impl Sessile {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// The sum of all series of a family that have these labels, each as `pool="p"`.
+    pub fn sum(&self, family: &str, labels: &[&str]) -> f64 {
+        let page = self.metrics();
+        let series = page.lines().filter_map(|line| line.strip_prefix(family)?.strip_prefix('{')?.rsplit_once("} "));
+        let has = |own: &str, label: &&str| format!(",{own},").contains(&format!(",{label},"));
+        let wanted = series.filter(|(own, _)| labels.iter().all(|label| has(own, label)));
+        wanted.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+    }
+
     /// Writes the file anew, in place.
     pub fn rewrite(&self, config: &str) {
         write_config(self.dir.path(), config);

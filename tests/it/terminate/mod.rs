@@ -7,6 +7,7 @@ mod breaks;
 mod check_agrees;
 pub mod client;
 mod cookie;
+mod counts;
 mod early;
 mod field_reports;
 mod framing;

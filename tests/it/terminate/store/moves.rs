@@ -37,8 +37,8 @@ fn move_once(redis: &Redis, instances: &[Sessile; 2], [one, other]: [&mut Visito
         one.finds(&moved);
     }
     // Each instance counts the users that it knew at another backend.
-    let series = format!("sessile_sticky_breaks_total{{pool=\"p\",cause=\"{cause}\"}}");
-    let breaks = instances.each_ref().map(|instance| instance.metric(&series));
+    let labels = ["pool=\"p\"", "from=\"b0\"", &format!("cause=\"{cause}\"")];
+    let breaks = instances.each_ref().map(|instance| instance.sum("sessile_sticky_breaks_total", &labels));
     assert_eq!(breaks, [left.len() as f64; 2]);
     // No other user has moved.
     let stay: Vec<_> = users.iter().filter(|user| user.home != "b0").cloned().collect();
