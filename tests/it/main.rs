@@ -20,6 +20,7 @@ mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
 mod manual; // manual pages and completions, read by the programs they are for
+mod monitoring; // /metrics, the dashboard and the alert rules before a real Prometheus
 mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
