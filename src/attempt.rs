@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::fault::ConnectFailure;
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Backend, Lease, Pool, Remember};
 use crate::sticky::Facts;
 
@@ -157,15 +157,22 @@ impl AttemptTarget<'_> {
         let counters = self.lease.counters(self.counters_index);
         counters.connections.add(1);
         counters.connect_time.record_us(connect_us);
+        self.lease.pool_counters(self.counters_index).connect_time.record_us(connect_us);
         self.pool.connect_succeeded(self.lease.backend());
     }
 }
 
 /// Applies to the pool that a client is served by `backend` from now on: the stick table gets its entry, and a client
 /// that was known at another backend is counted by cause.
-pub fn settle(pool: &Pool, backend: &Arc<Backend>, broke: Option<BreakCause>, remember: Option<Remember>, now_ms: u64) {
-    if let Some(cause) = broke {
-        pool.count_break(cause);
+pub fn settle(
+    pool: &Pool,
+    backend: &Arc<Backend>,
+    moved: Option<&ClientMove>,
+    remember: Option<Remember>,
+    now_ms: u64,
+) {
+    if let Some(moved) = moved {
+        pool.count_break(moved);
     }
     if let Some((table, remember)) = pool.table().zip(remember) {
         table.settle(remember, backend, now_ms);

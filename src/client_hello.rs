@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::alert::TlsRefusal;
 pub use crate::progress::Progress;
-use crate::remote_text::shown_bytes;
+use crate::remote_text::text_of;
 use crate::server_name::ServerName;
 
 /// The longest hello that can be read: the whole handshake message with its 4-byte header, without record headers.
@@ -41,7 +41,7 @@ const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 pub struct ClientHello {
     /// The host name asked for; with ECH the outer one. `None` without the extension, or when it holds no host name.
     pub server_name: Option<ServerName>,
-    /// What the extension holds instead of a host name, for logs: printable ASCII, cut to a bounded length. RFC 6066 §3
+    /// What the extension holds instead of a host name, as text, cut to a bounded length. RFC 6066 §3
     /// forbids an address, `HOST:PORT` and the like, but real clients send them and mean "no name".
     pub odd_name: Option<Arc<str>>,
     /// The protocols offered, in the client's order: a raw, checked ProtocolNameList body (length byte, name)*.
@@ -252,7 +252,7 @@ fn host_name(name: &[u8]) -> SentName {
     let text = std::str::from_utf8(name).ok().map(|name| name.strip_suffix('.').unwrap_or(name));
     match text.and_then(ServerName::parse) {
         Some(host) => (Some(host), None),
-        None => (None, Some(shown_bytes(name, SHOWN_MAX).into())),
+        None => (None, Some(text_of(name, SHOWN_MAX).into())),
     }
 }
 

@@ -36,7 +36,7 @@ impl Counter {
 }
 
 /// Upper bounds of the histogram buckets, in microseconds; the last bucket has no bound.
-pub const BUCKETS_US: [u64; 15] = [
+pub const BUCKETS_US: [u64; 18] = [
     100,
     250,
     500,
@@ -50,7 +50,10 @@ pub const BUCKETS_US: [u64; 15] = [
     250_000,
     500_000,
     1_000_000,
+    2_500_000,
+    5_000_000,
     10_000_000,
+    60_000_000,
     3_600_000_000,
 ];
 
@@ -110,6 +113,44 @@ pub struct BackendCounters {
     pub duration: Histogram,
 }
 
+/// What one thread counts for one pool.
+#[derive(Debug, Default)]
+pub struct PoolCounters {
+    /// Time of each connect that succeeded.
+    pub connect_time: Histogram,
+    /// Requests that got the response of a backend, by class.
+    pub responses: StatusCounters,
+    /// Requests that sessile replied to itself, or that got no response, by class.
+    pub local_replies: StatusCounters,
+    /// Requests that were sent over a backend connection of an earlier request.
+    pub reused: Counter,
+    /// Time of each request with a whole response, from the first byte of its head to the last byte of the response.
+    pub duration: Histogram,
+    /// The part of that time until the first byte of the response came from the backend.
+    pub first_byte: Histogram,
+}
+
+/// A counter for each class of HTTP status codes.
+#[derive(Debug, Default)]
+pub struct StatusCounters([Counter; Self::WORDS.len()]);
+
+impl StatusCounters {
+    /// The word of each class; the first is for a request without a response.
+    pub const WORDS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// Counts one status code; 0: no response.
+    #[inline]
+    pub fn count(&self, status: u16) {
+        // A code above 599 counts as a server error (RFC 9110 §15).
+        self.0[usize::from(status / 100).min(Self::WORDS.len() - 1)].add(1);
+    }
+
+    /// Adds the counts to `sum`.
+    pub fn add_to(&self, sum: &mut [u64; Self::WORDS.len()]) {
+        self.0.iter().zip(sum).for_each(|(cell, total)| *total += cell.value());
+    }
+}
+
 /// What one worker counts for one listener.
 #[derive(Debug)]
 pub struct ListenerCounters {
@@ -117,11 +158,26 @@ pub struct ListenerCounters {
     pub accepted: Counter,
     /// Connections that ended, by outcome: the index is `Ended as usize`.
     pub ended: [Counter; Ended::COUNT],
+    /// Connections without a key, because their PROXY header said LOCAL or UNKNOWN.
+    pub keyless: Counter,
+    /// TLS handshakes with clients that succeeded.
+    pub handshakes: Counter,
+    /// TLS handshakes that resumed a session.
+    pub resumed: Counter,
+    /// HTTP requests by the class of what their client got.
+    pub requests: StatusCounters,
 }
 
 impl Default for ListenerCounters {
     fn default() -> Self {
-        Self { accepted: Counter::default(), ended: std::array::from_fn(|_| Counter::default()) }
+        Self {
+            accepted: Counter::default(),
+            ended: std::array::from_fn(|_| Counter::default()),
+            keyless: Counter::default(),
+            handshakes: Counter::default(),
+            resumed: Counter::default(),
+            requests: StatusCounters::default(),
+        }
     }
 }
 
@@ -160,8 +216,6 @@ pub struct WorkerCounters {
     pub pipes_large: Counter,
     /// Times that a direction with bulk went on without a large pipe.
     pub pipes_denied: Counter,
-    /// Connections without a key, because their PROXY header said LOCAL or UNKNOWN.
-    pub keyless: Counter,
     /// Connections that were handed to another worker.
     pub handed_over: Counter,
     /// Records of the access log dropped because its writer was too slow.
@@ -229,5 +283,19 @@ mod tests {
         histogram.add_to(&mut sum);
         assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[BUCKETS_US.len()]), (2, 1, 1));
         assert_eq!(sum.sum_us, 201 + 3_600_000_001);
+    }
+
+    #[test]
+    fn a_status_code_is_counted_in_its_class() {
+        let counters = StatusCounters::default();
+        [0, 101, 200, 299, 304, 404, 500, 599, 999].into_iter().for_each(|status| counters.count(status));
+        let mut sum = [1; StatusCounters::WORDS.len()];
+        counters.add_to(&mut sum);
+        assert_eq!(sum, [2, 2, 3, 2, 2, 4]);
+    }
+
+    #[test]
+    fn longer_histograms_take_no_more_cache_lines_of_a_backend() {
+        assert_eq!(size_of::<Padded<BackendCounters>>(), 384);
     }
 }

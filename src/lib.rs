@@ -14,13 +14,13 @@
 //! | 9 shared | the model of a connection; learned cookies of other instances | [`connection`], [`store`] |
 //! | 8 snapshot | everything configured that a connection reads | [`snapshot`] |
 //! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
-//! | 6 host | sockets, clocks, permits, figures and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`detached`] |
+//! | 6 host | sockets, clocks, permits, figures, events and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`events`], [`client_history`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
 //! | 4 pool | the pick: range, cookie, stick table, placement, last resort | [`pool`] |
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |
-//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
+//! | 0 words | plain data | [`alert`], [`counters`], [`fault`], [`log_field`], [`outcome`], [`progress`], [`remote_text`], [`server_name`], [`waiting`] |
 //!
 //! Floors 0 to 5 name neither tokio, nor a socket, nor a clock: time and bytes are arguments.
 //!
@@ -48,6 +48,7 @@
 //! | drain | the time in which a backend, a listener or the process takes no new clients and serves those it has |
 //! | outcome | how a connection ended, from a closed list: metric label, log word and fault |
 //! | access log | one line per connection and per request on standard output |
+//! | event | something that happened to the process or a part of it, not to one connection |
 
 pub mod access_log;
 pub mod admin;
@@ -56,14 +57,17 @@ pub mod alert;
 pub mod attempt;
 pub mod cli;
 pub mod client_hello;
+pub mod client_history;
 pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod counters;
 pub mod detached;
+pub mod events;
 pub mod fault;
 pub mod http;
 pub mod limits;
+pub mod log_field;
 pub mod metrics;
 pub mod outcome;
 pub mod placement;

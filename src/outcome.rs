@@ -1,7 +1,10 @@
-//! [`Ended`], [`PickReason`] and [`BreakCause`]: the closed lists behind metric labels, log words and documentation.
+//! [`Ended`], [`PickReason`] and [`BreakCause`]: the closed lists behind metric labels, log words and documentation; and
+//! [`ClientMove`], which has a cause.
 //!
 //! Counts nothing and writes nothing. Invariant: every [`Ended`] has one word, one party at fault and one sentence of
 //! documentation, and stands in [`Ended::ALL`] at the index that `as usize` gives.
+
+use std::sync::Arc;
 
 /// The party at fault for an ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -281,6 +284,15 @@ pub enum BreakCause {
     Full,
     /// The client's cookie names another backend, and was too old to count.
     Expired,
+}
+
+/// A client that got another backend than the one it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientMove {
+    /// Name of the backend that the client had; `None`: it is not known any more.
+    pub from: Option<Arc<str>>,
+    /// Why the client did not keep it.
+    pub cause: BreakCause,
 }
 
 impl BreakCause {

@@ -21,7 +21,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::clock;
 use crate::config::{Address, Check, CheckKind, OnMarkedDown, ProxyOut};
+use crate::events::{self, Event, EventKind};
 use crate::fault::Fault;
 use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
@@ -50,7 +52,7 @@ impl Probes {
         let mut before = std::mem::take(&mut self.tasks);
         for pool in pools {
             let Some(settings) = CheckSettings::of(pool, tls.upstream(pool.name())) else {
-                pool.backends().iter().for_each(|backend| backend.unchecked());
+                pool.backends().iter().for_each(|backend| backend.unchecked((self.now_ms)()));
                 continue;
             };
             for backend in pool.backends() {
@@ -133,7 +135,10 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
             }
             Err(CheckFailure::Local(error)) if !was_local => {
                 // Logged once in a row: without free descriptors every check of every backend ends here.
-                tracing::warn!(pool = backend.pool_name(), backend = backend.name(), %error, "check not possible");
+                let (pool, name) = (backend.pool_name(), backend.name());
+                tracing::warn!("pool {pool:?}: backend {name:?}: check not possible: {error}");
+                let text = format!("backend {pool}/{name} cannot be checked: {error}");
+                events::note(clock::unix_ms(), Event::new(EventKind::CheckFailed, &text).of_backend(pool, name));
             }
             Err(CheckFailure::Local(_)) => {}
         }
@@ -145,15 +150,26 @@ async fn watch(backend: Arc<Backend>, settings: Arc<CheckSettings>, now_ms: fn()
 fn report(backend: &Backend, result: Result<(), &str>, settings: &CheckSettings, now_ms: u64) {
     let (pool, name, address) = (backend.pool_name(), backend.name(), backend.address());
     let was_damped = backend.damped();
+    let note = |kind, text: &str| {
+        events::note(
+            clock::unix_ms(),
+            Event::new(kind, &format!("backend {pool}/{name} {text}")).of_backend(pool, name),
+        );
+    };
     match backend.checked(result, &settings.check, settings.on_marked_down, now_ms) {
         Some(CheckState::Down) => {
             let reason = result.err().unwrap_or("");
             tracing::warn!(pool, backend = name, %address, reason, "backend is down");
+            note(EventKind::Down, &format!("is down: {reason}"));
         }
-        Some(_) => tracing::info!(pool, backend = name, %address, "backend is up"),
+        Some(_) => {
+            tracing::info!(pool, backend = name, %address, "backend is up");
+            note(EventKind::Up, "is up");
+        }
         None if backend.damped() && !was_damped => {
             let reason = backend.complaint();
             tracing::warn!(pool, backend = name, %address, reason, "backend answers again, and stays down for now");
+            note(EventKind::Damped, &format!("stays down for now: {reason}"));
         }
         None => {}
     }

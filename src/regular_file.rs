@@ -29,6 +29,8 @@ pub struct WholeFile {
     pub bytes: Vec<u8>,
     /// Type and mode, as stat(2) has them.
     pub mode: u32,
+    /// Number of the user that owns the file.
+    pub owner: u32,
 }
 
 impl WholeFile {
@@ -58,7 +60,7 @@ pub struct NotText {
 
 impl fmt::Display for NotText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: it is not text in UTF-8", self.line, self.column)
+        write!(f, "{}:{}: it is not text in UTF-8, as it has to be", self.line, self.column)
     }
 }
 
@@ -78,7 +80,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<WholeFile> {
             if metadata.len() > most {
                 return Err(too_long(most));
             }
-            Ok(WholeFile { bytes: read_at_most(file, most)?, mode: metadata.mode() })
+            Ok(WholeFile { bytes: read_at_most(file, most)?, mode: metadata.mode(), owner: metadata.uid() })
         },
     )
 }
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_byte_that_is_no_text_has_a_place() {
-        let text = |bytes: &[u8]| WholeFile { bytes: bytes.to_owned(), mode: 0 }.placed_text();
+        let text = |bytes: &[u8]| WholeFile { bytes: bytes.to_owned(), mode: 0, owner: 0 }.placed_text();
         let bad = text("a = 1\nb = \u{fc}".as_bytes()).map(|text| text.len());
         assert_eq!(bad, Ok(12));
         for (bytes, place) in
@@ -253,7 +255,7 @@ mod tests {
         {
             let bad = text(bytes).unwrap_err();
             assert_eq!((bad.line, bad.column), place, "{bytes:?}");
-            assert_eq!(bad.to_string(), format!("{}:{}: it is not text in UTF-8", place.0, place.1));
+            assert_eq!(bad.to_string(), format!("{}:{}: it is not text in UTF-8, as it has to be", place.0, place.1));
         }
     }
 

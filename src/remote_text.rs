@@ -1,8 +1,8 @@
-//! [`shown`], [`shown_bytes`] and [`one_line`]: text of a remote party, or of anything that is not known, in a form that a log, a status
-//! and a terminal can take.
+//! [`shown`], [`shown_bytes`] and [`one_line`]: text of a remote party, or of anything that is not known, in a form that
+//! a message, a status and a terminal can take; [`text_of`]: bytes as text, for a writer that escapes.
 //!
-//! Judges no text and writes none. Invariant: the result has no character that ends a line, moves a cursor or turns the
-//! direction of writing, so a text can forge neither a line of the log nor a part of a table; what [`shown`] returns has
+//! Judges no text and writes none. Invariant: what the first three return has no character that ends a line, moves a
+//! cursor or turns the direction of writing, so a text can forge neither a line of the log nor a part of a table; what [`shown`] returns has
 //! at most [`SHOWN_MAX`] characters of the text.
 
 use std::borrow::Cow;
@@ -23,6 +23,12 @@ pub fn shown_bytes(bytes: &[u8], most: usize) -> String {
     bytes[..bytes.len().min(most)].escape_ascii().to_string()
 }
 
+/// The first `most` bytes of something that need not be text, with U+FFFD for what is none. Escapes nothing: a log and
+/// JSON do that when they write it.
+pub fn text_of(bytes: &[u8], most: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(most)]).into_owned()
+}
+
 /// The whole text, with an escape such as `\n` or `\u{1b}` in place of each character that cannot be shown.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
@@ -41,8 +47,8 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Control characters, line ends of Unicode, and characters that change the direction of writing (UAX #9).
-fn is_unsafe(c: char) -> bool {
+/// True for control characters, line ends of Unicode, and characters that change the direction of writing (UAX #9).
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{feff}')
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

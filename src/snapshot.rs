@@ -72,6 +72,8 @@ pub struct Listener {
     pub silent: Option<usize>,
     /// True if a route or a pool cannot decide without the ClientHello.
     pub needs_hello: bool,
+    /// True if requests can come to it: a pool that it names has `http = true`.
+    pub serves_http: bool,
     /// Time from accept until the ClientHello must be read, in milliseconds.
     pub hello_ms: u32,
     /// Kinds of PROXY TLVs that are part of a pool's key, sorted.
@@ -181,7 +183,9 @@ impl Snapshot {
             .map(|pool| {
                 let old = previous.and_then(|snapshot| snapshot.pool(&pool.name)).map(|old| &**old);
                 let rule = rings.rule(pool).map(|rule| rule.beside(&ids));
-                Arc::new(stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule)))
+                let pool = stick_tables.give(Pool::new(pool, old, blocks).with_cookie(rule));
+                pool.date(now_ms);
+                Arc::new(pool)
             })
             .collect();
         let indexes: PoolIndexes =
@@ -252,9 +256,12 @@ impl Listener {
         let routes = RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
         let named = listener.routes.iter().map(|route| route.pool.as_str()).chain(listener.pool.as_deref());
         let reads_tls = listener.tls != config::Tls::Off;
+        let (not_tls, silent) = (fallback(&listener.not_tls), fallback(&listener.silent));
+        let mut reached = named.clone().map(index).chain(not_tls).chain(silent);
         Self {
-            not_tls: fallback(&listener.not_tls),
-            silent: fallback(&listener.silent),
+            not_tls,
+            silent,
+            serves_http: reached.any(|pool| pools[pool].config().http),
             needs_hello: reads_tls
                 && (routes.needs_hello()
                     || listener.terminates()

@@ -3,6 +3,7 @@
 //! Accepts nothing and waits for nothing. Invariant: a TCP address is bound only after a probe without `SO_REUSEPORT`
 //! has shown that no other process listens there, and nothing listens before everything is bound.
 
+mod defer_accept;
 mod in_use;
 mod steer;
 pub mod unix_file;
@@ -23,6 +24,7 @@ use crate::config::Address;
 use crate::fault::Fault;
 use crate::waiting;
 
+pub use self::defer_accept::{DeferAccept, defer_accept};
 pub use self::in_use::{listening_at, why_in_use};
 pub use self::steer::{BY_HASH, steer};
 
@@ -71,6 +73,8 @@ impl KeepAlive {
 pub struct Options {
     /// Length of the accept queue, in connections.
     pub backlog: u32,
+    /// Seconds for which a client that has sent nothing is not accepted; 0 = it is accepted at once (TCP_DEFER_ACCEPT).
+    pub defer_accept_s: u32,
     /// Keepalive options that accepted sockets inherit.
     pub keep_alive: KeepAlive,
 }
@@ -88,6 +92,9 @@ pub fn bind_tcp(address: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
     prepare(&socket, address)?;
     socket.set_reuse_port(true)?;
     tune_tcp(&socket, options)?;
+    if options.defer_accept_s > 0 {
+        defer_accept(&socket, options.defer_accept_s)?;
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

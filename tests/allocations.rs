@@ -47,7 +47,7 @@ impl Rig {
         let access_log = logs.then(|| AccessLog::start(LogFormat::Json, std::io::sink()).unwrap());
         let sender = access_log.as_ref().map_or_else(AccessLogSender::off, |access_log| access_log.sender(true));
         let mut worker = Worker::new(0, Linux::new().unwrap(), Arc::clone(&shared), sender);
-        let options = Options { backlog: 4_096, keep_alive: KeepAlive::default() };
+        let options = Options { backlog: 4_096, defer_accept_s: 0, keep_alive: KeepAlive::default() };
         let accepting = Arc::new(socket::bind_tcp("127.0.0.1:0".parse().unwrap(), &options).unwrap());
         socket::listen(&accepting, options.backlog).unwrap();
         let front = rustix::net::getsockname(&accepting).unwrap().try_into().unwrap();

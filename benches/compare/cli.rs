@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::Result;
-use crate::backends::Service;
 use crate::proxies::{Contestant, Peers, Programs, file_server};
 use crate::scenarios::{self, Scenario};
 
@@ -153,7 +152,7 @@ pub fn settings() -> Result<Option<Settings>> {
 
 /// The nginx behind scenarios with files; without one they are left out.
 fn served_by(scenarios: &mut Vec<&'static Scenario>, nginx: Option<&Path>) -> Option<PathBuf> {
-    let needs = |scenario: &&Scenario| scenario.services.contains(&Service::Files);
+    let needs = |scenario: &&Scenario| scenario.services.iter().any(|service| service.is_of_nginx());
     let left_out: Vec<_> = scenarios.iter().copied().filter(needs).map(|scenario| scenario.name).collect();
     let server = file_server(nginx).filter(|_| !left_out.is_empty());
     if server.is_none() && !left_out.is_empty() {

@@ -27,11 +27,6 @@ impl Messages {
         Self { in_journal: is_journal() }
     }
 
-    /// True if the journal reads them.
-    pub fn go_to_the_journal(&self) -> bool {
-        self.in_journal
-    }
-
     fn writer(self, level: Level) -> Prioritized<StandardError> {
         Prioritized { priority: if self.in_journal { priority(level) } else { "" }, out: StandardError }
     }

@@ -1,36 +1,48 @@
 //! The access log: workers hand over batches of records, one thread formats and writes them.
 //!
-//! Does not decide what is logged and never makes a worker wait: a batch that finds the queue full is dropped, and its
-//! length is counted and returned. Lines that the output does not take are counted, and later ones are written again as
-//! soon as it takes them. Invariant: a worker makes at most one non-blocking hand-over per
+//! Does not decide what is logged ([`LogRules`] do) and never makes a worker wait: a batch that finds the queue full is
+//! dropped, and its length is counted and returned. Lines that the output does not take are counted, and later ones are
+//! written again as soon as it takes them. Invariants: a worker makes at most one non-blocking hand-over per
 //! [`BATCH_MAX`] records or [`BATCH_MS`], and in steady state allocates nothing, because written batches come back to
-//! it. The format of the lines is documented in [`mod@line`].
+//! it; every record that was handed over is written or counted. `schema` has the rule of a line, [`mod@line`] its
+//! fields.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::config::{LogFormat, LogLevel};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::config::LogFormat;
+use crate::log_field::LogFields;
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::server_name::ServerName;
 use crate::tls::TlsAlert;
 
+mod event;
 mod journal;
+mod journal_socket;
 pub mod line;
 mod messages;
 mod output;
+mod rules;
+mod schema;
+mod session;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub use self::event::{MessageFormat, set_message_format};
 pub use self::journal::{Messages, print_error};
 pub use self::messages::{StandardError, finish_messages, messages_lost, report_panics};
-pub use self::output::StandardOutput;
+pub use self::output::OpenOutput;
+pub use self::rules::LogRules;
+pub use self::schema::Schema;
+pub use self::session::session_hash;
 
-use self::output::Lines;
+use self::writer::{Work, Writer};
 
 /// Records in a full batch, which is handed over at once.
 pub const BATCH_MAX: usize = 256;
@@ -48,8 +60,6 @@ pub enum LogRecord {
     Connection(ConnectionLine),
     /// A request that was answered or has failed.
     Request(RequestLine),
-    /// A message for the program's own log.
-    Message(Message),
 }
 
 /// Line of a connection that has ended.
@@ -69,7 +79,7 @@ pub struct ConnectionLine {
     pub listener: Arc<str>,
     /// Server name of the ClientHello, if there was one.
     pub sni: Option<ServerName>,
-    /// What the hello has in place of a host name, escaped and cut.
+    /// What the hello has in place of a host name, cut.
     pub odd_name: Option<Arc<str>>,
     /// True if the hello offered ECH: `sni` is the outer name.
     pub ech: bool,
@@ -93,10 +103,12 @@ pub struct ConnectionLine {
     pub ended: Ended,
     /// TLS of the client's side, where it ended here.
     pub tls: Option<Box<TlsLine>>,
-    /// Why the client lost the backend where it had settled; `None` if it did not.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that had another backend; `None` if it did not move.
+    pub moved: Option<ClientMove>,
     /// The alert by which TLS failed, with the client or with the backend as `ended` says; `None` if it did not.
     pub alert: Option<TlsAlert>,
+    /// For how many connections the line stands: 1 if every one has its line.
+    pub sample: u32,
 }
 
 /// Result of a client's TLS handshake.
@@ -133,6 +145,10 @@ pub struct RequestLine {
     pub host: Option<String>,
     /// Path of the request without the query; `None` if the head was refused.
     pub path: Option<String>,
+    /// User-Agent of the request; `None` if it has none, or it is not logged.
+    pub user_agent: Option<String>,
+    /// Hash of the session cookie; `None` if the request brought none.
+    pub session: Option<String>,
     /// Status of the response; `None` if no response was begun.
     pub status: Option<u16>,
     /// Name of the pool; `None` if it was not routed.
@@ -145,29 +161,28 @@ pub struct RequestLine {
     pub cookie: Option<&'static str>,
     /// True if it went over a backend connection that an earlier request had opened.
     pub reused: bool,
+    /// Microseconds from the complete head to the first byte of the response; `None` if none came.
+    pub first_byte_us: Option<u64>,
+    /// Bytes of the request that went to the backend, its head as the backend gets it.
+    pub bytes_up: u64,
+    /// Bytes of the response that went to the client.
+    pub bytes_down: u64,
     /// Subject of the client's verified certificate.
     pub subject: Option<String>,
     /// Ending of the request.
     pub ended: Ended,
-    /// Why the client lost the backend where it had settled; `None` if it did not.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that had another backend; `None` if it did not move.
+    pub moved: Option<ClientMove>,
     /// Why the request or its response was refused, as a word; `None` if neither was.
     pub refused: Option<&'static str>,
-}
-
-/// A message of a worker, as that a step panicked.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Severity of the message.
-    pub level: LogLevel,
-    /// Text of the message, one sentence.
-    pub message: String,
+    /// For how many requests the line stands: 1 if every one has its line.
+    pub sample: u32,
 }
 
 /// The writing side: one thread, asleep while there is nothing to write.
 #[derive(Debug)]
 pub struct AccessLog {
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Work>,
     shared: Arc<Common>,
     finished: Receiver<()>,
 }
@@ -175,13 +190,31 @@ pub struct AccessLog {
 /// What the writer and all senders share.
 #[derive(Debug, Default)]
 struct Common {
-    json: AtomicBool,
-    /// Lines that `out` did not take.
+    /// Records that were handed over and are neither written nor counted.
+    waiting: AtomicU64,
+    /// Lines that the output did not take.
     lost: AtomicU64,
-    /// Number of the error by which `out` refused a line last; 0: none.
+    /// Number of the error by which the output refused a line last; 0: none.
     lost_errno: AtomicI32,
     /// Records dropped because the queue was full.
     dropped: AtomicU64,
+    changes: Mutex<Changes>,
+}
+
+/// Changes of what the writer uses, by number.
+#[derive(Debug, Default)]
+struct Changes {
+    next: Option<(Schema, Option<OpenOutput>)>,
+    /// Number of the last change that was asked for.
+    asked: u64,
+    /// Number of the last change that the writer has made.
+    made: u64,
+}
+
+impl Common {
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -191,39 +224,58 @@ struct Batch {
 }
 
 impl AccessLog {
-    /// Starts the thread that writes to `out`: standard output, or a buffer in tests.
+    /// Starts the thread that writes every field but those on request to `out`, as tests do.
     pub fn start(format: LogFormat, out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Common::default());
-        let (queue, batches) = sync_channel(QUEUE);
-        let (done, finished) = sync_channel(1);
-        let writer = Arc::clone(&shared);
-        thread::Builder::new().name("access_log".into()).spawn(move || {
-            write_batches(&batches, &writer, out);
-            let _ = done.send(());
-        })?;
-        let access_log = Self { queue, shared, finished };
-        access_log.set_format(format);
-        Ok(access_log)
+        let schema = Schema { json: format == LogFormat::Json, fields: LogFields::default() };
+        Self::open(schema, OpenOutput::stream(out))
     }
 
-    /// A sender for one worker. `connections`: whether connections are logged at all.
+    /// Starts the thread that writes to an output.
+    pub fn open(schema: Schema, output: OpenOutput) -> std::io::Result<Self> {
+        let shared = Arc::new(Common::default());
+        let (queue, work) = sync_channel(QUEUE);
+        let (done, finished) = sync_channel(1);
+        let writer = Writer::new(schema, output, Arc::clone(&shared));
+        thread::Builder::new().name("access_log".into()).spawn(move || {
+            writer.run(&work);
+            let _ = done.send(());
+        })?;
+        Ok(Self { queue, shared, finished })
+    }
+
+    /// A sender for one worker. `connections`: whether connections are logged at all, until it is told more rules.
     pub fn sender(&self, connections: bool) -> AccessLogSender {
         let (home, spent) = sync_channel(SPENT);
         let (queue, shared) = (self.queue.clone(), Arc::clone(&self.shared));
-        AccessLogSender { connections, batch: Vec::new(), due_ms: None, queue, shared, home, spent }
+        let rules = LogRules { connections, ..LogRules::OFF };
+        AccessLogSender { rules, batch: Vec::new(), due_ms: None, queue, shared, home, spent }
     }
 
-    /// Switches to text or JSON, from the next batch on.
-    pub fn set_format(&self, format: LogFormat) {
-        self.shared.json.store(format == LogFormat::Json, Relaxed);
+    /// Makes the writer use another schema, and another output if there is one, from its next batch on; all of it at
+    /// once. Returns the number of the change.
+    pub fn change(&self, schema: Schema, output: Option<OpenOutput>) -> u64 {
+        let mut changes = self.shared.changes();
+        let earlier = changes.next.take().and_then(|(_, output)| output);
+        changes.next = Some((schema, output.or(earlier)));
+        changes.asked += 1;
+        let number = changes.asked;
+        drop(changes);
+        // Wakes the writer. If the queue is full, it looks for changes before the next batch in any case.
+        let _ = self.queue.try_send(Work::Look);
+        number
     }
 
-    /// Number of records that could not be written because `out` failed.
+    /// True once the writer has made the change of this number.
+    pub fn has_changed(&self, number: u64) -> bool {
+        self.shared.changes().made >= number
+    }
+
+    /// Number of records that could not be written because the output failed.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Relaxed)
     }
 
-    /// The error by which `out` failed last; `None`: it never has.
+    /// The error by which the output failed last; `None`: it never has.
     pub fn lost_because(&self) -> Option<std::io::Error> {
         let errno = self.shared.lost_errno.load(Relaxed);
         (errno != 0).then(|| std::io::Error::from_raw_os_error(errno))
@@ -234,22 +286,29 @@ impl AccessLog {
         self.shared.dropped.load(Relaxed)
     }
 
+    /// True while the output takes so little that the queue is at least half full.
+    pub fn is_stalled(&self) -> bool {
+        self.shared.waiting.load(Relaxed) >= (QUEUE * BATCH_MAX / 2) as u64
+    }
+
     /// Writes the batches handed over and ends the thread; all senders must be gone. Waits no longer than `patience`,
-    /// since the reader of our standard output may have stopped. Returns whether everything was written.
-    pub fn finish(self, patience: Duration) -> bool {
-        drop(self.queue);
-        let ended = !matches!(self.finished.recv_timeout(patience), Err(RecvTimeoutError::Timeout));
-        ended && self.shared.lost.load(Relaxed) == 0
+    /// since the reader of the output may have stopped. Returns how many lines were not written since the start.
+    pub fn finish(self, patience: Duration) -> u64 {
+        let Self { queue, shared, finished } = self;
+        drop(queue);
+        let is_late = finished.recv_timeout(patience) == Err(RecvTimeoutError::Timeout);
+        let waiting = if is_late { shared.waiting.load(Relaxed) } else { 0 };
+        waiting + shared.lost.load(Relaxed) + shared.dropped.load(Relaxed)
     }
 }
 
 /// The sending side of one worker, with a batch of its own.
 #[derive(Debug)]
 pub struct AccessLogSender {
-    connections: bool,
+    rules: LogRules,
     batch: Vec<LogRecord>,
     due_ms: Option<u64>,
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Work>,
     shared: Arc<Common>,
     home: SyncSender<Vec<LogRecord>>,
     spent: Receiver<Vec<LogRecord>>,
@@ -260,18 +319,19 @@ impl AccessLogSender {
     pub fn off() -> Self {
         let (queue, _) = sync_channel(1);
         let (home, spent) = sync_channel(1);
-        Self { connections: false, batch: Vec::new(), due_ms: None, queue, shared: Arc::default(), home, spent }
+        let rules = LogRules::OFF;
+        Self { rules, batch: Vec::new(), due_ms: None, queue, shared: Arc::default(), home, spent }
     }
 
-    /// Whether connections are logged; checked before a record is made, so that a log that is off costs one branch.
+    /// What has a line; looked at before a record is made, so that a log that is off costs one branch.
     #[inline]
-    pub fn logs_connections(&self) -> bool {
-        self.connections
+    pub fn rules(&self) -> LogRules {
+        self.rules
     }
 
-    /// Switches the logging of connections on or off, as a new snapshot says.
-    pub fn set_logs_connections(&mut self, on: bool) {
-        self.connections = on;
+    /// Changes what has a line, as a new snapshot says.
+    pub fn set_rules(&mut self, rules: LogRules) {
+        self.rules = rules;
     }
 
     /// Adds a record to the batch. Returns the number of records dropped because the writer did not keep up.
@@ -289,15 +349,20 @@ impl AccessLogSender {
         if self.batch.is_empty() {
             return 0;
         }
+        let count = self.batch.len();
         let batch = Batch { records: std::mem::take(&mut self.batch), home: self.home.clone() };
-        match self.queue.try_send(batch) {
+        // Before the writer can take it off again.
+        self.shared.waiting.fetch_add(count as u64, Relaxed);
+        match self.queue.try_send(Work::Write(batch)) {
             Ok(()) => 0,
             Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
-                let dropped = refused.records.len();
-                self.shared.dropped.fetch_add(dropped as u64, Relaxed);
-                self.batch = refused.records;
-                self.batch.clear();
-                dropped
+                self.shared.waiting.fetch_sub(count as u64, Relaxed);
+                self.shared.dropped.fetch_add(count as u64, Relaxed);
+                if let Work::Write(batch) = refused {
+                    self.batch = batch.records;
+                    self.batch.clear();
+                }
+                count
             }
         }
     }
@@ -315,37 +380,5 @@ impl AccessLogSender {
 impl Drop for AccessLogSender {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-fn write_batches(batches: &Receiver<Batch>, shared: &Common, out: impl Write) {
-    let mut text = String::new();
-    let mut out = Lines::to(out);
-    for Batch { mut records, home } in batches {
-        let json = shared.json.load(Relaxed);
-        for record in &records {
-            match record {
-                LogRecord::Connection(connection) => line::write(&mut text, connection, json),
-                LogRecord::Request(request) => line::write_request(&mut text, request, json),
-                LogRecord::Message(message) => log(message),
-            }
-        }
-        if let Err(lost) = out.write(text.as_bytes()) {
-            shared.lost_errno.store(lost.error.raw_os_error().unwrap_or_default(), Relaxed);
-            shared.lost.fetch_add(lost.lines, Relaxed);
-        }
-        text.clear();
-        records.clear();
-        let _ = home.try_send(records); // its worker may be gone, or have enough
-    }
-}
-
-fn log(message: &Message) {
-    let Message { level, message } = message;
-    match level {
-        LogLevel::Error => tracing::error!("{message}"),
-        LogLevel::Warn => tracing::warn!("{message}"),
-        LogLevel::Info => tracing::info!("{message}"),
-        LogLevel::Debug => tracing::debug!("{message}"),
     }
 }

@@ -1,13 +1,108 @@
-//! [`Lines`]: lines to an output that may refuse some of them, as a full disk does.
+//! [`OpenOutput`]: where the lines go, and [`Lines`]: lines to an output that may refuse some of them, as a full disk does.
 //!
-//! Formats no line. Invariant: every line is in the output as a whole, or is counted as lost; what an output took of a
-//! line before it failed is ended there, so the next line begins on its own.
+//! Invariant: every line is in the output as a whole, or is counted as lost; what an output took of a line before it
+//! failed is ended there, so the next line begins on its own.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use super::journal_socket::{JOURNAL, JournalEntry, JournalSocket};
+use super::schema::Schema;
+use super::{LogRecord, line};
+use crate::config::LogOutput;
+use crate::regular_file;
+use crate::waiting;
+
+/// Mode of a file that is made: readable for its owner and its group.
+const FILE_MODE: u32 = 0o640;
+
+/// An output that is open.
+pub struct OpenOutput(Way);
+
+enum Way {
+    Stream(Lines<Box<dyn Write + Send>>),
+    Journal(JournalSocket),
+}
+
+impl OpenOutput {
+    /// Opens what the configuration names; makes a file that does not exist. May wait for a disk.
+    pub fn open(output: &LogOutput) -> io::Result<Self> {
+        match output {
+            LogOutput::Stdout => Ok(Self::stream(StandardOutput)),
+            LogOutput::Journal => Self::journal(JOURNAL.into()),
+            LogOutput::File(path) => {
+                let open = || {
+                    let mut options = File::options();
+                    regular_file::open_with(options.append(true).create(true).mode(FILE_MODE), path)
+                };
+                waiting::on(|| format!("opening \"{}\"", path.display()), open).map(Self::stream)
+            }
+        }
+    }
+
+    /// The journal that listens at `path`.
+    pub(super) fn journal(path: PathBuf) -> io::Result<Self> {
+        JournalSocket::open(path).map(|socket| Self(Way::Journal(socket)))
+    }
+
+    /// An output that takes bytes.
+    pub fn stream(out: impl Write + Send + 'static) -> Self {
+        Self(Way::Stream(Lines::to(Box::new(out))))
+    }
+
+    /// Writes the lines of records, as many as the output takes. `text` is memory for them; `unix_us`: now.
+    pub(super) fn write(
+        &mut self,
+        records: &[LogRecord],
+        schema: Schema,
+        unix_us: u64,
+        text: &mut String,
+    ) -> Result<(), LinesLost> {
+        text.clear();
+        let put = |text: &mut String, record: &LogRecord| match record {
+            LogRecord::Connection(connection) => line::write(text, connection, schema, unix_us),
+            LogRecord::Request(request) => line::write_request(text, request, schema, unix_us),
+        };
+        match &mut self.0 {
+            Way::Stream(lines) => {
+                records.iter().for_each(|record| put(text, record));
+                lines.write(text.as_bytes())
+            }
+            Way::Journal(socket) => {
+                let mut lost = None;
+                for record in records {
+                    text.clear();
+                    put(text, record);
+                    let mut entry = JournalEntry::of(text, schema.fields);
+                    match record {
+                        LogRecord::Connection(connection) => line::of_connection(&mut entry, connection, unix_us),
+                        LogRecord::Request(request) => line::of_request(&mut entry, request, unix_us),
+                    }
+                    if let Err(error) = socket.send(&entry) {
+                        let lines = lost.map_or(0, |LinesLost { lines, .. }| lines);
+                        lost = Some(LinesLost { lines: lines + 1, error });
+                    }
+                }
+                lost.map_or(Ok(()), Err)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for OpenOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match &self.0 {
+            Way::Stream(_) => "OpenOutput(stream)",
+            Way::Journal(_) => "OpenOutput(journal)",
+        })
+    }
+}
 
 /// Standard output without a buffer: what a call returns is what the kernel has taken.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StandardOutput;
+#[derive(Debug, Clone, Copy)]
+struct StandardOutput;
 
 impl Write for StandardOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,7 +1,8 @@
 //! The admin interface: [`Sockets::serve`] shows operators the process and takes their commands, over HTTP.
 //!
-//! Listens on a unix socket and, if configured, on a loopback port. Decides nothing: every reply comes from
-//! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; a
+//! Listens on a unix socket and, if configured, on a port. Decides nothing: every reply comes from
+//! [`Control`]. Invariants: a request to the port changes nothing, only the unix socket can reload, drain and close; the
+//! port serves no peer that the configuration does not allow, and names no client unless the configuration says so; a
 //! reload that has begun is finished even if its client goes away; the memory that requests can make the process hold
 //! is bounded; clients that send half a request keep no other client waiting; a browser gets no reply for a foreign
 //! site.
@@ -16,9 +17,13 @@
 //! | `GET /backends` | the backends of the status, each with the name of its pool |
 //! | `GET /stick-table` | the stick tables, with their most frequent keys |
 //! | `GET /store` | the shared store, `null` without one |
-//! | `GET /connections?limit=N&pool=NAME&backend=NAME` | `{"open", "shown", "connections"}` |
+//! | `GET /connections?limit=N&pool=NAME&backend=NAME&client=ADDRESS&id=N` | `{"open", "shown", "connections"}` |
+//! | `GET /events?after=N&kind=KIND,KIND&pool=NAME&wait=SECONDS` | [`EventPage`](crate::events::EventPage); `wait`: not before there is an event |
+//! | `GET /explain?client=A&listener=L&sni=N&host=H&path=P&cookie=C` | [`ClientReport`]; 400 with a sentence; also `alpn`, `tlv`, `header`, `down` |
+//! | `GET /why?what=ADDRESS`, a connection, a request or a cookie | [`WhyReport`]; unix socket only |
 //! | `POST /reload?max_move=SHARE` | [`ReloadVerdict`]; 409 when refused; unix socket only |
 //! | `POST /upgrade` with [`UpgradeRequest`] as JSON | [`UpgradeVerdict`]; 409 when refused; unix socket only |
+//! | `POST /log/reopen` | 200 with the path of the access log, or 409; unix socket only |
 //! | `POST /plan` with [`PlanRequest`] as JSON | [`Plan`]; 409 with all problems, as a JSON list; unix socket only |
 //! | `POST /backends/POOL/NAME/drain`, `/ready`, `/close` | 200 with the new state, or 404; unix socket only |
 //! | `POST /successor/STAGE` by [`SuccessorStage`] | 200 with [`HeldAddresses`]; 409: it does not stop; unix socket only |
@@ -33,29 +38,37 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config;
 use crate::connection::ConnectionFilter;
+use crate::events::EventRing;
 use crate::metrics::{Status, status};
-use crate::plan::{ListedClient, Plan};
+use crate::plan::{ClientReport, ListedClient, Plan, Question};
 use crate::pool::{AdminState, HotKey};
 
 mod bounded;
 pub mod client;
 pub mod moved;
 mod origin;
+mod peers;
 mod routes;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod why;
 
+pub use peers::peers_refused;
 pub use socket::{BindError, MovableFile};
+pub use why::{WhyConnection, WhyCookie, WhyEnding, WhyEntry, WhyMove, WhyReport};
 
 use bounded::{Bounded, Turn};
 use moved::{HeldAddresses, SuccessorStage};
 use origin::HostNames;
+use peers::AllowedPeers;
+use routes::PortRules;
 use socket::SocketFile;
 
 /// The process that the admin interface shows and commands.
@@ -75,6 +88,9 @@ pub trait Control: Send + Sync + 'static {
     /// Counts the open connections that match a filter, and returns at most `limit` of them.
     fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
+    /// Where the next connection of a client goes, and why; the error says what is wrong with the question.
+    fn explain(&self, question: &Question) -> Result<ClientReport, String>;
+
     /// Reads the configuration again and puts it in force if it is good. `max_move`: the highest share of a pool's
     /// clients that may move, 0 to 1.
     fn reload(&self, max_move: Option<f64>) -> impl Future<Output = ReloadVerdict> + Send;
@@ -89,6 +105,15 @@ pub trait Control: Send + Sync + 'static {
         backend: &str,
         order: AdminState,
     ) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Opens the file of the access log anew; returns its path, or why nothing has changed.
+    fn reopen_log(&self) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// The events of the process.
+    fn events(&self) -> &EventRing;
+
+    /// What happened to the client of an address, of a connection, of a request or of a cookie.
+    fn why(&self, what: String) -> impl Future<Output = WhyReport> + Send;
 
     /// Starts another binary, `None`: the one that runs, and gives everything to it.
     fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> impl Future<Output = UpgradeVerdict> + Send;
@@ -111,14 +136,17 @@ pub struct StickTableView {
     pub hottest: Vec<HotKey>,
 }
 
-/// The text that a plan is made for, and clients to follow.
+/// The text that a plan is made for, or changes of what is in force, and clients to follow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanRequest {
     /// Name of the text in problems and warnings.
     pub file: String,
-    /// The configuration, as text.
+    /// The configuration, as text; empty where `edits` are given.
     pub text: String,
+    /// Changes of the configuration in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<config::BackendEdit>,
     /// Clients to be shown one by one, with their backends.
     #[serde(default)]
     pub clients: Vec<ListedClient>,
@@ -196,11 +224,12 @@ pub struct Sockets {
     http: Option<HttpPort>,
 }
 
-/// The loopback port of the admin interface.
+/// The port of the admin interface.
 #[derive(Debug)]
 pub struct HttpPort {
     listener: TcpListener,
-    names: HostNames,
+    allow: Vec<IpNet>,
+    rules: PortRules,
 }
 
 impl Sockets {
@@ -209,7 +238,7 @@ impl Sockets {
         let bind = |path| socket::bind(path, config.mode, config.group.as_deref());
         let unix = config.socket.as_deref().map(bind).transpose()?;
         let listener = config.http.map(bind_http).transpose()?;
-        let http = listener.map(|listener| HttpPort { listener, names: HostNames(config.names.clone()) });
+        let http = listener.map(|listener| HttpPort::new(listener, config));
         Ok(Self { unix, http })
     }
 
@@ -218,8 +247,7 @@ impl Sockets {
         let unix = copies.unix.filter(|(_, path)| config.socket.as_ref() == Some(path));
         let unix = unix.and_then(|(socket, path)| Some((UnixListener::from(socket), SocketFile::taken_over(&path)?)));
         let http = copies.http.filter(|(_, address)| config.http == Some(*address));
-        let names = || HostNames(config.names.clone());
-        let http = http.map(|(socket, _)| HttpPort { listener: socket.into(), names: names() });
+        let http = http.map(|(socket, _)| HttpPort::new(socket.into(), config));
         let socket = config.socket.clone().filter(|_| unix.is_none());
         let rest = config::Admin { socket, http: config.http.filter(|_| http.is_none()), ..config.clone() };
         let bound = Self::bind(&rest)?;
@@ -263,10 +291,16 @@ impl Sockets {
 }
 
 impl HttpPort {
+    fn new(listener: TcpListener, config: &config::Admin) -> Self {
+        let rules = PortRules { names: HostNames(config.names.clone()), clients: config.clients };
+        Self { listener, allow: config.allow.clone(), rules }
+    }
+
     /// Serves the port until `stop` becomes true; requests that have begun get their reply, also if this is dropped.
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
-        let listener = Bounded::new(tokio::net::TcpListener::from_std(self.listener)?);
-        let app = routes::read_only(control, self.names);
+        let listener = AllowedPeers::new(tokio::net::TcpListener::from_std(self.listener)?, self.allow);
+        let listener = Bounded::new(listener);
+        let app = routes::read_only(control, self.rules);
         let app = app.into_make_service_with_connect_info::<Turn>();
         axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
     }

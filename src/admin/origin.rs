@@ -1,9 +1,10 @@
 //! [`HostNames`]: requests that a browser sends on behalf of a foreign site are refused.
 //!
 //! A name of an attacker may lead to this address (DNS rebinding), and the browser then gives that site every reply; it
-//! sends the name in Host. A page of any site may send requests here; the browser names the site in Origin. Serves no
-//! request. Invariant: a request with a Host is served only under an address, `localhost` or a configured name, and one
-//! with an Origin only if that is the site of its own Host.
+//! sends the name in Host. A page of any site may send requests here; the browser names the site in Origin, or says in
+//! Sec-Fetch-Site that it is another one. Serves no request. Invariant: a request with a Host is served only under an
+//! address, `localhost` or a configured name, and one with an Origin or a Sec-Fetch-Site only if that is the site of its own
+//! Host, or a user.
 
 use std::net::Ipv4Addr;
 
@@ -13,6 +14,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use crate::http::target::Host;
 use crate::server_name::ServerName;
 
+/// Where the browser says which site has made it send a request: `none` is the user.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// Reply to a request under another name.
 const MISDIRECTED: &str = "Host is not an address, not localhost, and not listed in admin.names\n";
 /// Reply to a request that a page of another site has sent.
@@ -55,7 +58,9 @@ pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), (StatusCode, &'sta
         site.zip(host).is_some_and(|(site, host)| site.eq_ignore_ascii_case(host))
     };
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let are_own = origins.all(|origin| origin.to_str().is_ok_and(is_own));
+    let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
+    let are_own = origins.all(|origin| origin.to_str().is_ok_and(is_own))
+        && sites.all(|site| ["same-origin", "none"].iter().any(|own| site == own));
     if are_own { Ok(()) } else { Err((StatusCode::FORBIDDEN, FOREIGN)) }
 }
 
@@ -118,6 +123,13 @@ mod tests {
             assert!(!serves(foreign), "{foreign}");
         }
         assert!(check_origin(&hosts(&["127.0.0.1:9900"])).is_ok());
+        let site = |site: &str| {
+            let mut headers = hosts(&["127.0.0.1:9900"]);
+            headers.insert(SEC_FETCH_SITE, site.parse().unwrap());
+            check_origin(&headers).is_ok()
+        };
+        assert!(site("same-origin") && site("none"));
+        assert!(!["cross-site", "same-site", "", "Same-Origin"].iter().any(|other| site(other)));
         let without_host: HeaderMap = [(header::ORIGIN, "http://a".parse().unwrap())].into_iter().collect();
         assert!(check_origin(&without_host).is_err());
     }

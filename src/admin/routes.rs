@@ -1,25 +1,35 @@
 //! The paths of the admin interface: [`read_only`] for the port, [`full`] for the unix socket.
 //!
 //! Decides nothing. Invariant: only the router of the unix socket has paths that change something, and only `/plan`
-//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is refused.
+//! and `/upgrade` take a body, of at most [`PLAN_MAX`] bytes; a request that a foreign site has made a browser send is
+//! refused; a browser takes every reply for what it is, and runs nothing from elsewhere in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use super::bounded::Turn;
 use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
-use super::{Control, PlanRequest, StickTableView, UpgradeRequest};
+use super::{Control, PlanRequest, StickTableView, UpgradeRequest, WhyReport};
 use crate::connection::ConnectionFilter;
+use crate::events::{Event, EventPage};
 use crate::metrics::{self, Exporter, Status, status};
+use crate::plan::Question;
 use crate::pool::AdminState;
+
+/// What is shown in the place of a client's address or key.
+const HIDDEN: &str = "hidden";
 
 /// The highest `limit` of `/connections`.
 const CONNECTIONS_SHOWN_MAX: usize = 100_000;
@@ -27,32 +37,60 @@ const CONNECTIONS_SHOWN_MAX: usize = 100_000;
 /// The longest body of a request for a plan, in bytes: about half a million clients.
 const PLAN_MAX: usize = 32 << 20;
 
-/// The paths that only read. `names`: what the port may be called.
-pub(super) fn read_only<C: Control>(control: Arc<C>, names: HostNames) -> Router {
-    let guarded = reading().layer(from_fn_with_state(Arc::new(names), under_known_name));
-    guarded.layer(from_fn(in_turn)).with_state(control)
+/// The longest wait of a request for events.
+const EVENT_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// Most requests for events that wait at once on a socket or a port: they keep a place among its connections.
+const EVENT_WAITS_MAX: usize = 8;
+
+/// What a browser may do with a reply: run and load what comes from here, and show it in no other page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What holds for the port alone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PortRules {
+    /// What the port may be called.
+    pub(super) names: HostNames,
+    /// Views name clients.
+    pub(super) clients: bool,
+}
+
+/// Views name clients, on this door.
+#[derive(Debug, Clone, Copy)]
+struct NamesClients(bool);
+
+/// The paths that only read, by the rules of the port.
+pub(super) fn read_only<C: Control>(control: Arc<C>, rules: PortRules) -> Router {
+    let guarded = reading().layer(from_fn_with_state(Arc::new(rules.names), under_known_name));
+    guarded.layer(Extension(NamesClients(rules.clients))).layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Every path: those that read and those that change something.
 pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
-    let all = all.route("/successor/{stage}", post(followed::<C>));
+    let all = all.route("/successor/{stage}", post(followed::<C>)).route("/log/reopen", post(reopen_log::<C>));
+    let all = all.route("/why", get(why::<C>));
     let plan = post(plan::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let upgrade = post(upgrade::<C>).layer(DefaultBodyLimit::max(PLAN_MAX)).layer(from_fn(whole_body));
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
-    all.layer(from_fn(in_turn)).with_state(control)
+    all.layer(Extension(NamesClients(true))).layer(from_fn(in_turn)).with_state(control)
 }
 
-/// Tells the connection when a request begins and ends, and refuses one of a foreign site.
+/// Tells the connection when a request begins and ends, refuses one of a foreign site, and says what a browser may do with
+/// the reply.
 async fn in_turn(ConnectInfo(turn): ConnectInfo<Turn>, request: Request, next: Next) -> Response {
     turn.begin();
-    let response = match check_origin(request.headers()) {
+    let mut response = match check_origin(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     turn.end();
     response
 }
@@ -80,6 +118,10 @@ async fn under_known_name(State(names): State<Arc<HostNames>>, request: Request,
 fn reading<C: Control>() -> Router<Arc<C>> {
     let exporter = Arc::new(Exporter::default());
     let page = move |State(control): State<Arc<C>>| page(control, Arc::clone(&exporter));
+    let waiting = Arc::new(Semaphore::new(EVENT_WAITS_MAX));
+    let events = move |State(control): State<Arc<C>>, Query(query): Query<EventQuery>| {
+        events(control, query, Arc::clone(&waiting))
+    };
     Router::new()
         .route("/metrics", get(page))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -90,6 +132,8 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/stick-table", get(stick_table::<C>))
         .route("/store", get(store::<C>))
         .route("/connections", get(connections::<C>))
+        .route("/events", get(events))
+        .route("/explain", get(explain::<C>))
 }
 
 async fn page<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
@@ -126,13 +170,37 @@ async fn pools<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<sta
     aside(control, |control| Json(control.status().pools)).await
 }
 
-async fn stick_table<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Vec<StickTableView>>, StatusCode> {
-    aside(control, |control| Json(control.stick_tables())).await
+/// The hottest keys are addresses and cookies of clients: without names, only their shares are shown.
+async fn stick_table<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(NamesClients(names)): Extension<NamesClients>,
+) -> Result<Json<Vec<StickTableView>>, StatusCode> {
+    let look = move |control: &C| {
+        let mut views = control.stick_tables();
+        let keys = views.iter_mut().flat_map(|view| &mut view.hottest).map(|hot| &mut hot.key);
+        keys.filter(|_| !names).for_each(|key| HIDDEN.clone_into(key));
+        Json(views)
+    };
+    aside(control, look).await
 }
 
 /// `null` without one.
 async fn store<C: Control>(State(control): State<Arc<C>>) -> Result<Json<Option<status::StoreStatus>>, StatusCode> {
     aside(control, |control| Json(control.status().store)).await
+}
+
+async fn explain<C: Control>(
+    State(control): State<Arc<C>>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, StatusCode> {
+    let explained = match Question::read(parameters) {
+        Ok(question) => aside(control, move |control| control.explain(&question)).await?,
+        Err(why) => Err(why),
+    };
+    Ok(match explained {
+        Ok(report) => Json(report).into_response(),
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    })
 }
 
 #[derive(Serialize)]
@@ -161,11 +229,74 @@ struct Connections<T> {
 
 async fn connections<C: Control>(
     State(control): State<Arc<C>>,
+    Extension(NamesClients(names)): Extension<NamesClients>,
     Query(mut filter): Query<ConnectionFilter>,
-) -> Json<Connections<C::Connection>> {
+) -> Response {
     filter.limit = filter.limit.min(CONNECTIONS_SHOWN_MAX);
     let (open, connections) = control.connections(filter).await;
-    Json(Connections { open, shown: connections.len(), connections })
+    let shown = connections.len();
+    if names {
+        return Json(Connections { open, shown, connections }).into_response();
+    }
+    let connections: Vec<_> = connections.iter().map(without_client).collect();
+    Json(Connections { open, shown, connections }).into_response()
+}
+
+/// A connection as JSON, without the address of its client.
+fn without_client(connection: &impl Serialize) -> Value {
+    let mut view = serde_json::to_value(connection).unwrap_or_default();
+    if let Some(client) = view.get_mut("client") {
+        *client = HIDDEN.into();
+    }
+    view
+}
+
+/// Which events are wanted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EventQuery {
+    /// Only events with a higher number.
+    after: u64,
+    /// Only events of these kinds, by their words, with commas between them.
+    kind: Option<String>,
+    /// Only events about this pool.
+    pool: Option<String>,
+    /// Seconds to wait for an event, if there is none yet.
+    wait: u64,
+}
+
+impl EventQuery {
+    fn wants(&self, event: &Event) -> bool {
+        let is_kind = |kinds: &str| kinds.split(',').any(|kind| kind == event.kind.word());
+        self.kind.as_deref().is_none_or(is_kind)
+            && self.pool.as_deref().is_none_or(|pool| event.pool.as_deref() == Some(pool))
+    }
+}
+
+/// Events after a number. With too many requests that wait already, the reply comes at once.
+async fn events<C: Control>(control: Arc<C>, query: EventQuery, waiting: Arc<Semaphore>) -> Json<EventPage> {
+    let ring = control.events();
+    let until = Instant::now() + EVENT_WAIT_MAX.min(Duration::from_secs(query.wait));
+    let mut page = ring.page(query.after, |event| query.wants(event));
+    // A number that is not given yet is one of another process, and its reader has to begin again.
+    let may_wait = query.wait > 0 && query.after <= page.next;
+    if let Some(_place) = may_wait.then(|| waiting.try_acquire().ok()).flatten() {
+        while page.events.is_empty() && timeout_at(until, ring.noted_after(page.next)).await.is_ok() {
+            page = ring.page(page.next, |event| query.wants(event));
+        }
+    }
+    Json(page)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    /// Address, number of a connection, id of a request, or cookie.
+    what: String,
+}
+
+async fn why<C: Control>(State(control): State<Arc<C>>, Query(WhyQuery { what }): Query<WhyQuery>) -> Json<WhyReport> {
+    Json(control.why(what).await)
 }
 
 #[derive(Deserialize)]
@@ -216,6 +347,15 @@ async fn order<C: Control>(
     match control.order(&pool, &backend, order).await {
         Ok(state) => format!("{state}\n").into_response(),
         Err(why) => (StatusCode::NOT_FOUND, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn reopen_log<C: Control>(State(control): State<Arc<C>>) -> Response {
+    // A task of its own, as for a reload.
+    match tokio::spawn(async move { control.reopen_log().await }).await {
+        Ok(Ok(path)) => format!("{path}\n").into_response(),
+        Ok(Err(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+        Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{panic}\n")).into_response(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::*;
+use crate::events::{Event, EventKind};
 use crate::metrics::status::{BackendStatus, PoolStatus};
 use crate::pool::AdminState;
 use crate::server_name::ServerName;
@@ -21,13 +22,21 @@ struct Fake {
     reloads_begun: AtomicUsize,
     reloads_done: AtomicUsize,
     refuse: AtomicBool,
+    events: EventRing,
 }
 
 #[derive(Serialize)]
 struct Open {
     id: u64,
+    client: &'static str,
     pool: Option<&'static str>,
     backend: Option<&'static str>,
+}
+
+impl Open {
+    fn of_pool(id: u64, pool: Option<&'static str>) -> Self {
+        Self { id, client: "10.0.0.1:4711", pool, backend: None }
+    }
 }
 
 impl Control for Fake {
@@ -52,14 +61,27 @@ impl Control for Fake {
         }]
     }
 
+    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+        let client = question.client.parse().map_err(|_| "no client".to_owned())?;
+        let listener = question.traits.cookie.join("|");
+        let (sni, cookie, refused, explanation) = (question.traits.sni.clone(), None, None, None);
+        Ok(ClientReport { client, listener, live: true, sni, cookie, refused, explanation })
+    }
+
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
-        let open =
-            |id: u64| Open { id, pool: Some("web"), backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }) };
+        let open = |id: u64| Open {
+            backend: Some(if id.is_multiple_of(2) { "a" } else { "b" }),
+            ..Open::of_pool(id, Some("web"))
+        };
         let mut all: Vec<_> = (0..3_000).map(open).collect();
-        all.push(Open { id: 3_000, pool: None, backend: None });
+        all.push(Open::of_pool(3_000, None));
         let wanted = |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|name| is == Some(name));
         all.retain(|open| wanted(&filter.pool, open.pool) && wanted(&filter.backend, open.backend));
         (all.len(), all.into_iter().take(filter.limit).collect())
+    }
+
+    async fn reopen_log(&self) -> Result<String, String> {
+        if self.refuse.load(SeqCst) { Err("to standard output".into()) } else { Ok("/a.log".into()) }
     }
 
     async fn reload(&self, _max_move: Option<f64>) -> ReloadVerdict {
@@ -74,8 +96,16 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![] })
+            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![], headline: None })
         }
+    }
+
+    fn events(&self) -> &EventRing {
+        &self.events
+    }
+
+    async fn why(&self, what: String) -> WhyReport {
+        WhyReport { answer: what, ..WhyReport::default() }
     }
 
     async fn upgrade(self: Arc<Self>, binary: Option<std::path::PathBuf>) -> UpgradeVerdict {
@@ -106,7 +136,12 @@ struct TestAdmin {
 }
 
 impl TestAdmin {
+    /// An interface with a port that names clients.
     fn start() -> Self {
+        Self::with(true)
+    }
+
+    fn with(clients: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let config = config::Admin {
@@ -114,6 +149,8 @@ impl TestAdmin {
             mode: 0o660,
             group: None,
             http: Some("127.0.0.1:0".parse().unwrap()),
+            allow: vec![],
+            clients,
             names: vec![ServerName::parse("metrics.test").unwrap()],
         };
         let mut sockets = Sockets::bind(&config).unwrap();
@@ -209,11 +246,34 @@ fn connections_are_filtered_counted_and_limited() {
 }
 
 #[test]
+fn a_question_about_a_client_comes_whole_and_by_both_doors() {
+    let served = TestAdmin::start();
+    let path = "/explain?client=192.0.2.7&sni=a.test&host=&cookie=SID%3D1%3B+x%3D2&cookie=y%3D%263";
+    let report = served.json(path);
+    let read = [&report["client"], &report["sni"], &report["listener"]];
+    assert_eq!(read, ["192.0.2.7", "a.test", "SID=1; x=2|y=&3"], "the listener repeats the cookies");
+    assert_eq!((&report["live"], served.over_http("GET", path).0), (&true.into(), 200));
+    assert_eq!(served.over_http("GET", "/explain?client=nobody"), (400, "no client\n".into()));
+    let (code, why) = served.over_unix("GET", "/explain?client=::1&tea=green");
+    assert_eq!((code, &*why), (400, "there is no parameter \"tea\"\n"));
+    assert_eq!(served.over_unix("POST", path).0, 405);
+}
+
+#[test]
 fn not_ready_says_why() {
     let served = TestAdmin::start();
     served.control.not_ready.store(true, SeqCst);
     assert_eq!(served.over_http("GET", "/readyz"), (503, "not ready: stopping\n".into()));
     assert_eq!(served.over_http("GET", "/healthz").0, 200);
+}
+
+#[test]
+fn the_log_is_opened_anew_by_the_unix_socket_only() {
+    let served = TestAdmin::start();
+    assert_eq!(served.over_unix("POST", "/log/reopen"), (200, "/a.log\n".to_owned()));
+    served.control.refuse.store(true, SeqCst);
+    assert_eq!(served.over_unix("POST", "/log/reopen"), (409, "to standard output\n".to_owned()));
+    assert_eq!(served.over_http("POST", "/log/reopen").0, 404);
 }
 
 #[test]
@@ -307,6 +367,45 @@ fn the_port_serves_no_foreign_site() {
 }
 
 #[test]
+fn every_reply_tells_a_browser_what_it_is_and_that_nothing_from_elsewhere_runs_in_it() {
+    let served = TestAdmin::start();
+    for (method, path, fields, code) in [
+        ("GET", "/metrics", "Host: localhost", 200),
+        ("GET", "/nothing", "Host: localhost", 404),
+        ("POST", "/status", "Host: localhost", 405),
+        ("GET", "/connections?limit=x", "Host: localhost", 400),
+        ("GET", "/status", "Host: localhost\r\nSec-Fetch-Site: cross-site", 403),
+        ("GET", "/status", "Host: attacker.test", 421),
+    ] {
+        let mut stream = TcpStream::connect(served.http).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        let head = reply.split_once("\r\n\r\n").unwrap().0.to_ascii_lowercase();
+        assert!(head.starts_with(&format!("http/1.1 {code} ")), "{path}: {head}");
+        assert!(head.contains("\r\nx-content-type-options: nosniff"), "{path}: {head}");
+        let policy = "\r\ncontent-security-policy: default-src 'none'; script-src 'self'; ";
+        assert!(head.contains(policy) && head.contains("frame-ancestors 'none'"), "{path}: {head}");
+    }
+}
+
+#[test]
+fn the_port_names_clients_only_where_the_configuration_says_so() {
+    for (clients, key, address) in [(false, "hidden", "hidden"), (true, "10.0.0.1", "10.0.0.1:4711")] {
+        let served = TestAdmin::with(clients);
+        let view = |path: &str| serde_json::from_str::<Value>(&served.over_http("GET", path).1).unwrap();
+        let hottest = view("/stick-table")[0]["hottest"][0].clone();
+        assert_eq!((&hottest["key"], &hottest["share"], &hottest["backend"]), (&key.into(), &0.5.into(), &"a".into()));
+        let connections = view("/connections?limit=2");
+        assert_eq!((&connections["open"], &connections["shown"]), (&3_001.into(), &2.into()));
+        let first = &connections["connections"][0];
+        assert_eq!((&first["client"], &first["id"], &first["pool"]), (&address.into(), &0.into(), &"web".into()));
+        assert_eq!(served.json("/connections?limit=1")["connections"][0]["client"], "10.0.0.1:4711", "the socket does");
+        assert_eq!(served.json("/stick-table")[0]["hottest"][0]["key"], "10.0.0.1");
+    }
+}
+
+#[test]
 fn half_sent_requests_stop_neither_door() {
     let served = TestAdmin::start();
     let half = |stream: &mut dyn Write| drop(stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"));
@@ -330,11 +429,16 @@ fn half_sent_requests_stop_neither_door() {
     drop(bodies);
 }
 
+/// An interface without a door.
+fn nothing() -> config::Admin {
+    config::Admin { socket: None, mode: 0o660, group: None, http: None, allow: vec![], clients: false, names: vec![] }
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let config = config::Admin { socket: None, mode: 0o660, group: None, http: Some(address), names: vec![] };
+    let config = config::Admin { http: Some(address), ..nothing() };
     let error = Sockets::bind(&config).unwrap_err().to_string();
     assert!(error.starts_with(&format!("admin: cannot listen on {address}: ")), "{error}");
 }
@@ -343,7 +447,7 @@ fn a_port_that_is_taken_is_named() {
 async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
-    let config = config::Admin { socket: Some(socket.clone()), mode: 0o660, group: None, http: None, names: vec![] };
+    let config = config::Admin { socket: Some(socket.clone()), ..nothing() };
     let sockets = Sockets::bind(&config).unwrap();
     let (_stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(sockets.serve(Arc::new(Fake::default()), stopped));
@@ -351,4 +455,69 @@ async fn serving_that_is_cut_short_leaves_no_socket_behind() {
     serving.abort();
     assert!(serving.await.unwrap_err().is_cancelled());
     assert!(!socket.exists());
+}
+
+#[test]
+fn events_are_read_from_a_number_on_by_kind_and_by_pool_also_over_the_port() {
+    let admin = TestAdmin::start();
+    for (at, (kind, pool)) in
+        [(EventKind::Down, "web"), (EventKind::Up, "web"), (EventKind::Down, "mail")].into_iter().enumerate()
+    {
+        admin.control.events.note(1_000 + at as u64, Event::new(kind, "text").of_backend(pool, "a"));
+    }
+    let ids = |path: &str| {
+        let page = admin.json(path);
+        let ids: Vec<_> =
+            page["events"].as_array().unwrap().iter().map(|event| event["id"].as_u64().unwrap()).collect();
+        (ids, page["next"].as_u64().unwrap())
+    };
+    assert_eq!(ids("/events"), (vec![1, 2, 3], 3));
+    assert_eq!(ids("/events?after=1"), (vec![2, 3], 3));
+    assert_eq!(ids("/events?kind=down&pool=web"), (vec![1], 3));
+    assert_eq!(ids("/events?kind=down,up&after=1&wait=20"), (vec![2, 3], 3), "what is there is not waited for");
+    let page = admin.json("/events?after=2");
+    let expected = r#"{"time":"1970-01-01T00:00:01.002Z","id":3,"unix_ms":1002,"kind":"down","pool":"mail","backend":"a","text":"text"}"#;
+    assert_eq!(page["events"][0], serde_json::from_str::<Value>(expected).unwrap());
+    assert_eq!(admin.over_http("GET", "/events").0, 200);
+    assert_eq!(admin.over_unix("GET", "/events?bogus=1").0, 400);
+}
+
+#[test]
+fn a_request_for_events_waits_for_one_that_is_wanted_and_no_longer_than_it_says() {
+    let admin = TestAdmin::start();
+    admin.control.events.note(1, Event::new(EventKind::Down, "first"));
+    let began = Instant::now();
+    assert_eq!(admin.json("/events?after=1&wait=1")["events"].as_array().map(Vec::len), Some(0));
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    // A number of another process: its reader begins again, at once.
+    assert_eq!(admin.json("/events?after=9&wait=20")["next"], 1);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| admin.json("/events?after=1&kind=up&wait=20"));
+        admin.control.events.note(2, Event::new(EventKind::Down, "another kind"));
+        admin.control.events.note(3, Event::new(EventKind::Up, "wanted"));
+        assert_eq!(waits.join().unwrap()["events"][0]["text"], "wanted");
+    });
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
+fn requests_that_wait_for_events_leave_places_for_others() {
+    let admin = TestAdmin::start();
+    let wait = || {
+        let mut waiting = UnixStream::connect(&admin.socket).unwrap();
+        waiting.write_all(b"GET /events?after=0&wait=20 HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        waiting
+    };
+    let _waiting: Vec<_> = (0..40).map(|_| wait()).collect();
+    let began = Instant::now();
+    assert_eq!(admin.over_unix("GET", "/healthz").0, 200);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn what_happened_to_a_client_is_told_over_the_unix_socket_alone() {
+    let admin = TestAdmin::start();
+    assert_eq!(admin.json("/why?what=SID%3Da%2Bb%3B%20x")["answer"], "SID=a+b; x");
+    assert_eq!(admin.over_http("GET", "/why?what=192.0.2.1").0, 404);
+    assert_eq!(admin.over_unix("GET", "/why").0, 400);
 }

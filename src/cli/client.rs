@@ -31,6 +31,13 @@ impl AdminReply {
     }
 }
 
+/// A text as the value of a query: what has a meaning in a URL, and all but ASCII, as `%XX`.
+pub(super) fn query_value(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}
+
 /// Sends a request without a body.
 pub(super) fn request(socket: &Path, method: &str, path: &str) -> Result<AdminReply, CommandError> {
     request_with(socket, method, path, "")
@@ -78,6 +85,12 @@ mod tests {
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
+
+    #[test]
+    fn a_value_of_a_query_has_no_byte_that_ends_it() {
+        assert_eq!(query_value("a-b_c.~9"), "a-b_c.~9");
+        assert_eq!(query_value("[::1]:80 ü&x=%\r\n"), "%5B%3A%3A1%5D%3A80%20%C3%BC%26x%3D%25%0D%0A");
+    }
 
     #[test]
     fn answers_are_taken_apart() {

@@ -1,41 +1,48 @@
-//! `sessile explain`: where clients go, from the configuration alone.
+//! `sessile explain`: where clients go, from the configuration alone or, with `--live`, by the running process.
 //!
-//! Reads clients and prints one explanation for each; [`Explainer`] makes them. Connects nowhere and needs no running
-//! process, so health is what `--down` says. Invariant: explanations come in the order of the clients, and memory does
-//! not grow with their number.
+//! Reads clients and prints one explanation for each; [`Explainer`] or the process makes them. Without `--live` it
+//! connects nowhere, and health is what `--down` says; the first line of the text says so. Invariant: explanations come
+//! in the order of the clients, and memory does not grow with their number.
 
 mod explainer;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 
-use serde::Serialize;
+use form_urlencoded::Serializer;
 
-use self::explainer::{Explainer, server_name};
-use super::own_places::DEFAULT_FILE;
-use super::{CommandError, load, print_json};
-use crate::plan::Explanation;
-use crate::server_name::ServerName;
+use self::explainer::Explainer;
+use super::load::{self, RunningProcess};
+use super::{CommandError, client, print_json};
+use crate::plan::{ClientReport, Question, WrittenTraits};
 
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
-    /// Configuration file to explain
-    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_FILE)]
-    config: PathBuf,
+    /// Ask the running process: health, drains, stick table and full backends as they are now
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    running: RunningProcess,
     /// Client address, with or without a port; may be repeated. Without this option, or with `-`, clients are read from
     /// standard input, one `ADDR [SNI]` a line
     #[arg(long, value_name = "ADDR")]
     client: Vec<String>,
-    /// Listener that the clients connect to; required when the file has several
+    /// Listener that the clients connect to; required where there are several
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Server name (SNI) in the clients' hello
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
+    /// Host of the clients' requests; the server name, too, unless --sni names one
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Path of the clients' requests
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
     /// Protocol (ALPN) that the clients offer; may be repeated
     #[arg(long, value_name = "PROTO")]
     alpn: Vec<String>,
@@ -56,28 +63,62 @@ pub(super) struct Explain {
     json: bool,
 }
 
+/// Answers questions about clients.
+#[derive(Clone, Copy)]
+enum Answers<'a> {
+    OfFile(&'a Explainer<'a>),
+    OfProcess { socket: &'a Path, question: &'a Question },
+}
+
 impl Explain {
     /// Reads clients and prints an explanation for each.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
-        let config = load::load(&self.config)?.config;
-        let explainer = Explainer::new(self, &config)?;
-        let given: Vec<_> = self.client.iter().filter(|client| *client != "-").collect();
-        for client in &given {
-            self.print(out, &explainer.explain(&ExplainedClient::parse(client, explainer.sni())?))?;
-        }
-        if given.is_empty() || given.len() < self.client.len() {
-            self.explain_lines(&explainer, io::stdin().lock(), out)?;
+        let question = self.question();
+        if self.live {
+            let socket = self.running.socket()?;
+            self.explain_all(Answers::OfProcess { socket: &socket, question: &question }, out)?;
+        } else {
+            let file = self.running.file_alone("explain without --live")?;
+            let config = load::load(file)?.config;
+            self.explain_all(Answers::OfFile(&Explainer::new(&question, &config)?), out)?;
         }
         Ok(0)
     }
 
+    /// A question about a client that is not named yet.
+    fn question(&self) -> Question {
+        let traits = WrittenTraits {
+            sni: self.sni.clone(),
+            host: self.host.clone(),
+            path: self.path.clone(),
+            alpn: self.alpn.clone(),
+            tlv: self.tlv.clone(),
+            cookie: self.cookie.clone(),
+            header: self.header.clone(),
+        };
+        Question { client: String::new(), listener: self.listener.clone(), traits, down: self.down.clone() }
+    }
+
+    fn explain_all(&self, answers: Answers<'_>, out: &mut impl Write) -> Result<(), CommandError> {
+        if !self.json {
+            let source = match answers {
+                Answers::OfProcess { .. } => "live: as the running process decides now",
+                Answers::OfFile(_) => "offline: from the file alone; health, stick table and drains are not known",
+            };
+            writeln!(out, "{source}")?;
+        }
+        let given: Vec<_> = self.client.iter().filter(|client| *client != "-").collect();
+        for client in &given {
+            self.print(out, &answers.explain(client)?)?;
+        }
+        if given.is_empty() || given.len() < self.client.len() {
+            self.explain_lines(answers, io::stdin().lock(), out)?;
+        }
+        Ok(())
+    }
+
     /// Explains one client a line.
-    fn explain_lines(
-        &self,
-        explainer: &Explainer<'_>,
-        input: impl Read,
-        out: &mut impl Write,
-    ) -> Result<(), CommandError> {
+    fn explain_lines(&self, answers: Answers<'_>, input: impl Read, out: &mut impl Write) -> Result<(), CommandError> {
         let mut input = BufReader::new(input);
         let mut line = String::new();
         for number in 1.. {
@@ -86,9 +127,11 @@ impl Explain {
                 break;
             }
             if !line.trim().is_empty() {
-                let client = ExplainedClient::parse(line.trim(), explainer.sni())
-                    .map_err(|failure| CommandError::Usage(format!("line {number}: {failure}")))?;
-                self.print(out, &explainer.explain(&client))?;
+                let report = answers.explain(line.trim()).map_err(|failure| match failure {
+                    CommandError::Usage(what) => CommandError::Usage(format!("line {number}: {what}")),
+                    other => other,
+                })?;
+                self.print(out, &report)?;
             }
             if input.buffer().is_empty() {
                 // A program that writes the next client may wait for this explanation.
@@ -98,56 +141,30 @@ impl Explain {
         Ok(())
     }
 
-    fn print(&self, out: &mut impl Write, report: &ExplainReport<'_>) -> Result<(), CommandError> {
+    fn print(&self, out: &mut impl Write, report: &ClientReport) -> Result<(), CommandError> {
         if self.json {
             return print_json(out, report);
         }
-        write!(out, "client {} at listener {}", report.client, report.listener)?;
-        if let Some(sni) = &report.sni {
-            write!(out, " for {sni}")?;
-        }
-        if let Some(cookie) = report.cookie {
-            write!(out, " with a cookie that is {cookie}")?;
-        }
-        match &report.explanation {
-            Some(explanation) => writeln!(out, ": {explanation}")?,
-            None => writeln!(out, ": no route matches and there is no default pool")?,
-        }
+        out.write_all(text::of(report).as_bytes())?;
         Ok(())
     }
 }
 
-/// A client to explain.
-#[derive(Debug, PartialEq, Eq)]
-struct ExplainedClient {
-    source: IpAddr,
-    sni: Option<ServerName>,
-}
-
-impl ExplainedClient {
-    /// Reads `ADDR [SNI]`; `sni` is the server name of lines without one.
-    fn parse(text: &str, sni: Option<&ServerName>) -> Result<Self, CommandError> {
-        let mut words = text.split_whitespace();
-        let address = words.next().unwrap_or_default();
-        let source = address.parse().or_else(|_| address.parse().map(|address: SocketAddr| address.ip()));
-        let source = source.map_err(|_| CommandError::Usage(format!("client {address:?} is not an address")))?;
-        let sni = words.next().map(server_name).transpose()?.or_else(|| sni.cloned());
-        match words.next() {
-            Some(more) => Err(CommandError::Usage(format!("client {address}: {more:?} follows the server name"))),
-            None => Ok(Self { source: source.to_canonical(), sni }),
+impl Answers<'_> {
+    /// The answer about a client that is written as `ADDR [SNI]`.
+    fn explain(self, client: &str) -> Result<ClientReport, CommandError> {
+        match self {
+            Self::OfFile(explainer) => explainer.explain(client),
+            Self::OfProcess { socket, question } => {
+                let question = Question { client: client.to_owned(), ..question.clone() };
+                let parameters = Serializer::new(String::new()).extend_pairs(question.parameters()).finish();
+                let answer = client::request(socket, "GET", &format!("/explain?{parameters}"))?;
+                match answer.code {
+                    400 => Err(CommandError::Usage(answer.body.trim_end().to_owned())),
+                    404 => Err(CommandError::Internal("the running process is older and explains nothing".into())),
+                    _ => answer.json(&[200]),
+                }
+            }
         }
     }
-}
-
-/// What is printed about one client; `refused` is the ending of a connection that no backend gets.
-#[derive(Serialize)]
-struct ExplainReport<'a> {
-    client: IpAddr,
-    listener: &'a str,
-    sni: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cookie: Option<&'static str>,
-    refused: Option<&'static str>,
-    #[serde(flatten)]
-    explanation: Option<Explanation>,
 }

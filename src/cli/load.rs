@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::own_places::{self, DEFAULT_FILE, DEFAULT_SOCKET};
+use super::own_places::{self, DEFAULT_FILE};
 use super::{CommandError, client};
 use crate::admin::PlanRequest;
-use crate::config::{self, CheckedConfig};
+use crate::config::{self, ADMIN_SOCKET, BackendEdit, CheckedConfig};
 use crate::detached::{self, FOR_READING};
 use crate::plan::{ListedClient, Plan};
 use crate::regular_file::{self, CONFIGURATION_MAX, WholeFile};
@@ -33,7 +33,7 @@ pub(super) fn read_at_most(file: &Path, most: u64) -> Result<String, CommandErro
     let path = file.to_owned();
     let whole = if is_own_descriptor(file) {
         let bytes = File::open(file).and_then(|file| regular_file::read_at_most(file, most));
-        bytes.map(|bytes| WholeFile { bytes, mode: 0 })
+        bytes.map(|bytes| WholeFile { bytes, mode: 0, owner: 0 })
     } else {
         in_time(move || regular_file::read(&path, most))?
     };
@@ -76,6 +76,14 @@ impl RunningProcess {
         }
     }
 
+    /// The configuration file, for a command that asks no process; an error if a socket is named.
+    pub(super) fn file_alone(&self, command: &str) -> Result<&Path, CommandError> {
+        match &self.socket {
+            Some(_) => Err(CommandError::Usage(format!("{command} reads a file: --socket names none"))),
+            None => Ok(self.file()),
+        }
+    }
+
     /// The configuration file of the running process.
     pub(super) fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
@@ -84,13 +92,27 @@ impl RunningProcess {
 
 /// Has the running process plan to put this file in force.
 pub(super) fn plan_of(running: &RunningProcess, file: &Path, clients: Vec<ListedClient>) -> Result<Plan, CommandError> {
-    let request = PlanRequest { file: file.display().to_string(), text: read(file)?, clients };
-    let body = serde_json::to_string(&request).map_err(|error| CommandError::Internal(error.to_string()))?;
+    let request = PlanRequest { file: file.display().to_string(), text: read(file)?, edits: Vec::new(), clients };
+    ask_for_plan(running, &request, "the file")
+}
+
+/// Has the running process plan to change what it has in force.
+pub(super) fn plan_of_edits(
+    running: &RunningProcess,
+    edits: Vec<BackendEdit>,
+    clients: Vec<ListedClient>,
+) -> Result<Plan, CommandError> {
+    let request = PlanRequest { file: "the change".to_owned(), text: String::new(), edits, clients };
+    ask_for_plan(running, &request, "the change")
+}
+
+fn ask_for_plan(running: &RunningProcess, request: &PlanRequest, what: &str) -> Result<Plan, CommandError> {
+    let body = serde_json::to_string(request).map_err(|error| CommandError::Internal(error.to_string()))?;
     let response = client::request_with(&running.socket()?, "POST", "/plan", &body)?;
     if response.code == 409 {
         let problems: Vec<String> = response.json(&[409])?;
         let problems = problems.join("\n");
-        return Err(CommandError::Usage(format!("the running process would refuse the file:\n{problems}")));
+        return Err(CommandError::Usage(format!("the running process would refuse {what}:\n{problems}")));
     }
     response.json(&[200])
 }
@@ -107,14 +129,14 @@ fn socket_of(file: &Path) -> Result<PathBuf, CommandError> {
 
 /// The socket of the default file. Where this user cannot read one, a process may still have the default socket.
 fn socket_of_default(file: &Path) -> Result<PathBuf, CommandError> {
-    if read(file).is_ok() { socket_of(file) } else { Ok(DEFAULT_SOCKET.into()) }
+    if read(file).is_ok() { socket_of(file) } else { Ok(ADMIN_SOCKET.into()) }
 }
 
 fn socket_as_written(text: &str) -> Option<PathBuf> {
     let table: toml::Table = text.parse().ok()?;
     match table.get("admin").and_then(|admin| admin.get("socket")) {
         Some(socket) => socket.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from),
-        None => Some(DEFAULT_SOCKET.into()),
+        None => Some(ADMIN_SOCKET.into()),
     }
 }
 
@@ -134,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_socket_is_where_the_file_says_or_where_it_always_is() {
-        assert_eq!(socket(GOOD).unwrap(), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket(GOOD).unwrap(), Path::new(ADMIN_SOCKET));
         assert_eq!(socket(&format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap(), Path::new("/tmp/a.sock"));
         assert!(matches!(socket(&format!("{GOOD}[admin]\nsocket = 'off'\n")), Err(CommandError::Unavailable(_))));
     }
@@ -143,7 +165,7 @@ mod tests {
     fn the_default_file_says_where_the_socket_is_if_it_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sessile.toml");
-        assert_eq!(socket_of_default(&file).unwrap(), Path::new(DEFAULT_SOCKET));
+        assert_eq!(socket_of_default(&file).unwrap(), Path::new(ADMIN_SOCKET));
         std::fs::write(&file, format!("{GOOD}[admin]\nsocket = '/tmp/a.sock'\n")).unwrap();
         assert_eq!(socket_of_default(&file).unwrap(), Path::new("/tmp/a.sock"));
     }

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::help::{EXIT_CODES, REFERENCE, TOPICS, Topic, markup, roff};
-use super::{Arguments, CommandError};
+use super::help::{REFERENCE, TOPICS, Topic, examples, markup, roff};
+use super::{Arguments, CommandError, exit_codes};
 
 /// What stands at the foot of every page.
 const SOURCE: &str = concat!("sessile ", env!("CARGO_PKG_VERSION"));
@@ -79,8 +79,15 @@ fn of_command(command: &clap::Command) -> io::Result<ManPage> {
         man.render_subcommands_section(&mut text)?;
     }
     let mut rest = Roff::new();
+    // "sessile-certs-dev" of `sessile certs dev`; the page of sessile itself has all codes.
+    let name = command.get_display_name().and_then(|name| name.strip_prefix("sessile-"));
     rest.control("SH", ["EXIT STATUS"]);
-    roff::add(&mut rest, &markup::parse(EXIT_CODES));
+    roff::add(&mut rest, &markup::parse(&exit_codes::table_of(name)));
+    let examples = name.map(|name| examples(&name.replace('-', " "))).unwrap_or_default();
+    if !examples.is_empty() {
+        rest.control("SH", ["EXAMPLES"]);
+        roff::add(&mut rest, &examples);
+    }
     see_also(&mut rest, &file);
     rest.to_writer(&mut text)?;
     Ok(ManPage { file, text })

@@ -1,8 +1,7 @@
 //! The command line: parses the arguments, runs a command, returns the exit code.
 //!
 //! Commands compute and print; `run` is passed in by `main.rs`. Invariants: an error on standard error names the object,
-//! the action and the reason; exit codes are those of `sysexits.h`: 64 for usage and configuration, 69 if the process
-//! cannot be reached, 70 for internal failures; every command that prints data has `--json`.
+//! the action and the reason; exit codes are those of `exit_codes.rs`; every command that prints data has `--json`.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::exit_codes::{EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE};
 use crate::access_log::print_error;
 use crate::config::Problem;
 use crate::server::{ConfigSource, RunOptions};
@@ -20,9 +20,12 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod events;
+mod exit_codes;
 mod explain;
 mod help;
 mod load;
+mod log;
 mod man;
 mod one_line;
 mod order;
@@ -33,13 +36,8 @@ mod run;
 mod status;
 mod table;
 mod upgrade;
-
-/// Exit code for wrong usage and refused configurations.
-const EXIT_USAGE: u8 = 64;
-/// Exit code if the running process cannot be reached.
-const EXIT_UNAVAILABLE: u8 = 69;
-/// Exit code for internal failures.
-const EXIT_INTERNAL: u8 = 70;
+mod why;
+mod width;
 
 /// A layer-4 TCP/TLS passthrough balancer; its first promise is that a client stays where it settled.
 #[derive(Debug, Parser)]
@@ -61,9 +59,9 @@ enum Command {
     Run(run::Run),
     /// Check a configuration file and report all problems; exit code 64 if it would be refused.
     Check(check::CheckArgs),
-    /// Show which backend a client would get, why, and the next candidates; opens no connection.
+    /// Show which backend a client would get, why, and the next candidates; makes no connection for it.
     Explain(explain::Explain),
-    /// Show which clients would move if a new configuration file were loaded.
+    /// Show which clients would move if a new file were loaded, or a backend added, changed or removed.
     Plan(plan::PlanFiles),
     /// Reload the configuration of the running process; exit code not 0 if it is refused.
     Reload(reload::Reload),
@@ -75,8 +73,14 @@ enum Command {
     Ready(order::Order),
     /// Stop sending any client to a backend, and close its open connections evenly over drain_over.
     Close(order::Order),
+    /// Work on the access log of the running process.
+    Log(log::LogArgs),
     /// Show listeners, pools, backends, stick tables and workers of the running process.
     Status(status::StatusArgs),
+    /// Show what happened to the running process: backends up and down, drains, reloads, limits, the store.
+    Events(events::EventsArgs),
+    /// Show what happened to one client: its backend, its moves and why, its last endings.
+    Why(why::WhyArgs),
     /// Make certificates and keys for tests on this machine.
     Certs(certs::Certs),
     /// Run the balancer with three backends and 200 clients on this machine, and show what happens.
@@ -182,7 +186,10 @@ impl Command {
             Self::Drain(order) => order.run("drain", out),
             Self::Ready(order) => order.run("ready", out),
             Self::Close(order) => order.run("close", out),
+            Self::Log(log) => log.run(out),
             Self::Status(status) => status.run(out),
+            Self::Events(events) => events.run(out),
+            Self::Why(why) => why.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),
             Self::Help(help) => help.run(out),

@@ -14,7 +14,7 @@ use toml::Value;
 use super::certs::keep_or_make_key;
 use super::{CommandError, own_places};
 use crate::config::backend_name;
-use crate::server::ArgumentText;
+use crate::server::{ArgumentText, KeptPlaces};
 
 /// Arguments that stand for a configuration file.
 #[derive(Debug, clap::Args)]
@@ -74,9 +74,13 @@ impl OneLine {
     }
 
     /// The text that the arguments stand for on this machine. A file for the keys of the cookie is made if it is missing.
+    /// A process that an upgrade has started keeps the places of the one before.
     pub(super) fn compose(&self) -> Result<ArgumentText, CommandError> {
-        let chosen = ChosenPlaces { socket: own_places::new_admin_socket(), cookie_keys: self.keys_of_cookie()? };
-        Ok(self.text(&chosen))
+        let (socket, kept_keys) = match KeptPlaces::of_environment() {
+            Some(kept) => (kept.socket, kept.cookie_keys),
+            None => (own_places::new_admin_socket(), None),
+        };
+        Ok(self.text(&ChosenPlaces { socket, cookie_keys: self.keys_of_cookie(kept_keys)? }))
     }
 
     fn text(&self, chosen: &ChosenPlaces) -> ArgumentText {
@@ -129,6 +133,9 @@ impl OneLine {
                 let balance = "# A client without a cookie gets the next backend.\nbalance = \"round_robin\"";
                 text.push("--sticky cookie", format_args!("{balance}\n\n[pool.cookie]\nmode = \"insert\""));
                 let argument = if self.cookie_keys.is_some() { "--cookie-keys" } else { "--sticky cookie" };
+                if self.cookie_keys.is_none() {
+                    text.push(argument, OWN_KEYS);
+                }
                 text.push(argument, key("keys", &keys.to_string_lossy()));
             }
             None => {
@@ -143,17 +150,21 @@ impl OneLine {
         }
     }
 
-    /// The file with the keys of the cookie: the one that an argument names, or one that is made on first use. `None`: no
-    /// cookie is wanted.
-    fn keys_of_cookie(&self) -> Result<Option<PathBuf>, CommandError> {
+    /// The file with the keys of the cookie: the one that an argument names, or that the process before has, or one that is
+    /// made on first use. `None`: no cookie is wanted.
+    fn keys_of_cookie(&self, kept: Option<PathBuf>) -> Result<Option<PathBuf>, CommandError> {
         match (self.sticky, &self.cookie_keys) {
             (Some(Sticky::Cookie), Some(file)) => Ok(Some(from_root(file).into())),
-            (Some(Sticky::Cookie), None) => made_keys().map(Some),
+            (Some(Sticky::Cookie), None) => kept.map_or_else(made_keys, Ok).map(Some),
             (_, Some(_)) => Err(CommandError::Usage("--cookie-keys: needs --sticky cookie".into())),
             (_, None) => Ok(None),
         }
     }
 }
+
+/// Stands above the file with the keys of the cookie if no argument names it.
+const OWN_KEYS: &str = "# Only the user that this was made for can read the file. For a service of another user delete the line:\n\
+                        # its first start makes a file of its own, and each client gets a new cookie once.";
 
 /// A file with a key for cookies, made if it is missing.
 fn made_keys() -> Result<PathBuf, CommandError> {
@@ -264,6 +275,9 @@ mod tests {
         assert_eq!(cookie.name, "SESSILE-app");
         let CookieMode::Insert(rules) = &cookie.mode else { panic!("{cookie:?}") };
         assert_eq!(Some(&rules.keys), keys.cookie_keys.as_ref());
+        let says_whose = |line: &str| text_of(line, &keys).text().contains("can read the file");
+        assert!(says_whose("--listen :80 --backend 10.0.0.1:80 --sticky cookie"));
+        assert!(!says_whose("--listen :80 --backend 10.0.0.1:80 --sticky cookie --cookie-keys /k"));
     }
 
     #[test]

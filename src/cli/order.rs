@@ -4,8 +4,10 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+
 use super::load::RunningProcess;
-use super::{CommandError, EXIT_USAGE, client};
+use super::{CommandError, EXIT_USAGE, client, print_json};
 
 /// Arguments of the three commands.
 #[derive(Debug, clap::Args)]
@@ -15,17 +17,36 @@ pub(super) struct Order {
     backend: String,
     #[command(flatten)]
     running: RunningProcess,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The result of an order, as JSON.
+#[derive(Serialize)]
+struct OrderReport<'a> {
+    backend: &'a str,
+    order: &'a str,
+    accepted: bool,
+    /// The new state, or why there is none.
+    message: &'a str,
 }
 
 impl Order {
     /// Sends the request and prints the response.
     pub(super) fn run(&self, order: &str, out: &mut impl Write) -> Result<u8, CommandError> {
-        let Some((pool, backend)) = self.backend.split_once('/') else {
+        let Some((pool, name)) = self.backend.split_once('/') else {
             return Err(CommandError::Usage(format!("{}: not of the form POOL/NAME", self.backend)));
         };
-        let path = format!("/backends/{pool}/{backend}/{order}");
+        let path = format!("/backends/{pool}/{name}/{order}");
         let answer = client::request(&self.running.socket()?, "POST", &path)?;
-        out.write_all(answer.body.as_bytes())?;
-        Ok(if answer.code == 200 { 0 } else { EXIT_USAGE })
+        let accepted = answer.code == 200;
+        if self.json {
+            let (backend, message) = (&self.backend, answer.body.trim_end());
+            print_json(out, &OrderReport { backend, order, accepted, message })?;
+        } else {
+            out.write_all(answer.body.as_bytes())?;
+        }
+        Ok(if accepted { 0 } else { EXIT_USAGE })
     }
 }

@@ -13,13 +13,12 @@ use rustix::process::geteuid;
 use socket2::SockAddr;
 
 use crate::admin::moved::moved_sockets;
+use crate::config::ADMIN_SOCKET;
 use crate::server;
 use crate::socket;
 
 /// Default path of a configuration file.
 pub(super) const DEFAULT_FILE: &str = "/etc/sessile/sessile.toml";
-/// Default path of the admin socket in a configuration file.
-pub(super) const DEFAULT_SOCKET: &str = "/run/sessile/admin.sock";
 
 /// Path of the admin socket in the folder of this user, `$XDG_RUNTIME_DIR`; `None`: the variable names no usable folder.
 fn of_user() -> Option<PathBuf> {
@@ -36,7 +35,7 @@ fn in_runtime_folder(folder: Option<OsString>) -> Option<PathBuf> {
 
 /// Where a process without a file puts its admin socket; `None`: nowhere can one be made.
 pub(super) fn new_admin_socket() -> Option<PathBuf> {
-    let mut places = of_user().into_iter().chain([DEFAULT_SOCKET.into()]);
+    let mut places = of_user().into_iter().chain([ADMIN_SOCKET.into()]);
     places.find(|socket| server::is_writable(socket, true))
 }
 

@@ -1,7 +1,7 @@
-//! `sessile plan`: which clients would move if a new file were put in force.
+//! `sessile plan`: which clients would move if a new file were put in force, or a backend added, changed or removed.
 //!
-//! Computes nothing itself: [`Plan`] compares two files, or a running process with one file. Invariant: the exit code
-//! is 1 exactly if more would move than `--max-move` allows.
+//! Computes nothing itself: [`Plan`] compares two files, or a running process with one file or with edits of what it has
+//! in force. Invariant: the exit code is 1 exactly if more would move than `--max-move` allows.
 
 mod text;
 
@@ -9,29 +9,30 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::exit_codes::EXIT_NO;
 use super::load::{self, RunningProcess};
 use super::{CommandError, print_json};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{BackendEdit, Config};
 use crate::plan::{Ask, CookieKeys, ListedClient, Plan};
 use crate::server::certificates_and_keys;
 
 /// The longest list of clients, in bytes; one that is sent to a running process may be half as long.
 const CLIENTS_MAX: u64 = 64 << 20;
 
-/// Exit code when more would move than is allowed.
-const EXIT_TOO_MUCH: u8 = 1;
-
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "sessile plan [OPTIONS] [OLD] NEW\n       sessile plan [OPTIONS] --live NEW")]
+#[command(override_usage = "sessile plan [OPTIONS] [OLD] NEW\n       sessile plan [OPTIONS] --live NEW\n       \
+                      sessile plan [OPTIONS] --live [--without POOL/NAME] [--weight POOL/NAME=N] [--add POOL/NAME=ADDRESS]")]
 pub(super) struct PlanFiles {
     /// File in force (by default that of --config) and new file; with --live, the new file alone
-    #[arg(value_name = "FILE", required = true, num_args = 1..=2)]
+    #[arg(value_name = "FILE", required_unless_present_any = ["without", "weight", "add"], num_args = 1..=2)]
     files: Vec<PathBuf>,
     /// Compare with the running process: the plan then counts its known clients and open connections
     #[arg(long)]
     live: bool,
+    #[command(flatten)]
+    edits: Edits,
     #[command(flatten)]
     running: RunningProcess,
     /// File with clients to plan one by one: an address a line, optionally followed by a server name
@@ -46,11 +47,27 @@ pub(super) struct PlanFiles {
     json: bool,
 }
 
+/// Edits of what a running process has in force.
+#[derive(Debug, clap::Args)]
+struct Edits {
+    /// With --live: plan to remove this backend of what is in force; may be repeated
+    #[arg(long, value_name = "POOL/NAME", value_parser = without, requires = "live", conflicts_with = "files")]
+    without: Vec<BackendEdit>,
+    /// With --live: plan to give this backend another weight; may be repeated
+    #[arg(long, value_name = "POOL/NAME=N", value_parser = weight, requires = "live", conflicts_with = "files")]
+    weight: Vec<BackendEdit>,
+    /// With --live: plan to add this backend; may be repeated
+    #[arg(long, value_name = "POOL/NAME=ADDRESS", value_parser = add, requires = "live", conflicts_with = "files")]
+    add: Vec<BackendEdit>,
+}
+
 impl PlanFiles {
     /// Makes the plan and prints it.
     pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let clients = self.clients.as_deref().map(read_clients).transpose()?.unwrap_or_default();
+        let Edits { without, weight, add } = &self.edits;
         let plan = match (&self.files[..], self.live) {
+            ([], _) => load::plan_of_edits(&self.running, [&without[..], weight, add].concat(), clients)?,
             ([old, new], false) => compare(old, new, &clients)?,
             ([new], true) => load::plan_of(&self.running, new, clients)?,
             ([new], false) => compare(self.running.file(), new, &clients)?,
@@ -69,7 +86,7 @@ impl PlanFiles {
                 writeln!(out, "too much: {line}")?;
             }
         }
-        Ok(if too_much.is_empty() { 0 } else { EXIT_TOO_MUCH })
+        Ok(if too_much.is_empty() { 0 } else { EXIT_NO })
     }
 }
 
@@ -93,6 +110,28 @@ fn compare(old: &Path, new: &Path, clients: &[ListedClient]) -> Result<Plan, Com
             Ok(plan)
         }
     }
+}
+
+fn without(written: &str) -> Result<BackendEdit, String> {
+    let (pool, backend) = pool_and_name(written)?;
+    Ok(BackendEdit::Without { pool, backend })
+}
+
+fn weight(written: &str) -> Result<BackendEdit, String> {
+    let (name, weight) = written.rsplit_once('=').ok_or("not like POOL/NAME=N")?;
+    let (pool, backend) = pool_and_name(name)?;
+    Ok(BackendEdit::Weight { pool, backend, weight: weight.parse().map_err(|_| format!("{weight:?} is no weight"))? })
+}
+
+fn add(written: &str) -> Result<BackendEdit, String> {
+    let (name, address) = written.split_once('=').ok_or("not like POOL/NAME=ADDRESS")?;
+    let (pool, backend) = pool_and_name(name)?;
+    Ok(BackendEdit::Add { pool, backend, address: address.to_owned() })
+}
+
+fn pool_and_name(written: &str) -> Result<(String, String), String> {
+    let parts = written.split_once('/').filter(|(pool, name)| !pool.is_empty() && !name.is_empty());
+    parts.map(|(pool, name)| (pool.to_owned(), name.to_owned())).ok_or_else(|| "not like POOL/NAME".to_owned())
 }
 
 /// Reads a share: a number from 0 to 1, or a percentage.
@@ -164,6 +203,33 @@ mod tests {
             "{text}"
         );
         assert!(share("5").is_err() && share("x%").is_err() && share("101%").is_err());
+    }
+
+    #[test]
+    fn edits_are_read_and_need_a_process_and_no_file() {
+        use super::super::tests::parse;
+
+        let line = "sessile plan --live --without web/a --without web/b --weight web/c=12 --add web/d=[::1]:80";
+        let super::super::Command::Plan(plan) = parse(line).unwrap() else { panic!("{line}") };
+        let (pool, named) = (|| "web".to_owned(), |name: &str| name.to_owned());
+        let without = |name| BackendEdit::Without { pool: pool(), backend: named(name) };
+        assert_eq!(plan.edits.without, [without("a"), without("b")]);
+        assert_eq!(plan.edits.weight, [BackendEdit::Weight { pool: pool(), backend: named("c"), weight: 12 }]);
+        let address = named("[::1]:80");
+        assert_eq!(plan.edits.add, [BackendEdit::Add { pool: pool(), backend: named("d"), address }]);
+        for wrong in [
+            "--without web/a",
+            "--live --without web/a new.toml",
+            "--live --without web",
+            "--live --without /a",
+            "--live --weight web/a",
+            "--live --weight web/a=-1",
+            "--live --weight web/a=70000",
+            "--live --add web/a",
+            "--live",
+        ] {
+            assert!(parse(&format!("sessile plan {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `sessile run`: starts the balancer, with a configuration file or with the arguments alone.
 //!
 //! Serves nothing itself: `main` gets the [`ConfigSource`]. Invariant: `--print-config` prints the text that would be
-//! served, if it would be accepted.
+//! served, if it would be accepted by a process that can write the folders that it names.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,8 @@ impl Run {
     pub(super) fn print(&self, out: &mut impl Write) -> Result<u8, CommandError> {
         let composed = Arc::new(self.one_line.compose()?);
         let of_thread = Arc::clone(&composed);
-        load::in_time(move || server::examine(of_thread.text()))?.map_err(|problems| refused(&composed, &problems))?;
+        load::in_time(move || server::examine_for_another(of_thread.text()))?
+            .map_err(|problems| refused(&composed, &problems))?;
         out.write_all(composed.text().as_bytes())?;
         Ok(0)
     }

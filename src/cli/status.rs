@@ -1,7 +1,9 @@
 //! `sessile status`: state of the running process, as tables or as JSON.
 //!
-//! Shows numbers of the admin interface and computes none. Invariant: `--json` prints the response of `/status`; the
-//! tables add the hottest keys of `/stick-table`.
+//! Shows numbers of the admin interface and computes none. `narrow.rs` has the tables of 80 columns, this file those of
+//! `--wide`. Invariant: `--json` prints the response of `/status`; the tables add the hottest keys of `/stick-table`.
+
+mod narrow;
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -11,6 +13,7 @@ use super::{CommandError, client, load::RunningProcess, print_json};
 use crate::admin::StickTableView;
 use crate::metrics::{self, status};
 use crate::outcome::Ended;
+use crate::pool::HotKey;
 
 /// Smallest share of all picks for which a key gets a line: 1 %.
 const HOT: f64 = 0.01;
@@ -20,6 +23,9 @@ const HOT: f64 = 0.01;
 pub(super) struct StatusArgs {
     #[command(flatten)]
     running: RunningProcess,
+    /// Show addresses, bytes, times and every worker too, in lines wider than 80 columns.
+    #[arg(long)]
+    wide: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -42,7 +48,9 @@ impl StatusArgs {
             }
         } else {
             let stick_tables: Vec<StickTableView> = client::request(&socket, "GET", "/stick-table")?.json(&[200])?;
-            out.write_all(show(&answer.json(&[200])?, &stick_tables).as_bytes())?;
+            let status: metrics::Status = answer.json(&[200])?;
+            let text = if self.wide { show(&status, &stick_tables) } else { show_narrow(&status, &stick_tables) };
+            out.write_all(text.as_bytes())?;
         }
         Ok(0)
     }
@@ -53,12 +61,18 @@ fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
         head(status),
         listeners(&status.listeners),
         pools(&status.pools),
+        narrow::breaks(&status.pools),
         self::stick_tables(stick_tables),
         hottest(stick_tables),
         workers(&status.workers, &status.conversations),
     ];
     let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
     shown.join("\n")
+}
+
+fn show_narrow(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
+    let sections = std::iter::once(narrow::head(&head(status))).chain(narrow::sections(status, stick_tables));
+    sections.filter(|section| !section.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn head(status: &metrics::Status) -> String {
@@ -118,21 +132,31 @@ fn head(status: &metrics::Status) -> String {
 fn listeners(listeners: &[status::ListenerStatus]) -> String {
     let mut table = Table::new(["LISTENER", "BIND", "OPEN", "ACCEPTED", "REFUSED", "ENDED BADLY"]);
     for listener in listeners {
-        let ended = |wanted: fn(Ended) -> bool| {
-            let words = Ended::ALL.iter().filter(|ended| wanted(**ended)).map(|ended| ended.word());
-            words.filter_map(|word| listener.totals.ended.get(word)).sum::<u64>()
-        };
-        let badly = |ended: Ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Probe);
         table.row([
             listener.name.clone(),
             listener.bind.join(" "),
             format!("{}{}", listener.open, if listener.at_limit { " at the limit" } else { "" }),
             listener.totals.accepted.to_string(),
-            ended(Ended::refused).to_string(),
-            ended(badly).to_string(),
+            refused_connections(&listener.totals).to_string(),
+            badly_ended(&listener.totals).to_string(),
         ]);
     }
     table.render()
+}
+
+/// Connections of a listener that were refused.
+fn refused_connections(totals: &status::ListenerTotals) -> u64 {
+    ended(totals, Ended::refused)
+}
+
+/// Connections of a listener that were neither refused nor ended as they should.
+fn badly_ended(totals: &status::ListenerTotals) -> u64 {
+    ended(totals, |ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Probe))
+}
+
+fn ended(totals: &status::ListenerTotals, wanted: fn(Ended) -> bool) -> u64 {
+    let words = Ended::ALL.iter().filter(|ended| wanted(**ended)).map(|ended| ended.word());
+    words.filter_map(|word| totals.ended.get(word)).sum()
 }
 
 fn pools(pools: &[status::PoolStatus]) -> String {
@@ -142,6 +166,7 @@ fn pools(pools: &[status::PoolStatus]) -> String {
         "BACKEND",
         "ADDRESS",
         "STATE",
+        "SINCE",
         "WEIGHT",
         "LEASES",
         "CONNECTIONS",
@@ -160,6 +185,7 @@ fn pools(pools: &[status::PoolStatus]) -> String {
                 backend.name.clone(),
                 backend.address.clone(),
                 state(backend),
+                backend.since_s.map(|seconds| duration(seconds * 1_000_000)).unwrap_or_default(),
                 format!("{}{}", backend.weight, if backend.backup { " backup" } else { "" }),
                 backend.leases.to_string(),
                 totals.connections.to_string(),
@@ -209,17 +235,18 @@ fn hottest(stick_tables: &[StickTableView]) -> String {
     let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
     for StickTableView { stick_table, hottest } in stick_tables {
         for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
-            let mut share = format!("{:.1} %", hot.share * 100.0);
-            if hot.share_error > 0.0 {
-                let _ = write!(share, " ± {:.1}", hot.share_error * 100.0);
-            }
-            if stick_table.hottest_sampled {
-                share += ", sampled";
-            }
-            table.row([stick_table.name.clone(), hot.key.clone(), share, hot.backend.clone().unwrap_or_default()]);
+            let backend = hot.backend.clone().unwrap_or_default();
+            table.row([stick_table.name.clone(), hot.key.clone(), share(stick_table, hot), backend]);
         }
     }
     table.render()
+}
+
+/// The share of a key, with the error of the estimate.
+fn share(stick_table: &status::StickTableStatus, hot: &HotKey) -> String {
+    let error = if hot.share_error > 0.0 { format!(" ± {:.1}", hot.share_error * 100.0) } else { String::new() };
+    let sampled = if stick_table.hottest_sampled { ", sampled" } else { "" };
+    format!("{:.1} %{error}{sampled}", hot.share * 100.0)
 }
 
 /// The threads of passthrough connections, each with the thread of TLS and HTTP beside it.
@@ -276,7 +303,6 @@ mod tests {
     use crate::metrics::status::{
         BackendStatus, BackendTotals, ListenerStatus, ListenerTotals, PoolStatus, Reloads, WorkerStatus,
     };
-    use crate::pool::HotKey;
 
     #[test]
     fn quantities_are_short() {
@@ -364,7 +390,7 @@ mod tests {
     #[test]
     fn a_person_sees_what_is_wrong() {
         let ended = [("done", 5), ("no_route", 2), ("backend_reset", 1)].map(|(word, n)| (word.to_owned(), n)).into();
-        let totals = ListenerTotals { accepted: 8, ended };
+        let totals = ListenerTotals { accepted: 8, ended, ..Default::default() };
         let listener = ListenerStatus {
             name: "front".into(),
             bind: vec!["0.0.0.0:443".into()],

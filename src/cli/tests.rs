@@ -21,12 +21,15 @@ fn run(line: &str) -> (String, Result<u8, CommandError>) {
 }
 
 /// Serves one prepared response; the thread returns the request.
-fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
+pub(super) fn answering(folder: &Path, code: &str, body: &str) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
     answering_each(folder, vec![(code.to_owned(), body.to_owned())])
 }
 
 /// Serves one prepared response per connection; the thread returns the requests.
-fn answering_each(folder: &Path, answers: Vec<(String, String)>) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
+pub(super) fn answering_each(
+    folder: &Path,
+    answers: Vec<(String, String)>,
+) -> (PathBuf, thread::JoinHandle<Vec<String>>) {
     let socket = folder.join("admin.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let answer = move |(code, body): (String, String)| {
@@ -81,6 +84,10 @@ fn commands_are_understood() {
         "sessile help",
         "sessile help certs dev",
         "sessile status --names",
+        "sessile events",
+        "sessile events -f --after 7 --kind down --kind up --pool p --json -c f.toml",
+        "sessile why 192.0.2.1",
+        "sessile why SID=31d4 --json --socket s",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
@@ -98,6 +105,8 @@ fn commands_are_understood() {
         "sessile demo --config f.toml",
         "sessile demo --backends --once",
         "sessile status --names --json",
+        "sessile events --after x",
+        "sessile why",
     ] {
         assert!(parse(line).unwrap_err().use_stderr(), "{line}");
     }
@@ -141,7 +150,7 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn nobody_answering_is_another_exit_code_than_a_refusal() {
-    for command in ["reload", "status"] {
+    for command in ["reload", "status", "events", "why 192.0.2.1"] {
         let (_, result) = run(&format!("sessile {command} --socket /nonexistent/admin.sock"));
         assert_eq!(result.unwrap_err().code(), EXIT_UNAVAILABLE);
     }
@@ -200,7 +209,7 @@ fn completions_and_the_manual_know_every_command() {
     for line in ["sessile completions bash", "sessile man"] {
         let (text, result) = run(line);
         assert_eq!(result.unwrap(), 0);
-        for command in ["run", "check", "explain", "reload", "status", "demo"] {
+        for command in ["run", "check", "explain", "reload", "status", "events", "why", "demo"] {
             assert!(text.contains(command), "{line}: {command}");
         }
     }

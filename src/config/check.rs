@@ -77,10 +77,19 @@ pub struct Draft<'a> {
 /// Reads the text of a file like [`check`], and accepts or refuses nothing.
 pub fn draft<'a>(text: &'a str, resolve: &dyn Fn(&str) -> io::Result<Vec<SocketAddr>>) -> Draft<'a> {
     let problems = Problems::new(text);
-    if !text.ends_with('\n') {
-        problems.error(text.len(), "", Bad::new("the file does not end with a newline: it may be cut short"));
+    let is_empty = text.trim().is_empty();
+    if is_empty {
+        problems.error(0, "", Bad::new("the file is empty").hint("a file has a [[listener]] and a [[pool]] at least"));
+    } else if !text.ends_with('\n') {
+        problems.error(
+            text.len(),
+            "",
+            Bad::new("the file does not end with a newline: it may be cut short")
+                .hint("look for what is missing, and end the last line"),
+        );
     }
-    let document = Document::parse(text, &problems);
+    let mut document = Document::parse(text, &problems);
+    document.whole &= !is_empty;
     let (config, whole) = (convert(&document, resolve, &problems), document.whole);
     Draft { config: Config { written: Written::of(text), ..config }, problems, whole }
 }

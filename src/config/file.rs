@@ -15,7 +15,7 @@ use super::keys::{self, TableKeys};
 use super::place::ValuePlace;
 use super::problem::{Bad, Problems};
 use super::value::ValueResult;
-use super::{foreign, shorthand};
+use super::{foreign, shorthand, syntax};
 
 /// Stands in for a table that the file does not have.
 static EMPTY_TABLE: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
@@ -32,9 +32,8 @@ impl<'a> Document<'a> {
     pub(super) fn parse(text: &'a str, problems: &Problems<'_>) -> Self {
         let (top, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
-            let offset = error.span().map_or(0, |span| span.start);
-            let hint = foreign::of_line(line_at(text, offset)).map(ToString::to_string);
-            problems.syntax(offset, Bad { hint, ..Bad::new(error.message()) });
+            let (offset, bad) = syntax::explain(text, error, |offset| problems.line(offset));
+            problems.syntax(offset, bad);
         }
         let mut top = top.into_inner();
         shorthand::expand(&mut top);
@@ -148,6 +147,11 @@ impl<'d> Section<'d> {
         self.value(key).is_some()
     }
 
+    /// True for a table that a value alone stands for, as an address for a backend: its name was made from the value.
+    pub(super) fn is_made(&self) -> bool {
+        self.table.get("name").is_some_and(|name| name.span().start == self.start)
+    }
+
     /// Number of values in a list, readable or not; a single value counts as 1.
     pub(super) fn count(&self, key: &'static str) -> usize {
         self.elements(key).len()
@@ -207,7 +211,7 @@ impl<'d> Section<'d> {
             let bad = Bad::new(format!("unknown key \"{}\"", key.get_ref().escape_debug()));
             let below = value.get_ref().as_table().into_iter().flat_map(DeTable::keys);
             let below: Vec<&str> = below.map(|key| key.get_ref().as_ref()).collect();
-            section.error_at(key.span().start, Bad { hint: keys::advice(keys, key.get_ref(), &below), ..bad });
+            section.error_at(key.span().start, bad.hint(keys::advice(keys, key.get_ref(), &below)));
         }
         section
     }
@@ -253,20 +257,6 @@ impl<'d> Section<'d> {
     fn below(&self, object: &str) -> String {
         if self.object.is_empty() { object.to_owned() } else { format!("{}: {object}", self.object) }
     }
-}
-
-/// The beginning of the line that holds this byte; empty if the byte is far from it, as no line of a balancer's file is
-/// that long.
-fn line_at(text: &str, offset: usize) -> &str {
-    const BYTES_MAX: usize = 400;
-    let near = |offset: usize| text.floor_char_boundary(offset);
-    let (from, offset) = (near(offset.saturating_sub(BYTES_MAX)), near(offset));
-    let start = match text[from..offset].rfind('\n') {
-        Some(newline) => from + newline + 1,
-        None if from == 0 => 0,
-        None => return "",
-    };
-    text[start..near(start + BYTES_MAX)].lines().next().unwrap_or_default()
 }
 
 /// The place of a value, and of the texts in it if it is a list.

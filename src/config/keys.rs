@@ -39,9 +39,11 @@ pub static TOP: TableKeys = TableKeys {
     ],
 };
 /// Keys of the admin interface.
-pub static ADMIN: TableKeys = TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "names"] };
+pub static ADMIN: TableKeys =
+    TableKeys { table: "[admin]", keys: &["socket", "mode", "group", "http", "allow", "clients", "names"] };
 /// Keys of the log on standard output and standard error.
-pub static LOG: TableKeys = TableKeys { table: "[log]", keys: &["format", "connections", "level"] };
+pub static LOG: TableKeys =
+    TableKeys { table: "[log]", keys: &["format", "connections", "level", "output", "fields", "sample"] };
 /// Keys of `/metrics`.
 pub static METRICS: TableKeys = TableKeys { table: "[metrics]", keys: &["pools"] };
 /// Keys for every TLS handshake.
@@ -101,6 +103,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "pool",
         "max_connections",
         "backlog",
+        "defer_accept",
         "trust",
         "untrusted",
         "not_tls",
@@ -225,22 +228,28 @@ pub static ALL: [&TableKeys; 19] = [
     &COOKIE,
 ];
 
+/// Hint for a key that is like none.
+const EVERY_KEY: &str = "`sessile help reference` shows every key";
+
 /// Hint for an unknown key of this table, which may be a table with keys `below`: the translation of a word of another
 /// balancer, the nearest known key, or the table that has this key.
-pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> Option<String> {
+pub(super) fn advice(keys: &TableKeys, unknown: &str, below: &[&str]) -> String {
     let is_ours = ALL.iter().any(|table| table.keys.contains(&unknown));
     let alone = || foreign::of_key(unknown).filter(|_| !is_ours);
     if let Some(word) = foreign::of_key_and_below(unknown, below).or_else(alone) {
-        return Some(word.to_string());
+        return word.to_string();
     }
     if let Some(near) = nearest(unknown, keys.keys.iter().copied()) {
-        return Some(format!("did you mean \"{near}\"?"));
+        return format!("did you mean \"{near}\"?");
     }
     let elsewhere: Vec<_> = ALL.iter().filter(|other| other.keys.contains(&unknown)).collect();
     match elsewhere[..] {
-        [table] if table.table.is_empty() => Some("it belongs at the top of the file, before the first table".into()),
-        [table] => Some(format!("it belongs in {}", table.table)),
-        _ => below.iter().find_map(|below| foreign::of_key(below)).map(ToString::to_string),
+        [table] if table.table.is_empty() => "it belongs at the top of the file, before the first table".to_owned(),
+        [table] => format!("it belongs in {}", table.table),
+        _ => {
+            let word = below.iter().find_map(|below| foreign::of_key(below));
+            word.map_or_else(|| EVERY_KEY.to_owned(), ToString::to_string)
+        }
     }
 }
 
@@ -286,16 +295,15 @@ mod tests {
 
     #[test]
     fn advice_names_the_nearest_key_or_the_right_table() {
-        assert_eq!(advice(&BACKEND, "wieght", &[]).unwrap(), "did you mean \"weight\"?");
-        assert_eq!(advice(&POOL, "weight", &[]).unwrap(), "it belongs in [[pool.backend]]");
-        assert_eq!(advice(&POOL, "workers", &[]).unwrap(), "it belongs at the top of the file, before the first table");
-        assert_eq!(advice(&POOL, "nothing_like_it", &[]), None);
-        assert_eq!(advice(&TOP, "name", &[]), None, "several tables have it");
+        assert_eq!(advice(&BACKEND, "wieght", &[]), "did you mean \"weight\"?");
+        assert_eq!(advice(&POOL, "weight", &[]), "it belongs in [[pool.backend]]");
+        assert_eq!(advice(&POOL, "workers", &[]), "it belongs at the top of the file, before the first table");
+        assert_eq!(advice(&POOL, "nothing_like_it", &[]), EVERY_KEY);
+        assert_eq!(advice(&TOP, "name", &[]), EVERY_KEY, "several tables have it");
     }
 
     #[test]
     fn advice_translates_words_of_others_unless_they_are_ours() {
-        let advice = |keys, unknown, below: &[&str]| advice(keys, unknown, below).unwrap();
         assert_eq!(advice(&TOP, "upstream", &["app"]), "\"upstream\" of nginx is [[pool]]");
         let client = "\"timeout client\" of HAProxy is idle_timeout = \"1h\" in [limits]";
         assert_eq!(advice(&LISTENER, "timeout", &["client"]), client);

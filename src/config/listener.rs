@@ -39,6 +39,8 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Length of the kernel's accept queue (`listen` backlog).
     pub backlog: u32,
+    /// How long the kernel keeps a client that has sent nothing, in seconds (TCP_DEFER_ACCEPT); `None`: it does not.
+    pub defer_accept_s: Option<u32>,
     /// Rules for incoming PROXY headers; `None`: no header is expected.
     pub proxy: Option<ProxyIn>,
     /// Treatment of connections with first bytes that are not TLS.

@@ -8,15 +8,20 @@
 //! of its pools.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use crate::log_field::LogFields;
 use crate::server_name::ServerName;
 
 mod check;
 mod cookie;
 pub mod diff;
+mod edit;
 mod file;
 mod foreign;
 pub mod keys;
@@ -27,12 +32,14 @@ mod problem;
 mod shorthand;
 mod stick_table;
 mod store;
+mod syntax;
 mod tls;
 mod value;
 mod written;
 
 pub use check::{CheckedConfig, Draft, check, draft};
 pub use cookie::{Cookie, CookieMode, InsertRules, SameSite, Secure, is_own_name, own_name};
+pub use edit::BackendEdit;
 pub use foreign::{ForeignWord, foreign_words};
 pub use listener::{Bind, Fallback, Listener, ProxyIn, Route, Untrusted};
 pub use place::{FileProblem, is_open_to_all};
@@ -113,7 +120,7 @@ pub struct Process {
     pub stick_table_interval: Duration,
     /// Addresses of the admin interface.
     pub admin: Admin,
-    /// Format and level of the log.
+    /// What is logged, how and where.
     pub log: Log,
     /// Pools that `/metrics` shows.
     pub metrics_pools: MetricsPools,
@@ -128,6 +135,9 @@ pub enum MetricsPools {
     Busy,
 }
 
+/// Path of the admin socket where a configuration names none.
+pub const ADMIN_SOCKET: &str = "/run/sessile/admin.sock";
+
 /// Addresses of the admin interface; either may be off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
@@ -137,21 +147,53 @@ pub struct Admin {
     pub mode: u32,
     /// Group of the socket file, by name or number; `None`: the group of the process.
     pub group: Option<String>,
-    /// Loopback address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
+    /// Address for `/metrics`, `/healthz`, `/readyz` and the JSON views; `None`: off, the default.
     pub http: Option<SocketAddr>,
+    /// Networks of the peers that this address serves; empty: every peer of a loopback address.
+    pub allow: Vec<IpNet>,
+    /// The views on this address name clients.
+    pub clients: bool,
     /// Names in Host under which that port serves, beside addresses and `localhost`.
     pub names: Vec<ServerName>,
 }
 
-/// Format and level of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is logged, how and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Format of every log line.
     pub format: LogFormat,
-    /// Writes one line per ended connection to standard output.
+    /// Writes one line per ended connection or request to the access log.
     pub connections: bool,
     /// Least severe level of messages about the process, on standard error.
     pub level: LogLevel,
+    /// Where the access log goes.
+    pub output: LogOutput,
+    /// Fields of lines of connections and requests.
+    pub fields: LogFields,
+    /// One in so many lines is written of those that tell of no refusal, move or failure.
+    pub sample: u32,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// The journal, by its own socket.
+    Journal,
+    /// A file, to the end of which lines are added.
+    File(PathBuf),
+}
+
+impl fmt::Display for LogOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::Journal => f.write_str("the journal"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Format of a log line.

@@ -174,6 +174,11 @@ impl<'a> Problems<'a> {
     }
 }
 
+/// Line and column of a byte offset in a text.
+pub(super) fn place_in(text: &str, offset: usize) -> (usize, usize) {
+    LineStarts::new(text).place(text, offset)
+}
+
 /// Byte offsets of the lines of a text.
 struct LineStarts(Vec<usize>);
 

@@ -4,6 +4,7 @@
 //! a command is about. Invariant: a [`Carried`] owns its socket and its permit; dropping it closes the socket and gives
 //! the permit back.
 
+mod moving;
 mod record;
 mod select;
 
@@ -11,6 +12,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
+pub use self::moving::Moving;
 pub use self::record::{ConnectionRecord, ConnectionView, OpenConnection};
 pub use self::select::{ConnectionFilter, Selection};
 
@@ -70,7 +72,7 @@ pub struct ClientInfo {
     pub hello_read: bool,
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut, for logs.
+    /// What the ClientHello has in place of a host name, cut, for logs.
     pub odd_name: Option<Arc<str>>,
     /// Protocols that the ClientHello offers: a checked ProtocolNameList body (RFC 7301 §3.1), of a long list only what
     /// a route of the listener looks at.
@@ -210,12 +212,26 @@ pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr
 /// the request's in its connection, permuted by a secret of this process. No two requests have one name, and a name
 /// tells a client nothing of either number.
 pub fn request_id(connection: u64, request: u64) -> String {
-    static SECRET: OnceLock<RandomState> = OnceLock::new();
-    let secret = SECRET.get_or_init(RandomState::new);
     // A Feistel network is a permutation, whatever its rounds are; four keyed rounds make it look random.
-    let round = |(left, right): (u64, u64), number: u8| (right, left ^ secret.hash_one((number, right)));
+    let round = |(left, right): (u64, u64), number: u8| (right, left ^ keyed(number, right));
     let (left, right) = (0..4).fold((connection, request), round);
     format!("{left:016x}{right:016x}")
+}
+
+/// The number of a connection and that of a request in it, by the [`request_id`] of this process; `None`: the text is no
+/// such id. An id of another process gives numbers that mean nothing.
+pub fn of_request_id(id: &str) -> Option<(u64, u64)> {
+    let is_hex = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let (left, right) = id.split_at_checked(16).filter(|_| is_hex)?;
+    let half = |text: &str| u64::from_str_radix(text, 16).ok();
+    let round = |(left, right): (u64, u64), number: u8| (right ^ keyed(number, left), left);
+    Some((0..4).rev().fold((half(left)?, half(right)?), round))
+}
+
+/// A round of the permutation, under a secret of this process.
+fn keyed(round: u8, half: u64) -> u64 {
+    static SECRET: OnceLock<RandomState> = OnceLock::new();
+    SECRET.get_or_init(RandomState::new).hash_one((round, half))
 }
 
 /// Names a connection among those of all processes and machines, for backends.

@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::{ClientInfo, ConnectionFilter, Selection};
 use crate::access_log::{ConnectionLine, TlsLine};
+use crate::client_history::NotedEnding;
 use crate::clock::{self, Micros};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::Backend;
 use crate::server_name::ServerName;
 
@@ -34,7 +35,7 @@ pub struct ConnectionRecord<'c> {
     pub listener: &'c Arc<str>,
     /// Server name of the ClientHello, where one was read.
     pub sni: Option<&'c ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut.
+    /// What the ClientHello has in place of a host name, cut.
     pub odd_name: Option<&'c Arc<str>>,
     /// The ClientHello offered Encrypted ClientHello (RFC 9849).
     pub ech: bool,
@@ -56,8 +57,8 @@ pub struct ConnectionRecord<'c> {
     pub bytes_up: u64,
     /// Bytes read from the backend.
     pub bytes_down: u64,
-    /// Why the client got another backend than the one it was known at.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that was known at another backend.
+    pub moved: Option<&'c ClientMove>,
 }
 
 impl ConnectionRecord<'_> {
@@ -71,7 +72,8 @@ impl ConnectionRecord<'_> {
 
     /// True if a listing with this filter contains the connection.
     pub fn matches(&self, filter: &ConnectionFilter) -> bool {
-        filter.matches(self.pool.map(|pool| &**pool), self.backend.map(|backend| backend.name()))
+        filter.is_about(self.id, self.client)
+            && filter.matches(self.pool.map(|pool| &**pool), self.backend.map(|backend| backend.name()))
     }
 
     /// The connection as a plan needs it; `None` before a backend is picked.
@@ -111,6 +113,21 @@ impl ConnectionRecord<'_> {
         }
     }
 
+    /// The note of an ending that the client notices.
+    pub fn noted(&self, ended: Ended) -> NotedEnding {
+        NotedEnding {
+            unix_ms: clock::unix_ms(),
+            client: self.client.map(|client| client.ip()),
+            connection: self.id,
+            is_request: false,
+            listener: Arc::clone(self.listener),
+            pool: self.pool.cloned(),
+            backend: self.backend.map(|backend| backend.name_shared()),
+            ended,
+            count: 1,
+        }
+    }
+
     /// The line of the access log for a connection that has just ended after `duration_us`; `tls` describes TLS that
     /// was terminated here.
     pub fn line(&self, ended: Ended, duration_us: u64, tls: Option<Box<TlsLine>>) -> ConnectionLine {
@@ -134,8 +151,9 @@ impl ConnectionRecord<'_> {
             bytes_down: self.bytes_down,
             ended,
             tls,
-            broke: self.broke,
+            moved: self.moved.cloned(),
             alert: None,
+            sample: 1,
         }
     }
 }
@@ -170,7 +188,7 @@ pub struct ConnectionView {
     pub backend: Option<String>,
     /// Step of the chain that chose this backend.
     pub reason: Option<&'static str>,
-    /// Server name of the ClientHello, where one was read; one that is no host name is escaped.
+    /// Server name of the ClientHello, where one was read, also one that is no host name.
     pub sni: Option<String>,
     /// `preread`, `connect` or `relay`; of conversations also `handshake`, `head`, `exchange`, `kept`.
     pub stage: &'static str,

@@ -121,6 +121,17 @@ impl Body {
         matches!(self.state, State::Complete | State::UntilClose)
     }
 
+    /// Bytes that are to come next and that nothing has to read: the rest of a body with a length, or of a chunk.
+    pub fn opaque(&self) -> u64 {
+        if matches!(self.state, State::Length | State::Chunk) { self.left } else { 0 }
+    }
+
+    /// Counts bytes of [`Self::opaque`] that have come without being read.
+    pub fn pass_by(&mut self, count: usize) {
+        debug_assert!(count as u64 <= self.opaque());
+        self.pass(count);
+    }
+
     /// Counts opaque bytes: how many of the `there` bytes belong to the body or chunk.
     fn pass(&mut self, there: usize) -> usize {
         let taken = usize::try_from(self.left).map_or(there, |left| left.min(there));

@@ -1,8 +1,9 @@
 //! The Prometheus page: [`Exporter`] renders a [`Status`].
 //!
 //! Counts nothing itself, and keeps the series of the last scrape in a `Page`. Invariants: a page shows exactly the
-//! series of its status; names begin with `sessile_` and end with their unit; every series has a help text; label values
-//! come from the configuration, where names need no escaping, or from closed lists, never from a client.
+//! series of its status; names end with their unit, and begin with `sessile_` or, where every process has them, with
+//! `process_`; every series has a help text; label values come from the configuration and its certificates, where names
+//! need no escaping, or from closed lists, never from a client.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,20 +11,25 @@ use std::sync::{Mutex, PoisonError};
 use crate::http::Refused;
 use crate::outcome::Ended;
 
+mod catalog;
 mod page;
 mod pools;
 mod process;
+mod requests;
 mod rows;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod totals;
 
+pub use catalog::{MetricFamily, catalog};
 pub use status::Status;
+pub use totals::connect_time;
 
 use crate::counters::BUCKETS_US;
 use page::{Page, labels};
-use rows::seconds;
+use rows::{Rows, seconds};
 use status::{RuntimeStatus, WorkerStatus};
 use threads::{MetricKind, Series};
 
@@ -55,6 +61,7 @@ fn write(page: &mut Page, status: &Status) {
     process(page, status);
     reloads(page, status);
     listeners(page, status);
+    requests::of_listeners(&mut page.rows, status);
     pools::write(&mut page.rows, status);
     store(page, status);
     workers(page, status);
@@ -76,7 +83,7 @@ fn process(page: &mut Page, status: &Status) {
     );
     page.gauge(
         "sessile_draining_connections",
-        "Connections that are open at those processes.",
+        "Connections that are open at other processes with the same admin socket that stop.",
         [([], draining.iter().map(|process| process.open).sum())],
     );
     page.gauge(
@@ -106,6 +113,22 @@ fn process(page: &mut Page, status: &Status) {
         "Times that the limit of connections was reached; clients waited in the backlog.",
         [([], status.admission.limit_reached)],
     );
+    files(page, status);
+    page.counter(
+        "sessile_admin_peers_refused_total",
+        "Connections to admin.http that were closed because admin.allow does not have their peer.",
+        [([], status.admin_peers_refused)],
+    );
+    page.rows.gauge(
+        "sessile_certificate_not_after_seconds",
+        "When the first of the certificates of a name ends, or one of its issuers, in seconds since 1970.",
+        status.certificates.iter().map(|one| (labels([("name", &one.name)]), one.not_after_unix_s)),
+    );
+    usage(&mut page.rows, status);
+}
+
+/// The files that a restart reads.
+fn files(page: &mut Page, status: &Status) {
     page.counter(
         "sessile_stick_table_file_failures_total",
         "Writes of the stick-table file that failed; absent without such a file.",
@@ -116,13 +139,44 @@ fn process(page: &mut Page, status: &Status) {
         "Writes of the state file that failed; absent without such a file.",
         status.state_file.iter().map(|file| ([], file.failures)),
     );
-    let descriptors = status.descriptors;
-    page.gauge("sessile_descriptors", "File descriptors that the process has open.", descriptors.map(|d| ([], d.open)));
     page.gauge(
-        "sessile_descriptors_max",
-        "Soft limit of file descriptors (RLIMIT_NOFILE).",
-        descriptors.map(|d| ([], d.max)),
+        "sessile_stick_table_file_written_timestamp_seconds",
+        "Time of the last write of the stick-table file, in seconds since 1970; absent before the first.",
+        status.stick_table_file.iter().filter_map(|file| Some(([], file.written_unix_s?))),
     );
+    page.gauge(
+        "sessile_state_file_written_timestamp_seconds",
+        "Time of the last write of the state file, in seconds since 1970; absent before the first.",
+        status.state_file.iter().filter_map(|file| Some(([], file.written_unix_s?))),
+    );
+}
+
+/// What the client libraries of Prometheus tell of any process, by their names.
+fn usage(rows: &mut Rows, status: &Status) {
+    let usage = status.usage.as_ref();
+    rows.amount(
+        "process_cpu_seconds_total",
+        "Total user and system CPU time spent in seconds.",
+        usage.map(|usage| ([], usage.cpu_s)),
+    );
+    rows.gauge(
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes.",
+        usage.map(|usage| ([], usage.resident_bytes)),
+    );
+    rows.gauge(
+        "process_virtual_memory_bytes",
+        "Virtual memory size in bytes.",
+        usage.map(|usage| ([], usage.virtual_bytes)),
+    );
+    rows.level(
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        usage.map(|usage| ([], usage.start_unix_s)),
+    );
+    let descriptors = status.descriptors;
+    rows.gauge("process_open_fds", "Number of open file descriptors.", descriptors.map(|all| ([], all.open)));
+    rows.gauge("process_max_fds", "Maximum number of open file descriptors.", descriptors.map(|all| ([], all.max)));
 }
 
 fn hellos(page: &mut Page, admission: &status::AdmissionStatus) {

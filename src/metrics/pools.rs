@@ -5,13 +5,15 @@
 //! work grows with pools and backends, and not with entries of stick tables.
 
 use super::page::labels;
+use super::requests;
 use super::rows::{Bounds, MetricLabels, Rows};
-use super::status::{BackendStatus, PoolStatus, Status, StickTableStatus};
+use super::status::{BackendStatus, BreakCount, PoolStatus, Status, StickTableStatus};
 
 /// Writes the series of all pools that are shown.
 pub(super) fn write(rows: &mut Rows, status: &Status) {
     let shown = Shown(status);
     pools(rows, &shown);
+    requests::of_pools(rows, || shown.pools());
     stick_tables(rows, &shown);
     backends(rows, &shown);
 }
@@ -40,9 +42,12 @@ fn pools(rows: &mut Rows, shown: &Shown<'_>) {
     );
     rows.counter(
         "sessile_sticky_breaks_total",
-        "Clients that got another backend than the one that a cookie or the stick table knew them at, by cause.",
+        "Clients that got another backend than the one they had, by that backend and by cause.",
         shown.pools().flat_map(|pool| {
-            pool.breaks.iter().map(|(cause, count)| (labels([("pool", &pool.name), ("cause", cause)]), *count))
+            let moves = pool.breaks_from.iter();
+            moves.map(move |BreakCount { from, cause, count }| {
+                (labels([("pool", &pool.name), ("from", from), ("cause", cause)]), *count)
+            })
         }),
     );
     rows.counter(
@@ -66,6 +71,16 @@ fn stick_tables(rows: &mut Rows, shown: &Shown<'_>) {
         "sessile_stick_table_bytes",
         "Memory of the stick table, in bytes.",
         stick_tables().map(|(stick_table, labels)| (labels, stick_table.bytes)),
+    );
+    rows.gauge(
+        "sessile_stick_table_entries",
+        "Entries of the stick table.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.known)),
+    );
+    rows.gauge(
+        "sessile_stick_table_entries_max",
+        "The most entries that the stick table can have.",
+        stick_tables().map(|(stick_table, labels)| (labels, stick_table.entries_max)),
     );
     rows.gauge(
         "sessile_stick_table_known",
@@ -155,10 +170,10 @@ fn names<'a>(pool: &'a PoolStatus, backend: &'a BackendStatus) -> MetricLabels<'
     [("pool", &pool.name), ("backend", &backend.name)]
 }
 
-/// Bounds of times of connects: within a rack, to another place, over the ocean, and before the first retransmission.
-const CONNECT_BOUNDS: &Bounds = &[500, 5_000, 50_000, 500_000];
+/// Bounds of times of connects: near, far, and before the first retransmission. The pool has more of them.
+const CONNECT_BOUNDS: &Bounds = &[5_000, 50_000, 500_000];
 /// Bounds of times of connections.
-const DURATION_BOUNDS: &Bounds = &[10_000, 100_000, 1_000_000, 10_000_000, 3_600_000_000];
+const DURATION_BOUNDS: &Bounds = &[100_000, 1_000_000, 10_000_000, 3_600_000_000];
 
 fn backends(rows: &mut Rows, shown: &Shown<'_>) {
     let backends = || shown.pools().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
@@ -169,6 +184,15 @@ fn backends(rows: &mut Rows, shown: &Shown<'_>) {
         let backends = backends().filter(|(pool, _)| applies(pool));
         rows.gauge(series, help, backends.map(|(pool, backend)| (names(pool, backend), read(backend))));
     }
+    let checked = || backends().filter(|(pool, _)| pool.checks);
+    rows.counter(
+        "sessile_backend_check_transitions_total",
+        "Times that checks have found the backend up after it was down, and down.",
+        checked().flat_map(|(pool, backend)| {
+            let labels = |to| labels([("pool", &pool.name), ("backend", &backend.name), ("to", to)]);
+            [(labels("up"), backend.rises), (labels("down"), backend.falls)]
+        }),
+    );
     rows.histogram(
         "sessile_backend_connect_time_seconds",
         "Time of connects to the backend that succeeded.",

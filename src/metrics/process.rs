@@ -54,9 +54,63 @@ impl Descriptors {
     }
 }
 
+/// What the process has used of the machine since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessUsage {
+    /// Time on a processor, in user and in kernel mode, in seconds.
+    pub cpu_s: f64,
+    /// Memory that is resident, in bytes.
+    pub resident_bytes: u64,
+    /// Addresses that are in use, in bytes.
+    pub virtual_bytes: u64,
+    /// Time of the start, in seconds since 1970.
+    pub start_unix_s: f64,
+}
+
+impl ProcessUsage {
+    /// Reads the usage of this process; `None` without `/proc`.
+    pub fn of_this_process() -> Option<Self> {
+        let of_process = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let of_machine = std::fs::read_to_string("/proc/stat").ok()?;
+        let booted = of_machine.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<f64>().ok()?;
+        let (ticks, page) = (rustix::param::clock_ticks_per_second() as f64, rustix::param::page_size() as u64);
+        Self::parse(&of_process, booted, ticks, page)
+    }
+
+    /// Reads a line as proc_pid_stat(5) has it; `ticks` are those of a second.
+    fn parse(line: &str, booted_unix_s: f64, ticks: f64, page_bytes: u64) -> Option<Self> {
+        // The second field is the name of the program, which may hold anything.
+        let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+        Some(Self {
+            cpu_s: (field(14)? + field(15)?) as f64 / ticks,
+            resident_bytes: field(24)? * page_bytes,
+            virtual_bytes: field(23)?,
+            start_unix_s: booted_unix_s + field(22)? as f64 / ticks,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn usage_is_read_behind_a_name_of_any_kind() {
+        let line = "7 (a) b) S 1 7 7 0 -1 4194304 9 0 0 0 150 50 0 0 20 0 3 0 6000 8192000 25 18446744073709551615 1 1";
+        let expected =
+            ProcessUsage { cpu_s: 2.0, resident_bytes: 102_400, virtual_bytes: 8_192_000, start_unix_s: 1_060.0 };
+        assert_eq!(ProcessUsage::parse(line, 1_000.0, 100.0, 4_096), Some(expected));
+        assert_eq!(ProcessUsage::parse("7 (a) S 1", 1_000.0, 100.0, 4_096), None);
+    }
+
+    #[test]
+    fn usage_of_this_process_is_what_it_is() {
+        let usage = ProcessUsage::of_this_process().unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(usage.start_unix_s <= now + 1.0 && usage.start_unix_s > now - 86_400.0, "{usage:?}");
+        assert!(usage.resident_bytes > 1 << 20 && usage.virtual_bytes > usage.resident_bytes, "{usage:?}");
+    }
 
     #[test]
     fn descriptors_of_this_process_are_counted() {

@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::{BackendCounters, ConversationCounters, HistogramSum, ListenerCounters, Padded, WordCounters};
+use super::totals;
+use crate::counters::{
+    BackendCounters, ConversationCounters, Counter, HistogramSum, ListenerCounters, Padded, WordCounters,
+};
 use crate::http::Refused;
 use crate::outcome::Ended;
 
-pub use super::process::{Descriptors, DrainingProcess, ProcessStatus};
+pub use super::process::{Descriptors, DrainingProcess, ProcessStatus, ProcessUsage};
 pub use super::threads::{RuntimeStatus, WorkerStatus};
+pub use super::totals::{BreakCount, RequestTotals, mean_us};
 
 /// What the process is doing now, for operators.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -55,6 +59,15 @@ pub struct Status {
     pub state_file: Option<TableFileStatus>,
     /// File descriptors of the process; `None` without `/proc`.
     pub descriptors: Option<Descriptors>,
+    /// What the process has used of the machine; `None` without `/proc`.
+    #[serde(default)]
+    pub usage: Option<ProcessUsage>,
+    /// Connections to `admin.http` that were closed because `admin.allow` does not have their peer.
+    #[serde(default)]
+    pub admin_peers_refused: u64,
+    /// Certificates of listeners, by name.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// Listeners, in the order of the file.
     pub listeners: Vec<ListenerStatus>,
     /// Pools, in the order of the file.
@@ -122,6 +135,15 @@ pub struct TableFileStatus {
     pub complaint: String,
 }
 
+/// A name that listeners have a certificate for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// A host name, or `*.` and a domain; empty for a certificate without names.
+    pub name: String,
+    /// When the first of the name's certificates ends, in seconds since 1970.
+    pub not_after_unix_s: u64,
+}
+
 /// Permits: each open connection holds one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionStatus {
@@ -156,15 +178,32 @@ pub struct ListenerStatus {
     pub open: u64,
     /// Limit of open connections; `None`: no limit of its own.
     pub max: Option<u64>,
+    /// Seconds for which a silent client is not accepted; `None`: each is accepted at once.
+    #[serde(default)]
+    pub defer_accept_s: Option<u32>,
     /// True while clients wait because the listener has as many connections as it may have.
     #[serde(default)]
     pub at_limit: bool,
     /// Times that the limit was reached.
     #[serde(default)]
     pub limit_reached: u64,
+    /// What can come to the listener.
+    #[serde(skip)]
+    pub kinds: ListenerKinds,
     /// Totals since the listener was added.
     #[serde(flatten)]
     pub totals: ListenerTotals,
+}
+
+/// What can come to a listener, by the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ListenerKinds {
+    /// TLS that ends here.
+    pub tls: bool,
+    /// HTTP that ends here.
+    pub http: bool,
+    /// PROXY headers.
+    pub proxy: bool,
 }
 
 /// Totals of the connections of a listener since it was added.
@@ -174,6 +213,18 @@ pub struct ListenerTotals {
     pub accepted: u64,
     /// Connections that ended, by the word of their outcome; outcomes that never happened are absent.
     pub ended: BTreeMap<String, u64>,
+    /// Connections without a key, because their PROXY header said LOCAL or UNKNOWN.
+    #[serde(default)]
+    pub keyless: u64,
+    /// TLS handshakes with clients that succeeded.
+    #[serde(default)]
+    pub handshakes: u64,
+    /// TLS handshakes that resumed a session.
+    #[serde(default)]
+    pub resumed: u64,
+    /// HTTP requests by the class of the status code that the client got; a class that never was is absent.
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
 }
 
 impl ListenerTotals {
@@ -183,8 +234,16 @@ impl ListenerTotals {
             let sum: u64 = counters.iter().map(|worker| worker.0.ended[*ended as usize].value()).sum();
             (sum > 0).then(|| (ended.word().to_owned(), sum))
         });
-        let accepted = counters.iter().map(|worker| worker.0.accepted.value()).sum();
-        Self { accepted, ended: ended.collect() }
+        let sum =
+            |of: fn(&ListenerCounters) -> &Counter| counters.iter().map(|worker| of(&worker.0).value()).sum::<u64>();
+        Self {
+            accepted: sum(|own| &own.accepted),
+            ended: ended.collect(),
+            keyless: sum(|own| &own.keyless),
+            handshakes: sum(|own| &own.handshakes),
+            resumed: sum(|own| &own.resumed),
+            requests: totals::by_class(counters.iter().map(|worker| &worker.0.requests)),
+        }
     }
 }
 
@@ -199,6 +258,15 @@ pub struct PoolStatus {
     pub digest: String,
     /// Known clients that got another backend than the one they had, by cause.
     pub breaks: BTreeMap<String, u64>,
+    /// The same clients by the backend that they had, also where none was, if there can be.
+    #[serde(skip)]
+    pub breaks_from: Vec<BreakCount>,
+    /// Requests of the pool; `None`: it serves no HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<RequestTotals>,
+    /// Histogram of the times of successful connects.
+    #[serde(skip)]
+    pub connect_time: HistogramSum,
     /// `Set-Cookie` lines of backends with the name of the balancer's own cookie, which were dropped.
     #[serde(default)]
     pub dropped_cookies: u64,
@@ -230,6 +298,9 @@ pub struct StickTableStatus {
     pub busy: bool,
     /// Memory of the table, in bytes.
     pub bytes: u64,
+    /// The most entries that the table can have.
+    #[serde(default)]
+    pub entries_max: u64,
     /// Entries of the table that are not expired.
     pub known: u64,
     /// Entries by the highest time since they were last seen.
@@ -300,6 +371,9 @@ pub struct BackendStatus {
     /// Seconds since the command that drained the backend; `None`: it is not draining.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_s: Option<u64>,
+    /// Seconds since the state last changed; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_s: Option<u64>,
     /// One word for its health: `up`, `unchecked`, `awaited`, `down`, `damped` or `ejected`.
     pub state: String,
     /// Reason of the last failed check, and of the last refused response; empty if there is none.
@@ -315,6 +389,15 @@ pub struct BackendStatus {
     pub weight: u16,
     /// Connections that hold a lease on the backend now.
     pub leases: u64,
+    /// Most connections of the backend; `None`: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Times that checks have found the backend up after it was down.
+    #[serde(default)]
+    pub rises: u64,
+    /// Times that checks have found the backend down.
+    #[serde(default)]
+    pub falls: u64,
     /// Totals since the backend was added.
     #[serde(flatten)]
     pub totals: BackendTotals,
@@ -359,11 +442,6 @@ impl BackendTotals {
         sum.duration_us_mean = mean_us(&sum.duration);
         sum
     }
-}
-
-/// The mean of all durations, in microseconds; `None`: there is none.
-pub fn mean_us(sum: &HistogramSum) -> Option<u64> {
-    sum.sum_us.checked_div(sum.buckets.iter().sum())
 }
 
 #[cfg(test)]

@@ -80,6 +80,7 @@ fn status() -> Status {
             name: "web".into(),
             digest: "00ff".into(),
             breaks: [("down".to_owned(), 9)].into(),
+            breaks_from: vec![status::BreakCount { from: "a".into(), cause: "down", count: 9 }],
             dropped_cookies: 15,
             cookies: [("forged".to_owned(), 7)].into(),
             backends: vec![backend("a"), backend("b")],
@@ -107,7 +108,7 @@ fn every_series_is_named_typed_and_explained() {
         let name = series.split('{').next().unwrap();
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         let kind = &page.types[family];
-        assert!(family.starts_with("sessile_"), "{family}");
+        assert!(family.starts_with("sessile_") || family.starts_with("process_"), "{family}");
         assert_eq!(kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
         assert_eq!(kind == "histogram", family != name, "{series}");
     }
@@ -128,7 +129,7 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_connections_ended_total{listener=\"front\",outcome=\"no_route\",fault=\"client\"}", 2.0),
         ("sessile_connections_ended_total{listener=\"front\",outcome=\"done\",fault=\"none\"}", 0.0),
         ("sessile_connections_refused_total{listener=\"front\",reason=\"no_route\"}", 2.0),
-        ("sessile_sticky_breaks_total{pool=\"web\",cause=\"down\"}", 9.0),
+        ("sessile_sticky_breaks_total{pool=\"web\",from=\"a\",cause=\"down\"}", 9.0),
         ("sessile_dropped_set_cookies_total{pool=\"web\"}", 15.0),
         ("sessile_cookies_total{pool=\"web\",verdict=\"forged\"}", 7.0),
         ("sessile_backend_connections_total{pool=\"web\",backend=\"a\"}", 4.0),
@@ -141,7 +142,7 @@ fn numbers_arrive_where_they_belong() {
         ("sessile_worker_wakes_total{worker=\"0\"}", 11.0),
         ("sessile_worker_adopt_max_seconds{worker=\"0\"}", 0.000_25),
         ("sessile_log_dropped_total{worker=\"1\"}", 12.0),
-        ("sessile_descriptors_max", 1_024.0),
+        ("process_max_fds", 1_024.0),
     ] {
         assert_eq!(page.samples.get(series), Some(&value), "{series}");
     }
@@ -150,17 +151,75 @@ fn numbers_arrive_where_they_belong() {
 }
 
 #[test]
+fn requests_are_shown_by_pool_and_by_listener_where_there_can_be_some() {
+    let (mut status, exporter) = (status(), Exporter::default());
+    let no_http = exporter.render(&status);
+    for family in ["requests_total", "pool_requests_total", "pool_request_duration", "tls_handshakes", "keyless"] {
+        assert!(!no_http.contains(&format!("sessile_{family}")), "{family}");
+    }
+    assert!(no_http.contains("sessile_pool_connect_time_seconds_count{pool=\"web\"} 0"));
+    status.listeners[0].kinds = status::ListenerKinds { tls: true, http: true, proxy: true };
+    status.listeners[0].totals.requests = [("2xx".to_owned(), 7), ("none".to_owned(), 1)].into();
+    let mut requests = status::RequestTotals::default();
+    (requests.responses, requests.local_replies) = ([("2xx".to_owned(), 6)].into(), [("5xx".to_owned(), 2)].into());
+    requests.first_byte.buckets[4] = 6;
+    status.pools[0].requests = Some(requests);
+    let page = parse(&exporter.render(&status));
+    for (series, value) in [
+        ("sessile_requests_total{listener=\"front\",code=\"2xx\"}", 7.0),
+        ("sessile_requests_total{listener=\"front\",code=\"none\"}", 1.0),
+        ("sessile_requests_total{listener=\"front\",code=\"5xx\"}", 0.0),
+        ("sessile_pool_requests_total{pool=\"web\",code=\"2xx\",by=\"backend\"}", 6.0),
+        ("sessile_pool_requests_total{pool=\"web\",code=\"5xx\",by=\"sessile\"}", 2.0),
+        ("sessile_pool_requests_total{pool=\"web\",code=\"5xx\",by=\"backend\"}", 0.0),
+        ("sessile_pool_first_byte_seconds_bucket{pool=\"web\",le=\"0.005\"}", 6.0),
+        ("sessile_pool_first_byte_seconds_bucket{pool=\"web\",le=\"0.001\"}", 0.0),
+        ("sessile_tls_handshakes_total{listener=\"front\"}", 0.0),
+        ("sessile_keyless_connections_total{listener=\"front\"}", 0.0),
+    ] {
+        assert_eq!(page.samples.get(series), Some(&value), "{series}");
+    }
+}
+
+#[test]
+fn changes_of_checks_certificates_and_files_are_shown() {
+    let mut status = status();
+    status.pools[0].checks = true;
+    (status.pools[0].backends[0].rises, status.pools[0].backends[0].falls) = (1, 2);
+    status.certificates = vec![status::CertificateStatus { name: "*.a.test".into(), not_after_unix_s: 1_900_000_000 }];
+    status.state_file = Some(status::TableFileStatus { written_unix_s: Some(1_800_000_000), ..Default::default() });
+    status.stick_table_file = Some(status::TableFileStatus::default());
+    status.usage = Some(status::ProcessUsage { cpu_s: 1.25, ..Default::default() });
+    status.stick_tables =
+        vec![status::StickTableStatus { name: "web".into(), known: 3, entries_max: 64, ..Default::default() }];
+    let page = parse(&render(&status));
+    for (series, value) in [
+        ("sessile_backend_check_transitions_total{pool=\"web\",backend=\"a\",to=\"up\"}", 1.0),
+        ("sessile_backend_check_transitions_total{pool=\"web\",backend=\"a\",to=\"down\"}", 2.0),
+        ("sessile_certificate_not_after_seconds{name=\"*.a.test\"}", 1_900_000_000.0),
+        ("sessile_state_file_written_timestamp_seconds", 1_800_000_000.0),
+        ("sessile_stick_table_entries{stick_table=\"web\"}", 3.0),
+        ("sessile_stick_table_entries_max{stick_table=\"web\"}", 64.0),
+        ("process_cpu_seconds_total", 1.25),
+        ("process_open_fds", 20.0),
+    ] {
+        assert_eq!(page.samples.get(series), Some(&value), "{series}");
+    }
+    assert!(!page.samples.contains_key("sessile_stick_table_file_written_timestamp_seconds"), "not written yet");
+}
+
+#[test]
 fn histograms_are_cumulative_and_in_seconds() {
     let page = parse(&render(&status()));
     let connect = |le: &str| {
         page.samples[&format!("sessile_backend_connect_time_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
     };
-    assert_eq!((connect("0.0005"), connect("0.005"), connect("+Inf")), (2.0, 2.0, 2.0));
+    assert_eq!((connect("0.005"), connect("0.5"), connect("+Inf")), (2.0, 2.0, 2.0));
     assert_eq!(page.samples["sessile_backend_connect_time_seconds_sum{pool=\"web\",backend=\"a\"}"], 0.0006);
     let duration = |le: &str| {
         page.samples[&format!("sessile_backend_duration_seconds_bucket{{pool=\"web\",backend=\"a\",le=\"{le}\"}}")]
     };
-    assert_eq!((duration("0.01"), duration("3600"), duration("+Inf")), (0.0, 0.0, 2.0));
+    assert_eq!((duration("0.1"), duration("3600"), duration("+Inf")), (0.0, 0.0, 2.0));
     assert_eq!(page.samples["sessile_backend_duration_seconds_count{pool=\"web\",backend=\"a\"}"], 2.0);
 }
 

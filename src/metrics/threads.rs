@@ -1,6 +1,7 @@
 //! What one worker and one runtime count, with the series that show it.
 //!
-//! Reads counters, owns none. Invariant: a number has one name in the status and one on the page, and both are said here.
+//! Reads counters, owns none. Invariant: a number has one name in the status and one on the page, and both are said here;
+//! what has a pool or a listener is on the page by these, and in the status by thread as well.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,15 +28,19 @@ macro_rules! numbers {
     (
         $(#[doc = $doc:literal])+ $name:ident of $counters:ident:
         $($field:ident = $series:literal, $kind:ident, $help:literal;)+
+        $(@in_the_status_alone: $($own:ident, $own_help:literal;)+)?
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-        pub struct $name { $(#[doc = $help] pub $field: u64,)+ }
+        pub struct $name {
+            $(#[doc = $help] pub $field: u64,)+
+            $($(#[doc = $own_help] pub $own: u64,)+)?
+        }
 
         impl $name {
             /// Reads the value of every counter.
             pub fn read(counters: &$counters) -> Self {
-                Self { $($field: counters.$field.value(),)+ }
+                Self { $($field: counters.$field.value(),)+ $($($own: counters.$own.value(),)+)? }
             }
 
             pub(super) const SERIES: &'static [Series<Self>] =
@@ -68,8 +73,6 @@ numbers! {
     pipes_large = "sessile_worker_pipes_large", Gauge, "Large pipes among them; bulk_memory bounds those of all workers.";
     pipes_denied = "sessile_worker_pipes_denied_total", Counter,
         "Times that bulk went on by a pipe of 64 KiB or by copy, because no large pipe could be had.";
-    keyless = "sessile_keyless_connections_total", Counter,
-        "Connections without a key, because their PROXY header said LOCAL or UNKNOWN.";
     handed_over = "sessile_worker_handed_over_total", Counter, "Connections that were handed to another worker.";
     log_dropped = "sessile_log_dropped_total", Counter,
         "Access log records of the worker and its runtime dropped because the writer was too slow.";
@@ -79,13 +82,13 @@ numbers! {
     /// Counters of the runtime of one worker.
     RuntimeStatus of ConversationCounters:
     conversations = "sessile_conversations", Gauge, "Connections open now with TLS or HTTP that ends here.";
-    handshakes = "sessile_tls_handshakes_total", Counter, "TLS handshakes with clients that succeeded.";
-    resumed = "sessile_tls_handshakes_resumed_total", Counter, "TLS handshakes that resumed a session.";
-    requests = "sessile_requests_total", Counter, "HTTP requests with a valid head.";
-    reused = "sessile_requests_reused_total", Counter,
-        "HTTP requests that were sent over a backend connection of an earlier request.";
-    upgrades = "sessile_upgrades_total", Counter, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
-    answers = "sessile_answers_total", Counter, "HTTP requests that sessile replied to itself, without a backend.";
     stuck = "sessile_runtime_stuck_total", Counter,
         "Turns of the thread of TLS and HTTP that took longer than 100 ms; its other connections wait meanwhile.";
+    @in_the_status_alone:
+    handshakes, "TLS handshakes with clients that succeeded.";
+    resumed, "TLS handshakes that resumed a session.";
+    requests, "HTTP requests with a valid head.";
+    reused, "HTTP requests that were sent over a backend connection of an earlier request.";
+    upgrades, "Connections that left HTTP by an Upgrade, for example to WebSocket.";
+    answers, "HTTP requests that sessile replied to itself, without a backend.";
 }

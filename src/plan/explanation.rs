@@ -1,46 +1,73 @@
-//! [`Explanation`]: a pool's [`Decision`] about one client, as text and as JSON.
+//! [`Explanation`]: a pool's [`Decision`] about one client, in words.
 //!
-//! Decides nothing. Invariant: `choice` is the backend that the pool picks, and absent where only the moment decides.
+//! Decides nothing and lays out no text. Invariant: `choice` is the backend that the pool picks, and absent where only
+//! the moment decides.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::KeyPart;
+use crate::outcome::PickReason;
 use crate::pool::Pool;
 use crate::pool::explain::{CandidateBackend, DecidingKey, Decision, Exclusion};
 use crate::proxy_protocol;
 use crate::sticky::Facts;
+use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::key::{SourceAs, cut};
+use crate::sticky::table::TableLookup;
 
 /// Where a client goes in a pool, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Name of the pool.
     pub pool: String,
     /// Balancing method of the pool.
-    pub balance: &'static str,
+    pub balance: String,
     /// Parts of the key as text; `None` when no key decides.
     pub key: Option<String>,
     /// Hash of the key's bytes for placement, as 16 hexadecimal digits.
     pub key_hash: Option<String>,
     /// Name of the range that holds the client's address.
     pub range: Option<String>,
+    /// What the stick table has about the client; `None`: nothing, or there is no stick table to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<ExplainedEntry>,
     /// Every backend in the order placement prefers them; those of weight 0 last, without a score.
     pub candidates: Vec<ExplainedCandidate>,
     /// The backend that gets the client; `None` when no backend does, or when any may.
     pub choice: Option<String>,
     /// True if no key decides: any usable candidate may get the client, in turn or at random.
     pub any: bool,
+    /// Of a living pool without a key: the backend that is next in turn, as long as no other client comes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_turn: Option<String>,
     /// Step of the chain that chose the backend, the same word as in the access log.
-    pub reason: Option<&'static str>,
+    pub reason: Option<String>,
+    /// Why the client gets another backend than it had, the same word as in the access log; `None`: it does not, or had
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<String>,
+    /// Backend that the client had, if it gets another one and the name is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Milliseconds that the client waits at most for the backend that it has, before it gets `choice`; 0: it is refused
+    /// instead. `None`: it does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
     /// The backend that gets the client when the choice goes down.
     pub next: Option<String>,
 }
 
+/// An entry of the stick table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedEntry {
+    /// Name of the backend; `None`: it has left the pool.
+    pub backend: Option<String>,
+}
+
 /// One backend as a candidate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedCandidate {
     /// Name of the backend.
     pub backend: String,
@@ -52,9 +79,12 @@ pub struct ExplainedCandidate {
     pub weight: u16,
     /// True if it serves only when no primary can.
     pub backup: bool,
+    /// State of a living backend: that of its checks and connects, and of a drain by command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// True if it may serve this client.
     pub usable: bool,
-    /// Why it may not serve this client, or what puts it last.
+    /// Why it does not get this client, or what puts it last.
     pub why_not: Option<String>,
 }
 
@@ -63,37 +93,100 @@ impl Explanation {
     /// backends named in `down` are down, all others are up.
     pub fn new(pool: &Pool, facts: &Facts<'_>, cookie: Option<usize>, down: &[String]) -> Self {
         let down: Vec<usize> = down.iter().filter_map(|name| pool.index_of(name)).collect();
-        let Decision { key, range, candidates, pick, next, any } = pool.explain(facts, cookie, &down);
+        Self::of(pool, facts, &pool.explain(facts, cookie, &down))
+    }
+
+    /// Explains where the client's next connection goes in a living pool. The backends named in `down` are down, too.
+    pub fn now(pool: &Pool, facts: &Facts<'_>, cookie: Option<CookieVerdict>, down: &[String], now_ms: u64) -> Self {
+        let down: Vec<usize> = down.iter().filter_map(|name| pool.index_of(name)).collect();
+        let named = cookie.and_then(CookieVerdict::backend);
+        let decision = pool.explain_now(facts, named, &down, now_ms);
+        let left = |left| cookie.and_then(CookieVerdict::left).or(left);
+        let moved = decision.pick.and_then(|pick| pool.client_move(left(pick.left), pick.index));
+        let mut told = Self::of(pool, facts, &decision);
+        for (row, candidate) in told.candidates.iter_mut().zip(&decision.candidates) {
+            let backend = &pool.backends()[candidate.index];
+            let drain = backend.runtime_word(now_ms).map_or(String::new(), |word| format!(", {word}"));
+            row.state = Some(format!("{}{drain}", backend.state_word(now_ms)));
+            let complaint = Some(backend.complaint()).filter(|complaint| !complaint.is_empty());
+            if let (Some(Exclusion::Down), Some(complaint)) = (candidate.excluded, complaint) {
+                row.why_not = Some(format!("down: {complaint}"));
+            }
+        }
+        told.note_better(&decision);
+        let in_turn = decision.pick.filter(|_| decision.any).map(|pick| pick.backend.name().to_owned());
+        let entry = decision.entry.and_then(|entry| match entry {
+            TableLookup::Unknown => None,
+            TableLookup::At(index, _) => Some(Some(pool.backends()[index].name().to_owned())),
+            TableLookup::Gone(_) => Some(None),
+        });
+        Self {
+            in_turn,
+            entry: entry.map(|backend| ExplainedEntry { backend }),
+            moved: moved.as_ref().map(|moved| moved.cause.word().to_owned()),
+            from: moved.and_then(|moved| moved.from).map(|name| name.to_string()),
+            wait_ms: decision.waits.map(|most| most.as_millis() as u64),
+            ..told
+        }
+    }
+
+    fn of(pool: &Pool, facts: &Facts<'_>, decision: &Decision<'_>) -> Self {
+        let Decision { key, range, pick, next, any, .. } = decision;
         let named = |index: usize| (!any).then(|| pool.backends()[index].name().to_owned());
         Self {
             pool: pool.name().to_owned(),
-            balance: pool.config().balance.word(),
+            balance: pool.config().balance.word().to_owned(),
             key: key.as_ref().map(|key| describe_key(facts, key)),
             key_hash: key.as_ref().map(|key| format!("{:016x}", key.hash)),
             range: range.map(str::to_owned),
-            candidates: candidates.into_iter().map(|row| ExplainedCandidate::new(pool, row, range)).collect(),
+            entry: None,
+            candidates: decision.candidates.iter().map(|row| ExplainedCandidate::new(pool, row, *range)).collect(),
             choice: pick.and_then(|pick| named(pick.index)),
-            any,
-            reason: pick.map(|pick| pick.reason.word()),
+            any: *any,
+            in_turn: None,
+            reason: pick.map(|pick| pick.reason.word().to_owned()),
+            moved: None,
+            from: None,
+            wait_ms: None,
             next: next.and_then(|next| named(next.index)),
         }
+    }
+
+    /// Says of the candidates that placement prefers why the client does not go to them, if they could take it.
+    fn note_better(&mut self, decision: &Decision<'_>) {
+        let Some((choice, pick)) = self.choice.as_ref().zip(decision.pick) else { return };
+        let why = match pick.reason {
+            PickReason::Cookie => format!("its cookie names {choice}"),
+            PickReason::StickTable => format!("known at {choice}"),
+            PickReason::Placement | PickReason::LastResort => return,
+        };
+        let better = self.candidates.iter_mut().take_while(|row| row.backend != *choice);
+        better.filter(|row| row.why_not.is_none()).for_each(|row| row.why_not = Some(why.clone()));
     }
 }
 
 impl ExplainedCandidate {
-    fn new(pool: &Pool, row: CandidateBackend, range: Option<&str>) -> Self {
+    fn new(pool: &Pool, row: &CandidateBackend, range: Option<&str>) -> Self {
         let config = &pool.config().backends[row.index];
         let excluded = row.excluded.map(|excluded| match excluded {
             Exclusion::NoWeight => "weight 0".to_owned(),
             Exclusion::Down => "down".to_owned(),
+            Exclusion::Awaited => "no good check yet".to_owned(),
+            Exclusion::Ejected => "ejected: connects failed".to_owned(),
+            Exclusion::Draining => "draining: only known clients".to_owned(),
+            Exclusion::Drained => "drained".to_owned(),
+            Exclusion::Full => format!("full: max_connections = {}", config.max_connections.unwrap_or(0)),
+            Exclusion::OverBound => "at its load_bound".to_owned(),
+            Exclusion::SlowStart => "slow start: not this key yet".to_owned(),
             Exclusion::OutsideRange => format!("not among the backends of range {}", range.unwrap_or_default()),
         });
         Self {
             backend: config.name.clone(),
             address: config.address.to_string(),
-            score: row.score,
+            score: row.score.clone(),
             weight: config.weight,
             backup: config.backup,
+            state: None,
             usable: excluded.is_none(),
             why_not: excluded.or_else(|| config.backup.then(|| "backup".to_owned())),
         }
@@ -126,56 +219,5 @@ fn describe_source(source: IpAddr, source_as: SourceAs<'_>) -> String {
             let prefix = if source.is_ipv4() { v4 } else { v6 };
             format!("source {}/{prefix}", cut(source, prefix))
         }
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pool {}, {}: ", self.pool, self.balance)?;
-        match (&self.key, &self.key_hash) {
-            (Some(key), Some(hash)) => write!(f, "key {key} (hash {hash})")?,
-            _ => f.write_str("no key")?,
-        }
-        if let Some(range) = &self.range {
-            write!(f, ", in range {range}")?;
-        }
-        f.write_str("\n")?;
-        self.write_candidates(f)?;
-        match (&self.choice, self.reason) {
-            (None, Some(reason)) if self.any => {
-                write!(f, "goes to any usable backend, in turn or at random ({reason})")?;
-            }
-            (Some(choice), Some(reason)) => write!(f, "goes to {choice} ({reason})")?,
-            _ => f.write_str("is refused: no backend may serve it")?,
-        }
-        match (&self.choice, &self.next) {
-            (Some(choice), Some(next)) => write!(f, "; if {choice} goes down, to {next}"),
-            (Some(choice), None) => write!(f, "; if {choice} goes down, no backend is left"),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Explanation {
-    fn write_candidates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |text: fn(&ExplainedCandidate) -> &str| {
-            self.candidates.iter().map(|row| text(row).len()).max().unwrap_or(0)
-        };
-        let (names, addresses, scores) =
-            (width(|row| &row.backend), width(|row| &row.address), width(|row| &row.score));
-        for (place, row) in self.candidates.iter().enumerate() {
-            let mark = if self.choice.as_ref() == Some(&row.backend) { '>' } else { ' ' };
-            let line = format!(
-                "{mark} {:>3}  {:names$}  {:addresses$}  weight {:<3}  {:scores$}  {}",
-                place + 1,
-                row.backend,
-                row.address,
-                row.weight,
-                row.score,
-                row.why_not.as_deref().unwrap_or("")
-            );
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
     }
 }

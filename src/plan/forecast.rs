@@ -62,7 +62,7 @@ fn fate(next: &Pool, entry: &TableEntry, alike: Alike, open_to_all: bool, now_ms
         return Fate::Depends;
     };
     match table.lookup(entry.key, now_ms) {
-        TableLookup::Gone => Fate::Leaves,
+        TableLookup::Gone(_) => Fate::Leaves,
         // A smaller stick table may have lost the entry, or it is over under the new rules.
         TableLookup::Unknown => Fate::Depends,
         TableLookup::At(index, kind) => {

@@ -18,10 +18,13 @@
 //! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide.
 
 mod cookies;
+mod explained;
 mod explanation;
 mod forecast;
+mod headline;
 mod live;
 mod pair;
+mod question;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +35,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::cookies::{CookieKeys, LostCookie, cookie_warnings};
-pub use self::explanation::{ExplainedCandidate, Explanation};
+pub use self::explained::{AskedAt, AskedListener, ClientReport};
+pub use self::explanation::{ExplainedCandidate, ExplainedEntry, Explanation};
+pub use self::headline::Headline;
 pub use self::live::{Live, MoveTally, Running, Shift};
+pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};
 
 use self::pair::{PoolPair, Sampler};
 use crate::config::{self, Config, diff};
@@ -64,6 +70,9 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Pools of both configurations in the order of the new one, then removed pools.
     pub pools: Vec<PoolPlan>,
+    /// All pools that change together, if a running process made the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headline: Option<Headline>,
 }
 
 /// What a change of the configuration would do to the clients of one pool.
@@ -162,6 +171,7 @@ impl Plan {
         let removed = old.pools_without(new).map(|pool| live::removed(PoolPlan::removed(pool), running));
         let mut plan = Self::compared(old, new, ask.keys, pools.chain(removed).collect());
         plan.warnings.extend(running.unusable());
+        plan.headline = Some(Headline::of(&plan.pools, running, new));
         plan
     }
 
@@ -177,7 +187,7 @@ impl Plan {
         let mut warnings = diff::lower_limits(old, new);
         warnings.extend(diff::warnings(old, old, new));
         warnings.extend(cookie_warnings(old, new, keys));
-        Self { changes: diff::changes(old, new), warnings, pools }
+        Self { changes: diff::changes(old, new), warnings, pools, headline: None }
     }
 
     /// Describes each pool of which more than `most` of the clients would move.

@@ -6,16 +6,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
 use crate::config::{self, Address, Check, Eject, OnMarkedDown};
-use crate::counters::{BackendCounters, Counter, Padded};
+use crate::counters::{BackendCounters, Counter, Padded, PoolCounters};
 use crate::http::Refused;
-use crate::outcome::BreakCause;
 use crate::pool::drain::Drain;
+use crate::pool::figures::{BackendFigures, MovesByCause};
 use crate::pool::health::{CheckHistory, CheckRules, CheckState, Ejection, passed, signed};
 use crate::pool::ready::{LeaseCount, ReadyBackends};
 use crate::sticky::cookie::CookieVerdict;
@@ -33,7 +33,11 @@ pub(super) struct PoolShared {
     /// Number of keyless picks so far.
     pub(super) draws: Padded<AtomicU64>,
     /// Number of known clients that got another backend, by cause.
-    pub(super) breaks: [AtomicU64; BreakCause::ALL.len()],
+    pub(super) breaks: MovesByCause,
+    /// Those among them that had a backend of another name than the configuration has.
+    pub(super) breaks_from_others: MovesByCause,
+    /// Counters of each thread; none before the first use.
+    pub(super) counters: OnceLock<Box<[Padded<PoolCounters>]>>,
     /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie.
     pub(super) dropped_cookies: AtomicU64,
     /// Requests with the pool's cookie, by thread and then by the number of the verdict.
@@ -56,7 +60,9 @@ impl PoolShared {
             name: name.into(),
             leases: Padded::default(),
             draws: Padded::default(),
-            breaks: Default::default(),
+            breaks: MovesByCause::default(),
+            breaks_from_others: MovesByCause::default(),
+            counters: OnceLock::new(),
             dropped_cookies: AtomicU64::new(0),
             cookies: (0..workers).map(|_| Padded::default()).collect(),
             evicted_displaced: AtomicU64::new(0),
@@ -74,6 +80,7 @@ pub struct Backend {
     name: Arc<str>,
     address: Address,
     counters: Arc<[Padded<BackendCounters>]>,
+    pub(super) figures: Arc<BackendFigures>,
     /// Copy of the `CheckState` in `checks`, for readers without the lock.
     standing: AtomicU8,
     /// Copy of the end of the last ejection in `ejection`, for readers without the lock.
@@ -141,6 +148,7 @@ impl Backend {
             name,
             address,
             counters,
+            figures: before.map_or_else(Arc::default, |before| before.figures.clone()),
             standing: AtomicU8::new(standing as u8),
             ejected_until_ms: AtomicU64::new(0),
             failures: AtomicU32::new(0),
@@ -194,6 +202,12 @@ impl Backend {
     /// Counters of one worker for this backend.
     pub fn counters(&self, worker: usize) -> &BackendCounters {
         &self.counters[worker].0
+    }
+
+    /// Counters of one worker for the pool of this backend.
+    #[inline]
+    pub fn pool_counters(&self, worker: usize) -> &PoolCounters {
+        self.shared.counters(worker)
     }
 
     /// Counters of all workers, to be summed at a scrape.
@@ -309,6 +323,7 @@ impl Backend {
             self.rose_ms.store(signed(now_ms.max(1)), Relaxed);
             self.pardon(now_ms);
         }
+        self.figures.count_change(before, after);
         self.show_standing(after, on_marked_down);
         (before != after).then_some(after)
     }
@@ -347,10 +362,12 @@ impl Backend {
     }
 
     /// Forgets the result of all checks, because checks were switched off.
-    pub fn unchecked(&self) {
+    pub fn unchecked(&self, now_ms: u64) {
         let mut checks = lock(&self.checks);
         if checks.checked.standing() != CheckState::Unchecked {
-            *checks = Checks { checked: CheckHistory::new(CheckState::Unchecked), complaint: String::new() };
+            let unchecked = CheckHistory::new(CheckState::Unchecked);
+            let checked = CheckHistory { since_ms: Some(signed(now_ms)), ..unchecked };
+            *checks = Checks { checked, complaint: String::new() };
             self.show_standing(CheckState::Unchecked, OnMarkedDown::Keep);
             self.show_damped(false);
         }

@@ -1,15 +1,21 @@
 //! [`Decision`]: how a pool picks for one client, step by step.
 //!
 //! Picks nothing by itself: the choice and the next one come from [`Pool::pick`]. Text and JSON are made elsewhere.
-//! Invariant: for equal facts and health, `pick` is what a connection gets; where only the moment decides, `any` is
-//! set.
+//! Invariant: for equal facts, health and stick table, `pick` is what a connection gets; where only the moment decides,
+//! `any` is set.
 
+use std::time::Duration;
+
+use super::candidates::Candidates;
+use super::health::CheckState;
+use super::load::LoadRules;
 use super::placement_key::{PlacementKey, key_parts, range_of, source_as};
-use super::scene::{HealthView, PickScene};
-use super::{Pick, Pool};
+use super::scene::{HealthView, PickScene, SupposedView};
+use super::{Health, Pick, Pool};
 use crate::config::KeyPart;
 use crate::sticky::Facts;
 use crate::sticky::key::SourceAs;
+use crate::sticky::table::TableLookup;
 
 /// How a pool picks for one client.
 #[derive(Debug)]
@@ -18,6 +24,12 @@ pub struct Decision<'p> {
     pub key: Option<DecidingKey<'p>>,
     /// Name of the range that holds the client's address.
     pub range: Option<&'p str>,
+    /// What the stick table has about the key; `None`: there is no stick table, no key, or the question is not about
+    /// the living pool.
+    pub entry: Option<TableLookup>,
+    /// How long the client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`: the
+    /// client does not wait.
+    pub waits: Option<Duration>,
     /// Every backend in the order placement prefers them; those of weight 0 last, without a score.
     pub candidates: Vec<CandidateBackend>,
     /// What a connection gets now.
@@ -46,35 +58,61 @@ pub struct CandidateBackend {
     pub index: usize,
     /// What placement compared, one word per level; empty for weight 0.
     pub score: String,
-    /// Why the backend may not serve this client; `None` = it may.
+    /// Why the backend takes no new client, or not this one; `None` = it may.
     pub excluded: Option<Exclusion>,
 }
 
-/// Why a backend may not serve a client.
+/// Why a backend does not take a client that is new to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exclusion {
     /// Weight 0: only clients known there are served.
     NoWeight,
-    /// Supposed to be down.
+    /// Down by its checks, or supposed to be.
     Down,
+    /// Added by a reload, and no check has been good yet.
+    Awaited,
+    /// Ejected, because connects failed.
+    Ejected,
+    /// A drain by command: only clients known there are served.
+    Draining,
+    /// The deadline of the drain has passed, and no client is served.
+    Drained,
+    /// As many connections as `max_connections` allows.
+    Full,
     /// Not among the backends of the client's range.
     OutsideRange,
+    /// As many leases as `load_bound` allows.
+    OverBound,
+    /// The slow start does not admit this key yet.
+    SlowStart,
 }
 
 impl Pool {
     /// Explains the pick for a new client; `cookie` is the index of the backend that its cookie names.
     /// The backends at the indexes in `down` are down, all others are up.
     pub fn explain(&self, facts: &Facts<'_>, cookie: Option<usize>, down: &[usize]) -> Decision<'_> {
-        let scene = PickScene::supposed(facts, cookie, down);
-        let pick = self.pick(&scene);
+        self.decide(&PickScene::supposed(facts, cookie, down))
+    }
+
+    /// Explains the pick for the client's next connection, with health, stick table, drains and leases as they are now.
+    /// The backends at the indexes in `down` are down, too.
+    pub fn explain_now(&self, facts: &Facts<'_>, cookie: Option<usize>, down: &[usize], now_ms: u64) -> Decision<'_> {
+        let waits = self.waits(cookie, facts, now_ms);
+        Decision { waits, ..self.decide(&PickScene::asked(facts, cookie, down, now_ms)) }
+    }
+
+    fn decide(&self, scene: &PickScene<'_, SupposedView<'_>>) -> Decision<'_> {
+        let pick = self.pick(scene);
         let next = pick.and_then(|pick| {
-            let down = [down, &[pick.index]].concat();
+            let down = [scene.view.down, &[pick.index]].concat();
             // Tried, too: `all_down = "try"` would pick a backend that is down.
             let tried = std::slice::from_ref(pick.backend);
-            self.pick(&PickScene { tried, ..PickScene::supposed(facts, cookie, &down) })
+            self.pick(&PickScene { tried, view: SupposedView { down: &down, ..scene.view }, ..*scene })
         });
-        let key = PlacementKey::new(self, facts, range_of(self, facts), || scene.view.draw(&self.shared.draws.0));
-        let candidates = candidates(self, &key, down);
+        let range = range_of(self, scene.facts);
+        let key = PlacementKey::new(self, scene.facts, range, || scene.view.draw(&self.shared.draws.0));
+        let table = scene.view.table(self.table.as_ref()).zip(key.table_key);
+        let candidates = candidates(&Candidates { pool: self, scene }, &key);
         let row = |index: usize| {
             let row = candidates.iter().find(|row| row.index == index)?;
             Some((row.excluded.is_none(), self.config.backends[index].backup))
@@ -85,10 +123,12 @@ impl Pool {
             any: pick.is_some_and(|pick| !pick.keyed) && alike > 1,
             key: key.keyed.then(|| DecidingKey {
                 hash: key.draw,
-                parts: key_parts(self, facts),
+                parts: key_parts(self, scene.facts),
                 source_as: source_as(self, key.range),
             }),
             range: key.range.map(|range| &*range.name),
+            entry: table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms)),
+            waits: None,
             candidates,
             pick,
             next,
@@ -96,19 +136,37 @@ impl Pool {
     }
 }
 
-fn candidates(pool: &Pool, key: &PlacementKey<'_>, down: &[usize]) -> Vec<CandidateBackend> {
+fn candidates(of: &Candidates<'_, '_, SupposedView<'_>>, key: &PlacementKey<'_>) -> Vec<CandidateBackend> {
+    let pool = of.pool;
     let leases = |index: usize| pool.backends[index].leases();
     let ordered = pool.placement.order(key.draw, |_| true, leases);
     let weightless = (0..pool.backends.len()).filter(|index| pool.config.backends[*index].weight == 0);
     let scored = ordered.into_iter().map(|found| (found.index, found.score));
-    let row = |(index, score): (usize, String)| {
-        let excluded = match key.pin() {
-            _ if pool.config.backends[index].weight == 0 => Some(Exclusion::NoWeight),
-            _ if down.contains(&index) => Some(Exclusion::Down),
-            Some(pin) if !pin.allows(index) => Some(Exclusion::OutsideRange),
-            _ => None,
-        };
-        CandidateBackend { index, score, excluded }
-    };
+    let load = LoadRules::of(of, key);
+    let row = |(index, score)| CandidateBackend { index, score, excluded: excluded(of, key, load.as_ref(), index) };
     scored.chain(weightless.map(|index| (index, String::new()))).map(row).collect()
+}
+
+/// Why the backend does not take a client with this key that is new to it; `None`: it does.
+fn excluded(
+    of: &Candidates<'_, '_, SupposedView<'_>>,
+    key: &PlacementKey<'_>,
+    load: Option<&LoadRules<'_>>,
+    index: usize,
+) -> Option<Exclusion> {
+    let backend = &of.pool.backends[index];
+    let primary = !of.pool.config.backends[index].backup;
+    match of.health(index) {
+        _ if of.pool.config.backends[index].weight == 0 => Some(Exclusion::NoWeight),
+        Health::Down if backend.standing() == CheckState::Awaited => Some(Exclusion::Awaited),
+        Health::Down => Some(Exclusion::Down),
+        _ if key.pin().is_some_and(|pin| !pin.allows(index)) => Some(Exclusion::OutsideRange),
+        Health::Ejected => Some(Exclusion::Ejected),
+        Health::Usable if backend.drained(of.scene.now_ms) => Some(Exclusion::Drained),
+        Health::Usable if backend.draining() => Some(Exclusion::Draining),
+        Health::Usable if of.is_full(index) => Some(Exclusion::Full),
+        Health::Usable => load
+            .filter(|load| primary && !load.admits(index))
+            .map(|load| if load.below_bound(index) { Exclusion::SlowStart } else { Exclusion::OverBound }),
+    }
 }

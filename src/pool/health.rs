@@ -82,12 +82,14 @@ pub struct CheckHistory {
     pub damping: u32,
     /// Time of the last change from down to up.
     pub rose_ms: Option<ClockMs>,
+    /// Time of the last change of `standing`; `None`: not known.
+    pub since_ms: Option<ClockMs>,
 }
 
 impl CheckHistory {
     /// Starts in this state, `Unchecked` or `Awaited`.
     pub fn new(standing: CheckState) -> Self {
-        Self { standing, against: 0, damping: 1, rose_ms: None }
+        Self { standing, against: 0, damping: 1, rose_ms: None, since_ms: None }
     }
 
     /// State after the last check.
@@ -99,6 +101,7 @@ impl CheckHistory {
     /// row take the backend down, and `rise` good checks, times the damping, bring it up again. An awaited backend
     /// stays down until its first good check.
     pub fn observe(&mut self, good: bool, rules: CheckRules, now_ms: u64) -> CheckState {
+        let before = self.standing;
         match (self.standing, good) {
             (CheckState::Unchecked | CheckState::Awaited, true) => self.standing = CheckState::Up,
             (CheckState::Unchecked, false) => self.fall(rules, now_ms),
@@ -116,6 +119,9 @@ impl CheckHistory {
                     *self = Self { standing: CheckState::Up, against: 0, rose_ms: Some(signed(now_ms)), ..*self };
                 }
             }
+        }
+        if self.standing != before {
+            self.since_ms = Some(signed(now_ms));
         }
         self.standing
     }
@@ -148,6 +154,8 @@ pub struct Ejection {
     pub failures: u32,
     /// Ejections so far; each doubles the next. For every `max` of service between two, one is forgotten.
     pub count: u32,
+    /// Begin of the last ejection.
+    pub since_ms: ClockMs,
     /// End of the last ejection.
     pub until_ms: ClockMs,
 }
@@ -173,6 +181,7 @@ impl Ejection {
             failures: 0,
             // A count beyond the one that reaches `max` would only take longer to forget.
             count: if length < eject.max { self.count + 1 } else { self.count },
+            since_ms: signed(now_ms),
             until_ms: signed(now_ms.saturating_add(length_ms)),
         };
         Some(length)

@@ -7,9 +7,12 @@
 pub mod backend;
 mod candidates;
 mod concurrent;
+mod counted;
 pub mod drain;
 pub mod explain;
+mod figures;
 pub mod health;
+mod known;
 mod lease;
 mod load;
 pub mod pick;
@@ -18,6 +21,7 @@ mod ready;
 pub mod request_cookie;
 mod resume;
 pub mod scene;
+mod since;
 pub mod table;
 
 #[cfg(test)]
@@ -31,6 +35,7 @@ use ahash::{AHashMap, AHashSet};
 
 pub use self::backend::{Backend, Health};
 pub use self::drain::{AdminState, DrainTimes};
+pub use self::known::KnownClient;
 pub use self::lease::Lease;
 pub use self::pick::Pick;
 pub use self::resume::CheckResults;
@@ -41,7 +46,6 @@ use self::backend::{PoolShared, lock};
 use self::health::{CheckState, EjectionPeer};
 use self::ready::ReadyBackends;
 use crate::config::{self, KeyPart};
-use crate::outcome::BreakCause;
 use crate::placement::{Member, Placement};
 use crate::sticky::cookie::{CookieRule, CookieVerdict};
 use crate::sticky::range::Ranges;
@@ -63,7 +67,7 @@ pub struct Pool {
     table: Option<PoolTable>,
     sticks_as: Arc<str>,
     /// Names of backends that reloads have removed, the latest first.
-    former: Arc<[Box<str>]>,
+    former: Arc<[Arc<str>]>,
     /// What lives on over reloads.
     shared: Arc<PoolShared>,
 }
@@ -185,16 +189,6 @@ impl Pool {
         self.shared.leases.0.load(Relaxed)
     }
 
-    /// Number of known clients that got another backend for this cause.
-    pub fn breaks(&self, cause: BreakCause) -> u64 {
-        self.shared.breaks[cause as usize].load(Relaxed)
-    }
-
-    /// Counts one known client that got another backend for this cause.
-    pub fn count_break(&self, cause: BreakCause) {
-        self.shared.breaks[cause as usize].fetch_add(1, Relaxed);
-    }
-
     /// Number of `Set-Cookie` lines of backends with the name of the pool's own cookie, which were dropped.
     pub fn dropped_cookies(&self) -> u64 {
         self.shared.dropped_cookies.load(Relaxed)
@@ -275,14 +269,14 @@ pub fn departed(
 }
 
 /// Names of backends that the pool had before, and does not have in this configuration.
-fn former(config: &config::Pool, previous: &Pool) -> Arc<[Box<str>]> {
+fn former(config: &config::Pool, previous: &Pool) -> Arc<[Arc<str>]> {
     /// Most names that a pool keeps; a name that was removed longer ago counts as unknown.
     const FORMER_MAX: usize = 1_024;
     let before = previous.config.backends.iter().map(|backend| backend.name.as_str());
     let names = before.chain(previous.former.iter().map(|name| &**name));
     let stay: AHashSet<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
     let gone = names.filter(|name| !stay.contains(name));
-    gone.take(FORMER_MAX).map(Box::from).collect()
+    gone.take(FORMER_MAX).map(Arc::from).collect()
 }
 
 /// True if the others can serve, and eject no more of the weight than allowed, without the backend at `index`.

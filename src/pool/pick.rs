@@ -31,11 +31,11 @@ use super::scene::{HealthView, PickScene};
 use super::table::Remember;
 use super::{Backend, Health, Pool};
 use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
-use crate::outcome::{BreakCause, PickReason};
+use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::health::CheckState;
-use crate::sticky::Facts;
 use crate::sticky::table::top_keys::Label;
 use crate::sticky::table::{EntryKind, TableLookup};
+use crate::sticky::{Facts, Had, Left};
 
 /// Backend of a connection, and why the connection goes there.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +50,17 @@ pub struct Pick<'p> {
     pub keyed: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<&'p Arc<str>>,
-    /// Why the client does not get the backend where it was known; `None`: it was not known, or gets that backend.
-    pub broke: Option<BreakCause>,
+    /// The backend where the client was known, and why it does not keep that; `None`: it was not known, or keeps it.
+    pub left: Option<Left>,
     /// What to write into the stick table once the connection is established.
     pub remember: Option<Remember>,
+}
+
+impl Pick<'_> {
+    /// Why the client does not keep the backend where it was known; `None`: it was not known, or keeps it.
+    pub fn cause(&self) -> Option<BreakCause> {
+        self.left.map(|left| left.cause)
+    }
 }
 
 /// A backend by index, and why.
@@ -61,7 +68,7 @@ pub struct Pick<'p> {
 struct Choice {
     index: usize,
     reason: PickReason,
-    broke: Option<BreakCause>,
+    left: Option<Left>,
     /// What an entry for this key says about why the key is there.
     kind: EntryKind,
 }
@@ -75,19 +82,19 @@ impl Pool {
         // Range: a pin may forbid the backend that a cookie or the stick table names.
         let range = range_of(self, scene.facts);
         let pick = |choice: Choice, keyed, remember| {
-            let Choice { index, reason, broke, .. } = choice;
+            let Choice { index, reason, left, .. } = choice;
             let backend = &self.backends[index];
             // Full, and not passed over before: `on_full = "reject"`.
             let refused = candidates.is_full(index);
             let range = range.map(|range| &range.name);
-            (!refused).then_some(Pick { backend, index, reason, keyed, range, broke, remember })
+            (!refused).then_some(Pick { backend, index, reason, keyed, range, left, remember })
         };
 
         // Cookie: its backend may have weight 0, and nothing is written into the stick table.
         let named = scene.cookie.filter(|index| *index < self.backends.len());
         let left = match named.map(|index| (index, candidates.keeps(index, range))) {
             Some((index, Ok(()))) => return pick(Choice::new(index, PickReason::Cookie), true, None),
-            Some((index, Err(cause))) => Some((index, cause)),
+            Some((index, Err(cause))) => Some(Left::backend(index, cause)),
             None => None,
         };
 
@@ -95,37 +102,35 @@ impl Pool {
         let key = PlacementKey::new(self, scene.facts, range, || scene.view.draw(&self.shared.draws.0));
         let table = scene.view.table(self.table.as_ref()).zip(key.table_key);
         let entry = table.map(|(table, table_key)| table.lookup(table_key, scene.now_ms));
-        if let Some((table, table_key)) = table.filter(|_| scene.tried.is_empty()) {
+        if let Some((table, table_key)) = table.filter(|_| scene.tried.is_empty() && scene.view.is_noted()) {
             let label = || with_key(self, scene.facts, range, Label::of).unwrap_or_default();
             table.observe(table_key, scene.now_ms, label);
         }
         let stays = match entry {
-            Some(TableLookup::At(index, kind)) => candidates.stays(index, kind, &key).map_err(Some),
-            Some(TableLookup::Gone) => Err(Some(BreakCause::Removed)),
+            Some(TableLookup::At(index, kind)) => {
+                candidates.stays(index, kind, &key).map_err(|cause| Some(Left::backend(index, cause)))
+            }
+            Some(TableLookup::Gone(former)) => Err(Some(Left::removed(former))),
             Some(TableLookup::Unknown) | None => Err(None),
         };
 
-        // Placement and last resort. What broke is judged by the entry; without a stick table, by where the key
-        // belongs.
+        // Placement and last resort. What the client has left is judged by the entry; without a stick table, by where
+        // the key belongs.
         let choice = match (stays, entry) {
             (Ok(choice), _) => choice,
-            (Err(cause), entry) => match (candidates.place(&key)?, entry) {
+            (Err(left), entry) => match (candidates.place(&key)?, entry) {
                 // A client is not known by its key where a cookie makes clients known.
-                (placed, None) if self.sticks_by_cookie() => Choice { broke: None, ..placed },
+                (placed, None) if self.sticks_by_cookie() => Choice { left: None, ..placed },
                 (placed, None) => placed,
-                (placed, Some(TableLookup::Unknown)) => candidates.claim(&key, Choice { broke: None, ..placed }),
-                (placed, Some(TableLookup::At(index, _))) if index == placed.index => Choice { broke: None, ..placed },
-                (placed, Some(TableLookup::At(..) | TableLookup::Gone)) => Choice { broke: cause, ..placed },
+                (placed, Some(TableLookup::Unknown)) => candidates.claim(&key, Choice { left: None, ..placed }),
+                (placed, Some(TableLookup::At(..) | TableLookup::Gone(_))) => Choice { left, ..placed },
             },
         };
 
         // The cookie's word about where the client was known goes before the entry's.
-        let broke = match left {
-            Some((index, cause)) => (index != choice.index).then_some(cause),
-            None => choice.broke,
-        };
+        let left = left.or(choice.left).and_then(|left| left.by_getting(choice.index));
         let remember = key.table_key.map(|key| Remember { key, kind: choice.kind });
-        pick(Choice { broke, ..choice }, key.keyed, remember)
+        pick(Choice { left, ..choice }, key.keyed, remember)
     }
 
     /// How long a known client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`:
@@ -158,6 +163,18 @@ impl Pool {
         self.cookie.as_ref().is_some_and(|rule| rule.key().is_empty())
     }
 
+    /// The move of a client that now has the backend at index `got`; `None`: it has not moved. `left`: the backend at
+    /// which it was known. Whatever says that a client has moved, and from where, says what this function decides.
+    pub fn client_move(&self, left: Option<Left>, got: usize) -> Option<ClientMove> {
+        let Left { had, cause } = left?.by_getting(got)?;
+        let from = match had {
+            Had::Backend(index) => self.backends.get(index).map(|backend| backend.name_shared()),
+            Had::Former(index) => self.former.get(index).cloned(),
+            Had::Nameless => None,
+        };
+        Some(ClientMove { from, cause })
+    }
+
     /// Why a client does not get a backend that it would have got.
     pub fn why_not(&self, index: usize) -> BreakCause {
         match (self.backends[index].draining(), is_full(self, index)) {
@@ -182,7 +199,7 @@ impl Pool {
 
 impl Choice {
     fn new(index: usize, reason: PickReason) -> Self {
-        Self { index, reason, broke: None, kind: EntryKind::Placed }
+        Self { index, reason, left: None, kind: EntryKind::Placed }
     }
 }
 
@@ -214,7 +231,9 @@ impl<V: HealthView> Candidates<'_, '_, V> {
     /// next connection of this key may find another load. The first of two concurrent connections chooses for both.
     fn claim(&self, key: &PlacementKey<'_>, placed: Choice) -> Choice {
         let table = self.scene.view.table(self.pool.table.as_ref()).filter(|_| has_load_rules(self.pool));
-        let Some((table, table_key)) = table.zip(key.table_key) else { return placed };
+        let Some((table, table_key)) = table.filter(|_| self.scene.view.is_noted()).zip(key.table_key) else {
+            return placed;
+        };
         match table.claim(Remember { key: table_key, kind: placed.kind }, placed.index, self.scene.now_ms) {
             TableLookup::At(index, kind) if index != placed.index && self.serves(index) => {
                 Choice { kind, ..Choice::new(index, PickReason::StickTable) }
@@ -263,8 +282,8 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             Some(home) if self.takes(home, Health::Usable) && busy(home) => EntryKind::Overflowed,
             Some(_) => EntryKind::Displaced,
         };
-        let broke = missed.map(|home| self.pool.why_not(home));
-        Some(Choice { index, reason: self.reason(index, least), broke, kind })
+        let left = missed.map(|home| Left::backend(home, self.pool.why_not(home)));
+        Some(Choice { index, reason: self.reason(index, least), left, kind })
     }
 
     /// Places a client without a key among the backends that are kept as ready. `None`: the pool keeps none, or what

@@ -78,9 +78,10 @@ impl Pool {
         let Some(check) = &self.config.check else { return false };
         let CheckResults { history, complaint, rose_ms } = before;
         let (against, damping) = (history.against.min(CHECKS_MAX), history.damping.clamp(1, CHECKS_MAX));
-        let history = CheckHistory { against, damping, ..history };
         let backend = &self.backends[index];
         let mut checks = lock(&backend.checks);
+        let since_ms = history.since_ms.or(checks.checked.since_ms);
+        let history = CheckHistory { against, damping, since_ms, ..history };
         *checks = Checks { checked: history, complaint };
         backend.show_damped(history.damped(CheckRules::from(check)).is_some());
         // 0 stands for "never".

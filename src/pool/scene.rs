@@ -1,7 +1,8 @@
 //! [`PickScene`]: everything that a pick looks at besides the pool.
 //!
 //! Both halves pick with the scene of a connection. `explain` and `plan` pick with a supposed one: health is what they
-//! name, and nothing is read from or written to what connections share. Invariant: a scene decides nothing.
+//! name, and nothing is read from or written to what connections share; `explain --live` reads all that a connection
+//! reads, and writes nothing either. Invariant: a scene decides nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,17 +44,23 @@ pub trait HealthView: Copy {
 
     /// True if health is that of the living backends, so that what a pool keeps of it between picks holds.
     fn is_living(&self) -> bool;
+
+    /// True if a connection picks: the stick table counts the pick, and load rules write where it leads.
+    fn is_noted(&self) -> bool;
 }
 
 /// The pool as connections meet it.
 #[derive(Debug, Clone, Copy)]
 pub struct LiveView;
 
-/// A pool without a stick table in which these backends, by index, are down and all others are up.
+/// The pool as a question about a client supposes it; a pick leaves no trace.
 #[derive(Debug, Clone, Copy)]
 pub struct SupposedView<'a> {
-    /// Indexes of the backends that are down.
+    /// Indexes of backends that are down, whatever else is so.
     pub down: &'a [usize],
+    /// True: all others are as they are now, and the stick table is read. False: all others are up, and there is no
+    /// stick table.
+    pub living: bool,
 }
 
 impl<'a> PickScene<'a> {
@@ -67,7 +74,12 @@ impl<'a> PickScene<'a> {
 impl<'a> PickScene<'a, SupposedView<'a>> {
     /// Scene of a client that no stick table knows, while the backends in `down` are down and all others are up.
     pub fn supposed(facts: &'a Facts<'a>, cookie: Option<usize>, down: &'a [usize]) -> Self {
-        Self { facts, cookie, tried: &[], holds: None, now_ms: 0, view: SupposedView { down } }
+        Self { facts, cookie, tried: &[], holds: None, now_ms: 0, view: SupposedView { down, living: false } }
+    }
+
+    /// Scene of the client's next connection, if the backends in `down` were down, too.
+    pub fn asked(facts: &'a Facts<'a>, cookie: Option<usize>, down: &'a [usize], now_ms: u64) -> Self {
+        Self { now_ms, view: SupposedView { down, living: true }, ..Self::supposed(facts, cookie, down) }
     }
 }
 
@@ -91,11 +103,20 @@ impl HealthView for LiveView {
     fn is_living(&self) -> bool {
         true
     }
+
+    #[inline(always)]
+    fn is_noted(&self) -> bool {
+        true
+    }
 }
 
 impl HealthView for SupposedView<'_> {
-    fn health(&self, _backend: &Backend, index: usize, _now_ms: u64) -> Health {
-        if self.down.contains(&index) { Health::Down } else { Health::Usable }
+    fn health(&self, backend: &Backend, index: usize, now_ms: u64) -> Health {
+        match (self.down.contains(&index), self.living) {
+            (true, _) => Health::Down,
+            (false, true) => backend.health(now_ms),
+            (false, false) => Health::Usable,
+        }
     }
 
     /// Reads the count without advancing it.
@@ -103,11 +124,15 @@ impl HealthView for SupposedView<'_> {
         draws.load(Relaxed)
     }
 
-    fn table<'p>(&self, _table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
-        None
+    fn table<'p>(&self, table: Option<&'p PoolTable>) -> Option<&'p PoolTable> {
+        table.filter(|_| self.living)
     }
 
     fn is_living(&self) -> bool {
+        self.living && self.down.is_empty()
+    }
+
+    fn is_noted(&self) -> bool {
         false
     }
 }

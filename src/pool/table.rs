@@ -31,6 +31,8 @@ pub struct PoolTable {
     stick_table: StickTable,
     /// Ids of the pool's backends in the stick table.
     id_map: IdMap,
+    /// Ids of the pool's former backends, with their index among those.
+    former: Box<[(BackendId, usize)]>,
     pub(super) rules: StickTableRules,
     pub(super) backends: Arc<[Arc<Backend>]>,
     shared: Arc<PoolShared>,
@@ -101,8 +103,8 @@ impl<'s> StickTables<'s> {
         if let Some(group) = group {
             self.groups.insert(group.clone(), stick_table.clone());
         }
-        let table = PoolTable::new(&pool, stick_table.under(terms), rules);
         let before = self.before.get(pool.name());
+        let table = PoolTable::new(&pool, before.copied(), stick_table.under(terms), rules);
         if let Some(before) = before.and_then(|old| old.table.as_ref()) {
             table.absorb(before, self.now);
         }
@@ -124,10 +126,11 @@ impl<'s> StickTables<'s> {
 }
 
 impl PoolTable {
-    fn new(pool: &Pool, stick_table: StickTable, rules: StickTableRules) -> Self {
+    fn new(pool: &Pool, before: Option<&Pool>, stick_table: StickTable, rules: StickTableRules) -> Self {
         let names = pool.config.backends.iter().map(|backend| backend.name.as_str());
         let id_map = IdMap::new(stick_table.ids(), names);
-        Self { stick_table, id_map, rules, backends: pool.backends.clone(), shared: pool.shared.clone() }
+        let former = before.map_or_else(Box::default, |before| former_ids(pool, before, &stick_table));
+        Self { stick_table, id_map, former, rules, backends: pool.backends.clone(), shared: pool.shared.clone() }
     }
 
     /// The stick table itself; the pools of a `stick_group` share it.
@@ -147,7 +150,7 @@ impl PoolTable {
         match known.map(|known| (self.id_map.index(known.id), known.kind)) {
             None => TableLookup::Unknown,
             Some((Some(index), kind)) => TableLookup::At(index, kind),
-            Some((None, _)) => TableLookup::Gone,
+            Some((None, _)) => TableLookup::Gone(known.and_then(|known| self.former(known.id))),
         }
     }
 
@@ -283,6 +286,11 @@ impl PoolTable {
         Some(EntryValue { id: self.id_map.id(index)?, kind: remember.kind })
     }
 
+    /// The index of a backend that has left among the former ones; `None`: its name is not known.
+    fn former(&self, id: BackendId) -> Option<usize> {
+        self.former.iter().find(|(former, _)| *former == id).map(|(_, index)| *index)
+    }
+
     fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
         match self.id_map.index(id) {
             None => BackendState::Gone,
@@ -307,4 +315,16 @@ impl PoolTable {
             _ => {}
         }
     }
+}
+
+/// Ids of the former backends of a pool, as the entries of `stick_table` have them: those of the pool before, and those
+/// that it knew as former.
+fn former_ids(pool: &Pool, before: &Pool, stick_table: &StickTable) -> Box<[(BackendId, usize)]> {
+    let Some(old) = before.table.as_ref().filter(|old| old.stick_table.is_same(stick_table)) else {
+        return Box::default();
+    };
+    let had = before.backends.iter().enumerate().filter_map(|(index, had)| Some((old.id_map.id(index)?, had.name())));
+    let former = old.former.iter().map(|(id, index)| (*id, &*before.former[*index]));
+    let index_of = |name: &str| pool.former.iter().position(|former| **former == *name);
+    had.chain(former).filter_map(|(id, name)| Some((id, index_of(name)?))).collect()
 }

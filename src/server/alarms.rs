@@ -7,9 +7,14 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::config::LogOutput;
+use crate::events::{Event, EventKind};
+
 /// A connection limit is left when no connection was refused a permit for this time, in milliseconds.
 const LIMIT_QUIET_MS: u64 = 5_000;
-/// The same for descriptors, and for lines of the access log.
+/// The same for lines that the access log drops while its output takes too little.
+const LOG_QUIET_MS: u64 = 5_000;
+/// The same for descriptors, and for lines that the output refuses.
 const OTHER_QUIET_MS: u64 = 60_000;
 /// A stick table is full for this time after it lost an entry.
 const TABLE_QUIET_MS: u64 = 600_000;
@@ -79,6 +84,8 @@ pub(super) struct AlarmFacts<'f> {
     pub(super) listeners: Vec<(&'f str, LimitFacts)>,
     /// How often accepting paused because no descriptor was free.
     pub(super) descriptors: u64,
+    /// Connections of sources that were refused at a limit of their own, for each listener that has refused one.
+    pub(super) sources: Vec<(&'f str, u64)>,
     /// Each stick table that has lost entries for want of room, with its name and their number.
     pub(super) stick_tables: Vec<(&'f str, u64)>,
     pub(super) log: LogLosses,
@@ -87,12 +94,15 @@ pub(super) struct AlarmFacts<'f> {
 /// Lines that the access log has lost so far.
 #[derive(Debug, Default)]
 pub(super) struct LogLosses {
-    /// Records dropped because standard output was read too slowly.
+    /// Records dropped because the output took too little.
     pub(super) dropped: u64,
-    /// Lines that standard output refused.
+    /// Lines that the output refused.
     pub(super) lost: u64,
     /// Why it refused the last of them.
     pub(super) error: Option<io::Error>,
+    /// The output takes too little now.
+    pub(super) is_stalled: bool,
+    pub(super) output: LogOutput,
 }
 
 impl LogLosses {
@@ -101,17 +111,24 @@ impl LogLosses {
         match (&self.error, self.dropped) {
             (Some(error), _) => error.to_string(),
             (None, 0) => String::new(),
-            (None, _) => "standard output is read too slowly".to_owned(),
+            (None, _) => self.too_slow(),
+        }
+    }
+
+    fn too_slow(&self) -> String {
+        match &self.output {
+            LogOutput::Stdout => "standard output is read too slowly".to_owned(),
+            output => format!("{output} takes them too slowly"),
         }
     }
 }
 
-/// A line for the log.
+/// A line for the log, and an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AlarmLine {
     /// True if the condition has ended.
     pub(super) is_over: bool,
-    pub(super) text: String,
+    pub(super) event: Event,
 }
 
 /// The conditions and how long they have lasted.
@@ -119,6 +136,7 @@ pub(super) struct AlarmLine {
 pub(super) struct Alarms {
     process: Episode,
     listeners: BTreeMap<String, Episode>,
+    sources: BTreeMap<String, Episode>,
     descriptors: Episode,
     stick_tables: BTreeMap<String, Episode>,
     log_dropped: Episode,
@@ -144,14 +162,29 @@ impl Alarms {
     /// Looks at everything once, and returns what is to be said.
     pub(super) fn observe(&mut self, facts: &AlarmFacts<'_>, now_ms: u64) -> Vec<AlarmLine> {
         let mut lines = Lines(Vec::new());
-        lines.limit(&mut self.process, "max_connections", facts.process, now_ms);
+        lines.limit(&mut self.process, None, facts.process, now_ms);
         self.listeners = kept(&mut self.listeners, &facts.listeners);
         for (name, limit) in &facts.listeners {
             let episode = self.listeners.entry((*name).to_owned()).or_default();
-            lines.limit(episode, &format!("listener {name:?}: max_connections"), *limit, now_ms);
+            lines.limit(episode, Some(*name), *limit, now_ms);
+        }
+        self.sources = kept(&mut self.sources, &facts.sources);
+        for (name, refused) in &facts.sources {
+            let change = self.sources.entry((*name).to_owned()).or_default();
+            lines.add(
+                change.observe(*refused, false, LIMIT_QUIET_MS, now_ms),
+                [EventKind::Limit, EventKind::LimitLeft],
+                |event| event.of_listener(name),
+                || format!("listener {name:?}: a source is at its limit of connections, and further ones are refused"),
+                |count| {
+                    format!("listener {name:?}: no source is at its limit any more; {count} connections were refused")
+                },
+            );
         }
         lines.add(
             self.descriptors.observe(facts.descriptors, false, OTHER_QUIET_MS, now_ms),
+            [EventKind::AcceptPaused, EventKind::AcceptResumed],
+            |event| event,
             || "no descriptor was free: accepting pauses until a connection closes (see LimitNOFILE)".to_owned(),
             |times| format!("descriptors are free again; accepting had paused {times} times"),
         );
@@ -160,6 +193,8 @@ impl Alarms {
             let change = self.stick_tables.entry((*name).to_owned()).or_default();
             lines.add(
                 change.observe(*lost, false, TABLE_QUIET_MS, now_ms),
+                [EventKind::TableFull, EventKind::TableRoom],
+                |event| event.of_pool(name),
                 || format!("stick table {name:?} is full and loses entries; a larger stick_table keeps their clients"),
                 |count| format!("stick table {name:?} has lost no entry for ten minutes; {count} were lost"),
             );
@@ -170,14 +205,18 @@ impl Alarms {
 
     fn log(&mut self, facts: &AlarmFacts<'_>, now_ms: u64, lines: &mut Lines) {
         lines.add(
-            self.log_dropped.observe(facts.log.dropped, false, OTHER_QUIET_MS, now_ms),
-            || "access log: lines are dropped, because standard output is read too slowly".to_owned(),
+            self.log_dropped.observe(facts.log.dropped, facts.log.is_stalled, LOG_QUIET_MS, now_ms),
+            [EventKind::LogLost, EventKind::LogWritten],
+            |event| event,
+            || format!("access log: lines are dropped, because {}", facts.log.too_slow()),
             |count| format!("access log: lines are not dropped any more; {count} were"),
         );
         let why = facts.log.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
         lines.add(
             self.log_lost.observe(facts.log.lost, false, OTHER_QUIET_MS, now_ms),
-            || format!("access log: lines are lost, because standard output does not take them{why}"),
+            [EventKind::LogLost, EventKind::LogWritten],
+            |event| event,
+            || format!("access log: lines are lost, because {} does not take them{why}", facts.log.output),
             |count| format!("access log: lines are not lost any more; {count} were"),
         );
     }
@@ -194,19 +233,30 @@ impl Lines {
     fn add(
         &mut self,
         change: Option<EpisodeChange>,
+        [begins, ends]: [EventKind; 2],
+        about: impl FnOnce(Event) -> Event,
         began: impl FnOnce() -> String,
         ended: impl FnOnce(u64) -> String,
     ) {
-        self.0.extend(change.map(|change| match change {
-            EpisodeChange::Began => AlarmLine { is_over: false, text: began() },
-            EpisodeChange::Ended(count) => AlarmLine { is_over: true, text: ended(count) },
-        }));
+        let Some(change) = change else { return };
+        let (is_over, event) = match change {
+            EpisodeChange::Began => (false, Event::new(begins, &began())),
+            EpisodeChange::Ended(count) => (true, Event::new(ends, &ended(count))),
+        };
+        self.0.push(AlarmLine { is_over, event: about(event) });
     }
 
-    fn limit(&mut self, episode: &mut Episode, name: &str, limit: LimitFacts, now_ms: u64) {
+    /// The limit of a listener; `None`: that of the process.
+    fn limit(&mut self, episode: &mut Episode, listener: Option<&str>, limit: LimitFacts, now_ms: u64) {
         let LimitFacts { refused, open, max } = limit;
+        let name = listener.map_or_else(String::new, |name| format!("listener {name:?}: ")) + "max_connections";
         self.add(
             episode.observe(refused, open >= max, LIMIT_QUIET_MS, now_ms),
+            [EventKind::Limit, EventKind::LimitLeft],
+            |event| match listener {
+                Some(listener) => event.of_listener(listener),
+                None => event,
+            },
             || format!("{name} is reached, {max} connections: new clients wait in the backlog"),
             |_| format!("{name} is left, {open} of {max} connections"),
         );
@@ -223,13 +273,14 @@ mod tests {
             process: limit,
             listeners: vec![("web", limit)],
             descriptors: 0,
+            sources: vec![],
             stick_tables: vec![("web", 0)],
             log: LogLosses::default(),
         }
     }
 
     fn texts(lines: Vec<AlarmLine>) -> Vec<(bool, String)> {
-        lines.into_iter().map(|line| (line.is_over, line.text)).collect()
+        lines.into_iter().map(|line| (line.is_over, line.event.text.into())).collect()
     }
 
     #[test]
@@ -257,6 +308,48 @@ mod tests {
     }
 
     #[test]
+    fn what_a_slow_output_has_cost_is_said_once_when_it_takes_lines_again() {
+        let mut alarms = Alarms::default();
+        let mut at = |dropped: u64, is_stalled: bool, now_ms: u64| {
+            let output = LogOutput::File("/var/log/a.log".into());
+            let log = LogLosses { dropped, is_stalled, output, ..LogLosses::default() };
+            texts(alarms.observe(&AlarmFacts { log, ..facts() }, now_ms))
+        };
+        let begun = "access log: lines are dropped, because /var/log/a.log takes them too slowly".to_owned();
+        assert_eq!(at(256, true, 500), [(false, begun)]);
+        // No line comes for minutes, and the output still takes none.
+        for now_ms in [1_000, 60_000, 300_000] {
+            assert!(at(512, true, now_ms).is_empty(), "{now_ms}");
+        }
+        assert!(at(512, false, 304_000).is_empty());
+        let over = "access log: lines are not dropped any more; 512 were".to_owned();
+        assert_eq!(at(512, false, 305_000), [(true, over)]);
+        assert!(at(512, false, 306_000).is_empty());
+    }
+
+    #[test]
+    fn a_line_is_an_event_about_its_listener_or_table_and_sources_have_one_per_listener() {
+        let mut alarms = Alarms::default();
+        let limit = LimitFacts { refused: 0, open: 0, max: 2 };
+        let mut at = |refused: u64, sources: u64, now_ms: u64| {
+            let listeners = vec![("web", LimitFacts { refused, ..limit })];
+            let sources = if sources > 0 { vec![("web", sources)] } else { vec![] };
+            let facts =
+                AlarmFacts { process: limit, listeners, sources, stick_tables: vec![("web", refused)], ..facts() };
+            let lines = alarms.observe(&facts, now_ms);
+            lines.into_iter().map(|line| (line.event.kind, line.event.listener, line.event.pool)).collect::<Vec<_>>()
+        };
+        let web = || Some(Box::from("web"));
+        assert!(at(0, 0, 0).is_empty());
+        let begun =
+            [(EventKind::Limit, web(), None), (EventKind::Limit, web(), None), (EventKind::TableFull, None, web())];
+        assert_eq!(at(1, 3, 500), begun);
+        assert!(at(1, 9, 1_000).is_empty(), "a limit of sources is said once, however many are refused");
+        let ended = [(EventKind::LimitLeft, web(), None), (EventKind::LimitLeft, web(), None)];
+        assert_eq!(at(1, 9, 1_000 + LIMIT_QUIET_MS), ended);
+    }
+
+    #[test]
     fn a_table_that_has_lost_nothing_is_not_kept_and_one_that_has_is_named_at_once() {
         let mut alarms = Alarms::default();
         let with = |stick_tables| AlarmFacts { stick_tables, ..facts() };
@@ -277,7 +370,7 @@ mod tests {
                 process: LimitFacts { refused: 1, open: 10, max: 10 },
                 descriptors: 4,
                 stick_tables: vec![("web", 7)],
-                log: LogLosses { dropped: 256, lost: 3, error },
+                log: LogLosses { dropped: 256, lost: 3, error, ..LogLosses::default() },
                 ..facts()
             }
         };

@@ -1,45 +1,52 @@
 //! The file of cookie keys that is made where a configuration names none: [`make`], when the configuration is put in
 //! force.
 //!
-//! Reads no key (`files` does) and changes none: a file that exists is left as it is. Invariant: a configuration is put
-//! in force with the keys that the file has, so that cookies stay valid over a restart.
+//! Changes no key: a file that exists is left as it is, and one in another folder is copied. Invariant: a configuration is
+//! put in force with the keys that the file has, so that cookies stay valid over a restart, and over a reload too.
 
 use std::io;
 use std::path::Path;
 
-use super::files::{cookie_keys, random_key};
+use super::files::{cookie_keys_after, keys_to_make, made_key_file};
 use super::own_files;
-use crate::config::{Config, FileProblem, Pool};
+use crate::config::{Config, FileProblem};
 use crate::regular_file;
 use crate::snapshot::Rings;
 use crate::waiting;
 
 /// Makes the file if a pool needs it and it is missing. Returns the keys of all files then; `None`: nothing was made.
-/// `in_force`: keys of the configuration in force. Where the file had one of these, its loss is an error: with a new key
-/// every client would lose its backend.
-pub(super) fn make(config: &Config, in_force: Option<&Rings>) -> Result<Option<Rings>, Vec<String>> {
-    let makes = |pool: &Pool| Some((pool.name.clone(), pool.cookie.as_ref()?.made_keys()?.to_owned()));
-    let Some((pool, path)) = config.pools.iter().find_map(makes).filter(|(_, path)| !path.exists()) else {
-        return Ok(None);
-    };
+/// `in_force`: the configuration in force and its keys. Where the file had one of these, its loss is an error: with a new
+/// key every client would lose its backend. Where another folder has them, because `stick_table_file` was another one,
+/// they are copied.
+pub(super) fn make(config: &Config, in_force: Option<(&Config, &Rings)>) -> Result<Option<Rings>, Vec<String>> {
+    let Some((pool, path)) = made_key_file(config).filter(|(_, path)| !path.exists()) else { return Ok(None) };
     let failed = |why: String| vec![format!("pool \"{pool}\": cookie: keys \"{}\": {why}", path.display())];
-    if in_force.is_some_and(|rings| rings.of(&path).is_some()) {
+    if in_force.is_some_and(|(_, rings)| rings.of(path).is_some()) {
         return Err(failed(
             "the file of the key in use is gone; put it back, or restart to begin with a new key".into(),
         ));
     }
-    let made = waiting::on(|| format!("making \"{}\"", path.display()), || write(&path));
+    let in_force = in_force.map(|(config, _)| config);
+    let text = keys_to_make(path, in_force);
+    let made = text.and_then(|text| waiting::on(|| format!("making \"{}\"", path.display()), || write(path, &text)));
     if made.map_err(|error| failed(error.to_string()))? {
-        tracing::info!("pool \"{pool}\": \"{}\" was made with a new key for cookies", path.display());
+        let path = path.display();
+        match in_force.and_then(made_key_file) {
+            None => tracing::info!("pool \"{pool}\": \"{path}\" was made with a new key for cookies"),
+            Some((_, before)) => tracing::info!(
+                "pool \"{pool}\": \"{path}\" was made with the keys for cookies of \"{}\", which is used no more",
+                before.display()
+            ),
+        }
     }
     let in_words = |problems: Vec<FileProblem>| problems.iter().map(ToString::to_string).collect();
-    cookie_keys(config).map(Some).map_err(in_words)
+    cookie_keys_after(config, in_force).map(Some).map_err(in_words)
 }
 
-/// Writes one random key; false: another process has made the file meanwhile.
-fn write(path: &Path) -> io::Result<bool> {
+/// Writes the file; false: another process has made it meanwhile.
+fn write(path: &Path, text: &str) -> io::Result<bool> {
     own_files::make_folder(path, own_files::PRIVATE)?;
-    regular_file::make_once(path, random_key()?.as_bytes())
+    regular_file::make_once(path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -61,17 +68,39 @@ mod tests {
     fn a_missing_file_is_made_once_for_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (config, path) = (config(&dir.path().join("new")), dir.path().join("new/cookie.keys"));
-        let before = cookie_keys(&config).unwrap();
+        let before = cookie_keys_after(&config, None).unwrap();
         assert!(before.of(&path).is_some() && !path.exists(), "checked, and not made");
         let made = make(&config, None).unwrap().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(made.of(&path), cookie_keys(&config).unwrap().of(&path));
+        assert_eq!(made.of(&path), cookie_keys_after(&config, None).unwrap().of(&path));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(make(&config, Some(&made)).unwrap().is_none());
+        assert!(make(&config, Some((&config, &made))).unwrap().is_none());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "it stays");
         std::fs::remove_file(&path).unwrap();
-        let lost = make(&config, Some(&made)).unwrap_err();
+        let lost = make(&config, Some((&config, &made))).unwrap_err();
         assert!(lost[0].contains("the file of the key in use is gone") && !path.exists(), "{lost:?}");
+    }
+
+    #[test]
+    fn the_keys_in_use_are_copied_to_another_folder_and_never_replaced_by_new_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str| dir.path().join(name);
+        let (old, new) = (config(&folder("old")), config(&folder("new")));
+        let in_force = make(&old, None).unwrap().unwrap();
+        let checked = cookie_keys_after(&new, Some(&old)).unwrap();
+        assert!(
+            checked.of(&folder("new/cookie.keys")) == in_force.of(&folder("old/cookie.keys")),
+            "checked, and not made"
+        );
+        let moved = make(&new, Some((&old, &in_force))).unwrap().unwrap();
+        let text = |name: &str| std::fs::read_to_string(folder(name).join("cookie.keys")).unwrap();
+        assert_eq!(text("new"), text("old"));
+        let (old_keys, new_keys) = (folder("old/cookie.keys"), folder("new/cookie.keys"));
+        assert!(moved.of(&new_keys).is_some() && moved.of(&new_keys) == in_force.of(&old_keys));
+        assert_eq!(std::fs::metadata(&new_keys).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::remove_file(&old_keys).unwrap();
+        let lost = make(&config(&folder("third")), Some((&old, &in_force))).unwrap_err();
+        assert!(lost[0].contains("the keys in use cannot be copied from") && !folder("third").exists(), "{lost:?}");
     }
 
     #[test]

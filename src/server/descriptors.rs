@@ -52,7 +52,8 @@ pub(super) fn connections_max(snapshot: &Snapshot, workers: usize) -> usize {
     (limit.saturating_sub(held + reserved) / 2).max(1) as usize
 }
 
-/// The most pipes of one worker: half of the reserved descriptors are for pipes, two each.
+/// The most pipes of one worker: half of the reserved descriptors are for pipes, two each. The runtime beside it may have
+/// a quarter as many of its own.
 pub(super) fn pipes_max(workers: usize) -> usize {
     let (_, reserved) = limit_and_reserved();
     reserved as usize / 4 / workers.max(1)

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::events::{Event, EventKind};
 use crate::pool::{Backend, Pool};
 use crate::snapshot::Snapshot;
 
@@ -27,9 +28,9 @@ impl Drains {
         self.due_ms.remove(&format!("{pool}/{backend}"));
     }
 
-    /// Sentences for the log about drains that stand for long.
-    pub(super) fn overdue(&mut self, snapshot: &Snapshot, now_ms: u64) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// Events, for the log too, about drains that stand for long.
+    pub(super) fn overdue(&mut self, snapshot: &Snapshot, now_ms: u64) -> Vec<Event> {
+        let mut overdue = Vec::new();
         for (pool, backend) in backends(snapshot) {
             let Some(for_ms) = backend.drained_for(now_ms).filter(|for_ms| *for_ms >= ms(LONG)) else {
                 continue;
@@ -38,13 +39,14 @@ impl Drains {
             if self.due_ms.get(&name).is_none_or(|due_ms| *due_ms <= now_ms) {
                 self.due_ms.insert(name.clone(), now_ms + ms(REPEAT));
                 let hours = for_ms / ms(LONG);
-                lines.push(format!(
+                let text = format!(
                     "backend {name} was drained by command and has served no client for {hours} h; \
                      `sessile ready {name}` ends the drain"
-                ));
+                );
+                overdue.push(Event::new(EventKind::DrainForgotten, &text).of_backend(pool.name(), backend.name()));
             }
         }
-        lines
+        overdue
     }
 }
 
@@ -82,7 +84,8 @@ mod tests {
         let over_ms = 1_000 + 60_000 + ms(LONG);
         assert!(drains.overdue(&snapshot, over_ms - 1).is_empty());
         let said = drains.overdue(&snapshot, over_ms);
-        assert!(said.len() == 1 && said[0].contains("web/a") && said[0].contains("sessile ready web/a"), "{said:?}");
+        assert!(said.len() == 1 && said[0].text.contains("sessile ready web/a"), "{said:?}");
+        assert_eq!((said[0].kind, said[0].backend.as_deref()), (EventKind::DrainForgotten, Some("a")));
         assert!(drains.overdue(&snapshot, over_ms + ms(REPEAT) - 1).is_empty());
         assert_eq!(drains.overdue(&snapshot, over_ms + ms(REPEAT)).len(), 1);
         snapshot.pools[0].order("a", AdminState::Ready, over_ms + 1);

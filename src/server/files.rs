@@ -15,7 +15,7 @@ use data_encoding::HEXLOWER;
 use super::own_files;
 use crate::clock;
 use crate::config::{self, CheckedConfig, Config, CookieMode, FileProblem, Problem, is_open_to_all};
-use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX};
+use crate::regular_file::{self, CONFIGURATION_MAX, SECRET_MAX, WholeFile};
 use crate::snapshot::{LoadedFiles, Rings, Snapshot};
 use crate::sticky::cookie::KeyRing;
 use crate::store::Access;
@@ -60,24 +60,32 @@ pub(super) fn check_named(
     named: impl Fn(&Problem) -> String,
 ) -> Result<ReadConfig, Vec<String>> {
     let with_place = |problems: Vec<Problem>| problems.iter().map(&named).collect();
-    let (CheckedConfig { config, warnings }, loaded, access) = examine_for(text, in_force).map_err(with_place)?;
+    let (CheckedConfig { config, warnings }, loaded, access) = examine_for(text, in_force, true).map_err(with_place)?;
     Ok(ReadConfig { config, loaded, access, warnings: with_place(warnings) })
 }
 
 /// Checks a text and every file that it names, as a start would do. Returns the warnings, or all problems.
 pub fn examine(text: &str) -> Result<Vec<Problem>, Vec<Problem>> {
-    examine_for(text, None).map(|(checked, ..)| checked.warnings)
+    examine_for(text, None, true).map(|(checked, ..)| checked.warnings)
+}
+
+/// Like [`examine`], for a text that another user or another machine may serve: folders are not judged in which that
+/// process writes.
+pub fn examine_for_another(text: &str) -> Result<Vec<Problem>, Vec<Problem>> {
+    examine_for(text, None, false).map(|(checked, ..)| checked.warnings)
 }
 
 fn examine_for(
     text: &str,
     in_force: Option<&Snapshot>,
+    writes: bool,
 ) -> Result<(CheckedConfig, LoadedFiles, Option<Access>), Vec<Problem>> {
     let draft = config::draft(text, &crate::socket::resolve);
     let read = read_files(&draft.config, in_force);
-    own_files::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config))
-        .into_iter()
-        .for_each(|p| draft.refuse(p));
+    if writes {
+        let unwritable = own_files::problems(&draft.config, in_force.map(|snapshot| &*snapshot.config));
+        unwritable.into_iter().for_each(|problem| draft.refuse(problem));
+    }
     match read {
         Ok((loaded, access)) => {
             let of_files = loaded.tls.warnings(clock::unix_s()).into_iter().chain(loaded.rings.warnings());
@@ -100,12 +108,17 @@ fn read_files(config: &Config, in_force: Option<&Snapshot>) -> Result<(LoadedFil
 /// Reads what listeners and pools need: certificates, keys and authorities of TLS, and the keys of cookies.
 pub fn certificates_and_keys(config: &Config, in_force: Option<&Snapshot>) -> Result<LoadedFiles, Vec<FileProblem>> {
     let tls = Termination::load(config, in_force.map(|snapshot| &*snapshot.tls), clock::now_ms);
-    let (tls, rings) = all_or_problems(tls, cookie_keys(config))?;
+    let (tls, rings) = all_or_problems(tls, cookie_keys_after(config, in_force.map(|snapshot| &*snapshot.config)))?;
     Ok(LoadedFiles { tls, rings, secret: None })
 }
 
 /// Reads the key files of cookies, each once.
 pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
+    cookie_keys_after(config, None)
+}
+
+/// Like [`cookie_keys`], where `in_force` has the keys of a file that is still to be made.
+pub(super) fn cookie_keys_after(config: &Config, in_force: Option<&Config>) -> Result<Rings, Vec<FileProblem>> {
     let (mut rings, mut problems) = (Rings::default(), Vec::new());
     for pool in &config.pools {
         let Some(CookieMode::Insert(insert)) = pool.cookie.as_ref().map(|cookie| &cookie.mode) else { continue };
@@ -117,7 +130,7 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
         let read = match read_secret(&insert.keys) {
             // `cookie_key_file` makes it when the configuration is put in force.
             Err(missing) if insert.makes_keys && IS_MISSING.contains(&missing.kind()) => {
-                random_key().map(|key| (key, false))
+                keys_to_make(&insert.keys, in_force).map(|key| (key, false))
             }
             read => read,
         };
@@ -133,6 +146,23 @@ pub fn cookie_keys(config: &Config) -> Result<Rings, Vec<FileProblem>> {
         }
     }
     if problems.is_empty() { Ok(rings) } else { Err(problems) }
+}
+
+/// The pool and the path of the key file that a configuration makes; `None`: it names its files, or needs none.
+pub(super) fn made_key_file(config: &Config) -> Option<(&str, &Path)> {
+    config.pools.iter().find_map(|pool| Some((&*pool.name, pool.cookie.as_ref()?.made_keys()?)))
+}
+
+/// The text of a key file that is to be made at this path: that of the configuration in force, if its file has another
+/// path, because clients have cookies of these keys; a new key otherwise.
+pub(super) fn keys_to_make(path: &Path, in_force: Option<&Config>) -> std::io::Result<String> {
+    match in_force.and_then(made_key_file).filter(|(_, before)| *before != path) {
+        None => random_key(),
+        Some((_, before)) => regular_file::read(before, SECRET_MAX).and_then(WholeFile::text).map_err(|error| {
+            let why = format!("the keys in use cannot be copied from \"{}\": {error}", before.display());
+            std::io::Error::new(error.kind(), why)
+        }),
+    }
 }
 
 /// The text of a key file: one random key.

@@ -7,11 +7,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::alarms::{AlarmFacts, LimitFacts};
+use super::alarms::{AlarmFacts, AlarmLine, LimitFacts};
+use super::backend_watch::BackendWatch;
+use super::certificate_watch::CertificateWatch;
 use super::sweeper::Sweeper;
 use super::{Server, lock_of};
 use crate::clock;
 use crate::connection::Selection;
+use crate::counters::{ListenerCounters, Padded};
+use crate::events::{self, Event};
 use crate::outcome::Ended;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::{Listener, Snapshot};
@@ -48,6 +52,7 @@ impl Server {
     pub(super) async fn keep_house(self: Arc<Self>) {
         let mut closing: Vec<Closing> = Vec::new();
         let (mut sweeper, mut watched, mut drains_watched) = (Sweeper::default(), Instant::now(), Instant::now());
+        let (mut backends, mut certificates) = (BackendWatch::default(), CertificateWatch::default());
         loop {
             tokio::time::sleep(if closing.is_empty() { TICK } else { CLOSING_TICK }).await;
             let snapshot = self.current.load_full();
@@ -58,6 +63,8 @@ impl Server {
             }
             watched = Instant::now();
             self.watch_alarms(&snapshot);
+            say(backends.observe(&snapshot, clock::now_ms()));
+            say(certificates.observe(&snapshot, clock::unix_s()));
             if drains_watched.elapsed() >= DRAINS_TICK {
                 self.watch_drains(&snapshot);
                 drains_watched = Instant::now();
@@ -113,6 +120,12 @@ impl Server {
                 max: self.admission.connections_max(),
             },
             listeners: snapshot.listeners.iter().map(|listener| limit_of(listener)).collect(),
+            sources: snapshot
+                .listeners
+                .iter()
+                .map(|listener| (&*listener.config.name, sources_refused(listener)))
+                .filter(|(_, refused)| *refused > 0)
+                .collect(),
             descriptors: self.workers.counters().iter().map(|worker| worker.0.accept_paused_descriptors.value()).sum(),
             stick_tables: snapshot
                 .stick_tables()
@@ -121,15 +134,13 @@ impl Server {
                 .collect(),
             log: self.log_losses(),
         };
-        for line in lock_of(&self.alarms).observe(&facts, now_ms) {
-            if line.is_over { tracing::info!("{}", line.text) } else { tracing::warn!("{}", line.text) }
-        }
+        say(lock_of(&self.alarms).observe(&facts, now_ms));
     }
 
     /// Logs drains by command that may have been forgotten.
     fn watch_drains(&self, snapshot: &Snapshot) {
-        for line in lock_of(&self.drains).overdue(snapshot, clock::now_ms()) {
-            tracing::warn!("{line}");
+        for event in lock_of(&self.drains).overdue(snapshot, clock::now_ms()) {
+            events::warn(clock::unix_ms(), event);
         }
     }
 
@@ -142,6 +153,23 @@ impl Server {
             self.threads.shed(&Selection::Of(Arc::clone(&closing.backend)), share as usize, closing.ended).await;
         }
     }
+}
+
+/// Logs what has begun or ended, and notes it as events.
+fn say(lines: Vec<AlarmLine>) {
+    for AlarmLine { is_over, event } in lines {
+        let log: fn(u64, Event) = if is_over { events::info } else { events::warn };
+        log(clock::unix_ms(), event);
+    }
+}
+
+/// Connections of a listener that were refused at a limit of their source.
+fn sources_refused(listener: &Listener) -> u64 {
+    let of_thread = |own: &Padded<ListenerCounters>| {
+        let ended = &own.0.ended;
+        ended[Ended::SourceConnections as usize].value() + ended[Ended::SourceRate as usize].value()
+    };
+    listener.state.counters.iter().map(of_thread).sum()
 }
 
 /// The limit on connections of a listener, with its name.

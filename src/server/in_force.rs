@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
-use super::{Server, cookie_key_file, descriptors, lock_of, table_file};
+use super::{ConfigSource, Server, cookie_key_file, descriptors, lock_of, table_file};
+use crate::access_log::OpenOutput;
 use crate::admission::Admission;
 use crate::clock;
+use crate::config::Problem;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::Secret;
 use crate::store::Access;
@@ -20,11 +22,14 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     plan: BindPlan,
     access: Option<Access>,
+    /// Another output of the access log; `None`: it stays.
+    pub(super) log: Option<OpenOutput>,
 }
 
-/// Binds, builds and listens, in this order. `previous`: the snapshot in force; `None` at the start. `inherited`: the
-/// secret of stick tables that another process will give over.
+/// Binds, builds and listens, in this order. `source`: names the place of a problem. `previous`: the snapshot in force;
+/// `None` at the start. `inherited`: the secret of stick tables that another process will give over.
 pub(super) fn prepare(
+    source: &ConfigSource,
     previous: Option<&Snapshot>,
     read: ReadConfig,
     listen_sockets: &mut ListenSockets,
@@ -34,8 +39,10 @@ pub(super) fn prepare(
 ) -> Result<Prepared, Vec<String>> {
     let ReadConfig { config, mut loaded, access, .. } = read;
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
-    let mut plan = listen_sockets.plan(&config)?;
-    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| &snapshot.rings))? {
+    let with_place = |problems: Vec<Problem>| problems.iter().map(|problem| source.named(problem)).collect::<Vec<_>>();
+    let mut plan = listen_sockets.plan(&config).map_err(with_place)?;
+    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| (&*snapshot.config, &snapshot.rings)))?
+    {
         loaded.rings = rings;
     }
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
@@ -54,8 +61,8 @@ pub(super) fn prepare(
         table_file::load(path, &snapshot);
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
-    ListenSockets::listen(&mut plan)?;
-    Ok(Prepared { snapshot, plan, access })
+    ListenSockets::listen(&mut plan, &snapshot.config).map_err(with_place)?;
+    Ok(Prepared { snapshot, plan, access, log: None })
 }
 
 impl Server {
@@ -67,12 +74,10 @@ impl Server {
         next: Prepared,
         listen_sockets: &mut ListenSockets,
     ) {
-        let Prepared { snapshot, plan, access } = next;
+        let Prepared { snapshot, plan, access, log } = next;
         // Limits and log format hold for connections of both snapshots; they come before the first client.
         limit(&self.admission, &snapshot, self.workers.len());
-        if let Some(access_log) = lock_of(&self.access_log).as_ref() {
-            access_log.set_format(snapshot.config.process.log.format);
-        }
+        self.put_log_in_force(&snapshot.config.process.log, log);
         // The store comes before the snapshot, and so before any client under its rules: the first one may bring a
         // cookie that only the store has.
         self.store.adopt(access.map(Arc::new)).await;

@@ -18,7 +18,8 @@ pub use self::inherit::Inherited;
 
 use super::own_files;
 use super::systemd::PassedSockets;
-use crate::config::{Bind, Config, Listener, LogLevel};
+use crate::access_log::LogRules;
+use crate::config::{Bind, Config, Listener, Problem};
 use crate::limits;
 use crate::snapshot::Snapshot;
 use crate::socket::Options;
@@ -110,7 +111,7 @@ impl ListenSockets {
     }
 
     /// Binds the addresses of a configuration that are not bound yet; each that cannot be bound is a problem.
-    pub fn plan(&mut self, config: &Config) -> Result<BindPlan, Vec<String>> {
+    pub fn plan(&mut self, config: &Config) -> Result<BindPlan, Vec<Problem>> {
         let mut plan = BindPlan::default();
         plan.closed = self.bound.clone();
         let mut problems = Vec::new();
@@ -118,7 +119,7 @@ impl ListenSockets {
             let wanted = Wanted::new(config, listener);
             for (index, bind) in listener.bind.iter().enumerate() {
                 let owner = (listener.name.clone(), index);
-                let mut refuse = |why: String| problems.push(format!("listener {:?}: {bind}: {why}", listener.name));
+                let mut refuse = |why: String| problems.push(problem(config, &listener.name, bind, &why));
                 let mut groups = self.known(bind, &owner, &wanted, &mut plan.closed);
                 if groups.is_empty() {
                     groups = self.open(bind, &wanted, &mut plan.made).unwrap_or_else(|why| {
@@ -140,12 +141,12 @@ impl ListenSockets {
     }
 
     /// Listens on the sockets of a plan that get no clients of another process.
-    pub fn listen(plan: &mut BindPlan) -> Result<(), Vec<String>> {
+    pub fn listen(plan: &mut BindPlan, config: &Config) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         for bound in plan.bound.iter_mut().filter(|bound| !bound.waits) {
             if let Err(why) = bound.listen() {
                 let why = open::bind_error(&bound.bind, &why);
-                problems.push(format!("listener {:?}: {}: {why}", bound.owner.0, bound.bind));
+                problems.push(problem(config, &bound.owner.0, &bound.bind, &why));
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -206,7 +207,11 @@ impl ListenSockets {
 
 impl<'a> Wanted<'a> {
     fn new(config: &'a Config, listener: &'a Listener) -> Self {
-        let options = Options { backlog: listener.backlog, keep_alive: limits::keep_alive(&config.limits) };
+        let options = Options {
+            backlog: listener.backlog,
+            defer_accept_s: listener.defer_accept_s.unwrap_or(0),
+            keep_alive: limits::keep_alive(&config.limits),
+        };
         Self { config, listener, options }
     }
 
@@ -216,15 +221,16 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// A problem of an address, with its place in the text of the configuration.
+fn problem(config: &Config, listener: &str, bind: &Bind, why: &str) -> Problem {
+    let (line, column) = config.written.place_of_bind(listener, bind);
+    Problem { line, column, object: format!("listener {listener:?}"), message: format!("{bind}: {why}"), hint: None }
+}
+
 /// What every worker adopts from a snapshot, without sockets.
 fn adoption(snapshot: &Snapshot) -> Adoption {
-    let log = snapshot.config.process.log;
-    Adoption {
-        generation: snapshot.generation,
-        logs_connections: log.connections,
-        logs_local: log.level == LogLevel::Debug,
-        ..Adoption::default()
-    }
+    let log = LogRules::of(&snapshot.config.process.log);
+    Adoption { generation: snapshot.generation, log, ..Adoption::default() }
 }
 
 impl Drop for BindPlan {

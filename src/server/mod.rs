@@ -5,6 +5,8 @@
 
 mod admin_socket;
 mod alarms;
+mod backend_watch;
+mod certificate_watch;
 mod cookie_key_file;
 mod descriptors;
 mod drains;
@@ -14,7 +16,9 @@ mod housekeeping;
 mod in_force;
 mod listen_sockets;
 mod lock;
+mod log;
 mod look;
+mod notification;
 pub mod notify;
 mod own_files;
 mod pipes;
@@ -36,6 +40,7 @@ mod sweeper;
 mod systemd;
 mod table_file;
 mod upgrade;
+mod why;
 
 use std::path::PathBuf;
 use std::pin::pin;
@@ -47,7 +52,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use self::admin_socket::AdminSocket;
-use self::alarms::{Alarms, LogLosses};
+use self::alarms::Alarms;
 use self::drains::Drains;
 use self::files::{FileIdentity, ReadConfig};
 use self::in_force::Prepared;
@@ -63,10 +68,11 @@ use self::state_file::StateFile;
 use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
 use self::upgrade::{Handover, Predecessor};
-use crate::access_log::{self, AccessLog, StandardOutput};
+use crate::access_log::{self, AccessLog};
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
+use crate::events::{self, Event, EventKind};
 use crate::metrics::status::Reloads;
 use crate::probe::Probes;
 use crate::snapshot::Current;
@@ -76,10 +82,10 @@ use crate::store::Store;
 use crate::terminate::Runtimes;
 use crate::threads::{self, Threads};
 
-pub use self::files::{certificates_and_keys, cookie_keys, examine, random_key};
+pub use self::files::{certificates_and_keys, cookie_keys, examine, examine_for_another, random_key};
 pub use self::own_files::is_writable;
 pub use self::source::{ArgumentText, ConfigSource};
-pub use self::upgrade::LONGEST as UPGRADE_MAX;
+pub use self::upgrade::{KeptPlaces, LONGEST as UPGRADE_MAX};
 
 /// sysexits.h: usage and configuration.
 const EXIT_CONFIG: u8 = 64;
@@ -262,10 +268,7 @@ async fn serve(begun: Begun, predecessor: Option<Predecessor>) {
     let _ = tokio::time::timeout(ADMIN_PATIENCE, admin).await;
     server.threads.stop().await;
     server.write_table_file(true).await;
-    let access_log = lock_of(&server.access_log).take();
-    if let Some(access_log) = access_log {
-        access_log.finish(LOG_PATIENCE);
-    }
+    server.finish_log();
 }
 
 impl Server {
@@ -289,19 +292,24 @@ impl Server {
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let first = in_force::prepare(None, read, &mut listen_sockets, &admission, count, secret)
+        let first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let access_log = AccessLog::start(process.log.format, StandardOutput)
+        let output = log::open_first(&process.log.output)
+            .map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
+        let access_log = AccessLog::open(log::schema(&process.log), output)
             .map_err(|error| StartError::unavailable("log", error))?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes = pipes::limits(count, process.bulk_memory);
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
-        let (runtimes, runtime_threads) = Runtimes::start(count, &current, &store, &access_log, pinned)
-            .map_err(|error| StartError::unavailable("runtimes", error))?;
+        let runtime_pipes = pipes::runtime_most(count);
+        let history = &shared.history;
+        let (runtimes, runtime_threads) =
+            Runtimes::start(count, runtime_pipes, &current, &store, &access_log, history, pinned)
+                .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;
         let server = Self {
@@ -343,12 +351,13 @@ impl Server {
         if let Some(http) = http {
             tracing::info!("metrics and health on http://{http}");
         }
-        tracing::info!(
+        let text = format!(
             "ready: {} workers, at most {} connections, digest {:016x}",
             self.workers.len(),
             self.admission.connections_max(),
             self.current.load().digest
         );
+        events::info(clock::unix_ms(), Event::new(EventKind::Start, &text));
     }
 
     /// Follows signals and keeps house until the last connection has gone.
@@ -406,14 +415,6 @@ impl Server {
                 return;
             }
         }
-    }
-
-    /// Lines that the access log has lost so far.
-    fn log_losses(&self) -> LogLosses {
-        let access_log = lock_of(&self.access_log);
-        let losses =
-            |log: &AccessLog| LogLosses { dropped: log.dropped(), lost: log.lost(), error: log.lost_because() };
-        access_log.as_ref().map(losses).unwrap_or_default()
     }
 
     /// Reloads in a task of its own, so that a signal to stop never waits for it.

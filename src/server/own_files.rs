@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::geteuid;
 
-use crate::config::{Bind, Config, FileProblem};
+use crate::config::{Bind, Config, FileProblem, LogOutput};
 use crate::detached::{self, Patience};
 use crate::regular_file;
 use crate::socket;
@@ -22,6 +23,8 @@ use crate::waiting;
 
 /// Mode of a folder for sockets, which other users connect to.
 pub(super) const OPEN: u32 = 0o755;
+/// Mode of a folder for the log, which the group reads.
+pub(super) const OF_GROUP: u32 = 0o750;
 /// Mode of a folder for files that are only for this user.
 pub(super) const PRIVATE: u32 = 0o700;
 
@@ -36,7 +39,7 @@ struct WrittenFile<'c> {
     element: Option<String>,
     path: &'c Path,
     is_socket: bool,
-    /// True: the file is made if it is missing, and never written again.
+    /// True: the file is made if it is missing, and never replaced.
     is_kept: bool,
 }
 
@@ -122,6 +125,11 @@ pub(super) fn remove_socket(file: &UnixFile) {
     }
 }
 
+/// True for a file of another user than this one and root: it may hold what that user wants to be believed.
+pub(super) fn is_of_another(owner: u32) -> bool {
+    owner != 0 && owner != geteuid().as_raw()
+}
+
 fn files(config: &Config) -> Vec<WrittenFile<'_>> {
     let process = &config.process;
     let socket = process.admin.socket.as_deref().map(|path| WrittenFile {
@@ -139,6 +147,18 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
         path,
         is_socket: false,
         is_kept: false,
+    });
+    let log = match &process.log.output {
+        LogOutput::File(path) => Some(path.as_path()),
+        LogOutput::Stdout | LogOutput::Journal => None,
+    };
+    let log = log.map(|path| WrittenFile {
+        object: "log".to_owned(),
+        key: "output",
+        element: None,
+        path,
+        is_socket: false,
+        is_kept: true,
     });
     let keys = config.pools.iter().filter_map(|pool| {
         let path = pool.cookie.as_ref()?.made_keys()?;
@@ -158,13 +178,13 @@ fn files(config: &Config) -> Vec<WrittenFile<'_>> {
             Bind::Tcp(_) | Bind::Systemd(_) => None,
         })
     });
-    socket.into_iter().chain(table).chain(keys).chain(listeners).collect()
+    socket.into_iter().chain(table).chain(log).chain(keys).chain(listeners).collect()
 }
 
 /// Why a file cannot be written; `None`: it can.
 fn judge(file: &WrittenFile<'_>) -> Option<String> {
     match fs::symlink_metadata(file.path) {
-        // What is wrong with it shows when it is read.
+        // What is wrong with it shows when it is read or opened.
         Ok(_) if file.is_kept => return None,
         Ok(there) if file.is_socket && !there.file_type().is_socket() => {
             return Some("a file that is not a socket is in the way".to_owned());

@@ -28,6 +28,11 @@ pub(super) fn limits(workers: usize, memory: usize) -> PipeLimits {
     PipeLimits { most: descriptors::pipes_max(workers), large: Arc::new(LargePipes::new(bytes, most)) }
 }
 
+/// The most pipes of one runtime. Each holds 64 KiB at most, so 64 of them are 4 MiB.
+pub(super) fn runtime_most(workers: usize) -> usize {
+    (descriptors::pipes_max(workers) / 4).min(64)
+}
+
 /// Size and number of large pipes; `user` = bytes of all pipes of a user, 0: no bound.
 fn within(memory: u64, max_size: u64, user: u64) -> (u32, usize) {
     let bytes = BYTES.min(max_size);

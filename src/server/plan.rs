@@ -1,4 +1,4 @@
-//! What another file would change, computed by the process that would put it in force.
+//! What another file, or an edit of what is in force, would change, computed by the process that would put it in force.
 //!
 //! Reads and checks as a reload does, then compares with the open connections. Invariant: a plan changes nothing that
 //! connections see, and no reload happens while it is computed.
@@ -7,14 +7,16 @@ use super::Server;
 use super::files::{self, ReadConfig};
 use crate::admin::PlanRequest;
 use crate::clock;
+use crate::config::{BackendEdit, Problem};
 use crate::plan::{Ask, CookieKeys, Plan, Running};
+use crate::snapshot::Snapshot;
 
 impl Server {
     /// Returns the clients that would move, or every problem of the text.
     pub(super) async fn plan_for(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
         let before = self.current.load_full();
-        let PlanRequest { file, text, clients } = request;
-        let read = self.readings.read(move || files::check_text(&file, &text, Some(&before))).await?;
+        let PlanRequest { file, text, edits, clients } = request;
+        let read = self.readings.read(move || read_new(&file, &text, &edits, &before)).await?;
         let _no_reload = self.listen_sockets.lock().await;
         let snapshot = self.current.load_full();
         let open = self.threads.open_connections().await;
@@ -32,6 +34,21 @@ impl Server {
         })
         .await
     }
+}
+
+/// Checks the text, or the configuration in force with these edits.
+fn read_new(file: &str, text: &str, edits: &[BackendEdit], in_force: &Snapshot) -> Result<ReadConfig, Vec<String>> {
+    if edits.is_empty() {
+        return files::check_text(file, text, Some(in_force));
+    }
+    let text = in_force.config.edited(edits).map_err(|why| vec![why])?;
+    // A place in that text would be one in no file.
+    let read = files::check_named(&text, Some(in_force), |Problem { object, message, .. }| match object.is_empty() {
+        true => message.clone(),
+        false => format!("{object}: {message}"),
+    })?;
+    // What is odd about the configuration was said when it came into force.
+    Ok(ReadConfig { warnings: Vec::new(), ..read })
 }
 
 /// Computes for seconds, where there are many clients, while the control thread goes on.

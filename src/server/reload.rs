@@ -13,6 +13,7 @@ use super::{Server, in_force, lock_of};
 use crate::admin::ReloadVerdict;
 use crate::clock;
 use crate::config::{Config, diff};
+use crate::events::{self, Event, EventKind};
 use crate::plan::{Ask, CookieKeys, Plan, Running, cookie_warnings};
 use crate::snapshot::Snapshot;
 
@@ -62,7 +63,10 @@ impl Server {
         while listen_sockets.closes(&read.config) && Instant::now() < patience {
             tokio::time::sleep(LOOK).await;
         }
-        let next = in_force::prepare(Some(&before), read, listen_sockets, &self.admission, self.workers.len(), None)?;
+        let log = self.open_changed_log(&read.config.process.log).await.map_err(|problem| vec![problem])?;
+        let (source, workers) = (&self.source, self.workers.len());
+        let mut next = in_force::prepare(source, Some(&before), read, listen_sockets, &self.admission, workers, None)?;
+        next.log = log;
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }
@@ -109,14 +113,23 @@ fn moves_at_most(most: f64, snapshot: &Snapshot, read: &ReadConfig) -> Result<()
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 
+fn note(kind: EventKind, text: &str) {
+    events::note(clock::unix_ms(), Event::new(kind, text));
+}
+
 fn log(verdict: &ReloadVerdict) {
     let generation = verdict.generation;
     if verdict.accepted {
         let changes = if verdict.changes.is_empty() { "nothing changed".into() } else { verdict.changes.join("; ") };
         tracing::info!("reload accepted as generation {generation}: {changes}");
+        note(EventKind::Reload, &format!("generation {generation}: {changes}"));
     } else {
         let problems = verdict.problems.join("; ");
         tracing::error!("reload refused, generation {generation} stays in force: {problems}");
+        let first = verdict.problems.first().map_or("", String::as_str);
+        let more = verdict.problems.len().saturating_sub(1);
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        note(EventKind::ReloadRefused, &format!("generation {generation} stays in force: {first}{more}"));
     }
     for warning in &verdict.warnings {
         tracing::warn!("{warning}");

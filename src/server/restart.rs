@@ -17,7 +17,9 @@ use super::lock::{HeldElsewhere, InstanceLock};
 use super::{ADMIN_PATIENCE, Server, lock_of};
 use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
+use crate::clock;
 use crate::detached::{self, Patience};
+use crate::events::{self, Event, EventKind};
 use crate::metrics::status::{DrainingProcess, ProcessStatus};
 
 /// The least time for which listeners accept after the lock was given up, so that a process that starts in the same
@@ -45,6 +47,11 @@ pub(super) struct RestartState {
 struct ServedPort {
     stop: watch::Sender<bool>,
     served: JoinHandle<std::io::Result<()>>,
+}
+
+/// Logs a step of a restart, and notes it as an event.
+fn note_step(text: &str) {
+    events::info(clock::unix_ms(), Event::new(EventKind::Upgrade, text));
 }
 
 impl Server {
@@ -128,11 +135,11 @@ impl Server {
         let server = Arc::clone(&self);
         match stage {
             SuccessorStage::Starting => {
-                tracing::info!("another process starts beside this one");
+                note_step("another process starts beside this one");
                 server.write_table_file_now(false).await;
             }
             SuccessorStage::Serving => {
-                tracing::info!("another process serves new clients");
+                note_step("another process serves new clients");
                 server.stick_table_file.leave();
             }
             SuccessorStage::Failed => tracing::warn!("the process that started beside this one has failed"),

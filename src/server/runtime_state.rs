@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config;
+use crate::events::{Event, EventKind, EventRing, KeptEvents};
 use crate::pool::health::{CheckHistory, CheckState, ClockMs, Ejection};
 use crate::pool::{Backend, CheckResults, DrainTimes, Pool};
 use crate::snapshot::Snapshot;
@@ -36,6 +37,9 @@ pub(super) struct RuntimeState {
     /// The shared store while its circuit breaker is open; never in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<RuntimeStore>,
+    /// The events of the process; never in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<KeptEvents>,
 }
 
 /// The backends of a pool that are not as the configuration alone would have them.
@@ -72,6 +76,9 @@ struct RuntimeDrain {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct RuntimeEjection {
+    /// Begin of the last ejection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_unix_ms: Option<i64>,
     /// End of the last ejection.
     until_unix_ms: i64,
     /// Ejections so far that lengthen the next.
@@ -90,6 +97,9 @@ struct RuntimeChecks {
     against: u32,
     /// Factor of `rise`, by flaps.
     damping: u32,
+    /// Last change of the state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_unix_ms: Option<i64>,
     /// Last change from down to up that counts for flaps.
     #[serde(skip_serializing_if = "Option::is_none")]
     rose_unix_ms: Option<i64>,
@@ -142,6 +152,7 @@ impl RuntimeState {
             pools: pools.filter(|pool| !pool.backends.is_empty()).collect(),
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
             store: None,
+            events: None,
         }
     }
 
@@ -182,6 +193,23 @@ impl RuntimeState {
         Self { store: away, ..self }
     }
 
+    /// The same state with the events of the process.
+    pub(super) fn with_events(self, events: KeptEvents) -> Self {
+        Self { events: Some(events), ..self }
+    }
+
+    /// Has a ring go on with the events of the process before, or begin with an event that says that it gave none.
+    pub(super) fn resume_events(self, ring: &EventRing, unix_ms: u64) {
+        match self.events {
+            Some(events) => ring.take_over(events),
+            None if ring.all().is_empty() => {
+                let text = "the process before this one keeps no events: what happened before is not known";
+                ring.note(unix_ms, Event::new(EventKind::Upgrade, text));
+            }
+            None => {}
+        }
+    }
+
     /// Has the shared store begin with an open circuit breaker if it had one.
     pub(super) fn resume_store(&self, store: &Store) {
         if let Some(RuntimeStore { place, complaint }) = self.store.clone() {
@@ -191,7 +219,7 @@ impl RuntimeState {
 
     /// The part that a restart takes over: commands and ejections. Checks are made anew, and keys are for no file.
     pub(super) fn for_file(&self) -> Self {
-        let mut state = Self { tickets: None, store: None, ..self.clone() };
+        let mut state = Self { tickets: None, store: None, events: None, ..self.clone() };
         for pool in &mut state.pools {
             pool.backends.iter_mut().for_each(|backend| backend.checks = None);
             pool.backends.retain(RuntimeBackend::is_special);
@@ -238,6 +266,7 @@ impl RuntimeBackend {
                 deadline_unix_ms: clocks.unix(times.deadline_ms),
             }),
             ejection: (ejection != Ejection::default()).then(|| RuntimeEjection {
+                since_unix_ms: Some(clocks.unix(ejection.since_ms)),
                 until_unix_ms: clocks.unix(ejection.until_ms),
                 count: ejection.count,
                 failures: ejection.failures,
@@ -270,8 +299,10 @@ impl RuntimeBackend {
     }
 
     fn resume_ejection(&self, pool: &Pool, index: usize, now_ms: u64, clocks: Clocks) -> Option<String> {
-        let RuntimeEjection { until_unix_ms, count, failures } = *self.ejection.as_ref()?;
-        let before = Ejection { failures, count, until_ms: clocks.process(until_unix_ms) };
+        let RuntimeEjection { since_unix_ms, until_unix_ms, count, failures } = *self.ejection.as_ref()?;
+        let until_ms = clocks.process(until_unix_ms);
+        let since_ms = since_unix_ms.map_or(clocks.now_ms, |unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
+        let before = Ejection { failures, count, since_ms, until_ms };
         let name = format!("{}/{}", pool.name(), self.name);
         if !pool.resume_ejection(index, before, now_ms) {
             return Some(format!("backend {name} was ejected and gets connections again: its pool allows no ejection"));
@@ -300,6 +331,7 @@ impl RuntimeChecks {
             state: word.to_owned(),
             against: history.against,
             damping: history.damping,
+            since_unix_ms: history.since_ms.map(|since_ms| clocks.unix(since_ms)),
             rose_unix_ms: history.rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
             slow_start_unix_ms: rose_ms.map(|rose_ms| clocks.unix(rose_ms)),
             complaint: complaint.clone(),
@@ -310,8 +342,13 @@ impl RuntimeChecks {
     fn results(&self, clocks: Clocks) -> Option<CheckResults> {
         let (standing, _) = STATES.into_iter().find(|(_, word)| *word == self.state)?;
         let past = |unix_ms: Option<i64>| unix_ms.map(|unix_ms| clocks.process(unix_ms).min(clocks.now_ms));
-        let history =
-            CheckHistory { standing, against: self.against, damping: self.damping, rose_ms: past(self.rose_unix_ms) };
+        let history = CheckHistory {
+            standing,
+            against: self.against,
+            damping: self.damping,
+            rose_ms: past(self.rose_unix_ms),
+            since_ms: past(self.since_unix_ms),
+        };
         Some(CheckResults { history, complaint: self.complaint.clone(), rose_ms: past(self.slow_start_unix_ms) })
     }
 }

@@ -44,6 +44,14 @@ impl ConfigSource {
         }
     }
 
+    /// A problem with its place in this source, as operators read it.
+    pub(super) fn named(&self, problem: &Problem) -> String {
+        match self {
+            Self::File(path) => format!("{}:{problem}", path.display()),
+            Self::Arguments(composed) => composed.at_argument(problem),
+        }
+    }
+
     /// Tells the file from another that has taken its place; `None`: it cannot be found, or there is none.
     pub(super) fn identity(&self) -> Option<FileIdentity> {
         match self {

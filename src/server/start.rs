@@ -13,7 +13,7 @@ use super::signals::Signals;
 use super::systemd::PassedSockets;
 use super::upgrade::Predecessor;
 use super::{ConfigSource, EXIT_CONFIG, RunOptions, Server, StartError};
-use crate::access_log::{self, Messages};
+use crate::access_log::{self, MessageFormat, Messages};
 use crate::admin;
 use crate::config::{Config, LogFormat, LogLevel};
 use crate::detached::{self, FOR_READING};
@@ -92,15 +92,12 @@ fn start_logging(config: &Config) {
         LogLevel::Info => tracing::Level::INFO,
         LogLevel::Debug => tracing::Level::DEBUG,
     };
-    let messages = Messages::to_standard_error();
-    let subscriber = tracing_subscriber::fmt().with_writer(messages).with_max_level(level).with_target(false);
-    let _ = match config.process.log.format {
-        // The journal has the time of every line.
-        LogFormat::Text if messages.go_to_the_journal() => {
-            tracing::subscriber::set_global_default(subscriber.with_ansi(false).without_time().finish())
-        }
-        LogFormat::Text => tracing::subscriber::set_global_default(subscriber.with_ansi(false).finish()),
-        LogFormat::Json => tracing::subscriber::set_global_default(subscriber.json().finish()),
-    };
+    access_log::set_message_format(config.process.log.format == LogFormat::Json);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Messages::to_standard_error())
+        .with_max_level(level)
+        .event_format(MessageFormat)
+        .finish();
+    let _ = tracing::subscriber::set_global_default(subscriber);
     access_log::report_panics();
 }

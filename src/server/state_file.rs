@@ -17,6 +17,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
+use crate::events::{self, Event, EventKind};
 use crate::regular_file::{self, WholeFile};
 use crate::snapshot::Snapshot;
 
@@ -124,7 +125,8 @@ impl StateFile {
             Ok(true) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
-                    tracing::info!("state file {} is written again", path.display());
+                    let text = format!("state file {} is written again", path.display());
+                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
                 }
                 writing.holds_state = !state.is_empty();
                 for old in std::mem::replace(&mut writing.files, vec![path.clone()]) {
@@ -140,7 +142,8 @@ impl StateFile {
                 report.complaint = error.to_string();
                 let (path, why) = (path.display(), &report.complaint);
                 if before != *why {
-                    tracing::warn!("state file {path} cannot be written: {why}; a restart forgets commands");
+                    let text = format!("state file {path} cannot be written: {why}; a restart forgets commands");
+                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
                 }
                 Err(format!("state file {path}: {why}"))
             }
@@ -180,7 +183,13 @@ impl Server {
 
 /// Reads the file; `None`: there is no file. The error is what to say behind the name of the file.
 fn read(path: &Path) -> Result<Option<RuntimeState>, String> {
-    match regular_file::read(path, FILE_MAX).and_then(WholeFile::text) {
+    let whole = regular_file::read(path, FILE_MAX);
+    if let Ok(WholeFile { owner, .. }) = whole
+        && own_files::is_of_another(owner)
+    {
+        return Err(format!("is not read: it belongs to user {owner}, not to this one or root"));
+    }
+    match whole.and_then(WholeFile::text) {
         Ok(text) => RuntimeState::from_json(&text).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("cannot be read: {error}")),
@@ -301,6 +310,30 @@ mod tests {
         assert!(read(&path).unwrap().is_none(), "no file");
         File::create(&path).unwrap().set_len(FILE_MAX + 1).unwrap();
         assert!(read(&path).unwrap_err().contains("longer than"));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.state");
+        let before = snapshot(folder.path());
+        drain(&before);
+        StateFile::default().write(&before).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert!(!own_files::is_of_another(own) && !own_files::is_of_another(0) && own_files::is_of_another(own + 1));
+        // Only root can give a file to another user.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            let why = read(&path).unwrap_err();
+            assert_eq!(why, "is not read: it belongs to user 65534, not to this one or root");
+            let after = snapshot(folder.path());
+            StateFile::start(&after, false);
+            assert!(!drains(&after));
+            std::os::unix::fs::chown(&path, Some(own), None).unwrap();
+        }
+        let after = snapshot(folder.path());
+        StateFile::start(&after, false);
+        assert!(drains(&after));
     }
 
     #[test]

@@ -10,20 +10,24 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::table_file::TableFileReport;
 use super::{Server, lock_of};
 use crate::access_log;
+use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict};
+use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
 use crate::clock;
 use crate::config::MetricsPools;
 use crate::connection::{ConnectionFilter, ConnectionView};
 use crate::counters::HistogramSum;
+use crate::events::{self, Event, EventKind, EventRing};
+use crate::metrics;
 use crate::metrics::status::{
-    self, AdmissionStatus, BackendStatus, BackendTotals, Descriptors, ListenerStatus, ListenerTotals, PoolStatus,
-    RuntimeStatus, Status, StickTableStatus, StoreStatus, TableFileStatus, WorkerStatus,
+    self, AdmissionStatus, BackendStatus, BackendTotals, BreakCount, CertificateStatus, Descriptors, ListenerKinds,
+    ListenerStatus, ListenerTotals, PoolStatus, ProcessUsage, RequestTotals, RuntimeStatus, Status, StickTableStatus,
+    StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
-use crate::plan::Plan;
+use crate::plan::{AskedAt, ClientReport, Plan, Question};
 use crate::pool::{self, AdminState, Health, PoolTable};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Listener, Snapshot};
 use crate::store::{BreakerState, Store};
 
 /// How many of the most frequent keys are shown.
@@ -48,8 +52,10 @@ impl Control for Server {
                 bind: addresses(&listener.config.name).unwrap_or_default(),
                 open: listener.state.open() as u64,
                 max: listener.config.max_connections.map(|max| max as u64),
+                defer_accept_s: listener.config.defer_accept_s,
                 at_limit: at_limit.is_active(),
                 limit_reached: at_limit.times(),
+                kinds: listener_kinds(listener),
                 totals: ListenerTotals::sum(&listener.state.counters),
             }
         });
@@ -80,6 +86,9 @@ impl Control for Server {
             stick_table_file: self.table_file_status(&snapshot),
             state_file: self.state_file.report(&snapshot.config).map(|(path, report)| file_status(&path, report)),
             descriptors: Descriptors::of_this_process(),
+            usage: ProcessUsage::of_this_process(),
+            admin_peers_refused: admin::peers_refused(),
+            certificates: certificates(&snapshot),
             listeners: listeners.collect(),
             pools: snapshot.pools.iter().map(|pool| self.pool_status(pool, now_ms)).collect(),
             busy_pools_only: snapshot.config.process.metrics_pools == MetricsPools::Busy,
@@ -99,8 +108,17 @@ impl Control for Server {
         snapshot.stick_tables().filter_map(|(name, pools)| stick_table_view(name, pools, full(name), now_ms)).collect()
     }
 
+    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+        let at = AskedAt { now_ms: clock::now_ms(), unix_s: clock::unix_s() };
+        ClientReport::now(&self.current.load_full(), question, at)
+    }
+
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {
         self.threads.list(&filter).await
+    }
+
+    async fn reopen_log(&self) -> Result<String, String> {
+        self.reopen().await
     }
 
     async fn reload(&self, max_move: Option<f64>) -> ReloadVerdict {
@@ -109,6 +127,14 @@ impl Control for Server {
 
     async fn plan(&self, request: PlanRequest) -> Result<Plan, Vec<String>> {
         self.plan_for(request).await
+    }
+
+    fn events(&self) -> &EventRing {
+        events::ring()
+    }
+
+    async fn why(&self, what: String) -> WhyReport {
+        self.why_of(&what).await
     }
 
     async fn upgrade(self: Arc<Self>, binary: Option<PathBuf>) -> UpgradeVerdict {
@@ -128,7 +154,9 @@ impl Control for Server {
         let is = known.backends().iter().find(|known| known.name() == backend);
         let word = is.and_then(|is| is.runtime_word(now_ms)).unwrap_or("ready");
         lock_of(&self.drains).ordered(pool, backend);
-        tracing::info!("backend {pool}/{backend}: {word}, by command");
+        let kind = if order == AdminState::Ready { EventKind::Ready } else { EventKind::Drain };
+        let event = Event::new(kind, &format!("backend {pool}/{backend}: {word}, by command"));
+        events::info(clock::unix_ms(), event.of_backend(pool, backend));
         // The reply comes when the next process would know.
         let lost = self.keep_state(false).await.err().map(|why| format!(", but a restart will not know it: {why}"));
         Ok(format!("{pool}/{backend}: {word}{}", lost.unwrap_or_default()))
@@ -155,9 +183,13 @@ impl Server {
             ejected: backend.health(now_ms) == Health::Ejected,
             runtime: backend.runtime_word(now_ms).map(str::to_owned),
             drain_s: backend.draining_for(now_ms).map(|for_ms| for_ms / 1_000),
+            since_s: backend.state_for(now_ms).map(|for_ms| for_ms / 1_000),
             backup: config.backup,
+            max_connections: config.max_connections,
             weight: config.weight,
             leases: backend.leases(),
+            rises: backend.check_changes().0,
+            falls: backend.check_changes().1,
             totals: BackendTotals::sum(backend.all_counters()),
         });
         PoolStatus {
@@ -165,6 +197,9 @@ impl Server {
             balance: pool.config().balance.word().to_owned(),
             digest: format!("{:016x}", pool.digest()),
             breaks: BreakCause::ALL.map(|cause| (cause.word().to_owned(), pool.breaks(cause))).into(),
+            breaks_from: pool.breaks_from().map(break_count).collect(),
+            requests: pool.config().http.then(|| RequestTotals::sum(pool.all_counters())),
+            connect_time: metrics::connect_time(pool.all_counters()),
             dropped_cookies: pool.dropped_cookies(),
             cookies: pool.cookies().map(|(verdict, count)| (verdict.to_owned(), count)).collect(),
             busy: pool.is_busy(now_ms),
@@ -188,6 +223,20 @@ impl Server {
         let path = snapshot.config.process.stick_table_file.as_ref()?;
         Some(file_status(path, self.stick_table_file.report()))
     }
+}
+
+fn break_count((from, cause, count): (&str, BreakCause, u64)) -> BreakCount {
+    BreakCount { from: from.to_owned(), cause: cause.word(), count }
+}
+
+fn listener_kinds(listener: &Listener) -> ListenerKinds {
+    let config = &listener.config;
+    ListenerKinds { tls: config.terminates(), http: listener.serves_http, proxy: config.proxy.is_some() }
+}
+
+fn certificates(snapshot: &Snapshot) -> Vec<CertificateStatus> {
+    let ends = snapshot.tls.ends().into_iter();
+    ends.map(|(name, end)| CertificateStatus { name, not_after_unix_s: u64::try_from(end).unwrap_or(0) }).collect()
 }
 
 fn file_status(path: &Path, report: TableFileReport) -> TableFileStatus {
@@ -242,6 +291,7 @@ fn stick_table_view(name: &str, pools: &[Arc<pool::Pool>], full: bool, now_ms: u
         pools: pools.iter().map(|pool| pool.name().to_owned()).collect(),
         busy: pools.iter().any(|pool| pool.is_busy(now_ms)),
         bytes: table.stick_table().bytes(),
+        entries_max: table.stick_table().entries_max(),
         known: stats.known,
         known_by_age: stats.ages().collect(),
         known_by_backend: table.by_backend().map(|(name, count)| (name.to_owned(), count)).collect(),

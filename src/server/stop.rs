@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::Server;
 use super::look::{LOOK, wait_until};
+use crate::clock;
 use crate::config;
 use crate::connection::Selection;
+use crate::events::{self, Event, EventKind};
 use crate::outcome::Ended;
 use crate::terminate::CLOSING_MAX;
 
@@ -48,7 +50,8 @@ impl Server {
         let _ = self.keep_state(true).await;
         let process = self.current.load().config.process.clone();
         let open = self.workers.open();
-        tracing::info!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
+        let text = format!("stopping: {open} connections may finish within {} s", process.stop_deadline.as_secs());
+        events::info(clock::unix_ms(), Event::new(EventKind::Stop, &text));
         let begun = Instant::now();
         let window = self.give_up().await;
         tokio::time::sleep(process.stop_grace.saturating_sub(begun.elapsed()).max(window)).await;

@@ -16,6 +16,7 @@ use super::files::{self, FileIdentity};
 use super::{lock_of, own_files};
 use crate::clock;
 use crate::detached::{self, FOR_READING, Patience, Unfinished};
+use crate::events::{self, Event, EventKind};
 use crate::regular_file;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
@@ -185,7 +186,8 @@ impl TableFileWriter {
             Ok(()) => {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
-                    tracing::info!("stick-table file {} is written again", path.display());
+                    let text = format!("stick-table file {} is written again", path.display());
+                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
                 }
             }
             Err(error) => {
@@ -193,9 +195,9 @@ impl TableFileWriter {
                 report.complaint = error;
                 if is_last || before != report.complaint {
                     let (path, why) = (path.display(), &report.complaint);
-                    tracing::warn!(
-                        "stick-table file {path} cannot be written: {why}; a restart loses the stick tables"
-                    );
+                    let text =
+                        format!("stick-table file {path} cannot be written: {why}; a restart loses the stick tables");
+                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
                 }
             }
         }

@@ -34,7 +34,8 @@ mod tests {
     use crate::socket::{KeepAlive, Options, bind_tcp, listen, listening_at, refuse_new};
 
     fn more(address: SocketAddr) -> OwnedFd {
-        let socket = bind_tcp(address, &Options { backlog: 512, keep_alive: KeepAlive::default() }).unwrap();
+        let socket =
+            bind_tcp(address, &Options { backlog: 512, defer_accept_s: 0, keep_alive: KeepAlive::default() }).unwrap();
         listen(&socket, 512).unwrap();
         socket
     }

@@ -8,6 +8,7 @@ use super::flow::{Flow, Stage, Step, Verdict};
 use super::os::Os;
 use super::slab::Side;
 use crate::attempt::{self, NextAttempt};
+use crate::connection::Moving;
 use crate::fault::{ConnectFailure, Fault};
 use crate::socket::connect_in_turn;
 
@@ -70,9 +71,12 @@ impl<O: Os> Flow<O> {
         self.last_active = step.now;
         if let Some(picked) = preread.picked.take() {
             picked.target(lease, step.worker).succeeded(self.connect_us.into());
-            attempt::settle(&picked.pool, lease.backend(), picked.broke, picked.remember, step.now / 1_000);
-            if picked.broke.is_some() {
-                self.labels.get_or_insert_default().broke = picked.broke;
+            let moved = picked.moved.as_ref();
+            attempt::settle(&picked.pool, lease.backend(), moved, picked.remember, step.now / 1_000);
+            if let Some(moved) = picked.moved {
+                let client = Moving { address: self.source(), connection: self.id, cookie: None };
+                step.history.moved(step.worker, client.noted(&picked.pool, &moved, lease.backend()));
+                self.labels.get_or_insert_default().moved = Some(moved);
             }
             if let Some(remember) = picked.remember {
                 self.keep_entry(&picked.pool, remember, step.now);

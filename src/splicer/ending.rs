@@ -4,20 +4,10 @@
 
 use super::flow::{Flow, Stage, Step};
 use super::os::Os;
-use crate::access_log;
+use crate::access_log::{self, LogRules};
+use crate::client_history::is_noticed;
 use crate::connection::ConnectionRecord;
 use crate::outcome::Ended;
-
-/// Selects the connections that get a line in the access log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogRules {
-    /// No connection gets a line.
-    Off,
-    /// Connections of clients get a line, but not those that a balancer in front opens for itself (PROXY LOCAL).
-    Clients,
-    /// Every connection gets a line.
-    All,
-}
 
 impl<O: Os> Flow<O> {
     /// Closes sockets and pipes, counts the ending and returns the line for the access log, if the rules want one.
@@ -44,9 +34,13 @@ impl<O: Os> Flow<O> {
         if relayed && let Some(lease) = &self.lease {
             lease.counters(step.worker).duration.record_us(duration_us);
         }
+        if is_noticed(ended) {
+            step.history.ended(step.worker, self.record().noted(ended));
+        }
         let local = self.labels.as_ref().is_some_and(|labels| labels.local);
-        (log == LogRules::All || (log == LogRules::Clients && !local))
-            .then(|| self.record().line(ended, duration_us, None))
+        let moved = self.labels.as_ref().is_some_and(|labels| labels.moved.is_some());
+        let sample = log.connection(self.id, local, ended, moved)?;
+        Some(access_log::ConnectionLine { sample, ..self.record().line(ended, duration_us, None) })
     }
 
     /// Describes a PROXY header that is refused, for the log; `None`: the connection has another ending.
@@ -85,7 +79,7 @@ impl<O: Os> Flow<O> {
             connect_us: (self.stage == Stage::Relay).then_some(self.connect_us.into()),
             bytes_up: self.up.bytes,
             bytes_down: self.down.bytes,
-            broke: labels.and_then(|labels| labels.broke),
+            moved: labels.and_then(|labels| labels.moved.as_ref()),
         }
     }
 }

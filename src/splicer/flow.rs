@@ -18,12 +18,13 @@ use super::timer::WheelLink;
 use crate::admission::Permit;
 use crate::alert::TlsRefusal;
 use crate::attempt::{KnownWait, wait_for_known};
+use crate::client_history::ClientHistory;
 use crate::connection::{Carried, ClientInfo};
 use crate::counters::WorkerCounters;
 use crate::fault::Endpoint;
 use crate::limits::{Limits, keep_alive, us};
 use crate::outcome::{Ended, PickReason};
-use crate::pool::{Lease, Pick, PickScene};
+use crate::pool::{Lease, PickScene};
 use crate::snapshot::{Current, Listener};
 use crate::sticky::table::{EntryKind, KeyHash};
 
@@ -41,6 +42,8 @@ pub struct Step<'a, O: Os> {
     pub current: &'a Current,
     /// Counters that only this worker writes.
     pub counters: &'a WorkerCounters,
+    /// Memory of moves and endings, in which this worker has a part of its own.
+    pub history: &'a ClientHistory,
     /// Cleared `Preread`s, kept to save allocations.
     pub spare: &'a mut Vec<Box<Preread>>,
 }
@@ -293,8 +296,8 @@ impl<O: Os> Flow<O> {
             }
         };
         preread.attempts.picked(pool.config(), pick.keyed, now_ms);
-        let Pick { reason, broke, remember, .. } = pick;
-        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, broke, remember });
+        let (reason, moved) = (pick.reason, pool.client_move(pick.left, pick.index));
+        preread.picked = Some(Picked { pool: Arc::clone(pool), reason, moved, remember: pick.remember });
         if let Some(range) = pick.range {
             self.labels.get_or_insert_default().range = Some(Arc::clone(range));
         }

@@ -21,7 +21,7 @@ use super::timer::WheelLink;
 use crate::admission::Permit;
 use crate::fault::{Endpoint, Fault};
 use crate::limits::Limits;
-use crate::outcome::{BreakCause, PickReason};
+use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::Lease;
 use crate::server_name::ServerName;
 use crate::sticky::table::{EntryKind, KeyHash};
@@ -69,6 +69,9 @@ pub struct PairFacts {
     /// Word for why the client left the backend that it was known at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broke: Option<String>,
+    /// Name of the backend that the client has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Attempts to connect.
     pub attempts: u8,
     /// Microseconds of the successful attempt.
@@ -197,7 +200,8 @@ impl<O: Os> Flow<O> {
             ech: record.ech,
             range: record.range.map(text_of),
             reason: record.reason.map(|reason| reason.word().to_owned()),
-            broke: record.broke.map(|cause| cause.word().to_owned()),
+            broke: record.moved.map(|moved| moved.cause.word().to_owned()),
+            from: record.moved.and_then(|moved| moved.from.as_ref()).map(text_of),
             attempts: record.attempts,
             connect_us: self.connect_us,
             age_us: now.saturating_sub(self.started),
@@ -270,6 +274,7 @@ fn text_of(text: &Arc<str>) -> String {
 /// Labels of a row, if it has any.
 fn labels(facts: &PairFacts) -> Option<Box<Labels>> {
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+    let cause = facts.broke.as_deref().and_then(BreakCause::of_word);
     let labels = Labels {
         sni: facts.sni.as_deref().and_then(ServerName::parse),
         odd_name: shared(&facts.odd_name),
@@ -278,7 +283,7 @@ fn labels(facts: &PairFacts) -> Option<Box<Labels>> {
         peer: facts.peer,
         local: facts.local,
         pool: None,
-        broke: facts.broke.as_deref().and_then(BreakCause::of_word),
+        moved: cause.map(|cause| ClientMove { from: shared(&facts.from), cause }),
     };
     (labels != Labels::default()).then(|| Box::new(labels))
 }

@@ -13,7 +13,7 @@ use crate::alert::TlsRefusal;
 use crate::attempt::{AttemptTarget, Attempts};
 use crate::client_hello::{Progress, Scan};
 use crate::connection::{ClientInfo, Entry, expects_proxy_header};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Lease, Pool, Remember};
 use crate::proxy_protocol;
 use crate::server_name::ServerName;
@@ -52,8 +52,8 @@ pub struct Picked {
     pub pool: Arc<Pool>,
     /// Step of the chain that chose the backend.
     pub reason: PickReason,
-    /// Why the client got another backend than the one it was known at.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that was known at another backend.
+    pub moved: Option<ClientMove>,
     /// Entry that the stick table gets once the connection stands.
     pub remember: Option<Remember>,
 }
@@ -71,7 +71,7 @@ impl Picked {
 pub struct Labels {
     /// Server name of the ClientHello.
     pub sni: Option<ServerName>,
-    /// What the ClientHello has in place of a host name, escaped and cut.
+    /// What the ClientHello has in place of a host name, cut.
     pub odd_name: Option<Arc<str>>,
     /// The ClientHello offers Encrypted ClientHello.
     pub ech: bool,
@@ -83,8 +83,8 @@ pub struct Labels {
     pub local: bool,
     /// Name of the pool, where it had no backend for the connection.
     pub pool: Option<Arc<str>>,
-    /// Why the client got another backend than the one it was known at.
-    pub broke: Option<BreakCause>,
+    /// The move of a client that was known at another backend.
+    pub moved: Option<ClientMove>,
 }
 
 /// Result of reading the bytes so far.
@@ -200,7 +200,7 @@ impl Preread {
         }
     }
 
-    /// The begin of a PROXY header that is refused, escaped and cut; `None`: the ending is about nothing of the kind.
+    /// The begin of a PROXY header that is refused, cut; `None`: the ending is about nothing of the kind.
     pub fn refused_header(&self, ended: Ended) -> Option<String> {
         let refuses = matches!(
             ended,

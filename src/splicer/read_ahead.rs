@@ -85,7 +85,7 @@ impl<O: Os> Flow<O> {
         match client_info.key_source() {
             Some(source) => self.permit.hold_source(source, step.now / 1_000_000),
             None => {
-                step.counters.keyless.add(1);
+                self.permit.listener().counters[step.worker].0.keyless.add(1);
                 Ok(())
             }
         }

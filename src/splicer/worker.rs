@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use self::acceptor::{AcceptTurns, Acceptor};
 use self::run_queue::RunQueue;
-use super::ending::LogRules;
 use super::flow::{Flow, Incoming, Step, Verdict};
 use super::large_pipes::LargePipes;
 use super::os::{Event, Micros, Os};
@@ -23,9 +22,11 @@ use super::preread::Preread;
 use super::relay::{COPY_BYTES, Tools, step_bytes};
 use super::slab::{Side, Slab, Token};
 use super::timer::{Links, Wheel, WheelLink};
-use crate::access_log::{AccessLogSender, LogRecord, Message};
+use crate::access_log::{AccessLogSender, LogRecord, LogRules};
 use crate::admission::Admission;
-use crate::config::{Config, LogLevel};
+use crate::client_history::ClientHistory;
+use crate::clock;
+use crate::config::Config;
 use crate::connection::{Carried, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
@@ -51,13 +52,16 @@ pub struct WorkerShared {
     pub pipes_max: usize,
     /// Large pipes of all workers.
     pub large_pipes: Arc<LargePipes>,
+    /// Memory of moves and endings, for workers and then for their runtimes.
+    pub history: Arc<ClientHistory>,
 }
 
 impl WorkerShared {
     /// What `workers` workers share from their start on.
     pub fn new(current: Arc<Current>, admission: Arc<Admission>, workers: usize, pipes: PipeLimits) -> Self {
         let counters = (0..workers).map(|_| Padded::default()).collect();
-        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large }
+        let history = Arc::new(ClientHistory::new(2 * workers, clock::unix_ms()));
+        Self { current, admission, counters, pipes_max: pipes.most, large_pipes: pipes.large, history }
     }
 
     /// What a single worker needs outside a process: in the simulation, in tests and in benches. `config` names no files.
@@ -97,8 +101,6 @@ pub struct Worker<O: Os> {
     spare: Vec<Box<Preread>>,
     shared: Arc<WorkerShared>,
     access_log: AccessLogSender,
-    /// Level of the log is debug: it has connections that a balancer in front opens for itself, and refused headers.
-    logs_debug: bool,
     accepted: u64,
     now: Micros,
 }
@@ -127,7 +129,6 @@ impl<O: Os> Worker<O> {
             spare: Vec::new(),
             shared,
             access_log,
-            logs_debug: false,
             accepted: 0,
             now,
         }
@@ -204,10 +205,9 @@ impl<O: Os> Worker<O> {
         }
     }
 
-    /// Sets whether connections are logged; `local`: also those that a balancer in front opens for itself.
-    pub fn set_logs_connections(&mut self, on: bool, local: bool) {
-        self.access_log.set_logs_connections(on);
-        self.logs_debug = local;
+    /// Sets which connections are logged.
+    pub fn set_log_rules(&mut self, rules: LogRules) {
+        self.access_log.set_rules(rules);
     }
 
     /// Runs a function over every connection.
@@ -288,7 +288,7 @@ impl<O: Os> Worker<O> {
             Ok(Verdict::End(ended)) => self.end(slot, ended),
             Err(_) => {
                 self.counters().panics.add(1);
-                self.notice(LogLevel::Error, "a step panicked; its connection was reset, no other was touched");
+                tracing::error!("a step panicked; its connection was reset, no other was touched");
                 self.end(slot, Ended::Panicked);
             }
         }
@@ -311,16 +311,13 @@ impl<O: Os> Worker<O> {
         let Some(token) = self.flows.token(slot) else { return };
         self.wheel.clear(&mut Rows(&mut self.flows), slot);
         let Some(flow) = self.flows.remove(slot) else { return };
-        if self.logs_debug
+        let log = self.access_log.rules();
+        // The level of the log is debug.
+        if log.local
             && let Some(message) = flow.refused_header(ended)
         {
-            self.notice(LogLevel::Debug, &message);
+            tracing::debug!("{message}");
         }
-        let log = match (self.access_log.logs_connections(), self.logs_debug) {
-            (false, _) => LogRules::Off,
-            (true, false) => LogRules::Clients,
-            (true, true) => LogRules::All,
-        };
         let line = {
             let (_, mut step) = self.split(token);
             flow.finish(ended, log, &mut step)
@@ -385,13 +382,8 @@ impl<O: Os> Worker<O> {
         let took = self.os.now() - self.now;
         if took > STUCK_US {
             self.counters().stuck.add(1);
-            self.notice(LogLevel::Warn, &format!("worker {} was busy for {} ms in one turn", self.index, took / 1_000));
+            tracing::warn!("worker {} was busy for {} ms in one turn", self.index, took / 1_000);
         }
-    }
-
-    fn notice(&mut self, level: LogLevel, message: &str) {
-        let dropped = self.access_log.push(LogRecord::Message(Message { level, message: message.to_owned() }));
-        self.counters().log_dropped.add(dropped as u64);
     }
 
     fn split(&mut self, token: Token) -> (&mut Slab<Flow<O>>, Step<'_, O>) {
@@ -403,6 +395,7 @@ impl<O: Os> Worker<O> {
             worker: self.index,
             current: &self.shared.current,
             counters: &self.shared.counters[self.index].0,
+            history: &self.shared.history,
             spare: &mut self.spare,
         };
         (&mut self.flows, step)

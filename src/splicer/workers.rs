@@ -19,9 +19,9 @@ use super::os::{Connection, Event, Linux, Micros, Os, RawEvent};
 use super::pair::Batch;
 use super::slab::Side;
 use super::worker::{Worker, WorkerShared};
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, LogRules};
+use crate::client_history::ClientHistory;
 use crate::clock;
-use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, OpenConnection, Selection};
 use crate::counters::{Padded, WorkerCounters};
 use crate::outcome::Ended;
@@ -60,10 +60,8 @@ pub struct Adoption {
     pub close: Vec<u32>,
     /// Sockets to let go of at once: another process serves their backlog.
     pub give_up: Vec<u32>,
-    /// True if each connection gets a line in the access log.
-    pub logs_connections: bool,
-    /// True if that includes connections that a balancer in front opens for itself (PROXY LOCAL).
-    pub logs_local: bool,
+    /// Which connections get a line in the access log.
+    pub log: LogRules,
 }
 
 enum WorkerCommand {
@@ -103,7 +101,7 @@ impl Workers {
         }
         let (busy_poll, log) = {
             let process = &shared.current.load().config.process;
-            (process.busy_poll, process.log)
+            (process.busy_poll, LogRules::of(&process.log))
         };
         let workers = Arc::new(Self { handles: handles.into(), runtimes: runtimes.into(), shared: Arc::clone(shared) });
         let mut threads = Vec::new();
@@ -112,7 +110,7 @@ impl Workers {
             os.watch_inbox(&inbox)?;
             let mut worker = Worker::new(index, os, Arc::clone(shared), access_log.sender(true));
             // Pairs of the process before may end here before the first adoption.
-            worker.set_logs_connections(log.connections, log.level == LogLevel::Debug);
+            worker.set_log_rules(log);
             let commands = Box::new(workers.handles[index].inbox.clone());
             let thread = WorkerThread { worker, inbox, workers: Arc::clone(&workers), busy_poll, stopping: false };
             let run = || {
@@ -137,6 +135,11 @@ impl Workers {
     /// The counters of each worker, by its number.
     pub fn counters(&self) -> &[Padded<WorkerCounters>] {
         &self.shared.counters
+    }
+
+    /// The memory of moves and endings of all threads.
+    pub fn history(&self) -> &ClientHistory {
+        &self.shared.history
     }
 
     /// Connections open in this process, those of the runtimes included.
@@ -372,7 +375,7 @@ impl WorkerThread {
         for (number, socket, listener, shared) in adoption.open {
             self.worker.add_listener(number, socket, listener, shared);
         }
-        self.worker.set_logs_connections(adoption.logs_connections, adoption.logs_local);
+        self.worker.set_log_rules(adoption.log);
         self.worker.counters().generation.set(adoption.generation);
         self.worker.counters().adopt_us_max.raise(clock::now() - begin);
     }

@@ -6,10 +6,13 @@
 
 pub mod cookie;
 pub mod key;
+mod left;
 pub mod range;
 pub mod table;
 
 use std::net::IpAddr;
+
+pub use self::left::{Had, Left};
 
 /// Facts about a connection or request that a pick can use.
 #[derive(Debug, Clone, Copy, Default)]

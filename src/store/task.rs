@@ -30,6 +30,7 @@ use super::pending::{Pending, PendingValue};
 use super::refusal::Refusal;
 use super::{BreakerState, Reconfigure, StoreOperation, StoreRequest, StoreShared, StoredValue};
 use crate::clock;
+use crate::events::{self, Event, EventKind};
 use crate::remote_text;
 use crate::snapshot::Current;
 use crate::sticky::table::EntryKind;
@@ -171,10 +172,10 @@ impl StoreTask {
                 self.shared.breaker.close();
                 self.shared.set_status(|status| status.complaint.clear());
                 let written = reconciled.written;
-                tracing::info!(
+                works(&format!(
                     "shared store {} works; {written} entries learned meanwhile were written",
                     access.config
-                );
+                ));
                 self.refusal = Refusal::default();
                 match reconciled.refused {
                     Some(why) => self.refused(&why),
@@ -186,7 +187,7 @@ impl StoreTask {
                 self.refusal = Refusal::default();
                 self.shared.breaker.open();
                 if let Some(why) = self.shared.complain(&why) {
-                    tracing::warn!("shared store {}: {why}; no request is sent to it until it answers", access.config);
+                    fails(&format!("shared store {}: {why}; no request is sent to it until it answers", access.config));
                 }
             }
         }
@@ -210,7 +211,7 @@ impl StoreTask {
         self.shared.counters.opened.fetch_add(1, Relaxed);
         let complaint = self.shared.complain(why);
         if let Some((access, why)) = self.access.as_ref().zip(complaint) {
-            tracing::warn!("shared store {}: {why}; no request is sent to it until it answers", access.config);
+            fails(&format!("shared store {}: {why}; no request is sent to it until it answers", access.config));
         }
     }
 
@@ -309,10 +310,10 @@ impl StoreTask {
         }
         let complaint = self.shared.complain(&format!("it refuses writes: {why}"));
         if let Some((access, why)) = self.access.as_ref().zip(complaint) {
-            tracing::warn!(
+            fails(&format!(
                 "shared store {}: {why}; it is still read, and writes are tried again every second",
                 access.config
-            );
+            ));
         }
     }
 
@@ -356,7 +357,7 @@ impl StoreTask {
         if self.refusal.tick() {
             self.shared.set_status(|status| status.complaint.clear());
             if let Some(access) = &self.access {
-                tracing::info!("shared store {} accepts writes again", access.config);
+                works(&format!("shared store {} accepts writes again", access.config));
             }
         }
         self.write_pending(if self.refusal.is_active() { 1 } else { BATCHES_MAX });
@@ -428,6 +429,16 @@ impl StoreShared {
         let before = self.set_status(|status| std::mem::replace(&mut status.complaint, shown.clone()));
         (before != shown).then_some(shown)
     }
+}
+
+/// Says that the store is not used, or not for everything.
+fn fails(text: &str) {
+    events::warn(clock::unix_ms(), Event::new(EventKind::StoreDown, text));
+}
+
+/// Says that the store is used again.
+fn works(text: &str) {
+    events::info(clock::unix_ms(), Event::new(EventKind::StoreUp, text));
 }
 
 #[cfg(test)]

@@ -32,7 +32,9 @@ pub async fn accept(
     let server = routed.server().ok_or(Ended::LocalError)?;
     let mut client =
         Stream::with_client(socket, server.config(), conversation.state.alert()).map_err(|_| Ended::LocalError)?;
-    if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline).await {
+    // Only a client that sends first may wait for its tickets.
+    let holds_tickets = routed.pool().config().http;
+    if let Err(ended) = shake_hands(conversation, &mut client, preread, deadline, holds_tickets).await {
         if ended != Ended::HandshakeFailed {
             return Err(ended);
         }
@@ -48,8 +50,11 @@ pub async fn accept(
         }
     };
     let facts = tls::TlsFacts::of(connection);
+    let resumed = u64::from(facts.is_some_and(|facts| facts.resumed));
     context.counters().handshakes.add(1);
-    context.counters().resumed.add(facts.is_some_and(|facts| facts.resumed).into());
+    context.counters().resumed.add(resumed);
+    conversation.listener_counters().handshakes.add(1);
+    conversation.listener_counters().resumed.add(resumed);
     let tls = facts.map(|facts| Box::new(tls_line(facts, identity.as_ref())));
     conversation.state.enter(ConversationStage::Secured { tls });
     let secured = Secured::by_handshake(facts, identity.as_ref());
@@ -62,6 +67,7 @@ async fn shake_hands(
     client: &mut Stream,
     preread: HeldBytes,
     deadline: Micros,
+    holds_tickets: bool,
 ) -> Result<(), Ended> {
     let handshakes = &conversation.context.handshakes;
     let source = conversation.client_info.key_source();
@@ -76,6 +82,9 @@ async fn shake_hands(
         };
         drop(turn);
         worked.map_err(ending)?;
+        if holds_tickets && !client.is_handshaking() {
+            client.hold_tickets();
+        }
         until(deadline, client.flush()).await.ok_or(Ended::HandshakeTimeout)?.map_err(ending)?;
         if !client.is_handshaking() {
             return Ok(());

@@ -72,6 +72,16 @@ impl Buffer {
         self.start == self.end
     }
 
+    /// True if the last read brought at least what a buffer of the usual size holds.
+    pub fn is_bulky(&self) -> bool {
+        self.is_bulky
+    }
+
+    /// Notes how many bytes a read has brought, also where they have not come into the buffer.
+    pub fn note_read(&mut self, count: usize) {
+        self.is_bulky = count >= BUFFER;
+    }
+
     /// Removes the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
@@ -101,7 +111,7 @@ impl Buffer {
         let got = stream.poll_read(cx, &mut self.memory[self.end..]);
         if let Poll::Ready(Ok(Got::Bytes(n))) = got {
             self.end += n;
-            self.is_bulky = n >= BUFFER;
+            self.note_read(n);
         }
         if self.is_empty() {
             self.free_memory();

@@ -1,7 +1,9 @@
-//! [`ByteStream`]: what an exchange, a relay and their buffers ask of a stream.
+//! [`ByteStream`]: what an exchange, a relay and their buffers ask of a stream, and what a pipe beside them asks.
 //!
 //! Knows no socket and no TLS (`stream.rs` does). Invariant: an end is told apart from a cut.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
 use crate::fault::Fault;
@@ -31,4 +33,30 @@ pub trait ByteStream {
 
     /// Ends sending; the peer may go on.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// True if the bytes on the wire are those of the stream: it has no TLS, and a pipe can carry them.
+    fn is_bare(&self) -> bool {
+        false
+    }
+
+    /// Moves bytes of a bare stream into an empty pipe, at most `most`; 0 is the end. `WouldBlock`: only
+    /// [`Self::poll_read`] can tell what there is.
+    fn poll_splice_in(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _pipe: BorrowedFd<'_>,
+        _most: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::InvalidInput.into()))
+    }
+
+    /// Moves some of `most` bytes from a pipe, which holds them, to a bare stream.
+    fn poll_splice_out(
+        &mut self,
+        _cx: &mut Context<'_>,
+        _pipe: BorrowedFd<'_>,
+        _most: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::InvalidInput.into()))
+    }
 }

@@ -19,10 +19,10 @@ use crate::clock::{self, Micros};
 use crate::config::Address;
 use crate::fault::{ConnectFailure, Endpoint, Fault};
 use crate::limits::keep_alive;
-use crate::outcome::{BreakCause, Ended};
+use crate::outcome::Ended;
 use crate::pool::{Backend, Lease, Pick, Pool, Remember};
 use crate::socket::{connect, connect_in_turn};
-use crate::sticky::Facts;
+use crate::sticky::{Facts, Left};
 use crate::tls::Upstream;
 
 /// A connection to a backend, ready for the client's bytes.
@@ -33,8 +33,8 @@ pub struct Connected {
     pub lease: Lease,
     /// Index of the backend in the pool.
     pub index: usize,
-    /// Why the client got another backend than the one it was known at.
-    pub broke: Option<BreakCause>,
+    /// The backend at which the client was known, if it got another one.
+    pub left: Option<Left>,
     /// Entry that the stick table gets for the client.
     pub remember: Option<Remember>,
 }
@@ -82,8 +82,8 @@ impl Connector<'_> {
             attempts.picked(self.pool.config(), pick.keyed, clock::now_ms());
             let lease = Lease::new(pick.backend);
             if let Some(stream) = self.connect_to(&pick, &lease, &mut attempts).await? {
-                let Pick { index, broke, remember, .. } = pick;
-                return Ok(Connected { stream, lease, index, broke, remember });
+                let Pick { index, left, remember, .. } = pick;
+                return Ok(Connected { stream, lease, index, left, remember });
             }
         }
     }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use super::runtime::RuntimeContext;
 use super::state::ConversationState;
-use crate::access_log::{LogRecord, Message};
+use crate::access_log::{ConnectionLine, LogRecord, LogRules};
 use crate::admission::Permit;
+use crate::client_history::{NotedEnding, is_noticed};
 use crate::clock;
-use crate::config::LogLevel;
-use crate::connection::ClientInfo;
-use crate::outcome::Ended;
+use crate::connection::{ClientInfo, Moving};
+use crate::counters::ListenerCounters;
+use crate::outcome::{ClientMove, Ended};
+use crate::pool::{Backend, Pool};
 use crate::snapshot::Listener;
 
 /// A terminated connection, from the hand-over to its end.
@@ -66,6 +68,11 @@ impl Conversation {
         &self.permit.listener().name
     }
 
+    /// Counters of this thread for the listener.
+    pub fn listener_counters(&self) -> &ListenerCounters {
+        &self.permit.listener().counters[self.context.counters_index].0
+    }
+
     /// The listener with the rules that judge the connection: those in force if they would have read of the client what
     /// was read, else those by which it was read. A listener that a reload removed keeps its last rules for the
     /// connections that it accepted. `None` after [`Self::forget_rules`], if the listener is gone.
@@ -92,6 +99,29 @@ impl Conversation {
         self.rules.take();
     }
 
+    /// Notes that the client has got another backend than it had, if it did; `cookie` is the hash of the one it brought.
+    pub fn note_move(
+        &self,
+        pool: &Pool,
+        moved: Option<&ClientMove>,
+        to: &Arc<Backend>,
+        cookie: impl FnOnce() -> Option<u64>,
+    ) {
+        if let Some(moved) = moved {
+            let ClientInfo { source, id, .. } = *self.client_info;
+            let client = Moving { address: source, connection: id, cookie: cookie() };
+            self.context.history.moved(self.context.counters_index, client.noted(pool, moved, to));
+        }
+    }
+
+    /// Notes an ending of the connection or of a request, if a client notices it.
+    pub fn note_ending(&self, ended: Ended, is_request: bool) {
+        if is_noticed(ended) {
+            let noted = self.state.record(|record| record.noted(ended));
+            self.context.history.ended(self.context.counters_index, NotedEnding { is_request, ..noted });
+        }
+    }
+
     /// Counts the ending and writes the line of the access log; a second call does nothing.
     pub fn finish(&self, ended: Ended) {
         if self.finished.replace(true) {
@@ -102,16 +132,18 @@ impl Conversation {
         conversations.set(conversations.value().saturating_sub(1));
         let counters_index = self.context.counters_index;
         let duration_us = clock::now().saturating_sub(self.client_info.accepted);
-        self.permit.listener().counters[counters_index].0.ended[ended as usize].add(1);
+        self.listener_counters().ended[ended as usize].add(1);
         if let Some(backend) = self.state.connected_backend() {
             backend.counters(counters_index).duration.record_us(duration_us);
         }
+        self.note_ending(ended, false);
         let snapshot = self.context.current.load();
         let context = &self.context;
         self.state.refresh(&snapshot, |pool, value, key, backend| context.keep_in_store(pool, value, key, backend));
-        let log = snapshot.config.process.log;
-        if log.connections && (log.level == LogLevel::Debug || !self.client_info.local) {
-            self.context.write(LogRecord::Connection(self.state.line(ended, duration_us)));
+        let (id, local, moved) = (self.client_info.id, self.client_info.local, self.state.has_moved());
+        if let Some(sample) = LogRules::of(&snapshot.config.process.log).connection(id, local, ended, moved) {
+            let line = ConnectionLine { sample, ..self.state.line(ended, duration_us) };
+            self.context.write(LogRecord::Connection(line));
         }
     }
 }
@@ -123,8 +155,7 @@ impl Drop for Conversation {
         }
         // Dropped without an ending: its task panicked, or its thread stops.
         if std::thread::panicking() {
-            let message = "a conversation panicked; its connection was reset, no other was touched".to_owned();
-            self.context.write(LogRecord::Message(Message { level: LogLevel::Error, message }));
+            tracing::error!("a conversation panicked; its connection was reset, no other was touched");
             self.finish(Ended::Panicked);
         } else {
             self.finish(Ended::Stopped);

@@ -10,6 +10,7 @@
 
 mod accept;
 mod buffer;
+mod bypass;
 mod byte_stream;
 mod connect;
 mod conversation;
@@ -17,6 +18,7 @@ mod deadline;
 mod drain;
 mod handshakes;
 mod http;
+mod pipe;
 mod refuse;
 mod relay;
 mod runtime;
@@ -104,6 +106,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
 }
 
 /// Route of a connection or of a request, with the rules that gave it.
+#[derive(Clone)]
 struct Routed {
     listener: Rc<JudgingListener>,
     target: RouteTarget,
@@ -146,8 +149,9 @@ async fn serve_bytes(
             return ended;
         }
     };
-    let (broke, remember) = (backend.broke, backend.remember);
-    let placed = Placed { pool: routed.pool(), broke, remember, value: None };
+    let moved = routed.pool().client_move(backend.left, backend.index);
+    conversation.note_move(routed.pool(), moved.as_ref(), backend.lease.backend(), || None);
+    let placed = Placed { pool: routed.pool(), moved, remember: backend.remember, value: None };
     conversation.state.enter(ConversationStage::Placed(placed));
     let limits = routed.listener.limits;
     drop(routed);

@@ -15,9 +15,9 @@ use super::stream::Stream;
 use crate::admission::HeldBytes;
 use crate::alert::{self, TlsRefusal};
 use crate::clock::{self, Micros};
-use crate::http::answer;
+use crate::http::answer::{self, StatusCode};
 use crate::outcome::Ended;
-use crate::snapshot::Listener;
+use crate::tls::TlsAlert;
 
 /// Longest method of a request that is recognised.
 const METHOD_MAX: usize = 16;
@@ -28,7 +28,7 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
     let mut client = Stream::plain(socket);
     conversation.state.moved(preread.len() as u64, 0, clock::now());
     let listener = conversation.listener().filter(|_| refusal == TlsRefusal::NotTls);
-    let http = match listener.filter(|listener| serves_http(listener)) {
+    let http = match listener.filter(|listener| listener.serves_http) {
         Some(listener) => {
             let hello_until = conversation.client_info.accepted + Micros::from(listener.hello_ms) * 1_000;
             drop(listener);
@@ -41,26 +41,25 @@ pub async fn refuse(conversation: &Conversation, client: OwnedFd, preread: HeldB
         }
     };
     conversation.forget_rules();
-    let mut reply = Vec::new();
+    let (mut reply, mut sent) = (Vec::new(), None);
     match http {
         Some(head_only) => {
             conversation.context.counters().answers.add(1);
+            conversation.listener_counters().requests.count(StatusCode::BadRequest.code());
             answer::write_https_expected(&mut reply, head_only, clock::unix_s());
         }
-        None => reply.extend(alert::record(refusal.alert())),
+        None => {
+            let description = refusal.alert();
+            reply.extend(alert::record(description));
+            sent = Some(TlsAlert { received: false, description });
+        }
     }
     if let Some(Ok(())) = until(clock::now() + LINGER, write_all(&mut client, &reply)).await {
         conversation.state.moved(0, reply.len() as u64, clock::now());
+        conversation.state.alert().set(sent);
     }
     client.linger().await;
     refusal.ended()
-}
-
-/// True if a pool behind the listener serves HTTP.
-fn serves_http(listener: &Listener) -> bool {
-    let config = &listener.config;
-    let mut names = config.routes.iter().map(|route| &route.pool).chain(&config.pool);
-    names.any(|name| listener.pools.iter().any(|pool| pool.name() == name && pool.config().http))
 }
 
 /// Reads until the bytes begin like a request, or cannot any more. `Some(true)`: a HEAD request; `None`: not a request.

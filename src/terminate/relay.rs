@@ -1,8 +1,8 @@
 //! Moves the bytes of a terminated connection both ways: plain relays, and connections after an accepted Upgrade.
 //!
 //! Reads no protocol, but for the frames of a WebSocket, which it only counts off. The promises are those of the splicer's relay: half-close passes both ways (as close_notify where
-//! there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer a direction, and
-//! the limits are the same. A client that closes its socket without close_notify has its end passed on as an end, as in
+//! there is TLS), an error on one side is a reset on the other, a slow reader costs at most one buffer or pipe a
+//! direction, and the limits are the same. A client that closes its socket without close_notify has its end passed on as an end, as in
 //! HAProxy and nginx, because a reset could destroy bytes that the backend has not read yet; the outcome is
 //! `client_truncated`. A backend that does the same counts as cut.
 //!
@@ -12,6 +12,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use super::buffer::{BULK, Buffer};
+use super::bypass::Bypass;
 use super::byte_stream::{ByteStream, Got};
 use super::conversation::Conversation;
 use super::deadline::Deadline;
@@ -32,6 +33,8 @@ const ROUNDS: usize = 16;
 #[derive(Debug, Default)]
 pub struct RelayDirection {
     buffer: Buffer,
+    /// Bytes that pass without being read, where both streams are bare and carry no frames.
+    bypass: Bypass,
     end_seen: bool,
     end_sent: bool,
     truncated: bool,
@@ -85,10 +88,16 @@ impl RelayDirection {
         to: &mut impl ByteStream,
         cx: &mut Context<'_>,
     ) -> Result<(), BrokenSide> {
+        let passes = self.frames.is_none() && from.is_bare() && to.is_bare();
         for _ in 0..ROUNDS {
             if !self.buffer.is_empty() {
                 match self.poll_write(to, self.buffer.bytes().len(), cx) {
                     Poll::Ready(written) => written?,
+                    Poll::Pending => return Ok(()),
+                }
+            } else if !self.bypass.is_empty() {
+                match self.bypass.poll_drain(to, cx) {
+                    Poll::Ready(moved) => self.moved += moved.map_err(BrokenSide::Receiver)? as u64,
                     Poll::Pending => return Ok(()),
                 }
             } else if self.end_seen {
@@ -106,7 +115,7 @@ impl RelayDirection {
                     Poll::Ready(flushed) => flushed.map_err(BrokenSide::Receiver)?,
                     Poll::Pending => return Ok(()),
                 }
-                match self.poll_read(from, cx) {
+                match self.poll_read(from, passes, cx) {
                     Poll::Ready(read) => read?,
                     Poll::Pending => return Ok(()),
                 }
@@ -133,7 +142,7 @@ impl RelayDirection {
                 return Poll::Ready(Err(BrokenSide::Sender(Fault::Cut)));
             } else {
                 ready!(to.poll_flush(cx)).map_err(BrokenSide::Receiver)?;
-                ready!(self.poll_read(from, cx))?;
+                ready!(self.poll_read(from, false, cx))?;
             }
         }
         give_way(cx);
@@ -142,7 +151,7 @@ impl RelayDirection {
 
     /// Drops what the sender still sends. Ready once it has finished, or failed.
     pub fn poll_discard(&mut self, from: &mut impl ByteStream, cx: &mut Context<'_>) -> Poll<()> {
-        self.buffer = Buffer::default();
+        (self.buffer, self.bypass) = (Buffer::default(), Bypass::default());
         // On the stack of this poll, so that a waiting conversation does not hold it.
         let mut scrap = [0; 4096];
         for _ in 0..ROUNDS {
@@ -172,9 +181,19 @@ impl RelayDirection {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads into the empty buffer, or notes the end.
-    fn poll_read(&mut self, from: &mut impl ByteStream, cx: &mut Context<'_>) -> Poll<Result<(), BrokenSide>> {
-        match ready!(self.buffer.poll_read(from, BULK, cx)) {
+    /// Reads into the empty buffer, or notes the end. `passes`: the bytes may pass without being read.
+    fn poll_read(
+        &mut self,
+        from: &mut impl ByteStream,
+        passes: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BrokenSide>> {
+        let passed = if passes { self.bypass.poll_fill(from, &mut self.buffer, u64::MAX, cx) } else { None };
+        let got = match passed {
+            Some(got) => ready!(got).map(Some),
+            None => ready!(self.buffer.poll_read(from, BULK, cx)),
+        };
+        match got {
             Ok(Some(Got::Bytes(_)) | None) => {}
             Ok(Some(end)) => {
                 self.end_seen = true;

@@ -20,12 +20,13 @@ use tokio::time::Instant;
 
 use super::drain::Drain;
 use super::handshakes::Handshakes;
+use super::pipe;
 use super::state::ConversationState;
 use super::timer_fd::TimerFd;
 use super::turns::watch_turns;
-use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord, Message};
+use crate::access_log::{AccessLog, AccessLogSender, BATCH_MS, LogRecord};
+use crate::client_history::ClientHistory;
 use crate::clock::{self, Micros};
-use crate::config::LogLevel;
 use crate::connection::{Carried, ConnectionFilter, ConnectionView, Selection};
 use crate::counters::{ConversationCounters, Padded};
 use crate::outcome::Ended;
@@ -66,6 +67,8 @@ pub struct RuntimeContext {
     pub notes: RefCell<RecentWrites>,
     /// Ends waits for the store to the microsecond.
     pub timer_fd: TimerFd,
+    /// Memory of moves and endings, in which this thread has a part of its own.
+    pub history: Arc<ClientHistory>,
 }
 
 impl RuntimeContext {
@@ -80,6 +83,7 @@ impl RuntimeContext {
             handshakes: Arc::new(Handshakes::default()),
             store: Arc::new(Store::new(Arc::clone(current))),
             access_log: AccessLogSender::off(),
+            history: Arc::new(ClientHistory::new(2, 0)),
         };
         Rc::new(parts.into_context(TimerFd::new().expect("a timer")))
     }
@@ -104,9 +108,7 @@ impl RuntimeContext {
     /// Counts and logs a turn of this thread that took too long.
     fn note_stuck(&self, took: Micros) {
         self.counters().stuck.add(1);
-        let message = format!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
-        self.access_log.borrow_mut().push(LogRecord::Message(Message { level: LogLevel::Warn, message }));
-        self.flush();
+        tracing::warn!("runtime {} was busy for {} ms in one turn", self.worker, took / 1_000);
     }
 
     /// Hands the logged records over to the writer.
@@ -149,12 +151,15 @@ impl ThreadHandle for UnboundedSender<RuntimeCommand> {
 
 impl Runtimes {
     /// Starts the threads; pins thread `i` to the `i`-th of `cores` if there are any. Among the counters of listeners
-    /// and backends, the places `count..2 * count` are theirs, behind those of the workers.
+    /// and backends, the places `count..2 * count` are theirs, behind those of the workers. Each has at most so many
+    /// `pipes`.
     pub fn start(
         count: usize,
+        pipes: usize,
         current: &Arc<Current>,
         store: &Arc<Store>,
         access_log: &AccessLog,
+        history: &Arc<ClientHistory>,
         cores: Option<&[usize]>,
     ) -> io::Result<(Self, Vec<RunningThread>)> {
         let counters: Arc<[_]> = (0..count).map(|_| Padded::default()).collect();
@@ -171,6 +176,7 @@ impl Runtimes {
                 handshakes: Arc::clone(&handshakes),
                 store: Arc::clone(store),
                 access_log: access_log.sender(true),
+                history: Arc::clone(history),
             };
             all_commands.push(commands.clone());
             all_carried.push(carried);
@@ -178,7 +184,10 @@ impl Runtimes {
                 format!("runtime-{worker}"),
                 core_of(cores, worker),
                 Box::new(commands),
-                move || parts.run(incoming, commanded),
+                move || {
+                    pipe::at_most(pipes);
+                    parts.run(incoming, commanded)
+                },
             )?);
         }
         Ok((Self { commands: all_commands.into(), carried: all_carried, counters }, threads))
@@ -222,6 +231,7 @@ struct RuntimeParts {
     handshakes: Arc<Handshakes>,
     store: Arc<Store>,
     access_log: AccessLogSender,
+    history: Arc<ClientHistory>,
 }
 
 impl RuntimeParts {
@@ -257,6 +267,7 @@ impl RuntimeParts {
             store: self.store,
             notes: RefCell::default(),
             timer_fd,
+            history: self.history,
         }
     }
 }
@@ -269,7 +280,10 @@ async fn serve(
     let mut tick = pin!(tokio::time::sleep(refresh(&context)));
     loop {
         tokio::select! {
-            () = &mut tick => tick.as_mut().reset(Instant::now() + refresh(&context)),
+            () = &mut tick => {
+                pipe::trim();
+                tick.as_mut().reset(Instant::now() + refresh(&context));
+            }
             () = context.timer_fd.expired() => {}
             Some(carried) = incoming.recv() => {
                 tokio::task::spawn_local(super::serve(Rc::clone(&context), carried));

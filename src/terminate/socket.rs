@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -79,6 +80,23 @@ impl Socket {
         self.poll_out(cx, |socket| rustix::io::writev(socket, from))
     }
 
+    /// Moves bytes into an empty pipe, at most `most`; 0 bytes mean the end of the stream. `WouldBlock`:
+    /// [`Self::poll_recv`] tells what there is, and waits; an urgent byte stops splice(2), but not recv(2).
+    pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        loop {
+            let _guard = ready!(self.socket.poll_read_ready(cx))?;
+            match splice(self.socket.get_ref(), None, pipe, None, most, splice_flags()) {
+                Err(Errno::INTR) => {}
+                answer => return Poll::Ready(answer.map_err(io::Error::from)),
+            }
+        }
+    }
+
+    /// Moves some of the `most` bytes that a pipe holds to the peer, and returns their number.
+    pub fn poll_splice_out(&self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.poll_out(cx, |socket| splice(pipe, None, socket, None, most, splice_flags()))
+    }
+
     fn poll_out(
         &self,
         cx: &mut Context<'_>,
@@ -89,6 +107,8 @@ impl Socket {
             // the event is waited for: a caller that tries again because time has passed would find room for a few
             // bytes and take a peer that does not read for one that does.
             let guard = if self.full.get() { Some(ready!(self.socket.poll_write_ready(cx))?) } else { None };
+            #[cfg(test)]
+            SENDS.with(|sends| sends.set(sends.get() + 1));
             let answer = write(self.socket.get_ref());
             self.full.set(matches!(answer, Err(Errno::AGAIN)));
             match answer {
@@ -121,6 +141,21 @@ impl Socket {
     pub fn reset_on_drop(&mut self, reset: bool) {
         self.reset_on_drop = reset;
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    static SENDS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How often this thread has written to a socket.
+#[cfg(test)]
+pub fn sends() -> u64 {
+    SENDS.get()
+}
+
+fn splice_flags() -> SpliceFlags {
+    SpliceFlags::MOVE | SpliceFlags::NONBLOCK
 }
 
 impl AsFd for Socket {

@@ -15,7 +15,7 @@ use crate::access_log;
 use crate::attempt;
 use crate::clock::{self, Micros};
 use crate::connection::{ClientInfo, ConnectionRecord};
-use crate::outcome::{BreakCause, Ended, PickReason};
+use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Backend, Pick, Pool, Remember};
 use crate::snapshot::Snapshot;
 use crate::sticky::table::{KeyHash, TableLookup};
@@ -60,8 +60,8 @@ pub enum ConversationStage<'a> {
 pub struct Placed<'a> {
     /// Pool that the backend was picked from.
     pub pool: &'a Pool,
-    /// Why a known client gets another backend than before; `None`: it does not.
-    pub broke: Option<BreakCause>,
+    /// From which backend a known client has moved, and why; `None`: it has not.
+    pub moved: Option<ClientMove>,
     /// Entry for the pool's stick table; `None`: the pool keeps none for this client.
     pub remember: Option<Remember>,
     /// Value of a learned cookie, if that names the entry.
@@ -78,6 +78,8 @@ pub struct ConversationState {
     last_active: Cell<Micros>,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
+    /// When the first byte came of the response to the last request that was sent.
+    first_byte: Cell<Option<Micros>>,
     cancelled: Cell<Option<Ended>>,
     /// The alert by which TLS failed last, with the client or with a backend.
     alert: AlertNote,
@@ -96,6 +98,7 @@ impl ConversationState {
             last_active: Cell::new(clock::now()),
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
+            first_byte: Cell::new(None),
             cancelled: Cell::new(None),
             alert: AlertNote::default(),
             waker: RefCell::default(),
@@ -119,11 +122,8 @@ impl ConversationState {
                 facts.connect_us = Some(connect_us);
             }
             ConversationStage::Placed(placed) => facts.place(placed),
-            ConversationStage::Head
-            | ConversationStage::Wait
-            | ConversationStage::Exchange
-            | ConversationStage::Kept
-            | ConversationStage::Relay => {}
+            ConversationStage::Exchange => self.first_byte.set(None),
+            ConversationStage::Head | ConversationStage::Wait | ConversationStage::Kept | ConversationStage::Relay => {}
         }
     }
 
@@ -166,9 +166,29 @@ impl ConversationState {
         &self.alert
     }
 
-    /// Why the last request got another backend than its client had before.
-    pub fn broke(&self) -> Option<BreakCause> {
-        self.facts.borrow().broke
+    /// True if the client has moved and no line has said so.
+    pub fn has_moved(&self) -> bool {
+        self.facts.borrow().moved.is_some()
+    }
+
+    /// Takes the move of the client for the line of a request: no other line says it again.
+    pub fn take_move(&self) -> Option<ClientMove> {
+        self.facts.borrow_mut().moved.take()
+    }
+
+    /// Bytes so far from the client to backends, and to the client.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_up.get(), self.bytes_down.get())
+    }
+
+    /// Notes the first byte of a response.
+    pub fn note_first_byte(&self, now: Micros) {
+        self.first_byte.set(Some(now));
+    }
+
+    /// When the first byte came of the response to the last request that was sent; `None`: none has come.
+    pub fn first_byte(&self) -> Option<Micros> {
+        self.first_byte.get()
     }
 
     /// Name of the pool; `None` before the first route.
@@ -262,7 +282,7 @@ impl ConversationState {
             connect_us: facts.connect_us,
             bytes_up: self.bytes_up.get(),
             bytes_down: self.bytes_down.get(),
-            broke: facts.broke,
+            moved: facts.moved.as_ref(),
         })
     }
 
@@ -275,7 +295,17 @@ impl ConversationState {
     /// The line of the access log for a conversation that has just ended.
     pub fn line(&self, ended: Ended, duration_us: u64) -> access_log::ConnectionLine {
         let tls = self.facts.borrow_mut().tls.take();
-        let is_tls = matches!(ended, Ended::HandshakeFailed | Ended::ClientTls | Ended::BackendTls);
+        let is_tls = matches!(
+            ended,
+            Ended::HandshakeFailed
+                | Ended::BadServerName
+                | Ended::ClientTls
+                | Ended::BackendTls
+                | Ended::NotTls
+                | Ended::HelloMalformed
+                | Ended::HelloTooLong
+                | Ended::NoRoute
+        );
         let line = self.record(|record| record.line(ended, duration_us, tls));
         access_log::ConnectionLine { alert: self.alert.get().filter(|_| is_tls), ..line }
     }
@@ -294,7 +324,7 @@ struct StageFacts {
     attempts: u8,
     /// Duration of the last successful connect.
     connect_us: Option<Micros>,
-    broke: Option<BreakCause>,
+    moved: Option<ClientMove>,
     stored: Option<StoredPlacement>,
 }
 
@@ -313,11 +343,11 @@ impl StageFacts {
     }
 
     fn place(&mut self, placed: Placed<'_>) {
-        let Placed { pool, broke, remember, value } = placed;
-        self.broke = broke;
+        let Placed { pool, moved, remember, value } = placed;
+        self.moved = moved;
         let mut kept = self.stored.take().map(|stored| stored.backend);
         self.stored = self.backend.as_ref().and_then(|backend| {
-            attempt::settle(pool, backend, broke, remember, clock::now_ms());
+            attempt::settle(pool, backend, self.moved.as_ref(), remember, clock::now_ms());
             let remember = remember?;
             keep(&mut kept, backend);
             Some(StoredPlacement { remember, backend: kept?, value })

@@ -1,17 +1,23 @@
 //! [`Stream`]: a stream of a conversation, towards a client or a backend: a socket with or without TLS.
 //!
 //! Drives rustls over the socket's own calls; wraps no stream and hides no bytes that were read before. Reads no
-//! protocol inside. Invariants: at most one write of [`BULK`] bytes waits inside it for the peer; an end that the peer's
-//! TLS did not announce is never reported as a clean one; a fault is reported behind every byte that came before it.
+//! protocol inside. Bytes that are written leave with the flush that every caller makes before it waits, so that what
+//! belongs together leaves in one write: tickets with the first response, close_notify with the last record. Invariants:
+//! at most one write of [`BULK`] bytes waits inside it for the peer; an end that the peer's TLS did not announce is never
+//! reported as a clean one; a fault is reported behind every byte that came before it.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection};
+use tokio::time::Sleep;
 
 use super::buffer::{BUFFER, BULK};
 use super::byte_stream::{ByteStream, Got};
@@ -21,6 +27,9 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::tls::TlsAlert;
 
+/// How long session tickets wait for a response with which they can leave. A client that sends no request gets them then.
+const TICKETS_WAIT: Duration = Duration::from_millis(10);
+
 /// The alert by which TLS has failed, for the log; `None`: it has not.
 pub type AlertNote = Rc<Cell<Option<TlsAlert>>>;
 
@@ -29,6 +38,9 @@ pub struct Stream {
     socket: Socket,
     tls: Option<Box<Connection>>,
     closing: bool,
+    finished: bool,
+    /// Tickets of the handshake wait for the first write, at most until this is over.
+    tickets: Option<Pin<Box<Sleep>>>,
     /// A fault that stands behind bytes which were not read yet.
     late_fault: Option<Fault>,
     /// `None`: no TLS.
@@ -38,7 +50,7 @@ pub struct Stream {
 impl Stream {
     /// Makes a stream that has no TLS.
     pub fn plain(socket: Socket) -> Self {
-        Self { socket, tls: None, closing: false, late_fault: None, alert: None }
+        Self::with(socket, None, None)
     }
 
     /// Makes a stream towards a client that is to make a handshake; see [`Self::take_in`] and
@@ -46,8 +58,12 @@ impl Stream {
     pub fn with_client(socket: Socket, config: Arc<ServerConfig>, alert: &AlertNote) -> Result<Self, Fault> {
         let mut tls = ServerConnection::new(config).map_err(|_| Fault::Local)?;
         tls.set_buffer_limit(Some(BULK));
-        let tls = Some(Box::new(Connection::Server(tls)));
-        Ok(Self { socket, tls, closing: false, late_fault: None, alert: Some(Rc::clone(alert)) })
+        Ok(Self::with(socket, Some(Connection::Server(tls)), Some(Rc::clone(alert))))
+    }
+
+    fn with(socket: Socket, tls: Option<Connection>, alert: Option<AlertNote>) -> Self {
+        let tls = tls.map(Box::new);
+        Self { socket, tls, closing: false, finished: false, tickets: None, late_fault: None, alert }
     }
 
     /// Processes the bytes of the handshake that the worker has read. They come before the first read of the socket: a
@@ -79,7 +95,16 @@ impl Stream {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// Sends everything that TLS holds back.
+    /// Keeps the tickets that follow a complete handshake for the first write: to be called before they are flushed,
+    /// where clients send first. In TLS 1.2 they are a part of the handshake, which the client awaits.
+    pub fn hold_tickets(&mut self) {
+        let held = |tls: &Connection| tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) && tls.wants_write();
+        if self.tls.as_deref().is_some_and(held) {
+            self.tickets = Some(Box::pin(tokio::time::sleep(TICKETS_WAIT)));
+        }
+    }
+
+    /// Sends everything that TLS holds back, but for tickets that may wait.
     pub async fn flush(&mut self) -> Result<(), Fault> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
@@ -87,8 +112,7 @@ impl Stream {
     /// Makes the handshake with a backend. `alert` as for [`Self::with_client`].
     pub async fn connect(socket: Socket, mut tls: ClientConnection, alert: &AlertNote) -> Result<Self, Fault> {
         tls.set_buffer_limit(Some(BULK));
-        let tls = Some(Box::new(Connection::Client(tls)));
-        let mut stream = Self { socket, tls, closing: false, late_fault: None, alert: Some(Rc::clone(alert)) };
+        let mut stream = Self::with(socket, Some(Connection::Client(tls)), Some(Rc::clone(alert)));
         stream.shake_hands().await?;
         Ok(stream)
     }
@@ -121,7 +145,7 @@ impl Stream {
     pub async fn linger(&mut self) {
         self.socket.reset_on_drop(false);
         let until_closed = std::future::poll_fn(|cx| {
-            if ready!(self.poll_flush(cx)).is_err() {
+            if ready!(self.poll_send_all(cx)).is_err() {
                 return Poll::Ready(());
             }
             if !std::mem::replace(&mut self.closing, true) {
@@ -192,17 +216,22 @@ impl Stream {
         if self.tls.is_none() {
             return self.socket.poll_send(cx, from).map_err(|error| Fault::of_io(&error));
         }
-        ready!(self.poll_flush(cx))?;
-        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
-        let written = tls.writer().write(from).map_err(|_| Fault::Tls)?;
-        match self.poll_flush(cx) {
-            Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
-            _ => Poll::Ready(Ok(written)),
+        // What an earlier write has left goes first; tickets go with this one.
+        if self.tickets.take().is_none() {
+            ready!(self.poll_send_all(cx))?;
         }
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
+        Poll::Ready(tls.writer().write(from).map_err(|_| Fault::Tls))
     }
 
-    /// Writes the records that TLS holds back to the socket.
+    /// Writes the records that TLS holds back to the socket, but for tickets that may wait.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let waits = self.tickets.as_mut().is_some_and(|wait| wait.as_mut().poll(cx).is_pending());
+        if waits { Poll::Ready(Ok(())) } else { self.poll_send_all(cx) }
+    }
+
+    fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.tickets = None;
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
         while tls.wants_write() {
             match tls.write_tls(&mut Wire { socket: &self.socket, cx }) {
@@ -221,8 +250,10 @@ impl Stream {
         {
             tls.send_close_notify();
         }
-        ready!(self.poll_flush(cx))?;
-        self.socket.shutdown();
+        ready!(self.poll_send_all(cx))?;
+        if !std::mem::replace(&mut self.finished, true) {
+            self.socket.shutdown();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -247,7 +278,7 @@ impl Stream {
         let n = match tls.read_tls(&mut Wire { socket: &self.socket, cx }) {
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Records of a handshake or a key update are sent now, because no later write may follow.
+                // Records of a handshake or a key update are sent now, because no later write may follow; tickets in time.
                 if tls.wants_write()
                     && let Poll::Ready(Err(fault)) = self.poll_flush(cx)
                 {
@@ -260,7 +291,7 @@ impl Stream {
         if let Err(error) = tls.process_new_packets() {
             self.note(&error);
             // The alert goes out as far as there is room. A reset could destroy it before the peer reads it.
-            if self.poll_flush(cx).is_ready() {
+            if self.poll_send_all(cx).is_ready() {
                 self.socket.shutdown();
                 self.socket.reset_on_drop(false);
             }
@@ -286,10 +317,22 @@ impl ByteStream for Stream {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         Stream::poll_finish(self, cx)
     }
+
+    fn is_bare(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    fn poll_splice_in(&mut self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.socket.poll_splice_in(cx, pipe, most)
+    }
+
+    fn poll_splice_out(&mut self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        self.socket.poll_splice_out(cx, pipe, most)
+    }
 }
 
 impl AsFd for Stream {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
@@ -337,6 +380,7 @@ mod tests {
     use rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+    use crate::terminate::socket::sends;
 
     /// A client of TLS at the other end of a stream.
     struct Client {
@@ -388,6 +432,50 @@ mod tests {
             self.tls.writer().write_all(bytes).unwrap();
             self.send();
         }
+    }
+
+    /// Completes the handshake, so that tickets wait to be sent.
+    async fn complete(stream: &mut Stream) {
+        stream.socket.readable().await.unwrap();
+        stream.take_in_more().await.unwrap();
+        assert!(!stream.is_handshaking());
+        stream.hold_tickets();
+    }
+
+    #[tokio::test]
+    async fn tickets_leave_with_the_first_write_and_close_notify_with_the_last() {
+        let (mut client, mut stream) = Client::connected().await;
+        complete(&mut stream).await;
+        let before = sends();
+        stream.flush().await.unwrap();
+        let written = std::future::poll_fn(|cx| stream.poll_write(cx, b"response")).await;
+        assert_eq!((written, sends() - before), (Ok(8), 0));
+        std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        assert_eq!(sends() - before, 1);
+        while client.tls.read_tls(&mut client.socket).unwrap() > 0 {
+            client.tls.process_new_packets().unwrap();
+        }
+        let mut text = String::new();
+        client.tls.reader().read_to_string(&mut text).expect("a clean end");
+        assert_eq!((text.as_str(), client.tls.tls13_tickets_received()), ("response", 2));
+    }
+
+    #[tokio::test]
+    async fn tickets_leave_in_time_where_no_write_comes() {
+        let (mut client, mut stream) = Client::connected().await;
+        complete(&mut stream).await;
+        let (before, mut into) = (sends(), [0]);
+        let began = clock::now();
+        let sent = std::future::poll_fn(|cx| match stream.poll_read(cx, &mut into) {
+            Poll::Pending if sends() > before => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(got) => panic!("{got:?}"),
+        });
+        tokio::time::timeout(Duration::from_secs(10), sent).await.expect("the tickets leave");
+        assert!(clock::now() - began >= TICKETS_WAIT.as_micros() as u64);
+        client.tls.read_tls(&mut client.socket).unwrap();
+        client.tls.process_new_packets().unwrap();
+        assert_eq!((client.tls.tls13_tickets_received(), sends() - before), (2, 1));
     }
 
     async fn read(stream: &mut Stream, into: &mut [u8]) -> Result<Got, Fault> {

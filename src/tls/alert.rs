@@ -34,7 +34,8 @@ impl fmt::Display for TlsAlert {
             return write!(f, "{number}");
         }
         // The names of rustls are those of RFC 8446 in another form: `UnknownCA` for `unknown_ca`.
-        let name: Vec<char> = format!("{:?}", self.description).chars().collect();
+        let name = format!("{:?}", self.description).replace("Unrecognised", "Unrecognized");
+        let name: Vec<char> = name.chars().collect();
         for (index, letter) in name.iter().enumerate() {
             let after_small = index > 0 && name[index - 1].is_ascii_lowercase();
             let before_small = index > 0 && name.get(index + 1).is_some_and(char::is_ascii_lowercase);
@@ -100,6 +101,7 @@ mod tests {
             (AlertDescription::HandshakeFailure, "sent:handshake_failure"),
             (AlertDescription::UnknownCA, "sent:unknown_ca"),
             (AlertDescription::UnknownPSKIdentity, "sent:unknown_psk_identity"),
+            (AlertDescription::UnrecognisedName, "sent:unrecognized_name"),
             (AlertDescription::NoApplicationProtocol, "sent:no_application_protocol"),
             (AlertDescription::Unknown(201), "sent:201"),
         ] {

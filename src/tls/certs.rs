@@ -47,6 +47,19 @@ pub struct ServerCertificate {
     key: Arc<CertifiedKey>,
 }
 
+/// Why clients refuse a certificate because of the time, now or soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CertificateTrouble {
+    /// Its first day is in the future.
+    NotYet,
+    /// Its last day is in the past.
+    Expired,
+    /// It expires within seven days.
+    Days,
+    /// It expires within one day.
+    Hours,
+}
+
 /// A certificate that expires within this time causes a warning: seven days.
 const SOON_S: i64 = 7 * DAY_S;
 
@@ -101,19 +114,35 @@ impl ServerCertificate {
     /// What makes clients refuse the certificate now or soon, in words that follow the file. `now_s` is in seconds
     /// since 1970.
     pub(super) fn warnings(&self, now_s: i64) -> Vec<String> {
+        let of_time = self.troubles(now_s).into_iter().map(|(_, words)| words);
+        of_time.chain(self.remarks.iter().map(|remark| format!(": {remark}"))).collect()
+    }
+
+    /// Which certificates of the file clients refuse because of the time, now or soon, in words that follow the file.
+    pub(super) fn troubles(&self, now_s: i64) -> Vec<(CertificateTrouble, String)> {
         let own = (self.not_before_s, self.not_after_s);
         let all = std::iter::once(&own).chain(&self.issuers_valid_s).enumerate();
-        let of_time = all.filter_map(|(index, (from_s, until_s))| {
+        let troubles = all.filter_map(|(index, (from_s, until_s))| {
             let of = if index == 0 { String::new() } else { format!(": certificate #{} in it", index + 1) };
-            let what = match until_s - now_s {
-                _ if *from_s > now_s => "is not good yet: clients will refuse it".to_owned(),
-                left_s if left_s < 0 => "has expired: clients will refuse it".to_owned(),
-                left_s if left_s < SOON_S => format!("expires in {} hours", left_s / 3600),
+            let (trouble, what) = match until_s - now_s {
+                _ if *from_s > now_s => {
+                    (CertificateTrouble::NotYet, "is not good yet: clients will refuse it".to_owned())
+                }
+                left_s if left_s < 0 => (CertificateTrouble::Expired, "has expired: clients will refuse it".to_owned()),
+                left_s if left_s < SOON_S => {
+                    let soon = if left_s < DAY_S { CertificateTrouble::Hours } else { CertificateTrouble::Days };
+                    (soon, format!("expires in {} hours", left_s / 3600))
+                }
                 _ => return None,
             };
-            Some(format!("{of} {what}"))
+            Some((trouble, format!("{of} {what}")))
         });
-        of_time.chain(self.remarks.iter().map(|remark| format!(": {remark}"))).collect()
+        troubles.collect()
+    }
+
+    /// The last second in which the certificate and its issuers are all valid, in seconds since 1970.
+    pub(super) fn end_s(&self) -> i64 {
+        self.issuers_valid_s.iter().fold(self.not_after_s, |end, (_, issuer)| end.min(*issuer))
     }
 
     /// One line for operators: the names, the last day and the days left.

@@ -20,7 +20,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 pub use self::alert::TlsAlert;
-pub use self::certs::{Index, ServerCertificate};
+pub use self::certs::{CertificateTrouble, Index, ServerCertificate};
 pub use self::client::ServerTrust;
 pub use self::clients::{CertificateExpired, Identity};
 pub use self::server::{TlsFacts, TlsServer};
@@ -133,6 +133,21 @@ impl Termination {
         &self.certificates
     }
 
+    /// When the first certificate of each name ends, or one of its issuers, in seconds since 1970. A certificate without
+    /// names has the empty name.
+    pub fn ends(&self) -> BTreeMap<String, i64> {
+        let mut ends = BTreeMap::new();
+        for certificate in &self.certificates {
+            let own: Vec<_> = certificate.names.iter().map(ToString::to_string).collect();
+            let names = if own.is_empty() { vec![String::new()] } else { own };
+            for name in names {
+                let end = ends.entry(name).or_insert(i64::MAX);
+                *end = certificate.end_s().min(*end);
+            }
+        }
+        ends
+    }
+
     /// One line for each file with other content than in `previous`.
     pub fn changes(&self, previous: &Self) -> Vec<String> {
         self.files.changed_since(&previous.files).map(|path| format!("file \"{}\" changed", path.display())).collect()
@@ -163,6 +178,17 @@ impl Termination {
         let files = self.files.changed_since(&previous.files).filter(|path| !is_certificate(path));
         changes.extend(files.map(|path| format!("file \"{}\" changed", path.display())));
         changes
+    }
+
+    /// Certificates that clients refuse because of the time, now or soon: file, trouble, and words that follow the file.
+    /// `now_s` is in seconds since 1970.
+    pub fn troubles(&self, now_s: u64) -> Vec<(String, CertificateTrouble, String)> {
+        let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+        let of_one = |certificate: &Arc<ServerCertificate>| {
+            let of_file = |(trouble, words)| (certificate.file.clone(), trouble, words);
+            certificate.troubles(now_s).into_iter().map(of_file).collect::<Vec<_>>()
+        };
+        self.certificates.iter().flat_map(of_one).collect()
     }
 
     /// Warnings about certificates that are not valid, expire soon or have no chain, and about keys that every user can

@@ -19,9 +19,11 @@ const ADMIN: &str = "[admin]\nsocket = \"$DIR/admin.sock\"\nhttp = \"127.0.0.1:0
 
 /// The loopback port, which is said at the start.
 fn port(sessile: &Sessile) -> SocketAddr {
-    let said = sessile.said();
-    let (_, after) = said.split_once("metrics and health on http://").expect("the port is said");
-    after.split('"').next().unwrap().parse().unwrap()
+    eventually("the port to be said", || {
+        let said = sessile.said();
+        let (_, after) = said.split_once("metrics and health on http://")?;
+        after.split_once('"')?.0.parse().ok()
+    })
 }
 
 fn over(port: SocketAddr, method: &str, path: &str) -> (u16, String) {
@@ -86,6 +88,50 @@ fn a_site_that_a_browser_shows_reads_nothing_over_the_port() {
     for served in ["Host: metrics.test:80\r\n", "Host: localhost\r\n", "Host: [::1]:1\r\n"] {
         assert_eq!(status_with(port, served), 200, "{served}");
     }
+}
+
+/// The first bytes of a reply to a GET from this address of the machine; none if the connection was closed.
+fn reply_from(source: [u8; 4], port: SocketAddr, path: &str) -> String {
+    let client = Client::connect_from(source.into(), port);
+    let mut stream = client.stream();
+    let _ = write!(stream, "GET {path} HTTP/1.0\r\nHost: {port}\r\n\r\n");
+    let mut reply = Vec::new();
+    let _ = stream.read_to_end(&mut reply);
+    String::from_utf8(reply).unwrap()
+}
+
+#[test]
+fn a_port_for_other_hosts_serves_the_networks_that_are_allowed_and_counts_the_others() {
+    let backend = Backend::named("b");
+    let door = |admin: &str| {
+        format!(
+            "{}[admin]\nsocket = \"$DIR/admin.sock\"\n{admin}{}",
+            listener("p", ""),
+            pool("p", "", &[backend.address])
+        )
+    };
+    let sessile = Sessile::start(&door("http = \"0.0.0.0:0\"\nallow = [\"127.0.7.0/24\"]\n"));
+    let port = SocketAddr::new([127, 0, 0, 1].into(), port(&sessile).port());
+    for path in ["/metrics", "/status", "/healthz"] {
+        assert!(reply_from([127, 0, 7, 9], port, path).starts_with("HTTP/1.0 200 "), "{path}");
+    }
+    assert!(reply_from([127, 0, 7, 9], port, "/reload").starts_with("HTTP/1.0 404 "), "it changes nothing");
+    for _ in 0..50 {
+        assert_eq!(reply_from([127, 0, 0, 1], port, "/metrics"), "");
+    }
+    assert_eq!(sessile.metric("sessile_admin_peers_refused_total"), 50.0);
+    assert_eq!(sessile.said().matches("closed a connection of 127.0.0.1, which admin.allow does not have").count(), 1);
+    let without = run(&["check", &text_file(&sessile, "without.toml", &door("http = \"0.0.0.0:0\"\n"))]);
+    assert_eq!(without.status.code(), Some(64), "{without:?}");
+    let said = text([without.stdout, without.stderr].concat());
+    assert!(said.contains("is no loopback address, and allow names no network that may read it"), "{said}");
+}
+
+/// Writes a configuration beside that of a process; its path.
+fn text_file(sessile: &Sessile, name: &str, config: &str) -> String {
+    let path = sessile.dir.path().join(name);
+    std::fs::write(&path, config.replace("$DIR", sessile.dir.path().to_str().unwrap())).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -209,7 +255,7 @@ fn the_status_command_shows_it_to_people_and_to_programs() {
     let mut held = Client::connect(sessile.address("l"));
     held.ask("x");
     let socket = sessile.admin();
-    let output = run(&["status", "--socket", socket.to_str().unwrap()]);
+    let output = run(&["status", "--wide", "--socket", socket.to_str().unwrap()]);
     let shown = text(output.stdout);
     assert_eq!(output.status.code(), Some(0), "{shown}");
     let digest = sessile.status()["digest"].as_str().unwrap().to_owned();

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::process::Signal;
 
 use crate::support::backend::{Backend, listener, pool};
+use crate::support::program::copy_to_run;
 use crate::support::sessile::{command, run};
 use crate::support::{Sessile, eventually, http, is_root};
 
@@ -36,7 +37,7 @@ fn folder(config: &str, user: Option<u32>) -> (tempfile::TempDir, PathBuf) {
 /// A copy of the binary that every user can start; the folder where it was built may be closed.
 fn program(dir: &Path) -> PathBuf {
     let copy = dir.join("sessile");
-    std::fs::copy(env!("CARGO_BIN_EXE_sessile"), &copy).unwrap();
+    copy_to_run(Path::new(env!("CARGO_BIN_EXE_sessile")), &copy);
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     copy
 }

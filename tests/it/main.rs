@@ -10,21 +10,28 @@ mod balance; // how workers share connections
 mod booted; // the unit in the hands of a booted systemd
 mod bulk; // transfers by large and by small pipes, byte by byte
 mod certificates; // files of certificates and keys: made, checked, refused
+mod defer_accept; // clients that have sent nothing are left to the kernel
 mod demo; // `sessile demo`: what it promises and what it leaves behind
+mod documents; // every fenced command of the README and the manual, on a machine of its own
 mod examples; // every example of `config/`, with the backends of `sessile demo --backends`
+mod exit_codes; // every exit code of every command, against its manual page
 mod explain; // `sessile explain` against what the running process picks
 mod faults; // every ending of a passthrough connection, in log, metrics and status
 mod field_reports; // what public reports tell of other balancers: placement, reload, health
 mod first_run; // folders that are missing at the first start
 mod generations; // memory and generations after a thousand reloads
 mod idle; // thousands of connections that do nothing, and the memory they cost
+mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
+mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
 mod manual; // manual pages and completions, read by the programs they are for
+mod monitoring; // /metrics, the dashboard and the alert rules before a real Prometheus
 mod never_stuck; // pipes, dead disks and full outputs in the place of files
 mod notify; // what a service manager hears of the process, and what its journal gets
 mod one_generation; // bytes that were read before a reload and judged after it
 mod one_line; // `sessile run` without a file: what its arguments stand for, and how commands find it
 mod packaging; // what packages are made of: version, configuration, licences
+mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake
 mod plan; // `sessile plan` against where clients really move
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections

@@ -17,6 +17,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::backend::Backend;
+use crate::support::program::copy_to_run;
 use crate::support::sessile::{command, run};
 use crate::support::{eventually, http, is_root};
 use crate::terminate::client::{Talk, connect};
@@ -273,6 +274,28 @@ fn an_upgrade_serves_the_same_arguments() {
 }
 
 #[test]
+fn an_upgrade_keeps_the_places_that_no_argument_names() {
+    if !is_root("an_upgrade_keeps_the_places_that_no_argument_names") {
+        return;
+    }
+    let backend = http_backend("a");
+    let mut user = User::running("--listen 127.0.0.1:0 --sticky cookie", &[&backend]);
+    let (to, admin) = (user.address(), user.admin());
+    let ask = |fields: &str| Talk::new(TcpStream::connect(to).unwrap()).get("/", fields);
+    let cookie = ask("").field("set-cookie").expect("a cookie").split(';').next().unwrap().to_owned();
+    // By now another process without a file would choose other places: the folder is another user's.
+    std::os::unix::fs::chown(user.dir.path(), Some(NOBODY), None).unwrap();
+    let verdict = user.json(&format!("upgrade --json --socket {}", admin.display()));
+    assert_eq!(verdict["accepted"], true, "{verdict}");
+    let next = Pid::from_raw(verdict["pid"].as_i64().unwrap() as i32).unwrap();
+    let status = user.json(&format!("status --json --socket {}", admin.display()));
+    assert_eq!(status["pid"], verdict["pid"], "{status}");
+    assert_eq!(ask(&format!("Cookie: {cookie}\r\n")).field("set-cookie"), None, "the cookie is still good");
+    kill_process(next, Signal::KILL).unwrap();
+    assert!(user.child.take().unwrap().wait().unwrap().success());
+}
+
+#[test]
 fn problems_are_shown_all_at_once_by_their_arguments() {
     let user = User::new();
     let line = "run --listen nowhere --backend 10.0.0.300:80 --backend app --tls-cert none.pem";
@@ -299,6 +322,27 @@ fn problems_are_shown_all_at_once_by_their_arguments() {
     let line = format!("run --listen 127.0.0.1:0 --backend 127.0.0.1:1 --socket {}", taken.display());
     let said = text(&user.command(&line).output().unwrap());
     assert!(said.starts_with("sessile: --socket: socket \"") && said.contains("in the way"), "{said}");
+    // What is printed may be served by another user, for which the file is not there.
+    assert!(user.run(&format!("{line} --print-config")).contains(taken.to_str().unwrap()));
+}
+
+#[test]
+fn an_address_that_cannot_be_bound_is_named_with_its_argument_or_its_place_in_the_file() {
+    let backend = Backend::named("a");
+    let user = User::new();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let line = with_backends(&format!("--listen 127.0.0.1:0 --listen {taken}"), &[&backend]);
+    let refused = user.command(&line).output().unwrap();
+    assert_eq!(refused.status.code(), Some(69));
+    let expected = format!("{taken}: another program listens there\n");
+    assert_eq!(text(&refused), format!("sessile: --listen 2: {expected}"));
+    let printed = user.run(&format!("{line} --print-config"));
+    fs::write(user.dir.path().join("f.toml"), &printed).unwrap();
+    let number = printed.lines().position(|line| line.contains(&format!("\"{taken}\","))).unwrap() + 1;
+    let refused = user.command("run -c f.toml").output().unwrap();
+    assert_eq!(refused.status.code(), Some(69));
+    assert_eq!(text(&refused), format!("sessile: f.toml:{number}:3: listener \"front\": {expected}"));
 }
 
 #[test]
@@ -310,7 +354,7 @@ fn without_a_folder_for_it_the_admin_socket_is_off_and_a_line_says_so() {
     let user = User::new();
     // The folder where the binary was built may be closed to others.
     let program = user.dir.path().join("program");
-    fs::copy(env!("CARGO_BIN_EXE_sessile"), &program).unwrap();
+    copy_to_run(Path::new(env!("CARGO_BIN_EXE_sessile")), &program);
     fs::set_permissions(user.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let line = with_backends("--listen 127.0.0.1:0", &[&backend]);
     let as_nobody = || {
@@ -323,9 +367,8 @@ fn without_a_folder_for_it_the_admin_socket_is_off_and_a_line_says_so() {
     assert!(printed.contains("\nsocket = \"off\"\n") && printed.contains("--socket PATH"), "{printed}");
     let log = user.dir.path().join("err.log");
     let mut child = as_nobody().stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-    let said = eventually("the process to be ready", || {
-        fs::read_to_string(&log).ok().filter(|said| said.contains(" ready: "))
-    });
+    let said =
+        eventually("the process to be ready", || fs::read_to_string(&log).ok().filter(|said| said.contains("ready: ")));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(said.lines().filter(|line| line.contains("no admin socket: ")).count(), 1, "{said}");

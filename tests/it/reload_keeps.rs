@@ -151,6 +151,6 @@ fn a_new_name_at_an_old_address_is_a_new_backend_and_that_is_said() {
     let verdict = sessile.reload(&config("new"));
     let warning = accepted(&verdict)["warnings"][0].as_str().unwrap().to_owned();
     assert!(warning.contains("\"new\" has the address of the removed \"old\""), "{warning}");
-    assert!(sessile.said().contains("has the address of"), "and it is logged");
+    eventually("the warning in the log", || sessile.said().contains("has the address of").then_some(()));
     assert_eq!(verdict["changes"], serde_json::json!(["backend \"p/new\" added", "backend \"p/old\" removed"]));
 }

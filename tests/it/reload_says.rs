@@ -166,3 +166,19 @@ fn key_files_of_cookies_are_compared_by_content_and_must_not_be_readable_by_othe
         assert!(output.status.success() && text.contains(&exposed) == said, "{mode:o}: {text}");
     }
 }
+
+#[test]
+fn a_stick_table_file_in_another_folder_takes_the_keys_of_cookies_there() {
+    let backend = Backend::named("a");
+    let with =
+        |folder: &str| format!("stick_table_file = \"$DIR/{folder}/table\"\n{}", shop("cookie = \"insert\"", &backend));
+    let sessile = Sessile::start(&with("old"));
+    let keys = |folder: &str| std::fs::read_to_string(sessile.dir.path().join(folder).join("cookie.keys")).unwrap();
+    let made = keys("old");
+    sessile.rewrite(&with("new"));
+    let (code, said) = unix_post(&sessile.admin(), "/reload?max_move=0").unwrap();
+    assert_eq!(code, 200, "{said}");
+    let verdict = serde_json::from_str::<Value>(&said).unwrap();
+    assert!(!lines(&verdict, "warnings").iter().any(|line| line.contains("lose it")), "{verdict}");
+    assert_eq!((keys("new"), keys("old")), (made.clone(), made));
+}

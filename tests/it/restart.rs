@@ -97,10 +97,12 @@ fn the_next_process_serves_at_once_beside_an_idle_connection_and_both_are_seen()
     shows(&sessile, &[(&former, 1)]);
     assert_eq!(sessile.metric("sessile_draining_processes"), 1.0);
     assert_eq!(sessile.metric("sessile_draining_connections"), 1.0);
-    let said = String::from_utf8(run(&["status", "--socket", sessile.admin().to_str().unwrap()]).stdout).unwrap();
+    let said =
+        String::from_utf8(run(&["status", "--wide", "--socket", sessile.admin().to_str().unwrap()]).stdout).unwrap();
     assert!(said.contains(&format!("process {} stopping for ", former.pid())), "{said}");
     assert!(said.contains(&format!(", connections 1, --socket {}\n", former.admin().display())), "{said}");
-    let said = String::from_utf8(run(&["status", "--socket", former.admin().to_str().unwrap()]).stdout).unwrap();
+    let said =
+        String::from_utf8(run(&["status", "--wide", "--socket", former.admin().to_str().unwrap()]).stdout).unwrap();
     assert!(said.contains(", stopping for ") && said.contains("connections 1 of "), "{said}");
     let of_b0 = &sessile.status()["pools"][0]["backends"][0];
     assert_eq!(of_b0["runtime"], "draining", "the drain is kept: {of_b0}");

@@ -37,7 +37,7 @@ fn runtime(sessile: &Sessile) -> Value {
 }
 
 fn status_text(sessile: &Sessile) -> String {
-    let output = run(&["status", "--socket", sessile.admin().to_str().unwrap()]);
+    let output = run(&["status", "--wide", "--socket", sessile.admin().to_str().unwrap()]);
     String::from_utf8(output.stdout).unwrap()
 }
 

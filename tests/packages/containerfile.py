@@ -31,6 +31,7 @@ def copy(words, context, root):
         shutil.copy(source, into)
         give(into, owner, mode)
         return
+    into.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.rglob("*")):
         copied = into / path.relative_to(source)
         if path.is_dir():

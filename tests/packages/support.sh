@@ -1,22 +1,46 @@
-# What the tests of packages share: a machine of their own, backends, waiting. Sourced by each of them.
+# What the tests of packages share: a machine of their own, backends, waiting, the README. Sourced by each of them.
 #
-# A test runs in namespaces: its ports are free, and when it ends, every process that it has started ends.
+# A test runs in namespaces: its ports are free, and when it ends, or has not ended within five minutes, every process that it
+# has started ends, and every mount of it is gone.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ -z "${SESSILE_ISOLATED:-}" ]; then
-    export SESSILE_ISOLATED=1
-    exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
+scratch=${SESSILE_ISOLATED:-}
+outer=
+[ -n "$scratch" ] || { scratch=$(mktemp -d) && outer=1; }
+# Name of the cgroups of a machine that a test boots, if it does.
+cgroup=sessile-${scratch##*/}
+
+# Removes what is left of a test: an empty folder, and cgroups once the last process has ended.
+remove() {
+    local turn
+    rmdir "$scratch"
+    for turn in {1..50}; do
+        find /sys/fs/cgroup -depth -path "*/$cgroup*" -type d -exec rmdir {} + 2>/dev/null && break
+        sleep 0.1
+    done
+}
+
+if [ -n "$outer" ]; then
+    trap remove EXIT
+    code=0
+    SESSILE_ISOLATED=$scratch timeout --foreground --signal=KILL 300 \
+        unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@" || code=$?
+    [ "$code" != 137 ] || echo "$(basename "$0"): cut off after five minutes" >&2
+    exit "$code"
 fi
 ip link set lo up
-scratch=$(mktemp -d)
 mount -t tmpfs -o mode=755 tmpfs "$scratch"
-trap 'umount --lazy "$scratch" && rmdir "$scratch"' EXIT
 
-fail() { printf '%s: %s\n' "$(basename "$0")" "$1" >&2; exit 1; }
+# Ends the test, and shows what the program under test has said last.
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$1" >&2
+    [ ! -s "$scratch/err" ] || tail -n 20 "$scratch/err" >&2
+    exit 1
+}
 
 # Waits until a command succeeds.
 eventually() {
-    local deadline=$((SECONDS + 20))
+    local deadline=$((SECONDS + 30))
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $deadline ] || fail "waited in vain for: $*"
         sleep 0.05
@@ -52,4 +76,13 @@ sticks() {
         esac
     done
     [[ $all == *a* && $all == *b* ]] || fail "all clients were answered by ${all:0:1}"
+}
+
+# Commands of the README, as they stand there: the fence that begins with these words.
+readme() {
+    awk -v begins="$1" '
+        /^```/ { fenced = !fenced; shown = 0; first = fenced; next }
+        first { shown = index($0, begins) == 1; first = 0 }
+        shown
+    ' "$here/../../README.md" | grep . || fail "the README has no commands that begin with: $1"
 }

@@ -53,7 +53,7 @@ impl Conversation {
             (Service::Echo, _) => Kind::Echo,
             (Service::Https, _) => Kind::Site(Site::default()),
             (Service::Tls, Some(config)) => Kind::Tls(Box::new(ServerConnection::new(config)?)),
-            (Service::Http | Service::Tls | Service::Files, _) => Kind::Http,
+            (Service::Http | Service::Tls | Service::Files | Service::Pages, _) => Kind::Http,
         };
         Ok(Self { socket, kind, read: Vec::new(), backend })
     }

@@ -43,11 +43,18 @@ pub enum Service {
     Https,
     /// Files of nginx, which takes uploads too.
     Files,
+    /// The same, where the proxy reads HTTP.
+    Pages,
 }
 
 impl Service {
     /// All services, in one order.
-    pub const ALL: [Self; 6] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https, Self::Files];
+    pub const ALL: [Self; 7] = [Self::Http, Self::Bulk, Self::Echo, Self::Tls, Self::Https, Self::Files, Self::Pages];
+
+    /// Whether nginx serves it.
+    pub fn is_of_nginx(self) -> bool {
+        matches!(self, Self::Files | Self::Pages)
+    }
 
     /// The name of the service in configurations.
     pub fn name(self) -> &'static str {
@@ -58,6 +65,7 @@ impl Service {
             Self::Tls => "tls",
             Self::Https => "https",
             Self::Files => "files",
+            Self::Pages => "pages",
         }
     }
 }
@@ -77,8 +85,8 @@ pub struct Backends {
 impl Backends {
     /// Starts them.
     pub fn start(service: Service, stage: &Stage) -> Result<Self> {
-        if service == Service::Files {
-            return nginx::start(stage.shelf.as_ref().ok_or("files without nginx")?, stage.cores);
+        if service.is_of_nginx() {
+            return nginx::start(service, stage.shelf.as_ref().ok_or("files without nginx")?, stage.cores);
         }
         let mut command = on_cores(&[stage.cores.others], std::env::current_exe()?)?;
         command.arg(BACKEND).arg(service.name()).arg(stage.minted_in()).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -110,7 +118,7 @@ impl Drop for Backends {
 pub fn serve(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
     let name = arguments.next().unwrap_or_default();
     let service = Service::ALL.into_iter().find(|known| name == known.name()).ok_or("backend: which service?")?;
-    if service == Service::Files {
+    if service.is_of_nginx() {
         return Err("backend: files come from nginx".into());
     }
     let folder = PathBuf::from(arguments.next().unwrap_or_default());

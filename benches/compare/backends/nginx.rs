@@ -20,7 +20,7 @@ use crate::stage::{Shelf, free_port, scratch};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts it on the cores of the backends.
-pub fn start(shelf: &Shelf, cores: Cores) -> Result<Backends> {
+pub fn start(service: Service, shelf: &Shelf, cores: Cores) -> Result<Backends> {
     let folder = scratch()?;
     let addresses = [free_port()?, free_port()?];
     let (place, file) = (folder.path().display(), shelf.file());
@@ -43,7 +43,7 @@ pub fn start(shelf: &Shelf, cores: Cores) -> Result<Backends> {
     command.args(["-p", ".", "-e", "error.log", "-c"]).arg(&config).current_dir(folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn()?;
-    let mut backends = Backends { service: Service::Files, addresses, process, folder: Some(folder) };
+    let mut backends = Backends { service, addresses, process, folder: Some(folder) };
     let give_up = Instant::now() + PATIENCE;
     while addresses.iter().any(|address| TcpStream::connect(address).is_err()) {
         if Instant::now() > give_up || backends.process.try_wait()?.is_some() {

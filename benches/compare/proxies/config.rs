@@ -51,7 +51,7 @@ pub struct Front {
 impl Front {
     /// Whether an operator would expect large transfers there.
     fn is_bulk(&self) -> bool {
-        matches!(self.service, Service::Bulk | Service::Files)
+        matches!(self.service, Service::Bulk | Service::Files | Service::Pages)
     }
 }
 
@@ -80,7 +80,8 @@ pub fn sessile(plan: &Plan<'_>) -> String {
                 }
                 _ => writeln!(text, "pool = \"{name}\""),
             };
-            let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\nbalance = \"hash\"\nstick_table = \"0\"\n");
+            let http = if *service == Service::Pages { "http = true\n" } else { "" };
+            let _ = write!(text, "\n[[pool]]\nname = \"{name}\"\n{http}balance = \"hash\"\nstick_table = \"0\"\n");
         }
         let _ = writeln!(
             text,
@@ -128,7 +129,12 @@ pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
         let Front { at, service, backends: [a, b] } = front;
         let name = service.name();
         let bulk = if front.is_bulk() { tuning.at(Place::Bulk) } else { String::new() };
-        let _ = write!(text, "frontend {name}\n    bind {at}\n{bulk}");
+        let mode = match (service, off) {
+            (Service::Pages, true) => "    mode http\n",
+            (Service::Pages, false) => "    mode http\n    option httplog\n",
+            _ => "",
+        };
+        let _ = write!(text, "frontend {name}\n    bind {at}\n{mode}{bulk}");
         let _ = match service {
             Service::Tls => write!(
                 text,
@@ -139,7 +145,8 @@ pub fn haproxy(plan: &Plan<'_>, splice: bool) -> String {
         };
         let _ = write!(
             text,
-            "backend {name}\n    balance source\n    hash-type consistent\n{}    server a {a}\n    server b {b}\n",
+            "backend {name}\n{}    balance source\n    hash-type consistent\n{}    server a {a}\n    server b {b}\n",
+            if *service == Service::Pages { "    mode http\n" } else { "" },
             haproxy_checks(*off)
         );
     }
@@ -164,7 +171,8 @@ pub fn nginx(plan: &Plan<'_>, module: Option<&Path>) -> String {
          $upstream_addr';\n{}proxy_connect_timeout 2s;\nproxy_timeout 1h;\n{stream}",
         nginx_log(plan, "line")
     );
-    let (sites, streams): (Vec<&Front>, Vec<&Front>) = fronts.iter().partition(|front| front.service == Service::Https);
+    let is_site = |front: &&Front| matches!(front.service, Service::Https | Service::Pages);
+    let (sites, streams): (Vec<&Front>, Vec<&Front>) = fronts.iter().partition(is_site);
     for Front { at, service, backends: [a, b] } in streams {
         let name = service.name();
         let _ = writeln!(text, "upstream {name} {{ hash $remote_addr consistent; server {a}; server {b}; }}");
@@ -178,8 +186,8 @@ pub fn nginx(plan: &Plan<'_>, module: Option<&Path>) -> String {
         };
     }
     text += "}\n";
-    for front in sites {
-        terminated::nginx(&mut text, plan, front);
+    if !sites.is_empty() {
+        terminated::nginx(&mut text, plan, &sites);
     }
     text
 }

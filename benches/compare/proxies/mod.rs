@@ -359,7 +359,9 @@ fn answers(service: Service, front: SocketAddr, identity: &Identity, exchange: E
         }
         Service::Echo => return Ok(Echo::open(front)?.ping().map(drop)?),
         Service::Bulk => return Ok(Bulk::open(front, 1)?.run(Duration::from_millis(1)).map(drop)?),
-        Service::Files => return Ok(Download::open(front, "/file", 1)?.run(Duration::from_millis(1)).map(drop)?),
+        Service::Files | Service::Pages => {
+            return Ok(Download::open(front, "/file", 1)?.run(Duration::from_millis(1)).map(drop)?);
+        }
     };
     tally.first_error.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -1,4 +1,4 @@
-//! Configurations of equal meaning where TLS ends at the proxy: one certificate, one key exchange, one cipher suite
+//! Configurations of equal meaning where HTTP is read, without TLS for files; and where TLS ends at the proxy: one certificate, one key exchange, one cipher suite
 //! (the clients offer no other); each new client goes to the next backend and stays there by a cookie of the proxy's;
 //! backends are told client, scheme and host; one line of access log per request.
 //!
@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use super::config::{Front, Plan, haproxy_checks, nginx_log};
 use super::tuned::Place;
-use crate::backends::temporary;
+use crate::backends::{Service, temporary};
 use crate::load::identity::Exchange;
 
 /// The end of a listener, with its pool; the backends follow.
@@ -51,16 +51,44 @@ pub fn haproxy(text: &mut String, plan: &Plan<'_>, front: &Front) {
 }
 
 /// The block of HTTP.
-pub fn nginx(text: &mut String, plan: &Plan<'_>, front: &Front) {
-    let bundle = plan.identity.bundle.display();
-    let Front { at, backends: [a, b], .. } = front;
-    let listen = plan.tuning.at(Place::Listen);
+pub fn nginx(text: &mut String, plan: &Plan<'_>, fronts: &[&Front]) {
     let mut buffers = plan.tuning.at(Place::Http);
     if buffers.is_empty() {
         buffers += "    proxy_buffer_size 16k;\n    proxy_buffers 8 16k;\n";
     }
     let _ = write!(text, "http {{\n{}{buffers}", nginx_log(plan, "combined"));
     temporary(text, plan.folder);
+    for front in fronts {
+        match front.service {
+            Service::Pages => nginx_pages(text, plan, front),
+            _ => nginx_https(text, plan, front),
+        }
+    }
+    *text += "}\n";
+}
+
+/// Files without TLS.
+fn nginx_pages(text: &mut String, plan: &Plan<'_>, front: &Front) {
+    let Front { at, backends: [a, b], .. } = front;
+    let listen = plan.tuning.at(Place::Listen);
+    let _ = write!(
+        text,
+        "upstream pages {{\n    hash $remote_addr consistent;\n    server {a};\n    server {b};\n    keepalive 128;\n    \
+         keepalive_requests 1000000000;\n}}\n\
+         server {{\n    listen {at} backlog=4096{listen};\n    keepalive_requests 1000000000;\n    \
+         client_max_body_size 0;\n    location / {{\n        proxy_pass http://pages;\n        \
+         proxy_http_version 1.1;\n        proxy_set_header Host $host;\n        \
+         proxy_set_header Connection \"\";\n        proxy_set_header X-Forwarded-For $remote_addr;\n        \
+         proxy_connect_timeout 2s;\n        proxy_read_timeout 1h;\n        proxy_request_buffering off;\n        \
+         proxy_max_temp_file_size 0;\n    }}\n}}\n"
+    );
+}
+
+/// Where TLS ends.
+fn nginx_https(text: &mut String, plan: &Plan<'_>, front: &Front) {
+    let bundle = plan.identity.bundle.display();
+    let Front { at, backends: [a, b], .. } = front;
+    let listen = plan.tuning.at(Place::Listen);
     let _ = write!(
         text,
         "map $http_upgrade $onward {{ default upgrade; \"\" \"\"; }}\n\
@@ -76,6 +104,6 @@ pub fn nginx(text: &mut String, plan: &Plan<'_>, front: &Front) {
          proxy_set_header Upgrade $http_upgrade;\n        proxy_set_header X-Forwarded-For $remote_addr;\n        \
          proxy_set_header X-Forwarded-Proto https;\n        proxy_set_header X-Forwarded-Host $host;\n        \
          proxy_connect_timeout 2s;\n        proxy_read_timeout 1h;\n        proxy_request_buffering off;\n        \
-         proxy_max_temp_file_size 0;\n    }}\n}}\n}}\n"
+         proxy_max_temp_file_size 0;\n    }}\n}}\n"
     );
 }

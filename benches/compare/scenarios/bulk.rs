@@ -1,7 +1,8 @@
-//! S3, S3f and S3u: as many bytes as will go through, over one connection and over eight.
+//! S3, S3f and S3u, S3h and S3hu: as many bytes as will go through, over one connection and over eight.
 //!
 //! S3f is a download as users have them: nginx sends a file with sendfile, so that every page of it is a piece of its
-//! own on the way. S3u is the same file the other way, into nginx, which reads as servers do. S3 comes from the memory
+//! own on the way. S3u is the same file the other way, into nginx, which reads as servers do. In S3h and S3hu the proxy
+//! reads the requests and the heads of responses. S3 comes from the memory
 //! of a program, in pieces eight times as large. Invariant: only bytes that arrived count, and bytes of files only
 //! where they are the right ones.
 
@@ -28,7 +29,16 @@ pub fn from_memory(turn: &Turn<'_>) -> Result<Sample> {
 
 /// S3f.
 pub fn files(turn: &Turn<'_>) -> Result<Sample> {
-    let front = turn.proxy.front(Service::Files)?;
+    downloads_of(turn, Service::Files)
+}
+
+/// S3h.
+pub fn pages(turn: &Turn<'_>) -> Result<Sample> {
+    downloads_of(turn, Service::Pages)
+}
+
+fn downloads_of(turn: &Turn<'_>, service: Service) -> Result<Sample> {
+    let front = turn.proxy.front(service)?;
     let sample = one_and_eight(|connections| {
         let mut download = Download::open(front, "/file", connections)?;
         rate_and_cost(turn, |time| download.run(time))
@@ -42,7 +52,16 @@ pub fn files(turn: &Turn<'_>) -> Result<Sample> {
 
 /// S3u.
 pub fn uploads(turn: &Turn<'_>) -> Result<Sample> {
-    let front = turn.proxy.front(Service::Files)?;
+    uploads_of(turn, Service::Files)
+}
+
+/// S3hu.
+pub fn page_uploads(turn: &Turn<'_>) -> Result<Sample> {
+    uploads_of(turn, Service::Pages)
+}
+
+fn uploads_of(turn: &Turn<'_>, service: Service) -> Result<Sample> {
+    let front = turn.proxy.front(service)?;
     let sample = one_and_eight(|connections| {
         let mut upload = Upload::open(front, connections, turn.scale.upload)?;
         let figures = rate_and_cost(turn, |time| upload.run(time))?;

@@ -75,7 +75,7 @@ pub struct Turn<'a> {
 }
 
 /// All of them, in order.
-static ALL: [Scenario; 20] = [
+static ALL: [Scenario; 22] = [
     Scenario {
         name: "S1",
         title: "kept-alive small requests, 64 connections",
@@ -106,6 +106,22 @@ static ALL: [Scenario; 20] = [
         services: &[Service::Files],
         field: Field::Splicing,
         run: bulk::uploads,
+        takes: (2.0, 0.6),
+    },
+    Scenario {
+        name: "S3h",
+        title: "the same file through plain HTTP that the proxy reads",
+        services: &[Service::Pages],
+        field: Field::Splicing,
+        run: bulk::pages,
+        takes: (2.0, 0.1),
+    },
+    Scenario {
+        name: "S3hu",
+        title: "the same uploads through plain HTTP that the proxy reads",
+        services: &[Service::Pages],
+        field: Field::Splicing,
+        run: bulk::page_uploads,
         takes: (2.0, 0.6),
     },
     Scenario {

@@ -44,9 +44,14 @@ type Breaks = BTreeMap<String, u64>;
 
 fn breaks(sessile: &Sessile) -> Breaks {
     let page = sessile.metrics();
-    let series = format!("sessile_sticky_breaks_total{{pool=\"{POOL}\",cause=\"");
-    let counts = page.lines().filter_map(|line| line.strip_prefix(&series)?.split_once("\"} "));
-    counts.map(|(cause, count)| (cause.to_owned(), whole(count))).filter(|(_, count)| *count > 0).collect()
+    let series = format!("sessile_sticky_breaks_total{{pool=\"{POOL}\",from=\"");
+    let counts =
+        page.lines().filter_map(|line| line.strip_prefix(&series)?.split_once("\",cause=\"")?.1.split_once("\"} "));
+    let mut breaks = Breaks::new();
+    for (cause, count) in counts.map(|(cause, count)| (cause, whole(count))).filter(|(_, count)| *count > 0) {
+        *breaks.entry(cause.to_owned()).or_default() += count;
+    }
+    breaks
 }
 
 /// What was counted between two looks.

@@ -27,6 +27,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct Balancer {
     program: PathBuf,
     process: Child,
+    /// Processes before a restart, which may still be stopping.
+    former: Vec<Child>,
     folder: Folder,
 }
 
@@ -41,20 +43,18 @@ impl Balancer {
         };
         let folder = Folder::new().map_err(|error| failure("folder", &error))?;
         let (program, process) = process(&folder).map_err(|error| failure("start", &error))?;
-        let mut balancer = Self { program, process, folder };
+        let mut balancer = Self { program, process, former: Vec::new(), folder };
         balancer.wait("respond", |_| true).await?;
         Ok(balancer)
     }
 
-    /// Stops the balancer with SIGTERM, and starts it again.
+    /// Stops the balancer with SIGTERM and starts the next process at once, which need not wait for the end of the first.
     pub(super) async fn restart(&mut self) -> Result<(), CommandError> {
-        let mut again = || -> io::Result<Child> {
-            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if the process has already ended
-            self.process.wait()?;
-            spawn(&self.program, &self.folder)
-        };
-        self.process = again().map_err(|error| failure("restart", &error))?;
-        self.wait("respond", |_| true).await?;
+        let _ = kill_process(Pid::from_child(&self.process), Signal::TERM); // fails only if the process has already ended
+        let next = spawn(&self.program, &self.folder).map_err(|error| failure("restart", &error))?;
+        let id = next.id();
+        self.former.push(std::mem::replace(&mut self.process, next));
+        self.wait("respond", |status| status.process.pid == id).await?;
         Ok(())
     }
 
@@ -131,18 +131,22 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        let _ = self.process.kill(); // fails only if the process has already ended
-        let _ = self.process.wait();
+        for process in self.former.iter_mut().chain([&mut self.process]) {
+            let _ = process.kill(); // fails only if the process has already ended
+            let _ = process.wait();
+        }
     }
 }
 
 fn spawn(program: &Path, folder: &Folder) -> io::Result<Child> {
+    // The process before may still write.
+    let log = |file: PathBuf| File::options().create(true).append(true).open(file);
     Command::new(program)
         .args(["run", "--config"])
         .arg(folder.configuration())
         .stdin(Stdio::null())
-        .stdout(File::create(folder.connections())?)
-        .stderr(File::create(folder.log())?)
+        .stdout(log(folder.connections())?)
+        .stderr(log(folder.log())?)
         .spawn()
 }
 

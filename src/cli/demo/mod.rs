@@ -13,7 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::configuration::{HASH, RING, ROUND_ROBIN};
 use self::report::Report;
 use self::stage::DemoStage;
-use super::{CommandError, EXIT_INTERNAL};
+use super::CommandError;
+use super::exit_codes::{EXIT_INTERNAL, EXIT_INTERRUPTED};
 
 mod backends;
 mod balancer;
@@ -26,9 +27,6 @@ mod stage;
 mod stand_ins;
 mod ways;
 mod websocket;
-
-/// Exit code after Ctrl-C, by the convention of shells.
-const EXIT_INTERRUPTED: u8 = 130;
 
 /// Arguments of `sessile demo`.
 #[derive(Debug, clap::Args)]

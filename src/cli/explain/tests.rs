@@ -1,6 +1,5 @@
 //! `sessile explain` over a small file: routes, what is down, cookies, input and mistakes.
 
-use super::explainer::tlvs;
 use super::*;
 
 const FILE: &str = r#"
@@ -56,10 +55,10 @@ fn explain(arguments: &str, input: &str) -> Result<String, CommandError> {
         panic!("{line}");
     };
     let config = load::load(&file)?.config;
-    let explainer = Explainer::new(&asked, &config)?;
+    let explainer = Explainer::new(&asked.question(), &config)?;
     let mut out = Vec::new();
     if asked.client.is_empty() {
-        asked.explain_lines(&explainer, input.as_bytes(), &mut out)?;
+        asked.explain_lines(Answers::OfFile(&explainer), input.as_bytes(), &mut out)?;
     } else {
         asked.run(&mut out)?;
     }
@@ -146,10 +145,16 @@ fn a_line_may_name_the_server() {
 
 #[test]
 fn people_read_sentences() {
-    let text = explain("--listener front --client 192.0.2.1", "").unwrap();
-    assert!(text.starts_with("client 192.0.2.1 at listener front: pool web, hash: key source 192.0.2.1/32"), "{text}");
+    let text = explain("--listener front --client 192.0.2.1 --client 192.0.2.2", "").unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "offline: from the file alone; health, stick table and drains are not known");
+    assert_eq!(lines[1], "client 192.0.2.1 at listener front: pool web, hash", "{text}");
+    assert!(lines[2].starts_with("  key source 192.0.2.1/32 (hash "), "{text}");
+    assert_eq!(text.matches("offline: ").count(), 1, "{text}");
     let text = explain("--listener bare --client 192.0.2.1", "").unwrap();
-    assert_eq!(text, "client 192.0.2.1 at listener bare: no route matches and there is no default pool\n");
+    let nowhere = "client 192.0.2.1 at listener bare: no route matches and there is no default pool\n";
+    assert!(text.ends_with(nowhere), "{text}");
+    assert_eq!(json("--listener front --client 192.0.2.1")["live"], false);
 }
 
 #[test]
@@ -161,5 +166,8 @@ fn what_is_not_understood_is_named() {
     assert_eq!(front("--client ::1 --sni a..b"), "server name \"a..b\" is not a host name");
     assert_eq!(front("--client ::1 --down web/z"), "--down web/z: no pool has such a backend");
     assert_eq!(front("--client ::1 --tlv E0=x"), "--tlv \"E0=x\" is not like 0xE0=value");
-    assert_eq!(tlvs(&["0xe0=ab".into()]).unwrap(), [0xe0, 0, 2, b'a', b'b']);
+    let line = "sessile explain --client ::1 --socket /s";
+    let crate::cli::Command::Explain(asked) = crate::cli::tests::parse(line).unwrap() else { panic!("{line}") };
+    let refused = asked.run(&mut Vec::new()).unwrap_err().to_string();
+    assert_eq!(refused, "explain without --live reads a file: --socket names none");
 }

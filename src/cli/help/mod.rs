@@ -17,16 +17,19 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use self::markup::Block;
-use super::{Arguments, CommandError};
+use super::{Arguments, CommandError, exit_codes};
+use crate::events::EventKind;
 use crate::http::Refused;
+use crate::log_field::{InLines, LogField};
+use crate::metrics::{self, MetricFamily};
 use crate::outcome::Ended;
 
 /// The file with every key of the configuration, printed as it is.
 pub(super) const REFERENCE: &str = include_str!("../../../config/reference.toml");
 /// What the command calls that file.
 pub(super) const REFERENCE_NAME: &str = "reference";
-/// What the exit code of a command means, for the topics and for the manual page of every command.
-pub(super) const EXIT_CODES: &str = include_str!("exit-codes.md");
+/// Examples, below a heading for each command.
+const EXAMPLES: &str = include_str!("examples.md");
 
 /// A page of the manual.
 #[derive(Debug)]
@@ -53,9 +56,18 @@ impl Topic {
 
     /// The page, with the lists that the code knows.
     pub(super) fn blocks(&self) -> Vec<Block> {
-        let text = self.text.replace("{exit_codes}", EXIT_CODES);
+        markup::parse(&self.whole())
+    }
+
+    /// The text of the page, with the lists that the code knows.
+    fn whole(&self) -> String {
+        let text = self.text.replace("{exit_codes}", &exit_codes::table());
         let text = text.replace("{endings}", &endings()).replace("{refusals}", &refusals());
-        markup::parse(&text)
+        let text = text.replace("{fields_of_every_line}", &log_fields(&[InLines::Every, InLines::Message]));
+        let text = text.replace("{fields_of_connections}", &log_fields(&[InLines::Both, InLines::Connection]));
+        let text = text.replace("{fields_of_requests}", &log_fields(&[InLines::Both, InLines::Request]));
+        let text = text.replace("{event_kinds}", &event_kinds());
+        if text.contains("{metrics:") { with_metrics(text) } else { text }
     }
 }
 
@@ -98,12 +110,24 @@ pub(super) fn list() -> String {
 fn help_of_command(words: &[String]) -> Result<String, CommandError> {
     let line = ["sessile"].into_iter().chain(words.iter().map(String::as_str)).chain(["--help"]);
     match Arguments::try_parse_from(line) {
-        Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(help.to_string()),
+        Err(help) if help.kind() == ErrorKind::DisplayHelp => Ok(help.to_string() + &examples_as_text(words)),
         _ => {
             let words = words.join(" ");
             Err(CommandError::Usage(format!("help {words}: no such topic or command; `sessile help` lists them")))
         }
     }
+}
+
+/// The examples of a command, its words separated by spaces; empty for one that has none.
+pub(super) fn examples(command: &str) -> Vec<Block> {
+    let own = |block: &Block| matches!(block, Block::Heading(2, name) if name == command);
+    let blocks = markup::parse(EXAMPLES).into_iter().skip_while(|block| !own(block)).skip(1);
+    blocks.take_while(|block| !matches!(block, Block::Heading(..))).collect()
+}
+
+fn examples_as_text(words: &[String]) -> String {
+    let examples = examples(&words.join(" "));
+    if examples.is_empty() { String::new() } else { format!("\nExamples:\n{}", terminal::page(&examples)) }
 }
 
 /// The rows of a table of all endings.
@@ -114,6 +138,29 @@ fn endings() -> String {
 /// The rows of a table of all reasons to refuse a request or a response.
 fn refusals() -> String {
     rows(Refused::ALL.iter().map(|refused| [refused.word(), refused.meaning()]))
+}
+
+/// The rows of a table of the fields that these lines of the log have.
+fn log_fields(lines: &[InLines]) -> String {
+    let fields = LogField::ALL.iter().filter(|field| lines.contains(&field.lines()));
+    let row = |field: &LogField| format!("| `{}` | {} | {} |", field.name(), field.form().word(), field.meaning());
+    fields.map(row).collect::<Vec<_>>().join("\n")
+}
+
+/// The rows of a table of all kinds of events.
+fn event_kinds() -> String {
+    rows(EventKind::ALL.iter().map(|kind| [kind.word(), kind.meaning()]))
+}
+
+/// Puts the families of metrics into a text, part by part.
+fn with_metrics(text: String) -> String {
+    metrics::catalog().into_iter().fold(text, |text, (part, families)| {
+        let items = families.iter().map(|MetricFamily { name, kind, labels, help }| {
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            format!("- `{name}{labels}`, {kind}: {help}")
+        });
+        text.replace(&format!("{{metrics:{part}}}"), &items.collect::<Vec<_>>().join("\n"))
+    })
 }
 
 fn rows<const N: usize>(rows: impl Iterator<Item = [&'static str; N]>) -> String {

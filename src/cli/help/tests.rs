@@ -54,7 +54,7 @@ fn pages_are_plain_and_80_columns_wide() {
         assert!(text.is_ascii(), "{}: {:?}", topic.name, text.lines().find(|line| !line.is_ascii()));
         let long: Vec<_> = text.lines().filter(|line| line.len() > WIDTH).collect();
         assert!(long.is_empty(), "{}\n{}", topic.name, long.join("\n"));
-        for list in ["{endings}", "{refusals}", "{exit_codes}"] {
+        for list in ["{endings}", "{refusals}", "{exit_codes}", "{event_kinds}", "{metrics:"] {
             assert!(!text.contains(list), "{}: {list}", topic.name);
         }
     }
@@ -67,7 +67,7 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
         for line in code.replace("\\\n", " ").lines() {
             let upto = |line, sign: &&str| str::split(line, *sign).next().unwrap_or_default();
             let line = [" | ", " > ", " #"].iter().fold(line, upto);
-            if line.split(' ').next() != Some("sessile") {
+            if !matches!(line.split(' ').next(), Some("sessile" | "./sessile")) {
                 continue;
             }
             seen += 1;
@@ -77,6 +77,57 @@ fn commands_of_the_manual_are_those_of_the_command_line() {
         }
     }
     assert!(seen > 30, "{seen} commands");
+}
+
+/// Commands of the command line that do something themselves, each as its words.
+fn commands(command: &clap::Command, words: &str) -> Vec<String> {
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+    let below: Vec<_> =
+        below.flat_map(|below| commands(below, format!("{words} {}", below.get_name()).trim_start())).collect();
+    if words.is_empty() { below } else { [vec![words.to_owned()], below].concat() }
+}
+
+#[test]
+fn every_command_has_examples_that_it_understands() {
+    let known = commands(&Arguments::command(), "");
+    assert!(known.contains(&"certs dev".to_owned()) && known.len() > 15, "{known:?}");
+    for command in &known {
+        let lines = examples(command).into_iter().flat_map(|block| match block {
+            Block::Code(language, lines) if language == "sh" => lines,
+            _ => Vec::new(),
+        });
+        let lines: Vec<_> = lines.collect();
+        assert!(!lines.is_empty(), "help/examples.md has no heading \"## {command}\" with a block of commands");
+        for line in &lines {
+            assert!(line.starts_with(&format!("sessile {command}")) && line.len() <= WIDTH - 4, "{command}: {line}");
+            let parsed = Arguments::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
+        }
+    }
+    let headings = markup::parse(EXAMPLES).into_iter().filter_map(|block| match block {
+        Block::Heading(2, name) => Some(name),
+        _ => None,
+    });
+    let unknown: Vec<_> = headings.filter(|name| !known.contains(name)).collect();
+    assert!(unknown.is_empty(), "examples of no command: {unknown:?}");
+    let words = ["plan".to_owned()];
+    assert!(help_of_command(&words).unwrap().contains("\nExamples:\n"), "{}", help_of_command(&words).unwrap());
+}
+
+#[test]
+fn commands_without_json_print_no_data() {
+    fn without(command: &clap::Command, words: &str, found: &mut Vec<String>) {
+        let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+        below.for_each(|below| without(below, format!("{words} {}", below.get_name()).trim_start(), found));
+        let has_json = command.get_arguments().any(|argument| argument.get_long() == Some("json"));
+        if !has_json && !command.has_subcommands() {
+            found.push(words.to_owned());
+        }
+    }
+    let mut found = Vec::new();
+    without(&Arguments::command(), "", &mut found);
+    let texts = ["run", "log reopen", "demo", "help", "completions", "man"];
+    assert_eq!(found, texts, "one sentence, and texts for people and for shells");
 }
 
 #[test]
@@ -139,35 +190,60 @@ fn the_reference_is_printed_as_a_file_to_use() {
 /// The topics list what the code has, and nothing else.
 #[test]
 fn the_topics_have_every_metric_field_ending_and_key() {
-    let metrics = ["mod", "page", "pools", "process", "rows", "status", "threads"].map(|file| {
+    let metrics = ["mod", "page", "pools", "process", "requests", "rows", "status", "threads"].map(|file| {
         let path = format!("{}/src/metrics/{file}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
     });
     let names = |text: &str, quote: char| -> BTreeSet<String> {
         let parts = text.split(quote).map(|part| part.split('{').next().unwrap_or_default());
-        let names = parts.filter(|part| part.starts_with("sessile_") && part.len() > "sessile_".len());
+        let is_ours = |part: &&str| {
+            ["sessile_", "process_"].iter().any(|start| part.len() > start.len() && part.starts_with(start))
+        };
+        let names = parts.filter(is_ours);
         let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         names.filter(is_name).map(str::to_owned).collect()
     };
-    let topic = |name: &str| TOPICS.iter().find(|topic| topic.name == name).unwrap().text;
+    let page = TOPICS.iter().find(|topic| topic.name == "metrics").unwrap().whole();
     assert_eq!(
-        names(topic("metrics"), '`'),
+        names(&page, '`'),
         names(&metrics.concat(), '"').into_iter().filter(|name| !name.ends_with('_')).collect()
     );
 
-    let lines = include_str!("../../access_log/line.rs").split("struct Line<").next().unwrap_or_default();
-    let calls = lines.split("line.").filter_map(|call| call.split_once("(\"")?.1.split('"').next());
-    let fields: BTreeSet<_> = calls.collect();
-    assert!(fields.len() > 25, "{fields:?}");
-    for field in fields {
-        assert!(topic("log").contains(&format!("`{field}`")), "log: {field}");
+    let page = help(&["log"]).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_prefix('`')?.split_once("`  "));
+    let rows: Vec<_> = rows.collect();
+    for field in LogField::ALL {
+        let of_field: Vec<_> = rows.iter().filter(|(name, _)| *name == field.name()).collect();
+        assert_eq!(of_field.len(), if field.lines() == InLines::Both { 2 } else { 1 }, "{}", field.name());
+        assert!(of_field.iter().all(|(_, row)| row.trim_start().starts_with(field.form().word())), "{of_field:?}");
     }
 
-    let page = help(&["log"]).unwrap();
     for ended in Ended::ALL {
         assert!(page.lines().any(|line| line.starts_with(&format!("{} ", ended.word()))), "{}", ended.word());
     }
+}
+
+/// Labels in braces behind the name of a metric are those that it has.
+#[test]
+fn metrics_of_the_manual_have_the_labels_of_the_page() {
+    let catalog = metrics::catalog();
+    let labels: std::collections::BTreeMap<_, _> =
+        catalog.values().flatten().map(|family| (&*family.name, family.labels.join(","))).collect();
+    let is_metric = |span: &str| {
+        let is_part = |c: char| c.is_ascii_lowercase() || "_{,}".contains(c);
+        span.starts_with("sessile_") && span.chars().all(is_part)
+    };
+    let mut seen = 0;
+    for (text, source) in TOPICS.iter().map(|topic| (topic.name, topic.text)).chain([("README", README)]) {
+        for span in source.split('`').filter(|span| is_metric(span)) {
+            let (name, rest) = span.split_once('{').unwrap_or((span, ""));
+            let known = labels.get(name).unwrap_or_else(|| panic!("{text}: {name} is no metric"));
+            assert!(rest.is_empty() || rest.strip_suffix('}') == Some(&**known), "{text}: {span} has {known}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! [`Plan`] as text: what changes, then one paragraph for each pool.
+//! [`Plan`] as text of at most 80 columns: the headline of a running process, what changes, then one paragraph for each
+//! pool.
 //!
 //! Computes nothing. Invariant: a pool without moving clients takes one line; an estimate is marked as one.
 
@@ -6,30 +7,39 @@ use std::fmt::Write as _;
 use std::io::Write;
 
 use super::super::CommandError;
-use super::super::table::Table;
+use super::super::table::{Table, note_of_cuts};
+use super::super::width::{COLUMNS, wrap};
 use crate::plan::{Live, Move, MoveTally, Plan, PoolPlan, Shift, percent};
 
 /// Most moves that are printed for a pool; JSON has all of them.
 const MOVES_SHOWN: usize = 12;
 
+/// Heading of the backends that clients leave.
+const FROM: &str = "  from";
+
 /// Mark behind an estimated number.
 const MARK: &str = "*";
 
+/// Indent of lines that go on.
+const INDENT: usize = 4;
+
 /// Prints the whole plan.
 pub(super) fn print(out: &mut impl Write, plan: &Plan) -> Result<(), CommandError> {
-    if plan.changes.is_empty() {
-        writeln!(out, "nothing changes")?;
-    }
-    for line in &plan.changes {
-        writeln!(out, "{line}")?;
-    }
-    for line in &plan.warnings {
-        writeln!(out, "warning: {line}")?;
-    }
-    for pool in &plan.pools {
-        out.write_all(paragraph(pool).as_bytes())?;
-    }
+    out.write_all(of(plan).as_bytes())?;
     Ok(())
+}
+
+fn of(plan: &Plan) -> String {
+    let mut lines: Vec<String> = plan.headline.iter().map(ToString::to_string).collect();
+    if plan.changes.is_empty() {
+        lines.push("nothing changes".to_owned());
+    }
+    lines.extend(plan.changes.iter().cloned());
+    lines.extend(plan.warnings.iter().map(|line| format!("warning: {line}")));
+    let paragraphs: String = plan.pools.iter().map(paragraph).collect();
+    let head: String = lines.iter().map(|line| wrap(line, COLUMNS, INDENT)).collect();
+    let note = note_of_cuts(&paragraphs);
+    head + &paragraphs + note
 }
 
 fn paragraph(pool: &PoolPlan) -> String {
@@ -40,49 +50,61 @@ fn paragraph(pool: &PoolPlan) -> String {
     let moving = |tally: &MoveTally| tally.leave + tally.depend > 0;
     let listed = pool.listed.as_ref().is_some_and(|listed| listed.known + listed.new > 0);
     let live = pool.live.as_ref().is_some_and(|live| moving(&live.known) || moving(&live.open));
-    let mut text = format!("pool {:?}: ", pool.pool);
+    let mut line = format!("pool {:?}: ", pool.pool);
     if !pool.removed && pool.lost_cookie.is_none() && pool.moves.is_empty() && !listed && !live {
-        text += "no client moves";
+        line += "no client moves";
         if let Some(Live { known, open }) = &pool.live {
-            let _ = write!(text, "; {} known clients, {} open connections", known.total, open.total);
+            let _ = write!(line, "; {} known clients, {} open connections", known.total, open.total);
         }
-        return text + "\n";
+        return wrap(&line, COLUMNS, INDENT);
     }
-    if pool.removed {
-        text += "removed, all its clients lose their backend\n";
-    } else {
-        let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
-        let _ = writeln!(text, "{known} of its known clients move, {new} of new ones go elsewhere");
-    }
+    line += &match (pool.removed, &pool.live) {
+        (true, _) => "removed, all its clients lose their backend".to_owned(),
+        (false, Some(live)) if live.known.total > 0 => {
+            let MoveTally { total, leave, .. } = live.known;
+            let (depend, new) = (depending(&live.known), percent(pool.new_keys));
+            format!("of {total} known clients {leave} move{depend}; {new} of new ones go elsewhere")
+        }
+        (false, _) => {
+            let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
+            format!("{known} of its known clients move, {new} of new ones go elsewhere")
+        }
+    };
+    let mut lines = vec![line];
     if let Some(lost) = &pool.lost_cookie {
-        let _ = writeln!(text, "  {} lose it and are placed anew: {}", lost.holders(), lost.why);
+        lines.push(format!("  {} lose it and are placed anew: {}", lost.holders(), lost.why));
     }
     if let Some(Live { known, open }) = &pool.live {
-        let _ = writeln!(text, "  known clients now: {}", tally(known));
-        let _ = writeln!(
-            text,
-            "  open connections: {}; no connection is cut, their clients move with their next one",
-            tally(open)
-        );
+        if pool.removed || known.total == 0 {
+            lines.push(format!("  known clients now: {}", tally(known)));
+        }
+        lines.push(match open.total {
+            0 => "  open connections: none".to_owned(),
+            _ => format!(
+                "  open connections: {}; no connection is cut, their clients move with their next one",
+                tally(open)
+            ),
+        });
     }
     if let Some(listed) = &pool.listed {
         let (known, new, all) = (listed.known, listed.new, listed.clients);
-        let _ = match &pool.live {
-            Some(_) => writeln!(text, "  of {all} listed clients {known} move, by what the process knows now"),
-            None => writeln!(text, "  of {all} listed clients {known} move if they are known, {new} if they are not"),
-        };
+        lines.push(match &pool.live {
+            Some(_) => format!("  of {all} listed clients {known} move, by what the process knows now"),
+            None => format!("  of {all} listed clients {known} move if they are known, {new} if they are not"),
+        });
     }
-    text += &matrix(pool);
-    text
+    let text: String = lines.iter().map(|line| wrap(line, COLUMNS, INDENT)).collect();
+    text + &matrix(pool)
 }
 
 fn tally(tally: &MoveTally) -> String {
-    let MoveTally { total, leave, depend, depend_leave_about: about, .. } = tally;
-    let mut text = format!("{total}, of which {leave} move");
-    if *depend > 0 {
-        let _ = write!(text, "; {depend} depend on their keys, of which about {about} move");
-    }
-    text
+    let MoveTally { total, leave, .. } = tally;
+    format!("{total}, of which {leave} move{}", depending(tally))
+}
+
+fn depending(tally: &MoveTally) -> String {
+    let MoveTally { depend, depend_leave_about: about, .. } = tally;
+    if *depend > 0 { format!("; {depend} depend on their keys, of which about {about} move") } else { String::new() }
 }
 
 /// Table of moves from backend to backend.
@@ -90,11 +112,11 @@ fn matrix(pool: &PoolPlan) -> String {
     match &pool.live {
         Some(live) => live_matrix(live, &pool.moves),
         None => {
-            let mut table = Table::new(["  from", "to", "known", "new"]);
+            let mut table = Table::new([FROM, "to", "known", "new"]);
             for row in pool.moves.iter().take(MOVES_SHOWN) {
                 table.row([from(&row.from), to(&row.to), percent(row.known_keys), percent(row.new_keys)]);
             }
-            table.render() + &more(pool.moves.len())
+            table.render_within(COLUMNS, &[FROM, "to"]) + &more(pool.moves.len())
         }
     }
 }
@@ -108,7 +130,7 @@ fn live_matrix(live: &Live, moves: &[Move]) -> String {
             pairs.push(pair);
         }
     }
-    let mut table = Table::new(["  from", "to", "known clients", "open connections", "of all new"]);
+    let mut table = Table::new([FROM, "to", "known clients", "open connections", "of all new"]);
     let mut estimated = false;
     for (source, goal) in pairs.iter().take(MOVES_SHOWN) {
         let mut count = |rows: &[Shift]| {
@@ -120,12 +142,9 @@ fn live_matrix(live: &Live, moves: &[Move]) -> String {
         let new = moves.iter().find(|row| row.from == **source && row.to == **goal).map_or(0.0, |row| row.new_keys);
         table.row([from(source), to(goal), known, open, percent(new)]);
     }
-    let note = if estimated {
-        "  * estimated by shares: where a client goes is in its key, and a stick table keeps only hashes\n"
-    } else {
-        ""
-    };
-    table.render() + &more(pairs.len()) + note
+    let note =
+        if estimated { "  * estimated: a key decides where, and a stick table has only hashes of keys\n" } else { "" };
+    table.render_within(COLUMNS, &[FROM, "to"]) + &more(pairs.len()) + note
 }
 
 fn from(backend: &str) -> String {
@@ -138,4 +157,97 @@ fn to(backend: &Option<String>) -> String {
 
 fn more(rows: usize) -> String {
     if rows > MOVES_SHOWN { format!("  and {} more\n", rows - MOVES_SHOWN) } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Headline;
+
+    fn plan() -> Plan {
+        let shift = |from: &str, to: &str, count, about| Shift { from: from.into(), to: Some(to.into()), count, about };
+        let known = MoveTally {
+            total: 412,
+            stay: 375,
+            leave: 37,
+            moves: vec![shift("web2", "web1", 20, false), shift("web2", "web3", 17, false)],
+            ..MoveTally::default()
+        };
+        let open = MoveTally {
+            total: 60,
+            stay: 55,
+            leave: 5,
+            moves: vec![shift("web2", "web1", 5, false)],
+            ..MoveTally::default()
+        };
+        let moves = ["web1", "web3"].map(|to| Move {
+            from: "web2".into(),
+            to: Some(to.into()),
+            new_keys: 0.167,
+            known_keys: 0.167,
+        });
+        let pool = PoolPlan {
+            pool: "web".into(),
+            removed: false,
+            sticks: true,
+            new_keys: 0.334,
+            known_keys: 0.334,
+            moves: moves.into(),
+            lost_cookie: None,
+            listed: None,
+            live: Some(Live { known, open }),
+        };
+        let headline = Headline { known: 412, known_move: 37, open: 60, open_move: 5, about: false };
+        Plan {
+            changes: vec!["backend \"web/web2\" removed".into()],
+            warnings: Vec::new(),
+            pools: vec![pool],
+            headline: Some(headline),
+        }
+    }
+
+    #[test]
+    fn the_plan_of_a_running_process_begins_with_its_clients() {
+        assert_eq!(
+            of(&plan()),
+            "of 412 known clients 37 move\n\
+             backend \"web/web2\" removed\n\
+             pool \"web\": of 412 known clients 37 move; 33.4 % of new ones go elsewhere\n  \
+             open connections: 60, of which 5 move; no connection is cut, their clients\n    \
+             move with their next one\n  \
+             from  to    known clients  open connections  of all new\n  \
+             web2  web1             20                 5      16.7 %\n  \
+             web2  web3             17                 0      16.7 %\n"
+        );
+    }
+
+    #[test]
+    fn long_names_are_cut_and_no_line_is_wider_than_80() {
+        let mut plan = plan();
+        let live = plan.pools[0].live.as_mut().unwrap();
+        (live.known.moves[0].about, live.known.depend, live.known.depend_leave_about) = (true, 12, 7);
+        let long = |end: &str| format!("{}-{end}", "a-very-long-name-of-a-backend".repeat(2));
+        let pool = &mut plan.pools[0];
+        pool.pool = long("p");
+        for row in &mut pool.moves {
+            (row.from, row.to) = (long("2"), row.to.as_deref().map(long));
+        }
+        for row in
+            pool.live.as_mut().into_iter().flat_map(|live| live.known.moves.iter_mut().chain(&mut live.open.moves))
+        {
+            (row.from, row.to) = (long("2"), row.to.as_deref().map(long));
+        }
+        plan.warnings = vec![format!("backend \"web/{}\" is down; the plan counts it as up", long("2"))];
+        let text = of(&plan);
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        let row = text.lines().find(|line| line.contains("20")).unwrap();
+        assert!(row.contains('…') && row.contains("-2  ") && row.contains("-web1  "), "{text}");
+        assert!(text.ends_with("--json has all names whole\n"), "{text}");
+        pool_whole_in_json(&plan, &long("2"));
+    }
+
+    fn pool_whole_in_json(plan: &Plan, name: &str) {
+        let json = serde_json::to_value(plan).unwrap();
+        assert_eq!(json["pools"][0]["moves"][0]["from"], name);
+    }
 }

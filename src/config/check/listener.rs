@@ -127,6 +127,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
             .read("max_connections", value::unless("off", value::integer(1..=u64::from(u32::MAX))))
             .unwrap_or(None),
         backlog: section.read("backlog", value::integer(1..=65_535)).unwrap_or(4096),
+        defer_accept_s: section.read("defer_accept", value::unless("off", seconds)).unwrap_or(None),
         proxy: proxy(&section, &bind),
         not_tls: section.read("not_tls", fallback).unwrap_or(Fallback::Refuse),
         silent: section.read("silent", fallback).unwrap_or(Fallback::Refuse),
@@ -139,8 +140,35 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
     if !config.bind.iter().any(|bind| matches!(bind, Bind::Unix(_))) {
         section.idle_keys(&["mode", "group"], "because the listener binds no unix socket of its own");
     }
+    silent_clients_may_wait(&section, &config);
     tie::check(&config.routes, &sections);
     ParsedListener { config, section, routes: sections, binds }
+}
+
+/// Reads a time of `defer_accept`, which the kernel counts in seconds.
+fn seconds(value: &DeValue<'_>) -> ValueResult<u32> {
+    let duration = value::duration(value::SECOND, value::MINUTE)(value)?;
+    let whole = (duration.subsec_nanos() == 0).then(|| u32::try_from(duration.as_secs()).ok()).flatten();
+    whole.ok_or_else(|| Bad::new("is not a whole number of seconds"))
+}
+
+/// Reports `defer_accept` where a client may wait for the server to send first, and where the kernel has no such option.
+fn silent_clients_may_wait(section: &Section<'_>, config: &Listener) {
+    if config.defer_accept_s.is_none() {
+        return;
+    }
+    if let Some(pool) = fallback_pool(&config.silent) {
+        let why =
+            format!("defer_accept keeps the clients back that silent = \"{pool}\" serves: they send nothing first");
+        section.error("defer_accept", Bad::new(why).hint("delete one of the two"));
+    }
+    if let Some(bind) = config.bind.iter().find(|bind| matches!(bind, Bind::Unix(_))) {
+        let why = format!("defer_accept is an option of TCP, and bind \"{bind}\" is a unix socket");
+        section.error("defer_accept", Bad::new(why).hint("give the unix socket a listener of its own"));
+    }
+    if config.bind.iter().all(|bind| matches!(bind, Bind::Systemd(_))) {
+        section.idle_keys(&["defer_accept"], "on sockets of systemd: their unit has DeferAcceptSec=");
+    }
 }
 
 /// Reads `bind`: the byte offset of the value, for each address that it stands for, and the address.

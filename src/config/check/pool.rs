@@ -233,7 +233,9 @@ pub(super) fn unique_names<'s, 'd: 's>(named: impl Iterator<Item = (&'s Section<
             }
             Entry::Occupied(earlier) => {
                 let line = section.line(*earlier.get());
-                section.error("name", Bad::new(format!("name \"{name}\" is taken by an earlier one, in line {line}")));
+                let bad = Bad::new(format!("name \"{name}\" is taken by an earlier one, in line {line}"));
+                let made = if section.is_made() { ": write [[pool.backend]] with name and address" } else { "" };
+                section.error("name", bad.hint(format!("each needs a name of its own{made}")));
             }
         }
     }

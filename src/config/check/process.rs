@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, DAY, HOUR, MICROSECOND, MILLISECOND, MINUTE, SECOND};
-use crate::config::{Admin, Limits, Log, LogFormat, LogLevel, MetricsPools, Process, keys};
+use crate::config::{ADMIN_SOCKET, Admin, Limits, Log, LogFormat, LogLevel, LogOutput, MetricsPools, Process, keys};
+use crate::log_field::LogFields;
 
 /// Longest timeout: a year, far below the range of the timers.
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
@@ -96,15 +97,26 @@ fn hello_timeout(limits: &Section<'_>) -> Duration {
 fn admin(top: &Section<'_>) -> Admin {
     let admin = top.child("admin", &keys::ADMIN);
     let socket = value::unless("off", |value| value::text(value).and_then(value::unix_path));
-    let socket = admin.read("socket", socket).unwrap_or_else(|| Some("/run/sessile/admin.sock".into()));
+    let socket = admin.read("socket", socket).unwrap_or_else(|| Some(ADMIN_SOCKET.into()));
     if socket.is_none() {
         admin.idle_keys(&["mode", "group"], "with socket = \"off\"");
+    }
+    let http = admin.read("http", value::unless("off", value::tcp_address)).unwrap_or(None);
+    let allow = admin.values("allow", value::network);
+    if let Some(address) = http.filter(|address| !address.ip().is_loopback() && admin.count("allow") == 0) {
+        let why = "is no loopback address, and allow names no network that may read it";
+        admin.error("http", Bad::new(format!("http \"{address}\" {why}")).hint("allow = [\"10.0.0.0/8\"]"));
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        admin.warn("allow", Bad::new("allow has every address: any host may read metrics and views"));
     }
     Admin {
         socket,
         mode: admin.read("mode", value::mode).unwrap_or(0o660),
         group: admin.read("group", value::group),
-        http: admin.read("http", value::unless("off", value::loopback)).unwrap_or(None),
+        http,
+        allow,
+        clients: admin.read("clients", value::boolean).unwrap_or(false),
         names: admin.values("names", value::server_name),
     }
 }
@@ -118,10 +130,18 @@ fn log(top: &Section<'_>) -> Log {
         ("info", LogLevel::Info),
         ("debug", LogLevel::Debug),
     ]);
+    let chosen = log.values("fields", value::log_field);
+    let fields = chosen.into_iter().fold(LogFields::least(), |fields, word| match LogFields::of_word(word) {
+        Some(named) => fields.and(named),
+        None => fields,
+    });
     Log {
         format: log.read("format", format).unwrap_or(LogFormat::Text),
         connections: log.read("connections", value::boolean).unwrap_or(true),
         level: log.read("level", level).unwrap_or(LogLevel::Info),
+        output: log.read("output", value::log_output).unwrap_or(LogOutput::Stdout),
+        fields: if log.has("fields") { fields } else { LogFields::default() },
+        sample: log.read("sample", value::integer(1..=1_000_000)).unwrap_or(1),
     }
 }
 

@@ -49,10 +49,23 @@ fn named_pools_exist(listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
     let names: HashSet<&str> = pools.iter().map(|pool| pool.config.name.as_str()).collect();
     for (section, key, name) in listeners.iter().flat_map(Listener::pools) {
         if !names.contains(name) {
-            let near = keys::nearest(name, names.iter().copied());
-            let bad = Bad::new(format!("{key} \"{name}\" is not the name of a pool"));
-            section.error(key, Bad { hint: near.map(|near| format!("did you mean \"{near}\"?")), ..bad });
+            let hint = match keys::nearest(name, names.iter().copied()) {
+                Some(near) => Some(format!("did you mean \"{near}\"?")),
+                None => listed(pools.iter().map(|pool| pool.config.name.as_str())),
+            };
+            section.error(key, Bad { hint, ..Bad::new(format!("{key} \"{name}\" is not the name of a pool")) });
         }
+    }
+}
+
+/// The hint with the pools that there are; none if a list would be long or empty.
+fn listed<'p>(names: impl Iterator<Item = &'p str>) -> Option<String> {
+    const NAMES_MAX: usize = 5;
+    let names: Vec<_> = names.map(|name| format!("\"{}\"", name.escape_debug())).collect();
+    match names.len() {
+        1 => Some(format!("the only pool is {}", names.concat())),
+        2..=NAMES_MAX => Some(format!("the pools are {}", names.join(", "))),
+        _ => None,
     }
 }
 

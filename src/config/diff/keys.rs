@@ -18,14 +18,12 @@ pub(super) enum Effect {
     AtOnce,
     /// With the next start of the process.
     NextStart,
-    /// Each part of the process reads the key at a time of its own, told in words.
-    Partly(&'static str),
     /// Never: both files mean the same.
     None,
 }
 
 /// Keys that only a start reads, by table; all others take effect with a reload.
-pub(super) const NEXT_START: [(&str, &str); 10] = [
+pub(super) const NEXT_START: [(&str, &str); 12] = [
     ("", "workers"),
     ("", "cpu_affinity"),
     ("", "busy_poll"),
@@ -34,13 +32,11 @@ pub(super) const NEXT_START: [(&str, &str); 10] = [
     ("admin", "mode"),
     ("admin", "group"),
     ("admin", "http"),
+    ("admin", "allow"),
+    ("admin", "clients"),
     ("admin", "names"),
     ("log", "level"),
 ];
-
-/// Keys that several parts of the process read at different times.
-const PARTLY: [(&str, &str, &str); 1] =
-    [("log", "format", "for the access log at once, for messages at the next start")];
 
 /// One difference between two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +56,10 @@ pub(super) struct KeyChange {
 impl KeyChange {
     /// The line about a key that does not take effect with a reload; `None`: it does, or has no effect.
     pub(super) fn at_next_start(&self) -> Option<String> {
-        let when = match self.effect {
-            Effect::NextStart => "at the next start",
-            Effect::Partly(when) => when,
-            Effect::AtOnce | Effect::None => return None,
-        };
-        Some(format!("{}: changed in the file; takes effect {when}", self.key))
+        match self.effect {
+            Effect::NextStart => Some(format!("{}: changed in the file; takes effect at the next start", self.key)),
+            Effect::AtOnce | Effect::None => None,
+        }
     }
 }
 
@@ -79,7 +73,6 @@ impl fmt::Display for KeyChange {
             Effect::AtOnce if key.is_empty() => Ok(()),
             Effect::AtOnce => f.write_str(", takes effect at once"),
             Effect::NextStart => f.write_str(", takes effect at the next start"),
-            Effect::Partly(when) => write!(f, ", takes effect {when}"),
             Effect::None => f.write_str(", without effect"),
         }
     }
@@ -156,12 +149,7 @@ impl Place {
     }
 
     fn effect(&self, key: &str) -> Effect {
-        let partly = PARTLY.iter().find(|(table, known, _)| *table == self.table && *known == key);
-        match partly {
-            Some((_, _, when)) => Effect::Partly(when),
-            None if NEXT_START.contains(&(&self.table, key)) => Effect::NextStart,
-            None => Effect::AtOnce,
-        }
+        if NEXT_START.contains(&(&self.table, key)) { Effect::NextStart } else { Effect::AtOnce }
     }
 }
 

@@ -27,13 +27,26 @@ pub(in crate::config) fn network(value: &DeValue<'_>) -> ValueResult<IpNet> {
     let written = text(value)?;
     let network = match written.parse::<IpNet>() {
         Ok(network) => network,
-        Err(_) => written.parse::<IpAddr>().map(IpNet::from).map_err(|_| Bad::new("is not a network"))?,
+        Err(_) => written.parse::<IpAddr>().map(IpNet::from).map_err(|_| no_network(written))?,
     };
     let exact = network.trunc();
     if exact != network {
         return Err(Bad::new("has bits set behind its prefix").hint(format!("the network is \"{}\"", canonical(exact))));
     }
     Ok(canonical(exact))
+}
+
+/// The complaint about a text that is no network, with the longest prefix if only that is wrong.
+fn no_network(written: &str) -> Bad {
+    let bad = Bad::new("is not a network");
+    let address = written.split_once('/').and_then(|(address, _)| address.parse::<IpAddr>().ok());
+    match address {
+        Some(address) => {
+            let longest = if address.is_ipv4() { 32 } else { 128 };
+            bad.hint(format!("a prefix of 0 to {longest}: \"{address}/{longest}\" is one address"))
+        }
+        None => bad,
+    }
 }
 
 /// Reads an IP address of this machine to connect from.
@@ -46,13 +59,9 @@ pub(in crate::config) fn local_ip(value: &DeValue<'_>) -> ValueResult<IpAddr> {
     Ok(address)
 }
 
-/// Reads a loopback address with a port.
-pub(in crate::config) fn loopback(value: &DeValue<'_>) -> ValueResult<SocketAddr> {
-    let address = socket_address(text(value)?).ok_or_else(|| Bad::new("is not an address with a port"))?;
-    if !address.ip().is_loopback() {
-        return Err(Bad::new("is not a loopback address").hint(format!("\"127.0.0.1:{}\"", address.port())));
-    }
-    Ok(address)
+/// Reads an IP address with a port.
+pub(in crate::config) fn tcp_address(value: &DeValue<'_>) -> ValueResult<SocketAddr> {
+    socket_address(text(value)?).ok_or_else(|| Bad::new("is not an address with a port"))
 }
 
 /// Reads what a listener binds: `IP:PORT`, `unix:/PATH`, `systemd:NAME`, or a value that may stand for two addresses.
@@ -82,10 +91,18 @@ pub(in crate::config) fn bind(resolve: Resolve<'_>) -> impl Fn(&DeValue<'_>) -> 
             _ => {
                 let hint = "\"0.0.0.0:443\", \"[::]:443\", \":443\" for both, \"localhost:443\", \"unix:/run/app.sock\" or \
                             \"systemd:NAME\"";
-                Err(Bad::new("is not an address to listen on").hint(hint))
+                Err(Bad::new("is not an address to listen on").hint(port_hint(written).unwrap_or(hint.into())))
             }
         }
     }
+}
+
+/// The hint for a number behind the last colon that is no port.
+fn port_hint(written: &str) -> Option<String> {
+    let port = written.rsplit(':').next().filter(|port| !port.is_empty())?;
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_beyond = is_number && port.parse::<u16>().is_err();
+    is_beyond.then(|| "the highest port is 65535".to_owned())
 }
 
 /// The addresses of a host that every machine has: `localhost`, or `*` for all of its addresses.
@@ -155,7 +172,7 @@ const STATIC_RESOLVER: &str = "a name in /etc/hosts, or of a server in /etc/reso
 
 fn look_up(written: &str, resolve: Resolve<'_>) -> ValueResult<SocketAddr> {
     let hint = "\"10.0.0.1:443\", \"[2001:db8::1]:443\", \"host.example:443\" or \"unix:/run/app.sock\"";
-    let malformed = || Bad::new("is not an address").hint(hint);
+    let malformed = || Bad::new("is not an address").hint(port_hint(written).unwrap_or(hint.into()));
     let Some((host, port)) = written.rsplit_once(':') else {
         let named = is_host(written) || written.parse::<IpAddr>().is_ok();
         return Err(if named { Bad::new("has no port").hint(hint) } else { malformed() });
@@ -260,6 +277,28 @@ mod tests {
             let refused = bind(&machine)(&DeValue::parse(number).unwrap().into_inner()).unwrap_err();
             assert_eq!(refused.message, "is not between 0 and 65535", "{number}");
         }
+    }
+
+    #[test]
+    fn a_port_or_a_prefix_that_is_too_large_is_refused_with_the_largest() {
+        let hint = |refused: Bad| refused.hint.unwrap_or_default();
+        for written in ["127.0.0.1:70000", ":65536", "[::1]:99999999999"] {
+            assert_eq!(hint(bind(&machine)(&string(written)).unwrap_err()), "the highest port is 65535", "{written}");
+        }
+        for written in ["10.0.0.1:70000", "app.example:65536"] {
+            assert_eq!(
+                hint(address(&machine)(&string(written)).unwrap_err()),
+                "the highest port is 65535",
+                "{written}"
+            );
+        }
+        assert!(hint(bind(&machine)(&string("127.0.0.1")).unwrap_err()).contains("\"0.0.0.0:443\""));
+        for (written, largest) in
+            [("10.0.0.0/33", "0 to 32"), ("2001:db8::/129", "0 to 128"), ("10.0.0.0/x", "0 to 32")]
+        {
+            assert!(hint(network(&string(written)).unwrap_err()).contains(largest), "{written}");
+        }
+        assert_eq!(network(&string("10.0.0")).unwrap_err().hint, None);
     }
 
     #[test]

@@ -77,11 +77,15 @@ pub(in crate::config) fn show_duration(duration: Duration) -> String {
     fitting.map_or("0s".to_owned(), |(name, unit)| format!("{}{name}", us / u128::from(*unit)))
 }
 
+/// A duration that is longer than any bound stands for all that cannot be counted.
+const UNCOUNTABLE: Duration = Duration::from_secs(u64::MAX);
+
 fn parse_duration(written: &str) -> Option<Duration> {
     let digits = written.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = written.split_at(digits);
     let (_, unit) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*unit).map(Duration::from_micros)
+    let counted = number.parse::<u64>().map(|number| number.checked_mul(*unit).map(Duration::from_micros));
+    if number.is_empty() { None } else { Some(counted.ok().flatten().unwrap_or(UNCOUNTABLE)) }
 }
 
 #[cfg(test)]
@@ -98,8 +102,16 @@ mod tests {
         for (written, ms) in [("0s", 0), ("200ms", 200), ("5s", 5000), ("10m", 600_000), ("1h", 3_600_000)] {
             assert_eq!(any(&string(written)), Ok(Duration::from_millis(ms)), "{written}");
         }
-        for written in ["", "5", "s", "5 s", "-5s", "1.5s", "5S", "1h30m", "999999999999d", "5ns"] {
+        for written in ["", "5", "s", "5 s", "-5s", "1.5s", "5S", "1h30m", "5ns"] {
             assert!(any(&string(written)).is_err(), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_duration_that_cannot_be_counted_is_out_of_bounds() {
+        for written in ["999999999999d", "99999999999999999999999s"] {
+            let refused = duration(SECOND, DAY)(&string(written)).unwrap_err();
+            assert_eq!(refused.message, "is not between 1s and 1d", "{written}");
         }
     }
 

@@ -238,3 +238,27 @@ fn small_chunks_are_read_in_one_look_and_mean_what_they_mean_byte_by_byte() {
         assert_eq!(whole, refused.map_or(Ok((length, body.complete())), Err), "{text:?}");
     }
 }
+
+#[test]
+fn bytes_that_pass_by_count_as_those_that_are_read_and_only_inside_of_a_length_or_a_chunk() {
+    let mut body = Body::new(Framing::Length(10));
+    assert_eq!(body.opaque(), 10);
+    body.pass_by(4);
+    assert_eq!(body.scan(b"567").map(|scanned| scanned.length), Ok(3));
+    assert_eq!(body.opaque(), 3);
+    body.pass_by(3);
+    assert!(body.complete());
+    assert_eq!(body.opaque(), 0);
+
+    let mut body = Body::new(Framing::Chunked);
+    assert_eq!((body.opaque(), body.scan(b"1").is_ok()), (0, true));
+    assert_eq!((body.opaque(), body.scan(b"0\r\n0").is_ok()), (0, true));
+    assert_eq!(body.opaque(), 15);
+    body.pass_by(15);
+    assert_eq!((body.opaque(), body.complete()), (0, false));
+    assert_eq!(body.scan(b"\r\n0\r\n\r\nGET").map(|scanned| (scanned.length, scanned.complete)), Ok((7, true)));
+
+    for framing in [Framing::None, Framing::UntilClose] {
+        assert_eq!(Body::new(framing).opaque(), 0);
+    }
+}

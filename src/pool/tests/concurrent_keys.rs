@@ -3,7 +3,7 @@
 use super::stick_table::{CLIENTS, next, remembering, rules, visit, visit_all};
 use super::{check, client, config, mark, pick_for, pin, range};
 use crate::config::{Balance, OnAdd, OnDown, OnFull, OnMarkedDown, OnReturn};
-use crate::outcome::{Ended, PickReason};
+use crate::outcome::{BreakCause, Ended, PickReason};
 use crate::pool::*;
 
 const MINUTE: u64 = 60_000;
@@ -35,7 +35,7 @@ fn a_client_is_not_kept_out_by_a_connection_of_its_own() {
         for cookie in [None, pool.index_of(home.name())] {
             let pick =
                 pool.pick(&PickScene { cookie, holds: Some(&holds), ..PickScene::new(&client(1), &[], 0) }).unwrap();
-            assert_eq!((pick.backend.name(), pick.broke), (home.name(), None), "{on_full:?} {cookie:?}");
+            assert_eq!((pick.backend.name(), pick.cause()), (home.name(), None), "{on_full:?} {cookie:?}");
         }
         let other = (0..CLIENTS)
             .find(|low| pick_for(&next(&file, None), &client(*low), &[], 0).unwrap().backend.name() == home.name());
@@ -53,7 +53,7 @@ fn a_client_whose_cookie_names_a_full_backend_is_refused_where_the_file_says_so(
         let _full = load(&pool.backends()[0], 1);
         let pick = with_cookie(&pool, 0, 0);
         assert_eq!(pick.is_none(), refused);
-        assert!(pick.is_none_or(|pick| pick.backend.name() != "a" && pick.broke == Some(BreakCause::Full)));
+        assert!(pick.is_none_or(|pick| pick.backend.name() != "a" && pick.cause() == Some(BreakCause::Full)));
         assert!(!refused || pool.why_nobody(0) == Ended::BackendFull);
     }
 }
@@ -70,10 +70,13 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
         first.remember.inspect(|remember| pool.table().unwrap().settle(*remember, first.backend, 0));
         for _ in 0..5 {
             let pick = with_cookie(&pool, settled, MINUTE).unwrap();
-            assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, PickReason::Cookie, None));
+            assert_eq!((index_of(&pool, &pick), pick.reason, pick.cause()), (settled, PickReason::Cookie, None));
             if stick_table.is_some() {
                 let pick = visit(&pool, 1, MINUTE);
-                assert_eq!((index_of(&pool, &pick), pick.reason, pick.broke), (settled, PickReason::StickTable, None));
+                assert_eq!(
+                    (index_of(&pool, &pick), pick.reason, pick.cause()),
+                    (settled, PickReason::StickTable, None)
+                );
             }
         }
         // Another one that he may not have changes nothing.
@@ -83,7 +86,7 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
         assert_eq!(index_of(&pool, &with_cookie(&pool, settled, MINUTE).unwrap()), settled);
         mark(&pool.backends()[0], true);
         let pick = with_cookie(&pool, settled, 2 * MINUTE).unwrap();
-        assert_eq!((pick.backend.name(), pick.broke), ("a", Some(BreakCause::Range)));
+        assert_eq!((pick.backend.name(), pick.cause()), ("a", Some(BreakCause::Range)));
     }
 }
 
@@ -110,7 +113,7 @@ fn weight_0_serves_those_whom_it_knows_also_where_keys_follow_the_table() {
     let drained = next(&file, Some(&old));
     for (low, home) in before.iter().enumerate().filter(|(_, home)| *home == "a") {
         let pick = visit(&drained, low as u32, MINUTE);
-        assert_eq!((pick.backend.name(), pick.broke), (home.as_str(), None));
+        assert_eq!((pick.backend.name(), pick.cause()), (home.as_str(), None));
     }
 }
 
@@ -125,7 +128,7 @@ fn whose_backend_refused_him_returns_to_it_where_the_file_says_so() {
         pool.table().unwrap().settle(elsewhere.remember.unwrap(), elsewhere.backend, MINUTE);
         let again = visit(&pool, 1, 2 * MINUTE);
         assert_eq!(Arc::ptr_eq(again.backend, home), returns);
-        assert_eq!(again.broke, returns.then_some(BreakCause::Returned));
+        assert_eq!(again.cause(), returns.then_some(BreakCause::Returned));
     }
 }
 
@@ -169,7 +172,7 @@ fn load_and_slow_start_leave_neither_the_pinned_set_nor_the_primaries() {
     let _held = load(&pool.backends()[0], 50);
     for low in 0..20 {
         let pick = visit(&pool, low, 0);
-        assert_eq!((pick.backend.name(), pick.broke), ("a", None));
+        assert_eq!((pick.backend.name(), pick.cause()), ("a", None));
     }
     let mut spare = bounded;
     spare.backends[1].backup = true;
@@ -197,7 +200,7 @@ fn nobody_waits_for_a_backend_that_a_drain_has_taken_from_him() {
         assert_eq!(pool.waits(None, &client(1), over), None);
         let pick = visit(&pool, 1, over);
         assert!(!Arc::ptr_eq(pick.backend, home));
-        assert_eq!(pick.broke, Some(BreakCause::Drain));
+        assert_eq!(pick.cause(), Some(BreakCause::Drain));
     }
 }
 
@@ -227,13 +230,13 @@ fn a_cookie_that_cannot_be_honoured_says_why_and_only_where_somebody_else_serves
     let ranges = vec![range("office", EVERYBODY, pin(&["b"], false))];
     let pinned = Pool::new(&config::Pool { ranges, ..config(&["a", "b"]) }, None, 1);
     let pick = with_cookie(&pinned, 0, 0).unwrap();
-    assert_eq!((pick.backend.name(), pick.broke), ("b", Some(BreakCause::Range)));
+    assert_eq!((pick.backend.name(), pick.cause()), ("b", Some(BreakCause::Range)));
 
     let alone = Pool::new(&config(&["a"]), None, 1);
     mark(&alone.backends()[0], false);
     let pick = with_cookie(&alone, 0, 0).unwrap();
     assert_eq!(
-        (pick.backend.name(), pick.reason, pick.broke),
+        (pick.backend.name(), pick.reason, pick.cause()),
         ("a", PickReason::LastResort, None),
         "tried all the same"
     );
@@ -244,7 +247,7 @@ fn a_cookie_that_cannot_be_honoured_says_why_and_only_where_somebody_else_serves
     mark(home, false);
     assert!(pool.order(pool.backends()[named].name(), AdminState::Close, 0));
     assert_eq!(
-        with_cookie(&pool, named, 1).unwrap().broke,
+        with_cookie(&pool, named, 1).unwrap().cause(),
         Some(BreakCause::Drain),
         "what the cookie says comes first"
     );

@@ -61,6 +61,10 @@ impl HealthView for Counting<'_> {
     fn is_living(&self) -> bool {
         LiveView.is_living()
     }
+
+    fn is_noted(&self) -> bool {
+        LiveView.is_noted()
+    }
 }
 
 /// How many backends are asked in one pick.
@@ -182,7 +186,7 @@ fn happen(pool: &Pool, held: &mut Vec<Lease>, (which, what, _): &Happening, now_
         4 => (0..3).for_each(|_| _ = pool.connect_failed(backend, now_ms)),
         5 => pool.connect_succeeded(backend),
         6 if !held.is_empty() => drop(held.swap_remove(which.index(held.len()))),
-        7 => backend.unchecked(),
+        7 => backend.unchecked(now_ms),
         _ => held.push(Lease::new(backend)),
     }
 }

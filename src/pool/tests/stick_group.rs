@@ -24,7 +24,7 @@ fn pools_of_a_group_find_a_client_where_it_settled_in_another() {
     let grown = after(&twins(&["a", "b", "c", "d", "e"], Some("web")).each_ref(), &[&old[0], &old[1]]);
     for (low, home) in homes.iter().enumerate() {
         let pick = visit(&grown[1], low as u32, 0);
-        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), PickReason::StickTable, None));
+        assert_eq!((pick.backend.name(), pick.reason, pick.cause()), (home.as_str(), PickReason::StickTable, None));
     }
     assert_eq!(grown[1].table().unwrap().stats(0).known, u64::from(CLIENTS));
 }

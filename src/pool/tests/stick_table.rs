@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::{client, config, mark, pick_for, pin, range};
 use crate::config::{OnAdd, OnDown, OnReturn};
-use crate::outcome::PickReason;
+use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::*;
-use crate::sticky::Facts;
 use crate::sticky::table::Secret;
+use crate::sticky::{Facts, Left};
 
 pub(super) const CLIENTS: u32 = 400;
 const MINUTE: u64 = 60_000;
@@ -68,7 +68,7 @@ fn known_keys_stay_when_a_pool_grows_and_new_ones_use_the_new_table() {
     let grown = next(&remembering(&["a", "b", "c", "d", "e"], rules()), Some(&old));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&grown, low as u32, MINUTE);
-        assert_eq!((pick.backend.name(), pick.reason, pick.broke), (home.as_str(), PickReason::StickTable, None));
+        assert_eq!((pick.backend.name(), pick.reason, pick.cause()), (home.as_str(), PickReason::StickTable, None));
     }
     let bare = next(&config(&["a", "b", "c", "d", "e"]), None);
     for low in CLIENTS..2 * CLIENTS {
@@ -88,7 +88,7 @@ fn known_keys_follow_the_new_table_where_the_file_says_so() {
         let pick = visit(&grown, low as u32, MINUTE);
         let went = pick.backend.name() != home;
         count += usize::from(went);
-        assert_eq!(pick.broke, went.then_some(BreakCause::Moved));
+        assert_eq!(pick.cause(), went.then_some(BreakCause::Moved));
         assert!(!went || pick.backend.name() == "d");
     }
     assert!((50..150).contains(&count), "about a fourth of {CLIENTS}: {count}");
@@ -102,14 +102,14 @@ fn a_key_that_had_to_leave_stays_where_it_is_or_returns_as_the_file_says() {
         mark(&pool.backends()[0], false);
         for (low, home) in before.iter().enumerate() {
             let pick = visit(&pool, low as u32, MINUTE);
-            assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Down));
+            assert_eq!(pick.cause(), (home == "a").then_some(BreakCause::Down));
             assert_ne!(pick.backend.name(), "a");
         }
         mark(&pool.backends()[0], true);
         for (low, home) in before.iter().enumerate() {
             let pick = visit(&pool, low as u32, 2 * MINUTE);
             assert_eq!(pick.backend.name() == home, home != "a" || returns);
-            assert_eq!(pick.broke, (home == "a" && returns).then_some(BreakCause::Returned));
+            assert_eq!(pick.cause(), (home == "a" && returns).then_some(BreakCause::Returned));
         }
     }
 }
@@ -134,10 +134,30 @@ fn keys_of_a_removed_backend_move_and_one_of_the_same_name_later_is_somebody_els
     let again = next(&remembering(&["a", "b", "c"], rules()), Some(&without));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&again, low as u32, MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Removed));
+        assert_eq!(pick.cause(), (home == "a").then_some(BreakCause::Removed));
         let reason = if home == "a" { PickReason::Placement } else { PickReason::StickTable };
         assert_eq!((pick.reason, home == pick.backend.name()), (reason, true), "placement finds the same name");
     }
+}
+
+#[test]
+fn a_move_names_the_backend_that_the_client_had_and_also_one_that_was_removed() {
+    let pool = next(&remembering(&["a", "b", "c"], rules()), None);
+    let before = visit_all(&pool, 0);
+    let without = next(&remembering(&["b", "c"], rules()), Some(&pool));
+    let later = next(&remembering(&["b", "c", "d"], rules()), Some(&without));
+    mark(&pool.backends()[0], false);
+    for (pool, cause) in [(&pool, BreakCause::Down), (&without, BreakCause::Removed), (&later, BreakCause::Removed)] {
+        for (low, home) in before.iter().enumerate() {
+            let pick = pick_for(pool, &client(low as u32), &[], MINUTE).unwrap();
+            let wanted = (home == "a").then(|| ClientMove { from: Some("a".into()), cause });
+            assert_eq!(pool.client_move(pick.left, pick.index), wanted);
+        }
+    }
+    // A client that gets the backend which it had has not moved, whatever a cookie says against that.
+    assert_eq!(pool.client_move(Some(Left::backend(1, BreakCause::Expired)), 1), None);
+    let nameless = ClientMove { from: None, cause: BreakCause::Removed };
+    assert_eq!(pool.client_move(Some(Left::removed(None)), 1), Some(nameless));
 }
 
 #[test]
@@ -147,11 +167,11 @@ fn connections_of_a_new_key_that_come_together_go_to_one_backend_whatever_the_lo
     let first = pick_for(&pool, &client(0), &[], 0).unwrap();
     let _busy: Vec<_> = (0..20).map(|_| Lease::new(first.backend)).collect();
     let second = pick_for(&pool, &client(0), &[], 0).unwrap();
-    assert_eq!((second.backend.name(), second.broke), (first.backend.name(), None));
+    assert_eq!((second.backend.name(), second.cause()), (first.backend.name(), None));
     // No connection was established: the key is as new as before.
     pool.table().unwrap().release(first.remember.unwrap(), first.reason, first.backend, 0);
     let third = pick_for(&pool, &client(0), std::slice::from_ref(first.backend), 0).unwrap();
-    assert_eq!((third.reason, third.broke), (PickReason::Placement, None));
+    assert_eq!((third.reason, third.cause()), (PickReason::Placement, None));
     assert_ne!(third.backend.name(), first.backend.name());
 }
 
@@ -176,7 +196,7 @@ fn a_connection_that_outlives_the_removal_of_its_backend_settles_nobody_at_its_n
     let without = next(&remembering(&["b"], rules()), Some(&old));
     let again = next(&remembering(&["a", "b"], rules()), Some(&without));
     again.table().unwrap().refresh(pick.remember.unwrap(), pick.backend, MINUTE);
-    assert_eq!(pick_for(&again, &client(0), &[], MINUTE).unwrap().broke, Some(BreakCause::Removed));
+    assert_eq!(pick_for(&again, &client(0), &[], MINUTE).unwrap().cause(), Some(BreakCause::Removed));
 }
 
 #[test]
@@ -202,7 +222,7 @@ fn a_range_that_shuts_a_backend_out_moves_its_keys() {
     let pool = next(&pinned, Some(&old));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Range));
+        assert_eq!(pick.cause(), (home == "a").then_some(BreakCause::Range));
         assert_ne!(pick.backend.name(), "a");
     }
 }
@@ -233,7 +253,7 @@ fn a_key_is_forgotten_when_its_time_is_over_and_not_while_it_is_refreshed() {
         let known = low < 200;
         assert_eq!(pick.reason == PickReason::StickTable, known);
         assert!(!known || pick.backend.name() == settled.backend.name());
-        assert_eq!(pick.broke, None, "whoever is forgotten is new");
+        assert_eq!(pick.cause(), None, "whoever is forgotten is new");
     }
 }
 
@@ -257,7 +277,7 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
     assert_eq!(moved(&before, &visit_all(&pool, MINUTE)), 0);
     for low in CLIENTS..2 * CLIENTS {
         let pick = visit(&pool, low, MINUTE);
-        assert!(pick.backend.name() != "a" && pick.broke.is_none(), "whoever is new has nothing to lose");
+        assert!(pick.backend.name() != "a" && pick.left.is_none(), "whoever is new has nothing to lose");
     }
     // What a command said outlives a reload, also one that changes the address.
     let mut elsewhere = file;
@@ -266,11 +286,11 @@ fn a_backend_drained_by_command_serves_those_it_knows_until_its_time_is_over() {
     assert!(pool.backends()[0].draining());
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, 6 * MINUTE);
-        assert_eq!(pick.broke, (home == "a").then_some(BreakCause::Drain));
+        assert_eq!(pick.cause(), (home == "a").then_some(BreakCause::Drain));
         assert_ne!(pick.backend.name(), "a");
     }
     for low in 0..CLIENTS {
-        assert_eq!(visit(&pool, low, 7 * MINUTE).broke, None, "each moves once");
+        assert_eq!(visit(&pool, low, 7 * MINUTE).cause(), None, "each moves once");
     }
     assert!(pool.order("a", AdminState::Ready, 7 * MINUTE));
     assert!((2 * CLIENTS..3 * CLIENTS).any(|low| visit(&pool, low, 8 * MINUTE).backend.name() == "a"));
@@ -283,7 +303,7 @@ fn a_backend_that_is_told_to_close_serves_nobody_and_the_last_one_still_serves()
     assert!(pool.order("a", AdminState::Close, 0));
     for (low, home) in before.iter().enumerate() {
         let pick = visit(&pool, low as u32, 0);
-        assert_eq!((pick.backend.name(), pick.broke), ("b", (home == "a").then_some(BreakCause::Drain)));
+        assert_eq!((pick.backend.name(), pick.cause()), ("b", (home == "a").then_some(BreakCause::Drain)));
     }
     assert!(pool.order("b", AdminState::Close, 0));
     assert_eq!(visit(&pool, 1, 0).reason, PickReason::LastResort, "all_down = \"try\"");
@@ -295,7 +315,7 @@ fn a_cookie_leads_to_a_drained_backend_until_its_time_is_over() {
     let pick = |now_ms| pool.pick(&PickScene { cookie: Some(0), ..PickScene::new(&client(1), &[], now_ms) }).unwrap();
     assert!(pool.order("a", AdminState::Drain, 0));
     assert_eq!((pick(MINUTE).backend.name(), pick(MINUTE).reason), ("a", PickReason::Cookie));
-    assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).broke), ("b", Some(BreakCause::Drain)));
+    assert_eq!((pick(6 * MINUTE).backend.name(), pick(6 * MINUTE).cause()), ("b", Some(BreakCause::Drain)));
 }
 
 #[test]
@@ -356,7 +376,7 @@ fn new_keys_overflow_a_loaded_backend_and_keep_their_second_home() {
         let most = |index: usize| pool.backends()[index].leases();
         assert!(most(0) <= 250 && most(1) <= 125 && most(2) <= 125, "{} {} {}", most(0), most(1), most(2));
         let homes: Vec<_> = held.iter().map(|(pick, _)| pick.backend.name().to_owned()).collect();
-        assert!(held.iter().all(|(pick, _)| pick.broke.is_none()));
+        assert!(held.iter().all(|(pick, _)| pick.left.is_none()));
         let leases: Vec<_> = held.into_iter().map(|(_, lease)| lease).collect();
         drop(leases);
         // The load is gone, the second home stays.
@@ -369,7 +389,7 @@ fn a_backend_above_its_load_bound_gets_no_new_key_until_others_have_caught_up() 
     let pool = next(&config::Pool { load_bound: Some(125), ..remembering(&["a", "b", "c"], rules()) }, None);
     let loaded: Vec<_> = (0..60).map(|_| Lease::new(&pool.backends()[1])).collect();
     let held: Vec<_> = (0..50).map(|low| stay(&pool, low, 0)).collect();
-    assert!(held.iter().all(|(pick, _)| pick.backend.name() != "b" && pick.broke.is_none()));
+    assert!(held.iter().all(|(pick, _)| pick.backend.name() != "b" && pick.left.is_none()));
     drop((loaded, held));
     assert!((50..100).any(|low| visit(&pool, low, 0).backend.name() == "b"));
 }
@@ -390,7 +410,7 @@ fn a_full_backend_overflows_or_rejects_as_the_file_says() {
     let held: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[0])).collect();
     for (low, home) in homes.iter().enumerate() {
         let pick = pick_for(&pool, &client(low as u32), &[], 0).unwrap();
-        assert_eq!((pick.backend.name(), pick.broke), ("b", (home.name() == "a").then_some(BreakCause::Full)));
+        assert_eq!((pick.backend.name(), pick.cause()), ("b", (home.name() == "a").then_some(BreakCause::Full)));
     }
     let more: Vec<_> = (0..10).map(|_| Lease::new(&pool.backends()[1])).collect();
     assert!(pick_for(&pool, &client(1), &[], 0).is_none());

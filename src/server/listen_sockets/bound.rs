@@ -65,7 +65,7 @@ impl Bound {
             covered: false,
             steering: Steering::ByHash,
             file: None,
-            options: Options { backlog: 0, keep_alive: KeepAlive::default() },
+            options: Options { backlog: 0, defer_accept_s: 0, keep_alive: KeepAlive::default() },
             has: None,
             sockets: held.iter().map(Arc::downgrade).collect(),
             held,
@@ -163,7 +163,7 @@ impl Bound {
         if self.has != Some(self.options) {
             match self.tune() {
                 Ok(()) => self.has = Some(self.options),
-                Err(error) => tracing::error!("{}: keepalive and backlog cannot be set: {error}", self.bind),
+                Err(error) => tracing::error!("{}: options of its sockets cannot be set: {error}", self.bind),
             }
         }
     }
@@ -173,8 +173,11 @@ impl Bound {
             if self.address.is_some() {
                 socket::tune_tcp(&socket, &self.options)?;
             }
-            // The queue of a socket from systemd has the length that its unit gives it.
+            // A socket from systemd has the queue that its unit gives it.
             if !self.is_passed() {
+                if self.address.is_some() {
+                    socket::defer_accept(&socket, self.options.defer_accept_s)?;
+                }
                 socket::listen(&socket, self.options.backlog)?;
             }
         }

@@ -169,7 +169,7 @@ impl Arrived {
     fn add_sockets(&mut self, workers: usize) {
         let Some(address) = self.sockets.first().and_then(socket::local_address) else { return };
         // Their other options follow with those of the sockets that are there.
-        let options = Options { backlog: 0, keep_alive: KeepAlive::default() };
+        let options = Options { backlog: 0, defer_accept_s: 0, keep_alive: KeepAlive::default() };
         while self.sockets.len() < workers {
             match socket::bind_tcp(address, &options) {
                 Ok(socket) => self.sockets.push(socket),

@@ -27,7 +27,7 @@ fn config(bind: &str) -> Config {
 
 /// Puts a configuration in force; what each worker adopts.
 fn adopted(sockets: &mut ListenSockets, mut plan: BindPlan, config: Config) -> Vec<Adoption> {
-    ListenSockets::listen(&mut plan).unwrap();
+    ListenSockets::listen(&mut plan, &config).unwrap();
     let admission = Arc::new(Admission::new(1));
     let snapshot = Snapshot::build(config, snapshot::LoadedFiles::default(), None, 1, &admission);
     sockets.commit(plan, &snapshot)
@@ -56,7 +56,7 @@ fn new_clients_pass_by_a_process_that_stops_and_are_spread_once_it_has_closed() 
     let address: SocketAddr = held[0].parse().unwrap();
     let second = config(&format!("\"{address}\""));
     let refused = ListenSockets::new(3, none(), vec![], vec![]).plan(&second).err().unwrap();
-    assert!(refused[0].contains("listens there"), "{refused:?}");
+    assert!(refused[0].message.contains("listens there"), "{refused:?}");
     let mut new = ListenSockets::new(3, none(), vec![], vec![Bind::Tcp(address)]);
     let plan = new.plan(&second).unwrap();
     let of_the_new = commit(&mut new, plan, second);
@@ -144,7 +144,7 @@ fn sockets_that_stay_get_keepalive_and_backlog_of_a_configuration_once_it_is_in_
         ] {
             let before = options(&sockets[0]);
             let mut plan = new.plan(&limits(on)).unwrap();
-            ListenSockets::listen(&mut plan).unwrap();
+            ListenSockets::listen(&mut plan, &limits(on)).unwrap();
             drop(plan);
             assert_eq!(options(&sockets[1]), before, "a refused configuration changes nothing");
             of_new.extend(put(&mut new, limits(on)));
@@ -156,6 +156,24 @@ fn sockets_that_stay_get_keepalive_and_backlog_of_a_configuration_once_it_is_in_
         let _clients: Vec<_> =
             (0..20).map(|_| TcpStream::connect_timeout(&address, patience).expect("room in the queue")).collect();
         assert_eq!(each_accepted(&sockets).iter().sum::<usize>(), 20);
+    }
+}
+
+#[test]
+fn sockets_that_stay_and_new_ones_leave_silent_clients_to_the_kernel_as_a_configuration_says() {
+    let deferring = |bind: &str, time: &str| with(bind, &format!("defer_accept = \"{time}\""), "");
+    let seconds = |socket: &Arc<OwnedFd>| nix::sys::socket::getsockopt(&**socket, socket::DeferAccept).unwrap();
+    for by_upgrade in [false, true] {
+        let mut old = alone(2);
+        let sockets = put(&mut old, config("\"127.0.0.1:0\""));
+        assert!(sockets.iter().all(|socket| seconds(socket) == 0), "off by default");
+        let (mut new, mut of_new) = (next(old, by_upgrade), Vec::new());
+        for (time, expected) in [("7s", 7), ("60s", 63), ("off", 0)] {
+            of_new.extend(put(&mut new, deferring("\"127.0.0.1:0\"", time)));
+            assert!(sockets.iter().all(|socket| seconds(socket) == expected), "{by_upgrade} {time}");
+        }
+        let fresh = put(&mut alone(2), deferring("\"127.0.0.1:0\"", "3s"));
+        assert!(fresh.iter().all(|socket| seconds(socket) == 3));
     }
 }
 
@@ -194,7 +212,8 @@ fn a_unix_socket_that_no_client_reaches_does_not_arrive() {
     std::fs::remove_file(&path).unwrap();
     let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let refused = hand_over(&old, 1).plan(&unix()).err().unwrap();
-    assert!(refused[0].contains("another program listens there"), "{refused:?}");
+    assert!(refused[0].message.contains("another program listens there"), "{refused:?}");
+    assert_eq!((refused[0].line, refused[0].column), (4, 8), "{refused:?}");
     drop(theirs);
     let mut new = hand_over(&old, 1);
     let of_new = put(&mut new, unix());
@@ -215,7 +234,7 @@ fn an_address_that_a_wider_one_covers_goes_over_and_comes_back() {
         let mut new = hand_over(&old, 2);
         let wide_config = || config(&format!("\"{wider}\""));
         let mut plan = new.plan(&wide_config()).unwrap();
-        ListenSockets::listen(&mut plan).unwrap();
+        ListenSockets::listen(&mut plan, &wide_config()).unwrap();
         assert_eq!(new.kept_on(), [0]);
         if address.is_ipv4() {
             let elsewhere = TcpStream::connect(("127.0.0.2", address.port()));
@@ -245,7 +264,7 @@ fn a_narrower_address_gets_no_client_before_its_process_serves() {
     let mut new = hand_over(&old, 1);
     let narrow = || config(&format!("\"{address}\""));
     let mut plan = new.plan(&narrow()).unwrap();
-    ListenSockets::listen(&mut plan).unwrap();
+    ListenSockets::listen(&mut plan, &narrow()).unwrap();
     let _before = clients(address, 1);
     assert_eq!(each_accepted(&of_old), [1]);
     let of_new = commit(&mut new, plan, narrow());
@@ -279,7 +298,7 @@ fn each_worker_has_a_socket_after_an_upgrade_to_more_or_fewer() {
     let address = first_address(&old);
     let mut three = hand_over(&old, 3);
     let mut plan = three.plan(&any()).unwrap();
-    ListenSockets::listen(&mut plan).unwrap();
+    ListenSockets::listen(&mut plan, &any()).unwrap();
     let mut all = clients(address, 20);
     assert_eq!(each_accepted(&of_old), [20], "the new process serves nothing yet");
     let of_three = commit(&mut three, plan, any());
@@ -400,7 +419,7 @@ fn a_socket_of_systemd_is_not_served_by_its_name_and_by_its_address_at_once() {
     let mut sockets = ListenSockets::new(2, sockets, vec![], vec![]);
     let mut is_refused = |binds: &str| {
         let problems = sockets.plan(&config(binds)).err().unwrap();
-        assert!(problems.len() == 1 && problems[0].contains("listens there already"), "{problems:?}");
+        assert!(problems.len() == 1 && problems[0].message.contains("listens there already"), "{problems:?}");
         put(&mut sockets, config("\"systemd:web\""))
     };
     let _sockets = is_refused(&format!("[\"systemd:web\", \"{web}\"]"));

@@ -353,7 +353,14 @@ fn the_first_format_is_read_and_written_as_ever() {
     );
     assert_eq!((a.ejection().count, a.ejection().until_ms), (1, NOW_MS as i64 + 5_000));
     assert_eq!((a.standing(), a.check_results().history.damping), (CheckState::Down, 2));
-    assert_eq!(RuntimeState::of(&snapshot, NOW_MS, UNIX_MS), read, "and comes out of a process as it went in");
+    let mut again = RuntimeState::of(&snapshot, NOW_MS, UNIX_MS);
+    let of_a = &mut again.pools[0].backends[0];
+    let since = [
+        of_a.ejection.as_mut().and_then(|ejection| ejection.since_unix_ms.take()),
+        of_a.checks.as_mut().and_then(|checks| checks.since_unix_ms.take()),
+    ];
+    assert!(since.iter().all(Option::is_some), "the first format does not say since when a state is: {since:?}");
+    assert_eq!(again, read, "and comes out of a process as it went in");
 }
 
 #[test]

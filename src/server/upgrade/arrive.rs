@@ -24,6 +24,7 @@ use super::tails::Tail;
 use crate::admin::SocketCopies;
 use crate::clock;
 use crate::config;
+use crate::events::{self, Event, EventKind};
 use crate::server::listen_sockets::Inherited;
 use crate::server::runtime_state::RuntimeState;
 use crate::server::{Server, StartError, descriptors, in_force, table_file};
@@ -208,7 +209,8 @@ impl Predecessor {
         match taken.await {
             Ok(()) if self.has_ended() => {
                 let (open, pid) = (server.workers.open(), self.hello.pid);
-                tracing::info!("restart: {open} connections of process {pid} go on here");
+                let text = format!("restart: {open} connections of process {pid} go on here");
+                events::info(clock::unix_ms(), Event::new(EventKind::Upgrade, &text));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -246,7 +248,8 @@ impl Predecessor {
             match taken {
                 Ok(_) => {}
                 Err(ChannelError::Closed) => {
-                    tracing::info!("upgrade: process {pid} has ended");
+                    let text = format!("upgrade: process {pid} has ended");
+                    events::info(clock::unix_ms(), Event::new(EventKind::Upgrade, &text));
                     return None;
                 }
                 Err(error) => {
@@ -373,6 +376,7 @@ impl Server {
             Ok(state) => {
                 let lines = state.apply(&self.current.load(), clock::now_ms(), clock::unix_ms());
                 state.resume_store(&self.store);
+                state.resume_events(events::ring(), clock::unix_ms());
                 lines.iter().for_each(|line| tracing::info!("{line}"));
             }
             Err(why) => tracing::warn!("what the process before says of its backends {why}"),

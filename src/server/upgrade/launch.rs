@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use super::ENVIRONMENT;
 use super::channel::{encode, pair};
+use super::kept_places::KeptPlaces;
 use super::messages::{Kind, Launched, Refused};
 
 /// Variable in the environment of the program in between: the binary that it starts.
@@ -20,12 +21,13 @@ const BINARY: &str = "SESSILE_UPGRADE_BINARY";
 const OWN_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
 /// Starts the program in between, which starts the binary with the arguments of this process. The other end of the pair
-/// is the standard input of both.
-pub(super) fn launch(binary: &Path) -> io::Result<(OwnedFd, Child)> {
+/// is the standard input of both. `places`: what the arguments leave open, for a process without a file.
+pub(super) fn launch(binary: &Path, places: Option<&KeptPlaces>) -> io::Result<(OwnedFd, Child)> {
     let (ours, theirs) = pair()?;
     // The program of this process, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.args(std::env::args_os().skip(1)).env(BINARY, binary).stdin(Stdio::from(theirs));
+    command.envs(places.iter().flat_map(|places| places.variables()));
     for variable in OWN_VARIABLES {
         command.env_remove(variable);
     }

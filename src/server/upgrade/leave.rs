@@ -12,18 +12,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::channel::{DESCRIPTORS_MAX, sealed};
+use super::kept_places::KeptPlaces;
 use super::messages::{Addresses, Commit, Committed, Earlier, Hello, Kind, LastTables, Pairs, Ready, State, Taken};
 use super::pairs;
 use super::successor::{HELLO_MAX, Successor, TAKE_MAX};
 use crate::admin::UpgradeVerdict;
 use crate::clock;
 use crate::detached::FOR_READING;
+use crate::events::{self, Event, EventKind};
 use crate::server::listen_sockets::ListenSockets;
 use crate::server::lock::InstanceLock;
 use crate::server::look::LOOK;
 use crate::server::notify::Notification;
 use crate::server::runtime_state::RuntimeState;
-use crate::server::{Server, lock_of, table_file};
+use crate::server::{ConfigSource, Server, lock_of, table_file};
 use crate::splicer::flow::Flow;
 use crate::splicer::os::Linux;
 use crate::splicer::pair::Batch;
@@ -88,8 +90,10 @@ impl Server {
             return refused(vec!["this is process 1 of a container, which ends with it: restart the container".into()]);
         }
         let binary = binary.unwrap_or_else(|| self.binary.clone());
-        tracing::info!("upgrade: starting {}", binary.display());
-        let successor = match Successor::start(&binary, self.handover.told()).await {
+        note_step(&format!("upgrade: starting {}", binary.display()));
+        let of_arguments = || KeptPlaces::of(&self.current.load().config);
+        let places = matches!(self.source, ConfigSource::Arguments(_)).then(of_arguments);
+        let successor = match Successor::start(&binary, self.handover.told(), places.as_ref()).await {
             Ok(successor) => Arc::new(successor),
             Err(problems) => return refused(problems),
         };
@@ -98,10 +102,10 @@ impl Server {
         match self.hand_over(&successor, &mut listen_sockets).await {
             Ok((Hello { pid, version, .. }, pairs)) => {
                 let conversations = self.workers.open();
-                tracing::info!(
+                note_step(&format!(
                     "upgrade: process {pid} (version {version}) serves from here on; {pairs} connections moved, \
                      {conversations} are finished here"
-                );
+                ));
                 self.handover.leave();
                 self.give_tails_on(&successor).await;
                 UpgradeVerdict { accepted: true, pid, version, pairs, conversations, problems: Vec::new() }
@@ -268,6 +272,7 @@ impl Server {
     /// What commands and time have made of the backends and of the shared store.
     pub(super) fn runtime_state(&self) -> Value {
         let state = RuntimeState::of(&self.current.load(), clock::now_ms(), clock::unix_ms()).with_store(&self.store);
+        let state = state.with_events(events::ring().kept());
         serde_json::to_value(state).unwrap_or_default()
     }
 
@@ -315,7 +320,13 @@ impl Server {
     }
 }
 
+fn note_step(text: &str) {
+    events::info(clock::unix_ms(), Event::new(EventKind::Upgrade, text));
+}
+
 fn refused(problems: Vec<String>) -> UpgradeVerdict {
-    tracing::error!("upgrade refused, this process goes on: {}", problems.join("; "));
+    let text = format!("upgrade refused, this process goes on: {}", problems.join("; "));
+    tracing::error!("{text}");
+    events::note(clock::unix_ms(), Event::new(EventKind::Upgrade, &text));
     UpgradeVerdict { problems, ..UpgradeVerdict::default() }
 }

@@ -25,6 +25,7 @@
 mod arrive;
 mod channel;
 mod handover;
+mod kept_places;
 mod launch;
 mod leave;
 mod messages;
@@ -37,6 +38,7 @@ mod tails;
 
 pub(super) use self::arrive::Predecessor;
 pub(super) use self::handover::Handover;
+pub use self::kept_places::KeptPlaces;
 pub(super) use self::launch::from_environment as launch_from_environment;
 pub use self::leave::LONGEST;
 pub(super) use self::messages::AddressFacts;

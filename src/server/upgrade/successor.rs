@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::channel::{Channel, ChannelError, Message};
+use super::kept_places::KeptPlaces;
 use super::launch::launch;
 use super::messages::{Hello, Kind, Launched, Refused};
 use super::peer::PeerProcess;
@@ -50,10 +51,14 @@ pub(in crate::server) struct Successor {
 
 impl Successor {
     /// Has the binary started as this process was started, with its end of the pair as standard input. `told`: when
-    /// this process was told to stop.
-    pub async fn start(binary: &Path, told: watch::Receiver<Option<Instant>>) -> Result<Self, Vec<String>> {
+    /// this process was told to stop. `places`: what its arguments leave open; `None`: it serves a file.
+    pub async fn start(
+        binary: &Path,
+        told: watch::Receiver<Option<Instant>>,
+        places: Option<&KeptPlaces>,
+    ) -> Result<Self, Vec<String>> {
         let failed = |error: std::io::Error| vec![format!("the new process cannot be started: {error}")];
-        let (ours, mut between) = launch(binary).map_err(failed)?;
+        let (ours, mut between) = launch(binary, places).map_err(failed)?;
         let channel = match Channel::new(ours) {
             Ok(channel) => channel,
             Err(error) => {

@@ -67,7 +67,7 @@ fn logged(log: &str) -> Vec<String> {
         }
         Threads::new(threads).stop().await;
     });
-    assert!(access_log.finish(PATIENCE));
+    assert_eq!(access_log.finish(PATIENCE), 0);
     let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
     let id = |line: &str| line.split_once("id=").unwrap().1.split(' ').next().unwrap().to_owned();
     text.lines().map(id).collect()

@@ -37,6 +37,8 @@ pub struct Insert {
     pool: NameId,
     /// Every pool of the configuration; `None`: not known.
     pools: Option<Arc<[NameId]>>,
+    /// Backends that the pool had and does not have any more.
+    former: Box<[NameId]>,
     additional: Box<[u8]>,
     max_idle_s: u64,
     max_life_s: Option<u64>,
@@ -66,6 +68,7 @@ impl Insert {
             names,
             pool: NameId::of(pool.as_bytes()),
             pools: None,
+            former: Box::default(),
             additional: seal::additional_data(name),
             max_idle_s: insert.max_idle.as_secs(),
             max_life_s: insert.max_life.map(|life| life.as_secs()),
@@ -80,6 +83,11 @@ impl Insert {
         self.pools = Some(Arc::clone(pools));
     }
 
+    /// Sets the backends that the pool had and does not have any more.
+    pub(super) fn set_former(&mut self, former: impl IntoIterator<Item = NameId>) {
+        self.former = former.into_iter().collect();
+    }
+
     /// The keys that open and seal values.
     pub fn ring(&self) -> &Arc<KeyRing> {
         &self.ring
@@ -88,6 +96,12 @@ impl Insert {
     /// The verdict on a value that came back at `now`, in Unix seconds.
     pub fn open(&self, value: &[u8], now: u64) -> CookieVerdict {
         self.open_dated(value, now).0
+    }
+
+    /// When a value was sealed, in Unix seconds; `None`: no key opens it.
+    pub fn sealed_at(&self, value: &[u8]) -> Option<u64> {
+        let (said, _) = seal::open(&self.ring, &self.additional, tiers::split(value).0)?;
+        Some(said.seen.into())
     }
 
     /// The verdict on a value, and when it was sealed, in Unix seconds; 0 for a value that no key opens.
@@ -113,7 +127,9 @@ impl Insert {
         if !is_own {
             return CookieVerdict::FormerPool { backend };
         }
-        let Some(backend) = backend else { return CookieVerdict::Removed };
+        let Some(backend) = backend else {
+            return CookieVerdict::Removed { former: self.former.iter().position(|name| *name == said.backend) };
+        };
         let is_old = now.saturating_sub(seen) * REFRESH_PART >= self.max_idle_s;
         let is_ahead = seen > now + SKEW_S;
         // A value dated by a clock that ran ahead must not outlive `max_life` by that lead.

@@ -36,6 +36,7 @@ pub use self::seal::{Nonce, Nonces, VALUE_LENGTH};
 
 use self::names::{NameId, Names};
 use super::table::{EntryKind, TableLookup};
+use super::{Had, Left};
 use crate::config::{self, CookieMode, KeyPart};
 use crate::outcome::BreakCause;
 
@@ -60,7 +61,7 @@ pub struct CookieRule {
     /// Key parts that come before the pool's own: the cookie in `hash` mode, else none.
     key: Vec<KeyPart>,
     /// Names of backends that the pool had and does not have any more.
-    former: Arc<[Box<str>]>,
+    former: Arc<[Arc<str>]>,
 }
 
 /// Modes of a cookie, by how it names the backend.
@@ -111,7 +112,10 @@ pub enum CookieVerdict {
         backend: Option<usize>,
     },
     /// The cookie names a backend that the pool had, and does not have any more.
-    Removed,
+    Removed {
+        /// Its index among the former backends of the pool; `None`: its name is not known.
+        former: Option<usize>,
+    },
     /// The cookie names a backend that the pool is not known to have had.
     Unknown,
 }
@@ -141,19 +145,19 @@ impl CookieVerdict {
             | Self::Forged
             | Self::OtherPool
             | Self::FormerPool { .. }
-            | Self::Removed
+            | Self::Removed { .. }
             | Self::Unknown => None,
         }
     }
 
-    /// The backend that the client had and may not keep by this cookie, and why; its index is `None` if the pool does
-    /// not have that backend. The result is `None` for a valid cookie, and for one that does not show where the client
-    /// was: a cookie that was made up proves no loss.
-    pub fn left(self) -> Option<(Option<usize>, BreakCause)> {
+    /// The backend that the client had and may not keep by this cookie, and why. `None` for a valid cookie, and for one
+    /// that does not show where the client was: a cookie that was made up proves no loss.
+    pub fn left(self) -> Option<Left> {
+        let had = |backend: Option<usize>| backend.map_or(Had::Nameless, Had::Backend);
         match self {
-            Self::Expired { backend } => Some((backend, BreakCause::Expired)),
-            Self::FormerPool { backend } => Some((backend, BreakCause::Removed)),
-            Self::Removed => Some((None, BreakCause::Removed)),
+            Self::Expired { backend } => Some(Left { had: had(backend), cause: BreakCause::Expired }),
+            Self::FormerPool { backend } => Some(Left { had: had(backend), cause: BreakCause::Removed }),
+            Self::Removed { former } => Some(Left::removed(former)),
             Self::Fresh { .. } | Self::Due { .. } | Self::Forged | Self::OtherPool | Self::Unknown => None,
         }
     }
@@ -171,7 +175,7 @@ impl CookieVerdict {
             Self::Forged => 3,
             Self::OtherPool => 4,
             Self::FormerPool { .. } => 5,
-            Self::Removed => 6,
+            Self::Removed { .. } => 6,
             Self::Unknown => 7,
         }
     }
@@ -230,7 +234,10 @@ impl CookieRule {
 
     /// Adds the names of backends that the pool had and does not have any more.
     #[must_use]
-    pub fn after(self, former: Arc<[Box<str>]>) -> Self {
+    pub fn after(mut self, former: Arc<[Arc<str>]>) -> Self {
+        if let Mode::Insert(insert) = &mut self.mode {
+            insert.set_former(former.iter().map(|name| NameId::of(name.as_bytes())));
+        }
         Self { former, ..self }
     }
 
@@ -284,22 +291,25 @@ impl CookieRule {
         let fresh = |backend| CookieVerdict::Fresh { backend, issued: now };
         let former = |name: &[u8]| self.former.iter().position(|former| former.as_bytes() == name);
         // A name is no proof: only that of a backend which the pool has had says where the client was.
-        let gone = |was_here: bool| if was_here { CookieVerdict::Removed } else { CookieVerdict::Unknown };
+        let gone = |former: Option<usize>| match former {
+            Some(_) => CookieVerdict::Removed { former },
+            None => CookieVerdict::Unknown,
+        };
         match &self.mode {
             Mode::Insert(insert) => Some(insert.open_dated(value, now)),
             Mode::Learn => match recall(value) {
                 TableLookup::Unknown => None,
                 TableLookup::At(backend, kind) => Some((fresh(backend), u64::from(kind == EntryKind::Learned))),
-                TableLookup::Gone => Some((CookieVerdict::Removed, 0)),
+                TableLookup::Gone(former) => Some((CookieVerdict::Removed { former }, 0)),
             },
             Mode::Prefix => {
                 let name = named::prefix(value)?;
-                Some((self.names.by_name(name).map_or_else(|| gone(former(name).is_some()), fresh), 0))
+                Some((self.names.by_name(name).map_or_else(|| gone(former(name)), fresh), 0))
             }
             Mode::Route => {
                 let found = named::route(value, |name| self.names.by_name(name))?;
-                let was_here = || named::route(value, former).flatten().is_some();
-                Some((found.map_or_else(|| gone(was_here()), fresh), 0))
+                let was_at = || named::route(value, former).flatten();
+                Some((found.map_or_else(|| gone(was_at()), fresh), 0))
             }
             Mode::Hash => None,
         }

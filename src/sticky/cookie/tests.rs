@@ -45,19 +45,19 @@ fn read(rule: &CookieRule, values: &[&str]) -> Option<CookieVerdict> {
 
 #[test]
 fn every_mode_reads_its_own_kind_of_value() {
-    let former = ["left", "n.1"].map(Box::from);
+    let former = ["left", "n.1"].map(Arc::from);
     let prefix = rule(CookieMode::Prefix).after(former.clone().into());
     let route = rule(CookieMode::Route).after(former.into());
     let hash = rule(CookieMode::Hash);
     for (rule, value, expected) in [
         (&prefix, "b~31d4", fresh(1)),
         (&prefix, "b~", fresh(1)),
-        (&prefix, "left~31d4", Some(CookieVerdict::Removed)),
+        (&prefix, "left~31d4", Some(CookieVerdict::Removed { former: Some(0) })),
         (&prefix, "never~31d4", Some(CookieVerdict::Unknown)),
         (&prefix, "31d4", None),
         (&route, "31d4.b", fresh(1)),
-        (&route, "31d4.left", Some(CookieVerdict::Removed)),
-        (&route, "31d4.n.1", Some(CookieVerdict::Removed)),
+        (&route, "31d4.left", Some(CookieVerdict::Removed { former: Some(0) })),
+        (&route, "31d4.n.1", Some(CookieVerdict::Removed { former: Some(1) })),
         (&route, "31d4.1", Some(CookieVerdict::Unknown)),
         (&route, "31d4.never", Some(CookieVerdict::Unknown)),
         (&route, "31d4", None),
@@ -128,14 +128,14 @@ fn a_learned_value_means_what_is_remembered_of_it() {
         b"of-b" => TableLookup::At(1, EntryKind::Learned),
         b"guest" => TableLookup::At(0, EntryKind::Brought),
         b"other-guest" => TableLookup::At(1, EntryKind::Brought),
-        b"of-one-that-left" => TableLookup::Gone,
+        b"of-one-that-left" => TableLookup::Gone(Some(2)),
         _ => TableLookup::Unknown,
     };
     let counts = |values: &[&'static str]| rule.read(values.iter().map(|value| value.as_bytes()), NOW, recall);
     let read = |values: &[&'static str]| counts(values).map(|read| read.verdict);
     assert_eq!(read(&["31d4"]), None);
     assert_eq!(read(&["31d4", "of-b", "of-a"]), fresh(1));
-    assert_eq!(read(&["of-one-that-left"]), Some(CookieVerdict::Removed));
+    assert_eq!(read(&["of-one-that-left"]), Some(CookieVerdict::Removed { former: Some(2) }));
     assert_eq!(read(&["of-one-that-left", "of-a"]), fresh(0));
     // A value that only clients brought may be shared by many: what a backend has set counts first.
     assert_eq!(read(&["guest", "of-b"]), fresh(1));
@@ -147,15 +147,17 @@ fn a_learned_value_means_what_is_remembered_of_it() {
 #[test]
 fn every_verdict_has_its_word_and_only_a_known_backend_can_be_lost() {
     use BreakCause::{Expired, Removed};
+    let left = |had, cause| Some(Left { had, cause });
     for (verdict, word, backend, left) in [
         (CookieVerdict::Fresh { backend: 1, issued: 0 }, "fresh", Some(1), None),
         (CookieVerdict::Due { backend: 1, issued: 0 }, "due", Some(1), None),
-        (CookieVerdict::Expired { backend: Some(1) }, "expired", None, Some((Some(1), Expired))),
-        (CookieVerdict::Expired { backend: None }, "expired", None, Some((None, Expired))),
+        (CookieVerdict::Expired { backend: Some(1) }, "expired", None, left(Had::Backend(1), Expired)),
+        (CookieVerdict::Expired { backend: None }, "expired", None, left(Had::Nameless, Expired)),
         (CookieVerdict::Forged, "forged", None, None),
         (CookieVerdict::OtherPool, "other_pool", None, None),
-        (CookieVerdict::FormerPool { backend: Some(1) }, "former_pool", None, Some((Some(1), Removed))),
-        (CookieVerdict::Removed, "removed", None, Some((None, Removed))),
+        (CookieVerdict::FormerPool { backend: Some(1) }, "former_pool", None, left(Had::Backend(1), Removed)),
+        (CookieVerdict::Removed { former: None }, "removed", None, left(Had::Nameless, Removed)),
+        (CookieVerdict::Removed { former: Some(3) }, "removed", None, left(Had::Former(3), Removed)),
         (CookieVerdict::Unknown, "unknown", None, None),
     ] {
         assert_eq!((verdict.word(), verdict.backend(), verdict.left()), (word, backend, left));

@@ -25,6 +25,8 @@ use super::secret::KeyHash;
 pub(super) const ENTRIES: usize = 4;
 const WORDS: usize = 2 * ENTRIES;
 const LINE_BYTES: usize = WORDS * size_of::<u64>();
+/// Bytes of an entry.
+pub(super) const ENTRY_BYTES: u64 = (LINE_BYTES / ENTRIES) as u64;
 /// Buckets of a page, 4 KiB: what a reader of all entries skips if nothing was ever stored there.
 const PAGE_BUCKETS: usize = 64;
 

@@ -122,8 +122,8 @@ pub enum TableLookup {
     Unknown,
     /// The key is at the backend with this index, for this reason.
     At(usize, EntryKind),
-    /// The key was at a backend that has left the pool.
-    Gone,
+    /// The key was at a backend that has left the pool; its index among the former ones, if its name is known.
+    Gone(Option<usize>),
 }
 
 impl TableLookup {
@@ -131,7 +131,7 @@ impl TableLookup {
     pub fn index(self) -> Option<usize> {
         match self {
             Self::At(index, _) => Some(index),
-            Self::Unknown | Self::Gone => None,
+            Self::Unknown | Self::Gone(_) => None,
         }
     }
 }
@@ -219,6 +219,11 @@ impl StickTable {
     /// Size of the entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.entries.buckets.bytes()
+    }
+
+    /// The most entries that fit.
+    pub fn entries_max(&self) -> u64 {
+        self.bytes() / buckets::ENTRY_BYTES
     }
 
     /// Whether both share their entries, under whatever terms.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::fault::Fault;
 use crate::terminate::buffer::Buffer;
+use crate::terminate::bypass::Bypass;
 use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::stream::Stream;
 
@@ -30,6 +31,15 @@ pub trait ClientSide {
 
     /// Ends the responses: none follows. The rest of the request can still be read.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
+
+    /// True if the bytes of messages are on the wire as they are, so that a pipe can carry those that nothing reads.
+    fn is_bare(&self) -> bool;
+
+    /// Moves some of the next `most` bytes of the request into a pipe; `None`: they are to be read. No byte is unread.
+    fn poll_fill(&mut self, bypass: &mut Bypass, most: u64, cx: &mut Context<'_>) -> Option<Poll<Result<Got, Fault>>>;
+
+    /// Moves bytes of the response from a pipe, and returns their number.
+    fn poll_drain(&mut self, bypass: &mut Bypass, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>>;
 }
 
 /// A client connection that carries requests one after another.
@@ -63,5 +73,17 @@ impl<S: ByteStream> ClientSide for Http1Client<S> {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.stream.poll_finish(cx)
+    }
+
+    fn is_bare(&self) -> bool {
+        self.stream.is_bare()
+    }
+
+    fn poll_fill(&mut self, bypass: &mut Bypass, most: u64, cx: &mut Context<'_>) -> Option<Poll<Result<Got, Fault>>> {
+        bypass.poll_fill(&mut self.stream, &mut self.unread, most, cx)
+    }
+
+    fn poll_drain(&mut self, bypass: &mut Bypass, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
+        bypass.poll_drain(&mut self.stream, cx)
     }
 }

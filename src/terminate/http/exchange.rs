@@ -1,10 +1,12 @@
 //! [`Exchange`]: one request and its response, head and body up, interim heads, head and body down, all at once.
 //!
 //! Chooses no backend and repeats nothing; returns what happened, and `http/mod.rs` decides. Bodies pass as they are,
-//! in the framing in which they come, no further than they have been checked. `request.rs` is the way up. Invariants: no
-//! byte is forwarded that was not read as part of this exchange's messages; a peer that does not read costs at most one
-//! buffer a direction; a turn has a bounded number of steps, whatever the peers send.
+//! in the framing in which they come, no further than they have been checked. `request.rs` is the way up, `receive.rs`
+//! gets more bytes of both sides. Invariants: no byte is forwarded that does not belong to this exchange's messages; a
+//! peer that does not read costs at most one buffer or pipe a direction; a turn has a bounded number of steps, whatever
+//! the peers send.
 
+mod receive;
 mod request;
 
 use std::future::poll_fn;
@@ -20,10 +22,11 @@ use crate::fault::{Endpoint, Fault};
 use crate::http::answer::StatusCode;
 use crate::http::body::Body;
 use crate::http::connection::{backend_stays, client_stays};
-use crate::http::head::{HEAD_MAX, ResponseReader};
-use crate::http::{Framing, Progress, Refused, Version};
+use crate::http::head::ResponseReader;
+use crate::http::{Framing, Progress, Version};
 use crate::outcome::Ended;
-use crate::terminate::buffer::{BUFFER, BULK};
+use crate::terminate::buffer::BUFFER;
+use crate::terminate::bypass::Bypass;
 use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
@@ -105,6 +108,8 @@ struct ResponseProgress {
     body: Option<Body>,
     /// Bytes of the backend that are checked and may be sent.
     checked: usize,
+    /// Bytes of the body that pass without being read.
+    bypass: Bypass,
     /// What checking them has cost in this turn.
     work: usize,
     /// Result of the exchange, once the final head is complete.
@@ -145,6 +150,9 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         self.forget_head(up, down);
         if before != (up.moved, down.moved, up.done, down.any) {
             *last_active = clock::now();
+            if down.any && !before.3 {
+                self.conversation.state.note_first_byte(*last_active);
+            }
             self.count(up.moved - before.0, down.moved - before.1, *last_active);
         }
         let complete = match (response, request) {
@@ -264,12 +272,15 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         down: &mut ResponseProgress,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Exchanged>, RequestFailure>> {
-        if down.out_sent < down.out.len() || down.checked > 0 {
+        if down.out_sent < down.out.len() || down.checked > 0 || !down.bypass.is_empty() {
             return self.write_response(down, cx).map_ok(|()| None);
         }
         let complete = down.exchanged.filter(|end| end.switched || down.body.as_ref().is_some_and(Body::complete));
         if let Some(exchanged) = complete {
-            return self.client.poll_flush(cx).map_ok(|()| Some(exchanged)).map_err(of_client);
+            // An end that follows leaves with the last bytes.
+            let ends = up.done && !exchanged.client_stays && !exchanged.switched;
+            let sent = if ends { self.client.poll_finish(cx) } else { self.client.poll_flush(cx) };
+            return sent.map_ok(|()| Some(exchanged)).map_err(of_client);
         }
         if !self.upstream.unread.is_empty() && self.read_response(up, down)? {
             return Poll::Ready(Ok(None));
@@ -287,6 +298,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), RequestFailure>> {
         if let Some(store_wait) = &mut down.store_wait {
+            // Interim heads do not wait.
+            ready!(self.client.poll_flush(cx)).map_err(of_client)?;
             ready!(store_wait.poll(&self.conversation.context.timer_fd, cx));
             down.store_wait = None;
         }
@@ -298,6 +311,8 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
                 // Frees the memory too: the rest may wait long for a client that does not read.
                 (down.out, down.out_sent) = (Vec::new(), 0);
             }
+        } else if !down.bypass.is_empty() {
+            down.moved += ready!(self.client.poll_drain(&mut down.bypass, cx)).map_err(of_client)? as u64;
         } else {
             let bytes = &self.upstream.unread.bytes()[..down.checked];
             let n = ready!(self.client.poll_write(cx, bytes)).map_err(of_client)?;
@@ -306,35 +321,6 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             down.moved += n as u64;
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Reads more bytes from the backend.
-    fn receive(
-        &mut self,
-        up: &RequestProgress,
-        down: &mut ResponseProgress,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), RequestFailure>> {
-        let most = if down.body.is_some() { BULK } else { HEAD_MAX };
-        let UpstreamConnection { stream, unread, .. } = &mut *self.upstream;
-        Poll::Ready(match ready!(unread.poll_read(stream, most, cx)) {
-            Ok(Some(Got::Bytes(_))) => {
-                down.any = true;
-                Ok(())
-            }
-            Ok(None) => Err(RequestFailure::refused_response(Refused::HeadTooLong)),
-            Ok(Some(Got::End)) if down.body.as_ref().is_some_and(Body::may_end_here) => {
-                // The end of the connection delimits this body (RFC 9112 §6.3).
-                down.body = Some(Body::new(Framing::None));
-                down.end(up, self.head.len());
-                Ok(())
-            }
-            Ok(Some(_)) => Err(RequestFailure::cut(Ended::ResponseCut, down.any)),
-            Err(fault) if fault.local().is_some() => {
-                Err(RequestFailure::with_reply(fault.ending(Endpoint::Backend), StatusCode::Unavailable))
-            }
-            Err(fault) => Err(RequestFailure::cut(fault.ending(Endpoint::Backend), down.any)),
-        })
     }
 
     /// Reads a head or a piece of a body from the backend's bytes; false if they are too few.
@@ -419,6 +405,7 @@ impl ResponseProgress {
             store_wait: None,
             body: None,
             checked: 0,
+            bypass: Bypass::default(),
             work: 0,
             exchanged: None,
             any: false,

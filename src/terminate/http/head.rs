@@ -91,6 +91,7 @@ impl HttpConnection<'_> {
         match result {
             Ok(head) => {
                 self.count += 1;
+                self.head_began = begun.unwrap_or_default();
                 Ok(head)
             }
             Err(no_head) => Err(self.end(no_head, first, begun.is_some()).await),

@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use super::request_log::RequestLog;
+use super::request_log::{RequestEnd, RequestLog};
 use super::{AfterRequest, HttpConnection};
 use crate::clock::{self, Micros};
 use crate::connection::request_id;
@@ -83,29 +83,40 @@ impl RequestFailure {
 impl HttpConnection<'_> {
     /// Logs a failed request, and replies to the client if the failure says so.
     pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
-        self.log_refused(log, failure.reply.map_or(0, StatusCode::code), failure.ended, failure.refused);
-        if let Some(status) = failure.reply {
-            let silence = if log.has_body { LINGER_INSIDE } else { LINGER };
-            self.write_reply(status, log.meta.method == Method::Head, silence).await;
+        let RequestFailure { ended, reply, refused, .. } = failure;
+        let text = reply.map(|status| self.reply_text(status, log.meta.method == Method::Head));
+        let length = text.as_ref().map_or(0, Vec::len);
+        self.count_local_reply(log, reply.map_or(0, StatusCode::code));
+        self.log_request(log, RequestEnd { status: reply.map(StatusCode::code), ended, refused, reply: length });
+        if let Some(text) = text {
+            self.write_reply(&text, if log.has_body { LINGER_INSIDE } else { LINGER }).await;
         }
-        AfterRequest::Over(failure.ended)
+        AfterRequest::Over(ended)
     }
 
     /// Replies to bytes that are not a request, or not a whole one, and logs them; `refused`: why they are none.
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
-        self.log_refused(&RequestLog::of_unread(self.logs_requests()), status.code(), ended, refused);
-        self.write_reply(status, false, LINGER).await;
+        let text = self.reply_text(status, false);
+        let log = RequestLog::of_unread(self.begin_line());
+        self.count_local_reply(&log, status.code());
+        self.log_request(&log, RequestEnd { status: Some(status.code()), ended, refused, reply: text.len() });
+        self.write_reply(&text, LINGER).await;
         ended
     }
 
-    async fn write_reply(&mut self, status: StatusCode, to_head: bool, silence: Micros) {
-        self.conversation.context.counters().answers.add(1);
-        self.client.stream.socket().reset_on_drop(false);
+    /// A reply of our own, with the id that its line in the log has.
+    fn reply_text(&self, status: StatusCode, to_head: bool) -> Vec<u8> {
         let mut text = Vec::new();
         answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
+        text
+    }
+
+    async fn write_reply(&mut self, text: &[u8], silence: Micros) {
+        self.conversation.context.counters().answers.add(1);
+        self.client.stream.socket().reset_on_drop(false);
         let deadline = clock::now() + LINGER;
-        if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, &text)).await {
+        if let Some(Ok(())) = until(deadline, write_all(&mut self.client.stream, text)).await {
             self.conversation.state.moved(0, text.len() as u64, clock::now());
             self.finish_and_drain(silence).await;
         }

@@ -10,8 +10,10 @@
 mod client_side;
 mod exchange;
 mod head;
+mod history;
 mod local_reply;
 mod request_cookie;
+mod request_count;
 mod request_log;
 mod shared_cookie;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use self::client_side::{ClientSide, Http1Client};
 use self::exchange::{Exchange, Exchanged};
 use self::local_reply::{LINGER_INSIDE, RequestFailure};
 use self::request_cookie::{RequestCookie, ResponseWriter, write_request};
-use self::request_log::RequestLog;
+use self::request_log::{RequestEnd, RequestLog};
 use self::upstreams::{UpstreamConnection, Upstreams};
 use self::web_socket::Closing;
 use super::Routed;
@@ -72,6 +74,7 @@ pub async fn serve_requests(
         tls: routed.target.tls,
         certificate_rule: certificate_rule.cloned(),
         count: 0,
+        head_began: 0,
         idle_since: clock::now(),
     };
     let ended = loop {
@@ -113,6 +116,8 @@ struct HttpConnection<'a> {
     certificate_rule: Option<ClientCertificate>,
     /// Requests so far, the current one included.
     count: u64,
+    /// When the first byte of the current request's head was there.
+    head_began: Micros,
     idle_since: Micros,
 }
 
@@ -129,7 +134,7 @@ impl HttpConnection<'_> {
     async fn serve(&mut self, head: Box<RequestReader>) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
-        let mut log = RequestLog::of(&head.request(self.client.bytes()), self.logs_requests());
+        let mut log = RequestLog::of(&head.request(self.client.bytes()), self.begin_line());
         match self.forward(&head, &mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&log, failure).await,
@@ -147,8 +152,10 @@ impl HttpConnection<'_> {
         let request = head.request(self.client.bytes());
 
         let routed = self.route(&request).ok_or_else(RequestFailure::misdirected)?;
+        log.counted_at = Some(routed.clone());
         let pool = routed.pool();
         conversation.state.enter(ConversationStage::Route { pool: pool.shared_name() });
+        log.routed = true;
 
         let mut cookie = RequestCookie::read(pool, request.fields, clock::unix_s);
         let cookies = cookies_of_key(pool, request.fields);
@@ -159,30 +166,35 @@ impl HttpConnection<'_> {
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
+        log.note_session(|| cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value)));
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
         let client = &self.client.stream;
         connector.wait_for_settled(client, cookie.backend(), &facts).await.map_err(RequestFailure::not_connected)?;
         let pick = pool.pick(&PickScene { cookie: cookie.backend(), ..scene() });
         let pick = pick.ok_or_else(|| RequestFailure::not_connected(pool.why_nobody(clock::now_ms())))?;
+        log.picked = true;
 
-        let (upstream, backend, broke, remember) = match self.upstreams.take(pick.backend) {
+        let (upstream, backend, left, remember) = match self.upstreams.take(pick.backend) {
             Some(kept) => {
                 log.reused = true;
                 context.counters().reused.add(1);
                 conversation.state.enter(ConversationStage::Reuse { pick: &pick });
-                (kept, pick.index, pick.broke, pick.remember)
+                (kept, pick.index, pick.left, pick.remember)
             }
             None => {
                 let connected = connect(&connector, client, &mut cookie, &facts, pick).await;
                 let connected = connected.map_err(RequestFailure::not_connected)?;
-                let (backend, broke, remember) = (connected.index, connected.broke, connected.remember);
-                (UpstreamConnection::new(connected), backend, broke, remember)
+                let (backend, left, remember) = (connected.index, connected.left, connected.remember);
+                (UpstreamConnection::new(connected), backend, left, remember)
             }
         };
 
-        let (broke, remember) = (cookie.broke(backend, broke), cookie.remember().or(remember));
-        let placed = Placed { pool, broke, remember, value: cookie.value.clone() };
+        let moved = pool.client_move(cookie.left().or(left), backend);
+        let brought = || history::brought_cookie(context, pool, request.fields);
+        conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
+        let remember = cookie.remember().or(remember);
+        let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
         conversation.state.enter(ConversationStage::Placed(placed));
         cookie.update_store(context, backend, upstream.lease.backend());
 
@@ -283,7 +295,7 @@ impl HttpConnection<'_> {
         let backend = upstream.lease.backend();
         let choose = async |tried: &[_]| {
             let reason = self.conversation.state.reason().unwrap_or(PickReason::Placement);
-            let pick = Pick { backend, index, reason, keyed: true, range: None, broke: None, remember: None };
+            let pick = Pick { backend, index, reason, keyed: true, range: None, left: None, remember: None };
             tried.is_empty().then_some(pick)
         };
         let connected = connector.connect_for(&self.client.stream, choose).await?;
@@ -298,7 +310,9 @@ impl HttpConnection<'_> {
         mut upstream: UpstreamConnection,
         exchanged: Exchanged,
     ) -> AfterRequest {
-        self.log_request(log, exchanged.status, exchanged.ended);
+        self.count_response(log, &upstream, &exchanged);
+        let Exchanged { status, ended, .. } = exchanged;
+        self.log_request(log, RequestEnd { status: Some(status), ended, refused: None, reply: 0 });
         if exchanged.ended != Ended::Done {
             // The backend sees by a reset that the request is cut; the client has its response.
             drop(upstream);

@@ -7,18 +7,20 @@
 
 use std::rc::Rc;
 
+use super::history;
 use crate::clock;
 use crate::config::{self, Forwarded};
 use crate::connection::ClientInfo;
+use crate::http::cookie;
 use crate::http::edit::{CookieEdit, RequestEdit, ResponseEdit, write_response};
 use crate::http::field::Fields;
 use crate::http::forwarded::Forwarding;
 use crate::http::head::{Request, Response};
 use crate::http::set_cookie::{SetCookie, set_cookies};
 use crate::http::upgrade::RequestMeta;
-use crate::outcome::BreakCause;
 use crate::pool::request_cookie::ReadCookie;
 use crate::pool::{Pool, Remember};
+use crate::sticky::Left;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Issue, Mode, PREFIX_END, is_learnable, tiers};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::runtime::RuntimeContext;
@@ -43,8 +45,8 @@ pub struct RequestCookie<'p> {
     inner: Option<Box<[u8]>>,
     /// The store was asked for the value; once a request is enough.
     pub(super) looked_up: bool,
-    /// Backend at which the client was known here, and why it cannot keep it, if the store names another one.
-    pub(super) store_left: Option<(Option<usize>, BreakCause)>,
+    /// Backend at which the client was known here, if the store names another one.
+    pub(super) store_left: Option<Left>,
     /// Time of the request in seconds since 1970; 0 where the pool has no cookie.
     pub(super) now: u64,
 }
@@ -78,13 +80,21 @@ impl<'p> RequestCookie<'p> {
         self.verdict.map(CookieVerdict::word)
     }
 
-    /// Why the client gets another backend than it had, now that the backend at `index` serves it; `None`: it keeps
-    /// its backend, or none is known. Where the cookie says which backend that was, it goes before `picked`, the cause
-    /// that the pick has found.
-    pub fn broke(&self, index: usize, picked: Option<BreakCause>) -> Option<BreakCause> {
-        match self.store_left.or_else(|| self.verdict?.left()) {
-            Some((had, cause)) => (had != Some(index)).then_some(cause),
-            None => picked,
+    /// The backend that the client had by its cookie, and why it may not keep it. This goes before what the pick has
+    /// found.
+    pub fn left(&self) -> Option<Left> {
+        self.store_left.or_else(|| self.verdict?.left())
+    }
+
+    /// Value of the session cookie for the log: the one that counts where the pool learns, else the first of the pool's
+    /// cookie, as the application set it.
+    pub fn session<'v>(&'v self, fields: Fields<'v>) -> Option<&'v [u8]> {
+        let rule = self.rule?;
+        let first = || cookie::find(fields, rule.name().as_bytes()).next().map(|pair| pair.value);
+        let value = self.value.as_deref().or_else(first)?;
+        match rule.mode() {
+            Mode::Prefix => value.splitn(2, |byte| *byte == PREFIX_END).last(),
+            _ => Some(value),
         }
     }
 
@@ -250,6 +260,7 @@ impl ResponseWriter<'_> {
     pub fn write_final(&self, out: &mut Vec<u8>, response: &Response<'_>, close: bool) -> Option<StoreWait> {
         let store_wait = self.cookie.learn(self.backend, response.fields, self.conversation);
         let own = self.cookie.own_cookie(self.backend, response, self.tls, &self.conversation.context);
+        own.iter().for_each(|line| history::note_new_cookie(self.conversation, line));
         let lines: Vec<(&str, &str)> = match &own {
             Some(line) => vec![("Set-Cookie", line), ("Cache-Control", "private")],
             None => Vec::new(),

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::request_cookie::RequestCookie;
 use crate::clock;
 use crate::config::Cookie;
-use crate::outcome::BreakCause;
 use crate::pool::{Backend, PickScene, Pool};
+use crate::sticky::Left;
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::table::{EntryKind, KeyHash};
 use crate::store::{BreakerState, StoredValue};
@@ -49,15 +49,15 @@ impl RequestCookie<'_> {
                 // The store names no usable backend either: the pick places the client anew, `update_store` writes it.
                 return;
             }
-            self.store_left = if stays { None } else { self.left() };
+            self.store_left = if stays { None } else { self.left_here() };
         }
         if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
             let kind = if stored.is_set { EntryKind::Learned } else { EntryKind::Brought };
             table.learn_as(kind, &value, backend, clock::now_ms());
         }
         self.value = Some(value);
-        self.verdict =
-            Some(found.map_or(CookieVerdict::Removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
+        let removed = CookieVerdict::Removed { former: None };
+        self.verdict = Some(found.map_or(removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
     }
 
     /// The value that counts of those in the store: the first that a backend has set, else the first. `stays`: the
@@ -83,9 +83,9 @@ impl RequestCookie<'_> {
 
     /// The backend known here, and why the client does not get it. Another backend in the store is no cause by itself:
     /// each instance counts the keys that it knew and that get another backend, as it does without a store.
-    fn left(&self) -> Option<(Option<usize>, BreakCause)> {
+    fn left_here(&self) -> Option<Left> {
         match self.backend() {
-            Some(index) => Some((Some(index), self.pool.why_not(index))),
+            Some(index) => Some(Left::backend(index, self.pool.why_not(index))),
             None => self.verdict?.left(),
         }
     }

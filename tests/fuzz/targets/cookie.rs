@@ -137,7 +137,7 @@ fn check_values(mode: usize, input: &[u8]) {
         asked.set(asked.get() + 1);
         match value.first() {
             Some(b'a') => TableLookup::At(value.len() % BACKENDS.len(), EntryKind::Brought),
-            Some(b'b') => TableLookup::Gone,
+            Some(b'b') => TableLookup::Gone(None),
             _ => TableLookup::Unknown,
         }
     };

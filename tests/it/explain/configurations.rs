@@ -56,6 +56,13 @@ const KEYED: Configuration = Configuration {
     text: "",
 };
 
+/// Clients of listeners that read hellos; the file is another one.
+pub const WITH_HELLO: Configuration =
+    Configuration { hello: true, networks: &["10.0.0.0/8", "2001:db8::/32"], ..KEYED };
+
+/// Clients of listeners that do not.
+pub const WITHOUT_HELLO: Configuration = Configuration { hello: false, ..WITH_HELLO };
+
 const KEYLESS: Configuration = Configuration { keyed: false, ..KEYED };
 
 /// All of them.

@@ -6,6 +6,7 @@
 
 mod clients;
 mod configurations;
+mod live;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

@@ -220,7 +220,7 @@ fn logged_refusals(sessile: &Sessile) -> Vec<String> {
     let messages = lines.lines().filter_map(|line| {
         let line: Value = serde_json::from_str(line).ok()?;
         assert!(line["level"].is_string(), "{line}");
-        line["fields"]["message"].as_str().map(str::to_owned)
+        line["msg"].as_str().map(str::to_owned)
     });
     messages.filter(|message| message.starts_with("reload refused")).collect()
 }

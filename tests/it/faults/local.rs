@@ -140,7 +140,7 @@ fn an_address_of_others_is_no_source() {
 }
 
 /// Sets how many more descriptors a process can open.
-fn leave_descriptors(sessile: &Sessile, free: u64) {
+pub fn leave_descriptors(sessile: &Sessile, free: u64) {
     let open = std::fs::read_dir(format!("/proc/{}/fd", sessile.pid())).expect("/proc").flatten();
     let taken: Vec<u64> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     // The limit is on numbers: one below it is free unless it is taken.
@@ -149,7 +149,8 @@ fn leave_descriptors(sessile: &Sessile, free: u64) {
     limit_descriptors(sessile, limit);
 }
 
-fn limit_descriptors(sessile: &Sessile, limit: u64) {
+/// Sets the limit on descriptors of a process.
+pub fn limit_descriptors(sessile: &Sessile, limit: u64) {
     let pid = Pid::from_raw(sessile.pid() as i32);
     prlimit(pid, Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(20_000) }).expect("our own process");
 }
@@ -256,7 +257,7 @@ fn descriptors_are_few() {
         let cases = || vec![case("descriptors-run-out", "pool = \"app\"", flood).times(60)];
         let config = with_listeners(&pool("app", "", &[app.address]), &cases());
         let sessile = Sessile::start_in_shell(&[], &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), &config);
-        assert_eq!(sessile.metric("sessile_descriptors_max"), f64::from(limit));
+        assert_eq!(sessile.metric("process_max_fds"), f64::from(limit));
         play(&sessile, cases());
     }
 }

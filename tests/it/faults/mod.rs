@@ -10,7 +10,7 @@ mod config;
 mod destination;
 mod instance;
 mod limits;
-mod local;
+pub mod local;
 pub mod namespace;
 pub mod peer;
 mod proxy;

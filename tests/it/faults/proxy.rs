@@ -281,8 +281,8 @@ fn a_refused_header_stands_in_the_log_at_debug() {
 
 fn keyless(sessile: &Sessile) -> f64 {
     let page = sessile.metrics();
-    let workers = page.lines().filter_map(|line| line.strip_prefix("sessile_keyless_connections_total{"));
-    workers.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    let listeners = page.lines().filter_map(|line| line.strip_prefix("sessile_keyless_connections_total{"));
+    listeners.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// Peers outside `trust`.

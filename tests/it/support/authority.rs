@@ -34,9 +34,22 @@ impl Authority {
 
     /// A certificate for a name and everything one level below it.
     pub fn mint(&self, name: &str) -> Minted {
+        self.mint_with(name, |_| {})
+    }
+
+    /// The same, good only in a future that no test sees.
+    pub fn mint_of_tomorrow(&self, name: &str) -> Minted {
+        self.mint_with(name, |params| {
+            params.not_before = rcgen::date_time_ymd(3000, 1, 1);
+            params.not_after = rcgen::date_time_ymd(3001, 1, 1);
+        })
+    }
+
+    fn mint_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Minted {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([name.to_owned(), format!("*.{name}")]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         Minted { der: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_pem() }
     }

@@ -4,6 +4,8 @@ pub mod authority;
 pub mod backend;
 pub mod http;
 pub mod load_support;
+pub mod logfmt;
+pub mod monitor;
 pub mod program;
 pub mod prometheus;
 pub mod rng;

@@ -108,6 +108,12 @@ fn next_port() -> u16 {
     10_000 + (offset % 22_000) as u16
 }
 
+/// Copies a file that is to be run. Another process does: a copy that this one has open for writing would be open in any
+/// child that another test starts meanwhile, and could not be run then (ETXTBSY).
+pub fn copy_to_run(from: &Path, to: &Path) {
+    output(Command::new("cp").arg(from).arg(to));
+}
+
 /// Runs a program to its end, which must be a good one; what it printed.
 pub fn output(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -175,6 +175,15 @@ impl Sessile {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// The sum of all series of a family that have these labels, each as `pool="p"`.
+    pub fn sum(&self, family: &str, labels: &[&str]) -> f64 {
+        let page = self.metrics();
+        let series = page.lines().filter_map(|line| line.strip_prefix(family)?.strip_prefix('{')?.rsplit_once("} "));
+        let has = |own: &str, label: &&str| format!(",{own},").contains(&format!(",{label},"));
+        let wanted = series.filter(|(own, _)| labels.iter().all(|label| has(own, label)));
+        wanted.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+    }
+
     /// Writes the file anew, in place.
     pub fn rewrite(&self, config: &str) {
         write_config(self.dir.path(), config);
@@ -248,11 +257,15 @@ impl Sessile {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// Proportional set size in KiB.
+    /// Proportional set size in KiB, without files: a page of the binary counts for more when another process that runs
+    /// it ends.
     pub fn pss_kib(&self) -> usize {
         let text = read(Path::new(&format!("/proc/{}/smaps_rollup", self.pid())));
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a kind of memory");
+            line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+        };
+        of("Pss_Anon:") + of("Pss_Shmem:")
     }
 }
 

@@ -74,6 +74,14 @@ fn what_the_hello_reader_refuses_gets_an_alert_and_a_readable_end() {
     ] {
         assert_eq!(answer_to(front.address(), &bytes), alert(description), "{bytes:x?}");
         front.sessile.ended("l", ended);
+        let word = match description {
+            UNEXPECTED_MESSAGE => "sent:unexpected_message",
+            RECORD_OVERFLOW => "sent:record_overflow",
+            ILLEGAL_PARAMETER => "sent:illegal_parameter",
+            PROTOCOL_VERSION => "sent:protocol_version",
+            _ => "sent:decode_error",
+        };
+        front.sessile.line(word, |line| line["ended"] == ended && line["alert"] == word);
     }
     // The same, in the smallest pieces.
     let stream = open(front.address());
@@ -123,7 +131,7 @@ fn a_name_without_a_route_gets_unrecognized_name_where_tls_ends() {
     (&stream).write_all(&hello(&config(&front.authority), "other.test").1).unwrap();
     assert_eq!(answer(&stream), alert(UNRECOGNIZED_NAME));
     let line = front.sessile.ended("l", "no_route");
-    assert_eq!(line["sni"], "other.test");
+    assert_eq!((&line["sni"], &line["alert"]), (&"other.test".into(), &"sent:unrecognized_name".into()), "{line}");
 }
 
 #[test]

@@ -114,6 +114,33 @@ fn a_refused_response_says_why_also_at_its_backend() {
 }
 
 #[test]
+fn a_hello_that_is_refused_has_its_alert_in_the_line() {
+    let backend = Recorder::named("b");
+    let front = Front::start("", "http = true\n", &[backend.address()]);
+    let refused = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(front.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
+    };
+    for (bytes, ended, alert) in [
+        (&b"\x16\x03\x01\x00\x00"[..], "hello_malformed", "sent:unexpected_message"),
+        (b"\x16\x02\x01\x00\x04\x01\x00\x00\x00", "not_tls", "sent:protocol_version"),
+    ] {
+        assert_eq!(refused(bytes)[0], 21, "an alert");
+        let line = front.sessile.line(ended, |line| line["ended"] == ended);
+        assert_eq!(line["alert"], alert, "{line}");
+    }
+    // A plain request gets a response, and no alert.
+    assert!(refused(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").starts_with(b"HTTP/1.1 400 "));
+    let plain = front.sessile.line("a plain request", |line| line["ended"] == "not_tls" && line["alert"].is_null());
+    assert!(plain["alert"].is_null(), "{plain}");
+}
+
+#[test]
 fn a_tls_failure_names_its_alert() {
     let backend = Recorder::named("b");
     let front = Front::start("[tls]\nmin_version = \"1.3\"\n", "http = true\n", &[backend.address()]);

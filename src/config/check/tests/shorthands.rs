@@ -147,3 +147,14 @@ fn problems_of_a_shorthand_stand_at_its_value() {
         assert!(found.starts_with(expected) && found.lines().count() == 1, "{found}");
     }
 }
+
+#[test]
+fn addresses_that_make_one_name_are_refused_with_the_way_to_name_them() {
+    let problems = |backends: &str| shown(&check(&file("", &format!("backend = {backends}")), &resolve).unwrap_err());
+    let alike = problems("[\"unix:/run/a/b\", \"unix:/run/a-b\"]");
+    assert!(alike.contains("name \"unix-run-a-b\" is taken by an earlier one, in line 8"), "{alike}");
+    assert!(alike.contains("write [[pool.backend]] with name and address"), "{alike}");
+    let named = "{ name = \"a\", address = \"10.0.0.1:80\" }";
+    let named = problems(&format!("[{named}, {named}]"));
+    assert!(named.contains("a name of its own)"), "{named}");
+}

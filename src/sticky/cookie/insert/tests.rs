@@ -178,8 +178,10 @@ fn who_sealed_it_and_for_what_decides() {
         CookieVerdict::Fresh { backend: 2, issued: NOW },
         "the name counts, not the place"
     );
-    assert_eq!(sealed_by(&cookie("SESSILE", &config(), "web", &["app-9"], &[OLD])), CookieVerdict::Removed);
-    assert_eq!(here.open(&here.seal(7, NOW, NOW, [4; 12]), NOW), CookieVerdict::Removed, "an index out of bounds");
+    let other_backend = cookie("SESSILE", &config(), "web", &["app-9"], &[OLD]);
+    assert_eq!(sealed_by(&other_backend), CookieVerdict::Removed { former: None });
+    let out_of_bounds = here.open(&here.seal(7, NOW, NOW, [4; 12]), NOW);
+    assert_eq!(out_of_bounds, CookieVerdict::Removed { former: None });
     for (pool, seen) in [("api", NOW - 5000), ("web", NOW - 5000)] {
         let old = cookie("SESSILE", &config(), pool, &["app-9"], &[OLD]).seal(0, seen, seen, [5; 12]);
         let expected = if pool == "api" { CookieVerdict::OtherPool } else { CookieVerdict::Expired { backend: None } };

@@ -1,7 +1,7 @@
 //! [`RequestProgress`]: how much of the request was sent, and the steps that send more of it.
 //!
-//! Reads no response. Invariant: a byte of the client is sent once, in order, and only after it was read as part of this
-//! request's body.
+//! Reads no response. Invariant: a byte of the client is sent once, in order, and only after it was counted as part of
+//! this request's body.
 
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +11,8 @@ use crate::fault::Fault;
 use crate::http::Framing;
 use crate::http::body::Body;
 use crate::outcome::Ended;
-use crate::terminate::buffer::{BUFFER, BULK};
+use crate::terminate::buffer::BUFFER;
+use crate::terminate::bypass::Bypass;
 use crate::terminate::byte_stream::{ByteStream, Got};
 use crate::terminate::http::client_side::ClientSide;
 use crate::terminate::http::local_reply::RequestFailure;
@@ -20,9 +21,11 @@ use crate::terminate::turns::give_way;
 /// How much of the request was sent.
 pub struct RequestProgress {
     pub head_sent: usize,
-    body: Body,
+    pub body: Body,
     /// Bytes of the client that are checked and may be sent.
     checked: usize,
+    /// Bytes of the body that pass without being read.
+    pub bypass: Bypass,
     /// What checking them has cost in this turn.
     work: usize,
     /// A byte of the body has come.
@@ -42,6 +45,7 @@ impl RequestProgress {
             head_sent: 0,
             body: Body::new(framing),
             checked: 0,
+            bypass: Bypass::default(),
             work: 0,
             begun: false,
             done: false,
@@ -53,7 +57,7 @@ impl RequestProgress {
 
     /// True if every byte was written; `head`: length of the head.
     pub fn is_written(&self, head: usize) -> bool {
-        self.head_sent == head && self.checked == 0 && self.body.complete()
+        self.head_sent == head && self.checked == 0 && self.bypass.is_empty() && self.body.complete()
     }
 }
 
@@ -114,6 +118,14 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             }
             return Poll::Ready(Ok(()));
         }
+        if !up.bypass.is_empty() {
+            match ready!(up.bypass.poll_drain(backend, cx)) {
+                // Its pipe is for others: the response may take long.
+                Err(_) => (up.cut, up.bypass) = (Some(Ended::RequestCut), Bypass::default()),
+                Ok(n) => up.moved += n as u64,
+            }
+            return Poll::Ready(Ok(()));
+        }
         if up.body.complete() {
             match ready!(backend.poll_flush(cx)) {
                 Ok(()) => up.done = true,
@@ -139,7 +151,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             up.cut = Some(Ended::RequestCut);
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(match ready!(self.client.poll_read(BULK, cx)) {
+        Poll::Ready(match ready!(self.poll_client(up, cx)) {
             Ok(Some(Got::Bytes(_)) | None) => Ok(()),
             // The client has closed inside its request.
             Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),

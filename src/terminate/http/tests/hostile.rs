@@ -10,38 +10,66 @@ use super::stage::{Dice, Stage};
 use super::wire::Ends;
 use super::world::{Plan, World};
 use crate::outcome::Ended;
+use crate::terminate::pipe;
 
 /// Number of worlds in every test run.
 const WORLDS: u64 = 1_000;
 
+/// Number of those with bodies that are worth a pipe.
+const BULKY_WORLDS: u64 = 300;
+
+/// Sizes that a plan chooses from.
+struct Sizes {
+    /// Lengths of bodies.
+    bodies: &'static [usize],
+    /// Lengths of chunks.
+    chunks: &'static [usize],
+    /// Room of streams, and pieces.
+    rooms: &'static [usize],
+    pieces: &'static [usize],
+}
+
+/// One-byte chunks, or larger ones.
+const SMALL: Sizes = Sizes {
+    bodies: &[0, 1, 5, 100, 5_000, 40_000],
+    chunks: &[1, 1, 7, 5_000],
+    rooms: &[3, 100, 5_000, 200_000],
+    pieces: &[1, 7, 1_000, 100_000],
+};
+
+const BULKY: Sizes = Sizes {
+    bodies: &[90_000, 150_000, 400_000],
+    chunks: &[5_000, 80_000, 300_000],
+    rooms: &[5_000, 100_000, 500_000],
+    pieces: &[1_000, 50_000, 200_000],
+};
+
 /// A body of so many bytes in this framing: the lines of the head, and the body as it is sent.
-fn framed(dice: &Dice, framing: usize, length: usize) -> (String, Vec<u8>) {
+fn framed(dice: &Dice, framing: usize, length: usize, chunks: &[usize]) -> (String, Vec<u8>) {
     let bytes: Vec<u8> = (0..length).map(|at| b'a' + (at % 23) as u8).collect();
     match framing {
         0 => (format!("Content-Length: {length}\r\n"), bytes),
         1 => (String::new(), bytes),
         _ => {
-            // One-byte chunks, or larger ones.
-            let size = dice.one_of(&[1, 1, 7, 5_000]);
-            let mut chunks = Vec::new();
+            let size = dice.one_of(chunks);
+            let mut body = Vec::new();
             for chunk in bytes.chunks(size) {
-                chunks.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-                chunks.extend([chunk, b"\r\n"].concat());
+                body.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+                body.extend([chunk, b"\r\n"].concat());
             }
-            chunks.extend(b"0\r\n\r\n");
-            ("Transfer-Encoding: chunked\r\n".to_owned(), chunks)
+            body.extend(b"0\r\n\r\n");
+            ("Transfer-Encoding: chunked\r\n".to_owned(), body)
         }
     }
 }
 
-fn plan_of(seed: u64) -> Plan {
+fn plan_of(seed: u64, sizes: &Sizes) -> Plan {
     let dice = Dice::new(seed ^ 0x9e37);
-    let lengths = [0, 1, 5, 100, 5_000, 40_000];
     let method = dice.one_of(&["GET", "HEAD", "POST", "POST", "PUT"]);
     let has_body = matches!(method, "POST" | "PUT");
     let old = dice.one_in(8);
     let (length_lines, body) = match has_body {
-        true => framed(&dice, if old { 0 } else { dice.one_of(&[0, 2]) }, dice.one_of(&lengths)),
+        true => framed(&dice, if old { 0 } else { dice.one_of(&[0, 2]) }, dice.one_of(sizes.bodies), sizes.chunks),
         false => (String::new(), Vec::new()),
     };
     let waits = has_body && !old && dice.one_in(4);
@@ -58,7 +86,7 @@ fn plan_of(seed: u64) -> Plan {
     let status =
         dice.one_of(&["200 OK", "202 Accepted", "413 Content Too Large", "302", "204 No Content", "304 Not Modified"]);
     let closes = dice.one_of(&["", "", "Connection: close\r\n"]);
-    let (lines, mut final_body) = framed(&dice, framing, dice.one_of(&lengths));
+    let (lines, mut final_body) = framed(&dice, framing, dice.one_of(sizes.bodies), sizes.chunks);
     if method == "HEAD" || status.starts_with("204") || status.starts_with("304") {
         final_body.clear();
     }
@@ -84,16 +112,14 @@ fn plan_of(seed: u64) -> Plan {
             1 => Some((all, ends())),
             _ => (until_close || framing == 1).then_some((all, Ends::Fin)),
         },
-        client_wire: (dice.one_of(&[3, 100, 5_000, 200_000]), dice.one_of(&[1, 7, 1_000, 100_000])),
-        backend_wire: (dice.one_of(&[3, 100, 5_000, 200_000]), dice.one_of(&[1, 7, 1_000, 100_000])),
+        client_wire: (dice.one_of(sizes.rooms), dice.one_of(sizes.pieces)),
+        backend_wire: (dice.one_of(sizes.rooms), dice.one_of(sizes.pieces)),
         body,
     }
 }
 
 /// What a plan promises beyond what holds for all.
-fn play(seed: u64, stage: &Stage) -> World<'static> {
-    // Few and small: the test process does not mind.
-    let plan: &'static Plan = Box::leak(Box::new(plan_of(seed)));
+fn play<'p>(seed: u64, stage: &Stage, plan: &'p Plan) -> World<'p> {
     let mut world = World::new(plan, seed);
     let left = world.play(stage);
     let client_goes = plan.client_ends.is_some() || plan.client_leaves.is_some();
@@ -120,22 +146,41 @@ fn play(seed: u64, stage: &Stage) -> World<'static> {
     world
 }
 
-#[test]
-fn an_exchange_survives_every_backend_and_every_client() {
-    let stage = Stage::new();
-    let (mut calls, mut stalled) = (0, 0);
-    for seed in 0..WORLDS {
-        match catch_unwind(AssertUnwindSafe(|| play(seed, &stage))) {
-            Ok(world) => {
-                calls = calls.max(world.calls);
-                stalled += usize::from(world.stalled);
-            }
+/// Plays so many worlds; a failing one names its seed.
+fn play_all(worlds: u64, stage: &Stage, sizes: &Sizes, mut look: impl FnMut(&World<'_>)) {
+    for seed in 0..worlds {
+        let plan = plan_of(seed, sizes);
+        match catch_unwind(AssertUnwindSafe(|| play(seed, stage, &plan))) {
+            Ok(world) => look(&world),
             Err(panic) => {
-                println!("seed {seed}:\n{:?}", plan_of(seed));
+                println!("seed {seed}:\n{plan:?}");
                 resume_unwind(panic);
             }
         }
     }
+}
+
+#[test]
+fn large_bodies_survive_them_too_where_they_pass_through_pipes() {
+    let stage = Stage::new();
+    pipe::at_most(4);
+    let mut spliced = (0, 0);
+    play_all(BULKY_WORLDS, &stage, &BULKY, |world| {
+        let (up, down) = world.spliced();
+        spliced = (spliced.0 + up, spliced.1 + down);
+    });
+    println!("{BULKY_WORLDS} worlds, {spliced:?} bytes through pipes, up and down");
+    assert!(spliced.0 > 1_000_000 && spliced.1 > 1_000_000, "{spliced:?}");
+}
+
+#[test]
+fn an_exchange_survives_every_backend_and_every_client() {
+    let stage = Stage::new();
+    let (mut calls, mut stalled) = (0, 0);
+    play_all(WORLDS, &stage, &SMALL, |world| {
+        calls = calls.max(world.calls);
+        stalled += usize::from(world.stalled);
+    });
     println!("{WORLDS} worlds, at most {calls} calls in a turn, {stalled} stalled");
     assert!(calls >= 64, "no world was busy: {calls}");
     assert!(stalled > 0 && stalled < WORLDS as usize / 2, "{stalled} worlds stalled");
@@ -145,8 +190,12 @@ fn an_exchange_survives_every_backend_and_every_client() {
 #[ignore = "replays the world of SESSILE_SIM_SEED"]
 fn exchange_replay() {
     let seed = std::env::var("SESSILE_SIM_SEED").expect("a seed").parse().expect("a number");
-    println!("{:?}", plan_of(seed));
-    play(seed, &Stage::new());
+    for sizes in [&SMALL, &BULKY] {
+        let plan = plan_of(seed, sizes);
+        println!("{plan:?}");
+        pipe::at_most(4);
+        play(seed, &Stage::new(), &plan);
+    }
 }
 
 /// A small exchange of each framing, cut at every byte of the response, by an end and by a reset.
@@ -155,7 +204,7 @@ fn a_backend_that_closes_at_any_byte_is_never_taken_for_one_that_is_complete() {
     let stage = Stage::new();
     let dice = Dice::new(1);
     for framing in 0..3 {
-        let (lines, final_body) = framed(&dice, framing, 9);
+        let (lines, final_body) = framed(&dice, framing, 9, SMALL.chunks);
         let plan = Plan {
             head: "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n".to_owned(),
             body: b"abc".to_vec(),

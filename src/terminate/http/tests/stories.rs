@@ -185,3 +185,17 @@ fn one_byte_chunks_are_passed_on_over_many_turns_and_end_when_the_client_is_gone
     let failure = left.result.expect_err("nobody reads");
     assert_eq!((failure.ended, failure.reply), (Ended::ClientReset, None));
 }
+
+#[test]
+fn the_end_behind_a_response_leaves_with_its_last_bytes() {
+    for (field, ends) in [("", false), ("Connection: close\r\n", true)] {
+        let left = exchange(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n"), |turns, client, backend| {
+            turns.settle();
+            backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            turns.settle();
+            assert!(turns.is_over());
+            assert_eq!(client.finished(), ends, "{field}");
+        });
+        assert_eq!(left.result.expect("a response").client_stays, !ends);
+    }
+}

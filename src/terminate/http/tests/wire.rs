@@ -1,10 +1,12 @@
 //! [`Wire`]: a stream in memory, as stingy as a socket: short reads, short writes, and a wake only when something came.
 //!
-//! The exchange has one end of it; the test does at the other end what a peer does. Invariant: a call that is not ready
+//! It has no TLS, so bytes may also pass through a pipe. The exchange has one end of it; the test does at the other end what a peer does. Invariant: a call that is not ready
 //! is woken by the event that it waits for, once, and by nothing else.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -42,6 +44,10 @@ struct State {
     /// Bytes that the exchange has read, and written.
     read: usize,
     written: usize,
+    /// Bytes of these that went into a pipe, and came out of one.
+    spliced: (usize, usize),
+    /// Bytes can be moved into a pipe and not out of one.
+    refuses_pipes: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -106,6 +112,16 @@ impl Wire {
         std::mem::take(&mut self.0.borrow_mut().calls)
     }
 
+    /// Bytes that went from the peer into a pipe, and from a pipe to the peer.
+    pub fn spliced(&self) -> (usize, usize) {
+        self.0.borrow().spliced
+    }
+
+    /// From here on no bytes of a pipe are taken.
+    pub fn refuse_pipes(&self) {
+        self.0.borrow_mut().refuses_pipes = true;
+    }
+
     /// Bytes that the exchange has read, and written.
     pub fn moved(&self) -> (usize, usize) {
         let state = self.0.borrow();
@@ -160,7 +176,59 @@ impl ByteStream for Wire {
     fn poll_finish(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let mut state = self.0.borrow_mut();
         state.calls += 1;
+        if state.ended == Some(Ends::Reset) {
+            return Poll::Ready(Err(Fault::Reset));
+        }
         state.finished = true;
-        Poll::Ready(if state.ended == Some(Ends::Reset) { Err(Fault::Reset) } else { Ok(()) })
+        Poll::Ready(Ok(()))
+    }
+    fn is_bare(&self) -> bool {
+        true
+    }
+
+    fn poll_splice_in(&mut self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let mut state = self.0.borrow_mut();
+        state.calls += 1;
+        let count = most.min(state.piece).min(state.coming.len());
+        if count > 0 {
+            let bytes: Vec<u8> = state.coming.drain(..count).collect();
+            assert_eq!(rustix::io::write(pipe, &bytes), Ok(count), "the pipe was not empty");
+            state.read += count;
+            state.spliced.0 += count;
+            return Poll::Ready(Ok(count));
+        }
+        match state.ended {
+            Some(Ends::Fin) => Poll::Ready(Ok(0)),
+            Some(Ends::Reset) => Poll::Ready(Err(rustix::io::Errno::CONNRESET.into())),
+            // As a socket that was readable before.
+            None if state.calls.is_multiple_of(2) => Poll::Ready(Err(io::ErrorKind::WouldBlock.into())),
+            None => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_splice_out(&mut self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
+        let mut state = self.0.borrow_mut();
+        state.calls += 1;
+        assert!(!state.finished, "a byte behind the end");
+        if state.refuses_pipes {
+            return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+        }
+        if state.ended == Some(Ends::Reset) {
+            return Poll::Ready(Err(rustix::io::Errno::PIPE.into()));
+        }
+        let count = most.min(state.piece).min(state.room - state.going.len());
+        if count == 0 {
+            state.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let mut bytes = vec![0; count];
+        assert_eq!(rustix::io::read(pipe, &mut bytes), Ok(count), "the pipe holds what was moved into it");
+        state.going.extend(&bytes);
+        state.written += count;
+        state.spliced.1 += count;
+        Poll::Ready(Ok(count))
     }
 }

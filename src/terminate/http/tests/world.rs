@@ -17,6 +17,9 @@ const CALLS_MAX: usize = 64 * 3 * 2;
 /// Most turns of one world. The longest have a few bytes a turn.
 const TURNS_MAX: usize = 200_000;
 
+/// Most bytes that a peer sends at once, so that the exchange waits inside of a large body, too.
+const SENDS_MAX: usize = 48 * 1024;
+
 /// What both peers do.
 #[derive(Clone)]
 pub struct Plan {
@@ -176,7 +179,7 @@ impl<'a> World<'a> {
     fn client_sends(&mut self) -> bool {
         let until = self.plan.client_ends.map_or(usize::MAX, |(at, _)| at);
         let all = self.outgoing.len();
-        let count = self.some(all).min(all.min(until).saturating_sub(self.client_sent));
+        let count = self.some(all.min(SENDS_MAX)).min(all.min(until).saturating_sub(self.client_sent));
         if self.client_over.is_some() || !self.client_may_begin || count == 0 {
             return false;
         }
@@ -206,7 +209,7 @@ impl<'a> World<'a> {
     fn backend_sends(&mut self) -> bool {
         let all = self.responses.len();
         let until = self.plan.backend_ends.map_or(usize::MAX, |(at, _)| at).min(all);
-        let count = self.some(all).min(until.saturating_sub(self.backend_sent));
+        let count = self.some(all.min(SENDS_MAX)).min(until.saturating_sub(self.backend_sent));
         let begins = self.backend_got.len() >= self.plan.responds_after.min(self.plan.reads);
         // No more than a socket would hold.
         if self.backend_over.is_some() || !begins || count == 0 || self.backend.unread().len() > 256 * 1024 {
@@ -286,6 +289,11 @@ impl<'a> World<'a> {
     /// Reads what the client has got.
     pub fn read(&self) -> Read {
         read(&self.client_got, self.asked.meta)
+    }
+
+    /// Bytes that went through a pipe, up and down.
+    pub fn spliced(&self) -> (usize, usize) {
+        (self.backend.spliced().1, self.client.spliced().1)
     }
 
     /// Bytes of the request that the backend has got.

@@ -1,0 +1,241 @@
+//! `sessile events`: what happened to the running process, as text or as JSON, once or as it comes.
+//!
+//! Keeps no event: the process does. Invariants: a line has at most [`COLUMNS`] columns, as long as its words allow; with
+//! `--follow` an event is printed once, also over an upgrade, which goes on with the numbers.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::builder::PossibleValuesParser;
+
+use super::width::{COLUMNS, wrap};
+use super::{CommandError, client, load::RunningProcess, print_json};
+use crate::events::{DatedEvent, EventKind, EventPage};
+
+/// Columns before the text: time and kind.
+const INDENT: usize = 25;
+
+/// How long one request waits for an event, in seconds.
+const WAIT_S: u64 = 15;
+
+/// Pause after a reply without events that came early, because too many others wait.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a process that follows another one may take to answer.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+
+/// Arguments of `sessile events`.
+#[derive(Debug, clap::Args)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    running: RunningProcess,
+    /// Go on with events as they come.
+    #[arg(short, long)]
+    follow: bool,
+    /// Show only events with a higher number: that of the last one seen.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    after: u64,
+    /// Show only events of this kind; may be given several times.
+    #[arg(long, value_name = "KIND", value_parser = PossibleValuesParser::new(EventKind::ALL.iter().map(|kind| kind.word())))]
+    kind: Vec<String>,
+    /// Show only events about this pool.
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Print one JSON object; with --follow, one for each event, one a line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl EventsArgs {
+    /// Sends the requests and prints the events.
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<u8, CommandError> {
+        let socket = self.running.socket()?;
+        let page = self.page(&socket, self.after, 0)?;
+        let mut printer = Printer::default();
+        if self.json && !self.follow {
+            print_json(out, &page)?;
+            return Ok(0);
+        }
+        self.print(&mut printer, &page, out)?;
+        if self.follow {
+            self.go_on(&socket, page, &mut printer, AWAY_MAX, out)?;
+        } else if page.events.is_empty() {
+            writeln!(out, "no such event since {}", page.since)?;
+        }
+        Ok(0)
+    }
+
+    /// Prints events as they come, until the process has ended or the reader has enough.
+    fn go_on(
+        &self,
+        socket: &Path,
+        mut page: EventPage,
+        printer: &mut Printer,
+        away_max: Duration,
+        out: &mut impl Write,
+    ) -> Result<(), CommandError> {
+        let mut seen = Instant::now();
+        loop {
+            out.flush()?;
+            let began = Instant::now();
+            let next = match self.page(socket, page.next, WAIT_S) {
+                Ok(next) => next,
+                // The next process may be about to take the socket.
+                Err(CommandError::Unavailable(_)) if seen.elapsed() < away_max => {
+                    std::thread::sleep(away_max / 50);
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            seen = Instant::now();
+            if next.since != page.since {
+                // The events of another process, with numbers of its own.
+                page = self.page(socket, 0, 0)?;
+                self.print(printer, &page, out)?;
+                continue;
+            }
+            self.print(printer, &next, out)?;
+            if next.events.is_empty() && began.elapsed() < PAUSE {
+                std::thread::sleep(PAUSE);
+            }
+            page = next;
+        }
+    }
+
+    fn print(&self, printer: &mut Printer, page: &EventPage, out: &mut impl Write) -> Result<(), CommandError> {
+        if page.missed > 0 && !self.json && self.after > 0 {
+            writeln!(out, "{} events after {} are not kept any more", page.missed, self.after)?;
+        }
+        for event in &page.events {
+            if self.json {
+                print_json(out, event)?;
+            } else {
+                out.write_all(printer.lines(event).as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn page(&self, socket: &Path, after: u64, wait_s: u64) -> Result<EventPage, CommandError> {
+        let mut path = format!("/events?after={after}&wait={wait_s}");
+        if !self.kind.is_empty() {
+            path += &format!("&kind={}", self.kind.join(","));
+        }
+        if let Some(pool) = &self.pool {
+            path += &format!("&pool={}", client::query_value(pool));
+        }
+        client::request(socket, "GET", &path)?.json(&[200])
+    }
+}
+
+/// Writes events as text; the date stands before the first event of each day.
+#[derive(Debug, Default)]
+struct Printer {
+    date: String,
+}
+
+impl Printer {
+    fn lines(&mut self, dated: &DatedEvent) -> String {
+        let (date, time) = dated.time.split_once('T').unwrap_or_default();
+        let mut lines = String::new();
+        if date != self.date {
+            self.date = date.to_owned();
+            // Writing to a String does not fail.
+            let _ = writeln!(lines, "{date} (UTC)");
+        }
+        let time = time.get(..8).unwrap_or(time);
+        let head = format!("{time} {:<15} ", dated.event.kind.word());
+        lines + &wrap(&(head + &dated.event.text), COLUMNS, INDENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::{answering_each, parse};
+    use crate::events::{Event, EventRing};
+
+    fn ring() -> EventRing {
+        let ring = EventRing::new();
+        let reason = "connect: Connection refused (os error 111), after a while in which nothing else was heard of it";
+        let down = Event::new(EventKind::Down, &format!("backend web/a is down: {reason}")).of_backend("web", "a");
+        ring.note(1_709_251_199_000, down);
+        ring.note(1_709_251_200_000, Event::new(EventKind::DrainForgotten, "backend web/b was drained"));
+        ring
+    }
+
+    fn arguments(line: &str) -> EventsArgs {
+        match parse(line).unwrap() {
+            crate::cli::Command::Events(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn printed(line: &str, pages: &[EventPage]) -> (String, Vec<String>, Result<u8, CommandError>) {
+        let folder = tempfile::tempdir().unwrap();
+        let answers = pages.iter().map(|page| ("200 OK".to_owned(), serde_json::to_string(page).unwrap()));
+        let (socket, served) = answering_each(folder.path(), answers.collect());
+        let mut out = Vec::new();
+        let result = arguments(&format!("{line} --socket {}", socket.display())).run(&mut out);
+        (String::from_utf8(out).unwrap(), served.join().unwrap(), result)
+    }
+
+    #[test]
+    fn a_line_has_80_columns_and_a_day_its_date() {
+        let (text, requests, result) =
+            printed("sessile events --kind down --kind up --pool a&b", &[ring().page(0, |_| true)]);
+        assert_eq!(result.unwrap(), 0);
+        assert_eq!(
+            text,
+            "2024-02-29 (UTC)\n\
+             23:59:59 down            backend web/a is down: connect: Connection refused (os\n\
+             \x20                        error 111), after a while in which nothing else was\n\
+             \x20                        heard of it\n\
+             2024-03-01 (UTC)\n\
+             00:00:00 drain_forgotten backend web/b was drained\n"
+        );
+        assert!(text.lines().all(|line| line.len() <= COLUMNS));
+        assert!(requests[0].starts_with("GET /events?after=0&wait=0&kind=down,up&pool=a%26b HTTP/1.0"), "{requests:?}");
+    }
+
+    #[test]
+    fn json_is_the_reply_or_one_event_a_line() {
+        let page = ring().page(0, |_| true);
+        let (text, ..) = printed("sessile events --json", std::slice::from_ref(&page));
+        assert_eq!(serde_json::from_str::<EventPage>(&text).unwrap(), page);
+        let (text, ..) = printed("sessile events", &[EventRing::new().page(0, |_| true)]);
+        assert_eq!(text, "no such event since 1970-01-01T00:00:00.000Z\n");
+    }
+
+    #[test]
+    fn a_follower_prints_each_event_once_and_begins_again_with_another_process() {
+        let (ring, other) = (ring(), EventRing::new());
+        other.note(1_709_251_300_000, Event::new(EventKind::Start, "of another process"));
+        let page = |ring: &EventRing, after| ring.page(after, |_| true);
+        let first = page(&ring, 0);
+        ring.note(1_709_251_201_000, Event::new(EventKind::Up, "backend web/a is up"));
+        let pages = [page(&ring, 2), page(&other, 3), page(&other, 0)];
+        let folder = tempfile::tempdir().unwrap();
+        let answers = pages.iter().map(|page| ("200 OK".to_owned(), serde_json::to_string(page).unwrap()));
+        let (socket, served) = answering_each(folder.path(), answers.collect());
+        let arguments = arguments(&format!("sessile events --follow --json --socket {}", socket.display()));
+        let mut out = Vec::new();
+        let away_max = Duration::from_millis(200);
+        let ended = arguments.go_on(&socket, first, &mut Printer::default(), away_max, &mut out);
+        assert!(matches!(ended, Err(CommandError::Unavailable(_))), "the process has ended: {ended:?}");
+        let events = String::from_utf8(out).unwrap();
+        let events: Vec<DatedEvent> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let texts: Vec<_> = events.iter().map(|dated| &*dated.event.text).collect();
+        assert_eq!(texts, ["backend web/a is up", "of another process"]);
+        let asked: Vec<_> = served.join().unwrap().iter().map(|request| request[..22].to_owned()).collect();
+        assert_eq!(asked, ["GET /events?after=2&wa", "GET /events?after=3&wa", "GET /events?after=0&wa"]);
+    }
+
+    #[test]
+    fn a_kind_that_does_not_exist_is_wrong_usage() {
+        assert!(parse("sessile events --kind down --follow").is_ok());
+        assert!(parse("sessile events --kind bogus").unwrap_err().use_stderr());
+    }
+}

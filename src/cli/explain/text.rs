@@ -1,0 +1,233 @@
+//! [`ClientReport`] as text of at most 80 columns: the client, its candidates, where it goes.
+//!
+//! Computes nothing. Invariant: the line that begins with `>` is the backend that the client gets; a pool without a key
+//! has no such line.
+
+use std::fmt::Write as _;
+
+use crate::cli::table::{Table, note_of_cuts};
+use crate::cli::width::{COLUMNS, wrap};
+use crate::plan::{ClientReport, ExplainedEntry, Explanation};
+
+/// Indent of lines that go on.
+const INDENT: usize = 4;
+
+/// Indent of a reason that stands below its candidate.
+const REASON: usize = 7;
+
+/// The report as lines.
+pub(super) fn of(report: &ClientReport) -> String {
+    let mut head = format!("client {} at listener {}", report.client, report.listener);
+    // Writing to a String does not fail.
+    if let Some(sni) = &report.sni {
+        let _ = write!(head, " for {sni}");
+    }
+    if let Some(cookie) = &report.cookie {
+        let _ = write!(head, " with a cookie that is {cookie}");
+    }
+    match (&report.explanation, report.refused.as_deref()) {
+        (Some(explanation), _) => {
+            let _ = write!(head, ": pool {}, {}", explanation.pool, explanation.balance);
+            wrap(&head, COLUMNS, INDENT) + &of_pool(explanation)
+        }
+        (None, Some("misdirected")) => {
+            wrap(&format!("{head}: is refused: the host of the request belongs to another route"), COLUMNS, INDENT)
+        }
+        (None, _) => wrap(&format!("{head}: no route matches and there is no default pool"), COLUMNS, INDENT),
+    }
+}
+
+fn of_pool(explanation: &Explanation) -> String {
+    let mut key = match (&explanation.key, &explanation.key_hash) {
+        (Some(key), Some(hash)) => format!("  key {key} (hash {hash})"),
+        _ => "  no key".to_owned(),
+    };
+    if let Some(range) = &explanation.range {
+        let _ = write!(key, ", in range {range}");
+    }
+    match &explanation.entry {
+        Some(ExplainedEntry { backend: Some(backend) }) => {
+            let _ = write!(key, ", in the stick table at {backend}");
+        }
+        Some(ExplainedEntry { backend: None }) => key += ", in the stick table at a backend that was removed",
+        None => {}
+    }
+    let table = candidates(explanation);
+    let note = note_of_cuts(&table);
+    wrap(&key, COLUMNS, INDENT) + &table + note + &wrap(&end(explanation), COLUMNS, INDENT)
+}
+
+/// Where the client goes, why, and where it goes next.
+fn end(explanation: &Explanation) -> String {
+    let Explanation { choice, any, in_turn, reason, moved, from, wait_ms, next, .. } = explanation;
+    let mut text = match wait_ms {
+        Some(0) => return "is refused: its backend cannot serve, and on_down = \"reject\"".to_owned(),
+        Some(most) => format!("waits for its backend, {most} ms at most; else "),
+        None => String::new(),
+    };
+    match (choice, reason, in_turn) {
+        (None, Some(reason), Some(in_turn)) if *any => {
+            let _ = write!(text, "goes to any usable backend ({reason}): {in_turn} is next in turn, not fixed");
+        }
+        (None, Some(reason), _) if *any => {
+            let _ = write!(text, "goes to any usable backend, in turn or at random ({reason})");
+        }
+        (Some(choice), Some(reason), _) => {
+            let _ = write!(text, "goes to {choice} ({reason})");
+        }
+        _ => text += "is refused: no backend may serve it",
+    }
+    if let Some(moved) = moved {
+        let _ = write!(text, ", moved from {} ({moved})", from.as_deref().unwrap_or("a backend that was removed"));
+    }
+    let _ = match (choice, next) {
+        (Some(choice), Some(next)) => write!(text, "; if {choice} goes down, to {next}"),
+        (Some(choice), None) => write!(text, "; if {choice} goes down, no backend is left"),
+        _ => Ok(()),
+    };
+    text
+}
+
+/// One line for each candidate; why the client does not go there stands behind it, or below where it is too long.
+fn candidates(explanation: &Explanation) -> String {
+    let is_live = explanation.candidates.iter().any(|row| row.state.is_some());
+    let mut table = Table::new(["", "BACKEND", "ADDRESS", "WEIGHT", if is_live { "STATE" } else { "SCORE" }]);
+    for (place, row) in explanation.candidates.iter().enumerate() {
+        let mark = if explanation.choice.as_ref() == Some(&row.backend) { '>' } else { ' ' };
+        table.row([
+            format!("{mark} {:>3}", place + 1),
+            row.backend.clone(),
+            row.address.clone(),
+            row.weight.to_string(),
+            row.state.clone().unwrap_or_else(|| row.score.clone()),
+        ]);
+    }
+    let table = table.render_within(COLUMNS, &["BACKEND", "ADDRESS", "SCORE"]);
+    let width = table.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    let reasons = explanation.candidates.iter().map(|row| row.why_not.as_deref());
+    let mut text = String::new();
+    for (line, reason) in table.lines().zip([Some("WHY NOT")].into_iter().chain(reasons)) {
+        text += &match reason {
+            None => format!("{line}\n"),
+            Some(reason) if width + 2 + reason.chars().count() <= COLUMNS => format!("{line:width$}  {reason}\n"),
+            Some(reason) => format!("{line}\n{}", wrap(&format!("{:REASON$}{reason}", ""), COLUMNS, REASON)),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ExplainedCandidate;
+
+    fn candidate(backend: &str, state: Option<&str>, why_not: Option<&str>) -> ExplainedCandidate {
+        ExplainedCandidate {
+            backend: backend.into(),
+            address: "10.0.0.1:8080".into(),
+            score: "0123456789abcdef".into(),
+            weight: 1,
+            backup: false,
+            state: state.map(str::to_owned),
+            usable: why_not.is_none(),
+            why_not: why_not.map(str::to_owned),
+        }
+    }
+
+    fn report() -> ClientReport {
+        let explanation = Explanation {
+            pool: "web".into(),
+            balance: "hash".into(),
+            key: Some("source 192.0.2.7/32".into()),
+            key_hash: Some("0123456789abcdef".into()),
+            range: None,
+            entry: Some(ExplainedEntry { backend: Some("b".into()) }),
+            candidates: vec![
+                candidate("a", Some("down"), Some("down: connection refused")),
+                candidate("c", Some("up"), None),
+                candidate("b", Some("up, draining"), Some("draining: only known clients")),
+            ],
+            choice: Some("c".into()),
+            any: false,
+            in_turn: None,
+            reason: Some("placement".into()),
+            moved: Some("drain".into()),
+            from: Some("b".into()),
+            wait_ms: None,
+            next: Some("d".into()),
+        };
+        ClientReport {
+            client: "192.0.2.7".parse().unwrap(),
+            listener: "front".into(),
+            live: true,
+            sni: Some("www.example.org".into()),
+            cookie: None,
+            refused: None,
+            explanation: Some(explanation),
+        }
+    }
+
+    #[test]
+    fn a_report_says_where_a_client_goes_from_where_and_why_not_elsewhere() {
+        assert_eq!(
+            of(&report()),
+            "client 192.0.2.7 at listener front for www.example.org: pool web, hash\n  \
+             key source 192.0.2.7/32 (hash 0123456789abcdef), in the stick table at b\n       \
+             BACKEND  ADDRESS        WEIGHT  STATE         WHY NOT\n    \
+             1  a        10.0.0.1:8080       1  down          down: connection refused\n>   \
+             2  c        10.0.0.1:8080       1  up\n    \
+             3  b        10.0.0.1:8080       1  up, draining\n       \
+             draining: only known clients\n\
+             goes to c (placement), moved from b (drain); if c goes down, to d\n"
+        );
+    }
+
+    #[test]
+    fn a_client_without_a_key_waits_its_turn_and_one_whose_backend_is_down_waits_for_it() {
+        let with = |change: fn(&mut Explanation)| {
+            let mut report = report();
+            change(report.explanation.as_mut().unwrap());
+            of(&report).lines().last().unwrap().to_owned()
+        };
+        let keyless = with(|said| {
+            (said.choice, said.any, said.in_turn, said.next) = (None, true, Some("c".into()), None);
+            (said.moved, said.from) = (None, None);
+        });
+        assert_eq!(keyless, "goes to any usable backend (placement): c is next in turn, not fixed");
+        let waiting = with(|said| (said.wait_ms, said.moved) = (Some(3_000), None));
+        assert_eq!(waiting, "    down, to d", "the end of a sentence of two lines");
+        assert!(with(|said| said.wait_ms = Some(0)).starts_with("is refused: its backend cannot serve"));
+        let refused = with(|said| {
+            (said.choice, said.reason, said.moved, said.next) = (None, None, None, None);
+        });
+        assert_eq!(refused, "is refused: no backend may serve it");
+    }
+
+    #[test]
+    fn long_names_are_cut_and_no_line_is_wider_than_80() {
+        let mut report = report();
+        let long = |end: &str| format!("{}-{end}", "a-very-long-name-of-sixty-four-bytes".repeat(2));
+        report.listener = long("listener");
+        report.sni = Some(format!("{}.example.org", "label.".repeat(20)));
+        report.cookie = Some("former_pool".into());
+        let said = report.explanation.as_mut().unwrap();
+        (said.pool, said.choice, said.next, said.from) = (long("p"), Some(long("1")), Some(long("2")), Some(long("3")));
+        said.range = Some(long("range"));
+        said.candidates = (1..4).map(|n| candidate(&long(&n.to_string()), Some("unchecked, draining"), None)).collect();
+        said.candidates[1].address = format!("unix:/{}.sock", "run/".repeat(20));
+        said.candidates[2].why_not = Some(format!("not among the backends of range {}", long("range")));
+        let text = of(&report);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for line in text.lines().filter(|line| line.chars().count() > COLUMNS) {
+            assert_eq!(line.split_whitespace().count(), 1, "only a word that is wider than a line is: {line}");
+        }
+        let rows: Vec<_> = text.lines().filter(|line| line.contains("unchecked")).collect();
+        assert!(
+            rows.len() == 3 && rows.iter().all(|row| row.chars().count() <= COLUMNS && row.contains('…')),
+            "{text}"
+        );
+        assert!(words.contains(&long("1").as_str()), "the sentence has the whole name: {text}");
+        assert!(text.contains("--json has all names whole"), "{text}");
+        assert!(rows[0].starts_with(">   1  a-very") && rows[0].contains("-1  "), "{text}");
+    }
+}

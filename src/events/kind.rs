@@ -1,0 +1,121 @@
+//! [`EventKind`]: the closed list of what happens to the process as a whole.
+//!
+//! Holds no event. Invariant: every kind has one word, which JSON has too, and one sentence of documentation; a word that
+//! is not known, from another version, is read as [`EventKind::Other`].
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $name:ident = $word:literal;)+) => {
+        /// What an event is about; see [`EventKind::meaning`] for each.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum EventKind {
+            $($(#[doc = $doc])+ #[serde(rename = $word)] $name,)+
+            /// A kind of another version.
+            #[serde(other, rename = "other")]
+            Other,
+        }
+
+        impl EventKind {
+            /// Every kind of this version.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Returns the word for JSON and commands.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)+ Self::Other => "other" }
+            }
+
+            /// Returns the documentation, one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                    Self::Other => "A kind of another version.",
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A process has begun to serve.
+    Start = "start";
+    /// The process was told to stop.
+    Stop = "stop";
+    /// A step of an upgrade or of a restart.
+    Upgrade = "upgrade";
+    /// A configuration was put in force, with its changes.
+    Reload = "reload";
+    /// A configuration was refused, with its first problem.
+    ReloadRefused = "reload_refused";
+    /// Checks have found a backend down, with the reason.
+    Down = "down";
+    /// Checks have found a backend up.
+    Up = "up";
+    /// A backend passes its checks and is held down because it has flapped.
+    Damped = "damped";
+    /// This host could not run a check.
+    CheckFailed = "check_failed";
+    /// Failed connections have ejected a backend.
+    Ejected = "ejected";
+    /// An ejection is over.
+    Returned = "returned";
+    /// A drain or a close by command has begun.
+    Drain = "drain";
+    /// The deadline of a drain has passed: the backend serves no client.
+    Drained = "drained";
+    /// A drain stands for so long that it may have been forgotten.
+    DrainForgotten = "drain_forgotten";
+    /// A command has ended a drain.
+    Ready = "ready";
+    /// A limit on connections is reached, of the process, of a listener or of sources.
+    Limit = "limit";
+    /// A limit on connections is left.
+    LimitLeft = "limit_left";
+    /// No descriptor was free, and accepting pauses.
+    AcceptPaused = "accept_paused";
+    /// Descriptors are free again.
+    AcceptResumed = "accept_resumed";
+    /// A stick table is full and loses entries.
+    TableFull = "table_full";
+    /// A stick table has lost no entry for ten minutes.
+    TableRoom = "table_room";
+    /// Lines of the access log are dropped or lost.
+    LogLost = "log_lost";
+    /// Lines of the access log are written again.
+    LogWritten = "log_written";
+    /// A file of this process cannot be written.
+    FileFailed = "file_failed";
+    /// A file of this process is written again.
+    FileWritten = "file_written";
+    /// The shared store is not used, or refuses writes.
+    StoreDown = "store_down";
+    /// The shared store works again.
+    StoreUp = "store_up";
+    /// A certificate is not good yet, has expired, or expires soon.
+    Certificate = "certificate";
+}
+
+impl EventKind {
+    /// Returns the kind of this word; `None`: there is none.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.word() == word)
+    }
+
+    /// Kinds of events that end a condition which an event of this kind has begun, for the same pool, backend and
+    /// listener; empty if this kind begins no condition.
+    pub fn ended_by(self) -> &'static [Self] {
+        match self {
+            Self::Down | Self::Damped => &[Self::Up],
+            Self::Ejected => &[Self::Returned],
+            Self::Drain | Self::Drained | Self::DrainForgotten => &[Self::Ready],
+            Self::Limit => &[Self::LimitLeft],
+            Self::AcceptPaused => &[Self::AcceptResumed],
+            Self::TableFull => &[Self::TableRoom],
+            Self::LogLost => &[Self::LogWritten],
+            Self::FileFailed => &[Self::FileWritten],
+            Self::StoreDown => &[Self::StoreUp],
+            Self::ReloadRefused => &[Self::Reload],
+            _ => &[],
+        }
+    }
+}

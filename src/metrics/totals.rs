@@ -1,0 +1,105 @@
+//! Sums of what threads count for a pool: [`RequestTotals`], [`BreakCount`], times of connects.
+//!
+//! Names no series (`requests.rs` and `pools.rs` do). Invariant: a sum is of the counters of all threads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::counters::{HistogramSum, Padded, PoolCounters, StatusCounters};
+
+/// Clients that had one backend and got another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BreakCount {
+    /// Name of the backend that they had; `other` for all that the configuration does not have.
+    pub from: String,
+    /// Why they did not keep it.
+    pub cause: &'static str,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// Requests of a pool since it was added.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RequestTotals {
+    /// Requests that got the response of a backend, by the class of its status code; a class that never was is absent.
+    pub responses: BTreeMap<String, u64>,
+    /// Requests that sessile replied to itself, or that got no whole response, in the same way.
+    pub local_replies: BTreeMap<String, u64>,
+    /// Requests that were sent over a backend connection of an earlier request.
+    pub reused: u64,
+    /// Mean time of a request with a whole response, in microseconds; `None` before the first.
+    pub duration_us_mean: Option<u64>,
+    /// Mean time until the first byte of the response, in microseconds; `None` before the first.
+    pub first_byte_us_mean: Option<u64>,
+    /// Histogram of the times of requests with a whole response.
+    #[serde(skip)]
+    pub duration: HistogramSum,
+    /// Histogram of the times until the first byte of the response.
+    #[serde(skip)]
+    pub first_byte: HistogramSum,
+}
+
+impl RequestTotals {
+    /// Adds up the counters of all threads.
+    pub fn sum(counters: &[Padded<PoolCounters>]) -> Self {
+        let own = || counters.iter().map(|thread| &thread.0);
+        let (mut duration, mut first_byte) = (HistogramSum::default(), HistogramSum::default());
+        for thread in own() {
+            thread.duration.add_to(&mut duration);
+            thread.first_byte.add_to(&mut first_byte);
+        }
+        Self {
+            responses: by_class(own().map(|thread| &thread.responses)),
+            local_replies: by_class(own().map(|thread| &thread.local_replies)),
+            reused: own().map(|thread| thread.reused.value()).sum(),
+            duration_us_mean: mean_us(&duration),
+            first_byte_us_mean: mean_us(&first_byte),
+            duration,
+            first_byte,
+        }
+    }
+}
+
+/// Adds up counters of status codes; a class that never was is absent.
+pub(super) fn by_class<'c>(counters: impl Iterator<Item = &'c StatusCounters>) -> BTreeMap<String, u64> {
+    let mut sum = [0; StatusCounters::WORDS.len()];
+    counters.for_each(|own| own.add_to(&mut sum));
+    let counted = StatusCounters::WORDS.into_iter().zip(sum).filter(|(_, count)| *count > 0);
+    counted.map(|(word, count)| (word.to_owned(), count)).collect()
+}
+
+/// Times of connects of the clients of a pool, in one histogram.
+pub fn connect_time(counters: &[Padded<PoolCounters>]) -> HistogramSum {
+    let mut sum = HistogramSum::default();
+    counters.iter().for_each(|thread| thread.0.connect_time.add_to(&mut sum));
+    sum
+}
+
+/// The mean of all durations, in microseconds; `None`: there is none.
+pub fn mean_us(sum: &HistogramSum) -> Option<u64> {
+    sum.sum_us.checked_div(sum.buckets.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_all_threads_are_added_up() {
+        let threads: Vec<Padded<PoolCounters>> = (0..2).map(|_| Padded::default()).collect();
+        for Padded(own) in &threads {
+            own.responses.count(200);
+            own.duration.record_us(3_000);
+            own.first_byte.record_us(1_000);
+            own.connect_time.record_us(400);
+        }
+        threads[1].0.local_replies.count(503);
+        threads[1].0.reused.add(1);
+        let sum = RequestTotals::sum(&threads);
+        assert_eq!(sum.responses, [("2xx".to_owned(), 2)].into());
+        assert_eq!((sum.local_replies, sum.reused), ([("5xx".to_owned(), 1)].into(), 1));
+        assert_eq!((sum.duration_us_mean, sum.first_byte_us_mean), (Some(3_000), Some(1_000)));
+        assert_eq!(connect_time(&threads).sum_us, 800);
+    }
+}

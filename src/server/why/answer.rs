@@ -1,0 +1,111 @@
+//! The sentences of an answer: whether a client was moved, why, and what is known if it was not.
+//!
+//! Looks nothing up. Invariant: "moved" is said exactly if a move was noted; a client that is not known is never said to
+//! have stayed.
+
+use super::concerns::going_on;
+use crate::admin::WhyReport;
+use crate::events::EventKind;
+
+/// Fills in outcome and answer from the rest of the report; `subject` begins a sentence.
+pub(super) fn give(report: &mut WhyReport, subject: &str) {
+    let mut sentences = Vec::new();
+    let outcome = match (report.moves.last(), report.backend.as_deref(), report.ended.last()) {
+        (Some(last), ..) => {
+            let from = last.from.as_deref().map_or_else(String::new, |from| format!(" from {from}"));
+            sentences
+                .push(format!("{subject} was moved{from} to {} at {}, because {}.", last.to, last.time, last.because));
+            "moved"
+        }
+        (None, Some(backend), _) => {
+            let pool = report.pool.as_deref().unwrap_or_default();
+            sentences.push(format!(
+                "{subject} was not moved since {}: its backend is {backend} of pool {pool}.",
+                report.since
+            ));
+            "not_moved"
+        }
+        (None, None, Some(ended)) => {
+            sentences.push(format!("{subject} was not moved since {}, and has no backend now.", report.since));
+            sentences.push(format!("Its last connection ended as {} at {}.", ended.ended, ended.time));
+            "not_moved"
+        }
+        (None, None, None) => {
+            sentences.push(format!(
+                "{subject} is not known: no move and no bad ending was noted since {}, and there is no entry and no open \
+                 connection.",
+                report.since
+            ));
+            "not_known"
+        }
+    };
+    sentences.extend(report.cookie.as_ref().map(|cookie| {
+        let named = cookie.backend.as_deref().map_or_else(String::new, |backend| format!(" (it names {backend})"));
+        format!("The cookie {} of pool {} is {}: {}{named}.", cookie.name, cookie.pool, cookie.verdict, cookie.meaning)
+    }));
+    if report.moves.is_empty() {
+        sentences.extend(conditions(report));
+    }
+    report.outcome = outcome.to_owned();
+    report.answer = sentences.join(" ");
+}
+
+/// What goes on now and may be what the client notices.
+fn conditions(report: &WhyReport) -> Option<String> {
+    use EventKind::{AcceptPaused, Certificate, Damped, Down, Drained, Ejected, Limit, StoreDown, TableFull};
+    let events: Vec<_> = report.events.iter().map(|dated| &dated.event).collect();
+    let of_certificates = events.iter().copied().filter(|event| event.kind == Certificate);
+    let serious = [AcceptPaused, Damped, Down, Drained, Ejected, Limit, StoreDown, TableFull];
+    let begun = going_on(&events).into_iter().filter(|event| serious.contains(&event.kind));
+    let texts: Vec<_> = begun.chain(of_certificates).map(|event| &*event.text).collect();
+    (!texts.is_empty()).then(|| format!("What goes on now: {}.", texts.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{WhyEnding, WhyMove};
+    use crate::events::{DatedEvent, Event};
+
+    fn answered(mut report: WhyReport) -> (String, String) {
+        report.since = "SINCE".to_owned();
+        give(&mut report, "Client 192.0.2.1");
+        (report.outcome, report.answer)
+    }
+
+    fn limit() -> DatedEvent {
+        Event::new(EventKind::Limit, "max_connections is reached").into()
+    }
+
+    #[test]
+    fn a_move_is_told_with_its_cause_and_without_what_goes_on() {
+        let moved = WhyMove {
+            time: "THEN".to_owned(),
+            from: Some("a".to_owned()),
+            to: "b".to_owned(),
+            because: "a could not serve".to_owned(),
+            ..WhyMove::default()
+        };
+        let (outcome, answer) =
+            answered(WhyReport { moves: vec![moved], events: vec![limit()], ..WhyReport::default() });
+        assert_eq!(outcome, "moved");
+        assert_eq!(answer, "Client 192.0.2.1 was moved from a to b at THEN, because a could not serve.");
+    }
+
+    #[test]
+    fn a_client_that_stayed_is_told_from_one_that_is_not_known() {
+        let known = WhyReport { backend: Some("a".to_owned()), pool: Some("web".to_owned()), ..WhyReport::default() };
+        let (outcome, answer) = answered(known);
+        assert_eq!(outcome, "not_moved");
+        assert_eq!(answer, "Client 192.0.2.1 was not moved since SINCE: its backend is a of pool web.");
+        let (outcome, answer) = answered(WhyReport { events: vec![limit()], ..WhyReport::default() });
+        assert_eq!(outcome, "not_known");
+        assert!(answer.starts_with("Client 192.0.2.1 is not known: no move"), "{answer}");
+        assert!(answer.ends_with("What goes on now: max_connections is reached."), "{answer}");
+        let ended = WhyEnding { ended: "source_rate".to_owned(), time: "THEN".to_owned(), ..WhyEnding::default() };
+        let (outcome, answer) = answered(WhyReport { ended: vec![ended], ..WhyReport::default() });
+        assert_eq!(outcome, "not_moved");
+        assert!(answer.contains("was not moved since SINCE, and has no backend now. Its last"), "{answer}");
+        assert!(answer.ends_with("ended as source_rate at THEN."), "{answer}");
+    }
+}
