@@ -20,6 +20,9 @@ use super::{foreign, shorthand, syntax};
 /// Stands in for a table that the file does not have.
 static EMPTY_TABLE: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
 
+/// Most mistakes of syntax for which a line as it should be is looked for: each costs some runs of the parser over a line.
+const HINTS_MAX: usize = 12;
+
 /// The text of a file, split into tables.
 pub(super) struct Document<'a> {
     top: DeTable<'a>,
@@ -31,8 +34,9 @@ impl<'a> Document<'a> {
     /// Splits a text into tables as far as possible, and reports every syntax error.
     pub(super) fn parse(text: &'a str, problems: &Problems<'_>) -> Self {
         let (top, errors) = DeTable::parse_recoverable(text);
+        let mut hints = HINTS_MAX;
         for error in &errors {
-            let (offset, bad) = syntax::explain(text, error, |offset| problems.line(offset));
+            let (offset, bad) = syntax::explain(text, error, &mut hints, |offset| problems.line(offset));
             problems.syntax(offset, bad);
         }
         let mut top = top.into_inner();

@@ -17,8 +17,9 @@ const WORD_MAX: usize = 60;
 /// Opening and closing quotes of text programs.
 const CURLY: [char; 8] = ['“', '”', '„', '‟', '«', '»', '‘', '’'];
 
-/// Byte offset and explanation of an error of the parser in this text. `number`: of the line at a byte offset.
-pub(super) fn explain(text: &str, error: &Error, number: impl Fn(usize) -> usize) -> (usize, Bad) {
+/// Byte offset and explanation of an error of the parser in this text. `hints`: how many more lines may be looked for as
+/// they should be. `number`: of the line at a byte offset.
+pub(super) fn explain(text: &str, error: &Error, hints: &mut usize, number: impl Fn(usize) -> usize) -> (usize, Bad) {
     let span = error.span().unwrap_or_default();
     let offset = text.floor_char_boundary(span.start.min(text.len()));
     let line = Line::around(text, offset);
@@ -51,7 +52,11 @@ pub(super) fn explain(text: &str, error: &Error, number: impl Fn(usize) -> usize
         _ => (offset, format!("{parser}: {word}")),
     };
     let in_quotes = || parser.starts_with("string values must be quoted").then(|| "a text stands in quotes".to_owned());
-    (offset, Bad { message, hint: line.hint().or_else(in_quotes) })
+    let hint = hints.checked_sub(1).and_then(|left| {
+        *hints = left;
+        line.hint().or_else(in_quotes)
+    });
+    (offset, Bad { message, hint })
 }
 
 /// True for an error of a number, a switch, a time, or a text without quotes.
@@ -213,7 +218,7 @@ mod tests {
     fn explained(text: &str) -> String {
         let (_, errors) = DeTable::parse_recoverable(text);
         let (offset, Bad { message, hint }) =
-            explain(text, errors.first().unwrap_or_else(|| panic!("{text}")), |offset| {
+            explain(text, errors.first().unwrap_or_else(|| panic!("{text}")), &mut 1, |offset| {
                 problem::place_in(text, offset).0
             });
         let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
@@ -295,7 +300,7 @@ mod tests {
         fn any_text_can_be_explained(text in "[a-z=\\[\\]{}\"'“”ü,;:.# \\n\u{0}]{0,60}") {
             let (_, errors) = DeTable::parse_recoverable(&text);
             for error in &errors {
-                let (offset, bad) = explain(&text, error, |offset| offset);
+                let (offset, bad) = explain(&text, error, &mut 1, |offset| offset);
                 proptest::prop_assert!(offset <= text.len() && !bad.message.is_empty());
             }
         }

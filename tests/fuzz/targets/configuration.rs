@@ -151,7 +151,12 @@ fn check_moved(text: &str, before: &Result<CheckedConfig, Vec<Problem>>) {
             || problem.message.clone(),
             |(said, line): (_, usize)| format!("{said}, in line {}", line + 2),
         );
-        Problem { line: problem.line + 2, message, ..problem.clone() }
+        let twice = |hint: &String| {
+            let line = hint.strip_prefix("it stands in line ")?.strip_suffix(", too")?.parse::<usize>().ok()?;
+            Some(format!("it stands in line {}, too", line + 2))
+        };
+        let hint = problem.hint.as_ref().map(|hint| twice(hint).unwrap_or_else(|| hint.clone()));
+        Problem { line: problem.line + 2, message, hint, ..problem.clone() }
     };
     // A problem without a place in the text stands at its begin, where a mistake of the first line may hide it.
     let has_place = |problem: &&Problem| (problem.line, problem.column) != (1, 1);
