@@ -62,7 +62,7 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, unix_
 /// Gives the fields of a request to `line`.
 pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, unix_us: u64) {
     begin(line, "request", r.started_unix_us, unix_us);
-    line.text(Field::Request, &r.request);
+    line.text(Field::Request, &r.request.to_string());
     line.number(Field::Id, r.id);
     line.text(Field::Listener, &r.listener);
     client(line, r.client);
@@ -70,7 +70,7 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, unix_us: u6
     line.text_if(Field::Host, r.host.as_deref());
     line.text_if(Field::Path, r.path.as_deref());
     line.text_if(Field::UserAgent, r.user_agent.as_deref());
-    line.text_if(Field::Session, r.session.as_deref());
+    line.text_if(Field::Session, r.session.map(|hash| format!("{hash:016x}")).as_deref());
     line.number_if(Field::Status, r.status.map(u64::from));
     line.text_if(Field::Pool, r.pool.as_deref());
     line.text_if(Field::Backend, r.backend.as_deref());

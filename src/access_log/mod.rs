@@ -7,6 +7,7 @@
 //! it; every record that was handed over is written or counted. `schema` has the rule of a line, [`mod@line`] its
 //! fields.
 
+use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -124,11 +125,21 @@ pub struct TlsLine {
     pub subject: Option<String>,
 }
 
+/// The name of a request, as text 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u128);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// Line of a request, answered or failed.
 #[derive(Debug, Clone)]
 pub struct RequestLine {
     /// Id of the request, which local replies carry as X-Request-Id.
-    pub request: String,
+    pub request: RequestId,
     /// Number of its connection in this process.
     pub id: u64,
     /// When its head was complete, in microseconds since 1970.
@@ -148,7 +159,7 @@ pub struct RequestLine {
     /// User-Agent of the request; `None` if it has none, or it is not logged.
     pub user_agent: Option<String>,
     /// Hash of the session cookie; `None` if the request brought none.
-    pub session: Option<String>,
+    pub session: Option<u64>,
     /// Status of the response; `None` if no response was begun.
     pub status: Option<u16>,
     /// Name of the pool; `None` if it was not routed.

@@ -37,7 +37,7 @@ pub(super) fn connection() -> ConnectionLine {
 /// The same for a request.
 pub(super) fn request() -> RequestLine {
     RequestLine {
-        request: "00112233445566778899aabbccddeeff".to_owned(),
+        request: RequestId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
         id: 7,
         started_unix_us: 1_709_251_199_999_000,
         duration_us: 1_500,

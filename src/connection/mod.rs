@@ -16,6 +16,7 @@ pub use self::moving::Moving;
 pub use self::record::{ConnectionRecord, ConnectionView, OpenConnection};
 pub use self::select::{ConnectionFilter, Selection};
 
+use crate::access_log::RequestId;
 use crate::admission::{HeldBytes, Permit};
 use crate::alert::TlsRefusal;
 use crate::client_hello::ClientHello;
@@ -211,11 +212,11 @@ pub fn expects_proxy_header(listener: &config::Listener, peer: Option<SocketAddr
 /// Names a request among those of all processes and machines, in 32 hexadecimal digits: the connection's number and
 /// the request's in its connection, permuted by a secret of this process. No two requests have one name, and a name
 /// tells a client nothing of either number.
-pub fn request_id(connection: u64, request: u64) -> String {
+pub fn request_id(connection: u64, request: u64) -> RequestId {
     // A Feistel network is a permutation, whatever its rounds are; four keyed rounds make it look random.
     let round = |(left, right): (u64, u64), number: u8| (right, left ^ keyed(number, right));
     let (left, right) = (0..4).fold((connection, request), round);
-    format!("{left:016x}{right:016x}")
+    RequestId(u128::from(left) << 64 | u128::from(right))
 }
 
 /// The number of a connection and that of a request in it, by the [`request_id`] of this process; `None`: the text is no

@@ -97,7 +97,7 @@ fn request_ids_are_unique_and_say_nothing_of_counts() {
     for connection in (1..=200).chain((1 << 48) + 1..=(1 << 48) + 200) {
         let mut last: Option<u128> = None;
         for request in 1..=20 {
-            let id = request_id(connection, request);
+            let id = request_id(connection, request).to_string();
             assert_eq!(id.len(), 32);
             let number = u128::from_str_radix(&id, 16).unwrap();
             if let Some(last) = last.replace(number) {

@@ -103,8 +103,7 @@ fn a_reference_is_counted_for_the_first_request_alone() {
 fn a_request_that_is_not_logged_costs_nothing_for_the_log() {
     let ((off, off_clock), (on, on_clock)) = (cost(false), cost(true));
     println!("allocations: {off:.2} without a log, {on:.2} with it; clock: {off_clock:.2} and {on_clock:.2}");
-    // Method, host and path are read from the head, and copied once more into the line, which has an id; and the time at
-    // the beginning, at the end, and of day.
-    assert!(on - off >= 7.0, "{off} {on}");
+    // Method, host and path are read from the head; and the time at the beginning, at the end, and of day.
+    assert!((2.5..3.5).contains(&(on - off)), "{off} {on}");
     assert!(on_clock - off_clock >= 2.5, "{off_clock} {on_clock}");
 }

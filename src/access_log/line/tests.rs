@@ -48,7 +48,7 @@ fn full() -> ConnectionLine {
 fn full_request() -> RequestLine {
     RequestLine {
         user_agent: Some("curl/8".to_owned()),
-        session: Some("00112233aabbccdd".to_owned()),
+        session: Some(0x0011_2233_aabb_ccdd),
         status: Some(502),
         pool: Some("web".into()),
         backend: Some("a".into()),

@@ -156,8 +156,9 @@ mod tests {
         }
         let connection = 1 << 48 | 7;
         assert_eq!(read(&connection.to_string()), Question::Connection(connection));
-        assert_eq!(read(&request_id(connection, 3)), Question::Request { connection, request: 3 });
-        assert_eq!(read(&request_id(2 << 48 | 7, 3)), cookie(None, &request_id(2 << 48 | 7, 3)), "no such worker");
+        assert_eq!(read(&request_id(connection, 3).to_string()), Question::Request { connection, request: 3 });
+        let unknown = request_id(2 << 48 | 7, 3).to_string();
+        assert_eq!(read(&unknown), cookie(None, &unknown), "no such worker");
         // The session of an application may have the form of an id.
         assert_eq!(read(&"ab".repeat(16)), cookie(None, &"ab".repeat(16)));
         assert_eq!(read("SID=31d4"), cookie(Some("SID"), "31d4"));

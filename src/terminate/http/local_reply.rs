@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use super::request_log::{RequestEnd, RequestLog};
 use super::{AfterRequest, HttpConnection};
+use crate::access_log::RequestId;
 use crate::clock::{self, Micros};
 use crate::connection::request_id;
 use crate::http::answer::{self, StatusCode};
@@ -82,7 +83,7 @@ impl RequestFailure {
 
 impl HttpConnection<'_> {
     /// Logs a failed request, and replies to the client if the failure says so.
-    pub(super) async fn reply_locally(&mut self, log: &RequestLog, failure: RequestFailure) -> AfterRequest {
+    pub(super) async fn reply_locally(&mut self, log: &mut RequestLog, failure: RequestFailure) -> AfterRequest {
         let RequestFailure { ended, reply, refused, .. } = failure;
         let text = reply.map(|status| self.reply_text(status, log.meta.method == Method::Head));
         let length = text.as_ref().map_or(0, Vec::len);
@@ -98,9 +99,9 @@ impl HttpConnection<'_> {
     pub(super) async fn refuse_head(&mut self, status: StatusCode, ended: Ended, refused: Option<Refused>) -> Ended {
         self.count += 1;
         let text = self.reply_text(status, false);
-        let log = RequestLog::of_unread(self.begin_line());
+        let mut log = RequestLog::of_unread(self.begin_line());
         self.count_local_reply(&log, status.code());
-        self.log_request(&log, RequestEnd { status: Some(status.code()), ended, refused, reply: text.len() });
+        self.log_request(&mut log, RequestEnd { status: Some(status.code()), ended, refused, reply: text.len() });
         self.write_reply(&text, LINGER).await;
         ended
     }
@@ -108,7 +109,7 @@ impl HttpConnection<'_> {
     /// A reply of our own, with the id that its line in the log has.
     fn reply_text(&self, status: StatusCode, to_head: bool) -> Vec<u8> {
         let mut text = Vec::new();
-        answer::write(&mut text, status, &self.request_id(), to_head, clock::unix_s());
+        answer::write(&mut text, status, &self.request_id().to_string(), to_head, clock::unix_s());
         text
     }
 
@@ -162,7 +163,7 @@ impl HttpConnection<'_> {
     }
 
     /// Names the request in the access log and in local replies.
-    pub(super) fn request_id(&self) -> String {
+    pub(super) fn request_id(&self) -> RequestId {
         request_id(self.conversation.client_info.id, self.count)
     }
 }

@@ -136,8 +136,8 @@ impl HttpConnection<'_> {
         self.conversation.context.counters().requests.add(1);
         let mut log = RequestLog::of(&head.request(self.client.bytes()), self.begin_line());
         match self.forward(&head, &mut log).await {
-            Ok((upstream, exchanged)) => self.after_exchange(&log, upstream, exchanged).await,
-            Err(failure) => self.reply_locally(&log, failure).await,
+            Ok((upstream, exchanged)) => self.after_exchange(&mut log, upstream, exchanged).await,
+            Err(failure) => self.reply_locally(&mut log, failure).await,
         }
     }
 
@@ -306,7 +306,7 @@ impl HttpConnection<'_> {
     /// Logs a complete exchange, and keeps or closes both connections.
     async fn after_exchange(
         &mut self,
-        log: &RequestLog,
+        log: &mut RequestLog,
         mut upstream: UpstreamConnection,
         exchanged: Exchanged,
     ) -> AfterRequest {

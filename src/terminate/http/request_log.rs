@@ -54,7 +54,7 @@ pub(super) struct RequestBegin {
     wanted: LogFields,
     /// `None`: the head was not read to its end, and nothing of it is logged.
     head: Option<HeadText>,
-    session: Option<String>,
+    session: Option<u64>,
 }
 
 impl RequestBegin {
@@ -143,13 +143,13 @@ impl HttpConnection<'_> {
     }
 
     /// Writes the line of a request, and counts a refusal, also where nothing is logged.
-    pub(super) fn log_request(&self, log: &RequestLog, end: RequestEnd) {
+    pub(super) fn log_request(&self, log: &mut RequestLog, end: RequestEnd) {
         let RequestEnd { status, ended, refused, reply } = end;
         if let Some(refused) = refused {
             self.count_refusal(refused, ended);
         }
         self.conversation.note_ending(ended, true);
-        let Some(begin) = &log.begin else { return };
+        let Some(begin) = log.begin.take() else { return };
         let (context, state, client_info) =
             (&self.conversation.context, &self.conversation.state, &self.conversation.client_info);
         let failed = refused.is_some() || reply > 0 || status.is_some_and(|status| status >= 500);
@@ -159,7 +159,11 @@ impl HttpConnection<'_> {
         let duration_us = now.saturating_sub(begin.began);
         let first_byte = state.first_byte().filter(|at| *at >= begin.began);
         let bytes = state.bytes();
-        let head = begin.head.as_ref();
+        let head = begin.head;
+        let (method, host, path, user_agent) = match head {
+            Some(HeadText { method, host, path, user_agent }) => (Some(method), host, Some(path), user_agent),
+            None => (None, None, None, None),
+        };
         // Of a request without a route or a backend, those in the state are of the request before it.
         let (routed, picked) = (log.routed.then_some(state), log.picked.then_some(state));
         context.write(LogRecord::Request(access_log::RequestLine {
@@ -169,11 +173,11 @@ impl HttpConnection<'_> {
             duration_us,
             listener: Arc::clone(self.conversation.listener_name()),
             client: client_info.source,
-            method: head.map(|head| head.method.clone()),
-            host: head.and_then(|head| head.host.clone()),
-            path: head.map(|head| head.path.clone()),
-            user_agent: head.and_then(|head| head.user_agent.clone()),
-            session: begin.session.clone(),
+            method,
+            host,
+            path,
+            user_agent,
+            session: begin.session,
             status,
             pool: routed.and_then(|state| state.pool()),
             backend: picked.and_then(|state| state.backend_name()),
