@@ -232,6 +232,10 @@ async fn connections<C: Control>(
     Extension(NamesClients(names)): Extension<NamesClients>,
     Query(mut filter): Query<ConnectionFilter>,
 ) -> Response {
+    if !names && filter.client.is_some() {
+        return (StatusCode::FORBIDDEN, "clients are named on the admin socket, or with admin.clients = true\n")
+            .into_response();
+    }
     filter.limit = filter.limit.min(CONNECTIONS_SHOWN_MAX);
     let (open, connections) = control.connections(filter).await;
     let shown = connections.len();
@@ -282,7 +286,7 @@ async fn events<C: Control>(control: Arc<C>, query: EventQuery, waiting: Arc<Sem
     let may_wait = query.wait > 0 && query.after <= page.next;
     if let Some(_place) = may_wait.then(|| waiting.try_acquire().ok()).flatten() {
         while page.events.is_empty() && timeout_at(until, ring.noted_after(page.next)).await.is_ok() {
-            page = ring.page(page.next, |event| query.wants(event));
+            page = EventPage { missed: page.missed, ..ring.page(page.next, |event| query.wants(event)) };
         }
     }
     Json(page)

@@ -100,7 +100,7 @@ fn process(page: &mut Page, status: &Status) {
     hellos(page, &status.admission);
     page.counter(
         "sessile_log_lost_total",
-        "Access log records lost because writing to standard output failed.",
+        "Access log records lost because the output refused them.",
         [([], status.log_lost)],
     );
     page.counter(

@@ -40,9 +40,9 @@ pub struct Status {
     pub reloads: Reloads,
     /// Permits and their limit.
     pub admission: AdmissionStatus,
-    /// Access log records lost because writing to standard output failed.
+    /// Access log records lost because the output refused them.
     pub log_lost: u64,
-    /// Access log records dropped because standard output was read too slowly.
+    /// Access log records dropped because the output took too little.
     #[serde(default)]
     pub log_dropped: u64,
     /// Why the access log loses records now, or the error of the last loss; empty if there was none.

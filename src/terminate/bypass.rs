@@ -64,7 +64,8 @@ impl Bypass {
     fn of_other(&mut self, answer: Poll<io::Result<usize>>) -> Option<Poll<Result<Got, Fault>>> {
         match answer {
             Poll::Pending => Some(Poll::Pending),
-            Poll::Ready(Ok(_)) => Some(Poll::Ready(Ok(Got::End))),
+            // The end, or an urgent byte before the end, at which splice(2) stops for good: recv(2) tells which.
+            Poll::Ready(Ok(_)) => None,
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => None,
             Poll::Ready(Err(error)) if is_refusal(&error) => {
                 self.is_refused = true;

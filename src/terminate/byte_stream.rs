@@ -39,7 +39,7 @@ pub trait ByteStream {
         false
     }
 
-    /// Moves bytes of a bare stream into an empty pipe, at most `most`; 0 is the end. `WouldBlock`: only
+    /// Moves bytes of a bare stream into an empty pipe, at most `most`. 0 and `WouldBlock`: only
     /// [`Self::poll_read`] can tell what there is.
     fn poll_splice_in(
         &mut self,

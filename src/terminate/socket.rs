@@ -80,8 +80,8 @@ impl Socket {
         self.poll_out(cx, |socket| rustix::io::writev(socket, from))
     }
 
-    /// Moves bytes into an empty pipe, at most `most`; 0 bytes mean the end of the stream. `WouldBlock`:
-    /// [`Self::poll_recv`] tells what there is, and waits; an urgent byte stops splice(2), but not recv(2).
+    /// Moves bytes into an empty pipe, at most `most`. After 0 bytes and `WouldBlock`, [`Self::poll_recv`] tells what there
+    /// is, and waits: an urgent byte stops splice(2), with 0 bytes if the stream has ended behind it, but not recv(2).
     pub fn poll_splice_in(&self, cx: &mut Context<'_>, pipe: BorrowedFd<'_>, most: usize) -> Poll<io::Result<usize>> {
         loop {
             let _guard = ready!(self.socket.poll_read_ready(cx))?;

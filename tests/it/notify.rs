@@ -309,7 +309,7 @@ fn the_journal_gets_the_priority_of_each_message_before_its_line() {
     let sessile = in_the_journal(&text);
     sessile.ready();
     assert_eq!(sessile.reload("[[listener]]\n")["accepted"], false);
-    let said = sessile.said();
+    let said = eventually("the refusal in the log", || Some(sessile.said()).filter(|said| said.contains("refused")));
     let has = |priority: &str, part: &str| {
         said.lines().any(|line| line.starts_with(&format!("{priority}time=20")) && line.contains(part))
     };
