@@ -55,7 +55,9 @@ fn every_request_on_one_connection_goes_where_its_own_cookie_says() {
     // A cookie cannot be forged, and does not name a backend.
     let forged = talk.get("/", &format!("Cookie: {}x\r\n", users[0].1));
     cookie_of(&forged);
-    assert!(!users.iter().all(|(name, cookie)| cookie.contains(name)));
+    // By chance a cookie may contain two letters; that all three names are in them is no chance.
+    let is_named = |name: &&str| users.iter().any(|(_, cookie)| cookie.contains(name));
+    assert!(!["b0", "b1", "b2"].iter().all(is_named));
 }
 
 #[test]
