@@ -6,33 +6,34 @@
 
 use std::net::SocketAddr;
 
-use super::schema::{FieldSink, LineWriter, Schema, rfc3339};
+use super::schema::{FieldSink, LineWriter, Schema};
 use super::{ConnectionLine, RequestLine};
+use crate::http::date::rfc3339;
 use crate::log_field::{LogField as Field, LogFields};
 use crate::outcome::{ClientMove, Ended};
 
-/// Appends the line of a connection, newline included; `unix_us`: now.
-pub fn write(out: &mut String, connection: &ConnectionLine, schema: Schema, unix_us: u64) {
-    LineWriter::line(out, schema, |line| of_connection(line, connection, unix_us));
+/// Appends the line of a connection, newline included; `time`: now, as text.
+pub fn write(out: &mut String, connection: &ConnectionLine, schema: Schema, time: &str) {
+    LineWriter::line(out, schema, |line| of_connection(line, connection, time));
 }
 
-/// Appends the line of a request, newline included; `unix_us`: now.
-pub fn write_request(out: &mut String, request: &RequestLine, schema: Schema, unix_us: u64) {
-    LineWriter::line(out, schema, |line| of_request(line, request, unix_us));
+/// Appends the line of a request, newline included; `time`: now, as text.
+pub fn write_request(out: &mut String, request: &RequestLine, schema: Schema, time: &str) {
+    LineWriter::line(out, schema, |line| of_request(line, request, time));
 }
 
 /// Appends the line of a message about the process, newline included; `unix_us`: now.
 pub fn write_message(out: &mut String, level: &str, message: &str, json: bool, unix_us: u64) {
     LineWriter::line(out, Schema { json, fields: LogFields::EVERY }, |line| {
-        line.text(Field::Time, &rfc3339(unix_us));
+        line.text(Field::Time, &rfc3339(unix_us / 1_000));
         line.text(Field::Level, level);
         line.text(Field::Msg, message);
     });
 }
 
 /// Gives the fields of a connection to `line`.
-pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, unix_us: u64) {
-    begin(line, "connection", c.started_unix_us, unix_us);
+pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, time: &str) {
+    begin(line, "connection", c.started_unix_us, time);
     line.number(Field::Id, c.id);
     line.text(Field::Listener, &c.listener);
     client(line, c.client);
@@ -60,8 +61,8 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, unix_
 }
 
 /// Gives the fields of a request to `line`.
-pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, unix_us: u64) {
-    begin(line, "request", r.started_unix_us, unix_us);
+pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str) {
+    begin(line, "request", r.started_unix_us, time);
     line.text(Field::Request, &r.request.to_string());
     line.number(Field::Id, r.id);
     line.text(Field::Listener, &r.listener);
@@ -87,11 +88,11 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, unix_us: u6
     end(line, r.moved.as_ref(), r.sample);
 }
 
-fn begin(line: &mut impl FieldSink, kind: &str, started_unix_us: u64, unix_us: u64) {
-    line.text(Field::Time, &rfc3339(unix_us));
+fn begin(line: &mut impl FieldSink, kind: &str, started_unix_us: u64, time: &str) {
+    line.text(Field::Time, time);
     line.text(Field::Level, "info");
     line.text(Field::Kind, kind);
-    line.text(Field::Started, &rfc3339(started_unix_us));
+    line.text(Field::Started, &rfc3339(started_unix_us / 1_000));
 }
 
 fn client(line: &mut impl FieldSink, client: Option<SocketAddr>) {

@@ -12,6 +12,7 @@ use super::journal_socket::{JOURNAL, JournalEntry, JournalSocket};
 use super::schema::Schema;
 use super::{LogRecord, line};
 use crate::config::LogOutput;
+use crate::http::date::rfc3339;
 use crate::regular_file;
 use crate::waiting;
 
@@ -61,9 +62,11 @@ impl OpenOutput {
         text: &mut String,
     ) -> Result<(), LinesLost> {
         text.clear();
+        // One time for all lines of a batch, and one text.
+        let time = &rfc3339(unix_us / 1_000);
         let put = |text: &mut String, record: &LogRecord| match record {
-            LogRecord::Connection(connection) => line::write(text, connection, schema, unix_us),
-            LogRecord::Request(request) => line::write_request(text, request, schema, unix_us),
+            LogRecord::Connection(connection) => line::write(text, connection, schema, time),
+            LogRecord::Request(request) => line::write_request(text, request, schema, time),
         };
         match &mut self.0 {
             Way::Stream(lines) => {
@@ -77,8 +80,8 @@ impl OpenOutput {
                     put(text, record);
                     let mut entry = JournalEntry::of(text, schema.fields);
                     match record {
-                        LogRecord::Connection(connection) => line::of_connection(&mut entry, connection, unix_us),
-                        LogRecord::Request(request) => line::of_request(&mut entry, request, unix_us),
+                        LogRecord::Connection(connection) => line::of_connection(&mut entry, connection, time),
+                        LogRecord::Request(request) => line::of_request(&mut entry, request, time),
                     }
                     if let Err(error) = socket.send(&entry) {
                         let lines = lost.map_or(0, |LinesLost { lines, .. }| lines);

@@ -63,7 +63,7 @@ fn show(status: &metrics::Status, stick_tables: &[StickTableView]) -> String {
         pools(&status.pools),
         narrow::breaks(&status.pools),
         self::stick_tables(stick_tables),
-        hottest(stick_tables),
+        hottest(stick_tables).render(),
         workers(&status.workers, &status.conversations),
     ];
     let shown: Vec<_> = sections.into_iter().filter(|section| !section.is_empty()).collect();
@@ -231,7 +231,7 @@ fn stick_tables(stick_tables: &[StickTableView]) -> String {
 }
 
 /// Keys with at least 1 % of all picks, after the error of the estimate.
-fn hottest(stick_tables: &[StickTableView]) -> String {
+fn hottest(stick_tables: &[StickTableView]) -> Table<4> {
     let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
     for StickTableView { stick_table, hottest } in stick_tables {
         for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
@@ -239,7 +239,7 @@ fn hottest(stick_tables: &[StickTableView]) -> String {
             table.row([stick_table.name.clone(), hot.key.clone(), share(stick_table, hot), backend]);
         }
     }
-    table.render()
+    table
 }
 
 /// The share of a key, with the error of the estimate.

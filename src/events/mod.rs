@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 pub use self::kind::EventKind;
 
-use crate::http::date;
+use crate::http::date::rfc3339;
 use crate::remote_text::one_line;
 
 /// Most events that a ring holds.
@@ -272,15 +272,6 @@ fn cut(text: Cow<'_, str>, most: usize) -> Box<str> {
     }
     let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
     format!("{}…", &text[..end]).into()
-}
-
-/// A time in UTC as RFC 3339 with milliseconds.
-pub fn rfc3339(unix_ms: u64) -> String {
-    let (seconds, ms) = (unix_ms / 1_000, unix_ms % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date::date_of(i64::try_from(days).unwrap_or(i64::MAX / 1_000_000));
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
 #[cfg(test)]

@@ -107,15 +107,56 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 /// Year, month and day of the day so many days after 1970-01-01.
 pub fn date_of(days: i64) -> (i64, i64, i64) {
-    let mut year = 1970 + days / 366;
-    while days_since_1970(year + 1, 1, 1) <= days {
-        year += 1;
+    // Eras of 400 years, which begin on the first of March, so that a leap day is the last day of its year.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// A time in UTC as RFC 3339 with milliseconds. `unix_ms`: milliseconds since 1970.
+pub fn rfc3339(unix_ms: u64) -> String {
+    let (seconds, ms) = (unix_ms / 1_000, unix_ms % 1_000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = date_of(i64::try_from(days).unwrap_or(i64::MAX / 1_000_000));
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_the_calendar() {
+        for (unix_s, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_868_800, "2000-03-01T00:00:00.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(rfc3339(unix_s * 1_000), text);
+        }
     }
-    let mut left = days - days_since_1970(year, 1, 1);
-    let mut month = 1;
-    while left >= days_in(year, month) {
-        left -= days_in(year, month);
-        month += 1;
+
+    #[test]
+    fn every_day_of_a_thousand_years_is_the_one_after_the_day_before() {
+        let first = days_since_1970(1600, 1, 1);
+        let mut expected = (1600, 1, 1);
+        for days in first..days_since_1970(2600, 1, 1) {
+            let (year, month, day) = date_of(days);
+            assert_eq!((year, month, day), expected);
+            assert_eq!(days_since_1970(year, month, day), days);
+            expected = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                _ if day == days_in(year, month) => (year, month + 1, 1),
+                _ => (year, month, day + 1),
+            };
+        }
     }
-    (year, month, left + 1)
 }

@@ -134,7 +134,7 @@ fn agree(text: &str, json: &str) -> BTreeMap<String, String> {
 fn connection_fields(line: &ConnectionLine) -> BTreeMap<String, String> {
     let [text, json] = [false, true].map(|json| {
         let mut out = String::new();
-        write(&mut out, line, schema(json), NOW);
+        write(&mut out, line, schema(json), &rfc3339(NOW / 1_000));
         out
     });
     agree(&text, &json)
@@ -143,7 +143,7 @@ fn connection_fields(line: &ConnectionLine) -> BTreeMap<String, String> {
 fn request_fields(line: &RequestLine) -> BTreeMap<String, String> {
     let [text, json] = [false, true].map(|json| {
         let mut out = String::new();
-        write_request(&mut out, line, schema(json), NOW);
+        write_request(&mut out, line, schema(json), &rfc3339(NOW / 1_000));
         out
     });
     agree(&text, &json)
@@ -178,7 +178,7 @@ fn every_line_has_the_fields_that_the_table_gives_it_and_no_other() {
 #[test]
 fn a_connection_is_written_as_the_manual_shows() {
     let mut out = String::new();
-    write(&mut out, &full(), schema(false), NOW);
+    write(&mut out, &full(), schema(false), &rfc3339(NOW / 1_000));
     assert_eq!(
         out,
         "time=2024-03-01T00:00:01.000Z level=info kind=connection started=2024-02-29T23:59:59.999Z id=7 \
@@ -189,7 +189,7 @@ fn a_connection_is_written_as_the_manual_shows() {
     );
     let bare = ConnectionLine { client: None, ended: Ended::Silent, ..connection() };
     out.clear();
-    write(&mut out, &bare, schema(false), NOW);
+    write(&mut out, &bare, schema(false), &rfc3339(NOW / 1_000));
     assert_eq!(
         out,
         "time=2024-03-01T00:00:01.000Z level=info kind=connection started=2024-02-29T23:59:59.999Z id=7 \

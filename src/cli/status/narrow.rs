@@ -3,7 +3,7 @@
 //! Leaves out addresses, bytes and times, which `--wide` has. Invariant: no line is wider than 80 columns, whatever names
 //! and numbers there are; a name that was cut shows it.
 
-use super::{HOT, badly_ended, refused_connections, share};
+use super::{badly_ended, hottest, refused_connections};
 use crate::admin::StickTableView;
 use crate::cli::table::{Table, note_of_cuts};
 use crate::cli::width::{COLUMNS, shorten, wrap};
@@ -24,7 +24,7 @@ pub(super) fn sections(status: &crate::metrics::Status, stick_tables: &[StickTab
         pools(&status.pools),
         breaks(&status.pools),
         self::stick_tables(stick_tables),
-        hottest(stick_tables),
+        hottest(stick_tables).render_within(COLUMNS, &["STICK TABLE", "HOTTEST KEY", "BACKEND"]),
         workers(&status.workers, &status.conversations),
     ];
     sections.push(note_of_cuts(&sections.concat()).to_owned());
@@ -119,18 +119,6 @@ fn stick_tables(stick_tables: &[StickTableView]) -> String {
         table.row([name.clone(), super::bytes(*bytes), count(*known), count(*displaced), count(*learned), lost]);
     }
     table.render_within(COLUMNS, &["STICK TABLE"])
-}
-
-/// Keys with at least 1 % of all picks, after the error of the estimate.
-fn hottest(stick_tables: &[StickTableView]) -> String {
-    let mut table = Table::new(["STICK TABLE", "HOTTEST KEY", "SHARE", "BACKEND"]);
-    for StickTableView { stick_table, hottest } in stick_tables {
-        for hot in hottest.iter().filter(|hot| hot.share - hot.share_error >= HOT) {
-            let backend = hot.backend.clone().unwrap_or_default();
-            table.row([stick_table.name.clone(), hot.key.clone(), share(stick_table, hot), backend]);
-        }
-    }
-    table.render_within(COLUMNS, &["STICK TABLE", "HOTTEST KEY", "BACKEND"])
 }
 
 /// Workers and runtimes that have something to complain about.

@@ -6,7 +6,8 @@
 use super::FoundClient;
 use crate::admin::WhyMove;
 use crate::client_history::NotedMove;
-use crate::events::{DatedEvent, Event, EventKind, rfc3339};
+use crate::events::{DatedEvent, Event, EventKind};
+use crate::http::date::rfc3339;
 use crate::outcome::BreakCause;
 
 /// Events of this time back are shown.

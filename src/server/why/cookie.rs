@@ -5,7 +5,7 @@
 use super::question::AskedCookie;
 use crate::admin::WhyCookie;
 use crate::clock;
-use crate::events::rfc3339;
+use crate::http::date::rfc3339;
 use crate::pool::Pool;
 use crate::snapshot::Snapshot;
 use crate::sticky::cookie::{CookieRule, CookieVerdict, Mode, is_learnable};

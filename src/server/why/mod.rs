@@ -20,7 +20,8 @@ use crate::admin::{WhyConnection, WhyEnding, WhyEntry, WhyReport};
 use crate::client_history::{ClientNotes, NotedEnding};
 use crate::clock;
 use crate::connection::{ConnectionFilter, ConnectionView};
-use crate::events::{self, rfc3339};
+use crate::events;
+use crate::http::date::rfc3339;
 use crate::pool::{KnownClient, Pool};
 use crate::snapshot::Snapshot;
 

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -17,11 +16,11 @@ use serde_json::Value;
 
 use super::clients::{self, Client};
 use super::configurations::{WITH_HELLO, WITHOUT_HELLO};
-use super::{THREADS, announcing, ask, candidates};
+use super::{THREADS, announcing, ask, candidates, explained};
 use crate::support::backend::Backend;
 use crate::support::http::unix_get;
 use crate::support::program::free_address;
-use crate::support::sessile::{command, run};
+use crate::support::sessile::run;
 use crate::support::{PATIENCE, Sessile, eventually};
 
 const CLIENTS: usize = 1_000;
@@ -130,16 +129,7 @@ impl Scene {
     fn explain(&self, clients: &[Client]) -> Vec<Value> {
         let socket = self.sessile.admin();
         let arguments = ["explain", "--live", "--json", "--listener", "l", "--socket", socket.to_str().expect("words")];
-        let mut explain =
-            command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts");
-        let input: String = clients.iter().map(Client::line).collect();
-        let mut stdin = explain.stdin.take().expect("a pipe");
-        let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-        let output = explain.wait_with_output().expect("an answer");
-        writer.join().unwrap().expect("it reads");
-        assert!(output.status.success());
-        let text = String::from_utf8(output.stdout).expect("text");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        explained(&arguments, clients)
     }
 
     /// What the process says of one client.

@@ -189,17 +189,22 @@ impl<'a> Run<'a> {
         if self.configuration.tlv {
             arguments.extend(["--tlv", clients::TLV]);
         }
-        let mut explain =
-            command(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts");
-        let input: String = clients.iter().map(Client::line).collect();
-        let mut stdin = explain.stdin.take().expect("a pipe");
-        let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-        let output = explain.wait_with_output().expect("an answer");
-        writer.join().unwrap().expect("it reads");
-        assert!(output.status.success());
-        let text = String::from_utf8(output.stdout).expect("text");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        explained(&arguments, clients)
     }
+}
+
+/// What `sessile explain` says of clients that are given to it line by line.
+fn explained(arguments: &[&str], clients: &[Client]) -> Vec<Value> {
+    let mut explain =
+        command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    let input: String = clients.iter().map(Client::line).collect();
+    let mut stdin = explain.stdin.take().expect("a pipe");
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = explain.wait_with_output().expect("an answer");
+    writer.join().unwrap().expect("it reads");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// Connects as a client and returns the name of the backend.

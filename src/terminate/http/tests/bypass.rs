@@ -4,7 +4,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use super::stage::{Asked, Left, Stage, Turns};
+use super::stage::{Asked, Left, Stage, Turns, drain};
 use super::wire::{Ends, Wire};
 use crate::outcome::Ended;
 use crate::terminate::buffer::BUFFER;
@@ -28,22 +28,6 @@ fn exchange(pipes: usize, room: usize, head: &str, play: impl FnOnce(&mut Turns<
     let (stage, asked) = (Stage::new(), Asked::read(head));
     let (client, backend) = (Wire::new(room, usize::MAX), Wire::new(room, usize::MAX));
     stage.exchange(&asked, &client, &backend, |turns| play(turns, &client, &backend))
-}
-
-/// Reads all that comes.
-fn drain(turns: &mut Turns<'_>, wire: &Wire) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        turns.settle();
-        let more = wire.receive(usize::MAX);
-        if more.is_empty() {
-            return bytes;
-        }
-        bytes.extend(more);
-        if turns.is_over() {
-            return bytes;
-        }
-    }
 }
 
 #[test]

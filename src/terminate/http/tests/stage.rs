@@ -230,3 +230,19 @@ impl Dice {
         self.0.borrow_mut().one_of(things)
     }
 }
+
+/// Reads all that can be read, as often as more comes.
+pub fn drain(turns: &mut Turns<'_>, wire: &Wire) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        turns.settle();
+        let more = wire.receive(usize::MAX);
+        if more.is_empty() {
+            return bytes;
+        }
+        bytes.extend(more);
+        if turns.is_over() {
+            return bytes;
+        }
+    }
+}

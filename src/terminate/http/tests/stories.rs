@@ -2,7 +2,7 @@
 //!
 //! Invariant: each story is one kind of peer.
 
-use super::stage::{Asked, Left, Stage, Turns};
+use super::stage::{Asked, Left, Stage, Turns, drain};
 use super::wire::{Ends, Wire};
 use super::world::read;
 use crate::outcome::Ended;
@@ -21,22 +21,6 @@ fn exchange_with(room: usize, head: &str, play: impl FnOnce(&mut Turns<'_>, &Wir
     let left = stage.exchange(&asked, &client, &backend, |turns| play(turns, &client, &backend));
     assert_eq!(stage.pool.backends()[0].leases(), 0);
     left
-}
-
-/// Reads all that can be read, as often as more comes.
-fn drain(turns: &mut Turns<'_>, wire: &Wire) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        turns.settle();
-        let more = wire.receive(usize::MAX);
-        if more.is_empty() {
-            return bytes;
-        }
-        bytes.extend(more);
-        if turns.is_over() {
-            return bytes;
-        }
-    }
 }
 
 #[test]
