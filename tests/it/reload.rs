@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::backend::{Backend, listener};
 use crate::support::load_support::{Client, Echo};
+use crate::support::program::free_local_address;
 use crate::support::sessile::run;
 use crate::support::{Sessile, eventually};
 
@@ -40,15 +40,6 @@ pub fn map(front: SocketAddr) -> BTreeMap<u8, String> {
 pub fn accepted(verdict: &Value) -> &Value {
     assert_eq!(verdict["accepted"], true, "{verdict}");
     verdict
-}
-
-/// An address to listen on later. Its port is outside the range that the kernel chooses from, and is returned once.
-fn to_be_bound() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 10_000) as u16;
-    let next = || first + NEXT.fetch_add(1, Relaxed) % 2_000;
-    let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
-    SocketAddr::from(([127, 0, 0, 1], std::iter::repeat_with(next).take(2_000).find(free).expect("a free port")))
 }
 
 #[test]
@@ -154,7 +145,7 @@ fn listeners_come_and_go_and_the_others_keep_their_sockets() {
 fn a_listener_that_is_removed_may_come_back_at_once() {
     let backend = Backend::named("a");
     let stays = listener("p", "") + &pool("p", "", &[("a", backend.address)], OFF);
-    let address = to_be_bound();
+    let address = free_local_address();
     let both = named("again", &address.to_string()) + &stays;
     let sessile = Sessile::start(&both);
     for _ in 0..3 {
@@ -169,7 +160,7 @@ fn a_listener_that_is_removed_may_come_back_at_once() {
 fn a_listener_may_widen_and_narrow_its_address() {
     let backend = Backend::named("a");
     let rest = pool("p", "", &[("a", backend.address)], OFF);
-    let address = to_be_bound();
+    let address = free_local_address();
     let narrow = named("l", &address.to_string()) + &rest;
     let wide = named("l", &format!("0.0.0.0:{}", address.port())) + &rest;
     let sessile = Sessile::start(&narrow);
@@ -268,7 +259,7 @@ fn an_address_that_cannot_be_bound_refuses_the_whole_reload() {
     let rest = pool("p", "", &[("a", a.address)], OFF);
     let sessile = Sessile::start(&(listener("p", "") + &rest));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = to_be_bound();
+    let free = free_local_address();
     let dir = tempfile::tempdir().unwrap();
     let unix = dir.path().join("front.sock");
     let verdict = sessile.reload(

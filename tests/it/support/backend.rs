@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
+use super::eventually;
 use super::program::free_local_address;
 
 /// Accepts connections and treats each in a thread of its own. Stops accepting when dropped.
@@ -26,9 +27,10 @@ impl Backend {
         Self::on(free_local_address(), serve)
     }
 
-    /// Serves every connection as told, on a given address.
+    /// Serves every connection as told, on a given address. Waits until a socket that listened there has gone: a process
+    /// that another test starts has it open until it runs its program.
     pub fn on(address: SocketAddr, serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).expect("a free port");
+        let listener = eventually("an address to be free", || TcpListener::bind(address).ok());
         // The standard library's 128 overflow in a burst, and what the kernel then drops is sent again a second later.
         rustix::net::listen(&listener, 4_096).expect("a listener");
         let address = listener.local_addr().expect("an address");

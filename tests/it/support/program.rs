@@ -1,13 +1,14 @@
 //! Debian programs as real services: each in a scratch directory of its own, killed when dropped.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::{eventually, skip};
@@ -96,9 +97,16 @@ pub fn free_address() -> SocketAddr {
 /// An address of 127.0.0.1 with a port that is free at every local address, outside the range that the kernel chooses
 /// from, and returned once. Port 0 would not do: a port that was closed again can be any other socket's a moment later.
 pub fn free_local_address() -> SocketAddr {
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
-    let port = std::iter::repeat_with(next_port).find(free).expect("a free port");
+    let port = std::iter::repeat_with(next_port).find(|port| is_free(*port)).expect("a free port");
     (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Whether no socket listens at a port of any local address. The socket that tries it does not listen itself: a process
+/// that another test starts at this moment has it open, too, until it runs its program, and would still listen.
+fn is_free(port: u16) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()).is_ok()
 }
 
 /// A port below those that the kernel chooses from. Each process begins elsewhere.
