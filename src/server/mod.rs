@@ -18,6 +18,7 @@ mod listen_sockets;
 mod lock;
 mod log;
 mod look;
+mod made;
 mod notification;
 pub mod notify;
 mod own_files;
@@ -292,13 +293,13 @@ impl Server {
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
+        let mut first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let output = log::open_first(&process.log.output)
+        let output = log::open_first(&process.log.output, &mut first.made)
             .map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
         let access_log = AccessLog::open(log::schema(&process.log), output)
             .map_err(|error| StartError::unavailable("log", error))?;

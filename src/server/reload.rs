@@ -1,7 +1,7 @@
 //! Another configuration for a process that runs: read, compared, prepared, put in force.
 //!
 //! Binds and swaps nothing itself (`in_force` does). Invariant: a refused file shows in the log, in the verdict and in
-//! the metrics, and changes nothing else.
+//! the metrics, and changes nothing else, also not on the disk.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,7 +66,10 @@ impl Server {
         let log = self.open_changed_log(&read.config.process.log).await.map_err(|problem| vec![problem])?;
         let (source, workers) = (&self.source, self.workers.len());
         let mut next = in_force::prepare(source, Some(&before), read, listen_sockets, &self.admission, workers, None)?;
-        next.log = log;
+        if let Some((log, made)) = log {
+            next.log = Some(log);
+            next.made.and(made);
+        }
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }
