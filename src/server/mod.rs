@@ -24,6 +24,7 @@ pub mod notify;
 mod own_files;
 mod pipes;
 mod plan;
+mod pool_changes;
 mod predecessors;
 mod readings;
 mod reload;
@@ -60,6 +61,7 @@ use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
+use self::pool_changes::PoolChanges;
 use self::predecessors::Predecessors;
 use self::readings::Readings;
 use self::restart::RestartState;
@@ -118,6 +120,7 @@ pub struct Server {
     listen_sockets: tokio::sync::Mutex<ListenSockets>,
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
+    pool_changes: Mutex<PoolChanges>,
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
     stick_table_file: Arc<TableFileWriter>,
@@ -307,9 +310,8 @@ impl Server {
         let pipes = pipes::limits(count, process.bulk_memory);
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
         let runtime_pipes = pipes::runtime_most(count);
-        let history = &shared.history;
         let (runtimes, runtime_threads) =
-            Runtimes::start(count, runtime_pipes, &current, &store, &access_log, history, pinned)
+            Runtimes::start(count, runtime_pipes, &current, &store, &access_log, &shared.history, pinned)
                 .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;
@@ -327,6 +329,7 @@ impl Server {
             listen_sockets: tokio::sync::Mutex::new(listen_sockets),
             probes: Mutex::new(Probes::new(clock::now_ms)),
             reloads: Mutex::default(),
+            pool_changes: Mutex::default(),
             bound: Mutex::default(),
             stick_table_file: Arc::default(),
             state_file,
