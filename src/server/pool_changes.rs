@@ -164,8 +164,11 @@ pub(super) fn weight_events(old: &Config, new: &Config) -> Vec<Event> {
 mod tests {
     use super::*;
 
-    /// A configuration of these pools: name, keys, and backends with their weights.
-    fn config(pools: &[(&str, &str, &[(&str, u16)])]) -> Config {
+    /// Backends with their weights.
+    type Weights<'w> = &'w [(&'w str, u16)];
+
+    /// A configuration of these pools: name, keys, and backends.
+    fn config(pools: &[(&str, &str, Weights<'_>)]) -> Config {
         let mut text = format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"{}\"\n", pools[0].0);
         for (pool, keys, backends) in pools {
             text += &format!("[[pool]]\nname = \"{pool}\"\n{keys}\n");
@@ -178,7 +181,7 @@ mod tests {
         checked.unwrap_or_else(|problems| panic!("{problems:?}")).config
     }
 
-    const TWO: &[(&str, u16)] = &[("a", 1), ("b", 1)];
+    const TWO: Weights<'_> = &[("a", 1), ("b", 1)];
     const RANGE: &str = "range = [{ name = \"r\", cidr = \"192.0.2.0/24\", pin = [\"a\"] }]";
 
     /// The number of the reload behind a move for this cause from `a` of pool `web`, after this reload alone.
