@@ -12,7 +12,6 @@ use crate::fault::ConnectFailure;
 use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::pool::{Backend, Lease, Pool, Remember};
 use crate::sticky::Facts;
-use crate::sticky::cookie::CookieRule;
 
 /// Pause before the backend of a known key is tried again.
 const RETRY_AFTER_MS: u64 = 200;
@@ -175,8 +174,9 @@ pub fn settle(
 ) -> bool {
     let entry = pool.table().zip(remember);
     let was_there = entry.is_some_and(|(table, remember)| table.settle(remember, backend, now_ms));
-    // Clients behind one address may each have a cookie that names a backend; the entry is of the address.
-    let moved = moved.filter(|_| !was_there || pool.cookie().is_some_and(CookieRule::names_backends));
+    // Where a cookie makes clients known, the entry is of the address of several, or the request has taken it from the
+    // shared store.
+    let moved = moved.filter(|_| !was_there || pool.sticks_by_cookie());
     moved.into_iter().for_each(|moved| pool.count_break(moved));
     moved.is_some()
 }
@@ -215,6 +215,7 @@ mod tests {
     use crate::config::Eject;
     use crate::outcome::BreakCause;
     use crate::pool::{PickScene, StickTables};
+    use crate::sticky::cookie::CookieRule;
     use crate::sticky::table::Secret;
     use std::time::Duration;
 
