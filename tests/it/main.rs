@@ -48,6 +48,8 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+#[cfg(feature = "top")]
+mod top; // `sessile top` in a real terminal
 mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way

@@ -1,6 +1,6 @@
 //! [`Asker`]: asks the running process for what `sessile top` shows, one [`Reading`] at a time.
 //!
-//! Computes no rate and draws nothing. Invariants: stick tables, whose keys take the process longer, are asked for at most
+//! Computes no rate and draws nothing. Invariants: the hottest keys, which take the process longer, are asked for at most
 //! once in [`TABLES_EVERY`]; an event is read once, also over an upgrade; after another process has taken the socket its
 //! events are read from their beginning.
 

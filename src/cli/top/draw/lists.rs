@@ -19,7 +19,8 @@ pub(super) fn moved(model: &Model, look: Look, width: usize) -> Vec<Line<'static
     let pools: Vec<_> = model.status.pools.iter().filter(|pool| pool.breaks.values().sum::<u64>() > 0).collect();
     let rate = count_rate(model.rates.moved());
     let all: u64 = pools.iter().flat_map(|pool| pool.breaks.values()).sum();
-    let head = format!("{} known clients, {rate}/s", count(all));
+    let clients = if all == 1 { "client" } else { "clients" };
+    let head = format!("{} known {clients}, {rate}/s", count(all));
     match &pools[..] {
         [] => vec![titled(look, width, "MOVED", "none")],
         [pool] => vec![titled(look, width, "MOVED", &format!("{head}: {} of {}", causes(pool), pool.name))],
