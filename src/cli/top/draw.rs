@@ -116,8 +116,8 @@ fn help(look: Look, width: usize) -> Vec<Line<'static>> {
     lines.push(Line::default());
     let notes = [
         "S: a second. IN/S, OUT/S: bytes from clients, and to them.",
-        "ERR/S: failed connects; of a pool, also answers 5xx. LATENCY: mean time of",
-        "connects since the start; of a pool with HTTP, until the first byte.",
+        "ERR/S: failed connects; of a pool with HTTP, answers 5xx. LATENCY: mean time",
+        "of connects since the start; of a pool with HTTP, until the first byte.",
         "A rate is - until two looks at one process tell it.",
     ];
     lines.extend(notes.map(|note| Line::from(span(look, Tone::Plain, note, width))));

@@ -17,7 +17,8 @@ mod reading;
 mod rows;
 #[cfg(feature = "top")]
 mod screen;
-#[cfg(all(test, feature = "top"))]
+#[cfg(feature = "top")]
+#[cfg(test)]
 mod tests;
 #[cfg(feature = "top")]
 mod view;

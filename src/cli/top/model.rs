@@ -55,7 +55,7 @@ pub(super) struct Rates {
 /// Rates of a pool and of its backends.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct PoolRates {
-    /// All backends together; errors are failed connects, and requests answered with a status of 5xx.
+    /// All backends together; errors are requests answered with a status of 5xx, or failed connects where no HTTP is read.
     pub(super) all: Rate,
     /// Known clients that got another backend than theirs.
     pub(super) moved: Option<f64>,
@@ -173,7 +173,7 @@ impl Counted {
         let Some(requests) = &pool.requests else { return all };
         let counted = || requests.responses.iter().chain(&requests.local_replies);
         let failed: u64 = counted().filter(|(class, _)| *class == "5xx").map(|(_, count)| count).sum();
-        Self { requests: Some(counted().map(|(_, count)| count).sum()), errors: all.errors + failed, ..all }
+        Self { requests: Some(counted().map(|(_, count)| count).sum()), errors: failed, ..all }
     }
 
     fn of_process(status: &Status) -> Self {
