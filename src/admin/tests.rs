@@ -96,7 +96,7 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![], headline: None })
+            Ok(Plan { changes: vec![asked.text], routes: vec![], warnings: vec![], pools: vec![], headline: None })
         }
     }
 
