@@ -190,7 +190,7 @@ impl HttpConnection<'_> {
             }
         };
 
-        let moved = pool.client_move(cookie.left().or(left), backend);
+        let moved = cookie.client_move(left, backend);
         let brought = || history::brought_cookie(context, pool, request.fields);
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
         let remember = cookie.remember().or(remember);
