@@ -4,6 +4,7 @@
 //! `journalctl SESSILE_POOL=web` finds it. Passes no file for long entries: a line is far below the limit of a datagram.
 //! Invariant: an entry is sent as a whole or not at all; a value that has a line end goes with its length.
 
+use std::fmt::Display;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -95,6 +96,10 @@ impl FieldSink for JournalEntry {
 
     fn flag(&mut self, field: LogField) {
         self.put_field(field, "true");
+    }
+
+    fn bare(&mut self, field: LogField, value: impl Display) {
+        self.text(field, &value.to_string());
     }
 }
 

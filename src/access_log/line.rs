@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::schema::{FieldSink, LineWriter, Schema};
 use super::{ConnectionLine, RequestLine};
-use crate::http::date::rfc3339;
+use crate::http::date::{Rfc3339, rfc3339};
 use crate::log_field::{LogField as Field, LogFields};
 use crate::outcome::{ClientMove, Ended};
 
@@ -63,7 +63,7 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, time:
 /// Gives the fields of a request to `line`.
 pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str) {
     begin(line, "request", r.started_unix_us, time);
-    line.text(Field::Request, &r.request.to_string());
+    line.bare(Field::Request, &r.request);
     line.number(Field::Id, r.id);
     line.text(Field::Listener, &r.listener);
     client(line, r.client);
@@ -71,7 +71,9 @@ pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str)
     line.text_if(Field::Host, r.host.as_deref());
     line.text_if(Field::Path, r.path.as_deref());
     line.text_if(Field::UserAgent, r.user_agent.as_deref());
-    line.text_if(Field::Session, r.session.map(|hash| format!("{hash:016x}")).as_deref());
+    if let Some(hash) = r.session {
+        line.bare(Field::Session, format_args!("{hash:016x}"));
+    }
     line.number_if(Field::Status, r.status.map(u64::from));
     line.text_if(Field::Pool, r.pool.as_deref());
     line.text_if(Field::Backend, r.backend.as_deref());
@@ -92,12 +94,12 @@ fn begin(line: &mut impl FieldSink, kind: &str, started_unix_us: u64, time: &str
     line.text(Field::Time, time);
     line.text(Field::Level, "info");
     line.text(Field::Kind, kind);
-    line.text(Field::Started, &rfc3339(started_unix_us / 1_000));
+    line.bare(Field::Started, Rfc3339(started_unix_us / 1_000));
 }
 
 fn client(line: &mut impl FieldSink, client: Option<SocketAddr>) {
     match client {
-        Some(client) => line.text(Field::Client, &client.to_string()),
+        Some(client) => line.bare(Field::Client, client),
         None => line.text(Field::Client, "unix"),
     }
 }

@@ -41,7 +41,7 @@ pub use self::messages::{StandardError, finish_messages, messages_lost, report_p
 pub use self::output::OpenOutput;
 pub use self::rules::LogRules;
 pub use self::schema::Schema;
-pub use self::session::session_hash;
+pub use self::session::{LastSession, session_hash};
 
 use self::writer::{Work, Writer};
 

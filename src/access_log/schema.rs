@@ -19,7 +19,7 @@
 //! Knows no record (`line.rs` does). Invariant: both forms have the same fields with the same values, and a value is
 //! escaped once, when it is written.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::time::SystemTime;
 
 use crate::log_field::{LogField, LogFields};
@@ -30,6 +30,9 @@ pub(super) trait FieldSink {
     fn text(&mut self, field: LogField, value: &str);
     fn number(&mut self, field: LogField, value: u64);
     fn flag(&mut self, field: LogField);
+
+    /// A value with no character that a line quotes or escapes.
+    fn bare(&mut self, field: LogField, value: impl Display);
 
     fn text_if(&mut self, field: LogField, value: Option<&str>) {
         if let Some(value) = value {
@@ -112,6 +115,13 @@ impl FieldSink for LineWriter<'_> {
     fn flag(&mut self, field: LogField) {
         if self.name(field) {
             self.out.push_str("true");
+        }
+    }
+
+    fn bare(&mut self, field: LogField, value: impl Display) {
+        if self.name(field) {
+            let quote = if self.schema.json { "\"" } else { "" };
+            let _ = write!(self.out, "{quote}{value}{quote}"); // writing to a String does not fail
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Reads no clock; the only time zone is GMT. Invariant: a date that is written here is read here as the same second.
 
+use std::fmt;
+
 /// Seconds since 1970 from the kind of date that Set-Cookie has, read as browsers do (RFC 6265 §5.1.1, the same in
 /// RFC 6265bis): any order, any separators, the zone ignored. `None`: the text is not a date.
 pub fn read_cookie_date(text: &[u8]) -> Option<i64> {
@@ -120,11 +122,21 @@ pub fn date_of(days: i64) -> (i64, i64, i64) {
 
 /// A time in UTC as RFC 3339 with milliseconds. `unix_ms`: milliseconds since 1970.
 pub fn rfc3339(unix_ms: u64) -> String {
-    let (seconds, ms) = (unix_ms / 1_000, unix_ms % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date_of(i64::try_from(days).unwrap_or(i64::MAX / 1_000_000));
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    Rfc3339(unix_ms).to_string()
+}
+
+/// The text of [`rfc3339`], for a writer.
+#[derive(Debug, Clone, Copy)]
+pub struct Rfc3339(pub u64);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, ms) = (self.0 / 1_000, self.0 % 1_000);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = date_of(i64::try_from(days).unwrap_or(i64::MAX / 1_000_000));
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+    }
 }
 
 #[cfg(test)]

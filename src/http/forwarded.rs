@@ -6,6 +6,8 @@
 //! backend, nor any other field in which proxies describe their client, not even under a name with underscores or dots,
 //! which CGI and its successors read as the same name.
 
+use std::fmt;
+use std::io::Write;
 use std::net::IpAddr;
 
 use super::field::{FieldRef, Fields, KnownField, folds_to, folds_to_start};
@@ -90,8 +92,11 @@ pub(super) fn write_x_forwarded(
     if !appends && forwarding != Forwarding::Replace {
         return;
     }
-    let address = facts.client.map(|client| client.to_canonical().to_string());
-    write_list(out, KnownField::XForwardedFor, appends.then_some(fields), address.as_deref());
+    let (known, old) = (KnownField::XForwardedFor, appends.then_some(fields));
+    match facts.client.map(|client| client.to_canonical()) {
+        Some(address) => write_list(out, known, old, Some(format_args!("{address}"))),
+        None => write_list(out, known, old, None),
+    }
     if !(appends && fields.has(KnownField::XForwardedProto)) {
         push(out, &["X-Forwarded-Proto: ", facts.scheme(), "\r\n"]);
     }
@@ -126,17 +131,22 @@ pub(super) fn write_forwarded(
         let quote = if host.contains([':', '[']) { "\"" } else { "" };
         element.extend([";host=", quote, host, quote]);
     }
-    write_list(out, KnownField::Forwarded, appends.then_some(fields), Some(&element));
+    write_list(out, KnownField::Forwarded, appends.then_some(fields), Some(format_args!("{element}")));
 }
 
 /// Writes one line: the elements of the old lines, if they count, and the new element behind them.
-fn write_list<'a>(out: &mut Vec<u8>, known: KnownField, old: Option<Fields<'a>>, new: Option<&'a str>) {
+fn write_list(out: &mut Vec<u8>, known: KnownField, old: Option<Fields<'_>>, new: Option<fmt::Arguments<'_>>) {
     let (mut before, mut separator) = (known.name(), ": ");
     let old = old.into_iter().flat_map(|fields| fields.all(known)).filter(|value| !value.is_empty());
-    for value in old.chain(new.map(str::as_bytes)) {
+    for value in old {
         push(out, &[before, separator]);
         out.extend_from_slice(value);
         (before, separator) = ("", ", ");
+    }
+    if let Some(new) = new {
+        push(out, &[before, separator]);
+        out.write_fmt(new).expect("memory takes everything");
+        before = "";
     }
     if before.is_empty() {
         out.extend_from_slice(b"\r\n");

@@ -99,7 +99,7 @@ async fn run(conversation: &Conversation, client: OwnedFd, preread: HeldBytes, r
         }
     };
     if routed.pool().config().http {
-        http::serve_requests(conversation, routed, client, &secured, unread, hello_until).await
+        http::serve_requests(conversation, &routed, client, &secured, unread, hello_until).await
     } else {
         Box::pin(serve_bytes(conversation, routed, client, &secured, unread)).await
     }

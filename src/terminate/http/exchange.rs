@@ -90,6 +90,8 @@ pub struct Exchange<'a, C, S = Stream> {
     pub waits_for_100: bool,
     /// Writes the response's head for the client.
     pub writer: &'a ResponseWriter<'a>,
+    /// Reads the response's heads; has read nothing yet.
+    pub response: &'a mut ResponseReader,
     /// Timeouts by the configuration in force when the exchange begins.
     pub limits: Timeouts,
     /// Timer of the conversation, shared with the wait for a head.
@@ -98,7 +100,6 @@ pub struct Exchange<'a, C, S = Stream> {
 
 /// How much of the response has come, and was sent.
 struct ResponseProgress {
-    reader: Box<ResponseReader>,
     /// Bytes for the client, before those of the backend that are checked.
     out: Vec<u8>,
     out_sent: usize,
@@ -333,12 +334,12 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             return Ok(true);
         }
         let request = self.writer.request;
-        match down.reader.read(self.upstream.unread.bytes(), request) {
+        match self.response.read(self.upstream.unread.bytes(), request) {
             Progress::More => return Ok(false),
             Progress::No(why) => return Err(refused(why)),
             Progress::Done(_) => {}
         }
-        let response = down.reader.response(self.upstream.unread.bytes());
+        let response = self.response.response(self.upstream.unread.bytes());
         let length = response.length;
         if response.is_interim() {
             if request.version == Version::Http11 {
@@ -346,7 +347,7 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             }
             down.continued |= response.status == 100;
             self.upstream.unread.consume(length);
-            down.reader.pass_interim().map_err(refused)?;
+            self.response.pass_interim().map_err(refused)?;
             return Ok(true);
         }
         let switched = response.switches();
@@ -399,7 +400,6 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
 impl ResponseProgress {
     fn new() -> Self {
         Self {
-            reader: Box::new(ResponseReader::new()),
             out: Vec::new(),
             out_sent: 0,
             store_wait: None,

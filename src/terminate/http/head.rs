@@ -18,6 +18,9 @@ use crate::terminate::byte_stream::Got;
 use crate::terminate::deadline::{CLOSING_MAX, LINGER, until};
 use crate::terminate::state::ConversationStage;
 
+/// How long a client may be without a request before it gives back what only a request needs.
+const PAUSE: Micros = 100_000;
+
 /// Why no complete head comes.
 enum NoHead {
     Refused(Refused),
@@ -27,8 +30,13 @@ enum NoHead {
 }
 
 impl HttpConnection<'_> {
-    /// Waits for a complete head; the first one is due at `first_until`.
-    pub(super) async fn read_head(&mut self, first_until: Micros) -> Result<Box<RequestReader>, Ended> {
+    /// Waits for a complete head; the first one is due at `first_until`. With `reader`, that of the request before, the
+    /// wait ends with `None` when the client pauses.
+    pub(super) async fn read_head(
+        &mut self,
+        first_until: Micros,
+        mut reader: Option<Box<RequestReader>>,
+    ) -> Result<Option<Box<RequestReader>>, Ended> {
         let conversation = self.conversation;
         let state = &conversation.state;
         let limits = self.limits();
@@ -38,8 +46,10 @@ impl HttpConnection<'_> {
         state.ends_itself(true);
         let (drain, idle_since, id) = (&conversation.context.drain, self.idle_since, conversation.client_info.id);
         let mut begun = None;
-        // Made at the first byte: a client without a request holds none.
-        let mut reader = None;
+        let pauses_at = reader.as_ref().map(|_| self.idle_since + PAUSE);
+        if let Some(reader) = &mut reader {
+            reader.reset();
+        }
         let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
         let deadline = &mut self.deadline;
         let result = poll_fn(|cx| {
@@ -50,9 +60,10 @@ impl HttpConnection<'_> {
                 if !unread.is_empty() {
                     begun.get_or_insert_with(clock::now);
                     state.enter(ConversationStage::Head);
+                    // Made at the first byte: a client that pauses holds none.
                     let mut head: Box<_> = reader.take().unwrap_or_else(|| Box::new(RequestReader::new()));
                     match head.read(unread.bytes()) {
-                        Progress::Done(_) => return Poll::Ready(Ok(head)),
+                        Progress::Done(_) => return Poll::Ready(Ok(Some(head))),
                         Progress::No(refused) => return Poll::Ready(Err(NoHead::Refused(refused))),
                         Progress::More => reader = Some(head),
                     }
@@ -73,28 +84,33 @@ impl HttpConnection<'_> {
                     Poll::Pending => break,
                 }
             }
-            let (at, no_head) = match (begun, first) {
-                (_, true) => (Some(first_until), NoHead::TimedOut),
-                (Some(at), false) => (Some(at + limits.head), NoHead::TimedOut),
-                (None, false) => match drain.end_of_kept(idle_since, id) {
-                    Some(end) if kept_until.is_none_or(|at| end < at) => (Some(end), NoHead::Cancelled(Ended::Stopped)),
-                    _ => (kept_until, NoHead::TimedOut),
-                },
+            let timed_out = |at| (at, Err(NoHead::TimedOut));
+            let end = match (begun, first) {
+                (_, true) => Some(timed_out(first_until)),
+                (Some(at), false) => Some(timed_out(at + limits.head)),
+                (None, false) => {
+                    let drained =
+                        drain.end_of_kept(idle_since, id).map(|at| (at, Err(NoHead::Cancelled(Ended::Stopped))));
+                    let ends = [drained, kept_until.map(timed_out), pauses_at.map(|at| (at, Ok(None)))];
+                    ends.into_iter().flatten().min_by_key(|(at, _)| *at)
+                }
             };
-            match at {
-                Some(at) => deadline.poll(cx, at).map(|()| Err(no_head)),
+            match end {
+                Some((at, end)) => deadline.poll(cx, at).map(|()| end),
                 None => Poll::Pending,
             }
         })
         .await;
         state.ends_itself(state.cancelled_by().is_some());
         match result {
-            Ok(head) => {
+            Ok(Some(head)) => {
                 self.count += 1;
                 self.head_began = begun.unwrap_or_default();
-                Ok(head)
+                Ok(Some(head))
             }
-            Err(no_head) => Err(self.end(no_head, first, begun.is_some()).await),
+            Ok(None) => Ok(None),
+            // In memory of its own, so that a client that waits does not hold it.
+            Err(no_head) => Err(Box::pin(self.end(no_head, first, begun.is_some())).await),
         }
     }
 

@@ -40,10 +40,11 @@ use super::relay::{RelayDirection, relay};
 use super::secure::Secured;
 use super::state::{ConversationStage, Placed};
 use super::stream::Stream;
+use crate::access_log::LastSession;
 use crate::clock::{self, Micros};
 use crate::config::{self, ClientCertificate, Tls};
 use crate::connection::Entry;
-use crate::http::head::{Request, RequestReader};
+use crate::http::head::{Request, RequestReader, ResponseReader};
 use crate::http::upgrade::Upgrade;
 use crate::http::websocket::{FrameReader, Sender};
 use crate::http::{Framing, Method};
@@ -54,17 +55,17 @@ use crate::pool::{Backend, Holds, Pick, PickScene};
 use crate::server_name::ServerName;
 use crate::sticky::Facts;
 
-/// Serves the requests of a client; the first head is due at `first_until`.
-pub async fn serve_requests(
-    conversation: &Conversation,
-    routed: Routed,
+/// Serves the requests of a client; the first head is due at `first_until`. No `async fn`, which would hold its arguments
+/// twice for as long as the client is there.
+pub fn serve_requests<'a>(
+    conversation: &'a Conversation,
+    routed: &Routed,
     mut stream: Stream,
-    secured: &Secured,
+    secured: &'a Secured,
     unread: Buffer,
     first_until: Micros,
-) -> Ended {
+) -> impl Future<Output = Ended> + use<'a> {
     stream.socket().reset_on_drop(false);
-    let certificate_rule = certificate_rule(&routed);
     let mut connection = HttpConnection {
         conversation,
         secured,
@@ -72,32 +73,37 @@ pub async fn serve_requests(
         upstreams: Upstreams::default(),
         deadline: Deadline::default(),
         tls: routed.target.tls,
-        certificate_rule: certificate_rule.cloned(),
+        certificate_rule: certificate_rule(routed).cloned(),
         count: 0,
         head_began: 0,
         idle_since: clock::now(),
+        last_session: LastSession::default(),
     };
-    let ended = loop {
-        let head = match connection.read_head(first_until).await {
-            Ok(head) => head,
-            Err(ended) => break ended,
-        };
-        // In memory of its own, so that a client without a request does not hold it.
-        match Box::pin(connection.serve(head)).await {
-            AfterRequest::NextHead => {}
-            AfterRequest::Over(ended) => break ended,
-            AfterRequest::Switched(upstream, protocol) => {
-                return Box::pin(connection.relay_upgraded(upstream, protocol)).await;
+    async move {
+        let ended = loop {
+            let head = match connection.read_head(first_until, None).await {
+                Ok(Some(head)) => head,
+                Ok(None) => continue,
+                Err(ended) => break ended,
+            };
+            // In memory of its own, so that a client that pauses does not hold it.
+            match Box::pin(connection.serve_until_pause(head)).await {
+                AfterRequest::NextHead => {}
+                AfterRequest::Over(ended) => break ended,
+                AfterRequest::Switched(upstream, protocol) => {
+                    return Box::pin(connection.relay_upgraded(upstream, protocol)).await;
+                }
             }
-        }
-    };
-    connection.upstreams = Upstreams::default();
-    linger_after(&mut connection.client.stream, ended).await;
-    ended
+        };
+        connection.upstreams = Upstreams::default();
+        linger_after(&mut connection.client.stream, ended).await;
+        ended
+    }
 }
 
 /// What the client's connection does after a request.
 enum AfterRequest {
+    /// Another request may follow.
     NextHead,
     Over(Ended),
     /// The backend has accepted an Upgrade to this protocol.
@@ -119,6 +125,8 @@ struct HttpConnection<'a> {
     /// When the first byte of the current request's head was there.
     head_began: Micros,
     idle_since: Micros,
+    /// That of the last request that was logged with one.
+    last_session: LastSession,
 }
 
 /// A request as its backend gets it.
@@ -130,12 +138,30 @@ struct RequestMessage {
 }
 
 impl HttpConnection<'_> {
+    /// Serves the request behind the head that was read, and those that follow without a pause; all with the same
+    /// readers. A first request tells nothing of a second one, and is served alone.
+    async fn serve_until_pause(&mut self, mut head: Box<RequestReader>) -> AfterRequest {
+        let mut response = ResponseReader::new();
+        loop {
+            match self.serve(&head, &mut response).await {
+                AfterRequest::NextHead if self.count > 1 => {}
+                after => return after,
+            }
+            response.reset();
+            head = match self.read_head(0, Some(head)).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return AfterRequest::NextHead,
+                Err(ended) => return AfterRequest::Over(ended),
+            };
+        }
+    }
+
     /// Serves the request behind the head that was read, and logs it.
-    async fn serve(&mut self, head: Box<RequestReader>) -> AfterRequest {
+    async fn serve(&mut self, head: &RequestReader, response: &mut ResponseReader) -> AfterRequest {
         self.client.stream.socket().reset_on_drop(true);
         self.conversation.context.counters().requests.add(1);
         let mut log = RequestLog::of(&head.request(self.client.bytes()), self.begin_line());
-        match self.forward(&head, &mut log).await {
+        match self.forward(head, response, &mut log).await {
             Ok((upstream, exchanged)) => self.after_exchange(&mut log, upstream, exchanged).await,
             Err(failure) => self.reply_locally(&mut log, failure).await,
         }
@@ -145,6 +171,7 @@ impl HttpConnection<'_> {
     async fn forward(
         &mut self,
         head: &RequestReader,
+        response: &mut ResponseReader,
         log: &mut RequestLog,
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
         let (conversation, secured) = (self.conversation, self.secured);
@@ -166,7 +193,8 @@ impl HttpConnection<'_> {
         cookie.look_up_in_store(context, scene()).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
-        log.note_session(|| cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value)));
+        let session = || cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value));
+        log.note_session(session, &mut self.last_session);
 
         let connector = Connector { conversation, pool, upstream: routed.termination().upstream(pool.name()), secured };
         let client = &self.client.stream;
@@ -201,7 +229,7 @@ impl HttpConnection<'_> {
         let message = self.message(&request, &cookie, &routed.listener.config);
         self.client.consume(request.length);
         let writer = ResponseWriter { cookie: &cookie, backend, request: log.meta, tls: secured.tls, conversation };
-        self.send(&connector, log, upstream, message, &writer).await
+        self.send(&connector, log, upstream, message, (&writer, response)).await
     }
 
     /// Routes a request; `None`: it is misdirected. It must belong where its connection belongs, because a browser may
@@ -249,7 +277,7 @@ impl HttpConnection<'_> {
         log: &mut RequestLog,
         mut upstream: UpstreamConnection,
         mut message: RequestMessage,
-        writer: &ResponseWriter<'_>,
+        (writer, response): (&ResponseWriter<'_>, &mut ResponseReader),
     ) -> Result<(UpstreamConnection, Exchanged), RequestFailure> {
         let (conversation, limits) = (self.conversation, self.limits());
         let may_be_repeated = may_be_repeated(log.meta.method, message.framing);
@@ -264,6 +292,7 @@ impl HttpConnection<'_> {
                 framing: message.framing,
                 waits_for_100: message.waits_for_100,
                 writer,
+                response: &mut *response,
                 limits,
                 deadline: &mut self.deadline,
             };

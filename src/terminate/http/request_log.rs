@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::HttpConnection;
-use crate::access_log::{self, LogRecord, LogRules, session_hash};
+use crate::access_log::{self, LastSession, LogRecord, LogRules};
 use crate::clock::{self, Micros};
 use crate::config::Log;
 use crate::http::head::Request;
@@ -116,10 +116,11 @@ impl RequestLog {
         }
     }
 
-    /// Notes the hash of the session cookie. `value`: finds its value; called only if the line has the hash.
-    pub fn note_session<'v>(&mut self, value: impl FnOnce() -> Option<&'v [u8]>) {
+    /// Notes the hash of the session cookie. `value`: finds its value; called only if the line has the hash. `last`: of
+    /// this client.
+    pub fn note_session<'v>(&mut self, value: impl FnOnce() -> Option<&'v [u8]>, last: &mut LastSession) {
         if let Some(begin) = self.begin.as_mut().filter(|begin| begin.wanted.has(LogField::Session)) {
-            begin.session = value().map(session_hash);
+            begin.session = value().map(|value| last.hash_of(value));
         }
     }
 }
@@ -212,6 +213,7 @@ impl HttpConnection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access_log::session_hash;
     use crate::config::{LogFormat, LogLevel, LogOutput};
     use crate::http::Progress;
     use crate::http::head::RequestReader;
@@ -229,15 +231,16 @@ mod tests {
         let request = reader.request(head);
         let before = clock::readings();
         let begin = |log: &Log| RequestBegin::new(log, (0, 0));
+        let last = &mut LastSession::default();
         let off = log(false, LogFields::EVERY);
         let mut unlogged = RequestLog::of(&request, begin(&off));
-        unlogged.note_session(|| panic!("the cookie is not looked for"));
+        unlogged.note_session(|| panic!("the cookie is not looked for"), last);
         assert!(unlogged.begin.is_none() && RequestLog::of_unread(begin(&off)).begin.is_none());
         assert_eq!(clock::readings(), before);
 
         let usual = log(true, LogFields::default());
         let mut logged = RequestLog::of(&request, begin(&usual));
-        logged.note_session(|| Some(b"31d4"));
+        logged.note_session(|| Some(b"31d4"), last);
         let logged = logged.begin.unwrap();
         assert_eq!(logged.session, Some(session_hash(b"31d4")));
         let HeadText { method, host, path, user_agent } = logged.head.unwrap();
@@ -249,6 +252,6 @@ mod tests {
         assert_eq!(with_agent.user_agent.as_deref(), Some("curl/8 \"x\""));
         let without = log(true, LogFields::least());
         let mut unwanted = RequestLog::of(&request, begin(&without));
-        unwanted.note_session(|| panic!("the line has no hash"));
+        unwanted.note_session(|| panic!("the line has no hash"), last);
     }
 }

@@ -15,7 +15,7 @@ use crate::admission::Admission;
 use crate::config;
 use crate::connection::ClientInfo;
 use crate::http::edit::{RequestEdit, write_request};
-use crate::http::head::RequestReader;
+use crate::http::head::{RequestReader, ResponseReader};
 use crate::http::upgrade::RequestMeta;
 use crate::http::{Framing, Progress};
 use crate::pool::{Lease, PickScene, Pool};
@@ -134,6 +134,7 @@ impl Stage {
             framing: asked.framing,
             waits_for_100: asked.waits_for_100,
             writer: &writer,
+            response: &mut ResponseReader::new(),
             limits: Timeouts { head: 0, kept: None, response: None, body: None },
             deadline: &mut deadline,
         };
