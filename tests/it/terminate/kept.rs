@@ -104,3 +104,23 @@ fn a_client_has_room_at_the_backend_that_its_own_connection_fills() {
     assert_eq!(Talk::with(&front).get("/", "").status, 503, "nobody else has");
     assert!(backends.iter().all(|backend| backend.connections() == 1));
 }
+
+#[test]
+fn a_client_that_pauses_between_its_requests_goes_on_over_the_same_connections() {
+    let backend = Recorder::named("b");
+    let front = Front::start("", "http = true\n", &[backend.address()]);
+    let mut talk = Talk::with(&front);
+    for burst in 0..4 {
+        for _ in 0..burst {
+            assert_eq!(talk.get("/", "").status, 200);
+        }
+        // Longer than the pause after which a client gives back what only a request needs. A head in two halves across
+        // it is one head.
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        talk.send("GET / HTTP/1.1\r\nHost: a.te");
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        talk.send("st\r\n\r\n");
+        assert_eq!(talk.response().map(|response| response.status), Some(200));
+    }
+    assert_eq!(backend.connections(), 1);
+}
