@@ -17,7 +17,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
-use crate::events::{self, Event, EventKind};
+use crate::events::{self, Event, EventKind, Subject};
 use crate::regular_file::{self, WholeFile};
 use crate::snapshot::Snapshot;
 
@@ -88,6 +88,7 @@ impl StateFile {
             writing.holds_state = true;
         }
         if let Some(state) = latest {
+            state.left_out().into_iter().for_each(|what| tracing::warn!("state file: it {what}"));
             let lines = state.apply(snapshot, clock::now_ms(), clock::unix_ms());
             lines.iter().for_each(|line| tracing::info!("{line}"));
         }
@@ -126,7 +127,7 @@ impl StateFile {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     let text = format!("state file {} is written again", path.display());
-                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
+                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text).of(Subject::StateFile));
                 }
                 writing.holds_state = !state.is_empty();
                 for old in std::mem::replace(&mut writing.files, vec![path.clone()]) {
@@ -143,7 +144,7 @@ impl StateFile {
                 let (path, why) = (path.display(), &report.complaint);
                 if before != *why {
                     let text = format!("state file {path} cannot be written: {why}; a restart forgets commands");
-                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
+                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text).of(Subject::StateFile));
                 }
                 Err(format!("state file {path}: {why}"))
             }

@@ -120,6 +120,7 @@ fn a_port_for_other_hosts_serves_the_networks_that_are_allowed_and_counts_the_ot
         assert_eq!(reply_from([127, 0, 0, 1], port, "/metrics"), "");
     }
     assert_eq!(sessile.metric("sessile_admin_peers_refused_total"), 50.0);
+    sessile.says("closed a connection of 127.0.0.1");
     assert_eq!(sessile.said().matches("closed a connection of 127.0.0.1, which admin.allow does not have").count(), 1);
     let without = run(&["check", &text_file(&sessile, "without.toml", &door("http = \"0.0.0.0:0\"\n"))]);
     assert_eq!(without.status.code(), Some(64), "{without:?}");

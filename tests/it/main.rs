@@ -24,6 +24,7 @@ mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
 mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
+mod log_files; // files of the log: torn lines, and what a refused configuration leaves on the disk
 mod manual; // manual pages and completions, read by the programs they are for
 mod monitoring; // /metrics, the dashboard and the alert rules before a real Prometheus
 mod never_stuck; // pipes, dead disks and full outputs in the place of files

@@ -222,6 +222,11 @@ impl CookieRule {
         Ok(Self { name, names, mode, key, former: Arc::default() })
     }
 
+    /// True if the cookie itself names a backend, whatever a stick table has.
+    pub fn names_backends(&self) -> bool {
+        matches!(self.mode, Mode::Insert(_) | Mode::Prefix | Mode::Route)
+    }
+
     /// Adds the names by which all pools of the configuration seal cookies: a cookie of any other pool is one of a pool
     /// that was renamed or removed.
     #[must_use]

@@ -219,11 +219,11 @@ impl HttpConnection<'_> {
         };
 
         let moved = pool.client_move(cookie.left().or(left), backend);
+        let remember = cookie.remember().or(remember);
+        let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
+        conversation.state.enter(ConversationStage::Placed(placed));
         let brought = || history::brought_cookie(context, pool, request.fields);
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
-        let remember = cookie.remember().or(remember);
-        let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
-        conversation.state.enter(ConversationStage::Placed(placed));
         cookie.update_store(context, backend, upstream.lease.backend());
 
         let message = self.message(&request, &cookie, &routed.listener.config);

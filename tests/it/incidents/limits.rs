@@ -42,7 +42,7 @@ fn a_client_that_waits_at_a_limit_was_not_moved() {
 }
 
 /// True if a client is refused, be it with its connect or after it.
-fn is_refused(source: IpAddr, address: SocketAddr) -> bool {
+pub(super) fn is_refused(source: IpAddr, address: SocketAddr) -> bool {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

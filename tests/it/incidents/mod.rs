@@ -8,6 +8,7 @@ mod backends;
 mod cookies;
 mod follow;
 mod limits;
+mod over;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
