@@ -163,7 +163,7 @@ impl HttpConnection<'_> {
         let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
         let holds: Option<Holds<'_>> = if self.upstreams.is_empty() { None } else { Some(&is_held) };
         let scene = || PickScene { holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
-        cookie.look_up_in_store(context, scene()).await;
+        self.client.stream.meanwhile(cookie.look_up_in_store(context, scene())).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
         log.note_session(|| cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value)));
