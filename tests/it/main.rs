@@ -51,5 +51,6 @@ mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
 mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
+mod urgent; // urgent bytes (RFC 6093) beside the stream
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads

@@ -135,6 +135,7 @@ impl Os for Linux {
 
     fn splice_in(&mut self, socket: &Connection, pipe: &Pipe, most: usize) -> Io {
         match rustix::pipe::splice(&socket.0, None, &pipe.write, None, most, splice_flags()) {
+            // The end, or an urgent byte before it: a read tells which.
             Ok(0) => Io::End,
             other => moved(other),
         }
