@@ -214,6 +214,11 @@ impl Os for Linux {
         let _ = crate::socket::refuse_new(listener);
     }
 
+    fn accept_silent(&mut self, listener: &Arc<OwnedFd>) {
+        // Fails for no TCP socket, and a unix socket has no such clients.
+        let _ = crate::socket::defer_accept(listener, 0);
+    }
+
     fn local_address(&mut self, socket: &Connection) -> Option<SocketAddr> {
         let address = rustix::net::getsockname(&socket.0).ok()?;
         SocketAddr::try_from(address).ok().map(canonical)
