@@ -89,7 +89,7 @@ pub trait Control: Send + Sync + 'static {
     fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
     /// Where the next connection of a client goes, and why; the error says what is wrong with the question.
-    fn explain(&self, question: &Question) -> Result<ClientReport, String>;
+    fn explain(&self, question: Question) -> impl Future<Output = Result<ClientReport, String>> + Send;
 
     /// Reads the configuration again and puts it in force if it is good. `max_move`: the highest share of a pool's
     /// clients that may move, 0 to 1.

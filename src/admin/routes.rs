@@ -194,7 +194,7 @@ async fn explain<C: Control>(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, StatusCode> {
     let explained = match Question::read(parameters) {
-        Ok(question) => aside(control, move |control| control.explain(&question)).await?,
+        Ok(question) => control.explain(question).await,
         Err(why) => Err(why),
     };
     Ok(match explained {

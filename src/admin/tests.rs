@@ -61,11 +61,11 @@ impl Control for Fake {
         }]
     }
 
-    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+    async fn explain(&self, question: Question) -> Result<ClientReport, String> {
         let client = question.client.parse().map_err(|_| "no client".to_owned())?;
         let listener = question.traits.cookie.join("|");
-        let (sni, cookie, refused, explanation) = (question.traits.sni.clone(), None, None, None);
-        Ok(ClientReport { client, listener, live: true, sni, cookie, refused, explanation })
+        let (sni, cookie, refused, explanation) = (question.traits.sni, None, None, None);
+        Ok(ClientReport { client, listener, live: true, sni, cookie, store: None, refused, explanation })
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
@@ -96,7 +96,7 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![], headline: None })
+            Ok(Plan { changes: vec![asked.text], routes: vec![], warnings: vec![], pools: vec![], headline: None })
         }
     }
 

@@ -10,6 +10,7 @@ mod certificate_watch;
 mod cookie_key_file;
 mod descriptors;
 mod drains;
+mod explain;
 mod file_watch;
 mod files;
 mod housekeeping;

@@ -25,7 +25,7 @@ use crate::metrics::status::{
     StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
-use crate::plan::{AskedAt, ClientReport, Plan, Question};
+use crate::plan::{ClientReport, Plan, Question};
 use crate::pool::{self, AdminState, Health, PoolTable};
 use crate::snapshot::{Listener, Snapshot};
 use crate::store::{BreakerState, Store};
@@ -108,9 +108,8 @@ impl Control for Server {
         snapshot.stick_tables().filter_map(|(name, pools)| stick_table_view(name, pools, full(name), now_ms)).collect()
     }
 
-    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
-        let at = AskedAt { now_ms: clock::now_ms(), unix_s: clock::unix_s() };
-        ClientReport::now(&self.current.load_full(), question, at)
+    async fn explain(&self, question: Question) -> Result<ClientReport, String> {
+        self.explain_now(question).await
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {

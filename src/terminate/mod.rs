@@ -26,6 +26,7 @@ mod secure;
 mod socket;
 mod state;
 mod stream;
+mod tickets;
 mod timer_fd;
 mod turns;
 

@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, Sessile, eventually};
 const ADMIN: &str = "[admin]\nsocket = \"$DIR/admin.sock\"\nhttp = \"127.0.0.1:0\"\n";
 
 /// The loopback port, which is said at the start.
-fn port(sessile: &Sessile) -> SocketAddr {
+pub fn port(sessile: &Sessile) -> SocketAddr {
     eventually("the port to be said", || {
         let said = sessile.said();
         let (_, after) = said.split_once("metrics and health on http://")?;

@@ -34,6 +34,7 @@ mod one_line; // `sessile run` without a file: what its arguments stand for, and
 mod packaging; // what packages are made of: version, configuration, licences
 mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake
 mod plan; // `sessile plan` against where clients really move
+mod rebinding; // a page of a foreign site in a browser, and the admin port
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections
 mod reload_says; // what a reload, a plan and a check say of a change: keys, when they take effect, cookies
@@ -52,5 +53,6 @@ mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
 mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
+mod urgent; // urgent bytes (RFC 6093) beside the stream
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads
