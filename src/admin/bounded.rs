@@ -1,8 +1,8 @@
 //! Limits of the admin interface: [`Bounded`] accepts only so many connections at once, each for a limited time.
 //!
 //! Reads no HTTP: the router reports by a [`Turn`] when a request begins and ends. Invariants: a connection that waits
-//! for its peer never keeps another one from being accepted, nor does a stream, whose number the router bounds; a head
-//! is complete [`HEAD_TIME`] after its first byte, and the first head after the accept; a connection is closed after
+//! for its peer never keeps another one from being accepted, nor does a stream, and the router bounds their number; a
+//! head is complete [`HEAD_TIME`] after its first byte, and the first head after the accept; a connection is closed after
 //! [`LIFETIME`], whatever its peer does, and the time in which requests are served does not count: an upgrade may take
 //! longer; a stream ends [`STALL_TIME`] after its peer has last taken a byte.
 

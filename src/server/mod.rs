@@ -307,8 +307,7 @@ impl Server {
         let store = Arc::new(Store::new(Arc::clone(&current)));
         let pipes = pipes::limits(count, process.bulk_memory);
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
-        let runtime_pipes = pipes::runtime_most(count);
-        let history = &shared.history;
+        let (runtime_pipes, history) = (pipes::runtime_most(count), &shared.history);
         let (runtimes, runtime_threads) =
             Runtimes::start(count, runtime_pipes, &current, &store, &access_log, history, pinned)
                 .map_err(|error| StartError::unavailable("runtimes", error))?;

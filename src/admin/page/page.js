@@ -274,7 +274,7 @@ function ages(known) {
 }
 
 function fillTable(node, item, isNamed) {
-  const facts = [`${count(item.known)} known clients, room for ${count(item.entries_max)}`,
+  const facts = [`${count(item.known)} known, room for ${count(item.entries_max)}`,
     item.displaced > 0 && `${count(item.displaced)} not where placement alone would send them`,
     item.hottest_sampled && "shares are estimated", !isNamed && "keys are hidden here (admin.clients)"];
   say(node.children[1], facts.filter(Boolean).join(" · "));
@@ -452,6 +452,13 @@ function because(report) {
   return reasons[report.reason] || report.reason;
 }
 
+// Where a client goes once its backend is down, too.
+function afterwards(report) {
+  if (!report.next) return "no backend is left";
+  const serves = report.candidates.some((one) => one.backend === report.next && one.usable);
+  return serves ? `it goes to ${report.next}` : `only ${report.next} is left, which cannot serve now`;
+}
+
 // What is said about a client: one sentence, and what follows from it.
 function answered(report) {
   const pool = report.pool ? ` of pool ${report.pool}` : "";
@@ -470,9 +477,7 @@ function answered(report) {
   if (report.moved) {
     more.push(`It does not keep ${report.from || "its former backend"}: ${CAUSES[report.moved] || report.moved} (${report.moved}).`);
   }
-  if (report.choice && !report.refused) {
-    more.push(report.next ? `If ${report.choice} goes down, it goes to ${report.next}.` : `If ${report.choice} goes down, no backend is left.`);
-  }
+  if (report.choice && !report.refused) more.push(`If ${report.choice} goes down, ${afterwards(report)}.`);
   if (report.key) more.push(`Key: ${report.key}.`);
   if (report.range) more.push(`Range: ${report.range}.`);
   if (report.entry) more.push(`Stick table: known at ${report.entry.backend || "a backend that was removed"}.`);
