@@ -17,16 +17,18 @@ use crate::pool::AdminState;
 use crate::server_name::ServerName;
 
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     not_ready: AtomicBool,
     reloads_begun: AtomicUsize,
     reloads_done: AtomicUsize,
     refuse: AtomicBool,
-    events: EventRing,
+    pub(super) events: EventRing,
+    sampler: PageSampler,
+    pub(super) samples: AtomicUsize,
 }
 
 #[derive(Serialize)]
-struct Open {
+pub(super) struct Open {
     id: u64,
     client: &'static str,
     pool: Option<&'static str>,
@@ -51,6 +53,15 @@ impl Control for Fake {
             ["a", "b"].map(|name| BackendStatus { name: name.into(), weight: 1, ..BackendStatus::default() });
         let pool = PoolStatus { name: "web".into(), backends: backends.into(), ..PoolStatus::default() };
         Status { generation: 4, pools: vec![pool], ..Status::default() }
+    }
+
+    fn counted(&self) -> Status {
+        self.samples.fetch_add(1, SeqCst);
+        self.status()
+    }
+
+    fn sampler(&self) -> &PageSampler {
+        &self.sampler
     }
 
     fn stick_tables(&self) -> Vec<StickTableView> {
@@ -126,22 +137,22 @@ impl Control for Fake {
 }
 
 /// The interface, served by a thread of its own.
-struct TestAdmin {
-    control: Arc<Fake>,
-    socket: PathBuf,
-    http: SocketAddr,
-    stop: watch::Sender<bool>,
+pub(super) struct TestAdmin {
+    pub(super) control: Arc<Fake>,
+    pub(super) socket: PathBuf,
+    pub(super) http: SocketAddr,
+    pub(super) stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<()>>,
     _folder: tempfile::TempDir,
 }
 
 impl TestAdmin {
     /// An interface with a port that names clients.
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with(true)
     }
 
-    fn with(clients: bool) -> Self {
+    pub(super) fn with(clients: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let config = config::Admin {
@@ -167,11 +178,11 @@ impl TestAdmin {
         Self { control, socket, http, stop, thread: Some(thread), _folder: folder }
     }
 
-    fn over_unix(&self, method: &str, path: &str) -> (u16, String) {
+    pub(super) fn over_unix(&self, method: &str, path: &str) -> (u16, String) {
         exchange(UnixStream::connect(&self.socket).unwrap(), method, path)
     }
 
-    fn over_http(&self, method: &str, path: &str) -> (u16, String) {
+    pub(super) fn over_http(&self, method: &str, path: &str) -> (u16, String) {
         exchange(TcpStream::connect(self.http).unwrap(), method, path)
     }
 

@@ -257,6 +257,12 @@ impl EventRing {
         self.held().events.front().map_or(0, |event| event.id)
     }
 
+    /// The last events, at most `most`, the oldest first.
+    pub fn latest(&self, most: usize) -> Vec<DatedEvent> {
+        let held = self.held();
+        held.events.iter().skip(held.events.len().saturating_sub(most)).cloned().map(DatedEvent::from).collect()
+    }
+
     /// Every event of the ring, the oldest first.
     pub fn all(&self) -> Vec<Event> {
         self.held().events.iter().cloned().collect()
@@ -342,6 +348,7 @@ mod tests {
         let of_a = ring.page(0, |event| event.backend.as_deref() == Some("a"));
         assert_eq!((ids(&of_a), of_a.next), (vec![1, 3], 3));
         assert!(ring.page(3, |_| true).events.is_empty());
+        assert_eq!((ring.latest(2), ring.latest(9).len()), (ring.page(1, |_| true).events, 3));
     }
 
     #[test]

@@ -73,6 +73,7 @@ use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
 use self::upgrade::{Handover, Predecessor};
 use crate::access_log::{self, AccessLog};
+use crate::admin::PageSampler;
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
@@ -128,6 +129,7 @@ pub struct Server {
     /// Shared with the threads that write it.
     state_file: Arc<StateFile>,
     admin: AdminSocket,
+    sampler: PageSampler,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
@@ -335,6 +337,7 @@ impl Server {
             stick_table_file: Arc::default(),
             state_file,
             admin: AdminSocket::default(),
+            sampler: PageSampler::default(),
             alarms: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),

@@ -12,7 +12,7 @@ use super::{Server, lock_of};
 use crate::access_log;
 use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
+use crate::admin::{Control, PageSampler, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
 use crate::clock;
 use crate::config::MetricsPools;
 use crate::connection::{ConnectionFilter, ConnectionView};
@@ -41,6 +41,15 @@ impl Control for Server {
     }
 
     fn status(&self) -> Status {
+        let (descriptors, usage) = (Descriptors::of_this_process(), ProcessUsage::of_this_process());
+        Status { descriptors, usage, ..self.counted() }
+    }
+
+    fn sampler(&self) -> &PageSampler {
+        &self.sampler
+    }
+
+    fn counted(&self) -> Status {
         let snapshot = self.current.load_full();
         let bound = lock_of(&self.bound).clone();
         let addresses = |name: &str| bound.iter().find(|(known, _)| known == name).map(|(_, bind)| bind.clone());
@@ -85,8 +94,8 @@ impl Control for Server {
             messages_lost: access_log::messages_lost(),
             stick_table_file: self.table_file_status(&snapshot),
             state_file: self.state_file.report(&snapshot.config).map(|(path, report)| file_status(&path, report)),
-            descriptors: Descriptors::of_this_process(),
-            usage: ProcessUsage::of_this_process(),
+            descriptors: None,
+            usage: None,
             admin_peers_refused: admin::peers_refused(),
             certificates: certificates(&snapshot),
             listeners: listeners.collect(),

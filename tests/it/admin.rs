@@ -56,7 +56,8 @@ fn every_view_is_on_both_doors_and_only_the_socket_reloads() {
         ("GET", "/reload", 404),
         ("PUT", "/status", 405),
         ("DELETE", "/backends", 405),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
+        ("GET", "/page.html", 404),
         ("GET", "/../etc/passwd", 404),
     ] {
         assert_eq!(over(port, method, path).0, status, "{method} {path}");

@@ -32,6 +32,7 @@ mod notify; // what a service manager hears of the process, and what its journal
 mod one_generation; // bytes that were read before a reload and judged after it
 mod one_line; // `sessile run` without a file: what its arguments stand for, and how commands find it
 mod packaging; // what packages are made of: version, configuration, licences
+mod page; // the page of the admin interface in Chromium: what it shows, at two widths, in two themes, by keyboard
 mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake
 mod plan; // `sessile plan` against where clients really move
 mod rebinding; // a page of a foreign site in a browser, and the admin port

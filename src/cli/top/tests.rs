@@ -562,7 +562,9 @@ fn json(value: &impl serde::Serialize) -> String {
 
 fn ring(from: &str, count: usize) -> EventRing {
     let ring = EventRing::new();
-    (0..count).for_each(|n| ring.note(1_709_251_199_000, Event::new(EventKind::Up, &format!("{from} {n}"))));
+    for n in 0..count {
+        ring.note(1_709_251_199_000, Event::new(EventKind::Up, &format!("{from} {n}")));
+    }
     ring
 }
 
