@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::appended::Appended;
 use super::journal_socket::{JOURNAL, JournalEntry, JournalSocket};
@@ -44,6 +44,12 @@ impl OpenOutput {
                 Ok(Self::stream(Appended::to(file)))
             }
         }
+    }
+
+    /// Makes a file that is missing. True: this process has made it; false: [`OpenOutput::open`] finds it, or says why not.
+    pub fn make(path: &Path) -> bool {
+        let make = || File::options().write(true).create_new(true).mode(FILE_MODE).open(path);
+        waiting::on(|| format!("opening \"{}\"", path.display()), make).is_ok()
     }
 
     /// The journal that listens at `path`.

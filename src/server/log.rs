@@ -44,12 +44,10 @@ fn open_here(output: &LogOutput) -> io::Result<(OpenOutput, Made)> {
     let mut made = Made::default();
     let LogOutput::File(path) = output else { return Ok((OpenOutput::open(output)?, made)) };
     made.folder_of(path, own_files::OF_GROUP)?;
-    let is_new = path.symlink_metadata().is_err();
-    let output = OpenOutput::open(output)?;
-    if is_new {
+    if OpenOutput::make(path) {
         made.file(path);
     }
-    Ok((output, made))
+    Ok((OpenOutput::open(output)?, made))
 }
 
 fn opened<T>(output: &LogOutput, opened: Result<io::Result<T>, Unfinished>) -> Result<T, String> {
@@ -122,6 +120,35 @@ impl Server {
         let unwritten = access_log.map_or(0, |access_log| access_log.finish(LOG_PATIENCE));
         if unwritten > 0 {
             tracing::warn!("access log: {unwritten} lines of this process were not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn of_processes_that_open_one_file_at_once_one_has_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let output = LogOutput::File(dir.path().join(round.to_string()));
+            let begin = Barrier::new(8);
+            let open = || {
+                begin.wait();
+                let (_, made) = open_here(&output).unwrap();
+                made
+            };
+            let made: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let makers = made.iter().filter(|made| !made.is_empty()).count();
+            made.into_iter().for_each(Made::keep);
+            assert_eq!(makers, 1, "in round {round}");
         }
     }
 }

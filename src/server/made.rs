@@ -1,7 +1,8 @@
 //! [`Made`]: the files and folders that were made for a configuration which is not in force yet.
 //!
-//! Writes no file itself. Invariant: unless it is kept, everything goes again that was made and that nothing has changed
-//! since, so a configuration that is refused leaves no trace on the disk.
+//! Writes no file itself. Invariant: unless it is kept, everything goes again that was noted here and that nothing has
+//! changed since, so a configuration that is refused leaves no trace on the disk. A file that another process may have read
+//! (`cookie_key_file`) is not noted.
 
 use std::fs;
 use std::io;
@@ -48,6 +49,12 @@ impl Made {
     /// Adds what else was made.
     pub(super) fn and(&mut self, mut other: Self) {
         self.0.append(&mut other.0);
+    }
+
+    /// True if nothing was made.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Leaves everything as it is: the configuration is in force.
