@@ -1,8 +1,9 @@
 //! The file of cookie keys that is made where a configuration names none: [`make`], when the configuration is put in
 //! force.
 //!
-//! Changes no key: a file that exists is left as it is, and one in another folder is copied. Invariant: a configuration is
-//! put in force with the keys that the file has, so that cookies stay valid over a restart, and over a reload too.
+//! Changes no key: a file that exists is left as it is, and one in another folder is copied. Invariants: a configuration is
+//! put in force with the keys that the file has, so that cookies stay valid over a restart, and over a reload too; a file
+//! that was made stays, even if its configuration is refused then, because another process may have read it meanwhile.
 
 use std::io;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::waiting;
 /// Makes the file if a pool needs it and it is missing. Returns the keys of all files then; `None`: nothing was made.
 /// `in_force`: the configuration in force and its keys. Where the file had one of these, its loss is an error: with a new
 /// key every client would lose its backend. Where another folder has them, because `stick_table_file` was another one,
-/// they are copied. `made` gets what goes again if the configuration is refused.
+/// they are copied. `made` gets the folders, which go again if the configuration is refused and no file is in them.
 pub(super) fn make(
     config: &Config,
     in_force: Option<(&Config, &Rings)>,
@@ -52,11 +53,7 @@ pub(super) fn make(
 /// Writes the file; false: another process has made it meanwhile.
 fn write(path: &Path, text: &str, made: &mut Made) -> io::Result<bool> {
     made.folder_of(path, own_files::PRIVATE)?;
-    let is_made = regular_file::make_once(path, text.as_bytes())?;
-    if is_made {
-        made.file(path);
-    }
-    Ok(is_made)
+    regular_file::make_once(path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -74,15 +71,19 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_configuration_that_is_refused_goes_again() {
+    fn the_file_of_a_configuration_that_is_refused_stays_for_a_process_that_uses_it_already() {
         let dir = tempfile::tempdir().unwrap();
-        let config = config(&dir.path().join("new"));
+        let (config, path) = (config(&dir.path().join("new")), dir.path().join("new/cookie.keys"));
         let mut made = Made::default();
-        assert!(
-            super::make(&config, None, &mut made).unwrap().is_some() && dir.path().join("new/cookie.keys").exists()
-        );
+        let rings = super::make(&config, None, &mut made).unwrap().unwrap();
         drop(made);
-        assert!(!dir.path().join("new").exists());
+        assert!(cookie_keys_after(&config, None).unwrap().of(&path) == rings.of(&path) && path.exists());
+        // A folder without the file goes again.
+        let mut made = Made::default();
+        let long = dir.path().join("other").join("x".repeat(300));
+        assert!(write(&long, "", &mut made).is_err());
+        drop(made);
+        assert!(!dir.path().join("other").exists());
     }
 
     fn config(folder: &Path) -> Config {

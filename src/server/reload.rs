@@ -1,7 +1,7 @@
 //! Another configuration for a process that runs: read, compared, prepared, put in force.
 //!
 //! Binds and swaps nothing itself (`in_force` does). Invariant: a refused file shows in the log, in the verdict and in
-//! the metrics, and changes nothing else, also not on the disk.
+//! the metrics, and changes nothing else, also not on the disk; only a new file of cookie keys stays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
