@@ -37,6 +37,11 @@ fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
     process.stick_table_file.iter().chain(&process.admin.socket).map(|beside| own_files::with_suffix(beside, ".state"))
 }
 
+/// True if a configuration has a place for the file.
+pub(super) fn has_place(config: &Config) -> bool {
+    places(config).next().is_some()
+}
+
 /// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.
 #[derive(Debug, Default)]
 pub(super) struct StateFile {

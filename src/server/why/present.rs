@@ -5,11 +5,11 @@
 //! the configuration in force does not have does not go on.
 
 use crate::clock;
-use crate::events::{About, Event, EventKind};
+use crate::events::{About, Event, EventKind, Subject};
 use crate::pool::health::CheckState;
 use crate::pool::{Backend, Pool};
 use crate::server::alarms::Alarms;
-use crate::server::{Server, lock_of};
+use crate::server::{Server, lock_of, state_file};
 use crate::snapshot::Snapshot;
 
 /// The state of the process at one moment.
@@ -37,7 +37,7 @@ impl Present {
 
     /// True if the condition that this event has begun goes on.
     pub(super) fn has(&self, begun: &Event, snapshot: &Snapshot) -> bool {
-        let About { pool, backend, listener, .. } = begun.about();
+        let About { pool, backend, listener, subject } = begun.about();
         let is_there = pool.is_none_or(|name| {
             snapshot.pool(name).is_some() || snapshot.stick_tables().any(|(table, _)| table == name)
         });
@@ -50,6 +50,10 @@ impl Present {
             return known.is_some_and(|(pool, backend)| self.has_of_backend(begun.kind, pool, backend));
         }
         match begun.kind {
+            EventKind::FileFailed if subject == Some(Subject::StateFile) => state_file::has_place(&snapshot.config),
+            EventKind::FileFailed if subject == Some(Subject::StickTableFile) => {
+                snapshot.config.process.stick_table_file.is_some()
+            }
             EventKind::StoreDown => snapshot.config.store.is_some() && !self.store_complaint.is_empty(),
             EventKind::ReloadRefused => self.reload_refused,
             _ => self.alarms.lasts(begun).unwrap_or(true),
@@ -75,7 +79,6 @@ mod tests {
 
     use super::*;
     use crate::admission::Admission;
-    use crate::events::Subject;
     use crate::pool::AdminState;
     use crate::snapshot::LoadedFiles;
 
@@ -130,6 +133,25 @@ mod tests {
         assert!(at(1_000_000_000, EventKind::Drained, "a"));
         assert!(pool.order("a", AdminState::Ready, 3_000));
         assert!(!at(4_000, EventKind::Drain, "a") && !at(4_000, EventKind::DrainForgotten, "a"));
+    }
+
+    #[test]
+    fn a_file_that_the_configuration_does_not_have_any_more_does_not_go_on_failing() {
+        let mut snapshot = snapshot(&["a"], TCP, None);
+        let has = |snapshot: &Snapshot| {
+            [Subject::StateFile, Subject::StickTableFile]
+                .map(|subject| Present::default().has(&Event::new(EventKind::FileFailed, "text").of(subject), snapshot))
+        };
+        let mut place = |table: Option<&str>, socket: Option<&str>| {
+            let mut config = (*snapshot.config).clone();
+            config.process.stick_table_file = table.map(Into::into);
+            config.process.admin.socket = socket.map(Into::into);
+            snapshot.config = Arc::new(config);
+            has(&snapshot)
+        };
+        assert_eq!(place(Some("/run/table"), None), [true, true]);
+        assert_eq!(place(None, Some("/run/admin.sock")), [true, false], "it stands beside the socket");
+        assert_eq!(place(None, None), [false, false]);
     }
 
     #[test]
