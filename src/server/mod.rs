@@ -365,7 +365,10 @@ impl Server {
             self.admission.connections_max(),
             self.current.load().digest
         );
-        events::info(clock::unix_ms(), Event::new(EventKind::Start, &text));
+        tracing::info!("{text}");
+        let event = events::note(clock::unix_ms(), Event::new(EventKind::Start, &text));
+        // After the event: a backend that a check has found down before it is down now.
+        lock_of(&self.pool_changes).begin(&self.current.load(), event, clock::now_ms());
     }
 
     /// Follows signals and keeps house until the last connection has gone.

@@ -4,22 +4,39 @@
 //! Compares configurations; moves no client. Invariant: of each pool at most the last [`CHANGES_MAX`] changes are known,
 //! and none without an event in the ring.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::config::{self, Config, diff};
 use crate::events::{Event, EventKind};
 use crate::outcome::BreakCause;
+use crate::pool::Backend;
+use crate::pool::health::CheckState;
+use crate::snapshot::Snapshot;
 
 /// Most changes that are known of one pool.
 const CHANGES_MAX: usize = 16;
 
 /// Most events of weights in one reload; others are in its text alone.
-const WEIGHTS_MAX: usize = 100;
+const WEIGHTS_MAX: usize = 10;
 
-/// The changes of all pools by reloads of this process.
+/// The changes of all pools by reloads of this process, and what it has begun with.
 #[derive(Debug, Default)]
 pub(super) struct PoolChanges {
     by_pool: BTreeMap<String, VecDeque<PoolChange>>,
+    /// Pools with more changes than are known.
+    forgotten: BTreeSet<String>,
+    /// `None`: the process has not begun yet.
+    begun: Option<BegunWith>,
+}
+
+/// The backends with which a process has begun.
+#[derive(Debug)]
+struct BegunWith {
+    /// Number of the event of the start.
+    event: u64,
+    /// Conditions by pool and backend, each as the kind of the event that begins it; no backend without one.
+    conditions: BTreeMap<String, BTreeMap<String, Vec<EventKind>>>,
 }
 
 /// What one reload has changed of a pool, as far as it moves clients.
@@ -79,6 +96,38 @@ impl PoolChange {
             _ => false,
         }
     }
+
+    /// True if no condition counts any more that an event of this kind had begun of a backend before.
+    fn has_reset(&self, kind: EventKind, backend: &str) -> bool {
+        let names = |list: &[String]| list.iter().any(|name| name == backend);
+        let is_gone = self.is_new || names(&self.removed);
+        match condition_of(kind) {
+            // A drain follows the name.
+            EventKind::Drain => is_gone,
+            EventKind::Ejected => is_gone || names(&self.readdressed),
+            _ => is_gone || names(&self.readdressed) || self.unchecked,
+        }
+    }
+}
+
+/// The kind of event that begins the condition.
+fn condition_of(kind: EventKind) -> EventKind {
+    match kind {
+        EventKind::Drained | EventKind::DrainForgotten => EventKind::Drain,
+        kind => kind,
+    }
+}
+
+/// The conditions of a backend now.
+fn conditions_of(backend: &Backend, now_ms: u64) -> Vec<EventKind> {
+    let is_ejected = backend.ejection().until_ms > i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let conditions = [
+        (EventKind::Down, backend.standing() == CheckState::Down),
+        (EventKind::Damped, backend.damped()),
+        (EventKind::Ejected, is_ejected),
+        (EventKind::Drain, backend.draining()),
+    ];
+    conditions.into_iter().filter_map(|(kind, goes_on)| goes_on.then_some(kind)).collect()
 }
 
 /// What decides where keys of a pool belong.
@@ -93,6 +142,24 @@ fn placed_by(pool: &config::Pool, with_weights: bool) -> impl PartialEq + '_ {
 }
 
 impl PoolChanges {
+    /// Notes what the process has begun with. `event`: the number of the event of its start.
+    pub(super) fn begin(&mut self, snapshot: &Snapshot, event: u64, now_ms: u64) {
+        let of_pool = |backends: &[Arc<Backend>]| -> BTreeMap<_, _> {
+            let all = backends.iter().map(|backend| (backend.name().to_owned(), conditions_of(backend, now_ms)));
+            all.filter(|(_, conditions)| !conditions.is_empty()).collect()
+        };
+        let pools = snapshot.pools.iter().map(|pool| (pool.name().to_owned(), of_pool(pool.backends())));
+        self.begun = Some(BegunWith { event, conditions: pools.collect() });
+    }
+
+    /// False if the event is one of a process before, and this one has not begun with its condition: the backend has
+    /// another address, say.
+    pub(super) fn goes_on_here(&self, begun: &Event, pool: &str, backend: &str) -> bool {
+        let Some(BegunWith { event, conditions }) = &self.begun else { return true };
+        let known = || conditions.get(pool)?.get(backend);
+        begun.id > *event || known().is_some_and(|known| known.contains(&condition_of(begun.kind)))
+    }
+
     /// Notes what a reload has changed. `event`: the number of its event; `oldest`: that of the first event of the ring;
     /// `weights`: the events of weights.
     pub(super) fn note(&mut self, old: &Config, new: &Config, event: u64, oldest: u64, weights: &[Event]) {
@@ -107,13 +174,23 @@ impl PoolChanges {
             if change.counts() {
                 let changes = self.by_pool.entry(after.name.clone()).or_default();
                 changes.push_back(PoolChange { event, ..change });
-                changes.drain(..changes.len().saturating_sub(CHANGES_MAX));
+                if changes.len() > CHANGES_MAX {
+                    changes.pop_front();
+                    self.forgotten.insert(after.name.clone());
+                }
             }
         }
         self.by_pool.retain(|_, changes| {
             changes.retain(|change| change.event >= oldest);
             !changes.is_empty()
         });
+        // The start has left the ring before the last of these changes.
+        self.forgotten.retain(|pool| self.by_pool.contains_key(pool));
+    }
+
+    /// True if this process has changed a pool more often than is known.
+    pub(super) fn has_forgotten(&self, pool: &str) -> bool {
+        self.forgotten.contains(pool)
     }
 
     /// The last reload before a move that can have caused it, by the number of its event. `is_before`: whether the event
@@ -129,14 +206,11 @@ impl PoolChanges {
         changes.filter(|change| change.explains(cause, from)).map(|change| change.event).find(|event| is_before(*event))
     }
 
-    /// True if the event of this number is a reload after which nothing counts that was found of a backend before.
-    pub(super) fn has_reset(&self, event: u64, pool: &str, backend: &str) -> bool {
-        let names = |list: &[String]| list.iter().any(|name| name == backend);
-        let resets = |change: &PoolChange| {
-            change.unchecked || change.is_new || names(&change.removed) || names(&change.readdressed)
-        };
-        let changes = self.by_pool.get(pool).into_iter().flatten();
-        changes.filter(|change| change.event == event).any(resets)
+    /// True if the event of this number is a reload after which no condition counts that an event of this kind had begun
+    /// of a backend before.
+    pub(super) fn has_reset(&self, event: u64, kind: EventKind, pool: &str, backend: &str) -> bool {
+        let mut changes = self.by_pool.get(pool).into_iter().flatten();
+        changes.any(|change| change.event == event && change.has_reset(kind, backend))
     }
 }
 
@@ -234,23 +308,56 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_resets_what_was_found_of_backends_that_it_replaces_or_checks_no_more() {
+    fn a_reload_resets_what_was_found_of_backends_that_it_replaces_or_checks_no_more_and_keeps_drains() {
+        use EventKind::{Damped, Down, Drain, DrainForgotten, Drained, Ejected};
         let of = |backends: &[(&str, u16)]| config(&[("web", "", backends)]);
         let old = of(TWO);
-        let resets = |new: &Config| {
+        // Whether a kind ends, of each of the backends.
+        let resets_from = |old: &Config, new: &Config, kind| {
             let mut changes = PoolChanges::default();
-            changes.note(&old, new, 7, 1, &[]);
-            assert!(!changes.has_reset(6, "web", "a") && !changes.has_reset(7, "mail", "a"));
-            ["a", "b"].map(|backend| changes.has_reset(7, "web", backend))
+            changes.note(old, new, 7, 1, &[]);
+            assert!(!changes.has_reset(6, kind, "web", "a") && !changes.has_reset(7, kind, "mail", "a"));
+            ["a", "b"].map(|backend| changes.has_reset(7, kind, "web", backend))
         };
-        assert_eq!(resets(&of(&[("a", 1), ("b", 1), ("c", 1)])), [false; 2]);
-        assert_eq!(resets(&of(&[("b", 1)])), [true, false]);
         let mut moved = old.clone();
         moved.pools[0].backends[1].address = config::Address::Unix("/run/b".into());
-        assert_eq!(resets(&moved), [false, true]);
         let mut unchecked = old.clone();
         unchecked.pools[0].check = None;
-        assert_eq!(resets(&unchecked), [true; 2]);
+        for (kind, by_address, by_check) in [
+            (Down, true, true),
+            (Damped, true, true),
+            (Ejected, true, false),
+            (Drain, false, false),
+            (Drained, false, false),
+            (DrainForgotten, false, false),
+        ] {
+            let resets = |new: &Config| resets_from(&old, new, kind);
+            assert_eq!(resets(&of(&[("a", 1), ("b", 1), ("c", 1)])), [false; 2], "{kind:?}");
+            assert_eq!(resets(&of(&[("b", 1)])), [true, false], "{kind:?}");
+            assert_eq!(resets(&moved), [false, by_address], "{kind:?}");
+            assert_eq!(resets(&unchecked), [by_check; 2], "{kind:?}");
+            let renamed = config(&[("mail", "", TWO)]);
+            assert_eq!(resets_from(&renamed, &old, kind), [true; 2], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_goes_on_with_the_drain_that_it_has_begun_with() {
+        let admission = Arc::new(crate::admission::Admission::new(9));
+        let config = config(&[("web", "", TWO)]);
+        let snapshot = Snapshot::build(config, crate::snapshot::LoadedFiles::default(), None, 1, &admission);
+        assert!(snapshot.pools[0].order("a", crate::pool::AdminState::Drain, 1_000));
+        let event = |id, kind, backend| Event { id, ..Event::new(kind, "text").of_backend("web", backend) };
+        let mut changes = PoolChanges::default();
+        let goes_on =
+            |changes: &PoolChanges, id, kind, backend| changes.goes_on_here(&event(id, kind, backend), "web", backend);
+        assert!(goes_on(&changes, 3, EventKind::Drain, "b"), "nothing is known before the start");
+        changes.begin(&snapshot, 5, 2_000);
+        for kind in [EventKind::Drain, EventKind::Drained, EventKind::DrainForgotten] {
+            assert!(goes_on(&changes, 3, kind, "a") && !goes_on(&changes, 3, kind, "b"), "{kind:?}");
+            assert!(goes_on(&changes, 6, kind, "b"), "of this process: {kind:?}");
+        }
+        assert!(!goes_on(&changes, 3, EventKind::Ejected, "a") && !goes_on(&changes, 3, EventKind::Down, "a"));
     }
 
     #[test]
@@ -276,6 +383,12 @@ mod tests {
         let (old, new) = (of(1), of(2));
         assert!(weight_events(&old, &new).is_empty());
         assert_eq!(behind(&old, &new, BreakCause::Moved), Some(7));
+        // Reloads that change many weights leave room in the ring for what has happened before.
+        let of = |weight| {
+            let six: Vec<_> = names[..6].iter().map(|name| (name.as_str(), weight)).collect();
+            config(&[("web", "", &six), ("mail", "", &six)])
+        };
+        assert_eq!(weight_events(&of(1), &of(2)).len(), 6);
     }
 
     #[test]

@@ -205,7 +205,7 @@ impl RuntimeState {
     pub(super) fn resume_events(self, ring: &EventRing, unix_ms: u64) {
         match self.events {
             Some(events) => ring.take_over(events),
-            None if ring.all().is_empty() => {
+            None if ring.all().iter().all(|event| event.kind != EventKind::Upgrade) => {
                 let text = "the process before this one keeps no events: what happened before is not known";
                 ring.note(unix_ms, Event::new(EventKind::Upgrade, text));
             }

@@ -508,3 +508,14 @@ fn no_number_of_a_document_is_too_large() {
         let _ = RuntimeState::of(&snapshot, NOW_MS + 3, UNIX_MS).to_json();
     }
 }
+
+#[test]
+fn that_the_process_before_gives_no_events_is_said_once_also_after_an_event_of_this_one() {
+    let ring = EventRing::new();
+    ring.note(UNIX_MS, Event::new(EventKind::Certificate, "expires soon"));
+    for _ in 0..2 {
+        RuntimeState::default().resume_events(&ring, UNIX_MS);
+    }
+    let kinds: Vec<_> = ring.all().iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Certificate, EventKind::Upgrade]);
+}

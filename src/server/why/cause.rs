@@ -58,11 +58,9 @@ pub(super) fn explained(noted: &NotedMove, all: &[Event], changes: &PoolChanges)
 
 fn behind<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges) -> Behind<'e> {
     use EventKind::{Damped, Down, Drain, DrainForgotten, Drained, Ejected, Ready, Returned, Up};
-    // The ring has everything since the process, or the first of those that gave their events over, began.
-    let is_whole = all.first().is_some_and(|first| first.id == 1 && first.kind == EventKind::Start);
     let or = |event: Option<&'e Event>, words: &str| match event {
         Some(event) => Behind::Event(event),
-        None => Behind::Words(if is_whole { words } else { LOST }.to_owned()),
+        None => Behind::Words(if is_whole(all) { words } else { LOST }.to_owned()),
     };
     match noted.cause {
         BreakCause::Down => {
@@ -84,6 +82,13 @@ fn behind<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges) -> Beh
     }
 }
 
+/// True if the ring has everything since the process, or the first of those that gave their events over, began. A process
+/// that follows one which gave none notes that before its start.
+fn is_whole(all: &[Event]) -> bool {
+    let mut before_start = all.iter().take_while(|event| event.kind != EventKind::Start);
+    all.first().is_some_and(|first| first.id == 1) && before_start.all(|event| event.kind != EventKind::Upgrade)
+}
+
 /// The change of the configuration before a move that can have caused it: a weight, a reload, or else the start of this
 /// process with another configuration than that of the process before.
 fn by_configuration<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges) -> Behind<'e> {
@@ -93,19 +98,22 @@ fn by_configuration<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChang
             && event.pool.as_deref() == Some(&*noted.pool)
     };
     let weight = before(noted, all).find(is_weight);
-    let is_before = |number| before(noted, all).any(|event| event.id == number);
-    let reload = changes.behind(&noted.pool, noted.cause, noted.from.as_deref(), is_before);
-    let reload = reload.and_then(|number| all.iter().find(|event| event.id == number));
+    let of_number = |number| all.get(after(all, number).checked_sub(1)?).filter(|event| event.id == number);
+    let is_before = |number| of_number(number).is_some_and(|event| event.unix_ms <= noted.unix_ms + NEAR_MS);
+    let reload = changes.behind(&noted.pool, noted.cause, noted.from.as_deref(), is_before).and_then(of_number);
     if let Some(event) = weight.into_iter().chain(reload).max_by_key(|event| event.id) {
         return Behind::Event(event);
     }
-    match all.iter().rev().find(|event| event.kind == EventKind::Start) {
-        Some(start) => Behind::Words(format!(
-            "no reload has done that: it is so since this process began, {}",
-            rfc3339(start.unix_ms)
-        )),
-        None => Behind::Words(LOST.to_owned()),
-    }
+    let Some(start) = all.iter().rposition(|event| event.kind == EventKind::Start) else {
+        return Behind::Words(LOST.to_owned());
+    };
+    // A process does not know what the reloads of the one before have changed.
+    let is_known = is_whole(all) && all[..start].iter().all(|event| event.kind != EventKind::Reload);
+    Behind::Words(if is_known && !changes.has_forgotten(&noted.pool) {
+        format!("no reload has done that: it is so since this process began, {}", rfc3339(all[start].unix_ms))
+    } else {
+        "no reload known to this process has done that".to_owned()
+    })
 }
 
 /// The last event that had the backend of a move in one of these conditions when the client left it.
@@ -113,9 +121,14 @@ fn in_force<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges, kind
     let backend = noted.from.as_deref()?;
     let at = |near_ms: u64| {
         let is_over = |begun: &Event| {
-            let is_between = |later: &Event| later.id > begun.id && later.unix_ms + near_ms < noted.unix_ms;
-            let mut between = all.iter().filter(|later| is_between(later));
-            between.any(|later| begun.is_ended_by(later) || changes.has_reset(later.id, &noted.pool, backend))
+            let later = all[after(all, begun.id)..].iter();
+            let mut between = later.filter(|later| later.unix_ms + near_ms < noted.unix_ms);
+            !changes.goes_on_here(begun, &noted.pool, backend)
+                || between.any(|later| {
+                    begun.is_ended_by(later)
+                        || later.kind == EventKind::Reload
+                            && changes.has_reset(later.id, begun.kind, &noted.pool, backend)
+                })
         };
         let has_begun = |event: &&Event| event.unix_ms <= noted.unix_ms + near_ms;
         let of_kind = |event: &&Event| kinds.contains(&event.kind) && is_of(event, noted, Some(backend));
@@ -123,6 +136,11 @@ fn in_force<'e>(noted: &NotedMove, all: &'e [Event], changes: &PoolChanges, kind
     };
     // What was in force for certain goes before what may have been.
     [0, NEAR_MS].into_iter().find_map(at)
+}
+
+/// Where the events after this number begin.
+fn after(all: &[Event], number: u64) -> usize {
+    all.partition_point(|event| event.id <= number)
 }
 
 /// The events before a move, the last one first.
@@ -137,8 +155,14 @@ fn is_of(event: &Event, noted: &NotedMove, backend: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustix::time::{ClockId, clock_gettime};
+
     use super::*;
+    use crate::admission::Admission;
     use crate::config::{self, Config};
+    use crate::snapshot::{LoadedFiles, Snapshot};
 
     fn event(id: u64, kind: EventKind, backend: &str) -> Event {
         Event { id, unix_ms: id * 10_000, ..Event::new(kind, &format!("text {id}")).of_backend("web", backend) }
@@ -204,6 +228,11 @@ mod tests {
             because(BreakCause::Down, &reset).ends_with("text 2)"),
             "by a reload of something else it is still down"
         );
+        for kind in [EventKind::Drain, EventKind::Drained, EventKind::DrainForgotten] {
+            let drained = [over[0].clone(), event(2, kind, "a"), reset[2].clone()];
+            let because = explained(&noted(BreakCause::Drain), &drained, &changes).because;
+            assert!(because.ends_with("text 2)"), "a drain outlives the checks: {because}");
+        }
         let ejected = [event(1, EventKind::Ejected, "a"), event(2, EventKind::Down, "a"), over[2].clone()];
         assert!(because(BreakCause::Down, &ejected).ends_with("text 1)"), "one of two conditions is over");
         let near = [&over[..2], &[Event { unix_ms: 29_500, ..event(3, EventKind::Up, "a") }]].concat();
@@ -271,6 +300,67 @@ mod tests {
             let words = "(no reload has done that: it is so since this process began, 1970-01-01T00:00:10.000Z)";
             assert!(because.ends_with(words), "{because}");
         }
+    }
+
+    #[test]
+    fn what_a_process_cannot_know_of_reloads_is_not_said() {
+        let unknown = "(no reload known to this process has done that)";
+        let upgraded = [plain(1, EventKind::Start), plain(2, EventKind::Reload), plain(3, EventKind::Start)];
+        let because = because(BreakCause::Moved, &upgraded);
+        assert!(because.ends_with(unknown), "another process has reloaded: {because}");
+        let all = [plain(1, EventKind::Start), plain(2, EventKind::Reload)];
+        let (one, two) = (config(&[("b", 1)]), config(&[("a", 1), ("b", 1)]));
+        let mut changes = PoolChanges::default();
+        for number in 100..120 {
+            let (old, new) = if number % 2 == 0 { (&one, &two) } else { (&two, &one) };
+            changes.note(old, new, number, 1, &[]);
+            let because = explained(&noted(BreakCause::Range), &all, &changes).because;
+            assert_eq!(because.ends_with(unknown), number >= 116, "after {number}: {because}");
+        }
+    }
+
+    #[test]
+    fn a_process_with_a_store_knows_that_its_ring_is_whole() {
+        let all = [plain(1, EventKind::StoreUp), plain(2, EventKind::Start)];
+        let failed = "a could not serve (no event had it down then: a connection to it failed)";
+        assert_eq!(because(BreakCause::Down, &all), failed);
+        let follows = [plain(1, EventKind::Upgrade), plain(2, EventKind::Start)];
+        assert!(because(BreakCause::Down, &follows).contains(LOST), "the process before has given no events");
+    }
+
+    #[test]
+    fn a_process_goes_on_with_the_conditions_that_it_has_begun_with_and_with_no_other() {
+        let all = [
+            plain(1, EventKind::Start),
+            event(2, EventKind::Down, "a"),
+            Event { unix_ms: 29_500, ..plain(3, EventKind::Start) },
+        ];
+        let of = |snapshot: &Snapshot| {
+            let mut changes = PoolChanges::default();
+            changes.begin(snapshot, 3, 1_000);
+            explained(&noted(BreakCause::Down), &all, &changes).because
+        };
+        let (config, admission) = (config(&[("a", 1), ("b", 1)]), Arc::new(Admission::new(9)));
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &admission);
+        let pool = &snapshot.pools[0];
+        assert!(of(&snapshot).contains("no event had it down then"), "it has another address now");
+        let rules = config::Check { fall: 1, ..pool.config().check.clone().unwrap() };
+        pool.backends()[0].checked(Err("no answer"), &rules, pool.config().on_marked_down, 1);
+        assert!(of(&snapshot).ends_with("text 2)"), "it was down when this process began");
+    }
+
+    #[test]
+    fn a_ring_full_of_one_flapping_backend_is_read_in_little_time() {
+        let kind = |id| if id % 2 == 0 { EventKind::Down } else { EventKind::Up };
+        let all: Vec<_> = (2..10_002).map(|id| Event { unix_ms: 1, ..event(id, kind(id), "a") }).collect();
+        // Time that other threads have the core does not count.
+        let seconds = || clock_gettime(ClockId::ThreadCPUTime).tv_sec;
+        let begun = seconds();
+        for _ in 0..40 {
+            assert!(because(BreakCause::Down, &all).contains(LOST));
+        }
+        let taken = seconds() - begun;
+        assert!(taken <= 2, "{taken} s");
     }
 
     #[test]

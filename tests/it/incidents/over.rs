@@ -2,7 +2,7 @@
 //! begin again.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -13,6 +13,7 @@ use super::limits::is_refused;
 use super::{ask, client, client_at, event, home, kinds, was_moved, why};
 use crate::support::backend::{Backend, listener, pool};
 use crate::support::load_support::Client;
+use crate::support::program::free_local_address;
 use crate::support::sessile::command;
 use crate::support::{PATIENCE, Sessile, eventually};
 
@@ -95,12 +96,34 @@ fn a_client_that_found_its_backend_dead_before_any_check_is_told_that_a_connecti
     let number = client_at(&sessile, "b0");
     let [b0, _b1] = backends;
     drop(b0);
+    // Its thread may still have the socket. Its port is given to no other one.
+    eventually("b0 to be gone", || TcpStream::connect(addresses[0]).is_err().then_some(()));
     assert_eq!(home(&sessile, number), "b1");
     let answer = was_moved(&why(&sessile, &client(number).to_string()), "b0", "b1", "down");
     assert!(
         answer.contains("because b0 could not serve (no event had it down then: a connection to it failed)"),
         "{answer}"
     );
+}
+
+#[test]
+fn what_was_down_at_another_address_before_an_upgrade_explains_no_move_after_it() {
+    let backends = [Backend::named("b0"), Backend::named("b1")];
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    let options = "sticky_retries = 0\neject = \"off\"";
+    let config = |addresses: &[_], check| listener("p", "") + &pool("p", options, addresses).replace(UNCHECKED, check);
+    let mut sessile = Sessile::start(&config(&[free_local_address(), addresses[1]], CHECKED));
+    event(&sessile, "down");
+    sessile.rewrite(&config(&addresses, UNCHECKED));
+    assert_eq!(sessile.upgrade(None)["accepted"], true);
+    let number = client_at(&sessile, "b0");
+    let [b0, _b1] = backends;
+    drop(b0);
+    eventually("b0 to be gone", || TcpStream::connect(addresses[0]).is_err().then_some(()));
+    assert_eq!(home(&sessile, number), "b1");
+    let answer = was_moved(&why(&sessile, &client(number).to_string()), "b0", "b1", "down");
+    assert!(answer.contains("no event had it down then"), "{answer}");
+    assert!(kinds(&sessile).contains(&"down".to_owned()), "it has happened");
 }
 
 #[test]
