@@ -238,8 +238,11 @@ pub(super) fn weight_events(old: &Config, new: &Config) -> Vec<Event> {
 mod tests {
     use super::*;
 
-    /// A configuration of these pools: name, keys, and backends with their weights.
-    fn config(pools: &[(&str, &str, &[(&str, u16)])]) -> Config {
+    /// Backends with their weights.
+    type Weights<'w> = &'w [(&'w str, u16)];
+
+    /// A configuration of these pools: name, keys and backends.
+    fn config(pools: &[(&str, &str, Weights<'_>)]) -> Config {
         let mut text = format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"{}\"\n", pools[0].0);
         for (pool, keys, backends) in pools {
             text += &format!("[[pool]]\nname = \"{pool}\"\n{keys}\n");

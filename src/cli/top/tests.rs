@@ -135,7 +135,7 @@ fn later() -> Status {
     let web = &mut status.pools[0];
     web.backends[0].totals = totals(110, 3, 5 << 20);
     web.breaks.insert("down".to_owned(), 14);
-    let requests = web.requests.as_mut().unwrap();
+    let requests = web.requests.as_mut().expect("requests");
     requests.responses = [("2xx".to_owned(), 1_000), ("5xx".to_owned(), 5)].into();
     requests.local_replies = [("5xx".to_owned(), 2)].into();
     status
@@ -557,7 +557,7 @@ fn answers(bodies: &[String]) -> Vec<(String, String)> {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).unwrap()
+    serde_json::to_string(value).expect("JSON")
 }
 
 fn ring(from: &str, count: usize) -> EventRing {
@@ -581,7 +581,7 @@ fn a_reading_asks_for_new_events_and_seldom_for_keys() {
         page(&first, 0),
         status.clone(),
         page(&first, 3),
-        status.clone(),
+        status,
         page(&other, 3),
         page(&other, u64::MAX),
         page(&other, 0),
