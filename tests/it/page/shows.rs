@@ -98,6 +98,20 @@ fn a_stream_that_is_lost_and_back_is_said_and_old_figures_are_marked() {
 }
 
 #[test]
+fn a_page_goes_on_with_the_process_that_an_upgrade_has_started() {
+    let test = "a_page_goes_on_with_the_process_that_an_upgrade_has_started";
+    let Some(mut scene) = Scene::start(test, "") else { return };
+    let before = scene.sessile.pid();
+    scene.page.until("its number", &has("#process", &[&format!("process {before} ")]));
+    let verdict = scene.sessile.upgrade(None);
+    assert_eq!(verdict["accepted"], true, "{verdict}");
+    scene.page.until("the new process", &has("#process", &[&format!("process {} ", scene.sessile.pid())]));
+    scene.page.until("its stream", "document.querySelector('#link').dataset.state === 'live'");
+    // The stream of the old process does not keep it.
+    scene.sessile.gone(before);
+}
+
+#[test]
 fn a_rebound_name_and_a_foreign_page_get_nothing() {
     let Some(scene) = Scene::start("a_rebound_name_and_a_foreign_page_get_nothing", "") else { return };
     let foreign = scene.browser.page();
