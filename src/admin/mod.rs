@@ -87,7 +87,7 @@ pub trait Control: Send + Sync + 'static {
     /// What the process is doing now, without stick tables.
     fn status(&self) -> Status;
 
-    /// The status without what grows with connections: descriptors, and the usage of the machine.
+    /// The status without what grows with connections: descriptors, sources, and the usage of the machine.
     fn counted(&self) -> Status;
 
     /// Samples of the process for the viewers of the page.

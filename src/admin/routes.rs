@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::bounded::Turn;
-use super::door::{DoorStop, HIDDEN, NamesClients};
+use super::door::{DoorKind, DoorStop, HIDDEN, NamesClients};
 use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
 use super::page;
@@ -59,7 +59,7 @@ pub(super) struct PortRules {
 pub(super) fn read_only<C: Control>(control: Arc<C>, rules: PortRules, stop: watch::Receiver<bool>) -> Router {
     let guarded = reading().layer(from_fn_with_state(Arc::new(rules.names), under_known_name));
     let door = guarded.layer(Extension(NamesClients(rules.clients))).layer(Extension(DoorStop(stop)));
-    door.layer(from_fn(in_turn)).with_state(control)
+    door.layer(Extension(DoorKind::Port)).layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Every path: those that read and those that change something. `stop`: becomes true once the socket is given up.
@@ -74,7 +74,7 @@ pub(super) fn full<C: Control>(control: Arc<C>, stop: watch::Receiver<bool>) -> 
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
     let door = all.layer(Extension(NamesClients(true))).layer(Extension(DoorStop(stop)));
-    door.layer(from_fn(in_turn)).with_state(control)
+    door.layer(Extension(DoorKind::Socket)).layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Tells the connection when a request begins and ends, refuses one of a foreign site, and says what a browser may do with

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ pub(super) struct Fake {
     pub(super) events: EventRing,
     sampler: PageSampler,
     pub(super) samples: AtomicUsize,
+    /// Looks at stick tables, and how long each takes.
+    pub(super) looks: AtomicUsize,
+    pub(super) look_ms: AtomicU64,
 }
 
 #[derive(Serialize)]
@@ -57,7 +60,10 @@ impl Control for Fake {
 
     fn counted(&self) -> Status {
         self.samples.fetch_add(1, SeqCst);
-        self.status()
+        let mut status = self.status();
+        // A connection for each millisecond.
+        status.pools[0].backends[0].totals.connections = crate::clock::unix_ms();
+        status
     }
 
     fn sampler(&self) -> &PageSampler {
@@ -65,6 +71,8 @@ impl Control for Fake {
     }
 
     fn stick_tables(&self) -> Vec<StickTableView> {
+        self.looks.fetch_add(1, SeqCst);
+        thread::sleep(Duration::from_millis(self.look_ms.load(SeqCst)));
         let hot = HotKey { key: "10.0.0.1".into(), share: 0.5, share_error: 0.0, backend: Some("a".into()) };
         vec![StickTableView {
             stick_table: status::StickTableStatus { name: "web".into(), ..status::StickTableStatus::default() },

@@ -42,7 +42,9 @@ impl Control for Server {
 
     fn status(&self) -> Status {
         let (descriptors, usage) = (Descriptors::of_this_process(), ProcessUsage::of_this_process());
-        Status { descriptors, usage, ..self.counted() }
+        let mut status = Status { descriptors, usage, ..self.counted() };
+        status.admission.sources = self.admission.sources() as u64;
+        status
     }
 
     fn sampler(&self) -> &PageSampler {
@@ -82,7 +84,7 @@ impl Control for Server {
             admission: AdmissionStatus {
                 open: self.admission.open() as u64,
                 max: self.admission.connections_max() as u64,
-                sources: self.admission.sources() as u64,
+                sources: 0,
                 hello_memory_bytes: self.admission.hello_memory.held() as u64,
                 hello_memory_max_bytes: self.admission.hello_memory.most() as u64,
                 at_limit: at_limit.is_active(),

@@ -5,6 +5,7 @@
 
 mod sample;
 mod sampler;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -12,7 +13,7 @@ mod trend;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, State};
@@ -26,17 +27,13 @@ use tokio::sync::watch;
 pub use self::sampler::PageSampler;
 
 use self::sample::PageSample;
-use self::sampler::{VIEWERS_MAX, Viewer};
+use self::sampler::Viewer;
 use self::trend::Trend;
+use super::Control;
 use super::bounded::{StreamTurn, Turn};
-use super::door::{DoorStop, NamesClients};
-use super::{Control, StickTableView};
+use super::door::{DoorKind, DoorStop, NamesClients};
 use crate::clock;
 
-/// The least time between two looks at stick tables.
-const TABLES_EVERY: Duration = Duration::from_secs(2);
-/// A look at stick tables is so many times shorter than the time until the next one.
-const TABLES_SHARE: u32 = 200;
 /// Most stick tables of a sample.
 const TABLES_MAX: usize = 100;
 /// Most events of a sample.
@@ -61,13 +58,17 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 async fn samples<C: Control>(
     State(control): State<Arc<C>>,
     Extension(NamesClients(names)): Extension<NamesClients>,
+    Extension(kind): Extension<DoorKind>,
     Extension(DoorStop(stop)): Extension<DoorStop>,
     ConnectInfo(turn): ConnectInfo<Turn>,
 ) -> Response {
     let mut taker = SampleTaker::new(Arc::clone(&control));
-    let Some(viewer) = control.sampler().join(names, move || taker.take()) else {
-        let full = format!("{VIEWERS_MAX} viewers watch this process already; close one of their pages\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
+    let viewer = match control.sampler().join(kind, names, move || taker.take()) {
+        Ok(viewer) => viewer,
+        Err(most) => {
+            let full = format!("{most} viewers watch this process already; close one of their pages\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, full).into_response();
+        }
     };
     let watched = Watched { viewer, stop, _place: turn.stream() };
     let events = stream::unfold(watched, |mut watched| async move {
@@ -100,26 +101,23 @@ impl Watched {
 struct SampleTaker<C> {
     control: Arc<C>,
     trend: Trend,
-    tables: Vec<StickTableView>,
-    tables_due: Instant,
 }
 
 impl<C: Control> SampleTaker<C> {
     fn new(control: Arc<C>) -> Self {
-        Self { control, trend: Trend::default(), tables: Vec::new(), tables_due: Instant::now() }
+        Self { control, trend: Trend::default() }
     }
 
     fn take(&mut self) -> PageSample {
-        let now = Instant::now();
-        if now >= self.tables_due {
-            self.tables = self.control.stick_tables();
-            self.tables_due = now + TABLES_EVERY.max(now.elapsed() * TABLES_SHARE);
-        }
-        let mut sample = self.trend.sample(self.control.counted(), now, clock::unix_ms());
-        let full = self.tables.iter().map(|table| &table.stick_table).filter(|table| table.full);
+        let tables = self.control.sampler().tables(|| self.control.stick_tables());
+        // Counting tables may take long: rates are by the times at which traffic is counted.
+        let (now, unix_ms) = (Instant::now(), clock::unix_ms());
+        let mut sample = self.trend.sample(self.control.counted(), now, unix_ms);
+        let full = tables.iter().map(|table| &table.stick_table).filter(|table| table.full);
         sample.warnings.extend(full.map(|table| format!("Stick table {} is full and loses entries.", table.name)));
-        sample.tables = self.tables.iter().take(TABLES_MAX).cloned().collect();
-        sample.tables_left_out = (self.tables.len() - sample.tables.len()) as u64;
+        sample.tables_left_out = tables.len().saturating_sub(TABLES_MAX) as u64;
+        sample.tables = tables;
+        sample.tables.truncate(TABLES_MAX);
         sample.events = self.control.events().latest(EVENTS_MAX);
         sample
     }

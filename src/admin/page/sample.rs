@@ -35,7 +35,13 @@ pub(super) struct PageSample {
     pub(super) backends_serving: u64,
     /// Backends for which there was no room.
     pub(super) left_out: u64,
+    /// Clients of all pools that got another backend.
+    pub(super) moved: u64,
+    /// Rows of moves for which there was no room.
+    pub(super) moves_left_out: u64,
     pub(super) faults: Vec<FaultSample>,
+    /// Rows of faults for which there was no room.
+    pub(super) faults_left_out: u64,
     pub(super) tables: Vec<StickTableView>,
     /// Stick tables for which there was no room.
     pub(super) tables_left_out: u64,

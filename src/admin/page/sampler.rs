@@ -2,7 +2,8 @@
 //!
 //! Looks at nothing itself: what is sampled is given. Invariants: no sample is made while there is no viewer; a sample is
 //! made once and written as JSON once for each kind of viewer, and viewers share the bytes; a viewer that is slow misses
-//! samples and holds none back; there are at most [`VIEWERS_MAX`] viewers.
+//! samples and holds none back; there are at most [`VIEWERS_MAX`] viewers, and viewers through the port leave places to
+//! those through the socket.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,10 +13,15 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::super::StickTableView;
+use super::super::door::DoorKind;
 use super::sample::PageSample;
+use super::tables::RecentTables;
 
 /// Most viewers at once, over all doors.
 pub(super) const VIEWERS_MAX: usize = 64;
+/// Most viewers at once through the port.
+pub(super) const PORT_VIEWERS_MAX: usize = 48;
 
 /// Time between two samples.
 const EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +39,9 @@ struct SamplerShared {
     latest: watch::Sender<Option<Arc<SharedSample>>>,
     /// True while a task makes samples.
     runs: Mutex<bool>,
+    /// Viewers through the port hold it, too.
+    of_port: Arc<()>,
+    tables: Mutex<RecentTables>,
 }
 
 /// A sample, and its bytes once a viewer has asked for them.
@@ -46,30 +55,45 @@ struct SharedSample {
 impl Default for PageSampler {
     fn default() -> Self {
         Self {
-            shared: Arc::new(SamplerShared { latest: watch::Sender::new(None), runs: Mutex::new(false) }),
+            shared: Arc::new(SamplerShared {
+                latest: watch::Sender::new(None),
+                runs: Mutex::new(false),
+                of_port: Arc::default(),
+                tables: Mutex::default(),
+            }),
             every: EVERY,
         }
     }
 }
 
 impl PageSampler {
-    /// Adds a viewer; `None`: there are too many. `take` makes the samples if no other viewer's does, on a thread where
+    /// Adds a viewer; the error is how many there may be. `take` makes the samples if no other viewer's does, on a thread where
     /// it may take its time. `names_clients`: the viewer sees keys of clients.
     pub(super) fn join(
         &self,
+        kind: DoorKind,
         names_clients: bool,
         take: impl FnMut() -> PageSample + Send + 'static,
-    ) -> Option<Viewer> {
+    ) -> Result<Viewer, usize> {
         let mut runs = self.shared.runs();
         if self.shared.latest.receiver_count() >= VIEWERS_MAX {
-            return None;
+            return Err(VIEWERS_MAX);
+        }
+        let of_port = (kind == DoorKind::Port).then(|| Arc::clone(&self.shared.of_port));
+        if of_port.is_some() && Arc::strong_count(&self.shared.of_port) > 1 + PORT_VIEWERS_MAX {
+            return Err(PORT_VIEWERS_MAX);
         }
         let mut samples = self.shared.latest.subscribe();
         samples.mark_changed();
         if !std::mem::replace(&mut *runs, true) {
             tokio::spawn(self.clone().run(take));
         }
-        Some(Viewer { samples, names_clients })
+        Ok(Viewer { samples, names_clients, _of_port: of_port })
+    }
+
+    /// The stick tables as of late, for all viewers; `count` counts them.
+    pub(super) fn tables(&self, count: impl FnOnce() -> Vec<StickTableView>) -> Vec<StickTableView> {
+        self.shared.tables.lock().unwrap_or_else(PoisonError::into_inner).look(count)
     }
 
     async fn run(self, mut take: impl FnMut() -> PageSample + Send + 'static) {
@@ -129,6 +153,7 @@ impl SharedSample {
 pub(super) struct Viewer {
     samples: watch::Receiver<Option<Arc<SharedSample>>>,
     names_clients: bool,
+    _of_port: Option<Arc<()>>,
 }
 
 impl Viewer {
@@ -168,7 +193,7 @@ mod tests {
         fn join(&self, names_clients: bool) -> Option<Viewer> {
             let taken = Arc::clone(&self.taken);
             let take = move || PageSample { unix_ms: taken.fetch_add(1, SeqCst) + 1, ..PageSample::default() };
-            self.sampler.join(names_clients, take)
+            self.sampler.join(DoorKind::Socket, names_clients, take).ok()
         }
 
         /// Waits until no sample is made any more.
@@ -267,7 +292,7 @@ mod tests {
     #[tokio::test]
     async fn a_sample_that_fails_does_not_end_the_sampler() {
         let scene = Scene::new(Duration::from_millis(1));
-        let broken = scene.sampler.join(true, || panic!("by intent")).unwrap();
+        let broken = scene.sampler.join(DoorKind::Socket, true, || panic!("by intent")).unwrap();
         scene.rested().await;
         drop(broken);
         let mut viewer = scene.join(true).unwrap();

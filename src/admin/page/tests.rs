@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::sampler::VIEWERS_MAX;
-use crate::admin::tests::TestAdmin;
+use super::SampleTaker;
+use super::sampler::{PORT_VIEWERS_MAX, VIEWERS_MAX};
+use crate::admin::tests::{Fake, TestAdmin};
 use crate::events::{Event, EventKind};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -158,6 +160,42 @@ fn viewers_are_so_many_and_leave_every_place_to_requests() {
         assert!(Instant::now() < until, "a place is free again");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn viewers_through_the_port_leave_places_to_the_socket() {
+    let admin = TestAdmin::start();
+    let viewers: Vec<_> = (0..PORT_VIEWERS_MAX).map(|_| over_http(&admin)).collect();
+    assert!(viewers.iter().all(|(code, _)| *code == 200));
+    let (code, mut refused) = over_http(&admin);
+    assert_eq!((code, &*refused.line()), (503, "48 viewers watch this process already; close one of their pages\n"));
+    let (code, mut viewer) = over_unix(&admin);
+    assert_eq!(code, 200);
+    viewer.sample();
+}
+
+#[test]
+fn rates_are_by_the_times_at_which_traffic_is_counted() {
+    let control = Arc::new(Fake::default());
+    control.look_ms.store(600, SeqCst);
+    let mut taker = SampleTaker::new(Arc::clone(&control));
+    taker.take();
+    thread::sleep(Duration::from_millis(300));
+    let rate = taker.take().per_s.unwrap().connections;
+    assert_eq!(control.looks.load(SeqCst), 1);
+    assert!((700.0..1_300.0).contains(&rate), "1,000 connections come each second: {rate}");
+}
+
+#[test]
+fn stick_tables_are_counted_once_for_viewers_that_come_and_go() {
+    let control = Arc::new(Fake::default());
+    // The next look is due after 200 times as long.
+    control.look_ms.store(100, SeqCst);
+    for _ in 0..3 {
+        let sample = SampleTaker::new(Arc::clone(&control)).take();
+        assert_eq!(sample.tables[0].stick_table.name, "web");
+    }
+    assert_eq!(control.looks.load(SeqCst), 1);
 }
 
 #[test]

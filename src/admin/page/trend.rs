@@ -3,6 +3,7 @@
 //! Asks nothing and reads no clock: status and time are arguments. Invariants: a sample lists at most [`BACKENDS_MAX`]
 //! backends, those with trouble first; a rate is shown only for what both samples have.
 
+use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
@@ -93,6 +94,9 @@ impl Trend {
         let all = backends().map(|backend| Totals::of(&backend.totals)).fold(Totals::default(), Totals::add);
         let all_before = self.all.replace(all);
         let max = status.admission.max;
+        let moves = || status.pools.iter().flat_map(|pool| &pool.breaks_from).filter(|moved| moved.count > 0);
+        let (moved, moves_all) = (moves().map(|moved| moved.count).sum(), moves().count());
+        let (faults, faults_left_out) = most_frequent(faults(&status), |fault| fault.count);
         let mut sample = PageSample {
             unix_ms,
             pid: status.process.pid,
@@ -104,13 +108,17 @@ impl Trend {
             warnings: warnings(&status, unix_ms),
             backends: backends().count() as u64,
             backends_serving: backends().filter(|backend| !is_troubled(backend)).count() as u64,
-            faults: faults(&status),
+            moved,
+            faults,
+            faults_left_out: faults_left_out as u64,
             ..PageSample::default()
         };
         sample.listeners = self.listeners(&status.listeners, seconds);
         let (shown, left_out) = shown(status.pools, BACKENDS_MAX);
         sample.left_out = left_out;
         sample.pools = self.pools(shown, seconds);
+        let moves_shown: usize = sample.pools.iter().map(|pool| pool.moves.len()).sum();
+        sample.moves_left_out = (moves_all - moves_shown) as u64;
         sample.version = status.version;
         sample
     }
@@ -180,8 +188,20 @@ fn requests_of(totals: &RequestTotals) -> u64 {
 }
 
 fn moves(pool: &PoolStatus) -> Vec<MoveSample> {
-    let moved = pool.breaks_from.iter().filter(|moved| moved.count > 0).take(ROWS_MAX);
-    moved.map(|moved| MoveSample { from: moved.from.clone(), cause: moved.cause, count: moved.count }).collect()
+    let moved = pool.breaks_from.iter().filter(|moved| moved.count > 0);
+    let moves = moved.map(|moved| MoveSample { from: moved.from.clone(), cause: moved.cause, count: moved.count });
+    most_frequent(moves.collect(), |moved| moved.count).0
+}
+
+/// At most [`ROWS_MAX`] rows, in their order; if there are more, those of the highest counts. Also returns how many there
+/// are beyond.
+fn most_frequent<T>(mut rows: Vec<T>, count: impl Fn(&T) -> u64) -> (Vec<T>, usize) {
+    let beyond = rows.len().saturating_sub(ROWS_MAX);
+    if beyond > 0 {
+        rows.sort_by_key(|row| Reverse(count(row)));
+        rows.truncate(ROWS_MAX);
+    }
+    (rows, beyond)
 }
 
 /// True for a backend that does not take new clients, or should not have to be looked after.
@@ -189,19 +209,25 @@ fn is_troubled(backend: &BackendStatus) -> bool {
     !backend.up || backend.ejected || backend.runtime.is_some() || !["up", "unchecked"].contains(&&*backend.state)
 }
 
-/// At most so many backends, in the order of the file; if there are more, those with trouble come first, then those of
-/// pools with work. Also returns how many there are beyond.
+/// At most so many backends, in the order of the file; if there are more, those with trouble of any pool have a place
+/// first, then those of pools with work. Also returns how many there are beyond.
 fn shown(mut pools: Vec<PoolStatus>, most: usize) -> (Vec<PoolStatus>, u64) {
     let all: usize = pools.iter().map(|pool| pool.backends.len()).sum();
     if all <= most {
         return (pools, 0);
     }
     pools.sort_by_key(|pool| (!pool.backends.iter().any(is_troubled), !pool.busy));
+    let troubled = |pool: &PoolStatus| pool.backends.iter().filter(|backend| is_troubled(backend)).count();
     let mut room = most;
+    let mut room_beside = most.saturating_sub(pools.iter().map(troubled).sum());
     for pool in &mut pools {
+        let troubled = troubled(pool);
+        let healthy = (pool.backends.len() - troubled).min(room_beside);
+        let troubled = troubled.min(room);
+        room -= troubled;
+        room_beside -= healthy;
         pool.backends.sort_by_key(|backend| !is_troubled(backend));
-        pool.backends.truncate(room);
-        room -= pool.backends.len();
+        pool.backends.truncate(troubled + healthy);
     }
     pools.retain(|pool| !pool.backends.is_empty());
     (pools, (all - most) as u64)
@@ -240,7 +266,6 @@ fn faults(status: &Status) -> Vec<FaultSample> {
             count,
         }));
     }
-    faults.truncate(ROWS_MAX);
     faults
 }
 
@@ -382,6 +407,50 @@ mod tests {
         assert_eq!((names(&all), left_out), (names(&pools), 0), "the order of the file");
         let (some, left_out) = shown(pools, 6);
         assert_eq!((names(&some), left_out), (["c3", "c0", "c1", "c2", "b0", "b1"].map(str::to_owned).to_vec(), 6));
+    }
+
+    #[test]
+    fn trouble_of_every_pool_has_a_place_before_health() {
+        let mut pools = vec![pool("a", vec![]), pool("b", vec![]), pool("c", vec![])];
+        for (pool, dead) in pools.iter_mut().zip([1, 3, 0]) {
+            let name = pool.name.clone();
+            pool.backends = (0..4).map(|index| backend(&format!("{name}{index}"), 0)).collect();
+            pool.backends.iter_mut().rev().take(dead).for_each(|backend| backend.up = false);
+        }
+        let names = |most: usize| -> Vec<String> {
+            let (some, left_out) = shown(pools.clone(), most);
+            assert_eq!(left_out, 12 - most as u64);
+            some.iter().flat_map(|pool| &pool.backends).map(|backend| backend.name.clone()).collect()
+        };
+        assert_eq!(names(6), ["a3", "a0", "a1", "b1", "b2", "b3"]);
+        assert_eq!(names(4), ["a3", "b1", "b2", "b3"]);
+        assert_eq!(names(3), ["a3", "b1", "b2"]);
+    }
+
+    #[test]
+    fn what_is_cut_is_counted_and_the_highest_counts_stay() {
+        let moved = |count: u64| BreakCount { from: format!("b{count}"), cause: "down", count };
+        let breaks_from = (1..=130).map(moved).collect();
+        let web = PoolStatus { breaks_from, ..pool("web", vec![]) };
+        let listener = |number: u64| ListenerStatus {
+            name: format!("l{number}"),
+            totals: ListenerTotals {
+                ended: [("connect_refused".to_owned(), number)].into(),
+                ..ListenerTotals::default()
+            },
+            ..ListenerStatus::default()
+        };
+        let listeners = (1..=103).map(listener).collect();
+        let sample = Trend::default().sample(Status { listeners, ..status(vec![web]) }, Instant::now(), 1);
+        assert_eq!((sample.moved, sample.moves_left_out, sample.faults_left_out), (130 * 131 / 2, 30, 3));
+        assert_eq!(sample.pools[0].moves.iter().map(|moved| moved.count).min(), Some(31));
+        assert_eq!(sample.faults.iter().map(|fault| fault.count).min(), Some(4));
+        // What a pool without a place has counted is in the sum.
+        let many = (0..=BACKENDS_MAX).map(|index| backend(&format!("b{index}"), 0)).collect();
+        let quiet = PoolStatus { breaks_from: vec![moved(7)], ..pool("quiet", vec![backend("q", 0)]) };
+        let busy = PoolStatus { busy: true, ..pool("busy", many) };
+        let sample = Trend::default().sample(status(vec![quiet, busy]), Instant::now(), 1);
+        assert_eq!((sample.pools.len(), sample.moved, sample.moves_left_out), (1, 7, 1));
     }
 
     #[test]
