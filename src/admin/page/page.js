@@ -7,6 +7,8 @@
 
 const SILENT_MS = 5000; // a sample comes each second
 const FRESH_MS = 60000;
+const REPLY_MS = 10000;
+const LATE = `no reply within ${REPLY_MS / 1000} seconds`;
 
 const at = (id) => document.getElementById(id);
 
@@ -88,7 +90,12 @@ function times(what, bounds) {
   return bounds ? `${what} ≤ ${micros(bounds.half_us)} for half, ≤ ${micros(bounds.most_us)} for 99 of 100` : "";
 }
 
-const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
+// A time of today, or the date and the time.
+function clock(ms) {
+  const [time, now] = [new Date(ms), new Date()];
+  return time.toDateString() === now.toDateString() ? time.toLocaleTimeString("en-GB") : time.toLocaleString("sv-SE");
+}
+
 const percent = (share) => (100 * share).toFixed(share < 0.0995 ? 1 : 0) + " %";
 
 const CAUSES = {
@@ -214,7 +221,8 @@ const risen = new Map();
 let looked = false;
 
 function fillCount(line, key, now, value) {
-  const before = risen.get(key) || { value: looked ? 0 : value, at: 0 };
+  let before = risen.get(key) || { value: looked ? 0 : value, at: 0 };
+  if (value < before.value) before = { value: 0, at: 0 }; // it counts from nothing again
   const seen = { value, at: value > before.value ? now : before.at };
   risen.set(key, seen);
   const [total, last] = [line.children[3], line.children[4]];
@@ -249,7 +257,6 @@ function showCounts(sample) {
     at(rows).parentNode.classList.toggle("empty", empty);
     at(none).hidden = !empty;
   }
-  return moves.reduce((sum, move) => sum + move.count, 0);
 }
 
 // ---- Stick tables
@@ -302,7 +309,7 @@ function fillTable(node, item, isNamed) {
 
 // ---- The sample as a whole
 
-function showNow(sample, moved) {
+function showNow(sample) {
   const rates = sample.per_s || {};
   const put = (id, text, more) => {
     const node = at(id);
@@ -315,7 +322,7 @@ function showNow(sample, moved) {
   put("now-new", rate(rates.connections), rates.failures > 0 ? `${rate(rates.failures)} failed` : "");
   put("now-up", size(rates.bytes_up));
   put("now-down", size(rates.bytes_down));
-  put("now-moved", count(moved));
+  put("now-moved", count(sample.moved));
 }
 
 function showAttention(sample) {
@@ -342,14 +349,15 @@ function showAttention(sample) {
 function showEvents(events) {
   const list = at("event-list");
   const newest = [...events].reverse();
-  keep(list, newest, (event) => String(event.id), (event) => {
+  // Each process numbers its events from the start.
+  keep(list, newest, (event) => `${event.unix_ms} ${event.id}`, (event) => {
     const node = make("li");
-    const time = make("time", clock(event.unix_ms));
+    const time = make("time");
     time.dateTime = event.time;
     time.title = event.time;
     node.append(time, make("b", event.kind), make("span", event.text));
     return node;
-  }, () => {});
+  }, (node, event) => say(node.firstChild, clock(event.unix_ms)));
   at("no-events").hidden = newest.length > 0;
   // From here on new ones are read out.
   mark(list, "aria-live", "polite");
@@ -367,19 +375,26 @@ function left(id, number, what) {
   say(at(id), number > 0 ? `${count(number)} more ${what} are not shown. The JSON views have all.` : "");
 }
 
+let pid = null;
+
 function show(sample) {
+  if (sample.pid !== pid) risen.clear();
+  pid = sample.pid;
   say(at("host"), location.host);
   say(at("process"), `version ${sample.version} · process ${sample.pid} · up for ${lasting(sample.uptime_s)} · ` +
     `configuration ${sample.generation}`);
   keep(at("pool-list"), sample.pools, (pool) => pool.name, bornPool, fillPool);
   keep(at("listener-rows"), sample.listeners, (listener) => listener.name, row(LISTENER), fillListener);
   showListenerChoice(sample.listeners);
-  showNow(sample, showCounts(sample));
+  showNow(sample);
+  showCounts(sample);
   keep(at("table-list"), sample.tables, (item) => item.name, bornTable, (node, item) => {
     fillTable(node, item, sample.names_clients);
   });
   at("no-tables").hidden = sample.tables.length > 0;
   left("left-out", sample.left_out, "backends");
+  left("moves-left-out", sample.moves_left_out, "rows");
+  left("faults-left-out", sample.faults_left_out, "rows");
   left("tables-left-out", sample.tables_left_out, "stick tables");
   showEvents(sample.events);
   const troubles = showAttention(sample);
@@ -392,6 +407,10 @@ let stream = null;
 let tried = 0; // when the stream was last asked for, by the clock of the browser
 let heard = 0; // when the last sample came
 let lostAt = 0;
+let lostWhy = "";
+let version = null; // of the process that this page came from
+
+const oldness = () => (heard ? ` What is shown is of ${clock(heard)}.` : "");
 
 function linked(state, text) {
   mark(at("link"), "data-state", state);
@@ -401,8 +420,8 @@ function linked(state, text) {
 
 function lost(why) {
   if (!lostAt) lostAt = Date.now();
-  const old = heard ? ` What is shown is of ${clock(heard)}.` : "";
-  linked("lost", `No connection since ${clock(lostAt)}: ${why}.${old} Trying again …`);
+  lostWhy = why;
+  linked("lost", `No connection since ${clock(lostAt)}: ${why}.${oldness()} Trying again …`);
   document.title = `✕ sessile ${location.host}`;
 }
 
@@ -410,12 +429,7 @@ function connect() {
   if (stream) stream.close();
   tried = Date.now();
   stream = new EventSource("stream");
-  stream.onmessage = (message) => {
-    if (lostAt) linked("live", `Live again since ${clock(Date.now())}`);
-    else if (!heard) linked("live", "Live");
-    [heard, lostAt] = [Date.now(), 0];
-    show(JSON.parse(message.data));
-  };
+  stream.onmessage = (message) => hear(message.data);
   stream.onerror = () => {
     if (!lostAt) lost("the stream has ended");
     // The browser tries again by itself, unless it was refused.
@@ -423,22 +437,52 @@ function connect() {
   };
 }
 
+function hear(data) {
+  try {
+    const sample = JSON.parse(data);
+    version ??= sample.version;
+    if (sample.version !== version) {
+      // The files of this page are of another version.
+      stream.close();
+      location.reload();
+      return;
+    }
+    show(sample);
+  } catch (error) {
+    console.error(error);
+    lost("this page cannot read the sample; reload it");
+    return;
+  }
+  if (lostAt) linked("live", `Live again since ${clock(Date.now())}`);
+  else if (at("link").dataset.state !== "live") linked("live", "Live");
+  [heard, lostAt] = [Date.now(), 0];
+}
+
 // A stream that was refused tells a script nothing; the same request without a body does.
 async function refused() {
   try {
-    const reply = await fetch("stream", { method: "HEAD" });
+    const reply = await fetch("stream", { method: "HEAD", signal: AbortSignal.timeout(REPLY_MS) });
     if (reply.status === 503) lost("too many pages watch this process already; close one of them");
     else if (!reply.ok) lost(`the process replies with ${reply.status}`);
-  } catch {
-    lost("the process does not reply");
+  } catch (error) {
+    lost(error.name === "TimeoutError" ? LATE : "the process does not reply");
   }
 }
 
 setInterval(() => {
-  if (Date.now() - Math.max(heard, tried) < SILENT_MS) return;
-  if (!lostAt) lost("no sample comes");
+  if (document.hidden || Date.now() - Math.max(heard, tried) < SILENT_MS) return;
+  lost(lostAt ? lostWhy : "no sample comes");
   connect();
 }, 1000);
+
+// A hidden page has no stream: a browser has only a few connections for all pages of a process together.
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) return connect();
+  if (stream) stream.close();
+  lostAt = 0;
+  linked("waiting", `Not live: this page was hidden.${oldness()}`);
+  document.title = `sessile ${location.host}`;
+});
 
 // ---- Where does this client go, and why?
 
@@ -515,12 +559,14 @@ at("ask-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const given = [...new FormData(event.target)].map(([name, value]) => [name, value.trim()]);
   try {
-    const reply = await fetch("explain?" + new URLSearchParams(given.filter((pair) => pair[1] !== "")));
+    const reply = await fetch("explain?" + new URLSearchParams(given.filter((pair) => pair[1] !== "")), {
+      signal: AbortSignal.timeout(REPLY_MS),
+    });
     if (reply.ok) showAnswer(await reply.json());
     else showProblem((await reply.text()).trim());
-  } catch {
-    showProblem("The process does not reply.");
+  } catch (error) {
+    showProblem(error.name === "TimeoutError" ? `There is ${LATE}.` : "The process does not reply.");
   }
 });
 
-connect();
+if (!document.hidden) connect();

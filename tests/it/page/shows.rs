@@ -1,12 +1,15 @@
 //! What the page shows while a backend dies, is drained, and a client moves, and when the process is gone.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::{Scene, cell, client, configuration, has};
 use crate::support::backend::Backend;
+use crate::support::browser::Look;
+use crate::support::eventually;
 use crate::support::http::exchange;
 
 #[test]
@@ -44,8 +47,11 @@ fn what_happens_to_backends_and_clients_is_on_the_page() {
     page.until("one that serves", &has("#now-backends", &["1", "of 2"]));
     page.until("a title that says so", "document.title.startsWith('(1) ')");
     assert_eq!(scene.home(number), "b0");
-    page.until("the move", &has("#move-rows", &["p", "b1", "down", "its backend could not serve", "1"]));
-    page.until("the figure", &has("#now-moved", &["1"]));
+    let row =
+        "[...document.querySelectorAll('#move-rows tr')].map(row => [...row.children].map(cell => cell.innerText))";
+    page.until("the move", &format!("{row}.some(row => row[0] === 'p' && row[1] === 'b1' && row[3] === '1')"));
+    page.until("its cause", &has("#move-rows", &["down", "its backend could not serve"]));
+    page.until("the figure", "document.querySelector('#now-moved').textContent === '1'");
     assert_eq!(page.evaluate("document.querySelector('#move-rows .fresh') !== null"), true, "it has just happened");
 
     let ask = format!("document.querySelector('#ask-client').value = '{}'", client(number));
@@ -81,20 +87,117 @@ fn a_stream_that_is_lost_and_back_is_said_and_old_figures_are_marked() {
     let Some(mut scene) = Scene::start(test, "") else { return };
     scene.page.until("keys", "document.querySelector('#table-list .stick-table') !== null");
     scene.home(1);
-    scene.page.until("no name of a client", &has("#table-list", &["hidden", "admin.clients"]));
-    assert!(!scene.page.text("#table-list").contains("127.0.11.1"));
+    let heads = "[...document.querySelectorAll('#table-list tbody th')]";
+    scene.page.until("a hidden key", &format!("{heads}.some(head => head.textContent === 'hidden')"));
+    scene.page.until("why", &has("#table-list", &["admin.clients"]));
+    let is_named = "document.documentElement.outerHTML.includes('127.0.11.1')";
+    assert_eq!(scene.page.evaluate(is_named), false);
+    let times = "[...document.querySelectorAll('#event-list time')].map(time => time.dateTime)";
+    scene.page.until("an event", &format!("{times}.length > 0"));
+    let former = scene.page.evaluate(times);
+    scene.page.evaluate("void risen.set('a count', { value: 5, at: 1 })");
     scene.sessile.signal(Signal::KILL);
     scene.sessile.wait();
     scene.page.until("the loss", &has("#link", &["No connection since", "What is shown is of", "Trying again"]));
     assert_eq!(scene.page.evaluate("document.body.classList.contains('lost')"), true);
     assert_eq!(scene.page.evaluate("document.title.startsWith('✕')"), true);
+    for theme in ["light", "dark"] {
+        scene.page.look(Look { width: 1_600, height: 1_000, theme });
+        scene.page.until("the theme", &format!("matchMedia('(prefers-color-scheme: {theme})').matches"));
+        assert_eq!(scene.page.evaluate(FAINT), json!([]), "{theme}");
+    }
     scene.sessile.restart();
     scene.page.until("the return", &has("#link", &["Live again since"]));
     assert_eq!(scene.page.evaluate("document.body.classList.contains('lost')"), false);
+    // Events and counts are those of the new process.
+    let starts =
+        "[...document.querySelectorAll('#event-list li')].filter(node => node.children[1].innerText === 'start')";
+    scene.page.until("its start", &format!("{starts}.some(node => !{former}.includes(node.firstChild.dateTime))"));
+    let foreign = "(async () => {
+        const known = (await (await fetch('events')).json()).events.map(event => event.time + event.text);
+        const listed = [...document.querySelectorAll('#event-list li')];
+        return listed.map(node => node.firstChild.dateTime + node.lastChild.textContent).filter(one => !known.includes(one));
+    })()";
+    assert_eq!(scene.page.evaluate(foreign), json!([]));
+    assert_eq!(scene.page.evaluate("risen.has('a count')"), false);
     // A stop does not wait for the stream.
     scene.sessile.signal(Signal::TERM);
     assert!(scene.sessile.wait().success());
     scene.page.until("the loss", "document.querySelector('#link').dataset.state === 'lost'");
+}
+
+/// Texts whose contrast with what is behind them is below 4.5.
+const FAINT: &str = "(() => {
+    const parts = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);
+    const linear = part => part <= 10.3 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
+    const light = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+    const paper = parts(getComputedStyle(document.body).backgroundColor);
+    const opacity = Number(getComputedStyle(document.querySelector('main')).opacity);
+    const seen = colour => light(parts(colour).map((part, at) => part * opacity + paper[at] * (1 - opacity)));
+    const behind = node => {
+        const colour = getComputedStyle(node).backgroundColor;
+        return colour === 'rgba(0, 0, 0, 0)' ? behind(node.parentElement) : colour;
+    };
+    const hasText = node => [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    return [...document.querySelectorAll('main *')].filter(node => node.offsetParent && hasText(node)).filter(node => {
+        const [ink, sheet] = [seen(getComputedStyle(node).color), seen(behind(node))];
+        return (Math.max(ink, sheet) + 0.05) / (Math.min(ink, sheet) + 0.05) < 4.5;
+    }).map(node => node.outerHTML.slice(0, 80));
+})()";
+
+#[test]
+fn a_count_that_falls_counts_from_nothing_and_a_time_of_another_day_has_its_date() {
+    let test = "a_count_that_falls_counts_from_nothing_and_a_time_of_another_day_has_its_date";
+    let Some(scene) = Scene::start(test, "") else { return };
+    let seen = "(() => {
+        const line = row(MOVE)();
+        fillCount(line, 'a count', 1000, 5);
+        fillCount(line, 'a count', 61000, 1);
+        return line.children[4].textContent === clock(61000);
+    })()";
+    assert_eq!(scene.page.evaluate(seen), true);
+    let times = scene.page.evaluate("[clock(new Date(2001, 1, 3, 4, 5, 6).getTime()), clock(Date.now()).length]");
+    assert_eq!(times, json!(["2001-02-03 04:05:06", 8]));
+}
+
+#[test]
+fn a_hidden_page_has_no_stream() {
+    let Some(scene) = Scene::start("a_hidden_page_has_no_stream", "") else { return };
+    let hide = |hidden: bool| {
+        let property = format!("Object.defineProperty(document, 'hidden', {{ configurable: true, value: {hidden} }})");
+        scene.page.evaluate(&format!("{property}, document.dispatchEvent(new Event('visibilitychange'))"));
+    };
+    hide(true);
+    assert_eq!(scene.page.evaluate("stream.readyState === EventSource.CLOSED"), true);
+    assert!(scene.page.text("#link").starts_with("Not live: this page was hidden. What is shown is of "));
+    // Its silence is no loss, however long it lasts.
+    scene.page.evaluate("tried = heard = 0, new Promise(done => setTimeout(done, 2500))");
+    let at_rest = "[stream.readyState === EventSource.CLOSED, document.querySelector('#link').dataset.state]";
+    assert_eq!(scene.page.evaluate(at_rest), json!([true, "waiting"]));
+    hide(false);
+    scene.page.until("its stream", "document.querySelector('#link').dataset.state === 'live'");
+}
+
+#[test]
+fn a_sample_that_cannot_be_read_is_said_and_another_version_has_another_page() {
+    let test = "a_sample_that_cannot_be_read_is_said_and_another_version_has_another_page";
+    let Some(scene) = Scene::start(test, "") else { return };
+    scene.page.evaluate("void (show = () => { throw new Error('by intent'); })");
+    scene.page.until("the failure", &has("#link", &["this page cannot read the sample; reload it"]));
+    assert_eq!(scene.page.evaluate("document.body.classList.contains('lost')"), true);
+    scene.page.evaluate("void (version = 'another')");
+    scene.page.until("another page", "performance.getEntriesByType('navigation')[0].type === 'reload'");
+    scene.page.until("its stream", "document.querySelector('#link')?.dataset.state === 'live'");
+}
+
+#[test]
+fn a_question_without_a_reply_is_given_up() {
+    let Some(scene) = Scene::start("a_question_without_a_reply_is_given_up", "") else { return };
+    scene.sessile.signal(Signal::STOP);
+    scene.page.evaluate("document.querySelector('#ask-client').value = '127.0.11.1'");
+    scene.page.evaluate("document.querySelector('#ask-form').requestSubmit()");
+    scene.page.until("the end", &has("#answer", &["There is no reply within 10 seconds."]));
+    scene.sessile.signal(Signal::CONT);
 }
 
 #[test]
@@ -130,20 +233,10 @@ fn a_rebound_name_and_a_foreign_page_get_nothing() {
         let address = format!("http://{}/{path}", scene.port);
         let read = foreign.evaluate(&format!("fetch('{address}').then(() => 'read', () => 'refused')"));
         assert_eq!(read, "refused", "{path}");
-        let code = foreign_request(&scene, &format!("/{path}"));
-        assert_eq!(code, 403, "{path}: it is not sent");
+        let statuses = eventually("a reply", || Some(foreign.statuses(&address)).filter(|all| !all.is_empty()));
+        assert!(statuses.iter().all(|status| *status == 403), "{path}: {statuses:?}");
     }
     assert!(scene.page.complaints().is_empty());
     let served = exchange(TcpStream::connect(scene.port).unwrap(), "GET", "/").unwrap();
     assert_eq!(served.0, 200);
-}
-
-/// Status of a GET that a page of another site has sent.
-fn foreign_request(scene: &Scene, path: &str) -> u16 {
-    let mut stream = TcpStream::connect(scene.port).unwrap();
-    let (port, site) = (scene.port, "http://attacker.test");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {port}\r\nOrigin: {site}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).unwrap();
-    reply.split(' ').nth(1).unwrap().parse().unwrap()
 }

@@ -164,6 +164,17 @@ impl BrowserPage {
         requests.iter().map(|event| event["request"]["url"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
+    /// Statuses of the replies to what the page has asked of an address, whether it may read them or not.
+    pub fn statuses(&self, address: &str) -> Vec<u64> {
+        let mut asked = self.heard("Network.requestWillBeSent");
+        asked.retain(|event| event["request"]["url"] == address);
+        let is_asked = |event: &&Value| asked.iter().any(|asked| asked["requestId"] == event["requestId"]);
+        let (plain, raw) = (self.heard("Network.responseReceived"), self.heard("Network.responseReceivedExtraInfo"));
+        let plain = plain.iter().filter(is_asked).map(|event| &event["response"]["status"]);
+        let raw = raw.iter().filter(is_asked).map(|event| &event["statusCode"]);
+        plain.chain(raw).map(|status| status.as_u64().expect("a status")).collect()
+    }
+
     /// Errors and warnings of the page: of its script, of its policy, of what it could not load.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints: Vec<_> = self.heard("Runtime.exceptionThrown").iter().map(Value::to_string).collect();
