@@ -29,6 +29,10 @@ fn the_page_fits_two_widths_and_two_themes() {
             scene.page.look(Look { width, height, theme });
             let fits = "document.documentElement.scrollWidth <= innerWidth";
             scene.page.until("the width", &format!("innerWidth === {width} && {fits}"));
+            // The page on which a picture is read has hidden it.
+            scene
+                .page
+                .until("its stream", "!document.hidden && document.querySelector('#link').dataset.state === 'live'");
             assert_eq!(outside(&scene), Value::from(Vec::<String>::new()), "{width} {theme}");
             let png = scene.page.screenshot();
             std::fs::write(folder.join(format!("{width}-{theme}.png")), &png).unwrap();

@@ -124,8 +124,9 @@ impl BrowserPage {
         });
     }
 
-    /// Shows the page in another size and theme.
+    /// Shows the page before all others, in another size and theme.
     pub fn look(&self, look: Look) {
+        self.call("Page.bringToFront", &json!({}));
         let size = json!({
             "width": look.width, "height": look.height, "deviceScaleFactor": 1, "mobile": look.width < 600,
         });
