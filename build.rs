@@ -34,11 +34,14 @@ fn commit() -> String {
     git(&["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// The target, and in what this build differs from a dynamic, optimized one.
+/// The target, in what this build differs from a dynamic, optimized one, and the features that it has.
 fn features() -> String {
     let mut features = vec![variable("TARGET")];
     if variable("CARGO_CFG_TARGET_FEATURE").split(',').any(|feature| feature == "crt-static") {
         features.push("static".to_owned());
+    }
+    if !variable("CARGO_FEATURE_TOP").is_empty() {
+        features.push("top".to_owned());
     }
     if variable("PROFILE") == "debug" {
         features.push("debug".to_owned());

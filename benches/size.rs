@@ -2,15 +2,17 @@
 //!
 //! Runs the program with n and 2n routes, certificates, pools, and backends in a ring, each backend unchecked, and prints
 //! the time of `sessile check`, of a start, of a reload and of two scrapes, the size of a scrape, the memory after the
-//! start and after the scrapes, and what the process costs while it idles. The last row of each table is the second by
-//! the first: 2 is linear growth. Times are of a process that has a machine for itself. `--test` takes few of each and
-//! measures nothing. Invariant: a figure counts only if the process gave the right response.
+//! start and after the scrapes, and what the process costs while it idles, alone and with 16 viewers of its page. The
+//! last row of each table is the second by the first: 2 is linear growth. Times are of a process that has a machine for
+//! itself. `--test` takes few of each and measures nothing. Invariant: a figure counts only if the process gave the right
+//! response.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The start of a process may take so long.
@@ -35,8 +37,21 @@ const SIZES: [(Kind, usize); 4] =
 /// Enough to be sure that the bench itself works.
 const FEW: usize = 20;
 
-const COLUMNS: [&str; 9] =
-    ["check ms", "start ms", "MiB", "reload ms", "scrape ms", "again ms", "page KiB", "MiB after", "idle %"];
+/// Pages that show the process at once.
+const VIEWERS: usize = 16;
+
+const COLUMNS: [&str; 10] = [
+    "check ms",
+    "start ms",
+    "MiB",
+    "reload ms",
+    "scrape ms",
+    "again ms",
+    "page KiB",
+    "MiB after",
+    "idle %",
+    "watched %",
+];
 
 fn main() {
     let is_test = std::env::args().any(|argument| argument == "--test");
@@ -81,8 +96,12 @@ fn measure(kind: Kind, count: usize, is_test: bool) -> [f64; COLUMNS.len()] {
     assert!(scrapes[0].1 > backends(kind, count) * 100, "every backend is on the page");
     let after = process.memory_mib();
     let idle = if is_test { 0.0 } else { process.idle_percent() };
+    let viewers = [(); VIEWERS].map(|()| process.watch());
+    let watched = if is_test { 0.0 } else { process.idle_percent() };
     let page_kib = scrapes[1].1 as f64 / 1_024.0;
-    [check_ms, start_ms, memory, reload_ms, scrapes[0].0, scrapes[1].0, page_kib, after, idle]
+    drop(process);
+    viewers.into_iter().for_each(|viewer| drop(viewer.join()));
+    [check_ms, start_ms, memory, reload_ms, scrapes[0].0, scrapes[1].0, page_kib, after, idle, watched]
 }
 
 fn backends(kind: Kind, count: usize) -> usize {
@@ -181,6 +200,20 @@ impl Process {
         let mut response = String::new();
         stream.read_to_string(&mut response).ok()?;
         Some(response)
+    }
+
+    /// A viewer of the page that has got its first sample, and reads until the process ends.
+    fn watch(&self) -> JoinHandle<()> {
+        let mut stream = UnixStream::connect(&self.socket).expect("the process listens");
+        stream.write_all(b"GET /stream HTTP/1.1\r\nHost: sessile\r\n\r\n").expect("the process reads");
+        let mut begin = Vec::new();
+        while !begin.windows(6).any(|bytes| bytes == b"data: ") {
+            let mut bytes = [0; 4_096];
+            let length = stream.read(&mut bytes).expect("a sample");
+            assert!(length > 0, "the stream goes on: {}", String::from_utf8_lossy(&begin));
+            begin.extend_from_slice(&bytes[..length]);
+        }
+        std::thread::spawn(move || drop(io::copy(&mut stream, &mut io::sink())))
     }
 
     fn proc(&self, file: &str) -> String {

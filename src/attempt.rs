@@ -163,20 +163,22 @@ impl AttemptTarget<'_> {
 }
 
 /// Applies to the pool that a client is served by `backend` from now on: the stick table gets its entry, and a client
-/// that was known at another backend is counted by cause.
+/// that was known at another backend is counted by cause. True: it has moved. Of several connections of one client that
+/// were picked before the first of them was established, that one moves it: the others find it where they are.
 pub fn settle(
     pool: &Pool,
     backend: &Arc<Backend>,
     moved: Option<&ClientMove>,
     remember: Option<Remember>,
     now_ms: u64,
-) {
-    if let Some(moved) = moved {
-        pool.count_break(moved);
-    }
-    if let Some((table, remember)) = pool.table().zip(remember) {
-        table.settle(remember, backend, now_ms);
-    }
+) -> bool {
+    let entry = pool.table().zip(remember);
+    let was_there = entry.is_some_and(|(table, remember)| table.settle(remember, backend, now_ms));
+    // Where a cookie makes clients known, the entry is of the address of several, or the request has taken it from the
+    // shared store.
+    let moved = moved.filter(|_| !was_there || pool.sticks_by_cookie());
+    moved.into_iter().for_each(|moved| pool.count_break(moved));
+    moved.is_some()
 }
 
 /// The decision for a client that may be known at a backend which cannot serve now.
@@ -211,7 +213,10 @@ pub fn wait_for_known(
 mod tests {
     use super::*;
     use crate::config::Eject;
-    use crate::pool::PickScene;
+    use crate::outcome::BreakCause;
+    use crate::pool::{PickScene, StickTables};
+    use crate::sticky::cookie::CookieRule;
+    use crate::sticky::table::Secret;
     use std::time::Duration;
 
     /// Two backends; one failure ejects.
@@ -274,6 +279,43 @@ mod tests {
         attempts.picked(pool("").config(), true, 4_000);
         assert_eq!(attempts.begin(5_000), 6_000);
         assert_eq!(attempts.next(ConnectFailure::TimedOut, true, 6_000), NextAttempt::GiveUp(Ended::ConnectTimeout));
+    }
+
+    #[test]
+    fn a_client_that_moves_with_several_connections_at_once_is_counted_once() {
+        let pool = StickTables::new(None, &Secret::new([7; 16]), 0).give(pool(""));
+        let facts = Facts { source: Some([192, 0, 2, 1].into()), ..Facts::default() };
+        let scene = PickScene::new(&facts, &[], 0);
+        let home = pool.pick(&scene).unwrap();
+        assert!(!settle(&pool, home.backend, None, home.remember, 0));
+        let failed = pool.connect_failed(home.backend, 0);
+        assert!(failed.is_some(), "ejected");
+        let picks: Vec<_> = (0..3).map(|_| pool.pick(&scene).unwrap()).collect();
+        let moved = picks.iter().map(|pick| {
+            let moved = pool.client_move(pick.left, pick.index);
+            assert!(moved.is_some(), "as the entry says until one is established");
+            settle(&pool, pick.backend, moved.as_ref(), pick.remember, 0)
+        });
+        assert_eq!(moved.collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(pool.breaks(BreakCause::Down), 1);
+    }
+
+    #[test]
+    fn clients_of_one_address_that_cookies_tell_apart_are_counted_each() {
+        let insert = "cookie = { mode = \"route\", name = \"SID\" }\nhttp = true";
+        let pool = pool(insert);
+        let rule = config::Cookie { name: "SID".into(), mode: config::CookieMode::Route };
+        let rule = CookieRule::new(&rule, "p", ["a", "b"], |_| Err(())).unwrap();
+        let pool = StickTables::new(None, &Secret::new([7; 16]), 0).give(pool.with_cookie(Some(rule)));
+        let facts = Facts { source: Some([192, 0, 2, 1].into()), ..Facts::default() };
+        assert!(pool.connect_failed(&pool.backends()[0], 0).is_some(), "ejected");
+        let picks = [0; 3].map(|named| pool.pick(&PickScene { cookie: Some(named), ..PickScene::new(&facts, &[], 0) }));
+        let moved = picks.map(|pick| {
+            let pick = pick.unwrap();
+            let moved = pool.client_move(pick.left, pick.index);
+            settle(&pool, pick.backend, moved.as_ref(), pick.remember, 0)
+        });
+        assert_eq!((moved, pool.breaks(BreakCause::Down)), ([true; 3], 3));
     }
 
     #[test]

@@ -135,7 +135,7 @@ fn parts(stopwatch: &Stopwatch) -> f64 {
 
     let table = pool.table().expect("a stick table");
     let keys = [0, 1].map(|thread| pick(pool, thread, 0).and_then(|(_, remember)| remember).expect("a key"));
-    let touch = |thread: usize, minute: u64| table.settle(keys[thread], &pool.backends()[0], minute * 60_000);
+    let touch = |thread: usize, minute: u64| _ = table.settle(keys[thread], &pool.backends()[0], minute * 60_000);
     show("a key in the same minute, of each thread", twice(stopwatch, |number, _| touch(*number, 1)));
     show("a key in the same minute, of both threads", twice(stopwatch, |_, _| touch(0, 1)));
     show("a key in the next minute, of each thread", twice(stopwatch, |number, minute| touch(*number, minute)));

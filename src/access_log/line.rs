@@ -63,7 +63,7 @@ pub(super) fn of_connection(line: &mut impl FieldSink, c: &ConnectionLine, time:
 /// Gives the fields of a request to `line`.
 pub(super) fn of_request(line: &mut impl FieldSink, r: &RequestLine, time: &str) {
     begin(line, "request", r.started_unix_us, time);
-    line.bare(Field::Request, &r.request);
+    line.bare(Field::Request, r.request);
     line.number(Field::Id, r.id);
     line.text(Field::Listener, &r.listener);
     client(line, r.client);

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::appended::ends_within_line;
 use crate::remote_text::one_line;
 
 /// Most bytes of messages that wait to be written: a refused configuration with thousands of problems has room.
@@ -191,6 +192,7 @@ impl MessageQueue {
     /// Writes lines for ever. `tell`: says how many were lost, by a line of its own.
     fn write_to(&self, out: BorrowedFd<'_>, tell: impl Fn(u64)) {
         let mut told = 0;
+        let mut is_torn = ends_within_line(out);
         loop {
             let line = {
                 let mut waiting = self.lock();
@@ -201,7 +203,8 @@ impl MessageQueue {
                     }
                 }
             };
-            let is_written = write_line(out, &line, None);
+            let is_written = (!is_torn || write_line(out, b"\n", None)) && write_line(out, &line, None);
+            is_torn = !is_written && ends_within_line(out);
             let lost = self.lost.load(Relaxed);
             // The line about losses is not to be lost itself.
             if is_written && lost > told && self.lock().bytes < WAITING_MAX / 2 {
@@ -309,6 +312,19 @@ mod tests {
         // The line about the losses overtakes nothing, but more lines may wait before it than are read here.
         assert_eq!(whole + lost, COUNT);
         assert!(queue.written_until(soon()));
+    }
+
+    #[test]
+    fn a_file_that_ends_within_a_line_gets_its_end_before_the_first_message() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("err.log");
+        std::fs::write(&path, "half a li").unwrap();
+        let queue: &'static MessageQueue = Box::leak(Box::new(MessageQueue::new()));
+        let file = File::options().append(true).open(&path).unwrap();
+        thread::spawn(move || queue.write_to(file.as_fd(), |_| {}));
+        ["one\n", "two\n"].iter().for_each(|line| queue.put(line.as_bytes().to_vec()));
+        assert!(queue.written_until(soon()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "half a li\none\ntwo\n");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::outcome::{ClientMove, Ended, PickReason};
 use crate::server_name::ServerName;
 use crate::tls::TlsAlert;
 
+mod appended;
 mod event;
 mod journal;
 mod journal_socket;

@@ -1,13 +1,15 @@
 //! [`OpenOutput`]: where the lines go, and [`Lines`]: lines to an output that may refuse some of them, as a full disk does.
 //!
 //! Invariant: every line is in the output as a whole, or is counted as lost; what an output took of a line before it
-//! failed is ended there, so the next line begins on its own.
+//! failed, or holds of one that another process has left, is ended there, so the next line begins on its own.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::appended::Appended;
 use super::journal_socket::{JOURNAL, JournalEntry, JournalSocket};
 use super::schema::Schema;
 use super::{LogRecord, line};
@@ -31,16 +33,23 @@ impl OpenOutput {
     /// Opens what the configuration names; makes a file that does not exist. May wait for a disk.
     pub fn open(output: &LogOutput) -> io::Result<Self> {
         match output {
-            LogOutput::Stdout => Ok(Self::stream(StandardOutput)),
+            LogOutput::Stdout => Ok(Self::stream(Appended::to(StandardOutput))),
             LogOutput::Journal => Self::journal(JOURNAL.into()),
             LogOutput::File(path) => {
                 let open = || {
                     let mut options = File::options();
                     regular_file::open_with(options.append(true).create(true).mode(FILE_MODE), path)
                 };
-                waiting::on(|| format!("opening \"{}\"", path.display()), open).map(Self::stream)
+                let file = waiting::on(|| format!("opening \"{}\"", path.display()), open)?;
+                Ok(Self::stream(Appended::to(file)))
             }
         }
+    }
+
+    /// Makes a file that is missing. True: this process has made it; false: [`OpenOutput::open`] finds it, or says why not.
+    pub fn make(path: &Path) -> bool {
+        let make = || File::options().write(true).create_new(true).mode(FILE_MODE).open(path);
+        waiting::on(|| format!("opening \"{}\"", path.display()), make).is_ok()
     }
 
     /// The journal that listens at `path`.
@@ -114,6 +123,12 @@ impl Write for StandardOutput {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl AsFd for StandardOutput {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        rustix::stdio::stdout()
     }
 }
 
@@ -212,6 +227,29 @@ mod tests {
         out.out.free = 100;
         out.write(b"seven\neight\n").unwrap();
         assert_eq!(String::from_utf8_lossy(&out.out.bytes), "one\ntwo\nt\nsi\nseven\neight\n");
+    }
+
+    #[test]
+    fn a_file_that_ends_within_a_line_gets_its_end_before_the_next_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (before, after) in [("one\ntw", "one\ntw\nsix\nsix\n"), ("one\n", "one\nsix\nsix\n"), ("", "six\nsix\n")] {
+            std::fs::write(&path, before).unwrap();
+            let OpenOutput(Way::Stream(mut lines)) = OpenOutput::open(&LogOutput::File(path.clone())).unwrap() else {
+                panic!("a file is a stream");
+            };
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), before, "opened, and not written");
+            lines.write(b"six\n").unwrap();
+            lines.write(b"six\n").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
+        }
+        // What another process has left there between the opening and the first line counts, too.
+        let OpenOutput(Way::Stream(mut lines)) = OpenOutput::open(&LogOutput::File(path.clone())).unwrap() else {
+            panic!("a file is a stream");
+        };
+        std::fs::write(&path, "torn").unwrap();
+        lines.write(b"six\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "torn\nsix\n");
     }
 
     #[test]

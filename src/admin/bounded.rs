@@ -1,12 +1,13 @@
 //! Limits of the admin interface: [`Bounded`] accepts only so many connections at once, each for a limited time.
 //!
 //! Reads no HTTP: the router reports by a [`Turn`] when a request begins and ends. Invariants: a connection that waits
-//! for its peer never keeps another one from being accepted; a head is complete [`HEAD_TIME`] after its first byte, and
-//! the first head after the accept; a connection is closed after [`LIFETIME`], whatever its peer does, and the time in
-//! which requests are served does not count: an upgrade may take longer.
+//! for its peer never keeps another one from being accepted, nor does a stream, and the router bounds their number; a
+//! head is complete [`HEAD_TIME`] after its first byte, and the first head after the accept; a connection is closed after
+//! [`LIFETIME`], whatever its peer does, and the time in which requests are served does not count: an upgrade may take
+//! longer; a stream ends [`STALL_TIME`] after its peer has last taken a byte.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,8 @@ const CONNECTIONS_MAX: usize = 32;
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// The longest time that a connection lives while no request is served.
 const LIFETIME: Duration = Duration::from_secs(120);
+/// The longest time for which the peer of a stream takes no byte.
+const STALL_TIME: Duration = Duration::from_secs(30);
 
 /// A listener with a limit of open connections.
 pub(super) struct Bounded<L> {
@@ -60,7 +63,7 @@ impl<L> Bounded<L> {
     async fn make_room(&mut self) {
         loop {
             self.open.retain(|open| !open.close.is_closed());
-            if self.open.len() < self.most {
+            if self.open.iter().filter(|open| !open.turn.is_stream()).count() < self.most {
                 return;
             }
             let waiting = self.open.iter().enumerate().filter_map(|(index, open)| Some((open.turn.waits()?, index)));
@@ -132,6 +135,8 @@ enum Stage {
     Body,
     /// A request is served.
     Work,
+    /// A reply is sent that has no end of its own.
+    Stream,
 }
 
 impl Turn {
@@ -149,8 +154,31 @@ impl Turn {
         self.0.changed.notify_one();
     }
 
-    /// The reply to the request is ready for the peer.
+    /// The reply to the request goes on until the result is dropped, and takes no place from requests meanwhile.
+    pub(super) fn stream(&self) -> StreamTurn {
+        let mut progress = self.progress();
+        let now = Instant::now();
+        let served = now - progress.since;
+        progress.served += served;
+        (progress.stage, progress.since) = (Stage::Stream, now);
+        drop(progress);
+        self.0.changed.notify_one();
+        StreamTurn(self.clone())
+    }
+
+    /// The reply to the request is ready for the peer, unless it is a stream.
     pub(super) fn end(&self) {
+        if !self.is_stream() {
+            self.rest();
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.progress().stage == Stage::Stream
+    }
+
+    /// Nothing is served from now on.
+    fn rest(&self) {
         let mut progress = self.progress();
         let now = Instant::now();
         let served = now - progress.since;
@@ -161,10 +189,10 @@ impl Turn {
         self.0.changed.notify_one();
     }
 
-    /// Since when the connection waits for its peer; `None`: a request is served.
+    /// Since when the connection waits for its peer; `None`: a request is served, or a stream.
     fn waits(&self) -> Option<Instant> {
         let progress = self.progress();
-        (progress.stage != Stage::Work).then_some(progress.since)
+        (!matches!(progress.stage, Stage::Work | Stage::Stream)).then_some(progress.since)
     }
 
     fn received(&self) {
@@ -173,22 +201,30 @@ impl Turn {
             Stage::Idle => (progress.stage, progress.since) = (Stage::Head, Instant::now()),
             Stage::Body => progress.since = Instant::now(),
             Stage::Head => {}
-            Stage::Work => progress.read_ahead = true,
+            Stage::Work | Stage::Stream => progress.read_ahead = true,
         }
     }
 
     fn sent(&self) {
         let mut progress = self.progress();
-        if progress.stage != Stage::Work {
-            progress.since = Instant::now();
+        let now = Instant::now();
+        let passed = now - progress.since;
+        match progress.stage {
+            Stage::Work => return,
+            Stage::Stream => progress.served += passed,
+            Stage::Idle | Stage::Head | Stage::Body => {}
         }
+        progress.since = now;
     }
 
     /// When the connection ends that would end at `end` without the time in which requests were served.
     fn end_of(&self, end: Instant) -> Instant {
         let progress = self.progress();
-        let serving = if progress.stage == Stage::Work { progress.since.elapsed() } else { Duration::ZERO };
-        end + progress.served + serving
+        match progress.stage {
+            Stage::Stream => progress.since + STALL_TIME,
+            Stage::Work => end + progress.served + progress.since.elapsed(),
+            Stage::Idle | Stage::Head | Stage::Body => end + progress.served,
+        }
     }
 
     /// When the head has to be complete; `None`: no head has begun.
@@ -199,6 +235,16 @@ impl Turn {
 
     fn progress(&self) -> MutexGuard<'_, TurnProgress> {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream that goes on; the connection waits for its peer again once this is dropped.
+#[derive(Debug)]
+pub(super) struct StreamTurn(Turn);
+
+impl Drop for StreamTurn {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 
@@ -262,13 +308,36 @@ impl<T: AsyncRead + Unpin> AsyncRead for BoundedIo<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for BoundedIo<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+impl<T: AsyncWrite + Unpin> BoundedIo<T> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         let end = self.turn.end_of(self.end);
         self.alive(cx, end)?;
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
+        let written = ready!(send(Pin::new(&mut self.io), cx))?;
         self.turn.sent();
         Poll::Ready(Ok(written))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for BoundedIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |io, cx| io.poll_write(cx, bytes))
+    }
+
+    /// Sends bytes that several connections share from where they are.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -409,6 +478,39 @@ mod tests {
         assert_eq!(io.read_u8().await.unwrap(), b'G');
         assert!(timeout(5 * SOON, io.read_u8()).await.is_err(), "the request is served");
         io.turn.end();
+        assert_eq!(kind_of_failure(&mut io).await, io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_stream_takes_no_place_from_requests_and_is_not_cut_off_for_them() {
+        let (mut listener, address) = bounded(1, LIFETIME, Duration::from_millis(20)).await;
+        let _clients = (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
+        let (mut first, _) = Listener::accept(&mut listener).await;
+        first.turn.begin();
+        let stream = first.turn.stream();
+        first.turn.end();
+        let (mut second, _) =
+            timeout(PATIENCE, Listener::accept(&mut listener)).await.expect("a stream leaves its place");
+        second.turn.begin();
+        second.turn.end();
+        let _third = TcpStream::connect(address).await.unwrap();
+        let (_io, _) = timeout(PATIENCE, Listener::accept(&mut listener)).await.expect("the idle one gives way");
+        assert_eq!(kind_of_failure(&mut second).await, io::ErrorKind::TimedOut);
+        assert!(timeout(5 * SOON, first.read_u8()).await.is_err(), "its lifetime does not count");
+        first.write_all(b"sample").await.unwrap();
+        drop(stream);
+        assert_eq!(kind_of_failure(&mut first).await, io::ErrorKind::TimedOut, "then it is one of the others");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_its_peer_does_not_read_ends() {
+        let (mut listener, address) = bounded(1, LIFETIME, LIFETIME).await;
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (mut io, _) = Listener::accept(&mut listener).await;
+        io.turn.begin();
+        let _stream = io.turn.stream();
+        assert!(timeout(SOON, io.read_u8()).await.is_err(), "it has time");
+        io.turn.progress().since -= STALL_TIME;
         assert_eq!(kind_of_failure(&mut io).await, io::ErrorKind::TimedOut);
     }
 }

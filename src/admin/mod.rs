@@ -9,6 +9,8 @@
 //!
 //! | path | reply |
 //! |---|---|
+//! | `GET /`, `/page.css`, `/page.js`, `/icon.svg` | the page, which shows the samples of `/stream` |
+//! | `GET /stream` | server-sent events: a sample of the process each second; 503 with too many viewers |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /healthz` | 200 while the process replies |
 //! | `GET /readyz` | 200, or 503 with the reason |
@@ -51,8 +53,10 @@ use crate::pool::{AdminState, HotKey};
 
 mod bounded;
 pub mod client;
+mod door;
 pub mod moved;
 mod origin;
+mod page;
 mod peers;
 mod routes;
 mod socket;
@@ -60,6 +64,7 @@ mod socket;
 mod tests;
 mod why;
 
+pub use page::PageSampler;
 pub use peers::peers_refused;
 pub use socket::{BindError, MovableFile};
 pub use why::{WhyConnection, WhyCookie, WhyEnding, WhyEntry, WhyMove, WhyReport};
@@ -82,6 +87,12 @@ pub trait Control: Send + Sync + 'static {
     /// What the process is doing now, without stick tables.
     fn status(&self) -> Status;
 
+    /// The status without what grows with connections: descriptors, sources, and the usage of the machine.
+    fn counted(&self) -> Status;
+
+    /// Samples of the process for the viewers of the page.
+    fn sampler(&self) -> &PageSampler;
+
     /// The stick tables, with their most frequent keys. Takes long: every entry is counted.
     fn stick_tables(&self) -> Vec<StickTableView>;
 
@@ -89,7 +100,7 @@ pub trait Control: Send + Sync + 'static {
     fn connections(&self, filter: ConnectionFilter) -> impl Future<Output = (usize, Vec<Self::Connection>)> + Send;
 
     /// Where the next connection of a client goes, and why; the error says what is wrong with the question.
-    fn explain(&self, question: &Question) -> Result<ClientReport, String>;
+    fn explain(&self, question: Question) -> impl Future<Output = Result<ClientReport, String>> + Send;
 
     /// Reads the configuration again and puts it in force if it is good. `max_move`: the highest share of a pool's
     /// clients that may move, 0 to 1.
@@ -285,7 +296,7 @@ impl Sockets {
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
         let Some((listener, _file)) = self.unix else { return Ok(()) };
         let listener = Bounded::new(tokio::net::UnixListener::from_std(listener)?);
-        let app = routes::full(control).into_make_service_with_connect_info::<Turn>();
+        let app = routes::full(control, stop.clone()).into_make_service_with_connect_info::<Turn>();
         axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
     }
 }
@@ -300,7 +311,7 @@ impl HttpPort {
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: watch::Receiver<bool>) -> io::Result<()> {
         let listener = AllowedPeers::new(tokio::net::TcpListener::from_std(self.listener)?, self.allow);
         let listener = Bounded::new(listener);
-        let app = routes::read_only(control, self.rules);
+        let app = routes::read_only(control, self.rules, stop.clone());
         let app = app.into_make_service_with_connect_info::<Turn>();
         axum::serve(listener, app).with_graceful_shutdown(stopped(stop)).await
     }

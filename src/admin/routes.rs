@@ -15,21 +15,20 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::bounded::Turn;
+use super::door::{DoorKind, DoorStop, HIDDEN, NamesClients};
 use super::moved::SuccessorStage;
 use super::origin::{HostNames, check_origin};
+use super::page;
 use super::{Control, PlanRequest, StickTableView, UpgradeRequest, WhyReport};
 use crate::connection::ConnectionFilter;
 use crate::events::{Event, EventPage};
 use crate::metrics::{self, Exporter, Status, status};
 use crate::plan::Question;
 use crate::pool::AdminState;
-
-/// What is shown in the place of a client's address or key.
-const HIDDEN: &str = "hidden";
 
 /// The highest `limit` of `/connections`.
 const CONNECTIONS_SHOWN_MAX: usize = 100_000;
@@ -56,18 +55,15 @@ pub(super) struct PortRules {
     pub(super) clients: bool,
 }
 
-/// Views name clients, on this door.
-#[derive(Debug, Clone, Copy)]
-struct NamesClients(bool);
-
-/// The paths that only read, by the rules of the port.
-pub(super) fn read_only<C: Control>(control: Arc<C>, rules: PortRules) -> Router {
+/// The paths that only read, by the rules of the port. `stop`: becomes true once the port is given up.
+pub(super) fn read_only<C: Control>(control: Arc<C>, rules: PortRules, stop: watch::Receiver<bool>) -> Router {
     let guarded = reading().layer(from_fn_with_state(Arc::new(rules.names), under_known_name));
-    guarded.layer(Extension(NamesClients(rules.clients))).layer(from_fn(in_turn)).with_state(control)
+    let door = guarded.layer(Extension(NamesClients(rules.clients))).layer(Extension(DoorStop(stop)));
+    door.layer(Extension(DoorKind::Port)).layer(from_fn(in_turn)).with_state(control)
 }
 
-/// Every path: those that read and those that change something.
-pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
+/// Every path: those that read and those that change something. `stop`: becomes true once the socket is given up.
+pub(super) fn full<C: Control>(control: Arc<C>, stop: watch::Receiver<bool>) -> Router {
     let all =
         reading().route("/reload", post(reload::<C>)).route("/backends/{pool}/{backend}/{order}", post(order::<C>));
     let all = all.route("/successor/{stage}", post(followed::<C>)).route("/log/reopen", post(reopen_log::<C>));
@@ -77,7 +73,8 @@ pub(super) fn full<C: Control>(control: Arc<C>) -> Router {
     let all = all.route("/plan", plan).route("/upgrade", upgrade);
     #[cfg(debug_assertions)]
     let all = all.route("/connections/{id}/panic", post(panic::<C>));
-    all.layer(Extension(NamesClients(true))).layer(from_fn(in_turn)).with_state(control)
+    let door = all.layer(Extension(NamesClients(true))).layer(Extension(DoorStop(stop)));
+    door.layer(Extension(DoorKind::Socket)).layer(from_fn(in_turn)).with_state(control)
 }
 
 /// Tells the connection when a request begins and ends, refuses one of a foreign site, and says what a browser may do with
@@ -117,13 +114,13 @@ async fn under_known_name(State(names): State<Arc<HostNames>>, request: Request,
 
 fn reading<C: Control>() -> Router<Arc<C>> {
     let exporter = Arc::new(Exporter::default());
-    let page = move |State(control): State<Arc<C>>| page(control, Arc::clone(&exporter));
+    let metrics = move |State(control): State<Arc<C>>| scrape(control, Arc::clone(&exporter));
     let waiting = Arc::new(Semaphore::new(EVENT_WAITS_MAX));
     let events = move |State(control): State<Arc<C>>, Query(query): Query<EventQuery>| {
         events(control, query, Arc::clone(&waiting))
     };
     Router::new()
-        .route("/metrics", get(page))
+        .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<C>))
         .route("/status", get(whole::<C>))
@@ -134,9 +131,10 @@ fn reading<C: Control>() -> Router<Arc<C>> {
         .route("/connections", get(connections::<C>))
         .route("/events", get(events))
         .route("/explain", get(explain::<C>))
+        .merge(page::routes())
 }
 
-async fn page<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
+async fn scrape<C: Control>(control: Arc<C>, exporter: Arc<Exporter>) -> Response {
     let page = aside(control, move |control| exporter.render(&everything(control))).await;
     page.map(|page| ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], page)).into_response()
 }
@@ -194,7 +192,7 @@ async fn explain<C: Control>(
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Response, StatusCode> {
     let explained = match Question::read(parameters) {
-        Ok(question) => aside(control, move |control| control.explain(&question)).await?,
+        Ok(question) => control.explain(question).await,
         Err(why) => Err(why),
     };
     Ok(match explained {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,21 @@ use crate::pool::AdminState;
 use crate::server_name::ServerName;
 
 #[derive(Default)]
-struct Fake {
+pub(super) struct Fake {
     not_ready: AtomicBool,
     reloads_begun: AtomicUsize,
     reloads_done: AtomicUsize,
     refuse: AtomicBool,
-    events: EventRing,
+    pub(super) events: EventRing,
+    sampler: PageSampler,
+    pub(super) samples: AtomicUsize,
+    /// Looks at stick tables, and how long each takes.
+    pub(super) looks: AtomicUsize,
+    pub(super) look_ms: AtomicU64,
 }
 
 #[derive(Serialize)]
-struct Open {
+pub(super) struct Open {
     id: u64,
     client: &'static str,
     pool: Option<&'static str>,
@@ -53,7 +58,21 @@ impl Control for Fake {
         Status { generation: 4, pools: vec![pool], ..Status::default() }
     }
 
+    fn counted(&self) -> Status {
+        self.samples.fetch_add(1, SeqCst);
+        let mut status = self.status();
+        // A connection for each millisecond.
+        status.pools[0].backends[0].totals.connections = crate::clock::unix_ms();
+        status
+    }
+
+    fn sampler(&self) -> &PageSampler {
+        &self.sampler
+    }
+
     fn stick_tables(&self) -> Vec<StickTableView> {
+        self.looks.fetch_add(1, SeqCst);
+        thread::sleep(Duration::from_millis(self.look_ms.load(SeqCst)));
         let hot = HotKey { key: "10.0.0.1".into(), share: 0.5, share_error: 0.0, backend: Some("a".into()) };
         vec![StickTableView {
             stick_table: status::StickTableStatus { name: "web".into(), ..status::StickTableStatus::default() },
@@ -61,11 +80,11 @@ impl Control for Fake {
         }]
     }
 
-    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
+    async fn explain(&self, question: Question) -> Result<ClientReport, String> {
         let client = question.client.parse().map_err(|_| "no client".to_owned())?;
         let listener = question.traits.cookie.join("|");
-        let (sni, cookie, refused, explanation) = (question.traits.sni.clone(), None, None, None);
-        Ok(ClientReport { client, listener, live: true, sni, cookie, refused, explanation })
+        let (sni, cookie, refused, explanation) = (question.traits.sni, None, None, None);
+        Ok(ClientReport { client, listener, live: true, sni, cookie, store: None, refused, explanation })
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<Open>) {
@@ -96,7 +115,7 @@ impl Control for Fake {
         if asked.text.is_empty() {
             Err(vec![asked.file])
         } else {
-            Ok(Plan { changes: vec![asked.text], warnings: vec![], pools: vec![], headline: None })
+            Ok(Plan { changes: vec![asked.text], routes: vec![], warnings: vec![], pools: vec![], headline: None })
         }
     }
 
@@ -126,22 +145,22 @@ impl Control for Fake {
 }
 
 /// The interface, served by a thread of its own.
-struct TestAdmin {
-    control: Arc<Fake>,
-    socket: PathBuf,
-    http: SocketAddr,
-    stop: watch::Sender<bool>,
+pub(super) struct TestAdmin {
+    pub(super) control: Arc<Fake>,
+    pub(super) socket: PathBuf,
+    pub(super) http: SocketAddr,
+    pub(super) stop: watch::Sender<bool>,
     thread: Option<thread::JoinHandle<()>>,
     _folder: tempfile::TempDir,
 }
 
 impl TestAdmin {
     /// An interface with a port that names clients.
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with(true)
     }
 
-    fn with(clients: bool) -> Self {
+    pub(super) fn with(clients: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let config = config::Admin {
@@ -167,11 +186,11 @@ impl TestAdmin {
         Self { control, socket, http, stop, thread: Some(thread), _folder: folder }
     }
 
-    fn over_unix(&self, method: &str, path: &str) -> (u16, String) {
+    pub(super) fn over_unix(&self, method: &str, path: &str) -> (u16, String) {
         exchange(UnixStream::connect(&self.socket).unwrap(), method, path)
     }
 
-    fn over_http(&self, method: &str, path: &str) -> (u16, String) {
+    pub(super) fn over_http(&self, method: &str, path: &str) -> (u16, String) {
         exchange(TcpStream::connect(self.http).unwrap(), method, path)
     }
 

@@ -69,7 +69,7 @@ fn generated(shell: Shell, words_of_help: &[String]) -> Result<String, CommandEr
 fn with_names_in_zsh(script: &str) -> String {
     let names = |line: &str| {
         let line = line.trim_start();
-        line.starts_with("':backend ") || line.starts_with("'*--down=")
+        line.starts_with("':backend ") || ["--down=[", "--without=["].iter().any(|option| line.contains(option))
     };
     let lines = script.lines().map(|line| match line {
         ZSH_END => format!("{ZSH}\n{line}\n"),
@@ -94,8 +94,11 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             assert!(script(shell).contains("status --names"), "{shell}");
         }
-        // `drain`, `ready` and `close` name a backend, and `explain --down`.
-        assert_eq!(script(Shell::Zsh).matches(":_sessile_backends'").count(), 4);
+        // `drain`, `ready` and `close` name a backend, and `explain --down` and `plan --without`.
+        assert_eq!(script(Shell::Zsh).matches(":_sessile_backends'").count(), 5);
+        assert!(script(Shell::Bash).contains("| plan,--without)"));
+        let of_plan = "__fish_seen_subcommand_from plan' -l without -x -a '(__sessile_backends)'";
+        assert!(script(Shell::Fish).contains(of_plan));
     }
 
     #[test]

@@ -37,6 +37,7 @@ const ASKING: &[&str] = &[
     "ready",
     "reload",
     "status",
+    "top",
     "upgrade",
     "why",
 ];

@@ -22,7 +22,7 @@ use crate::plan::{ClientReport, Question, WrittenTraits};
 /// Arguments of the command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
-    /// Ask the running process: health, drains, stick table and full backends as they are now
+    /// Ask the running process: health, drains, stick table, shared store and full backends as they are now
     #[arg(long)]
     live: bool,
     #[command(flatten)]

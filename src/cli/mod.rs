@@ -35,6 +35,7 @@ mod reload;
 mod run;
 mod status;
 mod table;
+mod top;
 mod upgrade;
 mod why;
 mod width;
@@ -81,6 +82,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Show what happened to one client: its backend, its moves and why, its last endings.
     Why(why::WhyArgs),
+    /// Show the running process in this terminal, again and again: load, states, moves, hottest keys, events.
+    Top(top::TopArgs),
     /// Make certificates and keys for tests on this machine.
     Certs(certs::Certs),
     /// Run the balancer with three backends and 200 clients on this machine, and show what happens.
@@ -190,6 +193,7 @@ impl Command {
             Self::Status(status) => status.run(out),
             Self::Events(events) => events.run(out),
             Self::Why(why) => why.run(out),
+            Self::Top(top) => top.run(out),
             Self::Certs(certs) => certs.run(out),
             Self::Demo(demo) => demo.run(out),
             Self::Help(help) => help.run(out),

@@ -3,7 +3,7 @@
 //! Shows numbers of the admin interface and computes none. `narrow.rs` has the tables of 80 columns, this file those of
 //! `--wide`. Invariant: `--json` prints the response of `/status`; the tables add the hottest keys of `/stick-table`.
 
-mod narrow;
+pub(super) mod narrow;
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::outcome::Ended;
 use crate::pool::HotKey;
 
 /// Smallest share of all picks for which a key gets a line: 1 %.
-const HOT: f64 = 0.01;
+pub(super) const HOT: f64 = 0.01;
 
 /// Arguments of `sessile status`.
 #[derive(Debug, clap::Args)]
@@ -150,7 +150,7 @@ fn refused_connections(totals: &status::ListenerTotals) -> u64 {
 }
 
 /// Connections of a listener that were neither refused nor ended as they should.
-fn badly_ended(totals: &status::ListenerTotals) -> u64 {
+pub(super) fn badly_ended(totals: &status::ListenerTotals) -> u64 {
     ended(totals, |ended| !ended.refused() && !matches!(ended, Ended::Done | Ended::Probe))
 }
 
@@ -243,7 +243,7 @@ fn hottest(stick_tables: &[StickTableView]) -> Table<4> {
 }
 
 /// The share of a key, with the error of the estimate.
-fn share(stick_table: &status::StickTableStatus, hot: &HotKey) -> String {
+pub(super) fn share(stick_table: &status::StickTableStatus, hot: &HotKey) -> String {
     let error = if hot.share_error > 0.0 { format!(" ± {:.1}", hot.share_error * 100.0) } else { String::new() };
     let sampled = if stick_table.hottest_sampled { ", sampled" } else { "" };
     format!("{:.1} %{error}{sampled}", hot.share * 100.0)
@@ -269,7 +269,7 @@ fn workers(workers: &[status::WorkerStatus], runtimes: &[status::RuntimeStatus])
 }
 
 /// A size with three digits: `512 B`, `1.5 KiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut unit = 0;
     let mut scaled = count as f64;
@@ -285,7 +285,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// A time with two units at most: `412 µs`, `1.5 ms`, `3 h 12 min`.
-fn duration(us: u64) -> String {
+pub(super) fn duration(us: u64) -> String {
     let s = us / 1_000_000;
     match us {
         0..1_000 => format!("{us} µs"),

@@ -88,6 +88,9 @@ fn commands_are_understood() {
         "sessile events -f --after 7 --kind down --kind up --pool p --json -c f.toml",
         "sessile why 192.0.2.1",
         "sessile why SID=31d4 --json --socket s",
+        "sessile top",
+        "sessile top --interval 3600 --once -c f.toml",
+        "sessile top --json --socket s",
     ] {
         parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
@@ -107,6 +110,9 @@ fn commands_are_understood() {
         "sessile status --names --json",
         "sessile events --after x",
         "sessile why",
+        "sessile top --once --json",
+        "sessile top --interval 0.5",
+        "sessile top --interval 3601",
     ] {
         assert!(parse(line).unwrap_err().use_stderr(), "{line}");
     }
@@ -150,7 +156,9 @@ fn a_file_that_is_not_there_is_named() {
 
 #[test]
 fn nobody_answering_is_another_exit_code_than_a_refusal() {
-    for command in ["reload", "status", "events", "why 192.0.2.1"] {
+    let mut commands = vec!["reload", "status", "events", "why 192.0.2.1"];
+    commands.extend(cfg!(feature = "top").then_some("top"));
+    for command in commands {
         let (_, result) = run(&format!("sessile {command} --socket /nonexistent/admin.sock"));
         assert_eq!(result.unwrap_err().code(), EXIT_UNAVAILABLE);
     }
@@ -209,7 +217,7 @@ fn completions_and_the_manual_know_every_command() {
     for line in ["sessile completions bash", "sessile man"] {
         let (text, result) = run(line);
         assert_eq!(result.unwrap(), 0);
-        for command in ["run", "check", "explain", "reload", "status", "events", "why", "demo"] {
+        for command in ["run", "check", "explain", "reload", "status", "events", "why", "top", "demo"] {
             assert!(text.contains(command), "{line}: {command}");
         }
     }

@@ -52,7 +52,7 @@ pub use shorthand::{SYSTEM_AUTHORITIES, backend_name};
 pub use stick_table::{OnAdd, OnDown, OnFull, OnReturn, StickTableRules};
 pub use store::{Hidden, StoreAddress, StoreConfig, StorePlace};
 pub use tls::{Certificate, ClientCertificate, Forwarded, KeyExchange, PoolTls, Tls, TlsRules, TlsVersion};
-pub use value::{canonical_network, hex32};
+pub use value::{canonical_network, hex32, is_name};
 pub use written::Written;
 
 /// All settings of one configuration file. Two are equal if they mean the same, however they are written.

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])+ $name:ident = $word:literal;)+) => {
         /// What an event is about; see [`EventKind::meaning`] for each.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum EventKind {
             $($(#[doc = $doc])+ #[serde(rename = $word)] $name,)+
             /// A kind of another version.
+            #[default]
             #[serde(other, rename = "other")]
             Other,
         }
@@ -45,6 +46,8 @@ kinds! {
     Upgrade = "upgrade";
     /// A configuration was put in force, with its changes.
     Reload = "reload";
+    /// A reload has given a backend another weight: keys may move to it or away from it.
+    Weight = "weight";
     /// A configuration was refused, with its first problem.
     ReloadRefused = "reload_refused";
     /// Checks have found a backend down, with the reason.
@@ -101,8 +104,8 @@ impl EventKind {
         Self::ALL.iter().copied().find(|kind| kind.word() == word)
     }
 
-    /// Kinds of events that end a condition which an event of this kind has begun, for the same pool, backend and
-    /// listener; empty if this kind begins no condition.
+    /// Kinds of events that end a condition which an event of this kind has begun, if they are about the same; empty if
+    /// this kind begins no condition.
     pub fn ended_by(self) -> &'static [Self] {
         match self {
             Self::Down | Self::Damped => &[Self::Up],
@@ -118,4 +121,29 @@ impl EventKind {
             _ => &[],
         }
     }
+
+    /// True if a condition that an event of this kind has begun is one of a process, and unknown to the next one.
+    pub fn ends_with_its_process(self) -> bool {
+        use EventKind::{AcceptPaused, FileFailed, Limit, LogLost, ReloadRefused, TableFull};
+        matches!(self, AcceptPaused | FileFailed | Limit | LogLost | ReloadRefused | TableFull)
+    }
+}
+
+/// What a condition is of, where several of one kind may go on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The limits of single sources, beside that of the listener.
+    Sources,
+    /// Lines of the access log that are dropped, because the output takes too little.
+    DroppedLines,
+    /// Lines of the access log that the output refuses.
+    RefusedLines,
+    /// The file of drains and ejections.
+    StateFile,
+    /// The file of stick tables.
+    StickTableFile,
+    /// A subject of another version.
+    #[serde(other)]
+    Other,
 }

@@ -4,8 +4,9 @@
 //! Decides no event: the place that writes the message about it notes the event, so one rule decides both. Nothing is
 //! noted for one connection or request. Invariants: a ring holds at most [`EVENTS_MAX`] events, the longest of less than
 //! 1 KiB, so at most 10 MB, and as a rule 2 MB; a number of an event is never used twice, over upgrades too; no text has
-//! a control character.
+//! a control character; an event of another process that cannot be read costs no other one.
 
+mod kept;
 mod kind;
 
 use std::borrow::Cow;
@@ -15,7 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-pub use self::kind::EventKind;
+pub use self::kept::KeptEvents;
+pub use self::kind::{EventKind, Subject};
 
 use crate::http::date::rfc3339;
 use crate::remote_text::one_line;
@@ -26,6 +28,9 @@ pub const EVENTS_MAX: usize = 10_000;
 /// How many numbers the next process leaves out: those of events that this one still notes, for its own readers, while
 /// it finishes connections.
 const HANDOVER_GAP: u64 = 10_000;
+
+/// Most upgrades of which the numbers that were left out are known. Events that older ones left out count as missed.
+const LEFT_OUT_MAX: usize = 64;
 
 /// Most bytes of a text; the rest is cut off.
 const TEXT_MAX: usize = 500;
@@ -41,9 +46,9 @@ pub fn ring() -> &'static EventRing {
     &EVENTS
 }
 
-/// Notes an event of this process. `unix_ms`: now, in milliseconds since 1970.
-pub fn note(unix_ms: u64, event: Event) {
-    EVENTS.note(unix_ms, event);
+/// Notes an event of this process, and returns its number. `unix_ms`: now, in milliseconds since 1970.
+pub fn note(unix_ms: u64, event: Event) -> u64 {
+    EVENTS.note(unix_ms, event)
 }
 
 /// Logs the text of an event as a warning about the process, and notes the event.
@@ -58,8 +63,9 @@ pub fn info(unix_ms: u64, event: Event) {
     note(unix_ms, event);
 }
 
-/// Something that happened to the process, or to a part of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Something that happened to the process, or to a part of it. A field that another version does not give has its default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Event {
     /// Number of the event; later ones have higher numbers.
     pub id: u64,
@@ -68,14 +74,17 @@ pub struct Event {
     /// What happened.
     pub kind: EventKind,
     /// Pool that the event is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<Box<str>>,
     /// Backend of that pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<Box<str>>,
     /// Listener that the event is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<Box<str>>,
+    /// What the event is about beside these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
     /// One sentence for operators.
     pub text: Box<str>,
 }
@@ -83,8 +92,7 @@ pub struct Event {
 impl Event {
     /// An event about the process as a whole; number and time are given when it is noted.
     pub fn new(kind: EventKind, text: &str) -> Self {
-        let text = cut(one_line(text), TEXT_MAX);
-        Self { id: 0, unix_ms: 0, kind, pool: None, backend: None, listener: None, text }
+        Self { kind, text: cut(one_line(text), TEXT_MAX), ..Self::default() }
     }
 
     /// The same event about a pool.
@@ -105,15 +113,36 @@ impl Event {
         Self { listener: Some(cut(listener.into(), NAME_MAX)), ..self }
     }
 
-    /// True if both are about the same pool, backend and listener.
-    fn is_about_the_same(&self, other: &Self) -> bool {
-        (&self.pool, &self.backend, &self.listener) == (&other.pool, &other.backend, &other.listener)
+    /// The same event about a subject.
+    #[must_use]
+    pub fn of(self, subject: Subject) -> Self {
+        Self { subject: Some(subject), ..self }
+    }
+
+    /// What the event is about.
+    pub fn about(&self) -> About<'_> {
+        let Self { pool, backend, listener, subject, .. } = self;
+        About { pool: pool.as_deref(), backend: backend.as_deref(), listener: listener.as_deref(), subject: *subject }
     }
 
     /// True if this event has begun a condition that `later` ends.
     pub fn is_ended_by(&self, later: &Self) -> bool {
-        self.kind.ended_by().contains(&later.kind) && self.is_about_the_same(later)
+        let is_counterpart = self.kind.ended_by().contains(&later.kind) && self.about() == later.about();
+        is_counterpart || (later.kind == EventKind::Start && self.kind.ends_with_its_process())
     }
+}
+
+/// What an event is about: an event ends only the condition that is about the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct About<'e> {
+    /// Name of the pool.
+    pub pool: Option<&'e str>,
+    /// Name of the backend.
+    pub backend: Option<&'e str>,
+    /// Name of the listener.
+    pub listener: Option<&'e str>,
+    /// What it is beside these.
+    pub subject: Option<Subject>,
 }
 
 /// An event as operators get it: the time as text, too.
@@ -145,14 +174,6 @@ pub struct EventPage {
     pub events: Vec<DatedEvent>,
 }
 
-/// What a ring gives to the process that follows this one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KeptEvents {
-    since_unix_ms: u64,
-    events: VecDeque<Event>,
-}
-
 /// The last events, at most [`EVENTS_MAX`].
 #[derive(Debug)]
 pub struct EventRing {
@@ -168,6 +189,8 @@ struct HeldEvents {
     events: VecDeque<Event>,
     /// Events that came from the process before; they stand first.
     taken_over: usize,
+    /// Numbers that no event has, as first and last, in order: an upgrade leaves some out.
+    left_out: VecDeque<[u64; 2]>,
 }
 
 impl HeldEvents {
@@ -178,6 +201,15 @@ impl HeldEvents {
         }
         self.last += 1;
         self.events.push_back(Event { id: self.last, ..event });
+    }
+
+    /// Events after a number that the ring does not hold any more.
+    fn missed(&self, after: u64) -> u64 {
+        let first = self.events.front().map_or(self.last + 1, |event| event.id);
+        let gone = after.saturating_add(1)..first;
+        let common = |[from, to]: &[u64; 2]| (to + 1).min(gone.end).saturating_sub((*from).max(gone.start));
+        let left_out: u64 = self.left_out.iter().map(common).sum();
+        gone.end.saturating_sub(gone.start).saturating_sub(left_out)
     }
 }
 
@@ -190,32 +222,45 @@ impl Default for EventRing {
 impl EventRing {
     /// A ring without events, which takes memory as events come.
     pub const fn new() -> Self {
-        let held = HeldEvents { since_unix_ms: 0, last: 0, events: VecDeque::new(), taken_over: 0 };
+        let held =
+            HeldEvents { since_unix_ms: 0, last: 0, events: VecDeque::new(), taken_over: 0, left_out: VecDeque::new() };
         Self { held: Mutex::new(held), changed: Notify::const_new() }
     }
 
-    /// Adds an event, which gets its number and its time; the oldest one goes if there is no room.
-    pub fn note(&self, unix_ms: u64, event: Event) {
+    /// Adds an event, which gets its time and its number, and returns the number; the oldest one goes if there is no room.
+    pub fn note(&self, unix_ms: u64, event: Event) -> u64 {
         let mut held = self.held();
         if held.since_unix_ms == 0 {
             held.since_unix_ms = unix_ms;
         }
         held.push(Event { unix_ms, ..event });
+        let number = held.last;
         drop(held);
         self.changed.notify_waiters();
+        number
     }
 
     /// The events after a number that `wanted` lets through.
     pub fn page(&self, after: u64, wanted: impl Fn(&Event) -> bool) -> EventPage {
         let held = self.held();
-        let first = held.events.front().map_or(held.last + 1, |event| event.id);
         let later = held.events.iter().filter(|event| event.id > after && wanted(event));
         EventPage {
             since: rfc3339(held.since_unix_ms),
             next: held.last,
-            missed: first.saturating_sub(after.saturating_add(1)),
+            missed: held.missed(after),
             events: later.cloned().map(DatedEvent::from).collect(),
         }
+    }
+
+    /// Number of the oldest event of the ring; 0: it holds none.
+    pub fn oldest(&self) -> u64 {
+        self.held().events.front().map_or(0, |event| event.id)
+    }
+
+    /// The last events, at most `most`, the oldest first.
+    pub fn latest(&self, most: usize) -> Vec<DatedEvent> {
+        let held = self.held();
+        held.events.iter().skip(held.events.len().saturating_sub(most)).cloned().map(DatedEvent::from).collect()
     }
 
     /// Every event of the ring, the oldest first.
@@ -240,21 +285,23 @@ impl EventRing {
     /// A copy for the process that follows this one.
     pub fn kept(&self) -> KeptEvents {
         let held = self.held();
-        KeptEvents { since_unix_ms: held.since_unix_ms, events: held.events.clone() }
+        KeptEvents::of(held.since_unix_ms, held.events.clone(), held.left_out.clone())
     }
 
     /// Puts the events of the process before in front of those of this one, which get new, higher numbers. A second call, with
     /// what happened there meanwhile, replaces the first.
     pub fn take_over(&self, kept: KeptEvents) {
-        let KeptEvents { since_unix_ms, events } = kept;
+        let KeptEvents { since_unix_ms, events, mut left_out, .. } = kept;
         let Some(last) = events.back().map(|event| event.id) else { return };
         let mut held = self.held();
         let taken_over = held.taken_over;
         let own: Vec<_> = held.events.drain(..).skip(taken_over).collect();
         let begins = events.len().saturating_sub(EVENTS_MAX);
         let events: VecDeque<_> = events.into_iter().skip(begins).collect();
+        left_out.push_back([last + 1, last + HANDOVER_GAP]);
+        left_out.drain(..left_out.len().saturating_sub(LEFT_OUT_MAX));
         let (last, taken_over) = (last + HANDOVER_GAP, events.len());
-        *held = HeldEvents { since_unix_ms, last, events, taken_over };
+        *held = HeldEvents { since_unix_ms, last, events, taken_over, left_out };
         own.into_iter().for_each(|event| held.push(event));
         drop(held);
         self.changed.notify_waiters();
@@ -301,6 +348,7 @@ mod tests {
         let of_a = ring.page(0, |event| event.backend.as_deref() == Some("a"));
         assert_eq!((ids(&of_a), of_a.next), (vec![1, 3], 3));
         assert!(ring.page(3, |_| true).events.is_empty());
+        assert_eq!((ring.latest(2), ring.latest(9).len()), (ring.page(1, |_| true).events, 3));
     }
 
     #[test]
@@ -311,6 +359,7 @@ mod tests {
         }
         let page = ring.page(2, |_| true);
         assert_eq!((page.events.len(), page.missed, page.next), (EVENTS_MAX, 3, EVENTS_MAX as u64 + 5));
+        assert_eq!(ring.page(0, |_| false).missed, 5, "of all kinds");
         assert_eq!(page.events[0].event.id, 6);
         assert_eq!(page.since, rfc3339(1), "since when they are kept is no time of an event");
         assert_eq!(ring.page(5, |_| true).missed, 0);
@@ -336,6 +385,33 @@ mod tests {
         assert!(down("a").is_ended_by(&up("a")));
         assert!(!down("a").is_ended_by(&up("b")) && !up("a").is_ended_by(&down("a")));
         assert!(!down("a").is_ended_by(&Event::new(EventKind::Up, "")));
+    }
+
+    #[test]
+    fn conditions_of_one_kind_and_listener_are_told_apart_by_their_subject() {
+        let event = |kind| Event::new(kind, "").of_listener("web");
+        let of_sources = |kind| event(kind).of(Subject::Sources);
+        assert!(event(EventKind::Limit).is_ended_by(&event(EventKind::LimitLeft)));
+        assert!(of_sources(EventKind::Limit).is_ended_by(&of_sources(EventKind::LimitLeft)));
+        assert!(!event(EventKind::Limit).is_ended_by(&of_sources(EventKind::LimitLeft)));
+        assert!(!of_sources(EventKind::Limit).is_ended_by(&event(EventKind::LimitLeft)));
+        let json = serde_json::to_value(of_sources(EventKind::Limit)).unwrap();
+        assert_eq!(
+            (&json["subject"], serde_json::from_value(json.clone()).ok()),
+            (&"sources".into(), Some(of_sources(EventKind::Limit)))
+        );
+        let later: Event = serde_json::from_str(r#"{"id":1,"kind":"limit","subject":"of another version"}"#).unwrap();
+        assert_eq!(later.subject, Some(Subject::Other));
+    }
+
+    #[test]
+    fn a_new_process_ends_the_conditions_that_only_a_process_has() {
+        let start = Event::new(EventKind::Start, "ready");
+        for kind in EventKind::ALL.iter().filter(|kind| kind.ends_with_its_process()) {
+            assert!(!kind.ended_by().is_empty(), "{}", kind.word());
+            assert!(Event::new(*kind, "").of_listener("web").is_ended_by(&start), "{}", kind.word());
+        }
+        assert!(!down("a").is_ended_by(&start), "an upgrade takes over what checks have found");
     }
 
     #[test]
@@ -374,6 +450,26 @@ mod tests {
         assert_eq!(ids(&before.page(3, |_| true)), [4]);
         after.take_over(KeptEvents::default());
         assert_eq!(after.page(0, |_| true), page, "a process of an older version gives none");
+    }
+
+    #[test]
+    fn numbers_that_an_upgrade_leaves_out_are_no_events_that_were_missed() {
+        let (first, second, third) = (EventRing::new(), EventRing::new(), EventRing::new());
+        first.note(1, down("a"));
+        first.note(2, down("b"));
+        second.note(3, down("c"));
+        second.take_over(first.kept());
+        third.note(4, down("d"));
+        third.take_over(serde_json::from_str(&serde_json::to_string(&second.kept()).unwrap()).unwrap());
+        assert_eq!(ids(&third.page(0, |_| true)), [1, 2, 10_003, 20_004]);
+        for number in 0..EVENTS_MAX as u64 - 2 {
+            third.note(5 + number, down("e"));
+        }
+        let page = third.page(0, |_| true);
+        assert_eq!((page.missed, page.events[0].event.id), (2, 10_003));
+        assert_eq!([1, 2, 5, 10_002].map(|after| third.page(after, |_| true).missed), [1, 0, 0, 0]);
+        third.note(99_999, down("f"));
+        assert_eq!([0, 1, 5, 10_003, 20_000].map(|after| third.page(after, |_| true).missed), [3, 2, 1, 0, 0]);
     }
 
     #[tokio::test]

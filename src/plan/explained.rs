@@ -2,24 +2,27 @@
 //!
 //! Routes and picks with what connections route and pick with. Writes nothing: no entry, no lease, no count. Invariant:
 //! what a report about the living process says is what the client's next connection gets, as long as nothing changes
-//! before it comes; the shared store is not asked.
+//! before it comes. The process asks the shared store in between: [`AskedStore::of`] says what to ask, and
+//! [`StoreAnswers`] brings what it said.
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::explanation::Explanation;
+use super::explanation::{Explanation, LiveCookie};
 use super::question::{AskedClient, ClientTraits, Question, find_down, find_listener};
 use crate::config::{self, Tls};
 use crate::outcome::Ended;
-use crate::pool::Pool;
 use crate::pool::request_cookie::{ReadCookie, cookies_of_key};
+use crate::pool::{PickScene, Pool};
 use crate::route::{RouteFacts, RouteMatch, RouteTable};
 use crate::server_name::ServerName;
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
 use crate::sticky::cookie::CookieVerdict;
+use crate::store::{KnownHere, StoredValue};
 
 /// What is said about one client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +38,9 @@ pub struct ClientReport {
     /// Verdict on the cookie of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
+    /// What the shared store said of the cookie: `known`, `unknown`, or `not_reached`; `None`: it need not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
     /// Ending of a connection or request that no backend gets.
     pub refused: Option<String>,
     /// The pool and its pick; `None`: no route leads to a pool.
@@ -66,42 +72,112 @@ pub struct AskedAt {
     pub unix_s: u64,
 }
 
-impl ClientReport {
-    /// Answers a question about the running process.
-    pub fn now(snapshot: &Snapshot, question: &Question, at: AskedAt) -> Result<Self, String> {
-        let config = find_listener(&snapshot.config, question.listener.as_deref())?;
-        let listener = snapshot.listener(&config.name).ok_or("the listener has just been removed")?;
-        let traits = ClientTraits::read(&question.traits)?;
-        let client = AskedClient::parse(&question.client, &traits)?;
-        let down = find_down(&snapshot.config, &question.down)?;
-        let asked = AskedListener {
-            config: &listener.config,
-            routes: &listener.routes,
-            pools: &snapshot.pools,
-            down: &down,
-            live: true,
-        };
-        Ok(asked.report(&client, &traits, at))
+/// What the shared store is to be asked for one client.
+#[derive(Debug)]
+pub struct AskedStore {
+    /// Pool of the client.
+    pub pool: Arc<Pool>,
+    /// Values of the pool's cookie; at least one.
+    pub values: Vec<Box<[u8]>>,
+}
+
+/// What the shared store has answered.
+#[derive(Debug, Default)]
+pub struct StoreAnswers {
+    /// Values that the store has, in the order in which they were asked for.
+    pub found: Vec<(Box<[u8]>, StoredValue)>,
+    /// The store has answered everything; a connection would wait no longer than that either.
+    pub is_reached: bool,
+}
+
+impl AskedStore {
+    /// What a request of this client would ask the store; `None`: nothing.
+    pub fn of(snapshot: &Snapshot, question: &Question, at: AskedAt) -> Result<Option<Self>, String> {
+        on_listener(snapshot, question, |asked, client, traits| {
+            let found = asked.route(&asked.facts(client, traits), traits).ok()?;
+            let (pool, down) = (&snapshot.pools[found.pool], &asked.down[found.pool]);
+            let cookie = ReadCookie::new(pool, traits.request().fields, at.unix_s, at.now_ms);
+            let facts = asked.facts(client, traits);
+            let here = KnownHere::new(pool, cookie.verdict, can_have(pool, &facts, down, at.now_ms));
+            let values: Vec<_> = here.to_find(cookie.value, cookie.unknown).map(Box::from).collect();
+            (!values.is_empty()).then(|| Self { pool: Arc::clone(pool), values })
+        })
     }
 }
 
+impl ClientReport {
+    /// Answers a question about the running process; `store`: what the store has answered, if it was asked.
+    pub fn now(
+        snapshot: &Snapshot,
+        question: &Question,
+        at: AskedAt,
+        store: Option<&StoreAnswers>,
+    ) -> Result<Self, String> {
+        on_listener(snapshot, question, |asked, client, traits| asked.report(client, traits, at, store))
+    }
+}
+
+/// Finds the listener of a question in the running process, and reads the client.
+fn on_listener<T>(
+    snapshot: &Snapshot,
+    question: &Question,
+    then: impl FnOnce(&AskedListener<'_, Arc<Pool>>, &AskedClient, &ClientTraits) -> T,
+) -> Result<T, String> {
+    let config = find_listener(&snapshot.config, question.listener.as_deref())?;
+    let listener = snapshot.listener(&config.name).ok_or("the listener has just been removed")?;
+    let traits = ClientTraits::read(&question.traits)?;
+    let client = AskedClient::parse(&question.client, &traits)?;
+    let down = find_down(&snapshot.config, &question.down)?;
+    let asked = AskedListener {
+        config: &listener.config,
+        routes: &listener.routes,
+        pools: &snapshot.pools,
+        down: &down,
+        live: true,
+    };
+    Ok(then(&asked, &client, &traits))
+}
+
+/// Whether a backend of the living pool can have the client now, with these backends down, too.
+fn can_have<'a>(
+    pool: &'a Pool,
+    facts: &'a Facts<'a>,
+    down: &[String],
+    now_ms: u64,
+) -> impl Fn(usize) -> bool + use<'a> {
+    let down: Vec<usize> = down.iter().filter_map(|name| pool.index_of(name)).collect();
+    move |index| pool.can_have(index, &PickScene::asked(facts, None, &down, now_ms))
+}
+
 impl<P: Borrow<Pool>> AskedListener<'_, P> {
-    /// Routes the client and explains the pick of its pool.
-    pub fn report(&self, client: &AskedClient, traits: &ClientTraits, at: AskedAt) -> ClientReport {
+    /// What is known of the client before its request is read.
+    fn facts<'c>(&self, client: &'c AskedClient, traits: &'c ClientTraits) -> Facts<'c> {
         let reads_tls = self.config.tls != Tls::Off;
         let sni = client.sni.as_ref().map(ServerName::as_str).filter(|_| reads_tls);
+        Facts { source: Some(client.source), sni, tlvs: &traits.tlvs, cookies: &[] }
+    }
+
+    /// Routes the client and explains the pick of its pool; `store` as for [`ClientReport::now`].
+    pub fn report(
+        &self,
+        client: &AskedClient,
+        traits: &ClientTraits,
+        at: AskedAt,
+        store: Option<&StoreAnswers>,
+    ) -> ClientReport {
+        let facts = self.facts(client, traits);
         let mut report = ClientReport {
             client: client.source,
             listener: self.config.name.clone(),
             live: self.live,
-            sni: sni.map(str::to_owned),
+            sni: facts.sni.map(str::to_owned),
             cookie: None,
+            store: None,
             refused: None,
             explanation: None,
         };
-        let facts = Facts { source: Some(client.source), sni, tlvs: &traits.tlvs, cookies: &[] };
         match self.route(&facts, traits) {
-            Ok(found) => self.explain(found.pool, &facts, traits, at, &mut report),
+            Ok(found) => self.explain(found.pool, &facts, (traits, at, store), &mut report),
             Err(ended) => report.refused = Some(ended.word().to_owned()),
         }
         report
@@ -127,17 +203,28 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
         Ok(found)
     }
 
-    fn explain(&self, pool: usize, facts: &Facts<'_>, traits: &ClientTraits, at: AskedAt, report: &mut ClientReport) {
+    fn explain(
+        &self,
+        pool: usize,
+        facts: &Facts<'_>,
+        (traits, at, store): (&ClientTraits, AskedAt, Option<&StoreAnswers>),
+        report: &mut ClientReport,
+    ) {
         let (down, pool) = (&self.down[pool], self.pools[pool].borrow());
         let fields = traits.request().fields;
         let cookie = ReadCookie::new(pool, fields, at.unix_s, at.now_ms);
         let cookies = cookies_of_key(pool, fields);
         let facts = Facts { cookies: &cookies, ..*facts };
+        let mut live = LiveCookie { verdict: cookie.verdict, ..LiveCookie::default() };
+        if let Some(answers) = store {
+            report.store = Some(answers.judge(pool, &mut live, can_have(pool, &facts, down, at.now_ms), at).to_owned());
+        }
+        let verdict = live.verdict;
         let explanation = match self.live {
-            true => Explanation::now(pool, &facts, cookie.verdict, down, at.now_ms),
+            true => Explanation::now(pool, &facts, live, down, at.now_ms),
             false => Explanation::new(pool, &facts, cookie.backend(), down),
         };
-        report.cookie = cookie.verdict.map(|verdict| CookieVerdict::word(verdict).to_owned());
+        report.cookie = verdict.map(|verdict| CookieVerdict::word(verdict).to_owned());
         report.refused = match (&explanation.reason, explanation.wait_ms) {
             (_, Some(0)) => Some(Ended::SettledDown.word().to_owned()),
             (None, _) => Some(if self.live { pool.why_nobody(at.now_ms) } else { Ended::NoBackend }.word().to_owned()),
@@ -147,10 +234,30 @@ impl<P: Borrow<Pool>> AskedListener<'_, P> {
     }
 }
 
+impl StoreAnswers {
+    /// Adds to the cookie what the answers mean; the word of the report.
+    fn judge(
+        &self,
+        pool: &Pool,
+        cookie: &mut LiveCookie,
+        can_have: impl Fn(usize) -> bool,
+        at: AskedAt,
+    ) -> &'static str {
+        let here = KnownHere::new(pool, cookie.verdict, &can_have);
+        let counts = here.counts(self.found.iter().map(|(value, stored)| (value, stored.clone())));
+        if let Some(found) = counts.and_then(|(_, stored)| here.judge(&stored, at.unix_s, &can_have)) {
+            *cookie = LiveCookie { verdict: Some(found.verdict), left: found.left, gone: found.gone };
+        }
+        match (self.found.is_empty(), self.is_reached) {
+            (false, _) => "known",
+            (true, true) => "unknown",
+            (true, false) => "not_reached",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::admission::Admission;
     use crate::plan::WrittenTraits;
@@ -188,10 +295,12 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
         Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(1)))
     }
 
+    const AT: AskedAt = AskedAt { now_ms: 1_000, unix_s: 1_700_000_000 };
+
     fn ask(snapshot: &Snapshot, listener: &str, traits: WrittenTraits) -> Result<ClientReport, String> {
         let listener = Some(listener.to_owned()).filter(|name| !name.is_empty());
         let question = Question { client: "192.0.2.7:4711".into(), listener, traits, down: Vec::new() };
-        ClientReport::now(snapshot, &question, AskedAt { now_ms: 1_000, unix_s: 1_700_000_000 })
+        ClientReport::now(snapshot, &question, AT, None)
     }
 
     fn some(text: &str) -> Option<String> {
@@ -230,6 +339,54 @@ backend = [{ name = "c", address = "127.0.0.1:5" }]
         assert!(snapshot.pools[0].order("b", AdminState::Close, 500));
         assert_eq!(cookie("1234.b"), ("fresh".into(), "a".into(), some("drain"), some("b")));
         assert_eq!(cookie("1234.z"), ("unknown".into(), "a".into(), None, None));
+    }
+
+    /// What a request with these values would ask the store, and what the report says once that has answered.
+    fn with_store(snapshot: &Snapshot, cookie: &str, answers: &StoreAnswers) -> (Vec<String>, ClientReport) {
+        let traits = WrittenTraits { cookie: vec![cookie.to_owned()], ..WrittenTraits::default() };
+        let question = Question { client: "192.0.2.7".into(), listener: some("plain"), traits, down: Vec::new() };
+        let asked = AskedStore::of(snapshot, &question, AT).unwrap();
+        let values = asked.into_iter().flat_map(|asked| asked.values);
+        let report = ClientReport::now(snapshot, &question, AT, Some(answers)).unwrap();
+        (values.map(|value| String::from_utf8(value.into()).unwrap()).collect(), report)
+    }
+
+    #[test]
+    fn a_cookie_that_only_the_store_knows_leads_where_the_next_request_would_go() {
+        let snapshot = snapshot(&FILE.replace("mode = \"route\"", "mode = \"learn\""));
+        let answered = |value: &str, backend: &str| {
+            let stored = StoredValue { backend: backend.into(), is_set: true };
+            StoreAnswers { found: vec![(value.as_bytes().into(), stored)], is_reached: true }
+        };
+        let pool = &snapshot.pools[0];
+        for name in ["a", "b"] {
+            let (asked, report) = with_store(&snapshot, "SID=v; SID=w", &answered("v", name));
+            assert_eq!(
+                (asked, report.store, report.cookie),
+                (vec!["v".into(), "w".into()], some("known"), some("fresh"))
+            );
+            let said = report.explanation.unwrap();
+            assert_eq!((said.choice, said.reason, said.moved), (some(name), some("cookie"), None));
+        }
+        // The store names a backend that has left the pool: the client was moved from there.
+        let said = with_store(&snapshot, "SID=v", &answered("v", "web9")).1.explanation.unwrap();
+        assert_eq!((said.moved, said.from), (some("removed"), some("web9")));
+        // Without an answer the pick places it, and the report says so.
+        for (is_reached, word) in [(true, "unknown"), (false, "not_reached")] {
+            let answers = StoreAnswers { found: Vec::new(), is_reached };
+            let report = with_store(&snapshot, "SID=v", &answers).1;
+            assert_eq!((report.store, report.cookie), (some(word), None));
+            assert_ne!(report.explanation.unwrap().reason, some("cookie"));
+        }
+        // What is known here is not asked for, and one whose backend cannot have it is.
+        pool.table().unwrap().learn(b"v", &pool.backends()[0], AT.now_ms);
+        assert!(with_store(&snapshot, "SID=v", &StoreAnswers::default()).0.is_empty());
+        assert!(pool.order("a", AdminState::Close, AT.now_ms - 500));
+        let (asked, report) = with_store(&snapshot, "SID=v", &answered("v", "b"));
+        let said = report.explanation.unwrap();
+        assert_eq!((asked.len(), said.choice, said.moved, said.from), (1, some("b"), some("drain"), some("a")));
+        // Nothing was learned by asking.
+        assert_eq!(with_store(&snapshot, "SID=w", &StoreAnswers::default()).0, ["w"]);
     }
 
     #[test]

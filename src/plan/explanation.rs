@@ -4,6 +4,7 @@
 //! the moment decides.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +13,10 @@ use crate::outcome::PickReason;
 use crate::pool::Pool;
 use crate::pool::explain::{CandidateBackend, DecidingKey, Decision, Exclusion};
 use crate::proxy_protocol;
-use crate::sticky::Facts;
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::key::{SourceAs, cut};
 use crate::sticky::table::TableLookup;
+use crate::sticky::{Facts, Left};
 
 /// Where a client goes in a pool, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,17 @@ pub struct ExplainedCandidate {
     pub why_not: Option<String>,
 }
 
+/// The cookie of a client of a living pool.
+#[derive(Debug, Default)]
+pub struct LiveCookie {
+    /// What it is worth; `None`: there is none, or it is not known.
+    pub verdict: Option<CookieVerdict>,
+    /// Backend at which the client was known, if the shared store names another one.
+    pub left: Option<Left>,
+    /// Name of the backend in the store, if the pool does not have it.
+    pub gone: Option<Arc<str>>,
+}
+
 impl Explanation {
     /// Explains where a new client goes; `cookie` is the index of the backend that its cookie names. The
     /// backends named in `down` are down, all others are up.
@@ -97,11 +109,11 @@ impl Explanation {
     }
 
     /// Explains where the client's next connection goes in a living pool. The backends named in `down` are down, too.
-    pub fn now(pool: &Pool, facts: &Facts<'_>, cookie: Option<CookieVerdict>, down: &[String], now_ms: u64) -> Self {
+    pub fn now(pool: &Pool, facts: &Facts<'_>, cookie: LiveCookie, down: &[String], now_ms: u64) -> Self {
         let down: Vec<usize> = down.iter().filter_map(|name| pool.index_of(name)).collect();
-        let named = cookie.and_then(CookieVerdict::backend);
+        let named = cookie.verdict.and_then(CookieVerdict::backend);
         let decision = pool.explain_now(facts, named, &down, now_ms);
-        let left = |left| cookie.and_then(CookieVerdict::left).or(left);
+        let left = |left| cookie.left.or_else(|| cookie.verdict?.left()).or(left);
         let moved = decision.pick.and_then(|pick| pool.client_move(left(pick.left), pick.index));
         let mut told = Self::of(pool, facts, &decision);
         for (row, candidate) in told.candidates.iter_mut().zip(&decision.candidates) {
@@ -124,7 +136,7 @@ impl Explanation {
             in_turn,
             entry: entry.map(|backend| ExplainedEntry { backend }),
             moved: moved.as_ref().map(|moved| moved.cause.word().to_owned()),
-            from: moved.and_then(|moved| moved.from).map(|name| name.to_string()),
+            from: moved.and_then(|moved| moved.from.or(cookie.gone)).map(|name| name.to_string()),
             wait_ms: decision.waits.map(|most| most.as_millis() as u64),
             ..told
         }

@@ -19,6 +19,10 @@ pub struct Headline {
     pub known: u64,
     /// How many of them move.
     pub known_move: u64,
+    /// How many more may move: clients of pools of which some routes lead elsewhere, while no open connection shows how
+    /// many come by these.
+    #[serde(default)]
+    pub by_route: u64,
     /// Open connections of those pools; the change cuts none.
     pub open: u64,
     /// How many of their clients get another backend with their next connection.
@@ -35,7 +39,7 @@ impl Headline {
             let before = running.snapshot.pool(&plan.pool).map(|pool| pool.config());
             let moves = |tally: &MoveTally| tally.leave + tally.depend_leave_about > 0;
             let by_route = plan.live.as_ref().is_some_and(|live| moves(&live.known) || moves(&live.open));
-            plan.removed || by_route || before != after.get(plan.pool.as_str()).copied()
+            plan.removed || by_route || !plan.routed_away.is_none() || before != after.get(plan.pool.as_str()).copied()
         };
         let none_changes = !plans.iter().any(changes);
         let (mut headline, mut tables) = (Self::default(), HashSet::new());
@@ -46,6 +50,7 @@ impl Headline {
                 headline.known += known.total;
                 headline.known_move += known.leave + known.depend_leave_about;
                 headline.about |= known.depend_leave_about > 0;
+                headline.by_route += known.by_route;
             }
             headline.open += open.total;
             headline.open_move += open.leave + open.depend_leave_about;
@@ -57,7 +62,7 @@ impl Headline {
 
 impl fmt::Display for Headline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { known, known_move, open, open_move, about } = self;
+        let Self { known, known_move, by_route, open, open_move, about } = self;
         let about = if *about { "about " } else { "" };
         match (known, open) {
             (0, 0) => f.write_str("no client is known and no connection is open"),
@@ -65,6 +70,10 @@ impl fmt::Display for Headline {
                 write!(f, "of {open} open connections {about}{open_move} go elsewhere with their client's next")
             }
             (known, _) => write!(f, "of {known} known clients {about}{known_move} move"),
+        }?;
+        match by_route {
+            0 => Ok(()),
+            more => write!(f, "; {more} more may move, as their routes decide"),
         }
     }
 }
@@ -76,11 +85,13 @@ mod tests {
     #[test]
     fn a_headline_counts_known_clients_or_else_open_connections() {
         let text = |known, known_move, open, open_move, about| {
-            Headline { known, known_move, open, open_move, about }.to_string()
+            Headline { known, known_move, by_route: 0, open, open_move, about }.to_string()
         };
         assert_eq!(text(412, 37, 60, 5, false), "of 412 known clients 37 move");
         assert_eq!(text(412, 37, 60, 5, true), "of 412 known clients about 37 move");
         assert_eq!(text(0, 0, 60, 5, false), "of 60 open connections 5 go elsewhere with their client's next");
         assert_eq!(text(0, 0, 0, 0, false), "no client is known and no connection is open");
+        let by_route = Headline { known: 412, known_move: 37, by_route: 120, ..Headline::default() };
+        assert_eq!(by_route.to_string(), "of 412 known clients 37 move; 120 more may move, as their routes decide");
     }
 }

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::forecast::{Fate, forecast};
 use super::pair::PoolPair;
+use super::ways::{NextPool, RouteMove, RoutedAway, Ways};
 use super::{Ask, Listed, ListedClient, LostCookie, PoolPlan, Sample};
-use crate::config::{self, Config, CookieMode, Fallback, KeyPart, Listener};
+use crate::config::{self, Config, CookieMode, KeyPart};
 use crate::connection::OpenConnection;
 use crate::pool::Pool;
-use crate::route::RouteTable;
 use crate::snapshot::Snapshot;
 use crate::sticky::Facts;
 
@@ -48,9 +47,12 @@ pub struct MoveTally {
     pub stay: u64,
     /// Number that certainly gets another backend.
     pub leave: u64,
-    /// Number that depends on keys, of which the process has only hashes.
+    /// Number that depends on keys, of which the process has only hashes, or on the route by which their client comes.
     pub depend: u64,
-    /// Estimate of how many in `depend` move, by their share of the key space.
+    /// Number in `depend` that stays unless their route leads elsewhere, while no open connection shows which it is.
+    #[serde(default)]
+    pub by_route: u64,
+    /// Estimate of how many in `depend` move: by their share of the key space, and by that of open connections.
     pub depend_leave_about: u64,
     /// Moves from backend to backend, estimates for `depend` included, the most first.
     pub moves: Vec<Shift>,
@@ -81,6 +83,8 @@ impl MoveTally {
 struct Fates {
     stay: u64,
     depend: u64,
+    /// Number that stays unless its route leads elsewhere.
+    by_route: u64,
     /// Number that certainly leaves, by goal.
     leave: BTreeMap<Goal, u64>,
 }
@@ -94,20 +98,30 @@ struct Counted(BTreeMap<String, Fates>);
 
 impl Counted {
     fn add(&mut self, from: &str, fate: Fate, to: Goal) {
+        self.change(from, |fates| match fate {
+            Fate::Stays => fates.stay += 1,
+            Fate::Depends => fates.depend += 1,
+            Fate::Leaves => *fates.leave.entry(to).or_default() += 1,
+        });
+    }
+
+    /// Adds a client that stays unless its route leads elsewhere.
+    fn add_by_route(&mut self, from: &str) {
+        self.change(from, |fates| fates.by_route += 1);
+    }
+
+    fn change(&mut self, from: &str, change: impl FnOnce(&mut Fates)) {
         if !self.0.contains_key(from) {
             self.0.insert(from.to_owned(), Fates::default());
         }
         if let Some(fates) = self.0.get_mut(from) {
-            match fate {
-                Fate::Stays => fates.stay += 1,
-                Fate::Depends => fates.depend += 1,
-                Fate::Leaves => *fates.leave.entry(to).or_default() += 1,
-            }
+            change(fates);
         }
     }
 
-    /// Adds it all up, and estimates by the sample what is not known.
-    fn tally(self, sample: &Sample) -> MoveTally {
+    /// Adds it all up, and estimates what is not known: by the sample what keys decide, and by the routes of open
+    /// connections what routes decide.
+    fn tally(self, sample: &Sample, routed: &RoutedConnections) -> MoveTally {
         let mut tally = MoveTally::default();
         for (from, fates) in self.0 {
             let goes = sample.known_from(&from);
@@ -130,10 +144,16 @@ impl Counted {
                     *row = (row.0 + count, true);
                 }
             }
+            for (to, count) in routed.apportion(fates.by_route) {
+                tally.depend_leave_about += count;
+                let row = rows.entry(to).or_default();
+                *row = (row.0 + count, true);
+            }
             let leave: u64 = fates.leave.values().sum();
-            tally.total += fates.stay + fates.depend + leave;
+            tally.total += fates.stay + fates.depend + fates.by_route + leave;
             tally.stay += fates.stay;
-            tally.depend += fates.depend;
+            tally.depend += fates.depend + fates.by_route;
+            tally.by_route += if routed.is_empty() { fates.by_route } else { 0 };
             tally.leave += leave;
             let rows = rows.into_iter().filter(|(_, (count, _))| *count > 0);
             tally.moves.extend(rows.map(|(to, (count, about))| Shift { from: from.clone(), to, count, about }));
@@ -141,6 +161,48 @@ impl Counted {
         tally.moves.sort_by_key(|shift| std::cmp::Reverse(shift.count));
         tally
     }
+}
+
+/// Open connections of a pool by the pool to which their routes lead after the change, as [`MoveTally`] names it.
+#[derive(Debug, Default)]
+struct RoutedConnections {
+    stay: u32,
+    away: BTreeMap<Option<String>, u32>,
+}
+
+impl RoutedConnections {
+    fn count(&mut self, connection: &OpenConnection, ways: &Ways<'_>) {
+        let to = match ways.of(connection) {
+            NextPool::To(pool) if pool == connection.backend.pool_name() => {
+                self.stay += 1;
+                return;
+            }
+            NextPool::To(pool) => Some(other_pool(pool)),
+            NextPool::Nowhere => None,
+            NextPool::Unknown => return,
+        };
+        *self.away.entry(to).or_default() += 1;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stay == 0 && self.away.is_empty()
+    }
+
+    /// The part of so many clients that goes elsewhere by its routes, if clients come as open connections do.
+    fn apportion(&self, clients: u64) -> Vec<(Option<String>, u64)> {
+        if self.away.is_empty() {
+            return Vec::new();
+        }
+        // No pool has this name, so it stands for those that stay.
+        let stay = (&Some(String::new()), self.stay);
+        let parts = apportion(clients, self.away.iter().map(|(to, count)| (to, *count)).chain([stay]));
+        parts.into_iter().filter(|(to, count)| *count > 0 && to.as_deref() != Some("")).collect()
+    }
+}
+
+/// Another pool, in the place of a backend.
+pub(super) fn other_pool(name: &str) -> String {
+    format!("pool {name}")
 }
 
 /// Cuts `total` into whole parts by weight; without weights, all of it goes to no backend.
@@ -175,6 +237,53 @@ impl Running<'_> {
         unusable.collect()
     }
 
+    /// Warnings about pools of which no backend that is left takes new clients now.
+    pub(super) fn left_without(&self, new: &Config) -> Vec<String> {
+        let is_left_without = |after: &&config::Pool| {
+            let Some(pool) = self.snapshot.pool(&after.name).filter(|pool| pool.config() != *after) else {
+                return false;
+            };
+            let takes_clients = |backend: &config::Backend| match pool.index_of(&backend.name) {
+                // What checks will say of a new backend is not known.
+                None => true,
+                Some(index) => {
+                    let known = &pool.backends()[index];
+                    backend.weight > 0 && known.usable(self.now_ms) && !known.draining()
+                }
+            };
+            !after.backends.iter().any(takes_clients)
+        };
+        let pools = new.pools.iter().filter(is_left_without);
+        pools.map(|pool| format!("pool {:?}: no backend that is left takes new clients now", pool.name)).collect()
+    }
+
+    /// Adds to the moves of routes how many connections are open, and, where all clients of a pool go by one route, how
+    /// many are known.
+    pub(super) fn count_routes(
+        &self,
+        mut moves: Vec<RouteMove>,
+        ways: &Ways<'_>,
+        pools: &[PoolPlan],
+    ) -> Vec<RouteMove> {
+        let mut open = vec![0; moves.len()];
+        for moved in self.open.iter().filter_map(|open| ways.move_of(open)) {
+            moves.iter().position(|known| known == moved).into_iter().for_each(|at| open[at] += 1);
+        }
+        let known: Vec<_> = moves
+            .iter()
+            .map(|moved| {
+                let is_alone = moves.iter().filter(|other| other.from == moved.from).count() == 1;
+                let plan = pools.iter().find(|plan| plan.pool == moved.from)?;
+                let live = plan.live.as_ref().filter(|_| is_alone && plan.all_routed_away())?;
+                Some(live.known.total)
+            })
+            .collect();
+        for ((moved, open), known) in moves.iter_mut().zip(open).zip(known) {
+            (moved.open, moved.known) = (Some(open), known);
+        }
+        moves
+    }
+
     fn open_in<'o>(&'o self, pool: &'o str) -> impl Iterator<Item = &'o OpenConnection> {
         self.open.iter().filter(move |open| open.backend.pool_name() == pool)
     }
@@ -185,29 +294,33 @@ pub(super) fn with_live(
     plan: PoolPlan,
     sample: &Sample,
     running: &Running<'_>,
-    new: &Config,
+    ways: &Ways<'_>,
     (after, ask): (&config::Pool, Ask<'_>),
 ) -> PoolPlan {
     let Some(pool) = running.snapshot.pool(&plan.pool) else { return plan };
     let (clients, keys) = (ask.clients, ask.keys);
     let pair = PoolPair::living(pool, after, keys, running.now_ms);
-    let ways = Ways::new(&running.snapshot.config, new);
     let mut known = Counted::default();
-    let ways_stay = ways.stay(pool.name());
+    let away = ways.away_from(pool.name());
+    let goal: Goal = away.to.map(|to| to.as_deref().map(other_pool));
     for (at, fate) in forecast(&pair.old, &pair.new, running.now_ms) {
-        // Another route may send the client to another pool.
-        let fate = if fate == Fate::Stays && !ways_stay { Fate::Depends } else { fate };
-        known.add(pair.old.backends()[at].name(), fate, None);
+        let from = pair.old.backends()[at].name();
+        match (away.routed, fate) {
+            (RoutedAway::All, _) => known.add(from, Fate::Leaves, goal.clone()),
+            (RoutedAway::Some, Fate::Stays) => known.add_by_route(from),
+            (RoutedAway::Some | RoutedAway::None, fate) => known.add(from, fate, None),
+        }
     }
-    let mut open = Counted::default();
-    let next = NextPlace { pair: &pair, ways: &ways };
+    let (mut open, mut routed) = (Counted::default(), RoutedConnections::default());
+    let next = NextPlace { pair: &pair, ways };
     for connection in running.open_in(pool.name()) {
         let (fate, to) = next.of(connection);
         open.add(connection.backend.name(), fate, to);
+        routed.count(connection, ways);
     }
     let listed = (!clients.is_empty() && keyed(&pair))
         .then(|| listed(&PoolPair::copied(pool, after, keys, running.now_ms), clients));
-    let live = Live { known: known.tally(sample), open: open.tally(sample) };
+    let live = Live { known: known.tally(sample, &routed), open: open.tally(sample, &routed) };
     let lost_cookie = plan.lost_cookie.map(|lost| with_holders(lost, pool, running.now_ms));
     PoolPlan { listed, live: Some(live), lost_cookie, ..plan }
 }
@@ -231,7 +344,9 @@ pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
     }
     let none = Sample::default();
     let lost_cookie = plan.lost_cookie.map(|lost| with_holders(lost, pool, running.now_ms));
-    PoolPlan { live: Some(Live { known: known.tally(&none), open: open.tally(&none) }), lost_cookie, ..plan }
+    let routed = RoutedConnections::default();
+    let live = Live { known: known.tally(&none, &routed), open: open.tally(&none, &routed) };
+    PoolPlan { live: Some(live), lost_cookie, ..plan }
 }
 
 fn keyed(pair: &PoolPair) -> bool {
@@ -257,10 +372,10 @@ impl NextPlace<'_> {
         let here = self.pair.new.name();
         let unknown = if self.pair.new.index_of(from).is_none() { Fate::Leaves } else { Fate::Depends };
         match self.ways.of(open) {
-            LiveRoute::Nowhere => return (Fate::Leaves, Some(None)),
-            LiveRoute::Unknown => return (unknown, None),
-            LiveRoute::To(pool) if pool != here => return (Fate::Leaves, Some(Some(format!("pool {pool}")))),
-            LiveRoute::To(_) => {}
+            NextPool::Nowhere => return (Fate::Leaves, Some(None)),
+            NextPool::Unknown => return (unknown, None),
+            NextPool::To(pool) if pool != here => return (Fate::Leaves, Some(Some(other_pool(pool)))),
+            NextPool::To(_) => {}
         }
         let Some(facts) = self.facts(open) else { return (unknown, None) };
         let keyless = facts.source.is_none() && facts.sni.is_none() || !self.pair.new.config().balance.keyed();
@@ -297,72 +412,4 @@ impl NextPlace<'_> {
         let placed = pools.iter().any(|pool| pool.config().balance.keyed());
         (!placed || parts().all(is_known)).then(|| client.facts())
     }
-}
-
-/// Routes of all listeners, before and after the change.
-struct Ways<'c> {
-    old: &'c Config,
-    new: &'c Config,
-    routes: AHashMap<&'c str, RouteTable>,
-}
-
-enum LiveRoute<'c> {
-    To(&'c str),
-    Nowhere,
-    Unknown,
-}
-
-impl<'c> Ways<'c> {
-    fn new(old: &'c Config, new: &'c Config) -> Self {
-        let places: AHashMap<&str, usize> = new.pools.iter().map(|pool| pool.name.as_str()).zip(0..).collect();
-        let index = |name: &str| places.get(name).copied().unwrap_or(usize::MAX);
-        let table = |listener: &'c Listener| RouteTable::new(&listener.routes, listener.pool.as_deref(), index);
-        let routes = new.listeners.iter().map(|listener| (listener.name.as_str(), table(listener))).collect();
-        Self { old, new, routes }
-    }
-
-    /// True if every listener that leads to this pool routes as before.
-    fn stay(&self, pool: &str) -> bool {
-        let leads_here = |listener: &&Listener| {
-            let fallback = |to: &Fallback| matches!(to, Fallback::Pool(name) if name == pool);
-            listener.pool.as_deref() == Some(pool)
-                || listener.routes.iter().any(|route| route.pool == pool)
-                || fallback(&listener.not_tls)
-                || fallback(&listener.silent)
-        };
-        self.old
-            .listeners
-            .iter()
-            .filter(leads_here)
-            .all(|listener| self.after(&listener.name).is_some_and(|after| same_ways(listener, after)))
-    }
-
-    fn after(&self, listener: &str) -> Option<&'c Listener> {
-        self.new.listeners.iter().find(|after| after.name == listener)
-    }
-
-    /// Pool of the client's next connection.
-    fn of<'w>(&'w self, open: &'w OpenConnection) -> LiveRoute<'w> {
-        let before = self.old.listeners.iter().find(|before| *before.name == *open.listener);
-        let Some((before, after)) = before.zip(self.after(&open.listener)) else { return LiveRoute::Nowhere };
-        if same_ways(before, after) {
-            return LiveRoute::To(open.backend.pool_name());
-        }
-        let falls_back =
-            |listener: &Listener| listener.not_tls != Fallback::Refuse || listener.silent != Fallback::Refuse;
-        let names = after.routes.iter().any(|route| !route.sni.is_empty());
-        let protocols = after.routes.iter().any(|route| !route.alpn.is_empty());
-        let unseen = protocols || names && open.client_info.sni.is_none() || falls_back(before) || falls_back(after);
-        if unseen || before.proxy != after.proxy || before.tls != after.tls {
-            return LiveRoute::Unknown;
-        }
-        let found = self.routes.get(&*open.listener).and_then(|routes| routes.find(&open.client_info.route_facts()));
-        found.and_then(|pool| self.new.pools.get(pool)).map_or(LiveRoute::Nowhere, |pool| LiveRoute::To(&pool.name))
-    }
-}
-
-/// True if two listeners route every connection alike.
-fn same_ways(one: &Listener, other: &Listener) -> bool {
-    (one.tls, &one.proxy, &one.pool, &one.routes, &one.not_tls, &one.silent)
-        == (other.tls, &other.proxy, &other.pool, &other.routes, &other.not_tls, &other.silent)
 }

@@ -13,9 +13,11 @@
 //! | known clients, two files | listed clients, in the order of the list | shares of the key space, from a sample |
 //! | known clients, a running process | how many; whether they stay, unless keys decide | what keys decide |
 //! | open connections | where their clients go next, where address and server name decide | where more decides |
+//! | clients of a route | which routes lead elsewhere; how many are known, where all of a pool go | their part of a pool, by open connections |
 //! | holders of a cookie | that all of them lose it, or keep it | how many they are: only a stick table knows its own |
 //!
-//! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide.
+//! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide, nor by which route a client
+//! comes.
 
 mod cookies;
 mod explained;
@@ -25,23 +27,28 @@ mod headline;
 mod live;
 mod pair;
 mod question;
+mod sample;
 #[cfg(test)]
 mod tests;
+mod ways;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::cookies::{CookieKeys, LostCookie, cookie_warnings};
-pub use self::explained::{AskedAt, AskedListener, ClientReport};
-pub use self::explanation::{ExplainedCandidate, ExplainedEntry, Explanation};
+pub use self::explained::{AskedAt, AskedListener, AskedStore, ClientReport, StoreAnswers};
+pub use self::explanation::{ExplainedCandidate, ExplainedEntry, Explanation, LiveCookie};
 pub use self::headline::Headline;
 pub use self::live::{Live, MoveTally, Running, Shift};
 pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, find_down, find_listener};
 
-use self::pair::{PoolPair, Sampler};
+pub use self::ways::{RouteMove, RoutedAway};
+
+use self::pair::PoolPair;
+use self::sample::Sample;
+use self::ways::Ways;
 use crate::config::{self, Config, diff};
 use crate::pool::{Backend, Pool};
 use crate::sticky::Facts;
@@ -66,6 +73,9 @@ pub struct Ask<'a> {
 pub struct Plan {
     /// Listeners, pools, backends, TLS, certificates and limits that change, in words.
     pub changes: Vec<String>,
+    /// Clients that another route leads to another pool, listener by listener.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteMove>,
     /// Changes that take effect later than a reload, and limits that shrink.
     pub warnings: Vec<String>,
     /// Pools of both configurations in the order of the new one, then removed pools.
@@ -90,6 +100,9 @@ pub struct PoolPlan {
     pub known_keys: f64,
     /// Moves from backend to backend, as shares of all clients, the largest first.
     pub moves: Vec<Move>,
+    /// How many of its clients come to another pool by their routes.
+    #[serde(default, skip_serializing_if = "RoutedAway::is_none")]
+    pub routed_away: RoutedAway,
     /// The cookie that all its holders lose; `None`: there is none, or they keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_cookie: Option<LostCookie>,
@@ -156,21 +169,27 @@ pub struct ListedClient {
 impl Plan {
     /// Compares two configurations, without a running process.
     pub fn new(old: &Config, new: &Config, ask: Ask<'_>) -> Self {
-        let pools = diff::common_pools(old, new).map(|(before, after)| PoolPlan::new(before, after, ask).0);
+        let ways = Ways::new(old, new);
+        let plan = |(before, after)| PoolPlan::new(before, after, ask).0.routed(&ways);
+        let pools = diff::common_pools(old, new).map(plan);
         let removed = old.pools_without(new).map(PoolPlan::removed);
-        Self::compared(old, new, ask.keys, pools.chain(removed).collect())
+        let pools = pools.chain(removed).collect();
+        Self { routes: ways.moves(), ..Self::compared(old, new, ask.keys, pools) }
     }
 
     /// Compares the configuration in force in a process with another one.
     pub fn live(running: &Running<'_>, new: &Config, ask: Ask<'_>) -> Self {
         let old = &*running.snapshot.config;
+        let ways = Ways::new(old, new);
         let pools = diff::common_pools(old, new).map(|(before, after)| {
             let (plan, sample) = PoolPlan::new(before, after, Ask { clients: &[], ..ask });
-            live::with_live(plan, &sample, running, new, (after, ask))
+            live::with_live(plan, &sample, running, &ways, (after, ask)).routed(&ways)
         });
         let removed = old.pools_without(new).map(|pool| live::removed(PoolPlan::removed(pool), running));
         let mut plan = Self::compared(old, new, ask.keys, pools.chain(removed).collect());
+        plan.routes = running.count_routes(ways.moves(), &ways, &plan.pools);
         plan.warnings.extend(running.unusable());
+        plan.warnings.extend(running.left_without(new));
         plan.headline = Some(Headline::of(&plan.pools, running, new));
         plan
     }
@@ -187,7 +206,7 @@ impl Plan {
         let mut warnings = diff::lower_limits(old, new);
         warnings.extend(diff::warnings(old, old, new));
         warnings.extend(cookie_warnings(old, new, keys));
-        Self { changes: diff::changes(old, new), warnings, pools, headline: None }
+        Self { changes: diff::changes(old, new), routes: Vec::new(), warnings, pools, headline: None }
     }
 
     /// Describes each pool of which more than `most` of the clients would move.
@@ -222,7 +241,19 @@ impl PoolPlan {
         let (new_keys, known_keys) = (sample.moving(|shares| shares.new), sample.moving(|shares| shares.known));
         let moves = sample.moves();
         let pool = after.name.clone();
-        (Self { pool, removed: false, sticks, new_keys, known_keys, moves, lost_cookie, listed, live: None }, sample)
+        let plan = Self {
+            pool,
+            removed: false,
+            sticks,
+            new_keys,
+            known_keys,
+            moves,
+            routed_away: RoutedAway::None,
+            lost_cookie,
+            listed,
+            live: None,
+        };
+        (plan, sample)
     }
 
     fn removed(pool: &config::Pool) -> Self {
@@ -233,24 +264,44 @@ impl PoolPlan {
             new_keys: 1.0,
             known_keys: 1.0,
             moves: Vec::new(),
+            routed_away: RoutedAway::None,
             lost_cookie: LostCookie::of(pool, None, CookieKeys::default()),
             listed: None,
             live: None,
         }
     }
 
+    /// Adds what routes do to the clients of the pool.
+    fn routed(mut self, ways: &Ways<'_>) -> Self {
+        self.routed_away = ways.away_from(&self.pool).routed;
+        if self.all_routed_away() {
+            (self.new_keys, self.known_keys) = (1.0, 1.0);
+        }
+        if !self.routed_away.is_none() {
+            self.listed = self.listed.take().map(|listed| listed.routed(ways, &self.pool));
+        }
+        self
+    }
+
     /// Share of the clients that move: of the process's known clients, if there are some; else of the sample. All of
-    /// them if the holders of the cookie lose it: a process does not know how many they are.
+    /// them if the holders of the cookie lose it: a process does not know how many they are. Clients of some routes are
+    /// counted by a process alone, and only where connections are open.
     pub fn moving(&self) -> f64 {
         if self.lost_cookie.is_some() {
             return 1.0;
         }
         match &self.live {
             Some(Live { known, .. }) if known.total > 0 => known.share_moving(),
-            Some(Live { open, .. }) if self.removed && open.total == 0 => 0.0,
+            Some(Live { open, .. }) if (self.removed || self.all_routed_away()) && open.total == 0 => 0.0,
+            _ if self.sticks && self.all_routed_away() => 1.0,
             _ if self.sticks => self.known_keys,
             _ => 0.0,
         }
+    }
+
+    /// True if no client comes to the pool any more.
+    pub fn all_routed_away(&self) -> bool {
+        self.routed_away == RoutedAway::All
     }
 }
 
@@ -276,7 +327,22 @@ impl Listed {
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
             Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
         };
-        let each: Vec<_> = clients.iter().zip(now.iter().zip(then)).map(foreseen).collect();
+        Self::counted(clients.iter().zip(now.iter().zip(then)).map(foreseen).collect())
+    }
+
+    /// Replaces the backends of clients that their routes lead to another pool.
+    fn routed(self, ways: &Ways<'_>, pool: &str) -> Self {
+        let elsewhere = |mut client: Foreseen| {
+            if let Some(goal) = ways.goal_of(pool, &client.client.facts()) {
+                client.to = goal.map(live::other_pool);
+                client.new_to.clone_from(&client.to);
+            }
+            client
+        };
+        Self::counted(self.each.into_iter().map(elsewhere).collect())
+    }
+
+    fn counted(each: Vec<Foreseen>) -> Self {
         let count = |moves: fn(&Foreseen) -> bool| each.iter().filter(|client| moves(client)).count();
         Self {
             clients: each.len(),
@@ -302,90 +368,3 @@ impl ListedClient {
 
 /// Backend that serves a client; `None`: no backend may.
 type Served<'p> = Option<&'p Arc<Backend>>;
-
-/// Number of keys of a sample that go from one backend to another.
-#[derive(Debug, Clone, Copy, Default)]
-struct Shares {
-    new: u32,
-    known: u32,
-}
-
-/// Keys of a sample, counted by the backend where they are and the one where they go.
-#[derive(Debug, Default)]
-struct Sample {
-    size: u32,
-    rows: BTreeMap<(String, Option<String>), Shares>,
-}
-
-impl Sample {
-    fn take(before: &config::Pool, after: &config::Pool, keyed: bool, ask: Ask<'_>) -> Self {
-        let size = ask.sample;
-        let pair = PoolPair::new(before, after, ask.keys, size as usize);
-        let (olds, news) = (pair.old.backends(), pair.new.backends());
-        let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
-        let sampler = Sampler::new(&pair);
-        // Indexed by backend now and then; the last index of `then` is no backend.
-        let mut counts = vec![Shares::default(); olds.len() * (news.len() + 1)];
-        let place = |from: usize, to: Option<usize>| from * (news.len() + 1) + to.unwrap_or(news.len());
-        for number in 0..size {
-            sampler.with_facts(number, |facts| {
-                // Without a key only a cookie gives a client a backend of its own.
-                if (keyed || pair.by_cookie())
-                    && let Some(from) = pair.visit(facts).and_then(|from| index(olds, from))
-                {
-                    let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
-                    counts[place(from, to)].known += 1;
-                }
-                if keyed && let Some(from) = pair::place_new(&pair.old, facts).and_then(|from| index(olds, from)) {
-                    let to = pair::place_new(&pair.new, facts).and_then(|to| index(news, to));
-                    counts[place(from, to)].new += 1;
-                }
-            });
-        }
-        let name = |backend: &Arc<Backend>| backend.name().to_owned();
-        let of = |at: usize| (name(&olds[at / (news.len() + 1)]), news.get(at % (news.len() + 1)).map(name));
-        let counted = counts.into_iter().enumerate().filter(|(_, shares)| shares.new + shares.known > 0);
-        Self { size, rows: counted.map(|(at, shares)| (of(at), shares)).collect() }
-    }
-
-    fn moving(&self, count: fn(&Shares) -> u32) -> f64 {
-        let moving = self.rows.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
-        self.share(moving.map(|(_, shares)| count(shares)).sum())
-    }
-
-    fn share(&self, count: u32) -> f64 {
-        f64::from(count) / f64::from(self.size.max(1))
-    }
-
-    fn moves(&self) -> Vec<Move> {
-        let moving = self.rows.iter().filter(|((from, to), _)| to.as_ref() != Some(from));
-        let mut moves: Vec<_> = moving
-            .map(|((from, to), shares)| Move {
-                from: from.clone(),
-                to: to.clone(),
-                new_keys: self.share(shares.new),
-                known_keys: self.share(shares.known),
-            })
-            .collect();
-        let size = |row: &Move| row.new_keys.max(row.known_keys);
-        moves.sort_by(|a, b| size(b).total_cmp(&size(a)));
-        moves
-    }
-
-    /// Number of known keys of `from`, by the backend where they go; of all backends, if `from` had no key.
-    fn known_from(&self, from: &str) -> BTreeMap<Option<String>, u32> {
-        let mut there = BTreeMap::new();
-        let mut all = BTreeMap::new();
-        for ((at, to), shares) in self.rows.iter().filter(|(_, shares)| shares.known > 0) {
-            *all.entry(to.clone()).or_insert(0) += shares.known;
-            if at == from {
-                *there.entry(to.clone()).or_insert(0) += shares.known;
-            }
-        }
-        if there.is_empty() { all } else { there }
-    }
-}
-
-fn index(backends: &[Arc<Backend>], backend: &Arc<Backend>) -> Option<usize> {
-    backends.iter().position(|known| Arc::ptr_eq(known, backend))
-}

@@ -12,8 +12,8 @@ use crate::counters::{Padded, PoolCounters};
 use crate::outcome::{BreakCause, ClientMove};
 use crate::sticky::cookie::Mode;
 
-/// The name for all backends that the configuration does not have.
-const OTHER: &str = "other";
+/// Stands for all backends that the configuration does not have. No backend can be named so: a name has no parentheses.
+const OTHER: &str = "(other)";
 
 impl Backend {
     /// How often checks have found the backend up after it was down or had awaited its first check, and how often they
@@ -62,23 +62,13 @@ impl Pool {
     /// The same numbers by the backend that the client had: each cause that the configuration makes possible, and each
     /// that has been.
     pub fn breaks_from(&self) -> impl Iterator<Item = (&str, BreakCause, u64)> {
-        let is_other = |backend: &config::Backend| backend.name == OTHER;
-        let has_other = self.config.backends.iter().any(is_other);
-        let others = move |cause| self.shared.breaks_from_others.of(cause);
         let own = self.backends.iter().zip(&self.config.backends).flat_map(move |(backend, config)| {
-            let count = move |cause| {
-                // A name that stands for all others counts them, too.
-                let more = if is_other(config) { others(cause) } else { 0 };
-                (backend.name(), cause, backend.figures.left.of(cause) + more)
-            };
-            BreakCause::ALL
-                .into_iter()
-                .map(count)
-                .filter(move |(_, cause, n)| *n > 0 || self.may_send_away(config, *cause))
+            let count = move |cause| (backend.name(), cause, backend.figures.left.of(cause));
+            let counts = BreakCause::ALL.into_iter().map(count);
+            counts.filter(move |(_, cause, n)| *n > 0 || self.may_send_away(config, *cause))
         });
-        let nameless =
-            BreakCause::ALL.into_iter().filter(move |_| !has_other).map(move |cause| (OTHER, cause, others(cause)));
-        own.chain(nameless.filter(|(_, cause, n)| *n > 0 || *cause == BreakCause::Removed && self.knows_clients()))
+        let others = BreakCause::ALL.into_iter().map(|cause| (OTHER, cause, self.shared.breaks_from_others.of(cause)));
+        own.chain(others.filter(|(_, cause, n)| *n > 0 || *cause == BreakCause::Removed && self.knows_clients()))
     }
 
     /// True if clients of this backend may have to leave it for this cause.
@@ -125,7 +115,7 @@ mod tests {
     fn a_move_is_counted_at_the_backend_that_the_client_had() {
         let pool = Pool::new(&config::Pool::of_test(backends(&["a", "b"])), None, 1);
         let usual: Vec<_> = pool.breaks_from().map(|(from, cause, _)| (from, cause.word())).collect();
-        assert_eq!(usual, [("a", "down"), ("a", "drain"), ("b", "down"), ("b", "drain"), ("other", "removed")]);
+        assert_eq!(usual, [("a", "down"), ("a", "drain"), ("b", "down"), ("b", "drain"), ("(other)", "removed")]);
         for (from, cause) in [
             (Some("a"), BreakCause::Down),
             (Some("a"), BreakCause::Down),
@@ -135,7 +125,7 @@ mod tests {
         ] {
             pool.count_break(&moved(from, cause));
         }
-        assert_eq!(counted(&pool), ["a down 2", "b full 1", "other removed 2"]);
+        assert_eq!(counted(&pool), ["a down 2", "b full 1", "(other) removed 2"]);
         assert_eq!((pool.breaks(BreakCause::Down), pool.breaks(BreakCause::Removed)), (2, 2));
 
         // At another address it goes on; a name that has gone counts no more.
@@ -143,16 +133,21 @@ mod tests {
         config.backends[0].address = Address::Unix("/run/y".into());
         let next = Pool::new(&config, Some(&pool), 1);
         next.count_break(&moved(Some("b"), BreakCause::Drain));
-        assert_eq!(counted(&next), ["a down 2", "other drain 1", "other removed 2"]);
+        assert_eq!(counted(&next), ["a down 2", "(other) drain 1", "(other) removed 2"]);
     }
 
     #[test]
-    fn a_backend_that_is_named_other_has_the_others_too() {
+    fn a_backend_that_is_named_other_is_told_from_all_others() {
         let pool = Pool::new(&config::Pool::of_test(backends(&["other"])), None, 1);
         pool.count_break(&moved(Some("gone"), BreakCause::Removed));
         pool.count_break(&moved(None, BreakCause::Down));
         pool.count_break(&moved(Some("other"), BreakCause::Down));
-        assert_eq!(counted(&pool), ["other down 2", "other removed 1"]);
+        let key = format!("backend = [{{ name = \"{OTHER}\", address = \"127.0.0.1:1\" }}]\n");
+        let text =
+            format!("[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"p\"\n[[pool]]\nname = \"p\"\n{key}");
+        let problems = config::check(&text, &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap_err();
+        assert!(problems[0].message.contains("is not a name"), "{problems:?}");
+        assert_eq!(counted(&pool), ["other down 1", "(other) down 1", "(other) removed 1"]);
     }
 
     #[test]

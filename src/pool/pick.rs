@@ -159,7 +159,7 @@ impl Pool {
     }
 
     /// True if a client is known by a cookie that names its backend.
-    fn sticks_by_cookie(&self) -> bool {
+    pub fn sticks_by_cookie(&self) -> bool {
         self.cookie.as_ref().is_some_and(|rule| rule.key().is_empty())
     }
 

@@ -154,14 +154,14 @@ impl PoolTable {
         }
     }
 
-    /// Writes that a connection of this client is established at the backend.
-    pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) {
-        if let Some(place) = self.place_of(remember, backend) {
-            let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
-            let settle = || self.stick_table.settle(remember.key, place, now, state);
-            let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
-            stored.into_iter().for_each(|stored| self.note(stored, place.kind));
-        }
+    /// Writes that a connection of this client is established at the backend. True: the entry has named it already.
+    pub fn settle(&self, remember: Remember, backend: &Arc<Backend>, now_ms: u64) -> bool {
+        let Some(place) = self.place_of(remember, backend) else { return false };
+        let (now, state) = (Minute::of_ms(now_ms), |id| self.state(id, now_ms));
+        let settle = || self.stick_table.settle(remember.key, place, now, state);
+        let stored = std::iter::repeat_with(settle).take(SETTLE_TRIES).find(|stored| *stored != Stored::Busy);
+        stored.into_iter().for_each(|stored| self.note(stored, place.kind));
+        stored == Some(Stored::Known)
     }
 
     /// Renews the entry while the connection lasts, and when it ends.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::config::LogOutput;
-use crate::events::{Event, EventKind};
+use crate::events::{Event, EventKind, Subject};
 
 /// A connection limit is left when no connection was refused a permit for this time, in milliseconds.
 const LIMIT_QUIET_MS: u64 = 5_000;
@@ -132,7 +132,7 @@ pub(super) struct AlarmLine {
 }
 
 /// The conditions and how long they have lasted.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Alarms {
     process: Episode,
     listeners: BTreeMap<String, Episode>,
@@ -159,6 +159,25 @@ impl Alarms {
         self.stick_tables.get(name).copied().unwrap_or_default()
     }
 
+    /// True while a condition lasts that an alarm has begun with this event; `None`: the event is not of an alarm.
+    pub(super) fn lasts(&self, begun: &Event) -> Option<bool> {
+        let of = |episodes: &BTreeMap<String, Episode>, name: Option<&str>| {
+            name.and_then(|name| episodes.get(name)).copied().unwrap_or_default()
+        };
+        let about = begun.about();
+        let episode = match (begun.kind, about.subject) {
+            (EventKind::Limit, Some(Subject::Sources)) => of(&self.sources, about.listener),
+            (EventKind::Limit, _) if about.listener.is_some() => of(&self.listeners, about.listener),
+            (EventKind::Limit, _) => self.process,
+            (EventKind::AcceptPaused, _) => self.descriptors,
+            (EventKind::TableFull, _) => of(&self.stick_tables, about.pool),
+            (EventKind::LogLost, Some(Subject::RefusedLines)) => self.log_lost,
+            (EventKind::LogLost, _) => self.log_dropped,
+            _ => return None,
+        };
+        Some(episode.is_active())
+    }
+
     /// Looks at everything once, and returns what is to be said.
     pub(super) fn observe(&mut self, facts: &AlarmFacts<'_>, now_ms: u64) -> Vec<AlarmLine> {
         let mut lines = Lines(Vec::new());
@@ -174,7 +193,7 @@ impl Alarms {
             lines.add(
                 change.observe(*refused, false, LIMIT_QUIET_MS, now_ms),
                 [EventKind::Limit, EventKind::LimitLeft],
-                |event| event.of_listener(name),
+                |event| event.of_listener(name).of(Subject::Sources),
                 || format!("listener {name:?}: a source is at its limit of connections, and further ones are refused"),
                 |count| {
                     format!("listener {name:?}: no source is at its limit any more; {count} connections were refused")
@@ -207,7 +226,7 @@ impl Alarms {
         lines.add(
             self.log_dropped.observe(facts.log.dropped, facts.log.is_stalled, LOG_QUIET_MS, now_ms),
             [EventKind::LogLost, EventKind::LogWritten],
-            |event| event,
+            |event| event.of(Subject::DroppedLines),
             || format!("access log: lines are dropped, because {}", facts.log.too_slow()),
             |count| format!("access log: lines are not dropped any more; {count} were"),
         );
@@ -215,7 +234,7 @@ impl Alarms {
         lines.add(
             self.log_lost.observe(facts.log.lost, false, OTHER_QUIET_MS, now_ms),
             [EventKind::LogLost, EventKind::LogWritten],
-            |event| event,
+            |event| event.of(Subject::RefusedLines),
             || format!("access log: lines are lost, because {} does not take them{why}", facts.log.output),
             |count| format!("access log: lines are not lost any more; {count} were"),
         );
@@ -347,6 +366,33 @@ mod tests {
         assert!(at(1, 9, 1_000).is_empty(), "a limit of sources is said once, however many are refused");
         let ended = [(EventKind::LimitLeft, web(), None), (EventKind::LimitLeft, web(), None)];
         assert_eq!(at(1, 9, 1_000 + LIMIT_QUIET_MS), ended);
+    }
+
+    #[test]
+    fn the_end_of_one_condition_is_not_the_end_of_another_of_its_kind() {
+        let mut alarms = Alarms::default();
+        let mut at = |listener: u64, sources: u64, dropped: u64, lost: u64, now_ms: u64| {
+            let limit = LimitFacts { refused: listener, open: 0, max: 2 };
+            let log = LogLosses { dropped, lost, ..LogLosses::default() };
+            let facts = AlarmFacts { listeners: vec![("web", limit)], sources: vec![("web", sources)], log, ..facts() };
+            let lines = alarms.observe(&facts, now_ms).into_iter();
+            (lines.map(|line| line.event).collect::<Vec<_>>(), alarms.clone())
+        };
+        let (begun, alarms_then) = at(1, 1, 1, 1, 500);
+        assert_eq!(begun.len(), 4, "{begun:?}");
+        assert!(begun.iter().all(|event| alarms_then.lasts(event) == Some(true)));
+        // The listener and the queue have room again; a source and the output do not.
+        let (ended, alarms_then) = at(1, 9, 1, 9, 500 + LIMIT_QUIET_MS);
+        assert_eq!(ended.len(), 2, "{ended:?}");
+        for begin in &begun {
+            let is_over = ended.iter().any(|end| begin.is_ended_by(end));
+            assert_eq!(alarms_then.lasts(begin), Some(!is_over), "{begin:?}");
+        }
+        let going_on: Vec<_> = begun.iter().filter(|event| alarms_then.lasts(event) == Some(true)).collect();
+        let subjects: Vec<_> = going_on.iter().map(|event| event.subject).collect();
+        assert_eq!(subjects, [Some(Subject::Sources), Some(Subject::RefusedLines)]);
+        assert_eq!(alarms_then.lasts(&Event::new(EventKind::Down, "")), None);
+        assert!(begun.iter().all(|event| Alarms::default().lasts(event) == Some(false)), "a new process knows none");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The file of cookie keys that is made where a configuration names none: [`make`], when the configuration is put in
 //! force.
 //!
-//! Changes no key: a file that exists is left as it is, and one in another folder is copied. Invariant: a configuration is
-//! put in force with the keys that the file has, so that cookies stay valid over a restart, and over a reload too.
+//! Changes no key: a file that exists is left as it is, and one in another folder is copied. Invariants: a configuration is
+//! put in force with the keys that the file has, so that cookies stay valid over a restart, and over a reload too; a file
+//! that was made stays, even if its configuration is refused then, because another process may have read it meanwhile.
 
 use std::io;
 use std::path::Path;
 
 use super::files::{cookie_keys_after, keys_to_make, made_key_file};
+use super::made::Made;
 use super::own_files;
 use crate::config::{Config, FileProblem};
 use crate::regular_file;
@@ -17,8 +19,12 @@ use crate::waiting;
 /// Makes the file if a pool needs it and it is missing. Returns the keys of all files then; `None`: nothing was made.
 /// `in_force`: the configuration in force and its keys. Where the file had one of these, its loss is an error: with a new
 /// key every client would lose its backend. Where another folder has them, because `stick_table_file` was another one,
-/// they are copied.
-pub(super) fn make(config: &Config, in_force: Option<(&Config, &Rings)>) -> Result<Option<Rings>, Vec<String>> {
+/// they are copied. `made` gets the folders, which go again if the configuration is refused and no file is in them.
+pub(super) fn make(
+    config: &Config,
+    in_force: Option<(&Config, &Rings)>,
+    made: &mut Made,
+) -> Result<Option<Rings>, Vec<String>> {
     let Some((pool, path)) = made_key_file(config).filter(|(_, path)| !path.exists()) else { return Ok(None) };
     let failed = |why: String| vec![format!("pool \"{pool}\": cookie: keys \"{}\": {why}", path.display())];
     if in_force.is_some_and(|(_, rings)| rings.of(path).is_some()) {
@@ -28,8 +34,9 @@ pub(super) fn make(config: &Config, in_force: Option<(&Config, &Rings)>) -> Resu
     }
     let in_force = in_force.map(|(config, _)| config);
     let text = keys_to_make(path, in_force);
-    let made = text.and_then(|text| waiting::on(|| format!("making \"{}\"", path.display()), || write(path, &text)));
-    if made.map_err(|error| failed(error.to_string()))? {
+    let mut write = |text: &str| waiting::on(|| format!("making \"{}\"", path.display()), || write(path, text, made));
+    let is_made = text.and_then(|text| write(&text));
+    if is_made.map_err(|error| failed(error.to_string()))? {
         let path = path.display();
         match in_force.and_then(made_key_file) {
             None => tracing::info!("pool \"{pool}\": \"{path}\" was made with a new key for cookies"),
@@ -44,8 +51,8 @@ pub(super) fn make(config: &Config, in_force: Option<(&Config, &Rings)>) -> Resu
 }
 
 /// Writes the file; false: another process has made it meanwhile.
-fn write(path: &Path, text: &str) -> io::Result<bool> {
-    own_files::make_folder(path, own_files::PRIVATE)?;
+fn write(path: &Path, text: &str, made: &mut Made) -> io::Result<bool> {
+    made.folder_of(path, own_files::PRIVATE)?;
     regular_file::make_once(path, text.as_bytes())
 }
 
@@ -54,6 +61,30 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    /// Makes the file for a configuration that is put in force.
+    fn make(config: &Config, in_force: Option<(&Config, &Rings)>) -> Result<Option<Rings>, Vec<String>> {
+        let mut made = Made::default();
+        let rings = super::make(config, in_force, &mut made);
+        made.keep();
+        rings
+    }
+
+    #[test]
+    fn the_file_of_a_configuration_that_is_refused_stays_for_a_process_that_uses_it_already() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, path) = (config(&dir.path().join("new")), dir.path().join("new/cookie.keys"));
+        let mut made = Made::default();
+        let rings = super::make(&config, None, &mut made).unwrap().unwrap();
+        drop(made);
+        assert!(cookie_keys_after(&config, None).unwrap().of(&path) == rings.of(&path) && path.exists());
+        // A folder without the file goes again.
+        let mut made = Made::default();
+        let long = dir.path().join("other").join("x".repeat(300));
+        assert!(write(&long, "", &mut made).is_err());
+        drop(made);
+        assert!(!dir.path().join("other").exists());
+    }
 
     fn config(folder: &Path) -> Config {
         let text = format!(

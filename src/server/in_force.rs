@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::files::ReadConfig;
 use super::listen_sockets::{BindPlan, ListenSockets};
+use super::made::Made;
 use super::{ConfigSource, Server, cookie_key_file, descriptors, lock_of, table_file};
 use crate::access_log::OpenOutput;
 use crate::admission::Admission;
@@ -24,6 +25,8 @@ pub(super) struct Prepared {
     access: Option<Access>,
     /// Another output of the access log; `None`: it stays.
     pub(super) log: Option<OpenOutput>,
+    /// What goes again if the snapshot is not put in force.
+    pub(super) made: Made,
 }
 
 /// Binds, builds and listens, in this order. `source`: names the place of a problem. `previous`: the snapshot in force;
@@ -41,8 +44,9 @@ pub(super) fn prepare(
     // Every address is bound before any socket listens: a refused configuration was never visible to a client.
     let with_place = |problems: Vec<Problem>| problems.iter().map(|problem| source.named(problem)).collect::<Vec<_>>();
     let mut plan = listen_sockets.plan(&config).map_err(with_place)?;
-    if let Some(rings) = cookie_key_file::make(&config, previous.map(|snapshot| (&*snapshot.config, &snapshot.rings)))?
-    {
+    let mut made = Made::default();
+    let in_force = previous.map(|snapshot| (&*snapshot.config, &snapshot.rings));
+    if let Some(rings) = cookie_key_file::make(&config, in_force, &mut made)? {
         loaded.rings = rings;
     }
     // Only the first snapshot takes the stick-table file. The secret comes first, because the stick tables are made
@@ -62,7 +66,7 @@ pub(super) fn prepare(
     }
     // Listening is the last step that can fail. From here on clients wait in the backlog until a worker accepts them.
     ListenSockets::listen(&mut plan, &snapshot.config).map_err(with_place)?;
-    Ok(Prepared { snapshot, plan, access, log: None })
+    Ok(Prepared { snapshot, plan, access, log: None, made })
 }
 
 impl Server {
@@ -74,7 +78,8 @@ impl Server {
         next: Prepared,
         listen_sockets: &mut ListenSockets,
     ) {
-        let Prepared { snapshot, plan, access, log } = next;
+        let Prepared { snapshot, plan, access, log, made } = next;
+        made.keep();
         // Limits and log format hold for connections of both snapshots; they come before the first client.
         limit(&self.admission, &snapshot, self.workers.len());
         self.put_log_in_force(&snapshot.config.process.log, log);

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use self::bound::Bound;
 pub use self::inherit::Inherited;
 
+use super::made::Made;
 use super::own_files;
 use super::systemd::PassedSockets;
 use crate::access_log::LogRules;
@@ -48,6 +49,8 @@ pub struct BindPlan {
     closed: Vec<Bound>,
     /// Files of unix sockets to remove unless the plan is committed.
     made: Vec<UnixFile>,
+    /// Their folders.
+    folders: Made,
     /// Files of unix sockets with another mode or group now, which they lose unless the plan is committed.
     changed: Vec<(UnixFile, FileAccess)>,
 }
@@ -122,7 +125,7 @@ impl ListenSockets {
                 let mut refuse = |why: String| problems.push(problem(config, &listener.name, bind, &why));
                 let mut groups = self.known(bind, &owner, &wanted, &mut plan.closed);
                 if groups.is_empty() {
-                    groups = self.open(bind, &wanted, &mut plan.made).unwrap_or_else(|why| {
+                    groups = self.open(bind, &wanted, &mut plan).unwrap_or_else(|why| {
                         refuse(why);
                         Vec::new()
                     });
@@ -155,6 +158,7 @@ impl ListenSockets {
     /// Puts a plan in force: returns what each worker has to adopt. The workers own the sockets from here on.
     pub fn commit(&mut self, mut plan: BindPlan, snapshot: &Snapshot) -> Vec<Adoption> {
         (plan.made, plan.changed) = (Vec::new(), Vec::new());
+        std::mem::take(&mut plan.folders).keep();
         self.bound = std::mem::take(&mut plan.bound);
         self.bound.iter_mut().for_each(Bound::settle);
         let mut adoptions: Vec<_> = (0..self.workers).map(|_| adoption(snapshot)).collect();

@@ -1,12 +1,14 @@
 //! The outputs of the process: what a configuration says about them, opened, put in force, and a file opened anew.
 //!
-//! Writes no line (`access_log` does). Invariant: an output that cannot be opened changes nothing: the start, the reload
-//! or the command is refused, and the output in force stays.
+//! Writes no line (`access_log` does). Invariants: an output that cannot be opened changes nothing: the start, the reload
+//! or the command is refused, and the output in force stays; a file that was made for a configuration which is refused
+//! goes again.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::alarms::LogLosses;
+use super::made::Made;
 use super::{LOG_PATIENCE, Server, lock_of, own_files};
 use crate::access_log::{OpenOutput, Schema, set_message_format};
 use crate::config::{Log, LogFormat, LogOutput};
@@ -23,29 +25,34 @@ pub(super) fn schema(log: &Log) -> Schema {
     Schema { json: log.format == LogFormat::Json, fields: log.fields }
 }
 
-/// Opens the output of the start, before anything is served.
-pub(super) fn open_first(output: &LogOutput) -> Result<OpenOutput, String> {
+/// Opens the output of the start, before anything is served. `made` gets what goes again if the start fails.
+pub(super) fn open_first(output: &LogOutput, made: &mut Made) -> Result<OpenOutput, String> {
     let wanted = output.clone();
-    opened(output, detached::within("log", FOR_READING, move || open_here(&wanted)))
+    let (output, new) = opened(output, detached::within("log", FOR_READING, move || open_here(&wanted)))?;
+    made.and(new);
+    Ok(output)
 }
 
 /// Opens an output, while the process goes on.
-pub(super) async fn open(output: &LogOutput) -> Result<OpenOutput, String> {
+pub(super) async fn open(output: &LogOutput) -> Result<(OpenOutput, Made), String> {
     let wanted = output.clone();
     opened(output, detached::finished_within("log", FOR_READING, move || open_here(&wanted)).await)
 }
 
 /// Opens an output on this thread, with the folder of a file if that is missing.
-fn open_here(output: &LogOutput) -> io::Result<OpenOutput> {
-    if let LogOutput::File(path) = output {
-        own_files::make_folder(path, own_files::OF_GROUP)?;
+fn open_here(output: &LogOutput) -> io::Result<(OpenOutput, Made)> {
+    let mut made = Made::default();
+    let LogOutput::File(path) = output else { return Ok((OpenOutput::open(output)?, made)) };
+    made.folder_of(path, own_files::OF_GROUP)?;
+    if OpenOutput::make(path) {
+        made.file(path);
     }
-    OpenOutput::open(output)
+    Ok((OpenOutput::open(output)?, made))
 }
 
-fn opened(output: &LogOutput, opened: Result<io::Result<OpenOutput>, Unfinished>) -> Result<OpenOutput, String> {
+fn opened<T>(output: &LogOutput, opened: Result<io::Result<T>, Unfinished>) -> Result<T, String> {
     let why = match opened {
-        Ok(Ok(output)) => return Ok(output),
+        Ok(Ok(opened)) => return Ok(opened),
         Ok(Err(error)) => error.to_string(),
         Err(unfinished) => unfinished.to_string(),
     };
@@ -54,7 +61,7 @@ fn opened(output: &LogOutput, opened: Result<io::Result<OpenOutput>, Unfinished>
 
 impl Server {
     /// Opens the output of a reload; `None`: it stays the one in force.
-    pub(super) async fn open_changed_log(&self, next: &Log) -> Result<Option<OpenOutput>, String> {
+    pub(super) async fn open_changed_log(&self, next: &Log) -> Result<Option<(OpenOutput, Made)>, String> {
         let output = self.current.load().config.process.log.output.clone();
         if output == next.output { Ok(None) } else { open(&next.output).await.map(Some) }
     }
@@ -77,7 +84,8 @@ impl Server {
         let LogOutput::File(path) = &log.output else {
             return Err(format!("the access log goes to {}; only a file is opened anew", log.output));
         };
-        let output = open(&log.output).await?;
+        let (output, made) = open(&log.output).await?;
+        made.keep();
         let change = lock_of(&self.access_log).as_ref().map(|access_log| access_log.change(schema(&log), Some(output)));
         let number = change.ok_or("the process is ending")?;
         let until = Instant::now() + REOPEN_PATIENCE;
@@ -112,6 +120,35 @@ impl Server {
         let unwritten = access_log.map_or(0, |access_log| access_log.finish(LOG_PATIENCE));
         if unwritten > 0 {
             tracing::warn!("access log: {unwritten} lines of this process were not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn of_processes_that_open_one_file_at_once_one_has_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..100 {
+            let output = LogOutput::File(dir.path().join(round.to_string()));
+            let begin = Barrier::new(8);
+            let open = || {
+                begin.wait();
+                let (_, made) = open_here(&output).unwrap();
+                made
+            };
+            let made: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let makers = made.iter().filter(|made| !made.is_empty()).count();
+            made.into_iter().for_each(Made::keep);
+            assert_eq!(makers, 1, "in round {round}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod certificate_watch;
 mod cookie_key_file;
 mod descriptors;
 mod drains;
+mod explain;
 mod file_watch;
 mod files;
 mod housekeeping;
@@ -18,11 +19,13 @@ mod listen_sockets;
 mod lock;
 mod log;
 mod look;
+mod made;
 mod notification;
 pub mod notify;
 mod own_files;
 mod pipes;
 mod plan;
+mod pool_changes;
 mod predecessors;
 mod readings;
 mod reload;
@@ -59,6 +62,7 @@ use self::in_force::Prepared;
 use self::listen_sockets::ListenSockets;
 use self::lock::InstanceLock;
 use self::notify::ServiceManager;
+use self::pool_changes::PoolChanges;
 use self::predecessors::Predecessors;
 use self::readings::Readings;
 use self::restart::RestartState;
@@ -69,6 +73,7 @@ use self::systemd::{PassedSockets, STORED};
 use self::table_file::TableFileWriter;
 use self::upgrade::{Handover, Predecessor};
 use crate::access_log::{self, AccessLog};
+use crate::admin::PageSampler;
 use crate::admission::Admission;
 use crate::clock;
 use crate::config::Config;
@@ -117,12 +122,14 @@ pub struct Server {
     listen_sockets: tokio::sync::Mutex<ListenSockets>,
     probes: Mutex<Probes>,
     reloads: Mutex<Reloads>,
+    pool_changes: Mutex<PoolChanges>,
     /// Name and addresses of each listener, with the ports that the kernel chose.
     bound: Mutex<Vec<(String, Vec<String>)>>,
     stick_table_file: Arc<TableFileWriter>,
     /// Shared with the threads that write it.
     state_file: Arc<StateFile>,
     admin: AdminSocket,
+    sampler: PageSampler,
     alarms: Mutex<Alarms>,
     drains: Mutex<Drains>,
     /// The lock of the admin socket; `None`: there is none, or another process has it now.
@@ -292,23 +299,21 @@ impl Server {
         let inherited = predecessor.map(|predecessor| std::mem::take(&mut predecessor.addresses)).unwrap_or_default();
         let mut listen_sockets = ListenSockets::new(count, passed, inherited, stopping.listening());
         listen_sockets.unnamed(&read.config).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
+        let mut first = in_force::prepare(&source, None, read, &mut listen_sockets, &admission, count, secret)
             .map_err(|lines| StartError { code: EXIT_UNAVAILABLE, lines })?;
         // Before a thread serves the first client.
         let state_file = StateFile::of_process(&first.snapshot, options.fresh, follows);
 
         let current = Arc::new(Current::new(Arc::clone(&first.snapshot)));
-        let output = log::open_first(&process.log.output)
+        let output = log::open_first(&process.log.output, &mut first.made)
             .map_err(|line| StartError { code: EXIT_UNAVAILABLE, lines: vec![line] })?;
         let access_log = AccessLog::open(log::schema(&process.log), output)
             .map_err(|error| StartError::unavailable("log", error))?;
         let store = Arc::new(Store::new(Arc::clone(&current)));
-        let pipes = pipes::limits(count, process.bulk_memory);
+        let (pipes, runtime_pipes) = (pipes::limits(count, process.bulk_memory), pipes::runtime_most(count));
         let shared = Arc::new(WorkerShared::new(Arc::clone(&current), Arc::clone(&admission), count, pipes));
-        let runtime_pipes = pipes::runtime_most(count);
-        let history = &shared.history;
         let (runtimes, runtime_threads) =
-            Runtimes::start(count, runtime_pipes, &current, &store, &access_log, history, pinned)
+            Runtimes::start(count, runtime_pipes, &current, &store, &access_log, &shared.history, pinned)
                 .map_err(|error| StartError::unavailable("runtimes", error))?;
         let (workers, worker_threads) = Workers::start(count, &shared, &access_log, pinned, runtimes.entrances())
             .map_err(|error| StartError::unavailable("workers", error))?;
@@ -326,10 +331,12 @@ impl Server {
             listen_sockets: tokio::sync::Mutex::new(listen_sockets),
             probes: Mutex::new(Probes::new(clock::now_ms)),
             reloads: Mutex::default(),
+            pool_changes: Mutex::default(),
             bound: Mutex::default(),
             stick_table_file: Arc::default(),
             state_file,
             admin: AdminSocket::default(),
+            sampler: PageSampler::default(),
             alarms: Mutex::default(),
             drains: Mutex::default(),
             lock: Mutex::new(lock),
@@ -357,7 +364,10 @@ impl Server {
             self.admission.connections_max(),
             self.current.load().digest
         );
-        events::info(clock::unix_ms(), Event::new(EventKind::Start, &text));
+        tracing::info!("{text}");
+        let event = events::note(clock::unix_ms(), Event::new(EventKind::Start, &text));
+        // After the event: a backend that a check has found down before it is down now.
+        lock_of(&self.pool_changes).begin(&self.current.load(), event, clock::now_ms());
     }
 
     /// Follows signals and keeps house until the last connection has gone.

@@ -1,7 +1,7 @@
 //! Another configuration for a process that runs: read, compared, prepared, put in force.
 //!
 //! Binds and swaps nothing itself (`in_force` does). Invariant: a refused file shows in the log, in the verdict and in
-//! the metrics, and changes nothing else.
+//! the metrics, and changes nothing else, also not on the disk; only a new file of cookie keys stays.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::files::ReadConfig;
 use super::listen_sockets::ListenSockets;
+use super::pool_changes::weight_events;
 use super::{Server, in_force, lock_of};
 use crate::admin::ReloadVerdict;
 use crate::clock;
@@ -29,6 +30,7 @@ impl Server {
     pub(super) async fn reload_file(&self, max_move: Option<f64>) -> ReloadVerdict {
         let mut listen_sockets = self.listen_sockets.lock().await;
         let _report = self.report_reload();
+        let before = Arc::clone(&self.current.load().config);
         let verdict = match self.try_reload(max_move, &mut listen_sockets).await {
             Ok(verdict) => verdict,
             Err(problems) => {
@@ -42,7 +44,7 @@ impl Server {
         let snapshot = self.current.load();
         let verdict =
             ReloadVerdict { generation: snapshot.generation, digest: format!("{:016x}", snapshot.digest), ..verdict };
-        log(&verdict);
+        self.log_reload(&verdict, &before, &snapshot.config);
         verdict
     }
 
@@ -66,7 +68,10 @@ impl Server {
         let log = self.open_changed_log(&read.config.process.log).await.map_err(|problem| vec![problem])?;
         let (source, workers) = (&self.source, self.workers.len());
         let mut next = in_force::prepare(source, Some(&before), read, listen_sockets, &self.admission, workers, None)?;
-        next.log = log;
+        if let Some((log, made)) = log {
+            next.log = Some(log);
+            next.made.and(made);
+        }
         self.put_in_force(Some(&before), next, listen_sockets).await;
         Ok(verdict)
     }
@@ -91,6 +96,35 @@ impl Server {
         let compared = tokio::task::spawn_blocking(move || moves_at_most(most, &before, &read).map(|()| read));
         compared.await.unwrap_or_else(|panic| Err(vec![format!("comparing failed: {panic}")]))
     }
+
+    /// Says in the log and by events what a reload has come to. `old` and `new`: the configurations in force before and
+    /// now.
+    fn log_reload(&self, verdict: &ReloadVerdict, old: &Config, new: &Config) {
+        let generation = verdict.generation;
+        if verdict.accepted {
+            let changes =
+                if verdict.changes.is_empty() { "nothing changed".into() } else { verdict.changes.join("; ") };
+            tracing::info!("reload accepted as generation {generation}: {changes}");
+            // Before the event of the reload: where more than weights has changed, that one is the last.
+            let weights = weight_events(old, new);
+            for event in &weights {
+                events::note(clock::unix_ms(), event.clone());
+            }
+            let event = note(EventKind::Reload, &format!("generation {generation}: {changes}"));
+            let oldest = events::ring().oldest();
+            lock_of(&self.pool_changes).note(old, new, event, oldest, &weights);
+        } else {
+            let problems = verdict.problems.join("; ");
+            tracing::error!("reload refused, generation {generation} stays in force: {problems}");
+            let first = verdict.problems.first().map_or("", String::as_str);
+            let more = verdict.problems.len().saturating_sub(1);
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            note(EventKind::ReloadRefused, &format!("generation {generation} stays in force: {first}{more}"));
+        }
+        for warning in &verdict.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// The verdict if nothing else fails: what changes, and what looks wrong. `started`: the configuration of the start.
@@ -113,25 +147,6 @@ fn moves_at_most(most: f64, snapshot: &Snapshot, read: &ReadConfig) -> Result<()
     if too_much.is_empty() { Ok(()) } else { Err(too_much) }
 }
 
-fn note(kind: EventKind, text: &str) {
-    events::note(clock::unix_ms(), Event::new(kind, text));
-}
-
-fn log(verdict: &ReloadVerdict) {
-    let generation = verdict.generation;
-    if verdict.accepted {
-        let changes = if verdict.changes.is_empty() { "nothing changed".into() } else { verdict.changes.join("; ") };
-        tracing::info!("reload accepted as generation {generation}: {changes}");
-        note(EventKind::Reload, &format!("generation {generation}: {changes}"));
-    } else {
-        let problems = verdict.problems.join("; ");
-        tracing::error!("reload refused, generation {generation} stays in force: {problems}");
-        let first = verdict.problems.first().map_or("", String::as_str);
-        let more = verdict.problems.len().saturating_sub(1);
-        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        note(EventKind::ReloadRefused, &format!("generation {generation} stays in force: {first}{more}"));
-    }
-    for warning in &verdict.warnings {
-        tracing::warn!("{warning}");
-    }
+fn note(kind: EventKind, text: &str) -> u64 {
+    events::note(clock::unix_ms(), Event::new(kind, text))
 }

@@ -4,10 +4,12 @@
 //! clock, because the clock of a process means nothing to the next. Invariants: a document of an older or a newer
 //! version of this format is read, because unknown fields are skipped and missing ones have a default, and only a format
 //! that gives fields another meaning has another number; a clock that was set back makes no drain and no ejection longer
-//! than it was meant to be.
+//! than it was meant to be; a part that cannot be read costs no other part (`reading`).
 //!
 //! A backend is known by its pool and its name. Commands follow the name, as they do at a reload; failed connects and
 //! checks follow name and address.
+
+mod reading;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,8 +25,7 @@ use crate::tls::TicketSecrets;
 const VERSION: u32 = 1;
 
 /// The runtime state of a process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct RuntimeState {
     version: u32,
     /// When the document was made.
@@ -40,18 +41,19 @@ pub(super) struct RuntimeState {
     /// The events of the process; never in a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<KeptEvents>,
+    /// Parts of the document that could not be read.
+    #[serde(skip)]
+    unread: Vec<String>,
 }
 
 /// The backends of a pool that are not as the configuration alone would have them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct RuntimePool {
     name: String,
     backends: Vec<RuntimeBackend>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct RuntimeBackend {
     name: String,
     address: String,
@@ -153,6 +155,7 @@ impl RuntimeState {
             tickets: snapshot.tls.ticket_secrets().map(|secrets| RuntimeTickets::of(&secrets, clocks)),
             store: None,
             events: None,
+            unread: Vec::new(),
         }
     }
 
@@ -202,7 +205,7 @@ impl RuntimeState {
     pub(super) fn resume_events(self, ring: &EventRing, unix_ms: u64) {
         match self.events {
             Some(events) => ring.take_over(events),
-            None if ring.all().is_empty() => {
+            None if ring.all().iter().all(|event| event.kind != EventKind::Upgrade) => {
                 let text = "the process before this one keeps no events: what happened before is not known";
                 ring.note(unix_ms, Event::new(EventKind::Upgrade, text));
             }
@@ -242,16 +245,6 @@ impl RuntimeState {
     pub(super) fn to_json(&self) -> String {
         // Strings and numbers: there is nothing that JSON cannot hold.
         serde_json::to_string_pretty(self).unwrap_or_default()
-    }
-
-    /// Reads a document; the error says why it is refused.
-    pub(super) fn from_json(text: &str) -> Result<Self, String> {
-        let state: Self = serde_json::from_str(text).map_err(|error| format!("is no runtime state: {error}"))?;
-        match state.version {
-            VERSION => Ok(state),
-            0 => Err("is no runtime state: it has no version".to_owned()),
-            version => Err(format!("has the format {version}; this sessile reads format {VERSION}")),
-        }
     }
 }
 

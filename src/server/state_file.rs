@@ -17,7 +17,7 @@ use super::table_file::TableFileReport;
 use super::{Server, lock_of, own_files};
 use crate::clock;
 use crate::config::Config;
-use crate::events::{self, Event, EventKind};
+use crate::events::{self, Event, EventKind, Subject};
 use crate::regular_file::{self, WholeFile};
 use crate::snapshot::Snapshot;
 
@@ -35,6 +35,11 @@ const STOPPING: &str = "the process is stopping";
 fn places(config: &Config) -> impl Iterator<Item = PathBuf> {
     let process = &config.process;
     process.stick_table_file.iter().chain(&process.admin.socket).map(|beside| own_files::with_suffix(beside, ".state"))
+}
+
+/// True if a configuration has a place for the file.
+pub(super) fn has_place(config: &Config) -> bool {
+    places(config).next().is_some()
 }
 
 /// Writes the file, for the whole process. The report has a lock of its own, because a write may wait for the disk.
@@ -88,6 +93,7 @@ impl StateFile {
             writing.holds_state = true;
         }
         if let Some(state) = latest {
+            state.left_out().into_iter().for_each(|what| tracing::warn!("state file: it {what}"));
             let lines = state.apply(snapshot, clock::now_ms(), clock::unix_ms());
             lines.iter().for_each(|line| tracing::info!("{line}"));
         }
@@ -126,7 +132,7 @@ impl StateFile {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     let text = format!("state file {} is written again", path.display());
-                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
+                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text).of(Subject::StateFile));
                 }
                 writing.holds_state = !state.is_empty();
                 for old in std::mem::replace(&mut writing.files, vec![path.clone()]) {
@@ -143,7 +149,7 @@ impl StateFile {
                 let (path, why) = (path.display(), &report.complaint);
                 if before != *why {
                     let text = format!("state file {path} cannot be written: {why}; a restart forgets commands");
-                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
+                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text).of(Subject::StateFile));
                 }
                 Err(format!("state file {path}: {why}"))
             }

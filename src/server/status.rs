@@ -12,7 +12,7 @@ use super::{Server, lock_of};
 use crate::access_log;
 use crate::admin;
 use crate::admin::moved::{HeldAddresses, SuccessorStage};
-use crate::admin::{Control, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
+use crate::admin::{Control, PageSampler, PlanRequest, ReloadVerdict, StickTableView, UpgradeVerdict, WhyReport};
 use crate::clock;
 use crate::config::MetricsPools;
 use crate::connection::{ConnectionFilter, ConnectionView};
@@ -25,7 +25,7 @@ use crate::metrics::status::{
     StoreStatus, TableFileStatus, WorkerStatus,
 };
 use crate::outcome::BreakCause;
-use crate::plan::{AskedAt, ClientReport, Plan, Question};
+use crate::plan::{ClientReport, Plan, Question};
 use crate::pool::{self, AdminState, Health, PoolTable};
 use crate::snapshot::{Listener, Snapshot};
 use crate::store::{BreakerState, Store};
@@ -41,6 +41,17 @@ impl Control for Server {
     }
 
     fn status(&self) -> Status {
+        let (descriptors, usage) = (Descriptors::of_this_process(), ProcessUsage::of_this_process());
+        let mut status = Status { descriptors, usage, ..self.counted() };
+        status.admission.sources = self.admission.sources() as u64;
+        status
+    }
+
+    fn sampler(&self) -> &PageSampler {
+        &self.sampler
+    }
+
+    fn counted(&self) -> Status {
         let snapshot = self.current.load_full();
         let bound = lock_of(&self.bound).clone();
         let addresses = |name: &str| bound.iter().find(|(known, _)| known == name).map(|(_, bind)| bind.clone());
@@ -73,7 +84,7 @@ impl Control for Server {
             admission: AdmissionStatus {
                 open: self.admission.open() as u64,
                 max: self.admission.connections_max() as u64,
-                sources: self.admission.sources() as u64,
+                sources: 0,
                 hello_memory_bytes: self.admission.hello_memory.held() as u64,
                 hello_memory_max_bytes: self.admission.hello_memory.most() as u64,
                 at_limit: at_limit.is_active(),
@@ -85,8 +96,8 @@ impl Control for Server {
             messages_lost: access_log::messages_lost(),
             stick_table_file: self.table_file_status(&snapshot),
             state_file: self.state_file.report(&snapshot.config).map(|(path, report)| file_status(&path, report)),
-            descriptors: Descriptors::of_this_process(),
-            usage: ProcessUsage::of_this_process(),
+            descriptors: None,
+            usage: None,
             admin_peers_refused: admin::peers_refused(),
             certificates: certificates(&snapshot),
             listeners: listeners.collect(),
@@ -108,9 +119,8 @@ impl Control for Server {
         snapshot.stick_tables().filter_map(|(name, pools)| stick_table_view(name, pools, full(name), now_ms)).collect()
     }
 
-    fn explain(&self, question: &Question) -> Result<ClientReport, String> {
-        let at = AskedAt { now_ms: clock::now_ms(), unix_s: clock::unix_s() };
-        ClientReport::now(&self.current.load_full(), question, at)
+    async fn explain(&self, question: Question) -> Result<ClientReport, String> {
+        self.explain_now(question).await
     }
 
     async fn connections(&self, filter: ConnectionFilter) -> (usize, Vec<ConnectionView>) {

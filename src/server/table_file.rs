@@ -16,7 +16,7 @@ use super::files::{self, FileIdentity};
 use super::{lock_of, own_files};
 use crate::clock;
 use crate::detached::{self, FOR_READING, Patience, Unfinished};
-use crate::events::{self, Event, EventKind};
+use crate::events::{self, Event, EventKind, Subject};
 use crate::regular_file;
 use crate::snapshot::Snapshot;
 use crate::sticky::table::file::{self, FileRefused, LoadedSection, SectionTarget, Writer};
@@ -187,7 +187,10 @@ impl TableFileWriter {
                 report.written_unix_s = Some(clock::unix_s());
                 if !before.is_empty() {
                     let text = format!("stick-table file {} is written again", path.display());
-                    events::info(clock::unix_ms(), Event::new(EventKind::FileWritten, &text));
+                    events::info(
+                        clock::unix_ms(),
+                        Event::new(EventKind::FileWritten, &text).of(Subject::StickTableFile),
+                    );
                 }
             }
             Err(error) => {
@@ -197,7 +200,10 @@ impl TableFileWriter {
                     let (path, why) = (path.display(), &report.complaint);
                     let text =
                         format!("stick-table file {path} cannot be written: {why}; a restart loses the stick tables");
-                    events::warn(clock::unix_ms(), Event::new(EventKind::FileFailed, &text));
+                    events::warn(
+                        clock::unix_ms(),
+                        Event::new(EventKind::FileFailed, &text).of(Subject::StickTableFile),
+                    );
                 }
             }
         }

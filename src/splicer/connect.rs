@@ -72,8 +72,8 @@ impl<O: Os> Flow<O> {
         if let Some(picked) = preread.picked.take() {
             picked.target(lease, step.worker).succeeded(self.connect_us.into());
             let moved = picked.moved.as_ref();
-            attempt::settle(&picked.pool, lease.backend(), moved, picked.remember, step.now / 1_000);
-            if let Some(moved) = picked.moved {
+            let is_move = attempt::settle(&picked.pool, lease.backend(), moved, picked.remember, step.now / 1_000);
+            if let Some(moved) = picked.moved.filter(|_| is_move) {
                 let client = Moving { address: self.source(), connection: self.id, cookie: None };
                 step.history.moved(step.worker, client.noted(&picked.pool, &moved, lease.backend()));
                 self.labels.get_or_insert_default().moved = Some(moved);

@@ -72,8 +72,8 @@ pub struct Direction<P> {
     pub writable: bool,
     /// An event reported the sender's end: read until it is reached.
     pub finished: bool,
-    /// An event reported an urgent byte (RFC 6093): a read stops before it though more has come, and splice cannot pass
-    /// it.
+    /// An event reported an urgent byte (RFC 6093), or splice has stopped as at one: a read stops before it though more
+    /// has come, and splice cannot pass it.
     pub urgent: bool,
     /// The end was read, and every byte before it was taken: nothing is read while anything is owed.
     pub end_seen: bool,
@@ -361,9 +361,17 @@ impl<P> Direction<P> {
             return None;
         };
         let answer = tools.os.splice_in(from, &pipe.ends, most.min(pipe.capacity.into()) as usize);
-        if let Io::Moved(n) = answer {
-            pipe.held = n as u32;
-            self.blocked = false;
+        match answer {
+            Io::Moved(n) => {
+                pipe.held = n as u32;
+                self.blocked = false;
+            }
+            // An urgent byte that has come with the end, and that no event has reported yet, looks like the end.
+            Io::End => {
+                self.urgent = true;
+                return None;
+            }
+            Io::Later | Io::Broken(_) => {}
         }
         self.account(answer).err().flatten()
     }

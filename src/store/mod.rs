@@ -17,6 +17,7 @@
 //! | `link` | the commands of Redis |
 //! | `access` | addresses, passwords, hashes of values |
 //! | `counters` | the outcome of every request |
+//! | `finding` | what is asked for a cookie, and what the answers mean |
 //!
 //! Invariants: with the breaker open, or without a store, a look-up costs one atomic load; no failure of the store is
 //! an error to a client; no value of a cookie leaves the process.
@@ -26,6 +27,7 @@ mod batch;
 mod breaker;
 mod counters;
 mod dial;
+mod finding;
 mod link;
 mod pending;
 mod recent_writes;
@@ -45,6 +47,7 @@ use tokio::task::LocalSet;
 pub use self::access::Access;
 pub use self::breaker::{Breaker, BreakerState, FAILURES};
 pub use self::counters::StoreCounters;
+pub use self::finding::{KnownHere, StoreFinding};
 pub use self::recent_writes::RecentWrites;
 
 use self::counters::{QueryKind, QueryOutcome};
@@ -103,7 +106,7 @@ struct StatusText {
 }
 
 /// A value as the store has it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredValue {
     /// Name of the backend.
     pub backend: Box<str>,
@@ -139,6 +142,10 @@ type StoreReplyResult = Result<Option<Box<str>>, StoreRefused>;
 /// The store replied in time and refused the write.
 #[derive(Debug)]
 struct StoreRefused;
+
+/// The store failed, refused, or was late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoReply;
 
 /// Use another store, or none. `tried` is signalled once the first connection was tried.
 struct Reconfigure {
@@ -310,6 +317,20 @@ impl Store {
 impl Waiting {
     /// The reply: the stored value, for a find that found one.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<StoredValue>> {
+        self.poll_reply(cx).map(|reply| reply.ok().flatten())
+    }
+
+    /// The reply within the budget, by the timer of the runtime that awaits it, which is coarser than the budget.
+    pub async fn reply(mut self) -> Result<Option<StoredValue>, NoReply> {
+        let left = Duration::from_micros(self.until.saturating_sub(clock::now()));
+        let reply = tokio::time::timeout(left, std::future::poll_fn(|cx| self.poll_reply(cx))).await;
+        reply.unwrap_or_else(|_| {
+            self.late();
+            Err(NoReply)
+        })
+    }
+
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<StoredValue>, NoReply>> {
         std::pin::Pin::new(&mut self.answer).poll(cx).map(|answered| {
             let outcome = match (&answered, self.kind) {
                 (Err(_) | Ok(Err(StoreRefused)), _) => QueryOutcome::Failed,
@@ -322,7 +343,8 @@ impl Waiting {
                 false => self.shared.failed(self.since),
             }
             self.shared.counters.count(self.kind, outcome);
-            answered.ok().and_then(Result::ok).flatten().map(|text| StoredValue::read(&text))
+            let answer = answered.ok().and_then(Result::ok).ok_or(NoReply)?;
+            Ok(answer.map(|text| StoredValue::read(&text)))
         })
     }
 

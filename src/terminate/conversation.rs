@@ -99,7 +99,8 @@ impl Conversation {
         self.rules.take();
     }
 
-    /// Notes that the client has got another backend than it had, if it did; `cookie` is the hash of the one it brought.
+    /// Notes that the client has got another backend than it had, if it did and the state says so, which is placed before;
+    /// `cookie` is the hash of the one it brought.
     pub fn note_move(
         &self,
         pool: &Pool,
@@ -107,7 +108,7 @@ impl Conversation {
         to: &Arc<Backend>,
         cookie: impl FnOnce() -> Option<u64>,
     ) {
-        if let Some(moved) = moved {
+        if let Some(moved) = moved.filter(|_| self.state.has_moved()) {
             let ClientInfo { source, id, .. } = *self.client_info;
             let client = Moving { address: source, connection: id, cookie: cookie() };
             self.context.history.moved(self.context.counters_index, client.noted(pool, moved, to));

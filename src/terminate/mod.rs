@@ -26,6 +26,7 @@ mod secure;
 mod socket;
 mod state;
 mod stream;
+mod tickets;
 mod timer_fd;
 mod turns;
 
@@ -150,9 +151,9 @@ async fn serve_bytes(
         }
     };
     let moved = routed.pool().client_move(backend.left, backend.index);
-    conversation.note_move(routed.pool(), moved.as_ref(), backend.lease.backend(), || None);
-    let placed = Placed { pool: routed.pool(), moved, remember: backend.remember, value: None };
+    let placed = Placed { pool: routed.pool(), moved: moved.clone(), remember: backend.remember, value: None };
     conversation.state.enter(ConversationStage::Placed(placed));
+    conversation.note_move(routed.pool(), moved.as_ref(), backend.lease.backend(), || None);
     let limits = routed.listener.limits;
     drop(routed);
     conversation.forget_rules();

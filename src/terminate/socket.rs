@@ -30,7 +30,8 @@ impl Socket {
     /// Takes over a non-blocking socket.
     #[allow(deprecated, reason = "its successor is unsafe to call, and an owned descriptor is all that it asks for")]
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR;
+        // An urgent byte has an event of its own, see `poll_recv`.
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::ERROR | Interest::PRIORITY;
         Ok(Self { socket: AsyncFd::with_interest(socket, interest)?, reset_on_drop: true, full: Cell::new(false) })
     }
 
@@ -57,8 +58,9 @@ impl Socket {
             let mut guard = ready!(self.socket.poll_read_ready(cx))?;
             match rustix::net::recv(self.socket.get_ref(), &mut *into, RecvFlags::empty()) {
                 Ok((_, n)) => {
-                    // Bytes that come after a short read make an event of their own.
-                    if n > 0 && n < into.len() {
+                    // Bytes that come after a short read make an event of their own. A read also stops before an urgent
+                    // byte (RFC 6093), though more has come behind it.
+                    if n > 0 && n < into.len() && !self.has_urgent() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(n));
@@ -68,6 +70,11 @@ impl Socket {
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
+    }
+
+    /// True once an event has reported an urgent byte; asks the kernel nothing.
+    fn has_urgent(&self) -> bool {
+        self.socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
     }
 
     /// Writes from one buffer and returns the number of bytes.
@@ -168,6 +175,79 @@ impl Drop for Socket {
     fn drop(&mut self) {
         if self.reset_on_drop {
             let _ = sockopt::set_socket_linger(self.socket.get_ref(), Some(Duration::ZERO));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A client, and the socket of its connection.
+    fn pair(listener: &TcpListener) -> (TcpStream, OwnedFd) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        (client, accepted.into())
+    }
+
+    fn urgent(client: &TcpStream) {
+        assert_eq!(rustix::net::send(client, b"!", SendFlags::OOB), Ok(1));
+    }
+
+    async fn read(socket: &Socket, most: usize) -> Vec<u8> {
+        let mut into = vec![0; most];
+        let read = poll_fn(|cx| socket.poll_recv(cx, &mut into));
+        let count = tokio::time::timeout(Duration::from_secs(10), read).await.expect("what has come is read").unwrap();
+        into.truncate(count);
+        into
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_an_urgent_byte_is_read_without_another_event() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for round in 0..200 {
+            let (mut client, accepted) = pair(&listener);
+            let before = if round % 2 == 0 { Some(Socket::new(accepted.try_clone().unwrap()).unwrap()) } else { None };
+            let parts: [&[u8]; 3] = [b"before", b"between", b"behind"];
+            for part in parts {
+                client.write_all(part).unwrap();
+                urgent(&client);
+            }
+            client.write_all(b"end").unwrap();
+            drop(client);
+            // An urgent byte that another follows belongs to the stream.
+            let wanted = b"before!between!behindend";
+            // Watched before the bytes came, or after.
+            let socket = before.unwrap_or_else(|| Socket::new(accepted).unwrap());
+            let mut got = Vec::new();
+            loop {
+                let more = read(&socket, 100).await;
+                if more.is_empty() {
+                    break;
+                }
+                got.extend(more);
+            }
+            assert_eq!(got, wanted, "round {round}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_that_an_urgent_byte_stops_leaves_the_rest_to_the_next_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..200 {
+            let (mut client, accepted) = pair(&listener);
+            client.write_all(b"before").unwrap();
+            urgent(&client);
+            client.write_all(b"behind").unwrap();
+            // The client goes on waiting: no further event comes.
+            let socket = Socket::new(accepted).unwrap();
+            assert_eq!((read(&socket, 100).await, read(&socket, 100).await), (b"before".to_vec(), b"behind".to_vec()));
         }
     }
 }

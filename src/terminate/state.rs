@@ -60,7 +60,8 @@ pub enum ConversationStage<'a> {
 pub struct Placed<'a> {
     /// Pool that the backend was picked from.
     pub pool: &'a Pool,
-    /// From which backend a known client has moved, and why; `None`: it has not.
+    /// From which backend a known client has moved, and why, unless another connection has moved it meanwhile; `None`: it
+    /// has not.
     pub moved: Option<ClientMove>,
     /// Entry for the pool's stick table; `None`: the pool keeps none for this client.
     pub remember: Option<Remember>,
@@ -344,10 +345,11 @@ impl StageFacts {
 
     fn place(&mut self, placed: Placed<'_>) {
         let Placed { pool, moved, remember, value } = placed;
-        self.moved = moved;
         let mut kept = self.stored.take().map(|stored| stored.backend);
+        self.moved = None;
         self.stored = self.backend.as_ref().and_then(|backend| {
-            attempt::settle(pool, backend, self.moved.as_ref(), remember, clock::now_ms());
+            let is_move = attempt::settle(pool, backend, moved.as_ref(), remember, clock::now_ms());
+            self.moved = moved.filter(|_| is_move);
             let remember = remember?;
             keep(&mut kept, backend);
             Some(StoredPlacement { remember, backend: kept?, value })

@@ -7,28 +7,22 @@
 //! reported as a clean one; a fault is reported behind every byte that came before it.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use rustls::{ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection};
-use tokio::time::Sleep;
 
 use super::buffer::{BUFFER, BULK};
 use super::byte_stream::{ByteStream, Got};
 use super::deadline::{LINGER, until};
 use super::socket::Socket;
+use super::tickets::HeldTickets;
 use crate::clock;
 use crate::fault::Fault;
 use crate::tls::TlsAlert;
-
-/// How long session tickets wait for a response with which they can leave. A client that sends no request gets them then.
-const TICKETS_WAIT: Duration = Duration::from_millis(10);
 
 /// The alert by which TLS has failed, for the log; `None`: it has not.
 pub type AlertNote = Rc<Cell<Option<TlsAlert>>>;
@@ -39,8 +33,8 @@ pub struct Stream {
     tls: Option<Box<Connection>>,
     closing: bool,
     finished: bool,
-    /// Tickets of the handshake wait for the first write, at most until this is over.
-    tickets: Option<Pin<Box<Sleep>>>,
+    /// Tickets of the handshake, which stand before all that TLS holds back.
+    tickets: HeldTickets,
     /// A fault that stands behind bytes which were not read yet.
     late_fault: Option<Fault>,
     /// `None`: no TLS.
@@ -63,7 +57,7 @@ impl Stream {
 
     fn with(socket: Socket, tls: Option<Connection>, alert: Option<AlertNote>) -> Self {
         let tls = tls.map(Box::new);
-        Self { socket, tls, closing: false, finished: false, tickets: None, late_fault: None, alert }
+        Self { socket, tls, closing: false, finished: false, tickets: HeldTickets::default(), late_fault: None, alert }
     }
 
     /// Processes the bytes of the handshake that the worker has read. They come before the first read of the socket: a
@@ -98,10 +92,8 @@ impl Stream {
     /// Keeps the tickets that follow a complete handshake for the first write: to be called before they are flushed,
     /// where clients send first. In TLS 1.2 they are a part of the handshake, which the client awaits.
     pub fn hold_tickets(&mut self) {
-        let held = |tls: &Connection| tls.protocol_version() == Some(ProtocolVersion::TLSv1_3) && tls.wants_write();
-        if self.tls.as_deref().is_some_and(held) {
-            self.tickets = Some(Box::pin(tokio::time::sleep(TICKETS_WAIT)));
-        }
+        let tls = self.tls.as_deref_mut().filter(|tls| tls.protocol_version() == Some(ProtocolVersion::TLSv1_3));
+        tls.into_iter().for_each(|tls| self.tickets.hold(tls));
     }
 
     /// Sends everything that TLS holds back, but for tickets that may wait.
@@ -217,7 +209,7 @@ impl Stream {
             return self.socket.poll_send(cx, from).map_err(|error| Fault::of_io(&error));
         }
         // What an earlier write has left goes first; tickets go with this one.
-        if self.tickets.take().is_none() {
+        if !self.tickets.release() {
             ready!(self.poll_send_all(cx))?;
         }
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
@@ -226,21 +218,19 @@ impl Stream {
 
     /// Writes the records that TLS holds back to the socket, but for tickets that may wait.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let waits = self.tickets.as_mut().is_some_and(|wait| wait.as_mut().poll(cx).is_pending());
-        if waits { Poll::Ready(Ok(())) } else { self.poll_send_all(cx) }
+        if self.tickets.poll_wait(cx) { Poll::Ready(Ok(())) } else { self.poll_send_all(cx) }
     }
 
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.tickets = None;
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
         while tls.wants_write() {
-            match tls.write_tls(&mut Wire { socket: &self.socket, cx }) {
+            match tls.write_tls(&mut Wire { socket: &self.socket, tickets: &self.tickets, cx }) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
                 Err(error) => return Poll::Ready(Err(Fault::of_io(&error))),
             }
         }
-        Poll::Ready(Ok(()))
+        self.tickets.poll_send(&self.socket, cx).map_err(|error| Fault::of_io(&error))
     }
 
     /// Ends sending: close_notify, then FIN.
@@ -257,9 +247,25 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until the socket fails; reads nothing.
+    /// Waits until the socket fails, and sends tickets in time meanwhile; reads nothing.
     pub async fn broken(&self) -> Fault {
-        self.socket.broken().await
+        tokio::select! {
+            biased;
+            fault = self.socket.broken() => fault,
+            error = self.tickets.send_in_time(&self.socket) => Fault::of_io(&error),
+        }
+    }
+
+    /// Awaits what the client waits for, and sends tickets in time meanwhile.
+    pub async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            // The next write fails, too.
+            _ = self.tickets.send_in_time(&self.socket) => {}
+        }
+        work.await
     }
 
     /// Returns the socket, to set whether a drop resets it.
@@ -275,11 +281,11 @@ impl Stream {
     /// Reads from the socket and processes the TLS records. 0 is the socket's end.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
-        let n = match tls.read_tls(&mut Wire { socket: &self.socket, cx }) {
+        let n = match tls.read_tls(&mut Wire { socket: &self.socket, tickets: &self.tickets, cx }) {
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // Records of a handshake or a key update are sent now, because no later write may follow; tickets in time.
-                if tls.wants_write()
+                if (tls.wants_write() || self.tickets.are_held())
                     && let Poll::Ready(Err(fault)) = self.poll_flush(cx)
                 {
                     return Poll::Ready(Err(fault));
@@ -340,6 +346,8 @@ impl AsFd for Stream {
 /// The socket as `Read` and `Write`, for rustls.
 struct Wire<'a, 'c, 'w> {
     socket: &'a Socket,
+    /// Leave before the first bytes.
+    tickets: &'a HeldTickets,
     cx: &'c mut Context<'w>,
 }
 
@@ -358,11 +366,17 @@ impl Read for Wire<'_, '_, '_> {
 
 impl Write for Wire<'_, '_, '_> {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        now_or_never(self.socket.poll_send(self.cx, from))
+        self.write_vectored(&[IoSlice::new(from)])
     }
 
     fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        now_or_never(self.socket.poll_send_all(self.cx, from))
+        loop {
+            match now_or_never(self.tickets.poll_send_with(self.socket, from, self.cx))? {
+                // Only tickets had room, and there is no more.
+                0 if from.iter().any(|slice| !slice.is_empty()) => {}
+                sent => return Ok(sent),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -381,6 +395,8 @@ mod tests {
 
     use super::*;
     use crate::terminate::socket::sends;
+    use crate::terminate::tickets::TICKETS_WAIT;
+    use std::time::Duration;
 
     /// A client of TLS at the other end of a stream.
     struct Client {
@@ -476,6 +492,66 @@ mod tests {
         client.tls.read_tls(&mut client.socket).unwrap();
         client.tls.process_new_packets().unwrap();
         assert_eq!((client.tls.tls13_tickets_received(), sends() - before), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn tickets_leave_in_time_while_a_backend_is_looked_for_or_connected_to() {
+        for looks in [false, true] {
+            tickets_leave_before_the_response(looks).await;
+        }
+    }
+
+    async fn tickets_leave_before_the_response(looks: bool) {
+        let (mut client, mut stream) = Client::connected().await;
+        complete(&mut stream).await;
+        let (before, began, long) = (sends(), clock::now(), TICKETS_WAIT * 20);
+        // What a conversation does with the client's stream until it has a backend.
+        if looks {
+            stream.meanwhile(tokio::time::sleep(long)).await;
+        } else {
+            assert!(tokio::time::timeout(long, stream.broken()).await.is_err(), "the client is there");
+        }
+        client.tls.read_tls(&mut client.socket).unwrap();
+        client.tls.process_new_packets().unwrap();
+        assert_eq!((client.tls.tls13_tickets_received(), sends() - before), (2, 1));
+        assert!(clock::now() - began >= TICKETS_WAIT.as_micros() as u64);
+        // The response is sent behind them, and they are not sent again.
+        std::future::poll_fn(|cx| stream.poll_write(cx, b"response")).await.unwrap();
+        std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        while client.tls.read_tls(&mut client.socket).unwrap() > 0 {
+            client.tls.process_new_packets().unwrap();
+        }
+        let mut text = String::new();
+        client.tls.reader().read_to_string(&mut text).expect("a clean end");
+        assert_eq!((text.as_str(), client.tls.tls13_tickets_received()), ("response", 2));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_a_little_at_a_time_gets_tickets_and_response_whole() {
+        let (mut client, mut stream) = Client::connected().await;
+        complete(&mut stream).await;
+        rustix::net::sockopt::set_socket_send_buffer_size(&stream, 1).unwrap();
+        let bytes: Vec<u8> = (0..200_000).map(|n| (n / 3) as u8).collect();
+        let sent = async {
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let count = std::future::poll_fn(|cx| stream.poll_write(cx, rest)).await.unwrap();
+                rest = &rest[count..];
+                std::future::poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+            }
+            std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        };
+        let reads = tokio::task::spawn_blocking(move || {
+            let mut got = Vec::new();
+            while client.tls.read_tls(&mut (&client.socket).take(100)).unwrap() > 0 {
+                client.tls.process_new_packets().unwrap();
+                let _ = client.tls.reader().read_to_end(&mut got);
+            }
+            (got, client.tls.tls13_tickets_received())
+        });
+        sent.await;
+        let (got, tickets) = reads.await.unwrap();
+        assert!(got == bytes && tickets == 2, "{} bytes, {tickets} tickets", got.len());
     }
 
     async fn read(stream: &mut Stream, into: &mut [u8]) -> Result<Got, Fault> {

@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, Sessile, eventually};
 const ADMIN: &str = "[admin]\nsocket = \"$DIR/admin.sock\"\nhttp = \"127.0.0.1:0\"\n";
 
 /// The loopback port, which is said at the start.
-fn port(sessile: &Sessile) -> SocketAddr {
+pub fn port(sessile: &Sessile) -> SocketAddr {
     eventually("the port to be said", || {
         let said = sessile.said();
         let (_, after) = said.split_once("metrics and health on http://")?;
@@ -56,7 +56,8 @@ fn every_view_is_on_both_doors_and_only_the_socket_reloads() {
         ("GET", "/reload", 404),
         ("PUT", "/status", 405),
         ("DELETE", "/backends", 405),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
+        ("GET", "/page.html", 404),
         ("GET", "/../etc/passwd", 404),
     ] {
         assert_eq!(over(port, method, path).0, status, "{method} {path}");
@@ -120,6 +121,7 @@ fn a_port_for_other_hosts_serves_the_networks_that_are_allowed_and_counts_the_ot
         assert_eq!(reply_from([127, 0, 0, 1], port, "/metrics"), "");
     }
     assert_eq!(sessile.metric("sessile_admin_peers_refused_total"), 50.0);
+    sessile.says("closed a connection of 127.0.0.1");
     assert_eq!(sessile.said().matches("closed a connection of 127.0.0.1, which admin.allow does not have").count(), 1);
     let without = run(&["check", &text_file(&sessile, "without.toml", &door("http = \"0.0.0.0:0\"\n"))]);
     assert_eq!(without.status.code(), Some(64), "{without:?}");

@@ -75,7 +75,7 @@ fn a_key_that_every_user_can_read_is_warned_of() {
 fn neither_start_nor_check_passes_over_a_file_that_is_not_there() {
     let mut sessile = Sessile::spawn(SITE, |_| {});
     assert_eq!(sessile.wait().code(), Some(64));
-    assert!(sessile.said().contains("certs/dev.pem\": No such file or directory"), "{}", sessile.said());
+    sessile.says("certs/dev.pem\": No such file or directory");
     let checked = run(&["check", sessile.file().to_str().unwrap(), "--json"]);
     assert_eq!(checked.status.code(), Some(64));
     let report: Value = serde_json::from_slice(&checked.stdout).unwrap();

@@ -138,6 +138,7 @@ fn every_documented_exit_code_is_one_that_the_command_returns() {
         ("status", &[], &["--tea"]),
         ("events", &[], &["--kind", "tea"]),
         ("why", &["127.5.0.1"], &[""]),
+        ("top", &["--once"], &["--interval", "0"]),
     ] {
         let with = |arguments: &[&str], socket: &str| -> Vec<String> {
             arguments.iter().copied().chain(["--socket", socket]).map(str::to_owned).collect()

@@ -137,6 +137,7 @@ fn every_line_of_both_streams_follows_the_rule_and_every_reply_of_ours_is_found_
         }
         let shows_query = |line: &Value| line["path"].as_str().is_some_and(|path| path.contains("secret"));
         assert!(!lines.iter().any(shows_query), "no query is logged");
+        sessile.says("reload refused");
         let messages = lines_of(&sessile.dir.path().join("err.log"));
         assert!(messages.iter().all(|line| line["msg"].is_string()));
         let is_refusal = |line: &&Value| line["msg"].as_str().unwrap().starts_with("reload refused");

@@ -24,6 +24,7 @@ mod idle; // thousands of connections that do nothing, and the memory they cost
 mod incidents; // staged incidents: what `sessile why` and `sessile events` tell of each
 mod leaks; // descriptors, permits and leases after two thousand mixed faults
 mod log; // both streams line by line: schema, moves, outputs, samples, stalled readers
+mod log_files; // files of the log: torn lines, and what a refused configuration leaves on the disk
 mod manual; // manual pages and completions, read by the programs they are for
 mod monitoring; // /metrics, the dashboard and the alert rules before a real Prometheus
 mod never_stuck; // pipes, dead disks and full outputs in the place of files
@@ -31,8 +32,10 @@ mod notify; // what a service manager hears of the process, and what its journal
 mod one_generation; // bytes that were read before a reload and judged after it
 mod one_line; // `sessile run` without a file: what its arguments stand for, and how commands find it
 mod packaging; // what packages are made of: version, configuration, licences
+mod page; // the page of the admin interface in Chromium: what it shows, at two widths, in two themes, by keyboard
 mod peers; // `sessile check` beside HAProxy and nginx, mistake by mistake
 mod plan; // `sessile plan` against where clients really move
+mod rebinding; // a page of a foreign site in a browser, and the admin port
 mod reload; // a reload as a whole: accepted or refused, and what it says
 mod reload_keeps; // what a reload leaves as it was: backends, keys, open connections
 mod reload_says; // what a reload, a plan and a check say of a change: keys, when they take effect, cookies
@@ -48,8 +51,11 @@ mod stop; // SIGTERM, listeners that are removed, deadlines, a restart
 mod support; // no tests: the process under test, backends, clients, waiting
 mod systemd; // listening sockets that systemd passes
 mod terminate; // terminated TLS and HTTP: cookies, requests, the shared store
+#[cfg(feature = "top")]
+mod top; // `sessile top` in a real terminal
 mod unit; // the files for systemd in `config/`
 mod unix_sockets; // files of unix listeners: removed, replaced, made again, with mode and group
 mod upgrade; // another binary takes over: pairs, listeners, state; refusals and deaths on the way
+mod urgent; // urgent bytes (RFC 6093) beside the stream
 mod watch; // `watch = true`
 mod websocket; // a WebSocket and requests through a hundred reloads

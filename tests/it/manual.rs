@@ -140,6 +140,7 @@ fn bash_completes_backends_of_the_running_process_and_is_quiet_without_one() {
     assert_eq!(names, shown.lines().collect::<Vec<_>>());
     assert!(names.len() == 2 && names.iter().all(|name| name.starts_with("web/")), "{names:?}");
     assert_eq!(completed(&["sessile", "explain", "--config", sessile.file().to_str().unwrap(), "--down", ""]), names);
+    assert_eq!(completed(&["sessile", "plan", "--live", "--socket", socket, "--without", "web/"]), names);
 
     let nothing = sessile.dir.path().join("nothing.sock");
     assert_eq!(completed(&["sessile", "drain", "--socket", nothing.to_str().unwrap(), "web/"]), [""; 0]);

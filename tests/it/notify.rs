@@ -319,6 +319,7 @@ fn the_journal_gets_the_priority_of_each_message_before_its_line() {
     // The lines of programs stay JSON behind the priority, which the journal takes away.
     let sessile = in_the_journal(&config(&backend));
     sessile.ready();
+    sessile.says("ready: ");
     let said = sessile.said();
     for line in said.lines() {
         let json: serde_json::Value =
@@ -344,7 +345,7 @@ fn standard_error_beside_the_journal_has_no_priorities() {
     let sessile = Sessile::spawn(&text, |command| {
         command.env("JOURNAL_STREAM", "1:1");
     });
-    sessile.ready();
+    sessile.says("ready: ");
     let said = sessile.said();
     let year = |line: &str| line.starts_with("time=20") && line.contains(" level=info msg=");
     assert!(!said.is_empty() && said.lines().all(year), "{said}");

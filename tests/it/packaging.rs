@@ -33,7 +33,8 @@ fn the_version_is_one_line_with_commit_and_features() {
         rest.strip_suffix(")\n").and_then(|rest| rest.split_once(", features ")).expect("one line");
     assert!(commit.chars().all(|c| c.is_ascii_alphanumeric()), "{said}");
     assert!(features.starts_with(std::env::consts::ARCH), "{said}");
-    assert_eq!(features.split(' ').any(|feature| feature == "debug"), cfg!(debug_assertions), "{said}");
+    let has = |name: &str| features.split(' ').any(|feature| feature == name);
+    assert_eq!((has("debug"), has("top")), (cfg!(debug_assertions), cfg!(feature = "top")), "{said}");
 }
 
 /// What the build script says in a folder, with these variables; by line.

@@ -279,7 +279,7 @@ fn a_next_process_that_fails_takes_nothing_from_the_one_that_stops() {
     sessile.signal(Signal::TERM);
     let former = sessile.follow();
     assert_eq!(sessile.wait().code(), Some(69));
-    assert!(sessile.said().contains("another program listens there"), "{}", sessile.said());
+    sessile.says("another program listens there");
     assert_eq!(idle.ask("still"), "b still");
     // It closes its listeners as if no process had come, long before the time for which one may keep them open.
     let begun = Instant::now();
@@ -305,7 +305,7 @@ fn an_address_of_another_program_is_refused_although_a_process_stops() {
     let _former = sessile.follow();
     assert_eq!(sessile.wait().code(), Some(69));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert!(sessile.said().contains(&format!("{front}: another program listens there")), "{}", sessile.said());
+    sessile.says(&format!("{front}: another program listens there"));
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn a_unix_descriptor_cannot_be_keyed_by_source() {
     let config = listeners(true, &backend).replace("pool = \"q\"", "pool = \"p\"");
     let mut sessile = spawn(&config, &dir.path().join("local.sock"), 0);
     assert_eq!(sessile.wait().code(), Some(69));
-    assert!(sessile.said().contains("listener \"local\": systemd:local: is a unix socket"), "{}", sessile.said());
+    sessile.says("listener \"local\": systemd:local: is a unix socket");
 }
 
 #[test]
@@ -171,9 +171,8 @@ fn a_socket_that_no_listener_names_is_warned_of_at_the_start() {
     let backend = Backend::named("b");
     let dir = tempfile::tempdir().unwrap();
     let sessile = spawn(&listeners(false, &backend), &dir.path().join("local.sock"), 0);
-    sessile.ready();
+    sessile.says("systemd has passed the socket \\\"front\\\", and no listener has bind");
     let said = sessile.said();
-    assert!(said.contains("systemd has passed the socket \\\"front\\\", and no listener has bind"), "{said}");
     assert!(!said.contains("the socket \\\"local\\\""), "{said}");
 }
 

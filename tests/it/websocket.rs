@@ -74,7 +74,8 @@ fn a_websocket_and_every_request_survive_a_hundred_reloads() {
         let requests = wrk.finish();
         assert!(requests >= at_least, "{requests} requests");
     }
-    let mut reached: Vec<_> = sessile.lines().iter().map(|line| line["backend"].as_str().unwrap().to_owned()).collect();
+    let mut reached: Vec<_> =
+        sessile.lines_of_all().iter().map(|line| line["backend"].as_str().unwrap().to_owned()).collect();
     reached.sort();
     reached.dedup();
     assert_eq!(reached, ["n0", "n1", "n2", "n3"], "what came and went has served");

@@ -45,7 +45,7 @@ impl<'a> Explainer<'a> {
         let Self { listener: config, routes, pools, down, .. } = self;
         let asked = AskedListener { config, routes, pools, down, live: false };
         let at = AskedAt { now_ms: clock::now() / 1_000, unix_s: clock::unix_s() };
-        Ok(asked.report(&client, &self.traits, at))
+        Ok(asked.report(&client, &self.traits, at, None))
     }
 }
 

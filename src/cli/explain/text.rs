@@ -25,6 +25,11 @@ pub(super) fn of(report: &ClientReport) -> String {
     if let Some(cookie) = &report.cookie {
         let _ = write!(head, " with a cookie that is {cookie}");
     }
+    head += match report.store.as_deref() {
+        Some("known") => ", by the shared store",
+        Some("not_reached") => ", without the shared store, which was not reached",
+        _ => "",
+    };
     match (&report.explanation, report.refused.as_deref()) {
         (Some(explanation), _) => {
             let _ = write!(head, ": pool {}, {}", explanation.pool, explanation.balance);
@@ -162,6 +167,7 @@ mod tests {
             live: true,
             sni: Some("www.example.org".into()),
             cookie: None,
+            store: None,
             refused: None,
             explanation: Some(explanation),
         }

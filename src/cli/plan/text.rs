@@ -9,7 +9,7 @@ use std::io::Write;
 use super::super::CommandError;
 use super::super::table::{Table, note_of_cuts};
 use super::super::width::{COLUMNS, wrap};
-use crate::plan::{Live, Move, MoveTally, Plan, PoolPlan, Shift, percent};
+use crate::plan::{Live, Move, MoveTally, Plan, PoolPlan, RoutedAway, Shift, percent};
 
 /// Most moves that are printed for a pool; JSON has all of them.
 const MOVES_SHOWN: usize = 12;
@@ -34,6 +34,7 @@ fn of(plan: &Plan) -> String {
     if plan.changes.is_empty() {
         lines.push("nothing changes".to_owned());
     }
+    lines.extend(plan.routes.iter().map(ToString::to_string));
     lines.extend(plan.changes.iter().cloned());
     lines.extend(plan.warnings.iter().map(|line| format!("warning: {line}")));
     let paragraphs: String = plan.pools.iter().map(paragraph).collect();
@@ -51,7 +52,8 @@ fn paragraph(pool: &PoolPlan) -> String {
     let listed = pool.listed.as_ref().is_some_and(|listed| listed.known + listed.new > 0);
     let live = pool.live.as_ref().is_some_and(|live| moving(&live.known) || moving(&live.open));
     let mut line = format!("pool {:?}: ", pool.pool);
-    if !pool.removed && pool.lost_cookie.is_none() && pool.moves.is_empty() && !listed && !live {
+    let routed = pool.sticks && !pool.routed_away.is_none();
+    if !pool.removed && pool.lost_cookie.is_none() && pool.moves.is_empty() && !listed && !live && !routed {
         line += "no client moves";
         if let Some(Live { known, open }) = &pool.live {
             let _ = write!(line, "; {} known clients, {} open connections", known.total, open.total);
@@ -64,6 +66,11 @@ fn paragraph(pool: &PoolPlan) -> String {
             let MoveTally { total, leave, .. } = live.known;
             let (depend, new) = (depending(&live.known), percent(pool.new_keys));
             format!("of {total} known clients {leave} move{depend}; {new} of new ones go elsewhere")
+        }
+        (false, _) if pool.all_routed_away() => "all its clients go elsewhere by their routes".to_owned(),
+        (false, _) if pool.routed_away == RoutedAway::Some => {
+            let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
+            format!("clients of some routes go elsewhere; of the others {known} move if they are known, {new} if not")
         }
         (false, _) => {
             let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
@@ -103,8 +110,13 @@ fn tally(tally: &MoveTally) -> String {
 }
 
 fn depending(tally: &MoveTally) -> String {
-    let MoveTally { depend, depend_leave_about: about, .. } = tally;
-    if *depend > 0 { format!("; {depend} depend on their keys, of which about {about} move") } else { String::new() }
+    let MoveTally { depend, by_route, depend_leave_about: about, .. } = tally;
+    match (depend, by_route) {
+        (0, _) => String::new(),
+        // Without an open connection there is no estimate.
+        (_, 1..) => format!("; {by_route} more may, as their routes decide"),
+        _ => format!("; {depend} depend on their keys or routes, of which about {about} move"),
+    }
 }
 
 /// Table of moves from backend to backend.
@@ -142,8 +154,11 @@ fn live_matrix(live: &Live, moves: &[Move]) -> String {
         let new = moves.iter().find(|row| row.from == **source && row.to == **goal).map_or(0.0, |row| row.new_keys);
         table.row([from(source), to(goal), known, open, percent(new)]);
     }
-    let note =
-        if estimated { "  * estimated: a key decides where, and a stick table has only hashes of keys\n" } else { "" };
+    let note = if estimated {
+        "  * estimated: a key or a route decides where, and a stick table has only hashes\n"
+    } else {
+        ""
+    };
     table.render_within(COLUMNS, &[FROM, "to"]) + &more(pairs.len()) + note
 }
 
@@ -193,13 +208,15 @@ mod tests {
             new_keys: 0.334,
             known_keys: 0.334,
             moves: moves.into(),
+            routed_away: RoutedAway::None,
             lost_cookie: None,
             listed: None,
             live: Some(Live { known, open }),
         };
-        let headline = Headline { known: 412, known_move: 37, open: 60, open_move: 5, about: false };
+        let headline = Headline { known: 412, known_move: 37, by_route: 0, open: 60, open_move: 5, about: false };
         Plan {
             changes: vec!["backend \"web/web2\" removed".into()],
+            routes: Vec::new(),
             warnings: Vec::new(),
             pools: vec![pool],
             headline: Some(headline),

@@ -76,7 +76,7 @@ fn pools(pools: &[PoolStatus]) -> String {
 }
 
 /// What a command has done to a backend, and its health if that is worse.
-fn state(backend: &BackendStatus) -> String {
+pub(in crate::cli) fn state(backend: &BackendStatus) -> String {
     match (backend.state.as_str(), &backend.runtime) {
         (state, None) => state.to_owned(),
         ("up" | "unchecked", Some(runtime)) => format!("{runtime} (runtime)"),
@@ -85,7 +85,7 @@ fn state(backend: &BackendStatus) -> String {
 }
 
 /// Seconds since the command, or else since the state last changed.
-fn since(backend: &BackendStatus) -> Option<u64> {
+pub(in crate::cli) fn since(backend: &BackendStatus) -> Option<u64> {
     backend.drain_s.or(backend.since_s)
 }
 
@@ -143,7 +143,7 @@ fn workers(workers: &[WorkerStatus], runtimes: &[RuntimeStatus]) -> String {
 }
 
 /// A number in at most five characters; from a hundred thousand on with a unit, cut and not rounded up.
-fn count(number: u64) -> String {
+pub(in crate::cli) fn count(number: u64) -> String {
     const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
     if number < 100_000 {
         return number.to_string();
@@ -160,7 +160,7 @@ fn count(number: u64) -> String {
 }
 
 /// A time in at most six characters, or seven from a thousand days on: `12s`, `59m`, `3h12m`, `40d5h`.
-fn short(seconds: u64) -> String {
+pub(in crate::cli) fn short(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3_600 => format!("{}m", seconds / 60),

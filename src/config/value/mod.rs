@@ -35,6 +35,7 @@ pub(in crate::config) use self::quantity::{
 
 pub use self::address::canonical as canonical_network;
 pub use self::file::hex32;
+pub use self::name::is_name;
 
 /// Result of a reader: the value, or why it was refused.
 pub(in crate::config) type ValueResult<T> = Result<T, Bad>;

@@ -99,7 +99,8 @@ pub(in crate::config) fn application_cookie(written: &str) -> ValueResult<&str> 
     }
 }
 
-pub(super) fn is_name(text: &str) -> bool {
+/// True for a name of a listener, pool, backend or range.
+pub fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(good)
 }

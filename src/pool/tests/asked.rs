@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{OnFull, StickTableRules};
-use crate::plan::Explanation;
+use crate::plan::{Explanation, LiveCookie};
 use crate::sticky::table::Secret;
 
 /// A pool with a stick table.
@@ -25,7 +25,7 @@ fn settle(pool: &Pool, low: u32, index: usize) {
 }
 
 fn ask(pool: &Pool, low: u32, now_ms: u64) -> Explanation {
-    Explanation::now(pool, &client(low), None, &[], now_ms)
+    Explanation::now(pool, &client(low), LiveCookie::default(), &[], now_ms)
 }
 
 fn why<'e>(explained: &'e Explanation, backend: &str) -> Option<&'e str> {

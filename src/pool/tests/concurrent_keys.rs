@@ -67,7 +67,7 @@ fn who_had_to_leave_a_pinned_set_stays_where_he_found_room_until_that_set_serves
         mark(&pool.backends()[0], false);
         let first = pick_for(&pool, &client(1), &[], 0).unwrap();
         let settled = index_of(&pool, &first);
-        first.remember.inspect(|remember| pool.table().unwrap().settle(*remember, first.backend, 0));
+        first.remember.inspect(|remember| _ = pool.table().unwrap().settle(*remember, first.backend, 0));
         for _ in 0..5 {
             let pick = with_cookie(&pool, settled, MINUTE).unwrap();
             assert_eq!((index_of(&pool, &pick), pick.reason, pick.cause()), (settled, PickReason::Cookie, None));

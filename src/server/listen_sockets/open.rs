@@ -9,20 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bound::{Bound, Steering, overlap};
-use super::{ListenSockets, Wanted};
+use super::{BindPlan, ListenSockets, Wanted};
 use crate::config::{Bind, Config, KeyPart, Listener};
 use crate::server::own_files;
 use crate::socket;
-use crate::socket::unix_file::UnixFile;
 
 impl ListenSockets {
-    /// Binds an address, or takes the sockets that systemd has passed for it. `made` gets the file of a unix socket.
-    pub(super) fn open(
-        &self,
-        bind: &Bind,
-        wanted: &Wanted<'_>,
-        made: &mut Vec<UnixFile>,
-    ) -> Result<Vec<Bound>, String> {
+    /// Binds an address, or takes the sockets that systemd has passed for it. `plan` gets the file of a unix socket and its
+    /// folder.
+    pub(super) fn open(&self, bind: &Bind, wanted: &Wanted<'_>, plan: &mut BindPlan) -> Result<Vec<Bound>, String> {
         match bind {
             Bind::Tcp(address) => match self.systemd.at(*address) {
                 Some((name, socket)) if !wanted.names(&Bind::Systemd(name.to_owned())) => {
@@ -32,10 +27,10 @@ impl ListenSockets {
             },
             Bind::Unix(path) => {
                 let error = |error: std::io::Error| bind_error(bind, &error);
-                own_files::make_folder(path, own_files::OPEN).map_err(error)?;
+                plan.folders.folder_of(path, own_files::OPEN).map_err(error)?;
                 let beside = self.beside.contains(bind).then(|| beside(path));
                 let (socket, file) = socket::bind_unix(beside.as_deref().unwrap_or(path)).map_err(error)?;
-                made.push(file.clone());
+                plan.made.push(file.clone());
                 // Before the socket listens, so that no client connects under another mode.
                 file.set_access(wanted.listener.mode, wanted.listener.group.as_deref())?;
                 Ok(vec![Bound { file: Some(file), ..wanted.fresh(bind, vec![socket]) }])

@@ -394,7 +394,7 @@ fn another_format_and_what_is_no_state_are_refused_with_a_reason() {
         ("{}", "has no version"),
         ("{\"version\":2}", "has the format 2; this sessile reads format 1"),
         ("{\"version\":-1}", "is no runtime state"),
-        ("{\"version\":1,\"pools\":{}}", "is no runtime state"),
+        ("{\"version\":4294967297}", "has the format 4294967297"),
     ] {
         let refused = RuntimeState::from_json(text).unwrap_err();
         assert!(refused.contains(why), "{text}: {refused}");
@@ -404,6 +404,84 @@ fn another_format_and_what_is_no_state_are_refused_with_a_reason() {
             .filter(|end| FIRST.is_char_boundary(*end))
             .all(|end| RuntimeState::from_json(&FIRST[..end]).is_err())
     );
+}
+
+#[test]
+fn a_part_that_cannot_be_read_costs_no_other_part_and_is_named_without_its_value() {
+    let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    // What is broken, what is said to be left out, and which of drain, ejection, checks, tickets and events are read.
+    let whole = FIRST.replace(
+        "\"tickets\": {",
+        "\"events\": {\"since_unix_ms\": 1, \"events\": [{\"id\": 1, \"kind\": \"start\"}]},\n  \"tickets\": {",
+    );
+    for (from, to, left_out, read) in [
+        ("", "", None, [true; 5]),
+        (
+            "\"deadline_unix_ms\": 1700000050000",
+            "\"deadline_unix_ms\": \"soon\"",
+            Some("the drain of backend \"web/a\""),
+            [false, true, true, true, true],
+        ),
+        ("\"count\": 1", "\"count\": -1", Some("the ejection of backend \"web/a\""), [true, false, true, true, true]),
+        (
+            "\"against\": 1",
+            "\"against\": 1.5",
+            Some("the checks of backend \"web/a\""),
+            [true, true, false, true, true],
+        ),
+        ("\"keys\": [", "\"keys\": [7, ", Some("the keys of session tickets"), [true, true, true, false, true]),
+        ("\"since_unix_ms\": 1, \"events\": [", "\"events\": [[1, 2], {\"id\": \"x\"}, ", Some("2 events"), [true; 5]),
+        (
+            "{\"id\": 1, \"kind\": \"start\"}",
+            "{\"id\": 1, \"kind\": \"of the future\", \"more\": [1]}",
+            None,
+            [true; 5],
+        ),
+        (
+            "\"events\": {\"since_unix_ms\": 1, ",
+            "\"events\": 7, \"old\": {",
+            Some("the events"),
+            [true, true, true, true, false],
+        ),
+        ("\"backends\": [", "\"backends\": [5, {}, ", Some("one of the backends of pool \"web\""), [true; 5]),
+        ("\"pools\": [", "\"pools\": [null, ", Some("one of the pools"), [true; 5]),
+        ("\"pools\": [", "\"pools\": 3, \"old\": [", Some("the pools"), [false, false, false, true, true]),
+        ("\"written_unix_ms\": 1700000000000", "\"written_unix_ms\": []", Some("the time of the document"), [true; 5]),
+        (
+            "\"address\": \"127.0.0.1:1\"",
+            "\"address\": 1",
+            Some("the address of backend \"web/a\""),
+            [true, false, false, true, true],
+        ),
+    ] {
+        assert!(whole.contains(from), "{from}");
+        let state = RuntimeState::from_json(&whole.replacen(from, to, 1)).unwrap_or_else(|why| panic!("{to}: {why}"));
+        let said = state.left_out();
+        assert_eq!(
+            said.as_ref().and_then(|said| said.split_once("left out: ")).map(|(_, what)| what),
+            left_out,
+            "{to}"
+        );
+        assert!(said.is_none_or(|said| !said.contains(key)));
+        let (snapshot, ring) = (three(), EventRing::new());
+        let own = snapshot.tls.ticket_secrets().unwrap().secrets;
+        state.apply(&snapshot, NOW_MS, UNIX_MS);
+        let a = &snapshot.pools[0].backends()[0];
+        let is_read = [
+            a.draining(),
+            a.ejection().count == 1,
+            a.standing() == CheckState::Down,
+            snapshot.tls.ticket_secrets().unwrap().secrets != own,
+            state.events.is_some(),
+        ];
+        assert_eq!(is_read, read, "{to}");
+        let has_events = state.events.is_some();
+        state.resume_events(&ring, UNIX_MS);
+        assert_eq!(ring.oldest() == 1 && ring.all()[0].kind != EventKind::Upgrade, has_events, "{to}");
+    }
+    let many = format!("{{\"version\":1,\"pools\":[{}]}}", ["0"; 12].join(","));
+    let said = RuntimeState::from_json(&many).unwrap().left_out().unwrap();
+    assert!(said.ends_with(", one of the pools, and 2 more"), "{said}");
 }
 
 #[test]
@@ -429,4 +507,15 @@ fn no_number_of_a_document_is_too_large() {
         assert!(length.is_none_or(|length| length.as_secs() <= 300), "{number}: {length:?}");
         let _ = RuntimeState::of(&snapshot, NOW_MS + 3, UNIX_MS).to_json();
     }
+}
+
+#[test]
+fn that_the_process_before_gives_no_events_is_said_once_also_after_an_event_of_this_one() {
+    let ring = EventRing::new();
+    ring.note(UNIX_MS, Event::new(EventKind::Certificate, "expires soon"));
+    for _ in 0..2 {
+        RuntimeState::default().resume_events(&ring, UNIX_MS);
+    }
+    let kinds: Vec<_> = ring.all().iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Certificate, EventKind::Upgrade]);
 }

@@ -372,8 +372,9 @@ impl Server {
 
     /// Takes over what commands and time have made of the backends.
     fn take_runtime_state(&self, state: &Value) {
-        match RuntimeState::from_json(&state.to_string()) {
+        match RuntimeState::from_value(state.clone()) {
             Ok(state) => {
+                state.left_out().into_iter().for_each(|what| tracing::warn!("what the process before says {what}"));
                 let lines = state.apply(&self.current.load(), clock::now_ms(), clock::unix_ms());
                 state.resume_store(&self.store);
                 state.resume_events(events::ring(), clock::unix_ms());

@@ -3,12 +3,12 @@
 //! Looks nothing up. Invariant: "moved" is said exactly if a move was noted; a client that is not known is never said to
 //! have stayed.
 
-use super::concerns::going_on;
 use crate::admin::WhyReport;
-use crate::events::EventKind;
+use crate::events::{Event, EventKind};
 
-/// Fills in outcome and answer from the rest of the report; `subject` begins a sentence.
-pub(super) fn give(report: &mut WhyReport, subject: &str) {
+/// Fills in outcome and answer from the rest of the report; `subject` begins a sentence. `going_on`: conditions of now;
+/// `certificates`: those that clients refuse now or soon, each as a sentence without its end.
+pub(super) fn give(report: &mut WhyReport, subject: &str, going_on: &[&Event], certificates: &[String]) {
     let mut sentences = Vec::new();
     let outcome = match (report.moves.last(), report.backend.as_deref(), report.ended.last()) {
         (Some(last), ..) => {
@@ -44,20 +44,18 @@ pub(super) fn give(report: &mut WhyReport, subject: &str) {
         format!("The cookie {} of pool {} is {}: {}{named}.", cookie.name, cookie.pool, cookie.verdict, cookie.meaning)
     }));
     if report.moves.is_empty() {
-        sentences.extend(conditions(report));
+        sentences.extend(conditions(going_on, certificates));
     }
     report.outcome = outcome.to_owned();
     report.answer = sentences.join(" ");
 }
 
 /// What goes on now and may be what the client notices.
-fn conditions(report: &WhyReport) -> Option<String> {
-    use EventKind::{AcceptPaused, Certificate, Damped, Down, Drained, Ejected, Limit, StoreDown, TableFull};
-    let events: Vec<_> = report.events.iter().map(|dated| &dated.event).collect();
-    let of_certificates = events.iter().copied().filter(|event| event.kind == Certificate);
+fn conditions(going_on: &[&Event], certificates: &[String]) -> Option<String> {
+    use EventKind::{AcceptPaused, Damped, Down, Drained, Ejected, Limit, StoreDown, TableFull};
     let serious = [AcceptPaused, Damped, Down, Drained, Ejected, Limit, StoreDown, TableFull];
-    let begun = going_on(&events).into_iter().filter(|event| serious.contains(&event.kind));
-    let texts: Vec<_> = begun.chain(of_certificates).map(|event| &*event.text).collect();
+    let begun = going_on.iter().filter(|event| serious.contains(&event.kind)).map(|event| &*event.text);
+    let texts: Vec<_> = begun.chain(certificates.iter().map(String::as_str)).collect();
     (!texts.is_empty()).then(|| format!("What goes on now: {}.", texts.join("; ")))
 }
 
@@ -65,16 +63,14 @@ fn conditions(report: &WhyReport) -> Option<String> {
 mod tests {
     use super::*;
     use crate::admin::{WhyEnding, WhyMove};
-    use crate::events::{DatedEvent, Event};
 
+    /// The answer while these go on: a limit that is reached, and a reload that was refused.
     fn answered(mut report: WhyReport) -> (String, String) {
         report.since = "SINCE".to_owned();
-        give(&mut report, "Client 192.0.2.1");
+        let limit = Event::new(EventKind::Limit, "max_connections is reached");
+        let refused = Event::new(EventKind::ReloadRefused, "no client notices it");
+        give(&mut report, "Client 192.0.2.1", &[&limit, &refused], &["certificate \"x\" has expired".to_owned()]);
         (report.outcome, report.answer)
-    }
-
-    fn limit() -> DatedEvent {
-        Event::new(EventKind::Limit, "max_connections is reached").into()
     }
 
     #[test]
@@ -86,8 +82,7 @@ mod tests {
             because: "a could not serve".to_owned(),
             ..WhyMove::default()
         };
-        let (outcome, answer) =
-            answered(WhyReport { moves: vec![moved], events: vec![limit()], ..WhyReport::default() });
+        let (outcome, answer) = answered(WhyReport { moves: vec![moved], ..WhyReport::default() });
         assert_eq!(outcome, "moved");
         assert_eq!(answer, "Client 192.0.2.1 was moved from a to b at THEN, because a could not serve.");
     }
@@ -97,15 +92,19 @@ mod tests {
         let known = WhyReport { backend: Some("a".to_owned()), pool: Some("web".to_owned()), ..WhyReport::default() };
         let (outcome, answer) = answered(known);
         assert_eq!(outcome, "not_moved");
-        assert_eq!(answer, "Client 192.0.2.1 was not moved since SINCE: its backend is a of pool web.");
-        let (outcome, answer) = answered(WhyReport { events: vec![limit()], ..WhyReport::default() });
+        let goes_on = "What goes on now: max_connections is reached; certificate \"x\" has expired.";
+        assert_eq!(
+            answer,
+            format!("Client 192.0.2.1 was not moved since SINCE: its backend is a of pool web. {goes_on}")
+        );
+        let (outcome, answer) = answered(WhyReport::default());
         assert_eq!(outcome, "not_known");
         assert!(answer.starts_with("Client 192.0.2.1 is not known: no move"), "{answer}");
-        assert!(answer.ends_with("What goes on now: max_connections is reached."), "{answer}");
+        assert!(answer.ends_with(goes_on), "{answer}");
         let ended = WhyEnding { ended: "source_rate".to_owned(), time: "THEN".to_owned(), ..WhyEnding::default() };
         let (outcome, answer) = answered(WhyReport { ended: vec![ended], ..WhyReport::default() });
         assert_eq!(outcome, "not_moved");
         assert!(answer.contains("was not moved since SINCE, and has no backend now. Its last"), "{answer}");
-        assert!(answer.ends_with("ended as source_rate at THEN."), "{answer}");
+        assert!(answer.contains("ended as source_rate at THEN."), "{answer}");
     }
 }

@@ -1,23 +1,20 @@
-//! [`Concerns`]: which events concern a client, and which one is behind a move.
+//! [`Concerns`]: which events concern a client, and which conditions go on.
 //!
-//! Notes no event. Invariant: an event of another pool, backend or listener than the client's is not shown; one that
-//! names none of them concerns every client.
+//! Notes no event. Invariants: an event of another pool, backend or listener than the client's is not shown; one that
+//! names none of them concerns every client; what has ended is not said to go on, also if no event says that it ended.
+
+use ahash::AHashSet;
 
 use super::FoundClient;
-use crate::admin::WhyMove;
-use crate::client_history::NotedMove;
+use super::present::Present;
 use crate::events::{DatedEvent, Event, EventKind};
-use crate::http::date::rfc3339;
-use crate::outcome::BreakCause;
+use crate::snapshot::Snapshot;
 
 /// Events of this time back are shown.
 const RECENT_MS: u64 = 3_600_000;
 
 /// Most recent events that are shown, and most conditions that go on.
 const SHOWN_MAX: usize = 10;
-
-/// An event may be noted a little later than the move that it explains: checks and connections have clocks of their own.
-const LATER_MS: u64 = 1_000;
 
 /// What events may be about to concern a client; empty: nothing is known of it, and everything may.
 pub(super) struct Concerns {
@@ -50,145 +47,123 @@ impl Concerns {
         is_of(&self.pools, event.pool.as_deref()) && is_of(&self.listeners, event.listener.as_deref())
     }
 
-    /// Conditions that go on, and the latest events of the last hour, the oldest first.
-    pub(super) fn events(&self, all: &[Event], now_unix_ms: u64) -> Vec<DatedEvent> {
-        let own: Vec<_> = all.iter().filter(|event| self.include(event)).collect();
-        let recent = own.iter().filter(|event| event.unix_ms + RECENT_MS >= now_unix_ms);
-        let first_recent = recent.rev().nth(SHOWN_MAX - 1).map_or(0, |event| event.id);
-        let going_on: Vec<_> = going_on(&own).iter().map(|event| event.id).collect();
-        let is_shown = |event: &&&Event| {
-            let is_recent = event.unix_ms + RECENT_MS >= now_unix_ms && event.id >= first_recent;
-            is_recent || going_on.contains(&event.id)
-        };
-        own.iter().filter(is_shown).map(|event| DatedEvent::from((*event).clone())).collect()
+    /// The events that concern the client.
+    pub(super) fn of_client<'e>(&self, all: &'e [Event]) -> Vec<&'e Event> {
+        all.iter().filter(|event| self.include(event)).collect()
     }
 }
 
-/// Conditions that an event has begun and no later one has ended, the latest ones.
-pub(super) fn going_on<'e>(events: &[&'e Event]) -> Vec<&'e Event> {
-    let mut begun: Vec<&Event> = Vec::new();
-    for event in events {
-        begun.retain(|earlier| !earlier.is_ended_by(event));
-        if !event.kind.ended_by().is_empty() {
-            if begun.len() >= SHOWN_MAX {
-                begun.remove(0);
-            }
-            begun.push(event);
+/// Events of conditions that go on, and the latest ones of the last hour, the oldest first.
+pub(super) fn shown(own: &[&Event], going_on: &[&Event], now_unix_ms: u64) -> Vec<DatedEvent> {
+    let is_recent = |event: &&&Event| event.unix_ms + RECENT_MS >= now_unix_ms;
+    let first_recent = own.iter().filter(is_recent).rev().nth(SHOWN_MAX - 1).map_or(0, |event| event.id);
+    let is_shown = |event: &&&Event| {
+        is_recent(event) && event.id >= first_recent || going_on.iter().any(|begun| begun.id == event.id)
+    };
+    own.iter().filter(is_shown).map(|event| DatedEvent::from((*event).clone())).collect()
+}
+
+/// Conditions that an event has begun and that go on, the latest ones, each once.
+pub(super) fn going_on<'e>(events: &[&'e Event], present: &Present, snapshot: &Snapshot) -> Vec<&'e Event> {
+    let mut begun = Vec::new();
+    // From the last event back: what has happened later, and whether a process has begun since.
+    let (mut later, mut is_of_another_process) = (AHashSet::new(), false);
+    for event in events.iter().rev() {
+        let about = event.about();
+        let ends = event.kind.ended_by();
+        let is_over = ends.iter().chain([&event.kind]).any(|kind| later.contains(&(*kind, about)))
+            || is_of_another_process && event.kind.ends_with_its_process();
+        if !ends.is_empty() && !is_over && present.has(event, snapshot) {
+            begun.push(*event);
+        }
+        later.insert((event.kind, about));
+        is_of_another_process |= event.kind == EventKind::Start;
+        if begun.len() >= SHOWN_MAX {
+            break;
         }
     }
+    begun.reverse();
     begun
-}
-
-/// A move with the event that is behind it.
-pub(super) fn explained(noted: &NotedMove, all: &[Event]) -> WhyMove {
-    let (from, to) = (noted.from.as_deref(), &*noted.to);
-    let had = from.unwrap_or("its backend");
-    let why = match noted.cause {
-        BreakCause::Down => format!("{had} could not serve"),
-        BreakCause::Drain => format!("{had} was drained"),
-        BreakCause::Removed => format!("{had} has left the pool, or the pool has another name"),
-        BreakCause::Range => format!("the range of the client does not allow {had} any more"),
-        BreakCause::Moved => "the list of backends has changed, and on_add = \"move\"".to_owned(),
-        BreakCause::Returned => format!("{to} is back, and on_return = \"return\""),
-        BreakCause::Full => format!("{had} had max_connections"),
-        BreakCause::Expired => "its cookie was too old, or dated too far in the future, to count".to_owned(),
-    };
-    let because = event_behind(noted, all)
-        .map_or(why.clone(), |event| format!("{why} ({}: {})", rfc3339(event.unix_ms), event.text));
-    WhyMove {
-        time: rfc3339(noted.unix_ms),
-        pool: noted.pool.to_string(),
-        from: from.map(str::to_owned),
-        to: to.to_owned(),
-        cause: noted.cause.word().to_owned(),
-        because,
-        connection: noted.connection,
-    }
-}
-
-/// The last event before a move that has caused it.
-fn event_behind<'e>(noted: &NotedMove, all: &'e [Event]) -> Option<&'e Event> {
-    let kinds: &[EventKind] = match noted.cause {
-        BreakCause::Down => &[EventKind::Down, EventKind::Ejected, EventKind::Damped],
-        BreakCause::Drain => &[EventKind::Drain, EventKind::Drained, EventKind::DrainForgotten],
-        BreakCause::Removed | BreakCause::Range | BreakCause::Moved => &[EventKind::Reload],
-        BreakCause::Returned | BreakCause::Full | BreakCause::Expired => &[],
-    };
-    let is_of_backend = |event: &Event| {
-        event.kind == EventKind::Reload
-            || (event.pool.as_deref() == Some(&*noted.pool) && event.backend.as_deref() == noted.from.as_deref())
-    };
-    let mut earlier = all.iter().rev().filter(|event| event.unix_ms <= noted.unix_ms + LATER_MS);
-    earlier.find(|event| kinds.contains(&event.kind) && is_of_backend(event))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::admission::Admission;
+    use crate::events::Subject;
+    use crate::pool::AdminState;
+    use crate::snapshot::LoadedFiles;
 
     fn event(id: u64, kind: EventKind, backend: &str) -> Event {
         Event { id, unix_ms: id * 10_000, ..Event::new(kind, &format!("text {id}")).of_backend("web", backend) }
     }
 
-    fn noted(cause: BreakCause) -> NotedMove {
-        NotedMove {
-            unix_ms: 30_000,
-            client: None,
-            connection: 7,
-            pool: "web".into(),
-            from: Some("a".into()),
-            to: "b".into(),
-            cause,
-            cookies: [None, None],
-        }
+    /// A pool `web` with two backends that commands have drained, and a listener `l`.
+    fn snapshot() -> Snapshot {
+        let text = "[[listener]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\npool = \"web\"\n[[pool]]\nname = \"web\"\n\
+                    backend = [{ name = \"a\", address = \"127.0.0.1:1\" }, { name = \"b\", address = \"127.0.0.1:2\" }]\n";
+        let checked = crate::config::check(text, &|_| Err(std::io::ErrorKind::NotFound.into()));
+        let config = checked.unwrap_or_else(|problems| panic!("{problems:?}")).config;
+        let snapshot = Snapshot::build(config, LoadedFiles::default(), None, 1, &Arc::new(Admission::new(9)));
+        ["a", "b"].iter().for_each(|name| assert!(snapshot.pools[0].order(name, AdminState::Drain, 1)));
+        snapshot
     }
 
-    #[test]
-    fn a_move_is_explained_by_the_last_event_about_its_backend_before_it() {
-        let all = [
-            event(1, EventKind::Down, "a"),
-            event(2, EventKind::Drain, "a"),
-            event(3, EventKind::Down, "c"),
-            event(4, EventKind::Ejected, "a"),
-        ];
-        let down = explained(&noted(BreakCause::Down), &all);
-        assert_eq!(down.because, "a could not serve (1970-01-01T00:00:10.000Z: text 1)", "not what came later");
-        assert_eq!((down.from.as_deref(), &*down.to, &*down.cause), (Some("a"), "b", "down"));
-        assert!(explained(&noted(BreakCause::Drain), &all).because.ends_with("text 2)"));
-        assert_eq!(explained(&noted(BreakCause::Full), &all).because, "a had max_connections");
-        let nameless = NotedMove { from: None, ..noted(BreakCause::Removed) };
-        assert!(explained(&nameless, &all).because.starts_with("its backend has left the pool"));
+    fn ids_going_on(all: &[Event], snapshot: &Snapshot) -> Vec<u64> {
+        let events: Vec<_> = all.iter().collect();
+        going_on(&events, &Present::default(), snapshot).iter().map(|event| event.id).collect()
     }
 
     #[test]
     fn what_has_begun_and_not_ended_goes_on() {
         let all = [
-            event(1, EventKind::Down, "a"),
-            event(2, EventKind::Down, "b"),
-            event(3, EventKind::Up, "a"),
+            event(1, EventKind::Drain, "a"),
+            event(2, EventKind::Drain, "b"),
+            event(3, EventKind::Ready, "a"),
             event(4, EventKind::Reload, "a"),
         ];
-        let ids: Vec<_> = going_on(&all.iter().collect::<Vec<_>>()).iter().map(|event| event.id).collect();
-        assert_eq!(ids, [2]);
+        assert_eq!(ids_going_on(&all, &snapshot()), [2]);
+        let again = [&all[..], &[event(5, EventKind::Drain, "a"), event(6, EventKind::Drain, "b")]].concat();
+        assert_eq!(ids_going_on(&again, &snapshot()), [5, 6], "each once, by its last event");
+        let many: Vec<_> = (0..30).map(|id| event(id, EventKind::DrainForgotten, "gone")).collect();
+        assert!(ids_going_on(&many, &snapshot()).is_empty(), "the configuration does not have it any more");
+    }
+
+    #[test]
+    fn a_new_process_ends_what_only_the_one_before_knew() {
+        let of_process = |id, kind| Event { id, ..Event::new(kind, "text").of(Subject::StateFile) };
+        let all = [
+            of_process(1, EventKind::FileFailed),
+            event(3, EventKind::Drain, "a"),
+            of_process(4, EventKind::Start),
+            of_process(5, EventKind::FileFailed),
+        ];
+        assert_eq!(ids_going_on(&all[..2], &snapshot()), [1, 3]);
+        assert_eq!(ids_going_on(&all[..3], &snapshot()), [3], "a drain goes over an upgrade");
+        assert_eq!(ids_going_on(&all, &snapshot()), [3, 5]);
     }
 
     #[test]
     fn events_of_other_pools_and_listeners_are_not_shown_and_old_ones_only_if_they_go_on() {
-        let limit = Event::new(EventKind::Limit, "limit");
+        let refused = Event::new(EventKind::FileFailed, "a file");
         let all = [
-            event(1, EventKind::Down, "a"),
+            event(1, EventKind::Drain, "a"),
             event(2, EventKind::Up, "b"),
-            Event { id: 500, unix_ms: 5_000_000, ..limit.clone().of_listener("l") },
-            Event { id: 501, unix_ms: 5_000_000, ..limit.clone().of_listener("other") },
+            Event { id: 500, unix_ms: 5_000_000, ..refused.clone().of_listener("l") },
+            Event { id: 501, unix_ms: 5_000_000, ..refused.clone().of_listener("other") },
             Event { id: 502, unix_ms: 5_000_000, ..Event::new(EventKind::Up, "other").of_backend("other", "a") },
-            Event { id: 503, unix_ms: 5_000_000, ..limit },
+            Event { id: 503, unix_ms: 5_000_000, ..refused },
         ];
-        let shown = |pools: &[&str], listeners: &[&str]| {
+        let ids = |pools: &[&str], listeners: &[&str]| {
             let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let concerns = Concerns { pools: owned(pools), listeners: owned(listeners) };
-            concerns.events(&all, 5_000_000).iter().map(|dated| dated.event.id).collect::<Vec<_>>()
+            let own = concerns.of_client(&all);
+            let going_on = going_on(&own, &Present::default(), &snapshot());
+            shown(&own, &going_on, 5_000_000).iter().map(|dated| dated.event.id).collect::<Vec<_>>()
         };
-        assert_eq!(shown(&["web"], &["l"]), [1, 500, 503], "the first goes on, the second is old");
-        assert_eq!(shown(&[], &[]), [1, 500, 501, 502, 503], "of an unknown client everything may be");
+        assert_eq!(ids(&["web"], &["l"]), [1, 500, 503], "the first goes on, the second is old");
+        assert_eq!(ids(&[], &[]), [1, 500, 501, 502, 503], "of an unknown client everything may be");
     }
 }

@@ -5,8 +5,10 @@
 //! one it says what is known, what goes on, and since when moves are noted.
 
 mod answer;
+mod cause;
 mod concerns;
 mod cookie;
+mod present;
 mod question;
 
 use std::net::IpAddr;
@@ -14,8 +16,10 @@ use std::sync::Arc;
 
 use self::concerns::Concerns;
 use self::cookie::JudgedCookie;
+use self::present::Present;
 use self::question::Question;
-use super::Server;
+use super::pool_changes::PoolChanges;
+use super::{Server, lock_of};
 use crate::admin::{WhyConnection, WhyEnding, WhyEntry, WhyReport};
 use crate::client_history::{ClientNotes, NotedEnding};
 use crate::clock;
@@ -27,6 +31,9 @@ use crate::snapshot::Snapshot;
 
 /// Most open connections that are shown.
 const CONNECTIONS_SHOWN: usize = 20;
+
+/// Most certificates that are named.
+const CERTIFICATES_SHOWN: usize = 10;
 
 /// Most moves and endings that are shown, the latest ones.
 const NOTES_SHOWN: usize = 20;
@@ -47,7 +54,8 @@ impl Server {
         let since_unix_ms = history.complete_since_unix_ms();
         let (asked, subject) = (question.word(), question.subject());
         let found = FoundClient { snapshot, client, cookie, notes, open, connections, since_unix_ms };
-        found.report(asked, &subject, question.cookie())
+        let present = Present::of(self);
+        found.report(asked, &subject, question.cookie(), &present, &lock_of(&self.pool_changes))
     }
 }
 
@@ -63,14 +71,23 @@ struct FoundClient {
 }
 
 impl FoundClient {
-    fn report(&self, asked: &str, subject: &str, cookie: Option<&question::AskedCookie>) -> WhyReport {
+    fn report(
+        &self,
+        asked: &str,
+        subject: &str,
+        cookie: Option<&question::AskedCookie>,
+        present: &Present,
+        changes: &PoolChanges,
+    ) -> WhyReport {
         let mut entries = self.entries(cookie);
         let (pool, backend) = self.place(&entries);
         let own = entries.iter().position(|entry| Some(&entry.pool) == pool.as_ref());
         let entry = own.map(|index| entries.remove(index));
         let concerns = Concerns::of(self, pool.as_deref());
         let all = events::ring().all();
-        let moves: Vec<_> = last(&self.notes.moves).map(|noted| concerns::explained(noted, &all)).collect();
+        let moves = last(&self.notes.moves).map(|noted| cause::explained(noted, &all, changes)).collect();
+        let own = concerns.of_client(&all);
+        let going_on = concerns::going_on(&own, present, &self.snapshot);
         let mut report = WhyReport {
             asked: asked.to_owned(),
             client: self.client.map(|client| client.to_string()),
@@ -83,12 +100,21 @@ impl FoundClient {
             connections: self.connections.iter().map(shown_connection).collect(),
             moves,
             ended: last(&self.notes.endings).map(shown_ending).collect(),
-            events: concerns.events(&all, clock::unix_ms()),
+            events: concerns::shown(&own, &going_on, clock::unix_ms()),
             since: rfc3339(self.since_unix_ms),
             ..WhyReport::default()
         };
-        answer::give(&mut report, subject);
+        answer::give(&mut report, subject, &going_on, &self.refused_certificates());
         report
+    }
+
+    /// Certificates that clients refuse now or soon, some of them.
+    fn refused_certificates(&self) -> Vec<String> {
+        let troubles = self.snapshot.tls.troubles(clock::unix_s()).into_iter();
+        let mut words: Vec<_> = troubles.map(|(file, _, words)| format!("certificate \"{file}\"{words}")).collect();
+        words.dedup();
+        words.truncate(CERTIFICATES_SHOWN);
+        words
     }
 
     /// Entries in the stick tables of all pools.

@@ -135,6 +135,7 @@ impl Os for Linux {
 
     fn splice_in(&mut self, socket: &Connection, pipe: &Pipe, most: usize) -> Io {
         match rustix::pipe::splice(&socket.0, None, &pipe.write, None, most, splice_flags()) {
+            // The end, or an urgent byte before it: a read tells which.
             Ok(0) => Io::End,
             other => moved(other),
         }
@@ -211,6 +212,11 @@ impl Os for Linux {
     fn refuse_new(&mut self, listener: &Arc<OwnedFd>) {
         // A unix socket takes no filter; its file is removed instead.
         let _ = crate::socket::refuse_new(listener);
+    }
+
+    fn accept_silent(&mut self, listener: &Arc<OwnedFd>) {
+        // Fails for no TCP socket, and a unix socket has no such clients.
+        let _ = crate::socket::defer_accept(listener, 0);
     }
 
     fn local_address(&mut self, socket: &Connection) -> Option<SocketAddr> {

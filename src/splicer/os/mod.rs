@@ -103,6 +103,8 @@ pub trait Os {
     fn unwatch_listener(&mut self, listener: &Self::Listener);
     /// Lets no new handshake begin on a listener; handshakes under way complete.
     fn refuse_new(&mut self, listener: &Self::Listener);
+    /// Has the kernel hand over clients that have sent nothing, with their next acknowledgement.
+    fn accept_silent(&mut self, listener: &Self::Listener);
     /// Returns the address a client connected to; `None` for a unix socket.
     fn local_address(&mut self, socket: &Self::Socket) -> Option<SocketAddr>;
     /// Sets keepalive and the user timeout of a socket.

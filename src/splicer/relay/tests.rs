@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Address;
 use crate::splicer::LargePipes;
 use crate::splicer::os::Accepted;
-use crate::splicer::sim::kernel::Kernel;
+use crate::splicer::sim::kernel::{Id, Kernel};
 use crate::splicer::sim::os::{SimOs, SimPipe, SimSocket};
 use crate::splicer::sim::socket::PeerRead;
 
@@ -22,6 +22,7 @@ const SEEDS: u64 = 20;
 /// A direction between two sockets, the sender's bytes all there.
 struct Rig {
     kernel: Rc<RefCell<Kernel>>,
+    sender: Id,
     os: SimOs,
     from: SimSocket,
     to: SimSocket,
@@ -53,6 +54,7 @@ impl Rig {
         let way = Direction { readable: true, ..Direction::writable() };
         Self {
             kernel,
+            sender,
             os,
             from,
             to,
@@ -111,6 +113,33 @@ fn a_receiver_that_takes_all_is_served_by_a_large_pipe_that_others_may_have_betw
         large += rig.pipes.large();
     }
     assert!(large >= SEEDS as usize / 2, "a large pipe was used in {large} of {SEEDS} worlds");
+}
+
+#[test]
+fn bytes_between_an_urgent_byte_and_the_end_are_passed_on_though_they_come_before_their_event() {
+    const BEHIND: usize = 1_000;
+    for seed in 0..SEEDS {
+        let mut rig = Rig::new(seed, 2 * STREAM, 1);
+        while !rig.way.splicing {
+            rig.step_bytes = 1;
+            rig.pump();
+        }
+        {
+            // They come between the last event and the next call.
+            let mut kernel = rig.kernel.borrow_mut();
+            let bytes: Vec<u8> = (STREAM..STREAM + BEHIND).map(byte).collect();
+            kernel.send_urgent(rig.sender);
+            assert_eq!(kernel.send(rig.sender, &bytes, usize::MAX), BEHIND);
+            kernel.finish(rig.sender);
+            kernel.settle(rig.sender);
+        }
+        rig.step_bytes = STEP_BYTES;
+        while rig.pump() == Pumped::Again {}
+        (rig.way.readable, rig.way.finished) = (true, true);
+        while rig.pump() == Pumped::Again {}
+        rig.hear(2 * STREAM);
+        assert_eq!((rig.heard, rig.way.end_seen), (STREAM + BEHIND, true), "seed {seed}");
+    }
 }
 
 #[test]

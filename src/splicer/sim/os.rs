@@ -242,6 +242,8 @@ impl Os for SimOs {
 
     fn refuse_new(&mut self, (): &()) {}
 
+    fn accept_silent(&mut self, (): &()) {}
+
     fn local_address(&mut self, _socket: &SimSocket) -> Option<SocketAddr> {
         Some(SocketAddr::from(([192, 0, 2, 1], 443)))
     }

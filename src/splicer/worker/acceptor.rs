@@ -1,7 +1,7 @@
 //! [`Acceptor`]: a worker's listening socket, which accepts, pauses at a limit, and closes without losing a connection.
 //!
 //! Binds nothing. Invariants: accepting pauses and always resumes; a socket that is being removed serves every
-//! connection that completed its handshake before the close; a turn accepts at most [`ACCEPTS_MAX`] connections, and
+//! connection that completed its handshake before the close, as far as the kernel shows it; a turn accepts at most [`ACCEPTS_MAX`] connections, and
 //! [`ACCEPTS_MIN`] while established pairs have work, after these were stepped, with one more for each
 //! [`ACCEPT_EVERY_US`] that they have taken.
 
@@ -34,6 +34,11 @@ const PAUSE_US: Micros = 50_000;
 
 /// Time for which a removed listener still completes handshakes that had begun: longer than the longest round trip.
 const LINGER_US: Micros = 300_000;
+
+/// The same for a listener with `defer_accept`. Without the option the kernel repeats its part of the handshake with a
+/// client that has sent nothing 1, 3, 7, 15 or 31 seconds after the connect, and the client's answer brings it into the
+/// queue: so every client that came in the last three seconds is served, and of earlier ones those that speak meanwhile.
+const DEFERRED_LINGER_US: Micros = 2_300_000;
 
 /// A listening socket and its rules.
 pub(super) struct Acceptor<O: Os> {
@@ -89,12 +94,17 @@ impl<O: Os> Worker<O> {
 
     /// Serves the connections that are queued on a socket, then closes it.
     pub fn remove_listener(&mut self, number: u32) {
-        let until = self.os.now() + LINGER_US;
+        let now = self.os.now();
         if let Some(acceptor) = self.acceptors.get_mut(&number) {
+            let mut linger = LINGER_US;
             if !acceptor.shared {
                 self.os.refuse_new(&acceptor.socket);
+                if acceptor.listener.config.defer_accept_s.is_some() {
+                    self.os.accept_silent(&acceptor.socket);
+                    linger = DEFERRED_LINGER_US;
+                }
             }
-            acceptor.closing = Some(until);
+            acceptor.closing = Some(now + linger);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::http::head::{HEAD_MAX, RequestReader};
 use crate::http::{Progress, Refused};
 use crate::outcome::Ended;
 use crate::terminate::byte_stream::Got;
+use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{CLOSING_MAX, LINGER, until};
 use crate::terminate::state::ConversationStage;
 
@@ -29,6 +30,38 @@ enum NoHead {
     Over(Ended),
 }
 
+/// What bounds a wait for a head.
+struct Wait {
+    /// When the first head of the connection is due; `None`: this is another one.
+    first_until: Option<Micros>,
+    /// From the first byte of a head to its last.
+    head_limit: Micros,
+    idle_since: Micros,
+    kept_until: Option<Micros>,
+    pauses_at: Option<Micros>,
+}
+
+/// A complete head, `None` for a pause, or why none comes.
+type HeadRead = Result<Option<Box<RequestReader>>, NoHead>;
+
+impl Wait {
+    /// What ends the wait, and when; `begun`: when the first byte of the head has come.
+    fn end(&self, begun: Option<Micros>, conversation: &Conversation) -> Option<(Micros, HeadRead)> {
+        let timed_out = |at| (at, Err(NoHead::TimedOut));
+        match (self.first_until, begun) {
+            (Some(until), _) => Some(timed_out(until)),
+            (None, Some(at)) => Some(timed_out(at + self.head_limit)),
+            (None, None) => {
+                let drain = &conversation.context.drain;
+                let drained = drain.end_of_kept(self.idle_since, conversation.client_info.id);
+                let drained = drained.map(|at| (at, Err(NoHead::Cancelled(Ended::Stopped))));
+                let ends = [drained, self.kept_until.map(timed_out), self.pauses_at.map(|at| (at, Ok(None)))];
+                ends.into_iter().flatten().min_by_key(|(at, _)| *at)
+            }
+        }
+    }
+}
+
 impl HttpConnection<'_> {
     /// Waits for a complete head; the first one is due at `first_until`. With `reader`, that of the request before, the
     /// wait ends with `None` when the client pauses.
@@ -37,19 +70,22 @@ impl HttpConnection<'_> {
         first_until: Micros,
         mut reader: Option<Box<RequestReader>>,
     ) -> Result<Option<Box<RequestReader>>, Ended> {
-        let conversation = self.conversation;
+        let (conversation, limits) = (self.conversation, self.limits());
         let state = &conversation.state;
-        let limits = self.limits();
-        let kept_until = limits.kept.map(|limit| self.idle_since + limit);
         state.enter(if self.count == 0 { ConversationStage::Head } else { ConversationStage::Kept });
         // No request is under way: a close in good order loses nothing.
         state.ends_itself(true);
-        let (drain, idle_since, id) = (&conversation.context.drain, self.idle_since, conversation.client_info.id);
-        let mut begun = None;
-        let pauses_at = reader.as_ref().map(|_| self.idle_since + PAUSE);
+        let wait = Wait {
+            first_until: (self.count == 0).then_some(first_until),
+            head_limit: limits.head,
+            idle_since: self.idle_since,
+            kept_until: limits.kept.map(|limit| self.idle_since + limit),
+            pauses_at: reader.as_ref().map(|_| self.idle_since + PAUSE),
+        };
         if let Some(reader) = &mut reader {
             reader.reset();
         }
+        let mut begun = None;
         let (first, Http1Client { stream, unread }) = (self.count == 0, &mut self.client);
         let deadline = &mut self.deadline;
         let result = poll_fn(|cx| {
@@ -84,18 +120,7 @@ impl HttpConnection<'_> {
                     Poll::Pending => break,
                 }
             }
-            let timed_out = |at| (at, Err(NoHead::TimedOut));
-            let end = match (begun, first) {
-                (_, true) => Some(timed_out(first_until)),
-                (Some(at), false) => Some(timed_out(at + limits.head)),
-                (None, false) => {
-                    let drained =
-                        drain.end_of_kept(idle_since, id).map(|at| (at, Err(NoHead::Cancelled(Ended::Stopped))));
-                    let ends = [drained, kept_until.map(timed_out), pauses_at.map(|at| (at, Ok(None)))];
-                    ends.into_iter().flatten().min_by_key(|(at, _)| *at)
-                }
-            };
-            match end {
+            match wait.end(begun, conversation) {
                 Some((at, end)) => deadline.poll(cx, at).map(|()| end),
                 None => Poll::Pending,
             }

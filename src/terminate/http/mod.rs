@@ -190,7 +190,7 @@ impl HttpConnection<'_> {
         let is_held = |backend: &Arc<Backend>| self.upstreams.holds(backend);
         let holds: Option<Holds<'_>> = if self.upstreams.is_empty() { None } else { Some(&is_held) };
         let scene = || PickScene { holds, ..PickScene::new(&facts, &[], clock::now_ms()) };
-        cookie.look_up_in_store(context, scene()).await;
+        self.client.stream.meanwhile(cookie.look_up_in_store(context, scene())).await;
         cookie.count(context.counters_index);
         log.cookie = cookie.word();
         let session = || cookie.session(request.fields).or(cookies.first().map(|(_, value)| *value));
@@ -218,12 +218,12 @@ impl HttpConnection<'_> {
             }
         };
 
-        let moved = pool.client_move(cookie.left().or(left), backend);
+        let moved = cookie.client_move(left, backend);
+        let remember = cookie.remember().or(remember);
+        let placed = Placed { pool, moved: moved.clone(), remember, value: cookie.value.clone() };
+        conversation.state.enter(ConversationStage::Placed(placed));
         let brought = || history::brought_cookie(context, pool, request.fields);
         conversation.note_move(pool, moved.as_ref(), upstream.lease.backend(), brought);
-        let remember = cookie.remember().or(remember);
-        let placed = Placed { pool, moved, remember, value: cookie.value.clone() };
-        conversation.state.enter(ConversationStage::Placed(placed));
         cookie.update_store(context, backend, upstream.lease.backend());
 
         let message = self.message(&request, &cookie, &routed.listener.config);

@@ -6,6 +6,7 @@
 //! it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::history;
 use crate::clock;
@@ -47,6 +48,8 @@ pub struct RequestCookie<'p> {
     pub(super) looked_up: bool,
     /// Backend at which the client was known here, if the store names another one.
     pub(super) store_left: Option<Left>,
+    /// Name of the backend in the store, if the pool does not have it.
+    pub(super) store_gone: Option<Arc<str>>,
     /// Time of the request in seconds since 1970; 0 where the pool has no cookie.
     pub(super) now: u64,
 }
@@ -66,6 +69,7 @@ impl<'p> RequestCookie<'p> {
             inner: read.inner.map(Box::from),
             looked_up: false,
             store_left: None,
+            store_gone: None,
             now,
         }
     }

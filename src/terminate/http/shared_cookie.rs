@@ -11,11 +11,12 @@ use std::sync::Arc;
 use super::request_cookie::RequestCookie;
 use crate::clock;
 use crate::config::Cookie;
+use crate::outcome::ClientMove;
 use crate::pool::{Backend, PickScene, Pool};
 use crate::sticky::Left;
 use crate::sticky::cookie::CookieVerdict;
 use crate::sticky::table::{EntryKind, KeyHash};
-use crate::store::{BreakerState, StoredValue};
+use crate::store::{BreakerState, KnownHere, StoreFinding, StoredValue};
 use crate::terminate::runtime::RuntimeContext;
 use crate::terminate::timer_fd::StoreWait;
 
@@ -36,58 +37,48 @@ impl RequestCookie<'_> {
     /// too, unless the one that counts is known to be set by a backend.
     pub async fn look_up_in_store(&mut self, context: &RuntimeContext, scene: PickScene<'_>) {
         let BreakerState::Working(_) = context.store.look() else { return };
-        let known = self.verdict;
-        let now = || PickScene { now_ms: clock::now_ms(), ..scene };
-        let can_have = |index: usize| self.pool.can_have(index, &now());
-        let stays = known.and_then(CookieVerdict::backend).is_some_and(can_have);
-        let Some((value, stored)) = self.find_in_store(context, stays).await else { return };
-        let backends = self.pool.backends();
-        let found = backends.iter().position(|backend| *backend.name() == *stored.backend);
-        if known.is_some() {
-            let is_news = |index| stays || self.backend() != Some(index);
-            if !found.is_some_and(|index| is_news(index) && can_have(index)) {
-                // The store names no usable backend either: the pick places the client anew, `update_store` writes it.
-                return;
-            }
-            self.store_left = if stays { None } else { self.left_here() };
-        }
-        if let (Some(backend), Some(table)) = (found.and_then(|index| backends.get(index)), self.pool.table()) {
+        let pool = self.pool;
+        let can_have = |index: usize| pool.can_have(index, &PickScene { now_ms: clock::now_ms(), ..scene });
+        let here = KnownHere::new(pool, self.verdict, can_have);
+        let Some((value, stored)) = self.find_in_store(context, here).await else { return };
+        // Without a finding the pick places the client anew, and `update_store` writes that.
+        let Some(found) = here.judge(&stored, self.now, can_have) else { return };
+        let StoreFinding { verdict, backend, left, gone } = found;
+        if let (Some(backend), Some(table)) = (backend.and_then(|index| pool.backends().get(index)), pool.table()) {
             let kind = if stored.is_set { EntryKind::Learned } else { EntryKind::Brought };
             table.learn_as(kind, &value, backend, clock::now_ms());
         }
-        self.value = Some(value);
-        let removed = CookieVerdict::Removed { former: None };
-        self.verdict = Some(found.map_or(removed, |backend| CookieVerdict::Fresh { backend, issued: self.now }));
+        (self.value, self.verdict) = (Some(value), Some(verdict));
+        (self.store_left, self.store_gone) = (left, gone);
     }
 
-    /// The value that counts of those in the store: the first that a backend has set, else the first. `stays`: the
-    /// client has a backend by a value that was only brought, and only a set one counts more.
-    async fn find_in_store(&mut self, context: &RuntimeContext, stays: bool) -> Option<(Rc<[u8]>, StoredValue)> {
+    /// The value that counts of those in the store.
+    async fn find_in_store(
+        &mut self,
+        context: &RuntimeContext,
+        here: KnownHere<'_>,
+    ) -> Option<(Rc<[u8]>, StoredValue)> {
         if self.looked_up {
             return None;
         }
-        let values = self.value.iter().filter(|_| !stays).chain(&self.unknown);
+        let values = here.to_find(self.value.as_ref(), &self.unknown);
         let find = |value: &Rc<[u8]>| Some((Rc::clone(value), StoreWait::new(context.store.find(self.pool, value)?)));
         let waits: Vec<_> = values.filter_map(find).collect();
         self.looked_up = !waits.is_empty();
-        let mut counts: Option<(Rc<[u8]>, StoredValue)> = None;
+        let mut answers = Vec::with_capacity(waits.len());
         // All were sent at once, and all waits end with the same budget.
         for (value, mut store_wait) in waits {
-            let Some(stored) = poll_fn(|cx| store_wait.poll(&context.timer_fd, cx)).await else { continue };
-            if counts.as_ref().is_none_or(|(_, known)| stored.is_set && !known.is_set) {
-                counts = Some((value, stored));
-            }
+            let stored = poll_fn(|cx| store_wait.poll(&context.timer_fd, cx)).await;
+            answers.extend(stored.map(|stored| (value, stored)));
         }
-        counts.filter(|(_, stored)| stored.is_set || !stays)
+        here.counts(answers)
     }
 
-    /// The backend known here, and why the client does not get it. Another backend in the store is no cause by itself:
-    /// each instance counts the keys that it knew and that get another backend, as it does without a store.
-    fn left_here(&self) -> Option<Left> {
-        match self.backend() {
-            Some(index) => Some(Left::backend(index, self.pool.why_not(index))),
-            None => self.verdict?.left(),
-        }
+    /// The move of the client, which now has the backend at index `got`; `None`: it has not moved. `left`: what the pick
+    /// says of the backend that it had, behind the cookie's word.
+    pub fn client_move(&self, left: Option<Left>, got: usize) -> Option<ClientMove> {
+        let ClientMove { from, cause } = self.pool.client_move(self.left().or(left), got)?;
+        Some(ClientMove { from: from.or_else(|| self.store_gone.clone()), cause })
     }
 
     /// Writes the backend of the request to the store: as a move if it is a new one, else as a renewal.

@@ -178,7 +178,9 @@ fn a_reload_of_a_broken_file_changes_nothing_and_shows_everywhere() {
         assert_eq!(sessile.metric("sessile_reloads_total{verdict=\"refused\"}"), refused as f64);
         assert_eq!(sessile.metric("sessile_reload_last_accepted"), 0.0);
 
-        let logged = logged_refusals(&sessile);
+        let logged = eventually("the refusal in the log", || {
+            Some(logged_refusals(&sessile)).filter(|logged| logged.len() as u64 >= refused)
+        });
         let last = logged.last().unwrap();
         assert_eq!(logged.len() as u64, refused, "{path:?}");
         for problem in &expected {

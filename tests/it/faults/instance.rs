@@ -108,6 +108,6 @@ fn a_reload_on_an_address_of_others_is_refused() {
     let after = sessile.status();
     assert_eq!(after["listeners"].as_array().unwrap().len(), 1, "{after}");
     assert_eq!(sessile.metric("sessile_reloads_total{verdict=\"refused\"}"), 1.0);
-    assert!(sessile.said().contains(&held.to_string()), "{}", sessile.said());
+    sessile.says(&held.to_string());
     assert_eq!(ask(&connect(address), "hi").unwrap(), "b0 hi\n");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use super::without::{lacking, moves, warns, without};
 use super::{ask, client, client_at, event, home, kinds, was_moved, why};
 use crate::support::backend::{Backend, echo, listener, pool};
 use crate::support::{Sessile, eventually};
@@ -38,7 +39,8 @@ fn a_client_of_a_backend_that_flaps_was_moved_because_of_its_check() {
     let ((b0, good), (b1, _good)) = (switched("b0"), switched("b1"));
     let check = "[pool.check]\nkind = \"http\"\ninterval = \"50ms\"\nrise = 2\nfall = 1\nflap_damping = 1000\n";
     let pool = pool("p", "", &[b0.address, b1.address]).replace("[pool.check]\nkind = \"off\"\n", check);
-    let sessile = Sessile::start(&(listener("p", "") + &pool));
+    let config = listener("p", "") + &pool;
+    let sessile = Sessile::start(&config);
     has_state(&sessile, "up");
     let number = client_at(&sessile, "b0");
     let address = client(number).to_string();
@@ -69,6 +71,20 @@ fn a_client_of_a_backend_that_flaps_was_moved_because_of_its_check() {
     assert!(seen.len() >= 12, "{of_backend}");
     let report = why(&sessile, &address);
     assert!(report["events"].as_array().unwrap().iter().any(|event| event["kind"] == "damped"), "{report}");
+
+    // All clients are at b1 now, and find only a backend that is down without it.
+    good.store(false, SeqCst);
+    has_state(&sessile, "down");
+    let known = u64::from(number);
+    let plan = without(&sessile, "p/b0", 0);
+    assert_eq!(moves(&plan), (known, 0, 0), "{plan}");
+    let plan = without(&sessile, "p/b1", 0);
+    assert_eq!(moves(&plan), (known, known, 0), "{plan}");
+    assert!(warns(&plan, "pool \"p\": no backend that is left takes new clients now"), "{plan}");
+    let shift = &plan["pools"][0]["live"]["known"]["moves"][0];
+    assert_eq!((&shift["from"], &shift["to"], &shift["count"]), (&"b1".into(), &"b0".into(), &known.into()), "{plan}");
+    assert_eq!(sessile.reload(&lacking(&config, "b1", b1.address))["accepted"], true);
+    assert_eq!(home(&sessile, number), "b0", "it answers, so the last resort finds it");
 }
 
 /// A backend that serves its first client, and then answers no connect.
@@ -101,6 +117,10 @@ fn a_client_of_a_slow_backend_was_moved_because_it_was_ejected() {
     assert!(event(&sessile, "ejected").contains("backend p/b0 is ejected for 300 s: connections to it have failed"));
     let answer = was_moved(&why(&sessile, &client(number).to_string()), "b0", "b1", "down");
     assert!(answer.contains("backend p/b0 is ejected for 300 s"), "{answer}");
+    let plan = without(&sessile, "p/b1", 0);
+    assert_eq!(moves(&plan), (number.into(), number.into(), 0), "{plan}");
+    assert!(warns(&plan, "\"p/b0\" is ejected") && warns(&plan, "no backend that is left takes"), "{plan}");
+    assert_eq!(moves(&without(&sessile, "p/b0", 0)), (number.into(), 0, 0));
 }
 
 #[test]
@@ -118,6 +138,13 @@ fn a_client_of_a_drain_that_was_forgotten_was_moved_because_of_it() {
     assert_eq!(home(&sessile, number), "b1");
     let answer = was_moved(&why(&sessile, &client(number).to_string()), "b0", "b1", "drain");
     assert!(answer.contains("because b0 was drained (") && answer.contains("`sessile ready p/b0` ends"), "{answer}");
+    // The backend that is drained can go without harm; without the other one, no backend takes new clients until the
+    // drain ends.
+    let plan = without(&sessile, "p/b0", 0);
+    assert!(moves(&plan) == (number.into(), 0, 0) && !warns(&plan, "no backend that is left takes"), "{plan}");
+    let plan = without(&sessile, "p/b1", 0);
+    assert_eq!(moves(&plan), (number.into(), number.into(), 0), "{plan}");
+    assert!(warns(&plan, "no backend that is left takes new clients now"), "{plan}");
     assert!(ask(&sessile, &["ready", "p/b0"]).status.success());
     event(&sessile, "ready");
     let all = kinds(&sessile);

@@ -11,6 +11,7 @@ use sessile::config::{InsertRules, SameSite, Secure};
 use sessile::sticky::cookie::names::Names;
 use sessile::sticky::cookie::{Insert, KeyRing};
 
+use super::without::{lacking, moves, without};
 use super::{application, client, event, visit, was_moved, why};
 use crate::support::Sessile;
 use crate::support::backend::{Backend, listener, pool};
@@ -88,6 +89,10 @@ fn a_cookie_of_keys_that_were_swapped_is_worth_nothing_and_says_so() {
         event["kind"] == "reload" && event["text"].as_str().unwrap().contains("cookie.keys")
     };
     assert!(events.iter().any(|event| reload(&event)), "{report}");
+    // The cookies that count are held by browsers alone: only the share that a backend has of them is known.
+    let plan = without(&sessile, "p/b1", 0);
+    let share = plan["pools"][0]["known_keys"].as_f64().unwrap();
+    assert!(moves(&plan) == (0, 0, 0) && (0.45..0.55).contains(&share), "{plan}");
 }
 
 #[test]
@@ -123,6 +128,9 @@ fn a_client_with_a_cookie_of_a_clock_that_is_ahead_was_moved_because_of_that() {
     let report = why(&sessile, &new);
     was_moved(&report, "b0", "b1", "expired");
     assert_eq!((&report["backend"], &report["cookie"]["verdict"]), (&"b1".into(), &"fresh".into()), "{report}");
+    // Its connection is open at b1.
+    assert_eq!(moves(&without(&sessile, "p/b1", 1)), (0, 0, 1));
+    assert_eq!(moves(&without(&sessile, "p/b0", 1)), (0, 0, 0));
 }
 
 #[test]
@@ -133,7 +141,8 @@ fn a_session_stays_while_the_store_is_frozen_and_the_answer_names_the_store() {
     let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://{}\"\n", frozen.local_addr().unwrap());
     let options = "http = true\nbalance = \"round_robin\"\ncookie = { mode = \"learn\", name = \"SID\" }\n";
     let addresses = backends.each_ref().map(|backend| backend.address);
-    let sessile = Sessile::start(&(store + &listener("p", "") + &pool("p", options, &addresses)));
+    let config = store + &listener("p", "") + &pool("p", options, &addresses);
+    let sessile = Sessile::start(&config);
     let down = event(&sessile, "store_down");
     assert!(down.starts_with("shared store redis://") && down.contains("no request is sent to it"), "{down}");
     let mut talk = visit(&sessile, 5);
@@ -144,6 +153,18 @@ fn a_session_stays_while_the_store_is_frozen_and_the_answer_names_the_store() {
     }
     let report = why(&sessile, &session);
     assert_eq!((&report["outcome"], &report["backend"]), (&"not_moved".into(), &home.clone().into()), "{report}");
-    assert_eq!((&report["entry"]["backend"], &report["entry"]["kind"]), (&home.into(), &"learned".into()), "{report}");
+    assert_eq!(
+        (&report["entry"]["backend"], &report["entry"]["kind"]),
+        (&home.as_str().into(), &"learned".into()),
+        "{report}"
+    );
     assert!(report["answer"].as_str().unwrap().contains(&format!("What goes on now: {down}")), "{report}");
+
+    let (other, address) = if home == "b0" { ("b1", addresses[0]) } else { ("b0", addresses[1]) };
+    assert_eq!(moves(&without(&sessile, &format!("p/{other}"), 1)), (1, 0, 0));
+    let plan = without(&sessile, &format!("p/{home}"), 1);
+    assert_eq!(moves(&plan), (1, 1, 1), "{plan}");
+    assert_eq!(sessile.reload(&lacking(&config, &home, address))["accepted"], true);
+    assert_eq!(backend_of(&talk.get("/", &format!("Cookie: {session}\r\n"))), other);
+    was_moved(&why(&sessile, &session), &home, other, "removed");
 }

@@ -1,5 +1,5 @@
-//! Incidents on stage: for each, `sessile why` says whether a client was moved and why, and `sessile events` what
-//! happened.
+//! Incidents on stage: for each, `sessile why` says whether a client was moved and why, `sessile events` what happened,
+//! and `sessile plan --live --without` what would happen if a backend were removed now.
 //!
 //! Each answer is read as text and as JSON. Invariant: a client has a loopback address of its own, so that no test sees
 //! another one's.
@@ -8,6 +8,8 @@ mod backends;
 mod cookies;
 mod follow;
 mod limits;
+mod over;
+mod without;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};

@@ -120,7 +120,7 @@ fn a_disk_that_is_dead_holds_no_reload_no_watch_no_write_and_no_exit() {
     if let Some((_, body)) = waits.join().unwrap() {
         assert!(body.contains("the process is stopping"), "{body}");
     }
-    assert!(sessile.said().contains("stick-table cannot be written: writing"), "the last write is named");
+    sessile.says("stick-table cannot be written: writing");
 }
 
 #[test]

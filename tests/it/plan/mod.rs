@@ -3,6 +3,7 @@
 mod edits;
 mod living;
 mod plan_split;
+mod routes;
 mod without;
 
 use sessile::config::{self, Config};

@@ -54,7 +54,7 @@ fn pgbench_and_psql_work_as_without_us() {
     assert!(copy.wait().unwrap().success());
     assert_eq!(ask(address, "select count(*), count(*) filter (where m = md5(i::text)) from t"), "100000|100000\n");
 
-    let faults: Vec<_> = sessile.lines().into_iter().filter(|line| line["ended"] != "done").collect();
+    let faults: Vec<_> = sessile.lines_of_all().into_iter().filter(|line| line["ended"] != "done").collect();
     assert!(faults.is_empty(), "{faults:?}");
 }
 

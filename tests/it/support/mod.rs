@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod backend;
+pub mod browser;
 pub mod http;
 pub mod load_support;
 pub mod logfmt;

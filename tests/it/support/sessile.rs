@@ -219,6 +219,25 @@ impl Sessile {
         read(&self.dir.path().join("err.log"))
     }
 
+    /// Waits until this was said on standard error: a thread of its own writes messages.
+    pub fn says(&self, part: &str) {
+        eventually(&format!("the message {part:?}"), || self.said().contains(part).then_some(()));
+    }
+
+    /// Every line of the log, once each connection that has ended so far has its own: a thread of its own writes them.
+    pub fn lines_of_all(&self) -> Vec<Value> {
+        let status = self.status();
+        let of_listener = |listener: &Value| {
+            let ended = listener["ended"].as_object().expect("endings").values();
+            ended.filter_map(Value::as_u64).sum::<u64>()
+        };
+        let ended: u64 = status["listeners"].as_array().expect("listeners").iter().map(of_listener).sum();
+        eventually(&format!("a line for each of {ended} connections"), || {
+            let lines = self.lines();
+            (lines.iter().filter(|line| line["kind"] == "connection").count() as u64 >= ended).then_some(lines)
+        })
+    }
+
     /// Waits for a connection line.
     pub fn line(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("a log line: {what}"), || self.lines().into_iter().find(|line| fits(line)))

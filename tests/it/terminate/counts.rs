@@ -130,7 +130,7 @@ fn a_move_is_counted_by_the_backend_that_the_client_had() {
     let last = listener("p", "") + &pool("p", "", &addresses).replace("name = \"b1\"", "name = \"z1\"");
     assert_eq!(sessile.reload(&last)["accepted"], true);
     (1..=60).for_each(|host| drop(ask(host)));
-    eventually("removed clients to be counted", || (series("other", "removed") == of_b1 as f64).then_some(()));
+    eventually("removed clients to be counted", || (series("(other)", "removed") == of_b1 as f64).then_some(()));
     assert_eq!(sessile.sum("sessile_sticky_breaks_total", &["from=\"b1\""]), 0.0, "no series of it is left");
     drop(others);
 }

@@ -114,8 +114,8 @@ fn an_upload_reaches_a_backend_that_has_responded_already_and_both_connections_s
     let (backend, told) = eager("HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok");
     let front = Front::start("", HTTP, &[backend.address]);
     uploads_after_the_response(Talk::with(&front), &told);
-    let uploads = front.requests().into_iter().filter(|line| line["path"] == "/up");
-    assert!(uploads.into_iter().all(|line| line["ended"] == "done" && line["status"] == 202));
+    let upload = front.sessile.line("the upload", |line| line["path"] == "/up");
+    assert_eq!((&upload["ended"], &upload["status"]), (&"done".into(), &202.into()), "{upload}");
 }
 
 #[test]

@@ -181,7 +181,7 @@ fn without_descriptors_for_the_stick_tables_the_rest_goes_over() {
     assert_eq!(noted(&sessile, "given"), "0");
     let verdict = verdict(asked);
     assert_eq!((&verdict["accepted"], &verdict["pairs"]), (&json!(true), &json!(1)), "{verdict}");
-    assert!(sessile.said().contains("no stick tables are given"), "{}", sessile.said());
+    sessile.says("no stick tables are given");
     let _ = kill_process(Pid::from_raw(pid_of(&sessile) as i32).unwrap(), Signal::KILL);
 }
 
@@ -194,7 +194,7 @@ fn without_stick_tables_the_new_process_serves_and_says_so() {
     assert_eq!(elder.hear(), (9, json!({})));
     elder.sessile.ready();
     Idle::open(elder.sessile.address("l")).lives();
-    assert!(elder.sessile.said().contains("gives no stick tables"), "{}", elder.sessile.said());
+    elder.sessile.says("gives no stick tables");
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_new_process_that_waits_for_the_old_one_ends_when_it_is_told_to() {
     elder.prepare();
     elder.sessile.signal(Signal::TERM);
     assert_eq!(elder.sessile.wait().code(), Some(69));
-    assert!(elder.sessile.said().contains("told to stop"), "{}", elder.sessile.said());
+    elder.sessile.says("told to stop");
 }
 
 #[test]
@@ -426,7 +426,7 @@ fn after_an_old_process_that_ended_too_early_the_table_file_counts_and_the_state
     let secret: String = std::fs::read(&table).unwrap()[24..40].iter().map(|byte| format!("{byte:02x}")).collect();
     let state = json!({ "secret": secret, "lock": false, "runtime": { "version": 1 } });
     let sessile = orphan(&config, &state);
-    assert!(sessile.said().contains("serves what it has"), "{}", sessile.said());
+    sessile.says("serves what it has");
     assert_eq!(sessile.json("/stick-table")[0]["known"], 1);
     assert_eq!(sessile.json("/backends")[0]["runtime"], Value::Null);
     Idle::open(sessile.address("l")).lives();

@@ -58,7 +58,7 @@ fn serving(keeper: &Keeper, config: &str) -> (Sessile, SocketAddr, Idle) {
 fn drains(sessile: &mut Sessile, address: SocketAddr, mut idle: Idle) {
     eventually("clients to be refused", || TcpStream::connect(address).is_err().then_some(()));
     idle.lives();
-    assert!(sessile.said().contains("connections may finish within"), "{}", sessile.said());
+    sessile.says("connections may finish within");
     drop(idle);
     assert_eq!(sessile.wait().code(), Some(0));
 }
@@ -90,7 +90,7 @@ fn a_restart_keeps_every_established_connection_and_a_client_that_comes_meanwhil
         println!("round {round}: {open} connections left after {:?}", begun.elapsed());
         assert_eq!(keeper.stored(), ["sessile-upgrade"]);
         assert!(keeper.asked().contains("--system"), "{}", keeper.asked());
-        assert!(sessile.said().contains("connections go on in the next process, 0 end here"), "{}", sessile.said());
+        sessile.says("connections go on in the next process, 0 end here");
 
         // While there is no process.
         let mut waiting = Client::connect(address);
@@ -152,7 +152,7 @@ fn a_unit_without_a_store_and_a_manager_that_cannot_be_asked_are_named_and_the_p
         let (mut sessile, address, idle) = serving(&keeper, &config(&[backend.address]));
         sessile.signal(Signal::TERM);
         drains(&mut sessile, address, idle);
-        assert!(sessile.said().contains(says), "{says}: {}", sessile.said());
+        sessile.says(says);
         assert_eq!(keeper.stored(), Vec::<String>::new());
     }
 }
@@ -165,6 +165,7 @@ fn a_file_with_which_the_next_process_could_not_start_lets_the_connections_finis
     sessile.rewrite(&("nonsense = 1\n".to_owned() + &config(&[backend.address])));
     sessile.signal(Signal::TERM);
     drains(&mut sessile, address, idle);
+    sessile.says("the next process could not start");
     let said = sessile.said();
     assert!(said.contains("the next process could not start") && said.contains("nonsense"), "{said}");
     assert_eq!(keeper.stored(), Vec::<String>::new());
@@ -180,8 +181,7 @@ fn a_manager_that_does_not_confirm_gets_nothing_and_every_connection_goes_on_her
     sessile.signal(Signal::TERM);
     let copies = eventually("a descriptor", || Some(keeper.copies()).filter(|copies| !copies.is_empty()));
     more.iter_mut().for_each(Idle::lives);
-    let said = sessile.said();
-    assert!(said.contains("the service manager has not confirmed the queue within 5 s"), "{said}");
+    sessile.says("the service manager has not confirmed the queue within 5 s");
     eventually("the store to be emptied", || keeper.stored().is_empty().then_some(()));
     let left = recv(&copies[0], &mut [0; 64], RecvFlags::DONTWAIT).map(|(_, length)| length);
     assert!(matches!(left, Ok(0) | Err(rustix::io::Errno::AGAIN)), "something is left in the queue: {left:?}");
@@ -237,7 +237,7 @@ fn a_conversation_that_does_not_end_is_closed_at_the_deadline_and_pairs_go_on() 
     asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     eventually("the request", || (sessile.status()["admission"]["open"] == 2).then_some(()));
     keeper.stop(&mut sessile);
-    assert!(sessile.said().contains("1 connections go on in the next process, 1 end here"), "{}", sessile.said());
+    sessile.says("1 connections go on in the next process, 1 end here");
     keeper.start_again(&mut sessile);
     idle.lives();
     asks.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -259,6 +259,8 @@ fn connections_that_find_no_room_are_named_and_end_and_the_others_go_on() {
     let mut clients: Vec<_> = (0..1_500).map(|_| Client::connect(address)).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.ask("x"), "x"));
     keeper.stop(&mut sessile);
+    sessile.says("connections find no room in the queue");
+    sessile.says("connections go on in the next process");
     let said = sessile.said();
     let goes_on = said.lines().find(|line| line.contains("connections go on in the next process")).expect("a line");
     let figures = goes_on.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<usize>().ok());
@@ -299,7 +301,7 @@ fn a_store_with_nothing_that_can_be_taken_over_is_emptied_and_the_process_starts
     ] {
         keeper.store(left(&messages));
         let (mut sessile, ..) = serving(&keeper, &config(&[backend.address]));
-        assert!(sessile.said().contains(says), "{says}: {}", sessile.said());
+        sessile.says(says);
         assert!(!sessile.said().contains("systemd has passed"), "{}", sessile.said());
         eventually("the store to be emptied", || keeper.stored().is_empty().then_some(()));
         keeper.job("stop running");
@@ -322,7 +324,7 @@ fn a_next_process_that_cannot_start_says_what_that_costs_and_a_crash_costs_what_
     keeper.start_again(&mut sessile);
     assert_eq!(sessile.wait().code(), Some(64));
     let costs = format!("the connections that process {pid} has left for this one end with it");
-    assert!(sessile.said().contains(&costs), "{}", sessile.said());
+    sessile.says(&costs);
     // The manager empties the store of a unit that has failed; the queue was read before.
     assert!(idle.try_lives().is_err());
 

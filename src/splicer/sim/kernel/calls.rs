@@ -62,6 +62,10 @@ impl Kernel {
             }
             return Io::Moved(n);
         }
+        // As soon as the end has come, splice(2) says it at an urgent byte, whatever stands behind that.
+        if !passes_urgent && socket.end_delivered && socket.urgent_at == Some(0) {
+            return Io::End;
+        }
         // The end comes before the error: reading never shows a reset that followed it.
         if socket.end_delivered && socket.delivered == 0 {
             socket.end_read.get_or_insert(now);

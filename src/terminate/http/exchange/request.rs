@@ -152,7 +152,12 @@ impl<C: ClientSide, S: ByteStream> Exchange<'_, C, S> {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(match ready!(self.poll_client(up, cx)) {
-            Ok(Some(Got::Bytes(_)) | None) => Ok(()),
+            Ok(Some(Got::Bytes(_))) => {
+                // Also where they pass through a pipe, and are scanned nowhere.
+                up.begun = true;
+                Ok(())
+            }
+            Ok(None) => Ok(()),
             // The client has closed inside its request.
             Ok(Some(_)) => Err(RequestFailure::without_reply(Ended::ClientLeft)),
             Err(fault) => Err(of_client(fault)),

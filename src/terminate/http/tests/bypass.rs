@@ -70,6 +70,25 @@ fn an_upload_passes_and_the_request_behind_it_stays_for_the_next_exchange() {
 }
 
 #[test]
+fn a_body_that_begins_in_a_pipe_has_begun_so_its_client_waits_for_no_100_and_stays() {
+    pipe::at_most(1);
+    let body = body();
+    let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {LENGTH}\r\n\r\n");
+    let (stage, asked) = (Stage::new(), Asked { after_bulk: true, ..Asked::read(&head) });
+    let (client, backend) = (Wire::new(1 << 20, usize::MAX), Wire::new(1 << 20, usize::MAX));
+    let left = stage.exchange(&asked, &client, &backend, |turns| {
+        client.send(&body[..PIPE_BYTES]);
+        turns.settle();
+        assert_eq!(backend.spliced().1, PIPE_BYTES, "all of it passed through the pipe");
+        backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        assert!(drain(turns, &client).ends_with(b"ok"));
+        client.send(&body[PIPE_BYTES..]);
+        assert!(drain(turns, &backend).ends_with(&body));
+    });
+    assert!(left.result.expect("a response").client_stays, "what follows is the rest of its body, and no new request");
+}
+
+#[test]
 fn without_a_pipe_and_below_64_kib_bytes_are_copied() {
     for (pipes, length) in [(0, LENGTH), (1, PIPE_BYTES)] {
         let body = &body()[..length];

@@ -21,7 +21,7 @@ use crate::http::{Framing, Progress};
 use crate::pool::{Lease, PickScene, Pool};
 use crate::random::Random;
 use crate::snapshot::{Current, LoadedFiles, Snapshot};
-use crate::terminate::buffer::Buffer;
+use crate::terminate::buffer::{BUFFER, Buffer};
 use crate::terminate::conversation::Conversation;
 use crate::terminate::deadline::{Deadline, Timeouts};
 use crate::terminate::http::client_side::Http1Client;
@@ -48,9 +48,11 @@ pub struct Asked {
     pub head: Vec<u8>,
     pub meta: RequestMeta,
     pub framing: Framing,
-    waits_for_100: bool,
+    pub waits_for_100: bool,
     /// The head as the backend gets it.
     pub written: Vec<u8>,
+    /// The client's last read before it brought a full buffer.
+    pub after_bulk: bool,
 }
 
 impl Asked {
@@ -67,6 +69,7 @@ impl Asked {
             framing: request.framing,
             waits_for_100: request.expects_continue(),
             written,
+            after_bulk: false,
         }
     }
 }
@@ -123,6 +126,9 @@ impl Stage {
         let lease = Lease::new(self.pool.pick(&scene).expect("a backend").backend);
         let before = self.counted();
         let mut client = Http1Client { stream: client.clone(), unread: Buffer::default() };
+        if asked.after_bulk {
+            client.unread.note_read(BUFFER);
+        }
         let mut upstream = UpstreamConnection { stream: backend.clone(), unread: Buffer::default(), lease };
         let (mut head, mut deadline) = (asked.written.clone(), Deadline::default());
         let exchange = Exchange {

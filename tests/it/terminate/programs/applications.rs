@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{node, python, run};
+use crate::support::eventually;
 use crate::support::program::{Program, find, free_address, nginx, output};
 use crate::terminate::Front;
 
@@ -46,7 +47,11 @@ fn sessions_of_python_and_node_applications_are_learned() {
         let names: HashSet<_> = served.iter().map(String::as_str).collect();
         assert_eq!(names, HashSet::from(["one", "two", "three", "four"]), "{file}");
     }
-    let requests = front.requests();
+    let requests = eventually("a line for every request", || {
+        let requests = front.requests();
+        let logins = requests.iter().filter(|line| line["path"] == "/login").count();
+        (logins >= 2 * USERS && requests.len() - logins >= 2 * USERS).then_some(requests)
+    });
     let odd = requests.iter().find(|line| line["status"] != 200 || line["ended"] != "done");
     assert!(odd.is_none(), "{odd:?}");
     let (logins, others): (Vec<_>, Vec<_>) = requests.iter().partition(|line| line["path"] == "/login");

@@ -71,6 +71,7 @@ fn chromium_stays_where_it_is_while_everything_changes() {
     assert_eq!(visits, &expected);
     assert_eq!(front.counted("upgrades"), LOADS as u64);
     assert!(front.counted("handshakes") - front.counted("resumed") >= CHANGES as u64);
+    front.sessile.lines_of_all();
     let elsewhere = front.requests().into_iter().skip(1).find(|line| line["reason"] != "cookie");
     assert!(elsewhere.is_none(), "{elsewhere:?}");
 }

@@ -51,6 +51,6 @@ fn redis_cli_speaks_tls_with_a_server_that_does_not() {
     }
     listening.kill().unwrap();
     listening.wait().unwrap();
-    let blamed: Vec<_> = front.sessile.lines().into_iter().filter(|line| line["fault"] == "backend").collect();
+    let blamed: Vec<_> = front.sessile.lines_of_all().into_iter().filter(|line| line["fault"] == "backend").collect();
     assert!(blamed.is_empty(), "{blamed:?}");
 }

@@ -54,8 +54,9 @@ fn what_was_learned_while_the_store_was_away_is_told_when_it_is_back_and_empty()
     let all = before.len() + meanwhile.len();
     eventually("the store to know", || (redis.dump().len() >= all).then_some(()));
     other.finds(&before);
-    let said = instances[0].said();
-    assert_eq!(said.matches("no request is sent to it until it answers").count(), 2, "once for each reason: {said}");
+    let told = || instances[0].said().matches("no request is sent to it until it answers").count();
+    eventually("both reasons to be said", || (told() >= 2).then_some(()));
+    assert_eq!(told(), 2, "once for each reason: {}", instances[0].said());
     instances.iter().for_each(nobody_was_refused);
 }
 
@@ -108,7 +109,7 @@ fn a_store_that_is_not_there_at_the_start_is_no_error() {
     let application = application();
     let instance = Sessile::start(&text(&store(&redis.url(), AMPLE), &application.addresses));
     assert_eq!(seen(&instance)["state"], "open");
-    assert!(instance.said().contains("no request is sent to it until it answers"), "{}", instance.said());
+    instance.says("no request is sent to it until it answers");
     let mut visitor = Visitor::to(&instance);
     let users = logins(&mut visitor, 10);
     visitor.finds(&users);

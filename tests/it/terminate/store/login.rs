@@ -94,7 +94,7 @@ fn what_ends_moves_or_was_placed_is_known_to_all() {
     assert_eq!(instances[1].reload(&fewer)["accepted"], true);
     stands(&instances[1], "working");
     let homes: Vec<_> = moved.iter().map(|user| other.ask(user)).collect();
-    let breaks = instances[1].metric("sessile_sticky_breaks_total{pool=\"p\",from=\"other\",cause=\"removed\"}");
+    let breaks = instances[1].metric("sessile_sticky_breaks_total{pool=\"p\",from=\"(other)\",cause=\"removed\"}");
     assert_eq!(breaks, moved.len() as f64);
     assert_eq!(moved.iter().map(|user| other.ask(user)).collect::<Vec<_>>(), homes);
 }

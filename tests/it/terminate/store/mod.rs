@@ -4,6 +4,7 @@
 //! five. Invariant: each response names its backend, and each client compares it with that of its login.
 
 mod away;
+mod explain;
 mod held;
 mod login;
 mod moves;

@@ -37,7 +37,7 @@ fn move_once(redis: &Redis, instances: &[Sessile; 2], [one, other]: [&mut Visito
         one.finds(&moved);
     }
     // Each instance counts the users that it knew at another backend.
-    let from = if cause == "removed" { "other" } else { "b0" };
+    let from = if cause == "removed" { "(other)" } else { "b0" };
     let series = format!("sessile_sticky_breaks_total{{pool=\"p\",from=\"{from}\",cause=\"{cause}\"}}");
     let breaks = instances.each_ref().map(|instance| instance.metric(&series));
     assert_eq!(breaks, [left.len() as f64; 2]);

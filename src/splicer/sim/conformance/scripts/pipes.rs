@@ -147,6 +147,27 @@ pub const SCRIPTS: &[ConformanceScript] = &[
         ],
     },
     ConformanceScript {
+        name: "splice says the end at an urgent byte once the end has come, and a read has what stands between",
+        on_unix: false,
+        steps: &[
+            Dials,
+            Accept,
+            Watch,
+            Events("w", "w"),
+            Sends(10),
+            SendsUrgent,
+            Sends(20),
+            Finishes,
+            Events("ruf", "rwuf"),
+            SpliceIn(100, &[Part]),
+            SpliceOut(&[All]),
+            SpliceIn(100, &[End]),
+            SpliceIn(100, &[End]),
+            Recv(100, &[All]),
+            Recv(100, &[End]),
+        ],
+    },
+    ConformanceScript {
         name: "a pipe is read out by calls, in order, and is as good as new",
         on_unix: true,
         steps: &[
