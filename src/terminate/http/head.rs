@@ -108,10 +108,7 @@ impl HttpConnection<'_> {
                     Poll::Ready(Ok(Some(Got::Bytes(_)))) => {}
                     Poll::Ready(Ok(None)) => return Poll::Ready(Err(NoHead::Refused(Refused::HeadTooLong))),
                     Poll::Ready(Ok(Some(_))) => {
-                        let ended = match (begun, first) {
-                            (None, false) => Ended::Done,
-                            _ => Ended::ClientLeft,
-                        };
+                        let ended = if begun.is_none() && !first { Ended::Done } else { Ended::ClientLeft };
                         return Poll::Ready(Err(NoHead::Over(ended)));
                     }
                     Poll::Ready(Err(fault)) => {

@@ -73,5 +73,5 @@ fn a_client_that_the_store_had_at_a_backend_of_the_past_is_logged_with_its_name(
     Visitor::to(&second).ask(&user);
     let line = second.line("the move", |line| line["moved"] == "removed");
     assert_eq!(line["from"], "b0", "{line}");
-    assert_eq!(second.metric("sessile_sticky_breaks_total{pool=\"p\",from=\"other\",cause=\"removed\"}"), 1.0);
+    assert_eq!(second.metric("sessile_sticky_breaks_total{pool=\"p\",from=\"(other)\",cause=\"removed\"}"), 1.0);
 }
