@@ -405,6 +405,16 @@ mod tests {
     }
 
     impl Client {
+        /// What the stream has sent, to its end in good order.
+        fn response(&mut self) -> String {
+            while self.tls.read_tls(&mut self.socket).unwrap() > 0 {
+                self.tls.process_new_packets().unwrap();
+            }
+            let mut text = String::new();
+            self.tls.reader().read_to_string(&mut text).expect("a clean end");
+            text
+        }
+
         /// Connects to a stream of this process, and makes the handshake with it.
         async fn connected() -> (Self, Stream) {
             let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
@@ -468,12 +478,7 @@ mod tests {
         assert_eq!((written, sends() - before), (Ok(8), 0));
         std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
         assert_eq!(sends() - before, 1);
-        while client.tls.read_tls(&mut client.socket).unwrap() > 0 {
-            client.tls.process_new_packets().unwrap();
-        }
-        let mut text = String::new();
-        client.tls.reader().read_to_string(&mut text).expect("a clean end");
-        assert_eq!((text.as_str(), client.tls.tls13_tickets_received()), ("response", 2));
+        assert_eq!((client.response().as_str(), client.tls.tls13_tickets_received()), ("response", 2));
     }
 
     #[tokio::test]
@@ -518,12 +523,7 @@ mod tests {
         // The response is sent behind them, and they are not sent again.
         std::future::poll_fn(|cx| stream.poll_write(cx, b"response")).await.unwrap();
         std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
-        while client.tls.read_tls(&mut client.socket).unwrap() > 0 {
-            client.tls.process_new_packets().unwrap();
-        }
-        let mut text = String::new();
-        client.tls.reader().read_to_string(&mut text).expect("a clean end");
-        assert_eq!((text.as_str(), client.tls.tls13_tickets_received()), ("response", 2));
+        assert_eq!((client.response().as_str(), client.tls.tls13_tickets_received()), ("response", 2));
     }
 
     #[tokio::test]

@@ -7,16 +7,13 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::support::backend::{Backend, listener, pool};
+use crate::support::chromium::Chromium;
 use crate::support::load_support::Client;
 use crate::support::program::find;
 use crate::support::{Sessile, eventually};
@@ -140,37 +137,6 @@ fn site(
     })
 }
 
-/// A headless browser with all its processes; dropping it kills them.
-struct Browser {
-    child: Child,
-    _home: tempfile::TempDir,
-}
-
-impl Browser {
-    /// Opens the page of a site that resolves to the first address. No other name resolves.
-    fn open(program: &Path, site: SocketAddr) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut command = Command::new(program);
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--no-proxy-server"]);
-        let rules = format!("MAP evil.test {}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.4", site.ip());
-        command.args(["--remote-debugging-port=0", &format!("--host-resolver-rules={rules}")]);
-        command.arg(format!("--user-data-dir={}", home.path().display())).env("HOME", home.path());
-        command.arg(format!("http://evil.test:{}/page", site.port()));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn();
-        Self { child: child.expect("chromium starts"), _home: home }
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
-    }
-}
-
 /// The status of every reply.
 fn statuses(replies: &Replies) -> Vec<String> {
     let text = String::from_utf8_lossy(&replies.lock().unwrap()).into_owned();
@@ -194,7 +160,10 @@ fn a_page_of_a_foreign_site_reads_nothing_from_the_admin_port_and_changes_nothin
     let other = Backend::on(([127, 0, 0, 4], 0).into(), move |stream| relay(stream, &[], port, &other_replies));
     let page = PAGE.replace("FOREIGN", &other.address.port().to_string());
     let site = site(([127, 0, 0, 3], port.port()).into(), port, page, &rebound, &result);
-    let _browser = Browser::open(&chromium, site.address);
+    // No other name resolves.
+    let hosts = format!("MAP evil.test {}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.4", site.address.ip());
+    let page = format!("http://evil.test:{}/page", site.address.port());
+    let _browser = Chromium::start(&chromium, &hosts, &[page]);
     let results: Value = eventually("the page to have tried everything", || result.lock().unwrap().take());
 
     let results = results.as_object().unwrap();

@@ -6,16 +6,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
+use super::chromium::Chromium;
 use super::program::find;
 use super::{PATIENCE, eventually};
 
@@ -202,8 +199,7 @@ impl BrowserPage {
 
 /// The browser's process and the connection to it.
 struct Link {
-    child: Child,
-    home: TempDir,
+    process: Chromium,
     socket: Option<WebSocket<TcpStream>>,
     calls: u64,
     events: Vec<Value>,
@@ -211,20 +207,10 @@ struct Link {
 
 impl Link {
     fn start(program: &Path) -> Self {
-        let home = tempfile::tempdir().expect("a scratch directory");
-        let mut command = Command::new(program);
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--no-proxy-server"]);
-        command.args([
-            "--remote-debugging-port=0",
-            "--host-resolver-rules=MAP rebound.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        ]);
-        command.arg(format!("--user-data-dir={}", home.path().display())).env("HOME", home.path());
-        let log = std::fs::File::create(home.path().join("said")).expect("a log file");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
-        let child = command.process_group(0).spawn().expect("chromium starts");
-        let mut link = Self { child, home, socket: None, calls: 0, events: Vec::new() };
-        let place = link.home.path().join("DevToolsActivePort");
+        let hosts = "MAP rebound.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1";
+        let process = Chromium::start(program, hosts, &[]);
+        let mut link = Self { process, socket: None, calls: 0, events: Vec::new() };
+        let place = link.process.home().join("DevToolsActivePort");
         let (port, path) = eventually("chromium to be ready", || {
             let text = std::fs::read_to_string(&place).ok()?;
             let (port, path) = text.split_once('\n')?;
@@ -257,19 +243,6 @@ impl Link {
                 return said["result"].take();
             }
             self.events.push(said);
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let said = std::fs::read_to_string(self.home.path().join("said")).unwrap_or_default();
-            eprintln!("--- said by chromium\n{said}");
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod backend;
 pub mod browser;
+pub mod chromium;
 pub mod http;
 pub mod load_support;
 pub mod logfmt;

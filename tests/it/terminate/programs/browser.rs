@@ -3,9 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -16,7 +13,6 @@ use axum::http::HeaderMap;
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get, post};
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -24,6 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::script;
 use crate::support::authority::Minted;
 use crate::support::backend::pool;
+use crate::support::chromium::Chromium;
 use crate::support::eventually;
 use crate::support::program::find;
 use crate::terminate::{Front, config};
@@ -51,7 +48,11 @@ fn chromium_stays_where_it_is_while_everything_changes() {
     let certificates: Vec<_> = (0..=CHANGES).map(|_| front.authority.mint("a.test")).collect();
     certificates[0].write(front.dir.path(), "a");
     assert_eq!(front.sessile.reload(&config(&front.dir, top, "pool = \"p\"\n", &pools(2)))["accepted"], true);
-    let _chromium = Chromium::start(&chromium, front.address(), &certificates);
+    // The browser trusts only these certificates and resolves only `a.test`.
+    let trusted = certificates.iter().map(key_hash).collect::<Vec<_>>().join(",");
+    let trusted = format!("--ignore-certificate-errors-spki-list={trusted}");
+    let page = format!("https://a.test:{}/", front.address().port());
+    let _chromium = Chromium::start(&chromium, "MAP a.test 127.0.0.1, MAP * ~NOTFOUND", &[trusted, page]);
 
     eventually("the first visit", || (seen.pages.load(Relaxed) > 0).then_some(()));
     for (change, certificate) in certificates.iter().enumerate().skip(1) {
@@ -149,43 +150,6 @@ fn router(name: &'static str, seen: &Arc<Seen>) -> Router {
 fn session(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     cookies.flat_map(|value| value.split("; ")).find_map(|pair| pair.strip_prefix("SID=")).map(str::to_owned)
-}
-
-/// A headless browser with all its processes; dropping it kills them.
-struct Chromium {
-    child: Child,
-    home: tempfile::TempDir,
-}
-
-impl Chromium {
-    /// Opens the page. The browser trusts only these certificates and resolves only `a.test`.
-    fn start(program: &Path, address: SocketAddr, certificates: &[Minted]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let keys: Vec<_> = certificates.iter().map(key_hash).collect();
-        let mut command = Command::new(program);
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--no-proxy-server"]);
-        command.args(["--remote-debugging-port=0", "--host-resolver-rules=MAP a.test 127.0.0.1, MAP * ~NOTFOUND"]);
-        command.arg(format!("--user-data-dir={}", home.path().display()));
-        command.arg(format!("--ignore-certificate-errors-spki-list={}", keys.join(",")));
-        command.arg(format!("https://a.test:{}/", address.port())).env("HOME", home.path());
-        let log = std::fs::File::create(home.path().join("said")).expect("a log file");
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
-        Self { child: command.process_group(0).spawn().expect("chromium starts"), home }
-    }
-}
-
-impl Drop for Chromium {
-    fn drop(&mut self) {
-        if let Some(group) = Pid::from_raw(self.child.id() as i32) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let said = std::fs::read_to_string(self.home.path().join("said")).unwrap_or_default();
-            eprintln!("--- said by chromium\n{said}");
-        }
-    }
 }
 
 /// SHA-256 of a certificate's key (SubjectPublicKeyInfo), in base64.
