@@ -189,6 +189,7 @@ fn table(names: usize) -> RouteTable {
         source: Vec::new(),
         tls: sessile::config::Tls::Passthrough,
         client_certificate: None,
+        http2: true,
         pool: pool.to_string(),
     };
     let exact = (0..names).map(|index| route(format!("shop{index}.example.org"), index));

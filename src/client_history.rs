@@ -92,11 +92,15 @@ pub struct ClientNotes {
 }
 
 /// True for an ending that a client asks about: a part of its connection was cut or refused, and not by itself. Endings
-/// that clients cause alone, as by bytes that are no TLS, are not noted: a scan would fill the memory with them.
+/// that clients cause alone, as by bytes that are no TLS, are not noted: a scan would fill the memory with them. A client
+/// that goes over a rate may be a busy browser.
 pub fn is_noticed(ended: Ended) -> bool {
+    use Ended::{CertificateExpired, HandshakeFailed, Http2Flood, Http2Resets, Misdirected};
     match ended.fault() {
         Party::None => ended == Ended::Drained,
-        Party::Client => matches!(ended, Ended::HandshakeFailed | Ended::CertificateExpired | Ended::Misdirected),
+        Party::Client => {
+            matches!(ended, HandshakeFailed | CertificateExpired | Misdirected | Http2Flood | Http2Resets)
+        }
         Party::Backend | Party::Us => true,
         Party::Limit => ended != Ended::KeepaliveTimeout,
     }
@@ -299,9 +303,18 @@ mod tests {
     #[test]
     fn endings_of_ordinary_traffic_and_of_scans_are_not_noticed() {
         use Ended::*;
-        for ordinary in
-            [Done, Probe, ClientLeft, ClientReset, ClientGone, KeepaliveTimeout, NotTls, Silent, HelloMalformed]
-        {
+        for ordinary in [
+            Done,
+            Probe,
+            ClientLeft,
+            ClientReset,
+            ClientGone,
+            KeepaliveTimeout,
+            NotTls,
+            Silent,
+            HelloMalformed,
+            Http2Error,
+        ] {
             assert!(!is_noticed(ordinary), "{}", ordinary.word());
         }
         for telling in [
@@ -313,6 +326,8 @@ mod tests {
             Drained,
             NoDescriptor,
             IdleTimeout,
+            Http2Flood,
+            Http2Resets,
         ] {
             assert!(is_noticed(telling), "{}", telling.word());
         }

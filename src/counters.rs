@@ -237,6 +237,12 @@ pub struct ConversationCounters {
     pub reused: Counter,
     /// Conversations that left HTTP by an Upgrade.
     pub upgrades: Counter,
+    /// Connections that speak HTTP/2 now.
+    pub http2_connections: Counter,
+    /// Streams of HTTP/2 that were served.
+    pub http2_streams: Counter,
+    /// Streams of HTTP/2 that this process reset.
+    pub http2_local_resets: Counter,
     /// Requests that sessile replied to itself.
     pub answers: Counter,
     /// Turns of the runtime that took longer than 100 ms.

@@ -16,7 +16,7 @@
 //! | 7 beside | limits of one connection, health checks | [`limits`], [`probe`] |
 //! | 6 host | sockets, clocks, permits, figures, events and log lines; work that may never end | [`socket`], [`clock`], [`admission`], [`metrics`], [`access_log`], [`events`], [`client_history`], [`detached`] |
 //! | 5 attempt | what a failed connect means | [`attempt`] |
-//! | 4 pool | the pick: range, cookie, stick table, placement, last resort | [`pool`] |
+//! | 4 pool | the pick: range, cookie, stick table, connection, placement, last resort | [`pool`] |
 //! | 3 sticky | keys, cookies, the stick table; certificates and tickets | [`sticky`], [`tls`] |
 //! | 2 placement | key to backend; routes; PROXY headers | [`placement`], [`route`], [`proxy_protocol`] |
 //! | 1 formats | the configuration, HTTP/1, the ClientHello; files as a whole | [`config`], [`http`], [`client_hello`], [`regular_file`] |

@@ -94,7 +94,7 @@ fields! {
     Pool = "pool" in Both, Text, "name of the pool";
     Range = "range" in Connection, Text, "named range of the pool that the client is in";
     Backend = "backend" in Both, Text, "name of the backend that was tried last";
-    Reason = "reason" in Both, Text, "what chose it: `cookie`, `stick_table`, `placement`, `last_resort`";
+    Reason = "reason" in Both, Text, "what chose it: `cookie`, `stick_table`, `connection`, `placement`, `last_resort`";
     Cookie = "cookie" in Request, Text, "what the cookie was worth: `fresh`, `due`, `expired`, `forged`, ...";
     Reused = "reused" in Request, Flag, "over a connection to the backend that was there";
     Attempts = "attempts" in Connection, Number, "connect attempts that were begun";

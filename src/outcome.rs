@@ -121,6 +121,12 @@ endings! {
     RequestTimeout = "request_timeout", Client;
     /// A request was malformed or ambiguous (RFC 9112) and was refused.
     RequestRefused = "request_refused", Client;
+    /// The client sent frames that break RFC 9113; the connection ended with GOAWAY.
+    Http2Error = "http2_error", Client;
+    /// The client sent more control frames or empty frames than an HTTP/2 connection may.
+    Http2Flood = "http2_flood", Client;
+    /// The client reset more streams than an HTTP/2 connection may.
+    Http2Resets = "http2_resets", Client;
     /// A request was for a host on another route than the connection's server name; the reply was 421.
     Misdirected = "misdirected", Client;
     /// A kept connection received no further request within `keepalive_timeout`.
@@ -232,6 +238,8 @@ pub enum PickReason {
     Cookie,
     /// The stick table has an entry for the key.
     StickTable,
+    /// Another stream of the connection was placed there, and this one brought no cookie.
+    Connection,
     /// The balancing method placed the key among the usable backends.
     Placement,
     /// Only a backup was usable, or all backends are down and `all_down = "try"`.
@@ -240,7 +248,7 @@ pub enum PickReason {
 
 impl PickReason {
     /// Every reason, in the order of the chain.
-    const ALL: [Self; 4] = [Self::Cookie, Self::StickTable, Self::Placement, Self::LastResort];
+    const ALL: [Self; 5] = [Self::Cookie, Self::StickTable, Self::Connection, Self::Placement, Self::LastResort];
 
     /// Returns the reason of this word; `None`: there is none.
     pub fn of_word(word: &str) -> Option<Self> {
@@ -252,6 +260,7 @@ impl PickReason {
         match self {
             Self::Cookie => "cookie",
             Self::StickTable => "stick_table",
+            Self::Connection => "connection",
             Self::Placement => "placement",
             Self::LastResort => "last_resort",
         }

@@ -59,6 +59,9 @@ pub static LIMITS: TableKeys = TableKeys {
         "hello_timeout",
         "hello_max",
         "hello_memory",
+        "http2_streams",
+        "http2_streams_total",
+        "http2_backend_connections",
         "keepalive_timeout",
         "response_timeout",
         "body_timeout",
@@ -111,6 +114,7 @@ pub static LISTENER: TableKeys = TableKeys {
         "certificate",
         "client_certificate",
         "client_tls",
+        "http2",
         "forwarded",
         "route",
     ],
@@ -121,8 +125,10 @@ pub static CERTIFICATE: TableKeys = TableKeys { table: "[[listener.certificate]]
 pub static CLIENT_CERTIFICATE: TableKeys =
     TableKeys { table: "[listener.client_certificate]", keys: &["ca", "required"] };
 /// Keys of a route, a rule of a listener.
-pub static ROUTE: TableKeys =
-    TableKeys { table: "[[listener.route]]", keys: &["sni", "alpn", "source", "tls", "client_certificate", "pool"] };
+pub static ROUTE: TableKeys = TableKeys {
+    table: "[[listener.route]]",
+    keys: &["sni", "alpn", "source", "tls", "client_certificate", "http2", "pool"],
+};
 /// Keys for certificates of a route's clients.
 pub static ROUTE_CLIENT_CERTIFICATE: TableKeys =
     TableKeys { table: "[listener.route.client_certificate]", keys: &["ca", "required"] };

@@ -31,6 +31,8 @@ pub struct Listener {
     pub client_certificate: Option<ClientCertificate>,
     /// True if a TLS decoder stands in front; a PROXY header with TLS facts takes precedence.
     pub client_tls: bool,
+    /// True if clients may speak HTTP/2 where HTTP is read, on a route without a word of its own.
+    pub http2: bool,
     /// Treatment of `X-Forwarded-*` and `Forwarded` from clients. `Append` never applies to peers outside `trust`.
     pub forwarded: Forwarded,
     /// Pool of connections that no route matches; `None`: they are closed.
@@ -132,6 +134,8 @@ pub struct Route {
     pub tls: Tls,
     /// Request for a client certificate, the listener's by default; `None` unless TLS ends here.
     pub client_certificate: Option<ClientCertificate>,
+    /// True if clients may speak HTTP/2 where HTTP is read; the listener's word where the route has none of its own.
+    pub http2: bool,
     /// Name of the pool for these connections.
     pub pool: String,
 }

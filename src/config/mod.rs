@@ -235,6 +235,12 @@ pub struct Limits {
     pub hello_max: usize,
     /// Most memory for the ClientHellos above 4 KiB of all connections together, in bytes.
     pub hello_memory: usize,
+    /// Most requests of one HTTP/2 connection that are served at once.
+    pub http2_streams: u32,
+    /// Requests after which an HTTP/2 connection ends and its client makes a new one; `None`: no limit.
+    pub http2_streams_total: Option<u64>,
+    /// Most connections to one backend that the requests of one HTTP/2 connection use at once.
+    pub http2_backend_connections: usize,
     /// Time that a kept connection may wait for its next request; `None`: no limit.
     pub keepalive_timeout: Option<Duration>,
     /// Time from the end of a request to the head of its response; `None`: no limit.

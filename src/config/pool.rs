@@ -17,7 +17,7 @@ use crate::server_name::ServerName;
 pub struct Pool {
     /// Name of the pool; unique in the file.
     pub name: String,
-    /// True if the backends speak HTTP/1.1 and every request is placed by itself.
+    /// True if HTTP is read and every request is placed by itself; the backends speak HTTP/1.1.
     pub http: bool,
     /// ALPN protocols offered to clients where TLS ends here and `http` is off; empty: none.
     pub alpn: Vec<String>,

@@ -1,7 +1,8 @@
 //! What one worker and one runtime count, with the series that show it.
 //!
 //! Reads counters, owns none. Invariant: a number has one name in the status and one on the page, and both are said here;
-//! what has a pool or a listener is on the page by these, and in the status by thread as well.
+//! what has a pool or a listener is on the page by these, and in the status by thread as well. A number that an older process
+//! does not have is 0.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ macro_rules! numbers {
     ) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct $name {
             $(#[doc = $help] pub $field: u64,)+
             $($(#[doc = $own_help] pub $own: u64,)+)?
@@ -84,6 +86,10 @@ numbers! {
     conversations = "sessile_conversations", Gauge, "Connections open now with TLS or HTTP that ends here.";
     stuck = "sessile_runtime_stuck_total", Counter,
         "Turns of the thread of TLS and HTTP that took longer than 100 ms; its other connections wait meanwhile.";
+    http2_connections = "sessile_http2_connections", Gauge, "Connections open now that speak HTTP/2.";
+    http2_streams = "sessile_http2_streams_total", Counter, "Streams of HTTP/2 connections that were served.";
+    http2_local_resets = "sessile_http2_local_resets_total", Counter,
+        "Streams of HTTP/2 connections that sessile reset, because the client or the backend broke off or broke a rule.";
     @in_the_status_alone:
     handshakes, "TLS handshakes with clients that succeeded.";
     resumed, "TLS handshakes that resumed a session.";

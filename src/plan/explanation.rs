@@ -170,6 +170,7 @@ impl Explanation {
         let why = match pick.reason {
             PickReason::Cookie => format!("its cookie names {choice}"),
             PickReason::StickTable => format!("known at {choice}"),
+            PickReason::Connection => format!("its connection has a stream at {choice}"),
             PickReason::Placement | PickReason::LastResort => return,
         };
         let better = self.candidates.iter_mut().take_while(|row| row.backend != *choice);

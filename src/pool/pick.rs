@@ -1,9 +1,9 @@
 //! [`Pool::pick`]: which backend a connection goes to, and why.
 //!
-//! One function is the whole chain: range → cookie → stick table → placement → last resort. Passthrough connections,
-//! requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and reads no
-//! clock. Invariant: a pick waits for no lock, counts no reference and allocates nothing (but for keys longer than
-//! [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
+//! One function is the whole chain: range → cookie → stick table → connection → placement → last resort. Passthrough
+//! connections, requests, `explain` and `plan` call it; they differ in their [`PickScene`] alone. Connects nothing and
+//! reads no clock. Invariant: a pick waits for no lock, counts no reference and allocates nothing (but for keys longer
+//! than [`INLINE`](crate::sticky::key::INLINE)); a backend of weight 0 gets only clients that are known there.
 //!
 //! # Cost
 //!
@@ -46,7 +46,8 @@ pub struct Pick<'p> {
     pub index: usize,
     /// Step of the chain that chose the backend.
     pub reason: PickReason,
-    /// True if a key or a cookie decided: the client's next connection gets the same backend.
+    /// True if a key, a cookie or an earlier stream of the connection decided: what comes next of the client gets the
+    /// same backend.
     pub keyed: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<&'p Arc<str>>,
@@ -114,11 +115,11 @@ impl Pool {
             Some(TableLookup::Unknown) | None => Err(None),
         };
 
-        // Placement and last resort. What the client has left is judged by the entry; without a stick table, by where
-        // the key belongs.
+        // Connection, then placement and last resort. What the client has left is judged by the entry; without a stick
+        // table, by where the key belongs.
         let choice = match (stays, entry) {
             (Ok(choice), _) => choice,
-            (Err(left), entry) => match (candidates.place(&key)?, entry) {
+            (Err(left), entry) => match (candidates.follow(&key).or_else(|| candidates.place(&key))?, entry) {
                 // A client is not known by its key where a cookie makes clients known.
                 (placed, None) if self.sticks_by_cookie() => Choice { left: None, ..placed },
                 (placed, None) => placed,
@@ -130,7 +131,7 @@ impl Pool {
         // The cookie's word about where the client was known goes before the entry's.
         let left = left.or(choice.left).and_then(|left| left.by_getting(choice.index));
         let remember = key.table_key.map(|key| Remember { key, kind: choice.kind });
-        pick(Choice { left, ..choice }, key.keyed, remember)
+        pick(Choice { left, ..choice }, key.keyed || choice.reason == PickReason::Connection, remember)
     }
 
     /// How long a known client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`:
@@ -225,6 +226,25 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             kind => kind,
         };
         Ok(Choice { kind, ..Choice::new(index, PickReason::StickTable) })
+    }
+
+    /// Chooses the backend of an earlier stream of the same connection. `None`: there is no such stream, or its backend
+    /// does not take another one.
+    #[inline(always)]
+    fn follow(&self, key: &PlacementKey<'_>) -> Option<Choice> {
+        self.scene.beside.and_then(|index| self.choose_beside(index, key))
+    }
+
+    #[inline(never)]
+    fn choose_beside(&self, index: usize, key: &PlacementKey<'_>) -> Option<Choice> {
+        let weight = self.pool.config.backends.get(index)?.weight;
+        if weight == 0 || self.is_full(index) || self.keeps(index, key.range).is_err() {
+            return None;
+        }
+        // A key that is not at home stays where the connection has it; no policy brings it back.
+        let is_home = key.table_key.is_none() || self.home(key) == Some(index);
+        let kind = if is_home { EntryKind::Placed } else { EntryKind::Overflowed };
+        Some(Choice { kind, ..Choice::new(index, PickReason::Connection) })
     }
 
     /// Writes the placement of a new key where load or time influenced it, before the connection is established: the

@@ -21,6 +21,9 @@ pub struct PickScene<'a, V = LiveView> {
     pub facts: &'a Facts<'a>,
     /// Index of the backend that a valid cookie of the request names.
     pub cookie: Option<usize>,
+    /// Index of the backend where an earlier stream of the same HTTP/2 connection was placed; `None`: there is none, or
+    /// this stream does not follow it.
+    pub beside: Option<usize>,
     /// Backends that this connection could not reach.
     pub tried: &'a [Arc<Backend>],
     /// Where this client holds connections; those backends are never full for it. `None`: nowhere.
@@ -64,17 +67,18 @@ pub struct SupposedView<'a> {
 }
 
 impl<'a> PickScene<'a> {
-    /// Scene of a connection without a cookie, of a client that holds no connection to a backend.
+    /// Scene of a connection without a cookie or earlier streams, of a client that holds no connection to a backend.
     #[inline]
     pub fn new(facts: &'a Facts<'a>, tried: &'a [Arc<Backend>], now_ms: u64) -> Self {
-        Self { facts, cookie: None, tried, holds: None, now_ms, view: LiveView }
+        Self { facts, cookie: None, beside: None, tried, holds: None, now_ms, view: LiveView }
     }
 }
 
 impl<'a> PickScene<'a, SupposedView<'a>> {
     /// Scene of a client that no stick table knows, while the backends in `down` are down and all others are up.
     pub fn supposed(facts: &'a Facts<'a>, cookie: Option<usize>, down: &'a [usize]) -> Self {
-        Self { facts, cookie, tried: &[], holds: None, now_ms: 0, view: SupposedView { down, living: false } }
+        let view = SupposedView { down, living: false };
+        Self { facts, cookie, beside: None, tried: &[], holds: None, now_ms: 0, view }
     }
 
     /// Scene of the client's next connection, if the backends in `down` were down, too.

@@ -1,6 +1,7 @@
 //! What a pool promises, as a whole.
 
 mod asked;
+mod beside;
 mod concurrent_keys;
 mod ready;
 mod stick_group;

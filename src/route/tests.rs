@@ -16,6 +16,7 @@ fn route(sni: &[&str], alpn: &[&str], source: &[&str], pool: usize) -> Route {
         source: source.iter().map(|network| network.parse().unwrap()).collect(),
         tls: Tls::Passthrough,
         client_certificate: None,
+        http2: true,
         pool: pool.to_string(),
     }
 }

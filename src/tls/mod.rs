@@ -265,22 +265,21 @@ impl Loading {
         let index = (!certificates.is_empty()).then(|| Arc::new(Index::new(&certificates, default)));
         // A client without a server name, or with one that no route has, gets one of these certificates.
         let names: Vec<_> = certificates.iter().flat_map(|certificate| certificate.names.iter().cloned()).collect();
-        let mut server = |about: &str, tls: Tls, client: &Option<_>, names: &[NamePattern], pool: &str| {
-            if tls != Tls::Terminate {
-                return None;
-            }
+        let mut server = |about: &str, client: &Option<_>, names: &[NamePattern], pool: &str, http2: bool| {
             // The authorities are read first: their problems are reported together with those of certificates.
             let policy = self.policy(about, client, common)?;
             let (pool, index) = (pools.get(pool)?, index.clone()?);
-            let server = TlsServer::new(common, index, &policy, names, server::alpn(pool.http, &pool.alpn));
+            let server = TlsServer::new(common, index, &policy, names, server::alpn(pool.http, http2, &pool.alpn));
             self.record(about, server.map_err(|error| ("tls", in_words(&error)))).map(Arc::new)
         };
         let client = &listener.client_certificate;
-        let default = listener.pool.as_deref().and_then(|pool| server(&about, listener.tls, client, &names, pool));
+        let own = listener.pool.as_deref().filter(|_| listener.tls == Tls::Terminate);
+        let default = own.and_then(|pool| server(&about, client, &names, pool, listener.http2));
         let routes = listener.routes.iter().enumerate().map(|(index, route)| {
             let names = if route.sni.is_empty() { &names } else { &route.sni };
             let about = format!("{about}: route #{}", index + 1);
-            server(&about, route.tls, &route.client_certificate, names, &route.pool)
+            let is_terminated = route.tls == Tls::Terminate;
+            is_terminated.then(|| server(&about, &route.client_certificate, names, &route.pool, route.http2)).flatten()
         });
         Servers { routes: routes.collect(), default }
     }

@@ -32,8 +32,9 @@ const TICKETS_MAX: usize = 4;
 const COMMON_NAME_MAX: usize = 256;
 
 /// The ALPN protocols of listeners in front of pools with `http = true`, the preferred one first: the versions that are
-/// read. Requests to backends are HTTP/1.1.
+/// read, HTTP/2 where `http2 = true`. Requests to backends are HTTP/1.1.
 const HTTP: [&str; 2] = ["http/1.1", "http/1.0"];
+const HTTP2: &str = "h2";
 
 /// The settings that all routes of a process share.
 pub(super) struct SharedTls {
@@ -51,14 +52,17 @@ pub(super) fn versions(min: TlsVersion) -> Vec<&'static SupportedProtocolVersion
     }
 }
 
-/// The protocols that a listener offers by ALPN in front of a pool.
-pub(super) fn alpn(http: bool, own: &[String]) -> Vec<Vec<u8>> {
-    if http { HTTP.map(Vec::from).to_vec() } else { own.iter().map(|name| name.clone().into_bytes()).collect() }
+/// The protocols that a listener offers by ALPN in front of a pool; `http2` has a meaning only with `http`.
+pub(super) fn alpn(http: bool, http2: bool, own: &[String]) -> Vec<Vec<u8>> {
+    if http {
+        return http2.then_some(HTTP2).into_iter().chain(HTTP).map(Vec::from).collect();
+    }
+    own.iter().map(|name| name.clone().into_bytes()).collect()
 }
 
 /// The protocols that are offered to the backends of a pool.
 pub(super) fn alpn_of_backends(http: bool, own: &[String]) -> Vec<Vec<u8>> {
-    if http { vec![HTTP[0].into()] } else { alpn(http, own) }
+    if http { vec![HTTP[0].into()] } else { alpn(http, false, own) }
 }
 
 /// The TLS server of one terminated route.

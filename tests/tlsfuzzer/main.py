@@ -74,6 +74,8 @@ connections = false
 name = "l"
 bind = "127.0.0.1:0"
 tls = "terminate"
+# The conversations speak HTTP/1.1.
+http2 = false
 pool = "p"
 [[listener.certificate]]
 cert = "{folder}/ecdsa.pem"

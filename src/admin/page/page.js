@@ -490,6 +490,7 @@ function because(report) {
   const reasons = {
     cookie: `its cookie names ${report.choice}`,
     stick_table: `the stick table has it at ${report.choice}`,
+    connection: `its connection has a stream at ${report.choice}`,
     placement: `${report.balance} places its key there`,
     last_resort: "no other backend can serve: this is the last resort",
   };

@@ -31,6 +31,8 @@ pub(super) struct PoolUse<'w> {
     pub(super) tls: Tls,
     /// True for `silent`: only clients that wait for the server to send first.
     pub(super) silent: bool,
+    /// True if clients may speak HTTP/2 there.
+    pub(super) http2: bool,
     /// ALPN condition of the route; empty: no condition.
     pub(super) alpn: &'w [String],
     /// Server names of the route; empty: any name.
@@ -53,6 +55,7 @@ impl ParsedListener<'_> {
                 pool,
                 tls,
                 silent: key == "silent",
+                http2: config.http2,
                 alpn: &[],
                 sni: &[],
             })
@@ -63,6 +66,7 @@ impl ParsedListener<'_> {
             pool: &route.pool,
             tls: route.tls,
             silent: false,
+            http2: route.http2,
             alpn: &route.alpn,
             sni: &route.sni,
         });
@@ -86,12 +90,13 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
     let sections = section.children("route", &keys::ROUTE);
     has_bind_and_pool(&section, &sections);
     let tls = mode(&section);
+    let http2 = section.read("http2", value::boolean).unwrap_or(true);
     let asked = tls::client_certificate(&section, &keys::CLIENT_CERTIFICATE);
     let client_certificate = asked.clone().flatten();
     let routes: Vec<_> = sections
         .iter()
         .map(|section| {
-            let route = route(section, tls);
+            let route = route(section, tls, http2);
             let own = tls::client_certificate(section, &keys::ROUTE_CLIENT_CERTIFICATE);
             if own.is_some() && route.tls != Tls::Terminate {
                 section.error("client_certificate", Bad::new("client_certificate needs tls = \"terminate\""));
@@ -121,6 +126,7 @@ pub(super) fn listener<'d>(section: Section<'d>, resolve: Resolve<'_>) -> Parsed
         certificates,
         client_certificate: client_certificate.filter(|_| tls == Tls::Terminate),
         client_tls: section.read("client_tls", value::boolean).unwrap_or(false),
+        http2,
         forwarded: section.read("forwarded", forwarded).unwrap_or(Forwarded::Replace),
         pool: section.read("pool", value::name),
         max_connections: section
@@ -198,8 +204,8 @@ fn terminates(tls: Tls, routes: &[Route]) -> bool {
     tls == Tls::Terminate || routes.iter().any(|route| route.tls == Tls::Terminate)
 }
 
-/// Reads a route without `client_certificate`, which the caller adds.
-fn route(section: &Section<'_>, listener: Tls) -> Route {
+/// Reads a route without `client_certificate`, which the caller adds; `listener` and `http2` are the listener's words.
+fn route(section: &Section<'_>, listener: Tls, http2: bool) -> Route {
     if ["sni", "alpn", "source"].iter().all(|key| section.count(key) == 0) {
         let hint = "write its pool as the listener's pool";
         section.error_at(section.start, Bad::new("has no condition").hint(hint));
@@ -216,6 +222,7 @@ fn route(section: &Section<'_>, listener: Tls) -> Route {
         source: section.values("source", value::network),
         tls,
         client_certificate: None,
+        http2: section.read("http2", value::boolean).unwrap_or(http2),
         pool: section.required("pool", value::name).unwrap_or_default(),
     }
 }

@@ -23,6 +23,9 @@ const COUNT: RangeInclusive<u64> = 1..=u32::MAX as u64;
 const HANDSHAKES_MAX: usize = 256;
 /// Default and bound of `hello_max`: longer ones are refused by TLS libraries, too.
 const HELLO_MAX: u64 = 64 << 10;
+/// Bounds of `http2_streams` and `http2_backend_connections`.
+const HTTP2_STREAMS: RangeInclusive<u64> = 1..=1_000;
+const HTTP2_BACKEND_CONNECTIONS: RangeInclusive<u64> = 1..=100;
 /// Default of `hello_memory`: room for several hundred of the longest hellos.
 const HELLO_MEMORY: usize = 64 << 20;
 /// Default of `bulk_memory`: room for as many fast transfers at once as most machines have.
@@ -71,6 +74,13 @@ pub(super) fn limits(top: &Section<'_>) -> Limits {
         hello_timeout: hello_timeout(&limits),
         hello_max: limits.read("hello_max", value::bytes_between(1 << 10, HELLO_MAX)).unwrap_or(HELLO_MAX as usize),
         hello_memory: limits.read("hello_memory", value::bytes_between(1 << 20, MEMORY_MAX)).unwrap_or(HELLO_MEMORY),
+        http2_streams: limits.read("http2_streams", value::integer(HTTP2_STREAMS)).unwrap_or(100),
+        http2_streams_total: limits
+            .read("http2_streams_total", value::unless("off", value::integer(COUNT)))
+            .unwrap_or(None),
+        http2_backend_connections: limits
+            .read("http2_backend_connections", value::integer(HTTP2_BACKEND_CONNECTIONS))
+            .unwrap_or(6),
         keepalive_timeout: limits.read("keepalive_timeout", &timeout).unwrap_or(Some(MINUTE)),
         response_timeout: limits.read("response_timeout", &timeout).unwrap_or(Some(MINUTE)),
         body_timeout: limits.read("body_timeout", &timeout).unwrap_or(Some(MINUTE)),

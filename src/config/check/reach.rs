@@ -13,8 +13,8 @@ use super::pool::ParsedPool as Pool;
 use crate::config::file::Section;
 use crate::config::{self, Tls};
 
-/// The ALPN protocols that a pool with `http = true` offers.
-const HTTP: [&str; 2] = ["http/1.1", "http/1.0"];
+/// The ALPN protocols in front of a pool with `http = true`; the first one needs `http2 = true`.
+const HTTP: [&str; 3] = ["h2", "http/1.1", "http/1.0"];
 
 /// Checks every place where a listener names a pool.
 pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool<'_>]) {
@@ -28,7 +28,9 @@ pub(super) fn check(top: &Section<'_>, listeners: &[Listener<'_>], pools: &[Pool
                 alpn_is_offered(&use_, pool);
             }
         }
-        warn_idle_keys(listener, listener.pool_uses().any(|use_| pool_of(&use_).is_some_and(|pool| pool.http)));
+        let is_http = |use_: &PoolUse<'_>| pool_of(use_).is_some_and(|pool| pool.http);
+        warn_idle_keys(listener, listener.pool_uses().any(|use_| is_http(&use_)));
+        warn_idle_http2(listener, is_http);
     }
     let uses = listeners.iter().flat_map(Listener::pool_uses);
     let terminated: HashSet<&str> = uses.filter(|use_| use_.tls == Tls::Terminate).map(|use_| use_.pool).collect();
@@ -64,12 +66,17 @@ fn alpn_is_offered(use_: &PoolUse<'_>, pool: &config::Pool) {
     if use_.tls != Tls::Terminate {
         return;
     }
-    let offered: Vec<&str> = if pool.http { HTTP.to_vec() } else { pool.alpn.iter().map(String::as_str).collect() };
+    let offered: Vec<&str> = match (pool.http, use_.http2) {
+        (true, true) => HTTP.to_vec(),
+        (true, false) => HTTP[1..].to_vec(),
+        (false, _) => pool.alpn.iter().map(String::as_str).collect(),
+    };
     // A pool without `alpn` negotiates no protocol, and the handshake succeeds.
     for wanted in use_.alpn.iter().filter(|wanted| !offered.is_empty() && !offered.contains(&wanted.as_str())) {
         let why = format!("alpn \"{wanted}\" is not offered by pool \"{}\", which offers only", pool.name);
         let bad = Bad::new(format!("{why} \"{}\"", offered.join("\", \"")));
-        let bad = if pool.http { bad.hint("clients that offer h2 beside http/1.1 need no route") } else { bad };
+        let by_http2 = pool.http && wanted == HTTP[0];
+        let bad = if by_http2 { bad.hint("write http2 = true here, or delete the condition") } else { bad };
         use_.section.error("alpn", bad);
     }
 }
@@ -88,6 +95,24 @@ fn warn_idle_keys(listener: &Listener<'_>, reaches_http: bool) {
     }
 }
 
+/// Warns of `http2` where no HTTP is read: on a route, and on a listener for all pools for which its word counts.
+fn warn_idle_http2(listener: &Listener<'_>, is_http: impl Fn(&PoolUse<'_>) -> bool) {
+    let section = &listener.section;
+    let (own, routes): (Vec<_>, Vec<_>) =
+        listener.pool_uses().partition(|use_| std::ptr::eq(use_.section, section) || !use_.section.has("http2"));
+    for route in routes.iter().filter(|route| !is_http(route)) {
+        route.section.idle_keys(&["http2"], "because its pool does not have http = true");
+    }
+    if own.iter().any(&is_http) {
+        return;
+    }
+    let why = match routes.iter().any(is_http) {
+        true => "because each route to a pool with http = true has a word of its own",
+        false => "because no pool it names has http = true",
+    };
+    section.idle_keys(&["http2"], why);
+}
+
 fn check_alpn(pool: &Pool<'_>, is_terminated: bool) {
     if pool.config.alpn.is_empty() {
         return;
@@ -98,7 +123,8 @@ fn check_alpn(pool: &Pool<'_>, is_terminated: bool) {
             Bad::new(format!(
                 "alpn cannot be set with http = true: such a pool offers only \"{}\"",
                 HTTP.join("\", \"")
-            )),
+            ))
+            .hint("http2 = false in a listener or route leaves \"h2\" out"),
         );
     } else if !is_terminated {
         pool.section.idle_keys(&["alpn"], "because no route that terminates TLS names this pool");

@@ -39,6 +39,7 @@ fn lowered<T: PartialOrd>(rows: Vec<LimitRow<T>>, show: impl Fn(T) -> String) ->
 }
 
 fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitRow<usize>> {
+    let large = |limit: Option<u64>| or_unlimited(limit.and_then(|limit| limit.try_into().ok()));
     let small = |limit: Option<u32>| or_unlimited(limit.map(|limit| limit as usize));
     let row = |name: &str, before, after| (name.to_owned(), before, after);
     vec![
@@ -56,6 +57,9 @@ fn process_counts(before: &config::Limits, after: &config::Limits) -> Vec<LimitR
         row("max_handshakes", or_unlimited(before.max_handshakes), or_unlimited(after.max_handshakes)),
         row("hello_max", before.hello_max, after.hello_max),
         row("hello_memory", before.hello_memory, after.hello_memory),
+        row("http2_streams", before.http2_streams as usize, after.http2_streams as usize),
+        row("http2_streams_total", large(before.http2_streams_total), large(after.http2_streams_total)),
+        row("http2_backend_connections", before.http2_backend_connections, after.http2_backend_connections),
     ]
 }
 

@@ -71,8 +71,8 @@ impl HealthView for Counting<'_> {
 fn asked(pool: &Pool) -> u64 {
     let (facts, count) = (client(1), Cell::new(0));
     let scene = PickScene::new(&facts, &[], 0);
-    let PickScene { cookie, tried, holds, now_ms, .. } = scene;
-    let scene = PickScene { facts: &facts, cookie, tried, holds, now_ms, view: Counting(&count) };
+    let PickScene { cookie, beside, tried, holds, now_ms, .. } = scene;
+    let scene = PickScene { facts: &facts, cookie, beside, tried, holds, now_ms, view: Counting(&count) };
     assert!(pool.pick(&scene).is_some());
     count.get()
 }

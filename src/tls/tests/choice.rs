@@ -247,16 +247,20 @@ fn only_what_is_spoken_is_agreed_on() {
     let shop = Workshop::new();
     shop.mint("a", &["a.example"]);
     let http = default_of(&shop.load(&site(&["a"], ""), None).unwrap());
+    let http1 = default_of(&shop.load(&site(&["a"], "http2 = false"), None).unwrap());
     let relay = site(&["a"], "").replace("http = true", "alpn = [\"mqtt\", \"x-mqtt\"]");
     let relay = default_of(&shop.load(&relay, None).unwrap());
     let silent = default_of(&shop.load(&site(&["a"], "").replace("http = true", ""), None).unwrap());
     for (server, offered, agreed) in [
-        (&http, &["h2", "http/1.1"][..], Ok(Some("http/1.1"))),
+        (&http, &["h2", "http/1.1"][..], Ok(Some("h2"))),
+        (&http, &["http/1.1", "h2"], Ok(Some("h2"))),
+        (&http1, &["h2", "http/1.1"], Ok(Some("http/1.1"))),
+        (&http1, &["h2"], Err(())),
         (&http, &[], Ok(None)),
         (&http, &["http/1.0"], Ok(Some("http/1.0"))),
         (&http, &["http/1.0", "http/1.1"], Ok(Some("http/1.1"))),
         (&http, &["http/0.9"], Err(())),
-        (&http, &["h2"], Err(())),
+        (&http, &["h2"], Ok(Some("h2"))),
         (&relay, &["x-mqtt", "mqtt"], Ok(Some("mqtt"))),
         (&relay, &["http/1.1"], Err(())),
         (&silent, &["h2"], Ok(None)),
@@ -268,6 +272,25 @@ fn only_what_is_spoken_is_agreed_on() {
             (Ok(pair), Ok(agreed)) => assert_eq!(pair.server.alpn_protocol(), agreed.map(str::as_bytes), "{offered:?}"),
             (Err(error), Err(())) => assert_eq!(error, Error::NoApplicationProtocol, "{offered:?}"),
             (found, _) => panic!("{offered:?} {:?}", found.err()),
+        }
+    }
+}
+
+#[test]
+fn a_route_offers_http2_by_its_own_word() {
+    let shop = Workshop::new();
+    shop.mint("a", &["a.example"]);
+    let mut client = shop.client();
+    client.alpn_protocols = ["h2", "http/1.1"].map(Vec::from).to_vec();
+    for (own, route) in [("http/1.1", "h2"), ("h2", "http/1.1")] {
+        let [own_word, word] = [own, route].map(|agreed| agreed == "h2");
+        let rule = "[[listener.route]]\nsni = \"a.example\"\npool = \"site\"";
+        let text = site(&["a"], &format!("http2 = {own_word}\n{rule}\nhttp2 = {word}"));
+        let termination = shop.load(&text, None).unwrap();
+        for (index, agreed) in [(None, own), (Some(0), route)] {
+            let server = termination.server("site", index).unwrap().config();
+            let pair = Pair::new(&server, &client, "a.example").unwrap();
+            assert_eq!(pair.server.alpn_protocol(), Some(agreed.as_bytes()), "{text}");
         }
     }
 }

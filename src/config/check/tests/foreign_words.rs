@@ -150,6 +150,9 @@ fn a_key_or_a_line_of_another_balancer_is_translated() {
         ("stickiness.enabled = true", "\"stickiness.enabled\" of AWS is cookie = \"insert\" in [[pool]]"),
         ("balance leastconn", "\"leastconn\" of HAProxy is balance = \"least_connections\" in [[pool]]"),
         ("option httpchk GET /up", "\"option httpchk\" of HAProxy is check = \"http\" in [[pool]]; "),
+        ("alpn h2,http/1.1", "\"alpn h2,http/1.1\" of HAProxy is http2 = true in [[listener]]; the default"),
+        ("http2 on;", "\"http2 on\" of nginx is http2 = true in [[listener]]; the default"),
+        ("http2_protocol_options = {}", "\"http2_protocol_options\" of Envoy is http2 = true in [[listener]]; "),
     ] {
         let found = hints(&with(RELAY, line, "[[pool]]"));
         assert!(found.iter().any(|hint| hint.starts_with(expected)), "{line}: {found:?}");

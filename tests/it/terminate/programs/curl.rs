@@ -65,11 +65,12 @@ fn a_gibibyte_goes_down_and_another_up_unchanged() {
 }
 
 #[test]
-fn http2_is_spoken_where_tls_passes_through_and_not_where_it_ends() {
-    let test = "http2_is_spoken_where_tls_passes_through_and_not_where_it_ends";
+fn http2_is_spoken_where_tls_passes_through_and_where_it_ends_unless_a_route_is_without() {
+    let test = "http2_is_spoken_where_tls_passes_through_and_where_it_ends_unless_a_route_is_without";
     let Some(program) = find(test, "nginx").filter(|_| has(test, "curl")) else { return };
     let [inside, behind] = [free_address(), free_address()];
-    let route = "pool = \"p\"\n[[listener.route]]\nsni = \"through.a.test\"\ntls = \"passthrough\"\npool = \"q\"\n";
+    let route = "pool = \"p\"\n[[listener.route]]\nsni = \"through.a.test\"\ntls = \"passthrough\"\npool = \"q\"\n\
+                 [[listener.route]]\nsni = \"without.a.test\"\nhttp2 = false\npool = \"p\"\n";
     let pools = pool("p", "http = true\n", &[inside]) + &pool("q", "", &[behind]);
     let front = Front::with("", route, &pools);
     let (certificate, key) = (front.file("a.pem"), front.file("a.key"));
@@ -92,12 +93,13 @@ fn http2_is_spoken_where_tls_passes_through_and_not_where_it_ends() {
     };
     for _ in 0..3 {
         assert_eq!(ask("through.a.test", "--http2"), format!("HTTP/2.0 {} 2", behind.port()));
-        assert_eq!(ask("a.test", "--http2"), format!("HTTP/1.1 {} 1.1", inside.port()));
+        assert_eq!(ask("a.test", "--http2"), format!("HTTP/1.1 {} 2", inside.port()));
+        assert_eq!(ask("a.test", "--http1.1"), format!("HTTP/1.1 {} 1.1", inside.port()));
         assert_eq!(ask("through.a.test", "--http1.1"), format!("HTTP/1.1 {} 1.1", behind.port()));
     }
-    // A client that offers no other protocol fails in the handshake, not later.
+    // A client that offers no other protocol than a route takes fails in the handshake, not later.
     let mut only = std::process::Command::new("openssl");
-    only.args(["s_client", "-alpn", "h2", "-servername", "a.test", "-connect", &front.address().to_string()]);
+    only.args(["s_client", "-alpn", "h2", "-servername", "without.a.test", "-connect", &front.address().to_string()]);
     let said = only.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("no application protocol"), "{said}");

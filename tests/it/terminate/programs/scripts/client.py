@@ -14,7 +14,7 @@ from http.cookiejar import CookieJar
 
 PORT, CA, USERS, REQUESTS = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 context = ssl.create_default_context(cafile=CA)
-context.set_alpn_protocols(["h2", "http/1.1"])
+context.set_alpn_protocols(["http/1.1"])
 
 
 class Connection(http.client.HTTPSConnection):
