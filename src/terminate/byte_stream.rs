@@ -31,7 +31,7 @@ pub trait ByteStream {
     /// Writes some of the bytes of several buffers, in order: in one record and with one call where that can be.
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<Result<usize, Fault>> {
         let first = from.iter().find(|slice| !slice.is_empty());
-        self.poll_write(cx, first.map_or(&[], |slice| slice))
+        self.poll_write(cx, first.map_or(&[][..], |slice| &**slice))
     }
 
     /// Sends what earlier writes have left in buffers.

@@ -195,7 +195,7 @@ const NAMES: [&str; 13] = [
 ];
 
 fn field() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
-    let name = prop_oneof![prop::sample::select(&NAMES[..]).prop_map(str::to_owned), "[a-z!#$%&'*+.^_`|~-]{1,8}"];
+    let name = prop_oneof![prop::sample::select(NAMES.to_vec()).prop_map(str::to_owned), "[a-z!#$%&'*+.^_`|~-]{1,8}"];
     let known = prop::sample::select(vec!["a.test", "trailers", "5", "a=1", "chunked", "", " "]);
     let value = prop_oneof![known.prop_map(|text| text.as_bytes().to_vec()), prop::collection::vec(any::<u8>(), 0..8)];
     (name, value).prop_filter_map("a name and a value that h2 takes", |(name, value)| {

@@ -1,8 +1,8 @@
 //! [`Wire`]: the client's stream as h2 reads and writes it.
 //!
-//! Says in its notes what h2 would only know as an error, or as an end. Counts frames on the way in ([`FrameCounter`]);
-//! changes no byte, and buffers none but those that came before h2. Invariant: h2 gets the bytes of a read all or, where
-//! one of their frames is too many, none of them.
+//! Says in its notes what h2 would only know as an error, or as an end. Counts frames on the way in
+//! ([`FrameCounter`]); changes no byte, and buffers none but those that came before h2. Invariant: h2 gets the bytes of a
+//! read all or, where one of their frames is too many, none of them.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice};

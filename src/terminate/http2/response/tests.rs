@@ -72,7 +72,7 @@ fn read(
         tell(&mut told, piece);
     }
     assert_eq!(translator.is_complete(), told.last() == Some(&Told::End));
-    assert!(translator.end().is_none() || !translator.is_complete(), "it ends once");
+    assert!(!translator.is_complete() || translator.end().is_none(), "it ends once");
     Ok((told, at))
 }
 
@@ -155,7 +155,7 @@ fn a_body_without_framing_ends_with_the_connection() {
     assert_eq!(translated(any, bytes, false).len(), 2, "not ended yet");
     let cut = translated(any, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", true);
     assert_eq!(cut.last(), Some(&data("hello")), "a length is not met");
-    assert_eq!(translated(any, "HTTP/1.1 200 OK\r\nConte", true), [], "a head is cut");
+    assert!(translated(any, "HTTP/1.1 200 OK\r\nConte", true).is_empty(), "a head is cut");
 }
 
 #[test]
