@@ -72,13 +72,13 @@ mod tests {
         let (mut body, mut data, mut rest) = (Body::new(Framing::Chunked), Vec::new(), bytes);
         while !rest.is_empty() && !body.complete() {
             let opaque = rest.len().min(piece).min(body.opaque() as usize);
-            data.extend_from_slice(&rest[..opaque]);
-            body.pass_by(opaque);
-            rest = &rest[opaque..];
-            if opaque == 0 {
-                body.scan(&rest[..1])?;
-                rest = &rest[1..];
+            let count = opaque.max(1);
+            match opaque {
+                0 => body.scan(&rest[..count]).map(drop)?,
+                _ => body.pass_by(opaque),
             }
+            data.extend_from_slice(&rest[..opaque]);
+            rest = &rest[count..];
         }
         assert!(rest.is_empty(), "nothing behind the end");
         Ok((data, body.complete()))
