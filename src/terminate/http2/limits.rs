@@ -49,7 +49,7 @@ pub struct FrameCounter {
     skip: u32,
     head: [u8; HEAD],
     have: u8,
-    /// Length of a frame of DATA whose first byte, the length of its padding, is still to come.
+    /// Length of a padded frame of DATA, of which the first byte, the length of the padding, is still to come.
     padded: Option<u32>,
     resets: Bucket,
     controls: Bucket,
