@@ -126,6 +126,12 @@ impl Body {
         if matches!(self.state, State::Length | State::Chunk) { self.left } else { 0 }
     }
 
+    /// True behind the last chunk: the next byte is one of the trailers, or of the empty line that ends them.
+    pub fn is_in_trailers(&self) -> bool {
+        use State::{LastLf, TrailerLf, TrailerName, TrailerStart, TrailerValue};
+        matches!(self.state, TrailerStart | TrailerName | TrailerValue | TrailerLf | LastLf)
+    }
+
     /// Counts bytes of [`Self::opaque`] that have come without being read.
     pub fn pass_by(&mut self, count: usize) {
         debug_assert!(count as u64 <= self.opaque());

@@ -3,7 +3,7 @@
 //! `head.rs` reads heads line by line out of the caller's buffer, `field.rs` and `target.rs` are what it finds there,
 //! `framing.rs` says how a body is delimited and `body.rs` where it ends, `connection.rs` is what concerns one hop
 //! (persistence, Upgrade, Expect), `websocket.rs` finds frames behind an Upgrade, `cookie.rs` and `set_cookie.rs` read cookies, `edit.rs` writes the head that is
-//! passed on, and `answer.rs` the replies of this process.
+//! passed on, `answer.rs` the replies of this process, and `http2_head.rs` the heads of HTTP/2 as those of HTTP/1.
 //!
 //! Does no I/O, knows no clock, looks into no body, and repairs nothing: what RFC 9112 does not allow, or what two
 //! readers could read differently, is [`Refused`]. Not interpreted, because nothing forwarded depends on it: the
@@ -22,6 +22,7 @@ pub mod field;
 pub mod forwarded;
 pub mod framing;
 pub mod head;
+pub mod http2_head;
 pub mod set_cookie;
 pub mod target;
 pub mod upgrade;

@@ -2,7 +2,7 @@
 //!
 //! Knows no socket and no TLS (`stream.rs` does). Invariant: an end is told apart from a cut.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
 
@@ -27,6 +27,12 @@ pub trait ByteStream {
 
     /// Writes some of the bytes; `poll_flush` sends what is held back.
     fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>>;
+
+    /// Writes some of the bytes of several buffers, in order: in one record and with one call where that can be.
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<Result<usize, Fault>> {
+        let first = from.iter().find(|slice| !slice.is_empty());
+        self.poll_write(cx, first.map_or(&[][..], |slice| &**slice))
+    }
 
     /// Sends what earlier writes have left in buffers.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;

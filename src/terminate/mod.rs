@@ -18,6 +18,8 @@ mod deadline;
 mod drain;
 mod handshakes;
 mod http;
+#[allow(dead_code, reason = "no listener offers HTTP/2 yet")]
+mod http2;
 mod pipe;
 mod refuse;
 mod relay;

@@ -208,12 +208,25 @@ impl Stream {
         if self.tls.is_none() {
             return self.socket.poll_send(cx, from).map_err(|error| Fault::of_io(&error));
         }
-        // What an earlier write has left goes first; tickets go with this one.
-        if !self.tickets.release() {
-            ready!(self.poll_send_all(cx))?;
-        }
+        ready!(self.poll_make_room(cx))?;
         let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
         Poll::Ready(tls.writer().write(from).map_err(|_| Fault::Tls))
+    }
+
+    /// Writes some of the bytes of several buffers as [`Self::poll_write`] writes those of one: records do not end with a
+    /// buffer, and a bare socket gets all of them with one call.
+    pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<Result<usize, Fault>> {
+        if self.tls.is_none() {
+            return self.socket.poll_send_all(cx, from).map_err(|error| Fault::of_io(&error));
+        }
+        ready!(self.poll_make_room(cx))?;
+        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(0)) };
+        Poll::Ready(tls.writer().write_vectored(from).map_err(|_| Fault::Tls))
+    }
+
+    /// Sends what an earlier write has left, so that TLS has room for the next one; tickets go with that.
+    fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if self.tickets.release() { Poll::Ready(Ok(())) } else { self.poll_send_all(cx) }
     }
 
     /// Writes the records that TLS holds back to the socket, but for tickets that may wait.
@@ -314,6 +327,10 @@ impl ByteStream for Stream {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, from: &[u8]) -> Poll<Result<usize, Fault>> {
         Stream::poll_write(self, cx, from)
+    }
+
+    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, from: &[IoSlice<'_>]) -> Poll<Result<usize, Fault>> {
+        Stream::poll_write_vectored(self, cx, from)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
@@ -479,6 +496,49 @@ mod tests {
         std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
         assert_eq!(sends() - before, 1);
         assert_eq!((client.response().as_str(), client.tls.tls13_tickets_received()), ("response", 2));
+    }
+
+    #[tokio::test]
+    async fn buffers_that_are_written_together_leave_in_one_record() {
+        let (mut client, mut stream) = Client::connected().await;
+        complete(&mut stream).await;
+        let slices = [IoSlice::new(b"head"), IoSlice::new(b""), IoSlice::new(b" and payload")];
+        let written = std::future::poll_fn(|cx| stream.poll_write_vectored(cx, &slices)).await;
+        let before = sends();
+        std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        assert_eq!((written, sends() - before), (Ok(16), 1));
+        let mut records = Vec::new();
+        client.socket.read_to_end(&mut records).unwrap();
+        let mut lengths = Vec::new();
+        let mut rest = &records[..];
+        while let [_, _, _, high, low, behind @ ..] = rest {
+            lengths.push(usize::from(u16::from_be_bytes([*high, *low])));
+            rest = &behind[lengths[lengths.len() - 1]..];
+        }
+        // Behind the tickets: 16 bytes and close_notify, each with a byte of its type and a tag.
+        assert!(lengths.ends_with(&[16 + 17, 2 + 17]), "{lengths:?}");
+        let mut unread = &records[..];
+        while client.tls.read_tls(&mut unread).unwrap() > 0 {
+            client.tls.process_new_packets().unwrap();
+        }
+        let mut text = String::new();
+        client.tls.reader().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "head and payload");
+    }
+
+    #[tokio::test]
+    async fn a_socket_without_tls_gets_several_buffers_with_one_call() {
+        let (mut socket, other) = UnixStream::pair().unwrap();
+        other.set_nonblocking(true).unwrap();
+        let mut stream = Stream::plain(Socket::new(OwnedFd::from(other)).unwrap());
+        let slices = [IoSlice::new(b"head"), IoSlice::new(b" and payload")];
+        let before = sends();
+        let written = std::future::poll_fn(|cx| stream.poll_write_vectored(cx, &slices)).await;
+        assert_eq!((written, sends() - before), (Ok(16), 1));
+        std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "head and payload");
     }
 
     #[tokio::test]

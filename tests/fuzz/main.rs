@@ -30,6 +30,11 @@ fn request() {
 }
 
 #[test]
+fn http2_head() {
+    engine::hold(&targets::http2_head::TARGET);
+}
+
+#[test]
 fn response() {
     engine::hold(&targets::response::TARGET);
 }
@@ -66,8 +71,17 @@ fn configuration() {
 
 #[test]
 fn the_corpus_is_small_and_every_target_has_one() {
-    let names =
-        ["request", "response", "client_hello", "proxy_header", "cookie", "key_ring", "table_file", "configuration"];
+    let names = [
+        "request",
+        "http2_head",
+        "response",
+        "client_hello",
+        "proxy_header",
+        "cookie",
+        "key_ring",
+        "table_file",
+        "configuration",
+    ];
     let sizes = names.map(|name| (name, engine::committed(name).iter().map(Vec::len).collect::<Vec<_>>()));
     let total: usize = sizes.iter().flat_map(|(_, sizes)| sizes).sum();
     assert!(sizes.iter().all(|(_, sizes)| !sizes.is_empty()), "{sizes:?}");

@@ -9,6 +9,7 @@ mod cookie;
 mod corpus;
 mod edit;
 mod head;
+mod http2_head;
 mod work;
 
 use super::body::Body;

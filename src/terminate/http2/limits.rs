@@ -1,0 +1,316 @@
+//! [`FrameCounter`]: counts what a client of HTTP/2 sends beside requests and bodies, and ends what is a flood.
+//!
+//! Reads the heads of frames (RFC 9113 §4.1) and skips the rest; copies no payload and judges no frame: h2 does, which
+//! gets the same bytes. Limits of h2 itself (streams, header lists, resets that wait) are not repeated. Invariant: the
+//! result depends on the bytes and on when they came, not on how they were cut.
+
+use crate::clock::Micros;
+
+/// Streams that a client may reset at once, and a second: as Node.js has it (`streamResetBurst`, `streamResetRate`).
+const RESETS: (u64, u64) = (1_000, 33);
+/// Frames of control, and empty ones, that a client may send at once and a second.
+const CONTROLS: (u64, u64) = (10_000, 1_000);
+/// Bytes to a client that earn it one WINDOW_UPDATE.
+const WINDOW_STEP: u64 = 1_024;
+/// Most bytes that are remembered for this.
+const WINDOW_MAX: u64 = 16 << 20;
+
+/// Bytes before the first frame (RFC 9113 §3.4).
+const PREFACE: u32 = 24;
+const HEAD: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// Flag of DATA and HEADERS.
+const END_STREAM: u8 = 1;
+/// Flag of SETTINGS and PING.
+const ACK: u8 = 1;
+const PADDED: u8 = 8;
+
+/// What a client has sent too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// Frames of control, or empty ones.
+    Flood,
+    /// Resets of streams.
+    Resets,
+}
+
+/// Follows the frames of a client from its preface on.
+#[derive(Debug)]
+pub struct FrameCounter {
+    /// Bytes of the preface or of a payload that are still to come.
+    skip: u32,
+    head: [u8; HEAD],
+    have: u8,
+    /// Length of a padded frame of DATA, of which the first byte, the length of the padding, is still to come.
+    padded: Option<u32>,
+    resets: Bucket,
+    controls: Bucket,
+    /// Bytes to the client that have earned no WINDOW_UPDATE yet.
+    written: u64,
+}
+
+impl FrameCounter {
+    /// The state before the first byte of the preface.
+    pub fn new() -> Self {
+        Self {
+            skip: PREFACE,
+            head: [0; HEAD],
+            have: 0,
+            padded: None,
+            resets: Bucket::new(RESETS),
+            controls: Bucket::new(CONTROLS),
+            written: 0,
+        }
+    }
+
+    /// Reads on. After an excess, the connection is to end.
+    pub fn read(&mut self, mut bytes: &[u8], now: Micros) -> Result<(), Excess> {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.step(bytes, now)?..];
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that were written to the client.
+    pub fn note_written(&mut self, count: usize) {
+        self.written = (self.written + count as u64).min(WINDOW_MAX);
+    }
+
+    /// Reads a part of a head, or skips as much of a payload as there is; returns the number of bytes.
+    fn step(&mut self, bytes: &[u8], now: Micros) -> Result<usize, Excess> {
+        if self.skip > 0 {
+            let count = bytes.len().min(self.skip as usize);
+            self.skip -= count as u32;
+            return Ok(count);
+        }
+        if let Some(length) = self.padded.take() {
+            self.skip = length - 1;
+            if u32::from(bytes[0]) >= self.skip {
+                self.controls.take(now, Excess::Flood)?;
+            }
+            return Ok(1);
+        }
+        let have = usize::from(self.have);
+        let count = (HEAD - have).min(bytes.len());
+        self.head[have..have + count].copy_from_slice(&bytes[..count]);
+        self.have += count as u8;
+        if usize::from(self.have) == HEAD {
+            self.have = 0;
+            self.begin(now)?;
+        }
+        Ok(count)
+    }
+
+    /// Counts the frame that begins with this head.
+    fn begin(&mut self, now: Micros) -> Result<(), Excess> {
+        let [high, middle, low, kind, flags, ..] = self.head;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        let set = |flag| flags & flag != 0;
+        let counts = match kind {
+            DATA if set(END_STREAM) => false,
+            DATA if set(PADDED) && length > 0 => {
+                self.padded = Some(length);
+                return Ok(());
+            }
+            DATA | HEADERS | CONTINUATION => length == 0,
+            SETTINGS | PING => !set(ACK),
+            WINDOW_UPDATE if self.written >= WINDOW_STEP => {
+                self.written -= WINDOW_STEP;
+                false
+            }
+            RST_STREAM => {
+                self.resets.take(now, Excess::Resets)?;
+                false
+            }
+            // Also PRIORITY, PRIORITY_UPDATE, and types that are not known.
+            _ => true,
+        };
+        if counts {
+            self.controls.take(now, Excess::Flood)?;
+        }
+        self.skip = length;
+        Ok(())
+    }
+}
+
+/// Tokens of which some are there at once, and more come with time.
+#[derive(Debug)]
+struct Bucket {
+    /// When the bucket is full again; it is full if that is past.
+    full: Micros,
+    /// Time in which a token comes.
+    each: Micros,
+    /// Time in which an empty bucket becomes full.
+    whole: Micros,
+}
+
+impl Bucket {
+    fn new((burst, per_second): (u64, u64)) -> Self {
+        let each = 1_000_000 / per_second;
+        Self { full: 0, each, whole: each * burst }
+    }
+
+    fn take(&mut self, now: Micros, excess: Excess) -> Result<(), Excess> {
+        let full = self.full.max(now) + self.each;
+        if full - now > self.whole {
+            return Err(excess);
+        }
+        self.full = full;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GO_AWAY: u8 = 7;
+    const SECOND: Micros = 1_000_000;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let [_, high, middle, low] = (payload.len() as u32).to_be_bytes();
+        [&[high, middle, low, kind, flags, 0, 0, 0, 1], payload].concat()
+    }
+
+    fn preface() -> Vec<u8> {
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()
+    }
+
+    fn begun() -> FrameCounter {
+        let mut counter = FrameCounter::new();
+        assert_eq!(counter.read(&preface(), 0), Ok(()));
+        counter
+    }
+
+    /// How many of these frames pass at once.
+    fn most(counter: &mut FrameCounter, frame: &[u8], now: Micros) -> (usize, Option<Excess>) {
+        let mut passed = 0;
+        while passed < 20_000 {
+            match counter.read(frame, now) {
+                Ok(()) => passed += 1,
+                Err(excess) => return (passed, Some(excess)),
+            }
+        }
+        (passed, None)
+    }
+
+    #[test]
+    fn each_kind_has_its_limit() {
+        let (flood, resets, none) = ((10_000, Some(Excess::Flood)), (1_000, Some(Excess::Resets)), (20_000, None));
+        for (what, frame, wanted) in [
+            ("resets", frame(RST_STREAM, 0, &[0; 4]), resets),
+            ("pings", frame(PING, 0, &[0; 8]), flood),
+            ("answers to pings", frame(PING, ACK, &[0; 8]), none),
+            ("settings", frame(SETTINGS, 0, &[0; 6]), flood),
+            ("empty settings", frame(SETTINGS, 0, &[]), flood),
+            ("answers to settings", frame(SETTINGS, ACK, &[]), none),
+            ("priorities", frame(2, 0, &[0; 5]), flood),
+            ("updates of priorities", frame(0x10, 0, &[0; 5]), flood),
+            ("unknown frames", frame(0xBA, 0xFF, &[0; 30]), flood),
+            ("goodbyes", frame(GO_AWAY, 0, &[0; 8]), flood),
+            ("windows", frame(WINDOW_UPDATE, 0, &[0; 4]), flood),
+            ("data", frame(DATA, 0, b"x"), none),
+            ("empty data", frame(DATA, 0, b""), flood),
+            ("ends of streams", frame(DATA, END_STREAM, b""), none),
+            ("padding alone", frame(DATA, PADDED, b"\x02xx"), flood),
+            ("padding of no byte alone", frame(DATA, PADDED, b"\0"), flood),
+            ("padding longer than its frame", frame(DATA, PADDED, b"\xffxx"), flood),
+            ("padding of no byte at all", frame(DATA, PADDED, b""), flood),
+            ("padded data", frame(DATA, PADDED, b"\x01xx"), none),
+            ("padded ends", frame(DATA, PADDED | END_STREAM, b"\x02xx"), none),
+            ("heads", frame(HEADERS, 4, b"x"), none),
+            ("empty heads", frame(HEADERS, END_STREAM, b""), flood),
+            ("parts of heads", frame(CONTINUATION, 0, b"x"), none),
+            ("empty parts of heads", frame(CONTINUATION, 0, b""), flood),
+        ] {
+            assert_eq!(most(&mut begun(), &frame, SECOND), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn tokens_come_back_with_time() {
+        let (reset, ping) = (frame(RST_STREAM, 0, &[0; 4]), frame(PING, 0, &[0; 8]));
+        let mut counter = begun();
+        assert_eq!(most(&mut counter, &reset, SECOND).0, 1_000);
+        assert_eq!(most(&mut counter, &ping, SECOND).0, 10_000, "another bucket");
+        for second in 2..5 {
+            assert_eq!(most(&mut counter, &reset, second * SECOND).0, 33);
+            assert_eq!(most(&mut counter, &ping, second * SECOND).0, 1_000);
+        }
+        assert_eq!(most(&mut counter, &reset, 1_000 * SECOND).0, 1_000, "no more than at once");
+    }
+
+    #[test]
+    fn windows_are_earned_by_what_was_written() {
+        let window = frame(WINDOW_UPDATE, 0, &[0; 4]);
+        let mut counter = begun();
+        assert_eq!(most(&mut counter, &window, SECOND).0, 10_000);
+        counter.note_written(5 * 1_024 - 1);
+        assert_eq!(most(&mut counter, &window, SECOND).0, 4);
+        counter.note_written(1);
+        assert_eq!(most(&mut counter, &window, SECOND).0, 1);
+        counter.note_written(usize::MAX >> 1);
+        counter.note_written(usize::MAX >> 1);
+        assert_eq!(most(&mut counter, &window, SECOND).0, 16 << 10, "not earned for ever");
+    }
+
+    #[test]
+    fn frames_are_found_wherever_they_are_cut() {
+        let mut bytes = preface();
+        // Payloads that look like frames.
+        let reset = frame(RST_STREAM, 0, &[0; 4]);
+        bytes.extend(frame(SETTINGS, 0, &[0; 12]));
+        bytes.extend(frame(DATA, PADDED, &[&[3], &reset[..], b"..."].concat()));
+        bytes.extend(frame(DATA, PADDED, &[3, 1, 2, 3]));
+        bytes.extend(frame(HEADERS, 5, &reset));
+        bytes.extend(frame(DATA, 0, b""));
+        bytes.extend(frame(0x20, 0, &[&reset[..], &[7; 300]].concat()));
+        bytes.extend(&reset);
+        bytes.extend(frame(PING, 0, &[0; 8]));
+        let counted = |counter: &FrameCounter| {
+            let tokens = |bucket: &Bucket| (bucket.full - SECOND) / bucket.each;
+            (tokens(&counter.resets), tokens(&counter.controls), counter.skip, counter.have)
+        };
+        for first in 0..=bytes.len() {
+            let mut counter = FrameCounter::new();
+            counter.read(&bytes[..first], SECOND).unwrap();
+            counter.read(&bytes[first..], SECOND).unwrap();
+            assert_eq!(counted(&counter), (1, 5, 0, 0), "{first}");
+        }
+        let mut counter = FrameCounter::new();
+        bytes.iter().for_each(|byte| counter.read(&[*byte], SECOND).unwrap());
+        assert_eq!(counted(&counter), (1, 5, 0, 0));
+    }
+
+    #[test]
+    fn a_browser_is_no_flood() {
+        let mut counter = begun();
+        counter.read(&frame(SETTINGS, 0, &[0; 24]), SECOND).unwrap();
+        counter.read(&frame(WINDOW_UPDATE, 0, &[0; 4]), SECOND).unwrap();
+        // An hour of pages with 100 requests a second, of which one in five is given up, each with a body of 100 KiB.
+        for second in 1..3_600 {
+            for request in 0..100 {
+                let now = second * SECOND + request;
+                counter.read(&frame(HEADERS, 0x25, &[0; 200]), now).unwrap();
+                counter.read(&frame(0x10, 0, b"u=1, i"), now).unwrap();
+                counter.note_written(100 << 10);
+                for _ in 0..7 {
+                    counter.read(&frame(WINDOW_UPDATE, 0, &[0; 4]), now).unwrap();
+                }
+                if request % 5 == 0 {
+                    counter.read(&frame(RST_STREAM, 0, &[0; 4]), now).unwrap();
+                }
+            }
+            counter.read(&frame(PING, 0, &[0; 8]), second * SECOND).unwrap();
+            counter.read(&frame(SETTINGS, ACK, &[]), second * SECOND).unwrap();
+        }
+    }
+}
