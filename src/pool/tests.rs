@@ -1,8 +1,10 @@
 //! What a pool promises, as a whole.
 
 mod asked;
+mod by_load;
 mod concurrent_keys;
 mod ready;
+mod siblings;
 mod stick_group;
 mod stick_table;
 

@@ -177,8 +177,8 @@ pub struct TableEntry {
 
 impl StickTable {
     /// An empty table of at most `bytes`; `None` below 128 (`stick_table = "0"`), or if the system has no memory for a
-    /// large one. Addresses are taken from the system for the first entry, and pages when they are first used; where the
-    /// system has none by then, every entry is refused.
+    /// large one. Addresses are taken from the system for the first entry, and pages when they are first used; where
+    /// the system has none by then, every entry is refused.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
         let placement_ids = Arc::<PlacementIds>::default();
         Some(Self {
@@ -278,13 +278,27 @@ impl StickTable {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Keep, &self.view(now), state)
     }
 
+    /// Stores the backend of a key before its connection stands, if the key has no entry or one that names `from`. Of
+    /// two threads that claim a key from the same backend, the first decides.
+    pub fn claim(
+        &self,
+        key: KeyHash,
+        place: EntryValue,
+        from: Option<BackendId>,
+        now: Minute,
+        state: impl Fn(BackendId) -> BackendState,
+    ) -> Stored {
+        let if_known = from.map_or(IfKnown::Keep, IfKnown::MoveFrom);
+        self.store(key, Data::new(place, self.placement_id, now), if_known, &self.view(now), state)
+    }
+
     /// Removes the entry of a key. False: there was none, or the bucket was busy.
     pub fn forget(&self, key: KeyHash) -> bool {
         self.forget_if(key, |_| true)
     }
 
-    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has outlived
-    /// its time is included until it is removed. Pages without an entry are not read.
+    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has
+    /// outlived its time is included until it is removed. Pages without an entry are not read.
     pub fn entries(&self, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
         let pages = self.mapped().into_iter().flat_map(|buckets| buckets.used_pages(0));
         pages.flat_map(move |page| self.page(page, now))
