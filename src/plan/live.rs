@@ -391,7 +391,7 @@ impl NextPlace<'_> {
         let Some((to, leaves)) = self.pair.back(self.pair.named(from), &facts) else {
             return (Fate::Leaves, Some(None));
         };
-        // A connection whose entry was lost writes it again, so its client is known here.
+        // A connection that has lost its entry writes it again, so its client is known here.
         let forgotten = to == BY_LOAD && !leaves && unknown != Fate::Leaves;
         // A client that would go there without the change is not moved by it.
         let anyway = || to != BY_LOAD && !settled_by_cookie && self.pair.look(&facts) == Some(to);

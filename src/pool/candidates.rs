@@ -79,7 +79,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
 
 impl Pool {
     /// The location that a client prefers which leaves a backend: the nearest siblings of that one come first, as
-    /// placement has it for a key whose home is down. Empty: no backend has a preference before others, for example
+    /// placement has it for a key that cannot go home. Empty: no backend has a preference before others, for example
     /// because a policy brings the client to where its key belongs.
     pub(super) fn near(&self, left: Option<Left>) -> &[String] {
         match left {

@@ -23,7 +23,7 @@
 //!
 //! # Siblings
 //!
-//! A known client whose backend does not serve it is placed among those that share the most levels of that backend's
+//! A known client that its backend does not serve is placed among those that share the most levels of that backend's
 //! location, in each of the groups below; backups are last also there. From its home a key goes there by placement,
 //! too.
 //!

@@ -227,6 +227,35 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_load_places_is_shown_the_load_and_that_it_stays() {
+        let mut report = report();
+        let said = report.explanation.as_mut().unwrap();
+        (said.by_load, said.any, said.entry, said.choice, said.next) = (true, true, None, None, None);
+        (said.in_turn, said.moved, said.from) = (Some("c".into()), None, None);
+        said.candidates[1].score = "leases:3,weight:1".into();
+        let live = of(&report);
+        assert!(live.contains("(hash 0123456789abcdef), not in the stick table\n"), "{live}");
+        assert!(live.contains("1  up, leases 3\n"), "{live}");
+        assert!(
+            live.ends_with(
+                "goes to any usable backend (placement): c is next in turn, not fixed, and stays\n    there\n"
+            )
+        );
+        let said = report.explanation.as_mut().unwrap();
+        said.in_turn = None;
+        said.candidates.iter_mut().for_each(|row| row.state = None);
+        let offline = of(&report);
+        assert!(
+            offline
+                .ends_with("goes where the stick table has it; if it is new, to any usable backend\n    (placement)\n"),
+            "{offline}"
+        );
+        let said = report.explanation.as_mut().unwrap();
+        (said.any, said.choice, said.next_any) = (false, Some("c".into()), true);
+        assert!(of(&report).ends_with("goes to c (placement); if c goes down, to any usable backend\n"));
+    }
+
+    #[test]
     fn long_names_are_cut_and_no_line_is_wider_than_80() {
         let mut report = report();
         let long = |end: &str| format!("{}-{end}", "a-very-long-name-of-sixty-four-bytes".repeat(2));

@@ -11,6 +11,7 @@
 //! | `buckets` | buckets of four entries, one cache line; the only file that touches shared words |
 //! | `kind` | why a key is at its backend |
 //! | `mapped` | the buckets as a whole, mapped for the first entry |
+//! | `claim` | entries that are written before a connection stands |
 //! | `eviction` | which entry gives way to a new one |
 //! | [`secret`] | the keyed hash of a key |
 //! | `placement_ids` | placements as numbers |
@@ -32,6 +33,7 @@ pub mod top_keys;
 
 mod buckets;
 mod census;
+mod claim;
 mod entry;
 mod eviction;
 mod kind;
@@ -276,20 +278,6 @@ impl StickTable {
         state: impl Fn(BackendId) -> BackendState,
     ) -> Stored {
         self.store(key, Data::new(place, self.placement_id, now), IfKnown::Keep, &self.view(now), state)
-    }
-
-    /// Stores the backend of a key before its connection stands, if the key has no entry or one that names `from`. Of
-    /// two threads that claim a key from the same backend, the first decides.
-    pub fn claim(
-        &self,
-        key: KeyHash,
-        place: EntryValue,
-        from: Option<BackendId>,
-        now: Minute,
-        state: impl Fn(BackendId) -> BackendState,
-    ) -> Stored {
-        let if_known = from.map_or(IfKnown::Keep, IfKnown::MoveFrom);
-        self.store(key, Data::new(place, self.placement_id, now), if_known, &self.view(now), state)
     }
 
     /// Removes the entry of a key. False: there was none, or the bucket was busy.
