@@ -31,7 +31,7 @@ pub struct Explanation {
     pub key_hash: Option<String>,
     /// True if load places the key when it is new, and the stick table remembers where: only the process can say then
     /// where the client is, and of a new key nothing foretells where it goes.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_load: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<String>,
@@ -63,13 +63,8 @@ pub struct Explanation {
     /// The backend that gets the client when the choice goes down.
     pub next: Option<String>,
     /// True if any usable candidate may get the client then, in turn or by load; `next` is `None`.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub next_any: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// An entry of the stick table.

@@ -99,7 +99,7 @@ pub struct PoolPlan {
     pub sticks: bool,
     /// True if load places new clients before or after the change: how many go elsewhere is not known, and `new_keys`
     /// is 0.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_load: bool,
     /// Share of the key space that is placed elsewhere: new clients, and all clients of a pool without a stick table.
     pub new_keys: f64,
@@ -397,8 +397,3 @@ impl ListedClient {
 
 /// Backend that serves a client, by name, or [`BY_LOAD`]; `None`: no backend may.
 type Served<'p> = Option<&'p str>;
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
-}

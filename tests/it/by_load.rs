@@ -120,6 +120,10 @@ fn what_is_known_is_explained_and_planned_and_nothing_is_foretold_of_the_rest() 
     let all = addresses(&living);
     let sessile = Sessile::start(&config("", BY_LOAD, &all[..3]));
     let before = homes(&sessile, 0);
+    eventually("no connection to be open", || {
+        let backends = sessile.json("/backends");
+        backends.as_array()?.iter().all(|backend| backend["leases"] == 0).then_some(())
+    });
     let known = explain(&sessile, "127.1.0.1");
     assert_eq!((&known["choice"], &known["reason"]), (&before[0].clone().into(), &"stick_table".into()), "{known}");
     assert_eq!((&known["entry"]["backend"], &known["next_any"]), (&before[0].clone().into(), &true.into()), "{known}");
