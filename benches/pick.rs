@@ -166,6 +166,17 @@ fn among_1000(bencher: Bencher<'_, '_>, method: &str) {
     pick(bencher, method, 1000, "");
 }
 
+/// Keys that the stick table does not have: load places them, and the entry is written.
+#[divan::bench(args = ["round_robin", "least_connections", "two_choices"], consts = [3, 100, 1000])]
+fn new_key_by_load<const BACKENDS: usize>(bencher: Bencher<'_, '_>, method: &str) {
+    let current = current(method, BACKENDS, "key = \"source\"\n", "");
+    let mut client = 0;
+    bencher.bench_local(|| {
+        client += 1;
+        _ = black_box(current.load().pools[0].pick(&PickScene::new(&facts(client), &[], 1)));
+    });
+}
+
 #[divan::bench(args = METHODS, consts = [3, 100, 1000])]
 fn while_health_changes<const BACKENDS: usize>(bencher: Bencher<'_, '_>, method: &str) {
     let current = current(method, BACKENDS, "", "");

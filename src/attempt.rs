@@ -175,8 +175,9 @@ pub fn settle(
     let entry = pool.table().zip(remember);
     let was_there = entry.is_some_and(|(table, remember)| table.settle(remember, backend, now_ms));
     // Where a cookie makes clients known, the entry is of the address of several, or the request has taken it from the
-    // shared store.
-    let moved = moved.filter(|_| !was_there || pool.sticks_by_cookie());
+    // shared store. An entry that the pick itself has claimed is that of this client.
+    let claimed = remember.is_some_and(|remember| remember.instead_of.is_some());
+    let moved = moved.filter(|_| !was_there || claimed || pool.sticks_by_cookie());
     moved.into_iter().for_each(|moved| pool.count_break(moved));
     moved.is_some()
 }

@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_hint_names_the_balancer_and_what_to_write_or_to_do() {
         let hint = |word: &str| find(word).unwrap().to_string();
-        assert_eq!(hint("leastconn"), "\"leastconn\" of HAProxy is balance = \"least_connections\" in [[pool]]");
+        assert_eq!(hint("weighted_random"), "\"weighted_random\" of AWS is balance = \"random\" in [[pool]]");
         assert_eq!(hint("mode tcp"), "\"mode tcp\" of HAProxy is http = false in [[pool]]; the default");
         assert!(hint("gzip").starts_with("\"gzip\" of nginx has no counterpart: nothing is compressed; "));
     }

@@ -25,7 +25,7 @@ pub struct Pool {
     pub tls: Option<PoolTls>,
     /// Method that picks a backend.
     pub balance: Balance,
-    /// Parts of the placement key; empty: the word `"none"`.
+    /// Parts of the key; empty: the word `"none"`.
     pub key: Vec<KeyPart>,
     /// Leading bits of an IPv4 address that enter the key, 0 to 32.
     pub prefix_v4: u8,
@@ -81,6 +81,16 @@ impl Pool {
         tls == Tls::Terminate || self.http || self.tls.is_some()
     }
 
+    /// True if a key tells clients apart, by placement or by the stick table alone.
+    pub fn has_key(&self) -> bool {
+        self.balance.keyed() || self.places_by_load()
+    }
+
+    /// True if a new key goes where the load is least, and only the stick table brings it back.
+    pub fn places_by_load(&self) -> bool {
+        self.balance.may_remember() && self.stick_table.is_some() && !self.key.is_empty()
+    }
+
     /// Name of the stick table that the pool uses: its group's, or its own.
     pub fn sticks_as(&self) -> &str {
         self.stick_group.as_deref().unwrap_or(&self.name)
@@ -116,6 +126,11 @@ impl Balance {
     /// True if the method places by a key.
     pub fn keyed(self) -> bool {
         matches!(self, Self::Hash | Self::Ring { .. } | Self::Maglev { .. })
+    }
+
+    /// True if the method places without a key, and a stick table may remember the key that it has placed.
+    pub fn may_remember(self) -> bool {
+        matches!(self, Self::RoundRobin | Self::LeastConnections | Self::TwoChoices)
     }
 
     /// Word of the method in the configuration.

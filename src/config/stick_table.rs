@@ -1,7 +1,6 @@
 //! [`StickTableRules`]: size and lifetime of a pool's stick table, and treatment of known keys when backends change.
 //!
-//! Stores no entry; `sticky::table` does. Invariant: a pool that neither places by a key nor learns a cookie has no
-//! table.
+//! Stores no entry; `sticky::table` does. Invariant: a pool that neither has a key nor learns a cookie has no table.
 
 use std::time::Duration;
 

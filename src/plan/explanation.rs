@@ -25,10 +25,14 @@ pub struct Explanation {
     pub pool: String,
     /// Balancing method of the pool.
     pub balance: String,
-    /// Parts of the key as text; `None` when no key decides.
+    /// Parts of the key as text; `None`: the client has none, or the pool asks for none.
     pub key: Option<String>,
     /// Hash of the key's bytes for placement, as 16 hexadecimal digits.
     pub key_hash: Option<String>,
+    /// True if load places the key when it is new, and the stick table remembers where: only the process can say then
+    /// where the client is, and of a new key nothing foretells where it goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_load: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<String>,
     /// What the stick table has about the client; `None`: nothing, or there is no stick table to look at.
@@ -38,9 +42,9 @@ pub struct Explanation {
     pub candidates: Vec<ExplainedCandidate>,
     /// The backend that gets the client; `None` when no backend does, or when any may.
     pub choice: Option<String>,
-    /// True if no key decides: any usable candidate may get the client, in turn or at random.
+    /// True if load or turns decide: any usable candidate may get the client.
     pub any: bool,
-    /// Of a living pool without a key: the backend that is next in turn, as long as no other client comes first.
+    /// Of a living pool where `any` is true: the backend that is next in turn, as long as no other client comes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_turn: Option<String>,
     /// Step of the chain that chose the backend, the same word as in the access log.
@@ -52,12 +56,15 @@ pub struct Explanation {
     /// Backend that the client had, if it gets another one and the name is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Milliseconds that the client waits at most for the backend that it has, before it gets `choice`; 0: it is refused
-    /// instead. `None`: it does not wait.
+    /// Milliseconds that the client waits at most for the backend that it has, before it gets `choice`; 0: it is
+    /// refused instead. `None`: it does not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
     /// The backend that gets the client when the choice goes down.
     pub next: Option<String>,
+    /// True if any usable candidate may get the client then, in turn or by load; `next` is `None`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub next_any: bool,
 }
 
 /// An entry of the stick table.
@@ -143,24 +150,26 @@ impl Explanation {
     }
 
     fn of(pool: &Pool, facts: &Facts<'_>, decision: &Decision<'_>) -> Self {
-        let Decision { key, range, pick, next, any, .. } = decision;
-        let named = |index: usize| (!any).then(|| pool.backends()[index].name().to_owned());
+        let Decision { key, range, pick, next, any, next_any, by_load, .. } = decision;
+        let named = |index: usize| pool.backends()[index].name().to_owned();
         Self {
             pool: pool.name().to_owned(),
             balance: pool.config().balance.word().to_owned(),
             key: key.as_ref().map(|key| describe_key(facts, key)),
             key_hash: key.as_ref().map(|key| format!("{:016x}", key.hash)),
+            by_load: *by_load,
             range: range.map(str::to_owned),
             entry: None,
             candidates: decision.candidates.iter().map(|row| ExplainedCandidate::new(pool, row, *range)).collect(),
-            choice: pick.and_then(|pick| named(pick.index)),
+            choice: pick.filter(|_| !any).map(|pick| named(pick.index)),
             any: *any,
             in_turn: None,
             reason: pick.map(|pick| pick.reason.word().to_owned()),
             moved: None,
             from: None,
             wait_ms: None,
-            next: next.and_then(|next| named(next.index)),
+            next: next.filter(|_| !any && !next_any).map(|next| named(next.index)),
+            next_any: !any && *next_any,
         }
     }
 
@@ -190,6 +199,7 @@ impl ExplainedCandidate {
             Exclusion::Drained => "drained".to_owned(),
             Exclusion::Full => format!("full: max_connections = {}", config.max_connections.unwrap_or(0)),
             Exclusion::OverBound => "at its load_bound".to_owned(),
+            Exclusion::Farther => "others are nearer to the one it had".to_owned(),
             Exclusion::SlowStart => "slow start: not this key yet".to_owned(),
             Exclusion::OutsideRange => format!("not among the backends of range {}", range.unwrap_or_default()),
         });

@@ -99,7 +99,7 @@ fn identity(pool: &Pool) -> impl PartialEq {
         rule.is_some() || ranges.iter().any(|(outer, rule)| rule.is_some() && outer.contains(cidr))
     };
     let ranges: BTreeMap<_, _> = ranges.iter().filter(|range| matters(range)).cloned().collect();
-    (config.balance.keyed(), config.key.clone(), by_cookie, config.prefix_v4, config.prefix_v6, ranges)
+    (config.has_key(), config.key.clone(), by_cookie, config.prefix_v4, config.prefix_v6, ranges)
 }
 
 /// Key of a range: `Ok` = the range's name is the key, `Err` = the range's prefix length.

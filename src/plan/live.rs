@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::forecast::{Fate, forecast};
-use super::pair::PoolPair;
+use super::pair::{BY_LOAD, PoolPair};
 use super::ways::{NextPool, RouteMove, RoutedAway, Ways};
 use super::{Ask, Listed, ListedClient, LostCookie, PoolPlan, Sample};
 use crate::config::{self, Config, CookieMode, KeyPart};
@@ -63,7 +63,7 @@ pub struct MoveTally {
 pub struct Shift {
     /// Backend where they are now.
     pub from: String,
-    /// Backend where they go; `None`: no backend, or the process cannot compute which.
+    /// Backend where they go, or [`BY_LOAD`]; `None`: no backend, or the process cannot compute which.
     pub to: Option<String>,
     /// Number of clients or connections.
     pub count: u64,
@@ -350,13 +350,13 @@ pub(super) fn removed(plan: PoolPlan, running: &Running<'_>) -> PoolPlan {
 }
 
 fn keyed(pair: &PoolPair) -> bool {
-    pair.old.config().balance.keyed() && pair.new.config().balance.keyed()
+    pair.old.config().has_key() && pair.new.config().has_key()
 }
 
 /// Looks at listed clients one by one, with what the process has about them.
 fn listed(pair: &PoolPair, clients: &[ListedClient]) -> Listed {
     let now: Vec<_> = clients.iter().map(|client| pair.look(&client.facts())).collect();
-    let then: Vec<_> = clients.iter().map(|client| pair.visit_again(None, &client.facts())).collect();
+    let then: Vec<_> = clients.iter().map(|client| pair.return_visit(None, &client.facts())).collect();
     Listed::of(pair, clients, (&now, &then))
 }
 
@@ -378,7 +378,7 @@ impl NextPlace<'_> {
             NextPool::To(_) => {}
         }
         let Some(facts) = self.facts(open) else { return (unknown, None) };
-        let keyless = facts.source.is_none() && facts.sni.is_none() || !self.pair.new.config().balance.keyed();
+        let keyless = facts.source.is_none() && facts.sni.is_none() || !self.pair.new.config().has_key();
         let settled_by_cookie = self.pair.by_cookie() && open.by_cookie;
         if self.pair.by_cookie() && !open.by_cookie {
             // A later connection may have brought the client its cookie.
@@ -388,11 +388,18 @@ impl NextPlace<'_> {
             // Without a key no client has a backend of its own; only that of a removed one has lost something.
             return (if unknown == Fate::Leaves { unknown } else { Fate::Stays }, None);
         }
-        let Some(pick) = self.pair.back(self.pair.named(from), &facts) else { return (Fate::Leaves, Some(None)) };
-        let to = pick.backend.name().to_owned();
+        let Some((to, leaves)) = self.pair.back(self.pair.named(from), &facts) else {
+            return (Fate::Leaves, Some(None));
+        };
+        // A connection that has lost its entry writes it again, so its client is known here.
+        let forgotten = to == BY_LOAD && !leaves && unknown != Fate::Leaves;
         // A client that would go there without the change is not moved by it.
-        let anyway = || !settled_by_cookie && self.pair.look(&facts).is_some_and(|anyway| anyway.name() == to);
-        if to == from || anyway() { (Fate::Stays, None) } else { (Fate::Leaves, Some(Some(to))) }
+        let anyway = || to != BY_LOAD && !settled_by_cookie && self.pair.look(&facts) == Some(to);
+        if to == from || forgotten || anyway() {
+            (Fate::Stays, None)
+        } else {
+            (Fate::Leaves, Some(Some(to.to_owned())))
+        }
     }
 
     /// Facts that the client's key consists of; `None` = some part is not known of an open connection.
@@ -409,7 +416,7 @@ impl NextPlace<'_> {
             KeyPart::Sni => client.sni.is_some(),
             KeyPart::Tlv(_) | KeyPart::Cookie(_) => false,
         };
-        let placed = pools.iter().any(|pool| pool.config().balance.keyed());
+        let placed = pools.iter().any(|pool| pool.config().has_key());
         (!placed || parts().all(is_known)).then(|| client.facts())
     }
 }

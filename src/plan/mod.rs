@@ -16,6 +16,9 @@
 //! | clients of a route | which routes lead elsewhere; how many are known, where all of a pool go | their part of a pool, by open connections |
 //! | holders of a cookie | that all of them lose it, or keep it | how many they are: only a stick table knows its own |
 //!
+//! Where load places new keys, nothing foretells where one goes: the clients of the stick table are what is known, and
+//! a client that load places stands in the plan at [`BY_LOAD`].
+//!
 //! A stick table keeps hashes, so a process cannot compute what the bytes of a key decide, nor by which route a client
 //! comes.
 
@@ -33,7 +36,6 @@ mod tests;
 mod ways;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,11 +48,12 @@ pub use self::question::{AskedClient, ClientTraits, Question, WrittenTraits, fin
 
 pub use self::ways::{RouteMove, RoutedAway};
 
+pub use self::pair::BY_LOAD;
 use self::pair::PoolPair;
 use self::sample::Sample;
 use self::ways::Ways;
 use crate::config::{self, Config, diff};
-use crate::pool::{Backend, Pool};
+use crate::pool::Pool;
 use crate::sticky::Facts;
 use crate::tls::Termination;
 
@@ -94,6 +97,10 @@ pub struct PoolPlan {
     pub removed: bool,
     /// True if a key or a cookie gives each client a backend of its own.
     pub sticks: bool,
+    /// True if load places new clients before or after the change: how many go elsewhere is not known, and `new_keys`
+    /// is 0.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_load: bool,
     /// Share of the key space that is placed elsewhere: new clients, and all clients of a pool without a stick table.
     pub new_keys: f64,
     /// Share of the known clients that move.
@@ -119,7 +126,7 @@ pub struct PoolPlan {
 pub struct Move {
     /// Backend where they are placed now.
     pub from: String,
-    /// Backend where they would be placed; `None`: no backend may serve them.
+    /// Backend where they would be placed, or [`BY_LOAD`]; `None`: no backend may serve them.
     pub to: Option<String>,
     /// Share of the new clients that make this move.
     pub new_keys: f64,
@@ -140,7 +147,7 @@ pub struct Listed {
     pub each: Vec<Foreseen>,
 }
 
-/// Where one client goes; `None`: no backend may serve it.
+/// Where one client goes: a backend, or [`BY_LOAD`]; `None`: no backend may serve it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreseen {
     /// Client of the list.
@@ -232,11 +239,14 @@ pub fn percent(share: f64) -> String {
 
 impl PoolPlan {
     fn new(before: &config::Pool, after: &config::Pool, ask: Ask<'_>) -> (Self, Sample) {
-        let keyed = before.balance.keyed() && after.balance.keyed();
+        let by_key = |keyed: fn(&config::Pool) -> bool| keyed(before) && keyed(after);
+        let (has_key, placed_by_key) = (by_key(config::Pool::has_key), by_key(|pool| pool.balance.keyed()));
         let sticks = PoolPair::sticks(before, after);
         let sample =
-            if sticks && before != after { Sample::take(before, after, keyed, ask) } else { Sample::default() };
-        let listed = (!ask.clients.is_empty() && keyed).then(|| Listed::new(before, after, ask));
+            if sticks && before != after { Sample::take(before, after, has_key, ask) } else { Sample::default() };
+        // Of clients that load places, no file says where they are.
+        let listed =
+            (!ask.clients.is_empty() && has_key && before.balance.keyed()).then(|| Listed::new(before, after, ask));
         let lost_cookie = LostCookie::of(before, Some(after), ask.keys);
         let (new_keys, known_keys) = (sample.moving(|shares| shares.new), sample.moving(|shares| shares.known));
         let moves = sample.moves();
@@ -245,6 +255,7 @@ impl PoolPlan {
             pool,
             removed: false,
             sticks,
+            by_load: has_key && !placed_by_key,
             new_keys,
             known_keys,
             moves,
@@ -260,7 +271,8 @@ impl PoolPlan {
         Self {
             pool: pool.name.clone(),
             removed: true,
-            sticks: pool.balance.keyed() || pool.cookie.is_some(),
+            sticks: pool.has_key() || pool.cookie.is_some(),
+            by_load: false,
             new_keys: 1.0,
             known_keys: 1.0,
             moves: Vec::new(),
@@ -311,9 +323,10 @@ impl Listed {
     fn new(before: &config::Pool, after: &config::Pool, ask: Ask<'_>) -> Self {
         let clients = ask.clients;
         let pair = PoolPair::new(before, after, ask.keys, clients.len());
-        let at: Vec<_> = clients.iter().map(|client| pair.visit(&client.facts())).collect();
+        let at: Vec<Served<'_>> =
+            clients.iter().map(|client| pair.visit(&client.facts()).map(|backend| backend.name())).collect();
         let again = |(client, from): (&ListedClient, Served<'_>)| {
-            from.and_then(|from| pair.visit_again(pair.named(from.name()), &client.facts()))
+            from.and_then(|from| pair.return_visit(pair.named(from), &client.facts()))
         };
         let then: Vec<_> = clients.iter().zip(at.iter().copied()).map(again).collect();
         Self::of(&pair, clients, (&at, &then))
@@ -322,8 +335,9 @@ impl Listed {
     /// Compares where the clients are now with where they are then.
     fn of(pair: &PoolPair, clients: &[ListedClient], (now, then): (&[Served<'_>], &[Served<'_>])) -> Self {
         let foreseen = |(client, (from, to)): (&ListedClient, (&Served<'_>, &Served<'_>))| {
-            let place = |pool: &Pool| pair::place_new(pool, &client.facts()).map(|backend| backend.name().to_owned());
-            let name = |served: &Served<'_>| served.map(|backend| backend.name().to_owned());
+            let place =
+                |pool: &Pool| pair::place_new(pool, &client.facts()).map(|pick| pair::told(pool, &pick).to_owned());
+            let name = |served: &Served<'_>| served.map(str::to_owned);
             let (new_from, new_to) = (place(&pair.old), place(&pair.new));
             Foreseen { client: client.clone(), from: name(from), to: name(to), new_from, new_to }
         };
@@ -344,13 +358,28 @@ impl Listed {
 
     fn counted(each: Vec<Foreseen>) -> Self {
         let count = |moves: fn(&Foreseen) -> bool| each.iter().filter(|client| moves(client)).count();
-        Self {
-            clients: each.len(),
-            new: count(|client| client.new_from != client.new_to),
-            known: count(|client| client.from != client.to),
-            each,
-        }
+        let [new, known] = [count(Foreseen::moves_as_new), count(Foreseen::moves_as_known)];
+        Self { clients: each.len(), new, known, each }
     }
+
+    /// Number of clients that the process does not know and load will place.
+    pub fn by_load(&self) -> usize {
+        self.each.iter().filter(|client| is_by_load(&client.from)).count()
+    }
+}
+
+impl Foreseen {
+    fn moves_as_new(&self) -> bool {
+        self.new_from != self.new_to && ![&self.new_from, &self.new_to].into_iter().any(is_by_load)
+    }
+
+    fn moves_as_known(&self) -> bool {
+        self.from != self.to && !is_by_load(&self.from)
+    }
+}
+
+fn is_by_load(place: &Option<String>) -> bool {
+    place.as_deref() == Some(BY_LOAD)
 }
 
 impl<'a> Ask<'a> {
@@ -366,5 +395,5 @@ impl ListedClient {
     }
 }
 
-/// Backend that serves a client; `None`: no backend may.
-type Served<'p> = Option<&'p Arc<Backend>>;
+/// Backend that serves a client, by name, or [`BY_LOAD`]; `None`: no backend may.
+type Served<'p> = Option<&'p str>;

@@ -16,6 +16,10 @@ use crate::sticky::table::Secret;
 /// Bytes of a stick table for each client: fewer than one in ten entries is used, so no client is evicted.
 const ROOM: u64 = 256;
 
+/// Stands in the place of a backend for a client that load places: which one that is, cannot be foretold. No backend
+/// can be named so: a name has no parentheses.
+pub const BY_LOAD: &str = "(by load)";
+
 /// Both pools, with one stick table.
 pub(super) struct PoolPair {
     pub(super) old: Pool,
@@ -76,7 +80,7 @@ impl PoolPair {
     /// True if a client has a backend of its own in both pools, by its key or by a cookie.
     pub(super) fn sticks(before: &config::Pool, after: &config::Pool) -> bool {
         let cookie = |pool: &config::Pool| pool.cookie.is_some();
-        before.balance.keyed() && after.balance.keyed() || cookie(before) && cookie(after)
+        before.has_key() && after.has_key() || cookie(before) && cookie(after)
     }
 
     /// Backend of a client that connects to the old pool, which knows it from now on.
@@ -86,7 +90,14 @@ impl PoolPair {
 
     /// Backend of a client that connects to the new pool; `named` is its cookie there, see [`named`](Self::named).
     pub(super) fn visit_again(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.settle(&self.new, self.back(named, facts))
+        self.settle(&self.new, self.new.pick(&PickScene { cookie: named, ..PickScene::new(facts, &[], self.now_ms) }))
+    }
+
+    /// The same as it is told of one client.
+    pub(super) fn return_visit(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<&str> {
+        let pick = self.new.pick(&PickScene { cookie: named, ..PickScene::new(facts, &[], self.now_ms) });
+        self.settle(&self.new, pick);
+        pick.map(|pick| told(&self.new, &pick))
     }
 
     /// Index in the new pool of the backend that the cookie of a client of `from` names.
@@ -94,14 +105,16 @@ impl PoolPair {
         if self.cookie { self.new.index_of(from) } else { None }
     }
 
-    /// Backend that a client would get in the old pool.
-    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
-        self.old.pick(&PickScene::new(facts, &[], self.now_ms)).map(|pick| pick.backend)
+    /// Where a client would go in the old pool. Writes nothing.
+    pub(super) fn look(&self, facts: &Facts<'_>) -> Option<&str> {
+        self.old.pick(&PickScene::asked(facts, None, &[], self.now_ms)).map(|pick| told(&self.old, &pick))
     }
 
-    /// Picks in the new pool for a client with this cookie.
-    pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<Pick<'_>> {
-        self.new.pick(&PickScene { cookie: named, ..PickScene::new(facts, &[], self.now_ms) })
+    /// Where a client with this cookie would go in the new pool, and whether it leaves the backend at which it is
+    /// known. Writes nothing.
+    pub(super) fn back(&self, named: Option<usize>, facts: &Facts<'_>) -> Option<(&str, bool)> {
+        let pick = self.new.pick(&PickScene::asked(facts, named, &[], self.now_ms))?;
+        Some((told(&self.new, &pick), pick.left.is_some()))
     }
 
     fn settle<'p>(&self, pool: &'p Pool, pick: Option<Pick<'p>>) -> Option<&'p Arc<Backend>> {
@@ -118,9 +131,14 @@ impl PoolPair {
     }
 }
 
-/// Backend of a client that no pool knows, while all backends are up and without connections.
-pub(super) fn place_new<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<&'p Arc<Backend>> {
-    pool.pick(&PickScene::supposed(facts, None, &[])).map(|pick| pick.backend)
+/// Picks for a client that no pool knows, while all backends are up and without connections.
+pub(super) fn place_new<'p>(pool: &'p Pool, facts: &Facts<'_>) -> Option<Pick<'p>> {
+    pool.pick(&PickScene::supposed(facts, None, &[]))
+}
+
+/// Where this pick leads, as far as it can be foretold.
+pub(super) fn told<'p>(pool: &'p Pool, pick: &Pick<'p>) -> &'p str {
+    if pool.config().places_by_load() && !pick.keyed { BY_LOAD } else { pick.backend.name() }
 }
 
 fn learns(pool: &config::Pool) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::pair::{self, PoolPair, Sampler};
+use super::pair::{self, BY_LOAD, PoolPair, Sampler};
 use super::{Ask, Move};
 use crate::config;
 use crate::pool::Backend;
@@ -25,34 +25,41 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn take(before: &config::Pool, after: &config::Pool, keyed: bool, ask: Ask<'_>) -> Self {
+    /// Takes the sample; `has_key`: both pools have a key.
+    pub(super) fn take(before: &config::Pool, after: &config::Pool, has_key: bool, ask: Ask<'_>) -> Self {
         let size = ask.sample;
         let pair = PoolPair::new(before, after, ask.keys, size as usize);
         let (olds, news) = (pair.old.backends(), pair.new.backends());
         let named: Vec<_> = olds.iter().map(|backend| pair.named(backend.name())).collect();
         let sampler = Sampler::new(&pair);
+        let placed_by_key = before.balance.keyed() && after.balance.keyed();
         // Indexed by backend now and then; the last index of `then` is no backend.
         let mut counts = vec![Shares::default(); olds.len() * (news.len() + 1)];
         let place = |from: usize, to: Option<usize>| from * (news.len() + 1) + to.unwrap_or(news.len());
         for number in 0..size {
             sampler.with_facts(number, |facts| {
                 // Without a key only a cookie gives a client a backend of its own.
-                if (keyed || pair.by_cookie())
+                if (has_key || pair.by_cookie())
                     && let Some(from) = pair.visit(facts).and_then(|from| index(olds, from))
                 {
                     let to = pair.visit_again(named[from], facts).and_then(|to| index(news, to));
                     counts[place(from, to)].known += 1;
                 }
-                if keyed && let Some(from) = pair::place_new(&pair.old, facts).and_then(|from| index(olds, from)) {
-                    let to = pair::place_new(&pair.new, facts).and_then(|to| index(news, to));
-                    counts[place(from, to)].new += 1;
+                if placed_by_key && let Some(from) = pair::place_new(&pair.old, facts) {
+                    let to = pair::place_new(&pair.new, facts).map(|to| to.index);
+                    counts[place(from.index, to)].new += 1;
                 }
             });
         }
-        let name = |backend: &Arc<Backend>| backend.name().to_owned();
-        let of = |at: usize| (name(&olds[at / (news.len() + 1)]), news.get(at % (news.len() + 1)).map(name));
-        let counted = counts.into_iter().enumerate().filter(|(_, shares)| shares.new + shares.known > 0);
-        Self { size, rows: counted.map(|(at, shares)| (of(at), shares)).collect() }
+        let mut sample = Self { size, rows: BTreeMap::new() };
+        for (at, shares) in counts.into_iter().enumerate().filter(|(_, shares)| shares.new + shares.known > 0) {
+            let (from, to) = (olds[at / (news.len() + 1)].name(), news.get(at % (news.len() + 1)));
+            // A client that leaves its backend goes where the load is least then.
+            let to = to.map(|to| if after.places_by_load() && to.name() != from { BY_LOAD } else { to.name() });
+            let row = sample.rows.entry((from.to_owned(), to.map(str::to_owned))).or_default();
+            (row.new, row.known) = (row.new + shares.new, row.known + shares.known);
+        }
+        sample
     }
 
     pub(super) fn moving(&self, count: fn(&Shares) -> u32) -> f64 {

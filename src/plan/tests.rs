@@ -49,6 +49,34 @@ fn who_is_known_at_a_draining_backend_stays_there() {
 }
 
 #[test]
+fn where_load_places_new_clients_known_ones_are_told_and_nothing_is_foretold_of_the_rest() {
+    let load =
+        |names: &[&str]| config(&("balance = \"least_connections\"\nkey = \"source\"\n".to_owned() + &backends(names)));
+    let clients: Vec<_> = (1..=40_u8).map(|n| ListedClient { source: [192, 0, 2, n].into(), sni: None }).collect();
+    let plan = |old: &Config, new: &Config| Plan::new(old, new, Ask::about(&clients)).pools.remove(0);
+    let names = ["a", "b", "c"];
+    let grown = plan(&load(&names), &load(&["a", "b", "c", "d"]));
+    assert!(grown.sticks && grown.by_load && grown.listed.is_none(), "{grown:?}");
+    assert_eq!((grown.new_keys, grown.known_keys, grown.moves.len()), (0.0, 0.0, 0));
+    let removed = plan(&load(&names), &load(&["a", "b"]));
+    assert!((removed.known_keys - 1.0 / 3.0).abs() < 0.005 && removed.new_keys == 0.0, "{removed:?}");
+    let moves: Vec<_> = removed.moves.iter().map(|row| (row.from.as_str(), row.to.as_deref())).collect();
+    assert_eq!(moves, [("c", Some(BY_LOAD))]);
+    // Another method keeps who is known, and where the others would have gone is not known.
+    let hash = |names: &[&str]| config(&backends(names));
+    let changed = plan(&hash(&names), &load(&names));
+    let listed = changed.listed.as_ref().unwrap();
+    assert_eq!((changed.known_keys, listed.known, listed.new), (0.0, 0, 0), "{changed:?}");
+    assert!(listed.each.iter().all(|client| client.new_to.as_deref() == Some(BY_LOAD) && client.to == client.from));
+    let listed = plan(&hash(&names), &load(&["a", "b"])).listed.unwrap();
+    let gone = |client: &Foreseen| client.from.as_deref() == Some("c");
+    assert_eq!(listed.known, listed.each.iter().filter(|client| gone(client)).count());
+    assert!(listed.known > 0 && listed.each.iter().filter(|c| gone(c)).all(|c| c.to.as_deref() == Some(BY_LOAD)));
+    let back = plan(&load(&names), &hash(&names));
+    assert!(back.by_load && back.known_keys == 0.0 && back.new_keys == 0.0 && back.moves.is_empty(), "{back:?}");
+}
+
+#[test]
 fn who_has_a_cookie_stays_where_nobody_is_remembered() {
     let shop = |names: &[&str]| {
         let more = "http = true\nstick_table = \"0\"\ncookie = { mode = \"route\", name = \"SID\" }\n";

@@ -1,16 +1,17 @@
 //! [`Candidates`]: which of a pool's backends can take one connection.
 //!
-//! Each method judges one backend; `pick.rs` orders them. Invariant: nothing is written, and `max_connections` never
-//! keeps a client from a backend to which it already holds a connection.
+//! Each method judges one backend, or how near it is to another; `pick.rs` orders them. Invariant: nothing is written,
+//! and `max_connections` never keeps a client from a backend to which it already holds a connection.
 
 use std::sync::Arc;
 
 use super::placement_key::pin;
 use super::scene::{HealthView, PickScene};
 use super::{Health, Pool};
-use crate::config::OnFull;
+use crate::config::{self, OnFull};
 use crate::outcome::BreakCause;
 use crate::sticky::range::{Pin, Range};
+use crate::sticky::{Had, Left};
 
 /// The backends of a pool, by index, as one connection meets them.
 pub(super) struct Candidates<'p, 's, V> {
@@ -73,6 +74,27 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             (true, false) => Err(self.pool.why_not(index)),
             (true, true) => Ok(()),
         }
+    }
+}
+
+impl Pool {
+    /// The location that a client prefers which leaves a backend: the nearest siblings of that one come first, as
+    /// placement has it for a key that cannot go home. Empty: no backend has a preference before others, for example
+    /// because a policy brings the client to where its key belongs.
+    pub(super) fn near(&self, left: Option<Left>) -> &[String] {
+        match left {
+            Some(Left { cause: BreakCause::Moved | BreakCause::Returned, .. }) => &[],
+            Some(Left { had: Had::Backend(index), .. }) => &self.config.backends[index].location,
+            _ => &[],
+        }
+    }
+
+    /// Number of levels of this location, from the outermost on, that a backend is in as well; of a backup 0, because
+    /// backups come after all others.
+    pub(super) fn levels_near(&self, index: usize, near: &[String]) -> usize {
+        let config::Backend { location, backup, .. } = &self.config.backends[index];
+        let levels = location.iter().zip(near).take_while(|(own, near)| own == near).count();
+        if *backup { 0 } else { levels }
     }
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Picks nothing by itself: the choice and the next one come from [`Pool::pick`]. Text and JSON are made elsewhere.
 //! Invariant: for equal facts, health and stick table, `pick` is what a connection gets; where only the moment decides,
-//! `any` is set.
+//! `any` is set, and `next_any` for the next one.
 
 use std::time::Duration;
 
 use super::candidates::Candidates;
 use super::health::CheckState;
 use super::load::LoadRules;
-use super::placement_key::{PlacementKey, key_parts, range_of, source_as};
+use super::placement_key::{PlacementKey, key_parts, range_of, source_as, with_key};
 use super::scene::{HealthView, PickScene, SupposedView};
 use super::{Health, Pick, Pool};
 use crate::config::KeyPart;
@@ -20,8 +20,10 @@ use crate::sticky::table::TableLookup;
 /// How a pool picks for one client.
 #[derive(Debug)]
 pub struct Decision<'p> {
-    /// The key; `None` when no key decides.
+    /// The key; `None`: the client has none, or the pool asks for none.
     pub key: Option<DecidingKey<'p>>,
+    /// True if load places the key when it is new, and the stick table remembers where.
+    pub by_load: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<&'p str>,
     /// What the stick table has about the key; `None`: there is no stick table, no key, or the question is not about
@@ -36,11 +38,13 @@ pub struct Decision<'p> {
     pub pick: Option<Pick<'p>>,
     /// What it would get if the backend of `pick` were down, too.
     pub next: Option<Pick<'p>>,
-    /// True if no key decides and any of several candidates may get the client.
+    /// True if load or turns decide, and any of several candidates may get the client.
     pub any: bool,
+    /// The same of `next`.
+    pub next_any: bool,
 }
 
-/// The key that decides about a client.
+/// The key that decides about a client, or by which the stick table knows it.
 #[derive(Debug)]
 pub struct DecidingKey<'p> {
     /// Hash of the key's bytes for placement.
@@ -85,6 +89,8 @@ pub enum Exclusion {
     OverBound,
     /// The slow start does not admit this key yet.
     SlowStart,
+    /// Others that take the client are nearer to the location of the backend that it had.
+    Farther,
 }
 
 impl Pool {
@@ -110,19 +116,20 @@ impl Pool {
             self.pick(&PickScene { tried, view: SupposedView { down: &down, ..scene.view }, ..*scene })
         });
         let range = range_of(self, scene.facts);
-        let key = PlacementKey::new(self, scene.facts, range, || scene.view.draw(&self.shared.draws.0));
+        let turn = || scene.view.draw(&self.shared.draws.0);
+        let key = PlacementKey::new(self, scene.facts, range, turn);
         let table = scene.view.table(self.table.as_ref()).zip(key.table_key);
-        let candidates = candidates(&Candidates { pool: self, scene }, &key);
-        let row = |index: usize| {
-            let row = candidates.iter().find(|row| row.index == index)?;
-            Some((row.excluded.is_none(), self.config.backends[index].backup))
-        };
-        let chosen = pick.and_then(|pick| row(pick.index));
-        let alike = candidates.iter().filter(|other| chosen.is_some() && row(other.index) == chosen).count();
+        let mut candidates = candidates(&Candidates { pool: self, scene }, &key, turn);
+        let any = pick.is_some_and(|pick| !pick.keyed && alike(self, &candidates, &pick, None) > 1);
+        let next_any = next.is_some_and(|next| !next.keyed && alike(self, &candidates, &next, pick) > 1);
+        pick.into_iter().for_each(|pick| mark_farther(self, &mut candidates, &pick));
+        let hash = with_key(self, scene.facts, range, |key| self.placement.key_hash(key));
         Decision {
-            any: pick.is_some_and(|pick| !pick.keyed) && alike > 1,
-            key: key.keyed.then(|| DecidingKey {
-                hash: key.draw,
+            any,
+            next_any,
+            by_load: hash.is_some() && self.config.places_by_load(),
+            key: hash.map(|hash| DecidingKey {
+                hash,
                 parts: key_parts(self, scene.facts),
                 source_as: source_as(self, key.range),
             }),
@@ -136,10 +143,35 @@ impl Pool {
     }
 }
 
-fn candidates(of: &Candidates<'_, '_, SupposedView<'_>>, key: &PlacementKey<'_>) -> Vec<CandidateBackend> {
+/// How many candidates may get a client that this pick places, the picked one included; `without`: the pick that is
+/// supposed to be down.
+fn alike(pool: &Pool, candidates: &[CandidateBackend], pick: &Pick<'_>, without: Option<Pick<'_>>) -> usize {
+    let near = pool.near(pick.left);
+    let kind = |row: &CandidateBackend| {
+        (row.excluded.is_none(), pool.config.backends[row.index].backup, pool.levels_near(row.index, near))
+    };
+    let chosen = candidates.iter().find(|row| row.index == pick.index).map(kind);
+    let others = candidates.iter().filter(|row| without.is_none_or(|without| without.index != row.index));
+    others.filter(|row| Some(kind(row)) == chosen).count()
+}
+
+/// Notes the candidates that are farther than the picked one from the backend which the client had.
+fn mark_farther(pool: &Pool, candidates: &mut [CandidateBackend], pick: &Pick<'_>) {
+    let near = pool.near(pick.left);
+    let levels = pool.levels_near(pick.index, near);
+    let may = |row: &&mut CandidateBackend| row.excluded.is_none() && !pool.config.backends[row.index].backup;
+    let farther = candidates.iter_mut().filter(may).filter(|row| pool.levels_near(row.index, near) < levels);
+    farther.for_each(|row| row.excluded = Some(Exclusion::Farther));
+}
+
+fn candidates(
+    of: &Candidates<'_, '_, SupposedView<'_>>,
+    key: &PlacementKey<'_>,
+    turn: impl FnOnce() -> u64,
+) -> Vec<CandidateBackend> {
     let pool = of.pool;
     let leases = |index: usize| pool.backends[index].leases();
-    let ordered = pool.placement.order(key.draw, |_| true, leases);
+    let ordered = pool.placement.order(key.in_turn(pool, turn).draw, |_| true, leases);
     let weightless = (0..pool.backends.len()).filter(|index| pool.config.backends[*index].weight == 0);
     let scored = ordered.into_iter().map(|found| (found.index, found.score));
     let load = LoadRules::of(of, key);

@@ -1,7 +1,7 @@
 //! [`KnownClient`]: what the stick table of a pool has for one client, for operators.
 //!
-//! Picks nothing and refreshes nothing. Invariant: a look-up here hashes a key as a pick does, so it finds the entry that
-//! a pick would find.
+//! Picks nothing and refreshes nothing. Invariant: a look-up here hashes a key as a pick does, so it finds the entry
+//! that a pick would find.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use crate::sticky::table::{KeyHash, Minute};
 pub struct KnownClient {
     /// Name of the backend; `None`: it has left the pool.
     pub backend: Option<Arc<str>>,
-    /// Why the entry names that backend: a word of [`EntryKind`](crate::sticky::table::EntryKind).
+    /// Why the entry names that backend: a word of [`EntryKind`](crate::sticky::table::EntryKind), or `remembered`
+    /// where load places new keys.
     pub kind: &'static str,
     /// Whole minutes since the client was last seen.
     pub age: Duration,
@@ -27,8 +28,8 @@ pub struct KnownClient {
 }
 
 impl Pool {
-    /// The entry of a client that is known by its address; `None`: it has no entry, or its key has parts that an address
-    /// does not say.
+    /// The entry of a client that is known by its address; `None`: it has no entry, or its key has parts that an
+    /// address does not say.
     pub fn known_by_address(&self, source: IpAddr, now_ms: u64) -> Option<KnownClient> {
         let table = self.table()?;
         let facts = Facts { source: Some(source), ..Facts::default() };
@@ -48,7 +49,9 @@ impl Pool {
         let entry = table.stick_table().find(key, Minute::of_ms(now_ms))?;
         let backend = table.lookup(key, now_ms).index().map(|index| self.backends[index].name_shared());
         let age = Duration::from_secs(60 * u64::from(entry.age_min));
-        Some(KnownClient { backend, kind: entry.kind.word(), age, left: remember.saturating_sub(age) })
+        let by_load = self.config.places_by_load() && !entry.kind.is_value();
+        let kind = if by_load { "remembered" } else { entry.kind.word() };
+        Some(KnownClient { backend, kind, age, left: remember.saturating_sub(age) })
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
         let pool = &snapshot.pools[0];
         let table = pool.table().unwrap();
         let Remember { key, .. } = table.remember_value(b"31d4").unwrap();
-        table.settle(Remember { key, kind: EntryKind::Learned }, &pool.backends()[1], 0);
+        table.settle(Remember::new(key, EntryKind::Learned), &pool.backends()[1], 0);
         let known = pool.known_by_value(b"31d4", 0).unwrap();
         assert_eq!((known.backend.as_deref(), known.kind), (Some("b"), "learned"));
         assert_eq!(pool.known_by_value(b"31d5", 0), None);

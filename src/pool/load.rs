@@ -39,10 +39,10 @@ pub(super) fn has_load_rules(pool: &Pool) -> bool {
 }
 
 impl<'p> LoadRules<'p> {
-    /// The rules for this key; `None`: the pool has no such rule, or no key decides.
+    /// The rules for this key; `None`: the pool has no such rule, or the client has no key.
     #[inline]
     pub(super) fn of<V: HealthView>(candidates: &Candidates<'p, '_, V>, key: &PlacementKey<'_>) -> Option<Self> {
-        (key.keyed && has_load_rules(candidates.pool)).then(|| Self::now(candidates, key.draw))
+        ((key.keyed || key.by_load()) && has_load_rules(candidates.pool)).then(|| Self::now(candidates, key.draw))
     }
 
     fn now<V: HealthView>(candidates: &Candidates<'p, '_, V>, draw: u64) -> Self {

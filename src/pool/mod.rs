@@ -227,7 +227,7 @@ impl Pool {
 
     /// True if placement depends on the server name.
     pub fn needs_sni(&self) -> bool {
-        self.config.balance.keyed() && self.config.key.contains(&KeyPart::Sni)
+        self.config.has_key() && self.config.key.contains(&KeyPart::Sni)
     }
 
     /// Counts a connection to `backend` that failed through the backend's fault. Returns how long the backend is

@@ -10,9 +10,22 @@
 //! A pick without a key takes a step for each doubling of the number of backends, and the same again for each level of
 //! locations: `ready.rs` keeps what it needs. It looks at every backend once after health, a drain or the configuration
 //! has changed; in a range that is pinned; after a failed attempt; for a client that holds connections in a pool where
-//! `max_connections` overflows; and where no backend is usable. Of the methods with a key, `hash` weighs every backend of
-//! each level, `ring` and `maglev` look at one, and at others only for a key that cannot go home. A load bound costs no
-//! more than that; a slow start concerns keys alone, and is judged backend by backend.
+//! `max_connections` overflows; where a client leaves a backend of a location; and where no backend is usable. Of the
+//! methods with a key, `hash` weighs every backend of each level, `ring` and `maglev` look at one, and at others only
+//! for a key that cannot go home. A load bound costs no more than that; a slow start concerns keys alone, and is judged
+//! backend by backend.
+//!
+//! # Load
+//!
+//! A pool may have a key and a method that uses none. Then the stick table alone brings a client back: a new key takes
+//! its turn as a client without a key does, and its entry is written before the connection is established, so that
+//! connections that come together go to one backend. No such key has a home.
+//!
+//! # Siblings
+//!
+//! A known client that its backend does not serve is placed among those that share the most levels of that backend's
+//! location, in each of the groups below; backups are last also there. From its home a key goes there by placement,
+//! too.
 //!
 //! # The last resort
 //!
@@ -34,7 +47,7 @@ use crate::config::{AllDown, OnAdd, OnDown, OnReturn};
 use crate::outcome::{BreakCause, ClientMove, PickReason};
 use crate::pool::health::CheckState;
 use crate::sticky::table::top_keys::Label;
-use crate::sticky::table::{EntryKind, TableLookup};
+use crate::sticky::table::{BackendId, EntryKind, TableLookup};
 use crate::sticky::{Facts, Had, Left};
 
 /// Backend of a connection, and why the connection goes there.
@@ -46,8 +59,8 @@ pub struct Pick<'p> {
     pub index: usize,
     /// Step of the chain that chose the backend.
     pub reason: PickReason,
-    /// True if a key, a cookie or an earlier stream of the connection decided: what comes next of the client gets the
-    /// same backend.
+    /// True if a key, an entry, a cookie or an earlier stream of the connection decided: what comes next of the client
+    /// gets the same backend. False where load placed a new key.
     pub keyed: bool,
     /// Name of the range that holds the client's address.
     pub range: Option<&'p Arc<str>>,
@@ -72,6 +85,8 @@ struct Choice {
     left: Option<Left>,
     /// What an entry for this key says about why the key is there.
     kind: EntryKind,
+    /// Backend that the entry named before this pick has claimed it.
+    instead_of: Option<BackendId>,
 }
 
 impl Pool {
@@ -117,21 +132,22 @@ impl Pool {
 
         // Connection, then placement and last resort. What the client has left is judged by the entry; without a stick
         // table, by where the key belongs.
-        let choice = match (stays, entry) {
-            (Ok(choice), _) => choice,
-            (Err(left), entry) => match (candidates.follow(&key).or_else(|| candidates.place(&key))?, entry) {
+        let choice = match stays {
+            Ok(choice) => choice,
+            Err(had) => match (candidates.follow(&key).or_else(|| candidates.place(&key, left.or(had)))?, entry) {
                 // A client is not known by its key where a cookie makes clients known.
                 (placed, None) if self.sticks_by_cookie() => Choice { left: None, ..placed },
                 (placed, None) => placed,
-                (placed, Some(TableLookup::Unknown)) => candidates.claim(&key, Choice { left: None, ..placed }),
-                (placed, Some(TableLookup::At(..) | TableLookup::Gone(_))) => Choice { left, ..placed },
+                (placed, Some(_)) => candidates.claim(&key, Choice { left: had, ..placed }),
             },
         };
 
         // The cookie's word about where the client was known goes before the entry's.
         let left = left.or(choice.left).and_then(|left| left.by_getting(choice.index));
-        let remember = key.table_key.map(|key| Remember { key, kind: choice.kind });
-        pick(Choice { left, ..choice }, key.keyed || choice.reason == PickReason::Connection, remember)
+        let Choice { kind, instead_of, .. } = choice;
+        let remember = key.table_key.map(|key| Remember { key, kind, instead_of });
+        let stays = matches!(choice.reason, PickReason::StickTable | PickReason::Connection);
+        pick(Choice { left, ..choice }, key.keyed || stays, remember)
     }
 
     /// How long a known client has to wait for its backend, which cannot serve now; 0 = it is refused instead. `None`:
@@ -188,7 +204,7 @@ impl Pool {
     /// Why a key with this kind of entry at this backend moves to the backend where it belongs, as soon as that takes
     /// it; `None` = it stays. A backend of weight 0 keeps every key that it has.
     pub fn follows(&self, index: usize, kind: EntryKind) -> Option<BreakCause> {
-        let rules = self.table.as_ref()?.rules;
+        let rules = self.table.as_ref().filter(|_| self.config.balance.keyed())?.rules;
         let cause = match kind {
             EntryKind::Outgrown if rules.on_add == OnAdd::Move => BreakCause::Moved,
             EntryKind::Displaced if rules.on_return == OnReturn::Return => BreakCause::Returned,
@@ -200,7 +216,7 @@ impl Pool {
 
 impl Choice {
     fn new(index: usize, reason: PickReason) -> Self {
-        Self { index, reason, left: None, kind: EntryKind::Placed }
+        Self { index, reason, left: None, kind: EntryKind::Placed, instead_of: None }
     }
 }
 
@@ -210,7 +226,8 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         self.keeps(index, key.range)?;
         // Where placement would put the key is computed only where a policy needs it.
         let follows = self.pool.follows(index, kind);
-        let home = if follows.is_some() || kind == EntryKind::Outgrown { self.home(key) } else { None };
+        let outgrown = key.keyed && kind == EntryKind::Outgrown;
+        let home = if follows.is_some() || outgrown { self.home(key) } else { None };
         let takes_it = |home: usize| {
             let steered = LoadRules::of(self, key).is_some_and(|load| !load.admits(home));
             home != index && self.receives(home) && !steered
@@ -219,6 +236,7 @@ impl<V: HealthView> Candidates<'_, '_, V> {
             return Err(cause);
         }
         let kind = match kind {
+            _ if key.by_load() => EntryKind::Overflowed,
             EntryKind::Outgrown if home == Some(index) => EntryKind::Placed,
             // The key would have followed if its home had taken it.
             EntryKind::Outgrown if follows.is_some() => EntryKind::Displaced,
@@ -249,25 +267,31 @@ impl<V: HealthView> Candidates<'_, '_, V> {
 
     /// Writes the placement of a new key where load or time influenced it, before the connection is established: the
     /// next connection of this key may find another load. The first of two concurrent connections chooses for both.
+    /// Where load alone places keys, that holds for a known key that leaves its backend, too.
     fn claim(&self, key: &PlacementKey<'_>, placed: Choice) -> Choice {
-        let table = self.scene.view.table(self.pool.table.as_ref()).filter(|_| has_load_rules(self.pool));
-        let Some((table, table_key)) = table.filter(|_| self.scene.view.is_noted()).zip(key.table_key) else {
-            return placed;
-        };
-        match table.claim(Remember { key: table_key, kind: placed.kind }, placed.index, self.scene.now_ms) {
-            TableLookup::At(index, kind) if index != placed.index && self.serves(index) => {
+        let moves = key.by_load() || placed.left.is_none() && has_load_rules(self.pool);
+        // A full backend refuses the connection, which settles nothing then.
+        let due = moves && self.scene.view.is_noted() && !self.is_full(placed.index);
+        let table = self.scene.view.table(self.pool.table.as_ref()).filter(|_| due);
+        let Some((table, table_key)) = table.zip(key.table_key) else { return placed };
+        let keeps = |index| self.keeps(index, key.range).is_ok();
+        let remember = Remember::new(table_key, placed.kind);
+        match table.claim(remember, placed.index, self.scene.now_ms, keeps) {
+            (TableLookup::At(index, kind), _) if index != placed.index && keeps(index) => {
                 Choice { kind, ..Choice::new(index, PickReason::StickTable) }
             }
-            _ => placed,
+            (_, instead_of) => Choice { instead_of, ..placed },
         }
     }
 
-    /// Places a client that is not known. Most keys can go where they belong, so that backend is judged first and
-    /// alone. Inlined with what it calls: a key's home is found in less time than the calls would take.
+    /// Places a client that is not known, or leaves its backend (`left`). Most keys can go where they belong, so that
+    /// backend is judged first and alone. Inlined with what it calls: a key's home is found in less time than the calls
+    /// would take.
     #[inline(always)]
-    fn place(&self, key: &PlacementKey<'_>) -> Option<Choice> {
+    fn place(&self, key: &PlacementKey<'_>, left: Option<Left>) -> Option<Choice> {
         let load = LoadRules::of(self, key);
-        if key.pin().is_none()
+        if self.pool.near(left).is_empty()
+            && key.pin().is_none()
             && let Some(home) = self.pool.placement.home(key.draw)
             && self.takes(home, Health::Usable)
             && load.as_ref().is_none_or(|load| load.admits(home))
@@ -275,14 +299,28 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         {
             return Some(Choice::new(home, self.reason(home, Health::Usable)));
         }
-        self.place_elsewhere(key, load.as_ref())
+        self.place_elsewhere(key, left, load.as_ref())
     }
 
-    /// Places a key that has a pin, no home, or a home that does not take the client.
+    /// Places a key that has a pin, no home, or a home that does not take the client, and a client that leaves a
+    /// location.
     #[inline(never)]
-    fn place_elsewhere(&self, key: &PlacementKey<'_>, load: Option<&LoadRules<'_>>) -> Option<Choice> {
-        if let Some(index) = self.place_ready(key) {
-            return Some(Choice::new(index, self.reason(index, Health::Usable)));
+    fn place_elsewhere(
+        &self,
+        key: &PlacementKey<'_>,
+        left: Option<Left>,
+        load: Option<&LoadRules<'_>>,
+    ) -> Option<Choice> {
+        let near = self.pool.near(left);
+        // Where all are down and tried all the same, a key without a home stays where it is.
+        let stays = |index: usize| key.by_load() && left == Some(Left::backend(index, BreakCause::Down));
+        let key = &key.in_turn(self.pool, || self.scene.view.draw(&self.pool.shared.draws.0));
+        let placed = if key.by_load() { EntryKind::Overflowed } else { EntryKind::Placed };
+        let admitted = |index: &usize| load.is_none_or(|load| load.admits(*index));
+        if near.is_empty()
+            && let Some(index) = self.place_ready(key).filter(admitted)
+        {
+            return Some(Choice { kind: placed, ..Choice::new(index, self.reason(index, Health::Usable)) });
         }
         let all_may_try = self.pool.config.all_down == AllDown::Try && !key.strict();
         let last = all_may_try.then_some((Health::Down, None));
@@ -291,19 +329,27 @@ impl<V: HealthView> Candidates<'_, '_, V> {
         let (index, least, load) = groups.into_iter().find_map(|(least, load)| {
             let admits = |index| load.is_none_or(|load: &LoadRules<'_>| load.admits(index));
             let fit = |index| self.takes(index, least) && admits(index) && !self.is_out(index);
+            let known =
+                (0..self.pool.backends.len()).find(|index| least == Health::Down && stays(*index) && fit(*index));
             // Load rules choose within a pin: a busy backend of the pin is better than one outside.
-            Some((self.first(key, fit, load.is_some() || key.strict())?, least, load))
+            let first = || self.first(key, near, fit, load.is_some() || key.strict());
+            Some((known.or_else(first)?, least, load))
         })?;
         // A key that is not at home has a cause, and its entry says which policy may bring it back.
         let missed = if key.keyed { self.home(key).filter(|home| *home != index) } else { None };
         let busy = |home| load.is_some_and(|load| !load.below_bound(home)) || is_full(self.pool, home);
         let kind = match missed {
-            None => EntryKind::Placed,
-            Some(home) if self.takes(home, Health::Usable) && busy(home) => EntryKind::Overflowed,
+            None => placed,
+            // A client that prefers a location is not waiting for a home elsewhere that would take it.
+            Some(home)
+                if self.takes(home, Health::Usable) && (busy(home) || !near.is_empty() && !self.is_out(home)) =>
+            {
+                EntryKind::Overflowed
+            }
             Some(_) => EntryKind::Displaced,
         };
         let left = missed.map(|home| Left::backend(home, self.pool.why_not(home)));
-        Some(Choice { index, reason: self.reason(index, least), left, kind })
+        Some(Choice { left, kind, ..Choice::new(index, self.reason(index, least)) })
     }
 
     /// Places a client without a key among the backends that are kept as ready. `None`: the pool keeps none, or what
@@ -326,16 +372,31 @@ impl<V: HealthView> Candidates<'_, '_, V> {
 
     /// Backend where the key belongs. A backend that awaits its first good check has never had a key.
     fn home(&self, key: &PlacementKey<'_>) -> Option<usize> {
-        self.first(key, |index| self.pool.backends[index].standing() != CheckState::Awaited, key.strict())
+        self.first(key, &[], |index| self.pool.backends[index].standing() != CheckState::Awaited, key.strict())
     }
 
     /// First fit backend of the pin, then, unless `pin_only`, first fit backend of all.
     #[inline]
-    fn first(&self, key: &PlacementKey<'_>, fit: impl Fn(usize) -> bool, pin_only: bool) -> Option<usize> {
+    fn first(
+        &self,
+        key: &PlacementKey<'_>,
+        near: &[String],
+        fit: impl Fn(usize) -> bool,
+        pin_only: bool,
+    ) -> Option<usize> {
+        let Some(pin) = key.pin() else { return self.nearest(key, near, fit) };
+        let own = self.nearest(key, near, |index| pin.allows(index) && fit(index));
+        own.or_else(|| if pin_only { None } else { self.nearest(key, near, fit) })
+    }
+
+    /// First fit backend among those that share the most levels of this location. Backups are last also there.
+    #[inline]
+    fn nearest(&self, key: &PlacementKey<'_>, near: &[String], fit: impl Fn(usize) -> bool) -> Option<usize> {
         let leases = |index: usize| self.pool.backends[index].leases();
-        let placement = &self.pool.placement;
-        let Some(pin) = key.pin() else { return placement.place(key.draw, fit, leases) };
-        let own = placement.place(key.draw, |index| pin.allows(index) && fit(index), leases);
-        own.or_else(|| if pin_only { None } else { placement.place(key.draw, fit, leases) })
+        let place = |levels: usize| {
+            let is_near = |index| levels == 0 || self.pool.levels_near(index, near) >= levels;
+            self.pool.placement.place(key.draw, |index| is_near(index) && fit(index), leases)
+        };
+        (0..=near.len()).rev().find_map(place)
     }
 }

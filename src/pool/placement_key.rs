@@ -17,9 +17,9 @@ use crate::sticky::table::KeyHash;
 pub(super) struct PlacementKey<'a> {
     /// Named range that holds the client's address.
     pub(super) range: Option<&'a Range>,
-    /// Hash of the key; for a keyless pick a ticket or a random number, as the method needs it.
+    /// Hash of the key; for a pick without one a ticket or a random number, as the method needs it.
     pub(super) draw: u64,
-    /// True if `draw` is the hash of a key.
+    /// True if placement goes by the key, so that the key has a home.
     pub(super) keyed: bool,
     /// Hash of the same key in the pool's stick table.
     pub(super) table_key: Option<KeyHash>,
@@ -31,13 +31,23 @@ impl<'a> PlacementKey<'a> {
     pub(super) fn new(pool: &Pool, facts: &Facts<'_>, range: Option<&'a Range>, turn: impl FnOnce() -> u64) -> Self {
         let hashes = |key: &[u8]| (pool.placement.key_hash(key), pool.table.as_ref().map(|table| table.key(key)));
         let Some((draw, table_key)) = with_key(pool, facts, range, hashes) else {
-            let draw = match pool.config.balance {
-                Balance::RoundRobin | Balance::LeastConnections => turn(),
-                _ => scatter(turn()),
-            };
-            return Self { range, draw, keyed: false, table_key: None };
+            return Self { range, draw: number(pool, turn()), keyed: false, table_key: None };
         };
-        Self { range, draw, keyed: true, table_key }
+        let keyed = pool.config.balance.keyed();
+        // Without the table, for which the system had no memory, load places every connection.
+        let draw = if keyed || table_key.is_some() { draw } else { number(pool, turn()) };
+        Self { range, draw, keyed, table_key }
+    }
+
+    /// True if load places the key when it is new, and the stick table alone brings it back.
+    pub(super) fn by_load(&self) -> bool {
+        !self.keyed && self.table_key.is_some()
+    }
+
+    /// The same for placement: a key that load places takes its turn as late as this, so that known keys take none.
+    pub(super) fn in_turn(&self, pool: &Pool, turn: impl FnOnce() -> u64) -> Self {
+        let draw = if self.by_load() { number(pool, turn()) } else { self.draw };
+        Self { draw, ..*self }
     }
 
     /// Backends that the client's range is pinned to.
@@ -72,7 +82,7 @@ pub(super) fn with_key<T>(
     range: Option<&Range>,
     then: impl Fn(&[u8]) -> T,
 ) -> Option<T> {
-    if !pool.config.balance.keyed() {
+    if !pool.config.has_key() {
         return None;
     }
     let source = || source_as(pool, range);
@@ -95,6 +105,14 @@ pub(super) fn source_as<'a>(pool: &Pool, range: Option<&'a Range>) -> SourceAs<'
         Some((range::Rule::One, name)) => SourceAs::Range(name),
         Some((range::Rule::Prefix(prefix), _)) => SourceAs::prefix(*prefix),
         _ => SourceAs::Prefix { v4: pool.config.prefix_v4, v6: pool.config.prefix_v6 },
+    }
+}
+
+/// What a method without a key gets of the pool's count of picks: a ticket, or a number that looks random.
+fn number(pool: &Pool, turn: u64) -> u64 {
+    match pool.config.balance {
+        Balance::RoundRobin | Balance::LeastConnections => turn,
+        _ => scatter(turn),
     }
 }
 

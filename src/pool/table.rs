@@ -30,7 +30,7 @@ const SETTLE_TRIES: usize = 4;
 pub struct PoolTable {
     stick_table: StickTable,
     /// Ids of the pool's backends in the stick table.
-    id_map: IdMap,
+    pub(super) id_map: IdMap,
     /// Ids of the pool's former backends, with their index among those.
     former: Box<[(BackendId, usize)]>,
     pub(super) rules: StickTableRules,
@@ -58,6 +58,16 @@ pub struct Remember {
     pub key: KeyHash,
     /// Why the key is at its backend.
     pub kind: EntryKind,
+    /// Backend that the entry named before the pick has claimed it for another one; `None`: it has claimed nothing from
+    /// a backend.
+    pub instead_of: Option<BackendId>,
+}
+
+impl Remember {
+    /// What the connection of a key writes that has claimed no entry.
+    pub fn new(key: KeyHash, kind: EntryKind) -> Self {
+        Self { key, kind, instead_of: None }
+    }
 }
 
 /// Gives the pools of a new snapshot their stick tables: those of the snapshot before, and one for all pools of a
@@ -186,7 +196,7 @@ impl PoolTable {
     /// is not learned.
     pub fn remember_value(&self, value: &[u8]) -> Option<Remember> {
         let key = is_learnable(value).then(|| self.stick_table.secret().cookie(value))?;
-        Some(Remember { key, kind: EntryKind::Brought })
+        Some(Remember::new(key, EntryKind::Brought))
     }
 
     /// Writes that a backend has set the cookie to this value. The entry exists when this returns, unless its bucket is
@@ -281,7 +291,7 @@ impl PoolTable {
 
     /// What the entry of a key at this backend says; `None`: the backend has left the pool. A backend that was removed
     /// and has come back under its name is another one.
-    fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<EntryValue> {
+    pub(super) fn place_of(&self, remember: Remember, backend: &Arc<Backend>) -> Option<EntryValue> {
         let index = self.backends.iter().position(|known| known.is_same(backend))?;
         Some(EntryValue { id: self.id_map.id(index)?, kind: remember.kind })
     }
@@ -291,7 +301,7 @@ impl PoolTable {
         self.former.iter().find(|(former, _)| *former == id).map(|(_, index)| *index)
     }
 
-    fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
+    pub(super) fn state(&self, id: BackendId, now_ms: u64) -> BackendState {
         match self.id_map.index(id) {
             None => BackendState::Gone,
             Some(index) if self.backends[index].usable(now_ms) => BackendState::Usable,
@@ -300,7 +310,7 @@ impl PoolTable {
     }
 
     /// Counts what the stick table has lost by storing an entry of this kind.
-    fn note(&self, stored: Stored, kind: EntryKind) {
+    pub(super) fn note(&self, stored: Stored, kind: EntryKind) {
         let is_lost = |kind| {
             use EntryKind::{Brought, Displaced, Learned, Overflowed};
             matches!(kind, Displaced | Overflowed | Brought | Learned)

@@ -2,8 +2,10 @@
 
 mod asked;
 mod beside;
+mod by_load;
 mod concurrent_keys;
 mod ready;
+mod siblings;
 mod stick_group;
 mod stick_table;
 

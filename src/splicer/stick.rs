@@ -26,7 +26,7 @@ impl<O: Os> Flow<O> {
         let snapshot = step.current.load();
         match snapshot.pool_of(lease.backend()).and_then(|pool| pool.table()) {
             Some(table) => {
-                table.refresh(Remember { key: self.key, kind }, lease.backend(), step.now / 1_000);
+                table.refresh(Remember::new(self.key, kind), lease.backend(), step.now / 1_000);
                 self.next_refresh(table, step.now);
             }
             None => self.settled = None,

@@ -9,6 +9,7 @@ mod attention; // what needs attention: one log line, one metric, one word in st
 mod balance; // how workers share connections
 mod booted; // the unit in the hands of a booted systemd
 mod bulk; // transfers by large and by small pipes, byte by byte
+mod by_load; // new clients placed by load and remembered; siblings of a location
 mod certificates; // files of certificates and keys: made, checked, refused
 mod defer_accept; // clients that have sent nothing are left to the kernel
 mod demo; // `sessile demo`: what it promises and what it leaves behind

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::cli::table::{Table, note_of_cuts};
 use crate::cli::width::{COLUMNS, wrap};
-use crate::plan::{ClientReport, ExplainedEntry, Explanation};
+use crate::plan::{ClientReport, ExplainedCandidate, ExplainedEntry, Explanation};
 
 /// Indent of lines that go on.
 const INDENT: usize = 4;
@@ -55,6 +55,7 @@ fn of_pool(explanation: &Explanation) -> String {
             let _ = write!(key, ", in the stick table at {backend}");
         }
         Some(ExplainedEntry { backend: None }) => key += ", in the stick table at a backend that was removed",
+        None if explanation.by_load && is_live(explanation) => key += ", not in the stick table",
         None => {}
     }
     let table = candidates(explanation);
@@ -64,15 +65,19 @@ fn of_pool(explanation: &Explanation) -> String {
 
 /// Where the client goes, why, and where it goes next.
 fn end(explanation: &Explanation) -> String {
-    let Explanation { choice, any, in_turn, reason, moved, from, wait_ms, next, .. } = explanation;
+    let Explanation { choice, any, in_turn, reason, moved, from, wait_ms, next, next_any, by_load, .. } = explanation;
     let mut text = match wait_ms {
         Some(0) => return "is refused: its backend cannot serve, and on_down = \"reject\"".to_owned(),
         Some(most) => format!("waits for its backend, {most} ms at most; else "),
         None => String::new(),
     };
+    let then = if *by_load { ", and stays there" } else { "" };
     match (choice, reason, in_turn) {
+        (None, Some(reason), None) if *any && *by_load => {
+            let _ = write!(text, "goes where the stick table has it; if it is new, to any usable backend ({reason})");
+        }
         (None, Some(reason), Some(in_turn)) if *any => {
-            let _ = write!(text, "goes to any usable backend ({reason}): {in_turn} is next in turn, not fixed");
+            let _ = write!(text, "goes to any usable backend ({reason}): {in_turn} is next in turn, not fixed{then}");
         }
         (None, Some(reason), _) if *any => {
             let _ = write!(text, "goes to any usable backend, in turn or at random ({reason})");
@@ -86,6 +91,7 @@ fn end(explanation: &Explanation) -> String {
         let _ = write!(text, ", moved from {} ({moved})", from.as_deref().unwrap_or("a backend that was removed"));
     }
     let _ = match (choice, next) {
+        (Some(choice), None) if *next_any => write!(text, "; if {choice} goes down, to any usable backend"),
         (Some(choice), Some(next)) => write!(text, "; if {choice} goes down, to {next}"),
         (Some(choice), None) => write!(text, "; if {choice} goes down, no backend is left"),
         _ => Ok(()),
@@ -93,9 +99,19 @@ fn end(explanation: &Explanation) -> String {
     text
 }
 
+fn is_live(explanation: &Explanation) -> bool {
+    explanation.candidates.iter().any(|row| row.state.is_some())
+}
+
+/// The load of a candidate, where that decides which of them gets the client.
+fn load(explanation: &Explanation, row: &ExplainedCandidate) -> String {
+    let leases = row.score.strip_prefix("leases:").and_then(|score| score.split_once(',')).map(|(leases, _)| leases);
+    leases.filter(|_| explanation.any).map_or(String::new(), |leases| format!(", leases {leases}"))
+}
+
 /// One line for each candidate; why the client does not go there stands behind it, or below where it is too long.
 fn candidates(explanation: &Explanation) -> String {
-    let is_live = explanation.candidates.iter().any(|row| row.state.is_some());
+    let is_live = is_live(explanation);
     let mut table = Table::new(["", "BACKEND", "ADDRESS", "WEIGHT", if is_live { "STATE" } else { "SCORE" }]);
     for (place, row) in explanation.candidates.iter().enumerate() {
         let mark = if explanation.choice.as_ref() == Some(&row.backend) { '>' } else { ' ' };
@@ -104,7 +120,7 @@ fn candidates(explanation: &Explanation) -> String {
             row.backend.clone(),
             row.address.clone(),
             row.weight.to_string(),
-            row.state.clone().unwrap_or_else(|| row.score.clone()),
+            row.state.as_ref().map_or_else(|| row.score.clone(), |state| format!("{state}{}", load(explanation, row))),
         ]);
     }
     let table = table.render_within(COLUMNS, &["BACKEND", "ADDRESS", "SCORE"]);
@@ -124,7 +140,6 @@ fn candidates(explanation: &Explanation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::ExplainedCandidate;
 
     fn candidate(backend: &str, state: Option<&str>, why_not: Option<&str>) -> ExplainedCandidate {
         ExplainedCandidate {
@@ -145,6 +160,7 @@ mod tests {
             balance: "hash".into(),
             key: Some("source 192.0.2.7/32".into()),
             key_hash: Some("0123456789abcdef".into()),
+            by_load: false,
             range: None,
             entry: Some(ExplainedEntry { backend: Some("b".into()) }),
             candidates: vec![
@@ -160,6 +176,7 @@ mod tests {
             from: Some("b".into()),
             wait_ms: None,
             next: Some("d".into()),
+            next_any: false,
         };
         ClientReport {
             client: "192.0.2.7".parse().unwrap(),
@@ -207,6 +224,35 @@ mod tests {
             (said.choice, said.reason, said.moved, said.next) = (None, None, None, None);
         });
         assert_eq!(refused, "is refused: no backend may serve it");
+    }
+
+    #[test]
+    fn a_client_that_load_places_is_shown_the_load_and_that_it_stays() {
+        let mut report = report();
+        let said = report.explanation.as_mut().unwrap();
+        (said.by_load, said.any, said.entry, said.choice, said.next) = (true, true, None, None, None);
+        (said.in_turn, said.moved, said.from) = (Some("c".into()), None, None);
+        said.candidates[1].score = "leases:3,weight:1".into();
+        let live = of(&report);
+        assert!(live.contains("(hash 0123456789abcdef), not in the stick table\n"), "{live}");
+        assert!(live.contains("1  up, leases 3\n"), "{live}");
+        assert!(
+            live.ends_with(
+                "goes to any usable backend (placement): c is next in turn, not fixed, and stays\n    there\n"
+            )
+        );
+        let said = report.explanation.as_mut().unwrap();
+        said.in_turn = None;
+        said.candidates.iter_mut().for_each(|row| row.state = None);
+        let offline = of(&report);
+        assert!(
+            offline
+                .ends_with("goes where the stick table has it; if it is new, to any usable backend\n    (placement)\n"),
+            "{offline}"
+        );
+        let said = report.explanation.as_mut().unwrap();
+        (said.any, said.choice, said.next_any) = (false, Some("c".into()), true);
+        assert!(of(&report).ends_with("goes to c (placement); if c goes down, to any usable backend\n"));
     }
 
     #[test]

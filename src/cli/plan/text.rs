@@ -54,7 +54,7 @@ fn paragraph(pool: &PoolPlan) -> String {
     let mut line = format!("pool {:?}: ", pool.pool);
     let routed = pool.sticks && !pool.routed_away.is_none();
     if !pool.removed && pool.lost_cookie.is_none() && pool.moves.is_empty() && !listed && !live && !routed {
-        line += "no client moves";
+        line += if pool.by_load { "no known client moves; load places new ones" } else { "no client moves" };
         if let Some(Live { known, open }) = &pool.live {
             let _ = write!(line, "; {} known clients, {} open connections", known.total, open.total);
         }
@@ -64,8 +64,7 @@ fn paragraph(pool: &PoolPlan) -> String {
         (true, _) => "removed, all its clients lose their backend".to_owned(),
         (false, Some(live)) if live.known.total > 0 => {
             let MoveTally { total, leave, .. } = live.known;
-            let (depend, new) = (depending(&live.known), percent(pool.new_keys));
-            format!("of {total} known clients {leave} move{depend}; {new} of new ones go elsewhere")
+            format!("of {total} known clients {leave} move{}; {}", depending(&live.known), of_new(pool))
         }
         (false, _) if pool.all_routed_away() => "all its clients go elsewhere by their routes".to_owned(),
         (false, _) if pool.routed_away == RoutedAway::Some => {
@@ -73,8 +72,7 @@ fn paragraph(pool: &PoolPlan) -> String {
             format!("clients of some routes go elsewhere; of the others {known} move if they are known, {new} if not")
         }
         (false, _) => {
-            let (known, new) = (percent(pool.known_keys), percent(pool.new_keys));
-            format!("{known} of its known clients move, {new} of new ones go elsewhere")
+            format!("{} of its known clients move, {}", percent(pool.known_keys), of_new(pool))
         }
     };
     let mut lines = vec![line];
@@ -96,12 +94,24 @@ fn paragraph(pool: &PoolPlan) -> String {
     if let Some(listed) = &pool.listed {
         let (known, new, all) = (listed.known, listed.new, listed.clients);
         lines.push(match &pool.live {
+            Some(_) if listed.by_load() > 0 => {
+                let by_load = listed.by_load();
+                format!("  of {all} listed clients {known} move; {by_load} are not known, and load will place them")
+            }
             Some(_) => format!("  of {all} listed clients {known} move, by what the process knows now"),
             None => format!("  of {all} listed clients {known} move if they are known, {new} if they are not"),
         });
     }
     let text: String = lines.iter().map(|line| wrap(line, COLUMNS, INDENT)).collect();
     text + &matrix(pool)
+}
+
+/// What becomes of new clients.
+fn of_new(pool: &PoolPlan) -> String {
+    match pool.by_load {
+        true => "load places new ones".to_owned(),
+        false => format!("{} of new ones go elsewhere", percent(pool.new_keys)),
+    }
 }
 
 fn tally(tally: &MoveTally) -> String {
@@ -205,6 +215,7 @@ mod tests {
             pool: "web".into(),
             removed: false,
             sticks: true,
+            by_load: false,
             new_keys: 0.334,
             known_keys: 0.334,
             moves: moves.into(),

@@ -47,7 +47,7 @@ pub(super) fn pool<'d>(section: Section<'d>, resolve: Resolve<'_>) -> ParsedPool
     let (connect_timeout, connect_budget) = connect_times(&section);
     let all_down = value::word(&[("try", AllDown::Try), ("refuse", AllDown::Refuse)]);
     let tls = tls::of_pool(&section, &backends);
-    let remembered = stick_table::stick_table(&section, balance, cookie.as_ref());
+    let remembered = stick_table::stick_table(&section, balance, &key, cookie.as_ref());
     let max_idle = cookie.as_ref().and_then(Cookie::max_idle);
     stick_table::app_session_timeout(&section, remembered.as_ref(), max_idle);
     let on_full = value::word(&[("overflow", OnFull::Overflow), ("reject", OnFull::Reject)]);
@@ -168,8 +168,11 @@ fn key(section: &Section<'_>, balance: Option<Balance>) -> Vec<KeyPart> {
             section
                 .error("key", Bad::new(format!("key \"none\" leaves balance \"{method}\" nothing to hash")).hint(hint));
         }
+        // The stick table needs the key of such a pool.
+        (_, _, false) if balance.is_some_and(Balance::may_remember) => {}
         (_, _, false) if !key.is_empty() => {
-            let hint = "keys need balance = \"hash\", \"ring\" or \"maglev\"";
+            let hint = "keys need balance = \"hash\", \"ring\" or \"maglev\", or, with a stick table, \
+                        \"round_robin\", \"least_connections\" or \"two_choices\"";
             section.error("key", Bad::new(format!("key has no effect: balance \"{method}\" uses no key")).hint(hint));
         }
         _ => {}

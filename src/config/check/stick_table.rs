@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::Bad;
 use crate::config::file::Section;
 use crate::config::value::{self, HOUR, MILLISECOND, MINUTE, SECOND, ValueResult};
-use crate::config::{Balance, Cookie, CookieMode, OnAdd, OnDown, OnReturn, StickTableRules};
+use crate::config::{Balance, Cookie, CookieMode, KeyPart, OnAdd, OnDown, OnReturn, StickTableRules};
 
 /// Default size: room for 262,144 entries.
 const DEFAULT_BYTES: u64 = 4 << 20;
@@ -24,6 +24,7 @@ const TABLE_KEYS: [&str; 3] = ["remember", "on_add", "on_return"];
 pub(super) fn stick_table(
     pool: &Section<'_>,
     balance: Option<Balance>,
+    key: &[KeyPart],
     cookie: Option<&Cookie>,
 ) -> Option<StickTableRules> {
     let bytes = pool.read("stick_table", value::bytes(1 << 36));
@@ -44,7 +45,14 @@ pub(super) fn stick_table(
             Bad::new("stick_table \"0\" leaves no room for the values that [pool.cookie] mode \"learn\" stores"),
         );
     }
-    let why = match balance.filter(|balance| !balance.keyed() && !learns) {
+    let by_load = balance.filter(|balance| balance.may_remember() && !key.is_empty());
+    if let Some(balance) = by_load {
+        check_by_load(pool, balance, &stick_table);
+    }
+    let why = match balance.filter(|balance| !balance.keyed() && by_load.is_none() && !learns) {
+        Some(balance) if balance.may_remember() => {
+            format!("with balance = \"{}\" and without a key, for example key = \"source\"", balance.word())
+        }
         Some(balance) => format!("with balance = \"{}\", which hashes no key", balance.word()),
         None if stick_table.bytes == 0 => "with stick_table = \"0\"".to_owned(),
         None => return Some(stick_table),
@@ -54,6 +62,24 @@ pub(super) fn stick_table(
         pool.idle_keys(&["stick_table"], &why);
     }
     None
+}
+
+/// Reports rules that a pool cannot keep in which load places new keys: the stick table alone brings a key back, and no
+/// backend is the one where the key belongs.
+fn check_by_load(pool: &Section<'_>, balance: Balance, rules: &StickTableRules) {
+    let word = balance.word();
+    if rules.bytes == 0 {
+        let why =
+            format!("key needs a stick table: with balance = \"{word}\" nothing else finds a client's backend again");
+        let hint = "delete stick_table = \"0\", or write balance = \"hash\", \"ring\" or \"maglev\"";
+        pool.error("key", Bad::new(why).hint(hint));
+    }
+    let goes_home =
+        [("on_add", "move", rules.on_add == OnAdd::Move), ("on_return", "return", rules.on_return == OnReturn::Return)];
+    for (key, value, _) in goes_home.into_iter().filter(|(.., is_set)| *is_set) {
+        let why = format!("{key} \"{value}\" leads nowhere: with balance = \"{word}\" no key belongs to a backend");
+        pool.error(key, Bad::new(why).hint("write \"stay\", or balance = \"hash\", \"ring\" or \"maglev\""));
+    }
 }
 
 /// Reads `on_down` and `wait_max`.

@@ -87,25 +87,32 @@ proptest! {
     /// Clients come one after the other; some backends are down, drained or full, and each client is asked about before.
     #[test]
     fn the_next_connection_gets_what_was_said_and_the_question_leaves_no_trace(
-        balance in 0_usize..4,
+        balance in 0_usize..7,
         trouble in proptest::collection::vec(0_usize..5, 5),
         reject in any::<bool>(),
         bound in any::<bool>(),
+        hosts in proptest::collection::vec(proptest::option::of(0_usize..2), 5),
         visits in proptest::collection::vec((0_u32..40, any::<bool>()), 1..120),
     ) {
         let names = ["a", "b", "c", "d", "e"];
-        let balance = [
-            Balance::Hash,
-            Balance::Ring { points: 8 },
-            Balance::RoundRobin,
-            Balance::LeastConnections,
+        let (balance, remembers) = [
+            (Balance::Hash, true),
+            (Balance::Ring { points: 8 }, true),
+            (Balance::RoundRobin, false),
+            (Balance::LeastConnections, false),
+            (Balance::RoundRobin, true),
+            (Balance::LeastConnections, true),
+            (Balance::TwoChoices, true),
         ][balance];
         let mut config = config::Pool { balance, ..config(&names) };
         config.on_full = if reject { OnFull::Reject } else { OnFull::Overflow };
-        config.load_bound = (bound && balance.keyed()).then_some(125);
+        config.load_bound = (bound && remembers).then_some(125);
+        for (backend, host) in config.backends.iter_mut().zip(hosts) {
+            backend.location = host.into_iter().map(|host| format!("host{host}")).collect();
+        }
         config.backends[2].max_connections = Some(2);
         config.backends[3].backup = true;
-        let pool = if balance.keyed() { pool(&config) } else { Pool::new(&config, None, 1) };
+        let pool = if remembers { pool(&config) } else { Pool::new(&config, None, 1) };
         let mut held = Vec::new();
         let known = |table: &Pool| table.table().map(|table| table.stats(1_000).known);
         for (number, (low, holds)) in visits.iter().enumerate() {

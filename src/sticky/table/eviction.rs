@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 
 use super::buckets::ENTRIES;
 use super::entry::{Data, Lifetimes, Minute, PlacementId};
-use super::{BackendState, EntryKind, Stored};
+use super::{BackendId, BackendState, EntryKind, Stored};
 
 /// Terms of a snapshot and the time, for one operation on the table.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,8 @@ pub(super) enum IfKnown {
     Move,
     /// The old backend stays; the date becomes the younger of both.
     Keep,
+    /// The new entry's backend replaces this one; any other stays as with `Keep`.
+    MoveFrom(BackendId),
     /// The younger of the two entries counts.
     Newest,
 }
@@ -58,7 +60,12 @@ impl Update {
             return Self { after: fresh, stored: Stored::Added };
         }
         let age_min = |data: Data| view.now.age_min(data.seen());
-        let stays = if_known == IfKnown::Keep || if_known == IfKnown::Newest && age_min(before) <= age_min(fresh);
+        let stays = match if_known {
+            IfKnown::Move => false,
+            IfKnown::Keep => true,
+            IfKnown::MoveFrom(id) => before.id() != id,
+            IfKnown::Newest => age_min(before) <= age_min(fresh),
+        };
         // The date never goes back, whichever backend counts.
         let younger = if age_min(fresh) < age_min(before) { fresh } else { before };
         let after = if stays { before } else { fresh.as_learned_as(before) }.seen_at(younger.seen());
@@ -141,7 +148,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sticky::table::{BackendId, EntryValue, Terms};
+    use crate::sticky::table::{EntryValue, Terms};
 
     const PLACEMENT_ID: usize = 3;
     const DOWN: u16 = 8;

@@ -11,7 +11,8 @@ pub enum EntryKind {
     Outgrown,
     /// Placement would choose another backend, which could not serve the key.
     Displaced,
-    /// Placement would choose another backend, but the key stays: that one was overloaded, or the pool has grown since.
+    /// Placement would choose another backend, but the key stays: that one was overloaded, or the pool has grown since,
+    /// or load placed the key, which has no backend of its own.
     Overflowed,
     /// The key is a value of a learned cookie that a client brought: no backend is known to have set it.
     Brought,

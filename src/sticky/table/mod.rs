@@ -11,6 +11,7 @@
 //! | `buckets` | buckets of four entries, one cache line; the only file that touches shared words |
 //! | `kind` | why a key is at its backend |
 //! | `mapped` | the buckets as a whole, mapped for the first entry |
+//! | `claim` | entries that are written before a connection stands |
 //! | `eviction` | which entry gives way to a new one |
 //! | [`secret`] | the keyed hash of a key |
 //! | `placement_ids` | placements as numbers |
@@ -32,6 +33,7 @@ pub mod top_keys;
 
 mod buckets;
 mod census;
+mod claim;
 mod entry;
 mod eviction;
 mod kind;
@@ -177,8 +179,8 @@ pub struct TableEntry {
 
 impl StickTable {
     /// An empty table of at most `bytes`; `None` below 128 (`stick_table = "0"`), or if the system has no memory for a
-    /// large one. Addresses are taken from the system for the first entry, and pages when they are first used; where the
-    /// system has none by then, every entry is refused.
+    /// large one. Addresses are taken from the system for the first entry, and pages when they are first used; where
+    /// the system has none by then, every entry is refused.
     pub fn new(bytes: u64, secret: Secret, terms: Terms) -> Option<Self> {
         let placement_ids = Arc::<PlacementIds>::default();
         Some(Self {
@@ -283,8 +285,8 @@ impl StickTable {
         self.forget_if(key, |_| true)
     }
 
-    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has outlived
-    /// its time is included until it is removed. Pages without an entry are not read.
+    /// All entries while other threads go on changing them: each is as it was at some moment. An entry that has
+    /// outlived its time is included until it is removed. Pages without an entry are not read.
     pub fn entries(&self, now: Minute) -> impl Iterator<Item = TableEntry> + '_ {
         let pages = self.mapped().into_iter().flat_map(|buckets| buckets.used_pages(0));
         pages.flat_map(move |page| self.page(page, now))
